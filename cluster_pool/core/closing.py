@@ -1,0 +1,44 @@
+"""Close codes: which ones may be sent, and what ours mean to a client.
+
+Source: RFC 6455 section 7.4 and IANA's WebSocket Close Code Number Registry.
+"""
+
+from cluster_pool.exceptions import InvalidCloseError
+
+NORMAL = 1000
+GOING_AWAY = 1001
+MESSAGE_TOO_BIG = 1009
+INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
+"""Drained: come back at once, another node takes you."""
+TRY_AGAIN_LATER = 1013
+"""Slow consumer: this connection did not read and its outbox was full."""
+ABNORMAL = 1006
+"""Never sent: the socket was lost without a close frame."""
+IDLE = 4408
+"""Nothing was received for ``idle_timeout`` seconds."""
+TAKEN_OVER = 4409
+"""A newer connection has this id: do not come back by yourself."""
+
+MAX_REASON_BYTES = 123
+
+
+def check_close(code: object, reason: object) -> tuple[int, str]:
+    """Return the code and the reason if a close frame may carry them, else raise InvalidCloseError."""
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise InvalidCloseError(f"close code must be int, not {type(code).__name__}")
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise InvalidCloseError(
+            f"close code {code} is not allowed: 1000 to 1003, 1007 to 1014 and 3000 to 4999 are"
+        )
+    if not isinstance(reason, str):
+        raise InvalidCloseError(f"close reason must be str, not {type(reason).__name__}")
+    try:
+        size = len(reason.encode())
+    except UnicodeEncodeError:
+        raise InvalidCloseError(f"close reason {reason!a} has a lone surrogate") from None
+    if size > MAX_REASON_BYTES:
+        raise InvalidCloseError(
+            f"close reason has {size} bytes, over the limit of {MAX_REASON_BYTES}"
+        )
+    return code, reason

@@ -1,0 +1,79 @@
+"""Limits and times. All sizes are bytes, all times are seconds."""
+
+from dataclasses import dataclass, fields
+
+from cluster_pool.core.ids import shown
+from cluster_pool.exceptions import InvalidValueError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds memory. Every limit is inclusive and at least 1.
+
+    Attributes:
+        outbox_bytes: of one connection, judged after a flush on what the kernel would not take;
+            an empty outbox takes any permitted message.
+        message_bytes: of one message, from the user or from another node.
+        pending_messages, pending_bytes: waiting for the backplane on this node.
+        inbox_bytes: heard from the backplane and not yet handed on.
+        namespaces: in which this node holds members.
+    """
+
+    outbox_bytes: int = MIB
+    message_bytes: int = MIB
+    pending_messages: int = 10_000
+    pending_bytes: int = 16 * MIB
+    inbox_bytes: int = 64 * MIB
+    namespaces: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        _check_positive(self, int)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What is waited for, and how long. Every time is more than 0.
+
+    Attributes:
+        timeout: of one operation on the backplane unless the call says otherwise.
+        lease: how long this node owns anything after its last heartbeat.
+        heartbeat: between two renewals; at most a third of the lease.
+        probe: between two proofs that this node hears itself; three lost ones mean deaf.
+        linger: how long a channel stays subscribed after its last member left.
+        close: from the close frame until the socket is cut.
+        outbox_age: how long bytes may wait in an outbox that does not move.
+    """
+
+    timeout: float = 2.0
+    lease: float = 10.0
+    heartbeat: float = 3.0
+    probe: float = 1.0
+    linger: float = 1.0
+    close: float = 5.0
+    outbox_age: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_positive(self, (int, float))
+        if self.heartbeat * 3 > self.lease:
+            raise InvalidValueError(
+                f"heartbeat {self.heartbeat} s is more than a third of the lease {self.lease} s"
+            )
+
+
+def _check_positive(settings: Limits | Timing, kind: type | tuple[type, ...]) -> None:
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise InvalidValueError(f"{field.name} must be a number above 0, not {shown(value)}")
+
+
+ON_CONFLICT = ("takeover", "reject")
+
+
+def check_on_conflict(value: object) -> bool:
+    """Whether a claim may take an id over: True for ``"takeover"``, False for ``"reject"``."""
+    if value not in ON_CONFLICT:
+        raise InvalidValueError(f"on_conflict must be 'takeover' or 'reject', not {shown(value)}")
+    return value == "takeover"

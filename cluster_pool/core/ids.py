@@ -1,0 +1,89 @@
+"""What an id, a namespace and a node id may look like, and how new ones are made."""
+
+import re
+import secrets
+import socket
+
+from cluster_pool.exceptions import (
+    InvalidIdError,
+    InvalidNamespaceError,
+    InvalidValueError,
+)
+
+MAX_BYTES = 256
+NODE_TAG = "~"
+"""The hash tag of what belongs to no namespace; hence no namespace may have this name."""
+
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f{}\ud800-\udfff]")
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _check(value: object, what: str, error: type[InvalidValueError]) -> str:
+    if not isinstance(value, str):
+        raise error(f"{what} must be str, not {type(value).__name__}")
+    if not value:
+        raise error(f"{what} must not be empty")
+    bad = _FORBIDDEN.search(value)
+    if bad:
+        raise error(
+            f"{what} {shown(value)} contains U+{ord(bad.group()):04X}: control characters, "
+            "braces and lone surrogates are not allowed"
+        )
+    size = len(value) if value.isascii() else len(value.encode())
+    if size > MAX_BYTES:
+        raise error(f"{what} {shown(value)} has {size} bytes, over the limit of {MAX_BYTES}")
+    return value
+
+
+def check_id(value: object) -> str:
+    """Return ``value`` if it may be a connection id, else raise InvalidIdError."""
+    return _check(value, "id", InvalidIdError)
+
+
+def check_node_id(value: object) -> str:
+    """Return ``value`` if it may be a node id, else raise InvalidIdError."""
+    return _check(value, "node id", InvalidIdError)
+
+
+def check_namespace(value: object) -> str:
+    """Return ``value`` if it may be a namespace, else raise InvalidNamespaceError."""
+    if value == NODE_TAG:
+        raise InvalidNamespaceError(f"no namespace may be called {NODE_TAG!r}")
+    return _check(value, "namespace", InvalidNamespaceError)
+
+
+def check_prefix(value: object) -> str:
+    """Return ``value`` if it may be the prefix of all keys and channels, else raise."""
+    return _check(value, "prefix", InvalidValueError)
+
+
+def shown(value: object, limit: int = 64) -> str:
+    """``value`` as it may stand in a log or an error: escaped, and cut after ``limit`` characters."""
+    text = ascii(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def base36(number: int) -> str:
+    """A number of 0 or more in as few letters and digits as base 36 needs."""
+    digits = ""
+    while True:
+        number, rest = divmod(number, 36)
+        digits = _BASE36[rest] + digits
+        if not number:
+            return digits
+
+
+def new_id() -> str:
+    """A connection id that no other has: 128 random bits, URL-safe."""
+    return secrets.token_urlsafe(16)
+
+
+def new_node_id() -> str:
+    """A node id for a process that was given none: the host's name and 32 random bits."""
+    host = _FORBIDDEN.sub("", socket.gethostname())[:64] or "node"
+    return f"{host}-{secrets.token_hex(4)}"
+
+
+def new_start() -> str:
+    """What tells one start of a node from every other: 48 random bits in 8 characters."""
+    return secrets.token_urlsafe(6)

@@ -1,0 +1,104 @@
+"""A message on its way out: validated and framed once, however many connections it goes to.
+
+An uncompressed frame from a server is the same bytes for every recipient (RFC 6455 section 5.2:
+servers do not mask), so it is built here, once, and a transport that can take raw frames writes
+these very bytes.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from cluster_pool.exceptions import InvalidMessageError, MessageTooLargeError
+
+Message = str | bytes
+
+_TEXT: Final = 0x81
+_BINARY: Final = 0x82
+
+
+class Outgoing:
+    """One message, or several joined, ready to be written.
+
+    Attributes:
+        frame: the WebSocket frames, back to back.
+        size: bytes of payload.
+        parts: the single messages, in order; ``(self,)`` for one message.
+        text: whether a single message is text; meaningless for several.
+        payload: the payload of a single message, empty for several.
+    """
+
+    __slots__ = ("frame", "parts", "payload", "size", "text")
+
+    def __init__(self, text: bool, payload: bytes) -> None:
+        self.text = text
+        self.payload = payload
+        self.size = len(payload)
+        self.frame = frame_header(text, len(payload)) + payload
+        self.parts: Sequence[Outgoing] = (self,)
+
+    @classmethod
+    def join(cls, parts: Sequence["Outgoing"]) -> "Outgoing":
+        """Several messages that go to the same connections one after another, as one write."""
+        if len(parts) == 1:
+            return parts[0]
+        joined = cls.__new__(cls)
+        joined.text = False
+        joined.payload = b""
+        joined.size = sum(part.size for part in parts)
+        joined.frame = b"".join([part.frame for part in parts])
+        joined.parts = parts
+        return joined
+
+    @property
+    def message(self) -> Message:
+        """The message as the user gave it."""
+        return self.payload.decode() if self.text else self.payload
+
+
+def frame_header(text: bool, size: int) -> bytes:
+    """The header of an unmasked, unfragmented data frame (RFC 6455 section 5.2)."""
+    first = _TEXT if text else _BINARY
+    if size < 126:
+        return bytes((first, size))
+    if size < 65536:
+        return bytes((first, 126)) + size.to_bytes(2, "big")
+    return bytes((first, 127)) + size.to_bytes(8, "big")
+
+
+def encode(message: object, limit: int) -> tuple[bool, bytes]:
+    """Whether ``message`` is text, and its bytes.
+
+    Raises:
+        InvalidMessageError: not ``str`` or ``bytes``, or a lone surrogate in it.
+        MessageTooLargeError: more than ``limit`` bytes.
+    """
+    if isinstance(message, str):
+        try:
+            text, payload = True, message.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidMessageError(
+                f"message has a lone surrogate at index {error.start}: it has no UTF-8 form"
+            ) from None
+    elif isinstance(message, bytes):
+        text, payload = False, message
+    elif isinstance(message, bytearray | memoryview):
+        text, payload = False, bytes(message)
+    else:
+        raise InvalidMessageError(f"message must be str or bytes, not {type(message).__name__}")
+    if len(payload) > limit:
+        raise MessageTooLargeError(len(payload), limit)
+    return text, payload
+
+
+def outgoing(message: object, limit: int) -> Outgoing:
+    """``message`` validated and framed; raises as :func:`encode` does."""
+    return Outgoing(*encode(message, limit))
+
+
+def to_json(value: Any) -> str:
+    """``value`` as compact JSON text; raises InvalidMessageError for what JSON cannot carry."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidMessageError(f"message is not JSON: {error}") from error

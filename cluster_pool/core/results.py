@@ -1,0 +1,107 @@
+"""What operations answer."""
+
+import enum
+from dataclasses import dataclass
+
+
+class SendResult(enum.Enum):
+    """What became of one targeted send. Truthy for DELIVERED and ROUTED."""
+
+    DELIVERED = "delivered"
+    """In the outbox of an open connection, ahead of any close."""
+    ROUTED = "routed"
+    """Handed to the subscription of the node that owns the id."""
+    ABSENT = "absent"
+    """There is no such member."""
+    UNREACHABLE = "unreachable"
+    """The owner's node listened to nothing at that moment; nothing was handed over."""
+    REFUSED = "refused"
+    """The connection is closing, or its outbox is full."""
+    TIMED_OUT = "timed_out"
+    """Redis answered, the owner did not within the time-out."""
+
+    def __init__(self, value: str) -> None:
+        self.truth = value in ("delivered", "routed")
+
+    def __bool__(self) -> bool:
+        return self.truth
+
+
+class NodeState(enum.Enum):
+    """The states of a node, in the order it goes through them."""
+
+    STARTING = "starting"
+    ACTIVE = "active"
+    ANNOUNCING = "announcing"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An id in a namespace and the node that owns it."""
+
+    id: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One live node as the registry knows it.
+
+    Attributes:
+        id: the node id.
+        incarnation: the name of its present lease; fresh at each start and at each rejoin.
+        state: as of its last heartbeat.
+        connections: how many it held at its last heartbeat.
+        lease: seconds until its lease ends unless renewed.
+    """
+
+    id: str
+    incarnation: str
+    state: NodeState
+    connections: int
+    lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemberEvent:
+    """A join or a leave, as :meth:`ClusterPool.watch` yields it."""
+
+    event: str
+    id: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What this node may have missed while its ear was interrupted.
+
+    Attributes:
+        namespaces: envelopes missed per namespace; the node's own channel (targeted messages)
+            stands under the empty name.
+        exact: False when Redis lost its counters meanwhile, so the numbers are lower bounds.
+        seconds: how long nothing could be heard.
+    """
+
+    namespaces: dict[str, int]
+    exact: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """What a drain did.
+
+    Attributes:
+        closed: connections closed, whether by handshake or by force.
+        forced: of these, the ones whose client did not answer the close in time.
+        seconds: how long it took.
+        peak_rate: the most closes begun within any one second.
+    """
+
+    closed: int
+    forced: int
+    seconds: float
+    peak_rate: int

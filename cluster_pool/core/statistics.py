@@ -1,0 +1,54 @@
+"""Counters of one pool: every message is in exactly one of them, and nothing is lost uncounted."""
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts since the pool was made. Only ever grow.
+
+    Attributes:
+        delivered: messages put into the outbox of an open connection, one per connection.
+        refused: messages that met a closing connection or a full outbox, one per connection.
+        undelivered: targeted messages that arrived for an id this node no longer holds.
+        slow_consumers: connections closed with 1013.
+        forced_closes: connections cut because the close handshake did not end in time.
+        handler_errors: exceptions raised by user code.
+        taken_over: connections closed with 4409.
+        published: messages and broadcasts handed to Redis.
+        heard: payloads heard from Redis, of any kind.
+        dropped_garbage: payloads that were no valid envelope.
+        dropped_oversize: raw payloads above the message limit.
+        dropped_stale: envelopes of an older link generation than one heard before.
+        dropped_overflow: payloads that found the inbox full.
+        missed: envelopes that a gap report named.
+        gaps: gap reports.
+        generations: times the link to the backplane was made.
+        rejoins: times this node took a new incarnation after the first.
+        reaped: members of vanished nodes that this node removed.
+        repaired: registry entries that a comparison found wrong and put right.
+    """
+
+    delivered: int = 0
+    refused: int = 0
+    undelivered: int = 0
+    slow_consumers: int = 0
+    forced_closes: int = 0
+    handler_errors: int = 0
+    taken_over: int = 0
+    published: int = 0
+    heard: int = 0
+    dropped_garbage: int = 0
+    dropped_oversize: int = 0
+    dropped_stale: int = 0
+    dropped_overflow: int = 0
+    missed: int = 0
+    gaps: int = 0
+    generations: int = 0
+    rejoins: int = 0
+    reaped: int = 0
+    repaired: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """The counters by name, as they are now."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

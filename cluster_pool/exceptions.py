@@ -1,0 +1,121 @@
+"""Every error this package raises on purpose.
+
+ClusterPoolError
+├── InvalidValueError (ValueError)         bad input, refused before anything happens
+│   ├── InvalidIdError                     connection id or node id
+│   ├── InvalidNamespaceError
+│   ├── InvalidCloseError                  close code or reason
+│   ├── InvalidMessageError                not str or bytes, or text that is not Unicode
+│   └── MessageTooLargeError
+├── IdTakenError                           ``on_conflict="reject"`` and the id has an owner
+├── NodeIdTakenError                       another live node has this node id
+├── NodeDrainingError                      this node takes no newcomers
+├── ConnectionClosedError                  the connection is closing or closed
+├── PendingLimitError                      too much is waiting for the backplane already
+├── PoolClosedError                        the pool was not started, or was stopped
+└── BackplaneUnavailableError              Redis could not be reached in time
+
+Data is on attributes; foreign errors are translated where they occur and kept as ``__cause__``.
+"""
+
+
+class ClusterPoolError(Exception):
+    """The root of every error of this package."""
+
+
+class InvalidValueError(ClusterPoolError, ValueError):
+    """An argument is outside what is allowed; nothing was done."""
+
+
+class InvalidIdError(InvalidValueError):
+    """A connection id or a node id is not allowed."""
+
+
+class InvalidNamespaceError(InvalidValueError):
+    """A namespace is not allowed."""
+
+
+class InvalidCloseError(InvalidValueError):
+    """A close code or a close reason is not allowed by RFC 6455 or IANA's registry."""
+
+
+class InvalidMessageError(InvalidValueError):
+    """A message is neither ``str`` nor ``bytes``, or is text that UTF-8 cannot carry."""
+
+
+class MessageTooLargeError(InvalidValueError):
+    """A message is larger than the limit.
+
+    Attributes:
+        size: bytes of the message.
+        limit: bytes allowed.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"message of {size} bytes is over the limit of {limit} bytes")
+        self.size = size
+        self.limit = limit
+
+
+class IdTakenError(ClusterPoolError):
+    """The id has an owner already, and the claim was not allowed to take it over.
+
+    Attributes:
+        namespace, id: what was claimed.
+    """
+
+    def __init__(self, namespace: str, id: str) -> None:
+        super().__init__(f"id {id!r} in namespace {namespace!r} is taken")
+        self.namespace = namespace
+        self.id = id
+
+
+class NodeIdTakenError(ClusterPoolError):
+    """Another node renews its lease under this node id.
+
+    Attributes:
+        node_id: the id that both want.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"node id {node_id!r} is in use by a live node")
+        self.node_id = node_id
+
+
+class NodeDrainingError(ClusterPoolError):
+    """This node is draining or stopping and takes no newcomers."""
+
+
+class ConnectionClosedError(ClusterPoolError):
+    """The connection is closing or closed.
+
+    Attributes:
+        code: the close code, 1006 when the socket was lost without one.
+        reason: the close reason, empty when there was none.
+    """
+
+    def __init__(self, code: int = 1006, reason: str = "") -> None:
+        super().__init__(f"connection is closed: {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class PendingLimitError(ClusterPoolError):
+    """More is waiting to be published than the limits allow; nothing of this call was queued."""
+
+
+class PoolClosedError(ClusterPoolError):
+    """The pool was not started with ``async with`` or ``start()``, or has been stopped."""
+
+
+class BackplaneUnavailableError(ClusterPoolError):
+    """Redis could not be reached, or did not answer in time.
+
+    Attributes:
+        maybe_executed: whether Redis may have carried the command out all the same. False means
+            that it certainly did not.
+    """
+
+    def __init__(self, message: str, *, maybe_executed: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_executed = maybe_executed

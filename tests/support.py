@@ -1,0 +1,47 @@
+"""What every test may lean on."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec
+
+P = ParamSpec("P")
+
+
+def async_test(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run a coroutine test on a loop of its own, which must be empty of tasks at the end."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            await asyncio.wait_for(test(*args, **kwargs), 60)
+            rest = await leftover_tasks()
+            assert not rest, f"tasks left behind: {rest}"
+
+        asyncio.run(main())
+
+    return run
+
+
+async def leftover_tasks() -> list[asyncio.Task[Any]]:
+    """Tasks other than this one that do not end within a second by themselves."""
+    deadline = time.monotonic() + 1
+    while True:
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        if not rest or time.monotonic() > deadline:
+            return rest
+        await asyncio.sleep(0.01)
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Wait until ``condition`` is true (it may be async) and return what it said."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        await asyncio.sleep(0.01)
