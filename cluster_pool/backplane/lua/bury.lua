@@ -1,0 +1,19 @@
+-- Ends an incarnation for good, so that its members may be reaped: a lease that is gone is never
+-- renewed, and its claims carry a deadline that is past.
+-- KEYS  leases, incarnations, nodes, infos, dead
+-- ARGV  incarnation, "own" when its own node gives it up, "expired" when it must be over
+-- Reply 1 when it is dead now, 0 when its lease goes on
+
+local incarnation = ARGV[1]
+if ARGV[2] ~= 'own' then
+  local ends = redis.call('ZSCORE', KEYS[1], incarnation)
+  if ends and tonumber(ends) > now_us() / 1000 then return 0 end
+end
+redis.call('ZREM', KEYS[1], incarnation)
+redis.call('HDEL', KEYS[4], incarnation)
+local node = redis.call('HGET', KEYS[2], incarnation)
+if node then
+  redis.call('HSET', KEYS[5], incarnation, node)
+  if redis.call('HGET', KEYS[3], node) == incarnation then redis.call('HDEL', KEYS[3], node) end
+end
+return 1

@@ -1,0 +1,67 @@
+-- Prepended to every script: time, numbered envelopes, and the counts beside the members.
+-- Written for what Redis 7, Valkey 9 and fakeredis have in common: no struct, no cmsgpack, no bit.
+
+local function now_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+local function late(not_after)
+  return now_us() > tonumber(not_after)
+end
+
+-- msgpack str (at most 65535 bytes)
+local function packed(text)
+  local size = #text
+  if size < 32 then return string.char(160 + size) .. text end
+  if size < 256 then return string.char(217, size) .. text end
+  return string.char(218, math.floor(size / 256), size % 256) .. text
+end
+
+-- Publishes one numbered envelope. Returns its number and how many heard it.
+local function publish(channel, sender, items)
+  local numbers = channel .. ':numbers'
+  local number = redis.call('HINCRBY', numbers, 'last', 1)
+  local epoch
+  if number == 1 then
+    epoch = digits(now_us())
+    redis.call('HSET', numbers, 'epoch', epoch)
+  else
+    epoch = redis.call('HGET', numbers, 'epoch')
+  end
+  redis.call('EXPIRE', numbers, 86400)
+  local header = '\193\1' .. epoch .. ' ' .. digits(number) .. ' ' .. sender .. '\n'
+  return number, redis.call('PUBLISH', channel, header .. items)
+end
+
+-- A claim's incarnation, time and nonce.
+local function parse(claim)
+  return string.match(claim, '^([^:]+):([^:]+):(.+)$')
+end
+
+-- Remembers in `changes` that an incarnation gained (1) or lost (-1) a claim made at `time`.
+local function tally(changes, incarnation, sign, time)
+  local change = changes[incarnation]
+  if not change then
+    change = {0, 0}
+    changes[incarnation] = change
+  end
+  change[1] = change[1] + sign
+  change[2] = change[2] + sign * (tonumber(time) % 1000000000)
+end
+
+-- Writes the remembered changes to the hash of counts and checksums.
+local function settle(owners, changes)
+  for incarnation, change in pairs(changes) do
+    local left = redis.call('HINCRBY', owners, incarnation, digits(change[1]))
+    if left > 0 then
+      redis.call('HINCRBY', owners, incarnation .. '#', digits(change[2]))
+    else
+      redis.call('HDEL', owners, incarnation, incarnation .. '#')
+    end
+  end
+end

@@ -1,0 +1,18 @@
+-- Takes a lease for a new incarnation of a node.
+-- KEYS  leases, incarnations, nodes, infos, epoch
+-- ARGV  node id, start of the node, incarnation, ttl (ms), info
+-- Reply {"OK", TIME (µs), epoch}, or {"TAKEN", end of the lease (ms)} while another start of a
+--       node with this id has a lease
+
+local now = now_us()
+local present = redis.call('HGET', KEYS[3], ARGV[1])
+if present and string.sub(present, 1, #ARGV[2] + 1) ~= ARGV[2] .. '.' then
+  local ends = redis.call('ZSCORE', KEYS[1], present)
+  if ends and tonumber(ends) > now / 1000 then return {'TAKEN', ends} end
+end
+redis.call('ZADD', KEYS[1], digits(now / 1000 + tonumber(ARGV[4])), ARGV[3])
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[1])
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
+redis.call('HSET', KEYS[4], ARGV[3], ARGV[5])
+redis.call('SET', KEYS[5], digits(now), 'NX')
+return {'OK', digits(now), redis.call('GET', KEYS[5])}

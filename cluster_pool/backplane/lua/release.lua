@@ -1,0 +1,42 @@
+-- Gives up claims in one namespace; a claim that is no longer registered is left alone.
+-- KEYS  members, owners, emptied
+-- ARGV  channel of the events, then per id: id, claim, its leave event as JSON
+-- Reply {codes, emptied}: one digit per id, 1 released, 0 not registered; and the claim whose
+--       release emptied the namespace, "" when it is not empty. A retry gets the same answer
+--       for a minute.
+
+local ids = {}
+for at = 2, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
+local claims = redis.call('HMGET', KEYS[1], unpack(ids))
+local remembered = redis.call('GET', KEYS[3])
+
+local codes = {}
+local gone = {}
+local changes = {}
+local events = {}
+local emptied = ''
+local last = ''
+for i, id in ipairs(ids) do
+  local claim = ARGV[2 + 3 * (i - 1) + 1]
+  if claims[i] == claim then
+    local incarnation, time = parse(claim)
+    tally(changes, incarnation, -1, time)
+    gone[#gone + 1] = id
+    events[#events + 1] = ARGV[2 + 3 * (i - 1) + 2]
+    codes[i] = '1'
+    last = claim
+  else
+    codes[i] = '0'
+    if remembered and remembered == claim then emptied = claim end
+  end
+end
+if #gone > 0 then
+  redis.call('HDEL', KEYS[1], unpack(gone))
+  settle(KEYS[2], changes)
+  redis.call('PUBLISH', ARGV[1], table.concat(events, '\n'))
+  if redis.call('EXISTS', KEYS[1]) == 0 then
+    emptied = last
+    redis.call('SET', KEYS[3], last, 'PX', 60000)
+  end
+end
+return {table.concat(codes), emptied}

@@ -1,0 +1,62 @@
+-- Routes targeted items to the nodes that own their ids; one envelope for each node.
+-- KEYS  leases, incarnations
+-- ARGV  not_after (µs), sender, prefix of node channels, own node id,
+--       then per namespace: members key, count, and count times: id, item
+-- Reply {"LATE"}, or {"OK", codes, number}: one digit per item in order (0 absent, 1 routed,
+--       2 unreachable), and the number of the envelope to the own node, 0 when there was none
+-- The one script that touches keys of several hash tags: it is for one Redis only.
+
+if late(ARGV[1]) then return {'LATE'} end
+local now = now_us() / 1000
+local codes = {}
+local owners = {}
+local parcels = {}
+local order = {}
+
+local function owner(incarnation)
+  local node = owners[incarnation]
+  if node == nil then
+    local ends = redis.call('ZSCORE', KEYS[1], incarnation)
+    node = ends and tonumber(ends) > now and redis.call('HGET', KEYS[2], incarnation) or false
+    owners[incarnation] = node
+  end
+  return node
+end
+
+local at = 5
+while at <= #ARGV do
+  local key = ARGV[at]
+  local count = tonumber(ARGV[at + 1])
+  local ids = {}
+  for i = 1, count do ids[i] = ARGV[at + 2 * i] end
+  local claims = redis.call('HMGET', key, unpack(ids))
+  for i = 1, count do
+    local position = #codes + 1
+    codes[position] = '0'
+    if claims[i] then
+      local incarnation, _, nonce = parse(claims[i])
+      local node = owner(incarnation)
+      if node then
+        local parcel = parcels[node]
+        if not parcel then
+          parcel = {items = {}, positions = {}}
+          parcels[node] = parcel
+          order[#order + 1] = node
+        end
+        parcel.items[#parcel.items + 1] = '\146' .. packed(nonce) .. ARGV[at + 2 * i + 1]
+        parcel.positions[#parcel.positions + 1] = position
+      end
+    end
+  end
+  at = at + 2 + 2 * count
+end
+
+local own = 0
+for _, node in ipairs(order) do
+  local parcel = parcels[node]
+  local number, heard = publish(ARGV[3] .. node, ARGV[2], table.concat(parcel.items))
+  local code = heard > 0 and '1' or '2'
+  for _, position in ipairs(parcel.positions) do codes[position] = code end
+  if node == ARGV[4] then own = number end
+end
+return {'OK', table.concat(codes), own}

@@ -1,0 +1,152 @@
+"""What nodes say to each other, byte for byte. The README holds the same for other languages.
+
+An envelope is ``0xC1 0x01``, a header in ASCII up to a newline, and a msgpack stream of items::
+
+    epoch SP number SP start SP generation LF  item item item …
+
+``epoch`` and ``number`` are the channel's own counter, written by the publishing script; ``start``
+names one start of one sender, ``generation`` counts its links. Nothing here reads a user's payload.
+
+On the channel of a namespace an item is ``[kind, …]``; on the channel of a node it is
+``[nonce, [kind, …]]``, where the nonce tells for which claim of the id the registry routed it
+(empty for what concerns no claim).
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from cluster_pool.core.results import SendResult
+
+MARK: Final = 0xC1
+"""Neither UTF-8 nor msgpack can begin with this byte."""
+RAW_BINARY: Final = b"\xc1\x00"
+ENVELOPE: Final = b"\xc1\x01"
+MAX_HEADER: Final = 128
+MAX_EXCLUDE: Final = 10_000
+
+TEXT: Final = 1
+BINARY: Final = 2
+CLOSE: Final = 3
+REPLY: Final = 4
+CLOSE_ALL: Final = 6
+TAKEN: Final = 7
+
+RESULT_CODES: Final = {result: number for number, result in enumerate(SendResult)}
+RESULTS: Final = dict(enumerate(SendResult))
+
+
+class BrokenEnvelopeError(ValueError):
+    """Bytes that begin like an envelope and are none; ``kind`` is a short word for the log."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+class Header(NamedTuple):
+    """The header of an envelope."""
+
+    epoch: str
+    number: int
+    start: str
+    generation: int
+
+
+class ReplyTo(NamedTuple):
+    """Who waits for the owner's word, and under which number."""
+
+    node: str
+    request: int
+
+
+pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+def read_header(payload: bytes) -> tuple[Header, int]:
+    """The header and the index at which the items begin."""
+    end = payload.find(b"\n", 2, MAX_HEADER)
+    if end < 0:
+        raise BrokenEnvelopeError("header")
+    try:
+        epoch, number, start, generation = payload[2:end].decode("ascii").split(" ")
+        return Header(epoch, int(number), start, int(generation)), end + 1
+    except ValueError:
+        raise BrokenEnvelopeError("header") from None
+
+
+def read_items(body: bytes) -> Iterator[list[Any]]:
+    """The items, one after another; raises BrokenEnvelopeError at the first that is none."""
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=len(body) + 1,
+        max_array_len=MAX_EXCLUDE,
+        max_map_len=0,
+        max_ext_len=0,
+        max_str_len=64 * 1024,
+    )
+    unpacker.feed(body)
+    read = 0
+    while True:
+        try:
+            item = unpacker.unpack()
+        except msgpack.OutOfData:
+            if read != len(body):
+                raise BrokenEnvelopeError("cut off") from None
+            return
+        except Exception as error:
+            raise BrokenEnvelopeError("msgpack") from error
+        if not isinstance(item, list) or not item:
+            raise BrokenEnvelopeError("item")
+        read = unpacker.tell()
+        yield item
+
+
+def targeted(
+    text: bool,
+    namespace: str,
+    id: str,
+    payload: bytes,
+    *,
+    close: tuple[int, str] | None = None,
+    reply: ReplyTo | None = None,
+) -> bytes:
+    """One message for one member; with ``close``, the connection is closed behind it."""
+    kind = TEXT if text else BINARY
+    if close is None and reply is None:
+        return pack((kind, namespace, id, payload))
+    return pack((kind, namespace, id, payload, close or (), reply or ()))
+
+
+def close_one(namespace: str, id: str, code: int, reason: str, reply: ReplyTo | None) -> bytes:
+    """Close one member."""
+    return pack((CLOSE, namespace, id, code, reason, reply or ()))
+
+
+def broadcast(text: bool, payload: bytes, exclude: Iterable[str] = ()) -> bytes:
+    """One message for every member of the channel's namespace, except some ids."""
+    return pack((TEXT if text else BINARY, payload, tuple(exclude)))
+
+
+def close_all(code: int, reason: str) -> bytes:
+    """Close every member of the channel's namespace."""
+    return pack((CLOSE_ALL, code, reason))
+
+
+def reply(request: int, result: SendResult) -> bytes:
+    """The owner's word, for the channel of the node that asked."""
+    return pack(("", (REPLY, request, RESULT_CODES[result])))
+
+
+def raw_message(payload: bytes) -> tuple[bool, bytes]:
+    """What a user's own PUBLISH means: whether it is text, and the payload.
+
+    Valid UTF-8 is text, other bytes are binary; what follows 0xC1 0x00 is always binary.
+    """
+    if payload[:2] == RAW_BINARY:
+        return False, payload[2:]
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False, payload
+    return True, payload

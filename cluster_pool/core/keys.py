@@ -1,0 +1,77 @@
+"""How every key and channel is spelled; nothing else in the package spells one.
+
+Everything of one namespace carries the hash tag ``{NAMESPACE}``, everything of no namespace the
+hash tag ``{~}``, so that on a Redis Cluster each group lives in one slot.
+"""
+
+from cluster_pool.core.ids import NODE_TAG, check_prefix
+
+
+class Keys:
+    """Names under one prefix."""
+
+    __slots__ = (
+        "_cluster",
+        "dead",
+        "epoch",
+        "incarnations",
+        "infos",
+        "leases",
+        "node_prefix",
+        "nodes",
+        "prefix",
+    )
+
+    def __init__(self, prefix: str = "cluster_pool") -> None:
+        self.prefix = check_prefix(prefix)
+        self._cluster = f"{prefix}:{{{NODE_TAG}}}"
+        self.leases = f"{self._cluster}:leases"
+        """Sorted set: incarnation by the Redis time in ms at which its lease ends."""
+        self.incarnations = f"{self._cluster}:incarnations"
+        """Hash: incarnation to node id, kept until the incarnation is reaped."""
+        self.nodes = f"{self._cluster}:nodes"
+        """Hash: node id to its present incarnation."""
+        self.infos = f"{self._cluster}:infos"
+        """Hash: incarnation to what its node says of itself, as JSON."""
+        self.dead = f"{self._cluster}:dead"
+        """Hash: incarnation whose members are being reaped, to its node id."""
+        self.epoch = f"{self._cluster}:epoch"
+        """String: changes when Redis has lost its state."""
+        self.node_prefix = f"{self._cluster}:node:"
+
+    def channel(self, namespace: str) -> str:
+        """The channel of broadcasts to ``namespace``: the one that users publish to."""
+        return f"{self.prefix}:{{{namespace}}}"
+
+    def events(self, namespace: str) -> str:
+        """The channel of joins and leaves."""
+        return f"{self.prefix}:{{{namespace}}}:events"
+
+    def inbound(self, namespace: str) -> str:
+        """The channel of what clients of ``cluster-pool serve`` send."""
+        return f"{self.prefix}:{{{namespace}}}:inbound"
+
+    def members(self, namespace: str) -> str:
+        """Hash: id to claim, ``incarnation:time:nonce``."""
+        return f"{self.prefix}:{{{namespace}}}:members"
+
+    def owners(self, namespace: str) -> str:
+        """Hash: incarnation to its count of members, and ``incarnation#`` to their checksum."""
+        return f"{self.prefix}:{{{namespace}}}:owners"
+
+    def emptied(self, namespace: str) -> str:
+        """String with a ttl: the claim whose release emptied the namespace, for a retry."""
+        return f"{self.prefix}:{{{namespace}}}:emptied"
+
+    def node_channel(self, node_id: str) -> str:
+        """The channel of one node: what is targeted at its connections, replies and probes."""
+        return f"{self.node_prefix}{node_id}"
+
+    def namespaces(self, incarnation: str) -> str:
+        """Set: the namespaces in which this incarnation may hold members."""
+        return f"{self._cluster}:namespaces:{incarnation}"
+
+    @staticmethod
+    def numbers(channel: str) -> str:
+        """Hash beside a channel: its epoch and the number of its last envelope."""
+        return f"{channel}:numbers"
