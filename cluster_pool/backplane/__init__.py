@@ -1,1 +1,1 @@
-"""Everything that knows what a Redis is: the bus (may lose messages) and the registry (must not)."""
+"""What knows that there is a Redis: the bus (may lose messages), the registry (must not)."""

@@ -24,7 +24,7 @@ MAX_REASON_BYTES = 123
 
 
 def check_close(code: object, reason: object) -> tuple[int, str]:
-    """Return the code and the reason if a close frame may carry them, else raise InvalidCloseError."""
+    """Return code and reason if a close frame may carry them, else raise InvalidCloseError."""
     if not isinstance(code, int) or isinstance(code, bool):
         raise InvalidCloseError(f"close code must be int, not {type(code).__name__}")
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):

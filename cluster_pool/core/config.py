@@ -18,7 +18,6 @@ class Limits:
         message_bytes: of one message, from the user or from another node.
         pending_messages, pending_bytes: waiting for the backplane on this node.
         inbox_bytes: heard from the backplane and not yet handed on.
-        namespaces: in which this node holds members.
     """
 
     outbox_bytes: int = MIB
@@ -26,7 +25,6 @@ class Limits:
     pending_messages: int = 10_000
     pending_bytes: int = 16 * MIB
     inbox_bytes: int = 64 * MIB
-    namespaces: int = 1_000_000
 
     def __post_init__(self) -> None:
         _check_positive(self, int)
@@ -65,7 +63,12 @@ class Timing:
 def _check_positive(settings: Limits | Timing, kind: type | tuple[type, ...]) -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value < float("inf"):
+        if (
+            not isinstance(value, int | float)
+            or not isinstance(value, kind)
+            or isinstance(value, bool)
+            or not 0 < value < float("inf")
+        ):
             raise InvalidValueError(f"{field.name} must be a number above 0, not {shown(value)}")
 
 

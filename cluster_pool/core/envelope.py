@@ -61,7 +61,13 @@ class ReplyTo(NamedTuple):
     request: int
 
 
-pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+_packer = msgpack.Packer(use_bin_type=True, autoreset=True)
+
+
+def pack(item: object) -> bytes:
+    """One msgpack object."""
+    packed: bytes = _packer.pack(item)
+    return packed
 
 
 def read_header(payload: bytes) -> tuple[Header, int]:

@@ -58,7 +58,7 @@ def check_prefix(value: object) -> str:
 
 
 def shown(value: object, limit: int = 64) -> str:
-    """``value`` as it may stand in a log or an error: escaped, and cut after ``limit`` characters."""
+    """``value`` as it may stand in a log or an error: escaped, cut after ``limit`` characters."""
     text = ascii(value)
     return text if len(text) <= limit else f"{text[:limit]}…"
 

@@ -15,6 +15,7 @@ class Counters:
         forced_closes: connections cut because the close handshake did not end in time.
         handler_errors: exceptions raised by user code.
         taken_over: connections closed with 4409.
+        takeover_fights: takeovers beyond five of one id within ten seconds.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
         dropped_garbage: payloads that were no valid envelope.
@@ -36,6 +37,7 @@ class Counters:
     forced_closes: int = 0
     handler_errors: int = 0
     taken_over: int = 0
+    takeover_fights: int = 0
     published: int = 0
     heard: int = 0
     dropped_garbage: int = 0

@@ -1,13 +1,13 @@
 -- Registers claims that a node holds already under its new incarnation, with their own tokens.
 -- KEYS  members, owners
 -- ARGV  not_after (µs), sender, channel of the namespace, channel of its events, incarnation,
---       start of the node, then per id: id, time, nonce, its join event as JSON
+--       start of the node, node id, then per id: id, time, nonce
 -- Reply {"LATE"}, or {"OK", codes}: one digit per id, 1 kept, 0 lost to a claim with a greater token
 
 if late(ARGV[1]) then return {'LATE'} end
 local incarnation, start = ARGV[5], ARGV[6] .. '.'
 local ids = {}
-for at = 7, #ARGV, 4 do ids[#ids + 1] = ARGV[at] end
+for at = 8, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
 local claims = redis.call('HMGET', KEYS[1], unpack(ids))
 
 local codes = {}
@@ -16,8 +16,7 @@ local changes = {}
 local taken = {}
 local events = {}
 for i, id in ipairs(ids) do
-  local at = 7 + 4 * (i - 1)
-  local time, nonce = ARGV[at + 1], ARGV[at + 2]
+  local time, nonce = ARGV[6 + 3 * i], ARGV[7 + 3 * i]
   local claim = incarnation .. ':' .. time .. ':' .. nonce
   local standing = claims[i]
   local kept = true
@@ -35,7 +34,7 @@ for i, id in ipairs(ids) do
       end
     end
   elseif not standing then
-    events[#events + 1] = ARGV[at + 3]
+    events[#events + 1] = event('join', id, ARGV[7])
   end
   if kept and standing ~= claim then
     tally(changes, incarnation, 1, time)

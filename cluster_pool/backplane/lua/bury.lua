@@ -1,6 +1,6 @@
 -- Ends an incarnation for good, so that its members may be reaped: a lease that is gone is never
 -- renewed, and its claims carry a deadline that is past.
--- KEYS  leases, incarnations, nodes, infos, dead
+-- KEYS  leases, incarnations, nodes, infos, dead, epoch (which goes with the last lease)
 -- ARGV  incarnation, "own" when its own node gives it up, "expired" when it must be over
 -- Reply 1 when it is dead now, 0 when its lease goes on
 
@@ -16,4 +16,5 @@ if node then
   redis.call('HSET', KEYS[5], incarnation, node)
   if redis.call('HGET', KEYS[3], node) == incarnation then redis.call('HDEL', KEYS[3], node) end
 end
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[6]) end
 return 1

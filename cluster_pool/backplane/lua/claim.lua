@@ -1,8 +1,8 @@
 -- Claims ids of one namespace for an incarnation.
 -- KEYS  members, owners
 -- ARGV  not_after (µs), sender, channel of the namespace, channel of its events, incarnation,
---       "takeover" or "reject", incarnation that is known to be dead (or ""),
---       then per id: id, nonce, its join event as JSON
+--       node id, "takeover" or "reject", incarnation that is known to be dead (or ""),
+--       then per id: id, nonce
 -- Reply {"LATE"}, or {"OK", status, claim, status, claim, …}:
 --       CLAIMED and the new claim, or TAKEN and the claim that stands
 -- A claim that is replaced is told to its owner on the channel of the namespace, in order with
@@ -10,9 +10,9 @@
 
 if late(ARGV[1]) then return {'LATE'} end
 local now = now_us()
-local incarnation, reject, dead = ARGV[5], ARGV[6] == 'reject', ARGV[7]
+local incarnation, node, reject, dead = ARGV[5], ARGV[6], ARGV[7] == 'reject', ARGV[8]
 local ids = {}
-for at = 8, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
+for at = 9, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
 local claims = redis.call('HMGET', KEYS[1], unpack(ids))
 
 local reply = {'OK'}
@@ -21,7 +21,7 @@ local changes = {}
 local taken = {}
 local events = {}
 for i, id in ipairs(ids) do
-  local nonce = ARGV[8 + 3 * (i - 1) + 1]
+  local nonce = ARGV[8 + 2 * i]
   local standing = claims[i]
   local holder, time, holder_nonce
   if standing then holder, time, holder_nonce = parse(standing) end
@@ -42,7 +42,7 @@ for i, id in ipairs(ids) do
     tally(changes, incarnation, 1, mine)
     fields[#fields + 1] = id
     fields[#fields + 1] = claim
-    events[#events + 1] = ARGV[8 + 3 * (i - 1) + 2]
+    events[#events + 1] = event('join', id, node)
     reply[#reply + 1] = 'CLAIMED'
     reply[#reply + 1] = claim
   end

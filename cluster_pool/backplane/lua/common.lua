@@ -43,6 +43,12 @@ local function parse(claim)
   return string.match(claim, '^([^:]+):([^:]+):(.+)$')
 end
 
+-- A join or a leave as JSON; ids hold no control characters, so two escapes suffice.
+local function event(kind, id, node)
+  local function quoted(text) return '"' .. string.gsub(text, '["\\]', '\\%0') .. '"' end
+  return '{"event":"' .. kind .. '","id":' .. quoted(id) .. ',"node":' .. quoted(node) .. '}'
+end
+
 -- Remembers in `changes` that an incarnation gained (1) or lost (-1) a claim made at `time`.
 local function tally(changes, incarnation, sign, time)
   local change = changes[incarnation]

@@ -1,12 +1,12 @@
 -- Gives up claims in one namespace; a claim that is no longer registered is left alone.
--- KEYS  members, owners, emptied
--- ARGV  channel of the events, then per id: id, claim, its leave event as JSON
+-- KEYS  members, owners, emptied, numbers of the namespace's channel (nobody is left to count)
+-- ARGV  channel of the events, node id, then per id: id, claim
 -- Reply {codes, emptied}: one digit per id, 1 released, 0 not registered; and the claim whose
 --       release emptied the namespace, "" when it is not empty. A retry gets the same answer
 --       for a minute.
 
 local ids = {}
-for at = 2, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
+for at = 3, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
 local claims = redis.call('HMGET', KEYS[1], unpack(ids))
 local remembered = redis.call('GET', KEYS[3])
 
@@ -17,12 +17,12 @@ local events = {}
 local emptied = ''
 local last = ''
 for i, id in ipairs(ids) do
-  local claim = ARGV[2 + 3 * (i - 1) + 1]
+  local claim = ARGV[2 + 2 * i]
   if claims[i] == claim then
     local incarnation, time = parse(claim)
     tally(changes, incarnation, -1, time)
     gone[#gone + 1] = id
-    events[#events + 1] = ARGV[2 + 3 * (i - 1) + 2]
+    events[#events + 1] = event('leave', id, ARGV[2])
     codes[i] = '1'
     last = claim
   else
@@ -37,6 +37,7 @@ if #gone > 0 then
   if redis.call('EXISTS', KEYS[1]) == 0 then
     emptied = last
     redis.call('SET', KEYS[3], last, 'PX', 60000)
+    redis.call('DEL', KEYS[4])
   end
 end
 return {table.concat(codes), emptied}

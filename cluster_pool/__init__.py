@@ -1,0 +1,78 @@
+"""Long-lived WebSocket connections on many nodes: targeted sends, broadcasts, membership.
+
+Floors, from the top; a module imports only from floors below its own:
+
+    cli, testing     the command line; what users' tests need
+    server           the node that people run behind a load balancer
+    publisher        Publisher, SyncPublisher: sending without connections
+    cluster          ClusterPool: ownership and routing across nodes
+    backplane        the only place that knows what a Redis is
+    local            Connection, ConnectionsPool: what one process does alone
+    transports       one file per WebSocket library
+    core             words and decisions: no asyncio, no redis, no clock
+    exceptions       the error tree
+"""
+
+from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.results import (
+    DrainReport,
+    Gap,
+    Member,
+    MemberEvent,
+    Node,
+    NodeState,
+    SendResult,
+)
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    ConnectionClosedError,
+    IdTakenError,
+    InvalidCloseError,
+    InvalidIdError,
+    InvalidMessageError,
+    InvalidNamespaceError,
+    InvalidValueError,
+    MessageTooLargeError,
+    NodeDrainingError,
+    NodeIdTakenError,
+    PendingLimitError,
+    PoolClosedError,
+)
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.pool import ConnectionsPool
+from cluster_pool.publisher import Publisher, SyncPublisher
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackplaneUnavailableError",
+    "ClusterPool",
+    "ClusterPoolError",
+    "Connection",
+    "ConnectionClosedError",
+    "ConnectionsPool",
+    "DrainReport",
+    "Gap",
+    "IdTakenError",
+    "InvalidCloseError",
+    "InvalidIdError",
+    "InvalidMessageError",
+    "InvalidNamespaceError",
+    "InvalidValueError",
+    "Limits",
+    "Member",
+    "MemberEvent",
+    "MessageTooLargeError",
+    "Node",
+    "NodeDrainingError",
+    "NodeIdTakenError",
+    "NodeState",
+    "PendingLimitError",
+    "PoolClosedError",
+    "Publisher",
+    "SendResult",
+    "SyncPublisher",
+    "Timing",
+]

@@ -1,0 +1,370 @@
+"""The outgoing side of the bus: what is to be published, in order, in batches.
+
+Each namespace has one queue. Only neighbours of one kind are joined, and a run waits for the one
+before it; runs of different namespaces travel together. While calls are in flight the next batch
+gathers. Nothing is retried: an operation that Redis did not answer fails and says so.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.session import Session
+from cluster_pool.core.config import Limits
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.results import SendResult
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError, PoolClosedError
+
+BATCH_ITEMS: Final = 500
+BATCH_BYTES: Final = 1024 * 1024
+IN_FLIGHT: Final = 2
+MIN_SHARE: Final = 8
+"""Items of one namespace in a batch, however many namespaces are ready."""
+TICK: Final = 0.1
+"""Seconds between two looks for what has waited too long."""
+UNANSWERED: Final = BackplaneUnavailableError("Redis did not answer in time", maybe_executed=True)
+
+SEND, BROADCAST = 0, 1
+CODES: Final = {
+    48: SendResult.ABSENT,
+    49: SendResult.ROUTED,
+    50: SendResult.UNREACHABLE,
+}
+
+
+class Operation:
+    """One item on its way to Redis. ``future`` gives a SendResult, or how many nodes heard it."""
+
+    __slots__ = ("deadline", "future", "id", "item", "kind", "queue")
+
+    def __init__(self, kind: int, queue: "Queue", id: str, item: bytes, deadline: float) -> None:
+        self.kind = kind
+        self.queue = queue
+        self.id = id
+        self.item = item
+        self.deadline = deadline
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+
+class Queue:
+    """What one namespace (or one node's channel) has waiting, in flight, or not heard back yet."""
+
+    __slots__ = ("barrier", "channel", "flying", "members", "own_barrier", "waiting")
+
+    def __init__(self, channel: str, members: str) -> None:
+        self.channel = channel
+        self.members = members
+        self.waiting: deque[Operation] = deque()
+        self.flying = 0
+        self.barrier = 0
+        self.own_barrier = 0
+
+
+Run = tuple[Queue, list[Operation]]
+
+
+class Flight:
+    """The runs of one call, and what deals with its reply."""
+
+    __slots__ = ("answer", "runs")
+
+    def __init__(self, runs: list[Run], answer: Callable[[list[Run], list[Any]], None]) -> None:
+        self.runs = runs
+        self.answer = answer
+
+
+class Bus:
+    """Publishes for one node or publisher over its session.
+
+    ``handed_on(channel)`` tells the number of the last envelope of a channel that this process
+    has dealt with; it decides when a local shortcut cannot overtake what was published before.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        keys: Keys,
+        node_id: str,
+        handed_on: Callable[[str], int],
+        *,
+        limits: Limits,
+        counters: Counters,
+    ) -> None:
+        self._session = session
+        self._keys = keys
+        self._node_id = node_id
+        self._own = keys.node_channel(node_id)
+        self._handed_on = handed_on
+        self._limits = limits
+        self._counters = counters
+        self._queues: dict[str, Queue] = {}
+        self._ready: dict[str, Queue] = {}
+        self._flights: set[Flight] = set()
+        self._pending = 0
+        self._pending_bytes = 0
+        self._scheduled = False
+        self._expiry: asyncio.TimerHandle | None = None
+        self._open = False
+
+    def start(self) -> None:
+        """Begin to publish what is queued."""
+        self._open = True
+
+    def stop(self) -> None:
+        """End; what is still waiting fails, what is in flight is answered by the link's end."""
+        self._open = False
+        for queue in self._queues.values():
+            while queue.waiting:
+                _refuse(self._dequeue(queue), PoolClosedError("stopped"))
+        self._ready.clear()
+
+    def resume(self) -> None:
+        """There is a new link: what was published over the old one will not be heard back."""
+        for channel, queue in list(self._queues.items()):
+            queue.barrier = queue.own_barrier = 0
+            if not queue.waiting and not queue.flying:
+                del self._queues[channel]
+        self._schedule()
+
+    @property
+    def pending(self) -> int:
+        """How many operations wait or are in flight."""
+        return self._pending
+
+    # -- queueing --------------------------------------------------------------------------
+
+    def send(
+        self, namespace: str, id: str, item: bytes, deadline: float
+    ) -> asyncio.Future[SendResult]:
+        """Queue one targeted item; the future gives ROUTED, ABSENT or UNREACHABLE."""
+        return self._put(SEND, self._keys.channel(namespace), namespace, id, item, deadline)
+
+    def broadcast(self, namespace: str, item: bytes, deadline: float) -> asyncio.Future[int]:
+        """Queue one item for a namespace's channel; the future gives how many nodes Redis fed."""
+        return self._put(BROADCAST, self._keys.channel(namespace), namespace, "", item, deadline)
+
+    def tell(self, node_id: str, item: bytes, deadline: float) -> asyncio.Future[int]:
+        """Queue one item for the channel of a node."""
+        return self._put(BROADCAST, self._keys.node_channel(node_id), "", "", item, deadline)
+
+    def quiet(self, namespace: str) -> bool:
+        """Whether nothing of ``namespace`` from here is queued, in flight, or not heard back."""
+        queue = self._queues.get(self._keys.channel(namespace))
+        if queue is None:
+            return True
+        if queue.waiting or queue.flying:
+            return False
+        if self._handed_on(queue.channel) < queue.barrier:
+            return False
+        if self._handed_on(self._own) < queue.own_barrier:
+            return False
+        del self._queues[queue.channel]
+        return True
+
+    def _put(
+        self, kind: int, channel: str, namespace: str, id: str, item: bytes, deadline: float
+    ) -> asyncio.Future[Any]:
+        limits = self._limits
+        if not self._open:
+            raise PoolClosedError("not started, or stopped")
+        if (
+            self._pending >= limits.pending_messages
+            or self._pending_bytes + len(item) > limits.pending_bytes + limits.message_bytes
+        ):
+            raise PendingLimitError(
+                f"{self._pending} messages ({self._pending_bytes} bytes) wait for the backplane"
+            )
+        queue = self._queues.get(channel)
+        if queue is None:
+            members = self._keys.members(namespace) if namespace else ""
+            queue = self._queues[channel] = Queue(channel, members)
+        operation = Operation(kind, queue, id, item, deadline)
+        self._pending += 1
+        self._pending_bytes += len(item)
+        queue.waiting.append(operation)
+        if not queue.flying:
+            self._ready[channel] = queue
+            self._schedule()
+        if self._expiry is None:
+            self._expiry = asyncio.get_running_loop().call_later(TICK, self._expire)
+        return operation.future
+
+    # -- publishing ------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._scheduled and len(self._flights) < IN_FLIGHT:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._ready and len(self._flights) < IN_FLIGHT and self._session.link is not None:
+            sends, broadcasts = self._next_runs()
+            if sends:
+                self._fly_sends(self._session.link, sends)
+            if broadcasts:
+                self._fly_broadcasts(self._session.link, broadcasts)
+
+    def _next_runs(self) -> tuple[list[Run], list[Run]]:
+        """One run of each namespace that is ready, as far as a batch goes; the rest keeps its
+        place behind those that have not had their turn."""
+        items, size = BATCH_ITEMS, BATCH_BYTES
+        share = max(MIN_SHARE, BATCH_ITEMS // len(self._ready))
+        runs: tuple[list[Run], list[Run]] = ([], [])
+        while self._ready and items > 0 and size > 0:
+            channel = next(iter(self._ready))
+            queue = self._ready.pop(channel)
+            run = self._run_of(queue, min(share, items), size)
+            if run:
+                runs[run[0].kind].append((queue, run))
+                queue.flying = len(run)
+                items -= len(run)
+                size -= sum(len(operation.item) for operation in run)
+        return runs
+
+    def _run_of(self, queue: Queue, items: int, size: int) -> list[Operation]:
+        run: list[Operation] = []
+        while queue.waiting and len(run) < items:
+            head = queue.waiting[0]
+            if head.future.done():
+                self._dequeue(queue)
+                continue
+            if run and (head.kind != run[0].kind or size < len(head.item)):
+                break
+            size -= len(head.item)
+            run.append(self._dequeue(queue))
+        return run
+
+    def _fly_sends(self, link: Link, runs: list[Run]) -> None:
+        arguments: list[Argument] = []
+        for queue, run in runs:
+            arguments += (queue.members, len(run))
+            for operation in run:
+                arguments += (operation.id, operation.item)
+        call = link.script(
+            "send",
+            [self._keys.leases, self._keys.incarnations],
+            self._not_after(runs),
+            self._session.sender,
+            self._keys.node_prefix,
+            self._node_id,
+            *arguments,
+        )
+        self._take_off(call, runs, self._sent)
+
+    def _fly_broadcasts(self, link: Link, runs: list[Run]) -> None:
+        arguments: list[Argument] = []
+        for queue, run in runs:
+            arguments += (queue.channel, b"".join([operation.item for operation in run]))
+        call = link.script("publish", [], self._not_after(runs), self._session.sender, *arguments)
+        self._take_off(call, runs, self._published)
+
+    def _not_after(self, runs: list[Run]) -> int:
+        latest = max(operation.deadline for _, run in runs for operation in run)
+        return self._session.clock.at(latest)
+
+    def _take_off(
+        self,
+        call: asyncio.Future[Any],
+        runs: list[Run],
+        answer: Callable[[list[Run], list[Any]], None],
+    ) -> None:
+        flight = Flight(runs, answer)
+        self._flights.add(flight)
+        call.add_done_callback(partial(self._landed, flight))
+
+    def _landed(self, flight: Flight, call: asyncio.Future[Any]) -> None:
+        self._flights.discard(flight)
+        error = None if call.cancelled() else call.exception()
+        if error is None:
+            reply = call.result()
+            if reply[0] == b"OK":
+                flight.answer(flight.runs, reply)
+            else:
+                error = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
+        elif isinstance(error, ResponseError):
+            error = BackplaneUnavailableError(f"Redis refused: {error}")
+        for queue, run in flight.runs:
+            queue.flying = 0
+            if error is not None:
+                for operation in run:
+                    _refuse(operation, error)
+            if queue.waiting:
+                self._ready[queue.channel] = queue
+            elif not queue.barrier and not queue.own_barrier:
+                self._queues.pop(queue.channel, None)
+        if self._ready:
+            self._schedule()
+
+    def _sent(self, runs: list[Run], reply: list[Any]) -> None:
+        codes, own_number = reply[1], reply[2]
+        at = 0
+        for queue, run in runs:
+            queue.own_barrier = own_number
+            for operation in run:
+                _answer(operation, CODES[codes[at]])
+                at += 1
+        self._counters.published += at
+
+    def _published(self, runs: list[Run], reply: list[Any]) -> None:
+        at = 1
+        for queue, run in runs:
+            number, heard = reply[at], reply[at + 1]
+            at += 2
+            if self._session.listens(queue.channel):
+                queue.barrier = number
+            for operation in run:
+                _answer(operation, heard)
+            self._counters.published += len(run)
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    def _dequeue(self, queue: Queue) -> Operation:
+        operation = queue.waiting.popleft()
+        self._pending -= 1
+        self._pending_bytes -= len(operation.item)
+        return operation
+
+    def _expire(self) -> None:
+        """Fail what has waited, queued or in flight, past its deadline."""
+        self._expiry = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for queue in list(self._queues.values()):
+            for operation in queue.waiting:
+                if operation.deadline <= now:
+                    _refuse(operation, BackplaneUnavailableError("Redis was not reached in time"))
+            while queue.waiting and queue.waiting[0].future.done():
+                self._dequeue(queue)
+        for flight in self._flights:
+            for _, run in flight.runs:
+                for operation in run:
+                    if operation.deadline <= now:
+                        _refuse(operation, UNANSWERED)
+        if self._pending or self._flights:
+            self._expiry = loop.call_later(TICK, self._expire)
+
+
+def _answer(operation: Operation, result: Any) -> None:
+    if not operation.future.done():
+        operation.future.set_result(result)
+
+
+def _refuse(operation: Operation, error: BaseException) -> None:
+    """Fail one operation with an exception of its own, so that tracebacks do not pile up."""
+    if operation.future.done():
+        return
+    if isinstance(error, BackplaneUnavailableError):
+        own: BaseException = BackplaneUnavailableError(
+            str(error), maybe_executed=error.maybe_executed
+        )
+        own.__cause__ = error
+    else:
+        own = type(error)(*error.args)
+    operation.future.set_exception(own)

@@ -1,0 +1,88 @@
+"""The subscriber of one generation: it hears, confirms subscriptions, and is never reconnected.
+
+It parses no payload: what arrives is handed on as it is, in the order of arrival.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from cluster_pool.backplane.address import Raw, translated
+from cluster_pool.backplane.link import Pipe
+
+BATCH = 500
+"""Channels to one SUBSCRIBE."""
+
+_REPLIES = (b"subscribe", b"unsubscribe")
+
+
+class Ear(Pipe):
+    """One subscribed socket. ``on_message(channel, payload)`` is called for each message."""
+
+    def __init__(self, connection: Raw, on_message: Callable[[bytes, bytes], None]) -> None:
+        super().__init__(connection)
+        self._on_message = on_message
+        self._unanswered: dict[bytes, int] = {}
+        self._waiters: dict[bytes, list[asyncio.Future[bool]]] = {}
+        self._gone = False
+
+    def confirmed(self, channel: bytes) -> asyncio.Future[bool]:
+        """Subscribe; gives True when the server has confirmed it, False when this ear is gone."""
+        return self._ask((channel,))[0]
+
+    async def all_confirmed(self, channels: Sequence[bytes]) -> None:
+        """Subscribe to several channels and wait until each of them is confirmed."""
+        for future in self._ask(channels):
+            await future
+
+    def _ask(self, channels: Sequence[bytes]) -> list[asyncio.Future[bool]]:
+        loop = asyncio.get_running_loop()
+        futures = []
+        for channel in channels:
+            future: asyncio.Future[bool] = loop.create_future()
+            futures.append(future)
+            if self._gone:
+                future.set_result(False)
+                continue
+            self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
+            self._waiters.setdefault(channel, []).append(future)
+        if not self._gone:
+            self.put("SUBSCRIBE", *channels)
+        return futures
+
+    def unsubscribe(self, channels: Sequence[bytes]) -> None:
+        """Give channels up. A later subscription is confirmed by its own reply only."""
+        for channel in channels:
+            self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
+        for at in range(0, len(channels), BATCH):
+            self.put("UNSUBSCRIBE", *channels[at : at + BATCH])
+
+    async def read_forever(self) -> None:
+        """Hand on what is heard. Ends only with an error or by cancellation."""
+        read = self.connection.read_response
+        while True:
+            with translated("the subscription failed"):
+                push = await read(disconnect_on_error=False)
+            if push[0] == b"message":
+                self._on_message(push[1], push[2])
+            elif push[0] in _REPLIES:
+                self._confirm(push[1])
+
+    async def drop(self) -> None:
+        """Close the socket; whoever waits for a confirmation learns that there is none."""
+        self._gone = True
+        for futures in self._waiters.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(False)
+        self._waiters.clear()
+        await super().drop()
+
+    def _confirm(self, channel: bytes) -> None:
+        left = self._unanswered.get(channel, 0) - 1
+        if left > 0:
+            self._unanswered[channel] = left
+            return
+        self._unanswered.pop(channel, None)
+        for future in self._waiters.pop(channel, ()):
+            if not future.done():
+                future.set_result(True)

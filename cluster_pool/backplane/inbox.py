@@ -1,0 +1,48 @@
+"""What was heard and not yet handed on: bounded in bytes, in order."""
+
+import asyncio
+from collections import deque
+from typing import NamedTuple
+
+
+class Heard(NamedTuple):
+    """One payload. ``number`` is 0 for what is no envelope; ``items`` begin at ``start``."""
+
+    channel: str
+    number: int
+    payload: bytes
+    start: int
+
+
+class Inbox:
+    """A queue with one reader, who takes all that is there."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self._queue: deque[Heard] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, heard: Heard) -> bool:
+        """Add one; False when it does not fit and was dropped."""
+        size = len(heard.payload)
+        if self.size + size > self.limit and self._queue:
+            return False
+        self.size += size
+        self._queue.append(heard)
+        if len(self._queue) == 1:
+            self._filled.set()
+        return True
+
+    async def wait(self) -> None:
+        """Wait until there is something to take."""
+        await self._filled.wait()
+
+    def take(self) -> Heard | None:
+        """The oldest, or None when there is nothing."""
+        if not self._queue:
+            self._filled.clear()
+            return None
+        heard = self._queue.popleft()
+        self.size -= len(heard.payload)
+        return heard

@@ -1,0 +1,125 @@
+"""Sockets to Redis that live for one generation: the writing side, and the pipelined link.
+
+Write a command, and a FIFO of futures that the reader resolves in order. Nothing is ever retried
+here: when the socket fails, everything unanswered fails with it, and each failure says whether the
+command may have been carried out.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import hiredis
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+
+from cluster_pool.backplane.address import Raw, translated
+from cluster_pool.backplane.scripts import digests, sources
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+Argument = str | bytes | int
+
+
+class Pipe:
+    """The writing side of one redis-py connection object: commands leave in the order given."""
+
+    def __init__(self, connection: Raw) -> None:
+        self.connection = connection
+        self.unwritten: list[bytes] = []
+        self._wake = asyncio.Event()
+
+    def put(self, *arguments: Argument) -> None:
+        """Queue a command; what one tick queues leaves in one write."""
+        self.unwritten.append(hiredis.pack_command(arguments))  # type: ignore[arg-type]  # its stub has one element
+        if len(self.unwritten) == 1:
+            self._wake.set()
+
+    async def write_forever(self) -> None:
+        """Write what is queued. Ends only with an error or by cancellation."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            commands, self.unwritten = self.unwritten, []
+            with translated("the link to Redis failed"):
+                await self.connection.send_packed_command(commands, check_health=False)
+
+    async def drop(self) -> None:
+        """Close the socket without waiting for the other side."""
+        self.unwritten = []
+        await self.connection.disconnect(nowait=True)
+
+
+class Link(Pipe):
+    """A pipelined command link.
+
+    Commands are executed in the order of :meth:`call`, and replies resolve in that order.
+    """
+
+    def __init__(self, connection: Raw) -> None:
+        super().__init__(connection)
+        self._replies: deque[asyncio.Future[Any]] = deque()
+        self._failure: BackplaneUnavailableError | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def call(self, *arguments: Argument) -> asyncio.Future[Any]:
+        """Queue a command; its future gives the reply.
+
+        Raises (in the future): ResponseError for an error reply; BackplaneUnavailableError when
+        the link failed. Cancelling the future abandons the reply, not the command.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._failure is not None:
+            future.set_exception(_copy(self._failure, maybe_executed=False))
+            return future
+        self._replies.append(future)
+        self.put(*arguments)
+        return future
+
+    def script(self, name: str, keys: list[str], *arguments: Argument) -> asyncio.Future[Any]:
+        """Queue one of our scripts, as :meth:`call` does."""
+        return self.call("EVALSHA", digests()[name], len(keys), *keys, *arguments)
+
+    async def load_scripts(self) -> None:
+        """Make every script known; the first thing to do on a new link."""
+        await asyncio.gather(*[self.call("SCRIPT", "LOAD", text) for text in sources().values()])
+
+    async def read_forever(self) -> None:
+        """Resolve replies. Ends only with an error or by cancellation.
+
+        A reply of NOSCRIPT or READONLY ends the link: what is behind it must not overtake it.
+        """
+        read = self.connection.read_response
+        while True:
+            reply: Any
+            with translated("the link to Redis failed"):
+                try:
+                    reply = await read(disconnect_on_error=False)
+                except ResponseError as error:
+                    reply = error
+            future = self._replies.popleft()
+            if isinstance(reply, NoScriptError | ReadOnlyError):
+                failure = BackplaneUnavailableError(f"Redis answered: {reply}")
+                if not future.done():
+                    future.set_exception(failure)
+                raise failure
+            if future.done():
+                continue
+            if isinstance(reply, ResponseError):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+    async def fail(self, error: BackplaneUnavailableError) -> None:
+        """Give the link up: everything unanswered fails, and the socket is dropped."""
+        self._failure = error
+        replies, self._replies = self._replies, deque()
+        written = len(replies) - len(self.unwritten)
+        for index, future in enumerate(replies):
+            if not future.done():
+                future.set_exception(_copy(error, maybe_executed=index < written))
+        await self.drop()
+
+
+def _copy(error: BackplaneUnavailableError, *, maybe_executed: bool) -> BackplaneUnavailableError:
+    copy = BackplaneUnavailableError(str(error), maybe_executed=maybe_executed)
+    copy.__cause__ = error
+    return copy

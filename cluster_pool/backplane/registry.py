@@ -1,0 +1,356 @@
+"""One typed function per operation on the registry: leases, claims, counts.
+
+Functions that must keep their order take the link and queue their command before they return;
+the rest goes wherever the session stands. Nothing here decides; the scripts and the callers do.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.session import Session
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.results import Member
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+BATCH: Final = 200
+"""Claims to one call."""
+PAGE: Final = 500
+"""Members to one page, and to one step of the reaper."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReply:
+    """What Redis said to a join or a heartbeat.
+
+    Attributes:
+        held: False when the lease belongs to another (join) or is gone (heartbeat).
+        epoch: the state of Redis that this lease belongs to.
+        next_end: Redis time in ms at which the lease to watch ends, 0 for none.
+    """
+
+    held: bool
+    epoch: str = ""
+    next_end: float = 0.0
+
+
+class Registry:
+    """The registry as one node, or a publisher, sees it."""
+
+    def __init__(self, session: Session, keys: Keys, node_id: str) -> None:
+        self._session = session
+        self._keys = keys
+        self._node_id = node_id
+        self._start = session.start_name
+
+    # -- leases ----------------------------------------------------------------------------
+
+    async def join(self, incarnation: str, ttl: float, info: str, deadline: float) -> LeaseReply:
+        """Take a lease for a new incarnation of this node."""
+        keys = self._keys
+        reply = await self._session.script(
+            deadline,
+            "join",
+            [keys.leases, keys.incarnations, keys.nodes, keys.infos, keys.epoch],
+            self._node_id,
+            self._start,
+            incarnation,
+            int(ttl * 1000),
+            info,
+        )
+        if reply[0] == b"TAKEN":
+            return LeaseReply(False, next_end=float(reply[1]))
+        return LeaseReply(True, reply[2].decode())
+
+    async def heartbeat(
+        self, incarnation: str, ttl: float, info: str, deadline: float
+    ) -> LeaseReply:
+        """Renew the lease of this node's incarnation, unless it is over."""
+        keys = self._keys
+        reply = await self._session.script(
+            deadline,
+            "heartbeat",
+            [keys.leases, keys.nodes, keys.infos, keys.epoch],
+            self._node_id,
+            incarnation,
+            int(ttl * 1000),
+            info,
+        )
+        if reply[0] != b"OK":
+            return LeaseReply(False)
+        return LeaseReply(True, reply[2].decode(), float(reply[3] or 0))
+
+    async def bury(self, incarnation: str, deadline: float, *, own: bool) -> bool:
+        """End an incarnation for good; False when its lease goes on."""
+        keys = self._keys
+        return bool(
+            await self._session.script(
+                deadline,
+                "bury",
+                [keys.leases, keys.incarnations, keys.nodes, keys.infos, keys.dead, keys.epoch],
+                incarnation,
+                "own" if own else "expired",
+            )
+        )
+
+    async def expired(self, deadline: float) -> list[str]:
+        """Incarnations whose lease seems to be over."""
+        now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
+        found = await self._session.call(deadline, "ZRANGEBYSCORE", self._keys.leases, "-inf", now)
+        return [name.decode() for name in found]
+
+    async def dead(self, deadline: float) -> dict[str, str]:
+        """Incarnations that wait for being reaped, with their node ids."""
+        return _pairs(await self._session.call(deadline, "HGETALL", self._keys.dead))
+
+    async def forget(self, incarnation: str, deadline: float) -> None:
+        """An incarnation has been reaped: remove the last that is known of it."""
+        keys = self._keys
+        await self._session.call(deadline, "DEL", keys.namespaces(incarnation))
+        await self._session.call(deadline, "HDEL", keys.incarnations, incarnation)
+        await self._session.call(deadline, "HDEL", keys.dead, incarnation)
+
+    async def forget_channel(self, deadline: float) -> None:
+        """This node's own channel is used no more: remove its counter."""
+        channel = self._keys.node_channel(self._node_id)
+        await self._session.call(deadline, "DEL", self._keys.numbers(channel))
+
+    async def living(self, deadline: float) -> dict[str, str]:
+        """Incarnations that hold a lease, with their node ids."""
+        now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
+        names = await self._session.call(
+            deadline, "ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf"
+        )
+        if not names:
+            return {}
+        nodes = await self._session.call(deadline, "HMGET", self._keys.incarnations, *names)
+        return {
+            name.decode(): node.decode()
+            for name, node in zip(names, nodes, strict=True)
+            if node is not None
+        }
+
+    async def infos(self, deadline: float) -> dict[str, tuple[str, str, float]]:
+        """Living incarnations with node id, info as JSON, and seconds left of the lease."""
+        living = await self.living(deadline)
+        if not living:
+            return {}
+        infos = await self._session.call(deadline, "HMGET", self._keys.infos, *living)
+        ends = await self._session.call(deadline, "ZMSCORE", self._keys.leases, *living)
+        now = self._session.clock.at(asyncio.get_running_loop().time()) / 1000
+        return {
+            name: (node, (info or b"{}").decode(), max(0.0, float(end or 0) - now) / 1000)
+            for (name, node), info, end in zip(living.items(), infos, ends, strict=True)
+        }
+
+    # -- claims ----------------------------------------------------------------------------
+
+    def enlist(
+        self, link: Link, incarnation: str, namespaces: Sequence[str], deadline: float
+    ) -> Coroutine[Any, Any, bool]:
+        """Note namespaces of an incarnation; False when it has no lease."""
+        keys = [self._keys.leases, self._keys.namespaces(incarnation)]
+        calls = [
+            link.script("enlist", keys, incarnation, *namespaces[at : at + PAGE])
+            for at in range(0, len(namespaces), PAGE)
+        ]
+
+        async def read() -> bool:
+            return all([await answered(call, deadline) for call in calls])
+
+        return read()
+
+    def strike(self, link: Link, incarnation: str, namespaces: Sequence[str]) -> None:
+        """Remove namespaces of an incarnation from the note; nobody waits for it."""
+        link.call("SREM", self._keys.namespaces(incarnation), *namespaces).add_done_callback(
+            unheeded
+        )
+
+    def claim(
+        self,
+        link: Link,
+        namespace: str,
+        incarnation: str,
+        claims: Sequence[tuple[str, str]],
+        not_after: int,
+        deadline: float,
+        *,
+        takeover: bool,
+        dead: str = "",
+    ) -> Coroutine[Any, Any, list[tuple[bool, Claim]]]:
+        """Claim (id, nonce) pairs; for each whether it was won, and the claim that stands now."""
+        call = link.script(
+            "claim",
+            [self._keys.members(namespace), self._keys.owners(namespace)],
+            not_after,
+            self._session.sender,
+            self._keys.channel(namespace),
+            self._keys.events(namespace),
+            incarnation,
+            self._node_id,
+            "takeover" if takeover else "reject",
+            dead,
+            *[part for claim in claims for part in claim],
+        )
+
+        async def read() -> list[tuple[bool, Claim]]:
+            reply = in_time(await answered(call, deadline))
+            return [
+                (reply[at] == b"CLAIMED", Claim.parse(reply[at + 1].decode()))
+                for at in range(1, len(reply), 2)
+            ]
+
+        return read()
+
+    def assert_claims(
+        self,
+        link: Link,
+        namespace: str,
+        incarnation: str,
+        claims: Sequence[tuple[str, Claim]],
+        not_after: int,
+        deadline: float,
+    ) -> Coroutine[Any, Any, list[bool]]:
+        """Register claims under a new incarnation; for each whether this node still owns it."""
+        call = link.script(
+            "assert",
+            [self._keys.members(namespace), self._keys.owners(namespace)],
+            not_after,
+            self._session.sender,
+            self._keys.channel(namespace),
+            self._keys.events(namespace),
+            incarnation,
+            self._start,
+            self._node_id,
+            *[part for id, claim in claims for part in (id, claim.time, claim.nonce)],
+        )
+
+        async def read() -> list[bool]:
+            reply = in_time(await answered(call, deadline))
+            return [code == 49 for code in reply[1]]
+
+        return read()
+
+    def release(
+        self, link: Link, namespace: str, claims: Sequence[tuple[str, Claim]], deadline: float
+    ) -> Coroutine[Any, Any, str]:
+        """Give claims up; tells the claim whose release emptied the namespace, or ""."""
+        keys = self._keys
+        call = link.script(
+            "release",
+            [
+                keys.members(namespace),
+                keys.owners(namespace),
+                keys.emptied(namespace),
+                keys.numbers(keys.channel(namespace)),
+            ],
+            keys.events(namespace),
+            self._node_id,
+            *[part for id, claim in claims for part in (id, str(claim))],
+        )
+
+        async def read() -> str:
+            reply: list[bytes] = await answered(call, deadline)
+            return reply[1].decode()
+
+        return read()
+
+    # -- reading and reaping ---------------------------------------------------------------
+
+    async def namespaces_of(self, incarnation: str, deadline: float) -> list[str]:
+        """The namespaces in which an incarnation may hold members."""
+        cursor, found = b"0", set()
+        while True:
+            cursor, names = await self._session.call(
+                deadline, "SSCAN", self._keys.namespaces(incarnation), cursor, "COUNT", PAGE
+            )
+            found.update(names)
+            if cursor in (b"0", "0", 0):
+                return [name.decode() for name in found]
+
+    async def reap(
+        self, namespace: str, incarnation: str, node_id: str, cursor: str, deadline: float
+    ) -> tuple[str, int, bool]:
+        """One step; gives the next cursor ("0" at the end), how many went, and if it is empty."""
+        reply = await self._session.script(
+            deadline,
+            "reap",
+            [
+                self._keys.members(namespace),
+                self._keys.owners(namespace),
+                self._keys.numbers(self._keys.channel(namespace)),
+            ],
+            incarnation,
+            node_id,
+            cursor,
+            PAGE,
+            self._keys.events(namespace),
+        )
+        return reply[0].decode(), reply[1], bool(reply[2])
+
+    async def counts(self, namespace: str, deadline: float) -> dict[str, int]:
+        """Members of a namespace per incarnation, dead ones included."""
+        fields = _pairs(await self._session.call(deadline, "HGETALL", self._keys.owners(namespace)))
+        return {name: int(count) for name, count in fields.items() if not name.endswith("#")}
+
+    async def claim_of(self, namespace: str, id: str, deadline: float) -> Claim | None:
+        """The registered claim of an id, whether or not its lease stands."""
+        value = await self._session.call(deadline, "HGET", self._keys.members(namespace), id)
+        return Claim.parse(value.decode()) if value is not None else None
+
+    async def members(self, namespace: str, timeout: float) -> AsyncIterator[Member]:
+        """Members whose owner holds a lease, a page at a time; ``timeout`` is for each page."""
+        loop = asyncio.get_running_loop()
+        living = await self.living(loop.time() + timeout)
+        cursor: bytes | str = "0"
+        while True:
+            cursor, fields = await self._session.call(
+                loop.time() + timeout,
+                "HSCAN",
+                self._keys.members(namespace),
+                cursor,
+                "COUNT",
+                PAGE,
+            )
+            for id, value in _pairs(fields).items():
+                node = living.get(value.partition(":")[0])
+                if node is not None:
+                    yield Member(id, node)
+            if cursor in (b"0", "0", 0):
+                return
+
+
+async def answered(call: asyncio.Future[Any], deadline: float) -> Any:
+    """The reply of a queued command; raises BackplaneUnavailableError without one in time."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await call
+    except TimeoutError:
+        raise BackplaneUnavailableError(
+            "Redis did not answer in time", maybe_executed=True
+        ) from None
+    except ResponseError as error:
+        raise BackplaneUnavailableError(f"Redis refused: {error}") from error
+
+
+def in_time(reply: Any) -> Any:
+    """The reply of a script with a deadline; raises when the script came after it."""
+    if reply[0] != b"OK":
+        raise BackplaneUnavailableError("Redis was reached too late; nothing was changed")
+    return reply
+
+
+def unheeded(call: asyncio.Future[Any]) -> None:
+    """Take note of an outcome that nobody waits for."""
+    if not call.cancelled():
+        call.exception()
+
+
+def _pairs(flat: Iterable[bytes]) -> dict[str, str]:
+    texts = [text.decode() for text in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))

@@ -1,0 +1,403 @@
+"""The link and the ear of one node, made anew together after any fault.
+
+Owns: the sockets, the wanted channels, the account of envelope numbers, the proof that the node
+hears itself. It never reads the items of an envelope and knows no connection.
+
+A generation is one pair of sockets. Either of them failing, or three probes unheard, ends it; the
+next begins after a pause with full jitter, subscribes everything again, and says what was missed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane.address import Address
+from cluster_pool.backplane.ear import BATCH, Ear
+from cluster_pool.backplane.inbox import Heard, Inbox
+from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.core.clock import RedisClock
+from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.envelope import ENVELOPE, MARK, RAW_BINARY, BrokenEnvelopeError, read_header
+from cluster_pool.core.ids import shown
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.numbers import Numbers
+from cluster_pool.core.results import Gap
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
+
+log = logging.getLogger("cluster_pool.backplane")
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+PROBES_LOST = 3
+MAX_SENDERS = 10_000
+
+
+class Session:
+    """Commands and subscriptions that outlive any one socket.
+
+    Hooks, all synchronous: ``on_up()`` when a generation hears itself, ``on_down()`` when it has
+    ended, ``on_gap(gap)`` between the two of the next one, when something was missed.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        keys: Keys,
+        own_channel: str,
+        start: str,
+        *,
+        limits: Limits,
+        timing: Timing,
+        counters: Counters,
+    ) -> None:
+        self.address = address
+        self.start_name = start
+        self.generation = 0
+        self.link: Link | None = None
+        self.clock = RedisClock()
+        self.numbers = Numbers()
+        self.inbox = Inbox(limits.inbox_bytes)
+        self.on_up: Callable[[], None] = lambda: None
+        self.on_down: Callable[[], None] = lambda: None
+        self.on_gap: Callable[[Gap], None] = lambda gap: None
+        self._keys = keys
+        self._own = own_channel
+        self._limits = limits
+        self._timing = timing
+        self._counters = counters
+        self._ear: Ear | None = None
+        self._names: dict[bytes, str] = {own_channel.encode(): own_channel}
+        self._senders: dict[str, int] = {}
+        self._broken: set[str] = set()
+        self._up = asyncio.Event()
+        self._failed = asyncio.Event()
+        self._probe_heard = asyncio.Event()
+        self._last_error: BackplaneUnavailableError | None = None
+        self._down_since = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether commands can be sent and this node has lately heard itself."""
+        return self._up.is_set()
+
+    @property
+    def sender(self) -> str:
+        """How this node names itself in the headers of its envelopes."""
+        return f"{self.start_name} {self.generation}"
+
+    # -- lifetime --------------------------------------------------------------------------
+
+    async def start(self, wait: float | None) -> None:
+        """Begin. Returns when the node hears itself.
+
+        Args:
+            wait: seconds to go on trying while Redis cannot be reached; None tries once.
+
+        Raises:
+            BackplaneUnavailableError: Redis could not be reached.
+        """
+        self._task = asyncio.create_task(self._run(), name="cluster_pool session")
+        try:
+            if wait is None:
+                up = asyncio.create_task(self._up.wait())
+                failed = asyncio.create_task(self._failed.wait())
+                try:
+                    await asyncio.wait((up, failed), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    up.cancel()
+                    failed.cancel()
+                if not self.up:
+                    raise self._unavailable()
+            else:
+                await self.link_by(asyncio.get_running_loop().time() + wait)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End: close both sockets and forget every subscription."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._names = {self._own.encode(): self._own}
+
+    async def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            before = self.generation
+            try:
+                await self._live_once()
+            except Exception as error:
+                self._last_error = _reason(error)
+            self._failed.set()
+            if self.generation != before:
+                log.warning("lost Redis at %s: %s", self.address.shown, self._last_error)
+                pause = FIRST_PAUSE
+            await asyncio.sleep(random.uniform(0, pause))
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _live_once(self) -> None:
+        link = Link(await self.address.open())
+        try:
+            ear = Ear(await self.address.open(), self._hear)
+        except BaseException:
+            await link.drop()
+            raise
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for work in (
+                    link.write_forever,
+                    link.read_forever,
+                    ear.write_forever,
+                    ear.read_forever,
+                ):
+                    tasks.create_task(work())
+                tasks.create_task(self._lead(link, ear))
+        finally:
+            was_up = self.up
+            self._up.clear()
+            self.link = self._ear = None
+            await link.fail(BackplaneUnavailableError(f"lost Redis at {self.address.shown}"))
+            await ear.drop()
+            if was_up:
+                self._down_since = asyncio.get_running_loop().time()
+                self.on_down()
+
+    async def _lead(self, link: Link, ear: Ear) -> None:
+        """Bring a generation up, then prove every second that it is not deaf."""
+        await self._soon(link.load_scripts())
+        await self._tell_time(link)
+        self._ear = ear
+        channels = list(self._names)
+        for at in range(0, len(channels), BATCH):
+            await self._soon(ear.all_confirmed(channels[at : at + BATCH]))
+        self.generation += 1
+        self._counters.generations += 1
+        await self._settle(link, [self._names[c] for c in channels if c in self._names])
+        self.link = link
+        self._up.set()
+        self.on_up()
+        while True:
+            await asyncio.sleep(self._timing.probe)
+            await self._probe(link)
+            await self._tell_time(link)
+
+    async def _settle(self, link: Link, channels: list[str]) -> None:
+        counters: list[tuple[str, list[bytes | None]]] = []
+        for at in range(0, len(channels), BATCH):
+            part = channels[at : at + BATCH]
+            replies = await self._soon(asyncio.gather(*[self._counter(link, c) for c in part]))
+            counters.extend(zip(part, replies, strict=True))
+        await self._probe(link)
+        for channel, (epoch, number) in counters:
+            if epoch is not None and number is not None and channel != self._own:
+                self.numbers.settle(channel, epoch.decode(), int(number))
+        self._report_gap()
+
+    def _counter(self, link: Link, channel: str) -> asyncio.Future[Any]:
+        return link.call("HMGET", self._keys.numbers(channel), "epoch", "last")
+
+    async def _probe(self, link: Link) -> None:
+        """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
+        not_after = self.clock.at(asyncio.get_running_loop().time() + self._timing.timeout)
+        reply = await self._soon(link.script("publish", [], not_after, self.sender, self._own, b""))
+        if reply[0] != b"OK":
+            raise BackplaneUnavailableError("Redis is behind its own time")
+        try:
+            async with asyncio.timeout(self._timing.probe * PROBES_LOST):
+                while self.numbers.last(self._own) < reply[1]:
+                    self._probe_heard.clear()
+                    await self._probe_heard.wait()
+        except TimeoutError:
+            raise BackplaneUnavailableError("deaf: this node does not hear its own probe") from None
+
+    async def _tell_time(self, link: Link) -> None:
+        seconds, micros = await self._soon(link.call("TIME"))
+        now = asyncio.get_running_loop().time()
+        self.clock.hear(int(seconds) * 1_000_000 + int(micros), now)
+
+    async def _soon(self, answer: Any) -> Any:
+        limit = self._timing.probe * PROBES_LOST
+        try:
+            async with asyncio.timeout(limit):
+                return await answer
+        except TimeoutError:
+            raise BackplaneUnavailableError(f"Redis said nothing for {limit:g} s") from None
+        except ResponseError as error:
+            raise BackplaneUnavailableError(f"Redis refused: {error}") from error
+
+    # -- hearing ---------------------------------------------------------------------------
+
+    def _hear(self, name: bytes, payload: bytes) -> None:
+        channel = self._names.get(name)
+        if channel is None:
+            return
+        self._counters.heard += 1
+        number, start = 0, 0
+        if payload[:1] == b"\xc1" and payload[:2] != RAW_BINARY:
+            try:
+                number, start = self._read_envelope(channel, payload)
+            except BrokenEnvelopeError as error:
+                self.broken(error, channel)
+                return
+            if not number:
+                return
+        elif len(payload) > self._limits.message_bytes:
+            self._counters.dropped_oversize += 1
+            return
+        if not self.inbox.put(Heard(channel, number, payload, start)):
+            self._counters.dropped_overflow += 1
+
+    def _read_envelope(self, channel: str, payload: bytes) -> tuple[int, int]:
+        """The number and where the items begin; number 0 for what is not to be handed on."""
+        if payload[:2] != ENVELOPE:
+            raise BrokenEnvelopeError("version")
+        header, start = read_header(payload)
+        self.numbers.heard(channel, header.epoch, header.number)
+        if channel == self._own:
+            self._probe_heard.set()
+        newest = self._senders.get(header.start, 0)
+        if header.generation < newest:
+            self._counters.dropped_stale += 1
+            return 0, 0
+        if header.generation > newest:
+            if len(self._senders) >= MAX_SENDERS:
+                self._senders.clear()
+            self._senders[header.start] = header.generation
+        if start == len(payload):
+            return 0, 0
+        return header.number, start
+
+    def broken(self, error: BrokenEnvelopeError, channel: str) -> None:
+        """Count what is no valid envelope; log it once per kind."""
+        self._counters.dropped_garbage += 1
+        if error.kind not in self._broken:
+            self._broken.add(error.kind)
+            log.warning("dropped a broken envelope (%s) on %s", error.kind, shown(channel))
+
+    def _report_gap(self) -> None:
+        missed, exact = self.numbers.take_missed()
+        if not missed and exact:
+            return
+        loop_time = asyncio.get_running_loop().time()
+        seconds = loop_time - self._down_since if self._down_since else 0.0
+        head, tail = len(self._keys.prefix) + 2, -1
+        namespaces = {
+            "" if channel == self._own else channel[head:tail]: count
+            for channel, count in missed.items()
+        }
+        self._counters.gaps += 1
+        self._counters.missed += sum(namespaces.values())
+        log.warning("missed %s%d envelopes", "" if exact else "at least ", sum(missed.values()))
+        self.on_gap(Gap(namespaces, exact, seconds))
+
+    # -- subscribing -----------------------------------------------------------------------
+
+    async def subscribe(self, channel: str, deadline: float, *, numbered: bool = True) -> None:
+        """Want a channel, and wait until the server has confirmed it.
+
+        What is published after this returns is heard. Raises BackplaneUnavailableError when it
+        was not confirmed by ``deadline``; the channel is then wanted all the same.
+        """
+        name = channel.encode()
+        self._names[name] = channel
+        while True:
+            link, ear = await self.link_by(deadline), self._ear
+            if ear is None:
+                continue
+            async with self._deadline(deadline, maybe_executed=False):
+                if not await ear.confirmed(name):
+                    continue
+                if numbered:
+                    epoch, number = await self._counter(link, channel)
+                    if epoch is not None:
+                        self.numbers.begin(channel, epoch.decode(), int(number))
+            return
+
+    def unsubscribe(self, channels: Iterable[str]) -> None:
+        """Want these channels no longer."""
+        names = [channel.encode() for channel in channels]
+        for name in names:
+            channel = self._names.pop(name, None)
+            if channel is not None:
+                self.numbers.forget(channel)
+        if self._ear is not None and names:
+            self._ear.unsubscribe(names)
+
+    def listens(self, channel: str) -> bool:
+        """Whether ``channel`` is wanted."""
+        return channel.encode() in self._names
+
+    # -- commands --------------------------------------------------------------------------
+
+    async def link_by(self, deadline: float) -> Link:
+        """The link, waited for until ``deadline``; raises BackplaneUnavailableError after it."""
+        if self.link is not None:
+            return self.link
+        if self._task is None:
+            raise PoolClosedError("not started, or stopped")
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._up.wait()
+        except TimeoutError:
+            raise self._unavailable() from self._last_error
+        assert self.link is not None
+        return self.link
+
+    async def call(self, deadline: float, *arguments: Argument) -> Any:
+        """One command; raises BackplaneUnavailableError when it was not answered in time."""
+        link = await self.link_by(deadline)
+        async with self._deadline(deadline, maybe_executed=True):
+            return await link.call(*arguments)
+
+    async def script(
+        self, deadline: float, name: str, keys: list[str], *arguments: Argument
+    ) -> Any:
+        """One of our scripts, as :meth:`call`."""
+        link = await self.link_by(deadline)
+        async with self._deadline(deadline, maybe_executed=True):
+            return await link.script(name, keys, *arguments)
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self, deadline: float, *, maybe_executed: bool) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except TimeoutError:
+            raise BackplaneUnavailableError(
+                f"Redis at {self.address.shown} did not answer in time",
+                maybe_executed=maybe_executed,
+            ) from None
+        except ResponseError as error:
+            raise BackplaneUnavailableError(f"Redis refused: {error}") from error
+
+    def _unavailable(self) -> BackplaneUnavailableError:
+        said = str(self._last_error) if self._last_error else "no link"
+        if self.address.shown not in said:
+            said = f"no link to Redis at {self.address.shown}: {said}"
+        return BackplaneUnavailableError(said)
+
+
+def _reason(error: Exception) -> BackplaneUnavailableError:
+    """Why a generation ended; what is not the fault of Redis or the network is ours, and logged."""
+    if isinstance(error, ExceptionGroup):
+        ours, rest = error.split(BackplaneUnavailableError)
+        if ours is not None:
+            return _reason(ours.exceptions[0])
+        error = rest.exceptions[0] if rest else error
+    if isinstance(error, BackplaneUnavailableError):
+        return error
+    log.error("the session failed by itself", exc_info=error)
+    return BackplaneUnavailableError(f"the session failed: {error}")
+
+
+assert ENVELOPE[0] == RAW_BINARY[0] == MARK

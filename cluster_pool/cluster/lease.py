@@ -1,0 +1,210 @@
+"""This node's timed right to own anything: joining, renewing, and rejoining after any doubt.
+
+Owns the incarnation. It knows no connection: what must be asserted under a new incarnation is the
+membership's, which it is given as a callback.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from cluster_pool.backplane.registry import Registry
+from cluster_pool.backplane.session import Session
+from cluster_pool.core.claims import incarnation_of
+from cluster_pool.core.config import Timing
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError, NodeIdTakenError
+
+log = logging.getLogger("cluster_pool.lease")
+
+MARGIN = 1.0
+"""Seconds by which this node's own clock ends a lease early, at most a fifth of it."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boottime() -> float:
+    """Seconds on a clock that goes on while the machine is suspended."""
+    return time.clock_gettime(_CLOCK)
+
+
+class Lease:
+    """Held from a join or a heartbeat until a little before Redis ends it.
+
+    ``on_rejoin(incarnation)`` must register everything that this node owns under the new
+    incarnation; ``on_beat(next_end)`` runs after every renewal.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        registry: Registry,
+        node_id: str,
+        timing: Timing,
+        counters: Counters,
+        info: Callable[[], dict[str, object]],
+        on_rejoin: Callable[[str], Awaitable[None]],
+        on_beat: Callable[[float], None],
+    ) -> None:
+        self._session = session
+        self._registry = registry
+        self._node_id = node_id
+        self._timing = timing
+        self._counters = counters
+        self._info = info
+        self._on_rejoin = on_rejoin
+        self._on_beat = on_beat
+        self._joins = 0
+        self._generation = -1
+        self._epoch = ""
+        self._until = 0.0
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.incarnation = ""
+        self.held_since = 0.0
+        self.settled = asyncio.Event()
+        """Set while the lease is held and everything owned is registered under it."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this node may own, by its own clock; checked before every batch."""
+        return boottime() < self._until
+
+    def seconds_left(self) -> float:
+        """How long this node may still own, by its own clock."""
+        return max(0.0, self._until - boottime())
+
+    async def start(self) -> None:
+        """Take the first lease, then keep it.
+
+        Raises:
+            NodeIdTakenError: another live node renews its lease under this node id.
+            BackplaneUnavailableError: Redis did not answer.
+        """
+        await self._join_first()
+        self._task = asyncio.create_task(self._run(), name="cluster_pool lease")
+
+    async def stop(self) -> None:
+        """Keep it no longer; the lease itself is given up by :meth:`give_up`."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def give_up(self) -> None:
+        """End the incarnation in the registry, once everything it owned is released."""
+        self._until = 0.0
+        self.settled.clear()
+        if self.incarnation:
+            deadline = self._deadline()
+            await self._registry.bury(self.incarnation, deadline, own=True)
+            await self._registry.forget(self.incarnation, deadline)
+            await self._registry.forget_channel(deadline)
+
+    def wake(self) -> None:
+        """Look at once whether the lease must be taken anew."""
+        if self._session.generation != self._generation:
+            self.settled.clear()
+        self._wake.set()
+
+    # -- joining ---------------------------------------------------------------------------
+
+    async def _join_first(self) -> None:
+        """A crashed node's lease under the same id is waited for; one that is renewed is not."""
+        ends = 0.0
+        while True:
+            taken = await self._join()
+            if taken is None:
+                self.settled.set()
+                return
+            if ends and taken != ends:
+                raise NodeIdTakenError(self._node_id)
+            if not ends:
+                log.warning("node id %r has a lease: waiting for its end", self._node_id)
+            ends = taken
+            await asyncio.sleep(min(self._timing.heartbeat, self._timing.lease) / 2)
+
+    async def _join(self) -> float | None:
+        """Take a lease for a fresh incarnation; gives the end of another's lease if it is taken."""
+        incarnation = incarnation_of(self._session.start_name, self._joins)
+        generation, sent = self._session.generation, boottime()
+        reply = await self._registry.join(
+            incarnation, self._timing.lease, json.dumps(self._info()), self._deadline()
+        )
+        if not reply.held:
+            return reply.next_end
+        self._joins += 1
+        self.incarnation = incarnation
+        self._generation = generation
+        self._epoch = reply.epoch
+        self.held_since = sent
+        self._renewed(sent)
+        return None
+
+    async def _rejoin(self) -> None:
+        old = self.incarnation
+        self.settled.clear()
+        if await self._join() is not None:
+            log.error("node id %r is renewed by another node now", self._node_id)
+            raise BackplaneUnavailableError(f"node id {self._node_id} belongs to another node")
+        await self._on_rejoin(self.incarnation)
+        if self._session.generation != self._generation:
+            return
+        self._counters.rejoins += 1
+        log.info("rejoined as %s", self.incarnation)
+        self.settled.set()
+        await self._registry.bury(old, self._deadline(), own=True)
+
+    # -- keeping ---------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._beat()
+            except BackplaneUnavailableError as error:
+                log.debug("no heartbeat: %s", error)
+                if not self.held:
+                    self.settled.clear()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(self._pause()):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _beat(self) -> None:
+        await self._session.link_by(self._deadline())
+        if not self._in_doubt():
+            sent = boottime()
+            reply = await self._registry.heartbeat(
+                self.incarnation,
+                self._timing.lease,
+                json.dumps(self._info()),
+                self._deadline(),
+            )
+            if reply.held and reply.epoch == self._epoch:
+                self._renewed(sent)
+                self._on_beat(reply.next_end)
+                return
+        await self._rejoin()
+
+    def _in_doubt(self) -> bool:
+        return (
+            not self.held
+            or not self.settled.is_set()
+            or self._session.generation != self._generation
+        )
+
+    def _renewed(self, sent: float) -> None:
+        lease = self._timing.lease
+        self._until = sent + lease - min(MARGIN, lease / 5)
+
+    def _pause(self) -> float:
+        if self._in_doubt():
+            return min(0.2, self._timing.heartbeat)
+        return self._timing.heartbeat
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timing.timeout

@@ -1,0 +1,563 @@
+"""Who owns what: claims and releases of this node's connections, in batches, under its lease.
+
+A connection is *claiming*, known by its nonce, before its claim is sent; what arrives for it then
+waits in its outbox, a takeover of that nonce is remembered, and both are settled by the reply.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.registry import BATCH, Registry
+from cluster_pool.backplane.session import Session
+from cluster_pool.cluster.lease import Lease
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.closing import TAKEN_OVER
+from cluster_pool.core.config import Timing
+from cluster_pool.core.ids import base36, shown
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.statistics import Counters
+from cluster_pool.core.takeovers import Takeovers
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    ConnectionClosedError,
+    IdTakenError,
+)
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.table import ConnectionTable
+
+log = logging.getLogger("cluster_pool.membership")
+
+WINDOW = 16
+"""Calls of a rejoin that are in flight together."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Held:
+    """A namespace in which this node holds connections, or did a moment ago.
+
+    Attributes:
+        count: connections that claim, own, or are being released.
+        subscription: ends when the server has confirmed the channel.
+        listed: the incarnation under which the registry has noted it.
+    """
+
+    count: int = 0
+    subscription: asyncio.Task[None] | None = None
+    listed: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Claiming:
+    """A claim on its way; ``won`` ends well when the connection is in the table."""
+
+    connection: Connection
+    nonce: str
+    takeover: bool
+    deadline: float
+    won: asyncio.Future[None]
+    taken: bool = False
+
+
+class Membership:
+    """The claims of one node. The table holds whom it owns; this holds whom it wants or leaves."""
+
+    def __init__(
+        self,
+        session: Session,
+        registry: Registry,
+        keys: Keys,
+        table: ConnectionTable,
+        timing: Timing,
+        counters: Counters,
+        on_takeover: Callable[[Connection], None],
+    ) -> None:
+        self._session = session
+        self._registry = registry
+        self._keys = keys
+        self._table = table
+        self._timing = timing
+        self._counters = counters
+        self._on_takeover = on_takeover
+        self._takeovers = Takeovers()
+        self._held: dict[str, Held] = {}
+        self._lingering: dict[str, float] = {}
+        self._tidying: asyncio.TimerHandle | None = None
+        self._claiming: dict[tuple[str, str], list[Claiming]] = {}
+        self._nonces = 0
+        self._to_claim: list[Claiming] = []
+        self._to_release: list[Connection] = []
+        self._unreleased: list[Connection] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.lease: Lease
+        """Set by whoever makes both."""
+
+    async def stop(self) -> None:
+        """End whatever is still under way; the connections are released before this."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- what the router asks --------------------------------------------------------------
+
+    def find(self, namespace: str, id: str, nonce: str) -> Connection | None:
+        """The connection for which an item was routed: the claim it names, else the owner."""
+        for claiming in self._claiming.get((namespace, id), ()):
+            if claiming.nonce == nonce:
+                return claiming.connection
+        return self._table.get(namespace, id)
+
+    def taken(self, namespace: str, id: str, standing: Claim) -> None:
+        """A claim was replaced; if it was one of ours, its connection is closed with 4409."""
+        if standing.start != self._session.start_name:
+            return
+        for claiming in self._claiming.get((namespace, id), ()):
+            if claiming.nonce == standing.nonce:
+                claiming.taken = True
+                return
+        connection = self._table.get(namespace, id)
+        if connection is not None and connection.claim and connection.claim[2] == standing.nonce:
+            self._evict(connection)
+
+    # -- claiming --------------------------------------------------------------------------
+
+    async def claim(self, connection: Connection, *, takeover: bool, deadline: float) -> None:
+        """Become the owner of a connection's id; the connection is then in the table.
+
+        Cancelling lets the claim finish and then gives it up.
+
+        Raises:
+            IdTakenError: the id has a living owner and may not be taken over, or a newer
+                connection took it over at once.
+            ConnectionClosedError: the connection was closed meanwhile.
+            BackplaneUnavailableError: Redis did not say in time; nothing is owned.
+        """
+        task = self._own(self._claim(connection, takeover, deadline))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda done: self._unwanted(connection, done))
+            raise
+
+    def _unwanted(self, connection: Connection, claim: asyncio.Task[None]) -> None:
+        if not claim.cancelled() and claim.exception() is None:
+            self.release(connection)
+
+    async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
+        namespace = connection.namespace
+        key = (namespace, connection.id)
+        self._nonces += 1
+        claiming = Claiming(
+            connection,
+            base36(self._nonces),
+            takeover,
+            deadline,
+            asyncio.get_running_loop().create_future(),
+        )
+        held = self._held.setdefault(namespace, Held())
+        held.count += 1
+        self._claiming.setdefault(key, []).append(claiming)
+        try:
+            await self._subscribed(namespace, held, deadline)
+            self._to_claim.append(claiming)
+            self._schedule()
+            await claiming.won
+        except BaseException:
+            self._let_go(namespace)
+            raise
+        finally:
+            siblings = self._claiming[key]
+            siblings.remove(claiming)
+            if not siblings:
+                del self._claiming[key]
+
+    async def _subscribed(self, namespace: str, held: Held, deadline: float) -> None:
+        if held.subscription is None:
+            held.subscription = self._own(
+                self._session.subscribe(self._keys.channel(namespace), deadline)
+            )
+        try:
+            await asyncio.shield(held.subscription)
+        except BaseException:
+            if held.subscription is not None and held.subscription.done():
+                held.subscription = None
+            raise
+
+    def _settle(self, claiming: Claiming, won: bool, claim: Claim) -> None:
+        """The registry has answered: the connection is owned now, or it is not."""
+        connection = claiming.connection
+        if not won:
+            _fail(claiming, IdTakenError(connection.namespace, connection.id))
+        elif claiming.taken:
+            self._note_takeover(connection)
+            _fail(claiming, IdTakenError(connection.namespace, connection.id))
+        elif claiming.won.done() or connection.closed:
+            self._abandon(connection, claim)
+            _fail(claiming, ConnectionClosedError(connection.close_code or 1006))
+        else:
+            older = self._table.get(connection.namespace, connection.id)
+            connection.claim = claim
+            self._table.add(connection)
+            if older is not None:
+                self._evict(older)
+            claiming.won.set_result(None)
+
+    def _abandon(self, connection: Connection, claim: Claim) -> None:
+        """Nobody wants what was won: release it as if it had been held."""
+        connection.claim = claim
+        connection.departure = None
+        self._held[connection.namespace].count += 1
+        self.release(connection)
+
+    # -- releasing -------------------------------------------------------------------------
+
+    def release(self, connection: Connection) -> "asyncio.Future[bool]":
+        """Give up a connection's id; the future gives whether that emptied the namespace.
+
+        While Redis cannot be reached the release waits for it; the future then ends late.
+        """
+        departure: asyncio.Future[bool] | None = connection.departure
+        if departure is None:
+            departure = asyncio.get_running_loop().create_future()
+            connection.departure = departure
+            if connection.claim is None:
+                self._departed(connection, emptied=False)
+            else:
+                self._to_release.append(connection)
+                self._schedule()
+        return departure
+
+    def retry_releases(self) -> None:
+        """Try again what could not be released; the same claim is never released twice."""
+        if self._unreleased:
+            self._to_release += self._unreleased
+            self._unreleased = []
+            self._schedule()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether releases are still on their way."""
+        return bool(self._to_release or self._unreleased or self._busy)
+
+    def _departed(self, connection: Connection, *, emptied: bool) -> None:
+        listed = self._table.get(connection.namespace, connection.id) is connection
+        self._table.discard(connection)
+        if listed or connection.claim is not None:
+            self._let_go(connection.namespace)
+        connection.claim = None
+        if connection.departure is not None and not connection.departure.done():
+            connection.departure.set_result(emptied)
+
+    def _evict(self, connection: Connection) -> None:
+        """Another connection owns the id now: close this one, and release nothing."""
+        connection.claim = None
+        self._table.discard(connection)
+        self._let_go(connection.namespace)
+        self._note_takeover(connection)
+        connection.begin_close(TAKEN_OVER, "taken over")
+
+    def _note_takeover(self, connection: Connection) -> None:
+        self._counters.taken_over += 1
+        now = asyncio.get_running_loop().time()
+        if self._takeovers.note(connection.namespace, connection.id, now):
+            self._counters.takeover_fights += 1
+            log.warning(
+                "id %s in %s is taken over again and again: two clients use it",
+                shown(connection.id),
+                shown(connection.namespace),
+            )
+        self._on_takeover(connection)
+
+    # -- batches ---------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start_flush)
+
+    def _start_flush(self) -> None:
+        self._scheduled = False
+        claims, self._to_claim = self._to_claim, []
+        releases, self._to_release = self._to_release, []
+        if claims or releases:
+            self._own(self._flush(claims, releases))
+
+    async def _flush(self, claims: list[Claiming], releases: list[Connection]) -> None:
+        loop = asyncio.get_running_loop()
+        soonest = min((claiming.deadline for claiming in claims), default=0.0)
+        try:
+            link = await self._leased_link(soonest or loop.time() + self._timing.timeout)
+        except BackplaneUnavailableError as error:
+            for claiming in claims:
+                _fail(claiming, error)
+            self._unreleased += releases
+            return
+        self._enter()
+        try:
+            deadline = loop.time() + self._timing.timeout
+            work: list[Coroutine[Any, Any, None]] = [
+                self._enlist(link, claims, deadline),
+                *self._claim_batches(link, claims),
+                *self._release_batches(link, releases, deadline),
+            ]
+            await asyncio.gather(*work)
+        finally:
+            self._leave()
+
+    async def _leased_link(self, deadline: float) -> Link:
+        """The link, once the lease is held and everything owned stands under it."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.lease.settled.wait()
+        except TimeoutError:
+            raise BackplaneUnavailableError("this node has no lease: Redis is away") from None
+        return await self._session.link_by(deadline)
+
+    def _enlist(
+        self, link: Link, claims: list[Claiming], deadline: float
+    ) -> Coroutine[Any, Any, None]:
+        """Note the namespaces that are new; queued before the first claim in them."""
+        incarnation = self.lease.incarnation
+        fresh = set()
+        for claiming in claims:
+            held = self._held.get(claiming.connection.namespace)
+            if held is not None and held.listed != incarnation:
+                held.listed = incarnation
+                fresh.add(claiming.connection.namespace)
+        noted = self._registry.enlist(link, incarnation, sorted(fresh), deadline) if fresh else None
+
+        async def read() -> None:
+            if noted is None:
+                return
+            try:
+                if await noted:
+                    return
+            except BackplaneUnavailableError:
+                pass
+            for namespace in fresh:
+                if namespace in self._held:
+                    self._held[namespace].listed = ""
+
+        return read()
+
+    def _claim_batches(
+        self, link: Link, claims: list[Claiming]
+    ) -> Iterator[Coroutine[Any, Any, None]]:
+        groups: dict[tuple[str, bool, int], list[Claiming]] = {}
+        times_seen: dict[tuple[str, str], int] = {}
+        for claiming in claims:
+            connection = claiming.connection
+            key = (connection.namespace, connection.id)
+            turn = times_seen[key] = times_seen.get(key, -1) + 1
+            groups.setdefault((connection.namespace, claiming.takeover, turn), []).append(claiming)
+        for group in groups.values():
+            for batch in _batches(group):
+                yield self._claim_batch(link, batch, "")
+
+    def _claim_batch(
+        self, link: Link, batch: list[Claiming], dead: str
+    ) -> Coroutine[Any, Any, None]:
+        deadline = max(claiming.deadline for claiming in batch)
+        now = asyncio.get_running_loop().time()
+        not_after = self._session.clock.at(min(deadline, now + self.lease.seconds_left()))
+        namespace, takeover = batch[0].connection.namespace, batch[0].takeover
+        replies = self._registry.claim(
+            link,
+            namespace,
+            self.lease.incarnation,
+            [(claiming.connection.id, claiming.nonce) for claiming in batch],
+            not_after,
+            deadline,
+            takeover=takeover,
+            dead=dead,
+        )
+
+        async def read() -> None:
+            try:
+                answers = await replies
+            except BackplaneUnavailableError as error:
+                for claiming in batch:
+                    _fail(claiming, error)
+                return
+            lost: list[tuple[Claiming, Claim]] = []
+            for claiming, (won, claim) in zip(batch, answers, strict=True):
+                if won or claim.incarnation == dead:
+                    self._settle(claiming, won, claim)
+                else:
+                    lost.append((claiming, claim))
+            if lost:
+                await self._claim_from_ghosts(lost, deadline)
+
+        return read()
+
+    async def _claim_from_ghosts(self, lost: list[tuple[Claiming, Claim]], deadline: float) -> None:
+        """An owner whose lease is gone does not keep an id from a newcomer."""
+        try:
+            living = await self._registry.living(deadline)
+            link = await self._session.link_by(deadline)
+        except BackplaneUnavailableError as error:
+            for claiming, _ in lost:
+                _fail(claiming, error)
+            return
+        by_ghost: dict[str, list[Claiming]] = {}
+        for claiming, claim in lost:
+            if claim.incarnation in living:
+                self._settle(claiming, False, claim)
+            else:
+                by_ghost.setdefault(claim.incarnation, []).append(claiming)
+        await asyncio.gather(
+            *[self._claim_batch(link, batch, ghost) for ghost, batch in by_ghost.items()]
+        )
+
+    def _release_batches(
+        self, link: Link, releases: list[Connection], deadline: float
+    ) -> Iterator[Coroutine[Any, Any, None]]:
+        groups: dict[str, list[Connection]] = {}
+        for connection in releases:
+            if connection.claim is None:
+                self._departed(connection, emptied=False)
+            else:
+                groups.setdefault(connection.namespace, []).append(connection)
+        for group in groups.values():
+            for batch in _batches(group):
+                yield self._release_batch(link, batch, deadline)
+
+    def _release_batch(
+        self, link: Link, batch: list[Connection], deadline: float
+    ) -> Coroutine[Any, Any, None]:
+        claims = [(connection.id, connection.claim) for connection in batch]
+        reply = self._registry.release(link, batch[0].namespace, claims, deadline)
+
+        async def read() -> None:
+            try:
+                emptied = await reply
+            except BackplaneUnavailableError:
+                self._unreleased += batch
+                return
+            for connection, (_, claim) in zip(batch, claims, strict=True):
+                self._departed(connection, emptied=str(claim) == emptied)
+
+        return read()
+
+    # -- rejoining -------------------------------------------------------------------------
+
+    async def rejoin(self, incarnation: str) -> None:
+        """Register everything that is owned under a new incarnation, with its own tokens.
+
+        What another node won meanwhile is closed with 4409.
+        """
+        await self._idle.wait()
+        deadline = asyncio.get_running_loop().time() + self._timing.timeout
+        link = await self._session.link_by(deadline)
+        releases, self._unreleased = self._unreleased, []
+        await asyncio.gather(*self._release_batches(link, releases, deadline))
+        namespaces = [namespace for namespace, held in self._held.items() if held.count]
+        for held in self._held.values():
+            held.listed = incarnation if held.count else ""
+        if namespaces:
+            await self._registry.enlist(link, incarnation, namespaces, deadline)
+        window: list[Coroutine[Any, Any, None]] = []
+        for batch in self._owned_batches():
+            window.append(self._assert_batch(link, incarnation, batch))
+            if len(window) == WINDOW:
+                await asyncio.gather(*window)
+                window.clear()
+        await asyncio.gather(*window)
+
+    def _owned_batches(self) -> Iterator[list[Connection]]:
+        for namespace in self._table.namespaces():
+            members = self._table.namespace(namespace) or {}
+            yield from _batches([one for one in members.values() if one.claim is not None])
+
+    def _assert_batch(
+        self, link: Link, incarnation: str, batch: list[Connection]
+    ) -> Coroutine[Any, Any, None]:
+        now = asyncio.get_running_loop().time()
+        deadline = now + self._timing.timeout
+        not_after = self._session.clock.at(min(deadline, now + self.lease.seconds_left()))
+        claims = [(connection.id, connection.claim) for connection in batch]
+        reply = self._registry.assert_claims(
+            link, batch[0].namespace, incarnation, claims, not_after, deadline
+        )
+
+        async def read() -> None:
+            for connection, (_, claim), kept in zip(batch, claims, await reply, strict=True):
+                if connection.claim != claim:
+                    continue
+                if kept:
+                    connection.claim = claim._replace(incarnation=incarnation)
+                else:
+                    self._evict(connection)
+
+        return read()
+
+    # -- housekeeping ----------------------------------------------------------------------
+
+    def _let_go(self, namespace: str) -> None:
+        held = self._held[namespace]
+        held.count -= 1
+        if not held.count:
+            loop = asyncio.get_running_loop()
+            self._lingering[namespace] = loop.time() + self._timing.linger
+            if self._tidying is None:
+                self._tidying = loop.call_later(self._timing.linger, self._tidy)
+
+    def _tidy(self) -> None:
+        """Unsubscribe namespaces that have been empty for a while."""
+        self._tidying = None
+        loop = asyncio.get_running_loop()
+        due = [name for name, end in self._lingering.items() if end <= loop.time() + 0.01]
+        left: list[str] = []
+        for namespace in due:
+            del self._lingering[namespace]
+            held = self._held.get(namespace)
+            if held is not None and not held.count:
+                del self._held[namespace]
+                left.append(namespace)
+        if left:
+            self._session.unsubscribe(self._keys.channel(namespace) for namespace in left)
+            if self._session.link is not None and self.lease.incarnation:
+                self._registry.strike(self._session.link, self.lease.incarnation, left)
+        if self._lingering:
+            self._tidying = loop.call_later(self._timing.linger, self._tidy)
+
+    def _enter(self) -> None:
+        self._busy += 1
+        self._idle.clear()
+
+    def _leave(self) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._idle.set()
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _fail(claiming: Claiming, error: Exception) -> None:
+    if claiming.won.done():
+        return
+    if isinstance(error, BackplaneUnavailableError):
+        own = BackplaneUnavailableError(str(error), maybe_executed=error.maybe_executed)
+        own.__cause__ = error
+        error = own
+    claiming.won.set_exception(error)
+
+
+def _batches(items: list[T]) -> Iterator[list[T]]:
+    for at in range(0, len(items), BATCH):
+        yield items[at : at + BATCH]

@@ -1,0 +1,519 @@
+"""The pool that users hold: this node's connections, as a part of the cluster."""
+
+import asyncio
+import base64
+import contextlib
+import inspect
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from cluster_pool.cluster.lease import Lease, boottime
+from cluster_pool.cluster.membership import Membership
+from cluster_pool.cluster.reaper import Reaper
+from cluster_pool.cluster.sender import DEFAULT_REDIS, Sender
+from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
+from cluster_pool.core.config import Limits, Timing, check_on_conflict
+from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id, new_node_id
+from cluster_pool.core.message import Outgoing
+from cluster_pool.core.results import DrainReport, NodeState, SendResult
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    NodeDrainingError,
+    PendingLimitError,
+    PoolClosedError,
+)
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.pool import ConnectionsPool
+from cluster_pool.local.table import ConnectionTable
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+log = logging.getLogger("cluster_pool")
+
+EmptyCallback = Callable[[], Any]
+
+
+class ClusterPool(Sender):
+    """The connections of one node, sent to and counted together with those of all others.
+
+    ``async with ClusterPool("redis://…") as pool:`` joins the cluster and leaves it. The methods of
+    :class:`ConnectionsPool` are here under the same names, cluster-wide.
+
+    Args:
+        redis: a URL, or a ``redis.asyncio.Redis`` of which address, credentials and TLS are used.
+        node_id: unique among live nodes, 1 to 256 bytes; None makes one.
+        prefix: of every key and channel; clusters that share a Redis need different ones.
+        on_conflict: ``"takeover"`` closes the older connection of an id with 4409, ``"reject"``
+            raises IdTakenError for the newer one.
+        limits, timing: see :class:`Limits` and :class:`Timing`.
+    """
+
+    def __init__(
+        self,
+        redis: "str | Redis" = DEFAULT_REDIS,
+        *,
+        node_id: str | None = None,
+        prefix: str = "cluster_pool",
+        on_conflict: str = "takeover",
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        super().__init__(
+            redis,
+            new_node_id() if node_id is None else check_node_id(node_id),
+            prefix=prefix,
+            limits=limits or Limits(),
+            timing=timing or Timing(),
+            counters=Counters(),
+        )
+        self._takeover = check_on_conflict(on_conflict)
+        self._state = NodeState.STOPPED
+        self._table: ConnectionTable
+        self._membership: Membership
+        self._lease: Lease
+        self._reaper: Reaper
+        self._reaping: asyncio.TimerHandle | None = None
+        self._inbound_pending = 0
+        self.local: ConnectionsPool
+        """This node's connections alone; there from the start of the pool on."""
+
+    # -- lifetime --------------------------------------------------------------------------
+
+    async def start(self, *, wait: float | None = None) -> Self:
+        """Join the cluster. ``async with`` does it too.
+
+        Args:
+            wait: seconds to go on trying while Redis cannot be reached; None tries once.
+
+        Raises:
+            BackplaneUnavailableError: Redis cannot be reached; the text names its address.
+            NodeIdTakenError: another live node has this node id. A crashed node's lease under
+                the same id is waited for, at most as long as a lease lasts.
+        """
+        if self._state is not NodeState.STOPPED:
+            return self
+        self._become(NodeState.STARTING)
+        try:
+            await self._open(wait)
+            try:
+                await self._lease.start()
+            except BaseException:
+                await self._end_tasks()
+                raise
+        except BaseException:
+            self._become(NodeState.STOPPED)
+            raise
+        self._reaper.start()
+        await self._table.start()
+        self._become(NodeState.ACTIVE)
+        return self
+
+    def _assemble(self) -> None:
+        super()._assemble()
+        self._table = ConnectionTable(
+            limits=self.limits,
+            timing=self.timing,
+            counters=self.counters,
+            on_departing=self._departing,
+            on_slow_consumer=lambda connection: self._hooks.fire("slow_consumer", connection),
+        )
+        self.local = ConnectionsPool(table=self._table)
+        self._membership = Membership(
+            self._session,
+            self._registry,
+            self._keys,
+            self._table,
+            self.timing,
+            self.counters,
+            lambda connection: self._hooks.fire("takeover", connection),
+        )
+        self._lease = Lease(
+            self._session,
+            self._registry,
+            self._node_id,
+            self.timing,
+            self.counters,
+            self._info,
+            self._membership.rejoin,
+            self._beaten,
+        )
+        self._membership.lease = self._lease
+        self._reaper = Reaper(
+            self._registry,
+            self.timing,
+            self.counters,
+            self._may_judge,
+            lambda namespace: self._hooks.fire("empty", namespace),
+        )
+        self._router.serve(self._table, self._membership, self._lease)
+        self._session.on_down = self._went_down
+
+    async def stop(self) -> None:
+        """Leave the cluster: close what is left with 1012, release everything, disconnect.
+
+        Nothing of this node stays in Redis if Redis can be reached; else its lease runs out.
+        """
+        if self._state is NodeState.STOPPED:
+            return
+        self._become(NodeState.STOPPED)
+        for connection in self._table.connections():
+            connection.begin_close(SERVICE_RESTART, "node is stopping")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timing.timeout
+        while self._membership.leaving and self._session.up and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        await self._table.stop()
+        await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        if self._reaping is not None:
+            self._reaping.cancel()
+        await self._lease.stop()
+        await self._reaper.stop()
+        await self._membership.stop()
+        if self._session.up:
+            with contextlib.suppress(BackplaneUnavailableError):
+                await self._lease.give_up()
+        await self._close()
+
+    @property
+    def node_id(self) -> str:
+        """This node's id."""
+        return self._node_id
+
+    @property
+    def state(self) -> NodeState:
+        """Where this node stands in its life."""
+        return self._state
+
+    @property
+    def ready(self) -> bool:
+        """Whether a load balancer should send newcomers: active, leased, and not deaf."""
+        return (
+            self._state is NodeState.ACTIVE
+            and self._session.up
+            and self._lease.held
+            and self._lease.settled.is_set()
+        )
+
+    async def wait_ready(self) -> None:
+        """Wait until :attr:`ready` is true; for ever, if need be."""
+        while not self.ready:
+            await asyncio.sleep(0.05)
+
+    def on(self, event: str, handler: Callable[..., Any]) -> None:
+        """Call ``handler``, sync or async, when something happens to this node.
+
+        Events: ``gap(Gap)`` messages may have been missed; ``takeover(connection)`` a connection
+        of this node lost its id; ``slow_consumer(connection)`` one was closed with 1013;
+        ``state(NodeState)`` this node changed its state; ``empty(namespace)`` reaping a vanished
+        node's members emptied a namespace.
+        """
+        self._hooks.add(event, handler)
+
+    def _become(self, state: NodeState) -> None:
+        self._state = state
+        self._hooks.fire("state", state)
+
+    def _came_up(self) -> None:
+        super()._came_up()
+        self._lease.wake()
+
+    def _went_down(self) -> None:
+        self._lease.wake()
+
+    def _info(self) -> dict[str, object]:
+        return {"state": self._state.value, "connections": len(self._table)}
+
+    def _beaten(self, next_end: float) -> None:
+        """A renewal told when the next lease ends: look at that very instant, too."""
+        self._membership.retry_releases()
+        self._reaper.wake()
+        loop = asyncio.get_running_loop()
+        if self._reaping is not None:
+            self._reaping.cancel()
+            self._reaping = None
+        wait = next_end / 1000 - self._session.clock.at(loop.time()) / 1_000_000
+        if next_end and wait <= self.timing.heartbeat:
+            self._reaping = loop.call_later(max(wait, 0.0) + 0.05, self._reaper.wake)
+
+    def _may_judge(self) -> bool:
+        return boottime() - self._lease.held_since >= self.timing.lease
+
+    # -- connections -----------------------------------------------------------------------
+
+    async def new_connection(
+        self,
+        connection: Connection,
+        *,
+        on_conflict: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Make a connection a member: claim its id for this node.
+
+        When this returns, sends from anywhere reach it. Cancelling gives the claim up again.
+
+        Args:
+            on_conflict: ``"takeover"`` or ``"reject"`` for this call alone.
+            timeout: seconds; default 2.
+
+        Raises:
+            NodeDrainingError: this node takes no newcomers.
+            IdTakenError: the id is taken and may not be taken over.
+            BackplaneUnavailableError: Redis did not say in time; nothing is claimed.
+        """
+        takeover = self._takeover if on_conflict is None else check_on_conflict(on_conflict)
+        self._check_open()
+        connection.attach(self._table)
+        try:
+            await self._membership.claim(
+                connection, takeover=takeover, deadline=self._deadline(timeout)
+            )
+        except BaseException:
+            connection.detach()
+            raise
+
+    async def remove_connection(
+        self,
+        connection: Connection,
+        on_empty_namespace: EmptyCallback | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Give up a connection's membership. Does not close it. Harmless when called twice.
+
+        Args:
+            on_empty_namespace: called without arguments, and awaited if it is async, when this
+                release left the namespace without members in the whole cluster. It fires once,
+                also when the release had to be retried; after a crash in between it may not.
+            timeout: seconds to wait for Redis; default 2.
+
+        Raises:
+            BackplaneUnavailableError: not released yet. It will be, and the callback called, as
+                soon as Redis can be reached.
+        """
+        if connection.departure is None and connection.claim is None:
+            return
+        departure = self._membership.release(connection)
+        try:
+            async with asyncio.timeout_at(self._deadline(timeout)):
+                await asyncio.shield(departure)
+        except TimeoutError:
+            if on_empty_namespace is not None:
+                departure.add_done_callback(
+                    lambda done: self._emptied_late(connection, on_empty_namespace)
+                )
+            raise BackplaneUnavailableError(
+                "not released yet: Redis cannot be reached", maybe_executed=True
+            ) from None
+        if on_empty_namespace is not None and self._take_emptied(connection):
+            result = on_empty_namespace()
+            if inspect.isawaitable(result):
+                await result
+
+    def _take_emptied(self, connection: Connection) -> bool:
+        """Whether this connection's release emptied its namespace; true for the first to ask."""
+        departure = connection.departure
+        if departure is None or departure.cancelled() or not departure.result():
+            return False
+        connection.departure = asyncio.get_running_loop().create_future()
+        connection.departure.set_result(False)
+        return True
+
+    def _emptied_late(self, connection: Connection, callback: EmptyCallback) -> None:
+        if self._take_emptied(connection):
+            self._hooks.call("empty", callback)
+
+    @contextlib.asynccontextmanager
+    async def accept(
+        self,
+        websocket: Any,
+        *,
+        namespace: str,
+        id: str | None = None,
+        on_conflict: str | None = None,
+        subprotocol: str | None = None,
+        idle_timeout: float | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> AsyncIterator[Connection]:
+        """Claim, accept the WebSocket where that is left to us, and release at the end.
+
+        ``async with pool.accept(websocket, namespace="room", id="alice") as connection:
+        await connection.run()``. What is sent to the member between claim and accept waits in its
+        outbox. At the end the connection is closed (1000, or 1011 after an exception).
+
+        Args:
+            id: None makes one that no other has.
+            subprotocol: to accept, for frameworks that ask.
+
+        Raises:
+            As :meth:`new_connection`; a WebSocket that is not accepted yet is then refused.
+        """
+        connection = Connection(
+            new_id() if id is None else id,
+            namespace,
+            websocket,
+            idle_timeout=idle_timeout,
+            metadata=metadata,
+        )
+        connection.hold()
+        try:
+            await self.new_connection(connection, on_conflict=on_conflict)
+        except ClusterPoolError:
+            await connection.refuse()
+            raise
+        try:
+            await connection.accept(subprotocol)
+            connection.release_hold()
+            yield connection
+        except BaseException:
+            connection.begin_close(1011, "")
+            raise
+        else:
+            connection.begin_close(NORMAL, "")
+        finally:
+            try:
+                await self.remove_connection(connection)
+            except BackplaneUnavailableError as error:
+                log.debug("released later: %s", error)
+
+    def _departing(self, connection: Connection) -> None:
+        """A connection of this node began to close, for whatever reason."""
+        self._membership.release(connection)
+
+    def _check_open(self) -> None:
+        if self._state in (NodeState.DRAINING, NodeState.DRAINED, NodeState.ANNOUNCING):
+            raise NodeDrainingError(f"node {self._node_id} is {self._state.value}")
+        if self._state is not NodeState.ACTIVE:
+            raise PoolClosedError(f"node {self._node_id} is {self._state.value}")
+
+    # -- what this node can do alone -------------------------------------------------------
+
+    def get_connection(self, namespace: str, id: str) -> Connection | None:
+        """This node's connection with an id, or None."""
+        return self._table.get(namespace, id)
+
+    def has_namespace(self, namespace: str) -> bool:
+        """Whether this node has members in a namespace."""
+        return self._table.namespace(namespace) is not None
+
+    def statistics(self) -> dict[str, Any]:
+        """A snapshot of this node's counters and sizes."""
+        return {
+            "node": self._node_id,
+            "incarnation": self._lease.incarnation,
+            "state": self._state.value,
+            "ready": self.ready,
+            "connections": len(self._table),
+            "namespaces": len(self._table.namespaces()),
+            "pending": self._bus.pending,
+            "inbox_bytes": self._session.inbox.size,
+            "generation": self._session.generation,
+            **self.counters.as_dict(),
+        }
+
+    async def _send(
+        self,
+        namespace: str,
+        id: str,
+        text: bool,
+        payload: bytes,
+        close: tuple[int, str] | None,
+        confirm: bool,
+        timeout: float | None,
+    ) -> SendResult:
+        """Straight to a connection of this node, when that cannot overtake anything."""
+        connection = self._local(namespace, id)
+        if connection is None:
+            return await super()._send(namespace, id, text, payload, close, confirm, timeout)
+        result = connection.deliver(Outgoing(text, payload))
+        if close is not None and result:
+            connection.begin_close(*close)
+        return result
+
+    async def close(
+        self,
+        namespace: str,
+        id: str,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Close one member's connection, wherever it is; as :meth:`Publisher.close`."""
+        connection = self._local(check_namespace(namespace), check_id(id))
+        if connection is None:
+            return await super().close(
+                namespace, id, code, reason, confirm=confirm, timeout=timeout
+            )
+        connection.begin_close(*check_close(code, reason))
+        return SendResult.DELIVERED
+
+    def _local(self, namespace: str, id: str) -> Connection | None:
+        if self._state is NodeState.STOPPED:
+            raise PoolClosedError("not started, or stopped")
+        connection = self._table.get(namespace, id)
+        if connection is None or self._table.namespace_busy(namespace):
+            return None
+        return connection if self._bus.quiet(namespace) else None
+
+    async def publish_inbound(self, connection: Connection, message: str | bytes) -> int:
+        """Publish what a client sent to the inbound channel of its namespace.
+
+        The payload is JSON: ``{"id", "node", "text"}`` or ``{"id", "node", "binary": base64}``.
+
+        Returns:
+            How many subscribers heard it.
+
+        Raises:
+            PendingLimitError: too much waits for Redis already.
+            BackplaneUnavailableError: Redis did not answer in time.
+        """
+        if self._inbound_pending >= self.limits.pending_messages:
+            raise PendingLimitError(f"{self._inbound_pending} inbound messages wait for Redis")
+        fields = {"id": connection.id, "node": self._node_id}
+        if isinstance(message, str):
+            fields["text"] = message
+        else:
+            fields["binary"] = base64.b64encode(message).decode()
+        self._inbound_pending += 1
+        try:
+            heard: int = await self._session.call(
+                self._deadline(None),
+                "PUBLISH",
+                self._keys.inbound(connection.namespace),
+                json.dumps(fields, ensure_ascii=False, separators=(",", ":")),
+            )
+        finally:
+            self._inbound_pending -= 1
+        return heard
+
+    # -- draining --------------------------------------------------------------------------
+
+    async def drain_connections(
+        self,
+        max_per_second: float | None = None,
+        message: str | bytes = "",
+        code: int = SERVICE_RESTART,
+    ) -> DrainReport:
+        """Close this node's connections at a pace, and take no newcomers from now on.
+
+        Args:
+            max_per_second: closes per second of this node, more than 0; None: 200.
+            message: sent to each connection ahead of its close; "" sends nothing.
+            code: the close code; 1012 is the one on which every client library comes back.
+
+        Returns:
+            When all are closed: how many, how many by force, how long it took.
+        """
+        self._become(NodeState.DRAINING)
+        report = await self.local.drain_connections(max_per_second, message, code)
+        if self._state is NodeState.DRAINING:
+            self._become(NodeState.DRAINED)
+        return report

@@ -1,0 +1,92 @@
+"""Removing what vanished nodes left behind. Every node does it, none leads.
+
+An incarnation is first buried (its lease is gone for good), then its members are deleted by
+comparison with it, so that a living node's members are never touched, however late this runs.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from cluster_pool.backplane.registry import Registry
+from cluster_pool.core.config import Timing
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+log = logging.getLogger("cluster_pool.reaper")
+
+
+class Reaper:
+    """A task that sleeps until a lease is due. ``on_empty(namespace)`` tells what it emptied."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        timing: Timing,
+        counters: Counters,
+        may_judge: Callable[[], bool],
+        on_empty: Callable[[str], None],
+    ) -> None:
+        self._registry = registry
+        self._timing = timing
+        self._counters = counters
+        self._may_judge = may_judge
+        self._on_empty = on_empty
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run(), name="cluster_pool reaper")
+
+    async def stop(self) -> None:
+        """End, in the middle if need be: another node goes on."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def wake(self) -> None:
+        """Look now."""
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._look()
+            except BackplaneUnavailableError as error:
+                log.debug("not reaped: %s", error)
+
+    async def _look(self) -> None:
+        if self._may_judge():
+            for incarnation in await self._registry.expired(self._deadline()):
+                if await self._registry.bury(incarnation, self._deadline(), own=False):
+                    log.warning("incarnation %s has vanished", incarnation)
+        for incarnation, node_id in (await self._registry.dead(self._deadline())).items():
+            await self._reap(incarnation, node_id)
+
+    async def _reap(self, incarnation: str, node_id: str) -> None:
+        namespaces = await self._registry.namespaces_of(incarnation, self._deadline())
+        random.shuffle(namespaces)
+        total = 0
+        for namespace in namespaces:
+            cursor = "0"
+            while True:
+                cursor, gone, emptied = await self._registry.reap(
+                    namespace, incarnation, node_id, cursor, self._deadline()
+                )
+                total += gone
+                self._counters.reaped += gone
+                if emptied:
+                    self._on_empty(namespace)
+                if cursor == "0":
+                    break
+        await self._registry.forget(incarnation, self._deadline())
+        if total:
+            log.info("reaped %d members of %s on %s", total, incarnation, node_id)
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timing.timeout

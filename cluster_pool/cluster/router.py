@@ -1,0 +1,246 @@
+"""What comes from the bus: to the connections of this node, or to whoever waits for a reply.
+
+Deals with one payload after another, so that order is what the channel's order was. It never
+awaits one connection; a fan-out over many yields in between.
+"""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from cluster_pool.backplane.bus import Bus
+from cluster_pool.backplane.inbox import Heard
+from cluster_pool.backplane.session import Session
+from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.membership import Membership
+from cluster_pool.core import envelope
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.closing import check_close
+from cluster_pool.core.config import Timing
+from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
+from cluster_pool.core.ids import shown
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.message import Outgoing
+from cluster_pool.core.results import MemberEvent, SendResult
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import ClusterPoolError
+from cluster_pool.local.table import ConnectionTable
+
+log = logging.getLogger("cluster_pool.router")
+
+YIELD_EVERY = 100
+"""Payloads dealt with before others get their turn on the loop."""
+
+
+class Replies:
+    """Who waits for the word of which owner."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, asyncio.Future[SendResult]] = {}
+        self._requests = 0
+
+    def expect(self) -> tuple[int, "asyncio.Future[SendResult]"]:
+        """A new request number, and the future of its reply."""
+        self._requests += 1
+        future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+        self._waiting[self._requests] = future
+        return self._requests, future
+
+    def forget(self, request: int) -> None:
+        """Nobody waits any more."""
+        self._waiting.pop(request, None)
+
+    def heard(self, request: int, result: SendResult) -> None:
+        """A reply has come."""
+        future = self._waiting.get(request)
+        if future is not None and not future.done():
+            future.set_result(result)
+
+
+class Watchers:
+    """Queues of join and leave events, per channel."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, list[asyncio.Queue[MemberEvent]]] = {}
+
+    def heard(self, channel: str, payload: bytes) -> None:
+        """Events arrived, one JSON object a line; a full queue loses its oldest."""
+        for line in payload.splitlines():
+            fields = json.loads(line)
+            event = MemberEvent(str(fields["event"]), str(fields["id"]), str(fields["node"]))
+            for queue in self.queues[channel]:
+                if queue.full():
+                    queue.get_nowait()
+                queue.put_nowait(event)
+
+
+class Router:
+    """The one task that takes from the inbox.
+
+    A publisher gives no membership: then only replies and events concern it.
+    """
+
+    def __init__(
+        self, session: Session, keys: Keys, own_channel: str, timing: Timing, counters: Counters
+    ) -> None:
+        self._session = session
+        self._own = own_channel
+        self._timing = timing
+        self._counters = counters
+        self._head = len(keys.prefix) + 2
+        self._handed_on: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.replies = Replies()
+        self.watchers = Watchers()
+        self.bus: Bus
+        self._table: ConnectionTable | None = None
+        self._membership: Membership | None = None
+        self._lease: Lease | None = None
+
+    def serve(self, table: ConnectionTable, membership: Membership, lease: Lease) -> None:
+        """There are connections here: deliver to them."""
+        self._table, self._membership, self._lease = table, membership, lease
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run(), name="cluster_pool router")
+
+    async def stop(self) -> None:
+        """End; what is in the inbox stays there."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def handed_on(self, channel: str) -> int:
+        """The number of the last envelope of a channel that was dealt with."""
+        return self._handed_on.get(channel, 0)
+
+    def forget(self) -> None:
+        """A new generation: numbers begin anew."""
+        self._handed_on.clear()
+
+    # -- one payload after another ---------------------------------------------------------
+
+    async def _run(self) -> None:
+        inbox = self._session.inbox
+        while True:
+            await inbox.wait()
+            if self._lease is not None and not self._lease.held:
+                await self._lease.settled.wait()
+            for _ in range(YIELD_EVERY):
+                heard = inbox.take()
+                if heard is None:
+                    break
+                await self._deal_with(heard)
+            await asyncio.sleep(0)
+
+    async def _deal_with(self, heard: Heard) -> None:
+        try:
+            if heard.channel == self._own:
+                self._targeted(heard)
+            elif heard.channel in self.watchers.queues:
+                self.watchers.heard(heard.channel, heard.payload)
+            elif heard.number:
+                await self._broadcast_items(heard)
+            else:
+                await self._broadcast_raw(heard)
+        except BrokenEnvelopeError as error:
+            self._session.broken(error, heard.channel)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            log.debug("on %s: %r", shown(heard.channel), error)
+            self._session.broken(BrokenEnvelopeError("content"), heard.channel)
+        if heard.number:
+            self._handed_on[heard.channel] = heard.number
+
+    # -- to one ----------------------------------------------------------------------------
+
+    def _targeted(self, heard: Heard) -> None:
+        if not heard.number:
+            raise BrokenEnvelopeError("raw payload on the channel of a node")
+        for nonce, item in envelope.read_items(heard.payload[heard.start :]):
+            kind = item[0]
+            if kind == envelope.REPLY:
+                self.replies.heard(item[1], envelope.RESULTS[item[2]])
+            elif self._membership is not None:
+                result, reply_to = self._act(kind, nonce, item)
+                if result is SendResult.ABSENT:
+                    self._counters.undelivered += 1
+                if reply_to:
+                    self._reply(ReplyTo(*reply_to), result)
+
+    def _act(self, kind: int, nonce: str, item: list[Any]) -> tuple[SendResult, list[Any]]:
+        """Carry out one targeted item; gives the result and who wants to know it."""
+        assert self._membership is not None
+        connection = self._membership.find(item[1], item[2], nonce)
+        if kind == envelope.CLOSE:
+            code, reason = check_close(item[3], item[4])
+            if connection is None:
+                return SendResult.ABSENT, item[5]
+            connection.begin_close(code, reason)
+            return SendResult.DELIVERED, item[5]
+        if kind not in (envelope.TEXT, envelope.BINARY) or not isinstance(item[3], bytes):
+            raise BrokenEnvelopeError("kind")
+        close, reply_to = (item[4], item[5]) if len(item) > 4 else ((), ())
+        if connection is None:
+            return SendResult.ABSENT, reply_to
+        result = connection.deliver(Outgoing(kind == envelope.TEXT, item[3]))
+        if close and result:
+            connection.begin_close(*check_close(*close))
+        return result, reply_to
+
+    def _reply(self, to: ReplyTo, result: SendResult) -> None:
+        deadline = asyncio.get_running_loop().time() + self._timing.timeout
+        try:
+            told = self.bus.tell(to.node, envelope.reply(to.request, result), deadline)
+        except ClusterPoolError as error:
+            log.debug("no reply to %s: %s", shown(to.node), error)
+        else:
+            told.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    # -- to all ----------------------------------------------------------------------------
+
+    def _namespace(self, channel: str) -> str:
+        return channel[self._head : -1]
+
+    async def _broadcast_raw(self, heard: Heard) -> None:
+        if self._table is not None:
+            outgoing = Outgoing(*envelope.raw_message(heard.payload))
+            await self._table.broadcast(self._namespace(heard.channel), outgoing, frozenset())
+
+    async def _broadcast_items(self, heard: Heard) -> None:
+        """Deliver an envelope's messages; neighbours without exclusions go out as one write."""
+        if self._table is None:
+            return
+        namespace = self._namespace(heard.channel)
+        run: list[Outgoing] = []
+        for item in envelope.read_items(heard.payload[heard.start :]):
+            kind = item[0]
+            if kind in (envelope.TEXT, envelope.BINARY) and isinstance(item[1], bytes):
+                outgoing = Outgoing(kind == envelope.TEXT, item[1])
+                if not item[2]:
+                    run.append(outgoing)
+                    continue
+                await self._fan_out(namespace, run)
+                await self._table.broadcast(namespace, outgoing, frozenset(item[2]))
+            else:
+                await self._fan_out(namespace, run)
+                await self._control(namespace, kind, item)
+        await self._fan_out(namespace, run)
+
+    async def _fan_out(self, namespace: str, run: list[Outgoing]) -> None:
+        if run:
+            assert self._table is not None
+            await self._table.broadcast(namespace, Outgoing.join(tuple(run)), frozenset())
+            run.clear()
+
+    async def _control(self, namespace: str, kind: int, item: list[Any]) -> None:
+        assert self._table is not None
+        assert self._membership is not None
+        if kind == envelope.CLOSE_ALL:
+            await self._table.close_all(namespace, *check_close(item[1], item[2]))
+        elif kind == envelope.TAKEN:
+            self._membership.taken(namespace, item[1], Claim.parse(item[2]))
+        else:
+            raise BrokenEnvelopeError("kind")

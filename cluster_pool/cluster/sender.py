@@ -1,0 +1,423 @@
+"""Sending into the cluster and reading its membership, from a process with or without connections.
+
+What :class:`ClusterPool` and :class:`Publisher` share: the session, the bus, the replies.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from cluster_pool.backplane.address import Address
+from cluster_pool.backplane.bus import Bus
+from cluster_pool.backplane.registry import Registry
+from cluster_pool.backplane.session import Session
+from cluster_pool.cluster.hooks import Hooks
+from cluster_pool.cluster.router import Router
+from cluster_pool.core import envelope
+from cluster_pool.core.closing import NORMAL, check_close
+from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.envelope import MAX_EXCLUDE, ReplyTo
+from cluster_pool.core.ids import check_id, check_namespace, new_start
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.message import encode, to_json
+from cluster_pool.core.results import Member, MemberEvent, Node, NodeState, SendResult
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import InvalidValueError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+DEFAULT_REDIS = "redis://localhost:6379/0"
+WATCH_QUEUE = 10_000
+
+
+class Sender:
+    """Everything that needs no connections of one's own. Not used by itself."""
+
+    def __init__(
+        self,
+        redis: "str | Redis",
+        node_id: str,
+        *,
+        prefix: str,
+        limits: Limits,
+        timing: Timing,
+        counters: Counters,
+    ) -> None:
+        self.limits = limits
+        self.timing = timing
+        self.counters = counters
+        self._node_id = node_id
+        self._keys = Keys(prefix)
+        self._address = Address(redis, timing.timeout)
+        self._hooks = Hooks(counters)
+        self._session: Session
+        self._bus: Bus
+        self._router: Router
+        self._registry: Registry
+
+    def _assemble(self) -> None:
+        """Make what is bound to the running loop."""
+        own = self._keys.node_channel(self._node_id)
+        self._session = Session(
+            self._address,
+            self._keys,
+            own,
+            new_start(),
+            limits=self.limits,
+            timing=self.timing,
+            counters=self.counters,
+        )
+        self._router = Router(self._session, self._keys, own, self.timing, self.counters)
+        self._bus = Bus(
+            self._session,
+            self._keys,
+            self._node_id,
+            self._router.handed_on,
+            limits=self.limits,
+            counters=self.counters,
+        )
+        self._router.bus = self._bus
+        self._registry = Registry(self._session, self._keys, self._node_id)
+        self._session.on_up = self._came_up
+        self._session.on_gap = lambda gap: self._hooks.fire("gap", gap)
+
+    def _came_up(self) -> None:
+        self._router.forget()
+        self._bus.resume()
+
+    async def _open(self, wait: float | None) -> None:
+        self._assemble()
+        self._bus.start()
+        self._router.start()
+        try:
+            await self._session.start(wait)
+        except BaseException:
+            await self._close()
+            raise
+
+    async def _close(self) -> None:
+        self._bus.stop()
+        await self._router.stop()
+        await self._session.stop()
+        await self._hooks.stop()
+
+    async def start(self, *, wait: float | None = None) -> Self:
+        """Connect to Redis. ``async with`` does it too.
+
+        Args:
+            wait: seconds to go on trying while Redis cannot be reached; None tries once.
+
+        Raises:
+            BackplaneUnavailableError: Redis cannot be reached; the text names its address.
+        """
+        await self._open(wait)
+        return self
+
+    async def stop(self) -> None:
+        """Disconnect. What is still unanswered fails. Harmless when called twice."""
+        if hasattr(self, "_session"):
+            await self._close()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    # -- sending ---------------------------------------------------------------------------
+
+    async def send(
+        self,
+        namespace: str,
+        id: str,
+        message: str | bytes,
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send one message to one member, wherever it is.
+
+        Messages from here to one connection arrive in the order of these calls. At most once:
+        nothing is retried. Concurrent sends travel together.
+
+        Args:
+            namespace, id: whom.
+            message: ``str`` arrives as a text message, ``bytes`` as a binary one.
+            confirm: wait for the owner's word: DELIVERED, REFUSED, ABSENT, or TIMED_OUT.
+            timeout: seconds; default 2.
+
+        Returns:
+            What happened; truthy for DELIVERED and ROUTED. See :class:`SendResult`.
+
+        Raises:
+            InvalidValueError: an argument is not allowed, the message too large among them.
+            PendingLimitError: too much waits for Redis already.
+            BackplaneUnavailableError: not sent; with ``maybe_executed``, Redis did not answer.
+        """
+        text, payload = encode(message, self.limits.message_bytes)
+        return await self._send(namespace, id, text, payload, None, confirm, timeout)
+
+    async def send_json(
+        self,
+        namespace: str,
+        id: str,
+        value: Any,
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send ``value`` as JSON text; as :meth:`send`."""
+        return await self.send(namespace, id, to_json(value), confirm=confirm, timeout=timeout)
+
+    async def send_then_close(
+        self,
+        namespace: str,
+        id: str,
+        message: str | bytes,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send one message to one member and close its connection behind it; as :meth:`send`."""
+        text, payload = encode(message, self.limits.message_bytes)
+        close = check_close(code, reason)
+        return await self._send(namespace, id, text, payload, close, confirm, timeout)
+
+    async def send_json_then_close(
+        self,
+        namespace: str,
+        id: str,
+        value: Any,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send ``value`` as JSON text and close behind it; as :meth:`send`."""
+        return await self.send_then_close(
+            namespace, id, to_json(value), code, reason, confirm=confirm, timeout=timeout
+        )
+
+    async def close(
+        self,
+        namespace: str,
+        id: str,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Close one member's connection, wherever it is; results and errors as :meth:`send`."""
+        check_namespace(namespace)
+        check_id(id)
+        code, reason = check_close(code, reason)
+
+        def item(reply: ReplyTo | None) -> bytes:
+            return envelope.close_one(namespace, id, code, reason, reply)
+
+        return await self._route(namespace, id, item, confirm, timeout)
+
+    async def broadcast_message(
+        self,
+        namespace: str,
+        message: str | bytes,
+        exclude: Iterable[str] = (),
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Send one message to every member of a namespace, on every node.
+
+        Every member sees the broadcasts of its namespace in one order, the same everywhere.
+
+        Args:
+            exclude: ids that do not get it, at most 10,000.
+            timeout: seconds; default 2.
+
+        Returns:
+            How many nodes Redis handed it to. 0 proves that nobody heard it; more proves nothing.
+
+        Raises:
+            As :meth:`send`.
+        """
+        check_namespace(namespace)
+        text, payload = encode(message, self.limits.message_bytes)
+        ids = [exclude] if isinstance(exclude, str) else list(exclude)
+        if len(ids) > MAX_EXCLUDE:
+            raise InvalidValueError(f"{len(ids)} ids to exclude, over the limit of {MAX_EXCLUDE}")
+        item = envelope.broadcast(text, payload, [check_id(id) for id in ids])
+        return await self._bus.broadcast(namespace, item, self._deadline(timeout))
+
+    async def broadcast_json_message(
+        self,
+        namespace: str,
+        value: Any,
+        exclude: Iterable[str] = (),
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Send ``value`` as JSON text to every member; as :meth:`broadcast_message`."""
+        return await self.broadcast_message(namespace, to_json(value), exclude, timeout=timeout)
+
+    async def close_all(
+        self,
+        namespace: str,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Close every member's connection; gives how many nodes Redis told.
+
+        Comes behind the broadcasts that were sent before it. Raises as :meth:`send`.
+        """
+        check_namespace(namespace)
+        item = envelope.close_all(*check_close(code, reason))
+        return await self._bus.broadcast(namespace, item, self._deadline(timeout))
+
+    async def _send(
+        self,
+        namespace: str,
+        id: str,
+        text: bool,
+        payload: bytes,
+        close: tuple[int, str] | None,
+        confirm: bool,
+        timeout: float | None,
+    ) -> SendResult:
+        check_namespace(namespace)
+        check_id(id)
+        if not confirm:
+            item = envelope.targeted(text, namespace, id, payload, close=close)
+            return await self._bus.send(namespace, id, item, self._deadline(timeout))
+
+        def build(reply: ReplyTo | None) -> bytes:
+            return envelope.targeted(text, namespace, id, payload, close=close, reply=reply)
+
+        return await self._route(namespace, id, build, confirm, timeout)
+
+    async def _route(
+        self, namespace: str, id: str, build: Any, confirm: bool, timeout: float | None
+    ) -> SendResult:
+        """Hand a targeted item to its owner and, if asked, wait for the owner's word."""
+        deadline = self._deadline(timeout)
+        if not confirm:
+            return await self._bus.send(namespace, id, build(None), deadline)
+        request, word = self._router.replies.expect()
+        try:
+            item = build(ReplyTo(self._node_id, request))
+            result = await self._bus.send(namespace, id, item, deadline)
+            if not result:
+                return result
+            async with asyncio.timeout_at(deadline):
+                return await word
+        except TimeoutError:
+            return SendResult.TIMED_OUT
+        finally:
+            self._router.replies.forget(request)
+
+    def _deadline(self, timeout: float | None) -> float:
+        if timeout is None:
+            timeout = self.timing.timeout
+        elif not timeout > 0:
+            raise InvalidValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
+        return asyncio.get_running_loop().time() + timeout
+
+    # -- reading ---------------------------------------------------------------------------
+
+    async def count(self, namespace: str, *, timeout: float | None = None) -> int:
+        """How many members a namespace has in the cluster, those of dead nodes left out."""
+        check_namespace(namespace)
+        deadline = self._deadline(timeout)
+        counts = await self._registry.counts(namespace, deadline)
+        if not counts:
+            return 0
+        living = await self._registry.living(deadline)
+        return sum(count for incarnation, count in counts.items() if incarnation in living)
+
+    async def members(
+        self, namespace: str, *, timeout: float | None = None
+    ) -> AsyncIterator[Member]:
+        """The members of a namespace, a page at a time; no reply is ever huge.
+
+        Who joins or leaves meanwhile may or may not be seen, and an id may be given twice while
+        Redis resizes its table (as HSCAN documents); everyone who stays is seen.
+
+        Args:
+            timeout: seconds for each page; default 2.
+        """
+        check_namespace(namespace)
+        seconds = self.timing.timeout if timeout is None else timeout
+        async for member in self._registry.members(namespace, seconds):
+            yield member
+
+    async def namespaces(self, *, timeout: float | None = None) -> list[str]:
+        """The namespaces that have members, sorted."""
+        deadline = self._deadline(timeout)
+        found: set[str] = set()
+        for incarnation in await self._registry.living(deadline):
+            found.update(await self._registry.namespaces_of(incarnation, deadline))
+        return [name for name in sorted(found) if await self.count(name, timeout=timeout)]
+
+    async def nodes(self, *, timeout: float | None = None) -> list[Node]:
+        """The live nodes, sorted by id."""
+        infos = await self._registry.infos(self._deadline(timeout))
+        nodes = []
+        for incarnation, (node_id, info, lease) in infos.items():
+            said = json.loads(info)
+            state = NodeState(said.get("state", "active"))
+            count = int(said.get("connections", 0))
+            nodes.append(Node(node_id, incarnation, state, count, lease))
+        return sorted(nodes, key=lambda node: node.id)
+
+    async def locate(
+        self, namespace: str, id: str, *, timeout: float | None = None
+    ) -> Member | None:
+        """Which node owns an id, or None when no living node does."""
+        check_namespace(namespace)
+        check_id(id)
+        deadline = self._deadline(timeout)
+        claim = await self._registry.claim_of(namespace, id, deadline)
+        if claim is None:
+            return None
+        node = (await self._registry.living(deadline)).get(claim.incarnation)
+        return Member(id, node) if node is not None else None
+
+    @contextlib.asynccontextmanager
+    async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:
+        """Joins and leaves of a namespace from the moment this is entered."""
+        check_namespace(namespace)
+        channel = self._keys.events(namespace)
+        queue: asyncio.Queue[MemberEvent] = asyncio.Queue(WATCH_QUEUE)
+        queues = self._router.watchers.queues.setdefault(channel, [])
+        queues.append(queue)
+
+        async def events() -> AsyncIterator[MemberEvent]:
+            while True:
+                yield await queue.get()
+
+        try:
+            await self._session.subscribe(channel, self._deadline(None), numbered=False)
+            yield events()
+        finally:
+            queues.remove(queue)
+            if not queues:
+                self._router.watchers.queues.pop(channel, None)
+                self._session.unsubscribe([channel])
+
+    async def watch(self, namespace: str) -> AsyncIterator[MemberEvent]:
+        """Joins and leaves of a namespace, as they happen.
+
+        At most once, like all pub/sub: a reader that falls 10,000 events behind, or an interrupted
+        link, loses some. A takeover is a join with the new node. To be sure that nothing is missed
+        from a known moment on, enter :meth:`watching` first.
+        """
+        async with self.watching(namespace) as events:
+            async for event in events:
+                yield event
