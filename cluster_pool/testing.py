@@ -1,4 +1,4 @@
-"""What users' own tests need: a cluster on fakeredis in one event loop, and a WebSocket without one.
+"""What users' own tests need: a cluster on fakeredis in one event loop, a WebSocket of lists.
 
 Needs ``pip install cluster-pool[testing]``; fakeredis is imported nowhere else in the package, and
 here only when a cluster is made. Works under any runner: plain ``asyncio.run``, pytest-asyncio,

@@ -197,6 +197,9 @@ class Membership:
     def _settle(self, claiming: Claiming, won: bool, claim: Claim) -> None:
         """The registry has answered: the connection is owned now, or it is not."""
         connection = claiming.connection
+        older = self._table.get(connection.namespace, connection.id)
+        if older is not None and older.claim is not None and older.claim.time > claim.time:
+            claiming.taken = True
         if not won:
             _fail(claiming, IdTakenError(connection.namespace, connection.id))
         elif claiming.taken:
@@ -206,7 +209,6 @@ class Membership:
             self._abandon(connection, claim)
             _fail(claiming, ConnectionClosedError(connection.close_code or 1006))
         else:
-            older = self._table.get(connection.namespace, connection.id)
             connection.claim = claim
             self._table.add(connection)
             if older is not None:

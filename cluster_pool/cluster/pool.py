@@ -109,7 +109,6 @@ class ClusterPool(Sender):
             self._become(NodeState.STOPPED)
             raise
         self._reaper.start()
-        await self._table.start()
         self._become(NodeState.ACTIVE)
         return self
 

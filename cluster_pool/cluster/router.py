@@ -7,6 +7,7 @@ awaits one connection; a fan-out over many yields in between.
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from cluster_pool.backplane.bus import Bus
@@ -170,7 +171,7 @@ class Router:
                 if reply_to:
                     self._reply(ReplyTo(*reply_to), result)
 
-    def _act(self, kind: int, nonce: str, item: list[Any]) -> tuple[SendResult, list[Any]]:
+    def _act(self, kind: int, nonce: str, item: list[Any]) -> tuple[SendResult, Sequence[Any]]:
         """Carry out one targeted item; gives the result and who wants to know it."""
         assert self._membership is not None
         connection = self._membership.find(item[1], item[2], nonce)
@@ -182,6 +183,8 @@ class Router:
             return SendResult.DELIVERED, item[5]
         if kind not in (envelope.TEXT, envelope.BINARY) or not isinstance(item[3], bytes):
             raise BrokenEnvelopeError("kind")
+        close: Sequence[Any]
+        reply_to: Sequence[Any]
         close, reply_to = (item[4], item[5]) if len(item) > 4 else ((), ())
         if connection is None:
             return SendResult.ABSENT, reply_to

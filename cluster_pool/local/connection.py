@@ -1,0 +1,429 @@
+"""One client WebSocket held by this process: its outbox, its handlers, its end.
+
+The outbox: what is delivered in one tick of the loop leaves in one write at its end, in order. It
+is bounded in bytes, judged after a flush on what the kernel would not take. A connection has no
+task and no timer of its own; whoever awaits ``run``, ``wait_closed`` or the iteration is its pump.
+"""
+
+import asyncio
+import enum
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from cluster_pool.core.closing import (
+    ABNORMAL,
+    IDLE,
+    NORMAL,
+    TRY_AGAIN_LATER,
+    check_close,
+)
+from cluster_pool.core.ids import check_id, check_namespace, shown
+from cluster_pool.core.message import Message, Outgoing, encode, outgoing, to_json
+from cluster_pool.core.results import SendResult
+from cluster_pool.exceptions import ClusterPoolError, InvalidValueError
+from cluster_pool.local.host import NO_HOST, Host
+from cluster_pool.transports.base import TransportClosed
+from cluster_pool.transports.pick import transport_for
+
+log = logging.getLogger("cluster_pool.connection")
+
+EVENTS: Final = ("message", "close", "error")
+DELIVERED, REFUSED = SendResult.DELIVERED, SendResult.REFUSED
+
+
+class State(enum.Enum):
+    """Holding: the outbox gathers. Closing: the close is on its way. Closed: the socket is gone."""
+
+    HOLDING = "holding"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+HOLDING, OPEN, CLOSING, CLOSED = State
+
+
+class Connection:
+    """A WebSocket with an id in a namespace.
+
+    Args:
+        id: unique in the namespace, in the whole cluster; 1 to 256 bytes of UTF-8.
+        namespace: the group it belongs to; the same limits.
+        websocket: a server connection of ``websockets``, a Starlette or FastAPI ``WebSocket``, a
+            pair ``(send, close)`` of callables, or anything with these methods, sync or async.
+        idle_timeout: seconds without a message from the client after which it is closed with
+            4408; None for never. Checked once a second.
+        metadata: whatever the application wants to keep with it.
+
+    Raises:
+        InvalidIdError, InvalidNamespaceError: not allowed.
+        TypeError: ``websocket`` is none.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_handlers",
+        "_host",
+        "_pending",
+        "_pending_bytes",
+        "_state",
+        "_told",
+        "_transport",
+        "claim",
+        "close_code",
+        "close_reason",
+        "deadline",
+        "departure",
+        "id",
+        "idle_timeout",
+        "last_heard",
+        "metadata",
+        "namespace",
+        "stuck_since",
+        "websocket",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        namespace: str,
+        websocket: Any,
+        *,
+        idle_timeout: float | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        if idle_timeout is not None and not idle_timeout > 0:
+            raise InvalidValueError(f"idle_timeout must be more than 0, not {idle_timeout!r}")
+        self.id = check_id(id)
+        self.namespace = check_namespace(namespace)
+        self.websocket = websocket
+        self.metadata: dict[str, Any] = {} if metadata is None else metadata
+        self.idle_timeout = idle_timeout
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.claim: Any = None
+        """The registered claim; belongs to the cluster."""
+        self.departure: Any = None
+        """What became of its leaving; belongs to the pool."""
+        self.deadline = 0.0
+        self.stuck_since = 0.0
+        self.last_heard = 0.0
+        self._transport = transport_for(websocket)
+        self._handlers: dict[str, list[Callable[..., Any]]] | None = None
+        self._host: Host = NO_HOST
+        self._pending: Outgoing | list[Outgoing] | None = None
+        self._pending_bytes = 0
+        self._state = OPEN
+        self._told = False
+
+    def __repr__(self) -> str:
+        return f"<Connection {shown(self.id)} in {shown(self.namespace)}, {self._state.value}>"
+
+    @property
+    def host(self) -> Host:
+        """The pool it belongs to, or what stands for none."""
+        return self._host
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closing or closed: nothing is accepted any more."""
+        return self._state is CLOSING or self._state is CLOSED
+
+    @property
+    def gone(self) -> bool:
+        """Whether its socket is gone."""
+        return self._state is CLOSED
+
+    # -- sending ---------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> SendResult:
+        """Put a message into the outbox; in the order of these calls, ahead of any later close.
+
+        Returns:
+            DELIVERED, or REFUSED when the connection is closing or its outbox is full. A full
+            outbox closes the connection with 1013.
+
+        Raises:
+            InvalidMessageError, MessageTooLargeError: not allowed.
+        """
+        return self.deliver(outgoing(message, self._host.limits.message_bytes))
+
+    async def send_json(self, value: Any) -> SendResult:
+        """Send ``value`` as JSON text; as :meth:`send`."""
+        return await self.send(to_json(value))
+
+    async def send_then_close(
+        self, message: Message, code: int = NORMAL, reason: str = ""
+    ) -> SendResult:
+        """Send a message and begin to close behind it, once; as :meth:`send`."""
+        code, reason = check_close(code, reason)
+        result = await self.send(message)
+        if result:
+            self.begin_close(code, reason)
+        return result
+
+    async def send_json_then_close(
+        self, value: Any, code: int = NORMAL, reason: str = ""
+    ) -> SendResult:
+        """Send ``value`` as JSON text and close behind it; as :meth:`send_then_close`."""
+        return await self.send_then_close(to_json(value), code, reason)
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Close behind what was sent, and wait until the socket is gone.
+
+        The client has ``Timing.close`` seconds (default 5) to answer, then the socket is cut.
+        Closing twice is harmless.
+
+        Raises:
+            InvalidCloseError: the code or the reason is not allowed.
+        """
+        self.begin_close(*check_close(code, reason))
+        while not self._transport.is_closed() and not self.gone:
+            await asyncio.sleep(0.01)
+        self._finish()
+
+    def deliver(self, message: Outgoing) -> SendResult:
+        """Put a prepared message into the outbox. Never waits."""
+        state = self._state
+        if state is OPEN:
+            pending = self._pending
+            if pending is None:
+                self._pending = message
+                self._pending_bytes = message.size
+                self._host.flusher.add(self)
+            elif self._pending_bytes + message.size > self._host.limits.outbox_bytes:
+                return self._deliver_full(message)
+            else:
+                if isinstance(pending, list):
+                    pending.append(message)
+                else:
+                    self._pending = [pending, message]
+                self._pending_bytes += message.size
+            self._host.counters.delivered += len(message.parts)
+            return DELIVERED
+        if state is HOLDING and self._hold_more(message):
+            self._host.counters.delivered += len(message.parts)
+            return DELIVERED
+        self._host.counters.refused += len(message.parts)
+        return REFUSED
+
+    def _deliver_full(self, message: Outgoing) -> SendResult:
+        """The tick's share is full: write it out now, and see what the kernel takes."""
+        self.flush()
+        if self._state is OPEN and not self._transport.buffered():
+            return self.deliver(message)
+        if self._state is OPEN:
+            self._slow()
+        self._host.counters.refused += len(message.parts)
+        return REFUSED
+
+    def _hold_more(self, message: Outgoing) -> bool:
+        if self._pending and self._pending_bytes + message.size > self._host.limits.outbox_bytes:
+            return False
+        if self._pending is None:
+            self._pending = []
+        assert isinstance(self._pending, list)
+        self._pending.append(message)
+        self._pending_bytes += message.size
+        return True
+
+    def flush(self) -> None:
+        """Write what is pending, and judge what the kernel did not take."""
+        pending = self._pending
+        if pending is None or self._state is HOLDING:
+            return
+        self._pending = None
+        self._pending_bytes = 0
+        transport = self._transport
+        if not transport.is_open():
+            if self._state is OPEN:
+                self._lost()
+            return
+        transport.write(pending if isinstance(pending, list) else (pending,))
+        left = transport.buffered()
+        if left:
+            if left > self._host.limits.outbox_bytes and self._state is OPEN:
+                self._slow()
+            elif not self.stuck_since:
+                self.stuck_since = asyncio.get_running_loop().time()
+                self._host.watch(self)
+
+    def _slow(self) -> None:
+        self._host.counters.slow_consumers += 1
+        self._host.slow_consumer(self)
+        self.begin_close(TRY_AGAIN_LATER, "slow consumer")
+
+    # -- states ----------------------------------------------------------------------------
+
+    def attach(self, host: Host) -> None:
+        """Belong to a pool; to one at most."""
+        if self._host is not NO_HOST and self._host is not host:
+            raise ClusterPoolError(f"{self!r} belongs to another pool")
+        self._host = host
+        if self.idle_timeout is not None:
+            self.last_heard = asyncio.get_running_loop().time()
+            host.watch(self)
+
+    def detach(self) -> None:
+        """Belong to no pool any more."""
+        self._host = NO_HOST
+
+    def hold(self) -> None:
+        """Gather what is sent until :meth:`release_hold`: the handshake is not finished."""
+        if self._state is OPEN:
+            self._state = HOLDING
+
+    def release_hold(self) -> None:
+        """The WebSocket is open: write what has gathered."""
+        if self._state is HOLDING:
+            self._state = OPEN
+            self.flush()
+
+    async def accept(self, subprotocol: str | None = None) -> None:
+        """Answer the handshake where the framework leaves that to us, and open."""
+        await self._transport.accept(subprotocol)
+        self.release_hold()
+
+    async def refuse(self, code: int = TRY_AGAIN_LATER, reason: str = "") -> None:
+        """Decline a handshake that was not answered yet; close with ``code`` where it was."""
+        self._state = CLOSED
+        await self._transport.refuse(code, reason)
+
+    def begin_close(self, code: int, reason: str) -> None:
+        """Close behind what was delivered; never waits. Harmless when closing already."""
+        if self.closed:
+            return
+        if self._state is HOLDING:
+            self._state = OPEN
+        self.close_code, self.close_reason = code, reason
+        self.flush()
+        if self.closed:
+            return
+        self._state = CLOSING
+        self.deadline = asyncio.get_running_loop().time() + self._host.timing.close
+        self._transport.close(code, reason)
+        self._host.watch(self)
+        self._host.departing(self)
+
+    def _lost(self) -> None:
+        """The socket went away by itself."""
+        self._state = CLOSING
+        if self.close_code is None:
+            self.close_code = ABNORMAL
+        self.deadline = asyncio.get_running_loop().time() + self._host.timing.close
+        self._host.watch(self)
+        self._host.departing(self)
+
+    def _finish(self) -> None:
+        """The socket is gone."""
+        if not self.closed:
+            self._lost()
+        self._state = CLOSED
+        self._pending = None
+
+    def sweep(self, now: float) -> bool:
+        """Once a second while watched: deadlines. False when there is nothing left to watch."""
+        transport = self._transport
+        if self._state is CLOSED:
+            return False
+        if transport.is_closed():
+            self._finish()
+            return False
+        if self._state is CLOSING:
+            if now >= self.deadline:
+                self._host.counters.forced_closes += 1
+                transport.abort()
+                self._finish()
+                return False
+            return True
+        if self.stuck_since:
+            if not transport.buffered():
+                self.stuck_since = 0.0
+            elif now - self.stuck_since >= self._host.timing.outbox_age:
+                self._slow()
+                transport.abort()
+        if self.idle_timeout is not None and now - self.last_heard >= self.idle_timeout:
+            self.begin_close(IDLE, "idle")
+        return self.idle_timeout is not None or bool(self.stuck_since) or self.closed
+
+    # -- receiving -------------------------------------------------------------------------
+
+    def on(self, event: str, handler: Callable[..., Any] | None = None) -> Any:
+        """Register a handler, sync or async: ``message(message)``, ``close(code, reason)`` once,
+        ``error(exception)`` for what another handler raised. Also a decorator: ``@c.on("close")``.
+
+        Handlers of one event run one after another, in the order of registration, and each message
+        is handled before the next is read.
+        """
+        if event not in EVENTS:
+            raise InvalidValueError(f"no event {shown(event)}: there are {', '.join(EVENTS)}")
+        if handler is None:
+
+            def register(function: Callable[..., Any]) -> Callable[..., Any]:
+                self.on(event, function)
+                return function
+
+            return register
+        if self._handlers is None:
+            self._handlers = {}
+        self._handlers.setdefault(event, []).append(handler)
+        return handler
+
+    async def run(self) -> None:
+        """Read messages and give them to the handlers until the connection is closed."""
+        async for message in self:
+            await self._fire("message", message)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed; what the client sends is read and dropped."""
+        async for _ in self:
+            pass
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        receive = self._transport.receive
+        timed = self.idle_timeout is not None
+        while True:
+            try:
+                message = await receive()
+            except TransportClosed as closed:
+                await self._ended(closed.code, closed.reason)
+                return
+            if timed:
+                self.last_heard = asyncio.get_running_loop().time()
+            yield message
+
+    async def feed(self, message: Message) -> None:
+        """Hand in what the client sent, for transports that have no reading side.
+
+        Raises:
+            InvalidMessageError: text with a lone surrogate, or neither ``str`` nor ``bytes``.
+        """
+        encode(message, self._host.limits.message_bytes)
+        if self.idle_timeout is not None:
+            self.last_heard = asyncio.get_running_loop().time()
+        await self._fire("message", message)
+
+    async def _ended(self, code: int, reason: str) -> None:
+        if self.close_code is None:
+            self.close_code, self.close_reason = code, reason
+        if self._transport.is_closed():
+            self._finish()
+        elif not self.closed:
+            self.begin_close(NORMAL, "")
+        if not self._told:
+            self._told = True
+            await self._fire("close", self.close_code, self.close_reason)
+
+    async def _fire(self, event: str, *arguments: Any) -> None:
+        for handler in (self._handlers or {}).get(event, ()):
+            try:
+                result = handler(*arguments)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:
+                self._host.counters.handler_errors += 1
+                log.exception("a %s handler of %r failed", event, self)
+                if event != "error":
+                    await self._fire("error", error)

@@ -1,0 +1,216 @@
+"""The pool without a cluster: one process, no Redis."""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any, Self
+
+from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, TAKEN_OVER, check_close
+from cluster_pool.core.config import Limits, Timing, check_on_conflict
+from cluster_pool.core.ids import check_id, check_namespace
+from cluster_pool.core.message import Message, outgoing, to_json
+from cluster_pool.core.results import DrainReport, SendResult
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import ClusterPoolError, IdTakenError, NodeDrainingError
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.drainer import check_rate, drain
+from cluster_pool.local.protocol import EmptyCallback
+from cluster_pool.local.table import ConnectionTable
+
+
+class ConnectionsPool:
+    """Connections by namespace and id, in this process alone.
+
+    Works with or without ``async with``; at its end, whatever is still closing is waited for.
+
+    Args:
+        on_conflict: ``"takeover"`` closes the older connection of an id with 4409, ``"reject"``
+            raises IdTakenError for the newer one.
+        limits, timing: see :class:`Limits` and :class:`Timing`.
+        table: the connections of a :class:`ClusterPool`, whose ``local`` this then is: it sends
+            and closes here, and leaves membership to the cluster.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_conflict: str = "takeover",
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+        table: ConnectionTable | None = None,
+    ) -> None:
+        self._takeover = check_on_conflict(on_conflict)
+        self._draining = False
+        self._of_cluster = table is not None
+        if table is None:
+            table = ConnectionTable(
+                limits=limits or Limits(),
+                timing=timing or Timing(),
+                counters=Counters(),
+                on_departing=self._depart,
+            )
+        self._table = table
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for connection in self._table.connections():
+            connection.begin_close(SERVICE_RESTART, "")
+        await self._table.stop()
+
+    # -- membership ------------------------------------------------------------------------
+
+    async def new_connection(self, connection: Connection) -> None:
+        """Make a connection a member.
+
+        Raises:
+            IdTakenError: with ``on_conflict="reject"``, the id is taken.
+            NodeDrainingError: a drain has begun.
+        """
+        self._check_own()
+        if self._draining:
+            raise NodeDrainingError("this pool is draining")
+        older = self._table.get(connection.namespace, connection.id)
+        if older is not None and older is not connection:
+            if not self._takeover:
+                raise IdTakenError(connection.namespace, connection.id)
+            self._table.counters.taken_over += 1
+        self._table.add(connection)
+        connection.departure = None
+        if older is not None and older is not connection:
+            older.begin_close(TAKEN_OVER, "taken over")
+
+    async def remove_connection(
+        self, connection: Connection, on_empty_namespace: EmptyCallback | None = None
+    ) -> None:
+        """End a connection's membership. Does not close it. Harmless when called twice.
+
+        Args:
+            on_empty_namespace: called without arguments, and awaited if it is async, when this was
+                the last member of the namespace; also when it was closed by the pool before.
+        """
+        self._check_own()
+        self._depart(connection)
+        emptied, connection.departure = connection.departure, False
+        if emptied and on_empty_namespace is not None:
+            result = on_empty_namespace()
+            if inspect.isawaitable(result):
+                await result
+
+    def _depart(self, connection: Connection) -> None:
+        emptied = self._table.discard(connection)
+        if connection.departure is None:
+            connection.departure = emptied
+
+    def _check_own(self) -> None:
+        if self._of_cluster:
+            raise ClusterPoolError("membership belongs to the ClusterPool: use its methods")
+
+    # -- sending ---------------------------------------------------------------------------
+
+    async def send(self, namespace: str, id: str, message: Message) -> SendResult:
+        """Send one message to one member: DELIVERED, ABSENT, or REFUSED when it is closing."""
+        check_namespace(namespace)
+        check_id(id)
+        framed = outgoing(message, self._table.limits.message_bytes)
+        await self._table.settled(namespace)
+        return self._table.send(namespace, id, framed)
+
+    async def send_json(self, namespace: str, id: str, value: Any) -> SendResult:
+        """Send ``value`` as JSON text; as :meth:`send`."""
+        return await self.send(namespace, id, to_json(value))
+
+    async def send_then_close(
+        self, namespace: str, id: str, message: Message, code: int = NORMAL, reason: str = ""
+    ) -> SendResult:
+        """Send one message to one member and close its connection behind it, once."""
+        code, reason = check_close(code, reason)
+        result = await self.send(namespace, id, message)
+        connection = self._table.get(namespace, id)
+        if result and connection is not None:
+            connection.begin_close(code, reason)
+        return result
+
+    async def send_json_then_close(
+        self, namespace: str, id: str, value: Any, code: int = NORMAL, reason: str = ""
+    ) -> SendResult:
+        """Send ``value`` as JSON text and close behind it; as :meth:`send_then_close`."""
+        return await self.send_then_close(namespace, id, to_json(value), code, reason)
+
+    async def broadcast_message(
+        self, namespace: str, message: Message, exclude: Iterable[str] = ()
+    ) -> int:
+        """Send one message to every member but the excluded ids; gives how many got it."""
+        check_namespace(namespace)
+        framed = outgoing(message, self._table.limits.message_bytes)
+        chosen = frozenset([exclude] if isinstance(exclude, str) else exclude)
+        return await self._table.broadcast(namespace, framed, chosen)
+
+    async def broadcast_json_message(
+        self, namespace: str, value: Any, exclude: Iterable[str] = ()
+    ) -> int:
+        """Send ``value`` as JSON text to every member; as :meth:`broadcast_message`."""
+        return await self.broadcast_message(namespace, to_json(value), exclude)
+
+    # -- closing ---------------------------------------------------------------------------
+
+    async def close(
+        self, namespace: str, id: str, code: int = NORMAL, reason: str = ""
+    ) -> SendResult:
+        """Begin to close one member's connection: DELIVERED or ABSENT."""
+        check_namespace(namespace)
+        check_id(id)
+        code, reason = check_close(code, reason)
+        connection = self._table.get(namespace, id)
+        if connection is None:
+            return SendResult.ABSENT
+        connection.begin_close(code, reason)
+        return SendResult.DELIVERED
+
+    async def close_all(self, namespace: str, code: int = NORMAL, reason: str = "") -> int:
+        """Begin to close every member; they are members no longer. Gives how many."""
+        check_namespace(namespace)
+        return await self._table.close_all(namespace, *check_close(code, reason))
+
+    async def drain_connections(
+        self,
+        max_per_second: float | None = None,
+        message: Message = "",
+        code: int = SERVICE_RESTART,
+    ) -> DrainReport:
+        """Close every connection at a pace, and take no newcomers meanwhile.
+
+        Args:
+            max_per_second: closes per second, more than 0; None: 200.
+            message: sent to each ahead of its close; "" sends nothing.
+            code: the close code.
+
+        Returns:
+            When all are closed: how many, how many by force, how long it took.
+        """
+        rate = check_rate(max_per_second)
+        code, _ = check_close(code, "")
+        framed = outgoing(message, self._table.limits.message_bytes) if message else None
+        self._draining = True
+        try:
+            return await drain(self._table.connections(), rate, framed, code)
+        finally:
+            self._draining = False
+
+    # -- looking ---------------------------------------------------------------------------
+
+    def get_connection(self, namespace: str, id: str) -> Connection | None:
+        """The connection with an id, or None."""
+        return self._table.get(namespace, id)
+
+    def has_namespace(self, namespace: str) -> bool:
+        """Whether a namespace has members. Looking creates nothing."""
+        return self._table.namespace(namespace) is not None
+
+    def statistics(self) -> dict[str, Any]:
+        """A snapshot of counters and sizes."""
+        return {
+            "connections": len(self._table),
+            "namespaces": len(self._table.namespaces()),
+            **self._table.counters.as_dict(),
+        }

@@ -1,0 +1,75 @@
+"""What both pools offer under the same names; code written for one works with the other."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from cluster_pool.core.message import Message
+from cluster_pool.core.results import DrainReport, SendResult
+from cluster_pool.local.connection import Connection
+
+EmptyCallback = Callable[[], Any]
+"""No argument; sync or async."""
+
+
+class Pool(Protocol):
+    """Membership, targeted sends, broadcasts, closing and draining.
+
+    What is sent from one place to one connection arrives in order and at most once; results say
+    what happened. Bad input raises InvalidValueError before anything is done.
+    """
+
+    async def new_connection(self, connection: Connection) -> None:
+        """Make a connection a member."""
+
+    async def remove_connection(
+        self, connection: Connection, on_empty_namespace: EmptyCallback | None = None
+    ) -> None:
+        """End its membership; the callback runs when that was the namespace's last member."""
+
+    async def send(self, namespace: str, id: str, message: Message) -> SendResult:
+        """Send one message to one member."""
+
+    async def send_json(self, namespace: str, id: str, value: Any) -> SendResult:
+        """The same with JSON text."""
+
+    async def send_then_close(
+        self, namespace: str, id: str, message: Message, code: int = 1000, reason: str = ""
+    ) -> SendResult:
+        """Send one message to one member and close its connection behind it."""
+
+    async def send_json_then_close(
+        self, namespace: str, id: str, value: Any, code: int = 1000, reason: str = ""
+    ) -> SendResult:
+        """The same with JSON text."""
+
+    async def broadcast_message(
+        self, namespace: str, message: Message, exclude: Iterable[str] = ()
+    ) -> int:
+        """Send one message to every member but the excluded ids."""
+
+    async def broadcast_json_message(
+        self, namespace: str, value: Any, exclude: Iterable[str] = ()
+    ) -> int:
+        """The same with JSON text."""
+
+    async def close(
+        self, namespace: str, id: str, code: int = 1000, reason: str = ""
+    ) -> SendResult:
+        """Close one member's connection."""
+
+    async def close_all(self, namespace: str, code: int = 1000, reason: str = "") -> int:
+        """Close every member's connection."""
+
+    async def drain_connections(
+        self, max_per_second: float | None = None, message: Message = "", code: int = 1012
+    ) -> DrainReport:
+        """Take no newcomers, and close what is here at a pace."""
+
+    def get_connection(self, namespace: str, id: str) -> Connection | None:
+        """This process's connection with an id."""
+
+    def has_namespace(self, namespace: str) -> bool:
+        """Whether this process has members in a namespace."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters and sizes of this process."""

@@ -1,0 +1,149 @@
+"""The connections of this node by namespace and id, and what is done to many of them.
+
+Synchronous but for what goes over many connections, which yields on the way. Looking something up
+never creates it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+
+from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.message import Outgoing
+from cluster_pool.core.results import SendResult
+from cluster_pool.core.statistics import Counters
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.host import Flusher
+from cluster_pool.local.sweeper import Sweeper
+
+YIELD_EVERY = 1000
+"""Connections of one fan-out before others get their turn on the loop."""
+
+
+class ConnectionTable:
+    """The host of its connections."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        timing: Timing,
+        counters: Counters,
+        on_departing: Callable[[Connection], None],
+        on_slow_consumer: Callable[[Connection], None] = lambda connection: None,
+    ) -> None:
+        self.limits = limits
+        self.timing = timing
+        self.counters = counters
+        self.flusher = Flusher()
+        self._sweeper = Sweeper()
+        self._namespaces: dict[str, dict[str, Connection]] = {}
+        self._busy: dict[str, asyncio.Event] = {}
+        self._count = 0
+        self.departing = on_departing
+        self.slow_consumer = on_slow_consumer
+        self.watch = self._sweeper.watch
+
+    def __len__(self) -> int:
+        return self._count
+
+    async def stop(self) -> None:
+        """Wait until every close has ended, by handshake or at its deadline; end the sweep."""
+        self.flusher.flush()
+        await self._sweeper.stop()
+
+    # -- who is here -----------------------------------------------------------------------
+
+    def add(self, connection: Connection) -> None:
+        """List a connection; one that had its id is no longer listed."""
+        connection.attach(self)
+        members = self._namespaces.setdefault(connection.namespace, {})
+        if connection.id not in members:
+            self._count += 1
+        members[connection.id] = connection
+
+    def discard(self, connection: Connection) -> bool:
+        """Unlist a connection, if it is this very one; True when its namespace is empty now."""
+        members = self._namespaces.get(connection.namespace)
+        if members is None or members.get(connection.id) is not connection:
+            return False
+        del members[connection.id]
+        self._count -= 1
+        if members:
+            return False
+        del self._namespaces[connection.namespace]
+        return True
+
+    def get(self, namespace: str, id: str) -> Connection | None:
+        """The connection with an id, or None."""
+        members = self._namespaces.get(namespace)
+        return members.get(id) if members is not None else None
+
+    def namespace(self, namespace: str) -> dict[str, Connection] | None:
+        """The members of a namespace by id, or None when it has none."""
+        return self._namespaces.get(namespace)
+
+    def namespaces(self) -> list[str]:
+        """The namespaces that have members."""
+        return list(self._namespaces)
+
+    def connections(self) -> list[Connection]:
+        """Every connection."""
+        return [one for members in self._namespaces.values() for one in members.values()]
+
+    # -- what is done to them --------------------------------------------------------------
+
+    def send(self, namespace: str, id: str, message: Outgoing) -> SendResult:
+        """Deliver to one; ABSENT when there is none."""
+        connection = self.get(namespace, id)
+        return SendResult.ABSENT if connection is None else connection.deliver(message)
+
+    def namespace_busy(self, namespace: str) -> bool:
+        """Whether a fan-out to this namespace has not reached everyone yet."""
+        return namespace in self._busy
+
+    async def settled(self, namespace: str) -> None:
+        """Wait until no fan-out to this namespace is under way."""
+        while (event := self._busy.get(namespace)) is not None:
+            await event.wait()
+
+    async def broadcast(
+        self, namespace: str, message: Outgoing, exclude: Collection[str] = ()
+    ) -> int:
+        """Deliver to every member but the excluded; gives to how many outboxes it went."""
+        if namespace in self._busy:
+            await self.settled(namespace)
+        members = self._namespaces.get(namespace)
+        if members is None:
+            return 0
+        chosen: list[Connection] | Collection[Connection] = members.values()
+        if exclude:
+            chosen = [one for id, one in members.items() if id not in exclude]
+        if len(chosen) <= YIELD_EVERY:
+            return sum(1 for one in chosen if one.deliver(message) is SendResult.DELIVERED)
+        delivered = 0
+        async for part in self._in_parts(namespace, list(chosen)):
+            delivered += sum(1 for one in part if one.deliver(message) is SendResult.DELIVERED)
+        return delivered
+
+    async def close_all(self, namespace: str, code: int, reason: str) -> int:
+        """Begin to close every member; gives how many."""
+        if namespace in self._busy:
+            await self.settled(namespace)
+        chosen = list((self._namespaces.get(namespace) or {}).values())
+        async for part in self._in_parts(namespace, chosen):
+            for connection in part:
+                connection.begin_close(code, reason)
+        return len(chosen)
+
+    async def _in_parts(
+        self, namespace: str, chosen: list[Connection]
+    ) -> AsyncIterator[list[Connection]]:
+        self._busy[namespace] = done = asyncio.Event()
+        try:
+            for at in range(0, len(chosen), YIELD_EVERY):
+                if at:
+                    await asyncio.sleep(0)
+                yield chosen[at : at + YIELD_EVERY]
+        finally:
+            del self._busy[namespace]
+            done.set()

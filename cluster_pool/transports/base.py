@@ -1,0 +1,54 @@
+"""What a connection needs of a WebSocket, whatever library it comes from."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cluster_pool.core.closing import ABNORMAL
+from cluster_pool.core.message import Message, Outgoing
+
+
+class TransportClosed(Exception):
+    """The WebSocket is closed; raised by :meth:`Transport.receive`.
+
+    Attributes:
+        code, reason: what the peer or we said; 1006 when the socket was lost.
+    """
+
+    def __init__(self, code: int = ABNORMAL, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class Transport(Protocol):
+    """A WebSocket. What is written leaves in order, and a close goes behind it.
+
+    Only ``accept`` and ``receive`` wait; nothing here waits for a slow peer.
+    """
+
+    def write(self, batch: Sequence[Outgoing]) -> None:
+        """Hand messages over; never blocks. What cannot leave yet counts as buffered."""
+
+    def buffered(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+
+    def is_open(self) -> bool:
+        """Whether messages can be written now."""
+
+    def is_closed(self) -> bool:
+        """Whether the socket is gone."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the close handshake behind what was written; never blocks."""
+
+    def abort(self) -> None:
+        """Cut the socket now."""
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """Answer the handshake, where the framework leaves that to us."""
+
+    async def refuse(self, code: int, reason: str) -> None:
+        """Decline a handshake that was not answered yet; close where it was."""
+
+    async def receive(self) -> Message:
+        """The next message; raises TransportClosed at the end."""

@@ -1,0 +1,77 @@
+"""Anything with a ``send`` and a ``close``: a pair of functions, or an object of any library."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.transports.base import TransportClosed
+from cluster_pool.transports.queued import SendQueue
+
+
+class CallablesTransport(SendQueue):
+    """``send(message)`` and ``close(code, reason)``, sync or async; it has no reading side.
+
+    Sync functions are called at once, so long as nothing async is being awaited. What the client
+    sends is handed to the connection with ``feed``; that it has gone, with ``close``.
+    """
+
+    def __init__(self, send: Callable[..., Any], close: Callable[..., Any]) -> None:
+        super().__init__()
+        self._send = send
+        self._close = close
+        self._closing: tuple[int, str] | None = None
+        self._closed = asyncio.Event()
+
+    def write(self, batch: Sequence[Outgoing]) -> None:
+        """See :class:`Transport`."""
+        self.enqueue(batch)
+
+    def buffered(self) -> int:
+        """See :class:`Transport`."""
+        return self._queued
+
+    def is_open(self) -> bool:
+        """See :class:`Transport`."""
+        return self._closing is None and not self.failed
+
+    def is_closed(self) -> bool:
+        """See :class:`Transport`."""
+        return self._closed.is_set() or self.failed
+
+    def close(self, code: int, reason: str) -> None:
+        """See :class:`Transport`."""
+        if self._closing is None:
+            self._closing = (code, reason)
+            self.enqueue_close(code, reason)
+
+    def abort(self) -> None:
+        """See :class:`Transport`."""
+        self.drop()
+        self._closed.set()
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """Nothing to answer."""
+
+    async def refuse(self, code: int, reason: str) -> None:
+        """See :class:`Transport`."""
+        self.close(code, reason)
+
+    async def receive(self) -> Message:
+        """Nothing ever comes from here; waits for the end."""
+        await self._closed.wait()
+        raise TransportClosed(*(self._closing or ()))
+
+    async def _send_now(self, outgoing: Outgoing) -> None:
+        sent = self._send(outgoing.message)
+        if inspect.isawaitable(sent):
+            await sent
+
+    async def _close_now(self, code: int, reason: str) -> None:
+        try:
+            closed = self._close(code, reason)
+            if inspect.isawaitable(closed):
+                await closed
+        finally:
+            self._closed.set()

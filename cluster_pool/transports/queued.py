@@ -1,0 +1,81 @@
+"""Sending where a library's send is awaited: one queue, and one task while it is not empty."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from cluster_pool.core.message import Outgoing
+
+log = logging.getLogger("cluster_pool.transports")
+
+
+class SendQueue:
+    """Sends in order, in a task that exists only while there is something to send.
+
+    Subclasses give ``_send_now`` and ``_close_now``. An error of either ends the queue: what is
+    left is dropped and ``failed`` is true.
+    """
+
+    def __init__(self) -> None:
+        self._queue: deque[Outgoing | tuple[int, str]] | None = None
+        self._queued = 0
+        self._task: asyncio.Task[None] | None = None
+        self.failed = False
+
+    async def _send_now(self, outgoing: Outgoing) -> None:
+        raise NotImplementedError
+
+    async def _close_now(self, code: int, reason: str) -> None:
+        raise NotImplementedError
+
+    @property
+    def sending(self) -> bool:
+        """Whether something is queued or being sent."""
+        return self._task is not None
+
+    def queued(self) -> int:
+        """Bytes that are queued or being sent."""
+        return self._queued
+
+    def enqueue(self, batch: Sequence[Outgoing]) -> None:
+        """Send these after what is queued."""
+        for outgoing in batch:
+            for part in outgoing.parts:
+                self._queued += part.size
+                self._put(part)
+
+    def enqueue_close(self, code: int, reason: str) -> None:
+        """Close after what is queued."""
+        self._put((code, reason))
+
+    def drop(self) -> None:
+        """Send nothing more."""
+        self.failed = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _put(self, item: Outgoing | tuple[int, str]) -> None:
+        if self.failed:
+            return
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(item)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                item = self._queue.popleft()
+                if isinstance(item, tuple):
+                    await self._close_now(*item)
+                else:
+                    await self._send_now(item)
+                    self._queued -= item.size
+        except Exception as error:
+            self.failed = True
+            log.debug("send failed: %r", error)
+        finally:
+            self._task = self._queue = None
+            self._queued = 0

@@ -1,0 +1,101 @@
+"""Starlette and FastAPI: an ASGI WebSocket, whatever server is below."""
+
+import contextlib
+from collections.abc import Sequence
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from cluster_pool.core.closing import ABNORMAL
+from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.transports.base import TransportClosed
+from cluster_pool.transports.queued import SendQueue
+
+
+class StarletteTransport(SendQueue):
+    """A ``starlette.websockets.WebSocket``, accepted or not yet.
+
+    ASGI has no way to cut a socket: :meth:`abort` gives the connection up, and the server ends it
+    when the application's function returns.
+    """
+
+    def __init__(self, websocket: WebSocket) -> None:
+        super().__init__()
+        self._websocket = websocket
+        self._closing = False
+        self._over: TransportClosed | None = None
+
+    def write(self, batch: Sequence[Outgoing]) -> None:
+        """See :class:`Transport`."""
+        self.enqueue(batch)
+
+    def buffered(self) -> int:
+        """See :class:`Transport`."""
+        return self._queued
+
+    def is_open(self) -> bool:
+        """See :class:`Transport`."""
+        return (
+            self._websocket.application_state is WebSocketState.CONNECTED
+            and self._websocket.client_state is WebSocketState.CONNECTED
+            and not self._closing
+            and not self.failed
+        )
+
+    def is_closed(self) -> bool:
+        """See :class:`Transport`."""
+        return (
+            self.failed
+            or self._over is not None
+            or self._websocket.client_state is WebSocketState.DISCONNECTED
+        )
+
+    def close(self, code: int, reason: str) -> None:
+        """See :class:`Transport`."""
+        if not self._closing:
+            self._closing = True
+            self.enqueue_close(code, reason)
+
+    def abort(self) -> None:
+        """See :class:`Transport`."""
+        self.drop()
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """See :class:`Transport`."""
+        if self._websocket.application_state is WebSocketState.CONNECTING:
+            await self._websocket.accept(subprotocol)
+
+    async def refuse(self, code: int, reason: str) -> None:
+        """Answer 403, or a status of ours where the server knows the denial response."""
+        self._closing = True
+        if self._websocket.application_state is not WebSocketState.CONNECTING:
+            self._closing = False
+            self.close(code, reason)
+            return
+        with contextlib.suppress(RuntimeError, OSError):
+            await self._websocket.close(code, reason)
+
+    async def receive(self) -> Message:
+        """See :class:`Transport`."""
+        if self._over is not None:
+            raise self._over
+        try:
+            event = await self._websocket.receive()
+        except (WebSocketDisconnect, RuntimeError) as error:
+            self._over = TransportClosed(getattr(error, "code", ABNORMAL))
+            raise self._over from error
+        if event["type"] == "websocket.disconnect":
+            code, reason = event.get("code") or ABNORMAL, event.get("reason") or ""
+            self._over = TransportClosed(code, reason)
+            raise self._over
+        text = event.get("text")
+        message: Message = text if text is not None else event["bytes"]
+        return message
+
+    async def _send_now(self, outgoing: Outgoing) -> None:
+        if outgoing.text:
+            await self._websocket.send_text(outgoing.payload.decode())
+        else:
+            await self._websocket.send_bytes(outgoing.payload)
+
+    async def _close_now(self, code: int, reason: str) -> None:
+        await self._websocket.close(code, reason)

@@ -1,0 +1,111 @@
+"""The ``websockets`` library: prebuilt frames straight to the socket, where nothing is in the way.
+
+A frame is written past the library only while its protocol is open, no extension is negotiated, no
+fragmented message is in progress and the socket is not closing; each of its own writes is flushed
+before it awaits anything, so a whole frame cannot split a ping, a pong or a close.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from websockets.asyncio.connection import Connection as WebSocket
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import CLOSED, OPEN
+
+from cluster_pool.core.closing import ABNORMAL
+from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.transports.base import TransportClosed
+from cluster_pool.transports.queued import SendQueue
+
+
+class WebsocketsTransport(SendQueue):
+    """A connection of ``websockets.asyncio``, of a server or a client."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        super().__init__()
+        self._websocket = websocket
+        self._protocol = websocket.protocol
+
+    def write(self, batch: Sequence[Outgoing]) -> None:
+        """See :class:`Transport`."""
+        websocket = self._websocket
+        protocol = self._protocol
+        if protocol.state is not OPEN:
+            return
+        if self._task is not None or websocket.send_in_progress is not None:
+            self.enqueue(batch)
+        elif protocol.extensions:
+            self._write_extended(batch)
+        elif not websocket.transport.is_closing():
+            if len(batch) == 1:
+                websocket.transport.write(batch[0].frame)
+            else:
+                websocket.transport.write(b"".join([outgoing.frame for outgoing in batch]))
+
+    def _write_extended(self, batch: Sequence[Outgoing]) -> None:
+        for outgoing in batch:
+            for part in outgoing.parts:
+                if part.text:
+                    self._protocol.send_text(part.payload)
+                else:
+                    self._protocol.send_binary(part.payload)
+        self._websocket.send_data()
+
+    def buffered(self) -> int:
+        """See :class:`Transport`."""
+        return self._websocket.transport.get_write_buffer_size() + self._queued
+
+    def is_open(self) -> bool:
+        """See :class:`Transport`."""
+        return self._protocol.state is OPEN and not self._websocket.transport.is_closing()
+
+    def is_closed(self) -> bool:
+        """See :class:`Transport`."""
+        return self._protocol.state is CLOSED
+
+    def close(self, code: int, reason: str) -> None:
+        """See :class:`Transport`."""
+        if self._task is not None or self._websocket.send_in_progress is not None:
+            self.enqueue_close(code, reason)
+        elif self._protocol.state is OPEN:
+            self._protocol.send_close(code, reason)
+            self._websocket.send_data()
+
+    def abort(self) -> None:
+        """See :class:`Transport`."""
+        self.drop()
+        self._websocket.transport.abort()
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """The library has answered the handshake by itself."""
+
+    async def refuse(self, code: int, reason: str) -> None:
+        """See :class:`Transport`."""
+        self.close(code, reason)
+
+    async def receive(self) -> Message:
+        """See :class:`Transport`."""
+        try:
+            return await self._websocket.recv()
+        except ConnectionClosed as closed:
+            frame = closed.rcvd or closed.sent
+            if closed.rcvd is not None and closed.sent is not None and not closed.rcvd_then_sent:
+                frame = closed.sent
+            if frame is None:
+                raise TransportClosed(ABNORMAL) from closed
+            raise TransportClosed(int(frame.code), frame.reason) from closed
+
+    async def _send_now(self, outgoing: Outgoing) -> None:
+        await self._websocket.send(outgoing.message)
+
+    async def _close_now(self, code: int, reason: str) -> None:
+        while self._websocket.send_in_progress is not None:
+            await self._websocket.send_in_progress
+        if self._protocol.state is OPEN:
+            self._protocol.send_close(code, reason)
+            self._websocket.send_data()
+
+
+def make(websocket: Any) -> WebsocketsTransport:
+    """The transport of a ``websockets`` connection."""
+    return WebsocketsTransport(websocket)

@@ -1,0 +1,456 @@
+"""The promises of a cluster of pools, on fakeredis and on every real server."""
+
+import asyncio
+
+import pytest
+
+from cluster_pool import (
+    Connection,
+    IdTakenError,
+    InvalidCloseError,
+    InvalidIdError,
+    InvalidMessageError,
+    InvalidNamespaceError,
+    InvalidValueError,
+    Limits,
+    Member,
+    MessageTooLargeError,
+    NodeDrainingError,
+    NodeIdTakenError,
+    PoolClosedError,
+    SendResult,
+)
+from cluster_pool.testing import FakeWebSocket
+from tests.clusters import Backend, Pool
+from tests.support import async_test, eventually
+
+
+@async_test
+async def test_send_reaches_the_owner_on_another_node(backend: Backend) -> None:
+    """A message for a member of another node arrives there, and nowhere else."""
+    async with backend.pools() as (one, two):
+        alice = await one.join("default", "alice")
+        bob = await two.join("default", "bob")
+        assert await one.send("default", "bob", "hello") is SendResult.ROUTED
+        assert await bob.wait_sent() == ["hello"]
+        assert alice.sent == []
+
+
+@async_test
+async def test_send_to_a_member_of_this_node_is_delivered_without_redis(backend: Backend) -> None:
+    """A local send answers DELIVERED and publishes nothing."""
+    async with backend.pools(1) as (one,):
+        alice = await one.join("default", "alice")
+        assert await one.send("default", "alice", b"\x00\x01") is SendResult.DELIVERED
+        assert await alice.wait_sent() == [b"\x00\x01"]
+        assert one.statistics()["published"] == 0
+
+
+@async_test
+async def test_send_to_nobody_is_absent(backend: Backend) -> None:
+    """An id that no one owns is said to be absent, with and without confirm."""
+    async with backend.pools() as (one, two):
+        await two.join("default", "bob")
+        for confirm in (False, True):
+            assert await one.send("default", "nobody", "x", confirm=confirm) is SendResult.ABSENT
+        assert await one.send("elsewhere", "bob", "x") is SendResult.ABSENT
+
+
+@async_test
+async def test_confirmed_send_gives_the_owners_word(backend: Backend) -> None:
+    """With confirm the answer is the owner's: delivered, or refused by a closing connection."""
+    async with backend.pools() as (one, two):
+        bob = await two.join("default", "bob")
+        assert await one.send("default", "bob", "1", confirm=True) is SendResult.DELIVERED
+        assert await bob.wait_sent() == ["1"]
+
+
+@async_test
+async def test_broadcast_reaches_every_member_on_every_node(backend: Backend) -> None:
+    """Everyone but the excluded gets a broadcast once; other namespaces hear nothing."""
+    async with backend.pools(3) as pools:
+        members = [await pool.join("default", f"m{at}") for at, pool in enumerate(pools)]
+        outsider = await pools[0].join("other", "m9")
+        assert await pools[1].broadcast_message("default", "all") == 3
+        await pools[1].broadcast_message("default", "some", exclude=["m0"])
+        for member in members[1:]:
+            assert await member.wait_sent(2) == ["all", "some"]
+        await pools[1].broadcast_message("default", b"last")
+        assert await members[0].wait_sent(2) == ["all", b"last"]
+        assert outsider.sent == []
+
+
+@async_test
+async def test_broadcast_to_an_empty_namespace_proves_that_nobody_heard(backend: Backend) -> None:
+    """Zero is returned when no node has a member there."""
+    async with backend.pools() as (one, two):
+        await two.join("default", "bob")
+        assert await one.broadcast_message("empty", "x") == 0
+
+
+@async_test
+async def test_redis_cli_publish_reaches_every_member(backend: Backend) -> None:
+    """A user's own PUBLISH is text if it is UTF-8, else binary; 0xC1 0x00 marks binary."""
+    async with backend.pools() as (one, two):
+        alice, bob = await one.join("default", "alice"), await two.join("default", "bob")
+        channel = f"{backend.prefix}:{{default}}"
+        payloads = ("Hello world!", "", "grüß dich", b"\xff\xfe", b"\xc1\x00text", b"\xc1\x00")
+        for payload in payloads:
+            assert await backend.publish(channel, payload) == 2
+        for member in (alice, bob):
+            assert await member.wait_sent(len(payloads)) == [
+                "Hello world!",
+                "",
+                "grüß dich",
+                b"\xff\xfe",
+                b"text",
+                b"",
+            ]
+
+
+@async_test
+async def test_order_of_targeted_and_broadcast_together(backend: Backend) -> None:
+    """What one node sends to one connection arrives in that order, whatever the kind."""
+    async with backend.pools() as (one, two):
+        local, remote = await one.join("n", "local"), await two.join("n", "remote")
+        calls = []
+        for number in range(0, 300, 3):
+            calls.append(one.send("n", "local", str(number)))
+            calls.append(one.send("n", "remote", str(number)))
+            calls.append(one.broadcast_message("n", str(number + 1)))
+            calls.append(one.send("n", "local", str(number + 2)))
+            calls.append(one.send("n", "remote", str(number + 2)))
+        await asyncio.gather(*calls)
+        expected = [str(number) for number in range(300)]
+        assert await local.wait_sent(300) == expected
+        assert await remote.wait_sent(300) == expected
+
+
+@async_test
+async def test_a_local_send_does_not_overtake_what_was_broadcast_before(backend: Backend) -> None:
+    """After an awaited broadcast, a send to a member of this node comes behind it."""
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        for number in range(0, 40, 2):
+            await one.broadcast_message("n", str(number))
+            await one.send("n", "alice", str(number + 1))
+        assert await alice.wait_sent(40) == [str(number) for number in range(40)]
+
+
+@async_test
+async def test_broadcasts_have_one_order_for_all(backend: Backend) -> None:
+    """Members on different nodes see concurrent broadcasts of two senders in the same order."""
+    async with backend.pools() as (one, two):
+        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        await asyncio.gather(
+            *[
+                pool.broadcast_message("n", f"{pool.node_id} {at}")
+                for at in range(50)
+                for pool in (one, two)
+            ]
+        )
+        await alice.wait_sent(100)
+        await bob.wait_sent(100)
+        assert alice.sent == bob.sent
+
+
+@async_test
+async def test_only_interested_nodes_receive(backend: Backend) -> None:
+    """A node without members of a namespace hears nothing of its broadcasts."""
+    async with backend.pools() as (one, two):
+        await one.join("here", "alice")
+        await two.join("there", "bob")
+        heard = two.statistics()["heard"]
+        assert await one.broadcast_message("here", "x") == 1
+        await eventually(lambda: one.statistics()["delivered"] == 1)
+        probes = 3
+        assert two.statistics()["heard"] - heard <= probes
+
+
+@async_test
+async def test_takeover_closes_the_older_connection_on_its_node(backend: Backend) -> None:
+    """The newer connection owns the id; the older is closed with 4409 and its release is void."""
+    async with backend.pools() as (one, two):
+        seen: list[Connection] = []
+        one.on("takeover", seen.append)
+        older = await one.join("n", "alice")
+        newer = await two.join("n", "alice")
+        assert (await older.wait_closed())[0] == 4409
+        await one.remove_connection(older.connection)
+        assert await one.locate("n", "alice") == Member("alice", "node-2")
+        assert await two.count("n") == 1
+        assert await one.send("n", "alice", "to the newer") is SendResult.ROUTED
+        assert await newer.wait_sent() == ["to the newer"]
+        assert seen == [older.connection]
+        assert newer.closed is None
+
+
+@async_test
+async def test_takeover_on_the_same_node(backend: Backend) -> None:
+    """Two connections of one node with one id: the newer one stays, counted once."""
+    async with backend.pools(1) as (one,):
+        older = await one.join("n", "alice")
+        newer = await one.join("n", "alice")
+        assert (await older.wait_closed())[0] == 4409
+        assert await one.send("n", "alice", "x")
+        assert await newer.wait_sent() == ["x"]
+        assert older.sent == []
+        assert await one.count("n") == 1
+        assert one.statistics()["connections"] == 1
+        assert one.statistics()["taken_over"] == 1
+
+
+@async_test
+async def test_reject_leaves_the_older_connection_alone(backend: Backend) -> None:
+    """With on_conflict="reject" the newcomer gets IdTakenError, and nothing changes."""
+    async with backend.pools(on_conflict="reject") as (one, two):
+        alice = await one.join("n", "alice")
+        with pytest.raises(IdTakenError) as caught:
+            await two.join("n", "alice")
+        assert (caught.value.namespace, caught.value.id) == ("n", "alice")
+        assert await two.send("n", "alice", "still")
+        assert await alice.wait_sent() == ["still"]
+        assert alice.closed is None
+        await two.join("n", "alice", on_conflict="takeover")
+        assert (await alice.wait_closed())[0] == 4409
+
+
+@async_test
+async def test_many_claims_of_one_id_leave_one_owner(backend: Backend) -> None:
+    """Claims that race for one id end with one member and all others closed with 4409."""
+    async with backend.pools(3) as pools:
+
+        async def claim(pool: Pool) -> FakeWebSocket | None:
+            try:
+                return await pool.join("n", "alice")
+            except IdTakenError:
+                return None
+
+        sockets = await asyncio.gather(*[claim(pools[at % 3]) for at in range(30)])
+        joined = [socket for socket in sockets if socket is not None]
+        await eventually(lambda: sum(socket.closed is None for socket in joined) == 1)
+        assert await pools[0].count("n") == 1
+        assert sum(pool.statistics()["connections"] for pool in pools) == 1
+        assert await pools[0].send("n", "alice", "x")
+        (owner,) = [socket for socket in joined if socket.closed is None]
+        assert await owner.wait_sent() == ["x"]
+
+
+@async_test
+async def test_last_one_callback_is_cluster_wide(backend: Backend) -> None:
+    """It fires for the release that emptied the namespace in the whole cluster, and once."""
+    async with backend.pools() as (one, two):
+        emptied: list[str] = []
+
+        async def note() -> None:
+            emptied.append("two")
+
+        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        await one.remove_connection(alice.connection, lambda: emptied.append("one"))
+        assert emptied == []
+        await two.remove_connection(bob.connection, note)
+        await two.remove_connection(bob.connection, note)
+        assert emptied == ["two"]
+
+
+@async_test
+async def test_last_one_callback_after_a_close(backend: Backend) -> None:
+    """A connection that was closed by the pool still tells whether it was the last one."""
+    async with backend.pools(1) as (one,):
+        emptied: list[str] = []
+        alice = await one.join("n", "alice")
+        await one.close("n", "alice", 1000, "bye")
+        assert await alice.wait_closed() == (1000, "bye")
+        await one.remove_connection(alice.connection, lambda: emptied.append("x"))
+        assert emptied == ["x"]
+
+
+@async_test
+async def test_count_members_namespaces_nodes_locate(backend: Backend) -> None:
+    """What the cluster says of itself is the same from every node."""
+    async with backend.pools() as (one, two), backend.publisher() as publisher:
+        for at in range(1200):
+            await (one if at % 2 else two).join("big", f"m{at}")
+        await one.join("small", "alice:with/odd €")
+        for sender in (one, two, publisher):
+            assert await sender.count("big") == 1200
+            assert await sender.count("nothing") == 0
+            members = [member async for member in sender.members("big")]
+            assert {member.id for member in members} == {f"m{at}" for at in range(1200)}
+            assert {member.node for member in members} == {"node-1", "node-2"}
+            assert await sender.namespaces() == ["big", "small"]
+            assert [node.id for node in await sender.nodes()] == ["node-1", "node-2"]
+            odd = await sender.locate("small", "alice:with/odd €")
+            assert odd == Member("alice:with/odd €", "node-1")
+            assert await sender.locate("small", "bob") is None
+
+
+@async_test
+async def test_watch_tells_joins_and_leaves(backend: Backend) -> None:
+    """Events come in order, with ids that need escaping in JSON intact."""
+    async with backend.pools() as (one, two):
+        async with one.watching("n") as events:
+            alice = await two.join("n", 'al"ice\\')
+            await two.remove_connection(alice.connection)
+            first, second = await anext(events), await anext(events)
+        assert (first.event, first.id, first.node) == ("join", 'al"ice\\', "node-2")
+        assert (second.event, second.id, second.node) == ("leave", 'al"ice\\', "node-2")
+
+
+@async_test
+async def test_close_and_close_all_across_nodes(backend: Backend) -> None:
+    """A remote close carries code and reason; closed members are members no longer."""
+    async with backend.pools() as (one, two):
+        bob = await two.join("n", "bob")
+        others = [await pool.join("n", f"{pool.node_id}-x") for pool in (one, two)]
+        assert await one.close("n", "bob", 4000, "you") is SendResult.ROUTED
+        assert await bob.wait_closed() == (4000, "you")
+        assert await one.close("n", "nobody") is SendResult.ABSENT
+        assert await one.close_all("n", 4001, "all") == 2
+        for other in others:
+            assert await other.wait_closed() == (4001, "all")
+        for pool in (one, two):
+            await eventually(lambda: not pool.has_namespace("n"))  # noqa: B023  # awaited here
+        assert await one.count("n") == 0
+        assert not one.has_namespace("n")
+
+
+@async_test
+async def test_send_then_close_keeps_the_message_ahead(backend: Backend) -> None:
+    """The message arrives and the close follows it, locally and across nodes."""
+    async with backend.pools() as (one, two):
+        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        for id, socket in (("alice", alice), ("bob", bob)):
+            assert await one.send_json_then_close("n", id, {"bye": id}, 4002, "done")
+            assert await socket.wait_closed() == (4002, "done")
+            assert socket.sent == [f'{{"bye":"{id}"}}']
+
+
+@async_test
+async def test_bad_input_is_refused_at_the_door(backend: Backend) -> None:
+    """Every argument is checked before anything is sent, with the error that names it."""
+    async with backend.pools(1, limits=Limits(message_bytes=100)) as (one,):
+        cases = [
+            (InvalidIdError, one.send("n", "", "x")),
+            (InvalidIdError, one.send("n", "a\nb", "x")),
+            (InvalidIdError, one.send("n", "a" * 257, "x")),
+            (InvalidIdError, one.send("n", "\ud800", "x")),
+            (InvalidNamespaceError, one.send("{n}", "a", "x")),
+            (InvalidNamespaceError, one.broadcast_message("~", "x")),
+            (InvalidNamespaceError, one.count(7)),  # type: ignore[arg-type]
+            (InvalidMessageError, one.send("n", "a", 5)),  # type: ignore[arg-type]
+            (InvalidMessageError, one.send("n", "a", "\udc00")),
+            (InvalidMessageError, one.send_json("n", "a", float("nan"))),
+            (InvalidCloseError, one.close("n", "a", 1005)),
+            (InvalidCloseError, one.close_all("n", 999)),
+            (InvalidCloseError, one.close("n", "a", 1000, "ü" * 62)),
+            (InvalidValueError, one.send("n", "a", "x", timeout=0)),
+            (MessageTooLargeError, one.send("n", "a", "x" * 101)),
+            (MessageTooLargeError, one.broadcast_message("n", b"x" * 101)),
+        ]
+        for error, call in cases:
+            with pytest.raises(error):
+                await call
+        assert one.statistics()["published"] == 0
+
+
+@async_test
+async def test_a_node_id_in_use_is_refused(backend: Backend) -> None:
+    """A second node with the id of a live one does not start."""
+    async with backend.pools(1) as (one,):
+        with pytest.raises(NodeIdTakenError):
+            async with Pool(
+                backend.redis(), node_id="node-1", prefix=backend.prefix, timing=one.timing
+            ):
+                pass
+        assert one.ready
+
+
+@async_test
+async def test_a_draining_node_takes_no_newcomers(backend: Backend) -> None:
+    """After a drain everyone is closed with 1012 and released, and newcomers are refused."""
+    async with backend.pools(2) as (one, two):
+        sockets = [await one.join("n", f"m{at}") for at in range(20)]
+        report = await one.drain_connections(max_per_second=200, message="bye")
+        assert report.closed == 20
+        for socket in sockets:
+            assert socket.sent == ["bye"]
+            assert socket.closed is not None
+            assert socket.closed[0] == 1012
+        with pytest.raises(NodeDrainingError):
+            await one.join("n", "new")
+        assert await two.count("n") == 0
+
+
+@async_test
+async def test_a_stopped_pool_says_so(backend: Backend) -> None:
+    """Before start and after stop, operations raise PoolClosedError."""
+    async with backend.pools(1) as (one,):
+        pass
+    with pytest.raises(PoolClosedError):
+        await one.send("n", "a", "x")
+    with pytest.raises(PoolClosedError):
+        await one.join("n", "a")
+
+
+@async_test
+async def test_stop_closes_connections_and_leaves_nothing(backend: Backend) -> None:
+    """A clean stop closes with 1012 and its members are gone at once."""
+    async with backend.pools(2) as (one, two):
+        alice = await one.join("n", "alice")
+        await one.stop()
+        assert (await alice.wait_closed())[0] == 1012
+        assert await two.count("n") == 0
+        assert [node.id for node in await two.nodes()] == ["node-2"]
+
+
+@async_test
+async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) -> None:
+    """Broken envelopes on any channel stop nothing."""
+    async with backend.pools() as (one, two):
+        bob = await two.join("n", "bob")
+        garbage = [
+            b"\xc1",
+            b"\xc1\x02x",
+            b"\xc1\x01no header",
+            b"\xc1\x01a b c d\n\x90",
+            b"\xc1\x011 1 x 1\n\xc1",
+            b"\xc1\x011 2 x 1\n\x93\x01\xc4",
+            b"\xc1\x011 3 x 1\n\x91\x63",
+            b"\xc1\x011 4 x 1\n" + b"\x80" * 1000,
+        ]
+        for payload in garbage:
+            await backend.publish(f"{backend.prefix}:{{n}}", payload)
+            await backend.publish(f"{backend.prefix}:{{~}}:node:node-2", payload)
+        await backend.publish(f"{backend.prefix}:{{~}}:node:node-2", "raw")
+        assert await one.send("n", "bob", "alive", confirm=True) is SendResult.DELIVERED
+        assert await one.broadcast_message("n", "alive") == 1
+        assert await bob.wait_sent(2) == ["alive", "alive"]
+        assert two.statistics()["dropped_garbage"] >= 2 * len(garbage) - 2
+
+
+@async_test
+async def test_an_oversize_raw_publish_is_dropped_and_counted(backend: Backend) -> None:
+    """A user's PUBLISH above the message limit does not reach anyone."""
+    async with backend.pools(1, limits=Limits(message_bytes=1000)) as (one,):
+        alice = await one.join("n", "alice")
+        await backend.publish(f"{backend.prefix}:{{n}}", "x" * 1001)
+        await backend.publish(f"{backend.prefix}:{{n}}", "y" * 1000)
+        assert await alice.wait_sent() == ["y" * 1000]
+        assert one.statistics()["dropped_oversize"] == 1
+
+
+@async_test
+async def test_inbound_is_published_as_json(backend: Backend) -> None:
+    """What a client sent goes to the inbound channel with its id and node."""
+    async with backend.pools(1) as (one,), backend.client() as client:
+        alice = await one.join("n", "alice")
+        async with client.pubsub() as listener:
+            await listener.subscribe(f"{backend.prefix}:{{n}}:inbound")
+            assert await listener.get_message(timeout=5)
+            assert await one.publish_inbound(alice.connection, "hi") == 1
+            message = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
+            assert message["data"] == b'{"id":"alice","node":"node-1","text":"hi"}'
+            await one.publish_inbound(alice.connection, b"\xff")
+            message = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
+            assert message["data"] == b'{"id":"alice","node":"node-1","binary":"/w=="}'

@@ -1,0 +1,44 @@
+"""Backends that tests run against: fakeredis, and every real server there is."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clusters import Backend
+from tests.servers import BINARIES, RedisServer
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[dict[str, RedisServer]]:
+    """One server of each flavour, shared by all tests that do not harm it."""
+    running: dict[str, RedisServer] = {}
+    try:
+        for flavour in BINARIES:
+            running[flavour] = RedisServer(flavour)
+            running[flavour].start()
+        yield running
+    finally:
+        for server in running.values():
+            server.__exit__()
+
+
+@pytest.fixture(params=["fake", *BINARIES])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """A Redis of each kind, under a prefix that no other test uses; nothing may be left there."""
+    prefix = f"test{next(_numbers)}"
+    if request.param == "fake":
+        made = Backend(None, prefix)
+    else:
+        made = Backend(request.getfixturevalue("servers")[request.param], prefix)
+    yield made
+    assert made.leaked() == []
+
+
+@pytest.fixture(params=list(BINARIES))
+def own_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A real server for this test alone, which may kill and freeze it."""
+    with RedisServer(request.param) as server:
+        yield server
