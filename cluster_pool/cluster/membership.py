@@ -123,7 +123,7 @@ class Membership:
         if standing.start != self._session.start_name:
             return
         for claiming in self._claiming.get((namespace, id), ()):
-            if claiming.nonce == standing.nonce:
+            if claiming.nonce == standing.nonce and not claiming.won.done():
                 claiming.taken = True
                 return
         connection = self._table.get(namespace, id)
