@@ -247,10 +247,11 @@ class Membership:
             self._unreleased = []
             self._schedule()
 
-    @property
-    def leaving(self) -> bool:
-        """Whether releases are still on their way."""
-        return bool(self._to_release or self._unreleased or self._busy)
+    async def all_left(self, seconds: float) -> None:
+        """Wait until every release under way has been answered, for ``seconds`` at most."""
+        leaving = [one.departure for one in self._table.connections() if one.departure]
+        if leaving:
+            await asyncio.wait(leaving, timeout=seconds)
 
     def _departed(self, connection: Connection, *, emptied: bool) -> None:
         listed = self._table.get(connection.namespace, connection.id) is connection

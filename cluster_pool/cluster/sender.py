@@ -24,7 +24,7 @@ from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import encode, to_json
 from cluster_pool.core.results import Member, MemberEvent, Node, NodeState, SendResult
 from cluster_pool.core.statistics import Counters
-from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -119,6 +119,9 @@ class Sender:
     async def stop(self) -> None:
         """Disconnect. What is still unanswered fails. Harmless when called twice."""
         if hasattr(self, "_session"):
+            if self._session.up:
+                with contextlib.suppress(BackplaneUnavailableError):
+                    await self._registry.forget_channel(self._deadline(None))
             await self._close()
 
     async def __aenter__(self) -> Self:
@@ -126,6 +129,11 @@ class Sender:
 
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
+
+    @property
+    def address(self) -> str:
+        """Where Redis is, without its password."""
+        return self._address.shown
 
     # -- sending ---------------------------------------------------------------------------
 

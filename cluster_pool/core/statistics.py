@@ -16,6 +16,7 @@ class Counters:
         handler_errors: exceptions raised by user code.
         taken_over: connections closed with 4409.
         takeover_fights: takeovers beyond five of one id within ten seconds.
+        inbound_lost: messages of clients that could not be published to the inbound channel.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
         dropped_garbage: payloads that were no valid envelope.
@@ -38,6 +39,7 @@ class Counters:
     handler_errors: int = 0
     taken_over: int = 0
     takeover_fights: int = 0
+    inbound_lost: int = 0
     published: int = 0
     heard: int = 0
     dropped_garbage: int = 0

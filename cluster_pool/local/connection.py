@@ -180,8 +180,11 @@ class Connection:
             InvalidCloseError: the code or the reason is not allowed.
         """
         self.begin_close(*check_close(code, reason))
-        while not self._transport.is_closed() and not self.gone:
-            await asyncio.sleep(0.01)
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                await self._transport.wait_closed()
+        except TimeoutError:
+            self._cut()
         self._finish()
 
     def deliver(self, message: Outgoing) -> SendResult:
@@ -316,6 +319,13 @@ class Connection:
         self._host.watch(self)
         self._host.departing(self)
 
+    def _cut(self) -> None:
+        """The close handshake did not end in time."""
+        if not self.gone:
+            self._host.counters.forced_closes += 1
+            self._transport.abort()
+            self._finish()
+
     def _finish(self) -> None:
         """The socket is gone."""
         if not self.closed:
@@ -333,11 +343,8 @@ class Connection:
             return False
         if self._state is CLOSING:
             if now >= self.deadline:
-                self._host.counters.forced_closes += 1
-                transport.abort()
-                self._finish()
-                return False
-            return True
+                self._cut()
+            return not self.gone
         if self.stuck_since:
             if not transport.buffered():
                 self.stuck_since = 0.0

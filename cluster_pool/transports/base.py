@@ -50,5 +50,8 @@ class Transport(Protocol):
     async def refuse(self, code: int, reason: str) -> None:
         """Decline a handshake that was not answered yet; close where it was."""
 
+    async def wait_closed(self) -> None:
+        """Wait until the socket is gone, after :meth:`close`."""
+
     async def receive(self) -> Message:
         """The next message; raises TransportClosed at the end."""

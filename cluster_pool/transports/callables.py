@@ -58,6 +58,10 @@ class CallablesTransport(SendQueue):
         """See :class:`Transport`."""
         self.close(code, reason)
 
+    async def wait_closed(self) -> None:
+        """See :class:`Transport`."""
+        await self._closed.wait()
+
     async def receive(self) -> Message:
         """Nothing ever comes from here; waits for the end."""
         await self._closed.wait()

@@ -29,15 +29,6 @@ class SendQueue:
     async def _close_now(self, code: int, reason: str) -> None:
         raise NotImplementedError
 
-    @property
-    def sending(self) -> bool:
-        """Whether something is queued or being sent."""
-        return self._task is not None
-
-    def queued(self) -> int:
-        """Bytes that are queued or being sent."""
-        return self._queued
-
     def enqueue(self, batch: Sequence[Outgoing]) -> None:
         """Send these after what is queued."""
         for outgoing in batch:
@@ -48,6 +39,11 @@ class SendQueue:
     def enqueue_close(self, code: int, reason: str) -> None:
         """Close after what is queued."""
         self._put((code, reason))
+
+    async def wait_sent(self) -> None:
+        """Wait until nothing is queued or being sent."""
+        while self._task is not None:
+            await asyncio.wait((self._task,))
 
     def drop(self) -> None:
         """Send nothing more."""

@@ -47,6 +47,7 @@ class StarletteTransport(SendQueue):
             self.failed
             or self._over is not None
             or self._websocket.client_state is WebSocketState.DISCONNECTED
+            or self._websocket.application_state is WebSocketState.DISCONNECTED
         )
 
     def close(self, code: int, reason: str) -> None:
@@ -73,6 +74,10 @@ class StarletteTransport(SendQueue):
             return
         with contextlib.suppress(RuntimeError, OSError):
             await self._websocket.close(code, reason)
+
+    async def wait_closed(self) -> None:
+        """See :class:`Transport`; the server below finishes the handshake by itself."""
+        await self.wait_sent()
 
     async def receive(self) -> Message:
         """See :class:`Transport`."""

@@ -6,7 +6,6 @@ before it awaits anything, so a whole frame cannot split a ping, a pong or a clo
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConnectionClosed
@@ -83,15 +82,17 @@ class WebsocketsTransport(SendQueue):
         """See :class:`Transport`."""
         self.close(code, reason)
 
+    async def wait_closed(self) -> None:
+        """See :class:`Transport`."""
+        await self._websocket.wait_closed()
+
     async def receive(self) -> Message:
         """See :class:`Transport`."""
         try:
             return await self._websocket.recv()
         except ConnectionClosed as closed:
-            frame = closed.rcvd or closed.sent
-            if closed.rcvd is not None and closed.sent is not None and not closed.rcvd_then_sent:
-                frame = closed.sent
-            if frame is None:
+            frame = closed.rcvd if closed.rcvd_then_sent else closed.sent
+            if frame is None or closed.rcvd is None:
                 raise TransportClosed(ABNORMAL) from closed
             raise TransportClosed(int(frame.code), frame.reason) from closed
 
@@ -104,8 +105,3 @@ class WebsocketsTransport(SendQueue):
         if self._protocol.state is OPEN:
             self._protocol.send_close(code, reason)
             self._websocket.send_data()
-
-
-def make(websocket: Any) -> WebsocketsTransport:
-    """The transport of a ``websockets`` connection."""
-    return WebsocketsTransport(websocket)

@@ -1,0 +1,61 @@
+"""``members`` and ``nodes``."""
+
+from typing import Annotated
+
+import typer
+
+from cluster_pool.cli.common import (
+    DEFAULT_REDIS,
+    DONE,
+    JsonOption,
+    PrefixOption,
+    RedisOption,
+    TimeoutOption,
+    run,
+    say,
+)
+from cluster_pool.publisher import Publisher
+
+
+def members(
+    namespace: Annotated[str, typer.Argument(help="The group of connections.", show_default=False)],
+    redis: RedisOption = DEFAULT_REDIS,
+    prefix: PrefixOption = "cluster_pool",
+    timeout: TimeoutOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """List the members of a namespace and the node that owns each, one a line."""
+
+    async def work() -> int:
+        async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
+            async for member in publisher.members(namespace):
+                fields = {"id": member.id, "node": member.node}
+                say(as_json, fields, f"{member.id}\t{member.node}")
+        return DONE
+
+    run(work())
+
+
+def nodes(
+    redis: RedisOption = DEFAULT_REDIS,
+    prefix: PrefixOption = "cluster_pool",
+    timeout: TimeoutOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """List the live nodes with their state and how many connections they said they hold."""
+
+    async def work() -> int:
+        async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
+            for node in await publisher.nodes():
+                fields = {
+                    "node": node.id,
+                    "incarnation": node.incarnation,
+                    "state": node.state.value,
+                    "connections": node.connections,
+                    "lease": round(node.lease, 3),
+                }
+                text = f"{node.id}\t{node.state.value}\t{node.connections} connections"
+                say(as_json, fields, f"{text}\tlease {node.lease:.1f} s")
+        return DONE
+
+    run(work())

@@ -1,0 +1,124 @@
+"""``send``, ``broadcast`` and ``close``."""
+
+from typing import Annotated
+
+import typer
+
+from cluster_pool.cli.common import (
+    DEFAULT_REDIS,
+    DONE,
+    NO,
+    JsonOption,
+    PrefixOption,
+    RedisOption,
+    TimeoutOption,
+    message_from,
+    run,
+    say,
+)
+from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.publisher import Publisher
+
+Namespace = Annotated[str, typer.Argument(help="The group of connections.", show_default=False)]
+MessageArgument = Annotated[
+    str, typer.Argument(help="The message; - reads standard input.", show_default=False)
+]
+Binary = Annotated[
+    bool,
+    typer.Option("--binary", envvar="CLUSTER_POOL_BINARY", help="Send a binary message, not text."),
+]
+Confirm = Annotated[
+    bool,
+    typer.Option(
+        "--confirm",
+        envvar="CLUSTER_POOL_CONFIRM",
+        help="Wait for the word of the node that owns the id.",
+    ),
+]
+
+
+def send(
+    namespace: Namespace,
+    id: Annotated[str, typer.Argument(help="The member.", show_default=False)],
+    message: MessageArgument,
+    binary: Binary = False,
+    confirm: Confirm = False,
+    redis: RedisOption = DEFAULT_REDIS,
+    prefix: PrefixOption = "cluster_pool",
+    timeout: TimeoutOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Send one message to one member, and say what happened: 0 delivered or routed, 1 not."""
+
+    async def work() -> int:
+        content = message_from(message, binary)
+        async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
+            result = await publisher.send(namespace, id, content, confirm=confirm)
+        say(as_json, {"result": result.value}, result.value)
+        return DONE if result else NO
+
+    run(work())
+
+
+def broadcast(
+    namespace: Namespace,
+    message: MessageArgument,
+    binary: Binary = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="ID", help="An id that does not get it; repeatable."),
+    ] = None,
+    redis: RedisOption = DEFAULT_REDIS,
+    prefix: PrefixOption = "cluster_pool",
+    timeout: TimeoutOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Send one message to every member of a namespace: 0 some node heard it, 1 none did."""
+
+    async def work() -> int:
+        content = message_from(message, binary)
+        async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
+            nodes = await publisher.broadcast_message(namespace, content, exclude or ())
+        say(as_json, {"nodes": nodes}, f"handed to {nodes} node{'' if nodes == 1 else 's'}")
+        return DONE if nodes else NO
+
+    run(work())
+
+
+def close(
+    namespace: Namespace,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Members.", show_default=False)
+    ] = None,
+    everyone: Annotated[
+        bool, typer.Option("--all", envvar="CLUSTER_POOL_ALL", help="Every member.")
+    ] = False,
+    code: Annotated[
+        int, typer.Option("--code", envvar="CLUSTER_POOL_CODE", help="The close code.")
+    ] = 1000,
+    reason: Annotated[
+        str, typer.Option("--reason", envvar="CLUSTER_POOL_REASON", help="At most 123 bytes.")
+    ] = "",
+    redis: RedisOption = DEFAULT_REDIS,
+    prefix: PrefixOption = "cluster_pool",
+    timeout: TimeoutOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Close members' connections: 0 all were told, 1 some were not there."""
+
+    async def work() -> int:
+        if bool(ids) == everyone:
+            raise InvalidValueError("close needs ids, or --all, and not both")
+        async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
+            if everyone:
+                nodes = await publisher.close_all(namespace, code, reason)
+                say(as_json, {"nodes": nodes}, f"told {nodes} node{'' if nodes == 1 else 's'}")
+                return DONE if nodes else NO
+            missing = 0
+            for id in ids or ():
+                result = await publisher.close(namespace, id, code, reason, confirm=True)
+                missing += not result
+                say(as_json, {"id": id, "result": result.value}, f"{id}: {result.value}")
+            return NO if missing else DONE
+
+    run(work())

@@ -1,0 +1,290 @@
+"""``serve``: a node behind a load balancer."""
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from cluster_pool.cli.common import (
+    DEFAULT_REDIS,
+    DONE,
+    JsonOption,
+    PrefixOption,
+    RedisOption,
+    explain,
+)
+from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core.config import Limits, Timing
+from cluster_pool.embedded import EmbeddedServer
+from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.server.node import App, NodeServer
+
+INTERRUPT_GRACE = 5.0
+"""Seconds for a stop by Ctrl-C: a person is waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """How a signal ends the node."""
+
+    rate: float
+    grace: float
+
+
+def serve(
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host",
+            envvar="CLUSTER_POOL_HOST",
+            help="Where to listen. Whoever can connect can take any id: keep it on loopback, or "
+            "put something that authenticates in front.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", envvar="CLUSTER_POOL_PORT", help="0 takes a free one.", min=0, max=65535
+        ),
+    ] = 8000,
+    node_id: Annotated[
+        str | None,
+        typer.Option(
+            "--node-id", envvar="CLUSTER_POOL_NODE_ID", help="Unique among live nodes. [made]"
+        ),
+    ] = None,
+    redis: RedisOption = DEFAULT_REDIS,
+    prefix: PrefixOption = "cluster_pool",
+    on_conflict: Annotated[
+        str,
+        typer.Option(
+            "--on-conflict",
+            envvar="CLUSTER_POOL_ON_CONFLICT",
+            help="takeover: the newer connection of an id wins; reject: the older one does.",
+        ),
+    ] = "takeover",
+    app: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            metavar="MODULE:ATTRIBUTE",
+            envvar="CLUSTER_POOL_APP",
+            help="async def handler(pool, connection), called for each connection. Without it, "
+            "what clients send is published to PREFIX:{NAMESPACE}:inbound.",
+        ),
+    ] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(
+            "--admin-port",
+            envvar="CLUSTER_POOL_ADMIN_PORT",
+            help="Serve /status on loopback; 0 takes a free port. [off]",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
+    compression: Annotated[
+        bool,
+        typer.Option(
+            "--compression", envvar="CLUSTER_POOL_COMPRESSION", help="Allow permessage-deflate."
+        ),
+    ] = False,
+    message_bytes: Annotated[
+        int,
+        typer.Option(
+            "--message-bytes", envvar="CLUSTER_POOL_MESSAGE_BYTES", help="Largest message.", min=1
+        ),
+    ] = Limits().message_bytes,
+    outbox_bytes: Annotated[
+        int,
+        typer.Option(
+            "--outbox-bytes",
+            envvar="CLUSTER_POOL_OUTBOX_BYTES",
+            help="What one client may leave unread before it is closed with 1013.",
+            min=1,
+        ),
+    ] = Limits().outbox_bytes,
+    lease: Annotated[
+        float,
+        typer.Option(
+            "--lease",
+            envvar="CLUSTER_POOL_LEASE",
+            help="Seconds until a dead node's members are gone.",
+            min=0.5,
+        ),
+    ] = Timing().lease,
+    close_rate: Annotated[
+        float,
+        typer.Option(
+            "--close-rate",
+            envvar="CLUSTER_POOL_CLOSE_RATE",
+            help="Closes per second of this node when it is stopped.",
+            min=0.1,
+        ),
+    ] = 200.0,
+    grace: Annotated[
+        float,
+        typer.Option(
+            "--grace", envvar="CLUSTER_POOL_GRACE", help="Seconds for a stop by SIGTERM.", min=0.1
+        ),
+    ] = 25.0,
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            "--wait",
+            envvar="CLUSTER_POOL_WAIT",
+            help="Seconds to wait for Redis at the start. [none: exit with 3]",
+            min=0,
+        ),
+    ] = None,
+    uvloop: Annotated[
+        bool,
+        typer.Option(
+            "--uvloop/--no-uvloop", envvar="CLUSTER_POOL_UVLOOP", help="Use it when installed."
+        ),
+    ] = True,
+    log_level: Annotated[
+        str, typer.Option("--log-level", envvar="CLUSTER_POOL_LOG_LEVEL", help="debug to error.")
+    ] = "info",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a node: ws://HOST:PORT/ws/NAMESPACE?id=ID, /healthz and /readyz.
+
+    SIGTERM closes the connections at a pace (1012) and leaves nothing in Redis; a second one
+    stops at once. --redis embedded starts a private Valkey for trying things out.
+    """
+    embedded = EmbeddedServer() if redis == "embedded" else None
+    with contextlib.ExitStack() as stack:
+        try:
+            _set_up_logging(log_level)
+            if embedded is not None:
+                stack.enter_context(embedded)
+                redis = embedded.url
+            pool = ClusterPool(
+                redis,
+                node_id=node_id,
+                prefix=prefix,
+                on_conflict=on_conflict,
+                limits=Limits(message_bytes=message_bytes, outbox_bytes=outbox_bytes),
+                timing=Timing(lease=lease, heartbeat=min(Timing().heartbeat, lease * 0.3)),
+            )
+            server = NodeServer(
+                pool,
+                host=host,
+                port=port,
+                admin_port=admin_port,
+                app=load_app(app) if app else None,
+                compression=compression,
+            )
+
+            async def work() -> None:
+                await pool.start(wait=wait)
+                await _serve_until_signal(server, Stopping(close_rate, grace), lambda: _announce())
+
+            def _announce() -> None:
+                _say_listening(pool, server, host, redis, embedded, as_json)
+
+            with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
+                runner.run(work())
+            status = DONE
+        except Exception as error:
+            status = explain(error)
+    raise typer.Exit(status)
+
+
+async def _serve_until_signal(
+    server: NodeServer, stopping: Stopping, announce: Callable[[], None]
+) -> None:
+    """Listen until SIGTERM or SIGINT, then shut down; a second signal stops at once."""
+    loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    try:
+        await server.start()
+        announce()
+        first = await signals.get()
+        grace = stopping.grace if first == signal.SIGTERM else INTERRUPT_GRACE
+        shutting_down = asyncio.create_task(server.shut_down(stopping.rate, grace))
+        second = asyncio.create_task(signals.get())
+        await asyncio.wait((shutting_down, second), return_when=asyncio.FIRST_COMPLETED)
+        second.cancel()
+        if not shutting_down.done():
+            shutting_down.cancel()
+            await asyncio.gather(shutting_down, return_exceptions=True)
+    finally:
+        await server.stop()
+
+
+def load_app(name: str) -> App:
+    """The handler that ``module:attribute`` names, from the path or the current folder."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise InvalidValueError(f"--app must be MODULE:ATTRIBUTE, not {name!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        handler: App = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InvalidValueError(f"--app {name}: {error}") from error
+    if not callable(handler):
+        raise InvalidValueError(f"--app {name}: cannot be called")
+    return handler
+
+
+def _say_listening(
+    pool: ClusterPool,
+    server: NodeServer,
+    host: str,
+    redis: str,
+    embedded: EmbeddedServer | None,
+    as_json: bool,
+) -> None:
+    if as_json:
+        fields = {
+            "event": "listening",
+            "node": pool.node_id,
+            "host": host,
+            "port": server.port,
+            "admin_port": server.admin_port,
+            "redis": pool.address,
+            "pid": os.getpid(),
+        }
+        print(json.dumps(fields), flush=True)
+        return
+    shown_host = f"[{host}]" if ":" in host else host
+    print(f"node {pool.node_id}: ws://{shown_host}:{server.port}/ws/NAMESPACE?id=ID", flush=True)
+    if server.admin_port is not None:
+        print(f"status: http://127.0.0.1:{server.admin_port}/status", flush=True)
+    if embedded is not None:
+        print(f"redis: cluster-pool nodes --redis {redis}", flush=True)
+        print(
+            f"       {embedded.cli} PUBLISH 'cluster_pool:{{default}}' 'Hello world!'", flush=True
+        )
+
+
+def _set_up_logging(level: str) -> None:
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise InvalidValueError(f"--log-level must be debug, info, warning or error, not {level!r}")
+    logging.basicConfig(level=number, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("websockets").setLevel(max(number, logging.WARNING))
+
+
+def _loop_factory(wanted: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if wanted:
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+            return factory
+    return None

@@ -1,0 +1,1 @@
+"""The node that people run behind a load balancer."""

@@ -1,0 +1,82 @@
+"""What a request asks for: paths, ids and answers. Pure but for the answers' type."""
+
+import http
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from cluster_pool.core.ids import check_id, check_namespace, new_id
+from cluster_pool.exceptions import InvalidValueError
+
+PREFIX: Final = "/ws/"
+NO_REQUEST: Final = Request("/", Headers())
+"""Stands for a handshake that is no longer needed; each real one holds kilobytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which member a WebSocket wants to be."""
+
+    namespace: str
+    id: str
+
+
+def target_of(path: str) -> Target | None:
+    """The target of ``/ws/NAMESPACE?id=ID``, percent-decoded; None for any other path.
+
+    Without ``id`` a new one is made.
+
+    Raises:
+        InvalidValueError: the namespace or the id is not allowed.
+    """
+    parts = urlsplit(path)
+    if not parts.path.startswith(PREFIX):
+        return None
+    try:
+        namespace = unquote(parts.path[len(PREFIX) :], errors="strict")
+        ids = parse_qs(parts.query, keep_blank_values=True, errors="strict", max_num_fields=20).get(
+            "id"
+        )
+    except ValueError as error:
+        raise InvalidValueError(f"the URL cannot be read: {error}") from None
+    if ids and len(ids) > 1:
+        raise InvalidValueError("the URL names more than one id")
+    return Target(check_namespace(namespace), check_id(ids[0]) if ids else new_id())
+
+
+def wants_upgrade(request: Request) -> bool:
+    """Whether this is a WebSocket handshake."""
+    return "websocket" in request.headers.get("Upgrade", "").lower()
+
+
+def answer(
+    status: http.HTTPStatus,
+    text: str,
+    *,
+    kind: str = "text/plain; charset=utf-8",
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A complete answer, after which the socket is closed."""
+    body = text.encode()
+    return Response(
+        status.value,
+        status.phrase,
+        Headers(
+            {
+                "Content-Type": kind,
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+                **(headers or {}),
+            }
+        ),
+        body,
+    )
+
+
+def come_back(text: str) -> Response:
+    """503 for a client that should try again, elsewhere or here."""
+    return answer(http.HTTPStatus.SERVICE_UNAVAILABLE, text, headers={"Retry-After": "1"})
