@@ -3,7 +3,7 @@
 import typer
 
 from cluster_pool import __version__
-from cluster_pool.cli import looking, sending, serving
+from cluster_pool.cli import demo, looking, sending, serving
 
 app = typer.Typer(
     add_completion=False,
@@ -30,6 +30,7 @@ def _program(
 
 
 app.command("serve")(serving.serve)
+app.command("demo")(demo.demo)
 app.command("send")(sending.send)
 app.command("broadcast")(sending.broadcast)
 app.command("close")(sending.close)
