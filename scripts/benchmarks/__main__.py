@@ -1,0 +1,122 @@
+"""The command line of the bench."""
+
+import argparse
+import asyncio
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks import delivery, ghosts, latency, machine, memory, registry
+from benchmarks.cluster import Settings
+from benchmarks.table import Row, as_json, markdown
+
+NAMES = (*delivery.NAMES, "latency", "memory", "registry", "ghosts")
+BUSY = 0.7
+"""Load above which the head of the table warns."""
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measures cluster_pool on this machine and prints a table.",
+    )
+    add = parser.add_argument
+    add("--only", action="append", choices=NAMES, help="this scenario alone; may be repeated")
+    add("--quick", action="store_true", help="fewer rounds of less: a look, not a measurement")
+    add("--loop", choices=("uvloop", "asyncio", "both"), help="default: both, if uvloop is there")
+    add("--rounds", type=_positive, help="of each scenario; the table has their median (5)")
+    add("--connections", type=_positive, default=1000, help="that get the messages (1000)")
+    add("--idle-connections", type=_positive, help="whose memory is measured (5000)")
+    add("--members", type=_positive, help="whose bytes in Redis are measured (100000)")
+    add("--json", metavar="FILE", type=Path, help="write everything that was measured there")
+    add("--profile", metavar="FOLDER", type=Path, help="profile the nodes' paths, as pstats files")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    quick = options.quick
+    return Settings(
+        rounds=options.rounds or (2 if quick else 5),
+        connections=options.connections,
+        messages=20 if quick else 100,
+        bursts=10 if quick else 50,
+        sends=10 if quick else 50,
+        single_sends=200 if quick else 1000,
+        idle=options.idle_connections or (1000 if quick else 5000),
+        members=options.members or (10_000 if quick else 100_000),
+        victims=1 if quick else 5,
+        profile=str(options.profile) if options.profile else "",
+    )
+
+
+def _loops(asked: str | None) -> list[str]:
+    there = find_spec("uvloop") is not None
+    if asked == "uvloop" and not there:
+        raise SystemExit("scripts/bench: uvloop is not installed")
+    if asked in ("uvloop", "asyncio"):
+        return [asked]
+    return ["uvloop", "asyncio"] if there else ["asyncio"]
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+async def _measure(settings: Settings, loops: list[str], wanted: set[str]) -> list[Row]:
+    rows: list[Row] = []
+    fresh_rounds = min(settings.rounds, 3)
+    for loop in loops:
+        if wanted & set(delivery.NAMES):
+            rows += await delivery.measure(settings, loop, wanted, _tell)
+    for loop in loops:
+        if "latency" in wanted:
+            rows += await latency.measure(settings, loop, _tell)
+    for loop in loops:
+        if "memory" in wanted:
+            rows += await memory.measure(settings, loop, fresh_rounds, _tell)
+    if "registry" in wanted:
+        rows += await registry.measure(settings, fresh_rounds, _tell)
+    if "ghosts" in wanted:
+        rows += await ghosts.measure(settings, loops[0], _tell)
+    return rows
+
+
+def main() -> int:
+    """Status 0 when every message arrived; 1 when a check failed; 2 for what cannot be run."""
+    options = _parser().parse_args()
+    if sys.platform != "linux":
+        _tell("scripts/bench: needs Linux, whose CPU clocks of other processes it reads")
+        return 2
+    settings = _settings(options)
+    wanted = set(options.only or NAMES)
+    needs = [settings.connections * (settings.victims if "ghosts" in wanted else 1)]
+    if "memory" in wanted:
+        needs.append(settings.idle + memory.FIRST)
+    problem = machine.too_few_descriptors(max(needs))
+    if problem:
+        _tell(f"scripts/bench: {problem}")
+        return 2
+    if options.profile:
+        options.profile.mkdir(parents=True, exist_ok=True)
+    load = machine.load()
+    loops = _loops(options.loop)
+    rows = asyncio.run(_measure(settings, loops, wanted))
+    about = machine.description()
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    print(f"load before: {load:.2f}" + (" - others were at work" if load > BUSY else ""))
+    print()
+    print(markdown(rows))
+    if options.json:
+        options.json.write_text(as_json({**about, "load": f"{load:.2f}"}, rows))
+    return 1 if any(row.wrong for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

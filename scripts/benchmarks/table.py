@@ -1,0 +1,77 @@
+"""Rows of results: medians with their spread, as a Markdown table and as JSON."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Row:
+    """One measured number.
+
+    Attributes:
+        what: in words.
+        loop: the event loop of the nodes, "" where none matters.
+        unit: of the samples.
+        samples: one per round; the table shows their median and their range.
+        floor: the bare write of the same run, to which this compares.
+        wrong: what the check found missing, "" when everything arrived.
+        note: how the number is made up.
+    """
+
+    what: str
+    unit: str
+    samples: Sequence[float]
+    loop: str = ""
+    floor: float | None = None
+    wrong: str = ""
+    note: str = ""
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        ratio = self.median / self.floor if self.floor else None
+        return {**asdict(self), "median": self.median, "ratio": ratio}
+
+    def cells(self) -> list[str]:
+        """For the table."""
+        if not self.samples:
+            return [self.what, self.loop, "not measured", "", "", self.wrong]
+        low, high = min(self.samples), max(self.samples)
+        number = f"{_short(self.median)} {self.unit}"
+        spread = f"{_short(low)} to {_short(high)}" if len(self.samples) > 1 else ""
+        ratio = f"{self.median / self.floor:.2f} ×" if self.floor else ""
+        parts = ", ".join(f"{name} {_short(value)}" for name, value in self.parts.items())
+        note = "; ".join(text for text in (self.wrong, parts, self.note) if text)
+        return [self.what, self.loop, number, spread, ratio, note]
+
+
+def _short(number: float) -> str:
+    if abs(number) >= 100:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table, its columns aligned so that it can be read as it is."""
+    head = ["what", "loop", "median", "range", "to the floor", "how"]
+    lines = [head, *[row.cells() for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
+
+    def text(cells: list[str]) -> str:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
+        return "| " + " | ".join([*padded, cells[-1]]) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|---|"
+    return "\n".join([text(head), rule, *[text(line) for line in lines[1:]]])
+
+
+def as_json(about: dict[str, str], rows: Sequence[Row]) -> str:
+    """Everything measured, as one JSON object."""
+    return json.dumps({**about, "rows": [row.as_dict() for row in rows]}, indent=2) + "\n"
