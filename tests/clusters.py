@@ -50,6 +50,10 @@ class Backend:
             found = client.keys(f"{self.prefix}:*")
             return {key.decode(): client.pttl(key) for key in found}
 
+    def keys_of(self, kind: str) -> list[str]:
+        """The keys whose last part is ``kind``."""
+        return sorted(key for key in self.keys() if key.endswith(f":{kind}"))
+
     def leaked(self) -> list[str]:
         """Keys that should not be there when everything has stopped."""
         return sorted(

@@ -319,8 +319,7 @@ class Session:
                     continue
                 if numbered:
                     epoch, number = await self._counter(link, channel)
-                    if epoch is not None:
-                        self.numbers.begin(channel, epoch.decode(), int(number))
+                    self.numbers.begin(channel, (epoch or b"").decode(), int(number or 0))
             return
 
     def unsubscribe(self, channels: Iterable[str]) -> None:

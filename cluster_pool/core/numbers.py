@@ -4,6 +4,8 @@ The script that publishes numbers each envelope of a channel. A hole in what arr
 missed; after an interruption the channel's counter says how many came after the last one heard.
 """
 
+NO_COUNTER = ""
+
 
 class Numbers:
     """The last number heard of each channel.
@@ -22,7 +24,7 @@ class Numbers:
         """Envelope ``number`` of ``channel`` has arrived."""
         last = self._last.get(channel)
         if last is not None:
-            if last[0] != epoch:
+            if last[0] not in (epoch, NO_COUNTER):
                 self._lost_counter(channel, number - 1)
             elif number <= last[1]:
                 return
@@ -37,7 +39,7 @@ class Numbers:
         """
         last = self._last.get(channel)
         if last is not None:
-            if last[0] != epoch:
+            if last[0] not in (epoch, NO_COUNTER):
                 self._lost_counter(channel, number)
             elif number <= last[1]:
                 return
@@ -46,7 +48,10 @@ class Numbers:
         self._last[channel] = (epoch, number)
 
     def begin(self, channel: str, epoch: str, number: int) -> None:
-        """A new subscription: what was published up to ``number`` is none of its business."""
+        """A new subscription: what was published up to ``number`` is none of its business.
+
+        With NO_COUNTER and 0 the channel had no counter yet: whichever comes begins at 1.
+        """
         self._last.setdefault(channel, (epoch, number))
 
     def forget(self, channel: str) -> None:

@@ -1,0 +1,215 @@
+"""The promises under faults, on real servers that are killed, frozen, flushed and cut off."""
+
+import asyncio
+import time
+
+import pytest
+
+from cluster_pool import BackplaneUnavailableError, Gap, SendResult
+from cluster_pool.cluster.pool import ClusterPool
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+
+def cut_ear(pool: ClusterPool) -> None:
+    """Abort the subscribed socket of a node, as a broken network path would."""
+    ear = pool._session._ear
+    assert ear is not None
+    writer = ear.connection._writer
+    assert writer is not None
+    writer.transport.abort()
+
+
+async def agree(*pools: Pool) -> bool:
+    """Whether the registry equals the union of what the pools hold."""
+    registered = {member async for member in pools[0].members("n")}
+    held = {(id, pool.node_id) for pool in pools for id in (pool._table.namespace("n") or {})}
+    return {(member.id, member.node) for member in registered} == held and (
+        await pools[0].count("n") == len(held)
+    )
+
+
+@async_test
+async def test_redis_killed_and_empty_again(own_server: RedisServer) -> None:
+    """No client is closed; sends fail in time; then the registry is whole again."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        alices = [await one.join("n", f"a{at}") for at in range(300)]
+        bobs = [await two.join("n", f"b{at}") for at in range(300)]
+        gaps: list[Gap] = []
+        two.on("gap", gaps.append)
+        await one.broadcast_message("n", "before")
+        own_server.kill()
+        await eventually(lambda: not one.ready and not two.ready)
+        assert await one.send("n", "a0", "local") is SendResult.DELIVERED
+        began = time.monotonic()
+        with pytest.raises(BackplaneUnavailableError) as caught:
+            await one.send("n", "b0", "x", timeout=0.5)
+        assert time.monotonic() - began < 1.5
+        assert caught.value.maybe_executed is False
+        with pytest.raises(BackplaneUnavailableError):
+            await two.join("n", "new", timeout=0.2)
+        own_server.start()
+        await eventually(lambda: one.ready and two.ready, 7.5)
+        await eventually(lambda: agree(one, two), 15)
+        assert await one.send("n", "b0", "after", confirm=True) is SendResult.DELIVERED
+        assert await one.broadcast_message("n", "all") == 2
+        for socket in alices + bobs:
+            await socket.wait_sent(2)
+            assert socket.closed is None
+        assert all(not gap.exact for gap in gaps)
+
+
+@async_test
+async def test_a_member_that_left_during_an_outage_is_released(own_server: RedisServer) -> None:
+    """The release waits for Redis, and the last-one callback fires then, once."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        emptied: list[str] = []
+        own_server.freeze()
+        await eventually(lambda: not one.ready)
+        with pytest.raises(BackplaneUnavailableError):
+            await one.remove_connection(alice.connection, lambda: emptied.append("x"), timeout=0.3)
+        own_server.thaw()
+        await eventually(lambda: one.ready, 10)
+        await eventually(lambda: emptied == ["x"], 10)
+        assert await one.count("n") == 0
+        assert one.get_connection("n", "alice") is None
+
+
+@async_test
+async def test_flushall_is_healed(own_server: RedisServer) -> None:
+    """A registry that was wiped is whole again after two heartbeats, under new incarnations."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        for at in range(50):
+            await one.join("n", f"a{at}")
+            await two.join("n", f"b{at}")
+        before = one.statistics()["incarnation"]
+        own_server.command("FLUSHALL")
+        assert await one.count("n") == 0
+        await eventually(lambda: agree(one, two), 10)
+        assert one.statistics()["incarnation"] != before
+        assert one.statistics()["connections"] == 50
+
+
+@async_test
+async def test_redis_frozen_is_noticed_and_survived(own_server: RedisServer) -> None:
+    """A Redis that says nothing makes nodes not ready and sends fail; then all goes on."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        bob = await two.join("n", "bob")
+        own_server.freeze()
+        with pytest.raises(BackplaneUnavailableError) as caught:
+            await one.send("n", "bob", "late", timeout=0.5)
+        assert caught.value.maybe_executed
+        await eventually(lambda: not one.ready and not two.ready, 10.5)
+        own_server.thaw()
+        await eventually(lambda: one.ready and two.ready, 10)
+        await eventually(lambda: agree(one, two), 15)
+        assert await one.send("n", "bob", "after", confirm=True) is SendResult.DELIVERED
+        await bob.wait_sent()
+        assert bob.sent == ["after"], "a send that timed out must not arrive after its deadline"
+        assert bob.closed is None
+
+
+@async_test
+async def test_a_cut_ear_reports_exactly_what_it_missed(own_server: RedisServer) -> None:
+    """Broadcasts heard plus broadcasts reported missing are all broadcasts, none twice."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        await one.join("n", "alice")
+        bob = await two.join("n", "bob")
+        gaps: list[Gap] = []
+        two.on("gap", gaps.append)
+        total = 0
+        for _ in range(10):
+            cut_ear(two)
+            for _ in range(20):
+                await one.broadcast_message("n", str(total))
+                total += 1
+            await eventually(lambda: two.ready)
+        await one.broadcast_message("n", "end")
+        await eventually(lambda: bob.sent[-1:] == ["end"])
+        heard = bob.sent[:-1]
+        missed = sum(gap.namespaces.get("n", 0) for gap in gaps)
+        assert all(gap.exact for gap in gaps)
+        assert len(heard) + missed == total
+        assert missed > 0, "the test cut nothing"
+        assert heard == sorted(set(heard), key=int)
+
+
+@async_test
+async def test_a_vanished_node_is_forgotten_and_reaped(own_server: RedisServer) -> None:
+    """When a node vanishes, its members leave counts with its lease and the registry after."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        await one.join("n", "alice")
+        emptied: list[str] = []
+        one.on("empty", emptied.append)
+        for at in range(1500):
+            await two.join("n", f"b{at}")
+        await two.join("alone", "bob")
+        await eventually(lambda: one._may_judge())
+        await vanish(two)
+        assert await one.count("n") == 1501
+        lease = one.timing.lease
+        await eventually(lambda: is_count(one, 1), (lease + 1) * 3)
+        assert [member.id async for member in one.members("n")] == ["alice"]
+        assert await one.locate("n", "b7") is None
+        assert await one.send("n", "b7", "x") is SendResult.ABSENT
+        await eventually(lambda: backend.keys_of("members") == ["cluster_pool:{n}:members"], 15)
+        await eventually(lambda: emptied == ["alone"])
+        await one.join("n", "b7", on_conflict="reject")
+        two._state = None  # type: ignore[assignment]  # it is gone: nothing to stop
+        await abandon(two)
+
+
+async def is_count(pool: Pool, count: int) -> bool:
+    return await pool.count("n") == count
+
+
+async def vanish(pool: Pool) -> None:
+    """What SIGKILL does to a node, as far as Redis can see: silence, and closed sockets."""
+    await pool._lease.stop()
+    await pool._reaper.stop()
+    await pool._session.stop()
+
+
+async def abandon(pool: Pool) -> None:
+    """End the tasks of a node that has vanished."""
+    await pool._membership.stop()
+    await pool._close()
+    if pool._reaping is not None:
+        pool._reaping.cancel()
+
+
+@async_test
+async def test_an_id_of_a_dead_node_is_free_for_a_newcomer_at_once(own_server: RedisServer) -> None:
+    """With on_conflict="reject", a ghost whose lease is over does not keep its id."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        await two.join("n", "bob")
+        await vanish(two)
+        await eventually(lambda: is_count(one, 0), 12)
+        await one.join("n", "bob", on_conflict="reject")
+        assert await one.count("n") == 1
+        await abandon(two)
+        two._state = None  # type: ignore[assignment]
+
+
+@async_test
+async def test_cancelled_claims_leave_nothing(own_server: RedisServer) -> None:
+    """However early a claim is cancelled, pool and registry agree afterwards."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,):
+        for pause in (0, 0.0002, 0.0005, 0.001, 0.002):
+            tasks = [asyncio.create_task(one.join("n", f"m{at}")) for at in range(20)]
+            await asyncio.sleep(pause)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await eventually(lambda: agree(one))
+        await eventually(lambda: is_count(one, one.statistics()["connections"]))
