@@ -56,9 +56,10 @@ class Stage:
 
     async def arrived(self, text: str, clients: list[Client]) -> None:
         """Wait until every one of these clients has heard ``text``, or patience is over."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and not all(one.times(text) for one in clients):
-            await asyncio.sleep(0.005)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                for client in clients:
+                    await client.hears(text)
 
 
 def heard_row(

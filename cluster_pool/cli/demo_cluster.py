@@ -76,6 +76,7 @@ class Client:
     heard: dict[str, list[float]] = field(default_factory=dict)
     results: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
     close_code: int | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
     _websocket: ClientConnection | None = None
     _reader: asyncio.Task[None] | None = None
 
@@ -109,6 +110,12 @@ class Client:
         """When ``text`` was heard, as often as it was."""
         return self.heard.get(text, [])
 
+    async def hears(self, text: str) -> None:
+        """Wait until ``text`` has been heard."""
+        while text not in self.heard:
+            self._news.clear()
+            await self._news.wait()
+
     async def _read(self, websocket: ClientConnection) -> None:
         try:
             async for message in websocket:
@@ -117,6 +124,7 @@ class Client:
                     self.results.put_nowait(json.loads(text)["result"])
                 else:
                     self.heard.setdefault(text, []).append(time.perf_counter())
+                    self._news.set()
         except ConnectionClosed:
             pass
         finally:

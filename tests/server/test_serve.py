@@ -1,0 +1,328 @@
+"""``cluster-pool serve`` as real processes, real sockets and real signals."""
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+
+from cluster_pool import Publisher, SendResult
+from tests.nodes import NodeProcess, close_code, in_thread
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+
+async def status_of(url: str) -> int:
+    """The HTTP status with which a handshake is refused."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(url):
+            pass
+    return caught.value.response.status_code
+
+
+@async_test
+async def test_a_client_is_a_member_when_its_handshake_is_done(own_server: RedisServer) -> None:
+    """Targeted, broadcast and raw messages reach clients on two nodes."""
+    with NodeProcess(own_server.url, "--node-id", "a") as a, NodeProcess(own_server.url) as b:
+        async with (
+            Publisher(own_server.url) as publisher,
+            a.connect("room", "al%20ice") as alice,
+            b.connect("room", "bob%2F%C3%BC") as bob,
+            b.connect("room") as nameless,
+        ):
+            members = {member.id: member.node async for member in publisher.members("room")}
+            assert len(members) == 3
+            assert members["al ice"] == "a"
+            assert members["bob/ü"] == b.listening["node"]
+            assert await publisher.send("room", "al ice", "hi", confirm=True)
+            assert await alice.recv() == "hi"
+            assert await publisher.broadcast_message("room", b"\x00\xff") == 2
+            async with AsyncRedis.from_url(own_server.url) as redis:
+                assert await redis.publish("cluster_pool:{room}", "Hello world!") == 2
+            for client in (alice, bob, nameless):
+                assert await client.recv() == b"\x00\xff"
+                assert await client.recv() == "Hello world!"
+
+
+@async_test
+async def test_bad_requests_are_answered_with_a_status(own_server: RedisServer) -> None:
+    """Paths, namespaces and ids that are not allowed, and plain requests, never hang or claim."""
+    with NodeProcess(own_server.url, "--on-conflict", "reject") as node:
+        assert await status_of(node.url("room", "a%0Ab")) == 400
+        assert await status_of(node.url("%7B", "a")) == 400
+        assert await status_of(node.url("~", "a")) == 400
+        assert await status_of(node.url("room", "")) == 400
+        assert await status_of(node.url("room", "a") + "&id=b") == 400
+        assert await status_of(node.url("room", "%ff")) == 400
+        assert await status_of(node.url("", "a")) == 400
+        assert await status_of(f"ws://127.0.0.1:{node.port}/elsewhere") == 404
+        assert (await in_thread(node.get, "/ws/room?id=a"))[0] == 426
+        assert (await in_thread(node.get, "/healthz"))[:2] == (200, "ok\n")
+        assert (await in_thread(node.get, "/readyz"))[:2] == (200, "ready\n")
+        async with node.connect("room", "alice"), Publisher(own_server.url) as publisher:
+            assert await status_of(node.url("room", "alice")) == 409
+            assert await publisher.count("room") == 1
+
+
+@async_test
+async def test_what_clients_send_is_published(own_server: RedisServer) -> None:
+    """Without an app, text and binary messages go to the inbound channel as JSON."""
+    with NodeProcess(own_server.url, "--node-id", "a") as node:
+        async with AsyncRedis.from_url(own_server.url) as redis, redis.pubsub() as listener:
+            await listener.subscribe("cluster_pool:{room}:inbound")
+            await listener.get_message(timeout=5)
+            async with node.connect("room", "alice") as alice:
+                await alice.send("hello")
+                await alice.send(b"\xff\x00")
+                first = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
+                second = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
+        assert json.loads(first["data"]) == {"id": "alice", "node": "a", "text": "hello"}
+        assert base64.b64decode(json.loads(second["data"])["binary"]) == b"\xff\x00"
+
+
+@async_test
+async def test_an_app_deals_with_connections(own_server: RedisServer, tmp_path: Path) -> None:
+    """Its return closes with 1000, its exception with 1011, and the node lives on."""
+    (tmp_path / "my_app.py").write_text(
+        "async def handler(pool, connection):\n"
+        "    await connection.send('welcome')\n"
+        "    async for message in connection:\n"
+        "        if message == 'bye': return\n"
+        "        if message == 'fail': raise RuntimeError('on purpose')\n"
+        "        await connection.send(message.upper())\n"
+    )
+    with NodeProcess(
+        own_server.url, "--app", "my_app:handler", "--admin-port", "0", folder=tmp_path
+    ) as node:
+        for last, code in (("bye", 1000), ("fail", 1011)):
+            async with node.connect("room", "alice") as alice:
+                assert await alice.recv() == "welcome"
+                await alice.send("echo")
+                assert await alice.recv() == "ECHO"
+                await alice.send(last)
+                assert await close_code(alice) == code
+        admin = node.listening["admin_port"]
+        status = json.loads((await in_thread(node.get, "/status", admin))[1])
+        assert status["handler_errors"] == 1
+        assert status["connections"] == 0
+        assert (await in_thread(node.get, "/other", admin))[0] == 404
+        node.signal(signal.SIGTERM)
+        exit_status, said = await in_thread(node.finish)
+        assert exit_status == 0
+        assert said.count("on purpose") == 1
+
+
+@async_test
+async def test_an_oversize_message_closes_its_sender_with_1009(own_server: RedisServer) -> None:
+    """The client that sent it is closed; others are not."""
+    with NodeProcess(own_server.url, "--message-bytes", "1000") as node:
+        async with node.connect("room", "big") as big, node.connect("room", "small") as small:
+            await big.send("x" * 1001)
+            assert await close_code(big) == 1009
+            async with Publisher(own_server.url) as publisher:
+                await eventually(lambda: _is_absent(publisher, "big"))
+                assert await publisher.send("room", "small", "hi")
+            assert await small.recv() == "hi"
+
+
+async def _is_absent(publisher: Publisher, id: str) -> bool:
+    return await publisher.send("room", id, "x") is SendResult.ABSENT
+
+
+@async_test
+async def test_a_client_that_does_not_read_is_closed_alone(own_server: RedisServer) -> None:
+    """Its outbox fills to the limit; it is cut; everyone else gets every message."""
+    with (
+        NodeProcess(own_server.url, "--outbox-bytes", "65536", "--admin-port", "0") as node,
+        socket.create_connection(("127.0.0.1", node.port)) as stuck,
+    ):
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.sendall(
+            b"GET /ws/room?id=stuck HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert await in_thread(stuck.recv, 4096)
+        async with node.connect("room", "fine") as fine, Publisher(own_server.url) as publisher:
+            total = 0
+            while (await publisher.locate("room", "stuck")) is not None:
+                await publisher.broadcast_message("room", "x" * 30_000)
+                assert len(await fine.recv()) == 30_000
+                total += 1
+                assert total < 2000
+            assert await publisher.send("room", "fine", "still here", confirm=True)
+            assert await fine.recv() == "still here"
+        port = node.listening["admin_port"]
+        await eventually(lambda: json.loads(node.get("/status", port)[1])["forced_closes"] == 1, 20)
+        assert json.loads(node.get("/status", port)[1])["slow_consumers"] == 1
+
+
+@async_test
+async def test_a_claim_whose_client_went_away_is_released(own_server: RedisServer) -> None:
+    """A socket that is cut in the middle of its handshake leaves no member behind."""
+    with NodeProcess(own_server.url) as node:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", node.port)) as half:
+                half.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                half.sendall(
+                    b"GET /ws/room HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                )
+        async with Publisher(own_server.url) as publisher:
+            await eventually(lambda: _is_empty(publisher))
+
+
+async def _is_empty(publisher: Publisher) -> bool:
+    return await publisher.count("room") == 0
+
+
+@async_test
+async def test_sigterm_closes_at_a_pace_and_leaves_nothing(own_server: RedisServer) -> None:
+    """Clients get 1012, newcomers 503, the exit status is 0, and Redis is clean."""
+    with NodeProcess(own_server.url, "--close-rate", "40") as node:
+        clients: list[ClientConnection] = [await node.connect("room", f"c{n}") for n in range(40)]
+        node.signal(signal.SIGTERM)
+        began = time.monotonic()
+        await eventually(lambda: node.get("/readyz")[0] == 503)
+        assert await status_of(node.url("room", "late")) == 503
+        assert node.get("/readyz")[2]["Retry-After"] == "1"
+        assert {await close_code(client) for client in clients} == {1012}
+        assert time.monotonic() - began > 0.5, "40 closes at 40 a second came in a burst"
+        assert (await in_thread(node.finish))[0] == 0
+        with Redis.from_url(own_server.url) as redis:
+            assert [key for key in redis.keys("*") if redis.ttl(key) < 0] == []
+
+
+@async_test
+async def test_a_second_signal_stops_at_once(own_server: RedisServer) -> None:
+    """A slow drain is cut short, and still nothing stays in Redis."""
+    with NodeProcess(own_server.url, "--close-rate", "1", "--grace", "3600") as node:
+        clients = [await node.connect("room", f"c{number}") for number in range(50)]
+        node.signal(signal.SIGTERM)
+        await eventually(lambda: node.get("/readyz")[0] == 503)
+        node.signal(signal.SIGTERM)
+        assert (await in_thread(node.finish, 20))[0] == 0
+        assert {await close_code(client) for client in clients} == {1012}
+        with Redis.from_url(own_server.url) as redis:
+            assert [key for key in redis.keys("*") if redis.ttl(key) < 0] == []
+
+
+@async_test
+async def test_a_killed_node_is_forgotten_by_the_others(own_server: RedisServer) -> None:
+    """After kill -9 its members leave count and registry with its lease; reconnects win at once."""
+    with (
+        NodeProcess(own_server.url, "--lease", "3") as one,
+        NodeProcess(own_server.url, "--lease", "3") as two,
+    ):
+        clients = [await two.connect("room", f"c{number}") for number in range(100)]
+        await asyncio.sleep(0)
+        async with Publisher(own_server.url) as publisher, one.connect("room", "stays"):
+            await eventually(lambda: _one_lease_old(own_server), 5)
+            two.signal(signal.SIGKILL)
+            two.process.wait()
+            for client in clients:
+                await client.wait_closed()
+            async with one.connect("room", "c7") as back:
+                assert await publisher.send("room", "c7", "hello again", confirm=True)
+                assert await back.recv() == "hello again"
+                await eventually(lambda: _count_is(publisher, 2), 12)
+                with Redis.from_url(own_server.url) as redis:
+                    await eventually(lambda: redis.hlen("cluster_pool:{room}:members") == 2, 15)
+
+
+def _one_lease_old(server: RedisServer, _began: list[float] = []) -> bool:  # noqa: B006
+    """Nobody reaps before it has held a lease of its own for as long as one lasts."""
+    _began.append(time.monotonic())
+    return time.monotonic() - _began[0] > 3.1
+
+
+async def _count_is(publisher: Publisher, count: int) -> bool:
+    return await publisher.count("room") == count
+
+
+@async_test
+async def test_redis_away_closes_no_client(own_server: RedisServer) -> None:
+    """While Redis is down nodes are not ready and newcomers get 503; then everyone is back."""
+    with NodeProcess(own_server.url) as node:
+        async with node.connect("room", "alice") as alice:
+            own_server.kill()
+            await eventually(lambda: node.get("/readyz")[0] == 503)
+            assert node.get("/healthz")[0] == 200
+            assert await status_of(node.url("room", "new")) == 503
+            own_server.start()
+            await eventually(lambda: node.get("/readyz")[0] == 200, 15)
+            async with Publisher(own_server.url) as publisher:
+                assert await publisher.send("room", "alice", "back", confirm=True)
+            assert await alice.recv() == "back"
+
+
+@pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
+@async_test
+async def test_haproxy_in_front(own_server: RedisServer) -> None:
+    """With deploy/haproxy.cfg clients are spread evenly, reached, and moved off a stopped node."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        front = probe.getsockname()[1]
+    with (
+        NodeProcess(own_server.url, "--node-id", "n1") as n1,
+        NodeProcess(own_server.url, "--node-id", "n2") as n2,
+        NodeProcess(own_server.url, "--node-id", "n3") as n3,
+    ):
+        nodes = (n1, n2, n3)
+        addresses = {
+            f"CLUSTER_POOL_NODE{at}": f"127.0.0.1:{node.port}" for at, node in enumerate(nodes, 1)
+        }
+        proxy = start_haproxy({"CLUSTER_POOL_BIND": f"127.0.0.1:{front}", **addresses})
+        try:
+            await eventually(lambda: _accepts(front))
+            base = f"ws://127.0.0.1:{front}/ws/room?id="
+            clients = [await connect(f"{base}c{number}") for number in range(30)]
+            async with Publisher(own_server.url) as publisher:
+                owners = [member.node async for member in publisher.members("room")]
+                assert {owners.count(node) for node in ("n1", "n2", "n3")} == {10}
+                results = [
+                    await publisher.send("room", f"c{at}", str(at), confirm=True)
+                    for at in range(30)
+                ]
+                assert all(results)
+                assert [await client.recv() for client in clients] == [str(n) for n in range(30)]
+                n2.signal(signal.SIGTERM)
+                assert (await in_thread(n2.finish))[0] == 0
+                again = [await connect(f"{base}d{number}") for number in range(10)]
+                owners = [member.node async for member in publisher.members("room")]
+                assert len(owners) == 30
+                assert "n2" not in owners
+                for client in clients + again:
+                    await client.close()
+        finally:
+            proxy.terminate()
+            proxy.wait()
+
+
+def start_haproxy(addresses: dict[str, str]) -> subprocess.Popen[bytes]:
+    """The real one, with the very file that we ship."""
+    config = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
+    return subprocess.Popen(
+        ["haproxy", "-db", "-f", str(config)],
+        env={**os.environ, **addresses},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
