@@ -146,7 +146,7 @@ async def measure(
 
 
 def _rows(settings: Settings, loop: str, results: dict[str, Result]) -> list[Row]:
-    base = statistics.median(results[FLOOR].sums())
+    floors = results[FLOOR].sums()
     count = f"{settings.connections:,}"
     texts = {
         FLOOR: f"floor: bare write(2) to {count} sockets",
@@ -160,7 +160,7 @@ def _rows(settings: Settings, loop: str, results: dict[str, Result]) -> list[Row
             "µs",
             result.sums(),
             loop="" if name == FLOOR else loop,
-            floor=None if name == FLOOR else base,
+            floors=() if name == FLOOR else floors,
             wrong=result.wrong,
             note="CPU of the writing process per write" if name == FLOOR else "CPU per delivery",
             parts={} if name == FLOOR else result.parts(),

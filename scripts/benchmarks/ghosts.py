@@ -50,8 +50,8 @@ async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) ->
     note = f"{settings.victims} nodes with {settings.connections:,} members killed"
     what = "from kill -9 until its members are out of"
     return [
-        Row(f"{what} count and members", "s", [one for one, _, _ in found], "", None, wrong, note),
-        Row(f"{what} the registry", "s", [two for _, two, _ in found], "", None, wrong, note),
+        Row(f"{what} count and members", "s", [one for one, _, _ in found], wrong=wrong, note=note),
+        Row(f"{what} the registry", "s", [two for _, two, _ in found], wrong=wrong, note=note),
     ]
 
 

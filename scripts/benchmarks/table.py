@@ -16,7 +16,7 @@ class Row:
         loop: the event loop of the nodes, "" where none matters.
         unit: of the samples.
         samples: one per round; the table shows their median and their range.
-        floor: the bare write of the same run, to which this compares.
+        floors: of the same rounds, to which the samples compare one by one.
         wrong: what the check found missing, "" when everything arrived.
         note: how the number is made up.
     """
@@ -25,7 +25,7 @@ class Row:
     unit: str
     samples: Sequence[float]
     loop: str = ""
-    floor: float | None = None
+    floors: Sequence[float] = ()
     wrong: str = ""
     note: str = ""
     parts: dict[str, float] = field(default_factory=dict)
@@ -34,10 +34,19 @@ class Row:
     def median(self) -> float:
         return statistics.median(self.samples)
 
+    @property
+    def ratio(self) -> float | None:
+        """The median of what each sample is to the floor of its own round."""
+        if not self.floors or not self.samples:
+            return None
+        return statistics.median(
+            sample / floor for sample, floor in zip(self.samples, self.floors, strict=True)
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        ratio = self.median / self.floor if self.floor else None
-        return {**asdict(self), "median": self.median, "ratio": ratio}
+        median = self.median if self.samples else None
+        return {**asdict(self), "median": median, "ratio": self.ratio}
 
     def cells(self) -> list[str]:
         """For the table."""
@@ -46,7 +55,7 @@ class Row:
         low, high = min(self.samples), max(self.samples)
         number = f"{_short(self.median)} {self.unit}"
         spread = f"{_short(low)} to {_short(high)}" if len(self.samples) > 1 else ""
-        ratio = f"{self.median / self.floor:.2f} ×" if self.floor else ""
+        ratio = "" if self.ratio is None else f"{self.ratio:.2f} ×"
         parts = ", ".join(f"{name} {_short(value)}" for name, value in self.parts.items())
         note = "; ".join(text for text in (self.wrong, parts, self.note) if text)
         return [self.what, self.loop, number, spread, ratio, note]
