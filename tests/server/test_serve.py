@@ -120,7 +120,7 @@ async def test_an_app_deals_with_connections(own_server: RedisServer, tmp_path: 
         node.signal(signal.SIGTERM)
         exit_status, said = await in_thread(node.finish)
         assert exit_status == 0
-        assert said.count("on purpose") == 1
+        assert said.count("the app failed") == 1
 
 
 @async_test

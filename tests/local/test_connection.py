@@ -1,0 +1,276 @@
+"""A connection: its outbox, its handlers, its end."""
+
+import asyncio
+import logging
+
+import pytest
+
+from cluster_pool import (
+    ClusterPoolError,
+    Connection,
+    ConnectionsPool,
+    InvalidCloseError,
+    InvalidIdError,
+    InvalidMessageError,
+    InvalidNamespaceError,
+    InvalidValueError,
+    Limits,
+    MessageTooLargeError,
+    SendResult,
+    Timing,
+)
+from cluster_pool.core.message import Outgoing
+from cluster_pool.testing import FakeWebSocket
+from tests.support import async_test, eventually
+
+
+class StuckWebSocket:
+    """Takes the first message and never comes back."""
+
+    def __init__(self) -> None:
+        self.began = 0
+        self.closed = False
+
+    async def send(self, message: str | bytes) -> None:
+        self.began += 1
+        await asyncio.Event().wait()
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed = True
+
+
+@async_test
+async def test_works_without_a_pool() -> None:
+    """A connection by itself sends, in order, and closes."""
+    socket = FakeWebSocket()
+    connection = Connection("1", "default", socket)
+    for number in range(5):
+        assert await connection.send(str(number)) is SendResult.DELIVERED
+    assert await connection.send_then_close("last", 4000, "enough") is SendResult.DELIVERED
+    await connection.close()
+    assert socket.sent == ["0", "1", "2", "3", "4", "last"]
+    assert socket.closed == (4000, "enough")
+    assert connection.closed
+    assert (connection.close_code, connection.close_reason) == (4000, "enough")
+    await asyncio.sleep(0)
+
+
+@async_test
+async def test_bad_arguments_are_refused() -> None:
+    """Ids, namespaces, sockets, codes, messages and times are checked where they come in."""
+    socket = FakeWebSocket()
+    for id, namespace, error in (
+        ("", "n", InvalidIdError),
+        ("a\x00", "n", InvalidIdError),
+        (7, "n", InvalidIdError),
+        ("a", "{", InvalidNamespaceError),
+        ("a", "~", InvalidNamespaceError),
+        ("a", "é" * 129, InvalidNamespaceError),
+    ):
+        with pytest.raises(error):
+            Connection(id, namespace, socket)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="int is no WebSocket"):
+        Connection("a", "n", 5)
+    with pytest.raises(InvalidValueError):
+        Connection("a", "n", socket, idle_timeout=0)
+    connection = Connection("a", "n", socket)
+    with pytest.raises(InvalidCloseError):
+        await connection.close(1005)
+    with pytest.raises(InvalidMessageError):
+        await connection.send(None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidMessageError):
+        await connection.feed("\ud800")
+    with pytest.raises(MessageTooLargeError) as caught:
+        await connection.send("x" * (1024 * 1024 + 1))
+    assert (caught.value.size, caught.value.limit) == (1024 * 1024 + 1, 1024 * 1024)
+    with pytest.raises(InvalidValueError):
+        connection.on("nonsense", print)
+
+
+@async_test
+async def test_what_one_tick_delivers_leaves_in_one_write() -> None:
+    """Messages of one tick reach the transport together, in order, joined and single alike."""
+    async with ConnectionsPool() as pool:
+        connection = Connection("1", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        writes: list[list[Outgoing]] = []
+        connection._transport.write = lambda batch: writes.append(list(batch))  # type: ignore[method-assign]
+        parts = [Outgoing(True, b"b"), Outgoing(True, b"c")]
+        connection.deliver(Outgoing(True, b"a"))
+        connection.deliver(Outgoing.join(parts))
+        connection.deliver(Outgoing(False, b"d"))
+        assert writes == []
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(writes) == 1
+        assert [part.payload for one in writes[0] for part in one.parts] == [b"a", b"b", b"c", b"d"]
+        assert pool.statistics()["delivered"] == 4
+
+
+@async_test
+async def test_a_full_outbox_closes_with_1013_and_cuts_at_the_deadline() -> None:
+    """The client that takes nothing is closed alone; what it was sent beyond is refused."""
+    limits, timing = Limits(outbox_bytes=1000), Timing(close=0.2)
+    async with ConnectionsPool(limits=limits, timing=timing) as pool:
+        stuck = Connection("stuck", "n", StuckWebSocket())
+        fine = Connection("fine", "n", FakeWebSocket())
+        await pool.new_connection(stuck)
+        await pool.new_connection(fine)
+        results = []
+        for _ in range(5):
+            results.append(await pool.send("n", "stuck", "x" * 400))
+            await pool.send("n", "fine", "x" * 400)
+            await asyncio.sleep(0)
+        assert results[:2] == [SendResult.DELIVERED] * 2
+        assert results[-1] in (SendResult.REFUSED, SendResult.ABSENT)
+        assert stuck.close_code == 1013
+        assert pool.statistics()["slow_consumers"] == 1
+        await eventually(lambda: stuck.gone)
+        assert pool.statistics()["forced_closes"] == 1
+        assert len(await fine.websocket.wait_sent(5)) == 5
+        assert not fine.closed
+
+
+@async_test
+async def test_an_empty_outbox_takes_any_permitted_message() -> None:
+    """A message larger than the outbox limit is fine when nothing is waiting."""
+    async with ConnectionsPool(limits=Limits(outbox_bytes=10, message_bytes=1000)) as pool:
+        connection = Connection("1", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        assert await connection.send("x" * 1000) is SendResult.DELIVERED
+
+
+@async_test
+async def test_bytes_that_do_not_move_are_cut_by_age() -> None:
+    """A few unread bytes are enough, once they have waited too long."""
+    timing = Timing(outbox_age=0.5, close=0.2)
+    async with ConnectionsPool(timing=timing) as pool:
+        connection = Connection("1", "n", StuckWebSocket())
+        await pool.new_connection(connection)
+        await connection.send("x")
+        await eventually(lambda: connection.gone)
+        assert connection.close_code == 1013
+
+
+@async_test
+async def test_an_idle_connection_is_closed_with_4408() -> None:
+    """Only the one that asked for it, and only when it has said nothing."""
+    async with ConnectionsPool() as pool:
+        idle = Connection("idle", "n", FakeWebSocket(), idle_timeout=0.5)
+        other = Connection("other", "n", FakeWebSocket())
+        await pool.new_connection(idle)
+        await pool.new_connection(other)
+        assert (await idle.websocket.wait_closed())[0] == 4408
+        assert not other.closed
+
+
+@async_test
+async def test_a_held_connection_gathers_and_then_delivers() -> None:
+    """Before its handshake is done nothing is written, nothing is lost, and it is bounded."""
+    async with ConnectionsPool(limits=Limits(outbox_bytes=100)) as pool:
+        connection = Connection("1", "n", FakeWebSocket())
+        connection.hold()
+        await pool.new_connection(connection)
+        assert await connection.send("a") is SendResult.DELIVERED
+        assert await connection.send("b" * 99) is SendResult.DELIVERED
+        assert await connection.send("c") is SendResult.REFUSED
+        await asyncio.sleep(0.01)
+        assert connection.websocket.sent == []
+        connection.release_hold()
+        assert await connection.websocket.wait_sent(2) == ["a", "b" * 99]
+
+
+@async_test
+async def test_an_exception_in_a_handler_stays_there(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once with its connection, counted, told to the error handlers; life goes on."""
+    async with ConnectionsPool() as pool:
+        connection = Connection("a\u202eb", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        errors: list[Exception] = []
+        seen: list[str | bytes] = []
+
+        async def fail(message: str) -> None:
+            raise RuntimeError("on purpose")
+
+        connection.on("message", fail)
+        connection.on("message", seen.append)
+        connection.on("error", errors.append)
+        with caplog.at_level(logging.ERROR, "cluster_pool"):
+            await connection.feed("x")
+        assert seen == ["x"]
+        assert [str(error) for error in errors] == ["on purpose"]
+        assert pool.statistics()["handler_errors"] == 1
+        (record,) = caplog.records
+        assert "a\\u202eb" in record.getMessage()
+        assert not connection.closed
+
+
+@async_test
+async def test_close_handlers_fire_once_for_whoever_pumps() -> None:
+    """``run`` ends when the connection does, and tells the code and the reason."""
+    connection = Connection("1", "n", FakeWebSocket())
+    told: list[tuple[int, str]] = []
+    connection.on("close", lambda code, reason: told.append((code, reason)))
+    pump = asyncio.create_task(connection.run())
+    await connection.close(4000, "bye")
+    await pump
+    await connection.wait_closed()
+    assert told == [(4000, "bye")]
+
+
+@async_test
+async def test_a_connection_belongs_to_one_pool() -> None:
+    """It cannot be a member of two pools."""
+    async with ConnectionsPool() as one, ConnectionsPool() as two:
+        connection = Connection("1", "n", FakeWebSocket())
+        await one.new_connection(connection)
+        with pytest.raises(ClusterPoolError, match="another pool"):
+            await two.new_connection(connection)
+
+
+@async_test
+async def test_a_broadcast_over_many_keeps_the_order_of_sends_behind_it() -> None:
+    """A fan-out that yields is not overtaken by a later send to one it has not reached."""
+    async with ConnectionsPool() as pool:
+        sockets = []
+        for at in range(3500):
+            connection = Connection(str(at), "n", FakeWebSocket())
+            sockets.append(connection.websocket)
+            await pool.new_connection(connection)
+        first = asyncio.create_task(pool.broadcast_message("n", "1"))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(pool.send("n", "3499", "2"))
+        third = asyncio.create_task(pool.broadcast_message("n", "3"))
+        assert await first == 3500
+        assert await second is SendResult.DELIVERED
+        assert await third == 3500
+        assert await sockets[3499].wait_sent(3) == ["1", "2", "3"]
+        assert await sockets[0].wait_sent(2) == ["1", "3"]
+
+
+@async_test
+async def test_one_stuck_client_does_not_delay_a_drain() -> None:
+    """Everyone else is closed at the pace; the stuck one is cut at its own deadline."""
+    timing = Timing(close=0.4)
+    async with ConnectionsPool(timing=timing) as pool:
+        stuck = Connection("stuck", "n", StuckWebSocket())
+        await pool.new_connection(stuck)
+        await stuck.send("x")
+        others = [Connection(str(at), "n", FakeWebSocket()) for at in range(10)]
+        for connection in others:
+            await pool.new_connection(connection)
+        report = await pool.drain_connections(1000)
+        assert (report.closed, report.forced) == (11, 1)
+        assert all(connection.gone for connection in [stuck, *others])
+
+
+@async_test
+async def test_a_drain_refuses_a_bad_rate() -> None:
+    """Zero, less, and what is no number are refused before anything is closed."""
+    async with ConnectionsPool() as pool:
+        connection = Connection("1", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        for rate in (0, -1, float("nan"), float("inf"), "5", True):
+            with pytest.raises(InvalidValueError):
+                await pool.drain_connections(rate)  # type: ignore[arg-type]
+        assert not connection.closed
