@@ -14,6 +14,7 @@ from cluster_pool.cli.common import (
     run,
     say,
 )
+from cluster_pool.core.ids import check_namespace
 from cluster_pool.publisher import Publisher
 
 
@@ -27,6 +28,7 @@ def members(
     """List the members of a namespace and the node that owns each, one a line."""
 
     async def work() -> int:
+        check_namespace(namespace)
         async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
             async for member in publisher.members(namespace):
                 fields = {"id": member.id, "node": member.node}

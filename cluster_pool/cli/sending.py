@@ -16,6 +16,8 @@ from cluster_pool.cli.common import (
     run,
     say,
 )
+from cluster_pool.core.closing import check_close
+from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.publisher import Publisher
 
@@ -51,6 +53,8 @@ def send(
     """Send one message to one member, and say what happened: 0 delivered or routed, 1 not."""
 
     async def work() -> int:
+        check_namespace(namespace)
+        check_id(id)
         content = message_from(message, binary)
         async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
             result = await publisher.send(namespace, id, content, confirm=confirm)
@@ -76,6 +80,7 @@ def broadcast(
     """Send one message to every member of a namespace: 0 some node heard it, 1 none did."""
 
     async def work() -> int:
+        check_namespace(namespace)
         content = message_from(message, binary)
         async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
             nodes = await publisher.broadcast_message(namespace, content, exclude or ())
@@ -109,6 +114,10 @@ def close(
     async def work() -> int:
         if bool(ids) == everyone:
             raise InvalidValueError("close needs ids, or --all, and not both")
+        check_namespace(namespace)
+        check_close(code, reason)
+        for id in ids or ():
+            check_id(id)
         async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
             if everyone:
                 nodes = await publisher.close_all(namespace, code, reason)

@@ -1,0 +1,207 @@
+"""The command line as a user runs it: output, exit statuses, environment, standard input."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.nodes import NodeProcess, in_thread
+from tests.servers import RedisServer
+from tests.support import async_test
+
+
+def run(
+    *arguments: str, redis: str | None = None, stdin: bytes = b"", **environment: str
+) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of one command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster_pool", *arguments, *(("--redis", redis) if redis else ())],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", **environment},
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@async_test
+async def test_a_session_at_the_terminal(own_server: RedisServer) -> None:
+    """send, broadcast, members, nodes and close say what happened, as text and as JSON."""
+    redis = own_server.url
+    with NodeProcess(redis, "--node-id", "a") as node:
+        async with node.connect("room", "alice") as alice, node.connect("room", "bob") as bob:
+            assert await in_thread(
+                lambda: run("send", "room", "alice", "hi", "--confirm", redis=redis)
+            ) == (0, "delivered\n", "")
+            status, out, _ = await in_thread(
+                lambda: run("send", "room", "alice", "-", "--json", redis=redis, stdin=b"piped")
+            )
+            assert (status, json.loads(out)) == (0, {"result": "routed"})
+            await in_thread(
+                lambda: run("send", "room", "alice", "-", "--binary", redis=redis, stdin=b"\xff")
+            )
+            assert [await alice.recv() for _ in range(3)] == ["hi", "piped", b"\xff"]
+            status, out, _ = await in_thread(
+                lambda: run("broadcast", "room", "all", "--exclude", "alice", redis=redis)
+            )
+            assert (status, out) == (0, "handed to 1 node\n")
+            assert await bob.recv() == "all"
+            status, out, _ = await in_thread(lambda: run("members", "room", "--json", redis=redis))
+            members = [json.loads(line) for line in out.splitlines()]
+            assert sorted(members, key=lambda member: member["id"]) == [
+                {"id": "alice", "node": "a"},
+                {"id": "bob", "node": "a"},
+            ]
+            status, out, _ = await in_thread(lambda: run("nodes", "--json", redis=redis))
+            (listed,) = map(json.loads, out.splitlines())
+            assert (listed["node"], listed["state"]) == ("a", "active")
+            status, out, _ = await in_thread(
+                lambda: run("close", "room", "alice", "eve", "--code", "4000", redis=redis)
+            )
+            assert (status, out) == (1, "alice: delivered\neve: absent\n")
+            await alice.wait_closed()
+            assert alice.close_code == 4000
+            assert (await in_thread(lambda: run("close", "room", "--all", redis=redis)))[0] == 0
+            await bob.wait_closed()
+            assert await in_thread(lambda: run("members", "room", "--json", redis=redis)) == (
+                0,
+                "",
+                "",
+            )
+
+
+def test_no_is_an_exit_status_of_1(own_server: RedisServer) -> None:
+    """Absent members and broadcasts that nobody heard."""
+    assert run("send", "room", "nobody", "x", redis=own_server.url)[:2] == (1, "absent\n")
+    assert run("broadcast", "room", "x", redis=own_server.url)[:2] == (1, "handed to 0 nodes\n")
+    status, out, _ = run("broadcast", "room", "x", "--json", redis=own_server.url)
+    assert (status, json.loads(out)) == (1, {"nodes": 0})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("send", "room", "a\nb", "x"),
+        ("send", "{", "a", "x"),
+        ("send", "room"),
+        ("close", "room"),
+        ("close", "room", "a", "--all"),
+        ("close", "room", "a", "--code", "1005"),
+        ("broadcast", "room", "x" * 100_000, "--timeout", "0"),
+        ("serve", "--port", "70000"),
+        ("serve", "--on-conflict", "perhaps"),
+        ("serve", "--app", "nowhere:handler"),
+        ("serve", "--app", "json"),
+        ("serve", "--node-id", "{"),
+        ("serve", "--log-level", "loud"),
+        ("nodes", "--redis", "http://x"),
+        ("drain", "node"),
+        ("--nonsense",),
+    ],
+)
+def test_bad_usage_is_an_exit_status_of_2(arguments: tuple[str, ...]) -> None:
+    """Said on standard error, without a traceback, before anything is done."""
+    status, out, said = run(*arguments)
+    assert status == 2, said
+    assert out == ""
+    assert said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("command", [("nodes",), ("send", "n", "a", "x"), ("serve", "--port", "0")])
+def test_redis_away_is_an_exit_status_of_3(command: tuple[str, ...]) -> None:
+    """The address is named, the password is not."""
+    status, out, said = run(*command, redis="redis://me:s3cret@127.0.0.1:1/0")
+    assert (status, out) == (3, "")
+    assert "redis://me:***@127.0.0.1:1/0" in said
+    assert "s3cret" not in said
+    assert "Traceback" not in said
+
+
+def test_options_come_from_the_environment(own_server: RedisServer) -> None:
+    """CLUSTER_POOL_SOME_OPTION is --some-option, whatever the command."""
+    status, _, _ = run("nodes", CLUSTER_POOL_REDIS=own_server.url)
+    assert status == 0
+    status, out, _ = run(
+        "broadcast", "n", "x", CLUSTER_POOL_REDIS=own_server.url, CLUSTER_POOL_JSON="1"
+    )
+    assert json.loads(out) == {"nodes": 0}
+
+
+def test_serve_waits_for_redis_if_told_to(own_server: RedisServer) -> None:
+    """With --wait it starts when Redis does."""
+    own_server.kill()
+    node = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "cluster_pool", "serve", "--json", "--port", "0"),
+            *("--redis", own_server.url, "--wait", "30"),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        time.sleep(0.5)
+        assert node.poll() is None
+        own_server.start()
+        assert node.stdout is not None
+        assert json.loads(node.stdout.readline())["event"] == "listening"
+        node.send_signal(signal.SIGINT)
+        assert node.wait(20) == 0
+    finally:
+        node.kill()
+        node.communicate()
+
+
+def test_serve_with_an_embedded_server() -> None:
+    """It says which URL the other commands take, and leaves nothing behind."""
+    node = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "cluster_pool", "serve", "--port", "0"),
+            *("--redis", "embedded"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert node.stdout is not None
+        lines = [node.stdout.readline() for _ in range(3)]
+        assert lines[0].startswith("node ")
+        found = re.search(r"--redis (unix://(\S+))", lines[1])
+        assert found is not None
+        assert "PUBLISH 'cluster_pool:{default}' 'Hello world!'" in lines[2]
+        status, out, _ = run("nodes", "--json", redis=found.group(1))
+        assert (status, json.loads(out)["state"]) == (0, "active")
+        node.send_signal(signal.SIGTERM)
+        assert node.wait(20) == 0
+        assert not Path(found.group(2)).parent.exists()
+    finally:
+        node.kill()
+        node.communicate()
+
+
+def test_help_tells_every_option() -> None:
+    """What can be set can be found."""
+    status, out, _ = run("--help")
+    assert status == 0
+    for command in ("serve", "demo", "send", "broadcast", "members", "nodes", "close"):
+        assert command in out
+    out = run("serve", "--help")[1]
+    for option in ("host", "port", "node-id", "redis", "app", "admin-port", "compression", "wait"):
+        assert f"--{option}" in out
+        assert f"CLUSTER_POOL_{option.upper().replace('-', '_')}" in out
+    assert re.match(r"cluster-pool \d", run("--version")[1])
+
+
+def test_the_demo_is_right() -> None:
+    """Its last line is one JSON object, every number in it right; nothing runs on afterwards."""
+    status, out, said = run("demo", "--clients", "30", "--json")
+    result = json.loads(out.splitlines()[-1])
+    assert (status, said) == (0, "")
+    assert result["right"] is True
+    assert len(result["rows"]) == 9
+    assert all(row["right"] and row["lost"] == 0 for row in result["rows"])
+    assert result["seconds"] < 60

@@ -1,0 +1,97 @@
+"""The wire, byte for byte, and what is made of anything else."""
+
+import random
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster_pool.core import envelope
+from cluster_pool.core.envelope import BrokenEnvelopeError, Header, ReplyTo
+from cluster_pool.core.results import SendResult
+
+
+def test_header_and_items_are_read_back() -> None:
+    """What the publishing script writes in front is taken apart again."""
+    payload = b"\xc1\x011795 12 abcd 3\n" + envelope.broadcast(True, b"x", ["a"])
+    header, start = envelope.read_header(payload)
+    assert header == Header("1795", 12, "abcd", 3)
+    assert list(envelope.read_items(payload[start:])) == [[envelope.TEXT, b"x", ["a"]]]
+
+
+def test_items_are_what_the_readme_says() -> None:
+    """The kinds and their fields, for authors in other languages."""
+    unpack = msgpack.unpackb
+    assert unpack(envelope.targeted(True, "n", "a", b"x")) == [1, "n", "a", b"x"]
+    assert unpack(
+        envelope.targeted(False, "n", "a", b"x", close=(4000, "r"), reply=ReplyTo("node", 7))
+    ) == [2, "n", "a", b"x", [4000, "r"], ["node", 7]]
+    assert unpack(envelope.close_one("n", "a", 1000, "", None)) == [3, "n", "a", 1000, "", []]
+    assert unpack(envelope.reply(7, SendResult.REFUSED)) == ["", [4, 7, 4]]
+    assert unpack(envelope.broadcast(False, b"x")) == [2, b"x", []]
+    assert unpack(envelope.close_all(1000, "r")) == [6, 1000, "r"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "text", "content"),
+    [
+        (b"Hello world!", True, b"Hello world!"),
+        (b"", True, b""),
+        ("grüß".encode(), True, "grüß".encode()),
+        (b"\xff\x00", False, b"\xff\x00"),
+        (b"\xc1\x00abc", False, b"abc"),
+        (b"\xed\xa0\x80", False, b"\xed\xa0\x80"),
+    ],
+)
+def test_a_raw_publish(payload: bytes, text: bool, content: bytes) -> None:
+    """UTF-8 is text, other bytes are binary, 0xC1 0x00 marks binary."""
+    assert envelope.raw_message(payload) == (text, content)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xc1",
+        b"\x01",
+        b"\x90",
+        b"\x80",
+        b"\x93\x01",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xc9\x7f\xff\xff\xff\x01",
+        b"\x91" * 5000,
+        b"\x92\x01\x81\x01\x01",
+        b"\x92\x01\xd9\x02\xff\xff",
+    ],
+)
+def test_broken_items_are_refused(body: bytes) -> None:
+    """Bombs, maps, extensions, cut ends and what is no list never get through."""
+    with pytest.raises(BrokenEnvelopeError):
+        list(envelope.read_items(body))
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.binary(max_size=200))
+def test_garbage_is_read_or_refused_and_nothing_else(body: bytes) -> None:
+    """No other exception ever comes out of reading what others wrote."""
+    try:
+        for item in envelope.read_items(body):
+            assert isinstance(item, list)
+        envelope.read_header(b"\xc1\x01" + body)
+    except BrokenEnvelopeError:
+        pass
+
+
+def test_mutated_envelopes_are_read_or_refused() -> None:
+    """The same for what is almost right."""
+    chance = random.Random(1)
+    good = b"\xc1\x011795 12 abcd 3\n" + envelope.targeted(True, "n", "a", b"x" * 20)
+    for _ in range(5000):
+        bad = bytearray(good)
+        for _ in range(chance.randint(1, 4)):
+            bad[chance.randrange(2, len(bad))] = chance.randrange(256)
+        try:
+            _, start = envelope.read_header(bytes(bad))
+            list(envelope.read_items(bytes(bad[start:])))
+        except BrokenEnvelopeError:
+            pass

@@ -1,0 +1,155 @@
+"""Ids, close codes, frames, claims, numbers, clocks, paces: the small pure parts."""
+
+import pytest
+
+from cluster_pool import InvalidCloseError, InvalidIdError, InvalidValueError, Limits, Timing
+from cluster_pool.core.claims import Claim, incarnation_of
+from cluster_pool.core.clock import RedisClock
+from cluster_pool.core.closing import check_close
+from cluster_pool.core.ids import base36, check_id, new_id, new_node_id, shown
+from cluster_pool.core.message import Outgoing, frame_header
+from cluster_pool.core.numbers import NO_COUNTER, Numbers
+from cluster_pool.core.pacing import Pacer, PeakRate
+from cluster_pool.core.takeovers import Takeovers
+
+
+def test_ids_that_are_allowed() -> None:
+    """Colons, slashes, spaces and any script; 256 bytes of UTF-8, compared as they are."""
+    for id in ("a", "a:b/c d", "ключ", "🙂" * 64, "x" * 256, "~"):
+        assert check_id(id) == id
+
+
+@pytest.mark.parametrize("id", ["", "x" * 257, "🙂" * 65, "\x7f", "\x9f", "{", "}", "\udfff", b"a"])
+def test_ids_that_are_not(id: object) -> None:
+    """The error is a ValueError and of this package."""
+    with pytest.raises(InvalidIdError):
+        check_id(id)
+
+
+def test_what_is_shown_is_escaped_and_cut() -> None:
+    """Nothing of an id can forge a log line."""
+    assert shown("a\u202e\nb") == "'a\\u202e\\nb'"
+    assert len(shown("x" * 1000)) == 65
+
+
+def test_made_ids_are_allowed_and_differ() -> None:
+    """What the package makes passes its own door."""
+    assert check_id(new_id()) != check_id(new_id())
+    assert check_id(new_node_id()) != new_node_id()
+    assert [base36(n) for n in (0, 35, 36, 1295)] == ["0", "z", "10", "zz"]
+
+
+@pytest.mark.parametrize("code", [1000, 1003, 1007, 1014, 3000, 4999])
+def test_close_codes_that_may_be_sent(code: int) -> None:
+    """IANA's registry and the ranges for libraries and applications."""
+    assert check_close(code, "ü" * 61) == (code, "ü" * 61)
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, "1000", True])
+def test_close_codes_that_may_not(code: object) -> None:
+    """Reserved ones, and what is no int."""
+    with pytest.raises(InvalidCloseError):
+        check_close(code, "")
+
+
+def test_frame_headers() -> None:
+    """RFC 6455 section 5.2: three length encodings, no mask, one frame."""
+    assert frame_header(True, 125) == b"\x81\x7d"
+    assert frame_header(False, 126) == b"\x82\x7e\x00\x7e"
+    assert frame_header(True, 65535) == b"\x81\x7e\xff\xff"
+    assert frame_header(False, 65536) == b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00"
+
+
+def test_joined_messages_are_one_write() -> None:
+    """The frames stand back to back, and the parts stay known."""
+    parts = (Outgoing(True, b"a"), Outgoing(False, b"b"))
+    joined = Outgoing.join(parts)
+    assert joined.frame == b"\x81\x01a\x82\x01b"
+    assert joined.parts == parts
+    assert joined.size == 2
+    assert Outgoing.join(parts[:1]) is parts[0]
+
+
+def test_claims_are_short_and_read_back() -> None:
+    """A stored claim has at most 40 bytes."""
+    claim = Claim(incarnation_of("aBcd-_12", 99), 1795412345678901, base36(10**9))
+    assert Claim.parse(str(claim)) == claim
+    assert len(str(claim)) <= 40
+    assert claim.start == "aBcd-_12"
+
+
+def test_limits_and_times_are_checked() -> None:
+    """Zero, less, infinity and other types are refused, and a heartbeat that is too slow."""
+    for bad in (0, -1, 1.5, "1", None, True):
+        with pytest.raises(InvalidValueError):
+            Limits(outbox_bytes=bad)  # type: ignore[arg-type]
+    for bad in (0, -1, float("inf"), float("nan"), "1"):
+        with pytest.raises(InvalidValueError):
+            Timing(timeout=bad)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValueError, match="a third of the lease"):
+        Timing(lease=3, heartbeat=1.1)
+
+
+def test_numbers_count_what_is_missing() -> None:
+    """Holes within and across interruptions are exact; a lost counter gives a lower bound."""
+    numbers = Numbers()
+    numbers.heard("c", "e", 5)
+    numbers.heard("c", "e", 6)
+    assert numbers.take_missed() == ({}, True)
+    numbers.heard("c", "e", 9)
+    numbers.settle("c", "e", 12)
+    assert numbers.take_missed() == ({"c": 5}, True)
+    numbers.heard("c", "e", 11)
+    assert numbers.take_missed() == ({}, True)
+    numbers.settle("c", "new", 4)
+    assert numbers.take_missed() == ({"c": 4}, False)
+
+
+def test_a_channel_that_had_no_counter_begins_at_one() -> None:
+    """Whoever subscribed before the first envelope misses from the first one on."""
+    numbers = Numbers()
+    numbers.begin("c", NO_COUNTER, 0)
+    numbers.settle("c", "e", 3)
+    assert numbers.take_missed() == ({"c": 3}, True)
+    numbers.begin("d", "e", 7)
+    numbers.heard("d", "e", 8)
+    assert numbers.take_missed() == ({}, True)
+
+
+def test_the_clock_never_runs_ahead() -> None:
+    """It counts from the arrival of what Redis said."""
+    clock = RedisClock()
+    clock.hear(1_000_000, 50.0)
+    assert clock.at(50.5) == 1_500_000
+    assert clock.at(49.0) == 0
+
+
+def test_a_pacer_spends_its_rate_and_no_burst() -> None:
+    """Remainders are carried; a stall is caught up by 60 ms at most."""
+    pacer = Pacer(100, 0.0)
+    done = sum(pacer.due(step * 0.02) for step in range(1, 501))
+    assert 998 <= done <= 1000
+    assert pacer.due(20.0) <= 6
+
+
+def test_a_slow_pace_still_comes() -> None:
+    """Less than one a second is one now and then."""
+    pacer = Pacer(0.5, 0.0)
+    assert sum(pacer.due(step * 0.02) for step in range(1, 501)) == 5
+
+
+def test_the_peak_rate_is_of_any_second() -> None:
+    """Not of the calendar's seconds."""
+    peak = PeakRate()
+    for moment in (0.6, 0.7, 0.8, 1.5, 1.55, 3.0):
+        peak.note(moment)
+    assert peak.peak == 5
+
+
+def test_takeovers_that_repeat_are_noticed() -> None:
+    """More than five of one id within ten seconds; others and older ones do not count."""
+    takeovers = Takeovers()
+    assert not any(takeovers.note("n", "a", moment) for moment in range(5))
+    assert takeovers.note("n", "a", 5)
+    assert not takeovers.note("n", "b", 5)
+    assert not takeovers.note("n", "a", 30)

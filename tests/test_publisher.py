@@ -1,0 +1,105 @@
+"""Publishers: sending without connections, with and without an event loop."""
+
+import asyncio
+import threading
+
+import pytest
+
+from cluster_pool import (
+    BackplaneUnavailableError,
+    InvalidValueError,
+    Member,
+    PoolClosedError,
+    Publisher,
+    SendResult,
+    SyncPublisher,
+)
+from tests.clusters import Backend
+from tests.servers import RedisServer
+from tests.support import async_test
+
+
+@async_test
+async def test_a_publisher_reaches_members(backend: Backend) -> None:
+    """Targeted with and without confirm, broadcast, close; and it is no node."""
+    async with backend.pools() as (one, two), backend.publisher() as publisher:
+        alice = await one.join("n", "alice")
+        bob = await two.join("n", "bob")
+        assert await publisher.send("n", "alice", "1") is SendResult.ROUTED
+        assert await publisher.send("n", "bob", b"2", confirm=True) is SendResult.DELIVERED
+        assert await publisher.broadcast_message("n", "3", exclude="alice") == 2
+        assert await bob.wait_sent(2) == [b"2", "3"]
+        assert await alice.wait_sent() == ["1"]
+        assert await publisher.close("n", "bob", confirm=True) is SendResult.DELIVERED
+        assert (await bob.wait_closed())[0] == 1000
+        assert [node.id for node in await publisher.nodes()] == ["node-1", "node-2"]
+
+
+@async_test
+async def test_a_node_that_does_not_answer_times_out(own_server: RedisServer) -> None:
+    """Redis handed the message over and the owner says nothing."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        await one.join("n", "alice")
+        await one._router.stop()
+        result = await publisher.send("n", "alice", "x", confirm=True, timeout=0.3)
+        assert result is SendResult.TIMED_OUT
+        assert not result
+
+
+@async_test
+async def test_no_redis_is_said_with_its_address_and_without_its_password() -> None:
+    """The error names where it looked."""
+    with pytest.raises(BackplaneUnavailableError, match=r"redis://user:\*\*\*@127\.0\.0\.1:1/0"):
+        await Publisher("redis://user:s3cret@127.0.0.1:1/0").start()
+
+
+def test_urls_that_are_none() -> None:
+    """Bad input is refused when it is given."""
+    for url in ("http://x", "localhost", "", 5):
+        with pytest.raises(InvalidValueError):
+            Publisher(url)  # type: ignore[arg-type]
+
+
+def test_a_sync_publisher(own_server: RedisServer) -> None:
+    """The same from a thread without a loop; it ends its own."""
+    backend = Backend(own_server)
+    done = asyncio.Event()
+    ready: list[asyncio.AbstractEventLoop] = []
+
+    async def node() -> None:
+        async with backend.pools(1) as (one,):
+            alice = await one.join("n", "alice")
+            ready.append(asyncio.get_running_loop())
+            assert await alice.wait_sent(3, 20) == ["a", '{"b":1}', "c"]
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(node()))
+    thread.start()
+    try:
+        while not ready:
+            thread.join(0.01)
+        with SyncPublisher(own_server.url) as publisher:
+            assert publisher.send("n", "alice", "a", confirm=True) is SendResult.DELIVERED
+            assert publisher.send_json("n", "alice", {"b": 1}) is SendResult.ROUTED
+            assert publisher.broadcast_message("n", "c") == 1
+            assert publisher.count("n") == 1
+            assert list(publisher.members("n")) == [Member("alice", "node-1")]
+            assert publisher.locate("n", "alice") == Member("alice", "node-1")
+            assert publisher.namespaces() == ["n"]
+            assert publisher.close("n", "nobody") is SendResult.ABSENT
+        with pytest.raises(PoolClosedError):
+            publisher.count("n")
+    finally:
+        ready[0].call_soon_threadsafe(done.set)
+        thread.join()
+    assert not [one for one in threading.enumerate() if one.name.startswith("cluster_pool")]
+
+
+def test_a_sync_publisher_without_redis() -> None:
+    """The error comes to the caller, and nothing is left behind."""
+    publisher = SyncPublisher("redis://127.0.0.1:1/0")
+    with pytest.raises(BackplaneUnavailableError):
+        publisher.count("n")
+    publisher.stop()
+    assert not [one for one in threading.enumerate() if one.name.startswith("cluster_pool")]

@@ -1,0 +1,33 @@
+"""What users' tests are given works as the README says."""
+
+from collections.abc import Callable
+
+from cluster_pool import SendResult
+from cluster_pool.testing import FakeCluster, fake_cluster
+from tests.support import async_test
+
+
+@async_test
+async def test_fake_cluster_is_all_that_a_test_needs() -> None:
+    """Two nodes, members on both, sends across, a raw publish."""
+    async with fake_cluster() as cluster:
+        one, two = cluster
+        _, alice = await cluster.connect(0, "default", "alice")
+        _, bob = await cluster.connect(1, "default", "bob")
+        assert await one.send("default", "bob", "hi", confirm=True) is SendResult.DELIVERED
+        assert await cluster.publish("cluster_pool:{default}", "Hello world!") == 2
+        assert await bob.wait_sent(2) == ["hi", "Hello world!"]
+        assert await alice.wait_sent() == ["Hello world!"]
+        assert await two.close("default", "alice", 4000, "bye")
+        assert await alice.wait_closed() == (4000, "bye")
+
+
+def test_the_fixture_runs_an_async_test(run_cluster: Callable[..., None]) -> None:
+    """Without any async plugin."""
+    seen = []
+
+    async def test(cluster: FakeCluster) -> None:
+        seen.append(len(cluster))
+
+    run_cluster(test, nodes=3)
+    assert seen == [3]

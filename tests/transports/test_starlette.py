@@ -1,0 +1,96 @@
+"""Starlette and FastAPI behind a real uvicorn."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from cluster_pool import ClusterPoolError, Connection, ConnectionsPool, SendResult
+from tests.clusters import Backend
+from tests.support import async_test, eventually
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # uvicorn's own imports
+
+
+@contextlib.asynccontextmanager
+async def served(app: Starlette) -> AsyncIterator[str]:
+    """The URL of an app on a free port."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None
+    task = asyncio.create_task(server.serve())
+    await eventually(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@async_test
+async def test_fastapi_with_a_local_pool() -> None:
+    """The ordinary endpoint: accept, join, run, leave; text, binary, close and its code."""
+    async with ConnectionsPool() as pool:
+        app = FastAPI()
+        told: list[tuple[int, str]] = []
+
+        @app.websocket("/{id}")
+        async def endpoint(websocket: WebSocket, id: str) -> None:
+            await websocket.accept()
+            connection = Connection(id, "n", websocket)
+            connection.on("message", lambda message: connection.send(message))
+            connection.on("close", lambda code, reason: told.append((code, reason)))
+            await pool.new_connection(connection)
+            try:
+                await connection.run()
+            finally:
+                await pool.remove_connection(connection)
+
+        async with served(app) as url, connect(f"{url}/a") as a, connect(f"{url}/b") as b:
+            await a.send("echo")
+            await a.send(b"\xff")
+            assert await a.recv() == "echo"
+            assert await a.recv() == b"\xff"
+            assert await pool.broadcast_message("n", "all") == 2
+            assert await a.recv() == "all"
+            assert await b.recv() == "all"
+            assert await pool.send_then_close("n", "b", "bye", 4000, "done")
+            assert await b.recv() == "bye"
+            await b.wait_closed()
+            assert (b.close_code, b.close_reason) == (4000, "done")
+            await a.close(3000, "leaving")
+            await eventually(lambda: len(told) == 2)
+            assert sorted(told) == [(3000, "leaving"), (4000, "done")]
+            assert not pool.has_namespace("n")
+
+
+@async_test
+async def test_accept_claims_before_the_handshake_is_answered() -> None:
+    """With a cluster, ``accept`` holds the claim for the body, and refuses a taken id."""
+    backend = Backend(None)
+    async with backend.pools(on_conflict="reject") as (one, two):
+
+        async def endpoint(websocket: WebSocket) -> None:
+            id = websocket.path_params["id"]
+            with contextlib.suppress(ClusterPoolError):
+                async with one.accept(websocket, namespace="n", id=id) as connection:
+                    await connection.wait_closed()
+
+        app = Starlette(routes=[WebSocketRoute("/{id}", endpoint)])
+        async with served(app) as url:
+            async with connect(f"{url}/alice") as alice:
+                assert await two.send("n", "alice", "hi", confirm=True) is SendResult.DELIVERED
+                assert await alice.recv() == "hi"
+                with pytest.raises(InvalidStatus):
+                    await connect(f"{url}/alice")
+                assert await two.count("n") == 1
+            await eventually(lambda: not one.has_namespace("n"))
+            assert await two.send("n", "alice", "hi") is SendResult.ABSENT

@@ -1,0 +1,142 @@
+"""The ``websockets`` transport over real sockets."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection, serve
+
+from cluster_pool import Connection, ConnectionsPool, SendResult, Timing
+from tests.support import async_test, eventually
+
+
+@contextlib.asynccontextmanager
+async def pair(
+    pool: ConnectionsPool, *, compression: str | None = None, **options: Any
+) -> AsyncIterator[tuple[Connection, ClientConnection]]:
+    """A member of the pool and its client, over loopback."""
+    ready: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+
+    async def handler(websocket: ServerConnection) -> None:
+        connection = Connection("1", "n", websocket, **options)
+        await pool.new_connection(connection)
+        ready.set_result(connection)
+        await connection.run()
+        await pool.remove_connection(connection)
+
+    async with serve(handler, "127.0.0.1", 0, compression=compression) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with connect(
+            f"ws://127.0.0.1:{port}", compression=compression, max_size=None, ping_interval=None
+        ) as client:
+            yield await ready, client
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@async_test
+async def test_every_length_arrives_as_it_was_sent(compression: str | None) -> None:
+    """Text and binary, on both sides of each length encoding, with and without compression."""
+    async with ConnectionsPool() as pool, pair(pool, compression=compression) as (one, client):
+        for size in (0, 1, 125, 126, 127, 65535, 65536, 1024 * 1024):
+            for message in ("x" * size, b"\xff" * size):
+                assert await one.send(message) is SendResult.DELIVERED
+                assert await client.recv() == message
+
+
+@async_test
+async def test_a_burst_arrives_whole_and_in_order() -> None:
+    """Targeted and broadcast messages of one tick keep their order."""
+    async with ConnectionsPool() as pool, pair(pool) as (_, client):
+        for number in range(0, 200, 2):
+            await pool.send("n", "1", str(number))
+            await pool.broadcast_message("n", str(number + 1).encode())
+        got = [await client.recv() for _ in range(200)]
+        assert [int(message) for message in got] == list(range(200))
+        assert {type(message) for message in got[1::2]} == {bytes}
+
+
+@async_test
+async def test_a_fragmented_message_in_progress_is_not_split() -> None:
+    """While the application sends fragments of its own, ours wait and come behind, in order."""
+    async with ConnectionsPool() as pool, pair(pool) as (one, client):
+        go_on = asyncio.Event()
+
+        async def fragments() -> AsyncIterator[str]:
+            yield "frag"
+            await go_on.wait()
+            yield "ment"
+
+        sending = asyncio.create_task(one.websocket.send(fragments()))
+        await eventually(lambda: one.websocket.send_in_progress)
+        await one.send("a")
+        await one.send_then_close("b", 4000, "after")
+        await asyncio.sleep(0.01)
+        go_on.set()
+        await sending
+        assert [await client.recv() for _ in range(3)] == ["fragment", "a", "b"]
+        await client.wait_closed()
+        assert client.close_code == 4000
+
+
+@async_test
+async def test_close_goes_behind_what_was_sent() -> None:
+    """The client gets every message, then the code and the reason."""
+    async with ConnectionsPool() as pool, pair(pool) as (one, client):
+        for number in range(50):
+            await one.send(str(number))
+        closing = asyncio.create_task(one.close(4321, "grüße"))
+        got = []
+        with contextlib.suppress(Exception):
+            while True:
+                got.append(await client.recv())
+        assert got == [str(number) for number in range(50)]
+        await closing
+        assert (client.close_code, client.close_reason) == (4321, "grüße")
+
+
+@async_test
+async def test_the_clients_close_is_seen() -> None:
+    """The close handlers get the client's code; 1006 when it just vanished."""
+    for leave, expected in (("close", (3001, "bye")), ("abort", (1006, ""))):
+        async with ConnectionsPool() as pool, pair(pool) as (one, client):
+            told: list[tuple[int, str]] = []
+            one.on("close", lambda code, reason, told=told: told.append((code, reason)))
+            if leave == "close":
+                await client.close(3001, "bye")
+            else:
+                client.transport.abort()
+            await eventually(lambda told=told: told)
+            assert told == [expected]
+            await eventually(lambda pool=pool: not pool.has_namespace("n"))
+            assert await one.send("late") is SendResult.REFUSED
+
+
+@async_test
+async def test_a_client_that_does_not_answer_the_close_is_cut() -> None:
+    """The close handshake has a deadline, after which the socket is aborted."""
+    async with ConnectionsPool(timing=Timing(close=0.3)) as pool, pair(pool) as (one, client):
+        client.transport.pause_reading()
+        await one.close(1000)
+        assert one.gone
+        assert pool.statistics()["forced_closes"] == 1
+        client.transport.abort()
+
+
+@async_test
+async def test_handlers_hear_text_and_binary() -> None:
+    """What the client sends reaches the handlers, one after another."""
+    async with ConnectionsPool() as pool, pair(pool) as (one, client):
+        seen: list[str | bytes] = []
+
+        async def note(message: str | bytes) -> None:
+            await asyncio.sleep(0)
+            seen.append(message)
+
+        one.on("message", note)
+        for message in ("a", b"b", "c"):
+            await client.send(message)
+        await eventually(lambda: len(seen) == 3)
+        assert seen == ["a", b"b", "c"]
