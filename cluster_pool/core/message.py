@@ -45,9 +45,9 @@ class Outgoing:
         joined = cls.__new__(cls)
         joined.text = False
         joined.payload = b""
-        joined.size = sum(part.size for part in parts)
+        joined.size = sum([part.size for part in parts])
         joined.frame = b"".join([part.frame for part in parts])
-        joined.parts = parts
+        joined.parts = [single for part in parts for single in part.parts]
         return joined
 
     @property

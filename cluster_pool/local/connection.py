@@ -82,6 +82,8 @@ class Connection:
         "metadata",
         "namespace",
         "stuck_since",
+        "taken_before",
+        "watched",
         "websocket",
     )
 
@@ -109,6 +111,8 @@ class Connection:
         """What became of its leaving; belongs to the pool."""
         self.deadline = 0.0
         self.stuck_since = 0.0
+        self.taken_before = 0
+        self.watched = False
         self.last_heard = 0.0
         self._transport = transport_for(websocket)
         self._handlers: dict[str, list[Callable[..., Any]]] | None = None
@@ -213,11 +217,12 @@ class Connection:
         return REFUSED
 
     def _deliver_full(self, message: Outgoing) -> SendResult:
-        """The tick's share is full: write it out now, and see what the kernel takes."""
+        """This tick's share is full: hand it over now, and take as much again, but no more."""
         self.flush()
-        if self._state is OPEN and not self._transport.buffered():
-            return self.deliver(message)
+        waiting = self._transport.buffered()
         if self._state is OPEN:
+            if not waiting or waiting + message.size <= 2 * self._host.limits.outbox_bytes:
+                return self.deliver(message)
             self._slow()
         self._host.counters.refused += len(message.parts)
         return REFUSED
@@ -233,25 +238,28 @@ class Connection:
         return True
 
     def flush(self) -> None:
-        """Write what is pending, and judge what the kernel did not take."""
+        """Write what is pending."""
         pending = self._pending
         if pending is None or self._state is HOLDING:
             return
         self._pending = None
         self._pending_bytes = 0
-        transport = self._transport
-        if not transport.is_open():
-            if self._state is OPEN:
-                self._lost()
-            return
-        transport.write(pending if isinstance(pending, list) else (pending,))
-        left = transport.buffered()
-        if left:
-            if left > self._host.limits.outbox_bytes and self._state is OPEN:
-                self._slow()
-            elif not self.stuck_since:
-                self.stuck_since = asyncio.get_running_loop().time()
+        left = self._transport.write(
+            Outgoing.join(pending) if isinstance(pending, list) else pending
+        )
+        if left > 0:
+            if not self.watched:
+                self.watched = True
                 self._host.watch(self)
+            if left > self._host.limits.outbox_bytes:
+                asyncio.get_running_loop().call_soon(self._judge)
+        elif left < 0 and self._state is OPEN:
+            self._lost()
+
+    def _judge(self) -> None:
+        """A turn of the loop later: what is left is what the kernel would not take."""
+        if self._state is OPEN and self._transport.buffered() > self._host.limits.outbox_bytes:
+            self._slow()
 
     def _slow(self) -> None:
         self._host.counters.slow_consumers += 1
@@ -345,15 +353,23 @@ class Connection:
             if now >= self.deadline:
                 self._cut()
             return not self.gone
-        if self.stuck_since:
-            if not transport.buffered():
-                self.stuck_since = 0.0
-            elif now - self.stuck_since >= self._host.timing.outbox_age:
-                self._slow()
-                transport.abort()
+        if self._stuck(now):
+            self._slow()
+            transport.abort()
         if self.idle_timeout is not None and now - self.last_heard >= self.idle_timeout:
             self.begin_close(IDLE, "idle")
-        return self.idle_timeout is not None or bool(self.stuck_since) or self.closed
+        self.watched = self.idle_timeout is not None or bool(self.stuck_since) or self.closed
+        return self.watched
+
+    def _stuck(self, now: float) -> bool:
+        """Whether bytes wait of which the kernel has taken none for too long."""
+        if not self._transport.buffered():
+            self.stuck_since = 0.0
+            return False
+        taken = self._transport.taken()
+        if not self.stuck_since or taken != self.taken_before:
+            self.stuck_since, self.taken_before = now, taken
+        return now - self.stuck_since >= self._host.timing.outbox_age
 
     # -- receiving -------------------------------------------------------------------------
 

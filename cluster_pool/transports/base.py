@@ -1,6 +1,5 @@
 """What a connection needs of a WebSocket, whatever library it comes from."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from cluster_pool.core.closing import ABNORMAL
@@ -26,11 +25,18 @@ class Transport(Protocol):
     Only ``accept`` and ``receive`` wait; nothing here waits for a slow peer.
     """
 
-    def write(self, batch: Sequence[Outgoing]) -> None:
-        """Hand messages over; never blocks. What cannot leave yet counts as buffered."""
+    def write(self, outgoing: Outgoing) -> int:
+        """Hand messages over; never blocks. Gives what is buffered then, -1 when it is not open.
+
+        A loop may try the kernel only at the end of its turn (uvloop does), so what is buffered
+        right after a write says little; a turn later it is what the kernel would not take.
+        """
 
     def buffered(self) -> int:
         """Bytes that the kernel has not taken yet."""
+
+    def taken(self) -> int:
+        """Bytes that the kernel has taken so far: while this grows, the peer reads."""
 
     def is_open(self) -> bool:
         """Whether messages can be written now."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from cluster_pool.core.message import Message, Outgoing
@@ -24,13 +24,17 @@ class CallablesTransport(SendQueue):
         self._closing: tuple[int, str] | None = None
         self._closed = asyncio.Event()
 
-    def write(self, batch: Sequence[Outgoing]) -> None:
+    def write(self, outgoing: Outgoing) -> int:
         """See :class:`Transport`."""
-        self.enqueue(batch)
+        return self.enqueue(outgoing) if self.is_open() else -1
 
     def buffered(self) -> int:
         """See :class:`Transport`."""
         return self._queued
+
+    def taken(self) -> int:
+        """See :class:`Transport`; here it is what the library's send has returned from."""
+        return self._sent
 
     def is_open(self) -> bool:
         """See :class:`Transport`."""

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
 
 from cluster_pool.core.message import Outgoing
 
@@ -20,6 +19,7 @@ class SendQueue:
     def __init__(self) -> None:
         self._queue: deque[Outgoing | tuple[int, str]] | None = None
         self._queued = 0
+        self._sent = 0
         self._task: asyncio.Task[None] | None = None
         self.failed = False
 
@@ -29,12 +29,12 @@ class SendQueue:
     async def _close_now(self, code: int, reason: str) -> None:
         raise NotImplementedError
 
-    def enqueue(self, batch: Sequence[Outgoing]) -> None:
-        """Send these after what is queued."""
-        for outgoing in batch:
-            for part in outgoing.parts:
-                self._queued += part.size
-                self._put(part)
+    def enqueue(self, outgoing: Outgoing) -> int:
+        """Send this after what is queued; gives the bytes that are queued then."""
+        for part in outgoing.parts:
+            self._queued += part.size
+            self._put(part)
+        return self._queued
 
     def enqueue_close(self, code: int, reason: str) -> None:
         """Close after what is queued."""
@@ -69,6 +69,7 @@ class SendQueue:
                 else:
                     await self._send_now(item)
                     self._queued -= item.size
+                    self._sent += item.size
         except Exception as error:
             self.failed = True
             log.debug("send failed: %r", error)

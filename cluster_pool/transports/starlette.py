@@ -1,7 +1,6 @@
 """Starlette and FastAPI: an ASGI WebSocket, whatever server is below."""
 
 import contextlib
-from collections.abc import Sequence
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -24,13 +23,17 @@ class StarletteTransport(SendQueue):
         self._closing = False
         self._over: TransportClosed | None = None
 
-    def write(self, batch: Sequence[Outgoing]) -> None:
+    def write(self, outgoing: Outgoing) -> int:
         """See :class:`Transport`."""
-        self.enqueue(batch)
+        return self.enqueue(outgoing) if self.is_open() else -1
 
     def buffered(self) -> int:
         """See :class:`Transport`."""
         return self._queued
+
+    def taken(self) -> int:
+        """See :class:`Transport`; here it is what the library's send has returned from."""
+        return self._sent
 
     def is_open(self) -> bool:
         """See :class:`Transport`."""

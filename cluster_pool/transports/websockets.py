@@ -5,8 +5,6 @@ fragmented message is in progress and the socket is not closing; each of its own
 before it awaits anything, so a whole frame cannot split a ping, a pong or a close.
 """
 
-from collections.abc import Sequence
-
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import CLOSED, OPEN
@@ -24,39 +22,50 @@ class WebsocketsTransport(SendQueue):
         super().__init__()
         self._websocket = websocket
         self._protocol = websocket.protocol
+        self._tcp = websocket.transport
+        self._written = 0
 
-    def write(self, batch: Sequence[Outgoing]) -> None:
+    def write(self, outgoing: Outgoing) -> int:
         """See :class:`Transport`."""
-        websocket = self._websocket
-        protocol = self._protocol
-        if protocol.state is not OPEN:
-            return
-        if self._task is not None or websocket.send_in_progress is not None:
-            self.enqueue(batch)
-        elif protocol.extensions:
-            self._write_extended(batch)
-        elif not websocket.transport.is_closing():
-            if len(batch) == 1:
-                websocket.transport.write(batch[0].frame)
-            else:
-                websocket.transport.write(b"".join([outgoing.frame for outgoing in batch]))
+        tcp = self._tcp
+        if self._protocol.state is not OPEN or tcp.is_closing():
+            return -1
+        if (
+            self._task is None
+            and self._websocket.send_in_progress is None
+            and not self._protocol.extensions
+        ):
+            frame = outgoing.frame
+            self._written += len(frame)
+            tcp.write(frame)
+            return tcp.get_write_buffer_size()
+        return self._write_through_library(outgoing)
 
-    def _write_extended(self, batch: Sequence[Outgoing]) -> None:
-        for outgoing in batch:
-            for part in outgoing.parts:
-                if part.text:
-                    self._protocol.send_text(part.payload)
-                else:
-                    self._protocol.send_binary(part.payload)
-        self._websocket.send_data()
+    def _write_through_library(self, outgoing: Outgoing) -> int:
+        if self._task is not None or self._websocket.send_in_progress is not None:
+            self.enqueue(outgoing)
+            return self.buffered()
+        for part in outgoing.parts:
+            if part.text:
+                self._protocol.send_text(part.payload)
+            else:
+                self._protocol.send_binary(part.payload)
+        for data in self._protocol.data_to_send():
+            self._written += len(data)
+            self._tcp.write(data)
+        return self._tcp.get_write_buffer_size()
 
     def buffered(self) -> int:
         """See :class:`Transport`."""
-        return self._websocket.transport.get_write_buffer_size() + self._queued
+        return self._tcp.get_write_buffer_size() + self._queued
+
+    def taken(self) -> int:
+        """See :class:`Transport`."""
+        return self._written - self._tcp.get_write_buffer_size() + self._sent
 
     def is_open(self) -> bool:
         """See :class:`Transport`."""
-        return self._protocol.state is OPEN and not self._websocket.transport.is_closing()
+        return self._protocol.state is OPEN and not self._tcp.is_closing()
 
     def is_closed(self) -> bool:
         """See :class:`Transport`."""
@@ -73,7 +82,7 @@ class WebsocketsTransport(SendQueue):
     def abort(self) -> None:
         """See :class:`Transport`."""
         self.drop()
-        self._websocket.transport.abort()
+        self._tcp.abort()
 
     async def accept(self, subprotocol: str | None) -> None:
         """The library has answered the handshake by itself."""

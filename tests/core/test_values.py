@@ -65,7 +65,7 @@ def test_joined_messages_are_one_write() -> None:
     parts = (Outgoing(True, b"a"), Outgoing(False, b"b"))
     joined = Outgoing.join(parts)
     assert joined.frame == b"\x81\x01a\x82\x01b"
-    assert joined.parts == parts
+    assert tuple(joined.parts) == parts
     assert joined.size == 2
     assert Outgoing.join(parts[:1]) is parts[0]
 
