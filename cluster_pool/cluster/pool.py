@@ -22,6 +22,7 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
     ClusterPoolError,
+    IdTakenError,
     NodeDrainingError,
     PendingLimitError,
     PoolClosedError,
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("cluster_pool")
 
 EmptyCallback = Callable[[], Any]
+
+
+REFUSED_TAKEN = (409, "this id is taken")
+REFUSED_FOR_NOW = (503, "this node takes no one now")
 
 
 class ClusterPool(Sender):
@@ -349,7 +354,9 @@ class ClusterPool(Sender):
             subprotocol: to accept, for frameworks that ask.
 
         Raises:
-            As :meth:`new_connection`; a WebSocket that is not accepted yet is then refused.
+            As :meth:`new_connection`. A WebSocket that is not accepted yet is then refused with
+                409 (taken) or 503 and Retry-After, where the framework's server can say that; one
+                that is open is closed with 4409 or 1013.
         """
         connection = Connection(
             new_id() if id is None else id,
@@ -361,8 +368,9 @@ class ClusterPool(Sender):
         connection.hold()
         try:
             await self.new_connection(connection, on_conflict=on_conflict)
-        except ClusterPoolError:
-            await connection.refuse()
+        except ClusterPoolError as error:
+            taken = isinstance(error, IdTakenError)
+            await connection.refuse(*(REFUSED_TAKEN if taken else REFUSED_FOR_NOW))
             raise
         try:
             await connection.accept(subprotocol)

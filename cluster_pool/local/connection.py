@@ -297,10 +297,10 @@ class Connection:
         await self._transport.accept(subprotocol)
         self.release_hold()
 
-    async def refuse(self, code: int = TRY_AGAIN_LATER, reason: str = "") -> None:
-        """Decline a handshake that was not answered yet; close with ``code`` where it was."""
+    async def refuse(self, status: int, text: str) -> None:
+        """Decline the handshake with an HTTP status; where it was answered already, close."""
         self._state = CLOSED
-        await self._transport.refuse(code, reason)
+        await self._transport.refuse(status, text)
 
     def begin_close(self, code: int, reason: str) -> None:
         """Close behind what was delivered; never waits. Harmless when closing already."""

@@ -1,9 +1,15 @@
 """What a connection needs of a WebSocket, whatever library it comes from."""
 
+import http
 from typing import Protocol
 
-from cluster_pool.core.closing import ABNORMAL
+from cluster_pool.core.closing import ABNORMAL, TAKEN_OVER, TRY_AGAIN_LATER
 from cluster_pool.core.message import Message, Outgoing
+
+
+def refusal_code(status: int) -> int:
+    """The close code that says to an open WebSocket what an HTTP status would have said."""
+    return TAKEN_OVER if status == http.HTTPStatus.CONFLICT else TRY_AGAIN_LATER
 
 
 class TransportClosed(Exception):
@@ -53,8 +59,8 @@ class Transport(Protocol):
     async def accept(self, subprotocol: str | None) -> None:
         """Answer the handshake, where the framework leaves that to us."""
 
-    async def refuse(self, code: int, reason: str) -> None:
-        """Decline a handshake that was not answered yet; close where it was."""
+    async def refuse(self, status: int, text: str) -> None:
+        """Decline a handshake with an HTTP status; where it was answered already, close."""
 
     async def wait_closed(self) -> None:
         """Wait until the socket is gone, after :meth:`close`."""

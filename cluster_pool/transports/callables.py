@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster_pool.core.message import Message, Outgoing
-from cluster_pool.transports.base import TransportClosed
+from cluster_pool.transports.base import TransportClosed, refusal_code
 from cluster_pool.transports.queued import SendQueue
 
 
@@ -58,9 +58,9 @@ class CallablesTransport(SendQueue):
     async def accept(self, subprotocol: str | None) -> None:
         """Nothing to answer."""
 
-    async def refuse(self, code: int, reason: str) -> None:
+    async def refuse(self, status: int, text: str) -> None:
         """See :class:`Transport`."""
-        self.close(code, reason)
+        self.close(refusal_code(status), text)
 
     async def wait_closed(self) -> None:
         """See :class:`Transport`."""

@@ -1,12 +1,14 @@
 """Starlette and FastAPI: an ASGI WebSocket, whatever server is below."""
 
 import contextlib
+import http
 
+from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
-from cluster_pool.transports.base import TransportClosed
+from cluster_pool.transports.base import TransportClosed, refusal_code
 from cluster_pool.transports.queued import SendQueue
 
 
@@ -68,15 +70,23 @@ class StarletteTransport(SendQueue):
         if self._websocket.application_state is WebSocketState.CONNECTING:
             await self._websocket.accept(subprotocol)
 
-    async def refuse(self, code: int, reason: str) -> None:
-        """Answer 403, or a status of ours where the server knows the denial response."""
-        self._closing = True
+    async def refuse(self, status: int, text: str) -> None:
+        """Answer with the status where the server knows the denial response, else with 403.
+
+        A 403 is what ASGI makes of a close before the accept; clients take it as final, a 503
+        with Retry-After they do not (ASGI specification, "websocket.http.response").
+        """
         if self._websocket.application_state is not WebSocketState.CONNECTING:
-            self._closing = False
-            self.close(code, reason)
+            self.close(refusal_code(status), text)
             return
+        self._closing = True
+        headers = {"Retry-After": "1"} if status == http.HTTPStatus.SERVICE_UNAVAILABLE else {}
         with contextlib.suppress(RuntimeError, OSError):
-            await self._websocket.close(code, reason)
+            if "websocket.http.response" in self._websocket.scope.get("extensions", {}):
+                answer = PlainTextResponse(f"{text}\n", status, headers)
+                await self._websocket.send_denial_response(answer)
+            else:
+                await self._websocket.close(refusal_code(status), text)
 
     async def wait_closed(self) -> None:
         """See :class:`Transport`; the server below finishes the handshake by itself."""

@@ -11,7 +11,7 @@ from websockets.protocol import CLOSED, OPEN
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
-from cluster_pool.transports.base import TransportClosed
+from cluster_pool.transports.base import TransportClosed, refusal_code
 from cluster_pool.transports.queued import SendQueue
 
 
@@ -87,9 +87,9 @@ class WebsocketsTransport(SendQueue):
     async def accept(self, subprotocol: str | None) -> None:
         """The library has answered the handshake by itself."""
 
-    async def refuse(self, code: int, reason: str) -> None:
+    async def refuse(self, status: int, text: str) -> None:
         """See :class:`Transport`."""
-        self.close(code, reason)
+        self.close(refusal_code(status), text)
 
     async def wait_closed(self) -> None:
         """See :class:`Transport`."""

@@ -89,8 +89,14 @@ async def test_accept_claims_before_the_handshake_is_answered() -> None:
             async with connect(f"{url}/alice") as alice:
                 assert await two.send("n", "alice", "hi", confirm=True) is SendResult.DELIVERED
                 assert await alice.recv() == "hi"
-                with pytest.raises(InvalidStatus):
+                with pytest.raises(InvalidStatus) as taken:
                     await connect(f"{url}/alice")
+                assert taken.value.response.status_code == 409
                 assert await two.count("n") == 1
             await eventually(lambda: not one.has_namespace("n"))
             assert await two.send("n", "alice", "hi") is SendResult.ABSENT
+            await one.drain_connections()
+            with pytest.raises(InvalidStatus) as draining:
+                await connect(f"{url}/alice")
+            assert draining.value.response.status_code == 503
+            assert draining.value.response.headers["Retry-After"] == "1"
