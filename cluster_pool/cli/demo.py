@@ -53,6 +53,7 @@ class Stage:
     publisher: Publisher
     redis: Redis
     began: float
+    show: Callable[[str], None]
 
     async def arrived(self, text: str, clients: list[Client]) -> None:
         """Wait until every one of these clients has heard ``text``, or patience is over."""
@@ -167,8 +168,14 @@ async def kill(stage: Stage) -> Row:
 async def _ghosts_gone(stage: Stage, expected: int, since: float) -> float:
     """Seconds until neither the count, nor the members, nor the registry has a ghost."""
     members = Keys().members(NAMESPACE)
+    shown = -1
     while time.perf_counter() - since < PATIENCE * 2:
-        if await stage.publisher.count(NAMESPACE) == expected:
+        count = await stage.publisher.count(NAMESPACE)
+        if count != shown:
+            seconds = time.perf_counter() - since
+            stage.show(f"{seconds:.1f} s after the kill: {count} members, {expected} are there")
+            shown = count
+        if count == expected:
             listed = [member async for member in stage.publisher.members(NAMESPACE)]
             if len(listed) == expected == await stage.redis.hlen(members):
                 break
@@ -284,7 +291,7 @@ async def _demo(clients: int, as_json: bool) -> int:
         redis = await stack.enter_async_context(Redis.from_url(server.url))
         players = await stack.enter_async_context(cast(server.url, 3, clients))
         publisher = await stack.enter_async_context(Publisher(server.url))
-        stage = Stage(players, publisher, redis, began)
+        stage = Stage(players, publisher, redis, began, show)
         rows.append(await _started(stage, clients))
         for title, scene in SCENES:
             show(title)

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,10 +17,9 @@ BUSY = 0.7
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +69,20 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
+    """Why the descriptor limit forbids what is asked, before anything starts."""
+    needs = {
+        "delivery": settings.connections,
+        "memory": settings.idle + memory.FIRST,
+        "ghosts": settings.connections * settings.victims,
+    }
+    for name, connections in needs.items():
+        if name in wanted or (name == "delivery" and wanted & set(delivery.NAMES)):
+            problem = machine.too_few_descriptors(connections)
+            if problem:
+                yield f"{name}: {problem}"
+
+
 async def _measure(settings: Settings, loops: list[str], wanted: set[str]) -> list[Row]:
     rows: list[Row] = []
     fresh_rounds = min(settings.rounds, 3)
@@ -96,11 +110,7 @@ def main() -> int:
         return 2
     settings = _settings(options)
     wanted = set(options.only or NAMES)
-    needs = [settings.connections * (settings.victims if "ghosts" in wanted else 1)]
-    if "memory" in wanted:
-        needs.append(settings.idle + memory.FIRST)
-    problem = machine.too_few_descriptors(max(needs))
-    if problem:
+    for problem in _too_many(settings, wanted):
         _tell(f"scripts/bench: {problem}")
         return 2
     if options.profile:
