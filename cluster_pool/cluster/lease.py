@@ -7,6 +7,7 @@ membership's, which it is given as a callback.
 import asyncio
 import json
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 
@@ -21,6 +22,9 @@ log = logging.getLogger("cluster_pool.lease")
 
 MARGIN = 1.0
 """Seconds by which this node's own clock ends a lease early, at most a fifth of it."""
+
+FIRST_RETRY = 0.1
+"""Seconds until a join that failed is tried again, at most; doubles up to a heartbeat."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -57,6 +61,7 @@ class Lease:
         self._on_rejoin = on_rejoin
         self._on_beat = on_beat
         self._joins = 0
+        self._failures = 0
         self._generation = -1
         self._epoch = ""
         self._until = 0.0
@@ -163,7 +168,9 @@ class Lease:
         while True:
             try:
                 await self._beat()
+                self._failures = 0
             except BackplaneUnavailableError as error:
+                self._failures += 1
                 log.debug("no heartbeat: %s", error)
                 if not self.held:
                     self.settled.clear()
@@ -202,9 +209,11 @@ class Lease:
         self._until = sent + lease - min(MARGIN, lease / 5)
 
     def _pause(self) -> float:
-        if self._in_doubt():
-            return min(0.2, self._timing.heartbeat)
-        return self._timing.heartbeat
+        """Until the next look: a heartbeat, or less while in doubt, with jitter."""
+        if not self._in_doubt():
+            return self._timing.heartbeat
+        longest = min(FIRST_RETRY * 2 ** min(self._failures, 10), self._timing.heartbeat)
+        return random.uniform(longest / 2, longest)
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._timing.timeout

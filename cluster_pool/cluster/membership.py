@@ -210,6 +210,7 @@ class Membership:
             _fail(claiming, ConnectionClosedError(connection.close_code or 1006))
         else:
             connection.claim = claim
+            connection.departure = None
             self._table.add(connection)
             if older is not None:
                 self._evict(older)

@@ -271,6 +271,8 @@ class ClusterPool(Sender):
         """
         takeover = self._takeover if on_conflict is None else check_on_conflict(on_conflict)
         self._check_open()
+        if connection.claim is not None:
+            raise ClusterPoolError(f"{connection!r} is a member already")
         connection.attach(self._table)
         try:
             await self._membership.claim(

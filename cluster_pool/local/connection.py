@@ -22,7 +22,7 @@ from cluster_pool.core.closing import (
 from cluster_pool.core.ids import check_id, check_namespace, shown
 from cluster_pool.core.message import Message, Outgoing, encode, outgoing, to_json
 from cluster_pool.core.results import SendResult
-from cluster_pool.exceptions import ClusterPoolError, InvalidValueError
+from cluster_pool.exceptions import ClusterPoolError, ConnectionClosedError, InvalidValueError
 from cluster_pool.local.host import NO_HOST, Host
 from cluster_pool.transports.base import TransportClosed
 from cluster_pool.transports.pick import transport_for
@@ -293,8 +293,17 @@ class Connection:
             self.flush()
 
     async def accept(self, subprotocol: str | None = None) -> None:
-        """Answer the handshake where the framework leaves that to us, and open."""
+        """Answer the handshake where the framework leaves that to us, and open.
+
+        Raises:
+            ConnectionClosedError: it was closed meanwhile (taken over, drained); the client is
+                told the code.
+        """
         await self._transport.accept(subprotocol)
+        if self.closed:
+            code = self.close_code or ABNORMAL
+            self._transport.close(NORMAL if code == ABNORMAL else code, self.close_reason)
+            raise ConnectionClosedError(code, self.close_reason)
         self.release_hold()
 
     async def refuse(self, status: int, text: str) -> None:

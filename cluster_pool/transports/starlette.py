@@ -57,6 +57,8 @@ class StarletteTransport(SendQueue):
 
     def close(self, code: int, reason: str) -> None:
         """See :class:`Transport`."""
+        if self._websocket.application_state is WebSocketState.CONNECTING:
+            return
         if not self._closing:
             self._closing = True
             self.enqueue_close(code, reason)

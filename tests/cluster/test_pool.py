@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from cluster_pool import (
+    ClusterPoolError,
     Connection,
     IdTakenError,
     InvalidCloseError,
@@ -454,3 +455,19 @@ async def test_inbound_is_published_as_json(backend: Backend) -> None:
             await one.publish_inbound(alice.connection, b"\xff")
             message = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
             assert message["data"] == b'{"id":"alice","node":"node-1","binary":"/w=="}'
+
+
+@async_test
+async def test_a_connection_may_leave_and_come_again(backend: Backend) -> None:
+    """The same object is a member once at a time, and is released each time."""
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        for _ in range(2):
+            with pytest.raises(ClusterPoolError, match="already"):
+                await one.new_connection(alice.connection)
+            emptied: list[int] = []
+            await one.remove_connection(alice.connection, lambda: emptied.append(1))  # noqa: B023
+            assert emptied == [1]
+            assert await one.count("n") == 0
+            await one.new_connection(alice.connection)
+            assert await one.send("n", "alice", "x") is SendResult.DELIVERED
