@@ -70,7 +70,12 @@ def broadcast(
     binary: Binary = False,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", metavar="ID", help="An id that does not get it; repeatable."),
+        typer.Option(
+            "--exclude",
+            metavar="ID",
+            envvar="CLUSTER_POOL_EXCLUDE",
+            help="An id that does not get it; repeatable (in the variable, separated by spaces).",
+        ),
     ] = None,
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = "cluster_pool",

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, Gap, SendResult
+from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult
 from cluster_pool.cluster.pool import ClusterPool
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -113,6 +113,25 @@ async def test_redis_frozen_is_noticed_and_survived(own_server: RedisServer) -> 
         await bob.wait_sent()
         assert bob.sent == ["after"], "a send that timed out must not arrive after its deadline"
         assert bob.closed is None
+
+
+@async_test
+async def test_what_waits_for_redis_is_bounded(own_server: RedisServer) -> None:
+    """Beyond the limit a send is refused at once; what waits fails at its own deadline."""
+    backend = Backend(own_server)
+    async with backend.pools(1, limits=Limits(pending_messages=50)) as (one,):
+        own_server.freeze()
+        sends = [
+            asyncio.create_task(one.send("n", f"m{at}", "x", timeout=1.0)) for at in range(2000)
+        ]
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        own_server.thaw()
+        kinds = [type(result).__name__ for result in results]
+        assert set(kinds) == {"PendingLimitError", "BackplaneUnavailableError"}
+        assert kinds.count("BackplaneUnavailableError") <= 50 + 2 * 500
+        assert kinds.count("PendingLimitError") >= 900
+        await eventually(lambda: one.ready, 10)
+        assert await one.send("n", "m1", "x") is SendResult.ABSENT
 
 
 @async_test

@@ -1,6 +1,7 @@
 """The promises of a cluster of pools, on fakeredis and on every real server."""
 
 import asyncio
+import shutil
 
 import pytest
 
@@ -23,6 +24,7 @@ from cluster_pool import (
 )
 from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
 
@@ -471,3 +473,47 @@ async def test_a_connection_may_leave_and_come_again(backend: Backend) -> None:
             assert await one.count("n") == 0
             await one.new_connection(alice.connection)
             assert await one.send("n", "alice", "x") is SendResult.DELIVERED
+
+
+@async_test
+async def test_a_full_outbox_refuses_and_the_sender_is_told(backend: Backend) -> None:
+    """With confirm a sender on another node learns that the owner refused."""
+    limits = Limits(outbox_bytes=100)
+    async with backend.pools(limits=limits) as (one, two):
+        websocket = FakeWebSocket()
+        connection = Connection("bob", "n", websocket)
+        connection.hold()
+        await two.new_connection(connection)
+        for expected in (SendResult.DELIVERED, SendResult.REFUSED):
+            assert await one.send("n", "bob", "x" * 60, confirm=True) is expected
+        assert two.statistics()["refused"] == 1
+        connection.release_hold()
+        assert await websocket.wait_sent() == ["x" * 60]
+
+
+@async_test
+async def test_garbage_among_events_does_not_end_a_watch(backend: Backend) -> None:
+    """What is no event is counted and dropped; the next event comes."""
+    async with backend.pools(1) as (one,), one.watching("n") as events:
+        for payload in (b"\xff", b"[]", b'{"event":"join"}', b"nonsense"):
+            await backend.publish(f"{backend.prefix}:{{n}}:events", payload)
+        await one.join("n", "alice")
+        assert (await anext(events)).id == "alice"
+        assert one.statistics()["dropped_garbage"] == 4
+
+
+@pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed")
+@async_test
+async def test_the_real_redis_cli_publishes_to_everyone(own_server: RedisServer) -> None:
+    """The very command line of the README."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        alice, bob = await one.join("default", "alice"), await two.join("default", "bob")
+        command = ["redis-cli", "-s", str(own_server.path), "PUBLISH"]
+        process = await asyncio.create_subprocess_exec(
+            *command, "cluster_pool:{default}", "Hello world!", stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+        assert said.strip() == b"2"
+        for member in (alice, bob):
+            assert await member.wait_sent() == ["Hello world!"]
