@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", action="append", choices=NAMES, help="this scenario alone; may be repeated")
     add("--quick", action="store_true", help="fewer rounds of less: a look, not a measurement")
     add("--loop", choices=("uvloop", "asyncio", "both"), help="default: both, if uvloop is there")
-    add("--rounds", type=_positive, help="of each scenario; the table has their median (9)")
+    add("--rounds", type=_positive, help="of each scenario; the table has their median (12)")
     add("--connections", type=_positive, default=1000, help="that get the messages (1000)")
     add("--idle-connections", type=_positive, help="whose memory is measured (5000)")
     add("--members", type=_positive, help="whose bytes in Redis are measured (100000)")
@@ -43,12 +43,12 @@ def _parser() -> argparse.ArgumentParser:
 def _settings(options: argparse.Namespace) -> Settings:
     quick = options.quick
     return Settings(
-        rounds=options.rounds or (3 if quick else 9),
+        rounds=options.rounds or (3 if quick else 12),
         connections=options.connections,
-        messages=20 if quick else 50,
-        bursts=10 if quick else 20,
-        sends=10 if quick else 20,
-        single_sends=100 if quick else 500,
+        messages=20 if quick else 30,
+        bursts=10,
+        sends=10 if quick else 15,
+        single_sends=100 if quick else 300,
         idle=options.idle_connections or (1000 if quick else 5000),
         members=options.members or (10_000 if quick else 100_000),
         victims=1 if quick else 5,

@@ -1,8 +1,9 @@
 """CPU per delivered message over both nodes and Redis, beside a bare write(2) per message.
 
-Node A publishes, node B holds the clients, Redis is between. A round of each scenario follows a
-round of the floor, again and again, so that all see the same machine. The senders wait until
-everything of a round has arrived before they go on, the floor as well.
+Node A publishes, node B holds the clients, Redis is between. Every round of a scenario follows a
+round of the floor, to which it is compared: a shared machine changes its speed within seconds. The
+senders wait until everything of a message (or a burst) has arrived before they go on, the floor as
+well, and the same client program reads both.
 """
 
 import contextlib
@@ -22,9 +23,10 @@ NAMES = (FLOOR, BROADCAST, BROADCAST_16, TARGETED)
 
 @dataclass
 class Result:
-    """The rounds of one scenario: µs per message by process."""
+    """The rounds of one scenario: µs per message by process, and the floor before each."""
 
     rounds: list[dict[str, float]] = field(default_factory=list)
+    floors: list[float] = field(default_factory=list)
     wrong: str = ""
 
     def sums(self) -> list[float]:
@@ -129,15 +131,25 @@ async def measure(
     chosen = {name: work[name] for name in work if name in wanted}
     results = {name: Result() for name in (FLOOR, *chosen)}
     async with _floor(settings) as floor, _pair(settings, loop) as pair:
+
+        async def floor_round() -> dict[str, float]:
+            spent, wrong = await floor.round(settings.messages)
+            results[FLOOR].wrong = results[FLOOR].wrong or wrong
+            return spent
+
         for at in range(settings.rounds + 1):
             tell(f"delivery, {loop}: round {at} of {settings.rounds}" if at else "warming up")
-            outcomes = {FLOOR: await floor.round(settings.messages)}
+            if not chosen:
+                results[FLOOR].rounds.append(await floor_round())
             for name, (do, rounds, burst) in chosen.items():
-                outcomes[name] = await pair.round(do, rounds, burst)
-            for name, (spent, wrong) in outcomes.items():
-                results[name].wrong = results[name].wrong or wrong
+                bare = await floor_round()
+                spent, wrong = await pair.round(do, rounds, burst)
+                result = results[name]
+                result.wrong = result.wrong or wrong
                 if at:
-                    results[name].rounds.append(spent)
+                    results[FLOOR].rounds.append(bare)
+                    result.rounds.append(spent)
+                    result.floors.append(sum(bare.values()))
         if settings.profile:
             for name, (do, rounds, burst) in chosen.items():
                 tell(f"delivery, {loop}: profiling {name}")
@@ -146,7 +158,6 @@ async def measure(
 
 
 def _rows(settings: Settings, loop: str, results: dict[str, Result]) -> list[Row]:
-    floors = results[FLOOR].sums()
     count = f"{settings.connections:,}"
     texts = {
         FLOOR: f"floor: bare write(2) to {count} sockets",
@@ -160,7 +171,7 @@ def _rows(settings: Settings, loop: str, results: dict[str, Result]) -> list[Row
             "µs",
             result.sums(),
             loop="" if name == FLOOR else loop,
-            floors=() if name == FLOOR else floors,
+            floors=result.floors,
             wrong=result.wrong,
             note="CPU of the writing process per write" if name == FLOOR else "CPU per delivery",
             parts={} if name == FLOOR else result.parts(),

@@ -1,11 +1,12 @@
 """Seconds from the kill of a node until nothing of it is left.
 
-Several nodes with a namespace each are killed at different moments between two heartbeats, while
-one lives on; it was up for longer than a lease before, as a node must be to judge others.
+Several nodes with a namespace each are killed at random moments between two heartbeats, while one
+lives on; it was up for longer than a lease before, as a node must be to judge others.
 """
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Awaitable, Callable
 
@@ -42,7 +43,7 @@ async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) ->
         tell(f"ghosts: killing {settings.victims} nodes")
         found = await asyncio.gather(
             *[
-                _one(child, at, settings, Witness(publisher, admin, f"ghosts-{at}"))
+                _one(child, settings, Witness(publisher, admin, f"ghosts-{at}"))
                 for at, child in enumerate(victims)
             ]
         )
@@ -82,14 +83,12 @@ class Witness:
         return bool(await self._admin.exists(*self._keys))
 
 
-async def _one(
-    child: Child, at: int, settings: Settings, witness: Witness
-) -> tuple[float, float, str]:
+async def _one(child: Child, settings: Settings, witness: Witness) -> tuple[float, float, str]:
     wrong = ""
     before = (await witness.count(), await witness.listed())
     if before != (settings.connections, settings.connections):
         wrong = f"WRONG: {before} members before the kill"
-    await asyncio.sleep(at * HEARTBEAT / settings.victims)
+    await asyncio.sleep(random.uniform(0, HEARTBEAT))
     killed = time.monotonic()
     await child.kill()
     unseen, removed = await asyncio.gather(_until(witness.visible), _until(witness.stored))
