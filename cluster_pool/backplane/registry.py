@@ -260,6 +260,32 @@ class Registry:
 
         return read()
 
+    def tally_of(
+        self, link: Link, namespace: str, incarnation: str, deadline: float
+    ) -> Coroutine[Any, Any, tuple[int, int, int]]:
+        """One owner's registered count and checksum, and members listed beyond all counts."""
+        owners = link.call("HGETALL", self._keys.owners(namespace))
+        listed = link.call("HLEN", self._keys.members(namespace))
+
+        async def read() -> tuple[int, int, int]:
+            fields = {name: int(n) for name, n in _pairs(await answered(owners, deadline)).items()}
+            total = sum(n for name, n in fields.items() if not name.endswith("#"))
+            return (
+                fields.get(incarnation, 0),
+                fields.get(f"{incarnation}#", 0),
+                await answered(listed, deadline) - total,
+            )
+
+        return read()
+
+    def correct(
+        self, link: Link, namespace: str, incarnation: str, count: int, checksum: int
+    ) -> None:
+        """Add to the registered count and checksum of one owner; nobody waits for it."""
+        owners = self._keys.owners(namespace)
+        for field, change in ((incarnation, count), (f"{incarnation}#", checksum)):
+            link.call("HINCRBY", owners, field, change).add_done_callback(unheeded)
+
     # -- reading and reaping ---------------------------------------------------------------
 
     async def namespaces_of(self, incarnation: str, deadline: float) -> list[str]:
@@ -305,8 +331,15 @@ class Registry:
 
     async def members(self, namespace: str, timeout: float) -> AsyncIterator[Member]:
         """Members whose owner holds a lease, a page at a time; ``timeout`` is for each page."""
+        living = await self.living(asyncio.get_running_loop().time() + timeout)
+        async for id, claim in self.claims_of(namespace, timeout):
+            node = living.get(claim.incarnation)
+            if node is not None:
+                yield Member(id, node)
+
+    async def claims_of(self, namespace: str, timeout: float) -> AsyncIterator[tuple[str, Claim]]:
+        """Every registered claim of a namespace, a page at a time, dead owners' included."""
         loop = asyncio.get_running_loop()
-        living = await self.living(loop.time() + timeout)
         cursor: bytes | str = "0"
         while True:
             cursor, fields = await self._session.call(
@@ -318,9 +351,7 @@ class Registry:
                 PAGE,
             )
             for id, value in _pairs(fields).items():
-                node = living.get(value.partition(":")[0])
-                if node is not None:
-                    yield Member(id, node)
+                yield id, Claim.parse(value)
             if cursor in (b"0", "0", 0):
                 return
 

@@ -174,6 +174,9 @@ class Lease:
                 log.debug("no heartbeat: %s", error)
                 if not self.held:
                     self.settled.clear()
+            except Exception:
+                self._failures += 1
+                log.exception("a heartbeat failed by itself")
             self._wake.clear()
             try:
                 async with asyncio.timeout(self._pause()):

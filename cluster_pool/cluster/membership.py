@@ -6,7 +6,7 @@ waits in its outbox, a takeover of that nonce is remembered, and both are settle
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -129,6 +129,26 @@ class Membership:
         connection = self._table.get(namespace, id)
         if connection is not None and connection.claim and connection.claim[2] == standing.nonce:
             self._evict(connection)
+
+    def namespaces(self) -> list[str]:
+        """The namespaces in which this node holds connections."""
+        return [namespace for namespace, held in self._held.items() if held.count]
+
+    def owned(self, namespace: str) -> dict[str, Claim]:
+        """The claims that this node holds in a namespace, by id; those being released too."""
+        members = self._table.namespace(namespace) or {}
+        return {id: one.claim for id, one in members.items() if one.claim is not None}
+
+    def knows(self, namespace: str, id: str, nonce: str) -> bool:
+        """Whether a claim is held here, or on its way."""
+        if any(one.nonce == nonce for one in self._claiming.get((namespace, id), ())):
+            return True
+        connection = self._table.get(namespace, id)
+        return (
+            connection is not None
+            and connection.claim is not None
+            and (connection.claim.nonce == nonce)
+        )
 
     # -- claiming --------------------------------------------------------------------------
 
@@ -466,21 +486,26 @@ class Membership:
         link = await self._session.link_by(deadline)
         releases, self._unreleased = self._unreleased, []
         await asyncio.gather(*self._release_batches(link, releases, deadline))
-        namespaces = [namespace for namespace, held in self._held.items() if held.count]
+        namespaces = self.namespaces()
         for held in self._held.values():
             held.listed = incarnation if held.count else ""
         if namespaces:
             await self._registry.enlist(link, incarnation, namespaces, deadline)
         window: list[Coroutine[Any, Any, None]] = []
-        for batch in self._owned_batches():
+        for batch in self._owned_batches(self._table.namespaces()):
             window.append(self._assert_batch(link, incarnation, batch))
             if len(window) == WINDOW:
                 await asyncio.gather(*window)
                 window.clear()
         await asyncio.gather(*window)
 
-    def _owned_batches(self) -> Iterator[list[Connection]]:
-        for namespace in self._table.namespaces():
+    async def assert_namespace(self, link: Link, namespace: str, incarnation: str) -> None:
+        """Register what is owned in one namespace once more."""
+        for batch in self._owned_batches([namespace]):
+            await self._assert_batch(link, incarnation, batch)
+
+    def _owned_batches(self, namespaces: Iterable[str]) -> Iterator[list[Connection]]:
+        for namespace in namespaces:
             members = self._table.namespace(namespace) or {}
             yield from _batches([one for one in members.values() if one.claim is not None])
 

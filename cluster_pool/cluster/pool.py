@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Self
 
+from cluster_pool.cluster.comparison import Comparison
 from cluster_pool.cluster.lease import Lease, boottime
 from cluster_pool.cluster.membership import Membership
 from cluster_pool.cluster.reaper import Reaper
@@ -82,6 +83,7 @@ class ClusterPool(Sender):
         self._membership: Membership
         self._lease: Lease
         self._reaper: Reaper
+        self._comparison: Comparison
         self._reaping: asyncio.TimerHandle | None = None
         self._inbound_pending = 0
         self.local: ConnectionsPool
@@ -154,6 +156,14 @@ class ClusterPool(Sender):
             self._may_judge,
             lambda namespace: self._hooks.fire("empty", namespace),
         )
+        self._comparison = Comparison(
+            self._session,
+            self._registry,
+            self._membership,
+            self._lease,
+            self.timing,
+            self.counters,
+        )
         self._router.serve(self._table, self._membership, self._lease)
         self._session.on_down = self._went_down
 
@@ -177,6 +187,7 @@ class ClusterPool(Sender):
             self._reaping.cancel()
         await self._lease.stop()
         await self._reaper.stop()
+        await self._comparison.stop()
         await self._membership.stop()
         if self._session.up:
             with contextlib.suppress(BackplaneUnavailableError):
@@ -236,6 +247,7 @@ class ClusterPool(Sender):
         """A renewal told when the next lease ends: look at that very instant, too."""
         self._membership.retry_releases()
         self._reaper.wake()
+        self._comparison.begin()
         loop = asyncio.get_running_loop()
         if self._reaping is not None:
             self._reaping.cancel()

@@ -59,6 +59,8 @@ class Reaper:
                 await self._look()
             except BackplaneUnavailableError as error:
                 log.debug("not reaped: %s", error)
+            except Exception:
+                log.exception("reaping failed by itself")
 
     async def _look(self) -> None:
         if self._may_judge():

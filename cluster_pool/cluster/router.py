@@ -149,8 +149,8 @@ class Router:
                 await self._broadcast_raw(heard)
         except BrokenEnvelopeError as error:
             self._session.broken(error, heard.channel)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            log.debug("on %s: %r", shown(heard.channel), error)
+        except Exception as error:  # whatever others wrote, this task goes on
+            log.debug("on %s: %r", shown(heard.channel), error, exc_info=True)
             self._session.broken(BrokenEnvelopeError("content"), heard.channel)
         if heard.number:
             self._handed_on[heard.channel] = heard.number

@@ -7,6 +7,9 @@ from one another.
 
 from typing import NamedTuple
 
+CHECKSUM_MODULUS = 1_000_000_000
+"""The checksum of an owner is the sum of the times of its claims, each modulo this."""
+
 
 class Claim(NamedTuple):
     """A registered ownership; the token is (time, nonce)."""

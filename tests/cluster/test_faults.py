@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult
+from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Timing
 from cluster_pool.cluster.pool import ClusterPool
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -194,6 +194,7 @@ async def vanish(pool: Pool) -> None:
     """What SIGKILL does to a node, as far as Redis can see: silence, and closed sockets."""
     await pool._lease.stop()
     await pool._reaper.stop()
+    await pool._comparison.stop()
     await pool._session.stop()
 
 
@@ -232,3 +233,37 @@ async def test_cancelled_claims_leave_nothing(own_server: RedisServer) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
         await eventually(lambda: agree(one))
         await eventually(lambda: is_count(one, one.statistics()["connections"]))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        ("HDEL", "{n}:members", "m1", "m2"),
+        ("DEL", "{n}:members"),
+        ("DEL", "{n}:owners"),
+        ("HSET", "{n}:members", "stray", "INCARNATION:1795412345678901:zz"),
+        ("HINCRBY", "{n}:owners", "INCARNATION", "5"),
+        ("HINCRBY", "{n}:owners", "INCARNATION#", "5"),
+    ],
+    ids=lambda harm: " ".join(harm[:2]),
+)
+@async_test
+async def test_drift_from_any_cause_is_repaired(own_server: RedisServer, harm: list[str]) -> None:
+    """Count and checksum find what somebody broke, and the registry is right again."""
+    backend = Backend(own_server)
+    timing = Timing(lease=1.5, heartbeat=0.3)
+    async with backend.pools(1, timing=timing) as (one,):
+        sockets = [await one.join("n", f"m{at}") for at in range(250)]
+        incarnation = one.statistics()["incarnation"]
+        words = [word.replace("INCARNATION", incarnation) for word in harm]
+        words[1] = f"cluster_pool:{words[1]}"
+        own_server.command(*words)
+        await eventually(lambda: one.statistics()["repaired"] >= 1)
+        await eventually(lambda: agree(one))
+        assert one.statistics()["incarnation"] == incarnation
+        assert all(socket.closed is None for socket in sockets)
+        assert await one.send("n", "m1", "x") is SendResult.DELIVERED
+        repaired = one.statistics()["repaired"]
+        beats = one.statistics()["heard"]
+        await eventually(lambda: one.statistics()["heard"] > beats + 2)
+        assert one.statistics()["repaired"] == repaired
