@@ -14,6 +14,7 @@ from cluster_pool.backplane.link import Link
 from cluster_pool.backplane.registry import BATCH, Registry
 from cluster_pool.backplane.session import Session
 from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import TAKEN_OVER
 from cluster_pool.core.config import Timing
@@ -35,21 +36,6 @@ WINDOW = 16
 """Calls of a rejoin that are in flight together."""
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Held:
-    """A namespace in which this node holds connections, or did a moment ago.
-
-    Attributes:
-        count: connections that claim, own, or are being released.
-        subscription: ends when the server has confirmed the channel.
-        listed: the incarnation under which the registry has noted it.
-    """
-
-    count: int = 0
-    subscription: asyncio.Task[None] | None = None
-    listed: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,15 +65,12 @@ class Membership:
     ) -> None:
         self._session = session
         self._registry = registry
-        self._keys = keys
         self._table = table
         self._timing = timing
         self._counters = counters
         self._on_takeover = on_takeover
         self._takeovers = Takeovers()
-        self._held: dict[str, Held] = {}
-        self._lingering: dict[str, float] = {}
-        self._tidying: asyncio.TimerHandle | None = None
+        self._namespaces = Namespaces(session, registry, keys, timing)
         self._claiming: dict[tuple[str, str], list[Claiming]] = {}
         self._nonces = 0
         self._to_claim: list[Claiming] = []
@@ -98,13 +81,15 @@ class Membership:
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self.lease: Lease
-        """Set by whoever makes both."""
+        self._lease: Lease
+
+    def under(self, lease: Lease) -> None:
+        """Set the lease that guards everything here; whoever makes both calls this once."""
+        self._lease = lease
 
     async def stop(self) -> None:
         """End whatever is still under way; the connections are released before this."""
-        if self._tidying is not None:
-            self._tidying.cancel()
+        await self._namespaces.stop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -132,7 +117,7 @@ class Membership:
 
     def namespaces(self) -> list[str]:
         """The namespaces in which this node holds connections."""
-        return [namespace for namespace, held in self._held.items() if held.count]
+        return self._namespaces.held()
 
     def owned(self, namespace: str) -> dict[str, Claim]:
         """The claims that this node holds in a namespace, by id; those being released too."""
@@ -185,34 +170,21 @@ class Membership:
             deadline,
             asyncio.get_running_loop().create_future(),
         )
-        held = self._held.setdefault(namespace, Held())
-        held.count += 1
+        self._namespaces.enter(namespace)
         self._claiming.setdefault(key, []).append(claiming)
         try:
-            await self._subscribed(namespace, held, deadline)
+            await self._namespaces.subscribed(namespace, deadline)
             self._to_claim.append(claiming)
             self._schedule()
             await claiming.won
         except BaseException:
-            self._let_go(namespace)
+            self._namespaces.leave(namespace)
             raise
         finally:
             siblings = self._claiming[key]
             siblings.remove(claiming)
             if not siblings:
                 del self._claiming[key]
-
-    async def _subscribed(self, namespace: str, held: Held, deadline: float) -> None:
-        if held.subscription is None:
-            held.subscription = self._own(
-                self._session.subscribe(self._keys.channel(namespace), deadline)
-            )
-        try:
-            await asyncio.shield(held.subscription)
-        except BaseException:
-            if held.subscription is not None and held.subscription.done():
-                held.subscription = None
-            raise
 
     def _settle(self, claiming: Claiming, won: bool, claim: Claim) -> None:
         """The registry has answered: the connection is owned now, or it is not."""
@@ -240,7 +212,7 @@ class Membership:
         """Nobody wants what was won: release it as if it had been held."""
         connection.claim = claim
         connection.departure = None
-        self._held[connection.namespace].count += 1
+        self._namespaces.enter(connection.namespace)
         self.release(connection)
 
     # -- releasing -------------------------------------------------------------------------
@@ -278,7 +250,7 @@ class Membership:
         listed = self._table.get(connection.namespace, connection.id) is connection
         self._table.discard(connection)
         if listed or connection.claim is not None:
-            self._let_go(connection.namespace)
+            self._namespaces.leave(connection.namespace)
         connection.claim = None
         if connection.departure is not None and not connection.departure.done():
             connection.departure.set_result(emptied)
@@ -287,7 +259,7 @@ class Membership:
         """Another connection owns the id now: close this one, and release nothing."""
         connection.claim = None
         self._table.discard(connection)
-        self._let_go(connection.namespace)
+        self._namespaces.leave(connection.namespace)
         self._note_takeover(connection)
         connection.begin_close(TAKEN_OVER, "taken over")
 
@@ -331,7 +303,7 @@ class Membership:
         try:
             deadline = loop.time() + self._timing.timeout
             work: list[Coroutine[Any, Any, None]] = [
-                self._enlist(link, claims, deadline),
+                self._namespaces.note(link, self._lease.incarnation, deadline),
                 *self._claim_batches(link, claims),
                 *self._release_batches(link, releases, deadline),
             ]
@@ -343,37 +315,10 @@ class Membership:
         """The link, once the lease is held and everything owned stands under it."""
         try:
             async with asyncio.timeout_at(deadline):
-                await self.lease.settled.wait()
+                await self._lease.settled.wait()
         except TimeoutError:
             raise BackplaneUnavailableError("this node has no lease: Redis is away") from None
         return await self._session.link_by(deadline)
-
-    def _enlist(
-        self, link: Link, claims: list[Claiming], deadline: float
-    ) -> Coroutine[Any, Any, None]:
-        """Note the namespaces that are new; queued before the first claim in them."""
-        incarnation = self.lease.incarnation
-        fresh = set()
-        for claiming in claims:
-            held = self._held.get(claiming.connection.namespace)
-            if held is not None and held.listed != incarnation:
-                held.listed = incarnation
-                fresh.add(claiming.connection.namespace)
-        noted = self._registry.enlist(link, incarnation, sorted(fresh), deadline) if fresh else None
-
-        async def read() -> None:
-            if noted is None:
-                return
-            try:
-                if await noted:
-                    return
-            except BackplaneUnavailableError:
-                pass
-            for namespace in fresh:
-                if namespace in self._held:
-                    self._held[namespace].listed = ""
-
-        return read()
 
     def _claim_batches(
         self, link: Link, claims: list[Claiming]
@@ -394,12 +339,12 @@ class Membership:
     ) -> Coroutine[Any, Any, None]:
         deadline = max(claiming.deadline for claiming in batch)
         now = asyncio.get_running_loop().time()
-        not_after = self._session.clock.at(min(deadline, now + self.lease.seconds_left()))
+        not_after = self._session.clock.at(min(deadline, now + self._lease.seconds_left()))
         namespace, takeover = batch[0].connection.namespace, batch[0].takeover
         replies = self._registry.claim(
             link,
             namespace,
-            self.lease.incarnation,
+            self._lease.incarnation,
             [(claiming.connection.id, claiming.nonce) for claiming in batch],
             not_after,
             deadline,
@@ -486,11 +431,7 @@ class Membership:
         link = await self._session.link_by(deadline)
         releases, self._unreleased = self._unreleased, []
         await asyncio.gather(*self._release_batches(link, releases, deadline))
-        namespaces = self.namespaces()
-        for held in self._held.values():
-            held.listed = incarnation if held.count else ""
-        if namespaces:
-            await self._registry.enlist(link, incarnation, namespaces, deadline)
+        await self._namespaces.note(link, incarnation, deadline)
         window: list[Coroutine[Any, Any, None]] = []
         for batch in self._owned_batches(self._table.namespaces()):
             window.append(self._assert_batch(link, incarnation, batch))
@@ -514,7 +455,7 @@ class Membership:
     ) -> Coroutine[Any, Any, None]:
         now = asyncio.get_running_loop().time()
         deadline = now + self._timing.timeout
-        not_after = self._session.clock.at(min(deadline, now + self.lease.seconds_left()))
+        not_after = self._session.clock.at(min(deadline, now + self._lease.seconds_left()))
         claims = [(connection.id, connection.claim) for connection in batch]
         reply = self._registry.assert_claims(
             link, batch[0].namespace, incarnation, claims, not_after, deadline
@@ -532,34 +473,6 @@ class Membership:
         return read()
 
     # -- housekeeping ----------------------------------------------------------------------
-
-    def _let_go(self, namespace: str) -> None:
-        held = self._held[namespace]
-        held.count -= 1
-        if not held.count:
-            loop = asyncio.get_running_loop()
-            self._lingering[namespace] = loop.time() + self._timing.linger
-            if self._tidying is None:
-                self._tidying = loop.call_later(self._timing.linger, self._tidy)
-
-    def _tidy(self) -> None:
-        """Unsubscribe namespaces that have been empty for a while."""
-        self._tidying = None
-        loop = asyncio.get_running_loop()
-        due = [name for name, end in self._lingering.items() if end <= loop.time() + 0.01]
-        left: list[str] = []
-        for namespace in due:
-            del self._lingering[namespace]
-            held = self._held.get(namespace)
-            if held is not None and not held.count:
-                del self._held[namespace]
-                left.append(namespace)
-        if left:
-            self._session.unsubscribe(self._keys.channel(namespace) for namespace in left)
-            if self._session.link is not None and self.lease.incarnation:
-                self._registry.strike(self._session.link, self.lease.incarnation, left)
-        if self._lingering:
-            self._tidying = loop.call_later(self._timing.linger, self._tidy)
 
     def _enter(self) -> None:
         self._busy += 1

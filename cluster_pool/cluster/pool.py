@@ -148,7 +148,7 @@ class ClusterPool(Sender):
             self._membership.rejoin,
             self._beaten,
         )
-        self._membership.lease = self._lease
+        self._membership.under(self._lease)
         self._reaper = Reaper(
             self._registry,
             self.timing,

@@ -1,0 +1,141 @@
+"""The namespaces in which this node holds connections: their channels, and the registry's note.
+
+A namespace is subscribed, with the server's confirmation, before the first claim in it, and noted
+in the registry for whoever may have to reap it. After its last connection has left it lingers for
+a while, so that a client that comes back at once costs nothing.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.registry import Registry
+from cluster_pool.backplane.session import Session
+from cluster_pool.core.config import Timing
+from cluster_pool.core.keys import Keys
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+
+@dataclass(slots=True)
+class Held:
+    """A namespace in which this node holds connections, or did a moment ago.
+
+    Attributes:
+        count: connections that claim, own, or are being released.
+        subscription: ends when the server has confirmed the channel.
+        noted: the incarnation under which the registry has noted it.
+    """
+
+    count: int = 0
+    subscription: asyncio.Task[None] | None = None
+    noted: str = ""
+
+
+class Namespaces:
+    """Counts who is in which namespace, and keeps subscriptions and notes in step with that."""
+
+    def __init__(self, session: Session, registry: Registry, keys: Keys, timing: Timing) -> None:
+        self._session = session
+        self._registry = registry
+        self._keys = keys
+        self._timing = timing
+        self._held: dict[str, Held] = {}
+        self._fresh: set[str] = set()
+        self._noted_under = ""
+        self._lingering: dict[str, float] = {}
+        self._tidying: asyncio.TimerHandle | None = None
+        self._subscriptions: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """End what is under way."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        for task in list(self._subscriptions):
+            task.cancel()
+        await asyncio.gather(*self._subscriptions, return_exceptions=True)
+
+    def held(self) -> list[str]:
+        """The namespaces with connections."""
+        return [namespace for namespace, held in self._held.items() if held.count]
+
+    def enter(self, namespace: str) -> None:
+        """One connection more."""
+        held = self._held.get(namespace)
+        if held is None:
+            held = self._held[namespace] = Held()
+        if held.noted != self._noted_under or not held.noted:
+            self._fresh.add(namespace)
+        held.count += 1
+
+    def leave(self, namespace: str) -> None:
+        """One connection less; the last one leaves the namespace lingering."""
+        held = self._held[namespace]
+        held.count -= 1
+        if not held.count:
+            loop = asyncio.get_running_loop()
+            self._lingering[namespace] = loop.time() + self._timing.linger
+            if self._tidying is None:
+                self._tidying = loop.call_later(self._timing.linger, self._tidy)
+
+    async def subscribed(self, namespace: str, deadline: float) -> None:
+        """Wait until the channel of an entered namespace is subscribed; shared by all who wait."""
+        held = self._held[namespace]
+        if held.subscription is None:
+            channel = self._keys.channel(namespace)
+            task = asyncio.create_task(self._session.subscribe(channel, deadline))
+            held.subscription = task
+            self._subscriptions.add(task)
+            task.add_done_callback(self._subscriptions.discard)
+        try:
+            await asyncio.shield(held.subscription)
+        except BaseException:
+            if held.subscription is not None and held.subscription.done():
+                held.subscription = None
+            raise
+
+    def note(self, link: Link, incarnation: str, deadline: float) -> Coroutine[Any, Any, None]:
+        """Have the registry note what it has not noted under this incarnation.
+
+        The command is queued before this returns, hence ahead of any claim queued after it.
+        """
+        if incarnation != self._noted_under:
+            self._noted_under = incarnation
+            self._fresh = set(self._held)
+        fresh = [name for name in self._fresh if name in self._held and self._held[name].count]
+        self._fresh.clear()
+        for namespace in fresh:
+            self._held[namespace].noted = incarnation
+        noting = self._registry.enlist(link, incarnation, fresh, deadline) if fresh else None
+
+        async def read() -> None:
+            if noting is None:
+                return
+            try:
+                if await noting:
+                    return
+            except BackplaneUnavailableError:
+                pass
+            self._fresh.update(fresh)
+
+        return read()
+
+    def _tidy(self) -> None:
+        """Unsubscribe namespaces that have been empty for a while."""
+        self._tidying = None
+        loop = asyncio.get_running_loop()
+        due = [name for name, end in self._lingering.items() if end <= loop.time() + 0.01]
+        left: list[str] = []
+        for namespace in due:
+            del self._lingering[namespace]
+            held = self._held.get(namespace)
+            if held is not None and not held.count:
+                del self._held[namespace]
+                left.append(namespace)
+        if left:
+            self._session.unsubscribe(self._keys.channel(namespace) for namespace in left)
+            if self._session.link is not None and self._noted_under:
+                self._registry.strike(self._session.link, self._noted_under, left)
+        if self._lingering:
+            self._tidying = loop.call_later(self._timing.linger, self._tidy)
