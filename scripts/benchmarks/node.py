@@ -82,7 +82,8 @@ class Commands:
         id = self._ids[0]
         begun, answered, unrouted, lost = [], [], 0, 0
         for number in range(first, first + count):
-            await asyncio.sleep(pause)
+            if pause:
+                await asyncio.sleep(pause)
             message = payload(number, id).decode()
             begun.append(time.monotonic_ns())
             result = await self._pool.send(namespace, id, message)
