@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import importlib
+import inspect
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -186,43 +187,54 @@ def serve(
                 compression=compression,
             )
 
-            async def work() -> None:
-                await pool.start(wait=wait)
-                await _serve_until_signal(server, Stopping(close_rate, grace), lambda: _announce())
-
-            def _announce() -> None:
+            def announce() -> None:
                 _say_listening(pool, server, host, redis, embedded, as_json)
 
+            async def start() -> None:
+                await pool.start(wait=wait)
+                await server.start()
+                announce()
+
+            work = _run_until_signal(start, server, Stopping(close_rate, grace))
             with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
-                runner.run(work())
+                runner.run(work)
             status = DONE
         except Exception as error:
             status = explain(error)
     raise typer.Exit(status)
 
 
-async def _serve_until_signal(
-    server: NodeServer, stopping: Stopping, announce: Callable[[], None]
+async def _run_until_signal(
+    start: Callable[[], Coroutine[Any, Any, None]], server: NodeServer, stopping: Stopping
 ) -> None:
-    """Listen until SIGTERM or SIGINT, then shut down; a second signal stops at once."""
+    """Start, live until SIGTERM or SIGINT, then shut down; a second signal stops at once."""
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
     try:
-        await server.start()
-        announce()
-        first = await signals.get()
+        first = await _signal_during(start(), signals) or await signals.get()
         grace = stopping.grace if first == signal.SIGTERM else INTERRUPT_GRACE
-        shutting_down = asyncio.create_task(server.shut_down(stopping.rate, grace))
-        second = asyncio.create_task(signals.get())
-        await asyncio.wait((shutting_down, second), return_when=asyncio.FIRST_COMPLETED)
-        second.cancel()
-        if not shutting_down.done():
-            shutting_down.cancel()
-            await asyncio.gather(shutting_down, return_exceptions=True)
+        if server.listening:
+            await _signal_during(server.shut_down(stopping.rate, grace), signals)
     finally:
         await server.stop()
+
+
+async def _signal_during(
+    work: Coroutine[Any, Any, None], signals: "asyncio.Queue[int]"
+) -> int | None:
+    """Do ``work`` unless a signal comes first: then cancel it, and return the signal."""
+    task, heard = asyncio.create_task(work), asyncio.create_task(signals.get())
+    await asyncio.wait((task, heard), return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return heard.result()
+    number = heard.result() if heard.done() else None
+    heard.cancel()
+    await task
+    return number
 
 
 def load_app(name: str) -> App:
@@ -236,8 +248,9 @@ def load_app(name: str) -> App:
         handler: App = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InvalidValueError(f"--app {name}: {error}") from error
-    if not callable(handler):
-        raise InvalidValueError(f"--app {name}: cannot be called")
+    called = handler if inspect.isroutine(handler) else getattr(handler, "__call__", None)  # noqa: B004
+    if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(called):
+        raise InvalidValueError(f"--app {name}: must be an async def handler(pool, connection)")
     return handler
 
 

@@ -4,7 +4,7 @@ import http
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -33,19 +33,27 @@ def target_of(path: str) -> Target | None:
     Raises:
         InvalidValueError: the namespace or the id is not allowed.
     """
-    parts = urlsplit(path)
-    if not parts.path.startswith(PREFIX):
+    where, query = split_target(path)
+    if not where.startswith(PREFIX):
         return None
     try:
-        namespace = unquote(parts.path[len(PREFIX) :], errors="strict")
-        ids = parse_qs(parts.query, keep_blank_values=True, errors="strict", max_num_fields=20).get(
-            "id"
-        )
+        namespace = unquote(where[len(PREFIX) :], errors="strict")
+        fields = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=20)
     except ValueError as error:
         raise InvalidValueError(f"the URL cannot be read: {error}") from None
-    if ids and len(ids) > 1:
+    ids = fields.get("id", [])
+    if len(ids) > 1:
         raise InvalidValueError("the URL names more than one id")
     return Target(check_namespace(namespace), check_id(ids[0]) if ids else new_id())
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Path and query of a request target, which may be absolute (RFC 9112 section 3.2.2)."""
+    path, _, query = target.partition("?")
+    scheme, separator, rest = path.partition("://")
+    if separator and scheme.lower() in ("http", "https", "ws", "wss"):
+        path = "/" + rest.partition("/")[2]
+    return path, query
 
 
 def wants_upgrade(request: Request) -> bool:

@@ -6,31 +6,36 @@ rest; draining and stopping are asked of it, in the right order, by :meth:`NodeS
 
 import asyncio
 import contextlib
+import functools
 import http
-import json
 import logging
-import platform
 import socket
-from collections.abc import Awaitable, Callable
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN
 
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL, SERVICE_RESTART
-from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import (
-    BackplaneUnavailableError,
     ClusterPoolError,
     IdTakenError,
     InvalidValueError,
     NodeDrainingError,
 )
 from cluster_pool.local.connection import Connection
-from cluster_pool.server.http import NO_REQUEST, answer, come_back, target_of, wants_upgrade
+from cluster_pool.server.admin import AdminListener
+from cluster_pool.server.http import (
+    NO_REQUEST,
+    answer,
+    come_back,
+    split_target,
+    target_of,
+    wants_upgrade,
+)
+from cluster_pool.server.inbound import Inbound
+from cluster_pool.server.keepalive import Keepalive, NodeWebSocket
 
 log = logging.getLogger("cluster_pool.server")
 
@@ -40,19 +45,22 @@ App = Callable[[ClusterPool, Connection], Awaitable[None]]
 BACKLOG = 4096
 USER_TIMEOUT_MS = 30_000
 """Unacknowledged bytes on a dead path: the kernel cuts the socket after this long."""
-COMPLAIN_EVERY = 10.0
-"""Seconds between two log lines about inbound messages that could not be published."""
+PATIENCE = 1.0
+"""Seconds, when the node stops, for clients to answer a close, and then for apps to return."""
 
 
 class NodeServer:
     """A started pool's listener.
 
     Args:
-        pool: started; stopped by :meth:`shut_down`.
+        pool: started; stopped by :meth:`shut_down` and :meth:`stop`.
         host, port: where to listen; port 0 takes a free one, which :attr:`port` then tells.
         admin_port: of the admin listener on loopback; None for none, 0 for a free one.
-        app: what deals with each connection; None publishes what clients send.
+        app: what deals with each connection; None publishes what clients send. It is not cancelled
+            when its connection has ended (``connection.closed`` tells), but when the node stops.
         compression: negotiate permessage-deflate, which costs 25 KiB and more per connection.
+        ping_interval: seconds between pings; a client that says nothing at all from one to the
+            next is closed with 1011.
     """
 
     def __init__(
@@ -64,24 +72,47 @@ class NodeServer:
         admin_port: int | None = None,
         app: App | None = None,
         compression: bool = False,
+        ping_interval: float = 20.0,
     ) -> None:
         self._pool = pool
         self._host = host
         self.port = port
-        self.admin_port = admin_port
+        self._admin = None if admin_port is None else AdminListener(pool, admin_port)
         self._app = app
+        self._running: set[asyncio.Task[Any]] = set()
+        self._inbound = Inbound(pool)
         self._compression = compression
-        self._claimed: dict[ServerConnection, Connection] = {}
-        self._releases: set[asyncio.Task[None]] = set()
+        self._keepalive = Keepalive(ping_interval)
         self._server: Server | None = None
-        self._admin: Server | None = None
-        self._complain_after = 0.0
+        self._leaving: asyncio.Task[None] | None = None
+
+    @property
+    def admin_port(self) -> int | None:
+        """Of the admin listener; None for none."""
+        return None if self._admin is None else self._admin.port
+
+    @property
+    def listening(self) -> bool:
+        """Whether it was started."""
+        return self._server is not None
 
     # -- lifetime --------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the port cannot be had."""
-        self._server = await serve(
+        """Listen.
+
+        Raises:
+            InvalidValueError: the host or a port cannot be had.
+        """
+        with _explained(f"{self._host} port {self.port}"):
+            self._server = await self._listen()
+        if self._admin is not None:
+            with _explained(f"the admin port {self._admin.port}"):
+                await self._admin.start()
+        self._keepalive.start()
+
+    async def _listen(self) -> Server:
+        server = await serve(
             self._handle,
             self._host,
             self.port,
@@ -89,21 +120,18 @@ class NodeServer:
             compression="deflate" if self._compression else None,
             max_size=self._pool.limits.message_bytes,
             server_header=None,
+            ping_interval=None,
+            create_connection=cast(
+                "type[ServerConnection]",
+                functools.partial(NodeWebSocket, keepalive=self._keepalive),
+            ),
             backlog=BACKLOG,
         )
-        self.port = _port_of(self._server)
-        for listener in self._server.sockets:
+        self.port = next(iter(server.sockets)).getsockname()[1]
+        for listener in server.sockets:
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-        if self.admin_port is not None:
-            self._admin = await serve(
-                self._handle,
-                "127.0.0.1",
-                self.admin_port,
-                process_request=self._admin_request,
-                server_header=None,
-            )
-            self.admin_port = _port_of(self._admin)
+        return server
 
     async def shut_down(self, rate: float, grace: float) -> None:
         """Close every connection at a pace, leave the cluster, stop listening.
@@ -126,21 +154,39 @@ class NodeServer:
         await self.stop()
 
     async def stop(self) -> None:
-        """Close what is left with 1012, leave the cluster, stop listening."""
-        await self._pool.stop()
-        for server in (self._server, self._admin):
-            if server is not None:
-                server.close()
-                for websocket in server.all_connections:
-                    websocket.transport.abort()
-                await server.wait_closed()
-        await asyncio.gather(*self._releases, return_exceptions=True)
+        """Close what is left with 1012, leave the cluster, stop listening; within seconds.
+
+        Clients that do not answer their close, and apps that do not return, are cut after
+        ``PATIENCE``.
+        """
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._pool.stop())
+        try:
+            if not await _done_in_time(self._leaving):
+                self._keepalive.abort_all()
+            await asyncio.shield(self._leaving)
+        finally:
+            await self._stop_listening()
+
+    async def _stop_listening(self) -> None:
+        await self._keepalive.stop()
+        servers = [self._server, None if self._admin is None else self._admin.close()]
+        for server in filter(None, servers):
+            server.close()
+            self._keepalive.abort_all()
+            closed = asyncio.create_task(server.wait_closed())
+            if not await _done_in_time(closed):
+                for task in self._running:
+                    task.cancel()
+                if not await _done_in_time(closed):
+                    log.warning("%d apps do not end", len(self._running))
+                    closed.cancel()
 
     # -- requests --------------------------------------------------------------------------
 
     async def _request(self, websocket: ServerConnection, request: Request) -> Response | None:
         """Answer a request, or claim the member it wants to be and let the handshake go on."""
-        path = request.path.partition("?")[0]
+        path, _ = split_target(request.path)
         if path == "/healthz":
             return answer(http.HTTPStatus.OK, "ok\n")
         if path == "/readyz":
@@ -151,6 +197,7 @@ class NodeServer:
                 return answer(http.HTTPStatus.NOT_FOUND, "not here: /ws/NAMESPACE?id=ID\n")
             if not wants_upgrade(request):
                 return None
+            assert isinstance(websocket, NodeWebSocket)
             return await self._claim(websocket, Connection(target.id, target.namespace, websocket))
         except InvalidValueError as error:
             return answer(http.HTTPStatus.BAD_REQUEST, f"{error}\n")
@@ -160,7 +207,7 @@ class NodeServer:
             return answer(http.HTTPStatus.OK, "ready\n")
         return come_back(f"not ready: {self._pool.state.value}\n")
 
-    async def _claim(self, websocket: ServerConnection, connection: Connection) -> Response | None:
+    async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
         connection.hold()
         try:
             await self._pool.new_connection(connection)
@@ -171,26 +218,15 @@ class NodeServer:
         except ClusterPoolError as error:
             log.debug("no claim for %r: %s", connection, error)
             return come_back("this node cannot reach its cluster\n")
-        self._claimed[websocket] = connection
-        websocket.connection_lost_waiter.add_done_callback(lambda _: self._lost(websocket))
+        websocket.own(connection)
         return None
-
-    def _lost(self, websocket: ServerConnection) -> None:
-        """The client went away before its handshake was answered: release what was claimed."""
-        connection = self._claimed.pop(websocket, None)
-        if connection is not None:
-            task = asyncio.create_task(self._release(connection))
-            self._releases.add(task)
-            task.add_done_callback(self._releases.discard)
-
-    async def _release(self, connection: Connection) -> None:
-        with contextlib.suppress(BackplaneUnavailableError):
-            await self._pool.remove_connection(connection)
 
     # -- connections -----------------------------------------------------------------------
 
     async def _handle(self, websocket: ServerConnection) -> None:
-        connection = self._claimed.pop(websocket)
+        assert isinstance(websocket, NodeWebSocket)
+        connection = websocket.member
+        assert connection is not None
         websocket.request, websocket.response = NO_REQUEST, None
         if connection.closed:
             await websocket.close(connection.close_code or NORMAL, connection.close_reason)
@@ -199,48 +235,34 @@ class NodeServer:
         code = NORMAL
         try:
             if self._app is None:
-                await self._publish(connection)
+                await self._inbound.publish_all(connection)
             else:
-                await self._app(self._pool, connection)
+                await self._run_app(self._app, connection)
         except Exception:
             code = INTERNAL_ERROR
             self._pool.counters.handler_errors += 1
             log.exception("the app failed with %r", connection)
         finally:
-            if websocket.protocol.state is OPEN:
-                connection.begin_close(code, "")
-            await self._release(connection)
+            connection.begin_close(code, "")
 
-    async def _publish(self, connection: Connection) -> None:
-        """Publish what the client sends; what cannot be published is counted and dropped."""
-        async for message in connection:
-            try:
-                await self._pool.publish_inbound(connection, message)
-            except ClusterPoolError as error:
-                self._pool.counters.inbound_lost += 1
-                now = asyncio.get_running_loop().time()
-                if now >= self._complain_after:
-                    self._complain_after = now + COMPLAIN_EVERY
-                    log.warning("inbound messages are lost: %s", shown(str(error), 200))
-
-    # -- admin -----------------------------------------------------------------------------
-
-    def _admin_request(self, websocket: ServerConnection, request: Request) -> Response:
-        if request.path == "/status":
-            text = json.dumps(self.status(), indent=2) + "\n"
-            return answer(http.HTTPStatus.OK, text, kind="application/json")
-        return answer(http.HTTPStatus.NOT_FOUND, "not here: /status\n")
-
-    def status(self) -> dict[str, Any]:
-        """What the admin listener tells; nothing secret is in it."""
-        return {
-            **self._pool.statistics(),
-            "redis": self._pool.address,
-            "python": platform.python_version(),
-            "websockets": version("websockets"),
-        }
+    async def _run_app(self, app: App, connection: Connection) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            await app(self._pool, connection)
+        finally:
+            self._running.discard(task)
 
 
-def _port_of(server: Server) -> int:
-    port: int = next(iter(server.sockets)).getsockname()[1]
-    return port
+@contextlib.contextmanager
+def _explained(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidValueError(f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+async def _done_in_time(task: "asyncio.Task[Any]") -> bool:
+    done, _ = await asyncio.wait((task,), timeout=PATIENCE)
+    return bool(done)

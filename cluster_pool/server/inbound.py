@@ -1,0 +1,65 @@
+"""What clients of ``serve`` say, on its way to the inbound channel.
+
+At most once, and in the order of each client. While Redis cannot be reached one message at a time
+tries its luck and the others are counted and dropped at once: a client whose messages are not read
+would be taken for dead, and an outage closes nobody.
+"""
+
+import asyncio
+import logging
+
+from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core.ids import shown
+from cluster_pool.exceptions import BackplaneUnavailableError, ClusterPoolError
+from cluster_pool.local.connection import Connection
+
+log = logging.getLogger("cluster_pool.server")
+
+PAUSE = 0.5
+"""Seconds between two attempts while Redis does not answer."""
+COMPLAIN_EVERY = 10.0
+"""Seconds between two lines in the log."""
+
+
+class Inbound:
+    """Publishes for all connections of a node."""
+
+    def __init__(self, pool: ClusterPool) -> None:
+        self._pool = pool
+        self._failing = False
+        self._trying = False
+        self._again_at = 0.0
+        self._complain_after = 0.0
+        self._lost = 0
+
+    async def publish_all(self, connection: Connection) -> None:
+        """Publish what the client sends until it is closed. The pump of this connection."""
+        async for message in connection:
+            await self._publish(connection, message)
+
+    async def _publish(self, connection: Connection, message: str | bytes) -> None:
+        now = asyncio.get_running_loop().time
+        if self._failing and (self._trying or now() < self._again_at):
+            self._count_lost("Redis cannot be reached")
+            return
+        lone = self._failing
+        self._trying = self._trying or lone
+        try:
+            await self._pool.publish_inbound(connection, message)
+            self._failing = False
+        except BackplaneUnavailableError as error:
+            self._failing, self._again_at = True, now() + PAUSE
+            self._count_lost(str(error))
+        except ClusterPoolError as error:
+            self._count_lost(str(error))
+        finally:
+            if lone:
+                self._trying = False
+
+    def _count_lost(self, why: str) -> None:
+        self._pool.counters.inbound_lost += 1
+        self._lost += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._complain_after:
+            log.warning("%d inbound messages were lost: %s", self._lost, shown(why, 200))
+            self._lost, self._complain_after = 0, now + COMPLAIN_EVERY

@@ -1,0 +1,122 @@
+"""Pings for every open WebSocket of a node, from one task.
+
+A client that answers nothing from one ping to the next is gone, whatever TCP believes: there may be
+a proxy in between that acknowledges everything. No WebSocket has a task or a timer of its own. What
+cannot be read at the moment, because its reader is slow, is not judged: the answer may be waiting
+behind it, and a client must not pay for our backlog.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from websockets.asyncio.server import ServerConnection
+from websockets.protocol import CLOSED, OPEN
+
+from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR
+from cluster_pool.local.connection import Connection
+
+PING: Final = b"\x89\x00"
+"""A whole ping frame (RFC 6455 section 5.5.2). Control frames may stand between the fragments of a
+message and are never compressed, so it can be written at any time."""
+SLICES: Final = 20
+"""The pings of one interval leave in this many portions."""
+YIELD_EVERY: Final = 200
+
+
+class NodeWebSocket(ServerConnection):
+    """A WebSocket of a node: knows its member, and whether anything came from its client."""
+
+    __slots__ = ("heard", "keepalive_slice", "member")
+
+    def __init__(self, *arguments: Any, keepalive: "Keepalive", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.heard = True
+        self.member: Connection | None = None
+        self.keepalive_slice = keepalive.next_slice()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected; nothing is known about it yet."""
+        super().connection_made(transport)
+        self.keepalive_slice.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came, perhaps only a part of a large message: there is somebody."""
+        self.heard = True
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: so is its member, also when nobody is reading from it."""
+        super().connection_lost(exc)
+        self.keepalive_slice.discard(self)
+        self._end_member()
+
+    def own(self, member: Connection) -> None:
+        """From now on ``member`` ends with this WebSocket, which may be gone already."""
+        self.member = member
+        if self.protocol.state is CLOSED:
+            self._end_member()
+
+    def _end_member(self) -> None:
+        member = self.member
+        if member is not None:
+            if member.close_code is None:
+                member.close_code = self.close_code or ABNORMAL
+                member.close_reason = self.close_reason or ""
+            member.sweep(self.loop.time())
+
+
+class Keepalive:
+    """All WebSockets of a node, in slices; one slice is pinged at a time.
+
+    Args:
+        interval: seconds from one ping of a WebSocket to the next.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._period = interval / SLICES
+        self._slices: list[set[NodeWebSocket]] = [set() for _ in range(SLICES)]
+        self._next = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to ping."""
+        self._task = asyncio.create_task(self._run(), name="cluster_pool keepalive")
+
+    async def stop(self) -> None:
+        """Ping no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def next_slice(self) -> set[NodeWebSocket]:
+        """Where the next WebSocket belongs; they take turns."""
+        self._next = (self._next + 1) % SLICES
+        return self._slices[self._next]
+
+    def abort_all(self) -> None:
+        """Cut every client, also those that have not asked for anything yet."""
+        for members in self._slices:
+            for websocket in list(members):
+                websocket.transport.abort()
+
+    async def _run(self) -> None:
+        while True:
+            for members in self._slices:
+                await asyncio.sleep(self._period)
+                for at, websocket in enumerate(list(members)):
+                    _ping(websocket)
+                    if at % YIELD_EVERY == YIELD_EVERY - 1:
+                        await asyncio.sleep(0)
+
+
+def _ping(websocket: NodeWebSocket) -> None:
+    """Ping one WebSocket, or close it when the last ping found nobody."""
+    tcp, member = websocket.transport, websocket.member
+    if member is None or websocket.protocol.state is not OPEN or tcp.is_closing():
+        return
+    judged = tcp.is_reading()
+    if judged and not websocket.heard:
+        member.begin_close(INTERNAL_ERROR, "no answer to a ping")
+        return
+    websocket.heard = not judged
+    tcp.write(PING)
