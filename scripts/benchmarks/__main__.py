@@ -103,7 +103,7 @@ async def _measure(settings: Settings, loops: list[str], wanted: set[str]) -> li
 
 
 def main() -> int:
-    """Status 0 when every message arrived; 1 when a check failed; 2 for what cannot be run."""
+    """Status 0 when every message arrived; 1 when a check failed; 2 for what cannot run; 130."""
     options = _parser().parse_args()
     if sys.platform != "linux":
         _tell("scripts/bench: needs Linux, whose CPU clocks of other processes it reads")
@@ -117,7 +117,10 @@ def main() -> int:
         options.profile.mkdir(parents=True, exist_ok=True)
     load = machine.load()
     loops = _loops(options.loop)
-    rows = asyncio.run(_measure(settings, loops, wanted))
+    try:
+        rows = asyncio.run(_measure(settings, loops, wanted))
+    except KeyboardInterrupt:
+        return 130
     about = machine.description()
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(f"load before: {load:.2f}" + (" - others were at work" if load > BUSY else ""))

@@ -30,6 +30,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
             pass_fds=fds,
+            start_new_session=True,  # Ctrl-C is ours to deal with; they end with their input
         )
         child = cls(program, process)
         child.hello = await child._answer()
