@@ -108,6 +108,14 @@ class Lease:
             await self._registry.forget(self.incarnation, deadline)
             await self._registry.forget_channel(deadline)
 
+    async def wait_held(self) -> None:
+        """Wait until the lease is held, by its clock too, and everything owned stands under it."""
+        while not (self.held and self.settled.is_set()):
+            if not self.held:
+                self.settled.clear()
+                self._wake.set()
+            await self.settled.wait()
+
     def wake(self) -> None:
         """Look at once whether the lease must be taken anew."""
         if self._session.generation != self._generation:

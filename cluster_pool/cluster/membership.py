@@ -315,7 +315,7 @@ class Membership:
         """The link, once the lease is held and everything owned stands under it."""
         try:
             async with asyncio.timeout_at(deadline):
-                await self._lease.settled.wait()
+                await self._lease.wait_held()
         except TimeoutError:
             raise BackplaneUnavailableError("this node has no lease: Redis is away") from None
         return await self._session.link_by(deadline)

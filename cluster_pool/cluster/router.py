@@ -129,7 +129,7 @@ class Router:
         while True:
             await inbox.wait()
             if self._lease is not None and not self._lease.held:
-                await self._lease.settled.wait()
+                await self._lease.wait_held()
             for _ in range(YIELD_EVERY):
                 heard = inbox.take()
                 if heard is None:
