@@ -98,9 +98,10 @@ class Membership:
 
     def find(self, namespace: str, id: str, nonce: str) -> Connection | None:
         """The connection for which an item was routed: the claim it names, else the owner."""
-        for claiming in self._claiming.get((namespace, id), ()):
-            if claiming.nonce == nonce:
-                return claiming.connection
+        if self._claiming:
+            for claiming in self._claiming.get((namespace, id), ()):
+                if claiming.nonce == nonce:
+                    return claiming.connection
         return self._table.get(namespace, id)
 
     def taken(self, namespace: str, id: str, standing: Claim) -> None:

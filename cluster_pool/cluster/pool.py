@@ -436,20 +436,13 @@ class ClusterPool(Sender):
             **self.counters.as_dict(),
         }
 
-    async def _send(
-        self,
-        namespace: str,
-        id: str,
-        text: bool,
-        payload: bytes,
-        close: tuple[int, str] | None,
-        confirm: bool,
-        timeout: float | None,
-    ) -> SendResult:
+    def _deliver_here(
+        self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
+    ) -> SendResult | None:
         """Straight to a connection of this node, when that cannot overtake anything."""
         connection = self._local(namespace, id)
         if connection is None:
-            return await super()._send(namespace, id, text, payload, close, confirm, timeout)
+            return None
         result = connection.deliver(Outgoing(text, payload))
         if close is not None and result:
             connection.begin_close(*close)

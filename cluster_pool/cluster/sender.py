@@ -6,7 +6,7 @@ What :class:`ClusterPool` and :class:`Publisher` share: the session, the bus, th
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster_pool.backplane.address import Address
@@ -165,8 +165,13 @@ class Sender:
             PendingLimitError: too much waits for Redis already.
             BackplaneUnavailableError: not sent; with ``maybe_executed``, Redis did not answer.
         """
+        check_namespace(namespace)
+        check_id(id)
         text, payload = encode(message, self.limits.message_bytes)
-        return await self._send(namespace, id, text, payload, None, confirm, timeout)
+        result = self._deliver_here(namespace, id, text, payload, None)
+        if result is not None:
+            return result
+        return await self._dispatch(namespace, id, text, payload, None, confirm, timeout)
 
     async def send_json(
         self,
@@ -192,9 +197,14 @@ class Sender:
         timeout: float | None = None,
     ) -> SendResult:
         """Send one message to one member and close its connection behind it; as :meth:`send`."""
+        check_namespace(namespace)
+        check_id(id)
         text, payload = encode(message, self.limits.message_bytes)
         close = check_close(code, reason)
-        return await self._send(namespace, id, text, payload, close, confirm, timeout)
+        result = self._deliver_here(namespace, id, text, payload, close)
+        if result is not None:
+            return result
+        return await self._dispatch(namespace, id, text, payload, close, confirm, timeout)
 
     async def send_json_then_close(
         self,
@@ -289,7 +299,13 @@ class Sender:
         item = envelope.close_all(*check_close(code, reason))
         return await self._bus.broadcast(namespace, item, self._deadline(timeout))
 
-    async def _send(
+    def _deliver_here(
+        self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
+    ) -> SendResult | None:
+        """Deliver in this process, if it holds the connection; None sends it over the bus."""
+        return None
+
+    def _dispatch(
         self,
         namespace: str,
         id: str,
@@ -298,20 +314,23 @@ class Sender:
         close: tuple[int, str] | None,
         confirm: bool,
         timeout: float | None,
-    ) -> SendResult:
-        check_namespace(namespace)
-        check_id(id)
+    ) -> Awaitable[SendResult]:
         if not confirm:
             item = envelope.targeted(text, namespace, id, payload, close=close)
-            return await self._bus.send(namespace, id, item, self._deadline(timeout))
+            return self._bus.send(namespace, id, item, self._deadline(timeout))
 
         def build(reply: ReplyTo | None) -> bytes:
             return envelope.targeted(text, namespace, id, payload, close=close, reply=reply)
 
-        return await self._route(namespace, id, build, confirm, timeout)
+        return self._route(namespace, id, build, confirm, timeout)
 
     async def _route(
-        self, namespace: str, id: str, build: Any, confirm: bool, timeout: float | None
+        self,
+        namespace: str,
+        id: str,
+        build: Callable[[ReplyTo | None], bytes],
+        confirm: bool,
+        timeout: float | None,
     ) -> SendResult:
         """Hand a targeted item to its owner and, if asked, wait for the owner's word."""
         deadline = self._deadline(timeout)

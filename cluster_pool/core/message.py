@@ -6,6 +6,7 @@ these very bytes.
 """
 
 import json
+import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ Message = str | bytes
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
+_TWO_BYTES: Final = struct.Struct("!BBH").pack
+_EIGHT_BYTES: Final = struct.Struct("!BBQ").pack
 
 
 class Outgoing:
@@ -62,8 +65,8 @@ def frame_header(text: bool, size: int) -> bytes:
     if size < 126:
         return bytes((first, size))
     if size < 65536:
-        return bytes((first, 126)) + size.to_bytes(2, "big")
-    return bytes((first, 127)) + size.to_bytes(8, "big")
+        return _TWO_BYTES(first, 126, size)
+    return _EIGHT_BYTES(first, 127, size)
 
 
 def encode(message: object, limit: int) -> tuple[bool, bytes]:
