@@ -23,7 +23,7 @@ RedisOption = Annotated[
         "--redis",
         metavar="URL",
         envvar="CLUSTER_POOL_REDIS",
-        help="Where Redis is: redis://, rediss:// or unix://.",
+        help="Where Redis is: redis://, rediss:// or unix://; embedded, for serve and demo.",
     ),
 ]
 PrefixOption = Annotated[

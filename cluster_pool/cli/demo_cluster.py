@@ -31,13 +31,13 @@ class NodeProcess:
     port: int
 
     @classmethod
-    async def start(cls, id: str, redis: str) -> "NodeProcess":
+    async def start(cls, id: str, redis: str, prefix: str) -> "NodeProcess":
         """Start it, and wait until it listens."""
         process = await asyncio.create_subprocess_exec(
             *bound_to_parent(
                 [
                     *(sys.executable, "-m", "cluster_pool", "serve", "--json"),
-                    *("--redis", redis, "--port", "0", "--node-id", id),
+                    *("--redis", redis, "--prefix", prefix, "--port", "0", "--node-id", id),
                     *("--app", "cluster_pool.cli.demo_app:handler", "--log-level", "error"),
                 ]
             ),
@@ -132,12 +132,14 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def cast(redis: str, nodes: int, clients: int) -> AsyncIterator["Cast"]:
+async def cast(redis: str, prefix: str, nodes: int, clients: int) -> AsyncIterator["Cast"]:
     """Start the nodes and connect the clients, spread evenly; stop all of them at the end."""
     made = Cast()
     try:
         names = [f"node-{number}" for number in range(1, nodes + 1)]
-        made.nodes = list(await asyncio.gather(*[NodeProcess.start(name, redis) for name in names]))
+        made.nodes = list(
+            await asyncio.gather(*[NodeProcess.start(name, redis, prefix) for name in names])
+        )
         made.clients = [
             Client(f"client-{number}", made.nodes[number % nodes]) for number in range(clients)
         ]
