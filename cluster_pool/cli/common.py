@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any
@@ -16,7 +17,13 @@ from cluster_pool.exceptions import (
 )
 
 DONE, NO, USAGE, NO_REDIS = 0, 1, 2, 3
+INTERRUPTED, BROKEN_PIPE = 130, 141
+"""What a shell says of a program that SIGINT or SIGPIPE has ended."""
 
+NamespaceArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAMESPACE", help="The group of connections.", show_default=False),
+]
 RedisOption = Annotated[
     str,
     typer.Option(
@@ -51,10 +58,16 @@ def run(work: Coroutine[Any, Any, int]) -> None:
     """Run a command and exit with its status; errors of ours become a line and a status."""
     try:
         status = asyncio.run(work)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has had enough (`… | head`), and the interpreter's own flush at
+        # the exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = BROKEN_PIPE
     except Exception as error:
         status = explain(error)
     except KeyboardInterrupt:
-        status = 130
+        status = INTERRUPTED
     raise typer.Exit(status)
 
 

@@ -1,13 +1,10 @@
 """``members`` and ``nodes``."""
 
-from typing import Annotated
-
-import typer
-
 from cluster_pool.cli.common import (
     DEFAULT_REDIS,
     DONE,
     JsonOption,
+    NamespaceArgument,
     PrefixOption,
     RedisOption,
     TimeoutOption,
@@ -19,7 +16,7 @@ from cluster_pool.publisher import Publisher
 
 
 def members(
-    namespace: Annotated[str, typer.Argument(help="The group of connections.", show_default=False)],
+    namespace: NamespaceArgument,
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = "cluster_pool",
     timeout: TimeoutOption = 2.0,

@@ -9,6 +9,7 @@ from cluster_pool.cli.common import (
     DONE,
     NO,
     JsonOption,
+    NamespaceArgument,
     PrefixOption,
     RedisOption,
     TimeoutOption,
@@ -21,9 +22,11 @@ from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.publisher import Publisher
 
-Namespace = Annotated[str, typer.Argument(help="The group of connections.", show_default=False)]
 MessageArgument = Annotated[
-    str, typer.Argument(help="The message; - reads standard input.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="MESSAGE", help="The message; - reads standard input.", show_default=False
+    ),
 ]
 Binary = Annotated[
     bool,
@@ -40,8 +43,8 @@ Confirm = Annotated[
 
 
 def send(
-    namespace: Namespace,
-    id: Annotated[str, typer.Argument(help="The member.", show_default=False)],
+    namespace: NamespaceArgument,
+    id: Annotated[str, typer.Argument(metavar="ID", help="The member.", show_default=False)],
     message: MessageArgument,
     binary: Binary = False,
     confirm: Confirm = False,
@@ -65,7 +68,7 @@ def send(
 
 
 def broadcast(
-    namespace: Namespace,
+    namespace: NamespaceArgument,
     message: MessageArgument,
     binary: Binary = False,
     exclude: Annotated[
@@ -96,9 +99,9 @@ def broadcast(
 
 
 def close(
-    namespace: Namespace,
+    namespace: NamespaceArgument,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Members.", show_default=False)
+        list[str] | None, typer.Argument(metavar="ID", help="Members.", show_default=False)
     ] = None,
     everyone: Annotated[
         bool, typer.Option("--all", envvar="CLUSTER_POOL_ALL", help="Every member.")

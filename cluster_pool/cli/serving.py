@@ -60,7 +60,9 @@ def serve(
     node_id: Annotated[
         str | None,
         typer.Option(
-            "--node-id", envvar="CLUSTER_POOL_NODE_ID", help="Unique among live nodes. [made]"
+            "--node-id",
+            envvar="CLUSTER_POOL_NODE_ID",
+            help="Unique among live nodes. (default: made)",
         ),
     ] = None,
     redis: RedisOption = DEFAULT_REDIS,
@@ -79,8 +81,9 @@ def serve(
             "--app",
             metavar="MODULE:ATTRIBUTE",
             envvar="CLUSTER_POOL_APP",
-            help="async def handler(pool, connection), called for each connection. Without it, "
-            "what clients send is published to PREFIX:{NAMESPACE}:inbound.",
+            help="async def handler(pool, connection), called for each connection. Its return "
+            "closes with 1000; it is not cancelled when the client leaves (connection.closed "
+            "tells). Without it, what clients send is published to PREFIX:{NAMESPACE}:inbound.",
         ),
     ] = None,
     admin_port: Annotated[
@@ -88,7 +91,7 @@ def serve(
         typer.Option(
             "--admin-port",
             envvar="CLUSTER_POOL_ADMIN_PORT",
-            help="Serve /status on loopback; 0 takes a free port. [off]",
+            help="Serve /status on loopback; 0 takes a free port. (default: off)",
             min=0,
             max=65535,
         ),
@@ -130,12 +133,17 @@ def serve(
             envvar="CLUSTER_POOL_CLOSE_RATE",
             help="Closes per second of this node when it is stopped.",
             min=0.1,
+            max=1_000_000,
         ),
     ] = 200.0,
     grace: Annotated[
         float,
         typer.Option(
-            "--grace", envvar="CLUSTER_POOL_GRACE", help="Seconds for a stop by SIGTERM.", min=0.1
+            "--grace",
+            envvar="CLUSTER_POOL_GRACE",
+            help="Seconds for a stop by SIGTERM. By Ctrl-C it has 5.",
+            min=0.1,
+            max=86_400,
         ),
     ] = 25.0,
     wait: Annotated[
@@ -143,7 +151,7 @@ def serve(
         typer.Option(
             "--wait",
             envvar="CLUSTER_POOL_WAIT",
-            help="Seconds to wait for Redis at the start. [none: exit with 3]",
+            help="Seconds to wait for Redis at the start. (default: exit with 3)",
             min=0,
         ),
     ] = None,
