@@ -39,12 +39,14 @@ class Backend:
         """A user's own client."""
         if self.server is None:
             return FakeAsyncRedis(server=self.fake)
-        return AsyncRedis.from_url(self.server.url)
+        return AsyncRedis.from_url(f"unix://{self.server.path}")
 
     def keys(self) -> dict[str, int]:
         """The keys under the prefix, with their ttl in ms (-1 for none)."""
         make = (
-            FakeRedis(server=self.fake) if self.server is None else Redis.from_url(self.server.url)
+            FakeRedis(server=self.fake)
+            if self.server is None
+            else Redis.from_url(f"unix://{self.server.path}")
         )
         with make as client:
             found = client.keys(f"{self.prefix}:*")

@@ -28,7 +28,7 @@ def servers() -> Iterator[dict[str, RedisServer]]:
 @pytest.fixture(params=["fake", *BINARIES])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A Redis of each kind, under a prefix that no other test uses; nothing may be left there."""
-    prefix = f"test{next(_numbers)}"
+    prefix = f"cluster_pool:test{next(_numbers)}"
     if request.param == "fake":
         made = Backend(None, prefix)
     else:

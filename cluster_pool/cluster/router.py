@@ -118,9 +118,13 @@ class Router:
         """The number of the last envelope of a channel that was dealt with."""
         return self._handed_on.get(channel, 0)
 
-    def forget(self) -> None:
+    def begin_anew(self) -> None:
         """A new generation: numbers begin anew."""
         self._handed_on.clear()
+
+    def forget(self, channel: str) -> None:
+        """A channel is no longer subscribed."""
+        self._handed_on.pop(channel, None)
 
     # -- one payload after another ---------------------------------------------------------
 

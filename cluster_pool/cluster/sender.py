@@ -82,11 +82,16 @@ class Sender:
         self._router.bus = self._bus
         self._registry = Registry(self._session, self._keys, self._node_id)
         self._session.on_up = self._came_up
+        self._session.on_forget = self._forget
         self._session.on_gap = lambda gap: self._hooks.fire("gap", gap)
 
     def _came_up(self) -> None:
-        self._router.forget()
+        self._router.begin_anew()
         self._bus.resume()
+
+    def _forget(self, channel: str) -> None:
+        self._router.forget(channel)
+        self._bus.forget(channel)
 
     async def _open(self, wait: float | None) -> None:
         self._assemble()

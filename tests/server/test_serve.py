@@ -48,7 +48,7 @@ async def test_a_client_is_a_member_when_its_handshake_is_done(own_server: Redis
             assert await publisher.send("room", "al ice", "hi", confirm=True)
             assert await alice.recv() == "hi"
             assert await publisher.broadcast_message("room", b"\x00\xff") == 2
-            async with AsyncRedis.from_url(own_server.url) as redis:
+            async with AsyncRedis.from_url(f"unix://{own_server.path}") as redis:
                 assert await redis.publish("cluster_pool:{room}", "Hello world!") == 2
             for client in (alice, bob, nameless):
                 assert await client.recv() == b"\x00\xff"
@@ -79,7 +79,10 @@ async def test_bad_requests_are_answered_with_a_status(own_server: RedisServer) 
 async def test_what_clients_send_is_published(own_server: RedisServer) -> None:
     """Without an app, text and binary messages go to the inbound channel as JSON."""
     with NodeProcess(own_server.url, "--node-id", "a") as node:
-        async with AsyncRedis.from_url(own_server.url) as redis, redis.pubsub() as listener:
+        async with (
+            AsyncRedis.from_url(f"unix://{own_server.path}") as redis,
+            redis.pubsub() as listener,
+        ):
             await listener.subscribe("cluster_pool:{room}:inbound")
             await listener.get_message(timeout=5)
             async with node.connect("room", "alice") as alice:
@@ -201,7 +204,7 @@ async def test_sigterm_closes_at_a_pace_and_leaves_nothing(own_server: RedisServ
         assert {await close_code(client) for client in clients} == {1012}
         assert time.monotonic() - began > 0.5, "40 closes at 40 a second came in a burst"
         assert (await in_thread(node.finish))[0] == 0
-        with Redis.from_url(own_server.url) as redis:
+        with Redis.from_url(f"unix://{own_server.path}") as redis:
             assert [key for key in redis.keys("*") if redis.ttl(key) < 0] == []
 
 
@@ -215,7 +218,7 @@ async def test_a_second_signal_stops_at_once(own_server: RedisServer) -> None:
         node.signal(signal.SIGTERM)
         assert (await in_thread(node.finish, 20))[0] == 0
         assert {await close_code(client) for client in clients} == {1012}
-        with Redis.from_url(own_server.url) as redis:
+        with Redis.from_url(f"unix://{own_server.path}") as redis:
             assert [key for key in redis.keys("*") if redis.ttl(key) < 0] == []
 
 
@@ -238,7 +241,7 @@ async def test_a_killed_node_is_forgotten_by_the_others(own_server: RedisServer)
                 assert await publisher.send("room", "c7", "hello again", confirm=True)
                 assert await back.recv() == "hello again"
                 await eventually(lambda: _count_is(publisher, 2), 12)
-                with Redis.from_url(own_server.url) as redis:
+                with Redis.from_url(f"unix://{own_server.path}") as redis:
                     await eventually(lambda: redis.hlen("cluster_pool:{room}:members") == 2, 15)
 
 
