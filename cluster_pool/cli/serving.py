@@ -29,6 +29,8 @@ from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.node import App, NodeServer
 
+log = logging.getLogger("cluster_pool.server")
+
 INTERRUPT_GRACE = 5.0
 """Seconds for a stop by Ctrl-C: a person is waiting."""
 
@@ -199,6 +201,8 @@ def serve(
                 _say_listening(pool, server, host, redis, embedded, as_json)
 
             async def start() -> None:
+                if wait:
+                    log.info("joining at %s, waiting %g s for it at most", pool.address, wait)
                 await pool.start(wait=wait)
                 await server.start()
                 announce()

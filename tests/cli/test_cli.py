@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,6 +98,9 @@ def test_no_is_an_exit_status_of_1(own_server: RedisServer) -> None:
         ("serve", "--on-conflict", "perhaps"),
         ("serve", "--app", "nowhere:handler"),
         ("serve", "--app", "json"),
+        ("serve", "--app", "json:dumps"),
+        ("serve", "--close-rate", "inf"),
+        ("serve", "--lease", "nan"),
         ("serve", "--node-id", "{"),
         ("serve", "--log-level", "loud"),
         ("nodes", "--redis", "http://x"),
@@ -156,6 +160,65 @@ def test_serve_waits_for_redis_if_told_to(own_server: RedisServer) -> None:
         node.communicate()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_waits_is_a_clean_stop(number: int) -> None:
+    """Nothing was started; the exit status is 0."""
+    node = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "cluster_pool", "serve", "--port", "0", "--wait", "30"),
+            *("--redis", "redis://127.0.0.1:1"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert node.stderr is not None
+        assert "waiting" in node.stderr.readline()
+        node.send_signal(number)
+        assert node.wait(20) == 0
+        assert "Traceback" not in node.stderr.read()
+    finally:
+        node.kill()
+        node.communicate()
+
+
+def test_a_port_that_is_taken_is_bad_usage(own_server: RedisServer) -> None:
+    """Said with its number; nothing stays in Redis."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, out, said = run("serve", "--port", port, redis=own_server.url)
+    assert (status, out) == (2, "")
+    assert port in said
+    assert "Traceback" not in said
+    assert run("nodes", redis=own_server.url) == (0, "", "")
+
+
+def test_a_node_id_of_another_live_node(own_server: RedisServer) -> None:
+    """The cluster says no: 1."""
+    with NodeProcess(own_server.url, "--node-id", "a"):
+        status, out, said = run("serve", "--port", "0", "--node-id", "a", redis=own_server.url)
+    assert (status, out) == (1, "")
+    assert "'a'" in said or " a " in said
+    assert "Traceback" not in said
+
+
+@async_test
+async def test_a_reader_that_has_had_enough(own_server: RedisServer) -> None:
+    """`members … | head` ends without a complaint."""
+    with NodeProcess(own_server.url) as node:
+        clients = [await node.connect("room", f"{at:03}" + "x" * 250) for at in range(400)]
+        command = (
+            f"{sys.executable} -m cluster_pool members room --redis {own_server.url} | head -1"
+        )
+        done = await in_thread(
+            lambda: subprocess.run(command, shell=True, capture_output=True, text=True)
+        )
+        assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
+        for client in clients:
+            client.transport.abort()
+
+
 def test_serve_with_an_embedded_server() -> None:
     """It says which URL the other commands take, and leaves nothing behind."""
     node = subprocess.Popen(
@@ -190,7 +253,11 @@ def test_help_tells_every_option() -> None:
     for command in ("serve", "demo", "send", "broadcast", "members", "nodes", "close"):
         assert command in out
     out = run("serve", "--help")[1]
-    for option in ("host", "port", "node-id", "redis", "app", "admin-port", "compression", "wait"):
+    for option in (
+        *("host", "port", "node-id", "redis", "prefix", "on-conflict", "app", "admin-port"),
+        *("compression", "message-bytes", "outbox-bytes", "lease", "close-rate", "grace", "wait"),
+        *("uvloop", "log-level", "json"),
+    ):
         assert f"--{option}" in out
         assert f"CLUSTER_POOL_{option.upper().replace('-', '_')}" in out
     assert re.match(r"cluster-pool \d", run("--version")[1])

@@ -271,6 +271,18 @@ async def test_redis_away_closes_no_client(own_server: RedisServer) -> None:
             assert await alice.recv() == "back"
 
 
+@async_test
+async def test_a_stop_without_redis(own_server: RedisServer) -> None:
+    """Frozen, it cannot be told anything; clients get their 1012 and the node ends with 0."""
+    with NodeProcess(own_server.url) as node:
+        clients = [await node.connect("room", f"c{number}") for number in range(10)]
+        own_server.freeze()
+        node.signal(signal.SIGTERM)
+        assert (await in_thread(node.finish, 20))[0] == 0
+        assert {await close_code(client) for client in clients} == {1012}
+        own_server.thaw()
+
+
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 @async_test
 async def test_haproxy_in_front(own_server: RedisServer) -> None:

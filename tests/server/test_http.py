@@ -1,0 +1,103 @@
+"""What a request asks for, without a network."""
+
+import http
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+
+from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.server.http import (
+    Target,
+    answer,
+    come_back,
+    split_target,
+    target_of,
+    wants_upgrade,
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        ("/ws/room?id=alice", Target("room", "alice")),
+        ("/ws/a%2Fb%20c?id=%C3%BC", Target("a/b c", "ü")),
+        ("/ws/a/b?id=x", Target("a/b", "x")),
+        ("/ws/user:42?other=1&id=a%2Bb", Target("user:42", "a+b")),
+        ("/ws/room?id=a+b", Target("room", "a b")),
+        ("http://host:8000/ws/room?id=a", Target("room", "a")),
+        ("/", None),
+        ("/ws", None),
+        ("//[", None),
+        ("*", None),
+        ("/WS/room", None),
+        ("ftp://host/ws/room", None),
+    ],
+)
+def test_targets(target: str, wanted: Target | None) -> None:
+    """Namespace and id are percent-decoded; every other path is none."""
+    assert target_of(target) == wanted
+
+
+def test_an_id_is_made_when_none_is_given() -> None:
+    """Each time another."""
+    made = {target_of("/ws/room") for _ in range(10)}
+    assert len(made) == 10
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/ws/",
+        "/ws/room?id=",
+        "/ws/room?id=a&id=b",
+        "/ws/%7B",
+        "/ws/~?id=a",
+        "/ws/room?id=%00",
+        "/ws/room?id=%ff",
+        "/ws/%ED%A0%80",
+        "/ws/room?id=" + "x" * 257,
+        "/ws/room?" + "&".join(f"n{at}=1" for at in range(30)),
+    ],
+)
+def test_targets_that_are_not_allowed(target: str) -> None:
+    """They are told apart from paths that do not exist."""
+    with pytest.raises(InvalidValueError):
+        target_of(target)
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0xDCFF), max_size=60))
+def test_no_target_is_a_surprise(text: str) -> None:
+    """Whatever is asked for: a target, none, or our error, and an answer that can be sent."""
+    for target in (text, f"/ws/{text}", f"/ws/room?id={text}"):
+        said = "fine"
+        try:
+            target_of(target)
+        except InvalidValueError as error:
+            said = str(error)
+        assert answer(http.HTTPStatus.BAD_REQUEST, said).body
+
+
+def test_the_path_of_an_absolute_target() -> None:
+    """RFC 9112 section 3.2.2 wants servers to take them."""
+    assert split_target("http://host/healthz?x=1") == ("/healthz", "x=1")
+    assert split_target("https://host") == ("/", "")
+    assert split_target("/a?b?c") == ("/a", "b?c")
+
+
+def test_upgrades() -> None:
+    """Only a WebSocket handshake is one."""
+    assert wants_upgrade(Request("/", Headers({"Upgrade": "WebSocket"})))
+    assert not wants_upgrade(Request("/", Headers({"Upgrade": "h2c"})))
+    assert not wants_upgrade(Request("/", Headers()))
+
+
+def test_answers_are_complete() -> None:
+    """Length in bytes, a socket that is not kept, and when to come back."""
+    response = come_back("später\n")
+    assert (response.status_code, response.body) == (503, "später\n".encode())
+    assert response.headers["Content-Length"] == "8"
+    assert response.headers["Connection"] == "close"
+    assert response.headers["Retry-After"] == "1"

@@ -1,0 +1,102 @@
+"""The way of inbound messages, on a pool that is told when to fail."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError
+from cluster_pool.server import inbound
+from cluster_pool.server.inbound import Inbound
+from tests.support import async_test, eventually
+
+
+class FakePool:
+    """Publishes into a list, fails, or does not come back until it is let go."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self.published: list[str] = []
+        self.attempts = 0
+        self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None
+
+    async def publish_inbound(self, connection: object, message: str) -> int:
+        self.attempts += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        self.published.append(message)
+        return 1
+
+
+class Saying:
+    """A connection whose client says these things, as fast as they are read."""
+
+    def __init__(self, *messages: str) -> None:
+        self.messages = messages
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for message in self.messages:
+            yield message
+
+
+async def publish(made: Inbound, *messages: str) -> None:
+    await made.publish_all(cast(Any, Saying(*messages)))
+
+
+@async_test
+async def test_messages_keep_their_order() -> None:
+    """One after the other, none lost."""
+    pool = FakePool()
+    await publish(Inbound(cast(Any, pool)), "a", "b", "c")
+    assert pool.published == ["a", "b", "c"]
+    assert pool.counters.inbound_lost == 0
+
+
+@async_test
+async def test_an_outage_is_felt_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The first failure is waited for; what follows it is dropped at once, counted, said once."""
+    pool = FakePool()
+    pool.error = BackplaneUnavailableError("gone")
+    made = Inbound(cast(Any, pool))
+    with caplog.at_level(logging.WARNING):
+        await publish(made, *"abcdefgh")
+    assert pool.attempts == 1
+    assert pool.counters.inbound_lost == 8
+    assert len(caplog.records) == 1
+
+
+@async_test
+async def test_one_message_tries_its_luck_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits nobody else does; when it succeeds everyone goes on."""
+    monkeypatch.setattr(inbound, "PAUSE", 0.0)
+    pool = FakePool()
+    pool.error = BackplaneUnavailableError("gone")
+    made = Inbound(cast(Any, pool))
+    await publish(made, "lost")
+    pool.error, pool.gate = None, asyncio.Event()
+    first = asyncio.create_task(publish(made, "tries"))
+    await eventually(lambda: pool.attempts == 2)
+    await publish(made, "dropped")
+    assert pool.attempts == 2
+    pool.gate.set()
+    await first
+    await publish(made, "a", "b")
+    assert pool.published == ["tries", "a", "b"]
+    assert pool.counters.inbound_lost == 2
+
+
+@async_test
+async def test_other_refusals_are_counted_and_no_outage() -> None:
+    """Too much waiting already: this one is lost, the next one may not be."""
+    pool = FakePool()
+    pool.error = PendingLimitError("full")
+    made = Inbound(cast(Any, pool))
+    await publish(made, "a", "b")
+    assert pool.attempts == 2
+    assert pool.counters.inbound_lost == 2
