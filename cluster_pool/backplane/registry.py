@@ -31,12 +31,12 @@ class LeaseReply:
     Attributes:
         held: False when the lease belongs to another (join) or is gone (heartbeat).
         epoch: the state of Redis that this lease belongs to.
-        next_end: Redis time in ms at which the lease to watch ends, 0 for none.
+        ends: Redis time in ms at which the other's lease ends.
     """
 
     held: bool
     epoch: str = ""
-    next_end: float = 0.0
+    ends: float = 0.0
 
 
 class Registry:
@@ -64,8 +64,8 @@ class Registry:
             info,
         )
         if reply[0] == b"TAKEN":
-            return LeaseReply(False, next_end=float(reply[1]))
-        return LeaseReply(True, reply[2].decode())
+            return LeaseReply(False, ends=float(reply[1]))
+        return LeaseReply(True, reply[1].decode())
 
     async def heartbeat(
         self, incarnation: str, ttl: float, info: str, deadline: float
@@ -83,7 +83,7 @@ class Registry:
         )
         if reply[0] != b"OK":
             return LeaseReply(False)
-        return LeaseReply(True, reply[2].decode(), float(reply[3] or 0))
+        return LeaseReply(True, reply[1].decode())
 
     async def bury(self, incarnation: str, deadline: float, *, own: bool) -> bool:
         """End an incarnation for good; False when its lease goes on."""
@@ -103,6 +103,20 @@ class Registry:
         now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
         found = await self._session.call(deadline, "ZRANGEBYSCORE", self._keys.leases, "-inf", now)
         return [name.decode() for name in found]
+
+    def now(self) -> float:
+        """Redis time in seconds, as far as this process knows; never ahead of it."""
+        return self._session.clock.at(asyncio.get_running_loop().time()) / 1_000_000
+
+    async def next_end(self, deadline: float) -> float:
+        """Redis time in ms at which the next lease ends, 0 when there is none."""
+        now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
+        found = await self._session.call(
+            deadline,
+            *("ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf"),
+            *("WITHSCORES", "LIMIT", 0, 1),
+        )
+        return float(found[1]) if found else 0.0
 
     async def dead(self, deadline: float) -> dict[str, str]:
         """Incarnations that wait for being reaped, with their node ids."""

@@ -38,7 +38,7 @@ class Lease:
     """Held from a join or a heartbeat until a little before Redis ends it.
 
     ``on_rejoin(incarnation)`` must register everything that this node owns under the new
-    incarnation; ``on_beat(next_end)`` runs after every renewal.
+    incarnation; ``on_beat()`` runs after every renewal.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Lease:
         counters: Counters,
         info: Callable[[], dict[str, object]],
         on_rejoin: Callable[[str], Awaitable[None]],
-        on_beat: Callable[[float], None],
+        on_beat: Callable[[], None],
     ) -> None:
         self._session = session
         self._registry = registry
@@ -147,7 +147,7 @@ class Lease:
             incarnation, self._timing.lease, json.dumps(self._info()), self._deadline()
         )
         if not reply.held:
-            return reply.next_end
+            return reply.ends
         self._joins += 1
         self.incarnation = incarnation
         self._generation = generation
@@ -204,7 +204,7 @@ class Lease:
             )
             if reply.held and reply.epoch == self._epoch:
                 self._renewed(sent)
-                self._on_beat(reply.next_end)
+                self._on_beat()
                 return
         await self._rejoin()
 

@@ -84,7 +84,6 @@ class ClusterPool(Sender):
         self._lease: Lease
         self._reaper: Reaper
         self._comparison: Comparison
-        self._reaping: asyncio.TimerHandle | None = None
         self._inbound_pending = 0
         self.local: ConnectionsPool
         """This node's connections alone; there from the start of the pool on."""
@@ -183,8 +182,6 @@ class ClusterPool(Sender):
         await self._end_tasks()
 
     async def _end_tasks(self) -> None:
-        if self._reaping is not None:
-            self._reaping.cancel()
         await self._lease.stop()
         await self._reaper.stop()
         await self._comparison.stop()
@@ -243,18 +240,11 @@ class ClusterPool(Sender):
     def _info(self) -> dict[str, object]:
         return {"state": self._state.value, "connections": len(self._table)}
 
-    def _beaten(self, next_end: float) -> None:
-        """A renewal told when the next lease ends: look at that very instant, too."""
+    def _beaten(self) -> None:
+        """The lease was renewed: time for what is done at every heartbeat."""
         self._membership.retry_releases()
         self._reaper.wake()
         self._comparison.begin()
-        loop = asyncio.get_running_loop()
-        if self._reaping is not None:
-            self._reaping.cancel()
-            self._reaping = None
-        wait = next_end / 1000 - self._session.clock.at(loop.time()) / 1_000_000
-        if next_end and wait <= self.timing.heartbeat:
-            self._reaping = loop.call_later(max(wait, 0.0) + 0.05, self._reaper.wake)
 
     def _may_judge(self) -> bool:
         return boottime() - self._lease.held_since >= self.timing.lease

@@ -16,9 +16,15 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.reaper")
 
+AFTER_THE_END = 0.05
+"""Seconds after the end of a lease at which it is looked at."""
+
 
 class Reaper:
-    """A task that sleeps until a lease is due. ``on_empty(namespace)`` tells what it emptied."""
+    """A task that sleeps until it is woken: by a heartbeat, or at the very end of a lease.
+
+    ``on_empty(namespace)`` tells what it emptied.
+    """
 
     def __init__(
         self,
@@ -34,6 +40,7 @@ class Reaper:
         self._may_judge = may_judge
         self._on_empty = on_empty
         self._wake = asyncio.Event()
+        self._due: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -42,6 +49,8 @@ class Reaper:
 
     async def stop(self) -> None:
         """End, in the middle if need be: another node goes on."""
+        if self._due is not None:
+            self._due.cancel()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -50,6 +59,15 @@ class Reaper:
     def wake(self) -> None:
         """Look now."""
         self._wake.set()
+
+    def wake_in(self, seconds: float) -> None:
+        """Look when a lease should be over, unless a heartbeat comes first and does it anyway."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if seconds <= self._timing.heartbeat:
+            loop = asyncio.get_running_loop()
+            self._due = loop.call_later(max(seconds, 0.0) + AFTER_THE_END, self.wake)
 
     async def _run(self) -> None:
         while True:
@@ -67,8 +85,14 @@ class Reaper:
             for incarnation in await self._registry.expired(self._deadline()):
                 if await self._registry.bury(incarnation, self._deadline(), own=False):
                     log.warning("incarnation %s has vanished", incarnation)
+            await self._look_ahead()
         for incarnation, node_id in (await self._registry.dead(self._deadline())).items():
             await self._reap(incarnation, node_id)
+
+    async def _look_ahead(self) -> None:
+        next_end = await self._registry.next_end(self._deadline())
+        if next_end:
+            self.wake_in(next_end / 1000 - self._registry.now())
 
     async def _reap(self, incarnation: str, node_id: str) -> None:
         namespaces = await self._registry.namespaces_of(incarnation, self._deadline())

@@ -26,19 +26,20 @@ class Outgoing:
     Attributes:
         frame: the WebSocket frames, back to back.
         size: bytes of payload.
-        parts: the single messages, in order; ``(self,)`` for one message.
+        count: how many messages.
         text: whether a single message is text; meaningless for several.
         payload: the payload of a single message, empty for several.
     """
 
-    __slots__ = ("frame", "parts", "payload", "size", "text")
+    __slots__ = ("__weakref__", "_joined", "count", "frame", "payload", "size", "text")
 
     def __init__(self, text: bool, payload: bytes) -> None:
         self.text = text
         self.payload = payload
         self.size = len(payload)
         self.frame = frame_header(text, len(payload)) + payload
-        self.parts: Sequence[Outgoing] = (self,)
+        self.count = 1
+        self._joined: Sequence[Outgoing] | None = None
 
     @classmethod
     def join(cls, parts: Sequence["Outgoing"]) -> "Outgoing":
@@ -50,8 +51,14 @@ class Outgoing:
         joined.payload = b""
         joined.size = sum([part.size for part in parts])
         joined.frame = b"".join([part.frame for part in parts])
-        joined.parts = [single for part in parts for single in part.parts]
+        joined._joined = [single for part in parts for single in part.parts]
+        joined.count = len(joined._joined)
         return joined
+
+    @property
+    def parts(self) -> Sequence["Outgoing"]:
+        """The single messages, in order."""
+        return (self,) if self._joined is None else self._joined
 
     @property
     def message(self) -> Message:

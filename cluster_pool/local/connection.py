@@ -208,12 +208,12 @@ class Connection:
                 else:
                     self._pending = [pending, message]
                 self._pending_bytes += message.size
-            self._host.counters.delivered += len(message.parts)
+            self._host.counters.delivered += message.count
             return DELIVERED
         if state is HOLDING and self._hold_more(message):
-            self._host.counters.delivered += len(message.parts)
+            self._host.counters.delivered += message.count
             return DELIVERED
-        self._host.counters.refused += len(message.parts)
+        self._host.counters.refused += message.count
         return REFUSED
 
     def _deliver_full(self, message: Outgoing) -> SendResult:
@@ -224,7 +224,7 @@ class Connection:
             if not waiting or waiting + message.size <= 2 * self._host.limits.outbox_bytes:
                 return self.deliver(message)
             self._slow()
-        self._host.counters.refused += len(message.parts)
+        self._host.counters.refused += message.count
         return REFUSED
 
     def _hold_more(self, message: Outgoing) -> bool:

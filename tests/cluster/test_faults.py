@@ -202,8 +202,6 @@ async def abandon(pool: Pool) -> None:
     """End the tasks of a node that has vanished."""
     await pool._membership.stop()
     await pool._close()
-    if pool._reaping is not None:
-        pool._reaping.cancel()
 
 
 @async_test

@@ -1,5 +1,8 @@
 """Ids, close codes, frames, claims, numbers, clocks, paces: the small pure parts."""
 
+import gc
+import weakref
+
 import pytest
 
 from cluster_pool import InvalidCloseError, InvalidIdError, InvalidValueError, Limits, Timing
@@ -67,7 +70,22 @@ def test_joined_messages_are_one_write() -> None:
     assert joined.frame == b"\x81\x01a\x82\x01b"
     assert tuple(joined.parts) == parts
     assert joined.size == 2
+    assert joined.count == 2
     assert Outgoing.join(parts[:1]) is parts[0]
+
+
+def test_a_message_is_freed_when_nobody_needs_it() -> None:
+    """No reference cycle: a megabyte must not wait for the garbage collector."""
+    gc.disable()
+    try:
+        for make in (
+            lambda: Outgoing(True, b"x"),
+            lambda: Outgoing.join([Outgoing(True, b"x")] * 2),
+        ):
+            gone = weakref.ref(make())
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_claims_are_short_and_read_back() -> None:

@@ -1,7 +1,7 @@
 -- Renews a lease that is still held. A lease that is over is never renewed.
 -- KEYS  leases, nodes, infos, epoch
 -- ARGV  node id, incarnation, ttl (ms), info
--- Reply {"GONE"}, or {"OK", TIME (µs), epoch, end of the first lease of another to end (ms, or "")}
+-- Reply {"GONE"}, or {"OK", epoch}
 
 local now = now_us()
 local ends = redis.call('ZSCORE', KEYS[1], ARGV[2])
@@ -9,9 +9,4 @@ if not ends or tonumber(ends) <= now / 1000 then return {'GONE'} end
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return {'GONE'} end
 redis.call('ZADD', KEYS[1], digits(now / 1000 + tonumber(ARGV[3])), ARGV[2])
 redis.call('HSET', KEYS[3], ARGV[2], ARGV[4])
-local first = redis.call('ZRANGE', KEYS[1], 0, 1, 'WITHSCORES')
-local next_end = ''
-for at = 1, #first, 2 do
-  if first[at] ~= ARGV[2] and next_end == '' then next_end = first[at + 1] end
-end
-return {'OK', digits(now), redis.call('GET', KEYS[4]) or '', next_end}
+return {'OK', redis.call('GET', KEYS[4]) or ''}

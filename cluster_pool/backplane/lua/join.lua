@@ -1,7 +1,7 @@
 -- Takes a lease for a new incarnation of a node.
 -- KEYS  leases, incarnations, nodes, infos, epoch
 -- ARGV  node id, start of the node, incarnation, ttl (ms), info
--- Reply {"OK", TIME (µs), epoch}, or {"TAKEN", end of the lease (ms)} while another start of a
+-- Reply {"OK", epoch}, or {"TAKEN", end of the lease (ms)} while another start of a
 --       node with this id has a lease
 
 local now = now_us()
@@ -15,4 +15,4 @@ redis.call('HSET', KEYS[2], ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[4], ARGV[3], ARGV[5])
 redis.call('SET', KEYS[5], digits(now), 'NX')
-return {'OK', digits(now), redis.call('GET', KEYS[5])}
+return {'OK', redis.call('GET', KEYS[5])}

@@ -9,6 +9,7 @@
 if late(ARGV[1]) then return {'LATE'} end
 local now = now_us() / 1000
 local codes = {}
+local position = 0
 local owners = {}
 local parcels = {}
 local order = {}
@@ -31,20 +32,22 @@ while at <= #ARGV do
   for i = 1, count do ids[i] = ARGV[at + 2 * i] end
   local claims = redis.call('HMGET', key, unpack(ids))
   for i = 1, count do
-    local position = #codes + 1
+    position = position + 1
     codes[position] = '0'
     if claims[i] then
-      local incarnation, _, nonce = parse(claims[i])
+      local incarnation, nonce = string.match(claims[i], '^([^:]+):[^:]+:(.+)$')
       local node = owner(incarnation)
       if node then
         local parcel = parcels[node]
         if not parcel then
-          parcel = {items = {}, positions = {}}
+          parcel = {count = 0, items = {}, positions = {}}
           parcels[node] = parcel
           order[#order + 1] = node
         end
-        parcel.items[#parcel.items + 1] = '\146' .. packed(nonce) .. ARGV[at + 2 * i + 1]
-        parcel.positions[#parcel.positions + 1] = position
+        local last = parcel.count + 1
+        parcel.count = last
+        parcel.items[last] = '\146' .. packed(nonce) .. ARGV[at + 2 * i + 1]
+        parcel.positions[last] = position
       end
     end
   end
