@@ -179,9 +179,8 @@ class Bus:
         limits = self._limits
         if not self._open:
             raise PoolClosedError("not started, or stopped")
-        if (
-            self._pending >= limits.pending_messages
-            or self._pending_bytes + len(item) > limits.pending_bytes + limits.message_bytes
+        if self._pending >= limits.pending_messages or (
+            self._pending and self._pending_bytes + len(item) > limits.pending_bytes
         ):
             raise PendingLimitError(
                 f"{self._pending} messages ({self._pending_bytes} bytes) wait for the backplane"

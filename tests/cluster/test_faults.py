@@ -215,7 +215,7 @@ async def test_an_id_of_a_dead_node_is_free_for_a_newcomer_at_once(own_server: R
         await one.join("n", "bob", on_conflict="reject")
         assert await one.count("n") == 1
         await abandon(two)
-        two._state = None  # type: ignore[assignment]
+        two._state = None  # type: ignore[assignment]  # it is gone: nothing to stop
 
 
 @async_test

@@ -19,6 +19,7 @@ from cluster_pool import (
     MessageTooLargeError,
     NodeDrainingError,
     NodeIdTakenError,
+    PendingLimitError,
     PoolClosedError,
     SendResult,
 )
@@ -468,7 +469,7 @@ async def test_a_connection_may_leave_and_come_again(backend: Backend) -> None:
             with pytest.raises(ClusterPoolError, match="already"):
                 await one.new_connection(alice.connection)
             emptied: list[int] = []
-            await one.remove_connection(alice.connection, lambda: emptied.append(1))  # noqa: B023
+            await one.remove_connection(alice.connection, lambda: emptied.append(1))  # noqa: B023  # awaited here
             assert emptied == [1]
             assert await one.count("n") == 0
             await one.new_connection(alice.connection)
@@ -517,3 +518,16 @@ async def test_the_real_redis_cli_publishes_to_everyone(own_server: RedisServer)
         assert said.strip() == b"2"
         for member in (alice, bob):
             assert await member.wait_sent() == ["Hello world!"]
+
+
+@async_test
+async def test_the_bytes_that_wait_are_bounded(backend: Backend) -> None:
+    """Beyond the limit a send is refused before it is queued; alone, any permitted one may wait."""
+    async with backend.pools(1, limits=Limits(pending_bytes=1000)) as (one,):
+        assert await one.send("n", "nobody", "x" * 5000) is SendResult.ABSENT
+        results = await asyncio.gather(
+            *[one.send("n", "nobody", "x" * 400) for _ in range(10)], return_exceptions=True
+        )
+        assert results[:2] == [SendResult.ABSENT] * 2
+        assert [type(result) for result in results[2:]] == [PendingLimitError] * 8
+        assert await one.send("n", "nobody", "x" * 400) is SendResult.ABSENT
