@@ -25,8 +25,8 @@ def async_test(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 
 async def leftover_tasks() -> list[asyncio.Task[Any]]:
-    """Tasks other than this one that do not end within a second by themselves."""
-    deadline = time.monotonic() + 1
+    """Tasks other than this one that do not end by themselves, a sweep's period being a second."""
+    deadline = time.monotonic() + 3
     while True:
         rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         if not rest or time.monotonic() > deadline:
