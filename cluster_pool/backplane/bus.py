@@ -82,7 +82,7 @@ class Flight:
 class Bus:
     """Publishes for one node or publisher over its session.
 
-    ``handed_on(channel)`` tells the number of the last envelope of a channel that this process
+    ``handed_on(channel)`` tells the number of the last message of a channel that this process
     has dealt with; it decides when a local shortcut cannot overtake what was published before.
     """
 
@@ -156,7 +156,7 @@ class Bus:
         return self._put(BROADCAST, self._keys.channel(namespace), namespace, "", item, deadline)
 
     def tell(self, node_id: str, item: bytes, deadline: float) -> asyncio.Future[int]:
-        """Queue one item for the channel of a node."""
+        """Queue one item that is no message for the channel of a node."""
         return self._put(BROADCAST, self._keys.node_channel(node_id), "", "", item, deadline)
 
     def quiet(self, namespace: str) -> bool:
@@ -266,7 +266,8 @@ class Bus:
     def _fly_broadcasts(self, link: Link, runs: list[Run]) -> None:
         arguments: list[Argument] = []
         for queue, run in runs:
-            arguments += (queue.channel, b"".join([operation.item for operation in run]))
+            messages = len(run) if queue.members else 0
+            arguments += (queue.channel, messages, b"".join([one.item for one in run]))
         call = link.script("publish", [], self._not_after(runs), self._session.sender, *arguments)
         self._take_off(call, runs, self._published)
 

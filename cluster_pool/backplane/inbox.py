@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class Heard(NamedTuple):
-    """One payload. ``number`` is 0 for what is no envelope; ``items`` begin at ``start``."""
+    """One payload. The items of an envelope begin at ``start``, which is 0 for what is none.
+
+    ``number`` is that of the envelope's last message.
+    """
 
     channel: str
     number: int
@@ -23,10 +26,10 @@ class Inbox:
         self._queue: deque[Heard] = deque()
         self._filled = asyncio.Event()
 
-    def put(self, heard: Heard) -> bool:
-        """Add one; False when it does not fit and was dropped."""
+    def put(self, heard: Heard, *, control: bool = False) -> bool:
+        """Add one; False when it does not fit and was dropped. Control has as much room again."""
         size = len(heard.payload)
-        if self.size + size > self.limit and self._queue:
+        if self.size + size > self.limit * (1 + control) and self._queue:
             return False
         self.size += size
         self._queue.append(heard)

@@ -29,4 +29,9 @@ def sources() -> dict[str, str]:
 @cache
 def digests() -> dict[str, str]:
     """The SHA-1 by which Redis knows each script."""
-    return {name: hashlib.sha1(text.encode()).hexdigest() for name, text in sources().items()}
+    return {name: digest(text) for name, text in sources().items()}
+
+
+def digest(text: str) -> str:
+    """The SHA-1 by which Redis knows a script."""
+    return hashlib.sha1(text.encode()).hexdigest()

@@ -1,6 +1,6 @@
 """The link and the ear of one node, made anew together after any fault.
 
-Owns: the sockets, the wanted channels, the account of envelope numbers, the proof that the node
+Owns: the sockets, the wanted channels, the account of message numbers, the proof that the node
 hears itself. It never reads the items of an envelope and knows no connection.
 
 A generation is one pair of sockets. Either of them failing, or three probes unheard, ends it; the
@@ -20,6 +20,7 @@ from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.ear import BATCH, Ear
 from cluster_pool.backplane.inbox import Heard, Inbox
 from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.scripts import digest
 from cluster_pool.core.clock import RedisClock
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.envelope import ENVELOPE, MARK, RAW_BINARY, BrokenEnvelopeError, read_header
@@ -64,6 +65,8 @@ class Session:
         self.clock = RedisClock()
         self.numbers = Numbers()
         self.inbox = Inbox(limits.inbox_bytes)
+        self.epoch = ""
+        """Of the state of Redis, as last told; "" before anything was."""
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[], None] = lambda: None
         self.on_gap: Callable[[Gap], None] = lambda gap: None
@@ -172,6 +175,7 @@ class Session:
             await ear.drop()
             if was_up:
                 self._down_since = asyncio.get_running_loop().time()
+                self.numbers.interrupted()
                 self.on_down()
 
     async def _lead(self, link: Link, ear: Ear) -> None:
@@ -192,8 +196,11 @@ class Session:
             await asyncio.sleep(self._timing.probe)
             await self._probe(link)
             await self._tell_time(link)
+            self._report_gap("the inbox was full")
 
     async def _settle(self, link: Link, channels: list[str]) -> None:
+        """Find out what was published while nothing could be heard."""
+        lost = await self._state_lost(link)
         counters: list[tuple[str, list[bytes | None]]] = []
         for at in range(0, len(channels), BATCH):
             part = channels[at : at + BATCH]
@@ -201,9 +208,23 @@ class Session:
             counters.extend(zip(part, replies, strict=True))
         await self._probe(link)
         for channel, (epoch, number) in counters:
-            if epoch is not None and number is not None and channel != self._own:
-                self.numbers.settle(channel, epoch.decode(), int(number))
-        self._report_gap()
+            name = None if epoch is None else epoch.decode()
+            self.numbers.settle(channel, name, int(number or 0), lost=lost)
+        self._report_gap(str(self._last_error or "the first link"))
+
+    async def _state_lost(self, link: Link) -> bool:
+        """Whether this Redis may have lost its state since this node was last connected.
+
+        A Redis that is started, from a snapshot or not, knows none of the scripts that it was
+        given before, and a flush changes the epoch.
+        """
+        mark = f"return '{self.start_name}'"
+        known = bool((await self._soon(link.call("SCRIPT", "EXISTS", digest(mark))))[0])
+        if not known:
+            await self._soon(link.call("SCRIPT", "LOAD", mark))
+        epoch = (await self._soon(link.call("GET", self._keys.epoch)) or b"").decode()
+        before, self.epoch = self.epoch, epoch
+        return not known or (before != "" and before != epoch)
 
     def _counter(self, link: Link, channel: str) -> asyncio.Future[Any]:
         return link.call("HMGET", self._keys.numbers(channel), "epoch", "last")
@@ -211,14 +232,15 @@ class Session:
     async def _probe(self, link: Link) -> None:
         """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
         not_after = self.clock.at(asyncio.get_running_loop().time() + self._timing.timeout)
-        reply = await self._soon(link.script("publish", [], not_after, self.sender, self._own, b""))
+        self._probe_heard.clear()
+        reply = await self._soon(
+            link.script("publish", [], not_after, self.sender, self._own, 0, b"")
+        )
         if reply[0] != b"OK":
             raise BackplaneUnavailableError("Redis is behind its own time")
         try:
             async with asyncio.timeout(self._timing.probe * PROBES_LOST):
-                while self.numbers.last(self._own) < reply[1]:
-                    self._probe_heard.clear()
-                    await self._probe_heard.wait()
+                await self._probe_heard.wait()
         except TimeoutError:
             raise BackplaneUnavailableError("deaf: this node does not hear its own probe") from None
 
@@ -244,40 +266,41 @@ class Session:
         if channel is None:
             return
         self._counters.heard += 1
-        number, start = 0, 0
         if payload[:1] == b"\xc1" and payload[:2] != RAW_BINARY:
             try:
-                number, start = self._read_envelope(channel, payload)
+                self._hear_envelope(channel, payload)
             except BrokenEnvelopeError as error:
                 self.broken(error, channel)
-                return
-            if not number:
-                return
         elif len(payload) > self._limits.message_bytes:
             self._counters.dropped_oversize += 1
-            return
-        if not self.inbox.put(Heard(channel, number, payload, start)):
-            self._counters.dropped_overflow += 1
+        else:
+            self._put(Heard(channel, 0, payload, 0), 1)
 
-    def _read_envelope(self, channel: str, payload: bytes) -> tuple[int, int]:
-        """The number and where the items begin; number 0 for what is not to be handed on."""
+    def _put(self, heard: Heard, messages: int) -> None:
+        if self.inbox.put(heard, control=not messages):
+            return
+        if not messages:
+            raise BackplaneUnavailableError("the inbox is full, and a takeover did not fit")
+        self._counters.dropped_overflow += 1
+        self.numbers.dropped(heard.channel, messages)
+
+    def _hear_envelope(self, channel: str, payload: bytes) -> None:
         if payload[:2] != ENVELOPE:
             raise BrokenEnvelopeError("version")
         header, start = read_header(payload)
-        self.numbers.heard(channel, header.epoch, header.number)
-        if channel == self._own:
-            self._probe_heard.set()
+        self.numbers.heard(channel, header.epoch, header.number, header.messages)
         newest = self._senders.get(header.start, 0)
         if header.generation < newest:
             self._counters.dropped_stale += 1
-            return 0, 0
+            return
         if header.generation > newest:
             if len(self._senders) >= MAX_SENDERS:
                 self._senders.clear()
             self._senders[header.start] = header.generation
-        if start == len(payload):
-            return 0, 0
-        return header.number, start
+        if start < len(payload):
+            self._put(Heard(channel, header.number, payload, start), header.messages)
+        elif header.start == self.start_name:
+            self._probe_heard.set()
 
     def broken(self, error: BrokenEnvelopeError, channel: str) -> None:
         """Count what is no valid envelope; log it once per kind."""
@@ -286,12 +309,13 @@ class Session:
             self._broken.add(error.kind)
             log.warning("dropped a broken envelope (%s) on %s", error.kind, shown(channel))
 
-    def _report_gap(self) -> None:
+    def _report_gap(self, cause: str) -> None:
+        """Tell what was missed, if anything was."""
         missed, exact = self.numbers.take_missed()
         if not missed and exact:
             return
-        loop_time = asyncio.get_running_loop().time()
-        seconds = loop_time - self._down_since if self._down_since else 0.0
+        now = asyncio.get_running_loop().time()
+        seconds = 0.0 if self.up else now - self._down_since
         head, tail = len(self._keys.prefix) + 2, -1
         namespaces = {
             "" if channel == self._own else channel[head:tail]: count
@@ -299,8 +323,9 @@ class Session:
         }
         self._counters.gaps += 1
         self._counters.missed += sum(namespaces.values())
-        log.warning("missed %s%d envelopes", "" if exact else "at least ", sum(missed.values()))
-        self.on_gap(Gap(namespaces, exact, seconds))
+        total = sum(missed.values())
+        log.warning("missed %s%d messages: %s", "" if exact else "at least ", total, cause)
+        self.on_gap(Gap(namespaces, exact, seconds, cause))
 
     # -- subscribing -----------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ class Lease:
         self._joins += 1
         self.incarnation = incarnation
         self._generation = generation
-        self._epoch = reply.epoch
+        self._epoch = self._session.epoch = reply.epoch
         self.held_since = sent
         self._renewed(sent)
         return None

@@ -115,7 +115,7 @@ class Router:
             await asyncio.gather(task, return_exceptions=True)
 
     def handed_on(self, channel: str) -> int:
-        """The number of the last envelope of a channel that was dealt with."""
+        """The number of the last message of a channel that was dealt with."""
         return self._handed_on.get(channel, 0)
 
     def begin_anew(self) -> None:
@@ -147,7 +147,7 @@ class Router:
                 self._targeted(heard)
             elif heard.channel in self.watchers.queues:
                 self.watchers.heard(heard.channel, heard.payload)
-            elif heard.number:
+            elif heard.start:
                 await self._broadcast_items(heard)
             else:
                 await self._broadcast_raw(heard)
@@ -156,13 +156,13 @@ class Router:
         except Exception as error:  # whatever others wrote, this task goes on
             log.debug("on %s: %r", shown(heard.channel), error, exc_info=True)
             self._session.broken(BrokenEnvelopeError("content"), heard.channel)
-        if heard.number:
+        if heard.start:
             self._handed_on[heard.channel] = heard.number
 
     # -- to one ----------------------------------------------------------------------------
 
     def _targeted(self, heard: Heard) -> None:
-        if not heard.number:
+        if not heard.start:
             raise BrokenEnvelopeError("raw payload on the channel of a node")
         for nonce, item in envelope.read_items(heard.payload[heard.start :]):
             kind = item[0]

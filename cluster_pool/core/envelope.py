@@ -2,16 +2,19 @@
 
 An envelope is ``0xC1 0x01``, a header in ASCII up to a newline, and a msgpack stream of items::
 
-    epoch SP number SP start SP generation LF  item item item …
+    epoch SP number SP messages SP start SP generation LF  item item item …
 
-``epoch`` and ``number`` are the channel's own counter, written by the publishing script; ``start``
-names one start of one sender, ``generation`` counts its links. Nothing here reads a user's payload.
+``epoch`` and ``number`` are the channel's own counter of messages, written by the publishing
+script: this envelope holds ``messages`` of them, the last of which has ``number`` (probes, replies
+and takeovers are no messages). ``start`` names one start of one sender, ``generation`` counts its
+links. Nothing here reads a user's payload.
 
 On the channel of a namespace an item is ``[kind, …]``; on the channel of a node it is
 ``[nonce, [kind, …]]``, where the nonce tells for which claim of the id the registry routed it
 (empty for what concerns no claim).
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +27,7 @@ MARK: Final = 0xC1
 RAW_BINARY: Final = b"\xc1\x00"
 ENVELOPE: Final = b"\xc1\x01"
 MAX_HEADER: Final = 128
+HEADER: Final = re.compile(rb"(\d{1,17}) (\d{1,16}) (\d{1,9}) ([!-~]{1,40}) (\d{1,9})\n")
 MAX_EXCLUDE: Final = 10_000
 
 TEXT: Final = 1
@@ -50,6 +54,7 @@ class Header(NamedTuple):
 
     epoch: str
     number: int
+    messages: int
     start: str
     generation: int
 
@@ -72,14 +77,14 @@ def pack(item: object) -> bytes:
 
 def read_header(payload: bytes) -> tuple[Header, int]:
     """The header and the index at which the items begin."""
-    end = payload.find(b"\n", 2, MAX_HEADER)
-    if end < 0:
+    found = HEADER.match(payload, 2, MAX_HEADER)
+    if found is None:
         raise BrokenEnvelopeError("header")
-    try:
-        epoch, number, start, generation = payload[2:end].decode("ascii").split(" ")
-        return Header(epoch, int(number), start, int(generation)), end + 1
-    except ValueError:
-        raise BrokenEnvelopeError("header") from None
+    epoch, number, count, start, generation = found.groups()
+    header = Header(epoch.decode(), int(number), int(count), start.decode(), int(generation))
+    if header.messages > header.number:
+        raise BrokenEnvelopeError("header")
+    return header, found.end()
 
 
 def read_items(body: bytes) -> Iterator[list[Any]]:

@@ -1,7 +1,8 @@
-"""Accounting of envelope numbers: what was heard, and how much was not.
+"""Accounting of message numbers: what was heard, and how much was not.
 
-The script that publishes numbers each envelope of a channel. A hole in what arrives is what was
-missed; after an interruption the channel's counter says how many came after the last one heard.
+The scripts that publish number the messages of each channel. A hole in what arrives is what was
+missed; after an interruption the channel's counter says how many came after the last one heard. A
+Redis that lost its state may have lost counts with it: then what is known is a lower bound.
 """
 
 NO_COUNTER = ""
@@ -10,42 +11,65 @@ NO_COUNTER = ""
 class Numbers:
     """The last number heard of each channel.
 
-    Holes found by :meth:`heard` and :meth:`settle` gather until :meth:`take_missed`.
+    What is found missing by :meth:`heard` and :meth:`settle`, or dropped, gathers until
+    :meth:`take_missed`.
     """
 
-    __slots__ = ("_last", "_missed", "exact")
+    __slots__ = ("_doubtful", "_last", "_missed", "exact")
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, int]] = {}
+        self._doubtful: dict[str, tuple[str, int]] = {}
         self._missed: dict[str, int] = {}
         self.exact = True
 
-    def heard(self, channel: str, epoch: str, number: int) -> None:
-        """Envelope ``number`` of ``channel`` has arrived."""
-        last = self._last.get(channel)
-        if last is not None:
-            if last[0] not in (epoch, NO_COUNTER):
-                self._lost_counter(channel, number - 1)
-            elif number <= last[1]:
-                return
-            elif number > last[1] + 1:
-                self._miss(channel, number - last[1] - 1)
-        self._last[channel] = (epoch, number)
+    def heard(self, channel: str, epoch: str, number: int, count: int) -> None:
+        """``count`` messages of ``channel`` have arrived, the last of which has ``number``.
 
-    def settle(self, channel: str, epoch: str, number: int) -> None:
+        A counter that begins anew while nothing was interrupted has expired or was flushed, and
+        what was published was heard all the same.
+        """
+        known = self._last.get(channel)
+        self._last[channel] = (epoch, number)
+        if known is None:
+            return
+        goes_on = known[0] in (epoch, NO_COUNTER)
+        missed = number - count - (known[1] if goes_on else 0)
+        if channel in self._doubtful and (missed < 0 or not goes_on):
+            self._lost_counter(channel, max(0, missed))
+        elif missed > 0:
+            self._miss(channel, missed)
+        elif goes_on and number < known[1]:
+            self._last[channel] = known  # heard only after the counter had told of it
+
+    def interrupted(self) -> None:
+        """The subscriptions ended: what was published since is settled when they stand again."""
+        self._doubtful = {**self._last, **self._doubtful}
+
+    def settle(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> None:
         """The counter of ``channel`` stands at ``number``, and all up to it must have arrived.
 
-        For a channel of which nothing was heard before, this is where counting begins.
+        For a channel of which nothing was known before, this is where counting begins.
+
+        Args:
+            epoch: None when the channel has no counter.
+            lost: Redis may have lost its state since the interruption.
         """
-        last = self._last.get(channel)
-        if last is not None:
-            if last[0] not in (epoch, NO_COUNTER):
-                self._lost_counter(channel, number)
-            elif number <= last[1]:
-                return
-            else:
-                self._miss(channel, number - last[1])
-        self._last[channel] = (epoch, number)
+        before = self._doubtful.pop(channel, None)
+        if before is None:
+            self.begin(channel, epoch or NO_COUNTER, number)
+            return
+        known = self._last[channel]
+        if epoch is None:
+            epoch, number = known
+        goes_on = before[0] in (epoch, NO_COUNTER) and number >= before[1]
+        missed = max(0, number - (known[1] if known[0] in (epoch, NO_COUNTER) else 0))
+        if lost or not goes_on:
+            self._lost_counter(channel, missed)
+        elif missed:
+            self._miss(channel, missed)
+        if missed or known == before:
+            self._last[channel] = (epoch, number)
 
     def begin(self, channel: str, epoch: str, number: int) -> None:
         """A new subscription: what was published up to ``number`` is none of its business.
@@ -57,11 +81,11 @@ class Numbers:
     def forget(self, channel: str) -> None:
         """``channel`` is no longer subscribed."""
         self._last.pop(channel, None)
+        self._doubtful.pop(channel, None)
 
-    def last(self, channel: str) -> int:
-        """The number last heard of ``channel``, 0 when none was."""
-        last = self._last.get(channel)
-        return last[1] if last else 0
+    def dropped(self, channel: str, count: int) -> None:
+        """``count`` messages that arrived were not handed on."""
+        self._miss(channel, count)
 
     def take_missed(self) -> tuple[dict[str, int], bool]:
         """What was missed since the last call, per channel, and whether the numbers are exact."""

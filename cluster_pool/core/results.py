@@ -76,18 +76,21 @@ class MemberEvent:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What this node may have missed while its ear was interrupted.
+    """What this node missed while its ear was interrupted, or its inbox was full.
 
     Attributes:
-        namespaces: envelopes missed per namespace; the node's own channel (targeted messages)
-            stands under the empty name.
-        exact: False when Redis lost its counters meanwhile, so the numbers are lower bounds.
+        namespaces: messages missed per namespace; what was targeted at this node stands under the
+            empty name. A plain PUBLISH has no number: none that came during an interruption counts.
+        exact: False when Redis may have lost its counters meanwhile: the numbers are then lower
+            bounds, 0 among them.
         seconds: how long nothing could be heard.
+        cause: why, for a log.
     """
 
     namespaces: dict[str, int]
     exact: bool
     seconds: float
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Counters:
         dropped_oversize: raw payloads above the message limit.
         dropped_stale: envelopes of an older link generation than one heard before.
         dropped_overflow: payloads that found the inbox full.
-        missed: envelopes that a gap report named.
+        missed: messages that a gap report named.
         gaps: gap reports.
         generations: times the link to the backplane was made.
         rejoins: times this node took a new incarnation after the first.

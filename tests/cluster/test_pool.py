@@ -418,10 +418,10 @@ async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) 
             b"\xc1\x02x",
             b"\xc1\x01no header",
             b"\xc1\x01a b c d\n\x90",
-            b"\xc1\x011 1 x 1\n\xc1",
-            b"\xc1\x011 2 x 1\n\x93\x01\xc4",
-            b"\xc1\x011 3 x 1\n\x91\x63",
-            b"\xc1\x011 4 x 1\n" + b"\x80" * 1000,
+            b"\xc1\x011 1 1 x 1\n\xc1",
+            b"\xc1\x011 2 1 x 1\n\x93\x01\xc4",
+            b"\xc1\x011 3 1 x 1\n\x91\x63",
+            b"\xc1\x011 4 1 x 1\n" + b"\x80" * 1000,
         ]
         for payload in garbage:
             await backend.publish(f"{backend.prefix}:{{n}}", payload)

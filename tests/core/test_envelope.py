@@ -14,9 +14,9 @@ from cluster_pool.core.results import SendResult
 
 def test_header_and_items_are_read_back() -> None:
     """What the publishing script writes in front is taken apart again."""
-    payload = b"\xc1\x011795 12 abcd 3\n" + envelope.broadcast(True, b"x", ["a"])
+    payload = b"\xc1\x011795 12 2 abcd 3\n" + envelope.broadcast(True, b"x", ["a"])
     header, start = envelope.read_header(payload)
-    assert header == Header("1795", 12, "abcd", 3)
+    assert header == Header("1795", 12, 2, "abcd", 3)
     assert list(envelope.read_items(payload[start:])) == [[envelope.TEXT, b"x", ["a"]]]
 
 
@@ -85,7 +85,7 @@ def test_garbage_is_read_or_refused_and_nothing_else(body: bytes) -> None:
 def test_mutated_envelopes_are_read_or_refused() -> None:
     """The same for what is almost right."""
     chance = random.Random(1)
-    good = b"\xc1\x011795 12 abcd 3\n" + envelope.targeted(True, "n", "a", b"x" * 20)
+    good = b"\xc1\x011795 12 2 abcd 3\n" + envelope.targeted(True, "n", "a", b"x" * 20)
     for _ in range(5000):
         bad = bytearray(good)
         for _ in range(chance.randint(1, 4)):

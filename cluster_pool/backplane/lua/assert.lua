@@ -48,5 +48,5 @@ if #fields > 0 then
   settle(KEYS[2], changes)
 end
 if #events > 0 then redis.call('PUBLISH', ARGV[4], table.concat(events, '\n')) end
-if #taken > 0 then publish(ARGV[3], ARGV[2], table.concat(taken)) end
+if #taken > 0 then publish(ARGV[3], ARGV[2], 0, table.concat(taken)) end
 return {'OK', table.concat(codes)}

@@ -22,19 +22,18 @@ local function packed(text)
   return string.char(218, math.floor(size / 256), size % 256) .. text
 end
 
--- Publishes one numbered envelope. Returns its number and how many heard it.
-local function publish(channel, sender, items)
+-- Publishes one envelope that holds `count` messages, which are numbered; probes, replies and
+-- takeovers are no messages. Returns the number of the last message and how many heard it.
+local function publish(channel, sender, count, items)
   local numbers = channel .. ':numbers'
-  local number = redis.call('HINCRBY', numbers, 'last', 1)
-  local epoch
-  if number == 1 then
+  local number = redis.call('HINCRBY', numbers, 'last', count)
+  local epoch = redis.call('HGET', numbers, 'epoch')
+  if not epoch then
     epoch = digits(now_us())
     redis.call('HSET', numbers, 'epoch', epoch)
-  else
-    epoch = redis.call('HGET', numbers, 'epoch')
   end
   redis.call('EXPIRE', numbers, 86400)
-  local header = '\193\1' .. epoch .. ' ' .. digits(number) .. ' ' .. sender .. '\n'
+  local header = '\193\1' .. epoch .. ' ' .. digits(number) .. ' ' .. count .. ' ' .. sender .. '\n'
   return number, redis.call('PUBLISH', channel, header .. items)
 end
 

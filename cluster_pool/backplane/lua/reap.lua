@@ -27,7 +27,7 @@ if #gone > 0 then
   redis.call('PUBLISH', ARGV[5], table.concat(events, '\n'))
   if redis.call('EXISTS', KEYS[1]) == 0 then
     emptied = 1
-    redis.call('DEL', KEYS[3])
+    redis.call('EXPIRE', KEYS[3], 60)
   end
 end
 local cursor = found[1]

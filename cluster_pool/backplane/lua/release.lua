@@ -1,5 +1,5 @@
 -- Gives up claims in one namespace; a claim that is no longer registered is left alone.
--- KEYS  members, owners, emptied, numbers of the namespace's channel (nobody is left to count)
+-- KEYS  members, owners, emptied, numbers of the namespace's channel (soon nobody counts there)
 -- ARGV  channel of the events, node id, then per id: id, claim
 -- Reply {codes, emptied}: one digit per id, 1 released, 0 not registered; and the claim whose
 --       release emptied the namespace, "" when it is not empty. A retry gets the same answer
@@ -37,7 +37,7 @@ if #gone > 0 then
   if redis.call('EXISTS', KEYS[1]) == 0 then
     emptied = last
     redis.call('SET', KEYS[3], last, 'PX', 60000)
-    redis.call('DEL', KEYS[4])
+    redis.call('EXPIRE', KEYS[4], 60)
   end
 end
 return {table.concat(codes), emptied}

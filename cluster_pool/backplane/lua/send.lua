@@ -3,7 +3,7 @@
 -- ARGV  not_after (µs), sender, prefix of node channels, own node id,
 --       then per namespace: members key, count, and count times: id, item
 -- Reply {"LATE"}, or {"OK", codes, number}: one digit per item in order (0 absent, 1 routed,
---       2 unreachable), and the number of the envelope to the own node, 0 when there was none
+--       2 unreachable), and the number of the last message to the own node, 0 when there was none
 -- The one script that touches keys of several hash tags: it is for one Redis only.
 
 if late(ARGV[1]) then return {'LATE'} end
@@ -57,7 +57,7 @@ end
 local own = 0
 for _, node in ipairs(order) do
   local parcel = parcels[node]
-  local number, heard = publish(ARGV[3] .. node, ARGV[2], table.concat(parcel.items))
+  local number, heard = publish(ARGV[3] .. node, ARGV[2], parcel.count, table.concat(parcel.items))
   local code = heard > 0 and '1' or '2'
   for _, position in ipairs(parcel.positions) do codes[position] = code end
   if node == ARGV[4] then own = number end
