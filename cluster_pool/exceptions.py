@@ -10,6 +10,7 @@ ClusterPoolError
 ├── IdTakenError                           ``on_conflict="reject"`` and the id has an owner
 ├── NodeIdTakenError                       another live node has this node id
 ├── NodeDrainingError                      this node takes no newcomers
+├── MembershipLimitError                   the namespace or the node is full
 ├── ConnectionClosedError                  the connection is closing or closed
 ├── PendingLimitError                      too much is waiting for the backplane already
 ├── PoolClosedError                        the pool was not started, or was stopped
@@ -84,6 +85,20 @@ class NodeIdTakenError(ClusterPoolError):
 
 class NodeDrainingError(ClusterPoolError):
     """This node is draining or stopping and takes no newcomers."""
+
+
+class MembershipLimitError(ClusterPoolError):
+    """The namespace has as many members, or the node as many namespaces, as the limits allow.
+
+    Attributes:
+        limit: the name of the limit, a field of :class:`Limits`.
+        allowed: its value.
+    """
+
+    def __init__(self, limit: str, allowed: int) -> None:
+        super().__init__(f"over the limit of {allowed} ({limit})")
+        self.limit = limit
+        self.allowed = allowed
 
 
 class ConnectionClosedError(ClusterPoolError):

@@ -41,6 +41,10 @@ class RedisServer:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def through(self, port: int) -> str:
+        """The URL by which a node connects through a proxy on ``port``."""
+        return f"redis://cluster_pool:{PASSWORD}@127.0.0.1:{port}"
+
     @property
     def pid(self) -> int:
         """The server's process."""

@@ -190,14 +190,21 @@ class Registry:
         link: Link,
         namespace: str,
         incarnation: str,
-        claims: Sequence[tuple[str, str]],
+        claims: Sequence[tuple[str, str, int]],
         not_after: int,
-        deadline: float,
         *,
         takeover: bool,
         dead: str = "",
-    ) -> Coroutine[Any, Any, list[tuple[bool, Claim]]]:
-        """Claim (id, nonce) pairs; for each whether it was won, and the claim that stands now."""
+        room: int,
+    ) -> Coroutine[Any, Any, list[tuple[bool, Claim | None]]]:
+        """Claim ids; for each whether it was won, and the claim that stands now, None when full.
+
+        Waits for the reply as long as the link lives.
+
+        Args:
+            claims: id, nonce, and the Redis time in µs of the first attempt, 0 if this is it.
+            room: how many members the namespace may have.
+        """
         call = link.script(
             "claim",
             [self._keys.members(namespace), self._keys.owners(namespace)],
@@ -206,16 +213,21 @@ class Registry:
             self._keys.channel(namespace),
             self._keys.events(namespace),
             incarnation,
+            self._start,
             self._node_id,
             "takeover" if takeover else "reject",
             dead,
+            room,
             *[part for claim in claims for part in claim],
         )
 
-        async def read() -> list[tuple[bool, Claim]]:
-            reply = in_time(await answered(call, deadline))
+        async def read() -> list[tuple[bool, Claim | None]]:
+            reply = in_time(await answered(call, None))
             return [
-                (reply[at] == b"CLAIMED", Claim.parse(reply[at + 1].decode()))
+                (
+                    reply[at] == b"CLAIMED",
+                    None if reply[at] == b"FULL" else Claim.parse(reply[at + 1].decode()),
+                )
                 for at in range(1, len(reply), 2)
             ]
 
@@ -370,8 +382,11 @@ class Registry:
                 return
 
 
-async def answered(call: asyncio.Future[Any], deadline: float) -> Any:
-    """The reply of a queued command; raises BackplaneUnavailableError without one in time."""
+async def answered(call: asyncio.Future[Any], deadline: float | None) -> Any:
+    """The reply of a queued command; raises BackplaneUnavailableError without one in time.
+
+    Without a deadline it waits as long as the link lives, which a silent Redis ends soon.
+    """
     try:
         async with asyncio.timeout_at(deadline):
             return await call

@@ -17,7 +17,7 @@ from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import TAKEN_OVER
-from cluster_pool.core.config import Timing
+from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.ids import base36, shown
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.statistics import Counters
@@ -26,6 +26,7 @@ from cluster_pool.exceptions import (
     BackplaneUnavailableError,
     ConnectionClosedError,
     IdTakenError,
+    MembershipLimitError,
 )
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.table import ConnectionTable
@@ -48,6 +49,22 @@ class Claiming:
     deadline: float
     won: asyncio.Future[None]
     taken: bool = False
+    sent: bool = False
+    first: int = 0
+    """Redis time in µs of the first attempt whose reply was lost."""
+
+
+@dataclass(slots=True, eq=False)
+class Stray:
+    """A claim that was won when nobody wanted it any more; it leaves as a connection does."""
+
+    namespace: str
+    id: str
+    claim: Any
+    departure: "asyncio.Future[bool] | None" = None
+
+
+Leaving = Connection | Stray
 
 
 class Membership:
@@ -59,6 +76,7 @@ class Membership:
         registry: Registry,
         keys: Keys,
         table: ConnectionTable,
+        limits: Limits,
         timing: Timing,
         counters: Counters,
         on_takeover: Callable[[Connection], None],
@@ -70,12 +88,13 @@ class Membership:
         self._counters = counters
         self._on_takeover = on_takeover
         self._takeovers = Takeovers()
-        self._namespaces = Namespaces(session, registry, keys, timing)
+        self._room = limits.namespace_members
+        self._namespaces = Namespaces(session, registry, keys, timing, limits.node_namespaces)
         self._claiming: dict[tuple[str, str], list[Claiming]] = {}
         self._nonces = 0
         self._to_claim: list[Claiming] = []
-        self._to_release: list[Connection] = []
-        self._unreleased: list[Connection] = []
+        self._to_release: list[Leaving] = []
+        self._unreleased: list[Leaving] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._busy = 0
@@ -141,13 +160,16 @@ class Membership:
     async def claim(self, connection: Connection, *, takeover: bool, deadline: float) -> None:
         """Become the owner of a connection's id; the connection is then in the table.
 
+        A claim whose reply was lost with the link is tried again, and found if it stands.
         Cancelling lets the claim finish and then gives it up.
 
         Raises:
             IdTakenError: the id has a living owner and may not be taken over, or a newer
                 connection took it over at once.
+            MembershipLimitError: the namespace or this node is full.
             ConnectionClosedError: the connection was closed meanwhile.
-            BackplaneUnavailableError: Redis did not say in time; nothing is owned.
+            BackplaneUnavailableError: Redis did not say in time; nothing is owned, and what may
+                have been claimed is given up as soon as Redis can be reached.
         """
         task = self._own(self._claim(connection, takeover, deadline))
         try:
@@ -163,6 +185,7 @@ class Membership:
     async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
         namespace = connection.namespace
         key = (namespace, connection.id)
+        self._namespaces.check_room(namespace)
         self._nonces += 1
         claiming = Claiming(
             connection,
@@ -177,7 +200,7 @@ class Membership:
             await self._namespaces.subscribed(namespace, deadline)
             self._to_claim.append(claiming)
             self._schedule()
-            await claiming.won
+            await self._answered(claiming)
         except BaseException:
             self._namespaces.leave(namespace)
             raise
@@ -187,9 +210,22 @@ class Membership:
             if not siblings:
                 del self._claiming[key]
 
-    def _settle(self, claiming: Claiming, won: bool, claim: Claim) -> None:
+    async def _answered(self, claiming: Claiming) -> None:
+        """Wait for the claim to be settled, until its deadline; a later reply finds a stray."""
+        try:
+            async with asyncio.timeout_at(claiming.deadline):
+                await claiming.won
+        except TimeoutError:
+            raise BackplaneUnavailableError(
+                "Redis did not answer in time", maybe_executed=claiming.sent
+            ) from None
+
+    def _settle(self, claiming: Claiming, won: bool, claim: Claim | None) -> None:
         """The registry has answered: the connection is owned now, or it is not."""
         connection = claiming.connection
+        if claim is None:
+            _fail(claiming, MembershipLimitError("namespace_members", self._room))
+            return
         older = self._table.get(connection.namespace, connection.id)
         if older is not None and older.claim is not None and older.claim.time > claim.time:
             claiming.taken = True
@@ -199,7 +235,7 @@ class Membership:
             self._note_takeover(connection)
             _fail(claiming, IdTakenError(connection.namespace, connection.id))
         elif claiming.won.done() or connection.closed:
-            self._abandon(connection, claim)
+            self._abandon(Stray(connection.namespace, connection.id, claim))
             _fail(claiming, ConnectionClosedError(connection.close_code or 1006))
         else:
             connection.claim = claim
@@ -209,16 +245,14 @@ class Membership:
                 self._evict(older)
             claiming.won.set_result(None)
 
-    def _abandon(self, connection: Connection, claim: Claim) -> None:
+    def _abandon(self, stray: Stray) -> None:
         """Nobody wants what was won: release it as if it had been held."""
-        connection.claim = claim
-        connection.departure = None
-        self._namespaces.enter(connection.namespace)
-        self.release(connection)
+        self._namespaces.enter(stray.namespace)
+        self.release(stray)
 
     # -- releasing -------------------------------------------------------------------------
 
-    def release(self, connection: Connection) -> "asyncio.Future[bool]":
+    def release(self, connection: Leaving) -> "asyncio.Future[bool]":
         """Give up a connection's id; the future gives whether that emptied the namespace.
 
         While Redis cannot be reached the release waits for it; the future then ends late.
@@ -247,9 +281,10 @@ class Membership:
         if leaving:
             await asyncio.wait(leaving, timeout=seconds)
 
-    def _departed(self, connection: Connection, *, emptied: bool) -> None:
+    def _departed(self, connection: Leaving, *, emptied: bool) -> None:
         listed = self._table.get(connection.namespace, connection.id) is connection
-        self._table.discard(connection)
+        if isinstance(connection, Connection):
+            self._table.discard(connection)
         if listed or connection.claim is not None:
             self._namespaces.leave(connection.namespace)
         connection.claim = None
@@ -285,16 +320,16 @@ class Membership:
 
     def _start_flush(self) -> None:
         self._scheduled = False
-        claims, self._to_claim = self._to_claim, []
+        claims, self._to_claim = [one for one in self._to_claim if not one.won.done()], []
         releases, self._to_release = self._to_release, []
         if claims or releases:
             self._own(self._flush(claims, releases))
 
-    async def _flush(self, claims: list[Claiming], releases: list[Connection]) -> None:
+    async def _flush(self, claims: list[Claiming], releases: list[Leaving]) -> None:
         loop = asyncio.get_running_loop()
-        soonest = min((claiming.deadline for claiming in claims), default=0.0)
+        latest = max((claiming.deadline for claiming in claims), default=0.0)
         try:
-            link = await self._leased_link(soonest or loop.time() + self._timing.timeout)
+            link = await self._leased_link(latest or loop.time() + self._timing.timeout)
         except BackplaneUnavailableError as error:
             for claiming in claims:
                 _fail(claiming, error)
@@ -340,29 +375,34 @@ class Membership:
     ) -> Coroutine[Any, Any, None]:
         deadline = max(claiming.deadline for claiming in batch)
         now = asyncio.get_running_loop().time()
-        not_after = self._session.clock.at(min(deadline, now + self._lease.seconds_left()))
+        clock = self._session.clock
         namespace, takeover = batch[0].connection.namespace, batch[0].takeover
         replies = self._registry.claim(
             link,
             namespace,
             self._lease.incarnation,
-            [(claiming.connection.id, claiming.nonce) for claiming in batch],
-            not_after,
-            deadline,
+            [(one.connection.id, one.nonce, one.first) for one in batch],
+            clock.at(min(deadline, now + self._lease.seconds_left())),
             takeover=takeover,
             dead=dead,
+            room=self._room,
         )
+        for claiming in batch:
+            claiming.sent = True
 
         async def read() -> None:
             try:
                 answers = await replies
             except BackplaneUnavailableError as error:
-                for claiming in batch:
-                    _fail(claiming, error)
+                if self._session.link is link:
+                    for claiming in batch:
+                        _fail(claiming, error)
+                else:
+                    self._claim_again(batch, clock.at(now))
                 return
             lost: list[tuple[Claiming, Claim]] = []
             for claiming, (won, claim) in zip(batch, answers, strict=True):
-                if won or claim.incarnation == dead:
+                if won or claim is None or claim.incarnation == dead:
                     self._settle(claiming, won, claim)
                 else:
                     lost.append((claiming, claim))
@@ -370,6 +410,13 @@ class Membership:
                 await self._claim_from_ghosts(lost, deadline)
 
         return read()
+
+    def _claim_again(self, batch: list[Claiming], attempted: int) -> None:
+        """The link is gone, and the reply with it: try over the next one, until the deadline."""
+        for claiming in batch:
+            claiming.first = claiming.first or attempted
+        self._to_claim += batch
+        self._schedule()
 
     async def _claim_from_ghosts(self, lost: list[tuple[Claiming, Claim]], deadline: float) -> None:
         """An owner whose lease is gone does not keep an id from a newcomer."""
@@ -391,9 +438,9 @@ class Membership:
         )
 
     def _release_batches(
-        self, link: Link, releases: list[Connection], deadline: float
+        self, link: Link, releases: list[Leaving], deadline: float
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        groups: dict[str, list[Connection]] = {}
+        groups: dict[str, list[Leaving]] = {}
         for connection in releases:
             if connection.claim is None:
                 self._departed(connection, emptied=False)
@@ -404,7 +451,7 @@ class Membership:
                 yield self._release_batch(link, batch, deadline)
 
     def _release_batch(
-        self, link: Link, batch: list[Connection], deadline: float
+        self, link: Link, batch: list[Leaving], deadline: float
     ) -> Coroutine[Any, Any, None]:
         claims = [(connection.id, connection.claim) for connection in batch]
         reply = self._registry.release(link, batch[0].namespace, claims, deadline)
@@ -495,7 +542,8 @@ def _fail(claiming: Claiming, error: Exception) -> None:
     if claiming.won.done():
         return
     if isinstance(error, BackplaneUnavailableError):
-        own = BackplaneUnavailableError(str(error), maybe_executed=error.maybe_executed)
+        maybe = error.maybe_executed or claiming.sent
+        own = BackplaneUnavailableError(str(error), maybe_executed=maybe)
         own.__cause__ = error
         error = own
     claiming.won.set_exception(error)

@@ -15,7 +15,7 @@ from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.config import Timing
 from cluster_pool.core.keys import Keys
-from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.exceptions import BackplaneUnavailableError, MembershipLimitError
 
 
 @dataclass(slots=True)
@@ -36,11 +36,14 @@ class Held:
 class Namespaces:
     """Counts who is in which namespace, and keeps subscriptions and notes in step with that."""
 
-    def __init__(self, session: Session, registry: Registry, keys: Keys, timing: Timing) -> None:
+    def __init__(
+        self, session: Session, registry: Registry, keys: Keys, timing: Timing, limit: int
+    ) -> None:
         self._session = session
         self._registry = registry
         self._keys = keys
         self._timing = timing
+        self._limit = limit
         self._held: dict[str, Held] = {}
         self._fresh: set[str] = set()
         self._noted_under = ""
@@ -59,6 +62,11 @@ class Namespaces:
     def held(self) -> list[str]:
         """The namespaces with connections."""
         return [namespace for namespace, held in self._held.items() if held.count]
+
+    def check_room(self, namespace: str) -> None:
+        """Raise MembershipLimitError when ``namespace`` would be one too many for this node."""
+        if namespace not in self._held and len(self._held) >= self._limit:
+            raise MembershipLimitError("node_namespaces", self._limit)
 
     def enter(self, namespace: str) -> None:
         """One connection more."""

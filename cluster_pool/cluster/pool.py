@@ -133,6 +133,7 @@ class ClusterPool(Sender):
             self._registry,
             self._keys,
             self._table,
+            self.limits,
             self.timing,
             self.counters,
             lambda connection: self._hooks.fire("takeover", connection),
@@ -269,7 +270,9 @@ class ClusterPool(Sender):
         Raises:
             NodeDrainingError: this node takes no newcomers.
             IdTakenError: the id is taken and may not be taken over.
-            BackplaneUnavailableError: Redis did not say in time; nothing is claimed.
+            MembershipLimitError: the namespace or this node is full.
+            BackplaneUnavailableError: Redis did not say in time; what may have been claimed
+                (``maybe_executed``) is given up as soon as Redis can be reached.
         """
         takeover = self._takeover if on_conflict is None else check_on_conflict(on_conflict)
         self._check_open()

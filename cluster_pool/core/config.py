@@ -19,6 +19,11 @@ class Limits:
         pending_messages, pending_bytes: waiting for the backplane on this node; when nothing
             waits, any permitted message may.
         inbox_bytes: heard from the backplane and not yet handed on.
+        namespace_members: of one namespace in the cluster, as registered: those of a dead node
+            count until they are reaped. Who claims decides by its own limit.
+        node_namespaces: in which one node has members.
+        inbound_per_second: messages of one client, on average; as many may come at once. A client
+            that says more is closed with 1008.
     """
 
     outbox_bytes: int = MIB
@@ -26,6 +31,9 @@ class Limits:
     pending_messages: int = 10_000
     pending_bytes: int = 16 * MIB
     inbox_bytes: int = 64 * MIB
+    namespace_members: int = 1_000_000
+    node_namespaces: int = 100_000
+    inbound_per_second: int = 1_000
 
     def __post_init__(self) -> None:
         _check_positive(self, int)

@@ -1,19 +1,23 @@
 -- Claims ids of one namespace for an incarnation.
 -- KEYS  members, owners
 -- ARGV  not_after (µs), sender, channel of the namespace, channel of its events, incarnation,
---       node id, "takeover" or "reject", incarnation that is known to be dead (or ""),
---       then per id: id, nonce
+--       start of the node, node id, "takeover" or "reject", incarnation that is known to be dead
+--       (or ""), most members that the namespace may have,
+--       then per id: id, nonce, Redis time (µs) of the first attempt (0 when this is the first)
 -- Reply {"LATE"}, or {"OK", status, claim, status, claim, …}:
---       CLAIMED and the new claim, or TAKEN and the claim that stands
+--       CLAIMED and the new claim, TAKEN and the claim that stands, or FULL and ""
 -- A claim that is replaced is told to its owner on the channel of the namespace, in order with
--- everything else there. A retry finds its own nonce and answers as the first attempt did.
+-- everything else there. A retry that finds its own nonce keeps that claim, under the present
+-- incarnation; one that finds a claim newer than its first attempt has lost its own to it.
 
 if late(ARGV[1]) then return {'LATE'} end
 local now = now_us()
-local incarnation, node, reject, dead = ARGV[5], ARGV[6], ARGV[7] == 'reject', ARGV[8]
+local incarnation, start, node = ARGV[5], ARGV[6] .. '.', ARGV[7]
+local reject, dead = ARGV[8] == 'reject', ARGV[9]
 local ids = {}
-for at = 9, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
+for at = 11, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
 local claims = redis.call('HMGET', KEYS[1], unpack(ids))
+local room = tonumber(ARGV[10]) - redis.call('HLEN', KEYS[1])
 
 local reply = {'OK'}
 local fields = {}
@@ -21,36 +25,41 @@ local changes = {}
 local taken = {}
 local events = {}
 for i, id in ipairs(ids) do
-  local nonce = ARGV[8 + 2 * i]
+  local nonce, first = ARGV[9 + 3 * i], tonumber(ARGV[10 + 3 * i])
   local standing = claims[i]
   local holder, time, holder_nonce
   if standing then holder, time, holder_nonce = parse(standing) end
-  if standing and holder == incarnation and holder_nonce == nonce then
-    reply[#reply + 1] = 'CLAIMED'
-    reply[#reply + 1] = standing
-  elseif standing and reject and holder ~= dead then
-    reply[#reply + 1] = 'TAKEN'
-    reply[#reply + 1] = standing
-  else
+  local own = standing and holder_nonce == nonce and string.sub(holder, 1, #start) == start
+  local newer = standing and first > 0 and tonumber(time) > first
+  local status, claim = 'CLAIMED', standing
+  if standing and not own and (reject or newer) and holder ~= dead then
+    status = 'TAKEN'
+  elseif not standing and room <= 0 then
+    status, claim = 'FULL', ''
+  elseif not own or holder ~= incarnation then
     local mine = now
-    if standing then
+    if own then
+      mine = time
+    elseif standing then
       mine = math.max(now, tonumber(time) + 1)
-      tally(changes, holder, -1, time)
       taken[#taken + 1] = '\147\7' .. packed(id) .. packed(standing)
+    else
+      room = room - 1
     end
-    local claim = incarnation .. ':' .. digits(mine) .. ':' .. nonce
+    if standing then tally(changes, holder, -1, time) end
     tally(changes, incarnation, 1, mine)
+    claim = incarnation .. ':' .. (own and time or digits(mine)) .. ':' .. nonce
     fields[#fields + 1] = id
     fields[#fields + 1] = claim
-    events[#events + 1] = event('join', id, node)
-    reply[#reply + 1] = 'CLAIMED'
-    reply[#reply + 1] = claim
+    if not own then events[#events + 1] = event('join', id, node) end
   end
+  reply[#reply + 1] = status
+  reply[#reply + 1] = claim
 end
 if #fields > 0 then
   redis.call('HSET', KEYS[1], unpack(fields))
   settle(KEYS[2], changes)
-  redis.call('PUBLISH', ARGV[4], table.concat(events, '\n'))
 end
+if #events > 0 then redis.call('PUBLISH', ARGV[4], table.concat(events, '\n')) end
 if #taken > 0 then publish(ARGV[3], ARGV[2], 0, table.concat(taken)) end
 return reply

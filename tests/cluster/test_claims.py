@@ -1,0 +1,180 @@
+"""Claims whose replies are lost, that come too late, or that do not fit."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+from faults.proxy import Proxy
+
+from cluster_pool import (
+    BackplaneUnavailableError,
+    Connection,
+    IdTakenError,
+    Limits,
+    MembershipLimitError,
+)
+from cluster_pool.testing import FAST, FakeWebSocket
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+
+@contextlib.asynccontextmanager
+async def node_behind(server: RedisServer, name: str) -> AsyncIterator[tuple[Pool, Proxy]]:
+    """A node with a bad network between it and Redis."""
+    async with (
+        Proxy(server.path) as proxy,
+        Pool(server.through(proxy.port), node_id=name, timing=FAST) as pool,
+    ):
+        yield pool, proxy
+
+
+async def registered(pool: Pool) -> dict[str, str]:
+    """Every member of the namespace ``n`` with its owner, as the registry has it."""
+    return {member.id: member.node async for member in pool.members("n")}
+
+
+def held(pool: Pool) -> dict[str, str]:
+    """What a pool holds itself, in the same form."""
+    return dict.fromkeys(pool._table.namespace("n") or {}, pool.node_id)
+
+
+async def agreed(*pools: Pool) -> bool:
+    """Whether the registry is the union of the pools, its counts included."""
+    wanted = {id: node for pool in pools for id, node in held(pool).items()}
+    total = sum(len(held(pool)) for pool in pools)
+    with contextlib.suppress(BackplaneUnavailableError):
+        counted = await pools[0].count("n")
+        return len(wanted) == total == counted and await registered(pools[0]) == wanted
+    return False
+
+
+@async_test
+async def test_a_claim_whose_reply_was_lost_is_found_again(own_server: RedisServer) -> None:
+    """The link breaks between the claim and its answer: the newcomer is a member all the same."""
+    async with node_behind(own_server, "one") as (one, proxy):
+        await one.join("n", "first")
+        proxy.hold(upwards=False)
+        joining = asyncio.create_task(one.join("n", "alice", on_conflict="reject", timeout=20))
+        await eventually(
+            lambda: b"alice" in own_server.command("HKEYS", "cluster_pool:{n}:members").encode()
+        )
+        before = own_server.command("HGET", "cluster_pool:{n}:members", "alice")
+        await proxy.cut()
+        proxy.heal()
+        alice = await joining
+        after = own_server.command("HGET", "cluster_pool:{n}:members", "alice")
+        assert before.split(":")[1:] == after.split(":")[1:], "the same claim, with its own token"
+        assert one.get_connection("n", "alice") is alice.connection  # type: ignore[attr-defined]
+        await eventually(lambda: agreed(one))
+
+
+@async_test
+async def test_a_lost_claim_does_not_win_back_what_was_taken_since(
+    own_server: RedisServer,
+) -> None:
+    """Another node took the id over between the first attempt and the next: that one keeps it."""
+    backend = Backend(own_server)
+    async with node_behind(own_server, "one") as (one, proxy), backend.pools(1) as (two,):
+        await one.join("n", "first")
+        proxy.hold(upwards=False)
+        joining = asyncio.create_task(one.join("n", "alice", timeout=20))
+        await eventually(lambda: is_member(two, "alice"))
+        newer = await two.join("n", "alice")
+        await proxy.cut()
+        proxy.heal()
+        with pytest.raises(IdTakenError):
+            await joining
+        await eventually(lambda: agreed(one, two))
+        assert two.get_connection("n", "alice") is newer.connection  # type: ignore[attr-defined]
+        assert newer.closed is None
+
+
+async def is_member(pool: Pool, id: str) -> bool:
+    return await pool.locate("n", id) is not None
+
+
+@async_test
+async def test_a_claim_that_was_given_up_leaves_nothing(own_server: RedisServer) -> None:
+    """The caller has gone when the answer comes: what was claimed is released, and can be had."""
+    async with node_behind(own_server, "one") as (one, proxy):
+        await one.join("n", "first")
+        proxy.hold(upwards=False)
+        websocket = FakeWebSocket()
+        connection = Connection("alice", "n", websocket)
+        with pytest.raises(BackplaneUnavailableError) as caught:
+            await one.new_connection(connection, timeout=0.3)
+        assert caught.value.maybe_executed
+        proxy.heal()
+        await one.new_connection(connection, timeout=10)
+        await eventually(lambda: agreed(one))
+        assert one.get_connection("n", "alice") is connection
+
+
+@async_test
+async def test_a_thousand_joins_and_leaves_during_cuts(own_server: RedisServer) -> None:
+    """When it is calm again, the registry is what the pools hold, and nobody lost an id."""
+    chance = random.Random(5)
+    calm = asyncio.Event()
+
+    async def cut(proxy: Proxy) -> None:
+        while not calm.is_set():
+            await asyncio.sleep(chance.uniform(0.05, 0.25))
+            await proxy.cut()
+
+    async def come_and_go(pool: Pool, at: int) -> None:
+        await asyncio.sleep(chance.uniform(0, 4))
+        try:
+            websocket = await pool.join("n", f"{pool.node_id}-{at}", timeout=1)
+        except BackplaneUnavailableError:
+            return
+        if at % 2:
+            await asyncio.sleep(chance.uniform(0, 1))
+            with contextlib.suppress(BackplaneUnavailableError):
+                await pool.remove_connection(websocket.connection, timeout=1)  # type: ignore[attr-defined]
+
+    async with (
+        node_behind(own_server, "one") as (one, first),
+        node_behind(own_server, "two") as (two, second),
+    ):
+        cutting = [asyncio.create_task(cut(first)), asyncio.create_task(cut(second))]
+        await asyncio.gather(*[come_and_go(pool, at) for pool in (one, two) for at in range(500)])
+        calm.set()
+        await asyncio.gather(*cutting)
+        assert one.statistics()["generation"] > 5, "nothing was cut"
+        await eventually(lambda: agreed(one, two), 9)
+        for pool in (one, two):
+            stayed = sum(1 for id in held(pool) if not int(id.split("-")[1]) % 2)
+            assert stayed > 200, "most claims go through between the cuts"
+            assert not any(int(id.split("-")[1]) % 2 for id in held(pool)), "who left is gone"
+            assert pool.statistics()["taken_over"] == 0
+
+
+@async_test
+async def test_a_namespace_takes_no_more_members_than_its_limit(backend: Backend) -> None:
+    """Decided by the claim itself: of claims that race from two nodes as many win as fit."""
+    async with backend.pools(2, limits=Limits(namespace_members=5)) as (one, two):
+        joins = [pool.join("n", f"{pool.node_id}-{at}") for at in range(10) for pool in (one, two)]
+        results = await asyncio.gather(*joins, return_exceptions=True)
+        refused = [one for one in results if isinstance(one, MembershipLimitError)]
+        assert len(refused) == 15
+        assert refused[0].limit == "namespace_members"
+        assert refused[0].allowed == 5
+        assert await one.count("n") == 5
+        taken = next(id for id in {**held(one), **held(two)})
+        await two.join("n", taken)
+        assert await one.count("n") == 5, "a takeover needs no room"
+
+
+@async_test
+async def test_a_node_takes_no_more_namespaces_than_its_limit(backend: Backend) -> None:
+    """One namespace more is refused before anything is subscribed; the others go on."""
+    async with backend.pools(1, limits=Limits(node_namespaces=2)) as (one,):
+        await one.join("a", "x")
+        await one.join("b", "x")
+        with pytest.raises(MembershipLimitError, match="node_namespaces"):
+            await one.join("c", "x")
+        await one.join("b", "y")
+        assert not one._session.listens(f"{backend.prefix}:{{c}}")
