@@ -36,6 +36,7 @@ log = logging.getLogger("cluster_pool.backplane")
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 PROBES_LOST = 3
+STALL = 0.5
 MAX_SENDERS = 10_000
 
 
@@ -193,10 +194,20 @@ class Session:
         self._up.set()
         self.on_up()
         while True:
-            await asyncio.sleep(self._timing.probe)
+            await self._rest()
             await self._probe(link)
             await self._tell_time(link)
             self._report_gap("the inbox was full")
+
+    async def _rest(self) -> None:
+        """Until the next probe; a loop that stood still meanwhile is worth a line in the log."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._timing.probe
+        await asyncio.sleep(self._timing.probe)
+        late = loop.time() - due
+        if late >= STALL:
+            self._counters.stalls += 1
+            log.warning("the event loop stood still for %.1f s: does something block it?", late)
 
     async def _settle(self, link: Link, channels: list[str]) -> None:
         """Find out what was published while nothing could be heard."""

@@ -1,4 +1,9 @@
-"""Handlers that users register for what happens to a pool; their faults stay theirs."""
+"""Handlers that users register for what happens to a pool; their faults stay theirs.
+
+What one raises is logged, with its traceback for the first time, and counted. One that does not
+return in time is logged once and counted; when too many do not, no more are called until some have
+returned.
+"""
 
 import asyncio
 import inspect
@@ -6,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import shown
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import InvalidValueError
@@ -13,15 +19,21 @@ from cluster_pool.exceptions import InvalidValueError
 log = logging.getLogger("cluster_pool")
 
 EVENTS = ("empty", "gap", "slow_consumer", "state", "takeover")
+MAX_RUNNING = 1000
+"""Asynchronous handlers that run at the same time."""
+PATIENCE = 1.0
+"""Seconds for a handler to end when the pool does."""
 
 
 class Hooks:
-    """Calls handlers, sync or async; what one raises is logged and counted."""
+    """Calls handlers, sync or async."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, timing: Timing, counters: Counters) -> None:
+        self._timing = timing
         self._counters = counters
         self._handlers: dict[str, list[Callable[..., Any]]] = {event: [] for event in EVENTS}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
+        self._reported: set[str] = set()
 
     def add(self, event: str, handler: Callable[..., Any]) -> None:
         """Register a handler."""
@@ -36,28 +48,45 @@ class Hooks:
 
     def call(self, event: str, handler: Callable[..., Any], *arguments: Any) -> None:
         """Call one handler as if it were registered for an event."""
+        if len(self._running) >= MAX_RUNNING:
+            self._failed(event, f"not called: {MAX_RUNNING} handlers have not returned yet")
+            return
         try:
             result = handler(*arguments)
-        except Exception:
-            self._failed(event)
+        except Exception as error:
+            self._failed(event, "failed", error)
             return
         if inspect.isawaitable(result):
             task = asyncio.ensure_future(self._finish(event, result))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            limit = self._timing.handler
+            timer = asyncio.get_running_loop().call_later(limit, self._hangs, event)
+            self._running[task] = timer
+            task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        """End handlers that are still running."""
-        for task in self._running:
+        """End handlers that are still running; each has at least begun."""
+        await asyncio.sleep(0)
+        running = list(self._running)
+        for task in running:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if running:
+            await asyncio.wait(running, timeout=PATIENCE)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task).cancel()
 
     async def _finish(self, event: str, result: Any) -> None:
         try:
             await result
-        except Exception:
-            self._failed(event)
+        except Exception as error:
+            self._failed(event, "failed", error)
 
-    def _failed(self, event: str) -> None:
+    def _hangs(self, event: str) -> None:
+        self._counters.handler_hangs += 1
+        log.error("a handler of %r has not returned for %g s", event, self._timing.handler)
+
+    def _failed(self, event: str, what: str, error: Exception | None = None) -> None:
         self._counters.handler_errors += 1
-        log.exception("a handler of %r failed", event)
+        level = logging.DEBUG if event in self._reported else logging.ERROR
+        self._reported.add(event)
+        log.log(level, "a handler of %r %s", event, what, exc_info=error)

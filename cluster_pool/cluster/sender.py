@@ -52,7 +52,7 @@ class Sender:
         self._node_id = node_id
         self._keys = Keys(prefix)
         self._address = Address(redis, timing.timeout)
-        self._hooks = Hooks(counters)
+        self._hooks = Hooks(timing, counters)
         self._session: Session
         self._bus: Bus
         self._router: Router

@@ -7,6 +7,8 @@ from cluster_pool.exceptions import InvalidCloseError
 
 NORMAL = 1000
 GOING_AWAY = 1001
+POLICY = 1008
+"""This client says more than it may."""
 MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012

@@ -51,6 +51,8 @@ class Timing:
         linger: how long a channel stays subscribed after its last member left.
         close: from the close frame until the socket is cut.
         outbox_age: how long bytes may wait in an outbox that does not move.
+        handler: what a handler or hook may take, and an app after the end of its connection,
+            before it is reported as hanging.
     """
 
     timeout: float = 2.0
@@ -60,6 +62,7 @@ class Timing:
     linger: float = 1.0
     close: float = 5.0
     outbox_age: float = 10.0
+    handler: float = 30.0
 
     def __post_init__(self) -> None:
         _check_positive(self, (int, float))

@@ -14,6 +14,9 @@ class Counters:
         slow_consumers: connections closed with 1013.
         forced_closes: connections cut because the close handshake did not end in time.
         handler_errors: exceptions raised by user code.
+        handler_hangs: handlers, hooks and apps that did not return in time.
+        inbound_floods: connections closed with 1008 because their clients said too much.
+        stalls: times the event loop stood still for half a second or more.
         taken_over: connections closed with 4409.
         takeover_fights: takeovers beyond five of one id within ten seconds.
         inbound_lost: messages of clients that could not be published to the inbound channel.
@@ -37,6 +40,9 @@ class Counters:
     slow_consumers: int = 0
     forced_closes: int = 0
     handler_errors: int = 0
+    handler_hangs: int = 0
+    inbound_floods: int = 0
+    stalls: int = 0
     taken_over: int = 0
     takeover_fights: int = 0
     inbound_lost: int = 0

@@ -9,13 +9,14 @@ import asyncio
 import enum
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from cluster_pool.core.closing import (
     ABNORMAL,
     IDLE,
     NORMAL,
+    POLICY,
     TRY_AGAIN_LATER,
     check_close,
 )
@@ -68,9 +69,11 @@ class Connection:
         "_host",
         "_pending",
         "_pending_bytes",
+        "_reported",
         "_state",
         "_told",
         "_transport",
+        "busy_since",
         "claim",
         "close_code",
         "close_reason",
@@ -78,6 +81,7 @@ class Connection:
         "departure",
         "id",
         "idle_timeout",
+        "inbound_due",
         "last_heard",
         "metadata",
         "namespace",
@@ -114,6 +118,11 @@ class Connection:
         self.taken_before = 0
         self.watched = False
         self.last_heard = 0.0
+        self.busy_since = 0.0
+        """When the handler that is running began; 0 while none is."""
+        self.inbound_due = 0.0
+        """When everything that was received would have come at the rate that is allowed."""
+        self._reported = False
         self._transport = transport_for(websocket)
         self._handlers: dict[str, list[Callable[..., Any]]] | None = None
         self._host: Host = NO_HOST
@@ -353,11 +362,11 @@ class Connection:
     def sweep(self, now: float) -> bool:
         """Once a second while watched: deadlines. False when there is nothing left to watch."""
         transport = self._transport
-        if self._state is CLOSED:
-            return False
-        if transport.is_closed():
+        self._look_for_hang(now)
+        if self._state is not CLOSED and transport.is_closed():
             self._finish()
-            return False
+        if self._state is CLOSED:
+            return bool(self.busy_since)
         if self._state is CLOSING:
             if now >= self.deadline:
                 self._cut()
@@ -367,8 +376,21 @@ class Connection:
             transport.abort()
         if self.idle_timeout is not None and now - self.last_heard >= self.idle_timeout:
             self.begin_close(IDLE, "idle")
-        self.watched = self.idle_timeout is not None or bool(self.stuck_since) or self.closed
+        self.watched = (
+            self.idle_timeout is not None
+            or bool(self.stuck_since)
+            or bool(self.busy_since)
+            or self.closed
+        )
         return self.watched
+
+    def _look_for_hang(self, now: float) -> None:
+        """A handler that never returns holds up its own connection; say so, once."""
+        limit = self._host.timing.handler
+        if self.busy_since and now - self.busy_since >= limit:
+            self.busy_since = 0.0
+            self._host.counters.handler_hangs += 1
+            log.error("a handler of %r has not returned for %g s", self, limit)
 
     def _stuck(self, now: float) -> bool:
         """Whether bytes wait of which the kernel has taken none for too long."""
@@ -414,7 +436,7 @@ class Connection:
             pass
 
     async def __aiter__(self) -> AsyncIterator[Message]:
-        receive = self._transport.receive
+        receive, time = self._transport.receive, asyncio.get_running_loop().time
         timed = self.idle_timeout is not None
         while True:
             try:
@@ -422,9 +444,11 @@ class Connection:
             except TransportClosed as closed:
                 await self._ended(closed.code, closed.reason)
                 return
+            now = time()
             if timed:
-                self.last_heard = asyncio.get_running_loop().time()
-            yield message
+                self.last_heard = now
+            if not self._floods(now):
+                yield message
 
     async def feed(self, message: Message) -> None:
         """Hand in what the client sent, for transports that have no reading side.
@@ -433,9 +457,21 @@ class Connection:
             InvalidMessageError: text with a lone surrogate, or neither ``str`` nor ``bytes``.
         """
         encode(message, self._host.limits.message_bytes)
-        if self.idle_timeout is not None:
-            self.last_heard = asyncio.get_running_loop().time()
-        await self._fire("message", message)
+        self.last_heard = asyncio.get_running_loop().time()
+        if not self._floods(self.last_heard):
+            await self._fire("message", message)
+
+    def _floods(self, now: float) -> bool:
+        """Whether the client says more than it may; it is then closed with 1008."""
+        rate = self._host.limits.inbound_per_second
+        self.inbound_due = max(self.inbound_due, now) + 1 / rate
+        if self.inbound_due - now <= 1 + 1 / rate:
+            return False
+        if not self.closed:
+            self._host.counters.inbound_floods += 1
+            log.warning("%r sent more than %d messages in a second", self, rate)
+            self.begin_close(POLICY, "too many messages")
+        return True
 
     async def _ended(self, code: int, reason: str) -> None:
         if self.close_code is None:
@@ -453,9 +489,22 @@ class Connection:
             try:
                 result = handler(*arguments)
                 if inspect.isawaitable(result):
-                    await result
+                    await self._attend(result)
             except Exception as error:
                 self._host.counters.handler_errors += 1
-                log.exception("a %s handler of %r failed", event, self)
+                level = logging.DEBUG if self._reported else logging.ERROR
+                self._reported = True
+                log.log(level, "a %s handler of %r failed", event, self, exc_info=error)
                 if event != "error":
                     await self._fire("error", error)
+
+    async def _attend(self, handling: Awaitable[Any]) -> None:
+        """Await a handler; the sweep looks at how long that takes."""
+        if not self.watched:
+            self.watched = True
+            self._host.watch(self)
+        self.busy_since = asyncio.get_running_loop().time()
+        try:
+            await handling
+        finally:
+            self.busy_since = 0.0

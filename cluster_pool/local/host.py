@@ -46,7 +46,7 @@ class Host(Protocol):
         """A connection is being closed with 1013."""
 
     def watch(self, connection: "Connection") -> None:
-        """A connection needs the sweep: it is closing, holds unwritten bytes, or may idle."""
+        """A connection needs the sweep: it closes, holds unwritten bytes, handles, or may idle."""
 
 
 class NoHost:

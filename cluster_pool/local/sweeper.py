@@ -1,4 +1,4 @@
-"""One look a second at the connections that need one: closing, stuck, or allowed to idle.
+"""One look a second at the connections that need one: closing, stuck, handling, or idle too long.
 
 A connection that is just open costs nothing here.
 """
@@ -43,7 +43,7 @@ class Sweeper:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(PERIOD):
                             await self._hurry.wait()
-                elif any(one.closed for one in self._watched):
+                elif any(one.closed and not one.gone for one in self._watched):
                     await asyncio.sleep(HURRIED_PERIOD)
                 else:
                     return

@@ -7,6 +7,7 @@ behind it, and a client must not pay for our backlog.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
@@ -26,12 +27,13 @@ YIELD_EVERY: Final = 200
 class NodeWebSocket(ServerConnection):
     """A WebSocket of a node: knows its member, and whether anything came from its client."""
 
-    __slots__ = ("heard", "keepalive_slice", "member")
+    __slots__ = ("heard", "keepalive_slice", "member", "pinger")
 
     def __init__(self, *arguments: Any, keepalive: "Keepalive", **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.heard = True
         self.member: Connection | None = None
+        self.pinger = keepalive
         self.keepalive_slice = keepalive.next_slice()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -49,6 +51,7 @@ class NodeWebSocket(ServerConnection):
         super().connection_lost(exc)
         self.keepalive_slice.discard(self)
         self._end_member()
+        self.pinger.on_gone(self)
 
     def own(self, member: Connection) -> None:
         """From now on ``member`` ends with this WebSocket, which may be gone already."""
@@ -70,9 +73,11 @@ class Keepalive:
 
     Args:
         interval: seconds from one ping of a WebSocket to the next.
+        on_gone: called with each WebSocket whose client is gone.
     """
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, on_gone: Callable[["NodeWebSocket"], None]) -> None:
+        self.on_gone = on_gone
         self._period = interval / SLICES
         self._slices: list[set[NodeWebSocket]] = [set() for _ in range(SLICES)]
         self._next = 0

@@ -79,10 +79,10 @@ class NodeServer:
         self.port = port
         self._admin = None if admin_port is None else AdminListener(pool, admin_port)
         self._app = app
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[NodeWebSocket, asyncio.Task[Any]] = {}
         self._inbound = Inbound(pool)
         self._compression = compression
-        self._keepalive = Keepalive(ping_interval)
+        self._keepalive = Keepalive(ping_interval, self._client_gone)
         self._server: Server | None = None
         self._leaving: asyncio.Task[None] | None = None
 
@@ -176,7 +176,7 @@ class NodeServer:
             self._keepalive.abort_all()
             closed = asyncio.create_task(server.wait_closed())
             if not await _done_in_time(closed):
-                for task in self._running:
+                for task in self._running.values():
                     task.cancel()
                 if not await _done_in_time(closed):
                     log.warning("%d apps do not end", len(self._running))
@@ -237,7 +237,7 @@ class NodeServer:
             if self._app is None:
                 await self._inbound.publish_all(connection)
             else:
-                await self._run_app(self._app, connection)
+                await self._run_app(self._app, websocket, connection)
         except Exception:
             code = INTERNAL_ERROR
             self._pool.counters.handler_errors += 1
@@ -245,14 +245,24 @@ class NodeServer:
         finally:
             connection.begin_close(code, "")
 
-    async def _run_app(self, app: App, connection: Connection) -> None:
+    async def _run_app(self, app: App, websocket: NodeWebSocket, connection: Connection) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._running.add(task)
+        self._running[websocket] = task
         try:
             await app(self._pool, connection)
         finally:
-            self._running.discard(task)
+            del self._running[websocket]
+
+    def _client_gone(self, websocket: NodeWebSocket) -> None:
+        if websocket in self._running:
+            websocket.loop.call_later(self._pool.timing.handler, self._look_for_hang, websocket)
+
+    def _look_for_hang(self, websocket: NodeWebSocket) -> None:
+        """An app that never returns holds what it holds; say so, once."""
+        if websocket in self._running:
+            self._pool.counters.handler_hangs += 1
+            log.error("the app has not returned since the end of %r", websocket.member)
 
 
 @contextlib.contextmanager

@@ -206,6 +206,87 @@ async def test_an_exception_in_a_handler_stays_there(caplog: pytest.LogCaptureFi
 
 
 @async_test
+async def test_a_handler_that_fails_for_ever_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The first exception has its traceback in the log; all of them are counted."""
+    async with ConnectionsPool() as pool:
+        connection = Connection("a", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        connection.on("message", lambda message: 1 / 0)
+        with caplog.at_level(logging.ERROR, "cluster_pool"):
+            for _ in range(100):
+                await connection.feed("x")
+        assert pool.statistics()["handler_errors"] == 100
+        assert len(caplog.records) == 1
+
+
+@async_test
+async def test_a_handler_that_hangs_is_reported_once_and_holds_up_nobody_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its own connection waits; sends to it and everybody else go on; the pool stops in time."""
+    async with ConnectionsPool(timing=Timing(handler=0.5)) as pool:
+        connection = Connection("a", "n", FakeWebSocket())
+        other = Connection("b", "n", FakeWebSocket())
+        for one in (connection, other):
+            await pool.new_connection(one)
+        for_ever = asyncio.Event()
+
+        async def hang(message: str) -> None:
+            await for_ever.wait()
+
+        seen: list[str | bytes] = []
+        connection.on("message", hang)
+        other.on("message", seen.append)
+        with caplog.at_level(logging.ERROR, "cluster_pool"):
+            stuck = asyncio.create_task(connection.feed("x"))
+            await eventually(lambda: pool.statistics()["handler_hangs"] == 1)
+            await asyncio.sleep(1.1)  # another sweep
+        assert pool.statistics()["handler_hangs"] == 1
+        (record,) = caplog.records
+        assert repr(connection) in record.getMessage()
+        assert await pool.broadcast_message("n", "hi") == 2
+        assert await connection.websocket.wait_sent() == ["hi"]
+        await other.feed("y")
+        assert seen == ["y"]
+        for_ever.set()
+        await stuck
+        stuck = asyncio.create_task(connection.feed("x"))
+    await stuck
+
+
+@async_test
+async def test_who_says_more_than_allowed_is_closed() -> None:
+    """As many messages as a second may have can come at once; then 1008, and nothing is handled."""
+    async with ConnectionsPool(limits=Limits(inbound_per_second=50)) as pool:
+        websocket = FakeWebSocket()
+        connection = Connection("a", "n", websocket)
+        await pool.new_connection(connection)
+        seen: list[str | bytes] = []
+        connection.on("message", seen.append)
+        for at in range(500):
+            await connection.feed(str(at))
+        assert 50 <= len(seen) < 200
+        assert seen == [str(at) for at in range(len(seen))]
+        assert (await websocket.wait_closed())[0] == 1008
+        assert pool.statistics()["inbound_floods"] == 1
+
+
+@async_test
+async def test_who_says_as_much_as_allowed_stays() -> None:
+    """The rate is an average: bursts within it close nobody."""
+    async with ConnectionsPool(limits=Limits(inbound_per_second=1000)) as pool:
+        connection = Connection("a", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        for _ in range(4):
+            for _ in range(400):
+                await connection.feed("x")
+            await asyncio.sleep(0.5)
+        assert not connection.closed
+
+
+@async_test
 async def test_close_handlers_fire_once_for_whoever_pumps() -> None:
     """``run`` ends when the connection does, and tells the code and the reason."""
     connection = Connection("1", "n", FakeWebSocket())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from cluster_pool import ClusterPool, Connection, InvalidValueError
+from cluster_pool import ClusterPool, Connection, InvalidValueError, Timing
 from cluster_pool.server.node import NodeServer
 from cluster_pool.testing import FAST
 from tests.nodes import close_code, in_thread
@@ -29,9 +29,11 @@ RESET = b"\1\0\0\0\0\0\0\0"
 
 
 @contextlib.asynccontextmanager
-async def node(redis: RedisServer, **options: Any) -> AsyncIterator[tuple[ClusterPool, NodeServer]]:
+async def node(
+    redis: RedisServer, timing: Timing = FAST, **options: Any
+) -> AsyncIterator[tuple[ClusterPool, NodeServer]]:
     """A started pool and its listener."""
-    pool = ClusterPool(redis.url, node_id="a", timing=FAST)
+    pool = ClusterPool(redis.url, node_id="a", timing=timing)
     server = NodeServer(pool, port=0, **options)
     await pool.start()
     try:
@@ -188,6 +190,40 @@ async def test_a_handshake_that_fails_after_the_claim(own_server: RedisServer) -
             assert (await in_thread(odd.recv, 4096)).startswith(b"HTTP/1.1 400")
         await eventually(lambda: _count_is(pool, 0))
         assert pool.statistics()["connections"] == 0
+
+
+@async_test
+async def test_an_app_that_hangs_or_fails_hurts_nobody_else(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Counted and logged once with its connection; its id is free, and others are served."""
+    for_ever = asyncio.Event()
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        if connection.id == "fails":
+            raise RuntimeError("on purpose")
+        if connection.id == "hangs":
+            await for_ever.wait()
+        async for message in connection:
+            await connection.send(message)
+
+    timing = Timing(lease=1.5, heartbeat=0.3, handler=0.3)
+    async with node(own_server, timing=timing, app=app) as (pool, server):
+        async with connect(url(server, "hangs")):
+            pass
+        async with connect(url(server, "fails")) as fails:
+            assert await close_code(fails) == 1011
+        await eventually(lambda: pool.statistics()["handler_hangs"] == 1)
+        assert pool.statistics()["handler_errors"] == 1
+        async with connect(url(server, "serves")) as serves:
+            await serves.send("echo")
+            assert await serves.recv() == "echo"
+            assert await pool.count("room") == 1
+        said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert len([text for text in said if "'hangs'" in text]) == 1
+        assert len([text for text in said if "'fails'" in text]) == 1
+        await server.stop()
+    for_ever.set()
 
 
 @async_test
