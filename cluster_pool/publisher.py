@@ -10,6 +10,7 @@ from cluster_pool.core.closing import NORMAL
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.ids import new_node_id
 from cluster_pool.core.results import Member, Node, SendResult
+from cluster_pool.core.seals import Secret
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import PoolClosedError
 
@@ -38,6 +39,7 @@ class Publisher(Sender):
         prefix: str = "cluster_pool",
         timeout: float = 2.0,
         limits: Limits | None = None,
+        secret: Secret | Iterable[Secret] | None = None,
     ) -> None:
         super().__init__(
             redis,
@@ -46,6 +48,7 @@ class Publisher(Sender):
             limits=limits or Limits(),
             timing=Timing(timeout=timeout),
             counters=Counters(),
+            secret=secret,
         )
 
 
@@ -66,8 +69,11 @@ class SyncPublisher:
         prefix: str = "cluster_pool",
         timeout: float = 2.0,
         limits: Limits | None = None,
+        secret: Secret | Iterable[Secret] | None = None,
     ) -> None:
-        self._publisher = Publisher(redis, prefix=prefix, timeout=timeout, limits=limits)
+        self._publisher = Publisher(
+            redis, prefix=prefix, timeout=timeout, limits=limits, secret=secret
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()

@@ -16,8 +16,10 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane.link import Argument, Link
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.config import Limits
+from cluster_pool.core.envelope import unrouted
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import SendResult
+from cluster_pool.core.seals import BOUND, ROUTED, Seals
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError, PoolClosedError
 
@@ -95,8 +97,10 @@ class Bus:
         *,
         limits: Limits,
         counters: Counters,
+        seals: Seals | None,
     ) -> None:
         self._session = session
+        self._seals = seals
         self._keys = keys
         self._node_id = node_id
         self._own = keys.node_channel(node_id)
@@ -251,7 +255,7 @@ class Bus:
         for queue, run in runs:
             arguments += (queue.members, len(run))
             for operation in run:
-                arguments += (operation.id, operation.item)
+                arguments += (operation.id, self._sealed(ROUTED, self._keys.node_prefix, operation))
         call = link.script(
             "send",
             [self._keys.leases, self._keys.incarnations],
@@ -266,10 +270,22 @@ class Bus:
     def _fly_broadcasts(self, link: Link, runs: list[Run]) -> None:
         arguments: list[Argument] = []
         for queue, run in runs:
-            messages = len(run) if queue.members else 0
-            arguments += (queue.channel, messages, b"".join([one.item for one in run]))
+            items = [self._sealed(BOUND, queue.channel, operation) for operation in run]
+            if queue.members:
+                arguments += (queue.channel, len(items), b"".join(items))
+            else:
+                arguments += (queue.channel, 0, b"".join(map(unrouted, items)))
         call = link.script("publish", [], self._not_after(runs), self._session.sender, *arguments)
         self._take_off(call, runs, self._published)
+
+    def _sealed(self, kind: int, scope: str, operation: Operation) -> bytes:
+        """What is published for an operation; sealed in the order of publishing."""
+        if self._seals is None:
+            return operation.item
+        session = self._session
+        return self._seals.seal(
+            kind, scope, session.start_name, operation.item, session.redis_time()
+        )
 
     def _not_after(self, runs: list[Run]) -> int:
         latest = max(operation.deadline for _, run in runs for operation in run)

@@ -8,13 +8,14 @@ from typing import NamedTuple
 class Heard(NamedTuple):
     """One payload. The items of an envelope begin at ``start``, which is 0 for what is none.
 
-    ``number`` is that of the envelope's last message.
+    ``number`` is that of the envelope's last message, ``sender`` the start of who sent it.
     """
 
     channel: str
     number: int
     payload: bytes
     start: int
+    sender: str
 
 
 class Inbox:

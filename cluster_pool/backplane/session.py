@@ -23,7 +23,14 @@ from cluster_pool.backplane.link import Argument, Link
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.core.clock import RedisClock
 from cluster_pool.core.config import Limits, Timing
-from cluster_pool.core.envelope import ENVELOPE, MARK, RAW_BINARY, BrokenEnvelopeError, read_header
+from cluster_pool.core.envelope import (
+    ENVELOPE,
+    MARK,
+    RAW_BINARY,
+    BrokenEnvelopeError,
+    Header,
+    read_header,
+)
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.numbers import Numbers
@@ -58,8 +65,11 @@ class Session:
         limits: Limits,
         timing: Timing,
         counters: Counters,
+        sealed: bool,
     ) -> None:
         self.address = address
+        self.sealed = sealed
+        """Whether items are sealed: what is stale is then told by their counters."""
         self.start_name = start
         self.generation = 0
         self.link: Link | None = None
@@ -92,6 +102,10 @@ class Session:
     def up(self) -> bool:
         """Whether commands can be sent and this node has lately heard itself."""
         return self._up.is_set()
+
+    def redis_time(self) -> int:
+        """The time of Redis in µs, as far as this process knows; never ahead of it."""
+        return self.clock.at(asyncio.get_running_loop().time())
 
     @property
     def sender(self) -> str:
@@ -285,7 +299,7 @@ class Session:
         elif len(payload) > self._limits.message_bytes:
             self._counters.dropped_oversize += 1
         else:
-            self._put(Heard(channel, 0, payload, 0), 1)
+            self._put(Heard(channel, 0, payload, 0, ""), 1)
 
     def _put(self, heard: Heard, messages: int) -> None:
         if self.inbox.put(heard, control=not messages):
@@ -300,18 +314,22 @@ class Session:
             raise BrokenEnvelopeError("version")
         header, start = read_header(payload)
         self.numbers.heard(channel, header.epoch, header.number, header.messages)
-        newest = self._senders.get(header.start, 0)
-        if header.generation < newest:
+        if not self.sealed and self._stale(header):
             self._counters.dropped_stale += 1
             return
+        if start < len(payload):
+            self._put(Heard(channel, header.number, payload, start, header.start), header.messages)
+        elif header.start == self.start_name:
+            self._probe_heard.set()
+
+    def _stale(self, header: Header) -> bool:
+        """Whether it comes from an older link of its sender than one heard before."""
+        newest = self._senders.get(header.start, 0)
         if header.generation > newest:
             if len(self._senders) >= MAX_SENDERS:
                 self._senders.clear()
             self._senders[header.start] = header.generation
-        if start < len(payload):
-            self._put(Heard(channel, header.number, payload, start), header.messages)
-        elif header.start == self.start_name:
-            self._probe_heard.set()
+        return header.generation < newest
 
     def broken(self, error: BrokenEnvelopeError, channel: str) -> None:
         """Count what is no valid envelope; log it once per kind."""

@@ -45,6 +45,17 @@ JsonOption = Annotated[
         "--json", envvar="CLUSTER_POOL_JSON", help="One JSON object a line, and nothing else."
     ),
 ]
+SecretOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--secret",
+        envvar="CLUSTER_POOL_SECRET",
+        help="What every node and publisher of the cluster knows, at least 16 bytes; repeatable "
+        "(in the variable, separated by spaces): the first seals, each is accepted. Others can "
+        "see a command line: better use the variable.",
+        show_default=False,
+    ),
+]
 TimeoutOption = Annotated[
     float,
     typer.Option(

@@ -12,6 +12,7 @@ from cluster_pool.cli.common import (
     NamespaceArgument,
     PrefixOption,
     RedisOption,
+    SecretOption,
     TimeoutOption,
     message_from,
     run,
@@ -42,6 +43,10 @@ Confirm = Annotated[
 ]
 
 
+def _publisher(redis: str, prefix: str, secret: list[str] | None, timeout: float) -> Publisher:
+    return Publisher(redis, prefix=prefix, secret=secret or None, timeout=timeout)
+
+
 def send(
     namespace: NamespaceArgument,
     id: Annotated[str, typer.Argument(metavar="ID", help="The member.", show_default=False)],
@@ -50,6 +55,7 @@ def send(
     confirm: Confirm = False,
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = "cluster_pool",
+    secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,7 +65,7 @@ def send(
         check_namespace(namespace)
         check_id(id)
         content = message_from(message, binary)
-        async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
+        async with _publisher(redis, prefix, secret, timeout) as publisher:
             result = await publisher.send(namespace, id, content, confirm=confirm)
         say(as_json, {"result": result.value}, result.value)
         return DONE if result else NO
@@ -82,6 +88,7 @@ def broadcast(
     ] = None,
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = "cluster_pool",
+    secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,7 +97,7 @@ def broadcast(
     async def work() -> int:
         check_namespace(namespace)
         content = message_from(message, binary)
-        async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
+        async with _publisher(redis, prefix, secret, timeout) as publisher:
             nodes = await publisher.broadcast_message(namespace, content, exclude or ())
         say(as_json, {"nodes": nodes}, f"handed to {nodes} node{'' if nodes == 1 else 's'}")
         return DONE if nodes else NO
@@ -114,6 +121,7 @@ def close(
     ] = "",
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = "cluster_pool",
+    secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -126,7 +134,7 @@ def close(
         check_close(code, reason)
         for id in ids or ():
             check_id(id)
-        async with Publisher(redis, prefix=prefix, timeout=timeout) as publisher:
+        async with _publisher(redis, prefix, secret, timeout) as publisher:
             if everyone:
                 nodes = await publisher.close_all(namespace, code, reason)
                 say(as_json, {"nodes": nodes}, f"told {nodes} node{'' if nodes == 1 else 's'}")

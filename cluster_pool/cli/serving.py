@@ -21,6 +21,7 @@ from cluster_pool.cli.common import (
     JsonOption,
     PrefixOption,
     RedisOption,
+    SecretOption,
     explain,
 )
 from cluster_pool.cluster.pool import ClusterPool
@@ -69,6 +70,7 @@ def serve(
     ] = None,
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = "cluster_pool",
+    secret: SecretOption = None,
     on_conflict: Annotated[
         str,
         typer.Option(
@@ -93,9 +95,27 @@ def serve(
         typer.Option(
             "--admin-port",
             envvar="CLUSTER_POOL_ADMIN_PORT",
-            help="Serve /status on loopback; 0 takes a free port. (default: off)",
+            help="Serve /status there; 0 takes a free port. (default: off)",
             min=0,
             max=65535,
+        ),
+    ] = None,
+    admin_host: Annotated[
+        str,
+        typer.Option(
+            "--admin-host",
+            envvar="CLUSTER_POOL_ADMIN_HOST",
+            help="Where /status listens; other than loopback needs a token.",
+        ),
+    ] = "127.0.0.1",
+    admin_token: Annotated[
+        str | None,
+        typer.Option(
+            "--admin-token",
+            envvar="CLUSTER_POOL_ADMIN_TOKEN",
+            help="What /status wants as 'Authorization: Bearer TOKEN'. Others can see a command "
+            "line: better use the variable.",
+            show_default=False,
         ),
     ] = None,
     compression: Annotated[
@@ -119,6 +139,33 @@ def serve(
             min=1,
         ),
     ] = Limits().outbox_bytes,
+    inbound_per_second: Annotated[
+        int,
+        typer.Option(
+            "--inbound-per-second",
+            envvar="CLUSTER_POOL_INBOUND_PER_SECOND",
+            help="Messages that one client may send; who says more is closed with 1008.",
+            min=1,
+        ),
+    ] = Limits().inbound_per_second,
+    namespace_members: Annotated[
+        int,
+        typer.Option(
+            "--namespace-members",
+            envvar="CLUSTER_POOL_NAMESPACE_MEMBERS",
+            help="Members that a namespace may have in the cluster; others get a 503.",
+            min=1,
+        ),
+    ] = Limits().namespace_members,
+    node_namespaces: Annotated[
+        int,
+        typer.Option(
+            "--node-namespaces",
+            envvar="CLUSTER_POOL_NODE_NAMESPACES",
+            help="Namespaces in which this node may have members; others get a 503.",
+            min=1,
+        ),
+    ] = Limits().node_namespaces,
     lease: Annotated[
         float,
         typer.Option(
@@ -185,7 +232,14 @@ def serve(
                 node_id=node_id,
                 prefix=prefix,
                 on_conflict=on_conflict,
-                limits=Limits(message_bytes=message_bytes, outbox_bytes=outbox_bytes),
+                limits=Limits(
+                    message_bytes=message_bytes,
+                    outbox_bytes=outbox_bytes,
+                    inbound_per_second=inbound_per_second,
+                    namespace_members=namespace_members,
+                    node_namespaces=node_namespaces,
+                ),
+                secret=secret or None,
                 timing=Timing(lease=lease, heartbeat=min(Timing().heartbeat, lease * 0.3)),
             )
             server = NodeServer(
@@ -193,12 +247,14 @@ def serve(
                 host=host,
                 port=port,
                 admin_port=admin_port,
+                admin_host=admin_host,
+                admin_token=admin_token,
                 app=load_app(app) if app else None,
                 compression=compression,
             )
 
             def announce() -> None:
-                _say_listening(pool, server, host, redis, embedded, as_json)
+                _say_listening(pool, server, host, admin_host, redis, embedded, as_json)
 
             async def start() -> None:
                 if wait:
@@ -270,6 +326,7 @@ def _say_listening(
     pool: ClusterPool,
     server: NodeServer,
     host: str,
+    admin_host: str,
     redis: str,
     embedded: EmbeddedServer | None,
     as_json: bool,
@@ -286,15 +343,20 @@ def _say_listening(
         }
         print(json.dumps(fields), flush=True)
         return
-    shown_host = f"[{host}]" if ":" in host else host
-    print(f"node {pool.node_id}: ws://{shown_host}:{server.port}/ws/NAMESPACE?id=ID", flush=True)
+    print(
+        f"node {pool.node_id}: ws://{_as_shown(host)}:{server.port}/ws/NAMESPACE?id=ID", flush=True
+    )
     if server.admin_port is not None:
-        print(f"status: http://127.0.0.1:{server.admin_port}/status", flush=True)
+        print(f"status: http://{_as_shown(admin_host)}:{server.admin_port}/status", flush=True)
     if embedded is not None:
         print(f"redis: cluster-pool nodes --redis {redis}", flush=True)
         print(
             f"       {embedded.cli} PUBLISH 'cluster_pool:{{default}}' 'Hello world!'", flush=True
         )
+
+
+def _as_shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _set_up_logging(level: str) -> None:

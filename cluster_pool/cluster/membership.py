@@ -5,6 +5,7 @@ waits in its outbox, a takeover of that nonce is remembered, and both are settle
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
@@ -80,7 +81,11 @@ class Membership:
         timing: Timing,
         counters: Counters,
         on_takeover: Callable[[Connection], None],
+        *,
+        verify: bool,
     ) -> None:
+        self._verify = verify
+        self._to_verify: list[Connection] = []
         self._session = session
         self._registry = registry
         self._table = table
@@ -124,7 +129,10 @@ class Membership:
         return self._table.get(namespace, id)
 
     def taken(self, namespace: str, id: str, standing: Claim) -> None:
-        """A claim was replaced; if it was one of ours, its connection is closed with 4409."""
+        """A claim was replaced; if it was one of ours, its connection is closed with 4409.
+
+        Where strangers must not be believed, the registry is asked first.
+        """
         if standing.start != self._session.start_name:
             return
         for claiming in self._claiming.get((namespace, id), ()):
@@ -132,8 +140,16 @@ class Membership:
                 claiming.taken = True
                 return
         connection = self._table.get(namespace, id)
-        if connection is not None and connection.claim and connection.claim[2] == standing.nonce:
+        if connection is None or not connection.claim or connection.claim[2] != standing.nonce:
+            return
+        if self._verify:
+            self._verify_later(connection)
+        else:
             self._evict(connection)
+
+    def _verify_later(self, connection: Connection) -> None:
+        self._to_verify.append(connection)
+        self._schedule()
 
     def namespaces(self) -> list[str]:
         """The namespaces in which this node holds connections."""
@@ -227,11 +243,12 @@ class Membership:
             _fail(claiming, MembershipLimitError("namespace_members", self._room))
             return
         older = self._table.get(connection.namespace, connection.id)
-        if older is not None and older.claim is not None and older.claim.time > claim.time:
-            claiming.taken = True
+        overtaken = (
+            older is not None and older.claim is not None and older.claim.time > claim.time
+        ) or (claiming.taken and not self._verify)
         if not won:
             _fail(claiming, IdTakenError(connection.namespace, connection.id))
-        elif claiming.taken:
+        elif overtaken:
             self._note_takeover(connection)
             _fail(claiming, IdTakenError(connection.namespace, connection.id))
         elif claiming.won.done() or connection.closed:
@@ -244,6 +261,8 @@ class Membership:
             if older is not None:
                 self._evict(older)
             claiming.won.set_result(None)
+            if claiming.taken:
+                self._verify_later(connection)
 
     def _abandon(self, stray: Stray) -> None:
         """Nobody wants what was won: release it as if it had been held."""
@@ -322,10 +341,13 @@ class Membership:
         self._scheduled = False
         claims, self._to_claim = [one for one in self._to_claim if not one.won.done()], []
         releases, self._to_release = self._to_release, []
-        if claims or releases:
-            self._own(self._flush(claims, releases))
+        doubtful, self._to_verify = self._to_verify, []
+        if claims or releases or doubtful:
+            self._own(self._flush(claims, releases, doubtful))
 
-    async def _flush(self, claims: list[Claiming], releases: list[Leaving]) -> None:
+    async def _flush(
+        self, claims: list[Claiming], releases: list[Leaving], doubtful: list[Connection]
+    ) -> None:
         loop = asyncio.get_running_loop()
         latest = max((claiming.deadline for claiming in claims), default=0.0)
         try:
@@ -342,6 +364,7 @@ class Membership:
                 self._namespaces.note(link, self._lease.incarnation, deadline),
                 *self._claim_batches(link, claims),
                 *self._release_batches(link, releases, deadline),
+                *self._verify_batches(link, doubtful),
             ]
             await asyncio.gather(*work)
         finally:
@@ -497,6 +520,22 @@ class Membership:
         for namespace in namespaces:
             members = self._table.namespace(namespace) or {}
             yield from _batches([one for one in members.values() if one.claim is not None])
+
+    def _verify_batches(
+        self, link: Link, doubtful: list[Connection]
+    ) -> Iterator[Coroutine[Any, Any, None]]:
+        groups: dict[str, list[Connection]] = {}
+        for connection in dict.fromkeys(doubtful):
+            if connection.claim is not None:
+                groups.setdefault(connection.namespace, []).append(connection)
+        for group in groups.values():
+            for batch in _batches(group):
+                yield self._verify_batch(self._assert_batch(link, self._lease.incarnation, batch))
+
+    async def _verify_batch(self, assertion: Coroutine[Any, Any, None]) -> None:
+        """Ask the registry who owns these; a link that fails now ends in a rejoin, which asks."""
+        with contextlib.suppress(BackplaneUnavailableError):
+            await assertion
 
     def _assert_batch(
         self, link: Link, incarnation: str, batch: list[Connection]

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster_pool.cluster.comparison import Comparison
@@ -19,6 +19,7 @@ from cluster_pool.core.config import Limits, Timing, check_on_conflict
 from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id, new_node_id
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import DrainReport, NodeState, SendResult
+from cluster_pool.core.seals import Secret
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -57,6 +58,11 @@ class ClusterPool(Sender):
         on_conflict: ``"takeover"`` closes the older connection of an id with 4409, ``"reject"``
             raises IdTakenError for the newer one.
         limits, timing: see :class:`Limits` and :class:`Timing`.
+        secret: at least 16 bytes that every node and publisher of the cluster knows: what they say
+            to each other is then authenticated, and what strangers put into an envelope is
+            refused and counted. Several: the first seals, each is accepted, so that a new one can
+            be brought in node by node. A plain PUBLISH is no envelope and stays a message: who may
+            publish is for Redis's ACL to say.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class ClusterPool(Sender):
         on_conflict: str = "takeover",
         limits: Limits | None = None,
         timing: Timing | None = None,
+        secret: Secret | Iterable[Secret] | None = None,
     ) -> None:
         super().__init__(
             redis,
@@ -76,6 +83,7 @@ class ClusterPool(Sender):
             limits=limits or Limits(),
             timing=timing or Timing(),
             counters=Counters(),
+            secret=secret,
         )
         self._takeover = check_on_conflict(on_conflict)
         self._state = NodeState.STOPPED
@@ -137,6 +145,7 @@ class ClusterPool(Sender):
             self.timing,
             self.counters,
             lambda connection: self._hooks.fire("takeover", connection),
+            verify=self._seals is not None,
         )
         self._lease = Lease(
             self._session,
@@ -421,6 +430,7 @@ class ClusterPool(Sender):
             "incarnation": self._lease.incarnation,
             "state": self._state.value,
             "ready": self.ready,
+            "authenticated": self._seals is not None,
             "connections": len(self._table),
             "namespaces": len(self._table.namespaces()),
             "pending": self._bus.pending,

@@ -23,6 +23,7 @@ from cluster_pool.core.ids import check_id, check_namespace, new_start
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import encode, to_json
 from cluster_pool.core.results import Member, MemberEvent, Node, NodeState, SendResult
+from cluster_pool.core.seals import Seals, Secret
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
 
@@ -45,7 +46,9 @@ class Sender:
         limits: Limits,
         timing: Timing,
         counters: Counters,
+        secret: Secret | Iterable[Secret] | None,
     ) -> None:
+        self._seals = None if secret is None else Seals(secret)
         self.limits = limits
         self.timing = timing
         self.counters = counters
@@ -69,8 +72,11 @@ class Sender:
             limits=self.limits,
             timing=self.timing,
             counters=self.counters,
+            sealed=self._seals is not None,
         )
-        self._router = Router(self._session, self._keys, own, self.timing, self.counters)
+        self._router = Router(
+            self._session, self._keys, own, self.timing, self.counters, self._seals
+        )
         self._bus = Bus(
             self._session,
             self._keys,
@@ -78,6 +84,7 @@ class Sender:
             self._router.handed_on,
             limits=self.limits,
             counters=self.counters,
+            seals=self._seals,
         )
         self._router.bus = self._bus
         self._registry = Registry(self._session, self._keys, self._node_id)

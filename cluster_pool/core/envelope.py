@@ -146,7 +146,12 @@ def close_all(code: int, reason: str) -> bytes:
 
 def reply(request: int, result: SendResult) -> bytes:
     """The owner's word, for the channel of the node that asked."""
-    return pack(("", (REPLY, request, RESULT_CODES[result])))
+    return pack((REPLY, request, RESULT_CODES[result]))
+
+
+def unrouted(item: bytes) -> bytes:
+    """An item as it stands on the channel of a node when it concerns no claim."""
+    return b"\x92\xa0" + item
 
 
 def raw_message(payload: bytes) -> tuple[bool, bytes]:

@@ -22,7 +22,8 @@ class Counters:
         inbound_lost: messages of clients that could not be published to the inbound channel.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
-        dropped_garbage: payloads that were no valid envelope.
+        dropped_garbage: payloads and items that were no valid envelope.
+        dropped_forged: items without a valid seal, in a cluster that has a secret.
         dropped_oversize: raw payloads above the message limit.
         dropped_stale: envelopes of an older link generation than one heard before.
         dropped_overflow: payloads that found the inbox full.
@@ -49,6 +50,7 @@ class Counters:
     published: int = 0
     heard: int = 0
     dropped_garbage: int = 0
+    dropped_forged: int = 0
     dropped_oversize: int = 0
     dropped_stale: int = 0
     dropped_overflow: int = 0

@@ -1,6 +1,8 @@
-"""The admin listener, for those on this machine only: ``/status``."""
+"""The admin listener, for those on this machine or with a token: ``/status``."""
 
+import hmac
 import http
+import ipaddress
 import json
 import platform
 from importlib.metadata import version
@@ -10,14 +12,28 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core.ids import shown
+from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.http import answer, split_target
 
 
 class AdminListener:
-    """Answers plain GETs on loopback."""
+    """Answers plain GETs; those without the token, if there is one, with 401.
 
-    def __init__(self, pool: ClusterPool, port: int) -> None:
+    Raises:
+        InvalidValueError: it would listen elsewhere than on loopback without a token.
+    """
+
+    def __init__(
+        self, pool: ClusterPool, port: int, host: str = "127.0.0.1", token: str | None = None
+    ) -> None:
+        if not token and not _is_loopback(host):
+            raise InvalidValueError(
+                f"an admin listener on {shown(host)} needs a token: others can reach it"
+            )
         self._pool = pool
+        self._host = host
+        self._expected = f"Bearer {token}".encode() if token else None
         self.port = port
         self._server: Server | None = None
 
@@ -25,7 +41,7 @@ class AdminListener:
         """Listen; :attr:`port` then tells where. Raises OSError when the port cannot be had."""
         self._server = await serve(
             self._no_websockets,
-            "127.0.0.1",
+            self._host,
             self.port,
             process_request=self._answer,
             server_header=None,
@@ -49,10 +65,29 @@ class AdminListener:
         }
 
     def _answer(self, websocket: ServerConnection, request: Request) -> Response:
+        if not self._authorized(request):
+            response = answer(http.HTTPStatus.UNAUTHORIZED, "a token is wanted\n")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
         if split_target(request.path)[0] == "/status":
             text = json.dumps(self.status(), indent=2) + "\n"
             return answer(http.HTTPStatus.OK, text, kind="application/json")
         return answer(http.HTTPStatus.NOT_FOUND, "not here: /status\n")
 
+    def _authorized(self, request: Request) -> bool:
+        if self._expected is None:
+            return True
+        said = request.headers.get_all("Authorization")
+        return len(said) == 1 and hmac.compare_digest(
+            said[0].encode("utf-8", "surrogateescape"), self._expected
+        )
+
     async def _no_websockets(self, websocket: ServerConnection) -> None:
         """Never called: every request is answered above."""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -55,7 +55,9 @@ class NodeServer:
     Args:
         pool: started; stopped by :meth:`shut_down` and :meth:`stop`.
         host, port: where to listen; port 0 takes a free one, which :attr:`port` then tells.
-        admin_port: of the admin listener on loopback; None for none, 0 for a free one.
+        admin_port: of the admin listener; None for none, 0 for a free one.
+        admin_host, admin_token: where it listens, and what it wants as ``Authorization: Bearer``;
+            elsewhere than on loopback a token is a must.
         app: what deals with each connection; None publishes what clients send. It is not cancelled
             when its connection has ended (``connection.closed`` tells), but when the node stops.
         compression: negotiate permessage-deflate, which costs 25 KiB and more per connection.
@@ -70,6 +72,8 @@ class NodeServer:
         host: str = "127.0.0.1",
         port: int = 8000,
         admin_port: int | None = None,
+        admin_host: str = "127.0.0.1",
+        admin_token: str | None = None,
         app: App | None = None,
         compression: bool = False,
         ping_interval: float = 20.0,
@@ -77,7 +81,9 @@ class NodeServer:
         self._pool = pool
         self._host = host
         self.port = port
-        self._admin = None if admin_port is None else AdminListener(pool, admin_port)
+        self._admin = (
+            None if admin_port is None else AdminListener(pool, admin_port, admin_host, admin_token)
+        )
         self._app = app
         self._running: dict[NodeWebSocket, asyncio.Task[Any]] = {}
         self._inbound = Inbound(pool)

@@ -28,7 +28,8 @@ def test_items_are_what_the_readme_says() -> None:
         envelope.targeted(False, "n", "a", b"x", close=(4000, "r"), reply=ReplyTo("node", 7))
     ) == [2, "n", "a", b"x", [4000, "r"], ["node", 7]]
     assert unpack(envelope.close_one("n", "a", 1000, "", None)) == [3, "n", "a", 1000, "", []]
-    assert unpack(envelope.reply(7, SendResult.REFUSED)) == ["", [4, 7, 4]]
+    assert unpack(envelope.reply(7, SendResult.REFUSED)) == [4, 7, 4]
+    assert unpack(envelope.unrouted(envelope.reply(7, SendResult.REFUSED))) == ["", [4, 7, 4]]
     assert unpack(envelope.broadcast(False, b"x")) == [2, b"x", []]
     assert unpack(envelope.close_all(1000, "r")) == [6, 1000, "r"]
 

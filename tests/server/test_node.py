@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from typing import Any
@@ -273,9 +274,32 @@ async def test_status_tells_much_and_no_secret(own_server: RedisServer) -> None:
     assert "s3cret" not in text
 
 
-def _get(address: str) -> str:
+def _get(address: str | urllib.request.Request) -> str:
     with urllib.request.urlopen(address) as answer:
         return str(answer.read().decode())
+
+
+@async_test
+async def test_an_admin_listener_for_others_wants_a_token(own_server: RedisServer) -> None:
+    """Elsewhere than on loopback it does not start without one; with one it asks everybody."""
+    async with ClusterPool(own_server.url, timing=FAST) as pool:
+        with pytest.raises(InvalidValueError, match=r"'0\.0\.0\.0' needs a token"):
+            NodeServer(pool, port=0, admin_port=0, admin_host="0.0.0.0")
+        server = NodeServer(pool, port=0, admin_port=0, admin_host="0.0.0.0", admin_token="t0ken")
+        await server.start()
+        address = f"http://127.0.0.1:{server.admin_port}/status"
+        try:
+            for wrong in ({}, {"Authorization": "Bearer t0ke"}, {"Authorization": "\u00ff"}):
+                with pytest.raises(urllib.error.HTTPError) as caught:
+                    await in_thread(_get, urllib.request.Request(address, headers=wrong))
+                assert caught.value.code == 401
+                caught.value.close()
+            right = {"Authorization": "Bearer t0ken"}
+            text = await in_thread(_get, urllib.request.Request(address, headers=right))
+        finally:
+            await server.stop()
+    assert json.loads(text)["ready"] is True
+    assert "t0ken" not in text
 
 
 @async_test
