@@ -125,7 +125,7 @@ class Bus:
         self._open = False
         for queue in self._queues.values():
             while queue.waiting:
-                _refuse(self._dequeue(queue), PoolClosedError("stopped"))
+                _refuse(self._drop_first(queue), PoolClosedError("stopped"))
         self._ready.clear()
 
     def resume(self) -> None:
@@ -242,12 +242,12 @@ class Bus:
         while queue.waiting and len(run) < items:
             head = queue.waiting[0]
             if head.future.done():
-                self._dequeue(queue)
+                self._drop_first(queue)
                 continue
             if run and (head.kind != run[0].kind or size < len(head.item)):
                 break
             size -= len(head.item)
-            run.append(self._dequeue(queue))
+            run.append(queue.waiting.popleft())
         return run
 
     def _fly_sends(self, link: Link, runs: list[Run]) -> None:
@@ -314,6 +314,8 @@ class Bus:
             error = BackplaneUnavailableError(f"Redis refused: {error}")
         for queue, run in flight.runs:
             queue.flying = 0
+            for operation in run:
+                self._forget(operation)
             if error is not None:
                 for operation in run:
                     _refuse(operation, error)
@@ -347,11 +349,15 @@ class Bus:
 
     # -- waiting ---------------------------------------------------------------------------
 
-    def _dequeue(self, queue: Queue) -> Operation:
+    def _drop_first(self, queue: Queue) -> Operation:
         operation = queue.waiting.popleft()
+        self._forget(operation)
+        return operation
+
+    def _forget(self, operation: Operation) -> None:
+        """An operation waits no longer, and is not in flight."""
         self._pending -= 1
         self._pending_bytes -= len(operation.item)
-        return operation
 
     def _expire(self) -> None:
         """Fail what has waited, queued or in flight, past its deadline."""
@@ -363,13 +369,13 @@ class Bus:
                 if operation.deadline <= now:
                     _refuse(operation, BackplaneUnavailableError("Redis was not reached in time"))
             while queue.waiting and queue.waiting[0].future.done():
-                self._dequeue(queue)
+                self._drop_first(queue)
         for flight in self._flights:
             for _, run in flight.runs:
                 for operation in run:
                     if operation.deadline <= now:
                         _refuse(operation, UNANSWERED)
-        if self._pending or self._flights:
+        if self._pending:
             self._expiry = loop.call_later(TICK, self._expire)
 
 

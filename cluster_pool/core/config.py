@@ -16,8 +16,8 @@ class Limits:
         outbox_bytes: of one connection, judged after a flush on what the kernel would not take;
             an empty outbox takes any permitted message.
         message_bytes: of one message, from the user or from another node.
-        pending_messages, pending_bytes: waiting for the backplane on this node; when nothing
-            waits, any permitted message may.
+        pending_messages, pending_bytes: waiting for the backplane on this node, or on their way
+            to it and unanswered; when nothing is, any permitted message may.
         inbox_bytes: heard from the backplane and not yet handed on.
         namespace_members: of one namespace in the cluster, as registered: those of a dead node
             count until they are reaped. Who claims decides by its own limit.

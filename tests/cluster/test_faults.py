@@ -128,9 +128,8 @@ async def test_what_waits_for_redis_is_bounded(own_server: RedisServer) -> None:
         own_server.thaw()
         kinds = [type(result).__name__ for result in results]
         assert set(kinds) == {"PendingLimitError", "BackplaneUnavailableError"}
-        assert kinds.count("BackplaneUnavailableError") <= 50 + 2 * 500
-        assert kinds.count("PendingLimitError") >= 900
-        await eventually(lambda: one.ready, 10)
+        assert kinds.count("BackplaneUnavailableError") == 50, "in flight ones are counted, too"
+        await eventually(lambda: one.ready and not one.statistics()["pending"], 10)
         assert await one.send("n", "m1", "x") is SendResult.ABSENT
 
 
