@@ -1,0 +1,345 @@
+"""Whether every message is accounted for. Decides on tables; knows no process, socket or clock.
+
+The books of a round hold every call, what each connection heard and how it ended, what each node
+reported as missed, and when something was broken on purpose. A pair is one message and one
+connection that should get it; of a targeted message there is one. Each pair stands in one column.
+
+What a gap reports is checked in both directions: what did not arrive at a connection that stayed
+open must be in its node's gaps, and a gap must not report more than did not arrive. A gap that
+says of itself that it is a lower bound is held to the second alone.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from faults.order import out_of_order, without_one_order
+
+SEND, CONFIRM, BROADCAST, PUBLISH = "send", "send confirmed", "broadcast", "broadcast by PUBLISH"
+KINDS = (SEND, CONFIRM, BROADCAST, PUBLISH)
+
+DELIVERED, MISSING, REFUSED, UNDELIVERED, BROKEN, UNKNOWN, NOT_SENT, FAILED = COLUMNS = (
+    "delivered",
+    "missing",
+    "refused",
+    "undelivered",
+    "with its connection",
+    "unknown",
+    "not sent",
+    "failures",
+)
+
+REFUSALS = ("absent", "unreachable", "refused")
+HANDED_OVER = ("routed", "timed_out")
+TROUBLED = ("unreachable", "refused", "timed_out", "unheard", "unknown", "not_sent")
+"""Outcomes for which there must be a reason."""
+
+ABNORMAL, TAKEN_OVER = 1006, 4409
+BEFORE = 1.0
+"""Seconds before a fault in which a message may have set out and not arrived."""
+
+
+class Call(NamedTuple):
+    """One message as its sender saw it; ``id`` is "" for a broadcast.
+
+    ``outcome`` is a SendResult's value; "heard" or "unheard" for a broadcast; "unknown" when the
+    call raised with ``maybe_executed`` or its sender was killed meanwhile; "not_sent" otherwise.
+    """
+
+    kind: str
+    sender: str
+    number: int
+    namespace: str
+    id: str
+    begun: float
+    ended: float
+    outcome: str
+
+    def __str__(self) -> str:
+        to = f"{self.namespace}/{self.id}" if self.id else self.namespace
+        return f"{self.kind} {self.number} of {self.sender} to {to}, {self.outcome}"
+
+
+@dataclass(eq=False)
+class Connection:
+    """One connection as its client saw it; ``heard`` are (sender, number), in order."""
+
+    namespace: str
+    id: str
+    node: str
+    opened: float
+    closed: float | None = None
+    code: int | None = None
+    heard: list[tuple[str, int]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.id} at {self.node}"
+
+    def open_at(self, time: float) -> bool:
+        """Whether its client had it open then."""
+        return self.opened < time and (self.closed is None or self.closed >= time)
+
+
+class Reported(NamedTuple):
+    """A gap report of a node."""
+
+    node: str
+    namespaces: dict[str, int]
+    exact: bool
+
+
+class Window(NamedTuple):
+    """A time in which something was broken, and for whom; None for all nodes."""
+
+    begun: float
+    ended: float
+    nodes: frozenset[str] | None
+
+    def excuses(self, call: Call, nodes: Iterable[str]) -> bool:
+        """Whether a call between these nodes may have met the fault."""
+        if call.begun > self.ended or call.ended < self.begun - BEFORE:
+            return False
+        return self.nodes is None or not self.nodes.isdisjoint(nodes)
+
+
+@dataclass
+class Books:
+    """All there is to know of a round.
+
+    Attributes:
+        killed: nodes that were killed.
+        undelivered: by how much the nodes' counters of undelivered and refused messages grew.
+    """
+
+    calls: Sequence[Call]
+    connections: Sequence[Connection]
+    gaps: Sequence[Reported] = ()
+    windows: Sequence[Window] = ()
+    killed: frozenset[str] = frozenset()
+    undelivered: int = 0
+
+
+@dataclass
+class Account:
+    """What became of every pair, by kind and column; what is wrong; which gaps were bounds."""
+
+    rows: dict[str, Counter[str]] = field(
+        default_factory=lambda: {kind: Counter() for kind in KINDS}
+    )
+    failures: list[str] = field(default_factory=list)
+    bounds: int = 0
+
+    def add(self, other: "Account") -> None:
+        """Take another round's account into this one."""
+        for kind, row in other.rows.items():
+            self.rows[kind].update(row)
+        self.failures += other.failures
+        self.bounds += other.bounds
+
+
+def account(books: Books) -> Account:
+    """Account for every message of a round."""
+    return _Accountant(books).account()
+
+
+class _Accountant:
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._result = Account()
+        self._calls = {(call.sender, call.number): call for call in books.calls}
+        self._heard_by: dict[tuple[str, int], list[Connection]] = defaultdict(list)
+        self._of_id: dict[tuple[str, str], list[Connection]] = defaultdict(list)
+        self._of_namespace: dict[str, list[Connection]] = defaultdict(list)
+        self._owed: dict[tuple[str, str], dict[Call, int]] = defaultdict(dict)
+        for connection in books.connections:
+            self._of_id[connection.namespace, connection.id].append(connection)
+            self._of_namespace[connection.namespace].append(connection)
+            for message in connection.heard:
+                self._heard_by[message].append(connection)
+
+    def account(self) -> Account:
+        self._result.bounds = sum(not gap.exact for gap in self._books.gaps)
+        for connection in self._books.connections:
+            self._check_connection(connection)
+        for namespace in self._of_namespace:
+            self._check_one_order(namespace)
+        for call in self._books.calls:
+            self._result.rows[call.kind]["calls"] += 1
+            if call.id:
+                self._targeted(call)
+            else:
+                self._broadcast(call)
+        self._settle_gaps()
+        self._check_undelivered()
+        return self._result
+
+    def _put(self, call: Call, column: str, pairs: int = 1) -> None:
+        self._result.rows[call.kind][column] += pairs
+
+    def _fail(self, call: Call, why: str) -> None:
+        self._put(call, FAILED)
+        self._result.failures.append(f"{call}: {why}")
+
+    # -- connections -----------------------------------------------------------------------
+
+    def _check_connection(self, connection: Connection) -> None:
+        failures = self._result.failures
+        for message, times in Counter(connection.heard).items():
+            if times > 1:
+                failures.append(f"{connection} heard {message} {times} times")
+            call = self._calls.get(message)
+            if call is None:
+                failures.append(f"{connection} heard {message}, which nobody sent")
+            elif call.namespace != connection.namespace or call.id not in ("", connection.id):
+                failures.append(f"{connection} heard what was for another: {call}")
+        for sender, earlier, later in out_of_order(connection.heard):
+            failures.append(f"{connection} heard {later} of {sender} before {earlier}")
+        if connection.closed is not None and not self._may_end(connection):
+            failures.append(f"{connection} was closed with {connection.code}")
+
+    def _may_end(self, connection: Connection) -> bool:
+        if connection.node in self._books.killed:
+            return True
+        siblings = self._of_id[connection.namespace, connection.id]
+        newer = any(one.opened > connection.opened for one in siblings)
+        return newer and connection.code == TAKEN_OVER
+
+    def _check_one_order(self, namespace: str) -> None:
+        broadcasts = [
+            [message for message in connection.heard if self._is_broadcast(message)]
+            for connection in self._of_namespace[namespace]
+        ]
+        circle = without_one_order(broadcasts)
+        if circle:
+            self._result.failures.append(
+                f"no one order of broadcasts in {namespace}: {len(circle)}, among them {circle[0]}"
+            )
+
+    def _is_broadcast(self, message: tuple[str, int]) -> bool:
+        call = self._calls.get(message)
+        return call is not None and not call.id
+
+    # -- one call --------------------------------------------------------------------------
+
+    def _excused(self, call: Call, connections: Iterable[Connection]) -> bool:
+        nodes = {call.sender, *(connection.node for connection in connections)}
+        return any(window.excuses(call, nodes) for window in self._books.windows)
+
+    def _targeted(self, call: Call) -> None:
+        heard_by = self._heard_by[call.sender, call.number]
+        owners = self._owners(call)
+        steady = bool(owners) and all(one.closed is None for one in owners)
+        if len(heard_by) > 1:
+            self._fail(call, f"arrived at {len(heard_by)} connections")
+        elif heard_by and call.outcome in (*REFUSALS, "not_sent"):
+            self._fail(call, "arrived all the same")
+        elif steady and self._needs_reason(call) and not self._excused(call, owners):
+            self._fail(call, "while nothing was wrong")
+        elif heard_by:
+            self._put(call, DELIVERED)
+        elif call.outcome in REFUSALS:
+            self._put(call, REFUSED)
+        elif call.outcome in ("unknown", "not_sent"):
+            self._put(call, UNKNOWN if call.outcome == "unknown" else NOT_SENT)
+        elif any(one.code == ABNORMAL for one in owners):
+            self._put(call, BROKEN)
+        elif call.outcome == "delivered":
+            self._fail(call, "and never arrived")
+        elif not steady:
+            self._put(call, UNDELIVERED)
+        elif not self._excused(call, owners):
+            self._fail(call, "lost while nothing was wrong")
+        else:
+            self._owed["", owners[0].node][call] = 1
+
+    def _needs_reason(self, call: Call) -> bool:
+        return call.outcome == "absent" or call.outcome in TROUBLED
+
+    def _owners(self, call: Call) -> list[Connection]:
+        """The connection that had the id when the call began, and those that took it meanwhile."""
+        siblings = self._of_id[call.namespace, call.id]
+        before = [one for one in siblings if one.open_at(call.begun)]
+        meanwhile = [one for one in siblings if call.begun <= one.opened <= call.ended]
+        newest = sorted(before, key=lambda one: one.opened)[-1:]
+        return newest + meanwhile
+
+    def _broadcast(self, call: Call) -> None:
+        heard_by = self._heard_by[call.sender, call.number]
+        due = [one for one in self._of_namespace[call.namespace] if one.open_at(call.begun)]
+        if heard_by and call.outcome in ("unheard", "not_sent"):
+            self._fail(call, f"arrived at {len(heard_by)} connections")
+            return
+        if call.outcome in TROUBLED and due and not self._excused(call, due):
+            self._fail(call, "while nothing was wrong")
+            return
+        self._put(call, DELIVERED, len(heard_by))
+        published = bool(heard_by) or call.outcome in ("heard", "unheard")
+        nodes = {one.node for one in heard_by}
+        for connection in due:
+            if connection in heard_by:
+                continue
+            if connection.closed is not None:
+                self._put(call, BROKEN)
+            elif not published:
+                self._put(call, UNKNOWN if call.outcome == "unknown" else NOT_SENT)
+            elif connection.node in nodes:
+                self._fail(call, f"heard by others at its node, not by {connection}")
+            elif not self._excused(call, [connection]):
+                self._fail(call, f"did not arrive at {connection} while nothing was wrong")
+            elif call.kind == PUBLISH:
+                self._put(call, MISSING)
+            else:
+                owed = self._owed[call.namespace, connection.node]
+                owed[call] = owed.get(call, 0) + 1
+
+    # -- gaps ------------------------------------------------------------------------------
+
+    def _settle_gaps(self) -> None:
+        reported: Counter[tuple[str, str]] = Counter()
+        for gap in self._books.gaps:
+            for namespace, count in gap.namespaces.items():
+                reported[namespace, gap.node] += count
+        bounds = {gap.node for gap in self._books.gaps if not gap.exact}
+        for (namespace, node), owed in self._owed.items():
+            covered = math.inf if node in bounds else reported[namespace, node]
+            for at, (call, pairs) in enumerate(owed.items()):
+                self._put(call, MISSING if at < covered else FAILED, pairs)
+            if len(owed) > covered:
+                self._result.failures.append(
+                    f"{node} missed {len(owed)} messages of {namespace or 'its own'}, and its gaps"
+                    f" report {reported[namespace, node]}: one was {next(reversed(owed))}"
+                )
+        for (namespace, node), count in reported.items():
+            most = sum(1 for _ in self._may_be_missed(namespace, node))
+            if count > most:
+                self._result.failures.append(
+                    f"gaps of {node} report {count} messages of {namespace or 'its own'} as missed,"
+                    f" and only {most} did not arrive"
+                )
+
+    def _may_be_missed(self, namespace: str, node: str) -> Iterator[Call]:
+        """The numbered messages that this node may not have heard."""
+        for call in self._books.calls:
+            heard_by = self._heard_by[call.sender, call.number]
+            if namespace:
+                if call.kind == BROADCAST and call.namespace == namespace:
+                    nodes = {connection.node for connection in heard_by}
+                    if node not in nodes and call.outcome != "not_sent":
+                        yield call
+            elif call.id and not heard_by:
+                if call.outcome in (*HANDED_OVER, "unreachable", "unknown"):
+                    yield call
+
+    def _check_undelivered(self) -> None:
+        """What nobody was there for, the nodes have counted; the dead cannot tell."""
+        if self._books.killed:
+            return
+        undelivered = sum(row[UNDELIVERED] for row in self._result.rows.values())
+        gaps = self._books.gaps
+        known = self._books.undelivered + sum(gap.namespaces.get("", 0) for gap in gaps)
+        if undelivered > known and all(gap.exact for gap in gaps):
+            self._result.failures.append(
+                f"{undelivered} messages met no connection, and the nodes count {known}"
+            )

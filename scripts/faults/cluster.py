@@ -1,0 +1,194 @@
+"""Everything that runs: Redis, a proxy and a node program for each place, the clients, a publisher.
+
+Nothing here injects a fault; it starts, asks, waits, replaces and stops.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from faults.account import Books
+from faults.ledger import Ledger
+from faults.programs import Program
+from faults.proxy import Proxy
+from faults.publisher import RawPublisher
+from faults.servers import RedisServer
+
+NAMESPACES = ["red", "green", "blue"]
+STEADY = 1.0
+"""Seconds for which every node must be ready, and the same, to be called ready again."""
+PATIENCE = 60.0
+CLOSING_TIME = 10.0
+"""Seconds until the last message of each sender must have arrived everywhere."""
+RAW_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much of everything; see ``--help``."""
+
+    nodes: int = 3
+    clients: int = 60
+    rate: float = 200.0
+    seed: int = 0
+    server: str = ""
+
+
+class NotReadyError(Exception):
+    """Something did not come back in time."""
+
+
+class Place:
+    """Where a node runs: its own way to Redis, and the program that is there now."""
+
+    def __init__(self, number: int, proxy: Proxy, ledger: Ledger) -> None:
+        self.number = number
+        self.proxy = proxy
+        self.node = ""
+        self.port = 0
+        self.frozen = False
+        self._ledger = ledger
+        self._starts = 0
+        self.program: Program
+
+    async def start(self) -> None:
+        """Start a node under a fresh id, and wait until it is ready."""
+        self._starts += 1
+        self.node = node = f"node-{self.number}.{self._starts}"
+        self.program = await Program.start(
+            "node",
+            f"redis://127.0.0.1:{self.proxy.port}",
+            node,
+            on_told=lambda what, fields: self._ledger.told(node, what, fields),
+        )
+        self.port = await self.program.answer()
+
+
+class Cluster:
+    """The processes of a run; see :func:`running`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis: RedisServer,
+        places: list[Place],
+        clients: Program,
+        ledger: Ledger,
+    ) -> None:
+        self.settings = settings
+        self.redis = redis
+        self.places = places
+        self.clients = clients
+        self.ledger = ledger
+        self.members = [
+            (NAMESPACES[at % len(NAMESPACES)], f"client-{at}") for at in range(settings.clients)
+        ]
+        self._publisher = RawPublisher(redis.path, ledger, NAMESPACES, settings.seed)
+        self._undelivered: dict[str, int] = {}
+
+    # -- the stream ------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Let every node send at its share of the rate."""
+        await asyncio.gather(*[self.begin_at(place) for place in self.places])
+        self._publisher.begin(self.settings.rate * RAW_SHARE)
+
+    async def begin_at(self, place: Place) -> None:
+        """Let one node send."""
+        rate = self.settings.rate * (1 - RAW_SHARE) / len(self.places)
+        await place.program.ask("begin", targets=self.members, rate=rate)
+
+    async def close_books(self) -> tuple[Books, dict[str, dict[str, Any]]]:
+        """End the stream, wait until all of it has arrived; gives the books and node's figures.
+
+        Messages of one sender arrive in order: when the last one has, all have that ever will.
+        """
+        marks: dict[str, dict[str, int]] = {name: {} for name in NAMESPACES}
+        ends = [place.program.ask("end", namespaces=NAMESPACES) for place in self.places]
+        for place, last in zip(self.places, await asyncio.gather(*ends), strict=True):
+            for name, number in last.items():
+                marks[name][place.node] = number
+        for name, (sender, number) in (await self._publisher.end()).items():
+            marks[name][sender] = number
+        deadline = time.monotonic() + CLOSING_TIME
+        while await self.clients.ask("behind", marks=marks) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        figures = await self.figures()
+        collected = await self.clients.ask("collect")
+        return self.ledger.close(collected, self._newly_undelivered(figures)), figures
+
+    async def figures(self) -> dict[str, dict[str, Any]]:
+        """What each node counts and holds."""
+        asked = [place.program.ask("figures") for place in self.places]
+        said = await asyncio.gather(*asked)
+        return {place.node: one for place, one in zip(self.places, said, strict=True)}
+
+    def _newly_undelivered(self, figures: dict[str, dict[str, Any]]) -> int:
+        before, self._undelivered = (
+            self._undelivered,
+            {node: one["undelivered"] + one["refused"] for node, one in figures.items()},
+        )
+        return sum(count - before.get(node, 0) for node, count in self._undelivered.items())
+
+    # -- being ready -----------------------------------------------------------------------
+
+    async def wait_ready(self) -> float:
+        """Wait until every node is ready and every client connected, and both stay so for a while.
+
+        Returns:
+            When that began.
+        """
+        deadline = time.monotonic() + PATIENCE
+        before, since = None, time.monotonic()
+        while True:
+            states = await asyncio.gather(*[place.program.ask("state") for place in self.places])
+            away = await self.clients.ask("away")
+            now = time.monotonic()
+            if away or not all(ready for ready, *_ in states) or states != before:
+                before, since = states, now
+            elif now - since >= STEADY:
+                return since
+            if now > deadline:
+                raise NotReadyError(f"not ready: nodes {states}, {away} clients away")
+            await asyncio.sleep(0.05)
+
+    async def list_nodes(self) -> None:
+        """Tell the clients where they may go."""
+        ports = {place.node: place.port for place in self.places if not place.frozen}
+        await self.clients.ask("nodes", ports=ports)
+
+    async def stop(self) -> None:
+        """Cut the clients, stop the publisher; the rest is stopped by :func:`running`."""
+        await self._publisher.stop()
+        await self.clients.ask("stop")
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Cluster]:
+    """Start everything, with every client connected and no message sent; stop it in the end."""
+    ledger = Ledger()
+    async with contextlib.AsyncExitStack() as stack:
+        redis = stack.enter_context(RedisServer(settings.server))
+        places = []
+        for number in range(1, settings.nodes + 1):
+            proxy = await stack.enter_async_context(Proxy(redis.path))
+            place = Place(number, proxy, ledger)
+            await place.start()
+            stack.push_async_callback(_stop, place)
+            places.append(place)
+        clients = await Program.start("clients", on_told=lambda what, fields: None)
+        stack.push_async_callback(clients.stop)
+        await clients.answer()
+        cluster = Cluster(settings, redis, places, clients, ledger)
+        await cluster.list_nodes()
+        await clients.ask("come", members=cluster.members)
+        await cluster.wait_ready()
+        yield cluster
+        await cluster.stop()
+
+
+async def _stop(place: Place) -> None:
+    await place.program.stop()

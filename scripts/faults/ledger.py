@@ -1,0 +1,58 @@
+"""What the processes of a run tell, gathered for the books of one round."""
+
+import math
+from typing import Any
+
+from faults.account import Books, Call, Connection, Reported, Window
+
+
+class Ledger:
+    """Calls, gaps and windows since the books were last closed."""
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[str, int], Call] = {}
+        self._ended: list[Call] = []
+        self._gaps: list[Reported] = []
+        self._windows: list[Window] = []
+        self.killed: set[str] = set()
+
+    def told(self, sender: str, what: str, fields: list[Any]) -> None:
+        """A node has told of a call or of a gap."""
+        if what == "begun":
+            kind, number, namespace, id, begun = fields
+            call = Call(kind, sender, number, namespace, id, begun, math.inf, "unknown")
+            self._begun[sender, number] = call
+        elif what == "ended":
+            number, ended, outcome = fields
+            call = self._begun.pop((sender, number))
+            self._ended.append(call._replace(ended=ended, outcome=outcome))
+        else:
+            namespaces, exact = fields
+            self._gaps.append(Reported(sender, namespaces, exact))
+
+    def broken(self, begun: float, ended: float, nodes: frozenset[str] | None) -> None:
+        """Something was broken for a while."""
+        self._windows.append(Window(begun, ended, nodes))
+
+    def close(self, collected: list[dict[str, Any]], undelivered: int) -> Books:
+        """The books of the round that ends here. Calls that never ended are unknown."""
+        connections = [
+            Connection(**{**one, "heard": [_message(text) for text in one["heard"]]})
+            for one in collected
+        ]
+        books = Books(
+            [*self._ended, *self._begun.values()],
+            connections,
+            self._gaps,
+            self._windows,
+            frozenset(self.killed),
+            undelivered,
+        )
+        self._begun, self._ended, self._gaps = {}, [], []
+        self._windows, self.killed = [], set()
+        return books
+
+
+def _message(text: str) -> tuple[str, int]:
+    sender, number = text.split(" ")
+    return sender, int(number)

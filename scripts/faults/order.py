@@ -1,0 +1,38 @@
+"""Whether what was heard came in the order in which it was sent."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+Message = TypeVar("Message", bound=Hashable)
+
+
+def out_of_order(heard: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
+    """Per sender the numbers must grow; gives (sender, the earlier one, the later one before it)."""
+    last: dict[str, int] = {}
+    for sender, number in heard:
+        if number < last.get(sender, 0):
+            yield sender, number, last[sender]
+        else:
+            last[sender] = number
+
+
+def without_one_order(lists: Iterable[Sequence[Message]]) -> list[Message]:
+    """What cannot be put into one order in which every list stands; empty when all can.
+
+    Takes away what has nothing before it until nothing is left, or only circles are.
+    """
+    followers: dict[Message, set[Message]] = defaultdict(set)
+    before: dict[Message, int] = defaultdict(int)
+    for messages in lists:
+        for earlier, later in zip(messages, messages[1:], strict=False):
+            if later not in followers[earlier]:
+                followers[earlier].add(later)
+                before[later] += 1
+    free = [message for message in followers if not before[message]]
+    while free:
+        for later in followers.pop(free.pop(), ()):
+            before[later] -= 1
+            if not before[later]:
+                free.append(later)
+    return [message for message in before if before[message]]
