@@ -1,4 +1,6 @@
 """Faults on real processes, and an account of every message sent meanwhile. See scripts/chaos.
 
-Rooms: ``proxy`` is the bad network, ``servers`` the Redis that is killed and frozen.
+``runner`` goes round by round; ``harm`` breaks things; ``cluster`` holds what runs: ``servers``,
+``proxy``, and ``node`` and ``clients`` as ``programs``. What they tell goes to the ``ledger``,
+which makes the ``books`` of a round, on which ``account`` decides.
 """

@@ -11,14 +11,11 @@ says of itself that it is a lower bound is held to the second alone.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from faults.books import ABNORMAL, BROADCAST, KINDS, PUBLISH, TAKEN_OVER, Books, Call, Connection
 from faults.order import out_of_order, without_one_order
-
-SEND, CONFIRM, BROADCAST, PUBLISH = "send", "send confirmed", "broadcast", "broadcast by PUBLISH"
-KINDS = (SEND, CONFIRM, BROADCAST, PUBLISH)
 
 DELIVERED, MISSING, REFUSED, UNDELIVERED, BROKEN, UNKNOWN, NOT_SENT, FAILED = COLUMNS = (
     "delivered",
@@ -32,93 +29,9 @@ DELIVERED, MISSING, REFUSED, UNDELIVERED, BROKEN, UNKNOWN, NOT_SENT, FAILED = CO
 )
 
 REFUSALS = ("absent", "unreachable", "refused")
-HANDED_OVER = ("routed", "timed_out")
+MAYBE_PUBLISHED = ("routed", "timed_out", "unreachable", "unknown")
 TROUBLED = ("unreachable", "refused", "timed_out", "unheard", "unknown", "not_sent")
 """Outcomes for which there must be a reason."""
-
-ABNORMAL, TAKEN_OVER = 1006, 4409
-BEFORE = 1.0
-"""Seconds before a fault in which a message may have set out and not arrived."""
-
-
-class Call(NamedTuple):
-    """One message as its sender saw it; ``id`` is "" for a broadcast.
-
-    ``outcome`` is a SendResult's value; "heard" or "unheard" for a broadcast; "unknown" when the
-    call raised with ``maybe_executed`` or its sender was killed meanwhile; "not_sent" otherwise.
-    """
-
-    kind: str
-    sender: str
-    number: int
-    namespace: str
-    id: str
-    begun: float
-    ended: float
-    outcome: str
-
-    def __str__(self) -> str:
-        to = f"{self.namespace}/{self.id}" if self.id else self.namespace
-        return f"{self.kind} {self.number} of {self.sender} to {to}, {self.outcome}"
-
-
-@dataclass(eq=False)
-class Connection:
-    """One connection as its client saw it; ``heard`` are (sender, number), in order."""
-
-    namespace: str
-    id: str
-    node: str
-    opened: float
-    closed: float | None = None
-    code: int | None = None
-    heard: list[tuple[str, int]] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.id} at {self.node}"
-
-    def open_at(self, time: float) -> bool:
-        """Whether its client had it open then."""
-        return self.opened < time and (self.closed is None or self.closed >= time)
-
-
-class Reported(NamedTuple):
-    """A gap report of a node."""
-
-    node: str
-    namespaces: dict[str, int]
-    exact: bool
-
-
-class Window(NamedTuple):
-    """A time in which something was broken, and for whom; None for all nodes."""
-
-    begun: float
-    ended: float
-    nodes: frozenset[str] | None
-
-    def excuses(self, call: Call, nodes: Iterable[str]) -> bool:
-        """Whether a call between these nodes may have met the fault."""
-        if call.begun > self.ended or call.ended < self.begun - BEFORE:
-            return False
-        return self.nodes is None or not self.nodes.isdisjoint(nodes)
-
-
-@dataclass
-class Books:
-    """All there is to know of a round.
-
-    Attributes:
-        killed: nodes that were killed.
-        undelivered: by how much the nodes' counters of undelivered and refused messages grew.
-    """
-
-    calls: Sequence[Call]
-    connections: Sequence[Connection]
-    gaps: Sequence[Reported] = ()
-    windows: Sequence[Window] = ()
-    killed: frozenset[str] = frozenset()
-    undelivered: int = 0
 
 
 @dataclass
@@ -328,9 +241,8 @@ class _Accountant:
                     nodes = {connection.node for connection in heard_by}
                     if node not in nodes and call.outcome != "not_sent":
                         yield call
-            elif call.id and not heard_by:
-                if call.outcome in (*HANDED_OVER, "unreachable", "unknown"):
-                    yield call
+            elif call.id and not heard_by and call.outcome in MAYBE_PUBLISHED:
+                yield call
 
     def _check_undelivered(self) -> None:
         """What nobody was there for, the nodes have counted; the dead cannot tell."""

@@ -1,24 +1,36 @@
 """The faults: each breaks something, waits, and makes it whole again.
 
-A fault gives what it did, in words, and whom it concerned: node ids, or None for all.
+A fault gives what it did, in words, and whom it concerned. The first place keeps its node for the
+whole run, so that there is one whose memory can be compared.
 """
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 from faults.cluster import Cluster, Place
 
+HOLE = 5.0
+"""Seconds of a black hole: longer than a node needs to notice it."""
+LATENESS = 0.2
+LEASE = 10.0
+
 
 class Harm(NamedTuple):
-    """What was done, and to which nodes; None for all."""
+    """What was done, and to which nodes; None for all. ``held``: frozen or killed themselves."""
 
     what: str
     nodes: frozenset[str] | None = None
+    held: frozenset[str] = frozenset()
 
 
-Fault = Callable[[Cluster, random.Random], Awaitable[Harm]]
+class Fault(NamedTuple):
+    """What is broken, for ``--help``, and the function that does it."""
+
+    about: str
+    inject: Callable[[Cluster, random.Random], Awaitable[Harm]]
 
 
 def _some(cluster: Cluster, chance: random.Random) -> Place:
@@ -26,7 +38,15 @@ def _some(cluster: Cluster, chance: random.Random) -> Place:
 
 
 def _to(place: Place, what: str) -> Harm:
-    return Harm(f"{what} of {place.node}", frozenset((place.node,)))
+    return Harm(f"{place.node}: {what}", frozenset((place.node,)))
+
+
+def _held(place: Place, what: str) -> Harm:
+    harm = _to(place, what)
+    return harm._replace(held=frozenset((place.node,)))
+
+
+# -- the network between one node and Redis ------------------------------------------------
 
 
 async def cut(cluster: Cluster, chance: random.Random) -> Harm:
@@ -36,6 +56,137 @@ async def cut(cluster: Cluster, chance: random.Random) -> Harm:
     return _to(place, "links cut")
 
 
-FAULTS: dict[str, Fault] = {
-    "cut": cut,
+async def _hold(
+    cluster: Cluster, chance: random.Random, *, upwards: bool, downwards: bool, what: str
+) -> Harm:
+    place = _some(cluster, chance)
+    place.proxy.hold(upwards=upwards, downwards=downwards)
+    await asyncio.sleep(HOLE)
+    place.proxy.heal()
+    return _to(place, f"{what} for {HOLE:g} s")
+
+
+async def delay(cluster: Cluster, chance: random.Random) -> Harm:
+    """Everything between a node and Redis is late."""
+    place = _some(cluster, chance)
+    place.proxy.delay = LATENESS
+    await asyncio.sleep(3)
+    place.proxy.heal()
+    return _to(place, f"everything {LATENESS:g} s late for 3 s")
+
+
+async def refuse(cluster: Cluster, chance: random.Random) -> Harm:
+    """A node is cut and refused when it comes back."""
+    place = _some(cluster, chance)
+    seconds = chance.choice((0.3, 3.0))
+    await place.proxy.refuse()
+    await asyncio.sleep(seconds)
+    await place.proxy.accept()
+    return _to(place, f"refused by Redis for {seconds:g} s")
+
+
+# -- one node ------------------------------------------------------------------------------
+
+
+async def freeze(cluster: Cluster, chance: random.Random) -> Harm:
+    """SIGSTOP of a node, for less than its lease."""
+    place = _some(cluster, chance)
+    await _frozen(cluster, place, 3)
+    return _held(place, "frozen for 3 s")
+
+
+async def freeze_past_lease(cluster: Cluster, chance: random.Random) -> Harm:
+    """SIGSTOP of a node past its lease; half of its clients go elsewhere meanwhile."""
+    place = _some(cluster, chance)
+    seconds = LEASE + 2
+    await _frozen(cluster, place, seconds, move=True)
+    return _held(place, f"frozen for {seconds:g} s, past its lease, and half of its ids taken over")
+
+
+async def _frozen(cluster: Cluster, place: Place, seconds: float, *, move: bool = False) -> None:
+    place.away = True
+    await cluster.list_nodes()
+    place.program.freeze()
+    try:
+        await asyncio.sleep(seconds / 2)
+        if move:
+            await cluster.clients.ask("move", node=place.node)
+        await asyncio.sleep(seconds / 2)
+    finally:
+        place.program.thaw()
+        place.away = False
+    await cluster.list_nodes()
+
+
+async def kill(cluster: Cluster, chance: random.Random) -> Harm:
+    """SIGKILL of a node; a fresh one under another id comes in its place."""
+    place = chance.choice(cluster.places[1:])
+    dead = place.node
+    await cluster.replace(place)
+    return Harm(
+        f"{dead}: killed, {place.node} in its place",
+        frozenset((dead, place.node)),
+        frozenset((dead,)),
+    )
+
+
+# -- Redis ---------------------------------------------------------------------------------
+
+
+async def _freeze_redis(cluster: Cluster, chance: random.Random, *, seconds: float) -> Harm:
+    cluster.redis.freeze()
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        cluster.redis.thaw()
+    return Harm(f"Redis frozen for {seconds:g} s")
+
+
+async def restart_redis(cluster: Cluster, chance: random.Random) -> Harm:
+    """SIGKILL of Redis, which comes back with nothing."""
+    seconds = chance.choice((0.3, 3.0))
+    await _restart(cluster, seconds, empty=True)
+    return Harm(f"Redis killed, down for {seconds:g} s, empty")
+
+
+async def restore_redis(cluster: Cluster, chance: random.Random) -> Harm:
+    """SIGKILL of Redis, which comes back as it was a second ago."""
+    cluster.redis.save()
+    await asyncio.sleep(1)
+    seconds = chance.choice((0.3, 3.0))
+    await _restart(cluster, seconds, empty=False)
+    return Harm(f"Redis killed, down for {seconds:g} s, back from a snapshot")
+
+
+async def _restart(cluster: Cluster, seconds: float, *, empty: bool) -> None:
+    cluster.redis.kill()
+    await asyncio.sleep(seconds)
+    cluster.redis.start(empty=empty)
+
+
+FAULTS = {
+    "cut": Fault("both links of a node to Redis are reset", cut),
+    "black-hole": Fault(
+        "a node and Redis hear nothing of each other, nor of a broken link",
+        partial(_hold, upwards=True, downwards=True, what="a black hole"),
+    ),
+    "deaf": Fault(
+        "a node hears nothing of Redis, which hears it",
+        partial(_hold, upwards=False, downwards=True, what="hears nothing of Redis"),
+    ),
+    "mute": Fault(
+        "Redis hears nothing of a node, which hears it",
+        partial(_hold, upwards=True, downwards=False, what="is not heard by Redis"),
+    ),
+    "delay": Fault("everything between a node and Redis is late", delay),
+    "refuse": Fault("a node is cut, and refused when it comes back", refuse),
+    "freeze": Fault("SIGSTOP of a node, for less than its lease", freeze),
+    "freeze-past-lease": Fault(
+        "SIGSTOP of a node past its lease; half of its clients go elsewhere", freeze_past_lease
+    ),
+    "kill": Fault("SIGKILL of a node; a fresh one comes in its place", kill),
+    "redis-frozen-1": Fault("SIGSTOP of Redis for 1 s", partial(_freeze_redis, seconds=1)),
+    "redis-frozen-5": Fault("SIGSTOP of Redis for 5 s", partial(_freeze_redis, seconds=5)),
+    "redis-empty": Fault("SIGKILL of Redis, which comes back with nothing", restart_redis),
+    "redis-snapshot": Fault("SIGKILL of Redis, which comes back as it was before", restore_redis),
 }

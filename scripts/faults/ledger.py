@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from faults.account import Books, Call, Connection, Reported, Window
+from faults.books import Books, Call, Connection, Reported, Window
 
 
 class Ledger:

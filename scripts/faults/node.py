@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from cluster_pool import (
@@ -22,10 +23,11 @@ from cluster_pool import (
     Gap,
 )
 from cluster_pool.server.node import NodeServer
-from faults.account import BROADCAST, CONFIRM, SEND
+from faults.books import BROADCAST, CONFIRM, SEND
 from faults.programs import obey, tell
 
 MIX = (SEND, SEND, SEND, SEND, SEND, CONFIRM, CONFIRM, BROADCAST, BROADCAST, BROADCAST)
+STATM = Path("/proc/self/statm")
 LATE = 0.1
 """Seconds of its schedule that a stream which was held up makes good for; the rest it lets go."""
 
@@ -40,7 +42,7 @@ class Stream:
         self._targets: list[tuple[str, str]] = []
         self._pause = 1.0
         self._ticking: asyncio.Task[None] | None = None
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[int]] = set()
 
     def begin(self, targets: list[tuple[str, str]], rate: float) -> None:
         """Send ``rate`` messages a second from now on."""
@@ -120,8 +122,7 @@ class Commands:
         gc.collect()
         statistics = self._pool.statistics()
         connections = statistics["connections"]
-        with open("/proc/self/statm") as statm:
-            pages = int(statm.read().split()[1])
+        pages = int(STATM.read_text().split()[1])  # noqa: ASYNC240  # of procfs: never blocks
         return {
             **statistics,
             "memory": pages * resource.getpagesize(),

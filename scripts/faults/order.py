@@ -1,5 +1,6 @@
 """Whether what was heard came in the order in which it was sent."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -8,7 +9,7 @@ Message = TypeVar("Message", bound=Hashable)
 
 
 def out_of_order(heard: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
-    """Per sender the numbers must grow; gives (sender, the earlier one, the later one before it)."""
+    """Per sender the numbers must grow; gives sender, the late number, and the one before it."""
     last: dict[str, int] = {}
     for sender, number in heard:
         if number < last.get(sender, 0):
@@ -25,7 +26,7 @@ def without_one_order(lists: Iterable[Sequence[Message]]) -> list[Message]:
     followers: dict[Message, set[Message]] = defaultdict(set)
     before: dict[Message, int] = defaultdict(int)
     for messages in lists:
-        for earlier, later in zip(messages, messages[1:], strict=False):
+        for earlier, later in itertools.pairwise(messages):
             if later not in followers[earlier]:
                 followers[earlier].add(later)
                 before[later] += 1

@@ -77,11 +77,10 @@ class Program:
                 self._on_told(what, fields)
             elif not (answer := self._asked.popleft()).done():
                 answer.set_result(fields)
+        ended = ProgramEndedError(f"the {self._name} program ended: see above")
         for answer in self._asked:
             if not answer.done():
-                answer.set_exception(
-                    ProgramEndedError(f"the {self._name} program ended: see above")
-                )
+                answer.set_exception(ended)
                 answer.exception()  # perhaps nobody waits any more
 
     def freeze(self) -> None:

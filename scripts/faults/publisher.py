@@ -1,4 +1,4 @@
-"""Somebody who knows nothing of nodes and says PUBLISH, as redis-cli does; never through a proxy."""
+"""Somebody who knows no node and says PUBLISH, as redis-cli does; never through a proxy."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from faults.account import PUBLISH
+from faults.books import PUBLISH
 from faults.ledger import Ledger
 
 TIMEOUT = 2.0
