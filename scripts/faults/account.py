@@ -107,8 +107,8 @@ class _Accountant:
                 failures.append(f"{connection} heard {message}, which nobody sent")
             elif call.namespace != connection.namespace or call.id not in ("", connection.id):
                 failures.append(f"{connection} heard what was for another: {call}")
-        for sender, earlier, later in out_of_order(connection.heard):
-            failures.append(f"{connection} heard {later} of {sender} before {earlier}")
+        for sender, number, before in out_of_order(connection.heard):
+            failures.append(f"{connection} heard {number} of {sender} after {before}")
         if connection.closed is not None and not self._may_end(connection):
             failures.append(f"{connection} was closed with {connection.code}")
 

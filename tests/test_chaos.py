@@ -1,0 +1,44 @@
+"""A short run of scripts/chaos: real processes, quick faults, every message accounted for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.scripts import SCRIPTS
+
+FAULTS = ("cut", "deaf", "refuse", "kill", "redis-empty")
+TIMEOUT = 180
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_every_message_is_accounted_for(tmp_path: Path) -> None:
+    """A fixed seed, two nodes, the faults that pass quickly."""
+    result = tmp_path / "chaos.json"
+    chosen = [word for name in FAULTS for word in ("--faults", name)]
+    run = subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "faults", *chosen, "--json", str(result)),
+            *("--seed", "1", "--nodes", "2", "--clients", "12", "--rate", "100"),
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(_path())},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    told = json.loads(result.read_text())
+    assert told["failures"] == []
+    assert sorted(one["fault"] for one in told["faults"]) == sorted(FAULTS)
+    for kind, row in told["messages"].items():
+        assert row["calls"] > 0, kind
+        assert row["delivered"] > 0, kind
+    assert told["messages"]["broadcast"]["missing"] > 0
+
+
+def _path() -> list[str]:
+    """Where the programs of the run find themselves, and whatever this test was told to use."""
+    return [str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
