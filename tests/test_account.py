@@ -148,7 +148,7 @@ def test_a_duplicate() -> None:
     fails(made([send(1)], [member(1, 1)], ALWAYS), "2 times")
     fails(made([broadcast(1)], [member(1, 1)], ALWAYS), "2 times")
     again = replace(member(1), opened=20.0)
-    fails(made([send(1)], [member(1), again], ALWAYS), "arrived at 2 connections")
+    fails(made([send(1)], [member(1), again], ALWAYS), "arrived 2 times")
 
 
 def test_a_loss() -> None:
@@ -215,7 +215,7 @@ def test_an_answer_that_was_not_true(outcome: str) -> None:
 @pytest.mark.parametrize("outcome", ["unheard", "not_sent"])
 def test_a_broadcast_of_which_it_was_not_true(outcome: str) -> None:
     """Nobody was told, and somebody heard."""
-    fails(made([broadcast(1, outcome)], [member(1)], ALWAYS), "arrived at 1 connections")
+    fails(made([broadcast(1, outcome)], [member(1)], ALWAYS), "arrived 1 times")
 
 
 def test_confirmed_and_not_arrived() -> None:
@@ -253,6 +253,15 @@ def test_a_connection_that_was_closed() -> None:
     newer = replace(member(), opened=19.0)
     assert made([], [taken, newer], ALWAYS).failures == []
     fails(made([], [closed, newer], ALWAYS), "was closed with 1006")
+
+
+def test_taken_over() -> None:
+    """What is sent after a newer connection has the id is none of the older one's business."""
+    older = member(1, 2, closed=20.0, code=4409)
+    newer = replace(member(2, node="c"), opened=11.5)
+    calls = [broadcast(1), broadcast(2)]
+    fails(made(calls, [older, newer], ALWAYS), "after it was taken over: broadcast 2 of a")
+    only(made(calls, [replace(older, heard=[("a", 1)]), newer], ALWAYS), BROADCAST, delivered=2)
 
 
 # -- its parts -----------------------------------------------------------------------------

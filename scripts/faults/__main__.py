@@ -32,7 +32,7 @@ columns of the table; a broadcast counts once for each connection that should ge
   missing              reported by a gap of its node; a PUBLISH, which has no number, during a fault
   refused              answered absent, unreachable or refused, and did not arrive
   undelivered          routed to a node that no longer held the id, and counted there
-  with its connection  the connection broke (1006) after it was sent
+  with its connection  the connection broke, or lost its id to another, after it was sent
   unknown              the call raised with maybe_executed, or its sender was killed meanwhile
   not sent             the call raised without it, and nothing arrived
   failures             all else: lost in silence, twice, or against what was answered

@@ -111,13 +111,29 @@ class _Accountant:
             failures.append(f"{connection} heard {number} of {sender} after {before}")
         if connection.closed is not None and not self._may_end(connection):
             failures.append(f"{connection} was closed with {connection.code}")
+        for call in self._heard_too_late(connection):
+            failures.append(f"{connection} heard what was sent after it was taken over: {call}")
+
+    def _heard_too_late(self, connection: Connection) -> Iterator[Call]:
+        taken = self._taken_at(connection)
+        calls = (self._calls.get(message) for message in connection.heard)
+        yield from (call for call in calls if call and call.begun > taken)
 
     def _may_end(self, connection: Connection) -> bool:
         if connection.node in self._books.killed:
             return True
+        return self._taken_at(connection) < math.inf and connection.code == TAKEN_OVER
+
+    def _taken_at(self, connection: Connection) -> float:
+        """When a newer connection of its id was open."""
         siblings = self._of_id[connection.namespace, connection.id]
-        newer = any(one.opened > connection.opened for one in siblings)
-        return newer and connection.code == TAKEN_OVER
+        newer = (one.opened for one in siblings if one.opened > connection.opened)
+        return min(newer, default=math.inf)
+
+    def _due(self, call: Call) -> list[Connection]:
+        """The connections that should get a broadcast."""
+        there = [one for one in self._of_namespace[call.namespace] if one.open_at(call.begun)]
+        return [one for one in there if self._taken_at(one) > call.begun]
 
     def _check_one_order(self, namespace: str) -> None:
         broadcasts = [
@@ -145,7 +161,7 @@ class _Accountant:
         owners = self._owners(call)
         steady = bool(owners) and all(one.closed is None for one in owners)
         if len(heard_by) > 1:
-            self._fail(call, f"arrived at {len(heard_by)} connections")
+            self._fail(call, f"arrived {len(heard_by)} times")
         elif heard_by and call.outcome in (*REFUSALS, "not_sent"):
             self._fail(call, "arrived all the same")
         elif steady and self._needs_reason(call) and not self._excused(call, owners):
@@ -180,9 +196,9 @@ class _Accountant:
 
     def _broadcast(self, call: Call) -> None:
         heard_by = self._heard_by[call.sender, call.number]
-        due = [one for one in self._of_namespace[call.namespace] if one.open_at(call.begun)]
+        due = self._due(call)
         if heard_by and call.outcome in ("unheard", "not_sent"):
-            self._fail(call, f"arrived at {len(heard_by)} connections")
+            self._fail(call, f"arrived {len(heard_by)} times")
             return
         if call.outcome in TROUBLED and due and not self._excused(call, due):
             self._fail(call, "while nothing was wrong")

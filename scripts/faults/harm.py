@@ -15,6 +15,7 @@ from faults.cluster import Cluster, Place
 HOLE = 5.0
 """Seconds of a black hole: longer than a node needs to notice it."""
 LATENESS = 0.2
+CUTS = 20
 LEASE = 10.0
 
 
@@ -54,6 +55,14 @@ async def cut(cluster: Cluster, chance: random.Random) -> Harm:
     place = _some(cluster, chance)
     await place.proxy.cut()
     return _to(place, "links cut")
+
+
+async def cuts(cluster: Cluster, chance: random.Random) -> Harm:
+    """Both links of one node after another are reset."""
+    for _ in range(CUTS):
+        await _some(cluster, chance).proxy.cut()
+        await asyncio.sleep(chance.uniform(0.0, 0.4))
+    return Harm(f"links cut {CUTS} times, of any node")
 
 
 async def _hold(
@@ -166,6 +175,7 @@ async def _restart(cluster: Cluster, seconds: float, *, empty: bool) -> None:
 
 FAULTS = {
     "cut": Fault("both links of a node to Redis are reset", cut),
+    "cuts": Fault("the same to one node after another, 20 times in 4 s", cuts),
     "black-hole": Fault(
         "a node and Redis hear nothing of each other, nor of a broken link",
         partial(_hold, upwards=True, downwards=True, what="a black hole"),
