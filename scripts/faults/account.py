@@ -30,7 +30,7 @@ DELIVERED, MISSING, REFUSED, UNDELIVERED, BROKEN, UNKNOWN, NOT_SENT, FAILED = CO
 
 REFUSALS = ("absent", "unreachable", "refused")
 MAYBE_PUBLISHED = ("routed", "timed_out", "unreachable", "unknown")
-TROUBLED = ("unreachable", "refused", "timed_out", "unheard", "unknown", "not_sent")
+TROUBLED = (*REFUSALS, "timed_out", "unheard", "unknown", "not_sent")
 """Outcomes for which there must be a reason."""
 
 
@@ -84,7 +84,9 @@ class _Accountant:
                 self._targeted(call)
             else:
                 self._broadcast(call)
-        self._settle_gaps()
+        reported = self._reported()
+        self._settle_owed(reported)
+        self._check_reported(reported)
         self._check_undelivered()
         return self._result
 
@@ -164,7 +166,7 @@ class _Accountant:
             self._fail(call, f"arrived {len(heard_by)} times")
         elif heard_by and call.outcome in (*REFUSALS, "not_sent"):
             self._fail(call, "arrived all the same")
-        elif steady and self._needs_reason(call) and not self._excused(call, owners):
+        elif steady and call.outcome in TROUBLED and not self._excused(call, owners):
             self._fail(call, "while nothing was wrong")
         elif heard_by:
             self._put(call, DELIVERED)
@@ -183,9 +185,6 @@ class _Accountant:
         else:
             self._owed["", owners[0].node][call] = 1
 
-    def _needs_reason(self, call: Call) -> bool:
-        return call.outcome == "absent" or call.outcome in TROUBLED
-
     def _owners(self, call: Call) -> list[Connection]:
         """The connection that had the id when the call began, and those that took it meanwhile."""
         siblings = self._of_id[call.namespace, call.id]
@@ -200,7 +199,8 @@ class _Accountant:
         if heard_by and call.outcome in ("unheard", "not_sent"):
             self._fail(call, f"arrived {len(heard_by)} times")
             return
-        if call.outcome in TROUBLED and due and not self._excused(call, due):
+        concerned = due if call.outcome == "unheard" else []
+        if call.outcome in TROUBLED and due and not self._excused(call, concerned):
             self._fail(call, "while nothing was wrong")
             return
         self._put(call, DELIVERED, len(heard_by))
@@ -215,21 +215,31 @@ class _Accountant:
                 self._put(call, UNKNOWN if call.outcome == "unknown" else NOT_SENT)
             elif connection.node in nodes:
                 self._fail(call, f"heard by others at its node, not by {connection}")
-            elif not self._excused(call, [connection]):
-                self._fail(call, f"did not arrive at {connection} while nothing was wrong")
-            elif call.kind == PUBLISH:
-                self._put(call, MISSING)
             else:
-                owed = self._owed[call.namespace, connection.node]
-                owed[call] = owed.get(call, 0) + 1
+                self._not_heard(call, connection)
+
+    def _not_heard(self, call: Call, connection: Connection) -> None:
+        """It was published, and the node of this connection did not hear it."""
+        if not self._excused(call, [connection]):
+            self._fail(call, f"did not arrive at {connection} while nothing was wrong")
+        elif call.kind == PUBLISH:
+            self._put(call, MISSING)
+        else:
+            owed = self._owed[call.namespace, connection.node]
+            owed[call] = owed.get(call, 0) + 1
 
     # -- gaps ------------------------------------------------------------------------------
 
-    def _settle_gaps(self) -> None:
+    def _reported(self) -> Counter[tuple[str, str]]:
+        """How many messages gaps report, by namespace and node."""
         reported: Counter[tuple[str, str]] = Counter()
         for gap in self._books.gaps:
             for namespace, count in gap.namespaces.items():
                 reported[namespace, gap.node] += count
+        return reported
+
+    def _settle_owed(self, reported: Counter[tuple[str, str]]) -> None:
+        """What did not arrive must be in the gaps, unless they said that they cannot know."""
         bounds = {gap.node for gap in self._books.gaps if not gap.exact}
         for (namespace, node), owed in self._owed.items():
             covered = math.inf if node in bounds else reported[namespace, node]
@@ -240,6 +250,9 @@ class _Accountant:
                     f"{node} missed {len(owed)} messages of {namespace or 'its own'}, and its gaps"
                     f" report {reported[namespace, node]}: one was {next(reversed(owed))}"
                 )
+
+    def _check_reported(self, reported: Counter[tuple[str, str]]) -> None:
+        """No gap may name more than can have been missed."""
         for (namespace, node), count in reported.items():
             most = sum(1 for _ in self._may_be_missed(namespace, node))
             if count > most:
