@@ -7,8 +7,9 @@ gathers. Nothing is retried: an operation that Redis did not answer fails and sa
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -28,8 +29,9 @@ BATCH_BYTES: Final = 1024 * 1024
 IN_FLIGHT: Final = 2
 MIN_SHARE: Final = 8
 """Items of one namespace in a batch, however many namespaces are ready."""
-TICK: Final = 0.1
-"""Seconds between two looks for what has waited too long."""
+TICK: Final = 0.02
+"""Seconds at least between two looks for what has waited too long."""
+UNREACHED: Final = BackplaneUnavailableError("Redis was not reached in time")
 UNANSWERED: Final = BackplaneUnavailableError("Redis did not answer in time", maybe_executed=True)
 
 SEND, BROADCAST = 0, 1
@@ -200,8 +202,8 @@ class Bus:
         if not queue.flying:
             self._ready[channel] = queue
             self._schedule()
-        if self._expiry is None:
-            self._expiry = asyncio.get_running_loop().call_later(TICK, self._expire)
+        if self._expiry is None or deadline < self._expiry.when():
+            self._look_at(deadline)
         return operation.future
 
     # -- publishing ------------------------------------------------------------------------
@@ -359,24 +361,38 @@ class Bus:
         self._pending -= 1
         self._pending_bytes -= len(operation.item)
 
+    def _look_at(self, moment: float) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_at(moment, self._expire)
+
     def _expire(self) -> None:
-        """Fail what has waited, queued or in flight, past its deadline."""
+        """Fail what has waited, queued or in flight, past its deadline; then look for the next."""
         self._expiry = None
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = asyncio.get_running_loop().time()
+        soonest = _refuse_late(self._in_flight(), now, UNANSWERED)
         for queue in list(self._queues.values()):
-            for operation in queue.waiting:
-                if operation.deadline <= now:
-                    _refuse(operation, BackplaneUnavailableError("Redis was not reached in time"))
+            soonest = min(soonest, _refuse_late(queue.waiting, now, UNREACHED))
             while queue.waiting and queue.waiting[0].future.done():
                 self._drop_first(queue)
+        if soonest < inf:
+            self._look_at(max(soonest, now + TICK))
+
+    def _in_flight(self) -> Iterator[Operation]:
         for flight in self._flights:
             for _, run in flight.runs:
-                for operation in run:
-                    if operation.deadline <= now:
-                        _refuse(operation, UNANSWERED)
-        if self._pending:
-            self._expiry = loop.call_later(TICK, self._expire)
+                yield from run
+
+
+def _refuse_late(operations: Iterable[Operation], now: float, error: BaseException) -> float:
+    """Fail what is past its deadline; gives the soonest deadline of the rest."""
+    soonest = inf
+    for operation in operations:
+        if operation.deadline <= now:
+            _refuse(operation, error)
+        elif not operation.future.done():
+            soonest = min(soonest, operation.deadline)
+    return soonest
 
 
 def _answer(operation: Operation, result: Any) -> None:

@@ -95,6 +95,7 @@ class Session:
         self._failed = asyncio.Event()
         self._probe_heard = asyncio.Event()
         self._last_error: BackplaneUnavailableError | None = None
+        self._heard_at = 0.0
         self._down_since = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -195,6 +196,7 @@ class Session:
 
     async def _lead(self, link: Link, ear: Ear) -> None:
         """Bring a generation up, then prove every second that it is not deaf."""
+        loop = asyncio.get_running_loop()
         await self._soon(link.load_scripts())
         await self._tell_time(link)
         self._ear = ear
@@ -210,6 +212,7 @@ class Session:
         while True:
             await self._rest()
             await self._probe(link)
+            self._heard_at = loop.time()
             await self._tell_time(link)
             self._report_gap("the inbox was full")
 
@@ -264,7 +267,7 @@ class Session:
         if reply[0] != b"OK":
             raise BackplaneUnavailableError("Redis is behind its own time")
         try:
-            async with asyncio.timeout(self._timing.probe * PROBES_LOST):
+            async with asyncio.timeout_at(self._patience()):
                 await self._probe_heard.wait()
         except TimeoutError:
             raise BackplaneUnavailableError("deaf: this node does not hear its own probe") from None
@@ -274,12 +277,22 @@ class Session:
         now = asyncio.get_running_loop().time()
         self.clock.hear(int(seconds) * 1_000_000 + int(micros), now)
 
+    def _patience(self) -> float:
+        """Until when an answer is waited for: three probes after this node last heard itself.
+
+        A loop that stood still has read nothing meanwhile, and must have the time to.
+        """
+        probe, now = self._timing.probe, asyncio.get_running_loop().time()
+        return max(self._heard_at + probe * PROBES_LOST, now + probe * 1.5)
+
     async def _soon(self, answer: Any) -> Any:
-        limit = self._timing.probe * PROBES_LOST
+        if not self.up:
+            self._heard_at = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout_at(self._patience()):
                 return await answer
         except TimeoutError:
+            limit = self._timing.probe * PROBES_LOST
             raise BackplaneUnavailableError(f"Redis said nothing for {limit:g} s") from None
         except ResponseError as error:
             raise BackplaneUnavailableError(f"Redis refused: {error}") from error
