@@ -159,9 +159,7 @@ async def restart_redis(cluster: Cluster, chance: random.Random) -> Harm:
 
 
 async def restore_redis(cluster: Cluster, chance: random.Random) -> Harm:
-    """SIGKILL of Redis, which comes back as it was a second ago."""
-    cluster.redis.save()
-    await asyncio.sleep(1)
+    """SIGKILL of Redis, which comes back as it was when the round began."""
     seconds = chance.choice((0.3, 3.0))
     await _restart(cluster, seconds, empty=False)
     return Harm(f"Redis killed, down for {seconds:g} s, back from a snapshot")

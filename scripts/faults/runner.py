@@ -101,6 +101,7 @@ async def _round(
 ) -> None:
     """Stream, harm, wait until all is well, stream on ``until`` then, close the books."""
     await cluster.begin()
+    cluster.redis.save()
     await asyncio.sleep(CALM)
     begun = time.monotonic()
     watching = asyncio.create_task(_noticed(cluster))
@@ -110,7 +111,7 @@ async def _round(
         ready = max(over, await cluster.wait_ready())
     finally:
         watching.cancel()
-    noticed = None if watching.cancelled() or not watching.done() else watching.result()
+    (noticed,) = await asyncio.gather(watching, return_exceptions=True)
     cluster.ledger.broken(begun, ready, harm.nodes)
     await asyncio.sleep(max(CALM, until - time.monotonic()))
     books, figures = await cluster.close_books()
@@ -122,7 +123,7 @@ async def _round(
             name,
             harm.what,
             over - begun,
-            None if noticed is None else noticed - begun,
+            noticed - begun if isinstance(noticed, float) else None,
             ready - over,
             _longest(books, harm.held),
             len(result.failures),
