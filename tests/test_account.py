@@ -267,6 +267,21 @@ def test_taken_over() -> None:
     fails(made([send(1, begun=12.0)], [replace(own[0], node="b"), own[1]], ALWAYS), "taken over")
 
 
+def test_the_registry() -> None:
+    """It has every connection that is open, where it is, and nothing else."""
+    here, gone = member(), member(id="two", closed=20.0, code=1006)
+    killed = frozenset("b")
+
+    def of(*members: str) -> account.Account:
+        registry = [books.Registered("red", *one.split("@")) for one in members]
+        return made([], [here, gone], ALWAYS, killed=killed, registry=registry)
+
+    assert of("one@b").failures == []
+    fails(of(), "red/one at b is open and not registered")
+    fails(of("one@b", "two@b"), "red/two at b is a ghost")
+    fails(of("one@c"), "red/one at c is a ghost")
+
+
 # -- its parts -----------------------------------------------------------------------------
 
 

@@ -84,6 +84,7 @@ class _Accountant:
                 self._targeted(call)
             else:
                 self._broadcast(call)
+        self._check_registry()
         reported = self._reported()
         self._settle_owed(reported)
         self._check_reported(reported)
@@ -152,6 +153,20 @@ class _Accountant:
             self._result.failures.append(
                 f"no one order of broadcasts in {namespace}: {len(circle)}, among them {circle[0]}"
             )
+
+    def _check_registry(self) -> None:
+        """It has the connections that are open, and no others."""
+        registry = self._books.registry
+        if registry is None:
+            return
+        there = {
+            (one.namespace, one.id, one.node)
+            for one in self._books.connections
+            if one.closed is None
+        }
+        for namespace, id, node in sorted({*registry} ^ there):
+            wrong = "open and not registered" if (namespace, id, node) in there else "a ghost"
+            self._result.failures.append(f"{namespace}/{id} at {node} is {wrong}")
 
     def _is_broadcast(self, message: tuple[str, int]) -> bool:
         call = self._calls.get(message)

@@ -75,6 +75,14 @@ class Window(NamedTuple):
         return self.nodes is None or not self.nodes.isdisjoint(nodes)
 
 
+class Registered(NamedTuple):
+    """A member as the registry has it when the round is over."""
+
+    namespace: str
+    id: str
+    node: str
+
+
 @dataclass
 class Books:
     """All there is to know of a round.
@@ -82,6 +90,7 @@ class Books:
     Attributes:
         killed: nodes that were killed.
         undelivered: by how much the nodes' counters of undelivered and refused messages grew.
+        registry: every member; None when it was not asked for.
     """
 
     calls: Sequence[Call]
@@ -90,3 +99,4 @@ class Books:
     windows: Sequence[Window] = ()
     killed: frozenset[str] = frozenset()
     undelivered: int = 0
+    registry: Sequence[Registered] | None = None

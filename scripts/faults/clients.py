@@ -60,13 +60,6 @@ class Client:
         """Open another connection, at a node that is listed now."""
         self._wanting.set()
 
-    async def stop(self) -> None:
-        """Cut everything."""
-        tasks = (self._keeper, *self._readers)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     async def _keep(self) -> None:
         while True:
             await self._wanting.wait()
@@ -147,16 +140,12 @@ class Commands:
             client.seen = [seen for seen in client.seen if seen.closed is None]
         return collected
 
-    async def stop(self) -> None:
-        """Cut every connection."""
-        await asyncio.gather(*[client.stop() for client in self._clients])
-
 
 async def main() -> None:
-    """Be there until standard input ends."""
+    """Be there until standard input ends; that cuts every connection."""
     commands = Commands()
     tell("answer", None)
-    names = ("nodes", "come", "move", "away", "behind", "collect", "stop")
+    names = ("nodes", "come", "move", "away", "behind", "collect")
     await obey({name: getattr(commands, name) for name in names})
 
 

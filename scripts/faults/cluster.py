@@ -77,6 +77,7 @@ class Cluster:
         redis: RedisServer,
         places: list[Place],
         clients: Program,
+        publisher: RawPublisher,
         ledger: Ledger,
     ) -> None:
         self.settings = settings
@@ -87,7 +88,7 @@ class Cluster:
         self.members = [
             (NAMESPACES[at % len(NAMESPACES)], f"client-{at}") for at in range(settings.clients)
         ]
-        self._publisher = RawPublisher(redis.path, ledger, NAMESPACES, settings.seed)
+        self._publisher = publisher
         self._undelivered: dict[str, int] = {}
 
     # -- the stream ------------------------------------------------------------------------
@@ -103,7 +104,7 @@ class Cluster:
         await place.program.ask("begin", targets=self.members, rate=rate)
 
     async def close_books(self) -> tuple[Books, dict[str, dict[str, Any]]]:
-        """End the stream, wait until all of it has arrived; gives the books and node's figures.
+        """End the stream, wait until all of it has arrived; gives the books and the nodes' figures.
 
         Messages of one sender arrive in order: when the last one has, all have that ever will.
         """
@@ -116,8 +117,10 @@ class Cluster:
             marks[name][sender] = number
         await self._arrived(marks)
         figures = await self.figures()
+        registry = await self.places[0].program.ask("registry", namespaces=NAMESPACES)
         collected = await self.clients.ask("collect")
-        return self.ledger.close(collected, self._newly_undelivered(figures)), figures
+        undelivered = self._newly_undelivered(figures)
+        return self.ledger.close(collected, registry, undelivered), figures
 
     async def _arrived(self, marks: dict[str, dict[str, int]]) -> None:
         """Too late is no error here: what has not arrived is for the account to find."""
@@ -178,11 +181,6 @@ class Cluster:
         ports = {place.node: place.port for place in self.places if not place.away}
         await self.clients.ask("nodes", ports=ports)
 
-    async def stop(self) -> None:
-        """Cut the clients, stop the publisher; the rest is stopped by :func:`running`."""
-        await self._publisher.stop()
-        await self.clients.ask("stop")
-
 
 @contextlib.asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Cluster]:
@@ -200,12 +198,13 @@ async def running(settings: Settings) -> AsyncIterator[Cluster]:
         clients = await Program.start("clients", on_told=lambda what, fields: None)
         stack.push_async_callback(clients.stop)
         await clients.answer()
-        cluster = Cluster(settings, redis, places, clients, ledger)
+        publisher = RawPublisher(redis.path, ledger, NAMESPACES, settings.seed)
+        stack.push_async_callback(publisher.stop)
+        cluster = Cluster(settings, redis, places, clients, publisher, ledger)
         await cluster.list_nodes()
         await clients.ask("come", members=cluster.members)
         await cluster.wait_ready()
         yield cluster
-        await cluster.stop()
 
 
 async def _stop(place: Place) -> None:

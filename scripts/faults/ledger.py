@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from faults.books import Books, Call, Connection, Reported, Window
+from faults.books import Books, Call, Connection, Registered, Reported, Window
 
 
 class Ledger:
@@ -34,7 +34,9 @@ class Ledger:
         """Something was broken for a while."""
         self._windows.append(Window(begun, ended, nodes))
 
-    def close(self, collected: list[dict[str, Any]], undelivered: int) -> Books:
+    def close(
+        self, collected: list[dict[str, Any]], registry: list[list[str]], undelivered: int
+    ) -> Books:
         """The books of the round that ends here. Calls that never ended are unknown."""
         connections = [
             Connection(**{**one, "heard": [_message(text) for text in one["heard"]]})
@@ -47,6 +49,7 @@ class Ledger:
             self._windows,
             frozenset(self.killed),
             undelivered,
+            [Registered(*one) for one in registry],
         )
         self._begun, self._ended, self._gaps = {}, [], []
         self._windows, self.killed = [], set()

@@ -6,6 +6,7 @@ so that the books are right even for a node that is killed.
 
 import asyncio
 import gc
+import logging
 import os
 import random
 import resource
@@ -117,6 +118,14 @@ class Commands:
         statistics = self._pool.statistics()
         return [statistics[name] for name in ("ready", "generation", "incarnation")]
 
+    async def registry(self, namespaces: list[str]) -> list[tuple[str, str, str]]:
+        """Every member: namespace, id, node."""
+        return [
+            (namespace, member.id, member.node)
+            for namespace in namespaces
+            async for member in self._pool.members(namespace)
+        ]
+
     async def figures(self) -> dict[str, Any]:
         """The pool's counters, and what this process holds beside its connections."""
         gc.collect()
@@ -134,6 +143,8 @@ class Commands:
 async def main(redis: str, node_id: str) -> None:
     """Run the node until standard input ends."""
 
+    logging.getLogger("cluster_pool").setLevel(logging.ERROR)  # faults are no news here
+
     def missed(gap: Gap) -> None:
         tell("gap", [gap.namespaces, gap.exact])
 
@@ -145,7 +156,8 @@ async def main(redis: str, node_id: str) -> None:
         await pool.wait_ready()
         tell("answer", server.port)
         commands = Commands(pool)
-        await obey({name: getattr(commands, name) for name in ("begin", "end", "state", "figures")})
+        names = ("begin", "end", "state", "registry", "figures")
+        await obey({name: getattr(commands, name) for name in names})
         await server.stop()
 
 

@@ -40,16 +40,25 @@ class RawPublisher:
 
     async def end(self) -> dict[str, tuple[str, int]]:
         """Publish no more; gives sender and number of a last message to each namespace."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._end()
         return {name: await self._publish(name) for name in self._namespaces}
 
     async def stop(self) -> None:
-        """Disconnect."""
-        if self._redis is not None:
-            redis, self._redis = self._redis, None
-            await redis.aclose()
+        """Publish no more, and disconnect."""
+        await self._end()
+        await self._disconnect()
+
+    async def _end(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _disconnect(self) -> None:
+        redis, self._redis = self._redis, None
+        if redis is not None:
+            with contextlib.suppress(RedisError, OSError):
+                await redis.aclose()
 
     async def _run(self, pause: float) -> None:
         while True:
@@ -73,8 +82,7 @@ class RawPublisher:
             outcome = "heard" if heard else "unheard"
         except (RedisError, OSError):
             outcome = "unknown"
-            with contextlib.suppress(RedisError, OSError):
-                await self.stop()
+            await self._disconnect()
         self._tell(sender, "ended", [number, time.monotonic(), outcome])
         return sender, number
 
