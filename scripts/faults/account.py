@@ -11,11 +11,12 @@ says of itself that it is a lower bound is held to the second alone.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from faults.books import ABNORMAL, BROADCAST, KINDS, PUBLISH, TAKEN_OVER, Books, Call, Connection
-from faults.order import out_of_order, without_one_order
+from faults.books import ABNORMAL, BROADCAST, KINDS, PUBLISH, Books, Call, Connection
+from faults.connections import connection_failures
+from faults.index import Index
 
 DELIVERED, MISSING, REFUSED, UNDELIVERED, BROKEN, UNKNOWN, NOT_SENT, FAILED = COLUMNS = (
     "delivered",
@@ -61,30 +62,18 @@ class _Accountant:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._result = Account()
-        self._calls = {(call.sender, call.number): call for call in books.calls}
-        self._heard_by: dict[tuple[str, int], list[Connection]] = defaultdict(list)
-        self._of_id: dict[tuple[str, str], list[Connection]] = defaultdict(list)
-        self._of_namespace: dict[str, list[Connection]] = defaultdict(list)
+        self._index = Index(books)
         self._owed: dict[tuple[str, str], dict[Call, int]] = defaultdict(dict)
-        for connection in books.connections:
-            self._of_id[connection.namespace, connection.id].append(connection)
-            self._of_namespace[connection.namespace].append(connection)
-            for message in connection.heard:
-                self._heard_by[message].append(connection)
 
     def account(self) -> Account:
         self._result.bounds = sum(not gap.exact for gap in self._books.gaps)
-        for connection in self._books.connections:
-            self._check_connection(connection)
-        for namespace in self._of_namespace:
-            self._check_one_order(namespace)
+        self._result.failures += connection_failures(self._index)
         for call in self._books.calls:
             self._result.rows[call.kind]["calls"] += 1
             if call.id:
                 self._targeted(call)
             else:
                 self._broadcast(call)
-        self._check_registry()
         reported = self._reported()
         self._settle_owed(reported)
         self._check_reported(reported)
@@ -98,95 +87,17 @@ class _Accountant:
         self._put(call, FAILED)
         self._result.failures.append(f"{call}: {why}")
 
-    # -- connections -----------------------------------------------------------------------
-
-    def _check_connection(self, connection: Connection) -> None:
-        failures = self._result.failures
-        for message, times in Counter(connection.heard).items():
-            if times > 1:
-                failures.append(f"{connection} heard {message} {times} times")
-            call = self._calls.get(message)
-            if call is None:
-                failures.append(f"{connection} heard {message}, which nobody sent")
-            elif call.namespace != connection.namespace or call.id not in ("", connection.id):
-                failures.append(f"{connection} heard what was for another: {call}")
-        for sender, number, before in out_of_order(connection.heard):
-            failures.append(f"{connection} heard {number} of {sender} after {before}")
-        if connection.closed is not None and not self._may_end(connection):
-            failures.append(f"{connection} was closed with {connection.code}")
-        for call in self._heard_too_late(connection):
-            failures.append(f"{connection} heard what was sent after it was taken over: {call}")
-
-    def _heard_too_late(self, connection: Connection) -> Iterator[Call]:
-        """Not what its own node sent to it, which needs no Redis and knows of no takeover yet."""
-        taken = self._taken_at(connection)
-        for message in connection.heard:
-            call = self._calls.get(message)
-            if call is None or call.begun < taken:
-                continue
-            if not call.id or call.sender != connection.node:
-                yield call
-
-    def _may_end(self, connection: Connection) -> bool:
-        if connection.node in self._books.killed:
-            return True
-        return self._taken_at(connection) < math.inf and connection.code == TAKEN_OVER
-
-    def _taken_at(self, connection: Connection) -> float:
-        """When a newer connection of its id was open."""
-        siblings = self._of_id[connection.namespace, connection.id]
-        newer = (one.opened for one in siblings if one.opened > connection.opened)
-        return min(newer, default=math.inf)
-
-    def _due(self, call: Call) -> list[Connection]:
-        """The connections that should get a broadcast."""
-        there = [one for one in self._of_namespace[call.namespace] if one.open_at(call.begun)]
-        return [one for one in there if self._taken_at(one) > call.begun]
-
-    def _check_one_order(self, namespace: str) -> None:
-        broadcasts = [
-            [message for message in connection.heard if self._is_broadcast(message)]
-            for connection in self._of_namespace[namespace]
-        ]
-        circle = without_one_order(broadcasts)
-        if circle:
-            self._result.failures.append(
-                f"no one order of broadcasts in {namespace}: {len(circle)}, among them {circle[0]}"
-            )
-
-    def _check_registry(self) -> None:
-        """It has the connections that are open, and no others."""
-        registry = self._books.registry
-        if registry is None:
-            return
-        there = {
-            (one.namespace, one.id, one.node)
-            for one in self._books.connections
-            if one.closed is None
-        }
-        for namespace, id, node in sorted({*registry} ^ there):
-            wrong = "open and not registered" if (namespace, id, node) in there else "a ghost"
-            self._result.failures.append(f"{namespace}/{id} at {node} is {wrong}")
-
-    def _is_broadcast(self, message: tuple[str, int]) -> bool:
-        call = self._calls.get(message)
-        return call is not None and not call.id
-
     # -- one call --------------------------------------------------------------------------
 
-    def _excused(self, call: Call, connections: Iterable[Connection]) -> bool:
-        nodes = {call.sender, *(connection.node for connection in connections)}
-        return any(window.excuses(call, nodes) for window in self._books.windows)
-
     def _targeted(self, call: Call) -> None:
-        heard_by = self._heard_by[call.sender, call.number]
-        owners = self._owners(call)
+        heard_by = self._index.heard_by[call.sender, call.number]
+        owners = self._index.owners(call)
         steady = bool(owners) and all(one.closed is None for one in owners)
         if len(heard_by) > 1:
             self._fail(call, f"arrived {len(heard_by)} times")
         elif heard_by and call.outcome in (*REFUSALS, "not_sent"):
             self._fail(call, "arrived all the same")
-        elif steady and call.outcome in TROUBLED and not self._excused(call, owners):
+        elif steady and call.outcome in TROUBLED and not self._index.excused(call, owners):
             self._fail(call, "while nothing was wrong")
         elif heard_by:
             self._put(call, DELIVERED)
@@ -200,27 +111,19 @@ class _Accountant:
             self._fail(call, "and never arrived")
         elif not steady:
             self._put(call, UNDELIVERED)
-        elif not self._excused(call, owners):
+        elif not self._index.excused(call, owners):
             self._fail(call, "lost while nothing was wrong")
         else:
             self._owed["", owners[0].node][call] = 1
 
-    def _owners(self, call: Call) -> list[Connection]:
-        """The connection that had the id when the call began, and those that took it meanwhile."""
-        siblings = self._of_id[call.namespace, call.id]
-        before = [one for one in siblings if one.open_at(call.begun)]
-        meanwhile = [one for one in siblings if call.begun <= one.opened <= call.ended]
-        newest = sorted(before, key=lambda one: one.opened)[-1:]
-        return newest + meanwhile
-
     def _broadcast(self, call: Call) -> None:
-        heard_by = self._heard_by[call.sender, call.number]
-        due = self._due(call)
+        heard_by = self._index.heard_by[call.sender, call.number]
+        due = self._index.due(call)
         if heard_by and call.outcome in ("unheard", "not_sent"):
             self._fail(call, f"arrived {len(heard_by)} times")
             return
         concerned = due if call.outcome == "unheard" else []
-        if call.outcome in TROUBLED and due and not self._excused(call, concerned):
+        if call.outcome in TROUBLED and due and not self._index.excused(call, concerned):
             self._fail(call, "while nothing was wrong")
             return
         self._put(call, DELIVERED, len(heard_by))
@@ -240,7 +143,7 @@ class _Accountant:
 
     def _not_heard(self, call: Call, connection: Connection) -> None:
         """It was published, and the node of this connection did not hear it."""
-        if not self._excused(call, [connection]):
+        if not self._index.excused(call, [connection]):
             self._fail(call, f"did not arrive at {connection} while nothing was wrong")
         elif call.kind == PUBLISH:
             self._put(call, MISSING)
@@ -284,7 +187,7 @@ class _Accountant:
     def _may_be_missed(self, namespace: str, node: str) -> Iterator[Call]:
         """The numbered messages that this node may not have heard."""
         for call in self._books.calls:
-            heard_by = self._heard_by[call.sender, call.number]
+            heard_by = self._index.heard_by[call.sender, call.number]
             if namespace:
                 if call.kind == BROADCAST and call.namespace == namespace:
                     nodes = {connection.node for connection in heard_by}

@@ -1,0 +1,74 @@
+"""What must be true of connections whatever was sent and whatever was broken.
+
+Each hears a message once, in order, and nothing of others; broadcasts come in one order to all;
+none ends without a reason; and in the end the registry has exactly those that are open.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from faults.books import TAKEN_OVER, Call, Connection
+from faults.index import Index
+from faults.order import out_of_order, without_one_order
+
+
+def connection_failures(index: Index) -> Iterator[str]:
+    """What is wrong, in words."""
+    for connection in index.books.connections:
+        yield from _heard(index, connection)
+        if connection.closed is not None and not _may_end(index, connection):
+            yield f"{connection} was closed with {connection.code}"
+    for namespace, connections in index.of_namespace.items():
+        yield from _one_order(index, namespace, connections)
+    yield from _registry(index)
+
+
+def _heard(index: Index, connection: Connection) -> Iterator[str]:
+    for message, times in Counter(connection.heard).items():
+        if times > 1:
+            yield f"{connection} heard {message} {times} times"
+        call = index.calls.get(message)
+        if call is None:
+            yield f"{connection} heard {message}, which nobody sent"
+        elif call.namespace != connection.namespace or call.id not in ("", connection.id):
+            yield f"{connection} heard what was for another: {call}"
+        elif _too_late(index, call, connection):
+            yield f"{connection} heard what was sent after it was taken over: {call}"
+    for sender, number, before in out_of_order(connection.heard):
+        yield f"{connection} heard {number} of {sender} after {before}"
+
+
+def _too_late(index: Index, call: Call, connection: Connection) -> bool:
+    """What its own node sends to it needs no Redis, and that node may know of no takeover yet."""
+    by_its_node = bool(call.id) and call.sender == connection.node
+    return call.begun > index.taken_at(connection) and not by_its_node
+
+
+def _may_end(index: Index, connection: Connection) -> bool:
+    if connection.node in index.books.killed:
+        return True
+    return index.taken_at(connection) < math.inf and connection.code == TAKEN_OVER
+
+
+def _one_order(index: Index, namespace: str, connections: list[Connection]) -> Iterator[str]:
+    broadcasts = {message for message, call in index.calls.items() if not call.id}
+    heard = [[one for one in connection.heard if one in broadcasts] for connection in connections]
+    circle = without_one_order(heard)
+    if circle:
+        yield (
+            f"no one order of broadcasts in {namespace}: {len(circle)} cannot be put into one,"
+            f" among them {circle[0]}"
+        )
+
+
+def _registry(index: Index) -> Iterator[str]:
+    registry = index.books.registry
+    if registry is None:
+        return
+    there = {
+        (one.namespace, one.id, one.node) for one in index.books.connections if one.closed is None
+    }
+    for namespace, id, node in sorted({*registry} ^ there):
+        wrong = "open and not registered" if (namespace, id, node) in there else "a ghost"
+        yield f"{namespace}/{id} at {node} is {wrong}"
