@@ -56,8 +56,9 @@ class Client:
         """Whether it is where it wants to be."""
         return self.newest is not None and self.newest.closed is None and not self._wanting.is_set()
 
-    def move(self) -> None:
-        """Open another connection, at a node that is listed now."""
+    def move(self, at: str = "") -> None:
+        """Open another connection, at this node or at any."""
+        self._at = at
         self._wanting.set()
 
     async def _keep(self) -> None:
@@ -114,6 +115,18 @@ class Commands:
         for client in there[::2]:
             client.move()
 
+    async def spread(self) -> None:
+        """Let clients of crowded nodes go to the others, until each has its share."""
+        crowds: dict[str, list[Client]] = {name: [] for name in self._nodes}
+        for client in self._clients:
+            if client.newest is not None and client.newest.node in crowds:
+                crowds[client.newest.node].append(client)
+        share = len(self._clients) // len(crowds)
+        spare = [client for crowd in crowds.values() for client in crowd[share + 1 :]]
+        for name, crowd in crowds.items():
+            for _ in range(min(share - len(crowd), len(spare))):
+                spare.pop().move(name)
+
     async def away(self) -> int:
         """How many clients are not connected."""
         return sum(not client.open for client in self._clients)
@@ -145,7 +158,7 @@ async def main() -> None:
     """Be there until standard input ends; that cuts every connection."""
     commands = Commands()
     tell("answer", None)
-    names = ("nodes", "come", "move", "away", "behind", "collect")
+    names = ("nodes", "come", "move", "spread", "away", "behind", "collect")
     await obey({name: getattr(commands, name) for name in names})
 
 

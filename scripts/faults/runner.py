@@ -101,6 +101,7 @@ async def _round(
 ) -> None:
     """Stream, harm, wait until all is well, stream on ``until`` then, close the books."""
     await cluster.begin()
+    await cluster.clients.ask("spread")
     cluster.redis.save()
     await asyncio.sleep(CALM)
     begun = time.monotonic()
