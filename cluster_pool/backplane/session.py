@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -39,6 +39,8 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
 
 log = logging.getLogger("cluster_pool.backplane")
+
+T = TypeVar("T")
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
@@ -95,7 +97,6 @@ class Session:
         self._failed = asyncio.Event()
         self._probe_heard = asyncio.Event()
         self._last_error: BackplaneUnavailableError | None = None
-        self._heard_at = 0.0
         self._down_since = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -196,7 +197,6 @@ class Session:
 
     async def _lead(self, link: Link, ear: Ear) -> None:
         """Bring a generation up, then prove every second that it is not deaf."""
-        loop = asyncio.get_running_loop()
         await self._soon(link.load_scripts())
         await self._tell_time(link)
         self._ear = ear
@@ -212,7 +212,6 @@ class Session:
         while True:
             await self._rest()
             await self._probe(link)
-            self._heard_at = loop.time()
             await self._tell_time(link)
             self._report_gap("the inbox was full")
 
@@ -266,36 +265,31 @@ class Session:
         )
         if reply[0] != b"OK":
             raise BackplaneUnavailableError("Redis is behind its own time")
-        try:
-            async with asyncio.timeout_at(self._patience()):
-                await self._probe_heard.wait()
-        except TimeoutError:
-            raise BackplaneUnavailableError("deaf: this node does not hear its own probe") from None
+        await self._soon(self._probe_heard.wait(), "deaf: this node has not heard its own probe")
 
     async def _tell_time(self, link: Link) -> None:
         seconds, micros = await self._soon(link.call("TIME"))
         now = asyncio.get_running_loop().time()
         self.clock.hear(int(seconds) * 1_000_000 + int(micros), now)
 
-    def _patience(self) -> float:
-        """Until when an answer is waited for: three probes after this node last heard itself.
+    async def _soon(self, answer: Awaitable[T], silence: str = "Redis said nothing") -> T:
+        """What is awaited, or the end of this generation after three probes without anything.
 
-        A loop that stood still has read nothing meanwhile, and must have the time to.
+        They are waited for one by one: when the loop stood still, what has arrived meanwhile is
+        read before the next, and our own stall is not taken for the silence of Redis.
         """
-        probe, now = self._timing.probe, asyncio.get_running_loop().time()
-        return max(self._heard_at + probe * PROBES_LOST, now + probe * 1.5)
-
-    async def _soon(self, answer: Any) -> Any:
-        if not self.up:
-            self._heard_at = asyncio.get_running_loop().time()
+        waiting = asyncio.ensure_future(answer)
+        probes = PROBES_LOST - self.up  # the pause before a probe was the first
         try:
-            async with asyncio.timeout_at(self._patience()):
-                return await answer
-        except TimeoutError:
-            limit = self._timing.probe * PROBES_LOST
-            raise BackplaneUnavailableError(f"Redis said nothing for {limit:g} s") from None
+            for _ in range(probes):
+                await asyncio.wait((waiting,), timeout=self._timing.probe)
+                if waiting.done():
+                    return waiting.result()
         except ResponseError as error:
             raise BackplaneUnavailableError(f"Redis refused: {error}") from error
+        finally:
+            waiting.cancel()
+        raise BackplaneUnavailableError(f"{silence} for {PROBES_LOST * self._timing.probe:g} s")
 
     # -- hearing ---------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ PAUSE = 0.2
 AHEAD = 40
 """Broadcasts that fill the kernel's buffers of those who do not read."""
 PINGS = 500
-TURNS = 5
+TURNS = 3
 OUTBOX, GRACE, STOPPED, SLOWER = 65536, 15.0, 20.0, 10.0
 
 
