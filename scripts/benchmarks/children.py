@@ -22,10 +22,16 @@ class Child:
         self._process = process
 
     @classmethod
-    async def start(cls, program: str, *arguments: str, fds: tuple[int, ...] = ()) -> Self:
-        """Start ``benchmarks.PROGRAM`` and wait until it says that it is ready."""
+    async def start(
+        cls,
+        program: str,
+        *arguments: str,
+        package: str = "benchmarks",
+        fds: tuple[int, ...] = (),
+    ) -> Self:
+        """Start ``PACKAGE.PROGRAM`` and wait until it says that it is ready."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", f"benchmarks.{program}", *arguments),
+            *(sys.executable, "-P", "-m", f"{package}.{program}", *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
