@@ -9,7 +9,7 @@ from channels.exceptions import ChannelFull
 from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
-from faults.contenders.contract import Ear, Send
+from faults.contenders.contract import Ear, Send, redis_retry
 from faults.contenders.count import BROADCAST, NOT_SENT, RETURNED
 
 GROUP = "n"
@@ -20,14 +20,17 @@ PAUSE = 0.1
 class Layer:
     """A :class:`faults.contenders.contract.Contender` over one of the package's two layers."""
 
-    def __init__(self, make: Callable[..., Any], **options: str) -> None:
+    def __init__(
+        self, make: Callable[..., Any], *, host: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         self._make = make
+        self._host = host or {}
         self._options = options
 
     @asynccontextmanager
     async def sender(self, redis: str, address: str) -> AsyncIterator[Send]:
         """See :class:`Contender`."""
-        layer = self._make(hosts=[redis], **self._options)
+        layer = self._layer(redis)
 
         async def send(kind: str, text: str) -> str:
             message = {"type": "message", "text": text}
@@ -45,12 +48,15 @@ class Layer:
     @asynccontextmanager
     async def receiver(self, redis: str, ear: Ear) -> AsyncIterator[str]:
         """See :class:`Contender`."""
-        layer = self._make(hosts=[redis], **self._options)
+        layer = self._layer(redis)
         channel: str = await layer.new_channel()
         await layer.group_add(GROUP, channel)
         consuming = asyncio.create_task(_consume(layer, channel, ear))
         yield channel
         consuming.cancel()
+
+    def _layer(self, redis: str) -> Any:
+        return self._make(hosts=[{"address": redis, **self._host}], **self._options)
 
 
 async def _consume(layer: Any, channel: str, ear: Ear) -> None:
@@ -67,9 +73,11 @@ async def _consume(layer: Any, channel: str, ear: Ear) -> None:
             ear.notice(message["type"])
 
 
-# The README of channels_redis: on_disconnect and on_reconnect "notify consumers of Redis
-# disconnect/reconnect events", so that they can make sure that nothing has been missed.
-PUBSUB = Layer(
-    RedisPubSubChannelLayer, on_disconnect="redis.disconnect", on_reconnect="redis.reconnect"
-)
+# What the README of channels_redis offers to consumers that must know that they may have missed
+# something; whatever it tells them is counted as a notice.
+NOTICES = {"on_disconnect": "redis.disconnect", "on_reconnect": "redis.reconnect"}
+
+PUBSUB = Layer(RedisPubSubChannelLayer, **NOTICES)
+PUBSUB_RETRYING = Layer(RedisPubSubChannelLayer, host={"retry": redis_retry()}, **NOTICES)
 CORE = Layer(RedisChannelLayer)
+CORE_ROOMY = Layer(RedisChannelLayer, capacity=1_000_000)

@@ -6,10 +6,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+
 from faults.contenders.count import Heard
 
 Send = Callable[[str, str], Awaitable[str]]
 """Sends (kind, text) to the connection; gives an outcome. What it raises counts as unknown."""
+
+
+def redis_retry() -> Retry | None:
+    """The policy of a plain ``Redis()``, which a client that is made from a URL does not have."""
+    return Redis().get_retry()
 
 
 class Ear:

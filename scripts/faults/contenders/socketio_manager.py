@@ -9,19 +9,22 @@ from typing import Any
 import socketio
 import uvicorn
 
-from faults.contenders.contract import Ear, Send
+from faults.contenders.contract import Ear, Send, redis_retry
 from faults.contenders.count import BROADCAST, RETURNED
 
 ROOM = "n"
 
 
 class SocketIO:
-    """A :class:`faults.contenders.contract.Contender`."""
+    """A :class:`faults.contenders.contract.Contender`; ``options`` are the manager's own."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
 
     @asynccontextmanager
     async def sender(self, redis: str, address: str) -> AsyncIterator[Send]:
         """See :class:`Contender`."""
-        async with _served(redis) as (server, _):
+        async with self._served(redis) as (server, _):
 
             async def send(kind: str, text: str) -> str:
                 await server.emit("message", text, to=ROOM if kind == BROADCAST else address)
@@ -32,7 +35,7 @@ class SocketIO:
     @asynccontextmanager
     async def receiver(self, redis: str, ear: Ear) -> AsyncIterator[str]:
         """See :class:`Contender`."""
-        async with _served(redis) as (_, port):
+        async with self._served(redis) as (_, port):
             connection = socketio.AsyncClient()
             connection.on("message", ear.hear)
             connection.on("disconnect", lambda why: ear.notice(f"disconnect: {why}"))
@@ -40,28 +43,28 @@ class SocketIO:
             yield connection.get_sid()
             await connection.disconnect()
 
+    @asynccontextmanager
+    async def _served(self, redis: str) -> AsyncIterator[tuple[Any, int]]:
+        """A server on a port, whose clients are all in the room."""
+        server = socketio.AsyncServer(
+            async_mode="asgi",
+            client_manager=socketio.AsyncRedisManager(redis, **self._options),
+            logger=logging.getLogger("socketio"),
+        )
 
-@asynccontextmanager
-async def _served(redis: str) -> AsyncIterator[tuple[Any, int]]:
-    """A server on a port, whose clients are all in the room."""
-    server = socketio.AsyncServer(
-        async_mode="asgi",
-        client_manager=socketio.AsyncRedisManager(redis),
-        logger=logging.getLogger("socketio"),
-    )
+        @server.event
+        async def connect(sid: str, environ: dict[str, Any]) -> None:
+            await server.enter_room(sid, ROOM)
 
-    @server.event
-    async def connect(sid: str, environ: dict[str, Any]) -> None:
-        await server.enter_room(sid, ROOM)
-
-    config = uvicorn.Config(socketio.ASGIApp(server), port=0, log_config=None)
-    web = uvicorn.Server(config)
-    serving = asyncio.create_task(web.serve())
-    while not web.started:  # noqa: ASYNC110  # uvicorn has nothing to wait for
-        await asyncio.sleep(0.01)
-    yield server, web.servers[0].sockets[0].getsockname()[1]
-    web.should_exit = True
-    await serving
+        config = uvicorn.Config(socketio.ASGIApp(server), port=0, log_config=None)
+        web = uvicorn.Server(config)
+        serving = asyncio.create_task(web.serve())
+        while not web.started:  # noqa: ASYNC110  # uvicorn has nothing to wait for
+            await asyncio.sleep(0.01)
+        yield server, web.servers[0].sockets[0].getsockname()[1]
+        web.should_exit = True
+        await serving
 
 
 SOCKETIO = SocketIO()
+RETRYING = SocketIO(redis_options={"retry": redis_retry()})
