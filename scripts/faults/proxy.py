@@ -66,6 +66,15 @@ class Proxy:
         if downwards:
             self._downwards.clear()
 
+    def strand(self) -> None:
+        """Links that there are stay open and carry nothing ever again; new ones are well.
+
+        So a NAT that forgot them leaves both ends, or a host that lost its power.
+        """
+        self.hold()
+        self._upwards, self._downwards = asyncio.Event(), asyncio.Event()
+        self.heal()
+
     async def refuse(self) -> None:
         """Take no new links, and reset those there are."""
         server, self._server = self._server, None

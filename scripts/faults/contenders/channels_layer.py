@@ -9,7 +9,7 @@ from channels.exceptions import ChannelFull
 from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
-from faults.contenders.contract import Ear, Send, redis_retry
+from faults.contenders.contract import Ear, Send, tuning
 from faults.contenders.count import BROADCAST, NOT_SENT, RETURNED
 
 GROUP = "n"
@@ -21,7 +21,7 @@ class Layer:
     """A :class:`faults.contenders.contract.Contender` over one of the package's two layers."""
 
     def __init__(
-        self, make: Callable[..., Any], *, host: dict[str, Any] | None = None, **options: Any
+        self, make: Callable[..., Any], host: dict[str, Any] | None = None, **options: Any
     ) -> None:
         self._make = make
         self._host = host or {}
@@ -75,9 +75,9 @@ async def _consume(layer: Any, channel: str, ear: Ear) -> None:
 
 # What the README of channels_redis offers to consumers that must know that they may have missed
 # something; whatever it tells them is counted as a notice.
-NOTICES = {"on_disconnect": "redis.disconnect", "on_reconnect": "redis.reconnect"}
+NOTICES: dict[str, Any] = {"on_disconnect": "redis.disconnect", "on_reconnect": "redis.reconnect"}
 
 PUBSUB = Layer(RedisPubSubChannelLayer, **NOTICES)
-PUBSUB_RETRYING = Layer(RedisPubSubChannelLayer, host={"retry": redis_retry()}, **NOTICES)
+PUBSUB_TUNED = Layer(RedisPubSubChannelLayer, tuning(), **NOTICES)
 CORE = Layer(RedisChannelLayer)
-CORE_ROOMY = Layer(RedisChannelLayer, capacity=1_000_000)
+CORE_TUNED = Layer(RedisChannelLayer, tuning(), capacity=1_000_000)

@@ -4,10 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
 
 from faults.contenders.count import Heard
 
@@ -15,9 +14,12 @@ Send = Callable[[str, str], Awaitable[str]]
 """Sends (kind, text) to the connection; gives an outcome. What it raises counts as unknown."""
 
 
-def redis_retry() -> Retry | None:
-    """The policy of a plain ``Redis()``, which a client that is made from a URL does not have."""
-    return Redis().get_retry()
+def tuning() -> dict[str, Any]:
+    """What redis-py offers against bad links, for those who hand its options through.
+
+    The retry policy is that of a plain ``Redis()``, which one that is made from a URL lacks.
+    """
+    return {"retry": Redis().get_retry(), "health_check_interval": 1, "socket_keepalive": True}
 
 
 class Ear:

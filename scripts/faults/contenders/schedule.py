@@ -7,22 +7,27 @@ from typing import NamedTuple
 SENDER, RECEIVER = "sender", "receiver"
 BOTH = (SENDER, RECEIVER)
 
-LONGEST_HOLE, SHORTEST_HOLE = 5.0, 1.0
+CUT, HOLE, STRAND = "cut", "hole", "strand"
+
+SHORTEST_HOLE, LONGEST_HOLE = 1.0, 5.0
 PAUSE_BETWEEN_HOLES = 3.0
 
 
 class Fault(NamedTuple):
-    """One harm. Every kind leaves the network whole again.
+    """One harm; after each, new links are well.
 
     Attributes:
         pause: seconds in which nothing happens before it.
         at: whose links to Redis are harmed.
-        seconds: how long nothing passes; 0 for a cut, which resets all links at once.
-        upwards: whether a black hole swallows what goes to Redis, too.
+        kind: CUT resets them; HOLE lets nothing pass for a while, and then what was held back;
+            STRAND leaves them open, and nothing passes ever again.
+        seconds: how long a hole lasts.
+        upwards: whether a hole holds back what goes to Redis, too.
     """
 
     pause: float
     at: Sequence[str]
+    kind: str
     seconds: float = 0.0
     upwards: bool = True
 
@@ -30,7 +35,7 @@ class Fault(NamedTuple):
 def cuts(seed: int, count: int, mean: float) -> list[Fault]:
     """Resets after exponential pauses, of either side; the last one of both."""
     rng = random.Random(seed)
-    drawn = [Fault(rng.expovariate(1 / mean), (rng.choice(BOTH),)) for _ in range(count)]
+    drawn = [Fault(rng.expovariate(1 / mean), (rng.choice(BOTH),), CUT) for _ in range(count)]
     return _ended_by_both(drawn)
 
 
@@ -41,12 +46,18 @@ def holes(seed: int, count: int) -> list[Fault]:
         Fault(
             rng.expovariate(1 / PAUSE_BETWEEN_HOLES),
             (rng.choice(BOTH),),
+            HOLE,
             rng.uniform(SHORTEST_HOLE, LONGEST_HOLE),
             upwards=bool(at % 2),
         )
         for at in range(count)
     ]
     return _ended_by_both(drawn)
+
+
+def stranding() -> list[Fault]:
+    """All links there are, once."""
+    return [Fault(0.0, BOTH, STRAND)]
 
 
 def _ended_by_both(faults: list[Fault]) -> list[Fault]:

@@ -20,11 +20,11 @@ from faults.contenders.count import BROADCAST, SEND, UNANSWERED, UNKNOWN, Call, 
 CONTENDERS = {
     "ours": "ours:OURS",
     "python-socketio": "socketio_manager:SOCKETIO",
-    "python-socketio-retry": "socketio_manager:RETRYING",
+    "python-socketio-tuned": "socketio_manager:TUNED",
     "channels-pubsub": "channels_layer:PUBSUB",
-    "channels-pubsub-retry": "channels_layer:PUBSUB_RETRYING",
+    "channels-pubsub-tuned": "channels_layer:PUBSUB_TUNED",
     "channels-core": "channels_layer:CORE",
-    "channels-core-capacity": "channels_layer:CORE_ROOMY",
+    "channels-core-tuned": "channels_layer:CORE_TUNED",
 }
 LATE = 0.1
 """Seconds of its schedule that a stream makes good for after a call that took long."""

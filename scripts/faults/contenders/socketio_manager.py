@@ -9,7 +9,7 @@ from typing import Any
 import socketio
 import uvicorn
 
-from faults.contenders.contract import Ear, Send, redis_retry
+from faults.contenders.contract import Ear, Send, tuning
 from faults.contenders.count import BROADCAST, RETURNED
 
 ROOM = "n"
@@ -67,4 +67,4 @@ class SocketIO:
 
 
 SOCKETIO = SocketIO()
-RETRYING = SocketIO(redis_options={"retry": redis_retry()})
+TUNED = SocketIO(redis_options=tuning())

@@ -20,7 +20,7 @@ from faults.contenders.count import (
     kind_of,
     longest_silence,
 )
-from faults.contenders.schedule import BOTH, RECEIVER, SENDER, Fault
+from faults.contenders.schedule import BOTH, CUT, RECEIVER, SENDER, STRAND, Fault
 from faults.proxy import Proxy
 
 PACKAGE = "faults.contenders"
@@ -51,7 +51,7 @@ class Trial:
         calm: the same of the messages before the first fault.
         deaf: seconds after the last fault until a message arrived that set out after it; None
             when none did within PROBE.
-        silence: the longest time between two arrivals while there were faults, in seconds.
+        silence: the longest time between two arrivals from the first fault on, in seconds.
         raised: what calls raised, by the name of its type.
         notices: what the receiver's API told beside messages.
         troubles: errors logged and exceptions nobody took, in both processes.
@@ -81,16 +81,19 @@ class _Network:
         return f"redis://127.0.0.1:{self._proxies[side].port}/0"
 
     async def harm(self, fault: Fault) -> None:
-        """Do it, and make good again."""
+        """Do it; a hole ends before this returns."""
         proxies = [self._proxies[side] for side in fault.at]
-        if not fault.seconds:
+        if fault.kind == CUT:
             await asyncio.gather(*[proxy.cut() for proxy in proxies])
-            return
-        for proxy in proxies:
-            proxy.hold(upwards=fault.upwards)
-        await asyncio.sleep(fault.seconds)
-        for proxy in proxies:
-            proxy.heal()
+        elif fault.kind == STRAND:
+            for proxy in proxies:
+                proxy.strand()
+        else:
+            for proxy in proxies:
+                proxy.hold(upwards=fault.upwards)
+            await asyncio.sleep(fault.seconds)
+            for proxy in proxies:
+                proxy.heal()
 
 
 @contextlib.asynccontextmanager
@@ -183,7 +186,7 @@ def _judge(
         kinds=_by_kind(calls, heard, got["reported"]),
         calm=_by_kind([call for call in calls if call.begun < begun - 1], heard, {}),
         deaf=deaf_after(ended, calls, heard),
-        silence=longest_silence(begun, ended, heard),
+        silence=longest_silence(begun, max(call.begun for call in calls), heard),
         raised=sent["raised"],
         notices=got["notices"],
         troubles={
