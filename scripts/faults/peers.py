@@ -85,6 +85,7 @@ def main() -> int:
         results[title] = trials
         print(f"\n{len(faults)} {title}\n\n{table.markdown(trials)}\n", flush=True)
         print("\n".join(f"- {line}" for line in table.remarks(trials)), end="\n\n", flush=True)
+    print(table.LEGEND)
     if options.json:
         told = {title: [trial.as_dict() for trial in trials] for title, trials in results.items()}
         about = {"versions": versions, "seed": options.seed, "rate": load.rate}

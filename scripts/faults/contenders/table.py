@@ -12,6 +12,16 @@ HEAD = (
 )
 TEXT_COLUMNS = 2
 
+LEGEND = f"""\
+One connection is due to get each message. "not sent": the call raised, and certainly nothing was
+carried out. "unheard": it answered that nobody listened. "unknown": it raised, and may have been
+carried out; of the others' exceptions only ChannelFull says more. "lost": it returned, and the
+message never arrived. "reported": as missing, at the receiver, by an API for that; only ours has
+one, and what was unheard is in it as well. "lost in silence": lost, and not reported once
+everything unheard is taken off the reports. "deaf after the last": from the end of the last fault
+until a message arrived that set out after it; {PROBE:.0f} s were waited. "errors": logged, or taken
+by nobody, in both processes."""
+
 
 def markdown(trials: Sequence[Trial]) -> str:
     """A row for each contender and kind of message."""
