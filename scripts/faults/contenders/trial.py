@@ -31,7 +31,8 @@ PROBE = 30.0
 """Seconds in which a deaf receiver may hear again."""
 QUIET = 2.0
 """Seconds without an arrival after which nothing more is expected."""
-LAST_ARRIVALS = 20.0
+LAST_ARRIVALS = 120.0
+"""Seconds at most until what is on its way, in queues of Redis too, has arrived."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ async def _hears_again(sender: Child, receiver: Child) -> None:
 
     async def newer() -> bool:
         latest = (await receiver.ask("heard"))["latest"]
-        return any(number > numbers[stream] for stream, number in latest.items())
+        return any(number > numbers.get(stream, 0) for stream, number in latest.items())
 
     await _within(PROBE, newer)
 
