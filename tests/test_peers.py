@@ -19,6 +19,7 @@ from faults.contenders.count import (
     Heard,
     count,
     deaf_after,
+    longest_call,
     longest_silence,
 )
 from faults.contenders.schedule import BOTH, CUT, HOLE, cuts, holes
@@ -26,7 +27,7 @@ from faults.contenders.schedule import BOTH, CUT, HOLE, cuts, holes
 
 def calls(*outcomes: str, stream: int = 0) -> list[Call]:
     """Calls of one stream, a second apart, numbered from 1."""
-    return [Call(stream, at, float(at), outcome) for at, outcome in enumerate(outcomes, 1)]
+    return [Call(stream, at, at, at + at / 8, outcome) for at, outcome in enumerate(outcomes, 1)]
 
 
 def heard(*numbers: int, stream: int = 0) -> list[Heard]:
@@ -108,6 +109,11 @@ def test_deafness_ends_with_a_message_that_set_out_after_the_fault() -> None:
     late = [Heard(0, 1, 2.6), Heard(0, 3, 7.5)]
     assert deaf_after(2.5, sent, late) == 5.0
     assert deaf_after(2.5, sent, late[:1]) is None
+
+
+def test_the_longest_call_counts_however_it_ended() -> None:
+    """Callers wait for exceptions, too."""
+    assert longest_call(calls(RETURNED, NOT_SENT, UNKNOWN, UNANSWERED)) == 0.5
 
 
 def test_silence_counts_from_the_first_fault_to_the_last_call() -> None:

@@ -31,6 +31,7 @@ class Call(NamedTuple):
     stream: int
     number: int
     begun: float
+    ended: float
     outcome: str
 
 
@@ -115,6 +116,11 @@ def deaf_after(healed: float, calls: Iterable[Call], heard: Iterable[Heard]) -> 
     since = {(call.stream, call.number) for call in calls if call.begun >= healed}
     arrivals = [one.at for one in heard if (one.stream, one.number) in since]
     return min(arrivals) - healed if arrivals else None
+
+
+def longest_call(calls: Iterable[Call]) -> float:
+    """How long a caller had to wait at most, in seconds."""
+    return max(call.ended - call.begun for call in calls)
 
 
 def longest_silence(begun: float, ended: float, heard: Iterable[Heard]) -> float:

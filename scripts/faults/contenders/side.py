@@ -85,7 +85,8 @@ class Streams:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        self.calls += [call._replace(outcome=UNANSWERED) for call in self._open.values()]
+        now = time.monotonic()
+        self.calls += [call._replace(ended=now) for call in self._open.values()]
 
     async def _stream(self, stream: int, pause: float, late: float) -> None:
         await asyncio.sleep(late)
@@ -99,14 +100,15 @@ class Streams:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def _call(self, stream: int, number: int) -> None:
-        call = Call(stream, number, time.monotonic(), UNKNOWN)
-        self._open[stream] = call
+        begun = time.monotonic()
+        self._open[stream] = Call(stream, number, begun, begun, UNANSWERED)
+        outcome = UNKNOWN
         try:
-            call = call._replace(outcome=await self._send(kind_of(stream), f"{stream} {number}"))
+            outcome = await self._send(kind_of(stream), f"{stream} {number}")
         except Exception as error:  # whatever a contender raises: it is counted by its name
             self.raised[type(error).__name__] += 1
-        del self._open[stream]
-        self.calls.append(call)
+        call = self._open.pop(stream)
+        self.calls.append(call._replace(ended=time.monotonic(), outcome=outcome))
 
 
 async def _send_until_told(contender: Contender, redis: str, address: str) -> None:

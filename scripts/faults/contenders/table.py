@@ -8,7 +8,7 @@ from faults.contenders.trial import PROBE, Trial
 HEAD = (
     *("contender", "messages", "calls", "not sent", "unheard", "unknown", "delivered"),
     *("twice", "out of order", "lost", "reported", "lost in silence"),
-    *("longest silence", "deaf after the last", "errors"),
+    *("longest call", "longest silence", "deaf after the last", "errors"),
 )
 TEXT_COLUMNS = 2
 
@@ -56,6 +56,7 @@ def _cells(trial: Trial, kind: str) -> list[str]:
         trial.contender,
         kind,
         *[f"{number:,}" for number in numbers],
+        f"{trial.slowest:.2f} s",
         f"{trial.silence:.2f} s",
         deaf,
         f"{sum(trial.troubles.values()):,}",

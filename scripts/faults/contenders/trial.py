@@ -18,6 +18,7 @@ from faults.contenders.count import (
     count,
     deaf_after,
     kind_of,
+    longest_call,
     longest_silence,
 )
 from faults.contenders.schedule import BOTH, CUT, RECEIVER, SENDER, STRAND, Fault
@@ -52,6 +53,7 @@ class Trial:
         calm: the same of the messages before the first fault.
         deaf: seconds after the last fault until a message arrived that set out after it; None
             when none did within PROBE.
+        slowest: the longest that a call took, in seconds.
         silence: the longest time between two arrivals from the first fault on, in seconds.
         raised: what calls raised, by the name of its type.
         notices: what the receiver's API told beside messages.
@@ -62,6 +64,7 @@ class Trial:
     kinds: dict[str, Counts]
     calm: dict[str, Counts]
     deaf: float | None
+    slowest: float
     silence: float
     raised: dict[str, int]
     notices: dict[str, int]
@@ -187,6 +190,7 @@ def _judge(
         kinds=_by_kind(calls, heard, got["reported"]),
         calm=_by_kind([call for call in calls if call.begun < begun - 1], heard, {}),
         deaf=deaf_after(ended, calls, heard),
+        slowest=longest_call(calls),
         silence=longest_silence(begun, max(call.begun for call in calls), heard),
         raised=sent["raised"],
         notices=got["notices"],
