@@ -69,7 +69,8 @@ class Proxy:
     def strand(self) -> None:
         """Links that there are stay open and carry nothing ever again; new ones are well.
 
-        So a NAT that forgot them leaves both ends, or a host that lost its power.
+        As a NAT that forgot them or a balancer that hangs leaves both ends. The kernels here go on
+        answering TCP's keepalives, as that balancer's would.
         """
         self.hold()
         self._upwards, self._downwards = asyncio.Event(), asyncio.Event()

@@ -26,9 +26,8 @@ class Ours:
             async def send(kind: str, text: str) -> str:
                 try:
                     if kind == BROADCAST:
-                        return (
-                            RETURNED if await pool.broadcast_message(NAMESPACE, text) else UNHEARD
-                        )
+                        nodes = await pool.broadcast_message(NAMESPACE, text)
+                        return RETURNED if nodes else UNHEARD
                     result = await pool.send(NAMESPACE, address, text)
                     return RETURNED if result else ANSWERS[result]
                 except BackplaneUnavailableError as error:

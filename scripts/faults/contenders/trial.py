@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.children import Child
@@ -68,7 +68,7 @@ class Trial:
     silence: float
     raised: dict[str, int]
     notices: dict[str, int]
-    troubles: dict[str, int] = field(default_factory=dict)
+    troubles: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
