@@ -27,7 +27,7 @@ def _measures(quick: bool) -> dict[str, Measure]:
         "silence": lambda: silence.measure(times=times, tell=_tell),
         "joins": lambda: joins.measure(times=times, tell=_tell),
         "freeze": lambda: freeze.measure(times=1 if quick else 3, tell=_tell),
-        "slow": lambda: slow.measure(stuck=stuck, tell=_tell),
+        "slow": lambda: slow.measure(stuck=stuck, turns=1 if quick else 3, pings=500, tell=_tell),
         "parent": lambda: parent.measure(times=times, tell=_tell),
     }
 

@@ -6,6 +6,7 @@ and drops everything until standard input ends.
 
 import asyncio
 import contextlib
+import os
 import selectors
 import socket
 import sys
@@ -58,6 +59,7 @@ async def reading(port: int, namespace: str, count: int) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(
         *bound_to_parent([sys.executable, "-P", "-m", "faults.targets.crowd"]),
         *(str(port), namespace, str(count)),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,

@@ -28,14 +28,12 @@ PAUSE = 0.2
 """Seconds between two broadcasts to the crowd."""
 AHEAD = 40
 """Broadcasts that fill the kernel's buffers of those who do not read."""
-PINGS = 500
-TURNS = 3
 OUTBOX, GRACE, STOPPED, SLOWER = 65536, 15.0, 20.0, 10.0
 
 
-async def measure(*, stuck: int, tell: Callable[[str], None]) -> list[Row]:
+async def measure(*, stuck: int, turns: int, pings: int, tell: Callable[[str], None]) -> list[Row]:
     """Latency of confirmed sends to others, in turns; then how long a stop takes."""
-    tell(f"{stuck:,} clients that never read, in {TURNS} turns with as many that do; a SIGTERM")
+    tell(f"{stuck:,} clients that never read, in {turns} turns with as many that do; a SIGTERM")
     async with contextlib.AsyncExitStack() as stack:
         redis = stack.enter_context(RedisServer())
         url = f"unix://{redis.path}"
@@ -45,12 +43,12 @@ async def measure(*, stuck: int, tell: Callable[[str], None]) -> list[Row]:
         people = await node.clients(OTHERS, [f"p{at}" for at in range(PEOPLE)])
         listening = [asyncio.create_task(_read(one)) for one in people]
         good, bad, wrong = [], [], []
-        for _ in range(TURNS):
+        for _ in range(turns):
             async with reading(node.port, CROWD, stuck):
-                good.append(await _p99(publisher))
+                good.append(await _p99(publisher, pings))
             await until_async(lambda: _empty(publisher))
             async with never_reading(node.port, CROWD, stuck):
-                bad.append(await _p99(publisher))
+                bad.append(await _p99(publisher, pings))
                 await _fill(publisher)
         async with never_reading(node.port, CROWD, stuck):
             await _broadcast(publisher, AHEAD)
@@ -79,11 +77,11 @@ async def _read(client: ClientConnection) -> None:
             pass
 
 
-async def _p99(publisher: Publisher) -> float:
+async def _p99(publisher: Publisher, pings: int) -> float:
     """Of sends to the others in ms, while the crowd is broadcast to."""
     await _broadcast(publisher, AHEAD)
     async with _broadcasting(publisher):
-        taken = [await _ping(publisher, f"p{at % PEOPLE}") for at in range(PINGS)]
+        taken = [await _ping(publisher, f"p{at % PEOPLE}") for at in range(pings)]
     return statistics.quantiles(taken, n=100)[98] * 1000
 
 

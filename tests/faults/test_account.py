@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from tests.scripts import account, books, growth, order, runner
+from faults import account, books, growth, order, runner
 
 Books, Call, Connection = books.Books, books.Call, books.Connection
 SEND, CONFIRM, BROADCAST, PUBLISH = books.KINDS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts import SCRIPTS
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 FAULTS = ("cut", "deaf", "refuse", "kill", "redis-empty")
 TIMEOUT = 180

@@ -1,13 +1,8 @@
 """The counting behind scripts/chaos-peers; the contenders themselves are not run here."""
 
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "scripts"))
-
 from faults.contenders.count import (
     NOT_SENT,
     RETURNED,

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from faults import proxy
 
-from tests.scripts import proxy
 from tests.support import async_test, eventually
 
 SOON = 10.0
