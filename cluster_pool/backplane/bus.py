@@ -313,7 +313,7 @@ class Bus:
             else:
                 error = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
         elif isinstance(error, ResponseError):
-            error = BackplaneUnavailableError(f"Redis refused: {error}")
+            error = _refused(str(error).encode())
         for queue, run in flight.runs:
             queue.flying = 0
             for operation in run:
@@ -329,13 +329,17 @@ class Bus:
             self._schedule()
 
     def _sent(self, runs: list[Run], reply: list[Any]) -> None:
-        codes, own_number = reply[1], reply[2]
+        codes, own_number, refusal = reply[1:]
         at = 0
         for queue, run in runs:
             queue.own_barrier = own_number
             for operation in run:
-                _answer(operation, CODES[codes[at]])
+                result = CODES.get(codes[at])
                 at += 1
+                if result is None:
+                    _refuse(operation, _refused(refusal))
+                else:
+                    _answer(operation, result)
         self._counters.published += at
 
     def _published(self, runs: list[Run], reply: list[Any]) -> None:
@@ -343,6 +347,10 @@ class Bus:
         for queue, run in runs:
             number, heard = reply[at], reply[at + 1]
             at += 2
+            if number < 0:
+                for operation in run:
+                    _refuse(operation, _refused(heard))
+                continue
             if self._session.listens(queue.channel):
                 queue.barrier = number
             for operation in run:
@@ -393,6 +401,10 @@ def _refuse_late(operations: Iterable[Operation], now: float, error: BaseExcepti
         elif not operation.future.done():
             soonest = min(soonest, operation.deadline)
     return soonest
+
+
+def _refused(why: bytes) -> BackplaneUnavailableError:
+    return BackplaneUnavailableError(f"Redis refused: {why.decode(errors='replace')}")
 
 
 def _answer(operation: Operation, result: Any) -> None:

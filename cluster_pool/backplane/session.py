@@ -47,6 +47,8 @@ LONGEST_PAUSE = 2.0
 PROBES_LOST = 3
 STALL = 0.5
 MAX_SENDERS = 10_000
+ENVELOPE_ROOM = 2 * 1024 * 1024
+"""Bytes of an envelope beyond one message: neighbours up to 1 MiB, headers, ids, exclusions."""
 
 
 class Session:
@@ -213,7 +215,7 @@ class Session:
             await self._rest()
             await self._probe(link)
             await self._tell_time(link)
-            self._report_gap("the inbox was full")
+            self._report_gap("messages were dropped: too many, or too large")
 
     async def _rest(self) -> None:
         """Until the next probe; a loop that stood still meanwhile is worth a line in the log."""
@@ -324,7 +326,10 @@ class Session:
         if not self.sealed and self._stale(header):
             self._counters.dropped_stale += 1
             return
-        if start < len(payload):
+        if len(payload) > self._limits.message_bytes + ENVELOPE_ROOM:
+            self._counters.dropped_oversize += 1
+            self.numbers.dropped(channel, header.messages)
+        elif start < len(payload):
             self._put(Heard(channel, header.number, payload, start, header.start), header.messages)
         elif header.start == self.start_name:
             self._probe_heard.set()

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Timing
 from cluster_pool.cluster.pool import ClusterPool
@@ -224,9 +225,62 @@ async def test_a_full_inbox_is_reported_as_a_gap(own_server: RedisServer) -> Non
         missed = sum(gap.namespaces["n"] for gap in gaps)
         assert missed > 100
         assert len(bob.sent) - 1 + missed == 200
-        assert all(gap.exact and gap.cause == "the inbox was full" for gap in gaps)
+        assert all(gap.exact and gap.cause.startswith("messages were dropped") for gap in gaps)
         assert two.statistics()["dropped_overflow"] > 0
         assert bob.sent == sorted(bob.sent)
+
+
+@async_test
+async def test_an_ear_that_redis_gives_up_reports_what_it_missed(own_server: RedisServer) -> None:
+    """Redis closes a subscriber whose output buffer is full; the gap says how much that cost."""
+    own_server.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 0")
+    backend = Backend(own_server)
+    async with (
+        backend.pools(1) as (one,),
+        Proxy(own_server.path) as proxy,
+        Pool(own_server.through(proxy.port), node_id="two") as two,
+    ):
+        bob = await two.join("n", "bob")
+        gaps: list[Gap] = []
+        two.on("gap", gaps.append)
+        proxy.hold(upwards=False)
+        for number in range(60):
+            await one.broadcast_message("n", f"{number:02d}" + "x" * 100_000)
+        counted = ("PUBSUB", "NUMSUB", "cluster_pool:{n}")
+        await eventually(lambda: own_server.command(*counted).endswith(":0\r\n"), 15)
+        proxy.heal()
+        await eventually(lambda: gaps, 15)
+        await one.broadcast_message("n", "end")
+        await eventually(lambda: bob.sent[-1:] == ["end"], 15)
+        (gap,) = gaps
+        assert gap.exact
+        assert gap.cause
+        assert gap.namespaces["n"] > 10
+        assert len(bob.sent) - 1 + gap.namespaces["n"] == 60
+
+
+@async_test
+async def test_a_batch_that_fails_in_part_is_answered_for_each(backend: Backend) -> None:
+    """What Redis refuses for one namespace leaves the others of the same call alone."""
+    async with backend.pools() as (one, two), backend.client() as client:
+        bob = await two.join("good", "bob")
+        prefix = backend.prefix
+        await client.set(f"{prefix}:{{bad}}:members", "no hash")
+        await client.set(f"{prefix}:{{bad}}:numbers", "no hash")
+        sends = [one.send(name, "bob", name, confirm=True) for name in ("bad", "good", "bad")]
+        first, second, third = await asyncio.gather(*sends, return_exceptions=True)
+        assert second is SendResult.DELIVERED
+        for failed in (first, third):
+            assert isinstance(failed, BackplaneUnavailableError)
+            assert "WRONGTYPE" in str(failed)
+            assert not failed.maybe_executed
+        broadcasts = [one.broadcast_message(name, name) for name in ("bad", "good", "bad")]
+        first, second, third = await asyncio.gather(*broadcasts, return_exceptions=True)
+        assert second == 1
+        assert isinstance(first, BackplaneUnavailableError)
+        assert isinstance(third, BackplaneUnavailableError)
+        assert await bob.wait_sent(2) == ["good", "good"]
+        await client.delete(f"{prefix}:{{bad}}:members", f"{prefix}:{{bad}}:numbers")
 
 
 @async_test

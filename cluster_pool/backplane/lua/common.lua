@@ -37,6 +37,13 @@ local function publish(channel, sender, count, items)
   return number, redis.call('PUBLISH', channel, header .. items)
 end
 
+-- The same, but what Redis refuses is no end of the script: then it returns false and the error.
+local function try_publish(channel, sender, count, items)
+  local done, number, heard = pcall(publish, channel, sender, count, items)
+  if done then return number, heard end
+  return false, type(number) == 'table' and number.err or tostring(number)
+end
+
 -- A claim's incarnation, time and nonce.
 local function parse(claim)
   return string.match(claim, '^([^:]+):([^:]+):(.+)$')

@@ -1,13 +1,14 @@
 -- Publishes numbered envelopes, in order.
 -- ARGV  not_after (µs), sender ("start generation"), then per envelope: channel, how many of its
 --       items are messages, items
--- Reply {"LATE"}, or {"OK", number, heard, number, heard, …}
+-- Reply {"LATE"}, or {"OK", number, heard, number, heard, …}; -1 and the error for an envelope that
+--       Redis refused
 
 if late(ARGV[1]) then return {'LATE'} end
 local reply = {'OK'}
 for at = 3, #ARGV, 3 do
-  local number, heard = publish(ARGV[at], ARGV[2], ARGV[at + 1], ARGV[at + 2])
-  reply[#reply + 1] = number
+  local number, heard = try_publish(ARGV[at], ARGV[2], ARGV[at + 1], ARGV[at + 2])
+  reply[#reply + 1] = number or -1
   reply[#reply + 1] = heard
 end
 return reply

@@ -2,8 +2,9 @@
 -- KEYS  leases, incarnations
 -- ARGV  not_after (µs), sender, prefix of node channels, own node id,
 --       then per namespace: members key, count, and count times: id, item
--- Reply {"LATE"}, or {"OK", codes, number}: one digit per item in order (0 absent, 1 routed,
---       2 unreachable), and the number of the last message to the own node, 0 when there was none
+-- Reply {"LATE"}, or {"OK", codes, number, error}: one digit per item in order (0 absent, 1 routed,
+--       2 unreachable, 3 refused by Redis), the number of the last message to the own node, 0 when
+--       there was none, and why Redis refused
 -- The one script that touches keys of several hash tags: it is for one Redis only.
 
 if late(ARGV[1]) then return {'LATE'} end
@@ -13,6 +14,7 @@ local position = 0
 local owners = {}
 local parcels = {}
 local order = {}
+local refusal = ''
 
 local function owner(incarnation)
   local node = owners[incarnation]
@@ -30,11 +32,14 @@ while at <= #ARGV do
   local count = tonumber(ARGV[at + 1])
   local ids = {}
   for i = 1, count do ids[i] = ARGV[at + 2 * i] end
-  local claims = redis.call('HMGET', key, unpack(ids))
+  local claims = redis.pcall('HMGET', key, unpack(ids))
   for i = 1, count do
     position = position + 1
     codes[position] = '0'
-    if claims[i] then
+    if claims.err then
+      codes[position] = '3'
+      refusal = claims.err
+    elseif claims[i] then
       local incarnation, nonce = string.match(claims[i], '^([^:]+):[^:]+:(.+)$')
       local node = owner(incarnation)
       if node then
@@ -57,9 +62,11 @@ end
 local own = 0
 for _, node in ipairs(order) do
   local parcel = parcels[node]
-  local number, heard = publish(ARGV[3] .. node, ARGV[2], parcel.count, table.concat(parcel.items))
-  local code = heard > 0 and '1' or '2'
+  local number, heard =
+    try_publish(ARGV[3] .. node, ARGV[2], parcel.count, table.concat(parcel.items))
+  local code = '3'
+  if number then code = heard > 0 and '1' or '2' else refusal = heard end
   for _, position in ipairs(parcel.positions) do codes[position] = code end
-  if node == ARGV[4] then own = number end
+  if number and node == ARGV[4] then own = number end
 end
-return {'OK', table.concat(codes), own}
+return {'OK', table.concat(codes), own, refusal}
