@@ -43,7 +43,7 @@ log = logging.getLogger("cluster_pool.backplane")
 T = TypeVar("T")
 
 FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 2.0
+LONGEST_PAUSE = 1.0
 PROBES_LOST = 3
 STALL = 0.5
 MAX_SENDERS = 10_000
