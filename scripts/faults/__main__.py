@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import math
 import random
 import shutil
 import sys
@@ -22,7 +23,8 @@ SHOWN = 20
 ABOUT = """\
 Starts a Redis, nodes and WebSocket clients as processes, lets every node send numbered messages all
 the time, breaks one thing after another, and accounts for every message and every recipient: it
-arrived once, or it is known why not. Anything else is a failure."""
+arrived once, or it is known why not. Anything else is a failure, and so is a connection that ended
+without a reason, or a registry that is not the union of the open connections when all is well."""
 
 MEANING = """\
 faults, each of them once unless told otherwise:
@@ -51,6 +53,16 @@ def _from(least: int) -> Callable[[str], int]:
     return number
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return minutes
+
+
 def _program(text: str) -> str:
     found = shutil.which(text)
     if found is None:
@@ -76,11 +88,16 @@ def _parser() -> argparse.ArgumentParser:
         help="in three namespaces; default 60",
     )
     add("--rate", type=_from(1), default=200, metavar="N", help="messages a second (200)")
-    add("--seed", type=_from(0), help="of what is chosen at random; default: another each time")
+    add(
+        "--seed",
+        type=_from(0),
+        metavar="N",
+        help="of what is chosen at random; default: another each time",
+    )
     add("--faults", action="append", choices=FAULTS, metavar="NAME", help="only these; repeatable")
     add(
         "--minutes",
-        type=float,
+        type=_minutes,
         default=0.0,
         metavar="N",
         help=f"a soak: a fault every {EVERY:g} s for so long, then memory, tasks and descriptors"
