@@ -29,9 +29,12 @@ class Index:
         return min(newer, default=math.inf)
 
     def owners(self, call: Call) -> list[Connection]:
-        """The connection that had the id when the call began, and those that took it meanwhile."""
+        """Who last had the id when the call began, and those that took it meanwhile.
+
+        The one may have ended: until another takes the id the registry names it, if its node died.
+        """
         siblings = self._of_id[call.namespace, call.id]
-        before = [one for one in siblings if one.open_at(call.begun)]
+        before = [one for one in siblings if one.opened < call.begun]
         meanwhile = [one for one in siblings if call.begun <= one.opened <= call.ended]
         newest = sorted(before, key=lambda one: one.opened)[-1:]
         return newest + meanwhile

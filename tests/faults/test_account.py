@@ -114,6 +114,15 @@ def test_with_its_connection(outcome: str) -> None:
     only(result, SEND, with_its_connection=1)
 
 
+def test_between_two_connections() -> None:
+    """Until the id is taken again the registry names who had it, and that node may be dead."""
+    dead = member(closed=10.9, code=1006)
+    back = replace(member(node="c"), opened=11.05)
+    window = books.Window(10.8, 11.2, frozenset("b"))
+    result = made([send(1, "timed_out")], [dead, back], window, killed=frozenset("b"))
+    only(result, SEND, with_its_connection=1)
+
+
 def test_undelivered() -> None:
     """The owner had lost the id when it arrived, and counted that."""
     older = member(closed=11.5, code=4409)
