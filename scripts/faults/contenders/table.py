@@ -11,6 +11,7 @@ HEAD = (
     *("longest call", "longest silence", "deaf after the last", "errors"),
 )
 TEXT_COLUMNS = 2
+FULL_PACE = 0.9
 
 LEGEND = f"""\
 One connection is due to get each message. "not sent": the call raised, and certainly nothing was
@@ -71,6 +72,8 @@ def remarks(trials: Sequence[Trial]) -> list[str]:
 def _said(trial: Trial) -> list[str]:
     calm = {kind: counts.lost for kind, counts in trial.calm.items() if counts.lost}
     return [
+        *([f"made {trial.pace:.0%} of its calls in time"] if trial.pace < FULL_PACE else []),
+        *([] if trial.settled else ["messages still arrived at the end: not all lost are lost"]),
         *[f"{lost:,} of {kind} lost before the first fault" for kind, lost in calm.items()],
         *_contradictions(trial.kinds),
         *[f"{times:,} × {what}" for what, times in trial.notices.items()],

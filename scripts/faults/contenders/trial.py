@@ -55,6 +55,8 @@ class Trial:
             when none did within PROBE.
         slowest: the longest that a call took, in seconds.
         silence: the longest time between two arrivals from the first fault on, in seconds.
+        pace: calls made, as a share of those that were to be made in the same time.
+        settled: whether arrivals had ended when they were counted.
         raised: what calls raised, by the name of its type.
         notices: what the receiver's API told beside messages.
         troubles: errors logged and exceptions nobody took, in both processes.
@@ -66,6 +68,8 @@ class Trial:
     deaf: float | None
     slowest: float
     silence: float
+    pace: float
+    settled: bool
     raised: dict[str, int]
     notices: dict[str, int]
     troubles: dict[str, int]
@@ -134,8 +138,9 @@ async def run(contender: str, faults: Sequence[Fault], load: Load) -> Trial:
         await _hears_again(sender, receiver)
         await asyncio.sleep(CALM)
         sent = await sender.ask("end")
-        await _quiet(receiver)
-        return _judge(contender, begun, ended, sent, await receiver.ask("collect"))
+        settled = await _quiet(receiver)
+        got = await receiver.ask("collect")
+        return _judge(contender, load, (begun, ended), settled, sent, got)
 
 
 async def _first_arrival(receiver: Child) -> None:
@@ -169,29 +174,39 @@ async def _hears_again(sender: Child, receiver: Child) -> None:
     await _within(PROBE, newer)
 
 
-async def _quiet(receiver: Child) -> None:
-    """Wait until nothing arrives any more."""
+async def _quiet(receiver: Child) -> bool:
+    """Wait until nothing arrives any more; False when that took too long."""
     before, deadline = -1, time.monotonic() + LAST_ARRIVALS
     while time.monotonic() < deadline:
         now = await _count(receiver)
         if now == before:
-            return
+            return True
         before = now
         await asyncio.sleep(QUIET)
+    return False
 
 
 def _judge(
-    contender: str, begun: float, ended: float, sent: dict[str, Any], got: dict[str, Any]
+    contender: str,
+    load: Load,
+    faults: tuple[float, float],
+    settled: bool,
+    sent: dict[str, Any],
+    got: dict[str, Any],
 ) -> Trial:
+    begun, ended = faults
     calls = [Call(*one) for one in sent["calls"]]
     heard = [Heard(*one) for one in got["heard"]]
+    first, last = (pick(call.begun for call in calls) for pick in (min, max))
     return Trial(
         contender,
         kinds=_by_kind(calls, heard, got["reported"]),
         calm=_by_kind([call for call in calls if call.begun < begun - 1], heard, {}),
         deaf=deaf_after(ended, calls, heard),
         slowest=longest_call(calls),
-        silence=longest_silence(begun, max(call.begun for call in calls), heard),
+        silence=longest_silence(begun, last, heard),
+        pace=len(calls) / ((last - first) * load.rate),
+        settled=settled,
         raised=sent["raised"],
         notices=got["notices"],
         troubles={
