@@ -471,8 +471,15 @@ class ClusterPool(Sender):
         return SendResult.DELIVERED
 
     def _local(self, namespace: str, id: str) -> Connection | None:
+        """The connection here that may be sent to without asking Redis.
+
+        A node that slept past its lease may have lost the id; one that knows that Redis is away
+        goes on serving whom it has.
+        """
         if self._state is NodeState.STOPPED:
             raise PoolClosedError("not started, or stopped")
+        if self._session.up and not self._lease.held:
+            return None
         connection = self._table.get(namespace, id)
         if connection is None or self._table.namespace_busy(namespace):
             return None

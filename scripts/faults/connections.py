@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from faults.books import TAKEN_OVER, Call, Connection
+from faults.books import TAKEN_OVER, Connection
 from faults.index import Index
 from faults.order import out_of_order, without_one_order
 
@@ -33,16 +33,10 @@ def _heard(index: Index, connection: Connection) -> Iterator[str]:
             yield f"{connection} heard {message}, which nobody sent"
         elif call.namespace != connection.namespace or call.id not in ("", connection.id):
             yield f"{connection} heard what was for another: {call}"
-        elif _too_late(index, call, connection):
+        elif call.begun > index.taken_at(connection):
             yield f"{connection} heard what was sent after it was taken over: {call}"
     for sender, number, before in out_of_order(connection.heard):
         yield f"{connection} heard {number} of {sender} after {before}"
-
-
-def _too_late(index: Index, call: Call, connection: Connection) -> bool:
-    """What its own node sends to it needs no Redis, and that node may know of no takeover yet."""
-    by_its_node = bool(call.id) and call.sender == connection.node
-    return call.begun > index.taken_at(connection) and not by_its_node
 
 
 def _may_end(index: Index, connection: Connection) -> bool:

@@ -342,6 +342,22 @@ async def test_an_id_of_a_dead_node_is_free_for_a_newcomer_at_once(own_server: R
 
 
 @async_test
+async def test_a_node_that_slept_past_its_lease_asks_before_it_sends(backend: Backend) -> None:
+    """It may have lost the id, and has not heard of that yet: its send goes to the new owner."""
+    async with backend.pools() as (one, two):
+        stale = await one.join("n", "alice")
+        await one._router.stop()  # what was said while it slept is still unread
+        newer = await two.join("n", "alice")
+        assert await one.send("n", "alice", "before the lease is over") is SendResult.DELIVERED
+        one._lease._until = 0.0
+        assert await one.send("n", "alice", "after") is SendResult.ROUTED
+        assert await newer.wait_sent() == ["after"]
+        assert stale.sent == ["before the lease is over"]
+        one._router.start()
+        assert (await stale.wait_closed())[0] == 4409
+
+
+@async_test
 async def test_cancelled_claims_leave_nothing(own_server: RedisServer) -> None:
     """However early a claim is cancelled, pool and registry agree afterwards."""
     backend = Backend(own_server)
