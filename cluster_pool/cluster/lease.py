@@ -68,6 +68,8 @@ class Lease:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.incarnation = ""
+        self._former: list[str] = []
+        """Incarnations that were given up and are not known to be buried."""
         self.held_since = 0.0
         self.settled = asyncio.Event()
         """Set while the lease is held and everything owned is registered under it."""
@@ -99,14 +101,13 @@ class Lease:
             await asyncio.gather(task, return_exceptions=True)
 
     async def give_up(self) -> None:
-        """End the incarnation in the registry, once everything it owned is released."""
+        """End this node's incarnations for good, once everything they owned is released."""
         self._until = 0.0
         self.settled.clear()
-        if self.incarnation:
-            deadline = self._deadline()
-            await self._registry.bury(self.incarnation, deadline, own=True)
-            await self._registry.forget(self.incarnation, deadline)
-            await self._registry.forget_channel(deadline)
+        for incarnation in (*self._former, self.incarnation):
+            if incarnation:
+                await self._registry.bury(incarnation, self._deadline(), own=True)
+        await self._registry.forget_channel(self._deadline())
 
     async def wait_held(self) -> None:
         """Wait until the lease is held, by its clock too, and everything owned stands under it."""
@@ -158,6 +159,8 @@ class Lease:
 
     async def _rejoin(self) -> None:
         old = self.incarnation
+        if old not in self._former:
+            self._former.append(old)
         self.settled.clear()
         if await self._join() is not None:
             log.error("node id %r is renewed by another node now", self._node_id)
@@ -168,7 +171,9 @@ class Lease:
         self._counters.rejoins += 1
         log.info("rejoined as %s", self.incarnation)
         self.settled.set()
-        await self._registry.bury(old, self._deadline(), own=True)
+        while self._former:
+            await self._registry.bury(self._former[0], self._deadline(), own=True)
+            self._former.pop(0)
 
     # -- keeping ---------------------------------------------------------------------------
 

@@ -199,6 +199,7 @@ class ClusterPool(Sender):
         if self._session.up:
             with contextlib.suppress(BackplaneUnavailableError):
                 await self._lease.give_up()
+                await self._reaper.reap_own(self._session.start_name)
         await self._close()
 
     @property

@@ -89,6 +89,12 @@ class Reaper:
         for incarnation, node_id in (await self._registry.dead(self._deadline())).items():
             await self._reap(incarnation, node_id)
 
+    async def reap_own(self, start: str) -> None:
+        """Remove what this node's incarnations left, so that a stop leaves nothing behind."""
+        for incarnation, node_id in (await self._registry.dead(self._deadline())).items():
+            if incarnation.startswith(f"{start}."):
+                await self._reap(incarnation, node_id)
+
     async def _look_ahead(self) -> None:
         next_end = await self._registry.next_end(self._deadline())
         if next_end:
