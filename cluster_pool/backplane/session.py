@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
@@ -150,8 +150,7 @@ class Session:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.gather(task, return_exceptions=True)
         self._names = {self._own.encode(): self._own}
 
     async def _run(self) -> None:
@@ -177,15 +176,13 @@ class Session:
             await link.drop()
             raise
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for work in (
-                    link.write_forever,
-                    link.read_forever,
-                    ear.write_forever,
-                    ear.read_forever,
-                ):
-                    tasks.create_task(work())
-                tasks.create_task(self._lead(link, ear))
+            await _until_one_fails(
+                link.write_forever(),
+                link.read_forever(),
+                ear.write_forever(),
+                ear.read_forever(),
+                self._lead(link, ear),
+            )
         finally:
             was_up = self.up
             self._up.clear()
@@ -455,13 +452,25 @@ class Session:
         return BackplaneUnavailableError(said)
 
 
+async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
+    """Run what never ends by itself, until one of them raises; then so does this.
+
+    A TaskGroup would do, but that it forgets a cancellation which meets a failure.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
 def _reason(error: Exception) -> BackplaneUnavailableError:
     """Why a generation ended; what is not the fault of Redis or the network is ours, and logged."""
-    if isinstance(error, ExceptionGroup):
-        ours, rest = error.split(BackplaneUnavailableError)
-        if ours is not None:
-            return _reason(ours.exceptions[0])
-        error = rest.exceptions[0] if rest else error
     if isinstance(error, BackplaneUnavailableError):
         return error
     log.error("the session failed by itself", exc_info=error)
