@@ -28,7 +28,7 @@ from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.exceptions import InvalidValueError
-from cluster_pool.server.node import App, NodeServer
+from cluster_pool.server.node import PING_INTERVAL, App, NodeServer
 
 log = logging.getLogger("cluster_pool.server")
 
@@ -166,6 +166,17 @@ def serve(
             min=1,
         ),
     ] = Limits().node_namespaces,
+    ping_interval: Annotated[
+        float,
+        typer.Option(
+            "--ping-interval",
+            envvar="CLUSTER_POOL_PING_INTERVAL",
+            help="Seconds between pings; a client that says nothing in between is closed with "
+            "1011. Below the idle time-out of whatever proxy stands in front.",
+            min=0.1,
+            max=86_400,
+        ),
+    ] = PING_INTERVAL,
     lease: Annotated[
         float,
         typer.Option(
@@ -251,6 +262,7 @@ def serve(
                 admin_token=admin_token,
                 app=load_app(app) if app else None,
                 compression=compression,
+                ping_interval=ping_interval,
             )
 
             def announce() -> None:

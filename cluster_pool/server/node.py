@@ -43,6 +43,8 @@ App = Callable[[ClusterPool, Connection], Awaitable[None]]
 """What ``--app`` names: called after the claim; its return closes with 1000."""
 
 BACKLOG = 4096
+PING_INTERVAL = 20.0
+"""Seconds."""
 USER_TIMEOUT_MS = 30_000
 """Unacknowledged bytes on a dead path: the kernel cuts the socket after this long."""
 PATIENCE = 1.0
@@ -76,7 +78,7 @@ class NodeServer:
         admin_token: str | None = None,
         app: App | None = None,
         compression: bool = False,
-        ping_interval: float = 20.0,
+        ping_interval: float = PING_INTERVAL,
     ) -> None:
         self._pool = pool
         self._host = host
