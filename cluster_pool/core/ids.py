@@ -59,7 +59,10 @@ def check_prefix(value: object) -> str:
 
 def shown(value: object, limit: int = 64) -> str:
     """``value`` as it may stand in a log or an error: escaped, cut after ``limit`` characters."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
