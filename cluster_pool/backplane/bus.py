@@ -1,13 +1,16 @@
 """The outgoing side of the bus: what is to be published, in order, in batches.
 
-Each namespace has one queue. Only neighbours of one kind are joined, and a run waits for the one
-before it; runs of different namespaces travel together. While calls are in flight the next batch
-gathers. Nothing is retried: an operation that Redis did not answer fails and says so.
+Each namespace has one queue. Only neighbours of one kind are joined to a run; runs of different
+namespaces travel in one call, and runs of one namespace in calls that follow each other on the
+link. While batches are in flight the next one gathers. Nothing is retried: an operation that Redis
+did not answer fails and says so.
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Any, Final
@@ -27,6 +30,7 @@ from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError
 BATCH_ITEMS: Final = 500
 BATCH_BYTES: Final = 1024 * 1024
 IN_FLIGHT: Final = 2
+"""Batches on their way at the same time."""
 MIN_SHARE: Final = 8
 """Items of one namespace in a batch, however many namespaces are ready."""
 TICK: Final = 0.02
@@ -71,16 +75,24 @@ class Queue:
 
 
 Run = tuple[Queue, list[Operation]]
+Stage = tuple[list[Run], list[Run]]
+"""Runs of sends and runs of broadcasts, of one namespace each."""
 
 
+@dataclass(slots=True)
+class Convoy:
+    """The calls that left together, of which ``left`` have not been answered."""
+
+    left: int
+
+
+@dataclass(slots=True, eq=False)
 class Flight:
     """The runs of one call, and what deals with its reply."""
 
-    __slots__ = ("answer", "runs")
-
-    def __init__(self, runs: list[Run], answer: Callable[[list[Run], list[Any]], None]) -> None:
-        self.runs = runs
-        self.answer = answer
+    convoy: Convoy
+    runs: list[Run]
+    answer: Callable[[list[Run], list[Any]], None]
 
 
 class Bus:
@@ -112,6 +124,7 @@ class Bus:
         self._queues: dict[str, Queue] = {}
         self._ready: dict[str, Queue] = {}
         self._flights: set[Flight] = set()
+        self._convoys = 0
         self._pending = 0
         self._pending_bytes = 0
         self._scheduled = False
@@ -141,8 +154,7 @@ class Bus:
         queue = self._queues.get(channel)
         if queue is not None:
             queue.barrier = queue.own_barrier = 0
-            if not queue.waiting and not queue.flying:
-                del self._queues[channel]
+            self._retire(queue)
 
     @property
     def pending(self) -> int:
@@ -209,35 +221,49 @@ class Bus:
     # -- publishing ------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        if not self._scheduled and len(self._flights) < IN_FLIGHT:
+        if not self._scheduled and self._convoys < IN_FLIGHT:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._ready and len(self._flights) < IN_FLIGHT and self._session.link is not None:
-            sends, broadcasts = self._next_runs()
-            if sends:
-                self._fly_sends(self._session.link, sends)
-            if broadcasts:
-                self._fly_broadcasts(self._session.link, broadcasts)
+        while self._ready and self._convoys < IN_FLIGHT and self._session.link is not None:
+            self._depart(self._session.link)
 
-    def _next_runs(self) -> tuple[list[Run], list[Run]]:
-        """One run of each namespace that is ready, as far as a batch goes; the rest keeps its
-        place behind those that have not had their turn."""
+    def _depart(self, link: Link) -> None:
+        """Write a batch: one call after another on the same link, so Redis keeps their order."""
+        stages = self._next_stages()
+        if stages:
+            convoy = Convoy(sum(bool(runs) for stage in stages for runs in stage))
+            self._convoys += 1
+            for sends, broadcasts in stages:
+                if sends:
+                    self._fly_sends(link, convoy, sends)
+                if broadcasts:
+                    self._fly_broadcasts(link, convoy, broadcasts)
+
+    def _next_stages(self) -> list[Stage]:
+        """As many runs of each namespace that is ready as a batch and fairness allow; a stage holds
+        one run of each. Who has not had its turn keeps its place."""
         items, size = BATCH_ITEMS, BATCH_BYTES
         share = max(MIN_SHARE, BATCH_ITEMS // len(self._ready))
-        runs: tuple[list[Run], list[Run]] = ([], [])
+        stages: list[Stage] = []
         while self._ready and items > 0 and size > 0:
-            channel = next(iter(self._ready))
-            queue = self._ready.pop(channel)
-            run = self._run_of(queue, min(share, items), size)
-            if run:
-                runs[run[0].kind].append((queue, run))
-                queue.flying = len(run)
+            queue = self._ready.pop(next(iter(self._ready)))
+            left = min(share, items)
+            for number in itertools.count():
+                run = self._run_of(queue, left, size) if left > 0 and size > 0 else []
+                if not run:
+                    break
+                if number == len(stages):
+                    stages.append(([], []))
+                stages[number][run[0].kind].append((queue, run))
+                queue.flying += 1
+                left -= len(run)
                 items -= len(run)
                 size -= sum(len(operation.item) for operation in run)
-        return runs
+            self._retire(queue)
+        return stages
 
     def _run_of(self, queue: Queue, items: int, size: int) -> list[Operation]:
         run: list[Operation] = []
@@ -252,7 +278,7 @@ class Bus:
             run.append(queue.waiting.popleft())
         return run
 
-    def _fly_sends(self, link: Link, runs: list[Run]) -> None:
+    def _fly_sends(self, link: Link, convoy: Convoy, runs: list[Run]) -> None:
         arguments: list[Argument] = []
         for queue, run in runs:
             arguments += (queue.members, len(run))
@@ -267,9 +293,9 @@ class Bus:
             self._node_id,
             *arguments,
         )
-        self._take_off(call, runs, self._sent)
+        self._take_off(call, Flight(convoy, runs, self._sent))
 
-    def _fly_broadcasts(self, link: Link, runs: list[Run]) -> None:
+    def _fly_broadcasts(self, link: Link, convoy: Convoy, runs: list[Run]) -> None:
         arguments: list[Argument] = []
         for queue, run in runs:
             items = [self._sealed(BOUND, queue.channel, operation) for operation in run]
@@ -278,7 +304,7 @@ class Bus:
             else:
                 arguments += (queue.channel, 0, b"".join(map(unrouted, items)))
         call = link.script("publish", [], self._not_after(runs), self._session.sender, *arguments)
-        self._take_off(call, runs, self._published)
+        self._take_off(call, Flight(convoy, runs, self._published))
 
     def _sealed(self, kind: int, scope: str, operation: Operation) -> bytes:
         """What is published for an operation; sealed in the order of publishing."""
@@ -293,18 +319,14 @@ class Bus:
         latest = max(operation.deadline for _, run in runs for operation in run)
         return self._session.clock.at(latest)
 
-    def _take_off(
-        self,
-        call: asyncio.Future[Any],
-        runs: list[Run],
-        answer: Callable[[list[Run], list[Any]], None],
-    ) -> None:
-        flight = Flight(runs, answer)
+    def _take_off(self, call: asyncio.Future[Any], flight: Flight) -> None:
         self._flights.add(flight)
         call.add_done_callback(partial(self._landed, flight))
 
     def _landed(self, flight: Flight, call: asyncio.Future[Any]) -> None:
         self._flights.discard(flight)
+        flight.convoy.left -= 1
+        self._convoys -= not flight.convoy.left
         error = None if call.cancelled() else call.exception()
         if error is None:
             reply = call.result()
@@ -315,24 +337,27 @@ class Bus:
         elif isinstance(error, ResponseError):
             error = _refused(str(error).encode())
         for queue, run in flight.runs:
-            queue.flying = 0
+            queue.flying -= 1
             for operation in run:
                 self._forget(operation)
-            if error is not None:
-                for operation in run:
+                if error is not None:
                     _refuse(operation, error)
-            if queue.waiting:
+            if queue.waiting and not queue.flying:
                 self._ready[queue.channel] = queue
-            elif not queue.barrier and not queue.own_barrier:
-                self._queues.pop(queue.channel, None)
+            self._retire(queue)
         if self._ready:
             self._schedule()
+
+    def _retire(self, queue: Queue) -> None:
+        """Forget a queue of which nothing waits, is in flight, or will be heard back."""
+        if not (queue.waiting or queue.flying or queue.barrier or queue.own_barrier):
+            self._queues.pop(queue.channel, None)
 
     def _sent(self, runs: list[Run], reply: list[Any]) -> None:
         codes, own_number, refusal = reply[1:]
         at = 0
         for queue, run in runs:
-            queue.own_barrier = own_number
+            queue.own_barrier = own_number or queue.own_barrier
             for operation in run:
                 result = CODES.get(codes[at])
                 at += 1

@@ -13,6 +13,8 @@ from faults.cluster import Cluster, NotReadyError, Settings, running
 from faults.harm import FAULTS
 from faults.programs import ProgramEndedError
 
+SHOWN = 10
+"""Failures of one round that are told at once; all of them are in the JSON."""
 CALM = 1.0
 """Seconds of the stream before each fault, and after everybody is ready again."""
 EVERY = 10.0
@@ -131,6 +133,8 @@ async def _round(
         )
     )
     tell(f"{len(run.rounds)}. {run.rounds[-1]}")
+    for failure in result.failures[:SHOWN]:
+        tell(f"   FAILED: {failure}")
 
 
 async def _noticed(cluster: Cluster) -> float | None:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 
 import pytest
+from faults.proxy import Proxy
 
 from cluster_pool import (
     ClusterPoolError,
@@ -139,6 +140,48 @@ async def test_a_local_send_does_not_overtake_what_was_broadcast_before(backend:
             await one.broadcast_message("n", str(number))
             await one.send("n", "alice", str(number + 1))
         assert await alice.wait_sent(40) == [str(number) for number in range(40)]
+
+
+@async_test
+async def test_alternating_sends_and_broadcasts_need_few_round_trips(backend: Backend) -> None:
+    """Runs of one kind follow each other on the link; none waits for the answer to the one before.
+
+    With a wait for each, the proxy's 20 ms would make it 600 × 40 ms.
+    """
+    if backend.server is None:
+        pytest.skip("there is no link to delay")
+    async with (
+        Proxy(backend.server.path) as proxy,
+        backend.pools(1) as (one,),
+        Pool(backend.server.through(proxy.port), node_id="far", prefix=backend.prefix) as far,
+    ):
+        alice = await one.join("n", "alice")
+        proxy.delay = 0.02
+        calls = [
+            far.broadcast_message("n", str(at)) if at % 2 else far.send("n", "alice", str(at))
+            for at in range(600)
+        ]
+        results = await asyncio.gather(*calls)
+        proxy.heal()
+        assert all(results)
+        assert await alice.wait_sent(600) == [str(at) for at in range(600)]
+
+
+@async_test
+async def test_a_local_send_waits_for_every_send_before_it(backend: Backend) -> None:
+    """A send to one's own connection that took the bus is not overtaken after a send elsewhere."""
+    async with backend.pools() as (one, two):
+        alice = await one.join("n", "alice")
+        await two.join("n", "bob")
+        for at in range(0, 200, 4):
+            broadcast = one.broadcast_message("n", str(at), exclude=["bob"])
+            routed = one.send("n", "alice", str(at + 1))
+            elsewhere = one.send("n", "bob", "x")
+            await asyncio.gather(broadcast, routed, elsewhere)
+            await one.send("n", "bob", "x")
+            await one.send("n", "alice", str(at + 2))
+            await one.send("n", "alice", str(at + 3))
+        assert await alice.wait_sent(200) == [str(at) for at in range(200)]
 
 
 @async_test

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -115,9 +116,16 @@ async def test_an_app_deals_with_connections(own_server: RedisServer, tmp_path: 
                 await alice.send(last)
                 assert await close_code(alice) == code
         admin = node.listening["admin_port"]
-        status = json.loads((await in_thread(node.get, "/status", admin))[1])
-        assert status["handler_errors"] == 1
-        assert status["connections"] == 0
+
+        async def status() -> dict[str, Any]:
+            fields: dict[str, Any] = json.loads((await in_thread(node.get, "/status", admin))[1])
+            return fields
+
+        async def empty() -> bool:
+            return bool((await status())["connections"] == 0)
+
+        await eventually(empty)
+        assert (await status())["handler_errors"] == 1
         assert (await in_thread(node.get, "/other", admin))[0] == 404
         node.signal(signal.SIGTERM)
         exit_status, said = await in_thread(node.finish)
