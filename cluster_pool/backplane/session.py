@@ -4,7 +4,8 @@ Owns: the sockets, the wanted channels, the account of message numbers, the proo
 hears itself. It never reads the items of an envelope and knows no connection.
 
 A generation is one pair of sockets. Either of them failing, or three probes unheard, ends it; the
-next begins after a pause with full jitter, subscribes everything again, and says what was missed.
+next begins at once, or after a pause with full jitter when the last one was short or there was
+none, subscribes everything again, and says what was missed.
 """
 
 import asyncio
@@ -44,6 +45,8 @@ T = TypeVar("T")
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+STEADY = 1.0
+"""Seconds that a generation must have lived for the next one to begin without a pause."""
 PROBES_LOST = 3
 STALL = 0.5
 MAX_SENDERS = 10_000
@@ -156,7 +159,7 @@ class Session:
     async def _run(self) -> None:
         pause = FIRST_PAUSE
         while True:
-            before = self.generation
+            before, began = self.generation, asyncio.get_running_loop().time()
             try:
                 await self._live_once()
             except Exception as error:
@@ -165,6 +168,8 @@ class Session:
             if self.generation != before:
                 log.warning("lost Redis at %s: %s", self.address.shown, self._last_error)
                 pause = FIRST_PAUSE
+                if asyncio.get_running_loop().time() - began >= STEADY:
+                    continue
             await asyncio.sleep(random.uniform(0, pause))
             pause = min(pause * 2, LONGEST_PAUSE)
 
