@@ -70,8 +70,8 @@ class Link(Pipe):
         if self._failure is not None:
             future.set_exception(_copy(self._failure, maybe_executed=False))
             return future
+        self.put(*arguments)  # first: what cannot be packed raises, and has no reply to wait for
         self._replies.append(future)
-        self.put(*arguments)
         return future
 
     def script(self, name: str, keys: list[str], *arguments: Argument) -> asyncio.Future[Any]:

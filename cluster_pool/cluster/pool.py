@@ -17,7 +17,7 @@ from cluster_pool.cluster.sender import DEFAULT_REDIS, Sender
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
 from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id, new_node_id
-from cluster_pool.core.message import Outgoing
+from cluster_pool.core.message import Outgoing, encode
 from cluster_pool.core.results import DrainReport, NodeState, SendResult
 from cluster_pool.core.seals import Secret
 from cluster_pool.core.statistics import Counters
@@ -495,16 +495,18 @@ class ClusterPool(Sender):
             How many subscribers heard it.
 
         Raises:
+            InvalidMessageError, MessageTooLargeError: not allowed.
             PendingLimitError: too much waits for Redis already.
             BackplaneUnavailableError: Redis did not answer in time.
         """
         if self._inbound_pending >= self.limits.pending_messages:
             raise PendingLimitError(f"{self._inbound_pending} inbound messages wait for Redis")
         fields = {"id": connection.id, "node": self._node_id}
-        if isinstance(message, str):
-            fields["text"] = message
+        text, payload = encode(message, self.limits.message_bytes)
+        if text:
+            fields["text"] = payload.decode()
         else:
-            fields["binary"] = base64.b64encode(message).decode()
+            fields["binary"] = base64.b64encode(payload).decode()
         self._inbound_pending += 1
         try:
             heard: int = await self._session.call(
