@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 from cluster_pool.backplane.bus import Bus
@@ -20,7 +21,7 @@ from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.config import Timing
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
-from cluster_pool.core.ids import shown
+from cluster_pool.core.ids import check_id, shown
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import MemberEvent, SendResult
@@ -31,8 +32,8 @@ from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.router")
 
-YIELD_EVERY = 100
-"""Payloads dealt with before others get their turn on the loop."""
+TURN = 0.005
+"""Seconds after which others get their turn on the loop, also in the middle of an envelope."""
 
 
 class Replies:
@@ -70,7 +71,9 @@ class Watchers:
         """Events arrived, one JSON object a line; a full queue loses its oldest."""
         for line in payload.splitlines():
             fields = json.loads(line)
-            event = MemberEvent(str(fields["event"]), str(fields["id"]), str(fields["node"]))
+            if fields["event"] not in ("join", "leave"):
+                raise BrokenEnvelopeError("event")
+            event = MemberEvent(fields["event"], check_id(fields["id"]), check_id(fields["node"]))
             for queue in self.queues[channel]:
                 if queue.full():
                     queue.get_nowait()
@@ -101,6 +104,7 @@ class Router:
         self._head = len(keys.prefix) + 2
         self._handed_on: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
+        self._turn_ends = 0.0
         self.replies = Replies()
         self.watchers = Watchers()
         self.bus: Bus
@@ -143,17 +147,21 @@ class Router:
             await inbox.wait()
             if self._lease is not None and not self._lease.held:
                 await self._lease.wait_held()
-            for _ in range(YIELD_EVERY):
-                heard = inbox.take()
-                if heard is None:
-                    break
+            self._turn_ends = monotonic() + TURN
+            while monotonic() < self._turn_ends and (heard := inbox.take()) is not None:
                 await self._deal_with(heard)
             await asyncio.sleep(0)
+
+    async def _let_others(self) -> None:
+        """Between two items. The loop's own clock will not do: uvloop's stands still in a turn."""
+        if monotonic() >= self._turn_ends:
+            await asyncio.sleep(0)
+            self._turn_ends = monotonic() + TURN
 
     async def _deal_with(self, heard: Heard) -> None:
         try:
             if heard.channel == self._own:
-                self._targeted(heard)
+                await self._targeted(heard)
             elif heard.channel in self.watchers.queues:
                 self.watchers.heard(heard.channel, heard.payload)
             elif heard.start:
@@ -185,10 +193,11 @@ class Router:
 
     # -- to one ----------------------------------------------------------------------------
 
-    def _targeted(self, heard: Heard) -> None:
+    async def _targeted(self, heard: Heard) -> None:
         if not heard.start:
             raise BrokenEnvelopeError("raw payload on the channel of a node")
         for nonce, sealed in envelope.read_items(heard.payload[heard.start :]):
+            await self._let_others()
             item = self._opened(heard, sealed)
             if item is None:
                 continue
@@ -212,14 +221,13 @@ class Router:
                 return SendResult.ABSENT, item[5]
             connection.begin_close(code, reason)
             return SendResult.DELIVERED, item[5]
-        if kind not in (envelope.TEXT, envelope.BINARY) or not isinstance(item[3], bytes):
-            raise BrokenEnvelopeError("kind")
+        outgoing = _message(kind, item[3])
         close: Sequence[Any]
         reply_to: Sequence[Any]
         close, reply_to = (item[4], item[5]) if len(item) > 4 else ((), ())
         if connection is None:
             return SendResult.ABSENT, reply_to
-        result = connection.deliver(Outgoing(kind == envelope.TEXT, item[3]))
+        result = connection.deliver(outgoing)
         if close and result:
             connection.begin_close(*check_close(*close))
         return result, reply_to
@@ -250,12 +258,13 @@ class Router:
         namespace = self._namespace(heard.channel)
         run: list[Outgoing] = []
         for sealed in envelope.read_items(heard.payload[heard.start :]):
+            await self._let_others()
             item = self._opened(heard, sealed)
             if item is None:
                 continue
             kind = item[0]
-            if kind in (envelope.TEXT, envelope.BINARY) and isinstance(item[1], bytes):
-                outgoing = Outgoing(kind == envelope.TEXT, item[1])
+            if kind in (envelope.TEXT, envelope.BINARY):
+                outgoing = _message(kind, item[1])
                 if not item[2]:
                     run.append(outgoing)
                     continue
@@ -281,3 +290,16 @@ class Router:
             self._membership.taken(namespace, item[1], Claim.parse(item[2]))
         else:
             raise BrokenEnvelopeError("kind")
+
+
+def _message(kind: object, payload: object) -> Outgoing:
+    """What an item carries. Text must be UTF-8: a client would close on anything else."""
+    if kind not in (envelope.TEXT, envelope.BINARY) or not isinstance(payload, bytes):
+        raise BrokenEnvelopeError("kind")
+    text = kind == envelope.TEXT
+    if text and not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            raise BrokenEnvelopeError("text") from None
+    return Outgoing(text, payload)

@@ -14,6 +14,7 @@ On the channel of a namespace an item is ``[kind, …]``; on the channel of a no
 (empty for what concerns no claim).
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -29,6 +30,9 @@ ENVELOPE: Final = b"\xc1\x01"
 MAX_HEADER: Final = 128
 HEADER: Final = re.compile(rb"(\d{1,17}) (\d{1,16}) (\d{1,9}) ([!-~]{1,40}) (\d{1,9})\n")
 MAX_EXCLUDE: Final = 10_000
+MAX_ITEMS: Final = 1_000
+MAX_LISTS: Final = 8
+"""Lists in one item, itself included; a megabyte of empty ones would be seventy of memory."""
 
 TEXT: Final = 1
 BINARY: Final = 2
@@ -88,17 +92,31 @@ def read_header(payload: bytes) -> tuple[Header, int]:
 
 
 def read_items(body: bytes) -> Iterator[list[Any]]:
-    """The items, one after another; raises BrokenEnvelopeError at the first that is none."""
+    """The items, one after another; raises BrokenEnvelopeError at the first that is none.
+
+    At most MAX_ITEMS, each of at most MAX_LISTS lists of at most MAX_EXCLUDE elements.
+    """
+    lists = 0
+
+    def count(made: list[Any]) -> list[Any]:
+        nonlocal lists
+        lists += 1
+        if lists > MAX_LISTS:
+            raise BrokenEnvelopeError("lists")
+        return made
+
     unpacker = msgpack.Unpacker(
         max_buffer_size=len(body) + 1,
         max_array_len=MAX_EXCLUDE,
         max_map_len=0,
         max_ext_len=0,
         max_str_len=64 * 1024,
+        list_hook=count,
     )
     unpacker.feed(body)
     read = 0
-    while True:
+    for number in itertools.count():
+        lists = 0
         try:
             item = unpacker.unpack()
         except msgpack.OutOfData:
@@ -109,6 +127,8 @@ def read_items(body: bytes) -> Iterator[list[Any]]:
             raise BrokenEnvelopeError("msgpack") from error
         if not isinstance(item, list) or not item:
             raise BrokenEnvelopeError("item")
+        if number == MAX_ITEMS:
+            raise BrokenEnvelopeError("items")
         read = unpacker.tell()
         yield item
 
