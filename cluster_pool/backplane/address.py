@@ -1,9 +1,9 @@
 """Where Redis is, and how a socket to it is opened; foreign errors become ours here."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import redis.asyncio as redis_asyncio
 from redis.asyncio.connection import AbstractConnection
@@ -11,9 +11,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
 
 Raw = AbstractConnection
+
+CHECK_URL = "check its scheme and options, and percent-encode what is special in its password"
 
 
 class Address:
@@ -28,8 +31,13 @@ class Address:
             self.shown = hide_password(redis)
             try:
                 pool = redis_asyncio.ConnectionPool.from_url(redis)
-            except ValueError as error:
-                raise InvalidValueError(f"{self.shown} is no Redis URL: {error}") from None
+                pool.connection_class(**pool.connection_kwargs)  # refuses unknown options
+            except (ValueError, TypeError, RedisError) as error:
+                # The reason may quote a part of the password.
+                reason = CHECK_URL if self.shown != redis else str(error)
+                raise InvalidValueError(
+                    f"{shown(self.shown, 200)} is no Redis URL: {reason}"
+                ) from None
         elif isinstance(redis, redis_asyncio.Redis):
             pool = redis.connection_pool
             self.shown = _shown_from(pool.connection_kwargs)
@@ -81,22 +89,17 @@ def translated(what: str, maybe_executed: bool = False) -> Iterator[None]:
         ) from error
 
 
+_CREDENTIALS = re.compile(r"^((?:\w+://)?+[^:]*):.*@", re.DOTALL)
+_PASSWORD_OPTION = re.compile(r"(password=)[^&]*")
+
+
 def hide_password(url: str) -> str:
-    """``url`` without its password, also when the URL is not well formed."""
-    try:
-        parts = urlsplit(url)
-        if parts.password is None and "password=" not in parts.query:
-            return url
-        user = parts.username or ""
-        host = parts.netloc.rpartition("@")[2]
-        netloc = f"{user}:***@{host}" if parts.password is not None else parts.netloc
-        query = "&".join(
-            "password=***" if item.startswith("password=") else item
-            for item in parts.query.split("&")
-        )
-        return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
-    except ValueError:
-        return f"{url.partition('://')[0]}://…"
+    """``url`` without what may be its password, also when the URL is not well formed.
+
+    That is all from the first colon behind the scheme to the last @: somebody may have left a
+    slash, a hash or an @ in a password as it is.
+    """
+    return _PASSWORD_OPTION.sub(r"\1***", _CREDENTIALS.sub(r"\1:***@", url))
 
 
 def _shown_from(settings: dict[str, Any]) -> str:
