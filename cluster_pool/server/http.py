@@ -58,7 +58,7 @@ def split_target(target: str) -> tuple[str, str]:
 
 def wants_upgrade(request: Request) -> bool:
     """Whether this is a WebSocket handshake."""
-    return "websocket" in request.headers.get("Upgrade", "").lower()
+    return "websocket" in ",".join(request.headers.get_all("Upgrade")).lower()
 
 
 def answer(

@@ -92,6 +92,8 @@ def test_upgrades() -> None:
     assert wants_upgrade(Request("/", Headers({"Upgrade": "WebSocket"})))
     assert not wants_upgrade(Request("/", Headers({"Upgrade": "h2c"})))
     assert not wants_upgrade(Request("/", Headers()))
+    twice = Headers([("Upgrade", "h2c"), ("Upgrade", "websocket")])
+    assert wants_upgrade(Request("/", twice)), "a list may be in several headers (RFC 9110, 5.2)"
 
 
 def test_answers_are_complete() -> None:
