@@ -320,7 +320,7 @@ async def _signal_during(
 def load_app(name: str) -> App:
     """The handler that ``module:attribute`` names, from the path or the current folder."""
     module, _, attribute = name.partition(":")
-    if not module or not attribute:
+    if not module or not attribute or module.startswith("."):
         raise InvalidValueError(f"--app must be MODULE:ATTRIBUTE, not {name!r}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -3,6 +3,7 @@
 Source: RFC 6455 section 7.4 and IANA's WebSocket Close Code Number Registry.
 """
 
+from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import InvalidCloseError
 
 NORMAL = 1000
@@ -31,7 +32,8 @@ def check_close(code: object, reason: object) -> tuple[int, str]:
         raise InvalidCloseError(f"close code must be int, not {type(code).__name__}")
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
         raise InvalidCloseError(
-            f"close code {code} is not allowed: 1000 to 1003, 1007 to 1014 and 3000 to 4999 are"
+            f"close code {shown(code)} is not allowed: "
+            "1000 to 1003, 1007 to 1014 and 3000 to 4999 are"
         )
     if not isinstance(reason, str):
         raise InvalidCloseError(f"close reason must be str, not {type(reason).__name__}")

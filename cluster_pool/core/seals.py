@@ -84,7 +84,10 @@ class Seals:
 
 
 def _key(secret: object) -> bytes:
-    raw = secret.encode() if isinstance(secret, str) else secret
+    try:
+        raw = secret.encode() if isinstance(secret, str) else secret
+    except UnicodeEncodeError:
+        raise InvalidValueError("a secret that is str must have a UTF-8 form") from None
     if not isinstance(raw, bytes) or len(raw) < MIN_SECRET_BYTES:
         raise InvalidValueError(f"a secret must be str or bytes, at least {MIN_SECRET_BYTES} bytes")
     return blake2b(raw, person=b"cluster_pool").digest()

@@ -98,7 +98,9 @@ def test_senders_are_remembered_up_to_a_number() -> None:
     assert "sender0" not in receiver._heard
 
 
-@pytest.mark.parametrize("secret", ["", "short", b"short", [], ["x" * 16, "short"], [7], 7])
+@pytest.mark.parametrize(
+    "secret", ["", "short", b"short", [], ["x" * 16, "short"], [7], 7, "\ud800" * 16]
+)
 def test_bad_secrets_are_refused_and_not_repeated(secret: object) -> None:
     """Too short, of a wrong type, or none; the error does not show them."""
     with pytest.raises((InvalidValueError, TypeError)) as caught:
