@@ -465,6 +465,8 @@ async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) 
             b"\xc1\x011 2 1 x 1\n\x93\x01\xc4",
             b"\xc1\x011 3 1 x 1\n\x91\x63",
             b"\xc1\x011 4 1 x 1\n" + b"\x80" * 1000,
+            b"\xc1\x011 5 1 x 1\n\x93\x01\xc4\x01\xff\x90",
+            b"\xc1\x011 6 1 x 1\n\x92\xa0\x94\x01\xa1n\xa3bob\xc4\x01\xff",
         ]
         for payload in garbage:
             await backend.publish(f"{backend.prefix}:{{n}}", payload)
@@ -501,6 +503,21 @@ async def test_inbound_is_published_as_json(backend: Backend) -> None:
             await one.publish_inbound(alice.connection, b"\xff")
             message = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
             assert message["data"] == b'{"id":"alice","node":"node-1","binary":"/w=="}'
+            with pytest.raises(InvalidMessageError):
+                await one.publish_inbound(alice.connection, "\ud800")
+
+
+@async_test
+async def test_a_command_that_cannot_be_packed_disturbs_no_other(backend: Backend) -> None:
+    """The replies behind it go to those who asked."""
+    async with backend.pools(1) as (one,):
+        await one.join("n", "alice")
+        link = one._session.link
+        assert link is not None
+        with pytest.raises(UnicodeEncodeError):
+            link.call("PUBLISH", backend.prefix, "\ud800")
+        assert await link.call("PING") in (b"PONG", "PONG")
+        assert await one.count("n") == 1
 
 
 @async_test
@@ -539,11 +556,12 @@ async def test_a_full_outbox_refuses_and_the_sender_is_told(backend: Backend) ->
 async def test_garbage_among_events_does_not_end_a_watch(backend: Backend) -> None:
     """What is no event is counted and dropped; the next event comes."""
     async with backend.pools(1) as (one,), one.watching("n") as events:
-        for payload in (b"\xff", b"[]", b'{"event":"join"}', b"nonsense"):
+        strange = b'{"event":"join","id":"","node":"x"}', b'{"event":"x","id":"a","node":"x"}'
+        for payload in (b"\xff", b"[]", b'{"event":"join"}', b"nonsense", *strange):
             await backend.publish(f"{backend.prefix}:{{n}}:events", payload)
         await one.join("n", "alice")
         assert (await anext(events)).id == "alice"
-        assert one.statistics()["dropped_garbage"] == 4
+        assert one.statistics()["dropped_garbage"] == 6
 
 
 @pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed")

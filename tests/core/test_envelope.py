@@ -61,6 +61,8 @@ def test_a_raw_publish(payload: bytes, text: bool, content: bytes) -> None:
         b"\xdd\xff\xff\xff\xff",
         b"\xc9\x7f\xff\xff\xff\x01",
         b"\x91" * 5000,
+        b"\x92\x01\xdc\x00\x64" + (b"\xdc\x27\x10" + b"\x90" * 10_000) * 100,
+        b"\x93\x01\xc4\x00\x90" * 1001,
         b"\x92\x01\x81\x01\x01",
         b"\x92\x01\xd9\x02\xff\xff",
     ],

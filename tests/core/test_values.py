@@ -33,6 +33,7 @@ def test_what_is_shown_is_escaped_and_cut() -> None:
     """Nothing of an id can forge a log line."""
     assert shown("a\u202e\nb") == "'a\\u202e\\nb'"
     assert len(shown("x" * 1000)) == 65
+    assert shown(10**5000) == "a huge int", "Python refuses to write it"
 
 
 def test_made_ids_are_allowed_and_differ() -> None:
@@ -53,6 +54,12 @@ def test_close_codes_that_may_not(code: object) -> None:
     """Reserved ones, and what is no int."""
     with pytest.raises(InvalidCloseError):
         check_close(code, "")
+
+
+def test_a_close_code_that_python_will_not_write() -> None:
+    """The error is ours all the same."""
+    with pytest.raises(InvalidCloseError, match="huge int"):
+        check_close(10**5000, "")
 
 
 def test_frame_headers() -> None:
