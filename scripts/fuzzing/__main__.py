@@ -2,17 +2,20 @@
 
 import argparse
 import sys
-from typing import Any
+from collections.abc import Callable
 
-from fuzzing import envelopes, settings
-from fuzzing.harness import Make, Result, Target, run, shares
+from fuzzing import channels, commands, envelopes, settings, sockets
+from fuzzing.harness import Result, Target, run, shares
 
 MOST_TURN_MS = 50
-TARGETS: dict[str, Make] = {
+NO_LOOP = ("settings", "urls", "commands")
+"""What is read before there is a loop."""
+TARGETS: dict[str, Callable[[], Target]] = {
     made.name: made
     for made in (
         *(envelopes.Items, envelopes.Header, envelopes.Raw),
-        *(settings.Requests, settings.Settings, settings.Urls),
+        *(settings.Requests, settings.Settings, settings.Urls, commands.Commands),
+        *(channels.Channels, sockets.Requests, sockets.Frames, sockets.Inbound),
     )
 }
 
@@ -53,9 +56,17 @@ def _row(result: Result) -> str:
 def main() -> int:
     """Status 0 when every case was accepted or refused as documented, and no turn was long."""
     options = _parser().parse_args()
-    targets: list[Target[Any]] = [TARGETS[name]() for name in options.target or TARGETS]
+    targets: list[Target] = [TARGETS[name]() for name in options.target or TARGETS]
     print(f"seed {options.seed}; CPU time of one thread, in µs; memory in MiB")
-    heads = ("target", "cases", "refused", "accepted", "longest case", "longest turn", "peak memory")
+    heads = (
+        "target",
+        "cases",
+        "refused",
+        "accepted",
+        "longest case",
+        "longest turn",
+        "peak memory",
+    )
     print(_line(*heads, "failed"), flush=True)
     results = []
     for target, count in zip(targets, shares(targets, options.cases), strict=True):
@@ -66,7 +77,11 @@ def main() -> int:
     for result in results:
         for failure in result.failures:
             print(f"scripts/fuzz {failure}", file=sys.stderr)
-    slow = [one.name for one in results if one.longest_turn_us > MOST_TURN_MS * 1000]
+    slow = [
+        one.name
+        for one in results
+        if one.longest_turn_us > MOST_TURN_MS * 1000 and one.name not in NO_LOOP
+    ]
     if slow:
         print(f"the loop was blocked for more than {MOST_TURN_MS} ms: {slow}", file=sys.stderr)
     return 1 if slow or any(one.failed for one in results) else 0

@@ -1,5 +1,6 @@
 """Targets that are plain calls into ``core/envelope.py``."""
 
+import asyncio
 from random import Random
 
 import msgpack
@@ -9,7 +10,6 @@ from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
 from cluster_pool.core.results import SendResult
 from cluster_pool.embedded import EmbeddedServer
 from fuzzing import mutation, traffic
-from fuzzing.harness import Plain
 
 LARGEST = 1024 * 1024
 ITEMS = [
@@ -62,7 +62,7 @@ def _wrong_item(random: Random) -> bytes:
     return packed
 
 
-class Items(Plain):
+class Items:
     """The items of an envelope."""
 
     name, share = "items", 40.0
@@ -70,7 +70,7 @@ class Items(Plain):
     def make(self, random: Random) -> bytes:
         return hostile_items(random)
 
-    async def judge(self, case: bytes) -> bool:
+    def judge(self, case: bytes) -> bool:
         try:
             for item in envelope.read_items(case):
                 assert isinstance(item, list)
@@ -80,15 +80,14 @@ class Items(Plain):
         return True
 
 
-class Header(Plain):
+class Header:
     """The header of an envelope, starting from real ones."""
 
     name, share = "header", 20.0
-    _real: list[bytes]
 
-    async def __aenter__(self) -> None:
+    def __init__(self) -> None:
         with EmbeddedServer() as server:
-            self._real = (await traffic.record(server.url, "cluster_pool")).envelopes
+            self._real = asyncio.run(traffic.record(server.url, "cluster_pool")).envelopes
 
     def make(self, random: Random) -> bytes:
         if random.random() < 0.1:
@@ -103,7 +102,7 @@ class Header(Plain):
             head = mutation.mutated(random, payload[:end], self._real)
         return head if random.random() < 0.5 else head + payload[end:]
 
-    async def judge(self, case: bytes) -> bool:
+    def judge(self, case: bytes) -> bool:
         try:
             header, start = envelope.read_header(case)
         except BrokenEnvelopeError:
@@ -116,7 +115,7 @@ class Header(Plain):
         return True
 
 
-class Raw(Plain):
+class Raw:
     """What a user's own PUBLISH means: every payload means something."""
 
     name, share = "raw", 10.0
@@ -130,9 +129,11 @@ class Raw(Plain):
             case 2:
                 return random.choice((b"", envelope.RAW_BINARY)) + random.randbytes(8)
             case _:
-                return mutation.mutated(random, mutation.text(random).encode("utf-8", "ignore"), ITEMS)
+                return mutation.mutated(
+                    random, mutation.text(random).encode("utf-8", "ignore"), ITEMS
+                )
 
-    async def judge(self, case: bytes) -> bool:
+    def judge(self, case: bytes) -> bool:
         is_text, payload = envelope.raw_message(case)
         if is_text:
             payload.decode()

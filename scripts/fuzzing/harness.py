@@ -9,10 +9,10 @@ import contextlib
 import logging
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from cluster_pool.core.ids import shown
 
@@ -24,8 +24,8 @@ KEPT = 20
 """Failures that are kept; the others are counted."""
 
 
-class Target(Protocol[Case]):
-    """Something that parses. Entered before the first case and left after the last.
+class Plain(Protocol[Case]):
+    """Something that parses, called case by case.
 
     ``judge`` gives True for a case that was accepted, False for one that was refused in the way
     that is documented, and raises for everything else.
@@ -33,10 +33,23 @@ class Target(Protocol[Case]):
 
     name: str
     share: float
-    running: bool
-    """Whether the cases go through a running node, so that a turn of the loop means something."""
+    """Of the cases of a run over all targets, beside those of the others."""
 
-    def make(self, random: Random) -> Case: ...
+    def make(self, random: Random) -> Case:
+        """The case that these random numbers mean."""
+
+    def judge(self, case: Case) -> bool: ...
+
+
+@runtime_checkable
+class Running(Protocol[Case]):
+    """The same through a running node, which is there while this is entered."""
+
+    name: str
+    share: float
+
+    def make(self, random: Random) -> Case:
+        """The case that these random numbers mean."""
 
     async def judge(self, case: Case) -> bool: ...
 
@@ -45,14 +58,7 @@ class Target(Protocol[Case]):
     async def __aexit__(self, *error: object) -> None: ...
 
 
-class Plain:
-    """A target that is a plain call."""
-
-    running = False
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *error: object) -> None: ...
+Target = Plain[Any] | Running[Any]
 
 
 @dataclass
@@ -68,6 +74,12 @@ class Result:
     peak_mib: float = 0.0
     failed: int = 0
     failures: list[str] = field(default_factory=list)
+
+    def judged(self, accepted: bool) -> None:
+        if accepted:
+            self.accepted += 1
+        else:
+            self.refused += 1
 
     def fail(self, case: str, error: BaseException) -> None:
         self.failed += 1
@@ -86,48 +98,66 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         self.longest_turn_us = max(self.longest_turn_us, (time.thread_time_ns() - began) / 1000)
 
 
-def run(target: Target[Any], seed: int, numbers: range) -> Result:
-    """Run the cases with these numbers, on a loop of its own."""
+def run(target: Target, seed: int, numbers: range) -> Result:
+    """Run the cases with these numbers."""
     result = Result(target.name)
-    with asyncio.Runner(loop_factory=WatchedLoop) as runner, _errors_logged() as logged:
-        loop = runner.get_loop()
-        assert isinstance(loop, WatchedLoop)
-        runner.run(_run(target, seed, numbers, result, loop))
-        for text in logged:
-            result.fail("in the log", RuntimeError(text))
+    with _errors_logged() as logged:
+        if isinstance(target, Running):
+            with asyncio.Runner(loop_factory=WatchedLoop) as runner:
+                runner.run(_run_running(target, seed, numbers, result))
+        else:
+            _run_plain(target, seed, numbers, result)
+    for text in logged:
+        result.fail("in the log", RuntimeError(text))
     return result
 
 
-async def _run(
-    target: Target[Any], seed: int, numbers: range, result: Result, loop: WatchedLoop
-) -> None:
+def _run_plain(target: Plain[Any], seed: int, numbers: range, result: Result) -> None:
+    with _peak_memory(result):
+        for number in numbers:
+            case = target.make(_random(target, seed, number))
+            with _judged(result, seed, number, case) as judged:
+                judged(target.judge(case))
+    result.longest_turn_us = result.longest_case_us
+
+
+async def _run_running(target: Running[Any], seed: int, numbers: range, result: Result) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, WatchedLoop)
     async with target:
         await asyncio.sleep(0)  # the turn in which it was entered ends here
         loop.longest_turn_us = 0.0
         with _peak_memory(result):
             for number in numbers:
-                case = target.make(Random(f"{seed} {target.name} {number}"))
-                began = time.thread_time_ns()
-                try:
-                    if await target.judge(case):
-                        result.accepted += 1
-                    else:
-                        result.refused += 1
-                except Exception as error:
-                    replay = f"--target {target.name} --seed {seed} --case {number}"
-                    result.fail(f"{replay} {shown(case, SHOWN)}", error)
-                took = (time.thread_time_ns() - began) / 1000
-                result.longest_case_us = max(result.longest_case_us, took)
-                result.cases += 1
+                case = target.make(_random(target, seed, number))
                 await asyncio.sleep(0)
-        if target.running:
-            result.longest_turn_us = loop.longest_turn_us
-        else:
-            result.longest_turn_us = result.longest_case_us
+                with _judged(result, seed, number, case) as judged:
+                    judged(await target.judge(case))
+        result.longest_turn_us = loop.longest_turn_us
+
+
+def _random(target: Target, seed: int, number: int) -> Random:
+    return Random(f"{seed} {target.name} {number}")
 
 
 @contextlib.contextmanager
-def _peak_memory(result: Result) -> Any:
+def _judged(
+    result: Result, seed: int, number: int, case: object
+) -> Iterator[Callable[[bool], None]]:
+    """Count one case: what is called with its outcome, or else what was raised."""
+    began = time.thread_time_ns()
+    try:
+        yield result.judged
+    except Exception as error:
+        replay = f"--target {result.name} --seed {seed} --case {number}"
+        result.fail(f"{replay} {shown(case, SHOWN)}", error)
+    took = (time.thread_time_ns() - began) / 1000
+    result.longest_case_us = max(result.longest_case_us, took)
+    result.cases += 1
+
+
+@contextlib.contextmanager
+def _peak_memory(result: Result) -> Iterator[None]:
     """By how much the resident memory of this process rose at most, where Linux tells."""
     try:
         with open("/proc/self/clear_refs", "w") as control:
@@ -149,7 +179,7 @@ def _status(name: str) -> int:
 
 
 @contextlib.contextmanager
-def _errors_logged() -> Any:
+def _errors_logged() -> Iterator[list[str]]:
     """What our loggers and the event loop say at ERROR: somebody else's bytes must not cause it."""
     said: list[str] = []
 
@@ -158,6 +188,8 @@ def _errors_logged() -> Any:
             if len(said) < KEPT:
                 said.append(logging.Formatter().format(record)[-2 * SHOWN :])
 
+    # It tells of every request that is none, with a traceback.
+    logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
     keeper = Keeper(logging.ERROR)
     loggers = [logging.getLogger(name) for name in ("cluster_pool", "asyncio")]
     for logger in loggers:
@@ -169,10 +201,7 @@ def _errors_logged() -> Any:
             logger.removeHandler(keeper)
 
 
-def shares(targets: list[Target[Any]], cases: int) -> list[int]:
+def shares(targets: Sequence[Target], cases: int) -> list[int]:
     """How many of ``cases`` each target gets; at least one."""
     whole = sum(target.share for target in targets)
     return [max(1, round(cases * target.share / whole)) for target in targets]
-
-
-Make = Callable[[], Target[Any]]

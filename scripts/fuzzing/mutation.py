@@ -1,4 +1,4 @@
-"""Hostile bytes, texts and msgpack, made by a ``random.Random`` alone: the same seed, the same case."""
+"""Hostile bytes, texts and msgpack. A ``random.Random`` decides: the same seed, the same case."""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -10,7 +10,19 @@ TELLING_BYTES = bytes((0x00, 0x01, 0x0A, 0x20, 0x7F, 0x80, 0x90, 0xC0, 0xC1, 0xC
 TELLING_NUMBERS = (0, 1, -1, 127, 128, 255, 2**16, 2**31, 2**32, 2**63 - 1, -(2**63), 2**64 - 1)
 TELLING_TEXT = (
     *("", " ", "~", "{", "}", ":", "%", "\x00", "\n", "\r\n", "\x1b[31m", "\x7f", "\x85", "\u2028"),
-    *("\ud800", "\udfff", "\udc80", "\ufeff", "\u202e", "\U0010ffff", "e\u0301", "İ", "ß", "𝒳", "🏴"),
+    *(
+        "\ud800",
+        "\udfff",
+        "\udc80",
+        "\ufeff",
+        "\u202e",
+        "\U0010ffff",
+        "e\u0301",
+        "İ",
+        "ß",
+        "𝒳",
+        "🏴",
+    ),
     *("٣", "NaN", "inf", "-1", "1e400", "0x10", "1_000", "None", "../..", "a" * 256, "é" * 129),
 )
 LENGTH_BOMBS = (
@@ -60,7 +72,9 @@ def value(random: Random, depth: int = 3) -> Any:
         case 8:
             return msgpack.ExtType(random.randrange(128), random.randbytes(random.randint(0, 8)))
         case 9:
-            return {random.randrange(9): value(random, depth - 1) for _ in range(random.randrange(3))}
+            return {
+                random.randrange(9): value(random, depth - 1) for _ in range(random.randrange(3))
+            }
         case _:
             return [value(random, depth - 1) for _ in range(random.randint(0, 6))]
 
@@ -77,7 +91,9 @@ def bomb(random: Random, most: int) -> bytes:
         case 2:
             return b"\x92\x01" + b"\xdc\x03\xe8" + row * (size // len(row))
         case 3:
-            smallest = random.choice((b"\x93\x01\xc4\x00\x90", b"\x92\xa0\x93\x04\x01\x00", b"\x91\x01"))
+            smallest = random.choice(
+                (b"\x93\x01\xc4\x00\x90", b"\x92\xa0\x93\x04\x01\x00", b"\x91\x01")
+            )
             return smallest * (size // len(smallest))
         case _:
             return (b"\x93\x01\xc4\x00" + row) * (size // len(row))

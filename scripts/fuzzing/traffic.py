@@ -1,4 +1,4 @@
-"""What nodes really say to each other, recorded off the channels: what hostile payloads start from."""
+"""What nodes really say to each other, recorded: hostile payloads are made from it."""
 
 import asyncio
 from dataclasses import dataclass, field
