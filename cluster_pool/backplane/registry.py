@@ -5,9 +5,9 @@ the rest goes wherever the session stands. Nothing here decides; the scripts and
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -17,6 +17,8 @@ from cluster_pool.core.claims import Claim
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Member
 from cluster_pool.exceptions import BackplaneUnavailableError
+
+T = TypeVar("T")
 
 BATCH: Final = 200
 """Claims to one call."""
@@ -380,6 +382,12 @@ class Registry:
                 yield id, Claim.parse(value)
             if cursor in (b"0", "0", 0):
                 return
+
+
+def batches(items: list[T]) -> Iterator[list[T]]:
+    """Pieces of as many as one call takes."""
+    for at in range(0, len(items), BATCH):
+        yield items[at : at + BATCH]
 
 
 async def answered(call: asyncio.Future[Any], deadline: float | None) -> Any:

@@ -1,7 +1,7 @@
 """The link and the ear of one node, made anew together after any fault.
 
-Owns: the sockets, the wanted channels, the account of message numbers, the proof that the node
-hears itself. It never reads the items of an envelope and knows no connection.
+Owns: the sockets, the wanted channels, the proof that the node hears itself. What is heard is for
+:mod:`.hearing`; nothing here knows a connection.
 
 A generation is one pair of sockets. Either of them failing, or three probes unheard, ends it; the
 next begins at once, or after a pause with full jitter when the last one was short or there was
@@ -19,22 +19,12 @@ from redis.exceptions import ResponseError
 
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.ear import BATCH, Ear
-from cluster_pool.backplane.inbox import Heard, Inbox
+from cluster_pool.backplane.hearing import Hearing
 from cluster_pool.backplane.link import Argument, Link
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.core.clock import RedisClock
 from cluster_pool.core.config import Limits, Timing
-from cluster_pool.core.envelope import (
-    ENVELOPE,
-    MARK,
-    RAW_BINARY,
-    BrokenEnvelopeError,
-    Header,
-    read_header,
-)
-from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys
-from cluster_pool.core.numbers import Numbers
 from cluster_pool.core.results import Gap
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
@@ -49,9 +39,6 @@ STEADY = 1.0
 """Seconds that a generation must have lived for the next one to begin without a pause."""
 PROBES_LOST = 3
 STALL = 0.5
-MAX_SENDERS = 10_000
-ENVELOPE_ROOM = 2 * 1024 * 1024
-"""Bytes of an envelope beyond one message: neighbours up to 1 MiB, headers, ids, exclusions."""
 
 
 class Session:
@@ -75,14 +62,14 @@ class Session:
         sealed: bool,
     ) -> None:
         self.address = address
-        self.sealed = sealed
-        """Whether items are sealed: what is stale is then told by their counters."""
         self.start_name = start
         self.generation = 0
         self.link: Link | None = None
         self.clock = RedisClock()
-        self.numbers = Numbers()
-        self.inbox = Inbox(limits.inbox_bytes)
+        self.hearing = Hearing(
+            keys, own_channel, start, limits=limits, counters=counters, sealed=sealed
+        )
+        self.numbers = self.hearing.numbers
         self.epoch = ""
         """Of the state of Redis, as last told; "" before anything was."""
         self.on_up: Callable[[], None] = lambda: None
@@ -91,16 +78,12 @@ class Session:
         self.on_forget: Callable[[str], None] = lambda channel: None
         self._keys = keys
         self._own = own_channel
-        self._limits = limits
         self._timing = timing
         self._counters = counters
         self._ear: Ear | None = None
         self._names: dict[bytes, str] = {own_channel.encode(): own_channel}
-        self._senders: dict[str, int] = {}
-        self._broken: set[str] = set()
         self._up = asyncio.Event()
         self._failed = asyncio.Event()
-        self._probe_heard = asyncio.Event()
         self._last_error: BackplaneUnavailableError | None = None
         self._down_since = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -263,13 +246,13 @@ class Session:
     async def _probe(self, link: Link) -> None:
         """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
         not_after = self.clock.at(asyncio.get_running_loop().time() + self._timing.timeout)
-        self._probe_heard.clear()
+        self.hearing.probed.clear()
         reply = await self._soon(
             link.script("publish", [], not_after, self.sender, self._own, 0, b"")
         )
         if reply[0] != b"OK":
             raise BackplaneUnavailableError("Redis is behind its own time")
-        await self._soon(self._probe_heard.wait(), "deaf: this node has not heard its own probe")
+        await self._soon(self.hearing.probed.wait(), "deaf: this node has not heard its own probe")
 
     async def _tell_time(self, link: Link) -> None:
         seconds, micros = await self._soon(link.call("TIME"))
@@ -299,76 +282,15 @@ class Session:
 
     def _hear(self, name: bytes, payload: bytes) -> None:
         channel = self._names.get(name)
-        if channel is None:
-            return
-        self._counters.heard += 1
-        if payload[:1] == b"\xc1" and payload[:2] != RAW_BINARY:
-            try:
-                self._hear_envelope(channel, payload)
-            except BrokenEnvelopeError as error:
-                self.broken(error, channel)
-        elif len(payload) > self._limits.message_bytes:
-            self._counters.dropped_oversize += 1
-        else:
-            self._put(Heard(channel, 0, payload, 0, ""), 1)
-
-    def _put(self, heard: Heard, messages: int) -> None:
-        if self.inbox.put(heard, control=not messages):
-            return
-        if not messages:
-            raise BackplaneUnavailableError("the inbox is full, and a takeover did not fit")
-        self._counters.dropped_overflow += 1
-        self.numbers.dropped(heard.channel, messages)
-
-    def _hear_envelope(self, channel: str, payload: bytes) -> None:
-        if payload[:2] != ENVELOPE:
-            raise BrokenEnvelopeError("version")
-        header, start = read_header(payload)
-        self.numbers.heard(channel, header.epoch, header.number, header.messages)
-        if not self.sealed and self._stale(header):
-            self._counters.dropped_stale += 1
-            return
-        if len(payload) > self._limits.message_bytes + ENVELOPE_ROOM:
-            self._counters.dropped_oversize += 1
-            self.numbers.dropped(channel, header.messages)
-        elif start < len(payload):
-            self._put(Heard(channel, header.number, payload, start, header.start), header.messages)
-        elif header.start == self.start_name:
-            self._probe_heard.set()
-
-    def _stale(self, header: Header) -> bool:
-        """Whether it comes from an older link of its sender than one heard before."""
-        newest = self._senders.get(header.start, 0)
-        if header.generation > newest:
-            if len(self._senders) >= MAX_SENDERS:
-                self._senders.clear()
-            self._senders[header.start] = header.generation
-        return header.generation < newest
-
-    def broken(self, error: BrokenEnvelopeError, channel: str) -> None:
-        """Count what is no valid envelope; log it once per kind."""
-        self._counters.dropped_garbage += 1
-        if error.kind not in self._broken:
-            self._broken.add(error.kind)
-            log.warning("dropped a broken envelope (%s) on %s", error.kind, shown(channel))
+        if channel is not None:
+            self.hearing.hear(channel, payload)
 
     def _report_gap(self, cause: str) -> None:
         """Tell what was missed, if anything was."""
-        missed, exact = self.numbers.take_missed()
-        if not missed and exact:
-            return
         now = asyncio.get_running_loop().time()
-        seconds = 0.0 if self.up else now - self._down_since
-        head, tail = len(self._keys.prefix) + 2, -1
-        namespaces = {
-            "" if channel == self._own else channel[head:tail]: count
-            for channel, count in missed.items()
-        }
-        self._counters.gaps += 1
-        self._counters.missed += sum(namespaces.values())
-        total = sum(missed.values())
-        log.warning("missed %s%d messages: %s", "" if exact else "at least ", total, cause)
-        self.on_gap(Gap(namespaces, exact, seconds, cause))
+        gap = self.hearing.take_gap(0.0 if self.up else now - self._down_since, cause)
+        if gap is not None:
+            self.on_gap(gap)
 
     # -- subscribing -----------------------------------------------------------------------
 
@@ -480,6 +402,3 @@ def _reason(error: Exception) -> BackplaneUnavailableError:
         return error
     log.error("the session failed by itself", exc_info=error)
     return BackplaneUnavailableError(f"the session failed: {error}")
-
-
-assert ENVELOPE[0] == RAW_BINARY[0] == MARK

@@ -92,17 +92,17 @@ class Comparison:
 
     async def _differences(self, link: Link, names: Iterable[str]) -> dict[str, Difference]:
         """What is held less what is registered, for each namespace where that is not nothing."""
-        found: dict[str, Difference] = {}
-        incarnation, deadline = self._lease.incarnation, self._deadline()
-        calls = {n: self._registry.tally_of(link, n, incarnation, deadline) for n in names}
-        for name, call in calls.items():
-            count, checksum, unaccounted = await call
-            held = self._membership.owned(name)
-            own = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
-            difference = (len(held) - count, own - checksum, unaccounted)
-            if any(difference):
-                found[name] = difference
-        return found
+        names = list(names)
+        found = await asyncio.gather(*[self._difference(link, name) for name in names])
+        return {name: one for name, one in zip(names, found, strict=True) if any(one)}
+
+    async def _difference(self, link: Link, name: str) -> Difference:
+        count, checksum, unaccounted = await self._registry.tally_of(
+            link, name, self._lease.incarnation, self._deadline()
+        )
+        held = self._membership.owned(name)
+        own = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
+        return len(held) - count, own - checksum, unaccounted
 
     async def _repair(self, link: Link, namespace: str) -> None:
         incarnation = self._lease.incarnation

@@ -5,15 +5,15 @@ waits in its outbox, a takeover of that nonce is remembered, and both are settle
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from cluster_pool.backplane.link import Link
-from cluster_pool.backplane.registry import BATCH, Registry
+from cluster_pool.backplane.registry import Registry, batches
 from cluster_pool.backplane.session import Session
+from cluster_pool.cluster.assertion import Assertion
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.core.claims import Claim
@@ -33,11 +33,6 @@ from cluster_pool.local.connection import Connection
 from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.membership")
-
-WINDOW = 16
-"""Calls of a rejoin that are in flight together."""
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -106,10 +101,14 @@ class Membership:
         self._idle = asyncio.Event()
         self._idle.set()
         self._lease: Lease
+        self._assertion: Assertion
 
     def under(self, lease: Lease) -> None:
         """Set the lease that guards everything here; whoever makes both calls this once."""
         self._lease = lease
+        self._assertion = Assertion(
+            self._session, self._registry, self._table, self._timing, lease, self._evict
+        )
 
     async def stop(self) -> None:
         """End whatever is still under way; the connections are released before this."""
@@ -364,7 +363,7 @@ class Membership:
                 self._namespaces.note(link, self._lease.incarnation, deadline),
                 *self._claim_batches(link, claims),
                 *self._release_batches(link, releases, deadline),
-                *self._verify_batches(link, doubtful),
+                self._assertion.doubtful(link, doubtful),
             ]
             await asyncio.gather(*work)
         finally:
@@ -390,7 +389,7 @@ class Membership:
             turn = times_seen[key] = times_seen.get(key, -1) + 1
             groups.setdefault((connection.namespace, claiming.takeover, turn), []).append(claiming)
         for group in groups.values():
-            for batch in _batches(group):
+            for batch in batches(group):
                 yield self._claim_batch(link, batch, "")
 
     def _claim_batch(
@@ -470,7 +469,7 @@ class Membership:
             else:
                 groups.setdefault(connection.namespace, []).append(connection)
         for group in groups.values():
-            for batch in _batches(group):
+            for batch in batches(group):
                 yield self._release_batch(link, batch, deadline)
 
     def _release_batch(
@@ -503,61 +502,11 @@ class Membership:
         releases, self._unreleased = self._unreleased, []
         await asyncio.gather(*self._release_batches(link, releases, deadline))
         await self._namespaces.note(link, incarnation, deadline)
-        window: list[Coroutine[Any, Any, None]] = []
-        for batch in self._owned_batches(self._table.namespaces()):
-            window.append(self._assert_batch(link, incarnation, batch))
-            if len(window) == WINDOW:
-                await asyncio.gather(*window)
-                window.clear()
-        await asyncio.gather(*window)
+        await self._assertion.everything(link, incarnation)
 
     async def assert_namespace(self, link: Link, namespace: str, incarnation: str) -> None:
         """Register what is owned in one namespace once more."""
-        for batch in self._owned_batches([namespace]):
-            await self._assert_batch(link, incarnation, batch)
-
-    def _owned_batches(self, namespaces: Iterable[str]) -> Iterator[list[Connection]]:
-        for namespace in namespaces:
-            members = self._table.namespace(namespace) or {}
-            yield from _batches([one for one in members.values() if one.claim is not None])
-
-    def _verify_batches(
-        self, link: Link, doubtful: list[Connection]
-    ) -> Iterator[Coroutine[Any, Any, None]]:
-        groups: dict[str, list[Connection]] = {}
-        for connection in dict.fromkeys(doubtful):
-            if connection.claim is not None:
-                groups.setdefault(connection.namespace, []).append(connection)
-        for group in groups.values():
-            for batch in _batches(group):
-                yield self._verify_batch(self._assert_batch(link, self._lease.incarnation, batch))
-
-    async def _verify_batch(self, assertion: Coroutine[Any, Any, None]) -> None:
-        """Ask the registry who owns these; a link that fails now ends in a rejoin, which asks."""
-        with contextlib.suppress(BackplaneUnavailableError):
-            await assertion
-
-    def _assert_batch(
-        self, link: Link, incarnation: str, batch: list[Connection]
-    ) -> Coroutine[Any, Any, None]:
-        now = asyncio.get_running_loop().time()
-        deadline = now + self._timing.timeout
-        not_after = self._session.clock.at(min(deadline, now + self._lease.seconds_left()))
-        claims = [(connection.id, connection.claim) for connection in batch]
-        reply = self._registry.assert_claims(
-            link, batch[0].namespace, incarnation, claims, not_after, deadline
-        )
-
-        async def read() -> None:
-            for connection, (_, claim), kept in zip(batch, claims, await reply, strict=True):
-                if connection.claim != claim:
-                    continue
-                if kept:
-                    connection.claim = claim._replace(incarnation=incarnation)
-                else:
-                    self._evict(connection)
-
-        return read()
+        await self._assertion.namespace(link, namespace, incarnation)
 
     # -- housekeeping ----------------------------------------------------------------------
 
@@ -586,8 +535,3 @@ def _fail(claiming: Claiming, error: Exception) -> None:
         own.__cause__ = error
         error = own
     claiming.won.set_exception(error)
-
-
-def _batches(items: list[T]) -> Iterator[list[T]]:
-    for at in range(0, len(items), BATCH):
-        yield items[at : at + BATCH]

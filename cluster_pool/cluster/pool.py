@@ -435,7 +435,7 @@ class ClusterPool(Sender):
             "connections": len(self._table),
             "namespaces": len(self._table.namespaces()),
             "pending": self._bus.pending,
-            "inbox_bytes": self._session.inbox.size,
+            "inbox_bytes": self._session.hearing.inbox.size,
             "generation": self._session.generation,
             **self.counters.as_dict(),
         }

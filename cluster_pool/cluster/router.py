@@ -142,7 +142,7 @@ class Router:
     # -- one payload after another ---------------------------------------------------------
 
     async def _run(self) -> None:
-        inbox = self._session.inbox
+        inbox = self._session.hearing.inbox
         while True:
             await inbox.wait()
             if self._lease is not None and not self._lease.held:
@@ -169,10 +169,10 @@ class Router:
             else:
                 await self._broadcast_raw(heard)
         except BrokenEnvelopeError as error:
-            self._session.broken(error, heard.channel)
+            self._session.hearing.broken(error, heard.channel)
         except Exception as error:  # whatever others wrote, this task goes on
             log.debug("on %s: %r", shown(heard.channel), error, exc_info=True)
-            self._session.broken(BrokenEnvelopeError("content"), heard.channel)
+            self._session.hearing.broken(BrokenEnvelopeError("content"), heard.channel)
         if heard.start:
             self._handed_on[heard.channel] = heard.number
 
@@ -188,7 +188,7 @@ class Router:
             return self._seals.open(scopes, heard.sender, item, self._session.redis_time())
         except BrokenEnvelopeError as error:
             self._counters.dropped_forged += 1
-            self._session.broken(error, heard.channel)
+            self._session.hearing.broken(error, heard.channel)
             return None
 
     # -- to one ----------------------------------------------------------------------------

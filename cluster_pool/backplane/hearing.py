@@ -1,0 +1,139 @@
+"""What an ear hears: told apart, numbered, put into the inbox, and its losses counted.
+
+Owns the inbox and the account of message numbers. It reads headers only, never the items of an
+envelope, so that the ear is never slow; what it cannot keep it counts, for the gap.
+"""
+
+import asyncio
+import logging
+
+from cluster_pool.backplane.inbox import Heard, Inbox
+from cluster_pool.core.config import Limits
+from cluster_pool.core.envelope import (
+    ENVELOPE,
+    MARK,
+    RAW_BINARY,
+    BrokenEnvelopeError,
+    Header,
+    read_header,
+)
+from cluster_pool.core.ids import shown
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.numbers import Numbers
+from cluster_pool.core.results import Gap
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+log = logging.getLogger("cluster_pool.backplane")
+
+MAX_SENDERS = 10_000
+ENVELOPE_ROOM = 2 * 1024 * 1024
+"""Bytes of an envelope beyond one message: neighbours up to 1 MiB, headers, ids, exclusions."""
+
+
+class Hearing:
+    """The receiving side of a session, over all its generations.
+
+    Args:
+        own_channel: of this node; what is missed there was targeted.
+        start: the name of this start, by which its own probes are known.
+        sealed: whether items are sealed: what is stale is then told by their counters.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        own_channel: str,
+        start: str,
+        *,
+        limits: Limits,
+        counters: Counters,
+        sealed: bool,
+    ) -> None:
+        self.numbers = Numbers()
+        self.inbox = Inbox(limits.inbox_bytes)
+        self.probed = asyncio.Event()
+        """Set when a probe of this start was heard."""
+        self._own = own_channel
+        self._start = start
+        self._namespace = slice(len(keys.prefix) + 2, -1)
+        self._largest = limits.message_bytes
+        self._counters = counters
+        self._sealed = sealed
+        self._senders: dict[str, int] = {}
+        self._broken: set[str] = set()
+
+    def hear(self, channel: str, payload: bytes) -> None:
+        """One payload has arrived; for each channel in the order of publishing.
+
+        Raises:
+            BackplaneUnavailableError: a takeover or a reply did not fit into the inbox any more;
+                this generation must end, so that a rejoin finds out what was taken over.
+        """
+        self._counters.heard += 1
+        if payload[:1] == b"\xc1" and payload[:2] != RAW_BINARY:
+            try:
+                self._hear_envelope(channel, payload)
+            except BrokenEnvelopeError as error:
+                self.broken(error, channel)
+        elif len(payload) > self._largest:
+            self._counters.dropped_oversize += 1
+        else:
+            self._put(Heard(channel, 0, payload, 0, ""), 1)
+
+    def _hear_envelope(self, channel: str, payload: bytes) -> None:
+        if payload[:2] != ENVELOPE:
+            raise BrokenEnvelopeError("version")
+        header, start = read_header(payload)
+        self.numbers.heard(channel, header.epoch, header.number, header.messages)
+        if not self._sealed and self._stale(header):
+            self._counters.dropped_stale += 1
+        elif len(payload) > self._largest + ENVELOPE_ROOM:
+            self._counters.dropped_oversize += 1
+            self.numbers.dropped(channel, header.messages)
+        elif start < len(payload):
+            self._put(Heard(channel, header.number, payload, start, header.start), header.messages)
+        elif header.start == self._start:
+            self.probed.set()
+
+    def _stale(self, header: Header) -> bool:
+        """Whether it comes from an older link of its sender than one heard before."""
+        newest = self._senders.get(header.start, 0)
+        if header.generation > newest:
+            if len(self._senders) >= MAX_SENDERS:
+                self._senders.clear()
+            self._senders[header.start] = header.generation
+        return header.generation < newest
+
+    def _put(self, heard: Heard, messages: int) -> None:
+        if self.inbox.put(heard, control=not messages):
+            return
+        if not messages:
+            raise BackplaneUnavailableError("the inbox is full, and a takeover did not fit")
+        self._counters.dropped_overflow += 1
+        self.numbers.dropped(heard.channel, messages)
+
+    def broken(self, error: BrokenEnvelopeError, channel: str) -> None:
+        """Count what is no valid envelope; log it once per kind."""
+        self._counters.dropped_garbage += 1
+        if error.kind not in self._broken:
+            self._broken.add(error.kind)
+            log.warning("dropped a broken envelope (%s) on %s", error.kind, shown(channel))
+
+    def take_gap(self, seconds: float, cause: str) -> Gap | None:
+        """What was missed since the last call, if anything was; counted and logged."""
+        missed, exact = self.numbers.take_missed()
+        if not missed and exact:
+            return None
+        total = sum(missed.values())
+        self._counters.gaps += 1
+        self._counters.missed += total
+        log.warning("missed %s%d messages: %s", "" if exact else "at least ", total, cause)
+        namespaces = {
+            "" if channel == self._own else channel[self._namespace]: count
+            for channel, count in missed.items()
+        }
+        return Gap(namespaces, exact, seconds, cause)
+
+
+assert ENVELOPE[0] == RAW_BINARY[0] == MARK
