@@ -41,14 +41,15 @@ class Backend:
             return FakeAsyncRedis(server=self.fake)
         return AsyncRedis.from_url(f"unix://{self.server.path}")
 
+    def sync_client(self) -> Redis:
+        """A client that holds up the loop, so that what it reads is all of one moment."""
+        if self.server is None:
+            return FakeRedis(server=self.fake)
+        return Redis.from_url(f"unix://{self.server.path}")
+
     def keys(self) -> dict[str, int]:
         """The keys under the prefix, with their ttl in ms (-1 for none)."""
-        make = (
-            FakeRedis(server=self.fake)
-            if self.server is None
-            else Redis.from_url(f"unix://{self.server.path}")
-        )
-        with make as client:
+        with self.sync_client() as client:
             found = client.keys(f"{self.prefix}:*")
             return {key.decode(): client.pttl(key) for key in found}
 

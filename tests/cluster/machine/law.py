@@ -1,0 +1,125 @@
+"""What must hold: always, whenever all is calm, and of every message that was ever sent."""
+
+from cluster_pool import BackplaneUnavailableError, SendResult
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.closing import TAKEN_OVER
+from tests.cluster.machine.registry import Raw
+from tests.cluster.machine.world import REFUSALS, Client, World
+
+Held = dict[tuple[str, str], list[tuple[Client, Claim]]]
+
+
+def held(world: World) -> Held:
+    """Who is listed as an owner by the pools of living nodes, whatever the registry says."""
+    found: Held = {}
+    for node in world.alive:
+        for connection in node.pool._table.connections():
+            if connection.claim is not None:
+                client = next(one for one in world.clients if one.connection is connection)
+                found.setdefault(client.key, []).append((client, connection.claim))
+    return found
+
+
+def check_always(world: World) -> None:
+    """One registered owner of each id, and counts that agree with the members."""
+    raw = world.look()
+    for (namespace, id), holders in held(world).items():
+        registered = raw.members.get(namespace, {}).get(id)
+        owners = [client for client, claim in holders if claim == registered]
+        assert len(owners) <= 1, f"{len(owners)} owners of {namespace}/{id}: {owners}"
+    if "harm" not in world.troubles:
+        assert raw.owners == raw.tallied()
+
+
+def disagreement(world: World) -> str:
+    """Why the registry is not the union of the pools yet; "" when it is."""
+    unready = [node.name for node in world.alive if not node.pool.ready]
+    if unready:
+        return f"{unready} not ready"
+    raw, pools = world.look(), held(world)
+    if raw.dead:
+        return f"not reaped: {raw.dead}"
+    if raw.leased != {node.pool.statistics()["incarnation"] for node in world.alive}:
+        return f"leases of {raw.leased}"
+    if raw.owners != raw.tallied():
+        return f"counts {raw.owners}, members {raw.tallied()}"
+    union = {key: claim for key, holders in pools.items() for _, claim in holders}
+    if registered(raw) != union or sum(map(len, pools.values())) != len(union):
+        return f"registered {registered(raw)}, held {pools}"
+    if any(key[0] not in raw.noted.get(claim.incarnation, ()) for key, claim in union.items()):
+        return f"noted only {raw.noted}"
+    return ""
+
+
+def registered(raw: Raw) -> dict[tuple[str, str], Claim]:
+    """Every claim by namespace and id."""
+    return {
+        (namespace, id): claim
+        for namespace, claims in raw.members.items()
+        for id, claim in claims.items()
+    }
+
+
+def objection(world: World) -> str:
+    """Why the calm world is not as the model has it; "" when it is."""
+    owners = {key: holders[0][0] for key, holders in held(world).items()}
+    if owners != world.owners:
+        return f"owned {owners}, expected {world.owners}"
+    return disagreement(world)
+
+
+def check_clients(world: World) -> None:
+    """Once all is calm: nobody was closed without a reason, and nobody was forgotten."""
+    for client in world.clients:
+        if not client.settled:
+            continue
+        if client.websocket.closed is None:
+            assert world.owners.get(client.key) is client, f"{client} is open and owns nothing"
+        else:
+            assert client.websocket.closed[0] == TAKEN_OVER, client
+            assert rivals(world, client), f"{client} lost its id to nobody"
+
+
+def rivals(world: World, client: Client) -> list[Client]:
+    """Whose attempt on the same id may have come after this one's."""
+    return [
+        one
+        for one in world.clients
+        if one.key == client.key and one is not client and one.ended >= client.began
+    ]
+
+
+def check_taken(world: World, client: Client) -> None:
+    """IdTakenError was right only if somebody else may have owned the id meanwhile."""
+    slack = 1.0
+    assert any(
+        one.key == client.key and one is not client and one.gone + slack >= client.began
+        for one in world.clients
+    ), f"{client} was refused, and nobody has its id"
+
+
+def check_messages(world: World) -> None:
+    """Nothing came twice, nothing came to another, every answer was true, order was kept."""
+    for message in world.messages:
+        got, result = world.got(message), message.result
+        assert len(got) == len(set(got)), f"{message} came twice"
+        assert all(one.connection.namespace == message.namespace for one in got), message
+        if isinstance(result, BackplaneUnavailableError) and not result.maybe_executed:
+            assert not got, f"{message} was not sent, and came"
+        if message.id:
+            assert all(one.connection.id == message.id for one in got), message
+            assert len(got) <= 1, f"{message} came to {got}"
+            if result is SendResult.DELIVERED:
+                assert got, f"{message} did not come"
+            elif result in REFUSALS:
+                assert not got, f"{message} came all the same"
+    check_order(world)
+
+
+def check_order(world: World) -> None:
+    """From one node to one connection in the order of the calls."""
+    senders = {str(message.number): message.sender for message in world.messages}
+    for client in world.clients:
+        for node in world.nodes:
+            numbers = [int(text) for text in client.websocket.sent if senders[str(text)] is node]
+            assert numbers == sorted(numbers), f"{client} got {numbers} from {node.name}"

@@ -1,0 +1,64 @@
+"""The registry as it lies in Redis, read past everything that the package does."""
+
+from dataclasses import dataclass, field
+
+from redis import Redis
+
+from cluster_pool.core.claims import CHECKSUM_MODULUS, Claim
+from cluster_pool.core.keys import Keys
+
+
+@dataclass
+class Raw:
+    """One look at the registry.
+
+    Attributes:
+        members: namespace to id to claim.
+        owners: namespace to incarnation to (count, checksum).
+        noted: incarnation to the namespaces in which it may hold members.
+        leased: incarnations with a lease that is not over.
+        dead: incarnations that wait for being reaped.
+    """
+
+    members: dict[str, dict[str, Claim]] = field(default_factory=dict)
+    owners: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    noted: dict[str, set[str]] = field(default_factory=dict)
+    leased: set[str] = field(default_factory=set)
+    dead: set[str] = field(default_factory=set)
+
+    def tallied(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """What ``owners`` must be, as the members have it."""
+        tallied: dict[str, dict[str, tuple[int, int]]] = {}
+        for namespace, claims in self.members.items():
+            of = tallied.setdefault(namespace, {})
+            for claim in claims.values():
+                count, checksum = of.get(claim.incarnation, (0, 0))
+                of[claim.incarnation] = (count + 1, checksum + claim.time % CHECKSUM_MODULUS)
+        return tallied
+
+
+def look(client: Redis, keys: Keys) -> Raw:
+    """Read all of it."""
+    raw = Raw()
+    seconds, micros = client.time()
+    now = seconds * 1000 + micros / 1000
+    raw.leased = {n.decode() for n in client.zrangebyscore(keys.leases, f"({now}", "+inf")}
+    raw.dead = {name.decode() for name in client.hkeys(keys.dead)}
+    for name in sorted(key.decode() for key in client.keys(f"{keys.prefix}:*")):
+        tag, _, kind = name.removeprefix(f"{keys.prefix}:{{").partition("}:")
+        if kind == "members":
+            raw.members[tag] = {
+                id.decode(): Claim.parse(claim.decode())
+                for id, claim in client.hgetall(name).items()
+            }
+        elif kind == "owners":
+            fields = {key.decode(): int(value) for key, value in client.hgetall(name).items()}
+            raw.owners[tag] = {
+                incarnation: (count, fields.get(f"{incarnation}#", 0))
+                for incarnation, count in fields.items()
+                if not incarnation.endswith("#")
+            }
+        elif kind.startswith("namespaces:"):
+            incarnation = kind.partition(":")[2]
+            raw.noted[incarnation] = {one.decode() for one in client.smembers(name)}
+    return raw

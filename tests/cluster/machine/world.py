@@ -1,0 +1,250 @@
+"""A small cluster, everything that may be done to it, and an account of what was done."""
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster_pool import BackplaneUnavailableError, Connection, SendResult
+from cluster_pool.core.config import Timing
+from cluster_pool.core.keys import Keys
+from cluster_pool.testing import FakeWebSocket
+from tests.cluster.machine.loop import Process
+from tests.cluster.machine.registry import Raw, look
+from tests.clusters import Backend, Pool
+
+
+@dataclass(eq=False)
+class Node:
+    """A node that runs, is frozen, or has ended."""
+
+    name: str
+    network: Any
+    process: Process
+    pool: Pool
+    ended: float = math.inf
+    """When it stopped or crashed."""
+
+    @property
+    def alive(self) -> bool:
+        return self.ended == math.inf
+
+    @property
+    def running(self) -> bool:
+        return self.alive and not self.process.frozen
+
+
+@dataclass(eq=False)
+class Client:
+    """Who wants to be a member, from the first attempt on."""
+
+    node: Node
+    connection: Connection
+    websocket: FakeWebSocket
+    takeover: bool
+    began: float
+    ended: float = math.inf
+    """From when on the attempt can change nothing any more."""
+    gone: float = math.inf
+    """From when on it certainly owned nothing, because it left or its node ended."""
+    joined: bool = False
+    leaves: bool = False
+    attempt: asyncio.Task[None] | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.connection.namespace, self.connection.id
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is a member of a living node, as far as it was told, and means to stay."""
+        return self.joined and not self.leaves and self.node.alive
+
+
+@dataclass(eq=False)
+class Message:
+    """What was sent, to whom, and what was said of it. ``id`` is empty for a broadcast."""
+
+    number: int
+    sender: Node
+    namespace: str
+    id: str
+    result: Any = None
+
+
+@dataclass(eq=False)
+class World:
+    """``network(backend)`` makes a started network, for one node.
+
+    While ``troubles`` is empty and nothing is under way all is calm: then ``owners`` says exactly
+    who owns what.
+    """
+
+    backend: Backend
+    timing: Timing
+    network: Callable[[Backend], Coroutine[Any, Any, Any]]
+    nodes: list[Node] = field(default_factory=list)
+    clients: list[Client] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    owners: dict[tuple[str, str], Client] = field(default_factory=dict)
+    troubles: set[str] = field(default_factory=set)
+    under_way: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(self.backend.prefix)
+        self.raw = self.backend.sync_client()
+        self._numbers = itertools.count()
+
+    def close(self) -> None:
+        """Nothing more is looked at."""
+        self.raw.close()
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    @property
+    def calm(self) -> bool:
+        return not self.troubles and not self.under_way
+
+    @property
+    def alive(self) -> list[Node]:
+        return [node for node in self.nodes if node.alive]
+
+    @property
+    def running(self) -> list[Node]:
+        return [node for node in self.nodes if node.running]
+
+    def look(self) -> Raw:
+        """The registry as it is."""
+        return look(self.raw, self.keys)
+
+    # -- nodes -----------------------------------------------------------------------------
+
+    async def start(self, name: str) -> Node:
+        """A new process under this node id; one that crashed may have a lease still."""
+        network = await self.network(self.backend)
+        pool = Pool(network.address(), node_id=name, timing=self.timing, prefix=self.keys.prefix)
+        node = Node(name, network, Process(), pool)
+        await self.within(self.timing.lease * 2 + 5, node.process.spawn(pool.start()))
+        self.nodes.append(node)
+        return node
+
+    async def stop(self, node: Node) -> None:
+        """SIGTERM: it leaves in an orderly way, if it can."""
+        await self.within(30, node.process.spawn(node.pool.stop()))
+        node.ended = self.now
+        await node.network.refuse()
+        for client in self.of(node):
+            client.leaves = True
+            self.owners.pop(client.key, None)
+            client.gone = node.ended + (self.timing.lease if self.troubles else 0)
+
+    async def crash(self, node: Node) -> None:
+        """SIGKILL: its sockets are reset, and nothing of it ever runs again."""
+        self.troubles.add("crash")
+        node.ended = self.now
+        await node.network.refuse()
+        await node.process.kill()
+        for client in self.of(node):
+            client.gone = node.ended + self.timing.lease
+
+    async def kill_all(self) -> None:
+        """Leave no task and no socket behind, whatever state all is in."""
+        for node in self.nodes:
+            await node.network.refuse()
+            await node.process.kill()
+
+    def of(self, node: Node) -> list[Client]:
+        return [
+            client for client in self.clients if client.node is node and client.gone == math.inf
+        ]
+
+    # -- members ---------------------------------------------------------------------------
+
+    def join(self, node: Node, namespace: str, id: str, takeover: bool) -> Client:
+        """Begin to claim."""
+        websocket = FakeWebSocket()
+        connection = Connection(id, namespace, websocket)
+        client = Client(node, connection, websocket, takeover, self.now)
+        self.clients.append(client)
+        client.attempt = self._begin(node, self._join(client))
+        return client
+
+    async def _join(self, client: Client) -> None:
+        try:
+            await client.node.pool.new_connection(
+                client.connection, on_conflict="takeover" if client.takeover else "reject"
+            )
+            client.joined = True
+            client.ended = self.now
+        except BaseException as error:
+            unsure = isinstance(error, BackplaneUnavailableError | asyncio.CancelledError)
+            client.ended = self.now + (self.timing.timeout * 2 if unsure else 0)
+            raise
+
+    def leave(self, client: Client) -> asyncio.Task[bool]:
+        """Begin to release; gives whether that emptied the namespace."""
+        client.leaves = True
+        return self._begin(client.node, self._leave(client))
+
+    async def _leave(self, client: Client) -> bool:
+        emptied: list[bool] = []
+        await client.node.pool.remove_connection(client.connection, lambda: emptied.append(True))
+        client.gone = min(client.gone, self.now)
+        return bool(emptied)
+
+    # -- messages --------------------------------------------------------------------------
+
+    def send(self, node: Node, namespace: str, id: str, confirm: bool) -> asyncio.Task[Message]:
+        """Begin to send to one."""
+        message = Message(next(self._numbers), node, namespace, id)
+        self.messages.append(message)
+        pool = node.pool
+        work = pool.send(namespace, id, str(message.number), confirm=confirm)
+        return self._begin(node, self._sent(message, work))
+
+    def broadcast(self, node: Node, namespace: str) -> asyncio.Task[Message]:
+        """Begin to send to all."""
+        message = Message(next(self._numbers), node, namespace, "")
+        self.messages.append(message)
+        work = node.pool.broadcast_message(namespace, str(message.number))
+        return self._begin(node, self._sent(message, work))
+
+    async def _sent(self, message: Message, work: Coroutine[Any, Any, Any]) -> Message:
+        try:
+            message.result = await work
+        except BackplaneUnavailableError as error:
+            message.result = error
+        return message
+
+    def got(self, message: Message) -> list[Client]:
+        """Who received it, each as often as it came."""
+        text = str(message.number)
+        return [one for one in self.clients for sent in one.websocket.sent if sent == text]
+
+    # -- time ------------------------------------------------------------------------------
+
+    def _begin(self, node: Node, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = node.process.spawn(work)
+        self.under_way.add(task)
+        task.add_done_callback(self.under_way.discard)
+        return task
+
+    async def within(self, seconds: float, *tasks: asyncio.Task[Any]) -> None:
+        """Wait for what must end by then, whatever it ends with."""
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            assert not late, f"not within {seconds} s: {late}"
+
+    async def until(self, holds: Callable[[], str], seconds: float) -> None:
+        """Wait until ``holds()`` has nothing to object."""
+        end = self.now + seconds
+        while objection := holds():
+            assert self.now < end, f"still after {seconds} s: {objection}"
+            await asyncio.sleep(0.02)
+
+
+REFUSALS = (SendResult.ABSENT, SendResult.UNREACHABLE, SendResult.REFUSED)
