@@ -1,10 +1,15 @@
 """What must hold: always, whenever all is calm, and of every message that was ever sent."""
 
-from cluster_pool import BackplaneUnavailableError, SendResult
+from cluster_pool import BackplaneUnavailableError, IdTakenError, SendResult
 from cluster_pool.core.claims import Claim
-from cluster_pool.core.closing import TAKEN_OVER
+from cluster_pool.core.closing import NORMAL, TAKEN_OVER
+from cluster_pool.exceptions import ConnectionClosedError, PoolClosedError
 from tests.cluster.machine.registry import Raw
-from tests.cluster.machine.world import REFUSALS, Client, World
+from tests.cluster.machine.world import REFUSALS, Client, Message, World
+
+SLACK = 1.0
+"""Seconds after the end of a lease at which the ids of a dead node must be free."""
+HONEST = BackplaneUnavailableError, ConnectionClosedError, IdTakenError, PoolClosedError
 
 Held = dict[tuple[str, str], list[tuple[Client, Claim]]]
 
@@ -71,13 +76,28 @@ def objection(world: World) -> str:
 def check_clients(world: World) -> None:
     """Once all is calm: nobody was closed without a reason, and nobody was forgotten."""
     for client in world.clients:
+        owns = world.owners.get(client.key) is client
         if not client.settled:
-            continue
-        if client.websocket.closed is None:
-            assert world.owners.get(client.key) is client, f"{client} is open and owns nothing"
-        else:
-            assert client.websocket.closed[0] == TAKEN_OVER, client
+            assert not owns, f"{client} should own nothing"
+        elif client.websocket.closed is None:
+            assert owns, f"{client} is open and owns nothing"
+        elif client.websocket.closed[0] == TAKEN_OVER:
             assert rivals(world, client), f"{client} lost its id to nobody"
+        else:
+            assert client.websocket.closed[0] == NORMAL, client
+            assert client.key in world.closed, f"nobody asked to close {client}"
+
+
+def not_closed(client: Client, code: int) -> str:
+    """Why a connection is not closed as it must be."""
+    closed = client.websocket.closed
+    return "" if closed is not None and closed[0] == code else f"closed: {closed}, not {code}"
+
+
+def not_got(world: World, message: Message, by: set[Client]) -> str:
+    """Why a message is not where it must be."""
+    got = world.got(message)
+    return "" if set(got) == by else f"{message} came to {got}, not to {by}"
 
 
 def rivals(world: World, client: Client) -> list[Client]:
@@ -89,13 +109,15 @@ def rivals(world: World, client: Client) -> list[Client]:
     ]
 
 
-def check_taken(world: World, client: Client) -> None:
-    """IdTakenError was right only if somebody else may have owned the id meanwhile."""
-    slack = 1.0
-    assert any(
-        one.key == client.key and one is not client and one.gone + slack >= client.began
-        for one in world.clients
-    ), f"{client} was refused, and nobody has its id"
+def check_attempt(world: World, client: Client) -> None:
+    """An attempt has ended: was its answer true?"""
+    assert client.attempt is not None
+    error = None if client.attempt.cancelled() else client.attempt.exception()
+    if isinstance(error, IdTakenError) and not client.takeover:
+        others = [one for one in world.clients if one.key == client.key and one is not client]
+        assert any(one.gone + SLACK >= client.began and one.began <= client.ended for one in others)
+    else:
+        assert error is None or isinstance(error, HONEST), repr(error)
 
 
 def check_messages(world: World) -> None:

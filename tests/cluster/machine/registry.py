@@ -16,7 +16,7 @@ class Raw:
         members: namespace to id to claim.
         owners: namespace to incarnation to (count, checksum).
         noted: incarnation to the namespaces in which it may hold members.
-        leased: incarnations with a lease that is not over.
+        leased: incarnations with a lease, also one that is over and was not buried.
         dead: incarnations that wait for being reaped.
     """
 
@@ -40,9 +40,7 @@ class Raw:
 def look(client: Redis, keys: Keys) -> Raw:
     """Read all of it."""
     raw = Raw()
-    seconds, micros = client.time()
-    now = seconds * 1000 + micros / 1000
-    raw.leased = {n.decode() for n in client.zrangebyscore(keys.leases, f"({now}", "+inf")}
+    raw.leased = {name.decode() for name in client.zrange(keys.leases, 0, -1)}
     raw.dead = {name.decode() for name in client.hkeys(keys.dead)}
     for name in sorted(key.decode() for key in client.keys(f"{keys.prefix}:*")):
         tag, _, kind = name.removeprefix(f"{keys.prefix}:{{").partition("}:")
@@ -62,3 +60,28 @@ def look(client: Redis, keys: Keys) -> Raw:
             incarnation = kind.partition(":")[2]
             raw.noted[incarnation] = {one.decode() for one in client.smembers(name)}
     return raw
+
+
+def harm(client: Redis, keys: Keys, which: int, field: int | None) -> str:
+    """Remove a key, or one field of it, as a person might by hand; gives its name.
+
+    Spares the two hashes of node ids, which are written at each join and never looked after.
+    """
+    spared = keys.nodes.encode(), keys.incarnations.encode()
+    found = sorted(key for key in client.keys(f"{keys.prefix}:*") if key not in spared)
+    if not found:
+        return ""
+    key: bytes = found[which % len(found)]
+    kind, fields = client.type(key).decode(), []
+    if field is not None and kind == "hash":
+        fields = sorted(client.hkeys(key))
+        client.hdel(key, fields[field % len(fields)])
+    elif field is not None and kind == "set":
+        fields = sorted(client.smembers(key))
+        client.srem(key, fields[field % len(fields)])
+    elif field is not None and kind == "zset":
+        fields = client.zrange(key, 0, -1)
+        client.zrem(key, fields[field % len(fields)])
+    else:
+        client.delete(key)
+    return key.decode()

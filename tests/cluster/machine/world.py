@@ -76,10 +76,9 @@ class Message:
 
 @dataclass(eq=False)
 class World:
-    """``network(backend)`` makes a started network, for one node.
+    """``network(backend)`` makes a network for one node.
 
-    While ``troubles`` is empty and nothing is under way all is calm: then ``owners`` says exactly
-    who owns what.
+    While ``troubles`` is empty all is calm: then ``owners`` says exactly who owns what.
     """
 
     backend: Backend
@@ -89,7 +88,10 @@ class World:
     clients: list[Client] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     owners: dict[tuple[str, str], Client] = field(default_factory=dict)
+    closed: set[tuple[str, str]] = field(default_factory=set)
     troubles: set[str] = field(default_factory=set)
+    attempts: list[Client] = field(default_factory=list)
+    """Whose answers nobody has judged yet."""
     under_way: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -97,17 +99,13 @@ class World:
         self.raw = self.backend.sync_client()
         self._numbers = itertools.count()
 
-    def close(self) -> None:
-        """Nothing more is looked at."""
-        self.raw.close()
-
     @property
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
     @property
     def calm(self) -> bool:
-        return not self.troubles and not self.under_way
+        return not self.troubles
 
     @property
     def alive(self) -> list[Node]:
@@ -134,22 +132,32 @@ class World:
 
     async def stop(self, node: Node) -> None:
         """SIGTERM: it leaves in an orderly way, if it can."""
+        if not self.calm:
+            self.troubles.add("ended")
         await self.within(30, node.process.spawn(node.pool.stop()))
         node.ended = self.now
         await node.network.refuse()
         for client in self.of(node):
             client.leaves = True
-            self.owners.pop(client.key, None)
             client.gone = node.ended + (self.timing.lease if self.troubles else 0)
+            if self.owners.get(client.key) is client:
+                del self.owners[client.key]
 
     async def crash(self, node: Node) -> None:
         """SIGKILL: its sockets are reset, and nothing of it ever runs again."""
-        self.troubles.add("crash")
+        self.troubles.add("ended")
         node.ended = self.now
         await node.network.refuse()
         await node.process.kill()
         for client in self.of(node):
             client.gone = node.ended + self.timing.lease
+
+    async def heal(self) -> None:
+        """End every fault that goes on."""
+        for node in self.alive:
+            await node.network.accept()
+            node.network.heal()
+            node.process.thaw()
 
     async def kill_all(self) -> None:
         """Leave no task and no socket behind, whatever state all is in."""
@@ -170,6 +178,7 @@ class World:
         connection = Connection(id, namespace, websocket)
         client = Client(node, connection, websocket, takeover, self.now)
         self.clients.append(client)
+        self.attempts.append(client)
         client.attempt = self._begin(node, self._join(client))
         return client
 
@@ -195,6 +204,11 @@ class World:
         await client.node.pool.remove_connection(client.connection, lambda: emptied.append(True))
         client.gone = min(client.gone, self.now)
         return bool(emptied)
+
+    def close(self, node: Node, namespace: str, id: str) -> asyncio.Task[SendResult]:
+        """Begin to close whoever owns an id."""
+        self.closed.add((namespace, id))
+        return self._begin(node, node.pool.close(namespace, id, confirm=True))
 
     # -- messages --------------------------------------------------------------------------
 
@@ -241,10 +255,11 @@ class World:
 
     async def until(self, holds: Callable[[], str], seconds: float) -> None:
         """Wait until ``holds()`` has nothing to object."""
-        end = self.now + seconds
+        end, pause = self.now + seconds, 0.001
         while objection := holds():
             assert self.now < end, f"still after {seconds} s: {objection}"
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, seconds / 20)
 
 
 REFUSALS = (SendResult.ABSENT, SendResult.UNREACHABLE, SendResult.REFUSED)
