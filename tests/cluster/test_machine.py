@@ -10,15 +10,19 @@ import os
 from unittest import mock
 
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import rule, run_state_machine_as_test
 
+from cluster_pool import Timing
 from cluster_pool.testing import FAST
-from tests.cluster.machine.loop import VirtualLoop
+from scripts.faults.proxy import Proxy
+from tests.cluster.machine.loop import ProcessLoop, VirtualLoop
 from tests.cluster.machine.network import FakeNetwork
-from tests.cluster.machine.rules import Rules
+from tests.cluster.machine.rules import Rules, step
 from tests.cluster.machine.world import World
 from tests.clusters import Backend
+from tests.servers import PASSWORD, RedisServer
 
+SHORT = Timing(timeout=2.0, lease=1.5, heartbeat=0.4, probe=0.3, linger=0.1, close=1.0)
 EXAMPLES = int(os.environ.get("CLUSTER_POOL_EXAMPLES", "0"))
 
 
@@ -52,12 +56,56 @@ class OnFakeredis(Rules):
         return runner
 
 
+class OnServer(Rules):
+    """In real time: what is due is late when the machine is slow, hence the patience."""
+
+    server: RedisServer
+    patience = 10.0
+    recovery = 20.0
+    longest_wait = 1.0
+
+    def open(self) -> asyncio.Runner:
+        runner = self.stack.enter_context(asyncio.Runner(loop_factory=ProcessLoop))
+        self.world = World(Backend(self.server), SHORT, proxy)
+        self.world.raw.flushall()
+        self.stack.callback(self.world.raw.close)
+        return runner
+
+    @rule()
+    @step
+    async def restart(self, world: World) -> None:
+        """Redis is killed, and comes back empty."""
+        world.troubles.add("restart")
+        self.server.kill()
+        self.server.start()
+
+
 async def fake_network(backend: Backend) -> FakeNetwork:
     """The network of one node on fakeredis."""
     assert backend.fake is not None
     return FakeNetwork(backend.fake)
 
 
+class Line(Proxy):
+    """A proxy between one node and the server, which serves from its making on."""
+
+    def address(self) -> str:
+        """What a pool takes, so that its sockets go through here."""
+        return f"redis://cluster_pool:{PASSWORD}@127.0.0.1:{self.port}"
+
+
+async def proxy(backend: Backend) -> Line:
+    """The network of one node on a real server."""
+    assert backend.server is not None
+    return await Line(backend.server.path).__aenter__()
+
+
 def test_on_fakeredis() -> None:
     """Whatever happens, in whatever order."""
     run_state_machine_as_test(OnFakeredis, settings=some_examples(30, 25))
+
+
+def test_on_a_server(own_server: RedisServer) -> None:
+    """The same, and restarts, on what people run."""
+    machine = type("On" + own_server.flavour.title(), (OnServer,), {"server": own_server})
+    run_state_machine_as_test(machine, settings=some_examples(3, 12))

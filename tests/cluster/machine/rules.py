@@ -60,6 +60,7 @@ class Rules(RuleBasedStateMachine):
     """Seconds after which what was done in calm must show everywhere."""
     recovery = 30.0
     """Seconds after which all must be calm again."""
+    longest_wait = 5.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -310,7 +311,7 @@ class Rules(RuleBasedStateMachine):
     @step
     async def wait(self, world: World, seconds: float) -> None:
         """Time passes."""
-        await asyncio.sleep(seconds * self.recovery / 30)
+        await asyncio.sleep(min(seconds, self.longest_wait))
 
     @given(lambda self: self.world.troubles)
     @rule()
