@@ -5,6 +5,7 @@ waits in its outbox, a takeover of that nonce is remembered, and both are settle
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from cluster_pool.exceptions import (
     ConnectionClosedError,
     IdTakenError,
     MembershipLimitError,
+    PoolClosedError,
 )
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.table import ConnectionTable
@@ -97,6 +99,7 @@ class Membership:
         self._unreleased: list[Leaving] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._leaving = False
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -200,6 +203,8 @@ class Membership:
     async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
         namespace = connection.namespace
         key = (namespace, connection.id)
+        if self._leaving:
+            raise PoolClosedError("stopped")
         self._namespaces.check_room(namespace)
         self._nonces += 1
         claiming = Claiming(
@@ -293,11 +298,23 @@ class Membership:
             self._unreleased = []
             self._schedule()
 
-    async def all_left(self, seconds: float) -> None:
-        """Wait until every release under way has been answered, for ``seconds`` at most."""
-        leaving = [one.departure for one in self._table.connections() if one.departure]
-        if leaving:
-            await asyncio.wait(leaving, timeout=seconds)
+    async def leave(self, seconds: float) -> None:
+        """Refuse who is still claiming; wait until every claim and release has been answered.
+
+        A claim that was on its way is given up once it is registered. ``seconds`` at most.
+        """
+        self._leaving = True
+        for claiming in [one for group in self._claiming.values() for one in group]:
+            _fail(claiming, PoolClosedError("stopped"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._scheduled or self._tasks:
+                    await asyncio.sleep(0)
+                    if self._tasks:
+                        await asyncio.wait(self._tasks)
+                leaving = [one.departure for one in self._table.connections() if one.departure]
+                if leaving:
+                    await asyncio.wait(leaving)
 
     def _departed(self, connection: Leaving, *, emptied: bool) -> None:
         listed = self._table.get(connection.namespace, connection.id) is connection

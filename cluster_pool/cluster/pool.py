@@ -187,7 +187,7 @@ class ClusterPool(Sender):
         for connection in self._table.connections():
             connection.begin_close(SERVICE_RESTART, "node is stopping")
         if self._session.up:
-            await self._membership.all_left(self.timing.timeout)
+            await self._membership.leave(self.timing.timeout)
         await self._table.stop()
         await self._end_tasks()
 

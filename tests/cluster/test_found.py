@@ -19,3 +19,33 @@ async def test_a_stop_ends_although_the_link_fails_at_that_moment() -> None:
         stopping = asyncio.create_task(session.stop())
         done, _ = await asyncio.wait([stopping], timeout=5)
         assert done
+
+
+@async_test
+async def test_a_counter_without_its_epoch_gets_a_new_one() -> None:
+    """Half a counter, as somebody may leave it, does not silence its channel for a day."""
+    async with fake_cluster(nodes=1) as cluster, FakeAsyncRedis(server=cluster.server) as client:
+        (one,) = cluster
+        await cluster.connect(0, "n", "x")
+        for _ in range(2):
+            assert await one.broadcast_message("n", "hello") == 1
+            assert await client.hdel("cluster_pool:{n}:numbers", "epoch") == 1
+        assert await one.broadcast_message("n", "hello") == 1
+
+
+@async_test
+async def test_a_stop_leaves_no_claim_behind_that_was_on_its_way() -> None:
+    """Whenever it comes: the claim is refused, and what Redis had registered is released."""
+    for ticks in range(40):
+        async with (
+            fake_cluster(nodes=1) as cluster,
+            FakeAsyncRedis(server=cluster.server) as client,
+        ):
+            joining = asyncio.create_task(cluster.connect(0, "n", "x"))
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            await cluster[0].stop()
+            (outcome,) = await asyncio.gather(joining, return_exceptions=True)
+            assert await client.keys("*:members") == [], f"after {ticks} ticks: {outcome!r}"
+            if isinstance(outcome, tuple):
+                assert outcome[1].closed is not None
