@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 
+from fakeredis import FakeAsyncRedis
+
 from cluster_pool import BackplaneUnavailableError
 from cluster_pool.testing import fake_cluster
 from tests.support import async_test

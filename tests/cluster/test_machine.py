@@ -9,12 +9,12 @@ import itertools
 import os
 from unittest import mock
 
+from faults.proxy import Proxy
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from cluster_pool import Timing
 from cluster_pool.testing import FAST
-from scripts.faults.proxy import Proxy
 from tests.cluster.machine.loop import ProcessLoop, VirtualLoop
 from tests.cluster.machine.network import FakeNetwork
 from tests.cluster.machine.rules import Rules, step

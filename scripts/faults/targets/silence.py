@@ -16,7 +16,7 @@ NOTICED, FAILED = 3.5, 2.0
 SILENCE = 5.0
 EVERY = 0.05
 """Seconds between two sends."""
-SLACK = 0.1
+SLACK = 0.25
 """Seconds by which a time-out of 2 s may be late on a busy loop."""
 
 
