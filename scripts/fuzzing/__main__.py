@@ -2,22 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 
-from fuzzing import channels, commands, envelopes, settings, sockets
 from fuzzing.harness import Result, Target, run, shares
-
-MOST_TURN_MS = 50
-NO_LOOP = ("settings", "urls", "commands")
-"""What is read before there is a loop."""
-TARGETS: dict[str, Callable[[], Target]] = {
-    made.name: made
-    for made in (
-        *(envelopes.Items, envelopes.Header, envelopes.Raw),
-        *(settings.Requests, settings.Settings, settings.Urls, commands.Commands),
-        *(channels.Channels, sockets.Requests, sockets.Frames, sockets.Inbound),
-    )
-}
+from fuzzing.targets import MOST_TURN_MS, NO_TURN, TARGETS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _line(*cells: object) -> str:
-    widths = (9, 9, 9, 9, 15, 15, 11, 8)
+    widths = (9, 9, 9, 9, 12, 12, 9, 9, 11, 6)
     first, *rest = [str(cell).rjust(width) for cell, width in zip(cells, widths, strict=True)]
     return " | ".join((str(cells[0]).ljust(len(first)), *rest))
 
@@ -48,6 +35,8 @@ def _row(result: Result) -> str:
         f"{result.accepted:,}",
         f"{result.longest_case_us:,.0f}",
         f"{result.longest_turn_us:,.0f}",
+        result.in_case,
+        f"{result.longest_pause_us:,.0f}",
         f"{result.peak_mib:.0f}",
         result.failed,
     )
@@ -58,16 +47,8 @@ def main() -> int:
     options = _parser().parse_args()
     targets: list[Target] = [TARGETS[name]() for name in options.target or TARGETS]
     print(f"seed {options.seed}; CPU time of one thread, in µs; memory in MiB")
-    heads = (
-        "target",
-        "cases",
-        "refused",
-        "accepted",
-        "longest case",
-        "longest turn",
-        "peak memory",
-    )
-    print(_line(*heads, "failed"), flush=True)
+    heads = ("target", "cases", "refused", "accepted", "longest case", "longest turn", "in case")
+    print(_line(*heads, "collector", "peak memory", "failed"), flush=True)
     results = []
     for target, count in zip(targets, shares(targets, options.cases), strict=True):
         one = options.case
@@ -80,7 +61,7 @@ def main() -> int:
     slow = [
         one.name
         for one in results
-        if one.longest_turn_us > MOST_TURN_MS * 1000 and one.name not in NO_LOOP
+        if one.longest_turn_us > MOST_TURN_MS * 1000 and one.name not in NO_TURN
     ]
     if slow:
         print(f"the loop was blocked for more than {MOST_TURN_MS} ms: {slow}", file=sys.stderr)

@@ -87,7 +87,7 @@ def bomb(random: Random, most: int) -> bytes:
         case 0:
             return random.choice(LENGTH_BOMBS) + random.randbytes(min(size, 100))
         case 1:
-            return random.choice((b"\x91", b"\xdc\x00\x01", b"\x81\x01")) * (size // 2)
+            return random.choice((b"\x91", b"\xdc\x27\x10", b"\x81\x01")) * (size // 2)
         case 2:
             return b"\x92\x01" + b"\xdc\x03\xe8" + row * (size // len(row))
         case 3:

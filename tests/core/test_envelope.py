@@ -1,6 +1,7 @@
 """The wire, byte for byte, and what is made of anything else."""
 
 import random
+import tracemalloc
 
 import msgpack
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster_pool.core import envelope
-from cluster_pool.core.envelope import BrokenEnvelopeError, Header, ReplyTo
+from cluster_pool.core.envelope import BrokenEnvelopeError, Header, ReplyTo, read_items
 from cluster_pool.core.results import SendResult
 
 
@@ -17,7 +18,7 @@ def test_header_and_items_are_read_back() -> None:
     payload = b"\xc1\x011795 12 2 abcd 3\n" + envelope.broadcast(True, b"x", ["a"])
     header, start = envelope.read_header(payload)
     assert header == Header("1795", 12, 2, "abcd", 3)
-    assert list(envelope.read_items(payload[start:])) == [[envelope.TEXT, b"x", ["a"]]]
+    assert list(read_items(payload[start:])) == [[envelope.TEXT, b"x", ["a"]]]
 
 
 def test_items_are_what_the_readme_says() -> None:
@@ -70,7 +71,28 @@ def test_a_raw_publish(payload: bytes, text: bool, content: bytes) -> None:
 def test_broken_items_are_refused(body: bytes) -> None:
     """Bombs, maps, extensions, cut ends and what is no list never get through."""
     with pytest.raises(BrokenEnvelopeError):
-        list(envelope.read_items(body))
+        list(read_items(body))
+
+
+def test_nothing_is_given_of_a_body_that_is_cut_off() -> None:
+    """What is before the cut is not carried out either; nor is anything of too many items."""
+    items = read_items(envelope.broadcast(True, b"x") * 2 + b"\x93\x01")
+    with pytest.raises(BrokenEnvelopeError):
+        next(items)
+    assert len(list(read_items(envelope.broadcast(True, b"x") * 1000))) == 1000
+    with pytest.raises(BrokenEnvelopeError):
+        next(read_items(envelope.broadcast(True, b"x") * 1001))
+
+
+def test_a_list_that_claims_much_costs_nothing() -> None:
+    """A thousand lists in one another, of ten thousand elements that never come."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(BrokenEnvelopeError):
+            list(read_items(b"\xdc\x27\x10" * 1000))
+        assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=2000, deadline=None)
@@ -78,7 +100,7 @@ def test_broken_items_are_refused(body: bytes) -> None:
 def test_garbage_is_read_or_refused_and_nothing_else(body: bytes) -> None:
     """No other exception ever comes out of reading what others wrote."""
     try:
-        for item in envelope.read_items(body):
+        for item in read_items(body):
             assert isinstance(item, list)
         envelope.read_header(b"\xc1\x01" + body)
     except BrokenEnvelopeError:
@@ -95,6 +117,6 @@ def test_mutated_envelopes_are_read_or_refused() -> None:
             bad[chance.randrange(2, len(bad))] = chance.randrange(256)
         try:
             _, start = envelope.read_header(bytes(bad))
-            list(envelope.read_items(bytes(bad[start:])))
+            list(read_items(bytes(bad[start:])))
         except BrokenEnvelopeError:
             pass
