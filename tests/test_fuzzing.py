@@ -12,7 +12,7 @@ from fuzzing.targets import MOST_TURN_MS, NO_TURN, TARGETS
 SEED = 20_000
 CASES = {
     **dict.fromkeys(("items", "header", "raw", "requests", "settings", "urls"), 4000),
-    **dict.fromkeys(("channels", "inbound"), 1500),
+    **dict.fromkeys(("channels", "sealed", "inbound"), 1500),
     **dict.fromkeys(("http", "frames"), 400),
     "commands": 200,
 }

@@ -13,6 +13,7 @@ from cluster_pool import ClusterPool, Connection
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.keys import Keys
+from cluster_pool.core.seals import BOUND, ROUTED
 from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.testing import FakeWebSocket
 from fuzzing import mutation, traffic
@@ -22,8 +23,10 @@ from fuzzing.traffic import ALICE, NAMESPACE, NODE
 PREFIX = "cluster_pool:fuzz"
 LARGEST = 1024 * 1024
 PATIENCE = 10.0
-SILENT_KINDS = (envelope.REPLY, envelope.TAKEN)
-"""What may rightly have no effect: nobody waits, or it is about a claim of another node."""
+SILENT_KINDS = (envelope.REPLY, envelope.TAKEN, BOUND, ROUTED)
+"""What may rightly have no effect: nobody waits, it is about a claim of another node, or it is one
+of these inside a seal.
+"""
 EFFECTS = ("delivered", "refused", "undelivered", "taken_over")
 
 
@@ -41,17 +44,20 @@ class Channels:
     Behind each of them something valid is sent the same way, which must arrive.
     """
 
-    name, share = "channels", 1.5
+    name, share = "channels", 1.0
+    secret: str | None = None
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             url = stack.enter_context(EmbeddedServer()).url
-            self._real = await traffic.record(url, PREFIX)
+            self._real = await traffic.record(url, PREFIX, self.secret)
             self._redis: Redis = await stack.enter_async_context(Redis.from_url(url))
             self._node = await stack.enter_async_context(
-                ClusterPool(url, prefix=PREFIX, node_id=NODE)
+                ClusterPool(url, prefix=PREFIX, secret=self.secret, node_id=NODE)
             )
-            self._other = await stack.enter_async_context(ClusterPool(url, prefix=PREFIX))
+            self._other = await stack.enter_async_context(
+                ClusterPool(url, prefix=PREFIX, secret=self.secret)
+            )
             self._events = await stack.enter_async_context(self._node.watching(NAMESPACE))
             self._stack = stack.pop_all()
         keys = Keys(PREFIX)
@@ -156,6 +162,13 @@ class Channels:
                     return
                 await asyncio.sleep(0)
         self._alice.sent.clear()
+
+
+class Sealed(Channels):
+    """The same in a cluster that has a secret, whose items are sealed."""
+
+    name, share = "sealed", 0.5
+    secret = "sixteen bytes or more"
 
 
 def _may_be_silent(case: Payload) -> bool:

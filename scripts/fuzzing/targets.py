@@ -15,6 +15,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     for made in (
         *(envelopes.Items, envelopes.Header, envelopes.Raw),
         *(settings.Requests, settings.Settings, settings.Urls, commands.Commands),
-        *(channels.Channels, sockets.Requests, sockets.Frames, sockets.Inbound),
+        *(channels.Channels, channels.Sealed),
+        *(sockets.Requests, sockets.Frames, sockets.Inbound),
     )
 }

@@ -25,7 +25,7 @@ class Recorded:
         return self.broadcasts + self.targeted
 
 
-async def record(url: str, prefix: str) -> Recorded:
+async def record(url: str, prefix: str, secret: str | None = None) -> Recorded:
     """Let two nodes say everything they can say once, and keep it.
 
     One is called as the node that will be attacked; both are gone afterwards, so that nothing
@@ -41,8 +41,8 @@ async def record(url: str, prefix: str) -> Recorded:
     async with Redis.from_url(url) as redis, redis.pubsub() as ear:
         await ear.subscribe(*by_channel)
         async with (
-            ClusterPool(url, prefix=prefix, node_id=NODE) as node,
-            ClusterPool(url, prefix=prefix) as other,
+            ClusterPool(url, prefix=prefix, secret=secret, node_id=NODE) as node,
+            ClusterPool(url, prefix=prefix, secret=secret) as other,
         ):
             await _say_everything(node, other)
         while (message := await ear.get_message(timeout=0.2)) is not None:
