@@ -343,3 +343,42 @@ def _accepts(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+OLD_SECRET, NEW_SECRET = "the-old-secret-of-all", "the-new-secret-of-all"
+
+
+@async_test
+async def test_a_node_with_a_secret_and_limits(own_server: RedisServer) -> None:
+    """From the environment; strangers are not believed, and who does not fit is told to go."""
+    environment = {
+        "CLUSTER_POOL_SECRET": f"{NEW_SECRET} {OLD_SECRET}",
+        "CLUSTER_POOL_NAMESPACE_MEMBERS": "1",
+        "CLUSTER_POOL_INBOUND_PER_SECOND": "20",
+    }
+    with NodeProcess(own_server.url, "--admin-port", "0", environment=environment) as node:
+        async with (
+            Publisher(own_server.url, secret=[OLD_SECRET, NEW_SECRET]) as friend,
+            Publisher(own_server.url) as stranger,
+            node.connect("room", "alice") as alice,
+        ):
+            assert await stranger.broadcast_message("room", "forged") == 1
+            assert await friend.send("room", "alice", "hello", confirm=True)
+            assert await alice.recv() == "hello"
+            with pytest.raises(InvalidStatus) as caught:
+                await node.connect("room", "bob")
+            assert caught.value.response.status_code == 503
+            for at in range(100):
+                await alice.send(str(at))
+            assert await close_code(alice) == 1008
+        admin = node.listening["admin_port"]
+        text = (await in_thread(node.get, "/status", admin))[1]
+        status = json.loads(text)
+        assert status["authenticated"] is True
+        assert status["dropped_forged"] == 1
+        assert status["inbound_floods"] == 1
+        assert "secret-of-all" not in text
+        node.signal(signal.SIGTERM)
+        exit_status, said = await in_thread(node.finish)
+        assert exit_status == 0
+        assert "secret-of-all" not in said
