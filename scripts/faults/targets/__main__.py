@@ -10,6 +10,17 @@ from pathlib import Path
 from faults.targets import freeze, joins, parent, restart, silence, slow
 from faults.targets.rows import Row, markdown
 
+ABOUT = """\
+restart  Redis is killed and comes back empty, or from an old snapshot, under 10,000 members
+silence  links that carry nothing, in both directions or in one; a Redis that is frozen
+joins    1,000 joins and leaves while the links of both nodes are cut again and again
+freeze   SIGSTOP of a node past its lease, while others take half of its ids over
+slow     1,000 clients that never read: what they cost the others, and a SIGTERM
+parent   SIGKILL of the process that started an embedded server
+
+exit status: 0 every target was kept, 1 one was missed or something was wrong
+"""
+
 Measure = Callable[[], Awaitable[list[Row]]]
 
 
@@ -38,6 +49,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/chaos-targets",
         description="Measures what each fault costs, beside its target, and prints a table.",
+        epilog=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", action="append", choices=names, help="may be repeated")
     parser.add_argument("--quick", action="store_true", help="once, and smaller: a look")
