@@ -218,7 +218,7 @@ class Session:
         counters: list[tuple[str, list[bytes | None]]] = []
         for at in range(0, len(channels), BATCH):
             part = channels[at : at + BATCH]
-            replies = await self._soon(asyncio.gather(*[self._counter(link, c) for c in part]))
+            replies = await self._soon(self._read_counters(link, part))
             counters.extend(zip(part, replies, strict=True))
         await self._probe(link)
         for channel, (epoch, number) in counters:
@@ -239,6 +239,10 @@ class Session:
         epoch = (await self._soon(link.call("GET", self._keys.epoch)) or b"").decode()
         before, self.epoch = self.epoch, epoch
         return not known or (before != "" and before != epoch)
+
+    async def _read_counters(self, link: Link, channels: list[str]) -> list[Any]:
+        calls = [self._counter(link, channel) for channel in channels]
+        return [await call for call in calls]
 
     def _counter(self, link: Link, channel: str) -> asyncio.Future[Any]:
         return link.call("HMGET", self._keys.numbers(channel), "epoch", "last")
