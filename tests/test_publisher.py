@@ -36,6 +36,25 @@ async def test_a_publisher_reaches_members(backend: Backend) -> None:
 
 
 @async_test
+async def test_publishers_leave_nothing_in_redis(own_server: RedisServer) -> None:
+    """Thousands a day may come and go: no key, and no script beyond those that all share."""
+    backend = Backend(own_server)
+
+    def scripts() -> str:
+        told = own_server.command("INFO", "memory")
+        return next(line for line in told.splitlines() if line.startswith("number_of_cached"))
+
+    async with backend.publisher():
+        pass
+    before = scripts()
+    for _ in range(5):
+        async with backend.publisher() as publisher:
+            await publisher.broadcast_message("n", "x")
+    assert scripts() == before
+    assert backend.leaked() == []
+
+
+@async_test
 async def test_a_node_that_does_not_answer_times_out(own_server: RedisServer) -> None:
     """Redis handed the message over and the owner says nothing."""
     backend = Backend(own_server)

@@ -27,8 +27,8 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 log = logging.getLogger("cluster_pool.backplane")
 
 MAX_SENDERS = 10_000
-ENVELOPE_ROOM = 2 * 1024 * 1024
-"""Bytes of an envelope beyond one message: neighbours up to 1 MiB, headers, ids, exclusions."""
+ENVELOPE_ROOM = 4 * 1024 * 1024
+"""Bytes of an envelope beyond one message: 10,000 exclusions of 256 bytes, neighbours, seals."""
 
 
 class Hearing:

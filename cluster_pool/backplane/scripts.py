@@ -14,6 +14,7 @@ NAMES = (
     "publish",
     "reap",
     "release",
+    "renew",
     "send",
 )
 

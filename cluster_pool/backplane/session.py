@@ -60,8 +60,10 @@ class Session:
         timing: Timing,
         counters: Counters,
         sealed: bool,
+        holds: bool,
     ) -> None:
         self.address = address
+        self._holds = holds
         self.start_name = start
         self.generation = 0
         self.link: Link | None = None
@@ -227,18 +229,29 @@ class Session:
         self._report_gap(str(self._last_error or "the first link"))
 
     async def _state_lost(self, link: Link) -> bool:
-        """Whether this Redis may have lost its state since this node was last connected.
+        """Whether this Redis may have lost its state since this process was last connected.
 
-        A Redis that is started, from a snapshot or not, knows none of the scripts that it was
-        given before, and a flush changes the epoch.
+        It has then another epoch. One that was restored from a snapshot has the old one, but knows
+        no script: then the first node to notice renews the epoch, for all to see.
         """
-        mark = f"return '{self.start_name}'"
-        known = bool((await self._soon(link.call("SCRIPT", "EXISTS", digest(mark))))[0])
-        if not known:
-            await self._soon(link.call("SCRIPT", "LOAD", mark))
-        epoch = (await self._soon(link.call("GET", self._keys.epoch)) or b"").decode()
+        epoch: str = (await self._soon(link.call("GET", self._keys.epoch)) or b"").decode()
+        if epoch and self._holds:
+            exists = link.call("SCRIPT", "EXISTS", digest(_mark(epoch)))
+            if not (await self._soon(exists))[0]:
+                epoch = await self._renew(link, epoch)
         before, self.epoch = self.epoch, epoch
-        return not known or (before != "" and before != epoch)
+        return before != "" and before != epoch
+
+    async def _renew(self, link: Link, epoch: str) -> str:
+        new = str(self.redis_time())
+        await self._soon(link.call("SCRIPT", "LOAD", _mark(new)))
+        standing: bytes = await self._soon(link.script("renew", [self._keys.epoch], epoch, new))
+        return standing.decode()
+
+    async def mark(self, epoch: str, deadline: float) -> None:
+        """This Redis process is of this epoch: leave what no restart survives."""
+        await self.call(deadline, "SCRIPT", "LOAD", _mark(epoch))
+        self.epoch = epoch
 
     async def _read_counters(self, link: Link, channels: list[str]) -> list[Any]:
         calls = [self._counter(link, channel) for channel in channels]
@@ -398,6 +411,11 @@ async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
+
+
+def _mark(epoch: str) -> str:
+    """A script that does nothing, and that only the process knows to which it was given."""
+    return f"return '{epoch}'"
 
 
 def _reason(error: Exception) -> BackplaneUnavailableError:

@@ -377,6 +377,10 @@ def _set_up_logging(level: str) -> None:
         raise InvalidValueError(f"--log-level must be debug, info, warning or error, not {level!r}")
     logging.basicConfig(level=number, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("websockets").setLevel(max(number, logging.WARNING))
+    if number > logging.DEBUG:
+        # It logs a traceback for each request that strangers get wrong; what is ours to tell of a
+        # connection, we tell ourselves.
+        logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
 
 
 def _loop_factory(wanted: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:

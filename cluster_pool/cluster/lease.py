@@ -152,9 +152,10 @@ class Lease:
         self._joins += 1
         self.incarnation = incarnation
         self._generation = generation
-        self._epoch = self._session.epoch = reply.epoch
+        self._epoch = reply.epoch
         self.held_since = sent
         self._renewed(sent)
+        await self._session.mark(reply.epoch, self._deadline())
         return None
 
     async def _rejoin(self) -> None:

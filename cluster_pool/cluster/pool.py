@@ -65,6 +65,8 @@ class ClusterPool(Sender):
             publish is for Redis's ACL to say.
     """
 
+    _holds = True
+
     def __init__(
         self,
         redis: "str | Redis" = DEFAULT_REDIS,

@@ -257,23 +257,29 @@ class Router:
             return
         namespace = self._namespace(heard.channel)
         run: list[Outgoing] = []
-        for sealed in envelope.read_items(heard.payload[heard.start :]):
-            await self._let_others()
-            item = self._opened(heard, sealed)
-            if item is None:
-                continue
-            kind = item[0]
-            if kind in (envelope.TEXT, envelope.BINARY):
-                outgoing = _message(kind, item[1])
-                if not item[2]:
-                    run.append(outgoing)
-                    continue
-                await self._fan_out(namespace, run)
-                await self._table.broadcast(namespace, outgoing, frozenset(item[2]))
-            else:
-                await self._fan_out(namespace, run)
-                await self._control(namespace, kind, item)
-        await self._fan_out(namespace, run)
+        try:
+            for sealed in envelope.read_items(heard.payload[heard.start :]):
+                await self._let_others()
+                item = self._opened(heard, sealed)
+                if item is not None:
+                    await self._broadcast_item(namespace, item, run)
+        finally:
+            await self._fan_out(namespace, run)
+
+    async def _broadcast_item(self, namespace: str, item: list[Any], run: list[Outgoing]) -> None:
+        """Carry one item out, behind what has gathered in ``run``, or add it there."""
+        assert self._table is not None
+        kind = item[0]
+        if kind in (envelope.TEXT, envelope.BINARY):
+            outgoing = _message(kind, item[1])
+            if not item[2]:
+                run.append(outgoing)
+                return
+            await self._fan_out(namespace, run)
+            await self._table.broadcast(namespace, outgoing, frozenset(item[2]))
+        else:
+            await self._fan_out(namespace, run)
+            await self._control(namespace, kind, item)
 
     async def _fan_out(self, namespace: str, run: list[Outgoing]) -> None:
         if run:

@@ -37,6 +37,9 @@ WATCH_QUEUE = 10_000
 class Sender:
     """Everything that needs no connections of one's own. Not used by itself."""
 
+    _holds = False
+    """Whether connections are held here, whose gaps must be exact."""
+
     def __init__(
         self,
         redis: "str | Redis",
@@ -73,6 +76,7 @@ class Sender:
             timing=self.timing,
             counters=self.counters,
             sealed=self._seals is not None,
+            holds=self._holds,
         )
         self._router = Router(
             self._session, self._keys, own, self.timing, self.counters, self._seals

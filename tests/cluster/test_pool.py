@@ -24,6 +24,7 @@ from cluster_pool import (
     PoolClosedError,
     SendResult,
 )
+from cluster_pool.core import envelope
 from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -476,6 +477,19 @@ async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) 
         assert await one.broadcast_message("n", "alive") == 1
         assert await bob.wait_sent(2) == ["alive", "alive"]
         assert two.statistics()["dropped_garbage"] >= 2 * len(garbage) - 2
+
+
+@async_test
+async def test_what_stands_before_garbage_in_an_envelope_arrives(backend: Backend) -> None:
+    """Good messages are not lost for a bad one behind them."""
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        good = envelope.broadcast(True, b"good")
+        bad = envelope.pack((99, b"bad"))
+        head = b"\xc1\x011 3 3 x 1\n"
+        await backend.publish(f"{backend.prefix}:{{n}}", head + good + good + bad)
+        assert await alice.wait_sent(2) == ["good", "good"]
+        await eventually(lambda: one.statistics()["dropped_garbage"] == 1)
 
 
 @async_test
