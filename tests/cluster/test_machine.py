@@ -7,17 +7,18 @@ same.
 import asyncio
 import itertools
 import os
+from typing import ClassVar
 from unittest import mock
 
 from faults.proxy import Proxy
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import rule, run_state_machine_as_test
+from hypothesis.stateful import run_state_machine_as_test
 
 from cluster_pool import Timing
 from cluster_pool.testing import FAST
+from tests.cluster.machine.duels import Duels
 from tests.cluster.machine.loop import ProcessLoop, VirtualLoop
-from tests.cluster.machine.network import FakeNetwork
-from tests.cluster.machine.rules import Rules, step
+from tests.cluster.machine.network import fake_network
 from tests.cluster.machine.world import World
 from tests.clusters import Backend
 from tests.servers import PASSWORD, RedisServer
@@ -40,7 +41,7 @@ def some_examples(examples: int, steps: int) -> settings:
     )
 
 
-class OnFakeredis(Rules):
+class OnFakeredis(Duels):
     """In virtual time, so that nothing depends on the speed of the machine."""
 
     def open(self) -> asyncio.Runner:
@@ -56,13 +57,23 @@ class OnFakeredis(Rules):
         return runner
 
 
-class OnServer(Rules):
+def restart(world: World) -> None:
+    """Redis is killed, and comes back empty."""
+    assert world.backend.server is not None
+    world.wiped()
+    world.backend.server.kill()
+    world.backend.server.start()
+
+
+class OnServer(Duels):
     """In real time: what is due is late when the machine is slow, hence the patience."""
 
     server: RedisServer
     patience = 10.0
     recovery = 20.0
     longest_wait = 1.0
+    punctual = False
+    wounds: ClassVar = {**Duels.wounds, "restart": restart}
 
     def open(self) -> asyncio.Runner:
         runner = self.stack.enter_context(asyncio.Runner(loop_factory=ProcessLoop))
@@ -70,20 +81,6 @@ class OnServer(Rules):
         self.world.raw.flushall()
         self.stack.callback(self.world.raw.close)
         return runner
-
-    @rule()
-    @step
-    async def restart(self, world: World) -> None:
-        """Redis is killed, and comes back empty."""
-        world.troubles.add("restart")
-        self.server.kill()
-        self.server.start()
-
-
-async def fake_network(backend: Backend) -> FakeNetwork:
-    """The network of one node on fakeredis."""
-    assert backend.fake is not None
-    return FakeNetwork(backend.fake)
 
 
 class Line(Proxy):

@@ -5,7 +5,7 @@ from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import NORMAL, TAKEN_OVER
 from cluster_pool.exceptions import ConnectionClosedError, PoolClosedError
 from tests.cluster.machine.registry import Raw
-from tests.cluster.machine.world import REFUSALS, Client, Message, World
+from tests.cluster.machine.world import REFUSALS, Client, Message, Node, World
 
 SLACK = 1.0
 """Seconds after the end of a lease at which the ids of a dead node must be free."""
@@ -26,14 +26,47 @@ def held(world: World) -> Held:
 
 
 def check_always(world: World) -> None:
-    """One registered owner of each id, and counts that agree with the members."""
+    """One registered owner of each id, who stays it; and counts that agree with the members."""
     raw = world.look()
-    for (namespace, id), holders in held(world).items():
-        registered = raw.members.get(namespace, {}).get(id)
-        owners = [client for client, claim in holders if claim == registered]
-        assert len(owners) <= 1, f"{len(owners)} owners of {namespace}/{id}: {owners}"
+    for key, holders in held(world).items():
+        standing = raw.members.get(key[0], {}).get(key[1])
+        owners = [client for client, claim in holders if claim == standing]
+        assert len(owners) <= 1, f"{len(owners)} owners of {key}: {owners}"
+        for client, claim in holders:
+            assert not is_safe(world, client) or (
+                standing is not None and standing[1:] == claim[1:]
+            ), f"{client} holds {claim}, registered is {standing}"
     if "harm" not in world.troubles:
-        assert raw.owners == raw.tallied()
+        assert raw.owners == raw.tallied(), f"counts {raw.owners}, members {raw.tallied()}"
+
+
+def is_safe(world: World, client: Client) -> bool:
+    """Whether nothing has happened for which a client could be registered no more."""
+    pool = client.node.pool
+    return (
+        client.settled
+        and pool.ready
+        and client.key not in world.closed
+        and "harm" not in world.troubles
+        and pool.statistics()["incarnation"] not in world.lost
+        and not rivals(world, client)
+    )
+
+
+RESTLESS = "generations", "rejoins", "repaired", "reaped", "gaps"
+"""What is counted only when something was wrong."""
+
+
+def unrest(world: World) -> dict[Node, list[int]]:
+    """What every living node has counted of that so far."""
+    return {node: [getattr(node.pool.counters, name) for name in RESTLESS] for node in world.alive}
+
+
+def check_quiet(world: World) -> None:
+    """Where nothing was wrong nothing was healed."""
+    for node, counted in unrest(world).items():
+        before = world.unrest.setdefault(node, counted)
+        assert counted == before, f"{node.name} had {before} of {RESTLESS}, now {counted}"
 
 
 def disagreement(world: World) -> str:
@@ -115,7 +148,9 @@ def check_attempt(world: World, client: Client) -> None:
     error = None if client.attempt.cancelled() else client.attempt.exception()
     if isinstance(error, IdTakenError) and not client.takeover:
         others = [one for one in world.clients if one.key == client.key and one is not client]
-        assert any(one.gone + SLACK >= client.began and one.began <= client.ended for one in others)
+        assert any(
+            one.gone + SLACK >= client.began and one.began <= client.ended for one in others
+        ), f"{client} was refused, and nobody had its id"
     else:
         assert error is None or isinstance(error, HONEST), repr(error)
 

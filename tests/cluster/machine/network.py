@@ -12,6 +12,8 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from fakeredis.aioredis import AsyncFakeSocket, FakeAsyncRedisConnection, FakeWriter
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from tests.clusters import Backend
+
 
 class FakeNetwork:
     """Every wire of one node."""
@@ -148,3 +150,9 @@ class _Writer(FakeWriter):
     def writelines(self, data: Iterable[bytes]) -> None:
         for chunk in data:
             self._wire.write(chunk)
+
+
+async def fake_network(backend: Backend) -> FakeNetwork:
+    """The network of one node on fakeredis."""
+    assert backend.fake is not None
+    return FakeNetwork(backend.fake)

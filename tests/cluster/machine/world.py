@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from cluster_pool import BackplaneUnavailableError, Connection, SendResult
 from cluster_pool.core.config import Timing
@@ -16,7 +16,7 @@ from tests.cluster.machine.registry import Raw, look
 from tests.clusters import Backend, Pool
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Node:
     """A node that runs, is frozen, or has ended."""
 
@@ -26,6 +26,9 @@ class Node:
     pool: Pool
     ended: float = math.inf
     """When it stopped or crashed."""
+
+    def __repr__(self) -> str:
+        return self.name
 
     @property
     def alive(self) -> bool:
@@ -51,7 +54,7 @@ class Client:
     """From when on it certainly owned nothing, because it left or its node ended."""
     joined: bool = False
     leaves: bool = False
-    attempt: asyncio.Task[None] | None = None
+    attempt: asyncio.Task[None] = field(init=False)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -92,7 +95,14 @@ class World:
     troubles: set[str] = field(default_factory=set)
     attempts: list[Client] = field(default_factory=list)
     """Whose answers nobody has judged yet."""
+    lost: set[str] = field(default_factory=set)
+    """Incarnations of which Redis has forgotten all."""
+    unrest: dict[Any, Any] = field(default_factory=dict)
+    """What was counted on each node when all became calm."""
     under_way: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    FAULTS: ClassVar = ("crash", "cut", "freeze", "hold", "hold down", "hold up", "refuse")
+    """What may happen to one node."""
 
     def __post_init__(self) -> None:
         self.keys = Keys(self.backend.prefix)
@@ -152,12 +162,41 @@ class World:
         for client in self.of(node):
             client.gone = node.ended + self.timing.lease
 
-    async def heal(self) -> None:
-        """End every fault that goes on."""
-        for node in self.alive:
-            await node.network.accept()
-            node.network.heal()
-            node.process.thaw()
+    async def fault(self, node: Node, fault: str) -> None:
+        """One of :attr:`FAULTS`."""
+        if fault == "crash":
+            await self.crash(node)
+            return
+        self.troubles.add(fault)
+        if fault == "freeze":
+            node.process.freeze()
+        elif fault == "cut":
+            await node.network.cut()
+        elif fault == "refuse":
+            await node.network.refuse()
+        else:
+            node.network.hold(upwards=fault != "hold down", downwards=fault != "hold up")
+
+    async def mend(self, node: Node) -> None:
+        """End every fault of a node that goes on."""
+        await node.network.accept()
+        node.network.heal()
+        node.process.thaw()
+
+    def flush(self) -> None:
+        """FLUSHALL. Until a node has noticed, it holds what is not registered."""
+        self.wiped()
+        self.raw.flushall()
+
+    def wiped(self) -> None:
+        """Redis has lost what these incarnations had registered."""
+        self.troubles.add("wiped")
+        self.lost |= {node.pool.statistics()["incarnation"] for node in self.alive}
+
+    def forget_scripts(self) -> None:
+        """SCRIPT FLUSH."""
+        self.troubles.add("scripts")
+        self.raw.script_flush()
 
     async def kill_all(self) -> None:
         """Leave no task and no socket behind, whatever state all is in."""
@@ -172,10 +211,10 @@ class World:
 
     # -- members ---------------------------------------------------------------------------
 
-    def join(self, node: Node, namespace: str, id: str, takeover: bool) -> Client:
+    def join(self, node: Node, key: tuple[str, str], takeover: bool) -> Client:
         """Begin to claim."""
         websocket = FakeWebSocket()
-        connection = Connection(id, namespace, websocket)
+        connection = Connection(key[1], key[0], websocket)
         client = Client(node, connection, websocket, takeover, self.now)
         self.clients.append(client)
         self.attempts.append(client)
@@ -191,7 +230,7 @@ class World:
             client.ended = self.now
         except BaseException as error:
             unsure = isinstance(error, BackplaneUnavailableError | asyncio.CancelledError)
-            client.ended = self.now + (self.timing.timeout * 2 if unsure else 0)
+            client.ended = max(self.now, client.began + self.timing.timeout) if unsure else self.now
             raise
 
     def leave(self, client: Client) -> asyncio.Task[bool]:
@@ -205,19 +244,18 @@ class World:
         client.gone = min(client.gone, self.now)
         return bool(emptied)
 
-    def close(self, node: Node, namespace: str, id: str) -> asyncio.Task[SendResult]:
+    def close(self, node: Node, key: tuple[str, str]) -> asyncio.Task[SendResult]:
         """Begin to close whoever owns an id."""
-        self.closed.add((namespace, id))
-        return self._begin(node, node.pool.close(namespace, id, confirm=True))
+        self.closed.add(key)
+        return self._begin(node, node.pool.close(*key, confirm=True))
 
     # -- messages --------------------------------------------------------------------------
 
-    def send(self, node: Node, namespace: str, id: str, confirm: bool) -> asyncio.Task[Message]:
+    def send(self, node: Node, key: tuple[str, str], confirm: bool) -> asyncio.Task[Message]:
         """Begin to send to one."""
-        message = Message(next(self._numbers), node, namespace, id)
+        message = Message(next(self._numbers), node, *key)
         self.messages.append(message)
-        pool = node.pool
-        work = pool.send(namespace, id, str(message.number), confirm=confirm)
+        work = node.pool.send(*key, str(message.number), confirm=confirm)
         return self._begin(node, self._sent(message, work))
 
     def broadcast(self, node: Node, namespace: str) -> asyncio.Task[Message]:
