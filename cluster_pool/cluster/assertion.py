@@ -89,12 +89,16 @@ class Assertion:
         )
 
         async def read() -> None:
+            unwanted = []
             for connection, (_, claim), kept in zip(batch, claims, await reply, strict=True):
-                if connection.claim != claim:
-                    continue
-                if kept:
+                if connection.claim is None or connection.claim.nonce != claim.nonce:
+                    if kept:  # it was given up meanwhile, and is registered all the same
+                        unwanted.append((connection.id, claim._replace(incarnation=incarnation)))
+                elif kept:
                     connection.claim = claim._replace(incarnation=incarnation)
                 else:
                     self._evict(connection)
+            if unwanted:
+                await self._registry.release(link, batch[0].namespace, unwanted, deadline)
 
         return read()

@@ -142,8 +142,11 @@ class Membership:
                 claiming.taken = True
                 return
         connection = self._table.get(namespace, id)
-        if connection is None or not connection.claim or connection.claim[2] != standing.nonce:
+        claim: Claim | None = connection.claim if connection is not None else None
+        if connection is None or claim is None or claim.nonce != standing.nonce:
             return
+        if standing.rejoin < claim.rejoin:
+            return  # it was asserted since then, and kept
         if self._verify:
             self._verify_later(connection)
         else:

@@ -32,6 +32,11 @@ class Claim(NamedTuple):
         """The start of the node that made the claim, whatever its rejoins since."""
         return self.incarnation.partition(".")[0]
 
+    @property
+    def rejoin(self) -> int:
+        """Which lease of that start guards it: 0 for the first, one more for each rejoin."""
+        return int(self.incarnation.rpartition(".")[2])
+
 
 def incarnation_of(start: str, rejoin: int) -> str:
     """The name of the lease that a node takes at its start (0) and at each rejoin."""

@@ -6,7 +6,12 @@ import contextlib
 from fakeredis import FakeAsyncRedis
 
 from cluster_pool import BackplaneUnavailableError
-from cluster_pool.testing import fake_cluster
+from cluster_pool.testing import FAST, fake_cluster
+from tests.cluster.machine import law
+from tests.cluster.machine.loop import VirtualLoop
+from tests.cluster.machine.network import fake_network
+from tests.cluster.machine.world import World
+from tests.clusters import Backend
 from tests.support import async_test
 
 
@@ -51,3 +56,31 @@ async def test_a_stop_leaves_no_claim_behind_that_was_on_its_way() -> None:
             assert await client.keys("*:members") == [], f"after {ticks} ticks: {outcome!r}"
             if isinstance(outcome, tuple):
                 assert outcome[1].closed is not None
+
+
+def test_an_old_takeover_does_not_undo_a_later_assertion() -> None:
+    """Frozen, taken over, free again: the thawed node owns its id, and hears of the past after."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, VirtualLoop)
+        with loop.everywhere():
+            runner.run(freeze_and_take_over())
+
+
+async def freeze_and_take_over() -> None:
+    """Whoever took the id over leaves before the older node runs again."""
+    world = World(Backend(None), FAST, fake_network)
+    try:
+        one, two = await world.start("one"), await world.start("two")
+        older = world.join(one, ("n", "x"), takeover=True)
+        await older.attempt
+        one.process.freeze()
+        newer = world.join(two, ("n", "x"), takeover=True)
+        await newer.attempt
+        assert await world.leave(newer)
+        await asyncio.sleep(FAST.lease + 1)
+        one.process.thaw()
+        await world.until(lambda: law.disagreement(world), 10)
+        assert older.websocket.closed is None
+    finally:
+        await world.kill_all()
