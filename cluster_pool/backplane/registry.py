@@ -290,21 +290,33 @@ class Registry:
 
     def tally_of(
         self, link: Link, namespace: str, incarnation: str, deadline: float
-    ) -> Coroutine[Any, Any, tuple[int, int, int]]:
-        """One owner's registered count and checksum, and members listed beyond all counts."""
+    ) -> Coroutine[Any, Any, tuple[int, int, int, frozenset[str]]]:
+        """One owner's registered count and checksum, members listed beyond all counts, and owners
+        of whom nothing is known: no lease, no node, nobody who would reap them."""
         owners = link.call("HGETALL", self._keys.owners(namespace))
         listed = link.call("HLEN", self._keys.members(namespace))
 
-        async def read() -> tuple[int, int, int]:
+        async def read() -> tuple[int, int, int, frozenset[str]]:
             fields = {name: int(n) for name, n in _pairs(await answered(owners, deadline)).items()}
             total = sum(n for name, n in fields.items() if not name.endswith("#"))
             return (
                 fields.get(incarnation, 0),
                 fields.get(f"{incarnation}#", 0),
                 await answered(listed, deadline) - total,
+                await self._unknown(link, [n for n in fields if not n.endswith("#")], deadline),
             )
 
         return read()
+
+    async def _unknown(
+        self, link: Link, incarnations: Sequence[str], deadline: float
+    ) -> frozenset[str]:
+        if not incarnations:
+            return frozenset()
+        nodes = await answered(link.call("HMGET", self._keys.incarnations, *incarnations), deadline)
+        return frozenset(
+            name for name, node in zip(incarnations, nodes, strict=True) if node is None
+        )
 
     def correct(
         self, link: Link, namespace: str, incarnation: str, count: int, checksum: int
@@ -327,7 +339,24 @@ class Registry:
             if cursor in (b"0", "0", 0):
                 return [name.decode() for name in found]
 
-    async def reap(
+    async def clear(
+        self, namespace: str, incarnation: str, node_id: str, timeout: float
+    ) -> tuple[int, bool]:
+        """Remove an incarnation's members from a namespace; how many, and if that emptied it.
+
+        In steps, for each of which ``timeout`` seconds are waited.
+        """
+        cursor, total, empty = "0", 0, False
+        while True:
+            deadline = asyncio.get_running_loop().time() + timeout
+            cursor, gone, emptied = await self._reap(
+                namespace, incarnation, node_id, cursor, deadline
+            )
+            total, empty = total + gone, empty or emptied
+            if cursor == "0":
+                return total, empty
+
+    async def _reap(
         self, namespace: str, incarnation: str, node_id: str, cursor: str, deadline: float
     ) -> tuple[str, int, bool]:
         """One step; gives the next cursor ("0" at the end), how many went, and if it is empty."""

@@ -1,8 +1,8 @@
 """Does the registry say what this node holds? A slice of namespaces at each heartbeat.
 
 Compared by count and checksum. A difference that is still the same a heartbeat later is drift, from
-whatever cause, and is repaired: what is held is asserted, what is not held is released, and the
-count is put right.
+whatever cause, and is repaired: what is held is asserted, what is not held is released, the count
+is put right, and what belongs to an owner of whom nothing is known is removed.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ log = logging.getLogger("cluster_pool.comparison")
 SLICE_NAMESPACES = 100
 SLICE_MEMBERS = 5000
 
-Difference = tuple[int, int, int]
-"""Of the own count, of the own checksum, and members that no owner has counted."""
+Difference = tuple[int, int, int, frozenset[str]]
+"""Of the own count, of the own checksum, members that no owner has counted, unknown owners."""
 
 
 class Comparison:
@@ -97,12 +97,13 @@ class Comparison:
         return {name: one for name, one in zip(names, found, strict=True) if any(one)}
 
     async def _difference(self, link: Link, name: str) -> Difference:
-        count, checksum, unaccounted = await self._registry.tally_of(
+        count, checksum, unaccounted, unknown = await self._registry.tally_of(
             link, name, self._lease.incarnation, self._deadline()
         )
         held = self._membership.owned(name)
         own = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
-        return len(held) - count, own - checksum, unaccounted
+        others = unknown - {self._lease.incarnation}
+        return len(held) - count, own - checksum, unaccounted, others
 
     async def _repair(self, link: Link, namespace: str) -> None:
         incarnation = self._lease.incarnation
@@ -114,8 +115,11 @@ class Comparison:
             await self._registry.release(link, namespace, strays, self._deadline())
         left = (await self._differences(link, [namespace])).get(namespace)
         if left is not None:
-            count, checksum, _ = left
-            self._registry.correct(link, namespace, incarnation, count, checksum)
+            count, checksum, _, unknown = left
+            for ghost in unknown:
+                await self._registry.clear(namespace, ghost, "", self._timing.timeout)
+            if count or checksum:
+                self._registry.correct(link, namespace, incarnation, count, checksum)
 
     async def _strays(self, namespace: str, incarnation: str) -> list[tuple[str, Claim]]:
         """Registered as ours, and not ours."""

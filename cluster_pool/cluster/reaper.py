@@ -105,17 +105,13 @@ class Reaper:
         random.shuffle(namespaces)
         total = 0
         for namespace in namespaces:
-            cursor = "0"
-            while True:
-                cursor, gone, emptied = await self._registry.reap(
-                    namespace, incarnation, node_id, cursor, self._deadline()
-                )
-                total += gone
-                self._counters.reaped += gone
-                if emptied:
-                    self._on_empty(namespace)
-                if cursor == "0":
-                    break
+            gone, emptied = await self._registry.clear(
+                namespace, incarnation, node_id, self._timing.timeout
+            )
+            total += gone
+            self._counters.reaped += gone
+            if emptied:
+                self._on_empty(namespace)
         await self._registry.forget(incarnation, self._deadline())
         if total:
             log.info("reaped %d members of %s on %s", total, incarnation, node_id)

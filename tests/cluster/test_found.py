@@ -5,14 +5,14 @@ import contextlib
 
 from fakeredis import FakeAsyncRedis
 
-from cluster_pool import BackplaneUnavailableError
+from cluster_pool import BackplaneUnavailableError, Timing
 from cluster_pool.testing import FAST, fake_cluster
 from tests.cluster.machine import law
 from tests.cluster.machine.loop import VirtualLoop
 from tests.cluster.machine.network import fake_network
 from tests.cluster.machine.world import World
 from tests.clusters import Backend
-from tests.support import async_test
+from tests.support import async_test, eventually
 
 
 @async_test
@@ -84,3 +84,27 @@ async def freeze_and_take_over() -> None:
         assert older.websocket.closed is None
     finally:
         await world.kill_all()
+
+
+@async_test
+async def test_members_of_an_owner_nobody_knows_are_removed() -> None:
+    """Claimed between a FLUSHALL and the heartbeat that noticed it, and never answered."""
+    timing = Timing(lease=1.5, heartbeat=0.3)
+    async with (
+        fake_cluster(nodes=1, timing=timing) as cluster,
+        FakeAsyncRedis(server=cluster.server) as client,
+    ):
+        (one,) = cluster
+        await cluster.connect(0, "n", "x")
+        await client.hset("cluster_pool:{n}:members", "ghost", "vanished.3:1795412345678901:zz")
+        await client.hset("cluster_pool:{n}:owners", "vanished.3", 1)
+        await client.hset("cluster_pool:{n}:owners", "vanished.3#", 345678901)
+
+        async def swept() -> bool:
+            ids = await client.hkeys("cluster_pool:{n}:members")
+            owners = await client.hkeys("cluster_pool:{n}:owners")
+            return ids == [b"x"] and not any(b"vanished" in name for name in owners)
+
+        await eventually(swept)
+        assert one.statistics()["repaired"] == 1
+        assert await one.count("n") == 1
