@@ -116,6 +116,7 @@ class Link(Pipe):
         for index, future in enumerate(replies):
             if not future.done():
                 future.set_exception(_copy(error, maybe_executed=index < written))
+                future.exception()  # taken note of, even if nobody waits for it any more
         await self.drop()
 
 
