@@ -5,6 +5,8 @@ import asyncio
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from cluster_pool.core.closing import TAKEN_OVER
+from tests.cluster.machine import law
 from tests.cluster.machine.rules import Key, Rules, anyone, given, keys, pick, step
 from tests.cluster.machine.world import World
 
@@ -13,6 +15,18 @@ delays = st.sampled_from([0.0, 0.001, 0.5, 2.5, 4.0])
 
 class Duels(Rules):
     """Two nodes and one id; and what one node says in one breath."""
+
+    @given(lambda self: self.world.calm and self.world.owners and len(self.world.running) > 1)
+    @rule(member=anyone)
+    @step
+    async def take_over(self, world: World, member: int) -> None:
+        """Another node wins an id in peace."""
+        older = pick(list(world.owners.values()), member)
+        rival = next(node for node in world.running if node is not older.node)
+        newer = world.join(rival, older.key, takeover=True)
+        await world.within(10, newer.attempt)
+        world.owners[older.key] = newer
+        await world.until(lambda: law.not_closed(older, TAKEN_OVER), self.patience)
 
     @given(lambda self: self.members() and len(self.world.running) > 1)
     @rule(
@@ -38,14 +52,18 @@ class Duels(Rules):
         await world.mend(older.node)
 
     @given(lambda self: len(self.world.running) > 1)
-    @rule(node=anyone, key=keys, takeover=st.booleans())
+    @rule(node=anyone, key=keys, takeover=st.booleans(), over=st.booleans())
     @step
-    async def claim_late(self, world: World, node: int, key: Key, takeover: bool) -> None:
-        """The network keeps a claim back until its time is over and another has the id."""
+    async def claim_late(
+        self, world: World, node: int, key: Key, takeover: bool, over: bool
+    ) -> None:
+        """The network keeps a claim back, perhaps until its time is over; another has the id."""
         slow = pick(world.running, node)
         await world.fault(slow, "hold up")
         late = world.join(slow, key, takeover)
         await world.within(10, late.attempt)
+        if over:
+            await asyncio.sleep(max(0.0, late.ended - world.now) + 0.001)
         rival = next(node for node in world.running if node is not slow)
         await world.within(10, world.join(rival, key, takeover=True).attempt)
         await world.mend(slow)
