@@ -5,10 +5,11 @@ from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import NORMAL, TAKEN_OVER
 from cluster_pool.exceptions import ConnectionClosedError, PoolClosedError
 from tests.cluster.machine.registry import Raw
-from tests.cluster.machine.world import REFUSALS, Client, Message, Node, World
+from tests.cluster.machine.world import Client, Message, Node, World
 
 SLACK = 1.0
 """Seconds after the end of a lease at which the ids of a dead node must be free."""
+REFUSALS = (SendResult.ABSENT, SendResult.UNREACHABLE, SendResult.REFUSED)
 HONEST = BackplaneUnavailableError, ConnectionClosedError, IdTakenError, PoolClosedError
 
 Held = dict[tuple[str, str], list[tuple[Client, Claim]]]

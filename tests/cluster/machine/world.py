@@ -298,6 +298,3 @@ class World:
             assert self.now < end, f"still after {seconds} s: {objection}"
             await asyncio.sleep(pause)
             pause = min(pause * 2, seconds / 20)
-
-
-REFUSALS = (SendResult.ABSENT, SendResult.UNREACHABLE, SendResult.REFUSED)
