@@ -141,12 +141,11 @@ class Rules(RuleBasedStateMachine):
         if not await self.answered(task, haste):
             return
         if calm:
-            owned = world.owners.get(client.key) is client
-            if owned:
+            if world.owners.get(client.key) is client:
                 del world.owners[client.key]
-            last = owned and not any(key[0] == client.key[0] for key in world.owners)
-            if owned:  # one that was closed before has left already, and may be told so now
+                last = not any(key[0] == client.key[0] for key in world.owners)
                 assert task.result() is last, f"{client} emptied its namespace: {last}"
+            # one that was closed before has left already, and may be told now that it was the last
         elif task.exception() is not None:
             assert isinstance(task.exception(), BackplaneUnavailableError)
 
