@@ -79,10 +79,13 @@ class Address:
 
 @contextlib.contextmanager
 def translated(what: str, maybe_executed: bool = False) -> Iterator[None]:
-    """Turn what redis-py and the socket raise into BackplaneUnavailableError."""
+    """Turn what redis-py and the socket raise into BackplaneUnavailableError.
+
+    uvloop raises RuntimeError when a socket is written to that has just been reset.
+    """
     try:
         yield
-    except (RedisError, OSError, EOFError) as error:
+    except (RedisError, OSError, EOFError, RuntimeError) as error:
         reason = str(error) or type(error).__name__
         raise BackplaneUnavailableError(
             f"{what}: {reason}", maybe_executed=maybe_executed

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import pytest
 from fakeredis import FakeAsyncRedis
 
 from cluster_pool import BackplaneUnavailableError, Timing
@@ -108,3 +109,23 @@ async def test_members_of_an_owner_nobody_knows_are_removed() -> None:
         await eventually(swept)
         assert one.statistics()["repaired"] == 1
         assert await one.count("n") == 1
+
+
+@async_test
+async def test_a_socket_that_is_closed_already_is_a_lost_link(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """uvloop says so with a RuntimeError; it is no fault of ours, and needs no traceback."""
+    async with fake_cluster(nodes=1) as cluster:
+        (one,) = cluster
+        link = one._session.link
+        assert link is not None
+
+        async def closed(*arguments: object, **options: object) -> None:
+            raise RuntimeError("unable to perform operation; the handler is closed")
+
+        link.connection.send_packed_command = closed  # type: ignore[method-assign]
+        with contextlib.suppress(BackplaneUnavailableError):
+            await one.count("n", timeout=1)
+        await eventually(lambda: one.statistics()["generation"] == 2)
+        assert not [record for record in caplog.records if record.exc_info]
