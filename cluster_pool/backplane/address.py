@@ -1,5 +1,6 @@
 """Where Redis is, and how a socket to it is opened; foreign errors become ours here."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ class Address:
             raise InvalidValueError(
                 f"redis must be a URL or a redis.asyncio.Redis, not {type(redis).__name__}"
             )
+        self._timeout = connect_timeout
         self._class: type[Raw] = pool.connection_class
         self._settings = {
             **pool.connection_kwargs,
@@ -63,14 +65,18 @@ class Address:
     async def open(self) -> Raw:
         """A new connected socket, authenticated and with its database selected.
 
+        redis-py's connect time-out ends with TCP's handshake; the answers after it are waited for
+        no longer than that either.
+
         Raises:
-            BackplaneUnavailableError: it could not be made; the text names the address without
-                its password.
+            BackplaneUnavailableError: it could not be made in time; the text names the address
+                without its password.
         """
         connection = self._class(**self._settings)
         with translated(f"cannot reach Redis at {self.shown}"):
             try:
-                await connection.connect()
+                async with asyncio.timeout(self._timeout):
+                    await connection.connect()
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
