@@ -129,3 +129,18 @@ async def test_a_socket_that_is_closed_already_is_a_lost_link(
             await one.count("n", timeout=1)
         await eventually(lambda: one.statistics()["generation"] == 2)
         assert not [record for record in caplog.records if record.exc_info]
+
+
+@async_test
+async def test_a_count_without_members_does_not_outlive_the_last_one() -> None:
+    """Somebody deleted the members by hand; nobody would look at the namespace again."""
+    async with (
+        fake_cluster(nodes=1) as cluster,
+        FakeAsyncRedis(server=cluster.server) as client,
+    ):
+        (one,) = cluster
+        connection, _ = await cluster.connect(0, "n", "x")
+        await client.delete("cluster_pool:{n}:members")
+        await one.remove_connection(connection)
+        assert await one.count("n") == 0
+        assert not await client.exists("cluster_pool:{n}:owners")

@@ -40,4 +40,5 @@ if #gone > 0 then
     redis.call('EXPIRE', KEYS[4], 60)
   end
 end
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end -- somebody's hand was there
 return {table.concat(codes), emptied}
