@@ -28,6 +28,7 @@ from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.server import collector
 from cluster_pool.server.node import PING_INTERVAL, App, NodeServer
 
 log = logging.getLogger("cluster_pool.server")
@@ -273,6 +274,7 @@ def serve(
                     log.info("joining at %s, waiting %g s for it at most", pool.address, wait)
                 await pool.start(wait=wait)
                 await server.start()
+                collector.settle()
                 announce()
 
             work = _run_until_signal(start, server, Stopping(close_rate, grace))
