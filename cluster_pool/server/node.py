@@ -1,7 +1,7 @@
 """WebSockets on a port, each a member of the cluster from before its handshake is answered.
 
 Owns the listening sockets and what happens between a request and a handler. The pool does the
-rest; draining and stopping are asked of it, in the right order, by :meth:`NodeServer.shut_down`.
+rest, draining among it; :meth:`NodeServer.stop` ends both, in the right order.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from cluster_pool.cluster.pool import ClusterPool
-from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL, SERVICE_RESTART
+from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL
 from cluster_pool.exceptions import (
     ClusterPoolError,
     IdTakenError,
@@ -55,7 +55,7 @@ class NodeServer:
     """A started pool's listener.
 
     Args:
-        pool: started; stopped by :meth:`shut_down` and :meth:`stop`.
+        pool: started; stopped by :meth:`stop`.
         host, port: where to listen; port 0 takes a free one, which :attr:`port` then tells.
         admin_port: of the admin listener; None for none, 0 for a free one.
         admin_host, admin_token: where it listens, and what it wants as ``Authorization: Bearer``;
@@ -140,26 +140,6 @@ class NodeServer:
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         return server
-
-    async def shut_down(self, rate: float, grace: float) -> None:
-        """Close every connection at a pace, leave the cluster, stop listening.
-
-        From the first moment ``/readyz`` and new upgrades get 503.
-
-        Args:
-            rate: closes per second; raised as far as needed to be done within 80 % of ``grace``.
-            grace: seconds after which whatever is left is closed at once.
-        """
-        count = self._pool.statistics()["connections"]
-        pace = max(rate, count / (grace * 0.8))
-        if pace > rate:
-            log.warning("closing at %.0f a second, not %.0f, to keep the grace", pace, rate)
-        try:
-            async with asyncio.timeout(grace):
-                await self._pool.drain_connections(pace, code=SERVICE_RESTART)
-        except TimeoutError:
-            log.warning("the grace is over with connections left")
-        await self.stop()
 
     async def stop(self) -> None:
         """Close what is left with 1012, leave the cluster, stop listening; within seconds.
