@@ -190,6 +190,7 @@ class Lease:
 
     async def _run(self) -> None:
         while True:
+            self._wake.clear()  # before: whoever wakes it during the beat has news for the next
             try:
                 await self._beat()
                 self._failures = 0
@@ -201,7 +202,6 @@ class Lease:
             except Exception:
                 self._failures += 1
                 log.exception("a heartbeat failed by itself")
-            self._wake.clear()
             try:
                 async with asyncio.timeout(self._pause()):
                     await self._wake.wait()

@@ -109,7 +109,15 @@ def test_no_is_an_exit_status_of_1(own_server: RedisServer) -> None:
         ("broadcast", "n", "x", "--secret", "short"),
         ("nodes", "--redis", "http://x"),
         ("nodes", "--redis", "redis://127.0.0.1:1/0?nonsense=1"),
-        ("drain", "node"),
+        ("drain",),
+        ("drain", "{"),
+        ("drain", "node", "--all"),
+        ("drain", "node", "--rate", "0"),
+        ("drain", "node", "--grace", "nan"),
+        ("drain", "node", "--pause", "--cancel"),
+        ("activate",),
+        ("budget", "much"),
+        ("budget", "-1"),
         ("--nonsense",),
     ],
 )
@@ -255,7 +263,7 @@ def test_help_tells_every_option() -> None:
     """What can be set can be found."""
     status, out, _ = run("--help")
     assert status == 0
-    for command in ("serve", "demo", "send", "broadcast", "members", "nodes", "close"):
+    for command in ("serve", "demo", "send", "broadcast", "members", "nodes", "close", "drain"):
         assert command in out
     out = run("serve", "--help")[1]
     for option in (
