@@ -15,7 +15,7 @@ T = TypeVar("T")
 STEP: Final = 0.02
 """Seconds between two looks of a pacer."""
 CREDIT: Final = 0.06
-"""Seconds of unused rate that may be caught up after a stall; more would be a burst."""
+"""Seconds of unused rate, beside one close, that may be caught up; more would be a burst."""
 
 
 class Pacer:
@@ -41,7 +41,7 @@ class Pacer:
         elapsed, self._last = now - self._last, now
         if rate == inf:
             return inf
-        self._credit = min(self._credit + elapsed * rate, max(1.0, CREDIT * rate))
+        self._credit = min(self._credit + elapsed * rate, 1.0 + CREDIT * rate)
         whole = int(self._credit)
         self._credit -= whole
         return whole

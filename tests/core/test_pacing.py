@@ -4,21 +4,33 @@ from collections import Counter
 from math import inf
 from random import Random
 
-from cluster_pool.core.pacing import Pacer, PeakRate, Taken, stratified
+import pytest
+
+from cluster_pool.core.pacing import STEP, Pacer, PeakRate, Taken, stratified
 
 
 def test_a_pacer_spends_its_rate_and_no_burst() -> None:
-    """Remainders are carried; a stall is caught up by 60 ms at most."""
+    """Remainders are carried; a stall is caught up by 60 ms at most, and one."""
     pacer = Pacer(0.0)
     done = sum(pacer.due(step * 0.02, 100) for step in range(1, 501))
     assert 998 <= done <= 1000
-    assert pacer.due(20.0, 100) <= 6
+    assert pacer.due(20.0, 100) <= 7
 
 
 def test_a_slow_pace_still_comes() -> None:
     """Less than one a second is one now and then."""
     pacer = Pacer(0.0)
     assert sum(pacer.due(step * 0.02, 0.5) for step in range(1, 501)) == 5
+
+
+@pytest.mark.parametrize("rate", [0.7, 13, 33, 130, 1999])
+def test_the_mean_is_the_rate(rate: float) -> None:
+    """Whatever the steps make of it; they are late now and then, as a busy loop is."""
+    random, pacer, now, done = Random(3), Pacer(0.0), 0.0, 0.0
+    while now < 100:
+        now += STEP + random.random() * 0.02
+        done += pacer.due(now, rate)
+    assert abs(done - rate * 100) <= max(1.0, rate * 0.1)
 
 
 def test_a_rate_may_change_at_any_step() -> None:
