@@ -84,7 +84,7 @@ def serve(
         typer.Option(
             "--admin-port",
             envvar="CLUSTER_POOL_ADMIN_PORT",
-            help="Serve /status there; 0 takes a free port. (default: off)",
+            help="Serve /status and /metrics there; 0 takes a free port. (default: off)",
             min=0,
             max=65535,
         ),
@@ -94,7 +94,7 @@ def serve(
         typer.Option(
             "--admin-host",
             envvar="CLUSTER_POOL_ADMIN_HOST",
-            help="Where /status listens; other than loopback needs a token.",
+            help="Where they listen; other than loopback needs a token.",
         ),
     ] = "127.0.0.1",
     admin_token: Annotated[
@@ -102,7 +102,7 @@ def serve(
         typer.Option(
             "--admin-token",
             envvar="CLUSTER_POOL_ADMIN_TOKEN",
-            help="What /status wants as 'Authorization: Bearer TOKEN'. Others can see a command "
+            help="What they want as 'Authorization: Bearer TOKEN'. Others can see a command "
             "line: better use the variable.",
             show_default=False,
         ),
