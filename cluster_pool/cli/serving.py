@@ -84,7 +84,7 @@ def serve(
         typer.Option(
             "--admin-port",
             envvar="CLUSTER_POOL_ADMIN_PORT",
-            help="Serve /status there; 0 takes a free port. (default: off)",
+            help="Serve /status and /metrics there; 0 takes a free port. (default: off)",
             min=0,
             max=65535,
         ),
@@ -94,7 +94,7 @@ def serve(
         typer.Option(
             "--admin-host",
             envvar="CLUSTER_POOL_ADMIN_HOST",
-            help="Where /status listens; other than loopback needs a token.",
+            help="Where they listen; other than loopback needs a token.",
         ),
     ] = "127.0.0.1",
     admin_token: Annotated[
@@ -102,11 +102,30 @@ def serve(
         typer.Option(
             "--admin-token",
             envvar="CLUSTER_POOL_ADMIN_TOKEN",
-            help="What /status wants as 'Authorization: Bearer TOKEN'. Others can see a command "
+            help="What they want as 'Authorization: Bearer TOKEN'. Others can see a command "
             "line: better use the variable.",
             show_default=False,
         ),
     ] = None,
+    agent_port: Annotated[
+        int | None,
+        typer.Option(
+            "--agent-port",
+            envvar="CLUSTER_POOL_AGENT_PORT",
+            help="Answer HAProxy's agent-check there: ready with a weight, or drain; 0 takes a "
+            "free port. The server needs 'weight 100' in HAProxy's file. (default: off)",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
+    agent_host: Annotated[
+        str,
+        typer.Option(
+            "--agent-host",
+            envvar="CLUSTER_POOL_AGENT_HOST",
+            help="Where the agent-check is answered.",
+        ),
+    ] = "127.0.0.1",
     compression: Annotated[
         bool,
         typer.Option(
@@ -274,13 +293,17 @@ def serve(
                 admin_port=admin_port,
                 admin_host=admin_host,
                 admin_token=admin_token,
+                agent_port=agent_port,
+                agent_host=agent_host,
                 app=load_app(app) if app else None,
                 compression=compression,
                 ping_interval=ping_interval,
             )
 
             def say() -> None:
-                _say_listening(pool, server, host, admin_host, redis, embedded, as_json)
+                _say_listening(
+                    pool, server, (host, admin_host, agent_host), redis, embedded, as_json
+                )
 
             async def start() -> None:
                 if wait:
@@ -349,29 +372,30 @@ def load_app(name: str) -> App:
 def _say_listening(
     pool: ClusterPool,
     server: NodeServer,
-    host: str,
-    admin_host: str,
+    hosts: tuple[str, str, str],
     redis: str,
     embedded: EmbeddedServer | None,
     as_json: bool,
 ) -> None:
+    host, admin_host, agent_host = map(_as_shown, hosts)
     if as_json:
         fields = {
             "event": "listening",
             "node": pool.node_id,
-            "host": host,
+            "host": hosts[0],
             "port": server.port,
             "admin_port": server.admin_port,
+            "agent_port": server.agent_port,
             "redis": pool.address,
             "pid": os.getpid(),
         }
         print(json.dumps(fields), flush=True)
         return
-    print(
-        f"node {pool.node_id}: ws://{_as_shown(host)}:{server.port}/ws/NAMESPACE?id=ID", flush=True
-    )
+    print(f"node {pool.node_id}: ws://{host}:{server.port}/ws/NAMESPACE?id=ID", flush=True)
     if server.admin_port is not None:
-        print(f"status: http://{_as_shown(admin_host)}:{server.admin_port}/status", flush=True)
+        print(f"status: http://{admin_host}:{server.admin_port}/status", flush=True)
+    if server.agent_port is not None:
+        print(f"agent-check: {agent_host}:{server.agent_port}", flush=True)
     if embedded is not None:
         print(f"redis: cluster-pool nodes --redis {redis}", flush=True)
         print(

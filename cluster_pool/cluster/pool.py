@@ -288,6 +288,11 @@ class ClusterPool(Sender):
         taking = self._taken.rate(self.counters.accepted, boottime())
         return max(0.0, self._takes - taking)
 
+    def free(self) -> float | None:
+        """The share of its headroom that this node has left, 0 to 1; None while it takes nobody."""
+        headroom = self.headroom()
+        return None if headroom is None else headroom / self._takes
+
     def _beaten(self) -> None:
         """The lease was renewed: time for what is done at every heartbeat."""
         self._membership.retry_releases()

@@ -105,6 +105,7 @@ def test_no_is_an_exit_status_of_1(own_server: RedisServer) -> None:
         ("serve", "--node-id", "{"),
         ("serve", "--log-level", "loud"),
         ("serve", "--admin-port", "0", "--admin-host", "0.0.0.0"),
+        ("serve", "--agent-port", "65536"),
         ("serve", "--secret", "short"),
         ("broadcast", "n", "x", "--secret", "short"),
         ("nodes", "--redis", "http://x"),
@@ -269,7 +270,7 @@ def test_help_tells_every_option() -> None:
     for option in (
         *("host", "port", "node-id", "redis", "prefix", "on-conflict", "app", "admin-port"),
         *("compression", "message-bytes", "outbox-bytes", "lease", "close-rate", "grace", "wait"),
-        *("uvloop", "log-level", "json"),
+        *("uvloop", "log-level", "json", "agent-port", "agent-host"),
     ):
         assert f"--{option}" in out
         assert f"CLUSTER_POOL_{option.upper().replace('-', '_')}" in out
