@@ -41,7 +41,8 @@ class DrainCommands:
 
         It announces the drain (``/readyz`` says 503, newcomers are still welcome), closes its
         connections at its share of the cluster's budget, and stays, drained, until it is activated
-        or stopped. Told again while it drains, it takes over the rate and the earlier deadline.
+        or stopped. Told again while it drains, paused or not, it goes on with the rate and the
+        earlier deadline.
 
         Args:
             node_id: which node.

@@ -121,6 +121,7 @@ class Draining:
         terms = await self._permitted(terms, force)
         if self._drain is not None:
             self._drain.tighten(terms)
+            self._drain.announce_at_most(announce)
             return None, self._task
         if self._state() is NodeState.DRAINED:
             return None, None

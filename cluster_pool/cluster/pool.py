@@ -584,8 +584,9 @@ class ClusterPool(Sender):
         ``Timing.flush`` and ``Timing.close``, or earlier when a deadline is near), and delays
         nobody. Without Redis it goes on with its last share, and never stalls.
 
-        A second call joins the drain under way: its rate, if it names one, and the earlier deadline
-        hold, and both get the report. Cancelling the first call cancels the drain.
+        A second call joins the drain under way, paused or not, which goes on: its rate, if it names
+        one, the earlier deadline and the earlier end of the announcement hold, and both get the
+        report. Cancelling the first call cancels the drain.
 
         Args:
             max_per_second: closes per second of the whole cluster, more than 0; the smallest that

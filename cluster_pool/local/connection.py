@@ -356,9 +356,11 @@ class Connection:
             self.flush_by = now + timing.flush * shrunk
             unwritten = self._transport.buffered() > 0
             self.deadline = (self.flush_by if unwritten else now) + timing.close * shrunk
-        self._transport.close(code, reason)
-        self._host.watch(self)
-        self._host.departing(self)
+        try:
+            self._transport.close(code, reason)
+        finally:
+            self._host.watch(self)
+            self._host.departing(self)
 
     def _lost(self) -> None:
         """The socket went away by itself."""

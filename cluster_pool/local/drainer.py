@@ -5,6 +5,7 @@ task of its own, so that a budget which does not answer never holds up a close.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import deque
@@ -111,14 +112,15 @@ class Drain:
         self._coming = coming
         self._asked_at = now
         self._plan = DrainPlan(node, now, nodes=nodes)
+        self._renew = asyncio.Event()
         self.tighten(terms)
         self._victims = Victims(table, random.Random())
         self._peak = PeakRate()
         self._begun = 0
         self._forced = 0
         self._closing: deque[Connection] = deque()
-        self._renew = asyncio.Event()
         self._ended = asyncio.Event()
+        self._announcing: asyncio.Timeout | None = None
         self._over_budget = self._alone = False
         self.cancelled = False
         self.hurried = False
@@ -126,7 +128,10 @@ class Drain:
     # -- what others may say meanwhile -----------------------------------------------------
 
     def tighten(self, terms: Terms) -> None:
-        """Take over the rate and the deadline of terms that name them, the earlier deadline."""
+        """Take over the rate and the deadline of terms that name them, the earlier deadline.
+
+        Whoever asks for a drain wants it to go on: one that is paused does.
+        """
         plan = self._plan
         if terms.most is not None:
             plan.most = terms.most
@@ -134,6 +139,7 @@ class Drain:
             deadline = asyncio.get_running_loop().time() + terms.grace
             if deadline < plan.deadline:
                 plan.deadline, plan.reserve = deadline, reserve_of(terms.grace)
+        self.pause(False)
 
     def pause(self, paused: bool) -> None:
         """Close nobody for a while, or go on; a deadline stays what it was."""
@@ -152,11 +158,17 @@ class Drain:
 
     async def announce(self, seconds: float) -> None:
         """Wait while others learn of the drain; it may be cancelled or hurried meanwhile."""
-        try:
-            async with asyncio.timeout(seconds):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds) as self._announcing:
                 await self._ended.wait()
-        except TimeoutError:
-            return
+        self._announcing = None
+
+    def announce_at_most(self, seconds: float) -> None:
+        """End an announcement that is under way earlier, if it would last longer than that."""
+        limit = self._announcing
+        if limit is not None and not limit.expired():
+            ends = asyncio.get_running_loop().time() + seconds
+            limit.reschedule(min(limit.when() or ends, ends))
 
     # -- closing ---------------------------------------------------------------------------
 

@@ -191,8 +191,9 @@ class ConnectionsPool:
 
         Idle connections go first, otherwise in random order, each namespace's evenly apart. What
         was sent before reaches whoever reads. A client that does not answer its close is cut, and
-        delays nobody. A second call joins the drain under way: its rate, if it names one, and the
-        earlier deadline hold, and both get the report. Cancelling the first call cancels the drain.
+        delays nobody. A second call joins the drain under way, paused or not, which goes on: its
+        rate, if it names one, and the earlier deadline hold, and both get the report. Cancelling
+        the first call cancels the drain.
 
         Args:
             max_per_second: closes per second, more than 0; None: 200.
