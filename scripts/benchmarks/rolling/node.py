@@ -1,7 +1,7 @@
 """A node that stops as others do: ``at-once``, or ``per-node`` at a pace of its own.
 
 Everything but the stop is ``cluster-pool serve``. Run as ``python -m benchmarks.rolling.node WAY
-REDIS NODE-ID PORT RATE ANNOUNCE``.
+REDIS NODE-ID PORT AGENT-PORT RATE ANNOUNCE``.
 """
 
 import asyncio
@@ -14,11 +14,12 @@ from cluster_pool.local.drainer import LocalBudget
 from cluster_pool.server.node import NodeServer
 
 
-async def main(way: str, redis: str, name: str, port: int, rate: float, announce: float) -> None:
+async def main(way: str, redis: str, name: str, *numbers: str) -> None:
     """Live until SIGTERM."""
+    port, agent_port, rate, announce = map(float, numbers)
     pool = ClusterPool(redis, node_id=name)
     await pool.start()
-    server = NodeServer(pool, port=port)
+    server = NodeServer(pool, port=int(port), agent_port=int(agent_port))
     await server.start()
     with Signals() as signals:
         print(json.dumps({"event": "listening", "port": server.port}), flush=True)
@@ -30,8 +31,7 @@ async def main(way: str, redis: str, name: str, port: int, rate: float, announce
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    work = main(*arguments[:3], int(arguments[3]), float(arguments[4]), float(arguments[5]))  # type: ignore[arg-type]
+    work = main(*sys.argv[1:])
     try:
         import uvloop
     except ImportError:

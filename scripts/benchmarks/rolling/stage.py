@@ -29,10 +29,11 @@ SERVER: Final = re.compile(r"^ *server node\d.*$", re.MULTILINE)
 class Node:
     """One node of the cluster, started anew after each stop at the same port."""
 
-    def __init__(self, way: str, redis: str, index: int, port: int, rate: float, log: Path) -> None:
+    def __init__(
+        self, way: str, redis: str, index: int, ports: tuple[int, int], rate: float, log: Path
+    ) -> None:
         self.id = f"node-{index}"
-        self.port = port
-        self._command = _command(way, redis, self.id, port, rate)
+        self._command = _command(way, redis, self.id, ports, rate)
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
 
@@ -67,12 +68,14 @@ class Node:
             await self._process.wait()
 
 
-def _command(way: str, redis: str, id: str, port: int, rate: float) -> list[str]:
+def _command(way: str, redis: str, id: str, ports: tuple[int, int], rate: float) -> list[str]:
+    port, agent = map(str, ports)
     if way != "shared":
-        return ["benchmarks.rolling.node", way, redis, id, str(port), str(rate), str(ANNOUNCE)]
+        numbers = [port, agent, str(rate), str(ANNOUNCE)]
+        return ["benchmarks.rolling.node", way, redis, id, *numbers]
     return [
         *("cluster_pool", "serve", "--json", "--redis", redis, "--node-id", id),
-        *("--port", str(port), "--close-rate", str(rate)),
+        *("--port", port, "--agent-port", agent, "--close-rate", str(rate)),
         *("--grace", str(GRACE), "--announce", str(ANNOUNCE)),
     ]
 
@@ -101,10 +104,11 @@ async def stage(way: str, rate: float) -> AsyncIterator[Stage]:
     nodes: list[Node] = []
     with EmbeddedServer() as redis:
         try:
-            *ports, front = _free_ports(NODES + 1)
+            front, *free = _free_ports(2 * NODES + 1)
+            ports = list(zip(free[:NODES], free[NODES:], strict=True))
             nodes = [
-                Node(way, redis.url, index, port, rate, folder / f"{index}.log")
-                for index, port in enumerate(ports)
+                Node(way, redis.url, index, pair, rate, folder / f"{index}.log")
+                for index, pair in enumerate(ports)
             ]
             await asyncio.gather(*[node.start() for node in nodes])
             proxy = await _haproxy(folder, ports, front)
@@ -117,9 +121,14 @@ async def stage(way: str, rate: float) -> AsyncIterator[Stage]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _haproxy(folder: Path, ports: list[int], front: int) -> asyncio.subprocess.Process:
+async def _haproxy(
+    folder: Path, ports: list[tuple[int, int]], front: int
+) -> asyncio.subprocess.Process:
     """HAProxy with deploy/haproxy.cfg, its three servers replaced by these."""
-    servers = "\n".join(f"    server node{at} {HOST}:{port}" for at, port in enumerate(ports))
+    servers = "\n".join(
+        f"    server node{at} {HOST}:{port} agent-port {agent}"
+        for at, (port, agent) in enumerate(ports)
+    )
     head, *rest = SERVER.split(CONFIG.read_text())
     path = folder / "haproxy.cfg"
     path.write_text(head + servers + "".join(rest))
