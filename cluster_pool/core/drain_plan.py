@@ -86,14 +86,14 @@ class DrainPlan:
         if self.paused:
             return 0.0
         floor, grant = self.floor(now, remaining), self.grant
+        age = now - (self.began if grant is None else self._sent)
         if grant is None:
-            return max(floor, self._share_unasked()) if now - self.began > RENEWAL else 0.0
-        age = now - self._sent
-        if age <= 2 * grant.renew:
-            return max(grant.rate, floor) if self.time_left(now) < HURRY else grant.rate
-        if age <= grant.lasts:
-            return max(grant.rate, floor)
-        return max(floor, grant.budget / max(grant.living + grant.drainers, 1))
+            patience, share = RENEWAL, 0.0 if age <= RENEWAL else self._share_unasked()
+        elif age <= grant.lasts:
+            patience, share = 2 * grant.renew, grant.rate
+        else:
+            patience, share = 0.0, grant.budget / max(grant.living + grant.drainers, 1)
+        return share if age <= patience and self.time_left(now) >= HURRY else max(share, floor)
 
     def _share_unasked(self) -> float:
         """Without any lease so far: as if every node that was seen drained, too."""

@@ -160,14 +160,14 @@ class Ledger:
             now,
             now + TTL * renew,
         )
-        budget, needed = self._budget(headroom, setting), self._needed(now)
+        budget, needed = self._budget(mine, headroom, setting), self._needed(now)
         if ask.state == DRAINING:
             self._grant(now, ask, mine, budget, needed)
         return Grant(mine.rate, budget, needed, renew, TTL * renew, drainers, living, acceptors)
 
-    def _budget(self, headroom: float, setting: float) -> float:
-        mosts = [entry.most for entry in self._entries.values() if entry.state == DRAINING]
-        return min([setting, *[USED * headroom if most == inf else most for most in mosts]])
+    def _budget(self, mine: Entry, headroom: float, setting: float) -> float:
+        active = [one for one in self._entries.values() if one.state == DRAINING or one is mine]
+        return min(setting, *[USED * headroom if one.most == inf else one.most for one in active])
 
     def _needed(self, now: float) -> float:
         return sum(entry.floor(now) for entry in self._entries.values())
@@ -176,12 +176,13 @@ class Ledger:
         entries = self._entries
         floor = mine.floor(now)
         weight = sum(one.left(now) for one in entries.values())
-        spare = max(0.0, budget - needed) * (mine.remaining / weight if weight else 0.0)
+        above = max(0.0, budget - needed)
+        spare = above * mine.remaining / weight if mine.remaining else 0.0
         share = max(floor, min(floor + spare, ask.closable))
         held = sum(one.rate for one in entries.values() if one is not mine)
         rate = min(share, max(0.0, max(budget, needed) - held))
         if now < self._calm_until:
-            rate = min(rate, ask.rate)
+            rate = min(rate, ask.rate) if budget else ask.rate  # without: headrooms are lost, too
         if mine.starved >= STARVED or ask.time_left < HURRY:
             rate = max(rate, floor)
         mine.starved = mine.starved + 1 if rate < floor * 0.999 else 0

@@ -70,18 +70,21 @@ local needed, weight, held = 0, 0, 0
 for _, entry in ipairs(entries) do
   needed = needed + floor_of(entry)
   if entry ~= mine then held = held + entry.rate end
-  if entry.draining then
+  weight = weight + entry.left
+  if entry.draining or entry == mine then
     budget = math.min(budget, entry.most < 0 and 0.7 * headroom or entry.most)
-    weight = weight + entry.left
   end
 end
 
 if mine.draining then
   local floor = floor_of(mine)
-  local spare = weight > 0 and math.max(0, budget - needed) * remaining / weight or 0
+  local spare = remaining > 0 and math.max(0, budget - needed) * remaining / weight or 0
   local share = math.max(floor, math.min(floor + spare, tonumber(ARGV[11])))
   local rate = math.min(share, math.max(0, math.max(budget, needed) - held))
-  if redis.call('EXISTS', KEYS[2]) == 1 then rate = math.min(rate, tonumber(ARGV[9])) end
+  if redis.call('EXISTS', KEYS[2]) == 1 then
+    local spent = tonumber(ARGV[9])
+    rate = budget > 0 and math.min(rate, spent) or spent -- without: headrooms are lost, too
+  end
   if mine.starved >= 2 or (time_left >= 0 and time_left < 5000) then rate = math.max(rate, floor) end
   mine.starved = rate < floor * 0.999 and mine.starved + 1 or 0
   mine.rate = rate
