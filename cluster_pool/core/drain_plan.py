@@ -87,7 +87,8 @@ class DrainPlan:
             return 0.0
         floor, grant = self.floor(now, remaining), self.grant
         if grant is None:
-            return max(floor, self._share_unasked()) if now - self.began > RENEWAL else 0.0
+            patience = min(RENEWAL, MOST_OF_GRACE * (self.deadline - self.began))
+            return max(floor, self._share_unasked()) if now - self.began > patience else 0.0
         age = now - self._sent
         if age <= 2 * grant.renew:
             return max(grant.rate, floor) if self.time_left(now) < HURRY else grant.rate
