@@ -3,10 +3,14 @@
 import asyncio
 import itertools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection
 
 from cluster_pool import ClusterPool, Connection, ConnectionsPool
 from cluster_pool.testing import FakeWebSocket
+from tests.nodes import NodeProcess
+from tests.support import eventually
 
 
 class TimedWebSocket(FakeWebSocket):
@@ -92,3 +96,73 @@ def allowed(rate: float, drainers: int = 1) -> float:
 async def ended(drain: "asyncio.Task[Any]") -> Any:
     """What a drain that was begun as a task reports."""
     return await asyncio.wait_for(drain, 30)
+
+
+class Clients:
+    """Real clients of ``serve`` processes, and when they were closed. Entered, and left at the end.
+
+    Attributes:
+        closed: the moment and the code of each close, in order.
+        lag: the longest that this process was late by itself; what came meanwhile looks bunched.
+    """
+
+    def __init__(self) -> None:
+        self.closed: list[tuple[float, int | None]] = []
+        self.lag = 0.0
+        self._open: list[ClientConnection] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks.append(asyncio.create_task(self._watch_lag()))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for client in self._open:
+            client.transport.abort()
+        self._tasks[0].cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def join(self, node: NodeProcess, count: int, namespace: str = "room") -> None:
+        """So many more clients of a node."""
+        for at in range(0, count, 20):
+            some = range(at, min(at + 20, count))
+            clients = await asyncio.gather(*[self._connect(node, namespace) for _ in some])
+            self._open += clients
+            self._tasks += [asyncio.create_task(self._follow(client)) for client in clients]
+
+    async def _connect(self, node: NodeProcess, namespace: str) -> ClientConnection:
+        client: ClientConnection = await node.connect(namespace, ping_interval=None)
+        return client
+
+    async def _follow(self, client: ClientConnection) -> None:
+        await client.wait_closed()
+        self.closed.append((asyncio.get_running_loop().time(), client.close_code))
+
+    async def _watch_lag(self) -> None:
+        time = asyncio.get_running_loop().time
+        while True:
+            before = time()
+            await asyncio.sleep(0.01)
+            self.lag = max(self.lag, time() - before - 0.01)
+
+    @property
+    def times(self) -> list[float]:
+        """When they were closed."""
+        return [time for time, _ in self.closed]
+
+    @property
+    def codes(self) -> set[int | None]:
+        """With which codes."""
+        return {code for _, code in self.closed}
+
+    async def say(self, message: str) -> None:
+        """The last one that is open says something."""
+        await next(one for one in reversed(self._open) if one.close_code is None).send(message)
+
+    async def all_closed(self, seconds: float = 30) -> None:
+        """Wait until nobody is open."""
+        await eventually(lambda: len(self.closed) == len(self._open), seconds)
+
+    def allowed(self, rate: float, drainers: int = 1, span: float = 1.0) -> float:
+        """The most closes within ``span`` seconds under a budget, as seen from this process."""
+        return allowed(rate * (span + self.lag), drainers) + 1

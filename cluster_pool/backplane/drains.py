@@ -2,6 +2,7 @@
 
 import asyncio
 from math import inf
+from typing import Final
 
 from cluster_pool.backplane.link import Argument
 from cluster_pool.backplane.registry import in_time, unheeded
@@ -9,6 +10,9 @@ from cluster_pool.backplane.session import Session
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.ledger import Ask, Grant
 from cluster_pool.core.results import DrainProgress
+
+LONGEST: Final = 1e9
+"""Seconds until a deadline that Redis is told: any more is the same, in too many digits."""
 
 
 class DrainLedger:
@@ -62,7 +66,7 @@ class DrainLedger:
             ask.state,
             ask.remaining,
             ask.total,
-            -1 if ask.time_left == inf else int(ask.time_left * 1000),
+            -1 if ask.time_left == inf else int(min(ask.time_left, LONGEST) * 1000),
             "" if ask.most == inf else f"{ask.most:.4f}",
             f"{ask.rate:.4f}",
             "known" if ask.known else "",

@@ -25,6 +25,8 @@ RESERVE: Final = 0.1
 LEAST_RESERVE: Final = 2.0
 MOST_RESERVE: Final = 10.0
 MOST_OF_GRACE: Final = 0.25
+FRESH: Final = 2 / 3
+"""Part of a lease's time after which its renewal is overdue: Redis does not answer."""
 ANNOUNCE: Final = 5.0
 """Seconds during which a node says that it will drain, before it turns anybody away."""
 
@@ -90,7 +92,7 @@ class DrainPlan:
         if grant is None:
             patience, share = RENEWAL, 0.0 if age <= RENEWAL else self._share_unasked()
         elif age <= grant.lasts:
-            patience, share = 2 * grant.renew, grant.rate
+            patience, share = FRESH * grant.lasts, grant.rate
         else:
             patience, share = 0.0, grant.budget / max(grant.living + grant.drainers, 1)
         return share if age <= patience and self.time_left(now) >= HURRY else max(share, floor)

@@ -28,6 +28,8 @@ TTL: Final = 3.0
 """Renewals that a lease lasts: a drainer that dies gives its share back within four."""
 CALM: Final = 2.0
 """Renewals during which nobody's rate grows after the ledger was lost."""
+LATE: Final = 0.1
+"""Seconds by which a renewal may be late: so much later comes who waits for the others'."""
 STARVED: Final = 2
 """Renewals below its floor after which a drainer takes it."""
 HURRY: Final = 5.0
@@ -161,9 +163,17 @@ class Ledger:
             now + TTL * renew,
         )
         budget, needed = self._budget(mine, headroom, setting), self._needed(now)
+        again = renew
         if ask.state == DRAINING:
-            self._grant(now, ask, mine, budget, needed)
-        return Grant(mine.rate, budget, needed, renew, TTL * renew, drainers, living, acceptors)
+            share = self._grant(now, ask, mine, budget, needed)
+            if mine.rate < share / 2:
+                again = self._when_others_have_renewed(now, mine, renew)
+        return Grant(mine.rate, budget, needed, again, TTL * renew, drainers, living, acceptors)
+
+    def _when_others_have_renewed(self, now: float, mine: Entry, renew: float) -> float:
+        """Seconds until those who hold more than their share will have given it up."""
+        holders = [one.seen for one in self._entries.values() if one is not mine and one.rate]
+        return max(LATE, max(holders) + renew + LATE - now) if holders else renew
 
     def _budget(self, mine: Entry, headroom: float, setting: float) -> float:
         active = [one for one in self._entries.values() if one.state == DRAINING or one is mine]
@@ -172,7 +182,8 @@ class Ledger:
     def _needed(self, now: float) -> float:
         return sum(entry.floor(now) for entry in self._entries.values())
 
-    def _grant(self, now: float, ask: Ask, mine: Entry, budget: float, needed: float) -> None:
+    def _grant(self, now: float, ask: Ask, mine: Entry, budget: float, needed: float) -> float:
+        """Set the rate of an entry; gives what it would be if nobody held too much."""
         entries = self._entries
         floor = mine.floor(now)
         weight = sum(one.left(now) for one in entries.values())
@@ -187,3 +198,4 @@ class Ledger:
             rate = max(rate, floor)
         mine.starved = mine.starved + 1 if rate < floor * 0.999 else 0
         mine.rate = rate
+        return share

@@ -278,6 +278,8 @@ class Drain:
                 grant = await self._budget.lease(plan.ask(sent, len(self._victims)))
             except BackplaneUnavailableError as error:
                 log.debug("no lease on the drain budget: %s", error)
+            except Exception:
+                log.exception("asking for a lease on the drain budget failed by itself")
             else:
                 plan.granted(grant, sent)
                 self._tell(grant)

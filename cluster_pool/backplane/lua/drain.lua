@@ -27,9 +27,9 @@ for at = 1, #stored, 2 do
     redis.call('HDEL', KEYS[1], stored[at])
   else
     local entry = {draining = word == 'draining', rate = tonumber(rate), most = tonumber(most),
-      deadline = tonumber(deadline), starved = tonumber(starved)}
+      deadline = tonumber(deadline), starved = tonumber(starved), seen = tonumber(seen)}
     entry.left = entry.draining
-      and math.max(0, tonumber(left) - entry.rate * (now - tonumber(seen)) / 1000) or 0
+      and math.max(0, tonumber(left) - entry.rate * (now - entry.seen) / 1000) or 0
     if stored[at] == node then
       before = entry
     else
@@ -66,10 +66,11 @@ for _, incarnation in ipairs(alive) do
 end
 
 local budget = tonumber(redis.call('GET', KEYS[5]) or '') or math.huge
-local needed, weight, held = 0, 0, 0
+local needed, weight, held, last_seen, again = 0, 0, 0, 0, renew
 for _, entry in ipairs(entries) do
   needed = needed + floor_of(entry)
   if entry ~= mine then held = held + entry.rate end
+  if entry ~= mine and entry.rate > 0 then last_seen = math.max(last_seen, entry.seen) end
   weight = weight + entry.left
   if entry.draining or entry == mine then
     budget = math.min(budget, entry.most < 0 and 0.7 * headroom or entry.most)
@@ -88,11 +89,14 @@ if mine.draining then
   if mine.starved >= 2 or (time_left >= 0 and time_left < 5000) then rate = math.max(rate, floor) end
   mine.starved = rate < floor * 0.999 and mine.starved + 1 or 0
   mine.rate = rate
+  if rate < share / 2 and last_seen > 0 then -- when those who hold too much will have renewed
+    again = math.max(100, last_seen + renew + 100 - now)
+  end
 end
 
 local function exact(number) return string.format('%.4f', number) end
 redis.call('HSET', KEYS[1], node, table.concat({state, remaining, ARGV[6], exact(mine.deadline),
   exact(mine.most), exact(mine.rate), mine.starved, exact(now), exact(now + 3 * renew)}, ' '))
 redis.call('PEXPIRE', KEYS[1], 60000)
-return {'OK', exact(mine.rate), exact(budget), exact(needed), renew, 3 * renew, drainers, #alive,
+return {'OK', exact(mine.rate), exact(budget), exact(needed), exact(again), 3 * renew, drainers, #alive,
   acceptors}
