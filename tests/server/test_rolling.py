@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from cluster_pool import Publisher
 from tests.crowd import NAMESPACE, Crowd, Mail
@@ -22,6 +23,8 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 NODES = ("n1", "n2", "n3")
 STOP = ("--announce", "1.5", "--grace", "10", "--close-rate", "20")
 CLIENTS = 60
+
+Proxy = Callable[["Cluster", int, Path], contextlib.AbstractContextManager[object]]
 
 
 def free_port() -> int:
@@ -42,14 +45,15 @@ def ask_agent(port: int) -> str:
 class Cluster:
     """Three nodes, each of which can be replaced by a new process on the same ports."""
 
-    def __init__(self, redis: str, stack: contextlib.ExitStack) -> None:
+    def __init__(self, redis: str, stack: contextlib.ExitStack, *options: str) -> None:
         self._redis = redis
         self._stack = stack
+        self._options = options
         self.nodes = {name: self._start(name, 0, 0) for name in NODES}
 
     def _start(self, name: str, port: int, agent: int) -> NodeProcess:
         ports = ("--port", str(port), "--agent-port", str(agent))
-        node = NodeProcess(self._redis, "--node-id", name, *ports, *STOP)
+        node = NodeProcess(self._redis, "--node-id", name, *ports, *STOP, *self._options)
         return self._stack.enter_context(node)
 
     def agent_port(self, name: str) -> int:
@@ -245,3 +249,30 @@ async def test_a_rolling_restart_behind_nginx(tmp_path: Path) -> None:
             node.signal(signal.SIGTERM)
         for node in cluster.nodes.values():
             assert (await in_thread(node.finish))[0] == 0
+
+
+async def status_of(front: int, namespace: str) -> int:
+    """101 for a welcome, or the status of the refusal."""
+    try:
+        async with connect(f"ws://127.0.0.1:{front}/ws/{namespace}", compression=None):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
+@pytest.mark.parametrize("proxy", [haproxy, nginx])
+@async_test
+async def test_a_full_namespace_keeps_nobody_else_out(proxy: Proxy, tmp_path: Path) -> None:
+    """Its 503 is the answer to one client, whatever a proxy tries; no node is given up for it."""
+    if not shutil.which(proxy.__name__):
+        pytest.skip(f"{proxy.__name__} is not installed")
+    front = free_port()
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(RedisServer("valkey"))
+        cluster = Cluster(redis.url, stack, "--namespace-members", "1")
+        stack.enter_context(proxy(cluster, front, tmp_path))
+        await eventually(lambda: accepts(front))
+        async with connect(f"ws://127.0.0.1:{front}/ws/full", compression=None):
+            for at in range(20):
+                assert await status_of(front, "full") == 503
+                assert await status_of(front, f"other{at}") == 101
