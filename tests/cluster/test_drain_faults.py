@@ -45,14 +45,14 @@ async def test_redis_frozen(own_server: RedisServer) -> None:
     backend = Backend(own_server)
     async with backend.pools(3) as pools:
         one, two, _ = pools
-        sockets = await join(one, 170, name="a") + await join(two, 170, name="b")
+        sockets = await join(one, 200, name="a") + await join(two, 200, name="b")
         drains = [asyncio.create_task(pool.drain_connections(RATE)) for pool in (one, two)]
         await share(one, two)
         own_server.freeze()
         frozen_at = asyncio.get_running_loop().time()
         reports = [await ended(drain) for drain in drains]
         times = times_of(sockets)
-        assert [report.closed for report in reports] == [170, 170]
+        assert [report.closed for report in reports] == [200, 200]
         assert [report.forced for report in reports] == [0, 0]
         assert times[-1] - frozen_at > 3, "all were closed before the leases had ended"
         assert peak_of(times) <= allowed(RATE, 2)
