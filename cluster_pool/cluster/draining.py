@@ -99,6 +99,8 @@ class Draining:
         self._drain: Drain | None = None
         self._task: asyncio.Task[DrainReport] | None = None
         self._orders: set[asyncio.Task[None]] = set()
+        self.final = False
+        """Whether the process ends after this drain: nobody can cancel it."""
 
     async def drain(self, terms: Terms, announce: float, *, force: bool) -> DrainReport:
         """Drain this node, or join the drain that is under way.
@@ -187,10 +189,11 @@ class Draining:
         return self._drain is not None
 
     def cancel(self) -> bool:
-        """End half-way; False when there is no drain."""
-        if self._drain is not None:
-            self._drain.cancel()
-        return self._drain is not None
+        """End half-way; False when there is no drain, or the process ends after it."""
+        if self._drain is None or self.final:
+            return False
+        self._drain.cancel()
+        return True
 
     def hurry(self) -> None:
         """Begin every close that is left now."""
@@ -233,7 +236,8 @@ class Draining:
         }
         if verb not in orders:
             return f"unknown order {shown(verb)}"
-        return "" if orders[verb]() else f"it is {self._state().value}: nothing to {verb}"
+        why = "its process is ending" if self.final else f"it is {self._state().value}"
+        return "" if orders[verb]() else f"{why}: nothing to {verb}"
 
     async def _drain_as_told(
         self,

@@ -47,6 +47,8 @@ log = logging.getLogger("cluster_pool")
 EmptyCallback = Callable[[], Any]
 
 
+SOON = 0.5
+"""Seconds for what is only nice to know while the process ends."""
 REFUSED_TAKEN = (409, "this id is taken")
 REFUSED_FOR_NOW = (503, "this node takes no one now")
 
@@ -666,10 +668,23 @@ class ClusterPool(Sender):
         while True:
             signals.hand_on(await signals.next())
 
+    async def drain_for_good(
+        self, stopping: Stopping, grace: float, announce: float
+    ) -> DrainReport:
+        """Drain because the process ends; a cancel from elsewhere is refused."""
+        self._draining.final = True
+        return await self.drain_connections(
+            stopping.max_per_second,
+            stopping.message,
+            stopping.code,
+            grace=grace,
+            announce=announce,
+        )
+
     async def alone(self) -> bool:
-        """Whether no other node is alive, as far as Redis or the last heartbeat tells."""
+        """Whether no other node is alive, as far as Redis (soon) or the last heartbeat tells."""
         try:
-            return len(await self._registry.living(self._deadline(None))) <= 1
+            return len(await self._registry.living(self._deadline(SOON))) <= 1
         except BackplaneUnavailableError:
             return self._lease.living <= 1
 

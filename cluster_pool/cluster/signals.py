@@ -47,16 +47,10 @@ class Stopping:
 class Drainable(Protocol):
     """A pool, as far as a signal concerns it."""
 
-    async def drain_connections(
-        self,
-        max_per_second: float | None = None,
-        message: str | bytes = "",
-        code: int = SERVICE_RESTART,
-        *,
-        grace: float | None = None,
-        announce: float = 0.0,
+    async def drain_for_good(
+        self, stopping: "Stopping", grace: float, announce: float
     ) -> DrainReport:
-        """See :class:`ClusterPool`."""
+        """Drain, and be cancelled by nobody."""
 
     def hurry_drain(self) -> None:
         """See :class:`ClusterPool`."""
@@ -113,15 +107,7 @@ async def drain_for(
     if number == signal.SIGINT or await pool.alone():
         grace, announce = min(grace, HASTY_GRACE), 0.0
     log.info("%s: draining within %g s", signal.Signals(number).name, grace)
-    drain = asyncio.create_task(
-        pool.drain_connections(
-            stopping.max_per_second,
-            stopping.message,
-            stopping.code,
-            grace=grace,
-            announce=min(announce, grace / 2),
-        )
-    )
+    drain = asyncio.create_task(pool.drain_for_good(stopping, grace, min(announce, grace / 2)))
     second = asyncio.create_task(signals.next())
     try:
         await asyncio.wait((drain, second), timeout=grace, return_when=asyncio.FIRST_COMPLETED)

@@ -6,7 +6,7 @@ import signal
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from cluster_pool import NodeState, Publisher
+from cluster_pool import DrainRefusedError, NodeState, Publisher
 from tests.cluster.test_drain_faults import ONE_FLAVOUR
 from tests.cluster.test_drain_processes import stopped
 from tests.drains import Clients, peak_of
@@ -138,3 +138,23 @@ async def test_ctrl_c_does_not_announce(own_server: RedisServer) -> None:
             times = clients.times
             assert times[-1] - began < 15
             assert peak_of(times, 0.5) < 0.5 * len(times), "it was no drain"
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_a_drain_that_ends_in_a_stop_cannot_be_cancelled(own_server: RedisServer) -> None:
+    """The process ends in any case: a cancel would only close everyone at once."""
+    with (
+        NodeProcess(own_server.url),
+        NodeProcess(own_server.url, "--node-id", "a", "--announce", "0", "--grace", "4") as node,
+    ):
+        async with Clients() as clients, Publisher(own_server.url) as publisher:
+            await clients.join(node, 40)
+            node.signal(signal.SIGTERM)
+            await eventually(lambda: clients.closed)
+            with pytest.raises(DrainRefusedError, match="its process is ending"):
+                await publisher.cancel_drain("a")
+            await clients.all_closed()
+            (said,) = await stopped(node)
+            assert "cancelled=False" in said
+            assert clients.codes == {1012}

@@ -40,7 +40,9 @@ for at = 1, #stored, 2 do
 end
 
 local renew = math.min(math.max(1000, 20 * drainers), 5000)
-if not before and ARGV[10] == 'known' then redis.call('SET', KEYS[2], '1', 'PX', 2 * renew) end
+if not before and ARGV[10] == 'known' and drainers == 1 then -- not its own lease alone was lost
+  redis.call('SET', KEYS[2], '1', 'PX', 2 * renew)
+end
 local time_left = tonumber(ARGV[7])
 local mine = {draining = state == 'draining', rate = 0,
   left = state == 'draining' and remaining or 0,
