@@ -261,35 +261,37 @@ class Bus:
                 queue.flying += 1
                 left -= len(run)
                 items -= len(run)
-                size -= sum(len(operation.item) for operation in run)
+                size -= sum([len(operation.item) for operation in run])
             self._retire(queue)
         return stages
 
     def _run_of(self, queue: Queue, items: int, size: int) -> list[Operation]:
         run: list[Operation] = []
-        while queue.waiting and len(run) < items:
-            head = queue.waiting[0]
+        waiting = queue.waiting
+        while waiting and len(run) < items:
+            head = waiting[0]
             if head.future.done():
                 self._drop_first(queue)
                 continue
             if run and (head.kind != run[0].kind or size < len(head.item)):
                 break
             size -= len(head.item)
-            run.append(queue.waiting.popleft())
+            run.append(waiting.popleft())
         return run
 
     def _fly_sends(self, link: Link, convoy: Convoy, runs: list[Run]) -> None:
+        node_prefix = self._keys.node_prefix
         arguments: list[Argument] = []
         for queue, run in runs:
             arguments += (queue.members, len(run))
-            for operation in run:
-                arguments += (operation.id, self._sealed(ROUTED, self._keys.node_prefix, operation))
+            for operation, item in zip(run, self._sealed(ROUTED, node_prefix, run), strict=True):
+                arguments += (operation.id, item)
         call = link.script(
             "send",
             [self._keys.leases, self._keys.incarnations],
             self._not_after(runs),
             self._session.sender,
-            self._keys.node_prefix,
+            node_prefix,
             self._node_id,
             *arguments,
         )
@@ -298,7 +300,7 @@ class Bus:
     def _fly_broadcasts(self, link: Link, convoy: Convoy, runs: list[Run]) -> None:
         arguments: list[Argument] = []
         for queue, run in runs:
-            items = [self._sealed(BOUND, queue.channel, operation) for operation in run]
+            items = self._sealed(BOUND, queue.channel, run)
             if queue.members:
                 arguments += (queue.channel, len(items), b"".join(items))
             else:
@@ -306,17 +308,16 @@ class Bus:
         call = link.script("publish", [], self._not_after(runs), self._session.sender, *arguments)
         self._take_off(call, Flight(convoy, runs, self._published))
 
-    def _sealed(self, kind: int, scope: str, operation: Operation) -> bytes:
-        """What is published for an operation; sealed in the order of publishing."""
+    def _sealed(self, kind: int, scope: str, run: list[Operation]) -> list[bytes]:
+        """What is published for a run; sealed in the order of publishing."""
+        items = [operation.item for operation in run]
         if self._seals is None:
-            return operation.item
-        session = self._session
-        return self._seals.seal(
-            kind, scope, session.start_name, operation.item, session.redis_time()
-        )
+            return items
+        start, now = self._session.start_name, self._session.redis_time()
+        return [self._seals.seal(kind, scope, start, item, now) for item in items]
 
     def _not_after(self, runs: list[Run]) -> int:
-        latest = max(operation.deadline for _, run in runs for operation in run)
+        latest = max([operation.deadline for _, run in runs for operation in run])
         return self._session.clock.at(latest)
 
     def _take_off(self, call: asyncio.Future[Any], flight: Flight) -> None:
@@ -338,9 +339,9 @@ class Bus:
             error = _refused(str(error).encode())
         for queue, run in flight.runs:
             queue.flying -= 1
-            for operation in run:
-                self._forget(operation)
-                if error is not None:
+            self._forget(run)
+            if error is not None:
+                for operation in run:
                     _refuse(operation, error)
             if queue.waiting and not queue.flying:
                 self._ready[queue.channel] = queue
@@ -363,8 +364,8 @@ class Bus:
                 at += 1
                 if result is None:
                     _refuse(operation, _refused(refusal))
-                else:
-                    _answer(operation, result)
+                elif not operation.future.done():
+                    operation.future.set_result(result)
         self._counters.published += at
 
     def _published(self, runs: list[Run], reply: list[Any]) -> None:
@@ -379,20 +380,21 @@ class Bus:
             if self._session.listens(queue.channel):
                 queue.barrier = number
             for operation in run:
-                _answer(operation, heard)
+                if not operation.future.done():
+                    operation.future.set_result(heard)
             self._counters.published += len(run)
 
     # -- waiting ---------------------------------------------------------------------------
 
     def _drop_first(self, queue: Queue) -> Operation:
         operation = queue.waiting.popleft()
-        self._forget(operation)
+        self._forget([operation])
         return operation
 
-    def _forget(self, operation: Operation) -> None:
-        """An operation waits no longer, and is not in flight."""
-        self._pending -= 1
-        self._pending_bytes -= len(operation.item)
+    def _forget(self, run: list[Operation]) -> None:
+        """These operations wait no longer, and are not in flight."""
+        self._pending -= len(run)
+        self._pending_bytes -= sum([len(operation.item) for operation in run])
 
     def _look_at(self, moment: float) -> None:
         if self._expiry is not None:
@@ -430,11 +432,6 @@ def _refuse_late(operations: Iterable[Operation], now: float, error: BaseExcepti
 
 def _refused(why: bytes) -> BackplaneUnavailableError:
     return BackplaneUnavailableError(f"Redis refused: {why.decode(errors='replace')}")
-
-
-def _answer(operation: Operation, result: Any) -> None:
-    if not operation.future.done():
-        operation.future.set_result(result)
 
 
 def _refuse(operation: Operation, error: BaseException) -> None:

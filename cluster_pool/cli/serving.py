@@ -28,6 +28,7 @@ from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.server import collector
 from cluster_pool.server.node import PING_INTERVAL, App, NodeServer
 
 log = logging.getLogger("cluster_pool.server")
@@ -310,6 +311,7 @@ def serve(
                     log.info("joining at %s, waiting %g s for it at most", pool.address, wait)
                 await pool.start(wait=wait)
                 await server.start()
+                collector.settle()
                 say()
 
             stopping = Stopping(close_rate, grace, announce)

@@ -524,10 +524,10 @@ class ClusterPool(Sender):
         """
         if self._state is NodeState.STOPPED:
             raise PoolClosedError("not started, or stopped")
-        if self._session.up and not self._lease.held:
-            return None
         connection = self._table.get(namespace, id)
         if connection is None or self._table.namespace_busy(namespace):
+            return None
+        if self._session.up and not self._lease.held:
             return None
         return connection if self._bus.quiet(namespace) else None
 

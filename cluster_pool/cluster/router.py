@@ -161,10 +161,9 @@ class Router:
             await asyncio.sleep(0)
 
     async def _let_others(self) -> None:
-        """Between two items. The loop's own clock will not do: uvloop's stands still in a turn."""
-        if monotonic() >= self._turn_ends:
-            await asyncio.sleep(0)
-            self._turn_ends = monotonic() + TURN
+        """The turn is over. The loop's own clock cannot tell: uvloop's stands still in a turn."""
+        await asyncio.sleep(0)
+        self._turn_ends = monotonic() + TURN
 
     async def _deal_with(self, heard: Heard) -> None:
         try:
@@ -205,7 +204,8 @@ class Router:
         if not heard.start:
             raise BrokenEnvelopeError("raw payload on the channel of a node")
         for nonce, sealed in envelope.read_items(heard.payload[heard.start :]):
-            await self._let_others()
+            if monotonic() >= self._turn_ends:
+                await self._let_others()
             item = self._opened(heard, sealed)
             if item is None:
                 continue
@@ -282,7 +282,8 @@ class Router:
         run: list[Outgoing] = []
         try:
             for sealed in envelope.read_items(heard.payload[heard.start :]):
-                await self._let_others()
+                if monotonic() >= self._turn_ends:
+                    await self._let_others()
                 item = self._opened(heard, sealed)
                 if item is not None:
                     await self._broadcast_item(namespace, item, run)

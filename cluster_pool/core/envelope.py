@@ -108,7 +108,7 @@ def read_items(body: bytes) -> Iterator[list[Any]]:
             raise BrokenEnvelopeError("lists")
         return made
 
-    count = _count_items(body)
+    _check_whole(body)
     unpacker = msgpack.Unpacker(
         max_buffer_size=len(body) + 1,
         max_array_len=MAX_EXCLUDE,
@@ -118,19 +118,20 @@ def read_items(body: bytes) -> Iterator[list[Any]]:
         list_hook=count_lists,
     )
     unpacker.feed(body)
-    for _ in range(count):
-        lists = 0
-        try:
-            item = unpacker.unpack()
-        except Exception as error:
-            raise BrokenEnvelopeError("msgpack") from error
-        if not isinstance(item, list) or not item:
-            raise BrokenEnvelopeError("item")
-        yield item
+    try:
+        for item in unpacker:
+            if not isinstance(item, list) or not item:
+                raise BrokenEnvelopeError("item")
+            yield item
+            lists = 0
+    except BrokenEnvelopeError:
+        raise
+    except Exception as error:
+        raise BrokenEnvelopeError("msgpack") from error
 
 
-def _count_items(body: bytes) -> int:
-    """How many items there are, all of them whole.
+def _check_whole(body: bytes) -> None:
+    """Raise BrokenEnvelopeError unless there are at most MAX_ITEMS items, all of them whole.
 
     Nothing is built here: msgpack makes a list as long as it claims to be before there is anything
     in it, and three bytes can claim 80 KB, a thousand times over.
@@ -146,7 +147,7 @@ def _count_items(body: bytes) -> int:
     except msgpack.OutOfData:
         if read != len(body):
             raise BrokenEnvelopeError("cut off") from None
-        return count
+        return
     except Exception as error:
         raise BrokenEnvelopeError("msgpack") from error
     raise BrokenEnvelopeError("items")

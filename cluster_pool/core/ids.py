@@ -3,6 +3,7 @@
 import re
 import secrets
 import socket
+from typing import TypeGuard
 
 from cluster_pool.exceptions import (
     InvalidIdError,
@@ -16,6 +17,18 @@ NODE_TAG = "~"
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f{}\ud800-\udfff]")
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _is_plain(value: object) -> TypeGuard[str]:
+    """Whether it is as most names are, which :func:`_check` would take three times as long for."""
+    return (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isprintable()
+        and 0 < len(value) <= MAX_BYTES
+        and "{" not in value
+        and "}" not in value
+    )
 
 
 def _check(value: object, what: str, error: type[InvalidValueError]) -> str:
@@ -37,7 +50,7 @@ def _check(value: object, what: str, error: type[InvalidValueError]) -> str:
 
 def check_id(value: object) -> str:
     """Return ``value`` if it may be a connection id, else raise InvalidIdError."""
-    return _check(value, "id", InvalidIdError)
+    return value if _is_plain(value) else _check(value, "id", InvalidIdError)
 
 
 def check_node_id(value: object) -> str:
@@ -49,7 +62,7 @@ def check_namespace(value: object) -> str:
     """Return ``value`` if it may be a namespace, else raise InvalidNamespaceError."""
     if value == NODE_TAG:
         raise InvalidNamespaceError(f"no namespace may be called {NODE_TAG!r}")
-    return _check(value, "namespace", InvalidNamespaceError)
+    return value if _is_plain(value) else _check(value, "namespace", InvalidNamespaceError)
 
 
 def check_prefix(value: object) -> str:

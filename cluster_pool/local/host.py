@@ -1,12 +1,14 @@
 """What a connection is given by the pool it belongs to, and what it has without one."""
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.statistics import Counters
 
 if TYPE_CHECKING:
+    from cluster_pool.core.message import Outgoing
     from cluster_pool.local.connection import Connection
 
 
@@ -24,10 +26,33 @@ class Flusher:
         if len(self._dirty) == 1:
             asyncio.get_running_loop().call_soon(self.flush)
 
+    def add_all(self, connections: "list[Connection]") -> None:
+        """Each of ``connections`` has something to write."""
+        if connections and not self._dirty:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._dirty += connections
+
     def flush(self) -> None:
-        """Write everything now."""
+        """Write everything now.
+
+        First look, then write, then deal with what could not be written: nothing can change
+        between look and write, and a loop that does nothing but write is the fastest there is.
+        """
         dirty, self._dirty = self._dirty, []
-        for connection in dirty:
+        direct: list[tuple[Connection, int, Outgoing]] = []
+        others = [one for one in dirty if not one.take_into(direct)]
+        cut_short = []
+        for connection, descriptor, outgoing in direct:
+            frame = outgoing.frame
+            try:
+                taken = os.write(descriptor, frame)
+            except OSError:  # the kernel takes no more, or the socket is lost: the loop will see
+                taken = 0
+            if taken != len(frame):
+                cut_short.append((connection, outgoing, taken))
+        for connection, outgoing, taken in cut_short:
+            connection.hand_over(outgoing, taken)
+        for connection in others:
             connection.flush()
 
 

@@ -11,7 +11,7 @@ from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
-from cluster_pool.local.connection import Connection
+from cluster_pool.local.connection import Connection, deliver_to_all
 from cluster_pool.local.host import Flusher
 from cluster_pool.local.sweeper import Sweeper
 
@@ -119,10 +119,10 @@ class ConnectionTable:
         if exclude:
             chosen = [one for id, one in members.items() if id not in exclude]
         if len(chosen) <= YIELD_EVERY:
-            return sum(1 for one in chosen if one.deliver(message) is SendResult.DELIVERED)
+            return deliver_to_all(self, chosen, message)
         delivered = 0
         async for part in self._in_parts(namespace, list(chosen)):
-            delivered += sum(1 for one in part if one.deliver(message) is SendResult.DELIVERED)
+            delivered += deliver_to_all(self, part, message)
         return delivered
 
     async def close_all(self, namespace: str, code: int, reason: str) -> int:

@@ -31,8 +31,16 @@ class Transport(Protocol):
     Only ``accept`` and ``receive`` wait; nothing here waits for a slow peer.
     """
 
-    def write(self, outgoing: Outgoing) -> int:
+    def descriptor(self) -> int:
+        """Of the socket that takes a frame as it is at this moment: nothing is in its way.
+
+        -1 where there is none, or something is: then :meth:`write` knows what to do.
+        """
+
+    def write(self, outgoing: Outgoing, taken: int = 0) -> int:
         """Hand messages over; never blocks. Gives what is buffered then, -1 when it is not open.
+
+        ``taken`` bytes of the frame have gone to the :meth:`descriptor` already.
 
         A loop may try the kernel only at the end of its turn (uvloop does), so what is buffered
         right after a write says little; a turn later it is what the kernel would not take.
@@ -43,9 +51,6 @@ class Transport(Protocol):
 
     def taken(self) -> int:
         """Bytes that the kernel has taken so far: while this grows, the peer reads."""
-
-    def is_open(self) -> bool:
-        """Whether messages can be written now."""
 
     def is_closed(self) -> bool:
         """Whether the socket is gone."""

@@ -24,7 +24,7 @@ class CallablesTransport(SendQueue):
         self._closing: tuple[int, str] | None = None
         self._closed = asyncio.Event()
 
-    def write(self, outgoing: Outgoing) -> int:
+    def write(self, outgoing: Outgoing, taken: int = 0) -> int:
         """See :class:`Transport`."""
         return self.enqueue(outgoing) if self.is_open() else -1
 
@@ -37,7 +37,7 @@ class CallablesTransport(SendQueue):
         return self._sent
 
     def is_open(self) -> bool:
-        """See :class:`Transport`."""
+        """Whether messages can be written now."""
         return self._closing is None and not self.failed
 
     def is_closed(self) -> bool:

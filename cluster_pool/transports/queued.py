@@ -16,12 +16,18 @@ class SendQueue:
     left is dropped and ``failed`` is true.
     """
 
+    __slots__ = ("_queue", "_queued", "_sent", "_task", "failed")
+
     def __init__(self) -> None:
         self._queue: deque[Outgoing | tuple[int, str]] | None = None
         self._queued = 0
         self._sent = 0
         self._task: asyncio.Task[None] | None = None
         self.failed = False
+
+    def descriptor(self) -> int:
+        """See :class:`Transport`: here the library alone knows how to send."""
+        return -1
 
     async def _send_now(self, outgoing: Outgoing) -> None:
         raise NotImplementedError

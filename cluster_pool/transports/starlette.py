@@ -25,7 +25,7 @@ class StarletteTransport(SendQueue):
         self._closing = False
         self._over: TransportClosed | None = None
 
-    def write(self, outgoing: Outgoing) -> int:
+    def write(self, outgoing: Outgoing, taken: int = 0) -> int:
         """See :class:`Transport`."""
         return self.enqueue(outgoing) if self.is_open() else -1
 
@@ -38,7 +38,7 @@ class StarletteTransport(SendQueue):
         return self._sent
 
     def is_open(self) -> bool:
-        """See :class:`Transport`."""
+        """Whether messages can be written now."""
         return (
             self._websocket.application_state is WebSocketState.CONNECTED
             and self._websocket.client_state is WebSocketState.CONNECTED

@@ -2,8 +2,12 @@
 
 A frame is written past the library only while its protocol is open, no extension is negotiated, no
 fragmented message is in progress and the socket is not closing; each of its own writes is flushed
-before it awaits anything, so a whole frame cannot split a ping, a pong or a close.
+before it awaits anything, so a whole frame cannot split a ping, a pong or a close. While nothing
+waits in the event loop for the socket, a frame may go past the loop as well: see ``descriptor``.
 """
+
+import os
+from asyncio import Transport
 
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConnectionClosed
@@ -18,24 +22,42 @@ from cluster_pool.transports.queued import SendQueue
 class WebsocketsTransport(SendQueue):
     """A connection of ``websockets.asyncio``, of a server or a client."""
 
+    __slots__ = ("_descriptor", "_protocol", "_tcp", "_websocket", "_written")
+
     def __init__(self, websocket: WebSocket) -> None:
         super().__init__()
         self._websocket = websocket
         self._protocol = websocket.protocol
         self._tcp = websocket.transport
+        self._descriptor: int | None = None
         self._written = 0
 
-    def write(self, outgoing: Outgoing) -> int:
+    def descriptor(self) -> int:
+        """See :class:`Transport`."""
+        tcp = self._tcp
+        if (
+            self._protocol.state is not OPEN
+            or tcp.is_closing()
+            or tcp.get_write_buffer_size()
+            or self._websocket.send_in_progress is not None
+            or self._task is not None
+        ):
+            return -1
+        if self._descriptor is None:
+            self._descriptor = -1 if self._protocol.extensions else _descriptor_of(tcp)
+        return self._descriptor
+
+    def write(self, outgoing: Outgoing, taken: int = 0) -> int:
         """See :class:`Transport`."""
         tcp = self._tcp
         if self._protocol.state is not OPEN or tcp.is_closing():
             return -1
-        if (
+        if taken or (
             self._task is None
             and self._websocket.send_in_progress is None
             and not self._protocol.extensions
         ):
-            frame = outgoing.frame
+            frame = outgoing.frame[taken:]
             self._written += len(frame)
             tcp.write(frame)
             return tcp.get_write_buffer_size()
@@ -60,12 +82,8 @@ class WebsocketsTransport(SendQueue):
         return self._tcp.get_write_buffer_size() + self._queued
 
     def taken(self) -> int:
-        """See :class:`Transport`."""
+        """See :class:`Transport`; what went past the loop never waited, and does not count."""
         return self._written - self._tcp.get_write_buffer_size() + self._sent
-
-    def is_open(self) -> bool:
-        """See :class:`Transport`."""
-        return self._protocol.state is OPEN and not self._tcp.is_closing()
 
     def is_closed(self) -> bool:
         """See :class:`Transport`."""
@@ -114,3 +132,11 @@ class WebsocketsTransport(SendQueue):
         if self._protocol.state is OPEN:
             self._protocol.send_close(code, reason)
             self._websocket.send_data()
+
+
+def _descriptor_of(tcp: Transport) -> int:
+    """The socket's, where bytes may be written to it as they are: not under TLS, nor on Windows."""
+    if os.name != "posix" or tcp.get_extra_info("sslcontext") is not None:
+        return -1
+    socket = tcp.get_extra_info("socket")
+    return -1 if socket is None else int(socket.fileno())

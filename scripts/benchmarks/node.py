@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.children import Opened, obey, say
 from benchmarks.payloads import member_id, payload
 from cluster_pool import ClusterPool, Connection, SendResult
+from cluster_pool.server import collector
 from cluster_pool.server.node import NodeServer
 
 GATE_TIMEOUT = 10.0
@@ -145,6 +146,7 @@ async def main(redis: str, node_id: str, gate: int) -> None:
         server = NodeServer(pool, port=0)
         await server.start()
         await pool.wait_ready()
+        collector.settle()
         commands = Commands(pool, Opened(gate))
         names = [name for name in vars(Commands) if not name.startswith("_")]
         say(port=server.port)

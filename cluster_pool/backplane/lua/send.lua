@@ -40,7 +40,7 @@ while at <= #ARGV do
       codes[position] = '3'
       refusal = claims.err
     elseif claims[i] then
-      local incarnation, nonce = string.match(claims[i], '^([^:]+):[^:]+:(.+)$')
+      local incarnation, nonce = string.match(claims[i], '^([^:]+):%d+:(.+)$')
       local node = owner(incarnation)
       if node then
         local parcel = parcels[node]
@@ -51,7 +51,8 @@ while at <= #ARGV do
         end
         local last = parcel.count + 1
         parcel.count = last
-        parcel.items[last] = '\146' .. packed(nonce) .. ARGV[at + 2 * i + 1]
+        parcel.items[2 * last - 1] = '\146' .. packed(nonce)
+        parcel.items[2 * last] = ARGV[at + 2 * i + 1]
         parcel.positions[last] = position
       end
     end
