@@ -129,19 +129,22 @@ class Opened:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._event = asyncio.Event()
+        self._ended = False
         os.set_blocking(descriptor, False)
         asyncio.get_running_loop().add_reader(descriptor, self._read)
 
     def _read(self) -> None:
-        if os.read(self._descriptor, 1):
-            self._event.set()
+        if not os.read(self._descriptor, 1):
+            self._ended = True
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._event.set()
 
     async def wait(self, timeout: float) -> bool:
-        """Wait for the next byte; False when none came in time."""
+        """Wait for the next byte; False when none came in time, or none will."""
         try:
             async with asyncio.timeout(timeout):
                 await self._event.wait()
         except TimeoutError:
             return False
         self._event.clear()
-        return True
+        return not self._ended

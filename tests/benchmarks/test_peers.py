@@ -111,7 +111,7 @@ def test_a_chart_of_what_is_not_measured_is_refused(
 def test_the_reason_is_one_line_without_addresses() -> None:
     """Of pip and of npm; and it does not break the table."""
     pip = (
-        "WARNING: Retrying (Retry(total=0)) after connection broken: /simple/it/\n"
+        "WARNING: Retrying after connection broken by 'NewConnectionError()': /simple/it/\n"
         "ERROR: Could not find a version that satisfies the requirement it (from versions: none)\n"
         "ERROR: No matching distribution found for it\n"
     )

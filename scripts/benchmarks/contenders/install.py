@@ -86,7 +86,8 @@ def node_versions(folder: Path, packages: Sequence[str]) -> str:
 def reason(output: str) -> str:
     """The line of an installer's output that tells what went wrong, fit for a table's cell."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower()] or lines or ["it said nothing"]
+    errors = [line for line in lines if re.match(r"(npm )?err(or)?\b", line, re.IGNORECASE)]
+    telling = errors or lines[-1:] or ["it said nothing"]
     plain = re.sub(r"\w+://\S+", "", telling[0]).replace("|", "/")
     return " ".join(plain.split())[:LONGEST_REASON]
 

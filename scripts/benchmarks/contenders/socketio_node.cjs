@@ -25,10 +25,12 @@ const payload = (number, id) => `${String(number).padStart(8, "0")} ${id} `.padE
 function gateOf(fd) {
   let arrived = 0;
   let wake = null;
-  new net.Socket({ fd, readable: true, writable: false }).on("data", (data) => {
+  const gate = new net.Socket({ fd, readable: true, writable: false });
+  gate.on("data", (data) => {
     arrived += data.length;
-    if (wake) wake();
+    if (wake) wake(true);
   });
+  gate.on("end", () => wake && wake(false));
   return () =>
     new Promise((resolve) => {
       const timer = setTimeout(() => done(false), GATE_TIMEOUT);
@@ -39,7 +41,7 @@ function gateOf(fd) {
         resolve(opened);
       };
       if (arrived) done(true);
-      else wake = () => done(true);
+      else wake = done;
     });
 }
 
