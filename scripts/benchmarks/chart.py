@@ -8,6 +8,7 @@ first: a scale, the shapes, the frame; a new kind is a function that puts them t
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from xml.sax.saxutils import escape, quoteattr
 
 WIDTH = 840
@@ -230,12 +231,12 @@ def bars(
         y += LINE
         shapes.append(text(MARGIN, y, name, "strong ink"))
         y += GAP
-        begun = y - GAP / 2
+        if floor:
+            x, ends = scale.at(floor[1]), y + len(group) * (BAR + GAP)
+            shapes.append(line(x, y - GAP / 2, x, ends, "mark"))
         for bar in group:
             shapes += _bar(bar, scale, y)
             y += BAR + GAP
-        if floor:
-            shapes.append(line(scale.at(floor[1]), begun, scale.at(floor[1]), y, "mark"))
         y += GAP
     label = f"{unit}, logarithmic scale" if scale.log else unit
     axes = across(scale, top, y, label)
@@ -253,7 +254,9 @@ def _bar(bar: Bar, scale: Scale, y: float) -> list[str]:
     kind = "strong ink" if bar.ours else "ink"
     shapes = [text(scale.start - 10, middle + 4.5, bar.label, kind, "end")]
     if bar.value is None:
-        return [*shapes, text(scale.start + 8, middle + 4.5, bar.told, "soft")]
+        room = int((WIDTH - MARGIN - scale.start) / LETTER)
+        told = shorten(bar.told, room, placeholder=" …")
+        return [*shapes, text(scale.start + 8, middle + 4.5, told, "soft")]
     end = scale.at(bar.value)
     shapes.append(box(scale.start, y, end - scale.start, BAR, "ours" if bar.ours else "other", 2))
     if bar.spread:

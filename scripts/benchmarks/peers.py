@@ -31,8 +31,8 @@ REMARKS = (
     "Below 1 ×: messages that are due to one client together leave in one write.",
     "websockets.broadcast is one process without Redis: it reaches no other node.",
 )
-SLOW = 6
-"""A slow contender gets one in so many messages."""
+SHARE, SLOW = 2, 4
+"""One in so many of the messages of ``delivery``, and of these again for a slow contender."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Mode:
 
     def work(self, slow: bool) -> int:
         """Rounds of messages in one round of the bench."""
-        return max(1, self.rounds // SLOW) if slow else self.rounds
+        return share(self.rounds, SLOW) if slow else self.rounds
 
 
 @dataclass
@@ -68,14 +68,19 @@ class Result:
     wrong: str = ""
 
 
+def share(messages: int, of: int = SHARE) -> int:
+    """So much of them, but some."""
+    return max(1, messages // of)
+
+
 def modes(settings: Settings) -> list[Mode]:
     """What is measured of each."""
     count = f"{settings.connections:,}"
     everyone = f"broadcast to {count} clients of another node"
     return [
-        Mode(f"{everyone}, one at a time", "broadcast", settings.messages, 1),
-        Mode(f"{everyone}, {BURST} at once", "broadcast", settings.bursts, BURST),
-        Mode(f"sends to {count} ids, all at once", "targeted", settings.sends, 1),
+        Mode(f"{everyone}, one at a time", "broadcast", share(settings.messages), 1),
+        Mode(f"{everyone}, {BURST} at once", "broadcast", share(settings.bursts), BURST),
+        Mode(f"sends to {count} ids, all at once", "targeted", share(settings.sends), 1),
     ]
 
 
@@ -176,7 +181,7 @@ class Entry:
         """A round of the floor and one of the contender, which is out when it fails."""
         if self.contest is None:
             return
-        bare, wrong = await floor.round(settings.messages)
+        bare, wrong = await floor.round(share(settings.messages))
         result = self.results.setdefault(mode.text, Result())
         result.wrong = result.wrong or wrong
         try:
@@ -268,7 +273,7 @@ def drawn(rows: Sequence[Row], about: Mapping[str, str]) -> str:
         if row.mode:
             groups.setdefault(row.mode, []).append(_bar(row))
     floor = next((row for row in compared if not row.mode and row.samples), None)
-    line = (f"{floor.name}: {chart.number(floor.median)} µs", floor.median) if floor else None
+    line = (f"{floor.name}: {chart.number(floor.median)} µs = 1 ×", floor.median) if floor else None
     title = f"CPU per delivered message of {SIZE} bytes"
     return chart.bars(groups, title, "µs", line, (*REMARKS, about["machine"]))
 
