@@ -6,7 +6,8 @@
     memory       resident memory per idle connection
     registry     Redis bytes per member
     ghosts       seconds until a killed node's members are gone
-    peers        CPU per delivered message of others beside ours; contenders/ are their programs
+    peers        CPU per delivered message of others beside ours
+    contest      one of them, running; contenders/ has their programs
     cluster      what the scenarios stand on: nodes and clients as processes, their CPU
     node, clients, writer      the programs that run as processes of their own
     engineio     what some of the clients speak

@@ -231,11 +231,8 @@ def bars(
         y += LINE
         shapes.append(text(MARGIN, y, name, "strong ink"))
         y += GAP
-        if floor:
-            x, ends = scale.at(floor[1]), y + len(group) * (BAR + GAP)
-            shapes.append(line(x, y - GAP / 2, x, ends, "mark"))
         for bar in group:
-            shapes += _bar(bar, scale, y)
+            shapes += _bar(bar, scale, y, floor[1] if floor else None)
             y += BAR + GAP
         y += GAP
     label = f"{unit}, logarithmic scale" if scale.log else unit
@@ -249,7 +246,7 @@ def bars(
     return framed([*axes, *shapes], y + MARGIN, title)
 
 
-def _bar(bar: Bar, scale: Scale, y: float) -> list[str]:
+def _bar(bar: Bar, scale: Scale, y: float, floor: float | None) -> list[str]:
     middle = y + BAR / 2
     kind = "strong ink" if bar.ours else "ink"
     shapes = [text(scale.start - 10, middle + 4.5, bar.label, kind, "end")]
@@ -259,6 +256,9 @@ def _bar(bar: Bar, scale: Scale, y: float) -> list[str]:
         return [*shapes, text(scale.start + 8, middle + 4.5, told, "soft")]
     end = scale.at(bar.value)
     shapes.append(box(scale.start, y, end - scale.start, BAR, "ours" if bar.ours else "other", 2))
+    if floor is not None:
+        x = scale.at(floor)
+        shapes.append(line(x, y - GAP / 2, x, y + BAR + GAP / 2, "mark"))
     if bar.spread:
         low, high = map(scale.at, bar.spread)
         shapes.append(line(low, middle, high, middle, "spread"))

@@ -7,19 +7,17 @@ up all the time and take turns within a round, so that the moods of the machine 
 
 import contextlib
 import statistics
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from benchmarks import chart
-from benchmarks.children import Child, Gate
-from benchmarks.cluster import NAMESPACE, Clients, Meter, Settings, clients, fault, node
+from benchmarks import chart, contest
+from benchmarks.cluster import Settings
 from benchmarks.contenders.install import NotInstalledError
-from benchmarks.contenders.line_up import Contender, Installed, line_up
-from benchmarks.delivery import BURST, Floor, bare_writes
-from benchmarks.payloads import SIZE, member_id
+from benchmarks.contenders.line_up import Contender, line_up
+from benchmarks.contest import Contest, Mode, Result, modes, share
+from benchmarks.delivery import Floor, bare_writes
+from benchmarks.payloads import SIZE
 from benchmarks.table import Row
-from cluster_pool.embedded import EmbeddedServer
 
 OURS = "cluster_pool"
 FLOOR = "bare write(2)"
@@ -31,22 +29,6 @@ REMARKS = (
     "Below 1 ×: messages that are due to one client together leave in one write.",
     "websockets.broadcast is one process without Redis: it reaches no other node.",
 )
-SHARE, SLOW = 2, 4
-"""One in so many of the messages of ``delivery``, and of these again for a slow contender."""
-
-
-@dataclass(frozen=True)
-class Mode:
-    """One way to send: so many rounds of so many messages, each to every client."""
-
-    text: str
-    do: str
-    rounds: int
-    burst: int
-
-    def work(self, slow: bool) -> int:
-        """Rounds of messages in one round of the bench."""
-        return share(self.rounds, SLOW) if slow else self.rounds
 
 
 @dataclass
@@ -55,108 +37,6 @@ class PeerRow(Row):
 
     mode: str = ""
     name: str = ""
-
-
-@dataclass
-class Result:
-    """The rounds of one contender in one mode, and the floor before each."""
-
-    rounds: list[dict[str, float]] = field(default_factory=list)
-    floors: list[float] = field(default_factory=list)
-    deliveries: int = 0
-    disordered: int = 0
-    wrong: str = ""
-
-
-def share(messages: int, of: int = SHARE) -> int:
-    """So much of them, but some."""
-    return max(1, messages // of)
-
-
-def modes(settings: Settings) -> list[Mode]:
-    """What is measured of each."""
-    count = f"{settings.connections:,}"
-    everyone = f"broadcast to {count} clients of another node"
-    return [
-        Mode(f"{everyone}, one at a time", "broadcast", share(settings.messages), 1),
-        Mode(f"{everyone}, {BURST} at once", "broadcast", share(settings.bursts), BURST),
-        Mode(f"sends to {count} ids, all at once", "targeted", share(settings.sends), 1),
-    ]
-
-
-class Contest:
-    """One contender, running: its processes, and its clients, who wait to be sent to."""
-
-    def __init__(self, a: Child, processes: dict[str, int], readers: Clients) -> None:
-        self._a = a
-        self._processes = processes
-        self._readers = readers
-        self._first = 0
-
-    async def round(self, mode: Mode, slow: bool, result: Result) -> dict[str, float]:
-        """CPU of all processes in µs, per message that reached a client."""
-        rounds = mode.work(slow)
-        each = rounds * mode.burst
-        total = each * self._readers.count
-        targeted = mode.do == "targeted"
-        await self._a.ask(
-            "load", rounds=rounds, burst=mode.burst, first=self._first, targeted=targeted
-        )
-        await self._readers.expect(self._readers.count * mode.burst, self._first)
-        meter = Meter(self._processes)
-        said = await self._a.ask(mode.do, namespace=NAMESPACE)
-        report = await self._readers.report(total)
-        spent = meter.micros(total)
-        self._first += each
-        self._judge(said, report, total, result)
-        return spent
-
-    def _judge(
-        self, said: dict[str, Any], report: dict[str, Any], total: int, result: Result
-    ) -> None:
-        """Others may promise no order: what came out of order is counted, and told."""
-        result.disordered += report["disordered"]
-        result.deliveries += total
-        faults = [f"{count:,} {word}" for word, count in said.items() if count]
-        result.wrong = result.wrong or fault({**report, "disordered": 0}, total, faults)
-
-
-@contextlib.asynccontextmanager
-async def _other(
-    contender: Contender, installed: Installed, settings: Settings
-) -> AsyncIterator[Contest]:
-    async with contextlib.AsyncExitStack() as stack:
-        redis = stack.enter_context(EmbeddedServer()) if contender.nodes else None
-        readers = await stack.enter_async_context(clients())
-        unused = stack.enter_context(contextlib.closing(Gate()))
-        where = (redis.url, str(redis.path)) if redis else ("", "")
-
-        async def program(gate: Gate) -> Child:
-            command = installed.command(*where, gate.read_end)
-            child = await Child.launch(contender.name, command, (gate.read_end,))
-            stack.push_async_callback(child.stop)
-            return child
-
-        a = await program(readers.gate)
-        b = await program(unused) if redis else a
-        await readers.open(
-            b.hello["port"], contender.path, settings.connections, packets=contender.packets
-        )
-        await a.ask("know", ids=[member_id(index) for index in range(settings.connections)])
-        processes = {"A": a.pid, "B": b.pid, "Redis": redis.pid} if redis else {"server": a.pid}
-        yield Contest(a, processes, readers)
-
-
-@contextlib.asynccontextmanager
-async def _ours(settings: Settings, loop: str) -> AsyncIterator[Contest]:
-    async with contextlib.AsyncExitStack() as stack:
-        redis = stack.enter_context(EmbeddedServer())
-        b = await stack.enter_async_context(node(redis.url, "B", loop))
-        readers = await stack.enter_async_context(clients())
-        a = await stack.enter_async_context(node(redis.url, "A", loop, readers.gate))
-        await readers.connect(b.hello["port"], NAMESPACE, settings.connections)
-        await a.ask("know", first=0, count=settings.connections)
-        yield Contest(a, {"A": a.pid, "B": b.pid, "Redis": redis.pid}, readers)
 
 
 class Entry:
@@ -240,7 +120,9 @@ async def _enter(
     try:
         installed = await contender.install()
         entry.versions = installed.versions
-        entry.contest = await stack.enter_async_context(_other(contender, installed, settings))
+        entry.contest = await stack.enter_async_context(
+            contest.others(contender, installed, settings)
+        )
     except NotInstalledError as error:
         entry.absent = f"not installed: {error}"
     except (RuntimeError, OSError, TimeoutError) as error:
@@ -253,7 +135,7 @@ async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) ->
     ours = Entry(OURS, loop)
     async with contextlib.AsyncExitStack() as stack:
         floor = await stack.enter_async_context(bare_writes(settings))
-        ours.contest = await stack.enter_async_context(_ours(settings, loop))
+        ours.contest = await stack.enter_async_context(contest.ours(settings, loop))
         others = [await _enter(one, settings, stack, tell) for one in line_up(loop)]
         entries = [ours, *others]
         for at in range(1 - WARM_UP, settings.rounds + 1):
@@ -281,7 +163,9 @@ def drawn(rows: Sequence[Row], about: Mapping[str, str]) -> str:
 def _bar(row: PeerRow) -> chart.Bar:
     if not row.samples or row.wrong:
         return chart.Bar(row.name, None, row.wrong or row.note.partition(";")[0])
-    told = f"{chart.number(row.median)} µs, {chart.number(row.ratio or 0)} ×"
+    ratio = row.ratio or 0
+    times = f"{ratio:.2f}" if ratio < 10 else chart.number(ratio)
+    told = f"{chart.number(row.median)} µs, {times} ×"
     spread = (min(row.samples), max(row.samples))
     return chart.Bar(row.name, row.median, told, spread, ours=row.name == OURS)
 

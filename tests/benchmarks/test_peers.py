@@ -9,7 +9,8 @@ import pytest
 from benchmarks import __main__, machine, peers
 from benchmarks.contenders import install
 from benchmarks.contenders.line_up import line_up
-from benchmarks.peers import Entry, Mode, Result, drawn
+from benchmarks.contest import Mode, Result
+from benchmarks.peers import Entry, drawn
 from benchmarks.table import markdown
 
 ONE = Mode("broadcast", "broadcast", 30, 1)
@@ -62,7 +63,7 @@ def test_the_chart_has_every_row() -> None:
     entries = [entry(peers.OURS, 12.0), entry("they", 30.0), absent()]
     rows = [one.row(ONE, 1000, versions=True) for one in entries]
     chart = drawn(rows, {"machine": "2 CPUs"})
-    for words in ("cluster_pool", "12 µs, 1.2 ×", "30 µs, 3 ×", "no npm here", "2 CPUs", "1 ×"):
+    for words in ("cluster_pool", "12 µs, 1.20 ×", "30 µs, 3.00 ×", "no npm here", "2 CPUs", "1 ×"):
         assert words in chart
 
 
