@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import delivery, ghosts, latency, machine, memory, registry
+from benchmarks import delivery, ghosts, latency, machine, memory, peers, registry
 from benchmarks.cluster import Settings
 from benchmarks.table import Row, as_json, markdown
 
-NAMES = (*delivery.NAMES, "latency", "memory", "registry", "ghosts")
+NAMES = (*delivery.NAMES, "latency", "memory", "registry", "ghosts", "peers")
 BUSY = 0.7
 """Load above which the head of the table warns."""
 
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--idle-connections", type=_positive, help="whose memory is measured (5000)")
     add("--members", type=_positive, help="whose bytes in Redis are measured (100000)")
     add("--json", metavar="FILE", type=Path, help="write everything that was measured there")
+    add("--chart", metavar="FILE", type=Path, help="draw the comparison with peers there, as SVG")
     add("--profile", metavar="FOLDER", type=Path, help="profile the nodes' paths, as pstats files")
     return parser
 
@@ -75,6 +76,7 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         "delivery": settings.connections,
         "memory": settings.idle + memory.FIRST,
         "ghosts": settings.connections * settings.victims,
+        "peers": settings.connections,
     }
     for name, connections in needs.items():
         if name in wanted or (name == "delivery" and wanted & set(delivery.NAMES)):
@@ -99,17 +101,22 @@ async def _measure(settings: Settings, loops: list[str], wanted: set[str]) -> li
         rows += await registry.measure(settings, fresh_rounds, _tell)
     if "ghosts" in wanted:
         rows += await ghosts.measure(settings, loops[0], _tell)
+    if "peers" in wanted:
+        rows += await peers.measure(settings, loops[0], _tell)
     return rows
 
 
 def main() -> int:
     """Status 0 when every message arrived; 1 when a check failed; 2 for what cannot run; 130."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
     if sys.platform != "linux":
         _tell("scripts/bench: needs Linux, whose CPU clocks of other processes it reads")
         return 2
     settings = _settings(options)
     wanted = set(options.only or NAMES)
+    if options.chart and "peers" not in wanted:
+        parser.error("--chart draws the scenario peers, which is not asked for")
     for problem in _too_many(settings, wanted):
         _tell(f"scripts/bench: {problem}")
         return 2
@@ -128,6 +135,8 @@ def main() -> int:
     print(markdown(rows))
     if options.json:
         options.json.write_text(as_json({**about, "load": f"{load:.2f}"}, rows))
+    if options.chart:
+        options.chart.write_text(peers.drawn(rows, about))
     return 1 if any(row.wrong for row in rows) else 0
 
 
