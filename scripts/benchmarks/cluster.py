@@ -26,6 +26,8 @@ class Settings:
     idle: int
     members: int
     victims: int
+    restarted: int = 4000
+    close_rate: float = 160.0
     lease: float = 10.0
     profile: str = ""
 

@@ -99,16 +99,6 @@ def test_more_connections_than_descriptors_are_refused_before_anything_starts(
     assert not said.out
 
 
-def test_a_chart_of_what_is_not_measured_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It would be empty."""
-    monkeypatch.setattr(sys, "argv", ["bench", "--only", "latency", "--chart", "x.svg"])
-    with pytest.raises(SystemExit, match="2"):
-        __main__.main()
-    assert "--chart" in capsys.readouterr().err
-
-
 def test_the_reason_is_one_line_without_addresses() -> None:
     """Of pip and of npm; and it does not break the table."""
     pip = (

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from benchmarks import chart
 from benchmarks.children import Child
-from benchmarks.cluster import HOST
+from benchmarks.cluster import HOST, Settings
 from benchmarks.rolling.figures import (
     between,
     longest_gap,
@@ -70,14 +70,16 @@ class Trial:
 
 
 async def measure(
-    connections: int, rate: float, tell: Callable[[str], None], picture: Path | None
+    settings: Settings, tell: Callable[[str], None], charts: Path | None
 ) -> list[Row]:
     """Every row of the target table, beside what the other two ways come to."""
     if shutil.which("haproxy") is None:
         return [Row("rolling restart", "", [], wrong="haproxy is not installed")]
+    connections, rate = settings.restarted, settings.close_rate
     trials = {way: await _trial(way, connections, rate, tell) for way in WAYS}
-    if picture is not None:
-        await asyncio.to_thread(picture.write_text, _picture(list(trials.values()), rate))
+    if charts is not None:
+        picture = _picture(list(trials.values()), rate)
+        await asyncio.to_thread((charts / "rolling.svg").write_text, picture)
     return _rows(trials, connections, rate)
 
 
@@ -277,7 +279,7 @@ def _picture(trials: list[Trial], rate: float) -> str:
         series[WAYS[trial.way]] = per_second(trial.waves[0].back, began, began + length)
     return chart.timeline(
         series,
-        f"{NODES // 2} of {NODES} nodes restart together, clients come back at once",
+        f"{NODES // 2} of {NODES} nodes restart together; dashed: the budget of the cluster",
         "reconnections per second",
         "seconds since SIGTERM",
         rate,
