@@ -14,8 +14,10 @@ Floors, from the top; a module imports only from floors below its own:
 """
 
 from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.cluster.signals import Stopping
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.results import (
+    DrainProgress,
     DrainReport,
     Gap,
     Member,
@@ -28,6 +30,7 @@ from cluster_pool.exceptions import (
     BackplaneUnavailableError,
     ClusterPoolError,
     ConnectionClosedError,
+    DrainRefusedError,
     IdTakenError,
     InvalidCloseError,
     InvalidIdError,
@@ -38,6 +41,7 @@ from cluster_pool.exceptions import (
     MessageTooLargeError,
     NodeDrainingError,
     NodeIdTakenError,
+    NodeUnreachableError,
     PendingLimitError,
     PoolClosedError,
 )
@@ -54,6 +58,8 @@ __all__ = [
     "Connection",
     "ConnectionClosedError",
     "ConnectionsPool",
+    "DrainProgress",
+    "DrainRefusedError",
     "DrainReport",
     "Gap",
     "IdTakenError",
@@ -71,10 +77,12 @@ __all__ = [
     "NodeDrainingError",
     "NodeIdTakenError",
     "NodeState",
+    "NodeUnreachableError",
     "PendingLimitError",
     "PoolClosedError",
     "Publisher",
     "SendResult",
+    "Stopping",
     "SyncPublisher",
     "Timing",
 ]

@@ -10,6 +10,8 @@ ClusterPoolError
 ├── IdTakenError                           ``on_conflict="reject"`` and the id has an owner
 ├── NodeIdTakenError                       another live node has this node id
 ├── NodeDrainingError                      this node takes no newcomers
+├── DrainRefusedError                      a node does not do what it was told about its drain
+├── NodeUnreachableError                   no live node with this id has answered
 ├── MembershipLimitError                   the namespace or the node is full
 ├── ConnectionClosedError                  the connection is closing or closed
 ├── PendingLimitError                      too much is waiting for the backplane already
@@ -85,6 +87,32 @@ class NodeIdTakenError(ClusterPoolError):
 
 class NodeDrainingError(ClusterPoolError):
     """This node is draining or stopping and takes no newcomers."""
+
+
+class DrainRefusedError(ClusterPoolError):
+    """A node does not drain, pause, resume, cancel or activate as it was told.
+
+    Attributes:
+        node_id: the node.
+        reason: why, in a sentence.
+    """
+
+    def __init__(self, node_id: str, reason: str) -> None:
+        super().__init__(f"node {node_id!r}: {reason}")
+        self.node_id = node_id
+        self.reason = reason
+
+
+class NodeUnreachableError(ClusterPoolError):
+    """No live node with this id listened, or it did not answer in time.
+
+    Attributes:
+        node_id: whom nobody answered for.
+    """
+
+    def __init__(self, node_id: str, what: str) -> None:
+        super().__init__(f"node {node_id!r} {what}")
+        self.node_id = node_id
 
 
 class MembershipLimitError(ClusterPoolError):

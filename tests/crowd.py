@@ -1,50 +1,100 @@
-"""A program: a crowd of WebSocket clients that come as fast as they can, and go all at once.
+"""Clients that come back at once, and somebody who sends to them all the while."""
 
-Run as ``python -m tests.crowd PORT NAMESPACE COUNT``. Says ``in`` when all are members; it
-ends, and every socket with it, when its input does.
-"""
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from typing import Self
 
-import resource
-import selectors
-import socket
-import sys
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-TOGETHER = 500
-"""Handshakes under way at once."""
-REQUEST = (
-    "GET /ws/{namespace}?id={id} HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\n"
-    "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
+from cluster_pool import Publisher, SendResult
+
+NAMESPACE = "room"
 
 
-def allow_descriptors(count: int) -> None:
-    """Raise the soft limit to ``count`` if it is lower."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+class Crowd:
+    """Clients at one address, which reconnect without any delay.
+
+    Attributes:
+        codes: how often a close had which code.
+        refused: what went wrong with a handshake: a status, or an error.
+        heard: every message that any of them got.
+    """
+
+    def __init__(self, url: str, size: int) -> None:
+        self._url = url
+        self.ids = [f"c{at}" for at in range(size)]
+        self.codes: Counter[int | None] = Counter()
+        self.refused: list[str] = []
+        self.heard: set[str] = set()
+        self.open: set[str] = set()
+        self._leaving = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._live(id)) for id in self.ids]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._leaving = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _live(self, id: str) -> None:
+        while not self._leaving:
+            try:
+                async with connect(f"{self._url}?id={id}", compression=None) as websocket:
+                    self.open.add(id)
+                    with contextlib.suppress(ConnectionClosed):
+                        while True:
+                            self.heard.add(str(await websocket.recv()))
+                self.codes[websocket.close_code] += 1
+            except InvalidStatus as error:
+                self.refused.append(f"{id}: {error.response.status_code}")
+                await asyncio.sleep(0.1)
+            except (OSError, EOFError) as error:
+                self.refused.append(f"{id}: {error!r}")
+                await asyncio.sleep(0.1)
+            finally:
+                self.open.discard(id)
+
+    def all_open(self) -> bool:
+        """Whether every client is connected."""
+        return len(self.open) == len(self.ids)
 
 
-def main(port: int, namespace: str, count: int) -> None:
-    """Come, wait, go."""
-    allow_descriptors(count + 100)
-    opening = selectors.DefaultSelector()
-    crowd: list[socket.socket] = []
-    answered = 0
-    while answered < count:
-        while len(crowd) < count and len(crowd) - answered < TOGETHER:
-            link = socket.create_connection(("127.0.0.1", port))
-            link.sendall(REQUEST.format(namespace=namespace, id=len(crowd)).encode())
-            opening.register(link, selectors.EVENT_READ)
-            crowd.append(link)
-        for key, _ in opening.select():
-            answer = key.fileobj.recv(4096)  # type: ignore[union-attr]
-            assert answer.startswith(b"HTTP/1.1 101 "), answer
-            opening.unregister(key.fileobj)
-            answered += 1
-    print("in", flush=True)
-    sys.stdin.read()
+class Mail:
+    """Confirmed sends to random clients, one after another; knows which were answered DELIVERED."""
 
+    def __init__(self, publisher: Publisher, ids: list[str]) -> None:
+        self._publisher = publisher
+        self._ids = ids
+        self.answers: Counter[SendResult] = Counter()
+        self.delivered: list[str] = []
+        self._task: asyncio.Task[None] | None = None
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._send_all())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _send_all(self) -> None:
+        at = 0
+        while True:
+            at += 1
+            text = f"message {at}"
+            result = await self._publisher.send(
+                NAMESPACE, random.choice(self._ids), text, confirm=True
+            )
+            self.answers[result] += 1
+            if result is SendResult.DELIVERED:
+                self.delivered.append(text)
+            await asyncio.sleep(0.002)

@@ -34,11 +34,13 @@ class LeaseReply:
         held: False when the lease belongs to another (join) or is gone (heartbeat).
         epoch: the state of Redis that this lease belongs to.
         ends: Redis time in ms at which the other's lease ends.
+        living: how many nodes hold a lease.
     """
 
     held: bool
     epoch: str = ""
     ends: float = 0.0
+    living: int = 1
 
 
 class Registry:
@@ -52,40 +54,54 @@ class Registry:
 
     # -- leases ----------------------------------------------------------------------------
 
-    async def join(self, incarnation: str, ttl: float, info: str, deadline: float) -> LeaseReply:
-        """Take a lease for a new incarnation of this node."""
+    async def join(
+        self, incarnation: str, ttl: float, info: str, headroom: str, deadline: float
+    ) -> LeaseReply:
+        """Take a lease for a new incarnation of this node.
+
+        ``headroom``: connections per second that it can take, "" when it takes nobody.
+        """
         keys = self._keys
         reply = await self._session.script(
             deadline,
             "join",
-            [keys.leases, keys.incarnations, keys.nodes, keys.infos, keys.epoch],
+            [
+                keys.leases,
+                keys.incarnations,
+                keys.nodes,
+                keys.infos,
+                keys.epoch,
+                keys.headrooms,
+            ],
             self._node_id,
             self._start,
             incarnation,
             int(ttl * 1000),
             info,
+            headroom,
         )
         if reply[0] == b"TAKEN":
             return LeaseReply(False, ends=float(reply[1]))
-        return LeaseReply(True, reply[1].decode())
+        return LeaseReply(True, reply[1].decode(), living=reply[2])
 
     async def heartbeat(
-        self, incarnation: str, ttl: float, info: str, deadline: float
+        self, incarnation: str, ttl: float, info: str, headroom: str, deadline: float
     ) -> LeaseReply:
-        """Renew the lease of this node's incarnation, unless it is over."""
+        """Renew the lease of this node's incarnation, unless it is over; as :meth:`join`."""
         keys = self._keys
         reply = await self._session.script(
             deadline,
             "heartbeat",
-            [keys.leases, keys.nodes, keys.infos, keys.epoch],
+            [keys.leases, keys.nodes, keys.infos, keys.epoch, keys.headrooms, keys.drains],
             self._node_id,
             incarnation,
             int(ttl * 1000),
             info,
+            headroom,
         )
         if reply[0] != b"OK":
             return LeaseReply(False)
-        return LeaseReply(True, reply[1].decode())
+        return LeaseReply(True, reply[1].decode(), living=reply[2])
 
     async def bury(self, incarnation: str, deadline: float, *, own: bool) -> bool:
         """End an incarnation for good; False when its lease goes on."""
@@ -94,7 +110,15 @@ class Registry:
             await self._session.script(
                 deadline,
                 "bury",
-                [keys.leases, keys.incarnations, keys.nodes, keys.infos, keys.dead, keys.epoch],
+                [
+                    keys.leases,
+                    keys.incarnations,
+                    keys.nodes,
+                    keys.infos,
+                    keys.dead,
+                    keys.epoch,
+                    keys.headrooms,
+                ],
                 incarnation,
                 "own" if own else "expired",
             )

@@ -8,6 +8,7 @@ NAMES = (
     "assert",
     "bury",
     "claim",
+    "drain",
     "enlist",
     "heartbeat",
     "join",

@@ -3,7 +3,7 @@
 import typer
 
 from cluster_pool import __version__
-from cluster_pool.cli import demo, looking, sending, serving
+from cluster_pool.cli import demo, draining, looking, sending, serving
 
 app = typer.Typer(
     add_completion=False,
@@ -36,6 +36,9 @@ app.command("broadcast")(sending.broadcast)
 app.command("close")(sending.close)
 app.command("members")(looking.members)
 app.command("nodes")(looking.nodes)
+app.command("drain")(draining.drain)
+app.command("activate")(draining.activate)
+app.command("budget")(draining.budget)
 
 
 def main() -> None:

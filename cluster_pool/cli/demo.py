@@ -229,7 +229,7 @@ async def restart(stage: Stage) -> Row:
         None,
         took,
         right,
-        f"closed with 1012 at 200 a second, exit status {status}",
+        f"closed with 1012 at the cluster's pace, exit status {status}",
     )
 
 

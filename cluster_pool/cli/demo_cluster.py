@@ -39,6 +39,7 @@ class NodeProcess:
                     *(sys.executable, "-m", "cluster_pool", "serve", "--json"),
                     *("--redis", redis, "--prefix", prefix, "--port", "0", "--node-id", id),
                     *("--app", "cluster_pool.cli.demo_app:handler", "--log-level", "error"),
+                    *("--announce", "1"),  # no load balancer needs longer here
                 ]
             ),
             stdin=asyncio.subprocess.DEVNULL,

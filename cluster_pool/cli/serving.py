@@ -7,10 +7,8 @@ import inspect
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -25,24 +23,15 @@ from cluster_pool.cli.common import (
     explain,
 )
 from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.cluster.signals import GRACE, Signals, Stopping, drain_for
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server import collector
 from cluster_pool.server.node import PING_INTERVAL, App, NodeServer
 
 log = logging.getLogger("cluster_pool.server")
-
-INTERRUPT_GRACE = 5.0
-"""Seconds for a stop by Ctrl-C: a person is waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stopping:
-    """How a signal ends the node."""
-
-    rate: float
-    grace: float
 
 
 def serve(
@@ -96,7 +85,7 @@ def serve(
         typer.Option(
             "--admin-port",
             envvar="CLUSTER_POOL_ADMIN_PORT",
-            help="Serve /status there; 0 takes a free port. (default: off)",
+            help="Serve /status and /metrics there; 0 takes a free port. (default: off)",
             min=0,
             max=65535,
         ),
@@ -106,7 +95,7 @@ def serve(
         typer.Option(
             "--admin-host",
             envvar="CLUSTER_POOL_ADMIN_HOST",
-            help="Where /status listens; other than loopback needs a token.",
+            help="Where they listen; other than loopback needs a token.",
         ),
     ] = "127.0.0.1",
     admin_token: Annotated[
@@ -114,11 +103,30 @@ def serve(
         typer.Option(
             "--admin-token",
             envvar="CLUSTER_POOL_ADMIN_TOKEN",
-            help="What /status wants as 'Authorization: Bearer TOKEN'. Others can see a command "
+            help="What they want as 'Authorization: Bearer TOKEN'. Others can see a command "
             "line: better use the variable.",
             show_default=False,
         ),
     ] = None,
+    agent_port: Annotated[
+        int | None,
+        typer.Option(
+            "--agent-port",
+            envvar="CLUSTER_POOL_AGENT_PORT",
+            help="Answer HAProxy's agent-check there: ready with a weight, or drain; 0 takes a "
+            "free port. The server needs 'weight 100' in HAProxy's file. (default: off)",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
+    agent_host: Annotated[
+        str,
+        typer.Option(
+            "--agent-host",
+            envvar="CLUSTER_POOL_AGENT_HOST",
+            help="Where the agent-check is answered.",
+        ),
+    ] = "127.0.0.1",
     compression: Annotated[
         bool,
         typer.Option(
@@ -188,25 +196,48 @@ def serve(
         ),
     ] = Timing().lease,
     close_rate: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--close-rate",
             envvar="CLUSTER_POOL_CLOSE_RATE",
-            help="Closes per second of this node when it is stopped.",
+            help="When it is stopped: closes per second of all nodes that drain, together; a "
+            "deadline may force more. (default: 70 % of what the other nodes can take)",
             min=0.1,
             max=1_000_000,
         ),
-    ] = 200.0,
+    ] = None,
+    headroom: Annotated[
+        float,
+        typer.Option(
+            "--headroom",
+            envvar="CLUSTER_POOL_HEADROOM",
+            help="Connections per second that this node can take.",
+            min=0.1,
+            max=1_000_000,
+        ),
+    ] = HEADROOM,
     grace: Annotated[
         float,
         typer.Option(
             "--grace",
             envvar="CLUSTER_POOL_GRACE",
-            help="Seconds for a stop by SIGTERM. By Ctrl-C it has 5.",
+            help="Seconds for a stop by SIGTERM: give the orchestrator five more before it kills. "
+            "By Ctrl-C, or without another live node, it has at most 5.",
             min=0.1,
             max=86_400,
         ),
-    ] = 25.0,
+    ] = GRACE,
+    announce: Annotated[
+        float | None,
+        typer.Option(
+            "--announce",
+            envvar="CLUSTER_POOL_ANNOUNCE",
+            help="Seconds of a stop during which /readyz says 503 and newcomers are still "
+            "welcome. (default: 5, or a quarter of the grace)",
+            min=0,
+            max=86_400,
+        ),
+    ] = None,
     wait: Annotated[
         float | None,
         typer.Option(
@@ -229,8 +260,9 @@ def serve(
 ) -> None:
     """Run a node: ws://HOST:PORT/ws/NAMESPACE?id=ID, /healthz and /readyz.
 
-    SIGTERM closes the connections at a pace (1012) and leaves nothing in Redis; a second one
-    stops at once. --redis embedded starts a private Valkey for trying things out.
+    SIGTERM drains: /readyz says 503, then newcomers are turned away and the connections closed
+    (1012) at a pace that all draining nodes share; nothing stays in Redis. A second one stops at
+    once. --redis embedded starts a private Valkey for trying things out.
     """
     embedded = EmbeddedServer() if redis == "embedded" else None
     with contextlib.ExitStack() as stack:
@@ -251,6 +283,7 @@ def serve(
                     namespace_members=namespace_members,
                     node_namespaces=node_namespaces,
                 ),
+                headroom=headroom,
                 secret=secret or None,
                 timing=Timing(lease=lease, heartbeat=min(Timing().heartbeat, lease * 0.3)),
             )
@@ -261,13 +294,17 @@ def serve(
                 admin_port=admin_port,
                 admin_host=admin_host,
                 admin_token=admin_token,
+                agent_port=agent_port,
+                agent_host=agent_host,
                 app=load_app(app) if app else None,
                 compression=compression,
                 ping_interval=ping_interval,
             )
 
-            def announce() -> None:
-                _say_listening(pool, server, host, admin_host, redis, embedded, as_json)
+            def say() -> None:
+                _say_listening(
+                    pool, server, (host, admin_host, agent_host), redis, embedded, as_json
+                )
 
             async def start() -> None:
                 if wait:
@@ -275,9 +312,10 @@ def serve(
                 await pool.start(wait=wait)
                 await server.start()
                 collector.settle()
-                announce()
+                say()
 
-            work = _run_until_signal(start, server, Stopping(close_rate, grace))
+            stopping = Stopping(close_rate, grace, announce)
+            work = _run_until_signal(start, pool, server, stopping)
             with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
                 runner.run(work)
             status = DONE
@@ -287,27 +325,24 @@ def serve(
 
 
 async def _run_until_signal(
-    start: Callable[[], Coroutine[Any, Any, None]], server: NodeServer, stopping: Stopping
+    start: Callable[[], Coroutine[Any, Any, None]],
+    pool: ClusterPool,
+    server: NodeServer,
+    stopping: Stopping,
 ) -> None:
-    """Start, live until SIGTERM or SIGINT, then shut down; a second signal stops at once."""
-    loop = asyncio.get_running_loop()
-    signals: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
-    try:
-        first = await _signal_during(start(), signals) or await signals.get()
-        grace = stopping.grace if first == signal.SIGTERM else INTERRUPT_GRACE
-        if server.listening:
-            await _signal_during(server.shut_down(stopping.rate, grace), signals)
-    finally:
-        await server.stop()
+    """Start, live until SIGTERM or SIGINT, drain, stop; a second signal stops at once."""
+    with Signals() as signals:
+        try:
+            number = await _signal_during(start(), signals) or await signals.next()
+            if server.listening:
+                await drain_for(pool, number, signals, stopping)
+        finally:
+            await server.stop()
 
 
-async def _signal_during(
-    work: Coroutine[Any, Any, None], signals: "asyncio.Queue[int]"
-) -> int | None:
+async def _signal_during(work: Coroutine[Any, Any, None], signals: Signals) -> int | None:
     """Do ``work`` unless a signal comes first: then cancel it, and return the signal."""
-    task, heard = asyncio.create_task(work), asyncio.create_task(signals.get())
+    task, heard = asyncio.create_task(work), asyncio.create_task(signals.next())
     await asyncio.wait((task, heard), return_when=asyncio.FIRST_COMPLETED)
     if not task.done():
         task.cancel()
@@ -339,29 +374,30 @@ def load_app(name: str) -> App:
 def _say_listening(
     pool: ClusterPool,
     server: NodeServer,
-    host: str,
-    admin_host: str,
+    hosts: tuple[str, str, str],
     redis: str,
     embedded: EmbeddedServer | None,
     as_json: bool,
 ) -> None:
+    host, admin_host, agent_host = map(_as_shown, hosts)
     if as_json:
         fields = {
             "event": "listening",
             "node": pool.node_id,
-            "host": host,
+            "host": hosts[0],
             "port": server.port,
             "admin_port": server.admin_port,
+            "agent_port": server.agent_port,
             "redis": pool.address,
             "pid": os.getpid(),
         }
         print(json.dumps(fields), flush=True)
         return
-    print(
-        f"node {pool.node_id}: ws://{_as_shown(host)}:{server.port}/ws/NAMESPACE?id=ID", flush=True
-    )
+    print(f"node {pool.node_id}: ws://{host}:{server.port}/ws/NAMESPACE?id=ID", flush=True)
     if server.admin_port is not None:
-        print(f"status: http://{_as_shown(admin_host)}:{server.admin_port}/status", flush=True)
+        print(f"status: http://{admin_host}:{server.admin_port}/status", flush=True)
+    if server.agent_port is not None:
+        print(f"agent-check: {agent_host}:{server.agent_port}", flush=True)
     if embedded is not None:
         print(f"redis: cluster-pool nodes --redis {redis}", flush=True)
         print(

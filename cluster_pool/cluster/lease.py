@@ -37,7 +37,8 @@ def boottime() -> float:
 class Lease:
     """Held from a join or a heartbeat until a little before Redis ends it.
 
-    ``on_rejoin(incarnation)`` must register everything that this node owns under the new
+    ``headroom()`` gives the connections per second that this node can take, None when it takes
+    nobody. ``on_rejoin(incarnation)`` must register everything that this node owns under the new
     incarnation; ``on_beat()`` runs after every renewal.
     """
 
@@ -49,6 +50,7 @@ class Lease:
         timing: Timing,
         counters: Counters,
         info: Callable[[], dict[str, object]],
+        headroom: Callable[[], float | None],
         on_rejoin: Callable[[str], Awaitable[None]],
         on_beat: Callable[[], None],
     ) -> None:
@@ -58,6 +60,7 @@ class Lease:
         self._timing = timing
         self._counters = counters
         self._info = info
+        self._headroom = headroom
         self._on_rejoin = on_rejoin
         self._on_beat = on_beat
         self._joins = 0
@@ -71,6 +74,8 @@ class Lease:
         self._former: list[str] = []
         """Incarnations that were given up and are not known to be buried."""
         self.held_since = 0.0
+        self.living = 1
+        """How many nodes held a lease at the last heartbeat."""
         self.settled = asyncio.Event()
         """Set while the lease is held and everything owned is registered under it."""
 
@@ -145,7 +150,11 @@ class Lease:
         incarnation = incarnation_of(self._session.start_name, self._joins)
         generation, sent = self._session.generation, boottime()
         reply = await self._registry.join(
-            incarnation, self._timing.lease, json.dumps(self._info()), self._deadline()
+            incarnation,
+            self._timing.lease,
+            json.dumps(self._info()),
+            self._headroom_text(),
+            self._deadline(),
         )
         if not reply.held:
             return reply.ends
@@ -153,6 +162,7 @@ class Lease:
         self.incarnation = incarnation
         self._generation = generation
         self._epoch = reply.epoch
+        self.living = reply.living
         self.held_since = sent
         self._renewed(sent)
         await self._session.mark(reply.epoch, self._deadline())
@@ -180,6 +190,7 @@ class Lease:
 
     async def _run(self) -> None:
         while True:
+            self._wake.clear()  # before: whoever wakes it during the beat has news for the next
             try:
                 await self._beat()
                 self._failures = 0
@@ -191,7 +202,6 @@ class Lease:
             except Exception:
                 self._failures += 1
                 log.exception("a heartbeat failed by itself")
-            self._wake.clear()
             try:
                 async with asyncio.timeout(self._pause()):
                     await self._wake.wait()
@@ -206,9 +216,11 @@ class Lease:
                 self.incarnation,
                 self._timing.lease,
                 json.dumps(self._info()),
+                self._headroom_text(),
                 self._deadline(),
             )
             if reply.held and reply.epoch == self._epoch:
+                self.living = reply.living
                 self._renewed(sent)
                 self._on_beat()
                 return
@@ -220,6 +232,10 @@ class Lease:
             or not self.settled.is_set()
             or self._session.generation != self._generation
         )
+
+    def _headroom_text(self) -> str:
+        headroom = self._headroom()
+        return "" if headroom is None else f"{headroom:.2f}"
 
     def _renewed(self, sent: float) -> None:
         lease = self._timing.lease

@@ -156,6 +156,10 @@ class Membership:
         self._to_verify.append(connection)
         self._schedule()
 
+    def coming(self) -> bool:
+        """Whether claims are on their way."""
+        return bool(self._claiming)
+
     def namespaces(self) -> list[str]:
         """The namespaces in which this node holds connections."""
         return self._namespaces.held()
@@ -265,6 +269,7 @@ class Membership:
             connection.claim = claim
             connection.departure = None
             self._table.add(connection)
+            self._counters.accepted += 1
             if older is not None:
                 self._evict(older)
             claiming.won.set_result(None)

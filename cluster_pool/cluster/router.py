@@ -7,7 +7,7 @@ awaits one connection; a fan-out over many yields in between.
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -36,17 +36,21 @@ TURN = 0.005
 """Seconds after which others get their turn on the loop, also in the middle of an envelope."""
 
 
+Obey = Callable[[str, dict[str, Any], Callable[[str], None]], None]
+"""Takes an order, its options, and whom to tell why it is refused ("" when it is not)."""
+
+
 class Replies:
     """Who waits for the word of which owner."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, asyncio.Future[SendResult]] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._requests = 0
 
-    def expect(self) -> tuple[int, "asyncio.Future[SendResult]"]:
+    def expect(self) -> tuple[int, "asyncio.Future[Any]"]:
         """A new request number, and the future of its reply."""
         self._requests += 1
-        future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[self._requests] = future
         return self._requests, future
 
@@ -54,7 +58,7 @@ class Replies:
         """Nobody waits any more."""
         self._waiting.pop(request, None)
 
-    def heard(self, request: int, result: SendResult) -> None:
+    def heard(self, request: int, result: SendResult | str) -> None:
         """A reply has come."""
         future = self._waiting.get(request)
         if future is not None and not future.done():
@@ -111,10 +115,14 @@ class Router:
         self._table: ConnectionTable | None = None
         self._membership: Membership | None = None
         self._lease: Lease | None = None
+        self._obey: Obey | None = None
 
-    def serve(self, table: ConnectionTable, membership: Membership, lease: Lease) -> None:
-        """There are connections here: deliver to them."""
+    def serve(
+        self, table: ConnectionTable, membership: Membership, lease: Lease, obey: Obey
+    ) -> None:
+        """There are connections here: deliver to them, and have orders to this node obeyed."""
         self._table, self._membership, self._lease = table, membership, lease
+        self._obey = obey
 
     def start(self) -> None:
         """Begin."""
@@ -204,6 +212,10 @@ class Router:
             kind = item[0]
             if kind == envelope.REPLY:
                 self.replies.heard(item[1], envelope.RESULTS[item[2]])
+            elif kind == envelope.ANSWER:
+                self.replies.heard(item[1], str(item[2]))
+            elif kind == envelope.COMMAND:
+                self._order(item[1], item[2], ReplyTo(*item[3]))
             elif self._membership is not None:
                 result, reply_to = self._act(kind, nonce, item)
                 if result is SendResult.ABSENT:
@@ -232,10 +244,21 @@ class Router:
             connection.begin_close(*check_close(*close))
         return result, reply_to
 
+    def _order(self, verb: str, options: list[Any], to: ReplyTo) -> None:
+        if self._obey is not None:
+            named = dict(zip(options[::2], options[1::2], strict=True))
+            self._obey(verb, named, lambda refusal: self._answer(to, refusal))
+
+    def _answer(self, to: ReplyTo, refusal: str) -> None:
+        self._tell(to, envelope.answer(to.request, refusal))
+
     def _reply(self, to: ReplyTo, result: SendResult) -> None:
+        self._tell(to, envelope.reply(to.request, result))
+
+    def _tell(self, to: ReplyTo, item: bytes) -> None:
         deadline = asyncio.get_running_loop().time() + self._timing.timeout
         try:
-            told = self.bus.tell(to.node, envelope.reply(to.request, result), deadline)
+            told = self.bus.tell(to.node, item, deadline)
         except ClusterPoolError as error:
             log.debug("no reply to %s: %s", shown(to.node), error)
         else:

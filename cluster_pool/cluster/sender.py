@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.bus import Bus
+from cluster_pool.backplane.drains import DrainLedger
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.session import Session
+from cluster_pool.cluster.commands import DrainCommands
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.router import Router
 from cluster_pool.core import envelope
@@ -34,7 +36,7 @@ DEFAULT_REDIS = "redis://localhost:6379/0"
 WATCH_QUEUE = 10_000
 
 
-class Sender:
+class Sender(DrainCommands):
     """Everything that needs no connections of one's own. Not used by itself."""
 
     _holds = False
@@ -92,6 +94,7 @@ class Sender:
         )
         self._router.bus = self._bus
         self._registry = Registry(self._session, self._keys, self._node_id)
+        self._ledger = DrainLedger(self._session, self._keys)
         self._session.on_up = self._came_up
         self._session.on_forget = self._forget
         self._session.on_gap = lambda gap: self._hooks.fire("gap", gap)
@@ -359,7 +362,8 @@ class Sender:
             if not result:
                 return result
             async with asyncio.timeout_at(deadline):
-                return await word
+                answer: SendResult = await word
+                return answer
         except TimeoutError:
             return SendResult.TIMED_OUT
         finally:

@@ -50,6 +50,7 @@ class Timing:
         probe: between two proofs that this node hears itself; three lost ones mean deaf.
         linger: how long a channel stays subscribed after its last member left.
         close: from the close frame until the socket is cut.
+        flush: what a drain waits for bytes that were sent before a close, ahead of ``close``.
         outbox_age: how long bytes may wait in an outbox that does not move.
         handler: what a handler or hook may take, and an app after the end of its connection,
             before it is reported as hanging.
@@ -61,6 +62,7 @@ class Timing:
     probe: float = 1.0
     linger: float = 1.0
     close: float = 5.0
+    flush: float = 2.0
     outbox_age: float = 10.0
     handler: float = 30.0
 
@@ -82,6 +84,17 @@ def _check_positive(settings: Limits | Timing, kind: type | tuple[type, ...]) ->
             or not 0 < value < float("inf")
         ):
             raise InvalidValueError(f"{field.name} must be a number above 0, not {shown(value)}")
+
+
+def check_above_zero(name: str, value: object) -> float:
+    """``value`` as a number above 0 and below infinity; raises InvalidValueError."""
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 0 < value < float("inf")
+    ):
+        raise InvalidValueError(f"{name} must be a number above 0, not {shown(value)}")
+    return float(value)
 
 
 ON_CONFLICT = ("takeover", "reject")

@@ -15,7 +15,7 @@ On the channel of a namespace an item is ``[kind, …]``; on the channel of a no
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -39,6 +39,9 @@ CLOSE: Final = 3
 REPLY: Final = 4
 CLOSE_ALL: Final = 6
 TAKEN: Final = 7
+COMMAND: Final = 10
+ANSWER: Final = 11
+"""8 and 9 are seals."""
 
 RESULT_CODES: Final = {result: number for number, result in enumerate(SendResult)}
 RESULTS: Final = dict(enumerate(SendResult))
@@ -184,6 +187,16 @@ def close_all(code: int, reason: str) -> bytes:
 def reply(request: int, result: SendResult) -> bytes:
     """The owner's word, for the channel of the node that asked."""
     return pack((REPLY, request, RESULT_CODES[result]))
+
+
+def command(verb: str, options: Mapping[str, object], to: ReplyTo) -> bytes:
+    """An order to a node, for its own channel: what it is to do about its drain."""
+    return pack((COMMAND, verb, [part for pair in options.items() for part in pair], to))
+
+
+def answer(request: int, refusal: str) -> bytes:
+    """What a node says to an order: "" when it is carried out, or why it is not."""
+    return pack((ANSWER, request, refusal))
 
 
 def unrouted(item: bytes) -> bytes:

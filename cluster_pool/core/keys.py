@@ -12,8 +12,12 @@ class Keys:
 
     __slots__ = (
         "_cluster",
+        "budget",
+        "calm",
         "dead",
+        "drains",
         "epoch",
+        "headrooms",
         "incarnations",
         "infos",
         "leases",
@@ -37,6 +41,14 @@ class Keys:
         """Hash: incarnation whose members are being reaped, to its node id."""
         self.epoch = f"{self._cluster}:epoch"
         """String: changes when Redis has lost its state."""
+        self.headrooms = f"{self._cluster}:headrooms"
+        """Hash: incarnation to the connections per second that it can take; of acceptors alone."""
+        self.drains = f"{self._cluster}:drains"
+        """Hash with a ttl: node id to its lease on the drain budget."""
+        self.calm = f"{self._cluster}:calm"
+        """String with a ttl: the drain ledger was lost, and nobody's rate may grow."""
+        self.budget = f"{self._cluster}:budget"
+        """String: closes per second that the cluster allows its drains; set by people."""
         self.node_prefix = f"{self._cluster}:node:"
 
     def channel(self, namespace: str) -> str:

@@ -1,38 +1,50 @@
-"""How many closes are due now, at a rate. Pure: ``now`` is given, nothing is read here."""
+"""How many closes are due now at a rate, and in which order. Pure: ``now`` and chance are given.
+
+The order is stratified: each namespace's members are spread evenly over it, so that none of them
+empties at a stroke.
+"""
 
 from collections import deque
+from collections.abc import Iterable, Sequence
+from math import inf
+from random import Random
+from typing import Final, TypeVar
 
-STEP = 0.02
+T = TypeVar("T")
+
+STEP: Final = 0.02
 """Seconds between two looks of a pacer."""
-CREDIT = 0.06
-"""Seconds of unused rate that may be caught up after a stall; more would be a burst."""
+CREDIT: Final = 0.06
+"""Seconds of unused rate, beside one close, that may be caught up; more would be a burst."""
 
 
 class Pacer:
     """Spends a rate smoothly, carrying the remainder from step to step.
 
     Args:
-        rate: per second, more than 0.
         now: the moment it begins, on any monotonic clock.
+        start: the share of a whole close that is due at once, from 0 to 1; a random one keeps
+            pacers that begin together from stepping together.
     """
 
-    __slots__ = ("_credit", "_last", "rate")
+    __slots__ = ("_credit", "_last")
 
-    def __init__(self, rate: float, now: float) -> None:
-        self.rate = rate
+    def __init__(self, now: float, start: float = 0.0) -> None:
         self._last = now
-        self._credit = 0.0
+        self._credit = start
 
-    def due(self, now: float) -> int:
-        """How many may be done at ``now``; they count as done."""
-        self._credit = min(self._credit + (now - self._last) * self.rate, self._most())
-        self._last = now
+    def due(self, now: float, rate: float) -> float:
+        """How many may be done at ``now``, at ``rate`` per second since the last look.
+
+        They count as done. A whole number, but for an infinite rate.
+        """
+        elapsed, self._last = now - self._last, now
+        if rate == inf:
+            return inf
+        self._credit = min(self._credit + elapsed * rate, 1.0 + CREDIT * rate)
         whole = int(self._credit)
         self._credit -= whole
         return whole
-
-    def _most(self) -> float:
-        return max(1.0, CREDIT * self.rate)
 
 
 class PeakRate:
@@ -51,3 +63,36 @@ class PeakRate:
         while times[0] <= now - 1.0:
             times.popleft()
         self.peak = max(self.peak, len(times))
+
+
+class Taken:
+    """How many newcomers came per second, over the last few seconds."""
+
+    __slots__ = ("_at", "_count", "_rate")
+    SPAN: Final = 2.0
+    """Seconds at least over which is counted."""
+
+    def __init__(self) -> None:
+        self._at = -inf
+        self._count = 0
+        self._rate = 0.0
+
+    def rate(self, count: int, now: float) -> float:
+        """The rate, given how many have come since ever."""
+        if now - self._at >= self.SPAN:
+            self._rate = (count - self._count) / (now - self._at)
+            self._at, self._count = now, count
+        return self._rate
+
+
+def stratified(groups: Iterable[Sequence[T]], random: Random) -> list[T]:
+    """The members of all groups in random order, those of each group evenly apart."""
+    placed: list[tuple[float, float, T]] = []
+    for group in groups:
+        shuffled = random.sample(group, len(group))
+        offset = random.random()
+        placed += (
+            ((at + offset) / len(group), random.random(), one) for at, one in enumerate(shuffled)
+        )
+    placed.sort(key=lambda entry: entry[:2])
+    return [one for _, _, one in placed]

@@ -99,12 +99,37 @@ class DrainReport:
 
     Attributes:
         closed: connections closed, whether by handshake or by force.
-        forced: of these, the ones whose client did not answer the close in time.
-        seconds: how long it took.
-        peak_rate: the most closes begun within any one second.
+        forced: of these, the ones that were cut: their client did not answer the close in time.
+        seconds: how long it took, its announcement included.
+        peak_rate: the most closes begun within any one second, on this node.
+        cancelled: it was cancelled half-way; who was left stays connected.
+        over_budget: a deadline forced more closes per second than the budget allowed.
     """
 
     closed: int
     forced: int
     seconds: float
     peak_rate: int
+    cancelled: bool = False
+    over_budget: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DrainProgress:
+    """One node's drain as of its last word, at most a few seconds ago.
+
+    Attributes:
+        node: the node id.
+        state: ``"draining"`` or ``"paused"``.
+        remaining: connections whose close has not begun.
+        total: the same when the drain began.
+        rate: closes per second that the node may do: its share of the cluster's budget.
+        time_left: seconds until all must have begun to close; None without a deadline.
+    """
+
+    node: str
+    state: str
+    remaining: int
+    total: int
+    rate: float
+    time_left: float | None

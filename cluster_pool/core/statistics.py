@@ -11,6 +11,10 @@ class Counters:
         delivered: messages put into the outbox of an open connection, one per connection.
         refused: messages that met a closing connection or a full outbox, one per connection.
         undelivered: targeted messages that arrived for an id this node no longer holds.
+        accepted: connections that became members here.
+        drained: connections whose close a drain began.
+        drain_errors: closes in a drain that raised; the connection was cut.
+        drains_over_budget: drains whose deadline forced more closes than the budget allowed.
         slow_consumers: connections closed with 1013.
         forced_closes: connections cut because the close handshake did not end in time.
         handler_errors: exceptions raised by user code.
@@ -38,6 +42,10 @@ class Counters:
     delivered: int = 0
     refused: int = 0
     undelivered: int = 0
+    accepted: int = 0
+    drained: int = 0
+    drain_errors: int = 0
+    drains_over_budget: int = 0
     slow_consumers: int = 0
     forced_closes: int = 0
     handler_errors: int = 0

@@ -10,6 +10,7 @@ import enum
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from math import inf
 from typing import Any, Final
 
 from cluster_pool.core.closing import (
@@ -79,6 +80,8 @@ class Connection:
         "close_reason",
         "deadline",
         "departure",
+        "flush_by",
+        "forced",
         "id",
         "idle_timeout",
         "inbound_due",
@@ -114,6 +117,10 @@ class Connection:
         self.departure: Any = None
         """What became of its leaving; belongs to the pool."""
         self.deadline = 0.0
+        self.flush_by = inf
+        """When the close stops waiting for bytes that were sent before it."""
+        self.forced = False
+        """Whether its socket was cut, because the close handshake did not end in time."""
         self.stuck_since = 0.0
         self.taken_before = 0
         self.watched = False
@@ -148,6 +155,11 @@ class Connection:
     def gone(self) -> bool:
         """Whether its socket is gone."""
         return self._state is CLOSED
+
+    @property
+    def busy(self) -> bool:
+        """Whether a handler is running, or bytes wait to be written."""
+        return bool(self.busy_since or self._pending or self._transport.buffered())
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -197,7 +209,7 @@ class Connection:
             async with asyncio.timeout_at(self.deadline):
                 await self._transport.wait_closed()
         except TimeoutError:
-            self._cut()
+            self.cut()
         self._finish()
 
     def deliver(self, message: Outgoing) -> SendResult:
@@ -336,8 +348,14 @@ class Connection:
         self._state = CLOSED
         await self._transport.refuse(status, text)
 
-    def begin_close(self, code: int, reason: str) -> None:
-        """Close behind what was delivered; never waits. Harmless when closing already."""
+    def begin_close(self, code: int, reason: str, within: float | None = None) -> None:
+        """Close behind what was delivered; never waits. Harmless when closing already.
+
+        Args:
+            within: cut it after so many seconds at the latest: ``Timing.flush`` for what was sent
+                before and ``Timing.close`` for the handshake, or less of both. By default it is
+                cut after ``Timing.close``.
+        """
         if self.closed:
             return
         if self._state is HOLDING:
@@ -347,10 +365,18 @@ class Connection:
         if self.closed:
             return
         self._state = CLOSING
-        self.deadline = asyncio.get_running_loop().time() + self._host.timing.close
-        self._transport.close(code, reason)
-        self._host.watch(self)
-        self._host.departing(self)
+        now, timing = asyncio.get_running_loop().time(), self._host.timing
+        self.deadline = now + timing.close
+        if within is not None:
+            shrunk = min(1.0, max(0.0, within) / (timing.flush + timing.close))
+            self.flush_by = now + timing.flush * shrunk
+            unwritten = self._transport.buffered() > 0
+            self.deadline = (self.flush_by if unwritten else now) + timing.close * shrunk
+        try:
+            self._transport.close(code, reason)
+        finally:
+            self._host.watch(self)
+            self._host.departing(self)
 
     def _lost(self) -> None:
         """The socket went away by itself."""
@@ -361,10 +387,11 @@ class Connection:
         self._host.watch(self)
         self._host.departing(self)
 
-    def _cut(self) -> None:
-        """The close handshake did not end in time."""
+    def cut(self) -> None:
+        """Cut the socket: the close handshake did not end in time, or cannot be trusted."""
         if not self.gone:
             self._host.counters.forced_closes += 1
+            self.forced = True
             self._transport.abort()
             self._finish()
 
@@ -384,8 +411,8 @@ class Connection:
         if self._state is CLOSED:
             return bool(self.busy_since)
         if self._state is CLOSING:
-            if now >= self.deadline:
-                self._cut()
+            if now >= self.deadline or (now >= self.flush_by and transport.buffered()):
+                self.cut()
             return not self.gone
         if self._stuck(now):
             self._slow()

@@ -1,58 +1,318 @@
-"""Closing many connections at a pace, and waiting until they are closed."""
+"""Closing a node's connections at the pace that a budget grants, and waiting until they are closed.
+
+Owns the pacing and the order. How much this node may close is the budget's to say: it is asked in a
+task of its own, so that a budget which does not answer never holds up a close.
+"""
 
 import asyncio
+import contextlib
+import logging
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final, Protocol
 
-from cluster_pool.core.ids import shown
-from cluster_pool.core.message import Outgoing
+from cluster_pool.core.closing import SERVICE_RESTART, check_close
+from cluster_pool.core.config import check_above_zero
+from cluster_pool.core.drain_plan import DrainPlan, reserve_of
+from cluster_pool.core.ledger import RENEWAL, Ask, Grant, Ledger
+from cluster_pool.core.message import Message, Outgoing, outgoing
 from cluster_pool.core.pacing import STEP, Pacer, PeakRate
 from cluster_pool.core.results import DrainReport
-from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.table import ConnectionTable
+from cluster_pool.local.victims import Victims
 
-DEFAULT_RATE = 200.0
-"""Closes per second when nobody says."""
+log = logging.getLogger("cluster_pool.drain")
 
-
-def check_rate(rate: object) -> float:
-    """``rate`` as closes per second, DEFAULT_RATE for None; raises InvalidValueError."""
-    if rate is None:
-        return DEFAULT_RATE
-    if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate < float("inf"):
-        raise InvalidValueError(f"max_per_second must be a number above 0, not {shown(rate)}")
-    return float(rate)
+REASON: Final = "draining"
+YIELD_EVERY: Final = 200
+"""Closes of one step before others get their turn on the loop."""
 
 
-async def drain(
-    connections: Sequence[Connection], rate: float, message: Outgoing | None, code: int
-) -> DrainReport:
-    """Close these connections at ``rate`` per second, in random order.
+class Budget(Protocol):
+    """Grants shares of what all drainers together may close."""
 
-    Each gets the message first, if there is one. A client that does not answer its close holds up
-    nobody: it is cut at its own deadline, by the sweep. Ends when all of them are closed.
+    async def lease(self, ask: Ask) -> Grant:
+        """A share; raises BackplaneUnavailableError when there is no answer in time."""
+
+    def leave(self, node: str) -> None:
+        """Give the share back. Never waits."""
+
+
+class LocalBudget:
+    """The budget of a process that shares it with nobody."""
+
+    def __init__(self) -> None:
+        self._ledger = Ledger()
+
+    async def lease(self, ask: Ask) -> Grant:
+        """See :class:`Budget`."""
+        return self._ledger.lease(asyncio.get_running_loop().time(), ask)
+
+    def leave(self, node: str) -> None:
+        """See :class:`Budget`."""
+        self._ledger.leave(node)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a drain is to be done.
+
+    Attributes:
+        most: closes per second of all nodes that drain, together; None names none.
+        message: sent to each connection ahead of its close; None for none.
+        code: the close code.
+        grace: seconds until the drain must have ended; None for as long as it takes.
     """
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    order = list(connections)
-    random.shuffle(order)
-    pacer, peak = Pacer(rate, began), PeakRate()
-    forced_before = order[0].host.counters.forced_closes if order else 0
-    closing: list[Connection] = []
-    while order:
-        await asyncio.sleep(STEP)
-        for _ in range(min(pacer.due(loop.time()), len(order))):
-            connection = order.pop()
-            if connection.closed:
+
+    most: float | None = None
+    message: Outgoing | None = None
+    code: int = SERVICE_RESTART
+    grace: float | None = None
+
+    @classmethod
+    def of(
+        cls, most: object, message: Message, code: int, grace: object, message_bytes: int
+    ) -> "Terms":
+        """Checked terms; raises InvalidValueError."""
+        return cls(
+            None if most is None else check_above_zero("max_per_second", most),
+            outgoing(message, message_bytes) if message else None,
+            check_close(code, "")[0],
+            None if grace is None else check_above_zero("grace", grace),
+        )
+
+
+class Drain:
+    """One drain of one node.
+
+    Args:
+        coming: whether connections are still on their way into the table.
+        nodes: how many nodes there are, as far as is known.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        table: ConnectionTable,
+        budget: Budget,
+        terms: Terms,
+        *,
+        coming: Callable[[], bool] = lambda: False,
+        nodes: int = 1,
+    ) -> None:
+        now = asyncio.get_running_loop().time()
+        self._table = table
+        self._budget = budget
+        self._message, self._code = terms.message, terms.code
+        self._coming = coming
+        self._asked_at = now
+        self._plan = DrainPlan(node, now, nodes=nodes)
+        self._renew = asyncio.Event()
+        self.tighten(terms)
+        self._victims = Victims(table, random.Random())
+        self._peak = PeakRate()
+        self._begun = 0
+        self._forced = 0
+        self._closing: deque[Connection] = deque()
+        self._ended = asyncio.Event()
+        self._announcing: asyncio.Timeout | None = None
+        self._over_budget = self._alone = False
+        self.cancelled = False
+        self.hurried = False
+
+    # -- what others may say meanwhile -----------------------------------------------------
+
+    def tighten(self, terms: Terms) -> None:
+        """Take over the rate and the deadline of terms that name them, the earlier deadline.
+
+        Whoever asks for a drain wants it to go on: one that is paused does.
+        """
+        plan = self._plan
+        if terms.most is not None:
+            plan.most = terms.most
+        if terms.grace is not None:
+            deadline = asyncio.get_running_loop().time() + terms.grace
+            if deadline < plan.deadline:
+                plan.deadline, plan.reserve = deadline, reserve_of(terms.grace)
+        self.pause(False)
+
+    def pause(self, paused: bool) -> None:
+        """Close nobody for a while, or go on; a deadline stays what it was."""
+        self._plan.paused = paused
+        self._renew.set()
+
+    def cancel(self) -> None:
+        """Close nobody any more, and end."""
+        self.cancelled = True
+        self._ended.set()
+
+    def hurry(self) -> None:
+        """Begin every close at once, and end without waiting for them."""
+        self.hurried = True
+        self._ended.set()
+
+    async def announce(self, seconds: float) -> None:
+        """Wait while others learn of the drain; it may be cancelled or hurried meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds) as self._announcing:
+                await self._ended.wait()
+        self._announcing = None
+
+    def announce_at_most(self, seconds: float) -> None:
+        """End an announcement that is under way earlier, if it would last longer than that."""
+        limit = self._announcing
+        if limit is not None and not limit.expired():
+            ends = asyncio.get_running_loop().time() + seconds
+            limit.reschedule(min(limit.when() or ends, ends))
+
+    # -- closing ---------------------------------------------------------------------------
+
+    async def run(self) -> DrainReport:
+        """Close everyone. Ends when all of them are closed, or when it is cancelled or hurried."""
+        plan = self._plan
+        plan.began = asyncio.get_running_loop().time()
+        self._victims.refill()
+        plan.total = len(self._victims)
+        renewing = asyncio.create_task(self._renew_forever(), name="cluster_pool drain lease")
+        try:
+            await self._close_at_pace()
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            self._budget.leave(plan.node)
+        if not self.cancelled and not self.hurried:
+            await self._wait_closed()
+        return self.report()
+
+    def report(self) -> DrainReport:
+        """What was done so far."""
+        seconds = asyncio.get_running_loop().time() - self._asked_at
+        forced = self._forced + sum(one.forced for one in self._closing)
+        return DrainReport(
+            self._begun, forced, seconds, self._peak.peak, self.cancelled, self._over_budget
+        )
+
+    def progress(self) -> dict[str, Any]:
+        """Where it stands, for ``/status`` and metrics."""
+        now, plan = asyncio.get_running_loop().time(), self._plan
+        remaining = len(self._victims)
+        left = plan.time_left(now)
+        return {
+            "paused": plan.paused,
+            "remaining": remaining,
+            "closed": self._begun,
+            "rate": _finite(plan.rate(now, remaining)),
+            "budget": _finite(plan.grant.budget if plan.grant else inf),
+            "needed": _finite(plan.grant.needed if plan.grant else 0.0),
+            "seconds_left": _finite(left),
+            "over_budget": self._over_budget,
+        }
+
+    async def _close_at_pace(self) -> None:
+        time = asyncio.get_running_loop().time
+        pacer = Pacer(time(), random.random())
+        while not self.cancelled:
+            due = pacer.due(time(), inf if self.hurried else self._rate(time()))
+            for at in range(int(min(due, len(self._victims)))):
+                connection = self._victims.next()
+                if connection is None:
+                    break
+                self._close(connection)
+                if at % YIELD_EVERY == YIELD_EVERY - 1:
+                    await asyncio.sleep(0)
+            self._look_at_closing(time())
+            if not self._victims:
+                self._victims.refill()
+                if not self._victims and (self.hurried or not self._coming()):
+                    return
+            await asyncio.sleep(0 if self.hurried else STEP)
+
+    def _rate(self, now: float) -> float:
+        return self._plan.rate(now, len(self._victims))
+
+    def _close(self, connection: Connection) -> None:
+        now = asyncio.get_running_loop().time()
+        self._begun += 1
+        self._table.counters.drained += 1
+        self._peak.note(now)
+        self._closing.append(connection)
+        try:
+            if self._message is not None:
+                connection.deliver(self._message)
+            connection.begin_close(self._code, REASON, self._plan.deadline - now)
+        except Exception:
+            self._table.counters.drain_errors += 1
+            log.exception("closing %r failed: it is cut", connection)
+            connection.cut()
+
+    def _look_at_closing(self, now: float) -> None:
+        """Forget whose socket is gone, from the oldest on; cut the oldest at its deadline."""
+        while self._closing:
+            oldest = self._closing[0]
+            oldest.sweep(now)
+            if not oldest.gone:
+                return
+            self._forced += oldest.forced
+            self._closing.popleft()
+
+    async def _wait_closed(self) -> None:
+        time = asyncio.get_running_loop().time
+        while self._closing and not self._ended.is_set():
+            self._look_at_closing(time())
+            if self._closing:
+                await asyncio.sleep(STEP)
+
+    # -- the budget ------------------------------------------------------------------------
+
+    async def _renew_forever(self) -> None:
+        loop, plan = asyncio.get_running_loop(), self._plan
+        while True:
+            self._renew.clear()
+            sent = loop.time()
+            try:
+                grant = await self._budget.lease(plan.ask(sent, len(self._victims)))
+            except BackplaneUnavailableError as error:
+                log.debug("no lease on the drain budget: %s", error)
+            except Exception:
+                log.exception("asking for a lease on the drain budget failed by itself")
+            else:
+                plan.granted(grant, sent)
+                self._tell(grant)
+            pause = plan.grant.renew if plan.grant is not None else RENEWAL
+            try:
+                async with asyncio.timeout_at(sent + pause):
+                    await self._renew.wait()
+            except TimeoutError:
                 continue
-            if message is not None:
-                connection.deliver(message)
-            connection.begin_close(code, "draining")
-            peak.note(loop.time())
-            closing.append(connection)
-    for connection in closing:
-        while not connection.gone:
-            await asyncio.sleep(STEP)
-            connection.sweep(loop.time())
-    forced = closing[0].host.counters.forced_closes - forced_before if closing else 0
-    return DrainReport(len(closing), forced, loop.time() - began, peak.peak)
+
+    def _tell(self, grant: Grant) -> None:
+        if self._plan.alone() and not self._alone:
+            log.warning("no live node takes newcomers: only a deadline closes connections now")
+        self._alone = self._plan.alone()
+        if self._plan.over_budget() and not self._over_budget:
+            self._over_budget = True
+            self._table.counters.drains_over_budget += 1
+            log.warning(
+                "deadlines need %.0f closes a second, over the budget of %.0f: they are kept",
+                grant.needed,
+                grant.budget,
+            )
+
+
+async def finished(drain: Drain, task: "asyncio.Task[DrainReport]") -> DrainReport:
+    """Wait for a drain that the caller began: cancelling the caller cancels the drain."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        drain.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def _finite(number: float) -> float | None:
+    return None if number == inf else round(number, 3)

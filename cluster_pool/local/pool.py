@@ -1,18 +1,21 @@
 """The pool without a cluster: one process, no Redis."""
 
+import asyncio
 import inspect
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Self
 
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, TAKEN_OVER, check_close
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
 from cluster_pool.core.ids import check_id, check_namespace
+from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.core.message import Message, outgoing, to_json
 from cluster_pool.core.results import DrainReport, SendResult
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError, IdTakenError, NodeDrainingError
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.drainer import check_rate, drain
+from cluster_pool.local.drainer import Drain, LocalBudget, Terms, finished
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -39,7 +42,8 @@ class ConnectionsPool:
         table: ConnectionTable | None = None,
     ) -> None:
         self._takeover = check_on_conflict(on_conflict)
-        self._draining = False
+        self._drain: Drain | None = None
+        self._drain_task: asyncio.Task[DrainReport] | None = None
         self._of_cluster = table is not None
         if table is None:
             table = ConnectionTable(
@@ -54,6 +58,8 @@ class ConnectionsPool:
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        if self._drain is not None:
+            self._drain.hurry()
         for connection in self._table.connections():
             connection.begin_close(SERVICE_RESTART, "")
         await self._table.stop()
@@ -68,7 +74,7 @@ class ConnectionsPool:
             NodeDrainingError: a drain has begun.
         """
         self._check_own()
-        if self._draining:
+        if self._drain is not None:
             raise NodeDrainingError("this pool is draining")
         older = self._table.get(connection.namespace, connection.id)
         if older is not None and older is not connection:
@@ -76,6 +82,7 @@ class ConnectionsPool:
                 raise IdTakenError(connection.namespace, connection.id)
             self._table.counters.taken_over += 1
         self._table.add(connection)
+        self._table.counters.accepted += 1
         connection.departure = None
         if older is not None and older is not connection:
             older.begin_close(TAKEN_OVER, "taken over")
@@ -177,25 +184,57 @@ class ConnectionsPool:
         max_per_second: float | None = None,
         message: Message = "",
         code: int = SERVICE_RESTART,
+        *,
+        grace: float | None = None,
     ) -> DrainReport:
         """Close every connection at a pace, and take no newcomers meanwhile.
+
+        Idle connections go first, otherwise in random order, each namespace's evenly apart. What
+        was sent before reaches whoever reads. A client that does not answer its close is cut, and
+        delays nobody. A second call joins the drain under way, paused or not, which goes on: its
+        rate, if it names one, and the earlier deadline hold, and both get the report. Cancelling
+        the first call cancels the drain.
 
         Args:
             max_per_second: closes per second, more than 0; None: 200.
             message: sent to each ahead of its close; "" sends nothing.
-            code: the close code.
+            code: the close code; 1012 is the one on which every client library comes back.
+            grace: seconds until all must be closed: the rate is raised evenly as far as that
+                needs. None: as long as it takes.
 
         Returns:
             When all are closed: how many, how many by force, how long it took.
+
+        Raises:
+            InvalidValueError: an argument is not allowed.
         """
-        rate = check_rate(max_per_second)
-        code, _ = check_close(code, "")
-        framed = outgoing(message, self._table.limits.message_bytes) if message else None
-        self._draining = True
+        terms = Terms.of(max_per_second, message, code, grace, self._table.limits.message_bytes)
+        if self._drain is not None and self._drain_task is not None:
+            self._drain.tighten(terms)
+            return await asyncio.shield(self._drain_task)
+        if terms.most is None:
+            terms = replace(terms, most=HEADROOM)
+        drain = self._drain = Drain("", self._table, LocalBudget(), terms)
+        task = self._drain_task = asyncio.create_task(drain.run(), name="cluster_pool drain")
         try:
-            return await drain(self._table.connections(), rate, framed, code)
+            return await finished(drain, task)
         finally:
-            self._draining = False
+            self._drain = self._drain_task = None
+
+    async def pause_drain(self) -> None:
+        """Close nobody for a while; newcomers are still refused. Harmless without a drain."""
+        if self._drain is not None:
+            self._drain.pause(True)
+
+    async def resume_drain(self) -> None:
+        """Go on after :meth:`pause_drain`; a deadline is still what it was."""
+        if self._drain is not None:
+            self._drain.pause(False)
+
+    async def cancel_drain(self) -> None:
+        """End a drain half-way: who is left stays, newcomers are welcome, the report says so."""
+        if self._drain is not None:
+            self._drain.cancel()
 
     # -- looking ---------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The admin listener, for those on this machine or with a token: ``/status``."""
+"""The admin listener, for those on this machine or with a token: ``/status``, ``/metrics``."""
 
 import hmac
 import http
@@ -15,6 +15,7 @@ from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.http import answer, split_target
+from cluster_pool.server.metrics import CONTENT_TYPE, render
 
 
 class AdminListener:
@@ -69,10 +70,13 @@ class AdminListener:
             response = answer(http.HTTPStatus.UNAUTHORIZED, "a token is wanted\n")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
-        if split_target(request.path)[0] == "/status":
+        path, _ = split_target(request.path)
+        if path == "/status":
             text = json.dumps(self.status(), indent=2) + "\n"
             return answer(http.HTTPStatus.OK, text, kind="application/json")
-        return answer(http.HTTPStatus.NOT_FOUND, "not here: /status\n")
+        if path == "/metrics":
+            return answer(http.HTTPStatus.OK, render(self._pool.statistics()), kind=CONTENT_TYPE)
+        return answer(http.HTTPStatus.NOT_FOUND, "not here: /status and /metrics\n")
 
     def _authorized(self, request: Request) -> bool:
         if self._expected is None:

@@ -1,7 +1,7 @@
 """WebSockets on a port, each a member of the cluster from before its handshake is answered.
 
 Owns the listening sockets and what happens between a request and a handler. The pool does the
-rest; draining and stopping are asked of it, in the right order, by :meth:`NodeServer.shut_down`.
+rest, draining among it; :meth:`NodeServer.stop` ends both, in the right order.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from cluster_pool.cluster.pool import ClusterPool
-from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL, SERVICE_RESTART
+from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL
 from cluster_pool.exceptions import (
     ClusterPoolError,
     IdTakenError,
@@ -26,6 +26,7 @@ from cluster_pool.exceptions import (
 )
 from cluster_pool.local.connection import Connection
 from cluster_pool.server.admin import AdminListener
+from cluster_pool.server.agent import AgentListener
 from cluster_pool.server.http import (
     NO_REQUEST,
     answer,
@@ -55,11 +56,13 @@ class NodeServer:
     """A started pool's listener.
 
     Args:
-        pool: started; stopped by :meth:`shut_down` and :meth:`stop`.
+        pool: started; stopped by :meth:`stop`.
         host, port: where to listen; port 0 takes a free one, which :attr:`port` then tells.
         admin_port: of the admin listener; None for none, 0 for a free one.
         admin_host, admin_token: where it listens, and what it wants as ``Authorization: Bearer``;
             elsewhere than on loopback a token is a must.
+        agent_port: where HAProxy's agent-check is answered; None for nowhere, 0 for a free one.
+        agent_host: on which address.
         app: what deals with each connection; None publishes what clients send. It is not cancelled
             when its connection has ended (``connection.closed`` tells), but when the node stops.
         compression: negotiate permessage-deflate, which costs 25 KiB and more per connection.
@@ -76,6 +79,8 @@ class NodeServer:
         admin_port: int | None = None,
         admin_host: str = "127.0.0.1",
         admin_token: str | None = None,
+        agent_port: int | None = None,
+        agent_host: str = "127.0.0.1",
         app: App | None = None,
         compression: bool = False,
         ping_interval: float = PING_INTERVAL,
@@ -86,6 +91,7 @@ class NodeServer:
         self._admin = (
             None if admin_port is None else AdminListener(pool, admin_port, admin_host, admin_token)
         )
+        self._agent = None if agent_port is None else AgentListener(pool, agent_port, agent_host)
         self._app = app
         self._running: dict[NodeWebSocket, asyncio.Task[Any]] = {}
         self._inbound = Inbound(pool)
@@ -98,6 +104,11 @@ class NodeServer:
     def admin_port(self) -> int | None:
         """Of the admin listener; None for none."""
         return None if self._admin is None else self._admin.port
+
+    @property
+    def agent_port(self) -> int | None:
+        """Where HAProxy's agent-check is answered; None for nowhere."""
+        return None if self._agent is None else self._agent.port
 
     @property
     def listening(self) -> bool:
@@ -117,6 +128,9 @@ class NodeServer:
         if self._admin is not None:
             with _explained(f"the admin port {self._admin.port}"):
                 await self._admin.start()
+        if self._agent is not None:
+            with _explained(f"the agent port {self._agent.port}"):
+                await self._agent.start()
         self._keepalive.start()
 
     async def _listen(self) -> Server:
@@ -141,26 +155,6 @@ class NodeServer:
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         return server
 
-    async def shut_down(self, rate: float, grace: float) -> None:
-        """Close every connection at a pace, leave the cluster, stop listening.
-
-        From the first moment ``/readyz`` and new upgrades get 503.
-
-        Args:
-            rate: closes per second; raised as far as needed to be done within 80 % of ``grace``.
-            grace: seconds after which whatever is left is closed at once.
-        """
-        count = self._pool.statistics()["connections"]
-        pace = max(rate, count / (grace * 0.8))
-        if pace > rate:
-            log.warning("closing at %.0f a second, not %.0f, to keep the grace", pace, rate)
-        try:
-            async with asyncio.timeout(grace):
-                await self._pool.drain_connections(pace, code=SERVICE_RESTART)
-        except TimeoutError:
-            log.warning("the grace is over with connections left")
-        await self.stop()
-
     async def stop(self) -> None:
         """Close what is left with 1012, leave the cluster, stop listening; within seconds.
 
@@ -178,6 +172,8 @@ class NodeServer:
 
     async def _stop_listening(self) -> None:
         await self._keepalive.stop()
+        if self._agent is not None:
+            self._agent.close()
         servers = [self._server, None if self._admin is None else self._admin.close()]
         for server in filter(None, servers):
             server.close()

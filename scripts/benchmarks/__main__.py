@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import delivery, ghosts, latency, machine, memory, registry
+from benchmarks import delivery, ghosts, latency, machine, memory, peers, registry
 from benchmarks.cluster import Settings
+from benchmarks.rolling import scenario as rolling
 from benchmarks.table import Row, as_json, markdown
 
-NAMES = (*delivery.NAMES, "latency", "memory", "registry", "ghosts")
+NAMES = (*delivery.NAMES, "latency", "memory", "registry", "ghosts", "peers", "rolling")
 BUSY = 0.7
 """Load above which the head of the table warns."""
 
@@ -36,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--idle-connections", type=_positive, help="whose memory is measured (5000)")
     add("--members", type=_positive, help="whose bytes in Redis are measured (100000)")
     add("--json", metavar="FILE", type=Path, help="write everything that was measured there")
+    add("--restarted", type=_positive, help="connections in the rolling restart (4000)")
+    add("--charts", metavar="FOLDER", type=Path, help="draw peers.svg and rolling.svg there")
     add("--profile", metavar="FOLDER", type=Path, help="profile the nodes' paths, as pstats files")
     return parser
 
@@ -52,6 +55,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         idle=options.idle_connections or (1000 if quick else 5000),
         members=options.members or (10_000 if quick else 100_000),
         victims=1 if quick else 5,
+        restarted=options.restarted or (1600 if quick else 4000),
+        close_rate=120.0 if quick else 160.0,
         profile=str(options.profile) if options.profile else "",
     )
 
@@ -75,6 +80,8 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         "delivery": settings.connections,
         "memory": settings.idle + memory.FIRST,
         "ghosts": settings.connections * settings.victims,
+        "peers": settings.connections,
+        "rolling": 2 * settings.restarted,  # HAProxy has two for each
     }
     for name, connections in needs.items():
         if name in wanted or (name == "delivery" and wanted & set(delivery.NAMES)):
@@ -83,7 +90,9 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
                 yield f"{name}: {problem}"
 
 
-async def _measure(settings: Settings, loops: list[str], wanted: set[str]) -> list[Row]:
+async def _measure(
+    settings: Settings, loops: list[str], wanted: set[str], charts: Path | None
+) -> list[Row]:
     rows: list[Row] = []
     fresh_rounds = min(settings.rounds, 3)
     for loop in loops:
@@ -99,6 +108,10 @@ async def _measure(settings: Settings, loops: list[str], wanted: set[str]) -> li
         rows += await registry.measure(settings, fresh_rounds, _tell)
     if "ghosts" in wanted:
         rows += await ghosts.measure(settings, loops[0], _tell)
+    if "peers" in wanted:
+        rows += await peers.measure(settings, loops[0], _tell)
+    if "rolling" in wanted:
+        rows += await rolling.measure(settings, _tell, charts)
     return rows
 
 
@@ -113,12 +126,12 @@ def main() -> int:
     for problem in _too_many(settings, wanted):
         _tell(f"scripts/bench: {problem}")
         return 2
-    if options.profile:
-        options.profile.mkdir(parents=True, exist_ok=True)
+    for folder in filter(None, (options.profile, options.charts)):
+        folder.mkdir(parents=True, exist_ok=True)
     load = machine.load()
     loops = _loops(options.loop)
     try:
-        rows = asyncio.run(_measure(settings, loops, wanted))
+        rows = asyncio.run(_measure(settings, loops, wanted, options.charts))
     except KeyboardInterrupt:
         return 130
     about = machine.description()
@@ -128,6 +141,8 @@ def main() -> int:
     print(markdown(rows))
     if options.json:
         options.json.write_text(as_json({**about, "load": f"{load:.2f}"}, rows))
+    if options.charts and "peers" in wanted:
+        (options.charts / "peers.svg").write_text(peers.drawn(rows, about))
     return 1 if any(row.wrong for row in rows) else 0
 
 

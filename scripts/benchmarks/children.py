@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 
 LINE_LIMIT = 64 * 1024 * 1024
@@ -30,16 +30,26 @@ class Child:
         fds: tuple[int, ...] = (),
     ) -> Self:
         """Start ``PACKAGE.PROGRAM`` and wait until it says that it is ready."""
+        command = [sys.executable, "-P", "-m", f"{package}.{program}", *arguments]
+        return await cls.launch(program, command, fds)
+
+    @classmethod
+    async def launch(cls, name: str, command: Sequence[str], fds: tuple[int, ...] = ()) -> Self:
+        """Start any program that speaks as ours do, and wait until it says that it is ready."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", f"{package}.{program}", *arguments),
+            *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
             pass_fds=fds,
             start_new_session=True,  # Ctrl-C is ours to deal with; they end with their input
         )
-        child = cls(program, process)
-        child.hello = await child._answer()
+        child = cls(name, process)
+        try:
+            child.hello = await child._answer()
+        except BaseException:
+            await child.kill()
+            raise
         return child
 
     async def ask(self, do: str, **fields: Any) -> dict[str, Any]:
@@ -119,19 +129,22 @@ class Opened:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._event = asyncio.Event()
+        self._ended = False
         os.set_blocking(descriptor, False)
         asyncio.get_running_loop().add_reader(descriptor, self._read)
 
     def _read(self) -> None:
-        if os.read(self._descriptor, 1):
-            self._event.set()
+        if not os.read(self._descriptor, 1):
+            self._ended = True
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._event.set()
 
     async def wait(self, timeout: float) -> bool:
-        """Wait for the next byte; False when none came in time."""
+        """Wait for the next byte; False when none came in time, or none will."""
         try:
             async with asyncio.timeout(timeout):
                 await self._event.wait()
         except TimeoutError:
             return False
         self._event.clear()
-        return True
+        return not self._ended

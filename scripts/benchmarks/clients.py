@@ -1,7 +1,8 @@
 """The client process: many WebSockets on one epoll, every message checked; its CPU is not counted.
 
 The handshake is the sans-I/O client of ``websockets``; data frames are read by the few lines below,
-written apart from the library that is measured. Run as ``python -m benchmarks.clients GATE``.
+written apart from the library that is measured. Some servers wrap every message in the packets of
+Socket.IO: their clients speak that too. Run as ``python -m benchmarks.clients GATE``.
 """
 
 import json
@@ -17,6 +18,7 @@ from websockets.frames import Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
+from benchmarks import engineio
 from benchmarks.children import say
 from benchmarks.payloads import DIGITS, ID_AT, TO_ALL, member_id
 
@@ -29,14 +31,33 @@ TIMEOUT = 30.0
 class Client:
     """One WebSocket, or one bare socket that carries the same frames."""
 
-    __slots__ = ("id", "next", "rest", "socket", "wrong")
+    __slots__ = ("disordered", "early", "id", "next", "packets", "rest", "socket", "wrong")
 
-    def __init__(self, socket: socket.socket, id: str) -> None:
+    def __init__(self, socket: socket.socket, id: str, *, packets: bool = False) -> None:
         self.socket = socket
         self.id = id.encode()
-        self.next = 0
+        self.packets = packets
         self.rest = b""
-        self.wrong = 0
+        self.expect(0)
+
+    def expect(self, first: int) -> None:
+        """The next message is ``first``; forget what was wrong."""
+        self.next = first
+        self.early: set[int] = set()
+        self.disordered = self.wrong = 0
+
+    def check(self, number: int) -> None:
+        """A message has come: in its turn, before it (out of order), or twice (wrong)."""
+        if number == self.next:
+            self.next += 1
+            while self.early and self.next in self.early:
+                self.early.remove(self.next)
+                self.next += 1
+        elif number > self.next and number not in self.early:
+            self.early.add(number)
+            self.disordered += 1
+        else:
+            self.wrong += 1
 
 
 class Clients:
@@ -47,6 +68,7 @@ class Clients:
         self._poll = select.epoll()
         self._by_fd: dict[int, Client] = {}
         self._received = 0
+        self._joined = 0
         self._gate_at = 0
         self._per_gate = 0
         self._stamps: list[int] | None = None
@@ -55,8 +77,14 @@ class Clients:
 
     # -- connecting ------------------------------------------------------------------------
 
-    def connect(self, host: str, port: int, path: str, first: int, count: int) -> None:
-        """Open WebSockets ``first`` to ``first + count``; with no path, bare sockets."""
+    def connect(
+        self, host: str, port: int, path: str, count: int, first: int = 0, packets: bool = False
+    ) -> None:
+        """Open WebSockets ``first`` to ``first + count``; with no path, bare sockets.
+
+        With ``packets`` they speak Socket.IO, and are in its main namespace at the end.
+        """
+        sign = "&" if "?" in path else "?"
         for at in range(first, first + count, TOGETHER):
             indexes = range(at, min(at + TOGETHER, first + count))
             opening = []
@@ -65,16 +93,28 @@ class Clients:
                 id = member_id(index)
                 protocol = None
                 if path:
-                    protocol = ClientProtocol(parse_uri(f"ws://{host}:{port}{path}?id={id}"))
+                    protocol = ClientProtocol(parse_uri(f"ws://{host}:{port}{path}{sign}id={id}"))
                     protocol.send_request(protocol.connect())
                     link.sendall(b"".join(protocol.data_to_send()))
-                opening.append((Client(link, id), protocol))
+                opening.append((Client(link, id, packets=packets), protocol))
             for client, protocol in opening:
                 if protocol is not None:
                     _finish_handshake(client, protocol)
                 client.socket.setblocking(False)
                 self._by_fd[client.socket.fileno()] = client
                 self._poll.register(client.socket, select.EPOLLIN)
+            if packets:
+                self._join([client for client, _ in opening])
+
+    def _join(self, opening: list[Client]) -> None:
+        """Wait until these have joined; what came with their handshakes is read first."""
+        wanted, deadline = self._joined + len(opening), time.monotonic() + TIMEOUT
+        for client in opening:
+            self._read(client, client.rest)
+        while self._joined < wanted:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{wanted - self._joined} clients could not join")
+            self.receive(0.2)
 
     def disconnect(self) -> None:
         """Cut every connection."""
@@ -94,7 +134,7 @@ class Clients:
         self._received, self._per_gate, self._gate_at = 0, per_gate, per_gate
         self._stamps = [] if stamps else None
         for client in self._by_fd.values():
-            client.next, client.wrong = first, 0
+            client.expect(first)
 
     def report(self, total: int, timeout: float) -> dict[str, Any]:
         """Receive until ``total`` messages have come, or too long."""
@@ -104,6 +144,7 @@ class Clients:
         return {
             "received": self._received,
             "wrong": sum(client.wrong for client in self._by_fd.values()),
+            "disordered": sum(client.disordered for client in self._by_fd.values()),
             "open": len(self._by_fd),
             "stamps": self._stamps,
         }
@@ -142,7 +183,11 @@ class Clients:
                 break
             opcode = data[at] & 0x0F
             if opcode == Opcode.TEXT or opcode == Opcode.BINARY:
-                self._message(client, data[start : start + size])
+                message = data[start : start + size]
+                if client.packets:
+                    self._packet(client, message)
+                else:
+                    self._message(client, message)
             elif opcode == Opcode.PING:
                 client.socket.send(b"\x8a" + bytes((0x80 | size,)) + bytes(4) + data[start:][:size])
             elif opcode == Opcode.CLOSE:
@@ -150,12 +195,21 @@ class Clients:
             at = start + size
         client.rest = data[at:]
 
+    def _packet(self, client: Client, packet: bytes) -> None:
+        asked = engineio.read(packet)
+        if asked.reply:
+            client.socket.send(engineio.frame(asked.reply))
+        if asked.message is not None:
+            self._message(client, asked.message)
+        self._joined += asked.joined
+
     def _message(self, client: Client, message: bytes) -> None:
         self._received += 1
         for_me = message[ID_AT : ID_AT + 1] == TO_ALL or message.startswith(client.id, ID_AT)
-        if int(message[:DIGITS]) != client.next or not for_me:
+        if for_me:
+            client.check(int(message[:DIGITS]))
+        else:
             client.wrong += 1
-        client.next += 1
         if self._stamps is not None:
             self._stamps.append(self._now)
 

@@ -26,6 +26,8 @@ class Settings:
     idle: int
     members: int
     victims: int
+    restarted: int = 4000
+    close_rate: float = 160.0
     lease: float = 10.0
     profile: str = ""
 
@@ -41,7 +43,11 @@ class Clients:
     async def connect(self, port: int, namespace: str, count: int, first: int = 0) -> None:
         """Open WebSockets to a node; with an empty namespace, bare sockets."""
         path = f"/ws/{namespace}" if namespace else ""
-        await self.child.ask("connect", host=HOST, port=port, path=path, first=first, count=count)
+        await self.open(port, path, count, first=first)
+
+    async def open(self, port: int, path: str, count: int, **fields: Any) -> None:
+        """Open WebSockets to any server; see the client program for the fields."""
+        await self.child.ask("connect", host=HOST, port=port, path=path, count=count, **fields)
         self.count += count
 
     async def expect(self, per_gate: int, first: int, *, stamps: bool = False) -> None:
@@ -102,5 +108,7 @@ def fault(report: dict[str, Any], total: int, said: Iterable[str]) -> str:
     if report["received"] != total:
         faults.append(f"{report['received']:,} of {total:,} messages received")
     if report["wrong"]:
-        faults.append(f"{report['wrong']:,} messages out of order or misrouted")
+        faults.append(f"{report['wrong']:,} messages doubled or misrouted")
+    if report["disordered"]:
+        faults.append(f"{report['disordered']:,} messages out of order")
     return "WRONG: " + ", ".join(faults) if faults else ""

@@ -94,7 +94,8 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
-async def _floor(settings: Settings) -> AsyncIterator[Floor]:
+async def bare_writes(settings: Settings) -> AsyncIterator[Floor]:
+    """The floor, with as many sockets as there are connections."""
     async with clients() as readers:
         gate = readers.gate
         writer = await Child.start("writer", str(gate.read_end), fds=(gate.read_end,))
@@ -130,7 +131,7 @@ async def measure(
     }
     chosen = {name: work[name] for name in work if name in wanted}
     results = {name: Result() for name in (FLOOR, *chosen)}
-    async with _floor(settings) as floor, _pair(settings, loop) as pair:
+    async with bare_writes(settings) as floor, _pair(settings, loop) as pair:
 
         async def floor_round() -> dict[str, float]:
             spent, wrong = await floor.round(settings.messages)

@@ -51,7 +51,7 @@ class Row:
     def cells(self) -> list[str]:
         """For the table."""
         if not self.samples:
-            return [self.what, self.loop, "not measured", "", "", self.wrong]
+            return [self.what, self.loop, "not measured", "", "", self.wrong or self.note]
         low, high = min(self.samples), max(self.samples)
         number = f"{_short(self.median)} {self.unit}"
         spread = f"{_short(low)} to {_short(high)}" if len(self.samples) > 1 else ""

@@ -105,11 +105,20 @@ def test_no_is_an_exit_status_of_1(own_server: RedisServer) -> None:
         ("serve", "--node-id", "{"),
         ("serve", "--log-level", "loud"),
         ("serve", "--admin-port", "0", "--admin-host", "0.0.0.0"),
+        ("serve", "--agent-port", "65536"),
         ("serve", "--secret", "short"),
         ("broadcast", "n", "x", "--secret", "short"),
         ("nodes", "--redis", "http://x"),
         ("nodes", "--redis", "redis://127.0.0.1:1/0?nonsense=1"),
-        ("drain", "node"),
+        ("drain",),
+        ("drain", "{"),
+        ("drain", "node", "--all"),
+        ("drain", "node", "--rate", "0"),
+        ("drain", "node", "--grace", "nan"),
+        ("drain", "node", "--pause", "--cancel"),
+        ("activate",),
+        ("budget", "much"),
+        ("budget", "-1"),
         ("--nonsense",),
     ],
 )
@@ -255,13 +264,13 @@ def test_help_tells_every_option() -> None:
     """What can be set can be found."""
     status, out, _ = run("--help")
     assert status == 0
-    for command in ("serve", "demo", "send", "broadcast", "members", "nodes", "close"):
+    for command in ("serve", "demo", "send", "broadcast", "members", "nodes", "close", "drain"):
         assert command in out
     out = run("serve", "--help")[1]
     for option in (
         *("host", "port", "node-id", "redis", "prefix", "on-conflict", "app", "admin-port"),
         *("compression", "message-bytes", "outbox-bytes", "lease", "close-rate", "grace", "wait"),
-        *("uvloop", "log-level", "json"),
+        *("uvloop", "log-level", "json", "agent-port", "agent-host"),
     ):
         assert f"--{option}" in out
         assert f"CLUSTER_POOL_{option.upper().replace('-', '_')}" in out

@@ -126,7 +126,7 @@ async def test_hooks_are_called_and_their_faults_stay_theirs() -> None:
     with pytest.raises(InvalidValueError, match="no event 'nonsense'"):
         pool.on("nonsense", print)
     async with pool:
-        await pool.drain_connections()
+        await pool.drain_connections(force=True)
         await eventually(lambda: len(later) == 4)
     assert [state.value for state in states] == [
         "starting",

@@ -12,7 +12,6 @@ from cluster_pool.core.closing import check_close
 from cluster_pool.core.ids import base36, check_id, new_id, new_node_id, shown
 from cluster_pool.core.message import Outgoing, frame_header
 from cluster_pool.core.numbers import NO_COUNTER, Numbers
-from cluster_pool.core.pacing import Pacer, PeakRate
 from cluster_pool.core.takeovers import Takeovers
 
 
@@ -197,28 +196,6 @@ def test_the_clock_never_runs_ahead() -> None:
     clock.hear(1_000_000, 50.0)
     assert clock.at(50.5) == 1_500_000
     assert clock.at(49.0) == 0
-
-
-def test_a_pacer_spends_its_rate_and_no_burst() -> None:
-    """Remainders are carried; a stall is caught up by 60 ms at most."""
-    pacer = Pacer(100, 0.0)
-    done = sum(pacer.due(step * 0.02) for step in range(1, 501))
-    assert 998 <= done <= 1000
-    assert pacer.due(20.0) <= 6
-
-
-def test_a_slow_pace_still_comes() -> None:
-    """Less than one a second is one now and then."""
-    pacer = Pacer(0.5, 0.0)
-    assert sum(pacer.due(step * 0.02) for step in range(1, 501)) == 5
-
-
-def test_the_peak_rate_is_of_any_second() -> None:
-    """Not of the calendar's seconds."""
-    peak = PeakRate()
-    for moment in (0.6, 0.7, 0.8, 1.5, 1.55, 3.0):
-        peak.note(moment)
-    assert peak.peak == 5
 
 
 def test_takeovers_that_repeat_are_noticed() -> None:

@@ -327,31 +327,3 @@ async def test_a_broadcast_over_many_keeps_the_order_of_sends_behind_it() -> Non
         assert await third == 3500
         assert await sockets[3499].wait_sent(3) == ["1", "2", "3"]
         assert await sockets[0].wait_sent(2) == ["1", "3"]
-
-
-@async_test
-async def test_one_stuck_client_does_not_delay_a_drain() -> None:
-    """Everyone else is closed at the pace; the stuck one is cut at its own deadline."""
-    timing = Timing(close=0.4)
-    async with ConnectionsPool(timing=timing) as pool:
-        stuck = Connection("stuck", "n", StuckWebSocket())
-        await pool.new_connection(stuck)
-        await stuck.send("x")
-        others = [Connection(str(at), "n", FakeWebSocket()) for at in range(10)]
-        for connection in others:
-            await pool.new_connection(connection)
-        report = await pool.drain_connections(1000)
-        assert (report.closed, report.forced) == (11, 1)
-        assert all(connection.gone for connection in [stuck, *others])
-
-
-@async_test
-async def test_a_drain_refuses_a_bad_rate() -> None:
-    """Zero, less, and what is no number are refused before anything is closed."""
-    async with ConnectionsPool() as pool:
-        connection = Connection("1", "n", FakeWebSocket())
-        await pool.new_connection(connection)
-        for rate in (0, -1, float("nan"), float("inf"), "5", True):
-            with pytest.raises(InvalidValueError):
-                await pool.drain_connections(rate)  # type: ignore[arg-type]
-        assert not connection.closed

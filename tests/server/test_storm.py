@@ -13,9 +13,9 @@ import pytest
 from cluster_pool import ClusterPool
 from cluster_pool.server import collector
 from cluster_pool.server.node import NodeServer
-from tests.crowd import allow_descriptors
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tests.visitors import allow_descriptors
 
 CROWD = 5_000
 MOST_CALLS = CROWD / 50
@@ -85,7 +85,7 @@ async def test_a_crowd_comes_and_goes_in_batches(own_server: RedisServer) -> Non
         before = script_calls(own_server)
         with stretches() as coming:
             crowd = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.crowd", str(server.port), "n", str(CROWD)),
+                *(sys.executable, "-m", "tests.visitors", str(server.port), "n", str(CROWD)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )

@@ -1,6 +1,6 @@
 -- Ends an incarnation for good, so that its members may be reaped: a lease that is gone is never
 -- renewed, and its claims carry a deadline that is past.
--- KEYS  leases, incarnations, nodes, infos, dead, epoch (which goes with the last lease)
+-- KEYS  leases, incarnations, nodes, infos, dead, epoch (which goes with the last lease), headrooms
 -- ARGV  incarnation, "own" when its own node gives it up, "expired" when it must be over
 -- Reply 1 when it is dead now, 0 when its lease goes on
 
@@ -11,6 +11,7 @@ if ARGV[2] ~= 'own' then
 end
 redis.call('ZREM', KEYS[1], incarnation)
 redis.call('HDEL', KEYS[4], incarnation)
+redis.call('HDEL', KEYS[7], incarnation)
 local node = redis.call('HGET', KEYS[2], incarnation)
 if node then
   redis.call('HSET', KEYS[5], incarnation, node)

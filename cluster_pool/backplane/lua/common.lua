@@ -77,3 +77,19 @@ local function settle(owners, changes)
     end
   end
 end
+
+-- How many incarnations hold a lease.
+local function living(leases)
+  return redis.call('ZCOUNT', leases, '(' .. digits(now_us() / 1000), '+inf')
+end
+
+-- Notes what an incarnation can take, "" for nothing. While somebody drains it is not lowered: what
+-- a node takes then is mostly what the drain sends it, and the budget would chase itself.
+local function set_headroom(headrooms, incarnation, headroom, draining)
+  local before = redis.call('HGET', headrooms, incarnation)
+  if headroom == '' then
+    redis.call('HDEL', headrooms, incarnation)
+  elseif not (draining and before and tonumber(before) > tonumber(headroom)) then
+    redis.call('HSET', headrooms, incarnation, headroom)
+  end
+end

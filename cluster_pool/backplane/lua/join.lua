@@ -1,7 +1,8 @@
 -- Takes a lease for a new incarnation of a node.
--- KEYS  leases, incarnations, nodes, infos, epoch
--- ARGV  node id, start of the node, incarnation, ttl (ms), info
--- Reply {"OK", epoch}, or {"TAKEN", end of the lease (ms)} while another start of a
+-- KEYS  leases, incarnations, nodes, infos, epoch, headrooms
+-- ARGV  node id, start of the node, incarnation, ttl (ms), info, connections per second that it can
+--       take ("" when it takes nobody)
+-- Reply {"OK", epoch, living nodes}, or {"TAKEN", end of the lease (ms)} while another start of a
 --       node with this id has a lease
 
 local now = now_us()
@@ -15,4 +16,5 @@ redis.call('HSET', KEYS[2], ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[4], ARGV[3], ARGV[5])
 redis.call('SET', KEYS[5], digits(now), 'NX')
-return {'OK', redis.call('GET', KEYS[5])}
+set_headroom(KEYS[6], ARGV[3], ARGV[6], false)
+return {'OK', redis.call('GET', KEYS[5]), living(KEYS[1])}

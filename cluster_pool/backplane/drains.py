@@ -1,0 +1,117 @@
+"""The drain ledger on Redis: leases on the closes per second of the cluster, a call each."""
+
+import asyncio
+from math import inf
+from typing import Final
+
+from cluster_pool.backplane.link import Argument
+from cluster_pool.backplane.registry import in_time, unheeded
+from cluster_pool.backplane.session import Session
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.ledger import Ask, Grant
+from cluster_pool.core.results import DrainProgress
+
+LONGEST: Final = 1e9
+"""Seconds until a deadline that Redis is told: any more is the same, in too many digits."""
+
+
+class DrainLedger:
+    """The ledger as one node, or whoever only looks, sees it."""
+
+    def __init__(self, session: Session, keys: Keys) -> None:
+        self._session = session
+        self._keys = keys
+
+    async def lease(self, incarnation: str, ask: Ask, timeout: float) -> Grant:
+        """Ask for a share; it is granted by the time of Redis, and no clock is compared.
+
+        Raises:
+            BackplaneUnavailableError: Redis did not answer within ``timeout`` seconds.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        reply = in_time(
+            await self._session.script(
+                deadline, "drain", self._names(), *self._arguments(incarnation, ask, deadline)
+            )
+        )
+        rate, budget, needed, renew, lasts, drainers, living, acceptors = map(float, reply[1:])
+        return Grant(
+            rate,
+            budget,
+            needed,
+            renew / 1000,
+            lasts / 1000,
+            int(drainers),
+            int(living),
+            int(acceptors),
+        )
+
+    def leave(self, incarnation: str, node: str, timeout: float) -> None:
+        """Give the share back; nobody waits for it, and without Redis it runs out by itself."""
+        link = self._session.link
+        if link is not None:
+            deadline = asyncio.get_running_loop().time() + timeout
+            arguments = self._arguments(incarnation, Ask(node, "done", 0, 0), deadline)
+            link.script("drain", self._names(), *arguments).add_done_callback(unheeded)
+
+    def _names(self) -> list[str]:
+        keys = self._keys
+        return [keys.drains, keys.calm, keys.leases, keys.headrooms, keys.budget]
+
+    def _arguments(self, incarnation: str, ask: Ask, deadline: float) -> list[Argument]:
+        return [
+            self._session.clock.at(deadline),
+            ask.node,
+            incarnation,
+            ask.state,
+            ask.remaining,
+            ask.total,
+            -1 if ask.time_left == inf else int(min(ask.time_left, LONGEST) * 1000),
+            "" if ask.most == inf else f"{ask.most:.4f}",
+            f"{ask.rate:.4f}",
+            "known" if ask.known else "",
+            f"{ask.closable:.4f}",
+        ]
+
+    async def progress(self, deadline: float) -> list[DrainProgress]:
+        """The drainers that hold a lease, as of their last renewal."""
+        found: list[bytes] = await self._session.call(deadline, "HGETALL", self._keys.drains)
+        now = self._session.clock.at(asyncio.get_running_loop().time()) / 1000
+        drains = [
+            _read(node.decode(), value.decode().split(" "), now)
+            for node, value in zip(found[::2], found[1::2], strict=True)
+        ]
+        return sorted((one for one in drains if one is not None), key=lambda drain: drain.node)
+
+    async def acceptors(self, deadline: float) -> set[str]:
+        """The living incarnations that take newcomers."""
+        now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
+        living = await self._session.call(
+            deadline, "ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf"
+        )
+        accepting = await self._session.call(deadline, "HKEYS", self._keys.headrooms)
+        return {name.decode() for name in set(living) & set(accepting)}
+
+    async def budget(self, deadline: float) -> float | None:
+        """Closes per second that the cluster allows, None when nobody has set it."""
+        value = await self._session.call(deadline, "GET", self._keys.budget)
+        return None if value is None else float(value)
+
+    async def set_budget(self, rate: float | None, deadline: float) -> None:
+        """Set it, or with None leave it to what the acceptors can take."""
+        if rate is None:
+            await self._session.call(deadline, "DEL", self._keys.budget)
+        else:
+            await self._session.call(deadline, "SET", self._keys.budget, repr(rate))
+
+
+def _read(node: str, fields: list[str], now: float) -> DrainProgress | None:
+    """An entry that has not run out; None for others, and for what somebody else has written."""
+    try:
+        state, remaining, total, deadline, _, rate, _, _, expiry = fields
+        if float(expiry) <= now:
+            return None
+        left = None if float(deadline) < 0 else max(0.0, float(deadline) - now) / 1000
+        return DrainProgress(node, state, int(remaining), int(total), float(rate), left)
+    except ValueError:
+        return None

@@ -1,0 +1,267 @@
+"""One node's drain as a part of the cluster's: announced, paced by the shared budget, told to all.
+
+Owns the node's way from active to drained and back. The executor is ``local/drainer.py``; the
+budget is a ledger on Redis.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from typing import Any, Final
+
+from cluster_pool.backplane.drains import DrainLedger
+from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.membership import Membership
+from cluster_pool.core.config import Timing
+from cluster_pool.core.drain_plan import announcement_of
+from cluster_pool.core.ids import shown
+from cluster_pool.core.ledger import USED, Ask, Grant
+from cluster_pool.core.results import DrainReport, NodeState
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    DrainRefusedError,
+    InvalidValueError,
+    PoolClosedError,
+)
+from cluster_pool.local.drainer import Drain, Terms, finished
+from cluster_pool.local.table import ConnectionTable
+
+log = logging.getLogger("cluster_pool.drain")
+
+NOTHING: Final = DrainReport(0, 0, 0.0, 0)
+
+
+def check_announcement(asked: object, grace: float | None) -> float:
+    """Seconds to announce, the default for None; raises InvalidValueError."""
+    if asked is not None and (
+        not isinstance(asked, int | float)
+        or isinstance(asked, bool)
+        or not 0 <= asked < (inf if grace is None else grace)
+    ):
+        raise InvalidValueError(
+            f"announce must be a number from 0 up to the grace, not {shown(asked)}"
+        )
+    return announcement_of(grace, asked)
+
+
+class SharedBudget:
+    """The cluster's budget, as one node's drain asks for it."""
+
+    def __init__(self, ledger: DrainLedger, lease: Lease, timeout: float) -> None:
+        self._ledger = ledger
+        self._lease = lease
+        self._timeout = timeout
+
+    async def lease(self, ask: Ask) -> Grant:
+        """See :class:`Budget`."""
+        return await self._ledger.lease(self._lease.incarnation, ask, self._timeout)
+
+    def leave(self, node: str) -> None:
+        """See :class:`Budget`."""
+        self._ledger.leave(self._lease.incarnation, node, self._timeout)
+
+
+class Draining:
+    """Begins, pauses, ends and undoes the drain of this node.
+
+    Args:
+        headroom: connections per second that this node can take.
+        state, become: the node's state, and how it is changed.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        ledger: DrainLedger,
+        table: ConnectionTable,
+        membership: Membership,
+        lease: Lease,
+        timing: Timing,
+        headroom: float,
+        message_bytes: int,
+        state: Callable[[], NodeState],
+        become: Callable[[NodeState], None],
+    ) -> None:
+        self._node = node
+        self._ledger = ledger
+        self._budget = SharedBudget(ledger, lease, timing.timeout)
+        self._table = table
+        self._membership = membership
+        self._lease = lease
+        self._timing = timing
+        self._headroom = headroom
+        self._message_bytes = message_bytes
+        self._state = state
+        self._become = become
+        self._drain: Drain | None = None
+        self._task: asyncio.Task[DrainReport] | None = None
+        self._orders: set[asyncio.Task[None]] = set()
+        self.final = False
+        """Whether the process ends after this drain: nobody can cancel it."""
+
+    async def drain(self, terms: Terms, announce: float, *, force: bool) -> DrainReport:
+        """Drain this node, or join the drain that is under way.
+
+        Raises:
+            DrainRefusedError: no other live node takes newcomers, there is no deadline, and it is
+                not forced.
+            PoolClosedError: the node is not running.
+        """
+        drain, task = await self.begin(terms, announce, force=force)
+        if task is None:
+            return NOTHING
+        return await (asyncio.shield(task) if drain is None else finished(drain, task))
+
+    async def begin(
+        self, terms: Terms, announce: float, *, force: bool
+    ) -> "tuple[Drain | None, asyncio.Task[DrainReport] | None]":
+        """Begin: gives the drain, None when another call began it, and its task, None when there
+        is nothing to do."""
+        terms = await self._permitted(terms, force)
+        if self._drain is not None:
+            self._drain.tighten(terms)
+            self._drain.announce_at_most(announce)
+            return None, self._task
+        if self._state() is NodeState.DRAINED:
+            return None, None
+        if self._state() is not NodeState.ACTIVE:
+            raise PoolClosedError(f"node {self._node} is {self._state().value}")
+        drain = self._drain = Drain(
+            self._node,
+            self._table,
+            self._budget,
+            terms,
+            coming=self._membership.coming,
+            nodes=self._lease.living,
+        )
+        self._task = asyncio.create_task(self._run(drain, announce), name="cluster_pool drain")
+        return drain, self._task
+
+    async def _permitted(self, terms: Terms, force: bool) -> Terms:
+        """The terms, with a rate if nobody takes newcomers; raises unless somebody does.
+
+        While Redis cannot say who does, nobody knows better than the caller.
+        """
+        if terms.grace is not None or self._drain is not None:
+            return terms
+        try:
+            if await self.others_accepting():
+                return terms
+        except BackplaneUnavailableError as error:
+            log.warning("draining without knowing who takes newcomers: %s", error)
+            return terms
+        if not force:
+            raise DrainRefusedError(
+                self._node,
+                "no other live node takes newcomers, and there is no deadline: set one or force it",
+            )
+        return terms if terms.most is not None else replace(terms, most=USED * self._headroom)
+
+    async def others_accepting(self) -> int:
+        """How many other live nodes take newcomers; raises BackplaneUnavailableError."""
+        deadline = asyncio.get_running_loop().time() + self._timing.timeout
+        return len(await self._ledger.acceptors(deadline) - {self._lease.incarnation})
+
+    async def _run(self, drain: Drain, announce: float) -> DrainReport:
+        try:
+            if announce > 0:
+                self._become(NodeState.ANNOUNCING)
+                await drain.announce(announce)
+            if not drain.cancelled:
+                self._become(NodeState.DRAINING)
+            report = await drain.run()
+        finally:
+            self._drain = self._task = None
+            if self._state() in (NodeState.ANNOUNCING, NodeState.DRAINING):
+                self._become(NodeState.ACTIVE if drain.cancelled else NodeState.DRAINED)
+        log.info("drained: %s", report)
+        return report
+
+    # -- what may be said to it ------------------------------------------------------------
+
+    def pause(self, paused: bool) -> bool:
+        """Pause or resume; False when there is no drain."""
+        if self._drain is not None:
+            self._drain.pause(paused)
+        return self._drain is not None
+
+    def cancel(self) -> bool:
+        """End half-way; False when there is no drain, or the process ends after it."""
+        if self._drain is None or self.final:
+            return False
+        self._drain.cancel()
+        return True
+
+    def hurry(self) -> None:
+        """Begin every close that is left now."""
+        if self._drain is not None:
+            self._drain.hurry()
+
+    def activate(self) -> bool:
+        """Take newcomers again after a drain; False when it is neither drained nor active."""
+        if self._state() is NodeState.DRAINED:
+            self._become(NodeState.ACTIVE)
+        return self._state() is NodeState.ACTIVE
+
+    # -- orders from elsewhere -------------------------------------------------------------
+
+    def obey(self, verb: str, options: dict[str, Any], answer: Callable[[str], None]) -> None:
+        """Carry out an order, and answer "" or why not."""
+        task = asyncio.create_task(self._obey(verb, options, answer), name="cluster_pool order")
+        self._orders.add(task)
+        task.add_done_callback(self._orders.discard)
+
+    async def _obey(
+        self, verb: str, options: dict[str, Any], answer: Callable[[str], None]
+    ) -> None:
+        try:
+            answer(await self._carry_out(verb, **options))
+        except DrainRefusedError as error:
+            answer(error.reason)
+        except (ClusterPoolError, TypeError) as error:
+            answer(str(error))
+
+    async def _carry_out(self, verb: str, **options: Any) -> str:
+        if verb == "drain":
+            await self._drain_as_told(**options)
+            return ""
+        orders = {
+            "pause": lambda: self.pause(True),
+            "resume": lambda: self.pause(False),
+            "cancel": self.cancel,
+            "activate": self.activate,
+        }
+        if verb not in orders:
+            return f"unknown order {shown(verb)}"
+        why = "its process is ending" if self.final else f"it is {self._state().value}"
+        return "" if orders[verb]() else f"{why}: nothing to {verb}"
+
+    async def _drain_as_told(
+        self,
+        *,
+        max_per_second: float | None,
+        message: str | bytes,
+        code: int,
+        grace: float | None,
+        announce: float | None,
+        force: bool,
+    ) -> None:
+        terms = Terms.of(max_per_second, message, code, grace, self._message_bytes)
+        await self.begin(terms, check_announcement(announce, terms.grace), force=force)
+
+    def progress(self) -> dict[str, Any] | None:
+        """Where the drain stands; None when there is none."""
+        return None if self._drain is None else self._drain.progress()
+
+    async def stop(self) -> None:
+        """The node stops: end the drain at once."""
+        for order in list(self._orders):
+            order.cancel()
+        await asyncio.gather(*self._orders, return_exceptions=True)
+        task = self._task
+        if task is not None:
+            self.hurry()
+            await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,125 @@
+"""What one drainer does with its lease, and without one. Pure: ``now`` is given.
+
+The lease decides while Redis answers. When it does not, a drain never stalls: the larger of the
+last lease and of what the deadline needs, and after the lease a share that all nodes fit into.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from cluster_pool.core.ledger import (
+    CLOSABLE,
+    DRAINING,
+    HEADROOM,
+    HURRY,
+    PAUSED,
+    RENEWAL,
+    USED,
+    Ask,
+    Grant,
+)
+
+RESERVE: Final = 0.1
+"""Part of the grace that is kept for close handshakes, within the bounds below."""
+LEAST_RESERVE: Final = 2.0
+MOST_RESERVE: Final = 10.0
+MOST_OF_GRACE: Final = 0.25
+FRESH: Final = 2 / 3
+"""Part of a lease's time after which its renewal is overdue: Redis does not answer."""
+ANNOUNCE: Final = 5.0
+"""Seconds during which a node says that it will drain, before it turns anybody away."""
+
+
+def reserve_of(grace: float) -> float:
+    """Seconds before the end of a grace by which every close has begun."""
+    return min(max(RESERVE * grace, LEAST_RESERVE), MOST_RESERVE, MOST_OF_GRACE * grace)
+
+
+def announcement_of(grace: float | None, asked: float | None) -> float:
+    """Seconds to announce: what was asked, else 5, but no more than a quarter of the grace."""
+    seconds = ANNOUNCE if asked is None else asked
+    return seconds if grace is None or asked is not None else min(seconds, MOST_OF_GRACE * grace)
+
+
+@dataclass(slots=True)
+class DrainPlan:
+    """One drain of one node, on any monotonic clock.
+
+    Attributes:
+        node: the drainer.
+        began: when it began to close, which is when it first asks for a lease.
+        most: closes per second that it names for the whole cluster; inf for none.
+        deadline: when it must have ended; inf for never.
+        reserve: seconds before the deadline by which every close has begun.
+        nodes: how many nodes there were when it was last known.
+        paused: it keeps its lease, and closes nobody.
+    """
+
+    node: str
+    began: float
+    most: float = inf
+    deadline: float = inf
+    reserve: float = 0.0
+    nodes: int = 1
+    paused: bool = False
+    total: int = 0
+    grant: Grant | None = None
+    _sent: float = 0.0
+
+    def granted(self, grant: Grant, sent: float) -> None:
+        """The ledger has answered what was asked at ``sent``."""
+        self.grant, self._sent = grant, sent
+        self.nodes = max(grant.living, 1)
+
+    def time_left(self, now: float) -> float:
+        """Seconds until every close must have begun."""
+        return max(0.0, self.deadline - self.reserve - now)
+
+    def floor(self, now: float, remaining: int) -> float:
+        """Closes per second that the deadline needs; inf when it is due."""
+        left = self.time_left(now)
+        if left == inf:
+            return 0.0
+        return remaining / left if left else inf
+
+    def rate(self, now: float, remaining: int) -> float:
+        """Closes per second that may be done now."""
+        if self.paused:
+            return 0.0
+        floor, grant = self.floor(now, remaining), self.grant
+        age = now - (self.began if grant is None else self._sent)
+        if grant is None:
+            patience, share = RENEWAL, 0.0 if age <= RENEWAL else self._share_unasked()
+        elif age <= grant.lasts:
+            patience, share = FRESH * grant.lasts, grant.rate
+        else:
+            patience, share = 0.0, grant.budget / max(grant.living + grant.drainers, 1)
+        return share if age <= patience and self.time_left(now) >= HURRY else max(share, floor)
+
+    def _share_unasked(self) -> float:
+        """Without any lease so far: as if every node that was seen drained, too."""
+        return (USED * HEADROOM if self.most == inf else self.most) / self.nodes
+
+    def over_budget(self) -> bool:
+        """Whether deadlines force more closes than the budget allows."""
+        grant = self.grant
+        return grant is not None and 0 < grant.budget * 1.001 < grant.needed
+
+    def alone(self) -> bool:
+        """Whether nobody takes those who are closed: no budget, but for what a deadline needs."""
+        return self.grant is not None and self.grant.budget == 0
+
+    def ask(self, now: float, remaining: int) -> Ask:
+        """What to ask of the ledger now."""
+        return Ask(
+            node=self.node,
+            state=PAUSED if self.paused else DRAINING,
+            remaining=remaining,
+            total=max(self.total, remaining),
+            time_left=self.time_left(now),
+            most=self.most,
+            rate=min(self.rate(now, remaining), CLOSABLE) if self.grant is not None else 0.0,
+            known=self.grant is not None,
+            closable=CLOSABLE,
+        )

@@ -1,0 +1,51 @@
+"""Who is closed next in a drain: idle before busy, otherwise spread evenly over the namespaces."""
+
+from collections import deque
+from random import Random
+
+from cluster_pool.core.pacing import stratified
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.table import ConnectionTable
+
+
+class Victims:
+    """The connections of a node in the order of their end, each once.
+
+    A connection that is busy when its turn comes (a handler is running, or bytes wait to be
+    written) lets the idle ones go first.
+    """
+
+    def __init__(self, table: ConnectionTable, random: Random) -> None:
+        self._table = table
+        self._random = random
+        self._order: deque[Connection] = deque()
+        self._busy: deque[Connection] = deque()
+
+    def __len__(self) -> int:
+        return len(self._order) + len(self._busy)
+
+    def refill(self) -> None:
+        """List whoever is open now; when all are done, those who have come since."""
+        self._order.extend(stratified(self._open_by_namespace(), self._random))
+
+    def next(self) -> Connection | None:
+        """Whose turn it is; None when there is nobody left."""
+        while self._order:
+            connection = self._order.popleft()
+            if connection.closed:
+                continue
+            if not connection.busy:
+                return connection
+            self._busy.append(connection)
+        while self._busy:
+            connection = self._busy.popleft()
+            if not connection.closed:
+                return connection
+        return None
+
+    def _open_by_namespace(self) -> list[list[Connection]]:
+        groups = [
+            [one for one in (self._table.namespace(name) or {}).values() if not one.closed]
+            for name in self._table.namespaces()
+        ]
+        return [group for group in groups if group]

@@ -1,0 +1,176 @@
+"""``drain``, ``activate`` and ``budget`` against real nodes, as a person or a program runs them."""
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from cluster_pool import Publisher
+from cluster_pool.cli.progress import PATIENCE, Row
+from cluster_pool.core.results import DrainProgress, Node, NodeState
+from tests.cli.test_cli import run
+from tests.nodes import NodeProcess, close_code, in_thread
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+
+def lines(out: str) -> list[dict[str, Any]]:
+    """What ``--json`` printed."""
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def started(*arguments: str, redis: str) -> "subprocess.Popen[bytes]":
+    """A command that goes on."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cluster_pool", *arguments, "--redis", redis],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@async_test
+async def test_nodes_are_drained_and_activated(own_server: RedisServer) -> None:
+    """Both at one pace, shown until the end; they stay, drained, and take newcomers again."""
+    redis = own_server.url
+    with (
+        NodeProcess(redis, "--node-id", "a") as a,
+        NodeProcess(redis, "--node-id", "b") as b,
+        NodeProcess(redis, "--node-id", "c"),
+    ):
+        clients = [await node.connect("room", f"{at}") for at in range(60) for node in (a, b)][:60]
+        clients += [await b.connect("room", f"b{at}") for at in range(60)]
+        status, out, said = await in_thread(
+            lambda: run("drain", "a", "b", "--rate", "60", "--announce", "0", "--json", redis=redis)
+        )
+        assert (status, said) == (0, "")
+        last = {line["node"]: line for line in lines(out)}
+        assert {line["state"] for line in last.values()} == {"drained"}
+        assert max(line["cluster_rate"] for line in lines(out)) <= 61
+        assert sum(line["total"] for line in last.values()) >= 90
+        assert {await close_code(client) for client in clients} <= {1012, 4409}
+        async with Publisher(redis) as publisher:
+            states = {node.id: node.state.value for node in await publisher.nodes()}
+            assert states == {"a": "drained", "b": "drained", "c": "active"}
+            assert a.get("/readyz")[0] == 503
+            assert (await in_thread(lambda: run("activate", "a", "b", redis=redis)))[0] == 0
+            await eventually(lambda: a.get("/readyz")[0] == 200)
+            async with a.connect("room", "again"):
+                assert await publisher.locate("room", "again") is not None
+
+
+@async_test
+async def test_the_nodes_survive_the_command(own_server: RedisServer) -> None:
+    """Interrupted, it says so; they carry on, and can be paused, resumed and cancelled."""
+    redis = own_server.url
+    with NodeProcess(redis, "--node-id", "a") as a, NodeProcess(redis, "--node-id", "b"):
+        clients = [await a.connect("room", f"{at}") for at in range(40)]
+        command = started("drain", "a", "--rate", "10", "--announce", "0", "--json", redis=redis)
+        assert command.stdout is not None
+        await in_thread(command.stdout.readline)
+        command.send_signal(signal.SIGINT)
+        _, said = await in_thread(command.communicate)
+        assert command.returncode == 130
+        assert b"carry on" in said
+
+        async def told(*arguments: str) -> tuple[int, str, str]:
+            answer: tuple[int, str, str] = await in_thread(
+                lambda: run("drain", "a", *arguments, redis=redis)
+            )
+            return answer
+
+        async with Publisher(redis) as publisher:
+
+            async def drain() -> DrainProgress:
+                (found,) = await publisher.drains()
+                return found
+
+            before = (await drain()).remaining
+
+            async def goes_on() -> bool:
+                return (await drain()).remaining < before
+
+            await eventually(goes_on)
+            assert await told("--pause") == (0, "a: pause\n", "")
+
+            async def paused() -> bool:
+                return (await drain()).state == "paused"
+
+            await eventually(paused)
+            assert await told("--resume") == (0, "a: resume\n", "")
+            assert await told("--cancel") == (0, "a: cancel\n", "")
+            await eventually(lambda: a.get("/readyz")[0] == 200)
+            assert await publisher.drains() == []
+        assert any(client.close_code is None for client in clients)
+        status, _, said_now = await told("--cancel")
+        assert status == 1
+        assert "nothing to cancel" in said_now
+        for client in clients:
+            await client.close()
+
+
+def test_a_no_is_an_exit_status_of_1(own_server: RedisServer) -> None:
+    """Unknown nodes, nobody alive, and nobody left who would take the clients."""
+    redis = own_server.url
+    assert run("drain", "--all", redis=redis)[0] == 1
+    with NodeProcess(redis, "--node-id", "a") as a:
+        status, _, said = run("drain", "nobody", redis=redis)
+        assert status == 1
+        assert "alive are: a" in said
+        for nodes in (("a",), ("--all",)):
+            status, _, said = run("drain", *nodes, redis=redis)
+            assert status == 1
+            assert "no other live node" in said
+        assert a.get("/readyz")[0] == 200
+        assert run("drain", "--all", "--force", "--announce", "0", redis=redis)[0] == 0
+        assert run("drain", "a", "--detach", "--grace", "5", redis=redis)[:2] == (0, "a: drain\n")
+
+
+def test_the_budget_of_the_cluster(own_server: RedisServer) -> None:
+    """Shown, set and taken back."""
+    redis = own_server.url
+    assert "70 %" in run("budget", redis=redis)[1]
+    assert json.loads(run("budget", "33", "--json", redis=redis)[1]) == {"budget": 33}
+    assert run("budget", redis=redis)[1] == "33 a second\n"
+    assert json.loads(run("budget", "none", "--json", redis=redis)[1]) == {"budget": None}
+    with Redis.from_url(f"unix://{own_server.path}") as client:
+        assert client.keys("*") == []
+
+
+def node_in(state: NodeState, connections: int = 0) -> Node:
+    """What the registry says of a node."""
+    return Node("a", "i", state, connections, 9.0)
+
+
+def test_a_row_waits_until_a_drain_is_seen() -> None:
+    """A node that has said yes may still be listed as active for a moment."""
+    row = Row("a")
+    row.update(node_in(NodeState.ACTIVE, 9), None)
+    assert row.state == "announcing"
+    row.update(node_in(NodeState.ANNOUNCING, 9), None)
+    assert (row.state, row.total, row.remaining) == ("announcing", 9, 9)
+    row.update(node_in(NodeState.DRAINING, 9), DrainProgress("a", "draining", 5, 9, 2.0, None))
+    assert (row.state, row.remaining, row.rate) == ("draining", 5, 2.0)
+    row.update(node_in(NodeState.ACTIVE, 4), None)
+    assert row.state == "active"
+    row.update(None, None)
+    assert (row.state, row.remaining) == ("stopped", 0)
+
+
+def test_a_row_does_not_wait_for_ever() -> None:
+    """A drain that nobody saw was cancelled at once."""
+    row = Row("a")
+    for _ in range(PATIENCE + 1):
+        row.update(node_in(NodeState.ACTIVE), None)
+    assert row.state == "active"
+
+
+@pytest.mark.parametrize("state", [NodeState.DRAINED, NodeState.DRAINING])
+def test_a_drain_that_is_over_has_nothing_left(state: NodeState) -> None:
+    """Drained is the end; draining, without a lease on the ledger, has its last closes to await."""
+    row = Row("a")
+    row.update(node_in(state, 3), None)
+    assert row.remaining == (0 if state is NodeState.DRAINED else 3)

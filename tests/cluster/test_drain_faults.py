@@ -1,0 +1,191 @@
+"""Drains while Redis is frozen, flushed, restarted or broken, on real servers."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.clusters import Backend, Pool
+from tests.drains import allowed, ended, gap_of, join, peak_of, times_of
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+RATE = 80.0
+ONE_FLAVOUR = pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
+"""Where Redis does nothing that its flavours do differently."""
+
+
+def rate_of(pool: Pool) -> float:
+    """What a pool may close per second now; 0 when its drain is over."""
+    drain = pool.statistics()["drain"]
+    return float(drain["rate"]) if drain else 0.0
+
+
+async def share(*drainers: Pool) -> None:
+    """Wait until the whole budget is granted to these, each a part."""
+    await eventually(
+        lambda: all(map(rate_of, drainers)) and sum(map(rate_of, drainers)) > RATE * 0.95
+    )
+
+
+def up(pool: Pool) -> bool:
+    """Whether a node is with its cluster again."""
+    return pool._session.up and pool._lease.held and pool._lease.settled.is_set()
+
+
+def lasting(backend: Backend) -> list[str]:
+    """Keys without an end. Who could not give its share back leaves it to the ttl of the ledger."""
+    return [key for key, ttl in backend.keys().items() if ttl < 0]
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_redis_frozen(own_server: RedisServer) -> None:
+    """Closes go on within the budget while the leases last and after, and everything ends."""
+    backend = Backend(own_server)
+    async with backend.pools(3) as pools:
+        one, two, _ = pools
+        sockets = await join(one, 200, name="a") + await join(two, 200, name="b")
+        drains = [asyncio.create_task(pool.drain_connections(RATE)) for pool in (one, two)]
+        await share(one, two)
+        own_server.freeze()
+        frozen_at = asyncio.get_running_loop().time()
+        reports = [await ended(drain) for drain in drains]
+        times = times_of(sockets)
+        assert [report.closed for report in reports] == [200, 200]
+        assert [report.forced for report in reports] == [0, 0]
+        assert times[-1] - frozen_at > 3, "all were closed before the leases had ended"
+        assert peak_of(times) <= allowed(RATE, 2)
+        assert gap_of(times) < 0.75, "it stalled"
+        own_server.thaw()
+        await eventually(lambda: all(up(pool) for pool in pools))
+    assert lasting(backend) == []
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_redis_frozen_before_it_begins(own_server: RedisServer) -> None:
+    """Who has never had a lease takes the share that is left if all nodes drain; none refuses."""
+    backend = Backend(own_server)
+    async with backend.pools(2) as (one, two):
+        await eventually(lambda: one._lease.living == two._lease.living == 2)
+        sockets = await join(one, 40, name="a") + await join(two, 40, name="b")
+        own_server.freeze()
+        drains = [asyncio.create_task(pool.drain_connections(RATE)) for pool in (one, two)]
+        assert [(await ended(drain)).closed for drain in drains] == [40, 40]
+        assert peak_of(times_of(sockets), 0.5) <= allowed(RATE * 0.5, 2) + 0.06 * RATE
+        own_server.thaw()
+        await eventually(lambda: up(one) and up(two))
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_redis_frozen_and_little_time(own_server: RedisServer) -> None:
+    """A short grace is not spent on waiting for a lease: they close evenly, none by force."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,):
+        sockets = await join(one, 40)
+        own_server.freeze()
+        report = await one.drain_connections(5, grace=1)
+        assert (report.closed, report.forced) == (40, 0)
+        assert peak_of(times_of(sockets), 0.05) <= 20
+        own_server.thaw()
+        await eventually(lambda: up(one))
+
+
+def flush(server: RedisServer) -> None:
+    """The data are gone, the server is there."""
+    server.command("FLUSHALL")
+
+
+def restart(server: RedisServer) -> None:
+    """The server is gone, and there again without data."""
+    server.kill()
+    server.start()
+
+
+@pytest.mark.parametrize("harm", [flush, restart])
+@async_test
+async def test_redis_loses_the_ledger(
+    own_server: RedisServer, harm: Callable[[RedisServer], None]
+) -> None:
+    """Nobody's rate grows for two renewals, so the sum stays within the budget; all goes on."""
+    backend = Backend(own_server)
+    async with backend.pools(3) as pools:
+        one, two, _ = pools
+        sockets = await join(one, 170, name="a") + await join(two, 80, name="b")
+        drains = [asyncio.create_task(pool.drain_connections(RATE)) for pool in (one, two)]
+        await share(one, two)
+        before = [rate_of(pool) for pool in (one, two)]
+        await asyncio.to_thread(harm, own_server)
+        calm_until = asyncio.get_running_loop().time() + 2
+        while asyncio.get_running_loop().time() < calm_until:
+            for pool, rate in zip((one, two), before, strict=True):
+                assert rate_of(pool) <= rate * 1.001
+            await asyncio.sleep(0.02)
+        assert [(await ended(drain)).closed for drain in drains] == [170, 80]
+        times = times_of(sockets)
+        assert peak_of(times) <= allowed(RATE, 2)
+        assert gap_of(times) < 0.75, "it stalled"
+        await eventually(lambda: all(up(pool) for pool in pools))
+    assert lasting(backend) == []
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_a_ledger_that_is_no_ledger(own_server: RedisServer) -> None:
+    """What somebody else wrote there is an outage of the ledger: the drain goes on and ends."""
+    backend = Backend(own_server)
+    async with backend.pools(2) as (one, two):
+        sockets = await join(one, 60)
+        own_server.command("SET", one._keys.drains, "no hash")
+        assert (await ended(asyncio.create_task(one.drain_connections(RATE)))).closed == 60
+        assert peak_of(times_of(sockets)) <= allowed(RATE)
+        own_server.command("DEL", one._keys.drains)
+
+        sockets = await join(two, 60)
+        own_server.command("HSET", one._keys.drains, "stranger", "draining 7 what")
+        drain = asyncio.create_task(two.drain_connections(RATE, force=True))
+        await share(two)
+        assert (await ended(drain)).closed == 60
+        assert await one.drains() == []
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_no_acceptor_is_left_for_a_while(own_server: RedisServer) -> None:
+    """A drain without a deadline closes nobody until somebody is there to take them."""
+    backend = Backend(own_server)
+    async with backend.pools(2, headroom=60) as (one, two):
+        sockets = await join(one, 100)
+        drain = asyncio.create_task(one.drain_connections())
+        await eventually(lambda: len(times_of(sockets)) >= 10)
+        await two.stop()
+        await eventually(lambda: rate_of(one) == 0)
+        before = len(times_of(sockets))
+        await asyncio.sleep(1.2)  # a renewal
+        assert len(times_of(sockets)) == before < 100
+        assert not drain.done()
+        await two.start()
+        report = await ended(drain)
+        assert (report.closed, report.cancelled) == (100, False)
+        assert peak_of(times_of(sockets)) <= allowed(0.7 * 60)
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_a_deadline_closes_them_though_nobody_takes_them(own_server: RedisServer) -> None:
+    """Also when the acceptors went away half-way, and when Redis is gone for good."""
+    backend = Backend(own_server)
+    async with backend.pools(2, headroom=20) as (one, two):
+        sockets = await join(one, 80)
+        drain = asyncio.create_task(one.drain_connections(grace=6))
+        await eventually(lambda: len(times_of(sockets)) >= 10)
+        await two.stop()
+        await eventually(lambda: one.statistics()["drain"]["budget"] == 0)
+        own_server.kill()
+        report = await ended(drain)
+        assert (report.closed, report.forced) == (80, 0)
+        assert report.seconds < 6
+        assert peak_of(times_of(sockets)) <= 0.5 * 80, "it hurries at the end"
+        own_server.start()

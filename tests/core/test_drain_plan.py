@@ -1,0 +1,171 @@
+"""What a drainer does with its lease, and while there is none."""
+
+from math import inf
+from typing import Any
+
+import pytest
+
+from cluster_pool.core.drain_plan import DrainPlan, announcement_of, reserve_of
+from cluster_pool.core.ledger import CLOSABLE, DRAINING, HEADROOM, PAUSED, USED, Grant, Ledger
+
+
+def lease(rate: float, **known: Any) -> Grant:
+    """A lease of three seconds, of one drainer among four nodes."""
+    terms = {"budget": 100.0, "needed": 0.0, "renew": 1.0, "lasts": 3.0, "drainers": 1, "living": 4}
+    return Grant(rate, acceptors=3, **{**terms, **known})
+
+
+def plan(**terms: Any) -> DrainPlan:
+    """A drain that begins at 100."""
+    return DrainPlan("a", 100.0, **terms)
+
+
+@pytest.mark.parametrize(
+    ("grace", "reserve"), [(1.0, 0.25), (8.0, 2.0), (25.0, 2.5), (60.0, 6.0), (600.0, 10.0)]
+)
+def test_the_reserve_is_a_tenth_of_the_grace(grace: float, reserve: float) -> None:
+    """2 s at least and 10 s at most, but never more than a quarter of the grace."""
+    assert reserve_of(grace) == pytest.approx(reserve)
+
+
+@pytest.mark.parametrize(
+    ("grace", "asked", "seconds"),
+    [
+        (None, None, 5.0),
+        (60.0, None, 5.0),
+        (10.0, None, 2.5),
+        (10.0, 0.0, 0.0),
+        (10.0, 8.0, 8.0),
+        (None, 30.0, 30.0),
+    ],
+)
+def test_the_announcement(grace: float | None, asked: float | None, seconds: float) -> None:
+    """What was asked for, else 5 s, but no more than a quarter of the grace."""
+    assert announcement_of(grace, asked) == seconds
+
+
+# -- with a lease --------------------------------------------------------------------------
+
+
+def test_a_lease_decides_while_redis_answers() -> None:
+    """Also against a deadline that is far: the ledger knows of it."""
+    drain = plan(deadline=200.0)
+    drain.granted(lease(5.0), 101.0)
+    assert drain.rate(102.9, 1000) == 5
+
+
+def test_a_deadline_that_is_near_is_kept_whatever_was_granted() -> None:
+    """Renewals are too far apart to ask for it."""
+    drain = plan(deadline=106.0, reserve=2.0)
+    drain.granted(lease(5.0), 100.5)
+    assert drain.rate(101.0, 300) == 100
+    assert drain.rate(104.0, 1) == inf
+    assert drain.rate(110.0, 1) == inf
+
+
+def test_it_asks_for_what_is_left() -> None:
+    """Until the reserve begins; the rate is what it spends."""
+    drain = plan(most=50.0, deadline=140.0, reserve=4.0, total=900)
+    first = drain.ask(106.0, 700)
+    assert (first.node, first.state, first.remaining, first.total) == ("a", DRAINING, 700, 900)
+    assert (first.time_left, first.most, first.rate, first.known) == (30.0, 50.0, 0.0, False)
+    drain.granted(lease(7.0), 106.0)
+    second = drain.ask(107.0, 690)
+    assert (second.rate, second.known, second.closable) == (7.0, True, CLOSABLE)
+
+
+def test_connections_may_come_while_it_drains() -> None:
+    """The total is never less than what is left."""
+    assert plan(total=10).ask(100.0, 12).total == 12
+
+
+def test_what_it_says_it_spends_is_finite() -> None:
+    """Also when everything is due at once."""
+    drain = plan(deadline=101.0)
+    drain.granted(lease(7.0), 100.0)
+    assert drain.ask(102.0, 10).rate == CLOSABLE
+    assert drain.ask(102.0, 10).time_left == 0
+
+
+def test_what_a_grant_tells() -> None:
+    """Whether deadlines are above the budget, and whether nobody takes those who are closed."""
+    drain = plan()
+    assert not drain.over_budget()
+    assert not drain.alone()
+    drain.granted(lease(7.0, budget=100.0, needed=100.05), 100.0)
+    assert not drain.over_budget()
+    drain.granted(lease(7.0, budget=100.0, needed=120.0), 100.0)
+    assert drain.over_budget()
+    drain.granted(lease(7.0, budget=0.0, needed=120.0), 100.0)
+    assert not drain.over_budget()
+    assert drain.alone()
+
+
+# -- without one ---------------------------------------------------------------------------
+
+
+def test_redis_away_the_last_lease_goes_on() -> None:
+    """Or what the deadline needs, if that is more."""
+    drain = plan(deadline=150.0)
+    drain.granted(lease(5.0), 110.0)
+    assert drain.rate(112.5, 75) == 5
+    assert drain.rate(112.5, 750) == 20
+
+
+def test_after_the_lease_everyone_alive_might_drain() -> None:
+    """The budget over living nodes and drainers, or what the deadline needs."""
+    drain = plan(deadline=150.0)
+    drain.granted(lease(90.0), 110.0)
+    assert drain.rate(113.1, 0) == 100 / 5
+    assert drain.rate(120.0, 900) == 30
+
+
+def test_a_drain_that_never_had_a_lease() -> None:
+    """A second's patience, then its own rate over the nodes that were seen last."""
+    drain = plan(most=80.0, nodes=4)
+    assert drain.rate(100.9, 1000) == 0
+    assert drain.rate(101.1, 1000) == 20
+    assert plan(nodes=2).rate(101.1, 1000) == USED * HEADROOM / 2
+    assert plan(most=80.0, nodes=4, deadline=111.1).rate(101.1, 1000) == pytest.approx(100)
+
+
+def test_a_deadline_that_is_near_does_not_wait_for_a_first_lease() -> None:
+    """With a grace of a second there is nothing to be patient with."""
+    assert plan(deadline=101.0, reserve=0.25).rate(100.25, 100) == pytest.approx(200)
+
+
+def test_a_grant_tells_how_many_nodes_there_are() -> None:
+    """So that the next drain without Redis knows."""
+    drain = plan(nodes=9)
+    drain.granted(lease(5.0, living=0), 100.0)
+    assert drain.nodes == 1
+
+
+# -- paused --------------------------------------------------------------------------------
+
+
+def test_a_pause_closes_nobody_and_keeps_the_lease() -> None:
+    """Whatever is granted or due."""
+    drain = plan(deadline=110.0)
+    drain.granted(lease(5.0), 100.0)
+    drain.paused = True
+    for now in (100.5, 102.5, 104.0, 109.0, 120.0):
+        assert drain.rate(now, 1000) == 0
+    assert drain.ask(104.0, 1000).state == PAUSED
+
+
+def test_a_resumed_drain_has_its_true_deadline() -> None:
+    """The pause is made up for, and not added."""
+    drain = plan(deadline=150.0, paused=True)
+    assert drain.ask(120.0, 1000).time_left == 30
+    drain.paused = False
+    assert drain.ask(130.0, 1000).time_left == 20
+    assert drain.floor(130.0, 1000) == 50
+
+
+def test_a_pause_ends_without_a_burst_while_redis_is_away() -> None:
+    """What was granted last is a rate also if nobody was closing then."""
+    drain = plan(most=50.0, paused=True)
+    drain.granted(Ledger().lease(100.0, drain.ask(100.0, 1000), living=4), 100.0)
+    drain.paused = False
+    assert drain.rate(104.0, 1000) == 10

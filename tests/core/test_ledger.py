@@ -1,0 +1,299 @@
+"""How the drain budget is shared, rule by rule."""
+
+from math import inf
+from typing import Any
+
+import pytest
+
+from cluster_pool.core.ledger import (
+    CLOSABLE,
+    DRAINING,
+    HEADROOM,
+    LATE,
+    PAUSED,
+    TTL,
+    USED,
+    Ask,
+    Grant,
+    Ledger,
+)
+
+
+class Drains:
+    """A ledger, and drainers that ask it at ``now``, spending what they were granted before."""
+
+    def __init__(self, **cluster: Any) -> None:
+        self.ledger = Ledger()
+        self.cluster = cluster
+        self.now = 1000.0
+        self.rates: dict[str, float] = {}
+
+    def ask(self, node: str, remaining: int = 1000, **what: Any) -> Grant:
+        known = node in self.rates
+        said = {"state": DRAINING, "rate": self.rates.get(node, 0.0), "known": known, **what}
+        ask = Ask(node, remaining=remaining, total=remaining, **said)
+        grant = self.ledger.lease(self.now, ask, **self.cluster)
+        self.rates[node] = grant.rate
+        return grant
+
+    def round(self, *nodes: str, **what: Any) -> list[float]:
+        """One renewal of each."""
+        rates = [self.ask(node, **what).rate for node in nodes]
+        self.now += 1.0
+        return rates
+
+
+# -- the budget ----------------------------------------------------------------------------
+
+
+def test_the_budget_is_the_smallest_rate_that_anybody_names() -> None:
+    """Drainers and the cluster's setting name one; whoever names none counts as the headroom."""
+    drains = Drains(headroom=1000.0, setting=600.0)
+    assert drains.ask("a").budget == 600
+    assert drains.ask("b", most=500).budget == 500
+    assert drains.ask("a").budget == 500
+    drains.ledger.leave("b")
+    assert drains.ask("a").budget == 600
+    drains.cluster = {"headroom": 500.0, "setting": 600.0}
+    assert drains.ask("a").budget == USED * 500
+
+
+def test_a_named_rate_may_be_above_the_headroom() -> None:
+    """Whoever names a rate knows better, as long as nobody relies on the headroom."""
+    drains = Drains(headroom=100.0)
+    assert drains.ask("a", most=500).budget == 500
+    assert drains.ask("b").budget == USED * 100
+
+
+def test_a_paused_drainer_names_no_rate_for_others() -> None:
+    """It closes nobody, so that its rate is none to keep; its own grant still tells it."""
+    drains = Drains(headroom=1000.0)
+    assert drains.ask("a", state=PAUSED, most=10).budget == 10
+    assert drains.ask("b").budget == USED * 1000
+
+
+def test_one_process_alone_closes_as_fast_as_it_can() -> None:
+    """Nobody names a rate, and there is no headroom to keep."""
+    drains = Drains()
+    assert drains.ask("a").rate == CLOSABLE
+    assert drains.ask("a", remaining=0).rate == 0
+
+
+def test_nobody_accepts() -> None:
+    """Then nothing is closed, but for deadlines."""
+    drains = Drains(headroom=0.0)
+    assert drains.ask("a").rate == 0
+    assert drains.ask("b", time_left=100.0).rate == 10
+
+
+# -- shares --------------------------------------------------------------------------------
+
+
+def test_shares_are_in_proportion_to_what_is_left() -> None:
+    """So that all are done together."""
+    drains = Drains(setting=100.0)
+    for _ in range(2):
+        drains.ask("a", remaining=3000)
+        drains.ask("b", remaining=1000)
+    assert drains.ask("a", remaining=3000).rate == pytest.approx(75, rel=0.01)
+    assert drains.ask("b", remaining=1000).rate == pytest.approx(25, rel=0.01)
+
+
+def test_a_deadline_is_served_first() -> None:
+    """Everyone has its floor; what is above the floors is shared by what is left to close."""
+    drains = Drains(setting=100.0)
+    for _ in range(3):
+        urgent = drains.ask("a", remaining=500, time_left=10.0)
+        other = drains.ask("b", remaining=500)
+    assert urgent.needed == 50
+    assert urgent.rate == pytest.approx(50 + 25)
+    assert other.rate == pytest.approx(25)
+
+
+def test_deadlines_above_the_budget_are_kept() -> None:
+    """The sum of floors is granted, and whoever has no deadline waits."""
+    drains = Drains(setting=100.0)
+    for _ in range(3):
+        first = drains.ask("a", remaining=1000, time_left=10.0)
+        second = drains.ask("b", remaining=500, time_left=10.0)
+        third = drains.ask("c", remaining=500)
+    assert (first.budget, first.needed) == (100, 150)
+    assert [first.rate, second.rate, third.rate] == pytest.approx([100, 50, 0])
+
+
+def test_a_share_is_no_more_than_a_process_can_close() -> None:
+    """But a floor is tried."""
+    drains = Drains(setting=10_000.0)
+    assert drains.ask("a", closable=300.0).rate == 300
+    assert drains.ask("a", closable=300.0, time_left=2.0).rate == 500
+
+
+def test_a_newcomer_takes_only_what_is_free() -> None:
+    """The sum never rises above the budget; one renewal later all have their shares."""
+    drains = Drains(setting=100.0)
+    assert drains.round("a") == [100]
+    assert drains.ask("b").rate == 0
+    assert drains.ask("a").rate == 50
+    assert drains.ask("b").rate == 50
+
+
+def test_what_is_left_is_guessed_between_renewals() -> None:
+    """A drainer counts as spending its lease, so that S does not lag behind by a renewal."""
+    drains = Drains(setting=100.0)
+    drains.ask("a", remaining=1000, time_left=100.0)
+    drains.now += 1.0
+    assert drains.ask("b", remaining=0).needed == pytest.approx(900 / 99)
+
+
+def test_a_smaller_budget_holds_at_the_next_renewal() -> None:
+    """Whoever renews first makes room for those who still hold the old one."""
+    drains = Drains(setting=100.0)
+    for _ in range(3):
+        drains.round("a", "b")
+    drains.cluster["setting"] = 40.0
+    drains.round("a", "b")
+    assert sum(drains.rates.values()) <= 40
+    assert sum(drains.round("a", "b")) == pytest.approx(40, rel=0.1)
+
+
+# -- those who have too little -------------------------------------------------------------
+
+
+def test_whoever_starved_twice_takes_its_floor() -> None:
+    """Others may hold everything and not renew: a deadline does not wait for them for long."""
+    drains = Drains(setting=100.0)
+    drains.ask("a", remaining=10_000)
+    assert [drains.ask("b", time_left=50.0).rate for _ in range(4)] == [0, 0, 20, 0]
+
+
+def test_whoever_has_hardly_any_time_takes_its_floor() -> None:
+    """Less than five seconds are no time to starve."""
+    drains = Drains(setting=100.0)
+    drains.ask("a", remaining=10_000)
+    assert drains.ask("b", remaining=100, time_left=5.0).rate == 0
+    assert drains.ask("c", remaining=100, time_left=4.9).rate == pytest.approx(100 / 4.9)
+
+
+def test_time_that_is_over() -> None:
+    """All of it at once, and a number still."""
+    drains = Drains(setting=100.0)
+    assert 1000 <= drains.ask("a", time_left=0.0).rate < inf
+
+
+# -- paused, gone --------------------------------------------------------------------------
+
+
+def test_a_paused_drainer_needs_nothing_and_holds_nothing() -> None:
+    """Others have its share at their next renewal; later it comes back to its true deadline."""
+    drains = Drains(setting=100.0)
+    for _ in range(2):
+        drains.round("a", "b", time_left=100.0)
+    paused = drains.ask("a", state=PAUSED, time_left=60.0)
+    assert (paused.rate, paused.drainers) == (0, 2)
+    assert drains.ask("b", time_left=60.0).rate == 100
+    drains.ask("a", time_left=10.0)
+    drains.ask("b", time_left=60.0)
+    resumed = drains.ask("a", time_left=10.0)
+    assert resumed.needed == pytest.approx(100 + 1000 / 60)
+    assert resumed.rate == pytest.approx(100)
+
+
+def test_whoever_leaves_gives_its_share_back() -> None:
+    """Done or cancelled; leaving twice is no fault."""
+    drains = Drains(setting=100.0)
+    drains.ask("a")
+    drains.ledger.leave("a")
+    drains.ledger.leave("a")
+    assert drains.ask("b").rate == 100
+    assert drains.ask("b").drainers == 1
+
+
+def test_the_share_of_the_dead_is_free_within_four_renewals() -> None:
+    """It lasts three, and no longer."""
+    drains = Drains(setting=100.0)
+    drains.ask("a")
+    drains.now += TTL - 0.01
+    assert drains.ask("b").rate == 0
+    drains.now += 0.01
+    assert drains.ask("b").rate == 100
+
+
+@pytest.mark.parametrize(("drainers", "seconds"), [(1, 1.0), (50, 1.0), (100, 2.0), (400, 5.0)])
+def test_many_drainers_renew_less_often(drainers: int, seconds: float) -> None:
+    """Fifty renewals a second are asked of Redis, and no more, up to 250 drainers."""
+    drains = Drains(headroom=HEADROOM)
+    for number in range(drainers):
+        grant = drains.ask(str(number))
+    assert (grant.drainers, grant.lasts) == (drainers, TTL * seconds)
+    assert seconds - 0.001 <= grant.renew <= seconds + LATE + 0.001
+
+
+# -- after the ledger was lost -------------------------------------------------------------
+
+
+def test_nobody_grows_for_two_renewals_after_the_ledger_was_lost() -> None:
+    """Those who are not in it yet still spend what they hold."""
+    drains = Drains(setting=100.0)
+    for _ in range(3):
+        drains.round("a", "b")
+    held = dict(drains.rates)
+    drains.ledger = Ledger()
+    for _ in range(2):
+        drains.round("a", "b")
+        assert all(drains.rates[node] <= held[node] for node in held)
+    drains.round("a", "b")
+    drains.ledger.leave("b")
+    assert drains.ask("a").rate == 100
+
+
+def test_a_newcomer_waits_while_the_lost_ledger_is_rebuilt() -> None:
+    """It has nothing to spend, but starving for a deadline has its end."""
+    drains = Drains(setting=100.0)
+    drains.ask("a")
+    drains.ledger = Ledger()
+    drains.ask("a")
+    assert drains.ask("b").rate == 0
+    assert [drains.ask("c", time_left=50.0).rate for _ in range(3)] == [0, 0, 20]
+
+
+def test_headroom_that_was_lost_with_the_ledger_is_waited_for() -> None:
+    """Acceptors advertise it again within a heartbeat; until then a drain goes on as it did."""
+    drains = Drains(headroom=1000.0)
+    assert drains.round("a") == [700]
+    drains.ledger, drains.cluster["headroom"] = Ledger(), 0.0
+    assert drains.round("a") == [700]
+    drains.cluster["headroom"] = 500.0
+    assert drains.round("a") == [350]
+    drains.cluster["headroom"] = 0.0
+    assert drains.round("a") == [0]
+
+
+def test_coming_back_from_a_freeze_is_as_if_the_ledger_was_lost() -> None:
+    """Others have had the share; the drainer keeps at most what it spends, and all shares meet."""
+    drains = Drains(setting=100.0)
+    for _ in range(3):
+        drains.round("a", "b")
+    for _ in range(5):
+        drains.round("b")
+    assert drains.ask("b").rate == 100
+    drains.rates["a"] = 20.0
+    for _ in range(4):
+        drains.round("a", "b")
+        assert sum(drains.rates.values()) <= 100
+    assert drains.round("a", "b") == pytest.approx([50, 50], rel=0.1)
+
+
+def test_who_waits_for_others_asks_again_when_they_have_renewed() -> None:
+    """A newcomer need not wait for a second turn of its own to get what others have given up."""
+    drains = Drains(headroom=1000.0)
+    drains.ask("a", most=100)
+    drains.now += 0.4
+    cut = drains.ask("b", most=100)
+    assert cut.rate == 0
+    assert cut.renew == pytest.approx(0.6 + LATE)
+    drains.now += 0.6
+    assert drains.ask("a", most=100).rate == pytest.approx(50, rel=0.1)
+    drains.now += LATE
+    given = drains.ask("b", most=100)
+    assert given.rate == pytest.approx(50, rel=0.1)
+    assert given.renew == 1.0

@@ -1,0 +1,137 @@
+"""Who is closed next in a drain."""
+
+import asyncio
+from collections import Counter
+from random import Random
+
+from cluster_pool import ConnectionsPool
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.victims import Victims
+from tests.drains import TimedWebSocket, UnreadWebSocket, join
+from tests.support import async_test
+
+
+def all_of(victims: Victims) -> list[Connection]:
+    """Everyone, in the order of their end."""
+    found = []
+    while (connection := victims.next()) is not None:
+        found.append(connection)
+    return found
+
+
+@async_test
+async def test_everyone_is_taken_once() -> None:
+    """No connection is named twice, none is forgotten, and then there is nobody."""
+    async with ConnectionsPool() as pool:
+        sockets = await join(pool, 50) + await join(pool, 20, "other")
+        victims = Victims(pool._table, Random(1))
+        assert len(victims) == 0
+        victims.refill()
+        assert len(victims) == 70
+        order = all_of(victims)
+        assert Counter(order) == Counter(socket.connection for socket in sockets)
+        assert len(victims) == 0
+        assert victims.next() is None
+
+
+@async_test
+async def test_the_order_is_by_chance() -> None:
+    """It is not the order of arrival, and not the same twice."""
+    async with ConnectionsPool() as pool:
+        arrived = [socket.connection for socket in await join(pool, 100)]
+        orders = []
+        for seed in (1, 2):
+            victims = Victims(pool._table, Random(seed))
+            victims.refill()
+            orders.append(all_of(victims))
+        assert orders[0] != orders[1]
+        assert arrived not in orders
+
+
+@async_test
+async def test_no_namespace_empties_at_a_stroke() -> None:
+    """In every part of the order each namespace has its share, however large it is."""
+    sizes = {"large": 300, "middle": 60, "small": 20}
+    async with ConnectionsPool() as pool:
+        for name, size in sizes.items():
+            await join(pool, size, name)
+        victims = Victims(pool._table, Random(1))
+        victims.refill()
+        order = [one.namespace for one in all_of(victims)]
+        for upto in range(0, len(order), 19):
+            gone = Counter(order[:upto])
+            for name, size in sizes.items():
+                assert abs(gone[name] - size * upto / len(order)) <= 2
+
+
+@async_test
+async def test_idle_before_busy() -> None:
+    """Whose handler runs, and who has bytes to read, is taken after everyone else."""
+    async with ConnectionsPool() as pool:
+        handling = await join(pool, 5, name="handling")
+        unread = await join(pool, 5, kind=UnreadWebSocket, name="unread")
+        await join(pool, 30, name="idle")
+        hold = asyncio.Event()
+        for socket in handling:
+            socket.connection.on("message", lambda message: hold.wait())
+        feeds = [asyncio.create_task(socket.connection.feed("x")) for socket in handling]
+        for socket in unread:
+            await socket.connection.send("x")
+        await asyncio.sleep(0)
+        victims = Victims(pool._table, Random(1))
+        victims.refill()
+        order = all_of(victims)
+        assert all(one.id.startswith("idle") for one in order[:30])
+        assert {one.id.rstrip("01234") for one in order[30:]} == {"handling", "unread"}
+        hold.set()
+        await asyncio.gather(*feeds)
+        for socket in unread:
+            socket.connection.cut()
+
+
+@async_test
+async def test_who_became_idle_meanwhile_is_not_put_off() -> None:
+    """Busy is asked when the turn comes, not when the list is made."""
+    async with ConnectionsPool() as pool:
+        (socket,) = await join(pool, 1)
+        hold = asyncio.Event()
+        socket.connection.on("message", lambda message: hold.wait())
+        feed = asyncio.create_task(socket.connection.feed("x"))
+        await asyncio.sleep(0)
+        assert socket.connection.busy
+        victims = Victims(pool._table, Random(1))
+        victims.refill()
+        hold.set()
+        await feed
+        assert victims.next() is socket.connection
+
+
+@async_test
+async def test_who_left_by_itself_is_passed_over() -> None:
+    """A connection that closes before its turn is not closed again; not among the busy either."""
+    async with ConnectionsPool() as pool:
+        sockets: list[TimedWebSocket] = await join(pool, 10)
+        busy = (await join(pool, 2, kind=UnreadWebSocket, name="busy"))[0]
+        await busy.connection.send("x")
+        victims = Victims(pool._table, Random(1))
+        victims.refill()
+        first = victims.next()
+        gone = [socket.connection for socket in sockets[:5] if socket.connection is not first]
+        for connection in [*gone, busy.connection]:
+            connection.cut()
+        assert not {*gone, busy.connection} & set(all_of(victims))
+
+
+@async_test
+async def test_who_came_since_is_found_by_a_refill() -> None:
+    """Whoever was on the way when the list was made is listed next; who is closing is not."""
+    async with ConnectionsPool() as pool:
+        old = await join(pool, 3, name="old")
+        victims = Victims(pool._table, Random(1))
+        victims.refill()
+        for connection in all_of(victims):
+            connection.begin_close(1012, "")
+        new = await join(pool, 2, name="new")
+        victims.refill()
+        assert set(all_of(victims)) == {socket.connection for socket in new}
+        assert all(socket.connection.closed for socket in old)

@@ -1,0 +1,171 @@
+"""The responder of HAProxy's agent-check, asked by plain sockets. HAProxy itself: test_rolling."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from cluster_pool.server import agent
+from cluster_pool.server.agent import AgentListener, line_of
+from tests.nodes import NodeProcess, in_thread
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+
+class Load:
+    """A pool, as far as the agent looks at it."""
+
+    def __init__(self, free: float | None = 1.0) -> None:
+        self.share = free
+
+    def free(self) -> float | None:
+        return self.share
+
+
+@contextlib.asynccontextmanager
+async def listening(load: Load) -> AsyncIterator[AgentListener]:
+    """A listener of its own."""
+    listener = AgentListener(load, 0)  # type: ignore[arg-type]
+    await listener.start()
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def ask(port: int, first: bytes = b"") -> bytes:
+    """Everything that the agent says to one client, which may speak first."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        if first:
+            client.sendall(first)
+        said = b""
+        while more := client.recv(4096):
+            said += more
+        return said
+
+
+@pytest.mark.parametrize(
+    ("free", "line"),
+    [
+        (1.0, b"ready up 100%\n"),
+        (0.11, b"ready up 100%\n"),
+        (0.05, b"ready up 50%\n"),
+        (0.0, b"ready up 1%\n"),
+        (None, b"drain\n"),
+    ],
+)
+def test_the_words(free: float | None, line: bytes) -> None:
+    """Full weight while a tenth is free, then less, never 0; drain when it takes nobody."""
+    assert line_of(free) == line
+
+
+def scenario_of_rude_clients() -> Any:
+    """The scenario below, for whichever loop runs it."""
+
+    async def scenario() -> None:
+        async with listening(Load()) as listener:
+            port = listener.port
+            for first in (b"", b"node1\n", b"GET / HTTP/1.1\r\n\r\n", b"\0\xff" * 1000):
+                assert await in_thread(ask, port, first) == b"ready up 100%\n"
+            reset = struct.pack("ii", 1, 0)
+            for _ in range(50):
+                with socket.create_connection(("127.0.0.1", port)) as gone:
+                    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            assert await in_thread(ask, port) == b"ready up 100%\n"
+
+    return scenario()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_whoever_connects_gets_one_line(loop: Any) -> None:
+    """Also who speaks first, and whatever others do; on both loops, without a complaint."""
+    complaints: list[Any] = []
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        runner.run(scenario_of_rude_clients())
+    assert complaints == []
+
+
+@async_test
+async def test_it_says_what_is_true_now() -> None:
+    """Nothing is remembered from one question to the next."""
+    load = Load()
+    async with listening(load) as listener:
+        for free in (1.0, None, 0.02, 1.0):
+            load.share = free
+            assert await in_thread(ask, listener.port) == line_of(free)
+
+
+@async_test
+async def test_silent_clients_are_cut_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever neither reads nor leaves is cut in time; a crowd of them keeps nobody from asking."""
+    monkeypatch.setattr(agent, "PATIENCE", 30.0)
+    async with listening(Load()) as listener:
+        where = ("127.0.0.1", listener.port)
+        crowd = [await in_thread(socket.create_connection, where) for _ in range(200)]
+        assert await in_thread(ask, listener.port) == b"ready up 100%\n"
+        assert len(listener._open) <= agent.MOST_OPEN
+        monkeypatch.setattr(agent, "PATIENCE", 0.05)
+        with await in_thread(socket.create_connection, where) as last:
+            await eventually(lambda: _is_cut(last))
+        for client in crowd:
+            client.close()
+        await eventually(lambda: not listener._open)
+
+
+@async_test
+async def test_a_talker_is_cut() -> None:
+    """Nobody reads more than a few kilobytes of what a client says."""
+    async with listening(Load()) as listener:
+        with (
+            socket.create_connection(("127.0.0.1", listener.port)) as talker,
+            pytest.raises(OSError, match=r"reset|[Bb]roken"),
+        ):
+            await in_thread(lambda: [talker.sendall(b"x" * 4096) for _ in range(10_000)])
+        await eventually(lambda: not listener._open)
+
+
+def _is_cut(client: socket.socket) -> bool:
+    """Whether a write to it says so."""
+    try:
+        client.send(b"x")
+    except OSError:
+        return True
+    return False
+
+
+@async_test
+async def test_a_node_tells_what_it_does(own_server: RedisServer) -> None:
+    """ready with a weight; drain from the announcement on, as when it is drained; then nothing."""
+    with NodeProcess(own_server.url) as other, NodeProcess(
+        own_server.url, "--agent-port", "0", "--admin-port", "0", "--announce", "60",
+        "--grace", "120",
+    ) as node:  # fmt: skip
+        port, admin = node.listening["agent_port"], node.listening["admin_port"]
+        assert other.listening["agent_port"] is None
+        assert await in_thread(ask, port) == b"ready up 100%\n"
+        async with node.connect("room", "alice"):
+            node.signal(signal.SIGTERM)
+            await eventually(lambda: ask(port) == b"drain\n")
+            state = json.loads((await in_thread(node.get, "/status", admin))[1])["state"]
+            assert state == "announcing"
+        node.signal(signal.SIGTERM)
+        assert (await in_thread(node.finish))[0] == 0
+        with pytest.raises(ConnectionRefusedError):
+            ask(port)
+
+
+@async_test
+async def test_without_redis_the_health_check_decides(own_server: RedisServer) -> None:
+    """The agent goes on as before, which never brings a node up that /readyz holds down."""
+    with NodeProcess(own_server.url, "--agent-port", "0") as node:
+        own_server.kill()
+        await eventually(lambda: node.get("/readyz")[0] == 503)
+        assert await in_thread(ask, node.listening["agent_port"]) == b"ready up 100%\n"

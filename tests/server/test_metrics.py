@@ -1,0 +1,137 @@
+"""/metrics as a scraper reads it: parsed by rules of its own, and compared with /status."""
+
+import json
+import re
+import signal
+from typing import Any
+
+import pytest
+
+from cluster_pool import ClusterPool
+from cluster_pool.core.statistics import Counters
+from cluster_pool.server.metrics import render
+from tests.nodes import NodeProcess, in_thread
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+LABEL = rf'{NAME}="(?:[^"\\\n]|\\["\\n])*"'
+SAMPLE = re.compile(rf"({NAME})(?:\{{({LABEL}(?:,{LABEL})*)?\}})? (\S+)")
+
+
+def parsed(text: str) -> dict[str, dict[str, float]]:
+    """Values by metric and labels; raises on whatever the format does not allow."""
+    assert text.endswith("\n")
+    kinds: dict[str, str] = {}
+    helped: set[str] = set()
+    values: dict[str, dict[str, float]] = {}
+    for line in text.splitlines():
+        if line.startswith("# "):
+            _, keyword, name, rest = line.split(" ", 3)
+            assert name not in values, f"{name} is described behind its values"
+            if keyword == "HELP":
+                assert name not in helped
+                helped.add(name)
+            else:
+                assert keyword == "TYPE"
+                assert rest in ("counter", "gauge")
+                assert name not in kinds
+                kinds[name] = rest
+            continue
+        found = SAMPLE.fullmatch(line)
+        assert found, line
+        name, labels, value = found.groups()
+        assert name in kinds
+        assert name in helped
+        assert (kinds[name] == "counter") == name.endswith("_total"), name
+        samples = values.setdefault(name, {})
+        assert (labels or "") not in samples, f"twice: {line}"
+        samples[labels or ""] = float(value)
+    assert set(values) == set(kinds) == helped
+    return values
+
+
+def statistics(**changes: Any) -> dict[str, Any]:
+    """What a pool says of itself, without one."""
+    return {
+        "node": "a",
+        "state": "active",
+        "ready": True,
+        "authenticated": False,
+        "connections": 0,
+        "namespaces": 0,
+        "pending": 0,
+        "drain": None,
+        "inbox_bytes": 0,
+        "generation": 1,
+        **Counters().as_dict(),
+        **changes,
+    }
+
+
+def test_every_value_is_there_once_with_its_kind() -> None:
+    """Counters end in _total, and a large one keeps its last digit."""
+    values = parsed(render(statistics(delivered=123_456_789_012, connections=7)))
+    assert values["cluster_pool_delivered_total"] == {"": 123_456_789_012}
+    assert values["cluster_pool_connections"] == {"": 7}
+    for name in Counters().as_dict():
+        assert f"cluster_pool_{name}_total" in values
+    assert values["cluster_pool_drain_remaining"] == {"": 0}
+    assert "cluster_pool_drain_budget" not in values
+
+
+@pytest.mark.parametrize("state", ["active", "announcing", "draining", "drained"])
+def test_the_state_is_a_labelled_gauge(state: str) -> None:
+    """1 for the present one, 0 for each other."""
+    samples = parsed(render(statistics(state=state)))["cluster_pool_state"]
+    assert len(samples) == 6
+    assert [labels for labels, value in samples.items() if value] == [f'state="{state}"']
+
+
+def test_a_node_id_is_quoted() -> None:
+    """It may have quotes and backslashes in it, as any text."""
+    (labels,) = parsed(render(statistics(node='a "b" \\ ü')))["cluster_pool_info"]
+    assert labels == r'node="a \"b\" \\ ü"'
+
+
+@async_test
+async def test_a_pool_says_nothing_that_is_left_out(own_server: RedisServer) -> None:
+    """Whatever number is in the statistics is in the metrics."""
+    async with ClusterPool(own_server.url) as pool:
+        values = parsed(render(pool.statistics()))
+        for name, value in pool.statistics().items():
+            if isinstance(value, int | float):
+                found = values.get(f"cluster_pool_{name}") or values[f"cluster_pool_{name}_total"]
+                assert found == {"": value}
+
+
+@async_test
+async def test_a_draining_node_is_scraped(own_server: RedisServer) -> None:
+    """State, budget and what remains, from the admin listener, with the type of the format."""
+    with NodeProcess(own_server.url), NodeProcess(
+        *(own_server.url, "--admin-port", "0", "--node-id", "a"),
+        *("--close-rate", "0.1", "--grace", "3600", "--announce", "0"),
+    ) as node:  # fmt: skip
+        admin = node.listening["admin_port"]
+        async with node.connect("room", "alice"), node.connect("hall", "bob"):
+            _, text, headers = await in_thread(node.get, "/metrics", admin)
+            assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+            values = parsed(text)
+            assert values["cluster_pool_connections"] == {"": 2}
+            assert values["cluster_pool_namespaces"] == {"": 2}
+            assert values["cluster_pool_accepted_total"] == {"": 2}
+            node.signal(signal.SIGTERM)
+
+            def drain() -> dict[str, dict[str, float]]:
+                return parsed(node.get("/metrics", admin)[1])
+
+            await eventually(lambda: "cluster_pool_drain_budget" in drain())
+            values = drain()
+            assert values["cluster_pool_state"]['state="draining"'] == 1
+            assert values["cluster_pool_ready"] == {"": 0}
+            assert values["cluster_pool_drain_remaining"][""] in (1, 2)
+            assert values["cluster_pool_drain_budget"][""] == 0.1
+            status = json.loads((await in_thread(node.get, "/status", admin))[1])
+            assert status["drain"]["budget"] == 0.1
+            node.signal(signal.SIGTERM)
+        assert (await in_thread(node.finish))[0] == 0

@@ -1,0 +1,278 @@
+"""Rolling restarts of real nodes behind the real proxies, with the very files that we ship."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from cluster_pool import Publisher
+from tests.crowd import NAMESPACE, Crowd, Mail
+from tests.nodes import NodeProcess, in_thread
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+NODES = ("n1", "n2", "n3")
+STOP = ("--announce", "1.5", "--grace", "10", "--close-rate", "20")
+CLIENTS = 60
+
+Proxy = Callable[["Cluster", int, Path], contextlib.AbstractContextManager[object]]
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def ask_agent(port: int) -> str:
+    """What a node's agent says; nothing when it is gone."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            return client.recv(100).decode()
+    except ConnectionRefusedError:
+        return ""
+
+
+class Cluster:
+    """Three nodes, each of which can be replaced by a new process on the same ports."""
+
+    def __init__(self, redis: str, stack: contextlib.ExitStack, *options: str) -> None:
+        self._redis = redis
+        self._stack = stack
+        self._options = options
+        self.nodes = {name: self._start(name, 0, 0) for name in NODES}
+
+    def _start(self, name: str, port: int, agent: int) -> NodeProcess:
+        ports = ("--port", str(port), "--agent-port", str(agent))
+        node = NodeProcess(self._redis, "--node-id", name, *ports, *STOP, *self._options)
+        return self._stack.enter_context(node)
+
+    def agent_port(self, name: str) -> int:
+        return int(self.nodes[name].listening["agent_port"])
+
+    async def replace(self, name: str, watch: Callable[[str], None]) -> None:
+        """SIGTERM, wait for the end, start anew; ``watch`` is called all the while."""
+        old = self.nodes[name]
+        old.signal(signal.SIGTERM)
+        await eventually(lambda: watch(name) or old.process.poll() is not None, 30)
+        status, said = await in_thread(old.finish)
+        assert status == 0, said
+        self.nodes[name] = await in_thread(
+            self._start, name, old.port, int(old.listening["agent_port"])
+        )
+
+
+async def takes_newcomers(front: int, name: str, publisher: Publisher) -> bool:
+    """Whether the proxy sends somebody to a node; one who has fewest gets the next."""
+    async with connect(f"ws://127.0.0.1:{front}/ws/{NAMESPACE}?id=probe", compression=None):
+        member = await publisher.locate(NAMESPACE, "probe")
+        return member is not None and member.node == name
+
+
+async def counts(publisher: Publisher, expected: int) -> bool:
+    """Whether the namespace has so many members; a probe's release may be under way."""
+    return await publisher.count(NAMESPACE) == expected
+
+
+async def roll(
+    cluster: Cluster, publisher: Publisher, front: int, watch: Callable[[str], None]
+) -> None:
+    """Restart every node in turn while clients and senders go on, and look at what they saw."""
+    async with Crowd(f"ws://127.0.0.1:{front}/ws/{NAMESPACE}", CLIENTS) as crowd:
+        await eventually(crowd.all_open, 30)
+        async with Mail(publisher, crowd.ids) as mail:
+            for name in NODES:
+                before = crowd.codes.total()
+                await cluster.replace(name, watch)
+                assert crowd.codes.total() > before, f"{name} had no client"
+                await eventually(crowd.all_open, 30)
+                await eventually(lambda at=name: takes_newcomers(front, at, publisher), 30)
+        await eventually(lambda: set(mail.delivered) <= crowd.heard)
+        assert crowd.refused == []
+        assert set(crowd.codes) == {1012}
+        await eventually(lambda: counts(publisher, CLIENTS))
+        assert len(mail.delivered) > 100, mail.answers
+
+
+def running(arguments: list[str], **environment: str) -> contextlib.ExitStack:
+    """A program, stopped by its pid on leaving."""
+    stack = contextlib.ExitStack()
+    process = subprocess.Popen(
+        arguments, env={**os.environ, **environment}, stderr=subprocess.DEVNULL
+    )
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    return stack
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def haproxy(cluster: Cluster, front: int, folder: Path) -> Iterator[Path]:
+    """The real one; gives its command socket, which a second file adds for the test alone."""
+    control = folder / "haproxy.sock"
+    (folder / "control.cfg").write_text(f"global\n    stats socket {control} level admin\n")
+    addresses = {"CLUSTER_POOL_BIND": f"127.0.0.1:{front}"}
+    for at, (name, node) in enumerate(cluster.nodes.items(), 1):
+        addresses[f"CLUSTER_POOL_NODE{at}"] = f"127.0.0.1:{node.port}"
+        addresses[f"CLUSTER_POOL_AGENT{at}"] = str(cluster.agent_port(name))
+    files = ["-f", str(folder / "control.cfg"), "-f", str(DEPLOY / "haproxy.cfg")]
+    with running(["haproxy", "-db", *files], **addresses):
+        yield control
+
+
+def status_in_haproxy(control: Path) -> dict[str, tuple[str, int]]:
+    """What HAProxy thinks of each server, and for how many seconds."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(10)
+        link.connect(str(control))
+        link.sendall(b"show stat\n")
+        said = b""
+        while more := link.recv(65536):
+            said += more
+    rows = [line.split(",") for line in said.decode().lstrip("# ").splitlines() if line]
+    name, status, since = map(rows[0].index, ("svname", "status", "lastchg"))
+    return {row[name]: (row[status], int(row[since] or 0)) for row in rows[1:]}
+
+
+@pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
+@async_test
+async def test_a_rolling_restart_behind_haproxy(tmp_path: Path) -> None:
+    """Nobody is refused, no confirmed message is lost, and HAProxy heard of each drain in time."""
+    front = free_port()
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(RedisServer("valkey"))
+        cluster = Cluster(redis.url, stack)
+        control = stack.enter_context(haproxy(cluster, front, tmp_path))
+        await eventually(lambda: accepts(front))
+        words: dict[str, list[str]] = {name: [] for name in NODES}
+        seen: dict[str, set[str]] = {name: set() for name in NODES}
+
+        def watch(name: str) -> None:
+            words[name].append(ask_agent(cluster.agent_port(name)).strip())
+            seen[name].add(status_in_haproxy(control)[name.replace("n", "node")][0])
+
+        async with Publisher(redis.url) as publisher:
+            await roll(cluster, publisher, front, watch)
+        for name in NODES:
+            assert "drain" in words[name]
+            told = [word for word in words[name] if word]
+            assert all(word == "drain" for word in told[told.index("drain") :])
+            assert any(status.startswith(("DRAIN", "DOWN")) for status in seen[name]), seen
+        for node in cluster.nodes.values():
+            node.signal(signal.SIGTERM)
+        for node in cluster.nodes.values():
+            assert (await in_thread(node.finish))[0] == 0
+
+
+@pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
+@async_test
+async def test_the_agent_brings_no_node_up_that_is_not_ready(tmp_path: Path) -> None:
+    """Without Redis /readyz says no and the agent says up: HAProxy believes the former."""
+    front = free_port()
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(RedisServer("valkey"))
+        cluster = Cluster(redis.url, stack)
+        control = stack.enter_context(haproxy(cluster, front, tmp_path))
+
+        def all_are(status: str, seconds: int = 0) -> bool:
+            said = status_in_haproxy(control)
+            rows = [said[name.replace("n", "node")] for name in NODES]
+            return all(now == status and since >= seconds for now, since in rows)
+
+        await eventually(lambda: control.exists() and all_are("UP"))
+        redis.kill()
+        # Long enough for several questions to each agent, which says "up" all the while.
+        await eventually(lambda: all_are("DOWN", 3), 30)
+        redis.start()
+        await eventually(lambda: all_are("UP"), 30)
+
+
+def nginx_file(ports: list[int], front: int) -> str:
+    """The file that we ship, with the addresses of this test."""
+    text = (DEPLOY / "nginx.conf").read_text()
+    ours = [f"server 127.0.0.1:{port} " for port in ports]
+    theirs = [f"server 127.0.0.1:{port} " for port in (8000, 8001, 8002)]
+    pairs = [*zip(theirs, ours, strict=True), ("127.0.0.1:8080", f"127.0.0.1:{front}")]
+    for old, new in pairs:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+@contextlib.contextmanager
+def nginx(cluster: Cluster, front: int, folder: Path) -> Iterator[None]:
+    """The real one, everything that it writes below one folder."""
+    ports = [node.port for node in cluster.nodes.values()]
+    (folder / "ours.conf").write_text(nginx_file(ports, front))
+    folders = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"    {name}_temp_path {folder}/{name};\n" for name in folders)
+    (folder / "nginx.conf").write_text(
+        "worker_processes 2;\nevents {}\n"
+        f"http {{\n{temporary}    access_log off;\n    include {folder}/ours.conf;\n}}\n"
+    )
+    directives = f"daemon off; pid {folder}/pid; error_log {folder}/error.log;"
+    files = ["-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    with running(["nginx", *files, "-g", directives]):
+        yield
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+@async_test
+async def test_a_rolling_restart_behind_nginx(tmp_path: Path) -> None:
+    """It asks nobody whether he is ready: a refused upgrade moves to another node, unseen."""
+    front = free_port()
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(RedisServer("valkey"))
+        cluster = Cluster(redis.url, stack)
+        stack.enter_context(nginx(cluster, front, tmp_path))
+        await eventually(lambda: accepts(front))
+        async with Publisher(redis.url) as publisher:
+            await roll(cluster, publisher, front, lambda name: None)
+        for node in cluster.nodes.values():
+            node.signal(signal.SIGTERM)
+        for node in cluster.nodes.values():
+            assert (await in_thread(node.finish))[0] == 0
+
+
+async def status_of(front: int, namespace: str) -> int:
+    """101 for a welcome, or the status of the refusal."""
+    try:
+        async with connect(f"ws://127.0.0.1:{front}/ws/{namespace}", compression=None):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
+@pytest.mark.parametrize("proxy", [haproxy, nginx])
+@async_test
+async def test_a_full_namespace_keeps_nobody_else_out(proxy: Proxy, tmp_path: Path) -> None:
+    """Its 503 is the answer to one client, whatever a proxy tries; no node is given up for it."""
+    if not shutil.which(proxy.__name__):
+        pytest.skip(f"{proxy.__name__} is not installed")
+    front = free_port()
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(RedisServer("valkey"))
+        cluster = Cluster(redis.url, stack, "--namespace-members", "1")
+        stack.enter_context(proxy(cluster, front, tmp_path))
+        await eventually(lambda: accepts(front))
+        async with connect(f"ws://127.0.0.1:{front}/ws/full", compression=None):
+            for at in range(20):
+                assert await status_of(front, "full") == 503
+                assert await status_of(front, f"other{at}") == 101
