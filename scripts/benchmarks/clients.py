@@ -103,6 +103,8 @@ class Clients:
                 client.socket.setblocking(False)
                 self._by_fd[client.socket.fileno()] = client
                 self._poll.register(client.socket, select.EPOLLIN)
+                if not packets:
+                    self._read(client, client.rest)  # a ping may have come with the handshake
             if packets:
                 self._join([client for client, _ in opening])
 

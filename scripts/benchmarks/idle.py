@@ -16,6 +16,8 @@ from benchmarks.table import Row
 from cluster_pool.embedded import EmbeddedServer
 
 NAMES = ("A", "B")
+TOGETHER = 1000
+"""Clients that connect before their program may answer pings again."""
 
 
 class Idlers:
@@ -57,9 +59,11 @@ async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) ->
         idlers = Idlers(nodes, redis.pid, admin)
 
         async def connect(count: int, after: int) -> None:
-            for at, (child, peer) in enumerate(zip(nodes, peers, strict=True)):
-                first = at * (each + FIRST) + after
-                await peer.connect(child.hello["port"], NAMESPACE, count, first=first)
+            for done in range(0, count, TOGETHER):
+                part = min(TOGETHER, count - done)
+                for at, (child, peer) in enumerate(zip(nodes, peers, strict=True)):
+                    first = at * (each + FIRST) + after + done
+                    await peer.connect(child.hello["port"], NAMESPACE, part, first=first)
 
         await connect(FIRST, 0)
         memory = await idlers.memory()
