@@ -1,21 +1,23 @@
 """One send at a time: until it is answered, and until the client has it.
 
 After some quiet, when every cache and the CPU itself have gone cold, and again without a pause.
+Beside it stands what the same way costs without us, on the same kind of loop and between as many
+processes: redis-py's PUBLISH until its subscriber in another process has it, and one echo over a
+WebSocket of ``websockets``.
 """
 
 import contextlib
-import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.children import Child, Gate
 from benchmarks.cluster import NAMESPACE, Settings, clients, fault, node
-from benchmarks.payloads import payload
 from benchmarks.table import Row
 from cluster_pool.embedded import EmbeddedServer
 
 PAUSE = 0.005
 """Seconds of quiet before each send."""
+BESIDE = "the floor is the sum of redis-py's {0} and the echo's {0}"
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
@@ -29,13 +31,14 @@ class Times:
     """What was measured with one pause before each send: a list of µs per round."""
 
     pause: float
-    raw: list[list[float]] = field(default_factory=list)
+    published: list[list[float]] = field(default_factory=list)
+    echoed: list[list[float]] = field(default_factory=list)
     received: list[list[float]] = field(default_factory=list)
     answered: list[list[float]] = field(default_factory=list)
 
 
 async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) -> list[Row]:
-    """p50 and p99 of each round, beside a raw PUBLISH in the same run."""
+    """p50 and p99 of each round, beside what the parts of the way cost without us."""
     idle, warm = Times(PAUSE), Times(0.0)
     wrong, sent, count = "", 0, settings.single_sends
     async with contextlib.AsyncExitStack() as stack:
@@ -43,12 +46,13 @@ async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) ->
         b = await stack.enter_async_context(node(redis.url, "B", loop))
         readers = await stack.enter_async_context(clients())
         a = await stack.enter_async_context(node(redis.url, "A", loop, readers.gate))
+        bare = await stack.enter_async_context(_bare(redis.url, loop))
         await readers.connect(b.hello["port"], NAMESPACE, 1)
         await a.ask("know", first=0, count=1)
         for at in range(settings.rounds + 1):
             tell(f"latency, {loop}: round {at} of {settings.rounds}" if at else "warming up")
             for times in (idle, warm):
-                raw = _raw(str(redis.path), count, times.pause)
+                published, echoed = await bare.round(count, times.pause)
                 await readers.expect(1, sent, stamps=True)
                 said = await a.ask(
                     "one_at_a_time", namespace=NAMESPACE, count=count, first=sent, pause=times.pause
@@ -59,7 +63,8 @@ async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) ->
                 found = fault(report, count, unrouted)
                 wrong = wrong or found
                 if at and not found:
-                    times.raw.append(raw)
+                    times.published.append(published)
+                    times.echoed.append(echoed)
                     times.received.append(_between(said["begun"], report["stamps"]))
                     times.answered.append(_between(said["begun"], said["answered"]))
     note = f"{count:,} a round"
@@ -71,18 +76,20 @@ async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) ->
 
 def _rows(times: Times, when: str, loop: str, wrong: str, note: str) -> list[Row]:
     rows = []
-    for what, rounds in (
-        ("raw PUBLISH until a blocking subscriber has it", times.raw),
-        ("one send to another node until the client has it", times.received),
-        ("the same until send() returns", times.answered),
-    ):
-        for name, share in (("p50", 0.5), ("p99", 0.99)):
-            samples = [percentile(one, share) for one in rounds]
-            bare = rounds is times.raw
-            floors = () if bare else [percentile(one, share) for one in times.raw]
-            told = note if bare else f"{note}; the floor is the raw {name}"
-            text = f"{what}, {when}, {name}"
-            rows.append(Row(text, "µs", samples, "" if bare else loop, floors, wrong, told))
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        published = [percentile(one, share) for one in times.published]
+        echoed = [percentile(one, share) for one in times.echoed]
+        way = [sum(pair) for pair in zip(published, echoed, strict=True)]
+        for what, samples, floors, told in (
+            ("redis-py: PUBLISH until a subscriber in another process has it", published, (), ""),
+            ("websockets: one echo between two processes", echoed, (), ""),
+            ("one send to another node until the client has it", times.received, way, BESIDE),
+            ("the same until send() returns", times.answered, way, BESIDE),
+        ):
+            if floors:
+                samples = [percentile(one, share) for one in samples]
+            said = "; ".join(text for text in (note, told.format(name)) if text)
+            rows.append(Row(f"{what}, {when}, {name}", "µs", samples, loop, floors, wrong, said))
     return rows
 
 
@@ -90,23 +97,31 @@ def _between(begun: list[int], ended: list[int]) -> list[float]:
     return [(end - begin) / 1000 for begin, end in zip(begun, ended, strict=True)]
 
 
-def _raw(path: str, count: int, pause: float) -> list[float]:
-    """Two blocking sockets: the time from PUBLISH on one to the message on the other, in µs."""
-    data = payload(0)
-    command = b"*3\r\n$7\r\nPUBLISH\r\n$3\r\nraw\r\n$%d\r\n%s\r\n" % (len(data), data)
-    times = []
-    with socket.socket(socket.AF_UNIX) as publisher, socket.socket(socket.AF_UNIX) as subscriber:
-        publisher.connect(path)
-        subscriber.connect(path)
-        subscriber.sendall(b"SUBSCRIBE raw\r\n")
-        subscriber.recv(1024)
-        for _ in range(count):
-            if pause:
-                time.sleep(pause)
-            begun = time.monotonic_ns()
-            publisher.sendall(command)
-            message = subscriber.recv(1024)
-            times.append((time.monotonic_ns() - begun) / 1000)
-            assert message.endswith(data + b"\r\n")
-            publisher.recv(64)
-    return times
+class Bare:
+    """Two processes with redis-py and ``websockets``: one begins, the other is far."""
+
+    def __init__(self, near: Child, far: Child) -> None:
+        self._near = near
+        self._far = far
+
+    async def round(self, count: int, pause: float) -> tuple[list[float], list[float]]:
+        """Times in µs: of a message over Redis, one way, and of an echo, there and back."""
+        begun = (await self._near.ask("publish", count=count, pause=pause))["begun"]
+        heard = (await self._far.ask("heard"))["heard"]
+        port = self._far.hello["port"]
+        echoes = await self._near.ask("echo", port=port, count=count, pause=pause)
+        return _between(begun, heard), [time / 1000 for time in echoes["times"]]
+
+
+@contextlib.asynccontextmanager
+async def _bare(redis: str, loop: str) -> AsyncIterator[Bare]:
+    gate = Gate()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(gate.close)
+        children = []
+        for end in (gate.read_end, gate.write_end):
+            child = await Child.start("bare", redis, loop, str(end), fds=(end,))
+            stack.push_async_callback(child.stop)
+            children.append(child)
+        await children[1].ask("listen")
+        yield Bare(*children)

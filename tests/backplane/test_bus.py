@@ -1,0 +1,209 @@
+"""The outgoing batches: bounded in flight, fair to small namespaces, in order."""
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster_pool.backplane.bus import BATCH_BYTES, BATCH_ITEMS, IN_FLIGHT, Bus
+from cluster_pool.core.config import Limits
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.results import SendResult
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import PendingLimitError
+from tests.support import async_test
+
+LATER = 1e9
+
+
+class Call:
+    """A script that is on its way: per namespace or channel, the items in order."""
+
+    def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.name = name
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.items: dict[str, list[bytes]] = dict(
+            self._sends(arguments[4:]) if name == "send" else self._broadcasts(arguments[2:])
+        )
+
+    @staticmethod
+    def _sends(rest: tuple[Any, ...]) -> Iterator[tuple[str, list[bytes]]]:
+        while rest:
+            key, count = rest[:2]
+            yield key.split("{")[1].split("}")[0], list(rest[3 : 2 + 2 * count : 2])
+            rest = rest[2 + 2 * count :]
+
+    @staticmethod
+    def _broadcasts(rest: tuple[Any, ...]) -> Iterator[tuple[str, list[bytes]]]:
+        for channel, count, joined in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+            size = len(joined) // count
+            yield (
+                channel.split("{")[1].split("}")[0],
+                [joined[at : at + size] for at in range(0, len(joined), size)],
+            )
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.items.values()))
+
+    def answer(self) -> None:
+        """Redis has carried it out."""
+        if self.name == "send":
+            self.future.set_result([b"OK", b"1" * self.count, 0, b""])
+        else:
+            self.future.set_result([b"OK", *[1] * 2 * len(self.items)])
+
+
+class FakeLink:
+    """Keeps the calls that were made until they are answered."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def script(self, name: str, keys: list[str], *arguments: Any) -> asyncio.Future[Any]:
+        call = Call(name, arguments)
+        self.calls.append(call)
+        return call.future
+
+    @property
+    def flying(self) -> list[Call]:
+        """Those that are not answered yet."""
+        return [call for call in self.calls if not call.future.done()]
+
+
+def make_bus(link: FakeLink, **limits: int) -> Bus:
+    """A bus over a link that Redis answers when a test says so."""
+    session = SimpleNamespace(
+        link=link,
+        sender="start 1",
+        clock=SimpleNamespace(at=lambda moment: 0),
+        listens=lambda channel: False,
+    )
+    bus = Bus(
+        session,  # type: ignore[arg-type]
+        Keys(),
+        "node-1",
+        lambda channel: 0,
+        limits=Limits(**limits),
+        counters=Counters(),
+        seals=None,
+    )
+    bus.start()
+    return bus
+
+
+async def turns() -> None:
+    """Let everything that can happen now happen."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+async def answer_rest(link: FakeLink) -> None:
+    """Answer what is on its way, in order, until nothing more leaves."""
+    while link.flying:
+        link.flying[0].answer()
+        await turns()
+
+
+@async_test
+async def test_no_more_than_two_batches_are_in_flight() -> None:
+    """What is sent meanwhile gathers and leaves together; a batch has at most 500 items."""
+    link = FakeLink()
+    bus = make_bus(link)
+    sent = []
+    for number in range(10):
+        sent += [bus.send(f"n{number}", "1", b"item", LATER) for _ in range(300)]
+        await turns()
+        assert len(link.flying) == min(number + 1, IN_FLIGHT)
+    link.flying[0].answer()
+    await turns()
+    assert len(link.flying) == IN_FLIGHT
+    assert len(link.calls[-1].items) == 8, "all that had gathered, each with its share"
+    await answer_rest(link)
+    assert max(call.count for call in link.calls) <= BATCH_ITEMS
+    assert {future.result() for future in sent} == {SendResult.ROUTED}
+    assert bus.pending == 0
+
+
+@async_test
+async def test_a_batch_is_bounded_in_bytes() -> None:
+    """A megabyte to a call, whatever the items are."""
+    link = FakeLink()
+    bus = make_bus(link)
+    for number in range(30):
+        bus.send(f"n{number % 2}", "1", b"x" * 200_000, LATER)
+    await turns()
+    await answer_rest(link)
+    sizes = [sum(len(item) for run in call.items.values() for item in run) for call in link.calls]
+    assert sum(sizes) == 30 * 200_000
+    assert max(sizes) <= BATCH_BYTES + 200_000
+    assert bus.pending == 0
+
+
+@async_test
+async def test_a_huge_namespace_does_not_starve_a_small_one() -> None:
+    """However many wait in front of it, what a small one sends leaves with the next batch."""
+    link = FakeLink()
+    bus = make_bus(link)
+    for _ in range(9_000):
+        bus.send("huge", "1", b"item", LATER)
+    await turns()
+    assert [set(call.items) for call in link.calls] == [{"huge"}]
+    for _ in range(5):
+        small = [bus.send(f"small{number}", "1", b"item", LATER) for number in range(20)]
+        before = len(link.calls)
+        link.flying[0].answer()
+        await turns()
+        left = {name for call in link.calls[before:] for name in call.items}
+        assert left == {"huge", *[f"small{number}" for number in range(20)]}
+        for call in link.flying:
+            call.answer()
+        await asyncio.gather(*small)
+        await turns()
+    assert bus.pending > 0, "the huge one was waiting all that time"
+    await answer_rest(link)
+
+
+@async_test
+async def test_runs_of_one_namespace_leave_in_order() -> None:
+    """Only neighbours of a kind are joined: a broadcast between two sends stays between them."""
+    link = FakeLink()
+    bus = make_bus(link)
+    for number in range(9):
+        item = b"%d" % number
+        if number % 3 == 1:
+            bus.broadcast("n", item, LATER)
+        else:
+            bus.send("n", "1", item, LATER)
+    await turns()
+    await answer_rest(link)
+    assert [(call.name, b"".join(call.items["n"])) for call in link.calls] == [
+        ("send", b"0"),
+        ("publish", b"1"),
+        ("send", b"23"),
+        ("publish", b"4"),
+        ("send", b"56"),
+        ("publish", b"7"),
+        ("send", b"8"),
+    ]
+
+
+@async_test
+async def test_what_waits_is_bounded_and_room_comes_back() -> None:
+    """Queued and in flight count alike, until they are answered."""
+    link = FakeLink()
+    bus = make_bus(link, pending_messages=100)
+    for _ in range(100):
+        bus.broadcast("n", b"item", LATER)
+    with pytest.raises(PendingLimitError):
+        bus.send("n", "1", b"item", LATER)
+    await turns()
+    with pytest.raises(PendingLimitError):
+        bus.send("n", "1", b"item", LATER)
+    await answer_rest(link)
+    bus.send("n", "1", b"item", LATER)
+    await turns()
+    await answer_rest(link)
+    assert bus.pending == 0
