@@ -64,9 +64,7 @@ end
 
 local renew = math.min(math.max(1000, 20 * drainers), 5000)
 local again = renew
-if not starved and ARGV[10] == 'known' and drainers == 1 then -- not its own lease alone was lost
-  redis.call('SET', KEYS[2], '1', 'PX', 2 * renew)
-end
+if not starved and ARGV[10] == 'known' then redis.call('SET', KEYS[2], '1', 'PX', 2 * renew) end
 starved = starved or 0
 local time_left = tonumber(ARGV[7])
 local deadline = time_left < 0 and '-' or digits(now + time_left)
