@@ -7,12 +7,26 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import delivery, ghosts, latency, machine, memory, peers, registry
+from benchmarks import (
+    delivery,
+    ghosts,
+    idle,
+    latency,
+    machine,
+    memory,
+    peers,
+    registry,
+    scale,
+    storm,
+)
 from benchmarks.cluster import Settings
 from benchmarks.rolling import scenario as rolling
 from benchmarks.table import Row, as_json, markdown
 
-NAMES = (*delivery.NAMES, "latency", "memory", "registry", "ghosts", "peers", "rolling")
+NAMES = (
+    *delivery.NAMES,
+    *("latency", "memory", "idle", "storm", "registry", "scale", "ghosts", "peers", "rolling"),
+)
 BUSY = 0.7
 """Load above which the head of the table warns."""
 
@@ -35,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=_positive, help="of each scenario; the table has their median (12)")
     add("--connections", type=_positive, default=1000, help="that get the messages (1000)")
     add("--idle-connections", type=_positive, help="whose memory is measured (5000)")
+    add("--idle-per-node", type=_positive, help="whose CPU is measured, on two nodes (10000)")
+    add("--storm", type=_positive, help="connections that come at once (5000)")
+    add("--nodes", type=_positive, help="to which the cluster grows, at least 2 (16)")
+    add("--many", type=_positive, help="members to which a namespace grows (1000000)")
     add("--members", type=_positive, help="whose bytes in Redis are measured (100000)")
     add("--json", metavar="FILE", type=Path, help="write everything that was measured there")
     add("--restarted", type=_positive, help="connections in the rolling restart (4000)")
@@ -55,6 +73,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         idle=options.idle_connections or (1000 if quick else 5000),
         members=options.members or (10_000 if quick else 100_000),
         victims=1 if quick else 5,
+        idle_each=options.idle_per_node or (1000 if quick else 10_000),
+        idle_seconds=10.0 if quick else 40.0,
+        storm=options.storm or (1000 if quick else 5000),
+        nodes=max(2, options.nodes or (4 if quick else 16)),
+        many=options.many or (50_000 if quick else 1_000_000),
         restarted=options.restarted or (1600 if quick else 4000),
         close_rate=120.0 if quick else 160.0,
         profile=str(options.profile) if options.profile else "",
@@ -79,6 +102,9 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
     needs = {
         "delivery": settings.connections,
         "memory": settings.idle + memory.FIRST,
+        "idle": settings.idle_each + memory.FIRST,
+        "storm": settings.storm,
+        "scale": 2 * settings.connections,
         "ghosts": settings.connections * settings.victims,
         "peers": settings.connections,
         "rolling": 2 * settings.restarted,  # HAProxy has two for each
@@ -104,8 +130,16 @@ async def _measure(
     for loop in loops:
         if "memory" in wanted:
             rows += await memory.measure(settings, loop, fresh_rounds, _tell)
+    for loop in loops:
+        if "idle" in wanted:
+            rows += await idle.measure(settings, loop, _tell)
+    for loop in loops:
+        if "storm" in wanted:
+            rows += await storm.measure(settings, loop, fresh_rounds, _tell)
     if "registry" in wanted:
         rows += await registry.measure(settings, fresh_rounds, _tell)
+    if "scale" in wanted:
+        rows += await scale.measure(settings, loops[0], _tell)
     if "ghosts" in wanted:
         rows += await ghosts.measure(settings, loops[0], _tell)
     if "peers" in wanted:

@@ -6,6 +6,7 @@ and is the WebSocket server.
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from benchmarks.children import Opened, obey, say
 from benchmarks.node import GATE_TIMEOUT, loop_factory
@@ -89,8 +91,9 @@ class Commands:
 
 
 async def _echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
+    with contextlib.suppress(ConnectionClosed):
+        async for message in websocket:
+            await websocket.send(message)
 
 
 async def main(redis_url: str, gate_end: int) -> None:

@@ -28,6 +28,11 @@ class Settings:
     victims: int
     restarted: int = 4000
     close_rate: float = 160.0
+    idle_each: int = 10_000
+    idle_seconds: float = 40.0
+    storm: int = 5000
+    nodes: int = 16
+    many: int = 1_000_000
     lease: float = 10.0
     profile: str = ""
 

@@ -27,9 +27,9 @@ async def measure(
             child = await stack.enter_async_context(node(redis.url, "B", loop))
             peers = await stack.enter_async_context(clients())
             await peers.connect(child.hello["port"], NAMESPACE, FIRST)
-            before = await _settled(child)
+            before = await settled(child)
             await peers.connect(child.hello["port"], NAMESPACE, settings.idle, first=FIRST)
-            after = await _settled(child)
+            after = await settled(child)
             count = (await child.ask("count", namespace=NAMESPACE))["count"]
             if count != FIRST + settings.idle:
                 wrong = f"WRONG: {count:,} members, not {FIRST + settings.idle:,}"
@@ -38,7 +38,8 @@ async def measure(
     return [Row(what, "KiB", samples, loop, wrong=wrong, note="growth of the node's RSS")]
 
 
-async def _settled(child: Child) -> int:
+async def settled(child: Child) -> int:
+    """Resident bytes of a node after a while and a garbage collection."""
     await asyncio.sleep(SETTLE)
     await child.ask("collect")
     return resident_bytes(child.pid)

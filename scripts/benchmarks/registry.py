@@ -23,9 +23,9 @@ async def measure(settings: Settings, rounds: int, tell: Callable[[str], None]) 
             redis = stack.enter_context(EmbeddedServer())
             admin = await stack.enter_async_context(Redis.from_url(redis.url))
             child = await stack.enter_async_context(node(redis.url, "B", "asyncio"))
-            before = await _used(admin)
+            before = await used(admin)
             said = await child.ask("join", namespace=NAMESPACE, count=settings.members)
-            after = await _used(admin)
+            after = await used(admin)
             if said["count"] != settings.members:
                 wrong = f"WRONG: {said['count']:,} members"
             samples.append((after - before) / settings.members)
@@ -43,7 +43,7 @@ async def measure(settings: Settings, rounds: int, tell: Callable[[str], None]) 
     ]
 
 
-async def _used(admin: Redis) -> int:
+async def used(admin: Redis) -> int:
     """used_memory once it stands still: Redis resizes its tables bit by bit."""
     seen = 0
     while True:

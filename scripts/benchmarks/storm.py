@@ -1,0 +1,54 @@
+"""Everybody connects at once: accepts and claims of one node, beside the bare library's accepts."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from benchmarks.children import Child, Gate
+from benchmarks.cluster import NAMESPACE, Settings, node
+from benchmarks.table import Row
+from cluster_pool.embedded import EmbeddedServer
+
+
+async def measure(
+    settings: Settings, loop: str, rounds: int, tell: Callable[[str], None]
+) -> list[Row]:
+    """A fresh bare server and a fresh node in each round."""
+    bare, claimed, wrong, count = [], [], "", settings.storm
+    for at in range(rounds):
+        tell(f"storm, {loop}: round {at + 1} of {rounds}")
+        with EmbeddedServer() as redis:
+            async with _bare(redis.url, loop) as server, _crowd(server, "/", count) as seconds:
+                bare.append(count / seconds)
+            async with (
+                node(redis.url, "B", loop) as server,
+                _crowd(server, f"/ws/{NAMESPACE}", count) as seconds,
+            ):
+                claimed.append(count / seconds)
+                members = (await server.ask("count", namespace=NAMESPACE))["count"]
+                wrong = wrong or (f"WRONG: {members:,} members" if members != count else "")
+    what = f"{count:,} connect as fast as they can"
+    return [
+        Row(f"{what}: accepts of bare websockets", "/s", bare, loop),
+        Row(f"{what}: accepts and claims of one node", "/s", claimed, loop, bare, wrong),
+    ]
+
+
+@contextlib.asynccontextmanager
+async def _bare(redis: str, loop: str) -> AsyncIterator[Child]:
+    gate = Gate()
+    child = await Child.start("bare", redis, loop, str(gate.read_end), fds=(gate.read_end,))
+    try:
+        yield child
+    finally:
+        await child.stop()
+        gate.close()
+
+
+@contextlib.asynccontextmanager
+async def _crowd(server: Child, path: str, count: int) -> AsyncIterator[float]:
+    """Everybody is connected to a server; gives the seconds that it took."""
+    crowd = await Child.start("crowd", str(server.hello["port"]), path, str(count))
+    try:
+        yield crowd.hello["seconds"]
+    finally:
+        await crowd.stop()
