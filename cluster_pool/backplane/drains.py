@@ -108,10 +108,10 @@ class DrainLedger:
 def _read(node: str, fields: list[str], now: float) -> DrainProgress | None:
     """An entry that has not run out; None for others, and for what somebody else has written."""
     try:
-        state, remaining, total, deadline, _, rate, _, _, expiry = fields
+        state, remaining, rate, deadline, _, _, expiry, _, total = fields
         if float(expiry) <= now:
             return None
-        left = None if float(deadline) < 0 else max(0.0, float(deadline) - now) / 1000
+        left = None if deadline == "-" else max(0.0, float(deadline) - now) / 1000
         return DrainProgress(node, state, int(remaining), int(total), float(rate), left)
     except ValueError:
         return None

@@ -150,7 +150,7 @@ class Ledger:
         before = entries.get(ask.node)
         drainers = len(entries) + (before is None)
         renew = min(max(RENEWAL, RENEWAL_PER_DRAINER * drainers), LONGEST_RENEWAL)
-        if before is None and ask.known and drainers == 1:  # not its own lease alone was lost
+        if before is None and ask.known:
             self._calm_until = now + CALM * renew
         mine = entries[ask.node] = Entry(
             ask.state,

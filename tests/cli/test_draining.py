@@ -68,7 +68,7 @@ async def test_the_nodes_survive_the_command(own_server: RedisServer) -> None:
     redis = own_server.url
     with NodeProcess(redis, "--node-id", "a") as a, NodeProcess(redis, "--node-id", "b"):
         clients = [await a.connect("room", f"{at}") for at in range(40)]
-        command = started("drain", "a", "--rate", "10", "--announce", "0", "--json", redis=redis)
+        command = started("drain", "a", "--rate", "2", "--announce", "0", "--json", redis=redis)
         assert command.stdout is not None
         await in_thread(command.stdout.readline)
         command.send_signal(signal.SIGINT)

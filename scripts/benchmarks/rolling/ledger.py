@@ -11,7 +11,7 @@ from cluster_pool.backplane.scripts import sources
 from cluster_pool.core.keys import Keys
 
 LOOKS_PER_SECOND = 20
-SEEN_FIELD = -2
+SEEN_FIELD = 5
 """Of an entry of the ledger: when its drainer last renewed it."""
 CALLS = 2000
 

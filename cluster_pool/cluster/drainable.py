@@ -1,0 +1,199 @@
+"""What a node of the cluster can do about its own drain: the drain side of :class:`ClusterPool`."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from cluster_pool.cluster.draining import Draining, check_announcement
+from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.sender import Sender
+from cluster_pool.cluster.signals import Signals, Stopping, drain_for
+from cluster_pool.core.closing import SERVICE_RESTART
+from cluster_pool.core.results import DrainReport, NodeState
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    DrainRefusedError,
+    PoolClosedError,
+)
+from cluster_pool.local.drainer import Terms
+
+log = logging.getLogger("cluster_pool.drain")
+
+SOON = 0.5
+"""Seconds for what is only nice to know while the process ends."""
+
+
+class DrainingNode(Sender):
+    """A sender that is a node, and drains. Not used by itself."""
+
+    _state: NodeState
+    _draining: Draining
+    _lease: Lease
+
+    async def drain_connections(
+        self,
+        max_per_second: float | None = None,
+        message: str | bytes = "",
+        code: int = SERVICE_RESTART,
+        *,
+        grace: float | None = None,
+        announce: float = 0.0,
+        force: bool = False,
+    ) -> DrainReport:
+        """Close this node's connections at a pace that all draining nodes share.
+
+        All nodes that drain at a time close at most the budget together, in any second, unless a
+        deadline forces more, which the report says. This node takes no newcomers from the end of
+        the announcement on, and none when it is done, until :meth:`activate`. Idle connections go
+        first, otherwise in random order, each namespace's evenly apart; what was sent before a
+        close reaches whoever reads. A client that does not answer its close is cut (after
+        ``Timing.flush`` and ``Timing.close``, or earlier when a deadline is near), and delays
+        nobody. Without Redis it goes on with its last share, and never stalls.
+
+        A second call joins the drain under way, paused or not, which goes on: its rate, if it names
+        one, the earlier deadline and the earlier end of the announcement hold, and both get the
+        report. Cancelling the first call cancels the drain.
+
+        Args:
+            max_per_second: closes per second of the whole cluster, more than 0; the smallest that
+                any drainer or :meth:`set_drain_budget` names holds. None: 70 % of what the nodes
+                that take newcomers can take (``headroom``).
+            message: sent to each connection ahead of its close; "" sends nothing.
+            code: the close code; 1012 is the one on which every client library comes back.
+            grace: seconds until everyone must be closed, the announcement included; the rate is
+                raised evenly, and early, as far as that needs. None: as long as it takes.
+            announce: seconds for which this node says that it will drain (:attr:`ready` is false)
+                and still takes newcomers, so that load balancers notice first.
+            force: also when no other live node takes newcomers and there is no grace.
+
+        Returns:
+            When all are closed: how many, how many by force, how long it took.
+
+        Raises:
+            InvalidValueError: an argument is not allowed.
+            DrainRefusedError: no other live node takes newcomers; see ``force``.
+            PoolClosedError: this node was not started, or was stopped.
+        """
+        terms = Terms.of(max_per_second, message, code, grace, self.limits.message_bytes)
+        seconds = check_announcement(announce, terms.grace)
+        self._check_started()
+        return await self._draining.drain(terms, seconds, force=force)
+
+    async def run_until_signal(self, stopping: Stopping | None = None) -> DrainReport:
+        """Wait for SIGTERM or SIGINT, then drain; for a program whose last words this is.
+
+        ``async with pool, serve(…): await pool.run_until_signal()``. A second signal closes
+        everyone who is left at once. Whoever had the signals before has them again afterwards.
+
+        Args:
+            stopping: rate, grace and announcement; see :class:`Stopping`.
+
+        Returns:
+            What :meth:`drain_connections` returns.
+
+        Raises:
+            ClusterPoolError: not called in the main thread.
+        """
+        with Signals() as signals:
+            return await drain_for(self, await signals.next(), signals, stopping or Stopping())
+
+    @contextlib.asynccontextmanager
+    async def drain_on_signal(self, stopping: Stopping | None = None) -> AsyncIterator[None]:
+        """Inside, SIGTERM and SIGINT drain this node first, and then do what they would have done.
+
+        For servers that close every socket when they are told to stop, before they run the end of
+        an application's lifespan: uvicorn does. In the lifespan, behind the pool:
+        ``async with pool, pool.drain_on_signal(): yield``. A second signal is handed on at once.
+
+        Args:
+            stopping: rate, grace and announcement; see :class:`Stopping`.
+
+        Raises:
+            ClusterPoolError: not entered in the main thread.
+        """
+        with Signals() as signals:
+            task = asyncio.create_task(
+                self._drain_then_hand_on(signals, stopping or Stopping()),
+                name="cluster_pool signals",
+            )
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _drain_then_hand_on(self, signals: Signals, stopping: Stopping) -> None:
+        number = await signals.next()
+        try:
+            await drain_for(self, number, signals, stopping)
+        except ClusterPoolError:
+            log.exception("no drain before the end")
+        signals.hand_on(number)
+        while True:
+            signals.hand_on(await signals.next())
+
+    async def drain_for_good(
+        self, stopping: Stopping, grace: float, announce: float
+    ) -> DrainReport:
+        """Drain because the process ends; a cancel from elsewhere is refused."""
+        self._draining.final = True
+        return await self.drain_connections(
+            stopping.max_per_second,
+            stopping.message,
+            stopping.code,
+            grace=grace,
+            announce=announce,
+        )
+
+    async def alone(self) -> bool:
+        """Whether no other node is alive, as far as Redis (soon) or the last heartbeat tells."""
+        try:
+            return len(await self._registry.living(self._deadline(SOON))) <= 1
+        except BackplaneUnavailableError:
+            return self._lease.living <= 1
+
+    def hurry_drain(self) -> None:
+        """Begin every close that is left in the drain of this node, and wait for none of them."""
+        self._draining.hurry()
+
+    async def pause_drain(
+        self, node_id: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Pause the drain of a node, by default of this one; as :meth:`Publisher.pause_drain`."""
+        await self._order(node_id or self._node_id, "pause", timeout)
+
+    async def resume_drain(
+        self, node_id: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Resume the drain of a node, by default of this one; as :meth:`Publisher.resume_drain`."""
+        await self._order(node_id or self._node_id, "resume", timeout)
+
+    async def cancel_drain(
+        self, node_id: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Cancel the drain of a node, by default of this one; as :meth:`Publisher.cancel_drain`."""
+        await self._order(node_id or self._node_id, "cancel", timeout)
+
+    async def activate(self, node_id: str | None = None, *, timeout: float | None = None) -> None:
+        """Take newcomers again after a drain; as :meth:`Publisher.activate`."""
+        await self._order(node_id or self._node_id, "activate", timeout)
+
+    async def _order(
+        self, node_id: str, verb: str, timeout: float | None, **options: object
+    ) -> None:
+        """Orders to this node itself need no Redis."""
+        if node_id != self._node_id:
+            await super()._order(node_id, verb, timeout, **options)
+            return
+        self._check_started()
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._draining.obey(verb, options, answer.set_result)
+        refusal = await answer
+        if refusal:
+            raise DrainRefusedError(node_id, refusal)
+
+    def _check_started(self) -> None:
+        if self._state is NodeState.STOPPED:
+            raise PoolClosedError("not started, or stopped")

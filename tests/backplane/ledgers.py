@@ -1,0 +1,109 @@
+"""The drain ledger's script on a clock that a test turns, called as nodes call it."""
+
+import asyncio
+import hashlib
+from math import inf
+from types import SimpleNamespace
+from typing import Any
+
+from redis import Redis
+
+from cluster_pool.backplane.drains import DrainLedger
+from cluster_pool.backplane.scripts import sources
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.ledger import Ask, Grant
+
+EPOCH = 1_700_000_000.0
+"""What Redis TIME would be when the test begins."""
+
+
+def timed_source() -> str:
+    """The script with its two clocks replaced: the time is its last argument, and calm by it."""
+    text = sources()["drain"]
+    for old, new in (
+        ("local time = redis.call('TIME')\n", ""),
+        ("tonumber(time[1]) * 1000000 + tonumber(time[2])", "tonumber(ARGV[#ARGV])"),
+        ("'SET', KEYS[2], '1', 'PX', 2 * renew", "'SET', KEYS[2], digits(now_us() + 2000 * renew)"),
+        (
+            "redis.call('EXISTS', KEYS[2]) == 1",
+            "tonumber(redis.call('GET', KEYS[2]) or 0) > now_us()",
+        ),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    assert "TIME" not in text
+    return text
+
+
+class ScriptedLedger:
+    """Has the methods of core.ledger.Ledger, and keeps everything on a server."""
+
+    def __init__(self, client: Redis, prefix: str, runner: asyncio.Runner) -> None:
+        self._client = client
+        self._runner = runner
+        self._keys = Keys(prefix)
+        self._source = timed_source()
+        self._digest = hashlib.sha1(self._source.encode()).hexdigest()
+        self._client.script_load(self._source)
+        self._now = 0.0
+        link = SimpleNamespace(script=self._leave)
+        session: Any = SimpleNamespace(script=self._script, clock=self, link=link)
+        self._ledger = DrainLedger(session, self._keys)
+
+    def at(self, moment: float) -> int:
+        """The Redis clock of a session: no call is late."""
+        return 10**17
+
+    def _eval(self, names: list[str], arguments: tuple[Any, ...]) -> list[bytes]:
+        now = f"{round((EPOCH + self._now) * 1e6)}"
+        reply: Any = self._client.evalsha(self._digest, len(names), *names, *arguments, now)
+        return list(reply)
+
+    async def _script(self, deadline: float, name: str, names: list[str], *arguments: Any) -> Any:
+        return self._eval(names, arguments)
+
+    def _leave(self, name: str, names: list[str], *arguments: Any) -> Any:
+        assert self._eval(names, arguments) == [b"DONE"]
+        return SimpleNamespace(add_done_callback=lambda done: None)
+
+    def lease(
+        self,
+        now: float,
+        ask: Ask,
+        *,
+        headroom: float = inf,
+        setting: float = inf,
+        living: int = 1,
+        acceptors: int = 0,
+    ) -> Grant:
+        """Tell Redis about the cluster first, then ask."""
+        self._now = now
+        keys, pipe = self._keys, self._client.pipeline(transaction=False)
+        pipe.delete(keys.leases, keys.headrooms, keys.budget)
+        ends = (EPOCH + now + 1000) * 1000
+        pipe.zadd(keys.leases, {f"i{number}": ends for number in range(living)})
+        pipe.zadd(keys.leases, {"dead": (EPOCH + now) * 1000 - 1})
+        rooms = {f"i{number}": repr(headroom / acceptors) for number in range(acceptors)}
+        pipe.hset(keys.headrooms, mapping={"dead": "5000", **rooms})
+        if setting != inf:
+            pipe.set(keys.budget, repr(setting))
+        pipe.execute()
+        return self._runner.run(self._ledger.lease(ask.node, ask, 1.0))
+
+    def leave(self, node: str) -> None:
+        """Give the share back."""
+
+        async def leave() -> None:
+            self._ledger.leave(node, node, 1.0)
+
+        self._runner.run(leave())
+
+    def forget(self) -> None:
+        """FLUSHALL, and what a node does about it: it loads its scripts again."""
+        self._client.flushall()
+        self._client.script_load(self._source)
+
+    def entries(self) -> dict[str, list[str]]:
+        """The drainers as they are stored."""
+        stored: Any = self._client.hgetall(self._keys.drains)
+        return {node.decode(): value.decode().split(" ") for node, value in stored.items()}

@@ -1,0 +1,183 @@
+"""Many nodes that drain, in steps of the pacer: the planning code itself, connections as counts."""
+
+from collections.abc import Callable
+from math import inf
+from random import Random
+from typing import Final
+
+from cluster_pool.core.drain_plan import DrainPlan, reserve_of
+from cluster_pool.core.ledger import HEADROOM, RENEWAL, USED, Ask, Grant, Ledger
+from cluster_pool.core.pacing import STEP, Pacer
+
+SECOND: Final = round(1 / STEP)
+HEARTBEAT: Final = 3.0
+"""Seconds between two times that an acceptor tells its headroom."""
+
+
+class Drainer:
+    """One drain, as ``local/drainer.py`` does it."""
+
+    def __init__(
+        self,
+        node: str,
+        now: float,
+        remaining: int,
+        *,
+        most: float = inf,
+        grace: float | None = None,
+        nodes: int = 1,
+        start: float = 0.0,
+    ) -> None:
+        self.plan = DrainPlan(node, now, most, nodes=nodes, total=remaining)
+        if grace is not None:
+            self.plan.deadline, self.plan.reserve = now + grace, reserve_of(grace)
+        self.remaining = remaining
+        self.renew_at = now
+        self.ended = inf
+        self._pacer = Pacer(now, start)
+
+    def renew(self, now: float, lease: Callable[[Ask], Grant] | None) -> None:
+        """Ask for a lease; None is a ledger that does not answer."""
+        plan = self.plan
+        if lease is not None:
+            plan.granted(lease(plan.ask(now, self.remaining)), now)
+        self.renew_at = now + (RENEWAL if plan.grant is None else plan.grant.renew)
+
+    def step(self, now: float) -> int:
+        """Close who is due, and say how many."""
+        rate = self.plan.rate(now, self.remaining)
+        done = int(min(self._pacer.due(now, rate), self.remaining))
+        self.remaining -= done
+        if not self.remaining:
+            self.ended = now
+        return done
+
+
+class Cluster:
+    """Nodes that accept or drain, and their ledger.
+
+    Attributes:
+        redis: whether the ledger answers.
+        advertised: what each acceptor said last that it can take.
+        chasing: acceptors say less while they take more, which the library does not do.
+        closes: by step, of all drainers.
+        limits: by step, the larger of the budget and of what deadlines need.
+    """
+
+    def __init__(self, nodes: int = 100, headroom: float = HEADROOM, setting: float = inf) -> None:
+        self.now = 0.0
+        self.redis, self.chasing = True, False
+        self.ledger = Ledger()
+        self.random = Random(nodes)
+        self.headroom, self.setting = headroom, setting
+        self.advertised = {f"n{number}": headroom for number in range(nodes)}
+        self.drainers: dict[str, Drainer] = {}
+        self.gone: list[Drainer] = []
+        self.closes: list[int] = []
+        self.limits: list[float] = []
+        self._unheard: dict[str, float] = {}
+
+    # -- what happens ----------------------------------------------------------------------
+
+    def drain(
+        self, nodes: int, each: int = 10_000, most: float = inf, grace: float | None = None
+    ) -> list[str]:
+        """So many acceptors begin to drain; gives their names."""
+        names = list(self.advertised)[:nodes]
+        living = len(self.advertised) + len(self.drainers)
+        for name in names:
+            del self.advertised[name]
+            self.drainers[name] = Drainer(
+                name,
+                self.now,
+                each,
+                most=most,
+                grace=grace,
+                nodes=living,
+                start=self.random.random(),
+            )
+        return names
+
+    def crash(self, names: list[str]) -> None:
+        """Drainers or acceptors are gone, and say nothing."""
+        for name in names:
+            self.advertised.pop(name, None)
+            self.drainers.pop(name, None)
+
+    def flush(self) -> None:
+        """The ledger is lost, and so is the headroom until each acceptor's next heartbeat."""
+        self.ledger = Ledger()
+        for name in self.advertised:
+            self._unheard[name] = self.now + self.random.random() * HEARTBEAT
+
+    # -- time passes -----------------------------------------------------------------------
+
+    def run(self, seconds: float = inf) -> None:
+        """Go on for so long, or until everything is closed."""
+        end = self.now + seconds
+        while self.drainers and self.now < end - STEP / 2:
+            self._step()
+
+    def _step(self) -> None:
+        step = len(self.closes) + 1
+        self.now = now = step * STEP
+        if step % 10 == 1:
+            self._limit = max(self.budget(), self.needed())
+        if self.chasing and step % round(HEARTBEAT / STEP) == 0:
+            taken = sum(self.closes[-2 * SECOND :]) / 2 / max(len(self.advertised), 1)
+            self.advertised = dict.fromkeys(self.advertised, max(0.0, self.headroom - taken))
+        done = 0
+        for name, drainer in list(self.drainers.items()):
+            if now >= drainer.renew_at:
+                late = now + self.random.random() * STEP  # loops are, so that the order changes
+                drainer.renew(late, self._lease())
+            done += drainer.step(now)
+            if not drainer.remaining:
+                self.gone.append(self.drainers.pop(name))
+                if self.redis:
+                    self.ledger.leave(name)
+        self.closes.append(done)
+        self.limits.append(self._limit)
+
+    def _lease(self) -> Callable[[Ask], Grant] | None:
+        if not self.redis:
+            return None
+        heard = [
+            room for name, room in self.advertised.items() if self._unheard.get(name, 0) <= self.now
+        ]
+        living = len(heard) + len(self.drainers)
+        return lambda ask: self.ledger.lease(
+            self.now,
+            ask,
+            headroom=sum(heard),
+            setting=self.setting,
+            living=living,
+            acceptors=len(heard),
+        )
+
+    # -- what should be --------------------------------------------------------------------
+
+    def budget(self) -> float:
+        """R, of those who drain now."""
+        room = USED * self.headroom * len(self.advertised)
+        mosts = [drainer.plan.most for drainer in self.drainers.values()]
+        return min(self.setting, *[room if most == inf else most for most in mosts])
+
+    def needed(self) -> float:
+        """S, likewise."""
+        return sum(one.plan.floor(self.now, one.remaining) for one in self.drainers.values())
+
+    # -- what was --------------------------------------------------------------------------
+
+    def window(self, end: int) -> tuple[int, float]:
+        """The closes of the second that ends with this step, and the highest limit in it."""
+        return sum(self.closes[end - SECOND : end]), max(self.limits[end - SECOND : end])
+
+    def windows(self) -> list[tuple[float, int, float]]:
+        """Of every second that can be cut out: when it ends, the closes, and the limit."""
+        return [(end * STEP, *self.window(end)) for end in range(SECOND, len(self.closes) + 1)]
+
+    def use(self, since: float = 0.0, until: float = inf) -> float:
+        """Which part of all that was allowed was done, in some span of time."""
+        first, last = round(since / STEP), round(min(until, self.now) / STEP)
+        return sum(self.closes[first:last]) / (sum(self.limits[first:last]) * STEP)

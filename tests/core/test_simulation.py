@@ -1,0 +1,180 @@
+"""A hundred nodes of 10,000 connections: what the planning code adds up to, in simulated time."""
+
+import pytest
+
+from cluster_pool.core.pacing import STEP
+from tests.core.simulation import SECOND, Cluster
+
+ABOVE = 1.10
+"""What closes in any second may be, of the larger of the budget and of what deadlines need."""
+
+
+def check(cluster: Cluster, drainers: int, ignored: tuple[float, float] = (0.0, 0.0)) -> None:
+    """No second above the limit, no second without a close, no deadline missed.
+
+    ``ignored`` is a span in which seconds may be above the limit.
+    """
+    for end, closes, limit in cluster.windows():
+        if not ignored[0] < end < ignored[1]:
+            assert closes <= ABOVE * limit + drainers, f"{closes} in the second up to {end:.2f}"
+        assert closes, f"none in the second up to {end:.2f}"
+    check_deadlines(cluster)
+
+
+def check_deadlines(cluster: Cluster) -> None:
+    """Every close has begun when the reserve begins."""
+    for drainer in cluster.gone:
+        assert drainer.ended <= drainer.plan.deadline - drainer.plan.reserve + 2 * STEP
+
+
+def test_a_rolling_wave() -> None:
+    """Half of the nodes drain at once, at 70 % of what the others can take."""
+    cluster = Cluster()
+    cluster.drain(50)
+    cluster.run()
+    check(cluster, 50)
+    assert cluster.use() > 1 / ABOVE
+    assert cluster.now < ABOVE * 500_000 / 7000
+    ends = [drainer.ended for drainer in cluster.gone]
+    assert max(ends) - min(ends) < 0.1 * max(ends)
+
+
+def test_late_joiners() -> None:
+    """Each takes its part from those who were there, and nobody notices."""
+    cluster = Cluster(setting=2000.0)
+    for _ in range(10):
+        cluster.drain(1)
+        cluster.run(3.0)
+    cluster.run()
+    check(cluster, 10)
+    assert cluster.use() > 1 / ABOVE
+
+
+def test_mixed_deadlines() -> None:
+    """Those that the budget is too small for raise it, and whoever has none comes last."""
+    cluster = Cluster(setting=500.0)
+    relaxed, urgent = cluster.drain(4), cluster.drain(4, grace=60.0)
+    cluster.run(5.0)
+    short = cluster.drain(4, grace=12.0)
+    cluster.run()
+    check(cluster, 12)
+    assert cluster.use() > 1 / ABOVE
+    order = [drainer.plan.node for drainer in cluster.gone]
+    assert [set(order[at : at + 4]) for at in (0, 4, 8)] == [set(short), set(urgent), set(relaxed)]
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize("grace", [None, 70.0])
+def test_redis_is_away(flushed: bool, grace: float | None) -> None:
+    """For 10 s; the last lease goes on, then a share that everyone fits into, and never none."""
+    cluster = Cluster(headroom=70.0)
+    cluster.drain(20, grace=grace)
+    cluster.run(15.0)
+    cluster.redis = False
+    cluster.run(10.0)
+    cluster.redis = True
+    if flushed:
+        cluster.flush()
+    cluster.run()
+    check(cluster, 20)
+    assert cluster.use(until=17.0) > 1 / ABOVE
+    assert cluster.use(since=25.0 + 6.0) > 1 / ABOVE
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_redis_is_away_until_the_deadline(asked: bool) -> None:
+    """It is kept without a ledger, whether or not there ever was one."""
+    cluster = Cluster(headroom=70.0)
+    cluster.redis = asked
+    cluster.drain(20, grace=60.0)
+    cluster.run(10.0)
+    cluster.redis = False
+    cluster.run()
+    assert len(cluster.gone) == 20
+    check_deadlines(cluster)
+    assert max(closes for _, closes, _ in cluster.windows()) <= ABOVE * 0.7 * 70 * 80
+
+
+def test_the_ledger_is_flushed() -> None:
+    """While it is needed: nobody closes more, and nobody stops."""
+    cluster = Cluster(nodes=5)
+    cluster.drain(2)
+    cluster.run(15.0)
+    cluster.flush()
+    cluster.run()
+    check(cluster, 2)
+    assert cluster.use(since=21.0) > 1 / ABOVE
+
+
+def test_drainers_crash() -> None:
+    """What they held is closed by the others within four seconds."""
+    cluster = Cluster(setting=1000.0)
+    names = cluster.drain(10)
+    cluster.run(10.0)
+    cluster.crash(names[:5])
+    cluster.run(5.0)
+    closes, limit = cluster.window(len(cluster.closes))
+    assert closes > 0.95 * limit
+    cluster.run()
+    check(cluster, 10)
+    assert cluster.use(since=14.0) > 1 / ABOVE
+
+
+def test_acceptors_die() -> None:
+    """The budget follows at the next renewal."""
+    cluster = Cluster()
+    cluster.drain(20)
+    cluster.run(10.0)
+    cluster.crash(list(cluster.advertised)[:40])
+    cluster.run()
+    check(cluster, 20, ignored=(10.0, 12.0))
+    assert cluster.use() > 1 / ABOVE
+
+
+def test_the_smallest_named_rate_holds() -> None:
+    """For as long as whoever named it drains."""
+    cluster = Cluster(setting=1500.0)
+    cluster.drain(2)
+    cluster.run(5.0)
+    modest = cluster.drain(1, each=2000, most=300.0)
+    cluster.drain(1, most=1000.0)
+    cluster.run(3.0)
+    while modest[0] in cluster.drainers:
+        cluster.run(1.0)
+        closes, _ = cluster.window(len(cluster.closes))
+        assert closes <= ABOVE * 300 + 4 or modest[0] not in cluster.drainers
+    cluster.run()
+    check(cluster, 4, ignored=(5.0, 7.0))
+    assert cluster.use() > 1 / ABOVE
+
+
+def test_everything_stops_together() -> None:
+    """Nobody is left to take anybody: all is closed evenly by the deadline."""
+    cluster = Cluster()
+    cluster.drain(100, grace=30.0)
+    cluster.run()
+    check(cluster, 100)
+    assert cluster.now == pytest.approx(27.0, abs=0.1)
+    seconds = [closes for _, closes, _ in cluster.windows()]
+    assert max(seconds) < ABOVE * 1_000_000 / 27
+
+
+def test_a_stop_without_redis() -> None:
+    """No lease was ever had: half of the budget is spent when half of the nodes drain."""
+    cluster = Cluster(nodes=10)
+    cluster.redis = False
+    cluster.drain(5, most=500.0)
+    cluster.run(11.0)
+    assert sum(cluster.closes) == pytest.approx(10 * 250, rel=0.05)
+    assert max(cluster.closes) * SECOND < 2 * 250 + 5 * SECOND
+
+
+def test_why_headroom_is_not_lowered_while_somebody_drains() -> None:
+    """The budget would chase the reconnections that the drain causes, up and down."""
+    cluster = Cluster()
+    cluster.chasing = True
+    cluster.drain(50)
+    cluster.run(30.0)
+    rates = [closes for end, closes, _ in cluster.windows() if 2 < end < 20]
+    assert max(rates) > 3 * min(rates)
+    assert cluster.use() < 0.75
