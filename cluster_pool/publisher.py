@@ -9,7 +9,7 @@ from cluster_pool.cluster.sender import DEFAULT_REDIS, Sender
 from cluster_pool.core.closing import NORMAL
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.ids import new_node_id
-from cluster_pool.core.results import Member, Node, SendResult
+from cluster_pool.core.results import DrainProgress, Member, Node, SendResult
 from cluster_pool.core.seals import Secret
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import PoolClosedError
@@ -161,6 +161,38 @@ class SyncPublisher:
     def nodes(self, **options: Any) -> list[Node]:
         """As :meth:`Publisher.nodes`."""
         return self._call(self._publisher.nodes(**options))
+
+    def drain_node(self, node_id: str, max_per_second: float | None = None, **options: Any) -> None:
+        """As :meth:`Publisher.drain_node`."""
+        self._call(self._publisher.drain_node(node_id, max_per_second, **options))
+
+    def pause_drain(self, node_id: str, **options: Any) -> None:
+        """As :meth:`Publisher.pause_drain`."""
+        self._call(self._publisher.pause_drain(node_id, **options))
+
+    def resume_drain(self, node_id: str, **options: Any) -> None:
+        """As :meth:`Publisher.resume_drain`."""
+        self._call(self._publisher.resume_drain(node_id, **options))
+
+    def cancel_drain(self, node_id: str, **options: Any) -> None:
+        """As :meth:`Publisher.cancel_drain`."""
+        self._call(self._publisher.cancel_drain(node_id, **options))
+
+    def activate(self, node_id: str, **options: Any) -> None:
+        """As :meth:`Publisher.activate`."""
+        self._call(self._publisher.activate(node_id, **options))
+
+    def drains(self, **options: Any) -> list[DrainProgress]:
+        """As :meth:`Publisher.drains`."""
+        return self._call(self._publisher.drains(**options))
+
+    def drain_budget(self, **options: Any) -> float | None:
+        """As :meth:`Publisher.drain_budget`."""
+        return self._call(self._publisher.drain_budget(**options))
+
+    def set_drain_budget(self, rate: float | None, **options: Any) -> None:
+        """As :meth:`Publisher.set_drain_budget`."""
+        self._call(self._publisher.set_drain_budget(rate, **options))
 
     def members(self, namespace: str, **options: Any) -> Iterator[Member]:
         """As :meth:`Publisher.members`, a page at a time."""

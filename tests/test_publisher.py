@@ -9,6 +9,7 @@ from cluster_pool import (
     BackplaneUnavailableError,
     InvalidValueError,
     Member,
+    NodeUnreachableError,
     PoolClosedError,
     Publisher,
     SendResult,
@@ -122,6 +123,16 @@ def test_a_sync_publisher(own_server: RedisServer) -> None:
             assert publisher.locate("n", "alice") == Member("alice", "node-1")
             assert publisher.namespaces() == ["n"]
             assert publisher.close("n", "nobody") is SendResult.ABSENT
+            publisher.set_drain_budget(7)
+            assert publisher.drain_budget() == 7
+            publisher.set_drain_budget(None)
+            publisher.drain_node("node-1", 0.001, announce=0, force=True)
+            publisher.pause_drain("node-1")
+            publisher.resume_drain("node-1")
+            assert {drain.node for drain in publisher.drains()} <= {"node-1"}
+            publisher.cancel_drain("node-1")
+            with pytest.raises(NodeUnreachableError):
+                publisher.activate("nobody")
         with pytest.raises(PoolClosedError):
             publisher.count("n")
     finally:
