@@ -113,7 +113,7 @@ async def test_redis_loses_the_ledger(
     backend = Backend(own_server)
     async with backend.pools(3) as pools:
         one, two, _ = pools
-        sockets = await join(one, 170, name="a") + await join(two, 80, name="b")
+        sockets = await join(one, 200, name="a") + await join(two, 160, name="b")
         drains = [asyncio.create_task(pool.drain_connections(RATE)) for pool in (one, two)]
         await share(one, two)
         before = [rate_of(pool) for pool in (one, two)]
@@ -123,7 +123,7 @@ async def test_redis_loses_the_ledger(
             for pool, rate in zip((one, two), before, strict=True):
                 assert rate_of(pool) <= rate * 1.001
             await asyncio.sleep(0.02)
-        assert [(await ended(drain)).closed for drain in drains] == [170, 80]
+        assert [(await ended(drain)).closed for drain in drains] == [200, 160]
         times = times_of(sockets)
         assert peak_of(times) <= allowed(RATE, 2)
         assert gap_of(times) < 0.75, "it stalled"
