@@ -51,13 +51,21 @@ class Operation:
 
     __slots__ = ("deadline", "future", "id", "item", "kind", "queue")
 
-    def __init__(self, kind: int, queue: "Queue", id: str, item: bytes, deadline: float) -> None:
+    def __init__(
+        self,
+        kind: int,
+        queue: "Queue",
+        id: str,
+        item: bytes,
+        deadline: float,
+        future: asyncio.Future[Any],
+    ) -> None:
         self.kind = kind
         self.queue = queue
         self.id = id
         self.item = item
         self.deadline = deadline
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.future = future
 
 
 class Queue:
@@ -128,7 +136,9 @@ class Bus:
         self._pending = 0
         self._pending_bytes = 0
         self._scheduled = False
+        self._loop = asyncio.get_running_loop()
         self._expiry: asyncio.TimerHandle | None = None
+        self._expires = inf
         self._open = False
 
     def start(self) -> None:
@@ -195,10 +205,11 @@ class Bus:
         self, kind: int, channel: str, namespace: str, id: str, item: bytes, deadline: float
     ) -> asyncio.Future[Any]:
         limits = self._limits
+        size = len(item)
         if not self._open:
             raise PoolClosedError("not started, or stopped")
         if self._pending >= limits.pending_messages or (
-            self._pending and self._pending_bytes + len(item) > limits.pending_bytes
+            self._pending and self._pending_bytes + size > limits.pending_bytes
         ):
             raise PendingLimitError(
                 f"{self._pending} messages ({self._pending_bytes} bytes) wait for the backplane"
@@ -207,23 +218,23 @@ class Bus:
         if queue is None:
             members = self._keys.members(namespace) if namespace else ""
             queue = self._queues[channel] = Queue(channel, members)
-        operation = Operation(kind, queue, id, item, deadline)
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._pending += 1
-        self._pending_bytes += len(item)
-        queue.waiting.append(operation)
-        if not queue.flying:
+        self._pending_bytes += size
+        queue.waiting.append(Operation(kind, queue, id, item, deadline, future))
+        if not queue.flying and channel not in self._ready:
             self._ready[channel] = queue
             self._schedule()
-        if self._expiry is None or deadline < self._expiry.when():
+        if deadline < self._expires:
             self._look_at(deadline)
-        return operation.future
+        return future
 
     # -- publishing ------------------------------------------------------------------------
 
     def _schedule(self) -> None:
         if not self._scheduled and self._convoys < IN_FLIGHT:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -399,12 +410,13 @@ class Bus:
     def _look_at(self, moment: float) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
-        self._expiry = asyncio.get_running_loop().call_at(moment, self._expire)
+        self._expires = moment
+        self._expiry = self._loop.call_at(moment, self._expire)
 
     def _expire(self) -> None:
         """Fail what has waited, queued or in flight, past its deadline; then look for the next."""
-        self._expiry = None
-        now = asyncio.get_running_loop().time()
+        self._expiry, self._expires = None, inf
+        now = self._loop.time()
         soonest = _refuse_late(self._in_flight(), now, UNANSWERED)
         for queue in list(self._queues.values()):
             soonest = min(soonest, _refuse_late(queue.waiting, now, UNREACHED))

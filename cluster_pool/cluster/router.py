@@ -32,6 +32,7 @@ from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.router")
 
+MESSAGES = (envelope.TEXT, envelope.BINARY)
 TURN = 0.005
 """Seconds after which others get their turn on the loop, also in the middle of an envelope."""
 
@@ -206,11 +207,13 @@ class Router:
         for nonce, sealed in envelope.read_items(heard.payload[heard.start :]):
             if monotonic() >= self._turn_ends:
                 await self._let_others()
-            item = self._opened(heard, sealed)
+            item = sealed if self._seals is None else self._opened(heard, sealed)
             if item is None:
                 continue
             kind = item[0]
-            if kind == envelope.REPLY:
+            if self._membership is not None and kind in MESSAGES and len(item) == 4:
+                self._message_to(nonce, item)
+            elif kind == envelope.REPLY:
                 self.replies.heard(item[1], envelope.RESULTS[item[2]])
             elif kind == envelope.ANSWER:
                 self.replies.heard(item[1], str(item[2]))
@@ -222,6 +225,17 @@ class Router:
                     self._counters.undelivered += 1
                 if reply_to:
                     self._reply(ReplyTo(*reply_to), result)
+
+    def _message_to(self, nonce: str, item: list[Any]) -> None:
+        """Carry out what nearly every item is: a message, and nothing else is asked."""
+        assert self._membership is not None
+        kind, namespace, id, payload = item
+        message = _message(kind, payload)
+        connection = self._membership.find(namespace, id, nonce)
+        if connection is None:
+            self._counters.undelivered += 1
+        else:
+            connection.deliver(message)
 
     def _act(self, kind: int, nonce: str, item: list[Any]) -> tuple[SendResult, Sequence[Any]]:
         """Carry out one targeted item; gives the result and who wants to know it."""

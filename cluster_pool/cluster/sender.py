@@ -184,6 +184,8 @@ class Sender(DrainCommands):
             PendingLimitError: too much waits for Redis already.
             BackplaneUnavailableError: not sent; with ``maybe_executed``, Redis did not answer.
         """
+        if not confirm:
+            return await self.send_nowait(namespace, id, message, timeout=timeout)
         check_namespace(namespace)
         check_id(id)
         text, payload = encode(message, self.limits.message_bytes)
@@ -191,6 +193,29 @@ class Sender(DrainCommands):
         if result is not None:
             return result
         return await self._dispatch(namespace, id, text, payload, None, confirm, timeout)
+
+    def send_nowait(
+        self, namespace: str, id: str, message: str | bytes, *, timeout: float | None = None
+    ) -> asyncio.Future[SendResult]:
+        """:meth:`send` from code that does not wait, or for many at once: no task for each.
+
+        The message has its place in the order when this returns. The future gives the result, or
+        raises what Redis makes of it; asyncio logs an error that nobody asked for. Cancelling it
+        takes the message back as long as it has not left for Redis.
+
+        Raises:
+            InvalidValueError, PendingLimitError: as :meth:`send`, at once.
+        """
+        check_namespace(namespace)
+        check_id(id)
+        text, payload = encode(message, self.limits.message_bytes)
+        result = self._deliver_here(namespace, id, text, payload, None)
+        if result is None:
+            item = envelope.targeted(text, namespace, id, payload)
+            return self._bus.send(namespace, id, item, self._deadline(timeout))
+        done: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+        done.set_result(result)
+        return done
 
     async def send_json(
         self,

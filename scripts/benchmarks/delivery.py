@@ -17,8 +17,13 @@ from benchmarks.table import Row
 from cluster_pool.embedded import EmbeddedServer
 
 BURST = 16
-FLOOR, BROADCAST, BROADCAST_16, TARGETED = "floor", "broadcast", "broadcast-16", "targeted"
-NAMES = (FLOOR, BROADCAST, BROADCAST_16, TARGETED)
+FLOOR, BROADCAST, BROADCAST_16, TARGETED, GATHERED = NAMES = (
+    "floor",
+    "broadcast",
+    "broadcast-16",
+    "targeted",
+    "targeted-tasks",
+)
 
 
 @dataclass
@@ -72,7 +77,7 @@ class Pair:
         each = rounds * burst
         total = each * self._readers.count
         await self._a.ask(
-            "load", rounds=rounds, burst=burst, first=self._first, targeted=do == "targeted"
+            "load", rounds=rounds, burst=burst, first=self._first, targeted=do != "broadcast"
         )
         await self._readers.expect(self._readers.count * burst, self._first)
         meter = Meter(self._processes)
@@ -128,6 +133,7 @@ async def measure(
         BROADCAST: ("broadcast", settings.messages, 1),
         BROADCAST_16: ("broadcast", settings.bursts, BURST),
         TARGETED: ("targeted", settings.sends, 1),
+        GATHERED: ("gathered", settings.sends, 1),
     }
     chosen = {name: work[name] for name in work if name in wanted}
     results = {name: Result() for name in (FLOOR, *chosen)}
@@ -164,7 +170,8 @@ def _rows(settings: Settings, loop: str, results: dict[str, Result]) -> list[Row
         FLOOR: f"floor: bare write(2) to {count} sockets",
         BROADCAST: f"broadcast to {count} clients of another node, one at a time",
         BROADCAST_16: f"the same, {BURST} at once",
-        TARGETED: f"sends to {count} ids of another node, all at once",
+        TARGETED: f"sends to {count} ids of another node, all at once (`send_nowait`)",
+        GATHERED: "the same, a task for each (`gather` of `send`)",
     }
     return [
         Row(

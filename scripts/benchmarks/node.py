@@ -8,7 +8,7 @@ import cProfile
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from benchmarks.children import Opened, obey, say
@@ -64,7 +64,15 @@ class Commands:
 
     async def targeted(self, namespace: str) -> dict[str, Any]:
         """Send the loaded rounds: one message to each known id, all of a round at once."""
-        send = self._pool.send
+        return await self._send_rounds(namespace, self._pool.send_nowait)
+
+    async def gathered(self, namespace: str) -> dict[str, Any]:
+        """The same with a coroutine for each, of which ``gather`` makes tasks."""
+        return await self._send_rounds(namespace, self._pool.send)
+
+    async def _send_rounds(
+        self, namespace: str, send: Callable[[str, str, str], Awaitable[SendResult]]
+    ) -> dict[str, Any]:
         unrouted = lost = 0
         for messages in self._rounds:
             results = await asyncio.gather(
