@@ -53,6 +53,47 @@ async def test_send_to_a_member_of_this_node_is_delivered_without_redis(backend:
 
 
 @async_test
+async def test_send_nowait_has_its_place_when_it_returns(backend: Backend) -> None:
+    """Nobody needs to wait: messages arrive in the order of the calls, broadcasts among them."""
+    async with backend.pools() as (one, two):
+        bob = await two.join("default", "bob")
+        futures = [one.send_nowait("default", "bob", str(number)) for number in range(100)]
+        await one.broadcast_message("default", "all")
+        one.send_nowait("default", "bob", b"last")
+        assert await bob.wait_sent(102) == [*map(str, range(100)), "all", b"last"]
+        assert await asyncio.gather(*futures) == [SendResult.ROUTED] * 100
+        assert await one.send_nowait("default", "nobody", "x") is SendResult.ABSENT
+        assert two.send_nowait("default", "bob", "here").result() is SendResult.DELIVERED
+
+
+@async_test
+async def test_send_nowait_refuses_at_once(backend: Backend) -> None:
+    """What is not allowed raises in the call, not in the future."""
+    async with backend.pools(limits=Limits(pending_messages=2)) as (one, _):
+        with pytest.raises(InvalidIdError):
+            one.send_nowait("default", "", "x")
+        with pytest.raises(InvalidMessageError):
+            one.send_nowait("default", "bob", 5)  # type: ignore[arg-type]  # what is tested
+        waiting = [one.send_nowait("default", "bob", "x") for _ in range(2)]
+        with pytest.raises(PendingLimitError):
+            one.send_nowait("default", "bob", "x")
+        assert await asyncio.gather(*waiting) == [SendResult.ABSENT] * 2
+    with pytest.raises(PoolClosedError):
+        one.send_nowait("default", "bob", "x")
+
+
+@async_test
+async def test_send_nowait_that_is_cancelled_is_not_sent(backend: Backend) -> None:
+    """Until it leaves for Redis, a message can be taken back; those around it are sent."""
+    async with backend.pools() as (one, two):
+        bob = await two.join("default", "bob")
+        futures = [one.send_nowait("default", "bob", text) for text in "abc"]
+        futures[1].cancel()
+        assert await one.send("default", "bob", "d") is SendResult.ROUTED
+        assert await bob.wait_sent(3) == ["a", "c", "d"]
+
+
+@async_test
 async def test_send_to_nobody_is_absent(backend: Backend) -> None:
     """An id that no one owns is said to be absent, with and without confirm."""
     async with backend.pools() as (one, two):
