@@ -7,6 +7,7 @@ import pytest
 
 from cluster_pool import (
     BackplaneUnavailableError,
+    ClusterPool,
     InvalidValueError,
     Member,
     NodeUnreachableError,
@@ -34,6 +35,42 @@ async def test_a_publisher_reaches_members(backend: Backend) -> None:
         assert await publisher.close("n", "bob", confirm=True) is SendResult.DELIVERED
         assert (await bob.wait_closed())[0] == 1000
         assert [node.id for node in await publisher.nodes()] == ["node-1", "node-2"]
+
+
+@async_test
+async def test_a_publisher_sends_without_waiting(backend: Backend) -> None:
+    """As a pool does: in the order of the calls, and the futures say what happened."""
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        alice = await one.join("n", "alice")
+        futures = [publisher.send_nowait("n", id, "hi") for id in ("alice", "nobody", "alice")]
+        results = await asyncio.gather(*futures)
+        assert results == [SendResult.ROUTED, SendResult.ABSENT, SendResult.ROUTED]
+        assert await alice.wait_sent(2) == ["hi", "hi"]
+
+
+@pytest.mark.parametrize("kind", [Publisher, ClusterPool])
+@async_test
+async def test_nothing_works_before_the_start(kind: type[Publisher] | type[ClusterPool]) -> None:
+    """PoolClosedError, whatever is asked; a stop is harmless."""
+    one = kind("redis://127.0.0.1:1")
+    with pytest.raises(PoolClosedError):
+        one.send_nowait("n", "i", "x")
+    asked = (
+        one.send("n", "i", "x"),
+        one.send("n", "i", "x", confirm=True),
+        one.broadcast_message("n", "x"),
+        one.close("n", "i"),
+        one.count("n"),
+        one.nodes(),
+        one.namespaces(),
+        one.drains(),
+    )
+    for call in asked:
+        with pytest.raises(PoolClosedError):
+            await call
+    with pytest.raises(PoolClosedError):
+        await anext(one.members("n"))
+    await one.stop()
 
 
 @async_test

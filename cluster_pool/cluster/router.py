@@ -238,7 +238,7 @@ class Router:
             connection.deliver(message)
 
     def _act(self, kind: int, nonce: str, item: list[Any]) -> tuple[SendResult, Sequence[Any]]:
-        """Carry out one targeted item; gives the result and who wants to know it."""
+        """Carry out an item that asks for more; gives the result and who wants to know it."""
         assert self._membership is not None
         connection = self._membership.find(item[1], item[2], nonce)
         if kind == envelope.CLOSE:
@@ -248,9 +248,7 @@ class Router:
             connection.begin_close(code, reason)
             return SendResult.DELIVERED, item[5]
         outgoing = _message(kind, item[3])
-        close: Sequence[Any]
-        reply_to: Sequence[Any]
-        close, reply_to = (item[4], item[5]) if len(item) > 4 else ((), ())
+        close, reply_to = item[4], item[5]
         if connection is None:
             return SendResult.ABSENT, reply_to
         result = connection.deliver(outgoing)

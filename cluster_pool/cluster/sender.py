@@ -27,13 +27,27 @@ from cluster_pool.core.message import encode, to_json
 from cluster_pool.core.results import Member, MemberEvent, Node, NodeState, SendResult
 from cluster_pool.core.seals import Seals, Secret
 from cluster_pool.core.statistics import Counters
-from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    InvalidValueError,
+    PoolClosedError,
+)
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 DEFAULT_REDIS = "redis://localhost:6379/0"
 WATCH_QUEUE = 10_000
+
+
+class _NotStarted:
+    """Stands for everything that ``start`` makes, before it has."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise PoolClosedError("not started, or stopped")
+
+
+_NOT_STARTED: Any = _NotStarted()
 
 
 class Sender(DrainCommands):
@@ -61,10 +75,11 @@ class Sender(DrainCommands):
         self._keys = Keys(prefix)
         self._address = Address(redis, timing.timeout)
         self._hooks = Hooks(timing, counters)
-        self._session: Session
-        self._bus: Bus
-        self._router: Router
-        self._registry: Registry
+        self._session: Session = _NOT_STARTED
+        self._bus: Bus = _NOT_STARTED
+        self._router: Router = _NOT_STARTED
+        self._registry: Registry = _NOT_STARTED
+        self._ledger: DrainLedger = _NOT_STARTED
 
     def _assemble(self) -> None:
         """Make what is bound to the running loop."""
@@ -137,7 +152,7 @@ class Sender(DrainCommands):
 
     async def stop(self) -> None:
         """Disconnect. What is still unanswered fails. Harmless when called twice."""
-        if hasattr(self, "_session"):
+        if self._session is not _NOT_STARTED:
             if self._session.up:
                 with contextlib.suppress(BackplaneUnavailableError):
                     await self._registry.forget_channel(self._deadline(None))
@@ -205,6 +220,7 @@ class Sender(DrainCommands):
 
         Raises:
             InvalidValueError, PendingLimitError: as :meth:`send`, at once.
+            PoolClosedError: not started, or stopped.
         """
         check_namespace(namespace)
         check_id(id)

@@ -18,11 +18,6 @@ _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 _TWO_BYTES: Final = struct.Struct("!BBH").pack
 _EIGHT_BYTES: Final = struct.Struct("!BBQ").pack
-_SHORT: Final = {
-    text: [bytes((first, size)) for size in range(126)]
-    for text, first in ((True, _TEXT), (False, _BINARY))
-}
-"""Headers of short frames, by kind and size: most messages are short."""
 
 
 class Outgoing:
@@ -41,9 +36,8 @@ class Outgoing:
     def __init__(self, text: bool, payload: bytes) -> None:
         self.text = text
         self.payload = payload
-        self.size = size = len(payload)
-        header = _SHORT[text][size] if size < 126 else frame_header(text, size)
-        self.frame = header + payload
+        self.size = len(payload)
+        self.frame = frame_header(text, len(payload)) + payload
         self.count = 1
         self._joined: Sequence[Outgoing] | None = None
 
@@ -74,9 +68,9 @@ class Outgoing:
 
 def frame_header(text: bool, size: int) -> bytes:
     """The header of an unmasked, unfragmented data frame (RFC 6455 section 5.2)."""
-    if size < 126:
-        return _SHORT[text][size]
     first = _TEXT if text else _BINARY
+    if size < 126:
+        return bytes((first, size))
     if size < 65536:
         return _TWO_BYTES(first, 126, size)
     return _EIGHT_BYTES(first, 127, size)

@@ -162,7 +162,7 @@ def test_serve_waits_for_redis_if_told_to(own_server: RedisServer) -> None:
         stdout=subprocess.PIPE,
     )
     try:
-        time.sleep(0.5)
+        time.sleep(0.5)  # it says nothing while it waits: that it goes on is all there is to see
         assert node.poll() is None
         own_server.start()
         assert node.stdout is not None

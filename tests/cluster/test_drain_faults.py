@@ -122,7 +122,7 @@ async def test_redis_loses_the_ledger(
         while asyncio.get_running_loop().time() < calm_until:
             for pool, rate in zip((one, two), before, strict=True):
                 assert rate_of(pool) <= rate * 1.001
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # between two looks at what must hold all the time
         assert [(await ended(drain)).closed for drain in drains] == [200, 160]
         times = times_of(sockets)
         assert peak_of(times) <= allowed(RATE, 2)
@@ -163,7 +163,7 @@ async def test_no_acceptor_is_left_for_a_while(own_server: RedisServer) -> None:
         await two.stop()
         await eventually(lambda: rate_of(one) == 0)
         before = len(times_of(sockets))
-        await asyncio.sleep(1.2)  # a renewal
+        await asyncio.sleep(1.2)  # a renewal in which nobody may be closed
         assert len(times_of(sockets)) == before < 100
         assert not drain.done()
         await two.start()

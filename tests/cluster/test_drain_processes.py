@@ -98,7 +98,7 @@ async def test_a_drainer_frozen_and_thawed(own_server: RedisServer) -> None:
             await shared(publisher, rate)
             a.signal(signal.SIGSTOP)
             stopped_at = asyncio.get_running_loop().time()
-            await asyncio.sleep(5)
+            await asyncio.sleep(5)  # longer than its lease lasts
             seen = len(of_a.times)
             a.signal(signal.SIGCONT)
             await eventually(lambda: len(of_a.times) > seen + 5)

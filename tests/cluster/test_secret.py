@@ -111,7 +111,7 @@ async def test_a_forged_takeover_closes_nobody(backend: Backend) -> None:
         await backend.publish(f"{backend.prefix}:{{n}}", forged)
         assert await one.broadcast_message("n", "still here") == 1
         assert await alice.wait_sent() == ["still here"]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # time in which the wrong thing, a close, would have come
         assert alice.closed is None
         assert await one.locate("n", "alice") is not None
 

@@ -29,7 +29,7 @@ async def main(gate: int) -> None:
     from benchmarks.contenders.sender import Sender
     from benchmarks.contenders.uvicorn_server import served
 
-    class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no types
         """One connection."""
 
         async def connect(self) -> None:

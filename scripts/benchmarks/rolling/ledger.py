@@ -65,6 +65,7 @@ async def call_cost(admin: Redis, drainers: int, living: int) -> float:
     far = 1 << 52
     for at in range(living):
         await admin.zadd(keys.leases, {f"other-{at}": far})
+        # redis-py's types say of a coroutine's result that it may be none
         await admin.hset(keys.headrooms, f"other-{at}", "200")  # type: ignore[misc]
     before = await _spent(admin)
     for at in range(CALLS):

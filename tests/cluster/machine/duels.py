@@ -48,7 +48,7 @@ class Duels(Rules):
         await world.within(10, newer.attempt)
         if leaves:
             world.leave(older)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # the leave is under way, or done, when the node is mended
         await world.mend(older.node)
 
     @given(lambda self: len(self.world.running) > 1)
