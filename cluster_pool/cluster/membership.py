@@ -36,6 +36,9 @@ from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.membership")
 
+GATHER = 0.005
+"""Seconds at least from one flush to the next: in a storm they fill, whatever the loop's turns."""
+
 
 @dataclass(slots=True, eq=False)
 class Claiming:
@@ -98,7 +101,8 @@ class Membership:
         self._to_release: list[Leaving] = []
         self._unreleased: list[Leaving] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._scheduled = False
+        self._next_flush: asyncio.Handle | None = None
+        self._last_flush = -GATHER
         self._leaving = False
         self._busy = 0
         self._idle = asyncio.Event()
@@ -316,7 +320,8 @@ class Membership:
             _fail(claiming, PoolClosedError("stopped"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._scheduled or self._tasks:
+                while self._next_flush is not None or self._tasks:
+                    self._start_flush()
                     await asyncio.sleep(0)
                     if self._tasks:
                         await asyncio.wait(self._tasks)
@@ -357,12 +362,20 @@ class Membership:
     # -- batches ---------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start_flush)
+        if self._next_flush is None:
+            loop = asyncio.get_running_loop()
+            due = self._last_flush + GATHER
+            if due <= loop.time():
+                self._next_flush = loop.call_soon(self._start_flush)
+            else:
+                self._next_flush = loop.call_at(due, self._start_flush)
 
     def _start_flush(self) -> None:
-        self._scheduled = False
+        if self._next_flush is None:
+            return
+        self._next_flush.cancel()
+        self._next_flush = None
+        self._last_flush = asyncio.get_running_loop().time()
         claims, self._to_claim = [one for one in self._to_claim if not one.won.done()], []
         releases, self._to_release = self._to_release, []
         doubtful, self._to_verify = self._to_verify, []

@@ -8,6 +8,7 @@ behind it, and a client must not pay for our backlog.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
@@ -15,6 +16,7 @@ from websockets.protocol import CLOSED, OPEN
 
 from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR
 from cluster_pool.local.connection import Connection
+from cluster_pool.server.departures import Departures
 
 PING: Final = b"\x89\x00"
 """A whole ping frame (RFC 6455 section 5.5.2). Control frames may stand between the fragments of a
@@ -46,8 +48,21 @@ class NodeWebSocket(ServerConnection):
         self.heard = True
         super().data_received(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
+        """The client says nothing more; True keeps the transport open until this has its turn."""
+        self.pinger.departures.add(self._end_of_stream)
+        return True
+
+    def _end_of_stream(self) -> None:
+        super().eof_received()
+        self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: so is its member, also when nobody is reading from it."""
+        self.protocol.state = CLOSED  # at once, so that nobody writes any more
+        self.pinger.departures.add(partial(self._lost, exc))
+
+    def _lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.keepalive_slice.discard(self)
         self._end_member()
@@ -78,6 +93,7 @@ class Keepalive:
 
     def __init__(self, interval: float, on_gone: Callable[["NodeWebSocket"], None]) -> None:
         self.on_gone = on_gone
+        self.departures = Departures()
         self._period = interval / SLICES
         self._slices: list[set[NodeWebSocket]] = [set() for _ in range(SLICES)]
         self._next = 0

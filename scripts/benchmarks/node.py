@@ -31,6 +31,8 @@ class Commands:
         self._rounds: list[list[str]] = []
         self._profile: cProfile.Profile | None = None
         self._held: list[Connection] = []
+        self._watch: asyncio.Task[None] | None = None
+        self._longest_turn = 0.0
 
     async def know(self, first: int, count: int) -> dict[str, Any]:
         """The ids to which targeted messages will go."""
@@ -126,6 +128,20 @@ class Commands:
     async def count(self, namespace: str) -> dict[str, Any]:
         """How many members the cluster has."""
         return {"count": await self._pool.count(namespace)}
+
+    async def longest_turn(self) -> dict[str, Any]:
+        """Seconds of CPU of the longest turn of the loop since the last call, the first of which
+        begins to watch."""
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._watch_turns())
+        longest, self._longest_turn = self._longest_turn, 0.0
+        return {"seconds": longest}
+
+    async def _watch_turns(self) -> None:
+        while True:
+            begun = time.thread_time()
+            await asyncio.sleep(0.001)
+            self._longest_turn = max(self._longest_turn, time.thread_time() - begun)
 
     async def collect(self) -> dict[str, Any]:
         """Collect garbage, so that memory is what is held."""

@@ -1,0 +1,44 @@
+"""Those who have gone are dealt with in order, a few milliseconds in each turn of the loop."""
+
+import asyncio
+import time
+
+from cluster_pool.server.departures import TURN, Departures
+from tests.support import async_test
+
+
+@async_test
+async def test_many_have_their_turn_in_order_and_others_in_between() -> None:
+    """Ten that take half of a turn each need five turns, in which the rest of the loop goes on."""
+    departures, done, turns = Departures(), list[int](), 0
+
+    def work(number: int) -> None:
+        time.sleep(TURN / 2)
+        done.append(number)
+
+    for number in range(10):
+        departures.add(lambda number=number: work(number))  # type: ignore[misc]
+    assert not done
+    while len(done) < 10:
+        await asyncio.sleep(0)
+        turns += 1
+    assert done == list(range(10))
+    assert turns >= 5
+
+
+@async_test
+async def test_one_that_fails_keeps_nobody_from_going() -> None:
+    """Its error goes where the loop's go."""
+    departures, done, errors = Departures(), list[str](), list[object]()
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: errors.append(context["exception"])
+    )
+
+    def fail() -> None:
+        raise ValueError("of one")
+
+    departures.add(fail)
+    departures.add(lambda: done.append("the next"))
+    await asyncio.sleep(0.02)
+    assert done == ["the next"]
+    assert [str(error) for error in errors] == ["of one"]
