@@ -29,12 +29,15 @@ YIELD_EVERY: Final = 200
 class NodeWebSocket(ServerConnection):
     """A WebSocket of a node: knows its member, and whether anything came from its client."""
 
-    __slots__ = ("heard", "keepalive_slice", "member", "pinger")
+    __slots__ = ("departures", "heard", "keepalive_slice", "member", "pinger")
 
-    def __init__(self, *arguments: Any, keepalive: "Keepalive", **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, keepalive: "Keepalive", departures: Departures, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.heard = True
         self.member: Connection | None = None
+        self.departures = departures
         self.pinger = keepalive
         self.keepalive_slice = keepalive.next_slice()
 
@@ -50,7 +53,7 @@ class NodeWebSocket(ServerConnection):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
         """The client says nothing more; True keeps the transport open until this has its turn."""
-        self.pinger.departures.add(self._end_of_stream)
+        self.departures.add(self._end_of_stream)
         return True
 
     def _end_of_stream(self) -> None:
@@ -60,7 +63,7 @@ class NodeWebSocket(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: so is its member, also when nobody is reading from it."""
         self.protocol.state = CLOSED  # at once, so that nobody writes any more
-        self.pinger.departures.add(partial(self._lost, exc))
+        self.departures.add(partial(self._lost, exc))
 
     def _lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -93,7 +96,6 @@ class Keepalive:
 
     def __init__(self, interval: float, on_gone: Callable[["NodeWebSocket"], None]) -> None:
         self.on_gone = on_gone
-        self.departures = Departures()
         self._period = interval / SLICES
         self._slices: list[set[NodeWebSocket]] = [set() for _ in range(SLICES)]
         self._next = 0

@@ -28,6 +28,7 @@ from cluster_pool.exceptions import (
 from cluster_pool.local.connection import Connection
 from cluster_pool.server.admin import AdminListener
 from cluster_pool.server.agent import AgentListener
+from cluster_pool.server.departures import Departures
 from cluster_pool.server.http import (
     NO_REQUEST,
     answer,
@@ -149,7 +150,9 @@ class NodeServer:
             ping_interval=None,
             create_connection=cast(
                 "type[ServerConnection]",
-                functools.partial(NodeWebSocket, keepalive=self._keepalive),
+                functools.partial(
+                    NodeWebSocket, keepalive=self._keepalive, departures=Departures()
+                ),
             ),
             backlog=ACCEPTS,  # asyncio accepts as many in a turn as it lets wait; uvloop one
         )
