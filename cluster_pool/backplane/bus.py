@@ -49,19 +49,17 @@ CODES: Final = {
 class Operation:
     """One item on its way to Redis. ``future`` gives a SendResult, or how many nodes heard it."""
 
-    __slots__ = ("deadline", "future", "id", "item", "kind", "queue")
+    __slots__ = ("deadline", "future", "id", "item", "kind")
 
     def __init__(
         self,
         kind: int,
-        queue: "Queue",
         id: str,
         item: bytes,
         deadline: float,
         future: asyncio.Future[Any],
     ) -> None:
         self.kind = kind
-        self.queue = queue
         self.id = id
         self.item = item
         self.deadline = deadline
@@ -221,7 +219,7 @@ class Bus:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending += 1
         self._pending_bytes += size
-        queue.waiting.append(Operation(kind, queue, id, item, deadline, future))
+        queue.waiting.append(Operation(kind, id, item, deadline, future))
         if not queue.flying and channel not in self._ready:
             self._ready[channel] = queue
             self._schedule()

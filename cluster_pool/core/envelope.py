@@ -15,7 +15,7 @@ On the channel of a namespace an item is ``[kind, …]``; on the channel of a no
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -72,13 +72,8 @@ class ReplyTo(NamedTuple):
     request: int
 
 
-_packer = msgpack.Packer(use_bin_type=True, autoreset=True)
-
-
-def pack(item: object) -> bytes:
-    """One msgpack object."""
-    packed: bytes = _packer.pack(item)
-    return packed
+pack: Final[Callable[[object], bytes]] = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+"""One msgpack object."""
 
 
 def read_header(payload: bytes) -> tuple[Header, int]:

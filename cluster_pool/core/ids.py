@@ -3,6 +3,7 @@
 import re
 import secrets
 import socket
+from functools import lru_cache
 from typing import TypeGuard
 
 from cluster_pool.exceptions import (
@@ -60,9 +61,17 @@ def check_node_id(value: object) -> str:
 
 def check_namespace(value: object) -> str:
     """Return ``value`` if it may be a namespace, else raise InvalidNamespaceError."""
+    if isinstance(value, str):
+        return _check_namespace(value)
+    return _check(value, "namespace", InvalidNamespaceError)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _check_namespace(value: str) -> str:
+    """Namespaces are few, and each is named again and again."""
     if value == NODE_TAG:
         raise InvalidNamespaceError(f"no namespace may be called {NODE_TAG!r}")
-    return value if _is_plain(value) else _check(value, "namespace", InvalidNamespaceError)
+    return _check(value, "namespace", InvalidNamespaceError)
 
 
 def check_prefix(value: object) -> str:

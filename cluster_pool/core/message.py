@@ -8,6 +8,7 @@ these very bytes.
 import json
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from cluster_pool.exceptions import InvalidMessageError, MessageTooLargeError
@@ -31,7 +32,7 @@ class Outgoing:
         payload: the payload of a single message, empty for several.
     """
 
-    __slots__ = ("__weakref__", "_joined", "count", "frame", "payload", "size", "text")
+    __slots__ = ("_joined", "count", "frame", "payload", "size", "text")
 
     def __init__(self, text: bool, payload: bytes) -> None:
         self.text = text
@@ -66,6 +67,7 @@ class Outgoing:
         return self.payload.decode() if self.text else self.payload
 
 
+@lru_cache(maxsize=1024)
 def frame_header(text: bool, size: int) -> bytes:
     """The header of an unmasked, unfragmented data frame (RFC 6455 section 5.2)."""
     first = _TEXT if text else _BINARY

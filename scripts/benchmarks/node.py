@@ -66,20 +66,30 @@ class Commands:
 
     async def targeted(self, namespace: str) -> dict[str, Any]:
         """Send the loaded rounds: one message to each known id, all of a round at once."""
-        return await self._send_rounds(namespace, self._pool.send_nowait)
+
+        async def send_all(ids: list[str], messages: list[str]) -> list[SendResult]:
+            send = self._pool.send_nowait
+            sent = [send(namespace, id, one) for id, one in zip(ids, messages, strict=True)]
+            return [await result for result in sent]
+
+        return await self._send_rounds(send_all)
 
     async def gathered(self, namespace: str) -> dict[str, Any]:
         """The same with a coroutine for each, of which ``gather`` makes tasks."""
-        return await self._send_rounds(namespace, self._pool.send)
+
+        async def send_all(ids: list[str], messages: list[str]) -> list[SendResult]:
+            send = self._pool.send
+            together = [send(namespace, id, one) for id, one in zip(ids, messages, strict=True)]
+            return await asyncio.gather(*together)
+
+        return await self._send_rounds(send_all)
 
     async def _send_rounds(
-        self, namespace: str, send: Callable[[str, str, str], Awaitable[SendResult]]
+        self, send_all: Callable[[list[str], list[str]], Awaitable[list[SendResult]]]
     ) -> dict[str, Any]:
         unrouted = lost = 0
         for messages in self._rounds:
-            results = await asyncio.gather(
-                *[send(namespace, id, one) for id, one in zip(self._ids, messages, strict=True)]
-            )
+            results = await send_all(self._ids, messages)
             unrouted += len(results) - results.count(SendResult.ROUTED)
             if not await self._gate.wait(GATE_TIMEOUT):
                 lost += 1

@@ -13,7 +13,7 @@ local claims = redis.call('HMGET', KEYS[1], unpack(ids))
 local codes = {}
 local fields = {}
 local changes = {}
-local taken = {}
+local taken = {''}
 local events = {}
 for i, id in ipairs(ids) do
   local time, nonce = ARGV[6 + 3 * i], ARGV[7 + 3 * i]
@@ -48,5 +48,5 @@ if #fields > 0 then
   settle(KEYS[2], changes)
 end
 if #events > 0 then redis.call('PUBLISH', ARGV[4], table.concat(events, '\n')) end
-if #taken > 0 then publish(ARGV[3], ARGV[2], 0, table.concat(taken)) end
+if #taken > 1 then publish(ARGV[3], ARGV[2], 0, taken) end
 return {'OK', table.concat(codes)}

@@ -22,7 +22,7 @@ local room = tonumber(ARGV[10]) - redis.call('HLEN', KEYS[1])
 local reply = {'OK'}
 local fields = {}
 local changes = {}
-local taken = {}
+local taken = {''}
 local events = {}
 for i, id in ipairs(ids) do
   local nonce, first = ARGV[9 + 3 * i], tonumber(ARGV[10 + 3 * i])
@@ -61,5 +61,5 @@ if #fields > 0 then
   settle(KEYS[2], changes)
 end
 if #events > 0 then redis.call('PUBLISH', ARGV[4], table.concat(events, '\n')) end
-if #taken > 0 then publish(ARGV[3], ARGV[2], 0, table.concat(taken)) end
+if #taken > 1 then publish(ARGV[3], ARGV[2], 0, taken) end
 return reply

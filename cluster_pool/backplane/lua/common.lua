@@ -23,8 +23,10 @@ local function packed(text)
 end
 
 -- Publishes one envelope that holds `count` messages, which are numbered; probes, replies and
--- takeovers are no messages. Returns the number of the last message and how many heard it.
-local function publish(channel, sender, count, items)
+-- takeovers are no messages. `parts` are the items in pieces, behind a first place that is left
+-- for the header: a long string is copied and hashed whenever it is made, so it is made once.
+-- Returns the number of the last message and how many heard it.
+local function publish(channel, sender, count, parts)
   local numbers = channel .. ':numbers'
   local number = redis.call('HINCRBY', numbers, 'last', count)
   local epoch = redis.call('HGET', numbers, 'epoch')
@@ -33,13 +35,13 @@ local function publish(channel, sender, count, items)
     redis.call('HSET', numbers, 'epoch', epoch)
   end
   redis.call('EXPIRE', numbers, 86400)
-  local header = '\193\1' .. epoch .. ' ' .. digits(number) .. ' ' .. count .. ' ' .. sender .. '\n'
-  return number, redis.call('PUBLISH', channel, header .. items)
+  parts[1] = '\193\1' .. epoch .. ' ' .. digits(number) .. ' ' .. count .. ' ' .. sender .. '\n'
+  return number, redis.call('PUBLISH', channel, table.concat(parts))
 end
 
 -- The same, but what Redis refuses is no end of the script: then it returns false and the error.
-local function try_publish(channel, sender, count, items)
-  local done, number, heard = pcall(publish, channel, sender, count, items)
+local function try_publish(channel, sender, count, parts)
+  local done, number, heard = pcall(publish, channel, sender, count, parts)
   if done then return number, heard end
   return false, type(number) == 'table' and number.err or tostring(number)
 end

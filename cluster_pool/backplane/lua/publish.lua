@@ -7,7 +7,7 @@
 if late(ARGV[1]) then return {'LATE'} end
 local reply = {'OK'}
 for at = 3, #ARGV, 3 do
-  local number, heard = try_publish(ARGV[at], ARGV[2], ARGV[at + 1], ARGV[at + 2])
+  local number, heard = try_publish(ARGV[at], ARGV[2], ARGV[at + 1], {'', ARGV[at + 2]})
   reply[#reply + 1] = number or -1
   reply[#reply + 1] = heard
 end

@@ -15,6 +15,8 @@ local owners = {}
 local parcels = {}
 local order = {}
 local refusal = ''
+local openings = {} -- of a list of two, with a nonce of that many bytes before the item
+for size = 1, 31 do openings[size] = string.char(146, 160 + size) end
 
 local function owner(incarnation)
   local node = owners[incarnation]
@@ -40,20 +42,23 @@ while at <= #ARGV do
       codes[position] = '3'
       refusal = claims.err
     elseif claims[i] then
-      local incarnation, nonce = string.match(claims[i], '^([^:]+):%d+:(.+)$')
-      local node = owner(incarnation)
+      local claim = claims[i]
+      local colon = string.find(claim, ':', 1, true)
+      local node = owner(string.sub(claim, 1, colon - 1))
       if node then
         local parcel = parcels[node]
         if not parcel then
-          parcel = {count = 0, items = {}, positions = {}}
+          parcel = {count = 0, parts = {''}, positions = {}}
           parcels[node] = parcel
           order[#order + 1] = node
         end
-        local last = parcel.count + 1
-        parcel.count = last
-        parcel.items[2 * last - 1] = '\146' .. packed(nonce)
-        parcel.items[2 * last] = ARGV[at + 2 * i + 1]
-        parcel.positions[last] = position
+        local nonce = string.sub(claim, string.find(claim, ':', colon + 1, true) + 1)
+        local count, parts = parcel.count, parcel.parts
+        parts[3 * count + 2] = openings[#nonce]
+        parts[3 * count + 3] = nonce
+        parts[3 * count + 4] = ARGV[at + 2 * i + 1]
+        parcel.positions[count + 1] = position
+        parcel.count = count + 1
       end
     end
   end
@@ -64,7 +69,7 @@ local own = 0
 for _, node in ipairs(order) do
   local parcel = parcels[node]
   local number, heard =
-    try_publish(ARGV[3] .. node, ARGV[2], parcel.count, table.concat(parcel.items))
+    try_publish(ARGV[3] .. node, ARGV[2], parcel.count, parcel.parts)
   local code = '3'
   if number then code = heard > 0 and '1' or '2' else refusal = heard end
   for _, position in ipairs(parcel.positions) do codes[position] = code end
