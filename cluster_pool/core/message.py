@@ -32,7 +32,7 @@ class Outgoing:
         payload: the payload of a single message, empty for several.
     """
 
-    __slots__ = ("_joined", "count", "frame", "payload", "size", "text")
+    __slots__ = ("__weakref__", "_joined", "count", "frame", "payload", "size", "text")
 
     def __init__(self, text: bool, payload: bytes) -> None:
         self.text = text
