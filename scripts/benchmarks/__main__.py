@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ from benchmarks import (
 from benchmarks.cluster import Settings
 from benchmarks.rolling import scenario as rolling
 from benchmarks.table import Row, as_json, markdown
+from cluster_pool.embedded import SERVER_VARIABLE, server_binary
 
 NAMES = (
     *delivery.NAMES,
@@ -44,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--only", action="append", choices=NAMES, help="this scenario alone; may be repeated")
+    add("--server", metavar="PROGRAM", help="such as redis-server, instead of the wheel's Valkey")
     add("--quick", action="store_true", help="fewer rounds of less: a look, not a measurement")
     add("--loop", choices=("uvloop", "asyncio", "both"), help="default: both, if uvloop is there")
     add("--rounds", type=_positive, help="of each scenario; the table has their median (12)")
@@ -162,13 +165,15 @@ def main() -> int:
         return 2
     for folder in filter(None, (options.profile, options.charts)):
         folder.mkdir(parents=True, exist_ok=True)
+    if options.server:
+        os.environ[SERVER_VARIABLE] = options.server
     load = machine.load()
     loops = _loops(options.loop)
     try:
         rows = asyncio.run(_measure(settings, loops, wanted, options.charts))
     except KeyboardInterrupt:
         return 130
-    about = machine.description()
+    about = machine.description(server_binary())
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(f"load before: {load:.2f}" + (" - others were at work" if load > BUSY else ""))
     print()

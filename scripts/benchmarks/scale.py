@@ -10,22 +10,39 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from benchmarks import machine
 from benchmarks.children import Child
 from benchmarks.cluster import NAMESPACE, Clients, Meter, Settings, clients, fault, node
 from benchmarks.latency import percentile
 from benchmarks.payloads import member_id
 from benchmarks.registry import used
 from benchmarks.table import Row
+from cluster_pool.backplane.registry import BATCH, REAPED
 from cluster_pool.backplane.scripts import sources
 from cluster_pool.core.keys import Keys
 from cluster_pool.embedded import EmbeddedServer
 
-CLAIMS = 200
-"""Claims in one call, as nodes make them."""
+SLOWLOG = 100_000
 NEVER = 10**17
 """A time in µs that does not come."""
 CROWD = "nobody"
 """The node that holds the many: it has a lease, and no process."""
+
+
+class Scripts:
+    """What each call of a script took, in ms."""
+
+    def __init__(self, redis: int) -> None:
+        self._redis = redis
+        self.walls: list[float] = []
+        self.cpus: list[float] = []
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """One call."""
+        before = machine.cpu_ns(self._redis)
+        yield
+        self.cpus.append((machine.cpu_ns(self._redis) - before) / 1e6)
 
 
 @dataclass
@@ -93,24 +110,28 @@ async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) ->
             rows += _rows(few, settings, loop, 2 * settings.connections)
             tell(f"scale: {settings.many:,} claims")
             before = await used(admin)
-            scripts = await _register(admin, settings.many)
+            claimed = await _register(admin, redis.pid, settings.many)
             per_member = (await used(admin) - before) / settings.many
             many = await _rounds(cluster, targets, settings, lambda at: tell(f"scale: round {at}"))
             rows += _rows(many, settings, loop, 2 * settings.connections + settings.many, few)
+            tell(f"scale: {settings.many:,} reaped")
+            reaped = await _reap(admin, redis.pid)
     of_all = f"{settings.many:,} in one namespace"
     return [
         *rows,
         Row(f"Redis memory per member, {of_all}", "bytes", [per_member], note="ids of 36 bytes"),
-        *[
-            Row(
-                f"scripts of {CLAIMS} claims, {of_all}, {name}",
-                "ms",
-                [percentile(scripts, share)],
-                note="as Redis tells: what it waited for a CPU is in it",
-            )
-            for name, share in (("p50", 0.5), ("p99", 0.99), ("longest", 1.0))
-        ],
+        *_script_rows(f"scripts of {BATCH} claims, {of_all}", claimed),
+        *_script_rows(f"scripts that reap {REAPED}, {of_all}", reaped),
     ]
+
+
+def _script_rows(what: str, scripts: Scripts) -> Iterator[Row]:
+    for times, note in (
+        (scripts.walls, "as Redis tells: what it waited for a CPU is in it"),
+        (scripts.cpus, "CPU of Redis during the call, all else that it did included"),
+    ):
+        for name, share in (("p50", 0.5), ("p99", 0.99), ("longest", 1.0)):
+            yield Row(f"{what}, {name}", "ms", [percentile(times, share)], note=note)
 
 
 Measured = list[tuple[list[dict[str, float]], str]]
@@ -158,22 +179,53 @@ def _rows(
         )
 
 
-async def _register(admin: Redis, count: int) -> list[float]:
-    """Claim ``count`` ids for a node that is none; how long each script took in ms."""
+async def _register(admin: Redis, redis: int, count: int) -> Scripts:
+    """Claim ``count`` ids for a node that is none; what each script took.
+
+    Redis does nothing else meanwhile than renew the leases of the idle nodes.
+    """
     keys = Keys()
     await admin.zadd(keys.leases, {CROWD: NEVER})
     await admin.hset(keys.incarnations, CROWD, CROWD)
-    await admin.config_set("slowlog-log-slower-than", 0)
-    await admin.config_set("slowlog-max-len", 100_000)
-    await admin.slowlog_reset()
     claim = admin.register_script(sources()["claim"])
     names = [keys.members(NAMESPACE), keys.owners(NAMESPACE)]
     head = [NEVER, f"{CROWD} 1", keys.channel(NAMESPACE), keys.events(NAMESPACE), CROWD, CROWD]
-    for at in range(0, count, CLAIMS):
-        ids = range(at, min(at + CLAIMS, count))
-        claims = [part for index in ids for part in (member_id(-2 - index), f"{index:x}", 0)]
-        await claim(names, [*head, CROWD, "takeover", "", 10 * count, *claims])
-    slow = await admin.slowlog_get(100_000)
+    async with _watched(admin, redis) as scripts:
+        for at in range(0, count, BATCH):
+            ids = range(at, min(at + BATCH, count))
+            claims = [part for index in ids for part in (member_id(-2 - index), f"{index:x}", 0)]
+            with scripts.timed():
+                await claim(names, [*head, CROWD, "takeover", "", 10 * count, *claims])
+    return scripts
+
+
+async def _reap(admin: Redis, redis: int) -> Scripts:
+    """Remove the members of the node that is none, as the reaper does; what each script took."""
+    keys = Keys()
+    script = admin.register_script(sources()["reap"])
+    channel = keys.channel(NAMESPACE)
+    names = [keys.members(NAMESPACE), keys.owners(NAMESPACE), keys.numbers(channel)]
+    cursor = b"0"
+    async with _watched(admin, redis) as scripts:
+        while True:
+            with scripts.timed():
+                reply = await script(names, [CROWD, CROWD, cursor, REAPED, keys.events(NAMESPACE)])
+            cursor = reply[0]
+            if cursor == b"0":
+                return scripts
+
+
+@contextlib.asynccontextmanager
+async def _watched(admin: Redis, redis: int) -> AsyncIterator[Scripts]:
+    """Have Redis note how long each script takes."""
+    scripts = Scripts(redis)
+    await admin.config_set("slowlog-log-slower-than", 0)
+    await admin.config_set("slowlog-max-len", SLOWLOG)
+    await admin.slowlog_reset()
+    yield scripts
+    slow = await admin.slowlog_get(SLOWLOG)
     await admin.config_set("slowlog-log-slower-than", -1)
     await admin.slowlog_reset()  # it takes memory, too
-    return [one["duration"] / 1000 for one in slow if one["command"].startswith(b"EVALSHA")]
+    scripts.walls = [
+        one["duration"] / 1000 for one in slow if one["command"].startswith(b"EVALSHA")
+    ]

@@ -23,7 +23,7 @@ from tests.visitors import allow_descriptors
 
 CROWD = 5_000
 OTHER_CALLS = 60
-"""Heartbeats, probes, broadcasts, and calls of 200 claims or releases when more than that wait."""
+"""Heartbeats, probes, broadcasts, and calls of 100 claims or releases when more than that wait."""
 LONGEST_TURN = 0.15
 """Seconds of CPU. The aim is 0.05; three times that is for machines slower than ours."""
 

@@ -51,10 +51,15 @@ local function parse(claim)
   return string.match(claim, '^([^:]+):([^:]+):(.+)$')
 end
 
--- A join or a leave as JSON; ids hold no control characters, so two escapes suffice.
+-- What may stand between quotes in JSON; ids hold no control characters, so two escapes suffice.
+local function escaped(text)
+  if string.find(text, '["\\]') then return (string.gsub(text, '["\\]', '\\%0')) end
+  return text
+end
+
+-- A join or a leave as JSON.
 local function event(kind, id, node)
-  local function quoted(text) return '"' .. string.gsub(text, '["\\]', '\\%0') .. '"' end
-  return '{"event":"' .. kind .. '","id":' .. quoted(id) .. ',"node":' .. quoted(node) .. '}'
+  return '{"event":"' .. kind .. '","id":"' .. escaped(id) .. '","node":"' .. escaped(node) .. '"}'
 end
 
 -- Remembers in `changes` that an incarnation gained (1) or lost (-1) a claim made at `time`.

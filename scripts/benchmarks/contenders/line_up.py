@@ -82,7 +82,7 @@ def _websockets(loop: str) -> Callable[[], Awaitable[Installed]]:
             module = "benchmarks.contenders.websockets_alone"
             return [sys.executable, "-P", "-m", module, loop, str(gate)]
 
-        return Installed(command, f"websockets {machine.description()['websockets']}")
+        return Installed(command, f"websockets {machine.package_version('websockets')}")
 
     return installed
 
