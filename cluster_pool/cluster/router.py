@@ -33,6 +33,8 @@ from cluster_pool.local.table import ConnectionTable
 log = logging.getLogger("cluster_pool.router")
 
 MESSAGES = (envelope.TEXT, envelope.BINARY)
+RUN = 100
+"""Messages that are read before the first of them is delivered."""
 TURN = 0.005
 """Seconds after which others get their turn on the loop, also in the middle of an envelope."""
 
@@ -202,40 +204,61 @@ class Router:
     # -- to one ----------------------------------------------------------------------------
 
     async def _targeted(self, heard: Heard) -> None:
+        """Carry the items of an envelope out, in order.
+
+        What nearly all are, a message and nothing else is asked, is done in runs: one kind of work
+        after the other keeps the CPU's caches warm.
+        """
         if not heard.start:
             raise BrokenEnvelopeError("raw payload on the channel of a node")
-        for nonce, sealed in envelope.read_items(heard.payload[heard.start :]):
-            if monotonic() >= self._turn_ends:
-                await self._let_others()
-            item = sealed if self._seals is None else self._opened(heard, sealed)
-            if item is None:
-                continue
-            kind = item[0]
-            if self._membership is not None and kind in MESSAGES and len(item) == 4:
-                self._message_to(nonce, item)
-            elif kind == envelope.REPLY:
-                self.replies.heard(item[1], envelope.RESULTS[item[2]])
-            elif kind == envelope.ANSWER:
-                self.replies.heard(item[1], str(item[2]))
-            elif kind == envelope.COMMAND:
-                self._order(item[1], item[2], ReplyTo(*item[3]))
-            elif self._membership is not None:
-                result, reply_to = self._act(kind, nonce, item)
-                if result is SendResult.ABSENT:
-                    self._counters.undelivered += 1
-                if reply_to:
-                    self._reply(ReplyTo(*reply_to), result)
+        holds = self._membership is not None
+        run: list[tuple[str, list[Any], Outgoing]] = []
+        try:
+            for nonce, sealed in envelope.read_items(heard.payload[heard.start :]):
+                item = sealed if self._seals is None else self._opened(heard, sealed)
+                if item is None:
+                    continue
+                plain = holds and len(item) == 4 and item[0] in MESSAGES
+                if plain:
+                    run.append((nonce, item, _message(item[0], item[3])))
+                    if len(run) < RUN:
+                        continue
+                self._hand_out(run)
+                if not plain:
+                    self._carry_out(nonce, item)
+                if monotonic() >= self._turn_ends:
+                    await self._let_others()
+        finally:
+            self._hand_out(run)
 
-    def _message_to(self, nonce: str, item: list[Any]) -> None:
-        """Carry out what nearly every item is: a message, and nothing else is asked."""
-        assert self._membership is not None
-        kind, namespace, id, payload = item
-        message = _message(kind, payload)
-        connection = self._membership.find(namespace, id, nonce)
-        if connection is None:
-            self._counters.undelivered += 1
-        else:
-            connection.deliver(message)
+    def _hand_out(self, run: list[tuple[str, list[Any], Outgoing]]) -> None:
+        """Deliver messages, and forget them."""
+        if run:
+            assert self._membership is not None
+            find = self._membership.find
+            for nonce, item, message in run:
+                connection = find(item[1], item[2], nonce)
+                if connection is None:
+                    self._counters.undelivered += 1
+                else:
+                    connection.deliver(message)
+            run.clear()
+
+    def _carry_out(self, nonce: str, item: list[Any]) -> None:
+        """What asks for more than to be delivered."""
+        kind = item[0]
+        if kind == envelope.REPLY:
+            self.replies.heard(item[1], envelope.RESULTS[item[2]])
+        elif kind == envelope.ANSWER:
+            self.replies.heard(item[1], str(item[2]))
+        elif kind == envelope.COMMAND:
+            self._order(item[1], item[2], ReplyTo(*item[3]))
+        elif self._membership is not None:
+            result, reply_to = self._act(kind, nonce, item)
+            if result is SendResult.ABSENT:
+                self._counters.undelivered += 1
+            if reply_to:
+                self._reply(ReplyTo(*reply_to), result)
 
     def _act(self, kind: int, nonce: str, item: list[Any]) -> tuple[SendResult, Sequence[Any]]:
         """Carry out an item that asks for more; gives the result and who wants to know it."""
