@@ -9,7 +9,6 @@ import contextlib
 import functools
 import http
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
@@ -158,7 +157,7 @@ class NodeServer:
         )
         self.port = next(iter(server.sockets)).getsockname()[1]
         for listener in server.sockets:
-            with socket.socket(fileno=os.dup(listener.fileno())) as same:
+            with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:
                 same.listen(BACKLOG)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
