@@ -161,6 +161,17 @@ async def test_sockets_that_ask_for_nothing_do_not_hold_up_a_stop(own_server: Re
 
 
 @async_test
+async def test_many_may_wait_while_few_are_accepted_in_a_turn(own_server: RedisServer) -> None:
+    """The kernel takes them all, while the loop does something else; then each has its turn."""
+    async with node(own_server) as (pool, server):
+        waiting = [raw_client(server, f"c{number}") for number in range(100)]  # without an await
+        await eventually(lambda: pool.statistics()["connections"] == 100)
+        assert {client.recv(12) for client in waiting} == {b"HTTP/1.1 101"}
+        for client in waiting:
+            client.close()
+
+
+@async_test
 async def test_a_client_gone_before_its_claim_is_answered(own_server: RedisServer) -> None:
     """Redis is slow, the client impatient: when the claim succeeds it is given up."""
     async with (
