@@ -107,7 +107,7 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         "memory": settings.idle + memory.FIRST,
         "idle": settings.idle_each + memory.FIRST,
         "storm": settings.storm,
-        "scale": 2 * settings.connections,
+        "scale": 4 * settings.connections,
         "ghosts": settings.connections * settings.victims,
         "peers": settings.connections,
         "rolling": 2 * settings.restarted,  # HAProxy has two for each

@@ -1,18 +1,22 @@
 """What a send costs when the cluster grows: from two nodes to many, from few members to a million.
 
-In one cluster of many nodes, rounds of sends to members of one node and to members spread over all
-of them take turns; then a node that is none registers a million others, and they do again.
+A cluster of many nodes: sends to members of one node and to members spread over all nodes take
+turns. Then a node that is none registers a million members in another namespace, and there is the
+same in either namespace. Before every round is one of bare writes: a shared machine changes its
+speed within seconds, and what is compared is what a send is to a write of its own round.
 """
 
 import contextlib
+import statistics
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
 from benchmarks import machine
 from benchmarks.children import Child
 from benchmarks.cluster import NAMESPACE, Clients, Meter, Settings, clients, fault, node
+from benchmarks.delivery import Floor, bare_writes
 from benchmarks.latency import percentile
 from benchmarks.payloads import member_id
 from benchmarks.registry import used
@@ -25,6 +29,8 @@ from cluster_pool.embedded import EmbeddedServer
 SLOWLOG = 100_000
 NEVER = 10**17
 """A time in µs that does not come."""
+CROWDED = "crowded"
+"""The namespace of the million."""
 CROWD = "nobody"
 """The node that holds the many: it has a lease, and no process."""
 
@@ -49,8 +55,10 @@ class Scripts:
 class Target:
     """Some members to whom messages are sent, all at once."""
 
+    namespace: str
     first: int
     count: int
+    where: str
     sent: int = 0
 
 
@@ -70,7 +78,7 @@ class Cluster:
         await self._a.ask("load", rounds=rounds, burst=1, first=target.sent, targeted=True)
         await self._readers.expect(target.count, target.sent)
         meter = Meter(self._pids)
-        said = await self._a.ask("targeted", namespace=NAMESPACE)
+        said = await self._a.ask("targeted", namespace=target.namespace)
         report = await self._readers.report(total)
         spent = meter.micros(total)
         target.sent += rounds
@@ -91,34 +99,40 @@ async def _cluster(
         ]
         readers = await stack.enter_async_context(clients())
         a = await stack.enter_async_context(node(url, "A", loop, readers.gate))
-        await readers.connect(others[0].hello["port"], NAMESPACE, count)
-        for at, child in enumerate(others):
-            first, last = count * at // holders, count * (at + 1) // holders
-            await readers.connect(child.hello["port"], NAMESPACE, last - first, count + first)
-        yield Cluster(a, others, redis, readers), [Target(0, count), Target(count, count)]
+        targets = []
+        for at, namespace in enumerate((NAMESPACE, CROWDED)):
+            first = 2 * count * at
+            await readers.connect(others[0].hello["port"], namespace, count, first)
+            targets.append(Target(namespace, first, count, "of one node"))
+            first += count
+            for which, child in enumerate(others):
+                begin, end = count * which // holders, count * (which + 1) // holders
+                await readers.connect(child.hello["port"], namespace, end - begin, first + begin)
+            targets.append(Target(namespace, first, count, f"spread over {holders} nodes"))
+        yield Cluster(a, others, redis, readers), targets
 
 
 async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) -> list[Row]:
-    """Four costs per send, bytes per member, and the longest script of a million claims."""
+    """Four costs per send, bytes per member, and the longest scripts of a million members."""
     with EmbeddedServer() as redis:
         async with (
             Redis.from_url(redis.url) as admin,
+            bare_writes(settings) as floor,
             _cluster(settings, loop, redis.url, redis.pid) as (cluster, targets),
         ):
-            rows = []
-            few = await _rounds(cluster, targets, settings, lambda at: tell(f"scale: round {at}"))
-            rows += _rows(few, settings, loop, 2 * settings.connections)
+            alone = await _rounds(floor, cluster, targets[:2], settings, tell)
             tell(f"scale: {settings.many:,} claims")
             before = await used(admin)
             claimed = await _register(admin, redis.pid, settings.many)
             per_member = (await used(admin) - before) / settings.many
-            many = await _rounds(cluster, targets, settings, lambda at: tell(f"scale: round {at}"))
-            rows += _rows(many, settings, loop, 2 * settings.connections + settings.many, few)
+            beside = await _rounds(floor, cluster, targets, settings, tell)
             tell(f"scale: {settings.many:,} reaped")
             reaped = await _reap(admin, redis.pid)
     of_all = f"{settings.many:,} in one namespace"
     return [
-        *rows,
+        *_send_rows(alone, settings, loop, "nobody else"),
+        *_send_rows(beside[:2], settings, loop, f"{settings.many:,} in another namespace"),
+        *_send_rows(beside[2:], settings, loop, f"{settings.many:,} in the same namespace"),
         Row(f"Redis memory per member, {of_all}", "bytes", [per_member], note="ids of 36 bytes"),
         *_script_rows(f"scripts of {BATCH} claims, {of_all}", claimed),
         *_script_rows(f"scripts that reap {REAPED}, {of_all}", reaped),
@@ -134,48 +148,47 @@ def _script_rows(what: str, scripts: Scripts) -> Iterator[Row]:
             yield Row(f"{what}, {name}", "ms", [percentile(times, share)], note=note)
 
 
-Measured = list[tuple[list[dict[str, float]], str]]
+@dataclass
+class Measured:
+    """The rounds of a target: µs per message by process, and the floor before each."""
+
+    target: Target
+    rounds: list[dict[str, float]] = field(default_factory=list)
+    floors: list[float] = field(default_factory=list)
+    wrong: str = ""
 
 
 async def _rounds(
-    cluster: Cluster, targets: list[Target], settings: Settings, tell: Callable[[int], None]
-) -> Measured:
-    """For each target its rounds, which take turns; the first of each is not counted."""
-    found: list[list[dict[str, float]]] = [[] for _ in targets]
-    wrong = ["" for _ in targets]
+    floor: Floor,
+    cluster: Cluster,
+    targets: list[Target],
+    settings: Settings,
+    tell: Callable[[str], None],
+) -> list[Measured]:
+    """Rounds of each target, which take turns; the first of each is not counted."""
+    found = [Measured(target) for target in targets]
     for at in range(settings.rounds + 1):
-        tell(at)
-        for which, target in enumerate(targets):
-            spent, fault_found = await cluster.round(target, settings.sends)
-            wrong[which] = wrong[which] or fault_found
+        tell(f"scale: round {at} of {settings.rounds}")
+        for one in found:
+            written, _ = await floor.round(settings.sends)
+            spent, wrong = await cluster.round(one.target, settings.sends)
+            one.wrong = one.wrong or wrong
             if at:
-                found[which].append(spent)
-    return list(zip(found, wrong, strict=True))
+                one.rounds.append(spent)
+                one.floors.append(sum(written.values()))
+    return found
 
 
-def _rows(
-    measured: Measured, settings: Settings, loop: str, members: int, fewer: Measured | None = None
+def _send_rows(
+    measured: list[Measured], settings: Settings, loop: str, beside: str
 ) -> Iterator[Row]:
-    """The floor is the same with fewer members, or the sends to a single node."""
-    ones = [sum(parts.values()) for parts in measured[0][0]]
-    for at, (rounds, wrong) in enumerate(measured):
-        samples = [sum(parts.values()) for parts in rounds]
-        floors: list[float] = []
-        if fewer is not None:
-            floors, beside = [sum(parts.values()) for parts in fewer[at][0]], "with fewer members"
-        elif at:
-            floors, beside = ones, "to a single node"
-        where = f"spread over {settings.nodes - 1} nodes" if at else "of one node"
+    for one in measured:
         yield Row(
-            f"sends to {settings.connections:,} ids {where}, {members:,} members, "
-            f"{settings.nodes} nodes up",
-            "µs",
-            samples,
-            loop,
-            floors,
-            wrong,
-            f"CPU per send; the floor is the same {beside}" if floors else "CPU per send",
-            {name: sum(one[name] for one in rounds) / len(rounds) for name in rounds[0]},
+            f"sends to {one.target.count:,} ids {one.target.where}, {settings.nodes} nodes up, "
+            f"and {beside}",
+            *("µs", [sum(parts.values()) for parts in one.rounds], loop, one.floors, one.wrong),
+            "CPU per send",
+            {name: statistics.median(part[name] for part in one.rounds) for name in one.rounds[0]},
         )
 
 
@@ -188,8 +201,8 @@ async def _register(admin: Redis, redis: int, count: int) -> Scripts:
     await admin.zadd(keys.leases, {CROWD: NEVER})
     await admin.hset(keys.incarnations, CROWD, CROWD)
     claim = admin.register_script(sources()["claim"])
-    names = [keys.members(NAMESPACE), keys.owners(NAMESPACE)]
-    head = [NEVER, f"{CROWD} 1", keys.channel(NAMESPACE), keys.events(NAMESPACE), CROWD, CROWD]
+    names = [keys.members(CROWDED), keys.owners(CROWDED)]
+    head = [NEVER, f"{CROWD} 1", keys.channel(CROWDED), keys.events(CROWDED), CROWD, CROWD]
     async with _watched(admin, redis) as scripts:
         for at in range(0, count, BATCH):
             ids = range(at, min(at + BATCH, count))
@@ -203,13 +216,13 @@ async def _reap(admin: Redis, redis: int) -> Scripts:
     """Remove the members of the node that is none, as the reaper does; what each script took."""
     keys = Keys()
     script = admin.register_script(sources()["reap"])
-    channel = keys.channel(NAMESPACE)
-    names = [keys.members(NAMESPACE), keys.owners(NAMESPACE), keys.numbers(channel)]
+    channel = keys.channel(CROWDED)
+    names = [keys.members(CROWDED), keys.owners(CROWDED), keys.numbers(channel)]
     cursor = b"0"
     async with _watched(admin, redis) as scripts:
         while True:
             with scripts.timed():
-                reply = await script(names, [CROWD, CROWD, cursor, REAPED, keys.events(NAMESPACE)])
+                reply = await script(names, [CROWD, CROWD, cursor, REAPED, keys.events(CROWDED)])
             cursor = reply[0]
             if cursor == b"0":
                 return scripts
