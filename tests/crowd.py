@@ -54,10 +54,10 @@ class Crowd:
                 self.codes[websocket.close_code] += 1
             except InvalidStatus as error:
                 self.refused.append(f"{id}: {error.response.status_code}")
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # as a client that comes back does
             except (OSError, EOFError) as error:
                 self.refused.append(f"{id}: {error!r}")
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # the same
             finally:
                 self.open.discard(id)
 

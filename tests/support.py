@@ -14,14 +14,21 @@ def async_test(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        async def main() -> None:
-            await asyncio.wait_for(test(*args, **kwargs), 60)
-            rest = await leftover_tasks()
-            assert not rest, f"tasks left behind: {rest}"
-
-        asyncio.run(main())
+        run_alone(test(*args, **kwargs), asyncio.new_event_loop)
 
     return run
+
+
+def run_alone(test: Awaitable[None], new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Run a test on a loop of its own, which must be empty of tasks at the end."""
+
+    async def main() -> None:
+        await asyncio.wait_for(test, 60)
+        rest = await leftover_tasks()
+        assert not rest, f"tasks left behind: {rest}"
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
 
 
 async def leftover_tasks() -> list[asyncio.Task[Any]]:

@@ -123,6 +123,8 @@ class Membership:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._next_flush is not None:
+            self._next_flush.cancel()
 
     # -- what the router asks --------------------------------------------------------------
 

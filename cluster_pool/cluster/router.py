@@ -232,17 +232,18 @@ class Router:
             self._hand_out(run)
 
     def _hand_out(self, run: list[tuple[str, list[Any], Outgoing]]) -> None:
-        """Deliver messages, and forget them."""
+        """Deliver messages, each once: they are forgotten first, whatever comes of it."""
         if run:
             assert self._membership is not None
             find = self._membership.find
-            for nonce, item, message in run:
+            messages = run.copy()
+            run.clear()
+            for nonce, item, message in messages:
                 connection = find(item[1], item[2], nonce)
                 if connection is None:
                     self._counters.undelivered += 1
                 else:
                     connection.deliver(message)
-            run.clear()
 
     def _carry_out(self, nonce: str, item: list[Any]) -> None:
         """What asks for more than to be delivered."""

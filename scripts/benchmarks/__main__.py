@@ -23,7 +23,7 @@ from benchmarks import (
 from benchmarks.cluster import Settings
 from benchmarks.rolling import scenario as rolling
 from benchmarks.table import Row, as_json, markdown
-from cluster_pool.embedded import SERVER_VARIABLE, server_binary
+from cluster_pool.embedded import SERVER_VARIABLE, EmbeddedUnavailableError, server_binary
 
 NAMES = (
     *delivery.NAMES,
@@ -167,13 +167,18 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
     if options.server:
         os.environ[SERVER_VARIABLE] = options.server
+    try:
+        server = server_binary()
+    except EmbeddedUnavailableError as error:
+        _tell(f"scripts/bench: {error}")
+        return 2
     load = machine.load()
     loops = _loops(options.loop)
     try:
         rows = asyncio.run(_measure(settings, loops, wanted, options.charts))
     except KeyboardInterrupt:
         return 130
-    about = machine.description(server_binary())
+    about = machine.description(server)
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(f"load before: {load:.2f}" + (" - others were at work" if load > BUSY else ""))
     print()

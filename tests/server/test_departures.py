@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from functools import partial
 
 from cluster_pool.server.departures import TURN, Departures
-from tests.support import async_test
+from tests.support import async_test, eventually
 
 
 @async_test
@@ -17,7 +18,7 @@ async def test_many_have_their_turn_in_order_and_others_in_between() -> None:
         done.append(number)
 
     for number in range(10):
-        departures.add(lambda number=number: work(number))  # type: ignore[misc]
+        departures.add(partial(work, number))
     assert not done
     while len(done) < 10:
         await asyncio.sleep(0)
@@ -39,6 +40,5 @@ async def test_one_that_fails_keeps_nobody_from_going() -> None:
 
     departures.add(fail)
     departures.add(lambda: done.append("the next"))
-    await asyncio.sleep(0.02)
-    assert done == ["the next"]
+    await eventually(lambda: done == ["the next"])
     assert [str(error) for error in errors] == ["of one"]

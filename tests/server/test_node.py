@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from cluster_pool import ClusterPool, Connection, InvalidValueError, Timing
-from cluster_pool.server.node import NodeServer
+from cluster_pool.server.node import ACCEPTS, NodeServer
 from cluster_pool.testing import FAST
 from tests.nodes import close_code, in_thread
 from tests.servers import RedisServer
@@ -165,6 +165,10 @@ async def test_many_may_wait_while_few_are_accepted_in_a_turn(own_server: RedisS
     """The kernel takes them all, while the loop does something else; then each has its turn."""
     async with node(own_server) as (pool, server):
         waiting = [raw_client(server, f"c{number}") for number in range(100)]  # without an await
+        for turn in range(1, 5):
+            await asyncio.sleep(0)
+            accepted = sum(len(members) for members in server._keepalive._slices)
+            assert accepted <= turn * ACCEPTS
         await eventually(lambda: pool.statistics()["connections"] == 100)
         assert {client.recv(12) for client in waiting} == {b"HTTP/1.1 101"}
         for client in waiting:

@@ -16,7 +16,7 @@ local parcels = {}
 local order = {}
 local refusal = ''
 local openings = {} -- of a list of two, with a nonce of that many bytes before the item
-for size = 1, 31 do openings[size] = string.char(146, 160 + size) end
+for size = 0, 31 do openings[size] = string.char(146, 160 + size) end
 
 local function owner(incarnation)
   local node = owners[incarnation]
