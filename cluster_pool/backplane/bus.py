@@ -105,7 +105,8 @@ class Bus:
     """Publishes for one node or publisher over its session.
 
     ``handed_on(channel)`` tells the number of the last message of a channel that this process
-    has dealt with; it decides when a local shortcut cannot overtake what was published before.
+    has dealt with, ``all_handed_on()`` whether it has dealt with all that it heard; they decide
+    when a local shortcut cannot overtake what was published before.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Bus:
         keys: Keys,
         node_id: str,
         handed_on: Callable[[str], int],
+        all_handed_on: Callable[[], bool],
         *,
         limits: Limits,
         counters: Counters,
@@ -125,6 +127,7 @@ class Bus:
         self._node_id = node_id
         self._own = keys.node_channel(node_id)
         self._handed_on = handed_on
+        self._all_handed_on = all_handed_on
         self._limits = limits
         self._counters = counters
         self._queues: dict[str, Queue] = {}
@@ -192,12 +195,19 @@ class Bus:
             return True
         if queue.waiting or queue.flying:
             return False
-        if self._handed_on(queue.channel) < queue.barrier:
-            return False
-        if self._handed_on(self._own) < queue.own_barrier:
+        if self._will_come(queue):
             return False
         del self._queues[queue.channel]
         return True
+
+    def _will_come(self, queue: Queue) -> bool:
+        """Whether something that was published may still be heard back: not what the end of the
+        link has lost, or its connections here could not be sent to until Redis is there again."""
+        unheard = (
+            self._handed_on(queue.channel) < queue.barrier
+            or self._handed_on(self._own) < queue.own_barrier
+        )
+        return unheard and (self._session.up or not self._all_handed_on())
 
     def _put(
         self, kind: int, channel: str, namespace: str, id: str, item: bytes, deadline: float

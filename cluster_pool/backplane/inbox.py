@@ -27,6 +27,9 @@ class Inbox:
         self._queue: deque[Heard] = deque()
         self._filled = asyncio.Event()
 
+    def __len__(self) -> int:
+        return len(self._queue)
+
     def put(self, heard: Heard, *, control: bool = False) -> bool:
         """Add one; False when it does not fit and was dropped. Control has as much room again."""
         size = len(heard.payload)

@@ -110,6 +110,7 @@ class Router:
         self._counters = counters
         self._head = len(keys.prefix) + 2
         self._handed_on: dict[str, int] = {}
+        self._dealing = False
         self._task: asyncio.Task[None] | None = None
         self._turn_ends = 0.0
         self.replies = Replies()
@@ -142,6 +143,10 @@ class Router:
         """The number of the last message of a channel that was dealt with."""
         return self._handed_on.get(channel, 0)
 
+    def all_handed_on(self) -> bool:
+        """Whether everything that was heard has been dealt with."""
+        return not self._dealing and not self._session.hearing.inbox
+
     def begin_anew(self) -> None:
         """A new generation: numbers begin anew."""
         self._handed_on.clear()
@@ -160,7 +165,9 @@ class Router:
                 await self._lease.wait_held()
             self._turn_ends = monotonic() + TURN
             while monotonic() < self._turn_ends and (heard := inbox.take()) is not None:
+                self._dealing = True
                 await self._deal_with(heard)
+                self._dealing = False
             await asyncio.sleep(0)
 
     async def _let_others(self) -> None:

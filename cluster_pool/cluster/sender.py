@@ -103,6 +103,7 @@ class Sender(DrainCommands):
             self._keys,
             self._node_id,
             self._router.handed_on,
+            self._router.all_handed_on,
             limits=self.limits,
             counters=self.counters,
             seals=self._seals,

@@ -86,6 +86,7 @@ def make_bus(link: FakeLink, **limits: int) -> Bus:
         Keys(),
         "node-1",
         lambda channel: 0,
+        lambda: True,
         limits=Limits(**limits),
         counters=Counters(),
         seals=None,

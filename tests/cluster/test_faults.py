@@ -63,6 +63,23 @@ async def test_redis_killed_and_empty_again(own_server: RedisServer) -> None:
 
 
 @async_test
+async def test_what_the_end_of_the_link_lost_does_not_stop_local_sends(
+    own_server: RedisServer,
+) -> None:
+    """A broadcast that was published and will never be heard is not waited for."""
+    async with Backend(own_server).pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        ear = one._session._ear
+        assert ear is not None
+        ear._on_message = lambda channel, payload: None
+        assert await one.broadcast_message("n", "lost") == 1
+        own_server.kill()
+        await eventually(lambda: not one._session.up)
+        assert await one.send("n", "alice", "local") is SendResult.DELIVERED
+        assert await alice.wait_sent() == ["local"]
+
+
+@async_test
 async def test_a_member_that_left_during_an_outage_is_released(own_server: RedisServer) -> None:
     """The release waits for Redis, and the last-one callback fires then, once."""
     backend = Backend(own_server)
