@@ -100,6 +100,11 @@ class RedisServer:
         """SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def script_calls(self) -> int:
+        """How many scripts it has run."""
+        found = re.search(r"cmdstat_evalsha:calls=(\d+)", self.command("INFO", "commandstats"))
+        return int(found[1]) if found else 0
+
     def command(self, *words: str) -> str:
         """Send one command over a socket of its own and return the raw reply."""
         with socket.socket(socket.AF_UNIX) as link:

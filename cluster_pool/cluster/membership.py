@@ -38,6 +38,8 @@ log = logging.getLogger("cluster_pool.membership")
 
 GATHER = 0.005
 """Seconds at least from one flush to the next: in a storm they fill, whatever the loop's turns."""
+IN_FLIGHT = 4
+"""Flushes at most that Redis has not answered; what comes meanwhile waits for the next."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +105,7 @@ class Membership:
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_flush: asyncio.Handle | None = None
         self._last_flush = -GATHER
+        self._flights = 0
         self._leaving = False
         self._busy = 0
         self._idle = asyncio.Event()
@@ -364,7 +367,7 @@ class Membership:
     # -- batches ---------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        if self._next_flush is None:
+        if self._next_flush is None and self._flights < IN_FLIGHT:
             loop = asyncio.get_running_loop()
             due = self._last_flush + GATHER
             if due <= loop.time():
@@ -382,7 +385,18 @@ class Membership:
         releases, self._to_release = self._to_release, []
         doubtful, self._to_verify = self._to_verify, []
         if claims or releases or doubtful:
-            self._own(self._flush(claims, releases, doubtful))
+            self._flights += 1
+            self._own(self._fly(claims, releases, doubtful))
+
+    async def _fly(
+        self, claims: list[Claiming], releases: list[Leaving], doubtful: list[Connection]
+    ) -> None:
+        try:
+            await self._flush(claims, releases, doubtful)
+        finally:
+            self._flights -= 1
+        if self._to_claim or self._to_release or self._to_verify:
+            self._schedule()
 
     async def _flush(
         self, claims: list[Claiming], releases: list[Leaving], doubtful: list[Connection]

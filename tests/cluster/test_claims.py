@@ -15,10 +15,14 @@ from cluster_pool import (
     Limits,
     MembershipLimitError,
 )
+from cluster_pool.cluster.membership import IN_FLIGHT
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+
+OTHERS = 4
+"""Probes and heartbeats within a second."""
 
 
 @contextlib.asynccontextmanager
@@ -150,6 +154,25 @@ async def test_a_thousand_joins_and_leaves_during_cuts(own_server: RedisServer) 
             assert stayed > 100, "many claims go through between the cuts"
             assert not any(int(id.split("-")[1]) % 2 for id in held(pool)), "who left is gone"
             assert pool.statistics()["taken_over"] == 0
+
+
+@async_test
+async def test_what_comes_while_redis_is_slow_waits_for_few_calls(own_server: RedisServer) -> None:
+    """Frozen for half a second: claims and releases gather, and leave in as many calls as may be
+    in flight, and one more."""
+    async with Pool(own_server.url, node_id="one") as pool:
+        leaving = [(await pool.join("n", f"l{number}")).connection for number in range(50)]
+        before = own_server.script_calls()
+        own_server.freeze()
+        waiting = []
+        for number, connection in enumerate(leaving):
+            waiting.append(asyncio.create_task(pool.join("n", f"c{number}")))
+            waiting.append(asyncio.create_task(pool.remove_connection(connection)))
+            await asyncio.sleep(0.01)
+        own_server.thaw()
+        await asyncio.gather(*waiting)
+        assert own_server.script_calls() - before <= 2 * (IN_FLIGHT + 1) + OTHERS
+        assert await pool.count("n") == 50
 
 
 @async_test

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import re
 import sys
 import time
 from asyncio.subprocess import Process
@@ -70,17 +69,11 @@ async def turns() -> AsyncIterator[Turns]:
 @contextlib.contextmanager
 def in_batches(server: RedisServer) -> Iterator[None]:
     """Meanwhile a script is run for as many as gathered, and not for each."""
-    before, begun = script_calls(server), time.monotonic()
+    before, begun = server.script_calls(), time.monotonic()
     yield
-    calls = script_calls(server) - before
+    calls = server.script_calls() - before
     assert calls <= (time.monotonic() - begun) / GATHER + OTHER_CALLS
     assert calls <= CROWD / 2
-
-
-def script_calls(server: RedisServer) -> int:
-    """How many scripts the server has run."""
-    found = re.search(r"cmdstat_evalsha:calls=(\d+)", server.command("INFO", "commandstats"))
-    return int(found[1]) if found else 0
 
 
 @contextlib.asynccontextmanager
