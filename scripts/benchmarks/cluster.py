@@ -21,7 +21,6 @@ class Settings:
     connections: int
     messages: int
     bursts: int
-    sends: int
     single_sends: int
     idle: int
     members: int

@@ -3,6 +3,7 @@
 ``delivery`` does the same for us alone, and with more of it.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from benchmarks.children import Child, Gate
 from benchmarks.cluster import NAMESPACE, Clients, Meter, Settings, clients, fault, node
 from benchmarks.contenders.line_up import Contender, Installed
-from benchmarks.delivery import BURST
+from benchmarks.delivery import BURST, REST
 from benchmarks.payloads import member_id
 from cluster_pool.embedded import EmbeddedServer
 
@@ -43,9 +44,9 @@ def modes(settings: Settings) -> list[Mode]:
     count = f"{settings.connections:,}"
     everyone = f"broadcast to {count} clients of another node"
     return [
-        Mode(f"{everyone}, one at a time", "broadcast", share(settings.messages), 1),
+        Mode(f"{everyone}, one at a time", "broadcast", settings.messages, 1),
         Mode(f"{everyone}, {BURST} at once", "broadcast", share(settings.bursts), BURST),
-        Mode(f"sends to {count} ids, all at once", "targeted", share(settings.sends), 1),
+        Mode(f"sends to {count} ids, all at once", "targeted", share(settings.messages), 1),
     ]
 
 
@@ -71,6 +72,7 @@ class Contest:
 
     async def round(self, mode: Mode, slow: bool, result: Result) -> dict[str, float]:
         """CPU of all processes in µs, per message that reached a client."""
+        await asyncio.sleep(REST)
         rounds = mode.work(slow)
         each = rounds * mode.burst
         total = each * self._readers.count

@@ -4,12 +4,19 @@ Node A publishes, node B holds the clients, Redis is between. Every round of a s
 round of the floor, to which it is compared: a shared machine changes its speed within seconds. The
 senders wait until everything of a message (or a burst) has arrived before they go on, the floor as
 well, and the same client program reads both.
+
+What a write costs depends on when the socket last had one. After a pause that is longer than TCP's
+retransmission timeout, Linux acknowledges the next 16 segments at once (``TCP_MAX_QUICKACKS`` and
+``tcp_event_data_recv`` in its ``tcp_input.c``), on loopback at the writer's expense, and later ones
+at the reader's. So a round is of either kind and never of both: each begins after a rest and ends
+within those 16, or 16 and more go before it, uncounted, and it is a stream.
 """
 
+import asyncio
 import contextlib
 import statistics
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks.children import Child
 from benchmarks.cluster import NAMESPACE, Clients, Meter, Settings, clients, fault, node
@@ -17,13 +24,29 @@ from benchmarks.table import Row
 from cluster_pool.embedded import EmbeddedServer
 
 BURST = 16
-FLOOR, BROADCAST, BROADCAST_16, TARGETED, GATHERED = NAMES = (
+QUICK = 16
+"""Segments after a pause that are acknowledged at once."""
+REST = 0.3
+"""Seconds that are such a pause: more than the least retransmission timeout, which is 0.2."""
+FLOOR, BROADCAST, BROADCAST_16, BROADCAST_STREAM, TARGETED, TARGETED_STREAM, GATHERED = NAMES = (
     "floor",
     "broadcast",
     "broadcast-16",
+    "broadcast-stream",
     "targeted",
+    "targeted-stream",
     "targeted-tasks",
 )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a round sends: so many times so many messages to each client, one after another."""
+
+    do: str
+    rounds: int
+    burst: int = 1
+    stream: bool = False
 
 
 @dataclass
@@ -51,8 +74,14 @@ class Floor:
         self._readers = readers
         self._first = 0
 
-    async def round(self, messages: int) -> tuple[dict[str, float], str]:
-        """CPU of the writing process alone, per write."""
+    async def round(self, messages: int, *, stream: bool = False) -> tuple[dict[str, float], str]:
+        """CPU of the writing process alone, per write; after a rest, or in a stream."""
+        await asyncio.sleep(REST)
+        if stream:
+            await self._write(QUICK)
+        return await self._write(messages)
+
+    async def _write(self, messages: int) -> tuple[dict[str, float], str]:
         total = messages * self._readers.count
         await self._readers.expect(self._readers.count, self._first)
         meter = Meter({"writer": self._writer.pid})
@@ -72,16 +101,23 @@ class Pair:
         self._readers = readers
         self._first = 0
 
-    async def round(self, do: str, rounds: int, burst: int) -> tuple[dict[str, float], str]:
+    async def round(self, work: Work) -> tuple[dict[str, float], str]:
         """CPU of the three processes, per message that reached a client."""
-        each = rounds * burst
+        await asyncio.sleep(REST)
+        if work.stream:
+            await self._send(replace(work, rounds=QUICK))
+        return await self._send(work)
+
+    async def _send(self, work: Work) -> tuple[dict[str, float], str]:
+        each = work.rounds * work.burst
         total = each * self._readers.count
+        targeted = work.do != "broadcast"
         await self._a.ask(
-            "load", rounds=rounds, burst=burst, first=self._first, targeted=do != "broadcast"
+            "load", rounds=work.rounds, burst=work.burst, first=self._first, targeted=targeted
         )
-        await self._readers.expect(self._readers.count * burst, self._first)
+        await self._readers.expect(self._readers.count * work.burst, self._first)
         meter = Meter(self._processes)
-        said = await self._a.ask(do, namespace=NAMESPACE)
+        said = await self._a.ask(work.do, namespace=NAMESPACE)
         report = await self._readers.report(total)
         spent = meter.micros(total)
         self._first += each
@@ -89,11 +125,11 @@ class Pair:
         refused = [f"{count:,} sends {word}" for word, count in said.items() if count]
         return spent, fault(report, total, [*lost, *refused])
 
-    async def profile(self, do: str, rounds: int, burst: int, path: str) -> None:
+    async def profile(self, work: Work, path: str) -> None:
         """A round under cProfile in both nodes, written to ``path-A`` and ``path-B``."""
         for child in (self._a, self._b):
             await child.ask("profile")
-        await self.round(do, rounds, burst)
+        await self.round(work)
         for name, child in (("A", self._a), ("B", self._b)):
             await child.ask("profile", path=f"{path}-{name}.pstats")
 
@@ -128,49 +164,70 @@ async def _pair(settings: Settings, loop: str) -> AsyncIterator[Pair]:
 async def measure(
     settings: Settings, loop: str, wanted: set[str], tell: Callable[[str], None]
 ) -> list[Row]:
-    """The rows of the wanted scenarios; the floor is always among them."""
-    work = {
-        BROADCAST: ("broadcast", settings.messages, 1),
-        BROADCAST_16: ("broadcast", settings.bursts, BURST),
-        TARGETED: ("targeted", settings.sends, 1),
-        GATHERED: ("gathered", settings.sends, 1),
+    """The rows of the wanted scenarios; their floors are always among them."""
+    works = {
+        BROADCAST: Work("broadcast", settings.messages),
+        BROADCAST_16: Work("broadcast", settings.bursts, BURST),
+        BROADCAST_STREAM: Work("broadcast", settings.messages, stream=True),
+        TARGETED: Work("targeted", settings.messages),
+        TARGETED_STREAM: Work("targeted", settings.messages, stream=True),
+        GATHERED: Work("gathered", settings.messages),
     }
-    chosen = {name: work[name] for name in work if name in wanted}
-    results = {name: Result() for name in (FLOOR, *chosen)}
+    chosen = {name: works[name] for name in works if name in wanted}
+    results = {name: Result() for name in chosen}
+    floors = {stream: Result() for stream in (False, True)}
     async with bare_writes(settings) as floor, _pair(settings, loop) as pair:
 
-        async def floor_round() -> dict[str, float]:
-            spent, wrong = await floor.round(settings.messages)
-            results[FLOOR].wrong = results[FLOOR].wrong or wrong
-            return spent
+        async def floor_round(stream: bool, counted: bool) -> float:
+            spent, wrong = await floor.round(settings.messages, stream=stream)
+            floors[stream].wrong = floors[stream].wrong or wrong
+            if counted:
+                floors[stream].rounds.append(spent)
+            return sum(spent.values())
 
         for at in range(settings.rounds + 1):
             tell(f"delivery, {loop}: round {at} of {settings.rounds}" if at else "warming up")
             if not chosen:
-                results[FLOOR].rounds.append(await floor_round())
-            for name, (do, rounds, burst) in chosen.items():
-                bare = await floor_round()
-                spent, wrong = await pair.round(do, rounds, burst)
+                await floor_round(False, at > 0)
+                await floor_round(True, at > 0)
+            for name, work in chosen.items():
+                bare = await floor_round(work.stream, at > 0)
+                spent, wrong = await pair.round(work)
                 result = results[name]
                 result.wrong = result.wrong or wrong
                 if at:
-                    results[FLOOR].rounds.append(bare)
                     result.rounds.append(spent)
-                    result.floors.append(sum(bare.values()))
+                    result.floors.append(bare)
         if settings.profile:
-            for name, (do, rounds, burst) in chosen.items():
+            for name, work in chosen.items():
                 tell(f"delivery, {loop}: profiling {name}")
-                await pair.profile(do, rounds, burst, f"{settings.profile}/{name}-{loop}")
-    return _rows(settings, loop, results)
+                await pair.profile(work, f"{settings.profile}/{name}-{loop}")
+    return [*_floor_rows(settings, floors), *_rows(settings, loop, results)]
+
+
+def _floor_rows(settings: Settings, floors: dict[bool, Result]) -> list[Row]:
+    return [
+        Row(
+            f"floor: bare write(2) to {settings.connections:,} sockets, "
+            f"{'in a stream' if stream else 'after quiet'}",
+            "µs",
+            result.sums(),
+            wrong=result.wrong,
+            note="CPU of the writing process per write",
+        )
+        for stream, result in floors.items()
+        if result.rounds
+    ]
 
 
 def _rows(settings: Settings, loop: str, results: dict[str, Result]) -> list[Row]:
     count = f"{settings.connections:,}"
     texts = {
-        FLOOR: f"floor: bare write(2) to {count} sockets",
         BROADCAST: f"broadcast to {count} clients of another node, one at a time",
         BROADCAST_16: f"the same, {BURST} at once",
+        BROADCAST_STREAM: "the same, one at a time, in a stream",
         TARGETED: f"sends to {count} ids of another node, all at once (`send_nowait`)",
+        TARGETED_STREAM: "the same, in a stream",
         GATHERED: "the same, a task for each (`gather` of `send`)",
     }
     return [
@@ -178,11 +235,11 @@ def _rows(settings: Settings, loop: str, results: dict[str, Result]) -> list[Row
             texts[name],
             "µs",
             result.sums(),
-            loop="" if name == FLOOR else loop,
+            loop=loop,
             floors=result.floors,
             wrong=result.wrong,
-            note="CPU of the writing process per write" if name == FLOOR else "CPU per delivery",
-            parts={} if name == FLOOR else result.parts(),
+            note="CPU per delivery",
+            parts=result.parts(),
         )
         for name, result in results.items()
     ]

@@ -56,11 +56,11 @@ def description(server: str) -> dict[str, str]:
         "machine": f"{cpus} CPUs ({_cpu_model()}), Linux {platform.release()}, loopback",
         "python": platform.python_version(),
         **{name: version for name, version in versions.items() if version},
-        "server": _server_version(server),
+        "server": server_version(server),
     }
 
 
-def _server_version(program: str) -> str:
+def server_version(program: str) -> str:
     """As in ``Valkey 9.1.2 with malloc=libc``: what allocates decides about a server's speed."""
     said = subprocess.run((program, "--version"), capture_output=True, text=True, check=True).stdout
     named = dict(word.split("=", 1) for word in said.split() if "=" in word)

@@ -14,7 +14,7 @@ from benchmarks import chart, contest
 from benchmarks.cluster import Settings
 from benchmarks.contenders.install import NotInstalledError
 from benchmarks.contenders.line_up import Contender, line_up
-from benchmarks.contest import Contest, Mode, Result, modes, share
+from benchmarks.contest import Contest, Mode, Result, modes
 from benchmarks.delivery import Floor, bare_writes
 from benchmarks.payloads import SIZE
 from benchmarks.table import Row
@@ -61,7 +61,7 @@ class Entry:
         """A round of the floor and one of the contender, which is out when it fails."""
         if self.contest is None:
             return
-        bare, wrong = await floor.round(share(settings.messages))
+        bare, wrong = await floor.round(settings.messages)
         result = self.results.setdefault(mode.text, Result())
         result.wrong = result.wrong or wrong
         try:

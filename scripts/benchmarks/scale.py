@@ -1,11 +1,15 @@
 """What a send costs when the cluster grows: from two nodes to many, from few members to a million.
 
+How much of a send is Redis's part depends on what the server allocates with, once it is large:
+where there is a ``redis-server`` beside the usual server, the same is measured on either.
+
 A cluster of many nodes: sends to members of one node and to members spread over all nodes take
 turns. Then a node that is none registers a million members in another namespace, and there is the
 same in either namespace. Before every round is one of bare writes: a shared machine changes its
 speed within seconds, and what is compared is what a send is to a write of its own round.
 """
 
+import asyncio
 import contextlib
 import statistics
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +20,7 @@ from redis.asyncio import Redis
 from benchmarks import machine
 from benchmarks.children import Child
 from benchmarks.cluster import NAMESPACE, Clients, Meter, Settings, clients, fault, node
-from benchmarks.delivery import Floor, bare_writes
+from benchmarks.delivery import REST, Floor, bare_writes
 from benchmarks.latency import percentile
 from benchmarks.payloads import member_id
 from benchmarks.registry import used
@@ -73,6 +77,7 @@ class Cluster:
 
     async def round(self, target: Target, rounds: int) -> tuple[dict[str, float], str]:
         """CPU per message in µs: of A, of all other nodes, of Redis."""
+        await asyncio.sleep(REST)
         total = rounds * target.count
         await self._a.ask("know", first=target.first, count=target.count)
         await self._a.ask("load", rounds=rounds, burst=1, first=target.sent, targeted=True)
@@ -112,9 +117,16 @@ async def _cluster(
         yield Cluster(a, others, redis, readers), targets
 
 
-async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) -> list[Row]:
-    """Four costs per send, bytes per member, and the longest scripts of a million members."""
-    with EmbeddedServer() as redis:
+async def measure(
+    settings: Settings, loop: str, tell: Callable[[str], None], program: str | None = None
+) -> list[Row]:
+    """Six costs per send, bytes per member, and the longest scripts of a million members.
+
+    Args:
+        program: the server, whose version is then told in each row.
+    """
+    on = f", on {machine.server_version(program)}" if program else ""
+    with EmbeddedServer(program=program) as redis:
         async with (
             Redis.from_url(redis.url) as admin,
             bare_writes(settings) as floor,
@@ -128,11 +140,11 @@ async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) ->
             beside = await _rounds(floor, cluster, targets, settings, tell)
             tell(f"scale: {settings.many:,} reaped")
             reaped = await _reap(admin, redis.pid)
-    of_all = f"{settings.many:,} in one namespace"
+    of_all = f"{settings.many:,} in one namespace{on}"
     return [
-        *_send_rows(alone, settings, loop, "nobody else"),
-        *_send_rows(beside[:2], settings, loop, f"{settings.many:,} in another namespace"),
-        *_send_rows(beside[2:], settings, loop, f"{settings.many:,} in the same namespace"),
+        *_send_rows(alone, settings, loop, f"nobody else{on}"),
+        *_send_rows(beside[:2], settings, loop, f"{settings.many:,} in another namespace{on}"),
+        *_send_rows(beside[2:], settings, loop, f"{settings.many:,} in the same namespace{on}"),
         Row(f"Redis memory per member, {of_all}", "bytes", [per_member], note="ids of 36 bytes"),
         *_script_rows(f"scripts of {BATCH} claims, {of_all}", claimed),
         *_script_rows(f"scripts that reap {REAPED}, {of_all}", reaped),
@@ -170,8 +182,8 @@ async def _rounds(
     for at in range(settings.rounds + 1):
         tell(f"scale: round {at} of {settings.rounds}")
         for one in found:
-            written, _ = await floor.round(settings.sends)
-            spent, wrong = await cluster.round(one.target, settings.sends)
+            written, _ = await floor.round(settings.messages)
+            spent, wrong = await cluster.round(one.target, settings.messages)
             one.wrong = one.wrong or wrong
             if at:
                 one.rounds.append(spent)
