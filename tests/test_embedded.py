@@ -156,5 +156,7 @@ def test_another_program_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedServer() as server:
         assert server.pid
     monkeypatch.setenv(SERVER_VARIABLE, "no-such-server")
-    with pytest.raises(EmbeddedUnavailableError, match="no-such-server"):
+    with pytest.raises(EmbeddedUnavailableError, match=f"'no-such-server': see {SERVER_VARIABLE}"):
         EmbeddedServer().start()
+    with pytest.raises(EmbeddedUnavailableError, match="no program 'neither-this'"):
+        EmbeddedServer(program="neither-this").start()

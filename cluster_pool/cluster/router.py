@@ -337,7 +337,7 @@ class Router:
         """Carry one item out, behind what has gathered in ``run``, or add it there."""
         assert self._table is not None
         kind = item[0]
-        if kind in (envelope.TEXT, envelope.BINARY):
+        if kind in MESSAGES:
             outgoing = _message(kind, item[1])
             if not item[2]:
                 run.append(outgoing)
@@ -367,7 +367,7 @@ class Router:
 
 def _message(kind: object, payload: object) -> Outgoing:
     """What an item carries. Text must be UTF-8: a client would close on anything else."""
-    if kind not in (envelope.TEXT, envelope.BINARY) or not isinstance(payload, bytes):
+    if kind not in MESSAGES or not isinstance(payload, bytes):
         raise BrokenEnvelopeError("kind")
     text = kind == envelope.TEXT
     if text and not payload.isascii():

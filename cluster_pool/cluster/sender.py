@@ -75,6 +75,7 @@ class Sender(DrainCommands):
         self._keys = Keys(prefix)
         self._address = Address(redis, timing.timeout)
         self._hooks = Hooks(timing, counters)
+        self._loop: asyncio.AbstractEventLoop = _NOT_STARTED
         self._session: Session = _NOT_STARTED
         self._bus: Bus = _NOT_STARTED
         self._router: Router = _NOT_STARTED
@@ -83,6 +84,7 @@ class Sender(DrainCommands):
 
     def _assemble(self) -> None:
         """Make what is bound to the running loop."""
+        self._loop = asyncio.get_running_loop()
         own = self._keys.node_channel(self._node_id)
         self._session = Session(
             self._address,
@@ -230,7 +232,7 @@ class Sender(DrainCommands):
         if result is None:
             item = envelope.targeted(text, namespace, id, payload)
             return self._bus.send(namespace, id, item, self._deadline(timeout))
-        done: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[SendResult] = self._loop.create_future()
         done.set_result(result)
         return done
 
@@ -416,7 +418,7 @@ class Sender(DrainCommands):
             timeout = self.timing.timeout
         elif not timeout > 0:
             raise InvalidValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
-        return asyncio.get_running_loop().time() + timeout
+        return self._loop.time() + timeout
 
     # -- reading ---------------------------------------------------------------------------
 

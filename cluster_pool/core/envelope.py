@@ -32,6 +32,8 @@ MAX_EXCLUDE: Final = 10_000
 MAX_ITEMS: Final = 1_000
 MAX_LISTS: Final = 8
 """Lists in one item, itself included; a megabyte of empty ones would be seventy of memory."""
+SMALL_ITEM: Final = 4096
+"""Bytes of an item whose lists are not counted: a quarter of a megabyte is the most they can be."""
 
 TEXT: Final = 1
 BINARY: Final = 2
@@ -91,8 +93,9 @@ def read_header(payload: bytes) -> tuple[Header, int]:
 def read_items(body: bytes) -> Iterator[list[Any]]:
     """The items, one after another; raises BrokenEnvelopeError at the first that is none.
 
-    Nothing is given of a body that is cut off or has more than MAX_ITEMS. An item has at most
-    MAX_LISTS lists of at most MAX_EXCLUDE elements.
+    Nothing is given of a body that is cut off or has more than MAX_ITEMS. A list has at most
+    MAX_EXCLUDE elements, and there are at most MAX_LISTS in an item beyond SMALL_ITEM, or beside
+    one: counting them takes longer than all the rest.
     """
     lists = 0
 
@@ -103,14 +106,14 @@ def read_items(body: bytes) -> Iterator[list[Any]]:
             raise BrokenEnvelopeError("lists")
         return made
 
-    _check_whole(body)
+    longest = _longest(body)
     unpacker = msgpack.Unpacker(
         max_buffer_size=len(body) + 1,
         max_array_len=MAX_EXCLUDE,
         max_map_len=0,
         max_ext_len=0,
         max_str_len=64 * 1024,
-        list_hook=count_lists,
+        list_hook=count_lists if longest > SMALL_ITEM else None,
     )
     unpacker.feed(body)
     try:
@@ -125,24 +128,26 @@ def read_items(body: bytes) -> Iterator[list[Any]]:
         raise BrokenEnvelopeError("msgpack") from error
 
 
-def _check_whole(body: bytes) -> None:
-    """Raise BrokenEnvelopeError unless there are at most MAX_ITEMS items, all of them whole.
+def _longest(body: bytes) -> int:
+    """Bytes of the longest item; raises BrokenEnvelopeError for more than MAX_ITEMS, or a torn one.
 
     Nothing is built here: msgpack makes a list as long as it claims to be before there is anything
     in it, and three bytes can claim 80 KB, a thousand times over.
     """
     walker = msgpack.Unpacker(max_buffer_size=len(body) + 1)
     walker.feed(body)
-    count = read = 0
+    read = longest = 0
     try:
-        while count <= MAX_ITEMS:
+        for _ in range(MAX_ITEMS + 1):
             walker.skip()
-            read = walker.tell()
-            count += 1
+            end = walker.tell()
+            if end - read > longest:
+                longest = end - read
+            read = end
     except msgpack.OutOfData:
         if read != len(body):
             raise BrokenEnvelopeError("cut off") from None
-        return
+        return longest
     except Exception as error:
         raise BrokenEnvelopeError("msgpack") from error
     raise BrokenEnvelopeError("items")

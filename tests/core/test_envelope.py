@@ -95,6 +95,21 @@ def test_a_list_that_claims_much_costs_nothing() -> None:
         tracemalloc.stop()
 
 
+def test_many_empty_lists_cost_little() -> None:
+    """A large item may have few; small ones may have many, and are built one at a time."""
+    message = [1, "n", "a", b"x" * envelope.SMALL_ITEM]
+    assert list(read_items(envelope.pack([*message, *[[]] * 7])))
+    with pytest.raises(BrokenEnvelopeError, match="lists"):
+        list(read_items(envelope.pack([*message, *[[]] * 8])))
+    body = envelope.pack([[]] * (envelope.SMALL_ITEM - 3)) * envelope.MAX_ITEMS
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_items(body)) == envelope.MAX_ITEMS
+        assert tracemalloc.get_traced_memory()[1] < len(body) + 2 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
 @settings(max_examples=2000, deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_read_or_refused_and_nothing_else(body: bytes) -> None:
