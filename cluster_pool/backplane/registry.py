@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 BATCH: Final = 100
 """Claims to one call, which keeps everybody else waiting for a millisecond."""
-REAPED: Final = 250
+REAPED: Final = 125
 """Members to one step of the reaper, for the same reason."""
 PAGE: Final = 500
 """Members to one page."""

@@ -35,6 +35,8 @@ NEVER = 10**17
 """A time in µs that does not come."""
 CROWDED = "crowded"
 """The namespace of the million."""
+EMPTIED = "emptied"
+"""The namespace of a hundred, again and again: what such a script takes wherever it runs."""
 CROWD = "nobody"
 """The node that holds the many: it has a lease, and no process."""
 
@@ -133,6 +135,8 @@ async def measure(
             _cluster(settings, loop, redis.url, redis.pid) as (cluster, targets),
         ):
             alone = await _rounds(floor, cluster, targets[:2], settings, tell)
+            tell(f"scale: {settings.many:,} claims, {BATCH} at a time in an empty namespace")
+            apart = await _register(admin, redis.pid, settings.many, EMPTIED, apart=True)
             tell(f"scale: {settings.many:,} claims")
             before = await used(admin)
             claimed = await _register(admin, redis.pid, settings.many)
@@ -146,6 +150,7 @@ async def measure(
         *_send_rows(beside[:2], settings, loop, f"{settings.many:,} in another namespace{on}"),
         *_send_rows(beside[2:], settings, loop, f"{settings.many:,} in the same namespace{on}"),
         Row(f"Redis memory per member, {of_all}", "bytes", [per_member], note="ids of 36 bytes"),
+        *_script_rows(f"as many scripts of {BATCH} claims, each in an empty namespace{on}", apart),
         *_script_rows(f"scripts of {BATCH} claims, {of_all}", claimed),
         *_script_rows(f"scripts that reap {REAPED}, {of_all}", reaped),
     ]
@@ -204,19 +209,26 @@ def _send_rows(
         )
 
 
-async def _register(admin: Redis, redis: int, count: int) -> Scripts:
+async def _register(
+    admin: Redis, redis: int, count: int, namespace: str = CROWDED, *, apart: bool = False
+) -> Scripts:
     """Claim ``count`` ids for a node that is none; what each script took.
 
     Redis does nothing else meanwhile than renew the leases of the idle nodes.
+
+    Args:
+        apart: the namespace is emptied before each call.
     """
     keys = Keys()
     await admin.zadd(keys.leases, {CROWD: NEVER})
     await admin.hset(keys.incarnations, CROWD, CROWD)
     claim = admin.register_script(sources()["claim"])
-    names = [keys.members(CROWDED), keys.owners(CROWDED)]
-    head = [NEVER, f"{CROWD} 1", keys.channel(CROWDED), keys.events(CROWDED), CROWD, CROWD]
+    names = [keys.members(namespace), keys.owners(namespace)]
+    head = [NEVER, f"{CROWD} 1", keys.channel(namespace), keys.events(namespace), CROWD, CROWD]
     async with _watched(admin, redis) as scripts:
         for at in range(0, count, BATCH):
+            if apart:
+                await admin.delete(*names)
             ids = range(at, min(at + BATCH, count))
             claims = [part for index in ids for part in (member_id(-2 - index), f"{index:x}", 0)]
             with scripts.timed():

@@ -15,7 +15,7 @@ from cluster_pool import (
     Limits,
     MembershipLimitError,
 )
-from cluster_pool.cluster.membership import IN_FLIGHT
+from cluster_pool.cluster.registrar import IN_FLIGHT
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer

@@ -1,0 +1,360 @@
+"""Takes claims, releases and doubts to the registry: in batches, under the lease.
+
+What comes within ``GATHER`` of a flush, or while ``IN_FLIGHT`` of them are unanswered, goes with
+the next one: a storm of connects is a few calls and not one for each.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.registry import Registry, batches
+from cluster_pool.backplane.session import Session
+from cluster_pool.cluster.assertion import Assertion
+from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.namespaces import Namespaces
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.config import Timing
+from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.local.connection import Connection
+
+GATHER = 0.005
+"""Seconds at least from one flush to the next: in a storm they fill, whatever the loop's turns."""
+IN_FLIGHT = 4
+"""Flushes at most that Redis has not answered; what comes meanwhile waits for the next."""
+
+
+@dataclass(slots=True, eq=False)
+class Claiming:
+    """A claim on its way; ``won`` ends well when the connection is in the table."""
+
+    connection: Connection
+    nonce: str
+    takeover: bool
+    deadline: float
+    won: asyncio.Future[None]
+    taken: bool = False
+    sent: bool = False
+    first: int = 0
+    """Redis time in µs of the first attempt whose reply was lost."""
+
+    def fail(self, error: Exception) -> None:
+        """Let it end with an error, unless it has ended."""
+        if self.won.done():
+            return
+        if isinstance(error, BackplaneUnavailableError):
+            maybe = error.maybe_executed or self.sent
+            own = BackplaneUnavailableError(str(error), maybe_executed=maybe)
+            own.__cause__ = error
+            error = own
+        self.won.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class Stray:
+    """A claim that was won when nobody wanted it any more; it leaves as a connection does."""
+
+    namespace: str
+    id: str
+    claim: Any
+    departure: "asyncio.Future[bool] | None" = None
+
+
+Leaving = Connection | Stray
+
+
+class Registrar:
+    """What one node wants of the registry, on its way there.
+
+    Args:
+        room: members that a namespace may have.
+        settle: told of each claim whether it won, and which claim stands (None: there is no room).
+        departed: told of each that has left, and whether that emptied its namespace.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        registry: Registry,
+        namespaces: Namespaces,
+        timing: Timing,
+        room: int,
+        lease: Lease,
+        assertion: Assertion,
+        settle: Callable[[Claiming, bool, Claim | None], None],
+        departed: Callable[[Leaving, bool], None],
+    ) -> None:
+        self._session = session
+        self._registry = registry
+        self._namespaces = namespaces
+        self._timing = timing
+        self._room = room
+        self._lease = lease
+        self._assertion = assertion
+        self._settle = settle
+        self._departed = departed
+        self._to_claim: list[Claiming] = []
+        self._to_release: list[Leaving] = []
+        self._to_verify: list[Connection] = []
+        self._unreleased: list[Leaving] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._next_flush: asyncio.Handle | None = None
+        self._last_flush = -GATHER
+        self._flights = 0
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def stop(self) -> None:
+        """End whatever is still under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._next_flush is not None:
+            self._next_flush.cancel()
+
+    def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something that :meth:`settled` waits for, and :meth:`stop` cancels."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def settled(self) -> None:
+        """Wait until nothing waits for a flush, and nothing is under way."""
+        while self._next_flush is not None or self._tasks:
+            self._start_flush()
+            await asyncio.sleep(0)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+
+    # -- gathering -------------------------------------------------------------------------
+
+    def claim(self, claiming: Claiming) -> None:
+        """Register with the next flush."""
+        self._to_claim.append(claiming)
+        self._schedule()
+
+    def release(self, leaving: Leaving) -> None:
+        """Give up with the next flush; while Redis is away it waits for :meth:`retry_releases`."""
+        self._to_release.append(leaving)
+        self._schedule()
+
+    def retry_releases(self) -> None:
+        """Try again what could not be released; the same claim is never released twice."""
+        if self._unreleased:
+            self._to_release += self._unreleased
+            self._unreleased = []
+            self._schedule()
+
+    def verify(self, connection: Connection) -> None:
+        """Ask with the next flush whether its claim still stands."""
+        self._to_verify.append(connection)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._next_flush is None and self._flights < IN_FLIGHT:
+            loop = asyncio.get_running_loop()
+            due = self._last_flush + GATHER
+            if due <= loop.time():
+                self._next_flush = loop.call_soon(self._start_flush)
+            else:
+                self._next_flush = loop.call_at(due, self._start_flush)
+
+    def _start_flush(self) -> None:
+        if self._next_flush is None:
+            return
+        self._next_flush.cancel()
+        self._next_flush = None
+        self._last_flush = asyncio.get_running_loop().time()
+        claims, self._to_claim = [one for one in self._to_claim if not one.won.done()], []
+        releases, self._to_release = self._to_release, []
+        doubtful, self._to_verify = self._to_verify, []
+        if claims or releases or doubtful:
+            self._flights += 1
+            self.own(self._fly(claims, releases, doubtful))
+
+    async def _fly(
+        self, claims: list[Claiming], releases: list[Leaving], doubtful: list[Connection]
+    ) -> None:
+        try:
+            await self._flush(claims, releases, doubtful)
+        finally:
+            self._flights -= 1
+        if self._to_claim or self._to_release or self._to_verify:
+            self._schedule()
+
+    async def _flush(
+        self, claims: list[Claiming], releases: list[Leaving], doubtful: list[Connection]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        latest = max((claiming.deadline for claiming in claims), default=0.0)
+        try:
+            link = await self._leased_link(latest or loop.time() + self._timing.timeout)
+        except BackplaneUnavailableError as error:
+            for claiming in claims:
+                claiming.fail(error)
+            self._unreleased += releases
+            return
+        self._enter()
+        try:
+            deadline = loop.time() + self._timing.timeout
+            work: list[Coroutine[Any, Any, None]] = [
+                self._namespaces.note(link, self._lease.incarnation, deadline),
+                *self._claim_batches(link, claims),
+                *self._release_batches(link, releases, deadline),
+                self._assertion.doubtful(link, doubtful),
+            ]
+            await asyncio.gather(*work)
+        finally:
+            self._leave()
+
+    async def _leased_link(self, deadline: float) -> Link:
+        """The link, once the lease is held and everything owned stands under it."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._lease.wait_held()
+        except TimeoutError:
+            raise BackplaneUnavailableError("this node has no lease: Redis is away") from None
+        return await self._session.link_by(deadline)
+
+    # -- claims ----------------------------------------------------------------------------
+
+    def _claim_batches(
+        self, link: Link, claims: list[Claiming]
+    ) -> Iterator[Coroutine[Any, Any, None]]:
+        groups: dict[tuple[str, bool, int], list[Claiming]] = {}
+        times_seen: dict[tuple[str, str], int] = {}
+        for claiming in claims:
+            connection = claiming.connection
+            key = (connection.namespace, connection.id)
+            turn = times_seen[key] = times_seen.get(key, -1) + 1
+            groups.setdefault((connection.namespace, claiming.takeover, turn), []).append(claiming)
+        for group in groups.values():
+            for batch in batches(group):
+                yield self._claim_batch(link, batch, "")
+
+    def _claim_batch(
+        self, link: Link, batch: list[Claiming], dead: str
+    ) -> Coroutine[Any, Any, None]:
+        deadline = max(claiming.deadline for claiming in batch)
+        now = asyncio.get_running_loop().time()
+        clock = self._session.clock
+        namespace, takeover = batch[0].connection.namespace, batch[0].takeover
+        replies = self._registry.claim(
+            link,
+            namespace,
+            self._lease.incarnation,
+            [(one.connection.id, one.nonce, one.first) for one in batch],
+            clock.at(min(deadline, now + self._lease.seconds_left())),
+            takeover=takeover,
+            dead=dead,
+            room=self._room,
+        )
+        for claiming in batch:
+            claiming.sent = True
+
+        async def read() -> None:
+            try:
+                answers = await replies
+            except BackplaneUnavailableError as error:
+                if self._session.link is link:
+                    for claiming in batch:
+                        claiming.fail(error)
+                else:
+                    self._claim_again(batch, clock.at(now))
+                return
+            lost: list[tuple[Claiming, Claim]] = []
+            for claiming, (won, claim) in zip(batch, answers, strict=True):
+                if won or claim is None or claim.incarnation == dead:
+                    self._settle(claiming, won, claim)
+                else:
+                    lost.append((claiming, claim))
+            if lost:
+                await self._claim_from_ghosts(lost, deadline)
+
+        return read()
+
+    def _claim_again(self, batch: list[Claiming], attempted: int) -> None:
+        """The link is gone, and the reply with it: try over the next one, until the deadline."""
+        for claiming in batch:
+            claiming.first = claiming.first or attempted
+        self._to_claim += batch
+        self._schedule()
+
+    async def _claim_from_ghosts(self, lost: list[tuple[Claiming, Claim]], deadline: float) -> None:
+        """An owner whose lease is gone does not keep an id from a newcomer."""
+        try:
+            living = await self._registry.living(deadline)
+            link = await self._session.link_by(deadline)
+        except BackplaneUnavailableError as error:
+            for claiming, _ in lost:
+                claiming.fail(error)
+            return
+        by_ghost: dict[str, list[Claiming]] = {}
+        for claiming, claim in lost:
+            if claim.incarnation in living:
+                self._settle(claiming, False, claim)
+            else:
+                by_ghost.setdefault(claim.incarnation, []).append(claiming)
+        await asyncio.gather(
+            *[self._claim_batch(link, batch, ghost) for ghost, batch in by_ghost.items()]
+        )
+
+    # -- releases --------------------------------------------------------------------------
+
+    def _release_batches(
+        self, link: Link, releases: list[Leaving], deadline: float
+    ) -> Iterator[Coroutine[Any, Any, None]]:
+        groups: dict[str, list[Leaving]] = {}
+        for connection in releases:
+            if connection.claim is None:
+                self._departed(connection, False)
+            else:
+                groups.setdefault(connection.namespace, []).append(connection)
+        for group in groups.values():
+            for batch in batches(group):
+                yield self._release_batch(link, batch, deadline)
+
+    def _release_batch(
+        self, link: Link, batch: list[Leaving], deadline: float
+    ) -> Coroutine[Any, Any, None]:
+        claims = [(connection.id, connection.claim) for connection in batch]
+        reply = self._registry.release(link, batch[0].namespace, claims, deadline)
+
+        async def read() -> None:
+            try:
+                emptied = await reply
+            except BackplaneUnavailableError:
+                self._unreleased += batch
+                return
+            for connection, (_, claim) in zip(batch, claims, strict=True):
+                self._departed(connection, str(claim) == emptied)
+
+        return read()
+
+    # -- rejoining -------------------------------------------------------------------------
+
+    async def rejoin(self, incarnation: str) -> None:
+        """Register everything that is owned under a new incarnation, with its own tokens.
+
+        What another node won meanwhile is closed with 4409.
+        """
+        await self._idle.wait()
+        deadline = asyncio.get_running_loop().time() + self._timing.timeout
+        link = await self._session.link_by(deadline)
+        releases, self._unreleased = self._unreleased, []
+        await asyncio.gather(*self._release_batches(link, releases, deadline))
+        await self._namespaces.note(link, incarnation, deadline)
+        await self._assertion.everything(link, incarnation)
+
+    def _enter(self) -> None:
+        self._busy += 1
+        self._idle.clear()
+
+    def _leave(self) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._idle.set()
