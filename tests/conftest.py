@@ -1,6 +1,7 @@
 """Backends that tests run against: fakeredis, and every real server there is."""
 
 import itertools
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,10 @@ from tests.clusters import Backend
 from tests.servers import BINARIES, RedisServer
 
 _numbers = itertools.count()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell starts what is to run in the background, and a child would never hear its Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
