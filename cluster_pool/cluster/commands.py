@@ -23,7 +23,7 @@ class DrainCommands:
     _ledger: DrainLedger
 
     def _deadline(self, timeout: float | None) -> float:
-        raise NotImplementedError
+        raise NotImplementedError  # the sender's, whose part this is
 
     async def drain_node(
         self,

@@ -30,10 +30,10 @@ class SendQueue:
         return -1
 
     async def _send_now(self, outgoing: Outgoing) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each transport knows its own library
 
     async def _close_now(self, code: int, reason: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # the same
 
     def enqueue(self, outgoing: Outgoing) -> int:
         """Send this after what is queued; gives the bytes that are queued then."""

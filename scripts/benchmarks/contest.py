@@ -1,6 +1,7 @@
 """One contender, running: its processes, its clients, and a round of sending, all of it checked.
 
-``delivery`` does the same for us alone, and with more of it.
+``delivery`` does the same for us alone, in more ways. A round begins after quiet, as there; of 16
+at once, those who write each message by itself leave that state on the way, which is cheaper.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from benchmarks.payloads import member_id
 from cluster_pool.embedded import EmbeddedServer
 
 SHARE, SLOW = 2, 4
-"""One in so many of the messages of ``delivery``, and of these again for a slow contender."""
+"""One in so many of the bursts and sends of ``delivery``; of a round, for a slow contender."""
 
 
 def share(messages: int, of: int = SHARE) -> int:

@@ -9,7 +9,7 @@ What a write costs depends on when the socket last had one. After a pause that i
 retransmission timeout, Linux acknowledges the next 16 segments at once (``TCP_MAX_QUICKACKS`` and
 ``tcp_event_data_recv`` in its ``tcp_input.c``), on loopback at the writer's expense, and later ones
 at the reader's. So a round is of either kind and never of both: each begins after a rest and ends
-within those 16, or 16 and more go before it, uncounted, and it is a stream.
+within those 16, or another 16 go before it, uncounted, and it is a stream.
 """
 
 import asyncio
@@ -77,9 +77,9 @@ class Floor:
     async def round(self, messages: int, *, stream: bool = False) -> tuple[dict[str, float], str]:
         """CPU of the writing process alone, per write; after a rest, or in a stream."""
         await asyncio.sleep(REST)
-        if stream:
-            await self._write(QUICK)
-        return await self._write(messages)
+        before = (await self._write(QUICK))[1] if stream else ""
+        spent, wrong = await self._write(messages)
+        return spent, before or wrong
 
     async def _write(self, messages: int) -> tuple[dict[str, float], str]:
         total = messages * self._readers.count
@@ -104,9 +104,9 @@ class Pair:
     async def round(self, work: Work) -> tuple[dict[str, float], str]:
         """CPU of the three processes, per message that reached a client."""
         await asyncio.sleep(REST)
-        if work.stream:
-            await self._send(replace(work, rounds=QUICK))
-        return await self._send(work)
+        before = (await self._send(replace(work, rounds=QUICK)))[1] if work.stream else ""
+        spent, wrong = await self._send(work)
+        return spent, before or wrong
 
     async def _send(self, work: Work) -> tuple[dict[str, float], str]:
         each = work.rounds * work.burst

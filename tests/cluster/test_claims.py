@@ -168,7 +168,7 @@ async def test_what_comes_while_redis_is_slow_waits_for_few_calls(own_server: Re
         for number, connection in enumerate(leaving):
             waiting.append(asyncio.create_task(pool.join("n", f"c{number}")))
             waiting.append(asyncio.create_task(pool.remove_connection(connection)))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # so that they come over half a second, and not at once
         own_server.thaw()
         await asyncio.gather(*waiting)
         assert own_server.script_calls() - before <= 2 * (IN_FLIGHT + 1) + OTHERS
