@@ -379,13 +379,13 @@ class Registry:
                 namespace, incarnation, node_id, cursor, deadline
             )
             total, empty = total + gone, empty or emptied
-            if cursor == "0":
+            if not cursor:
                 return total, empty
 
     async def _reap(
         self, namespace: str, incarnation: str, node_id: str, cursor: str, deadline: float
     ) -> tuple[str, int, bool]:
-        """One step; gives the next cursor ("0" at the end), how many went, and if it is empty."""
+        """One step; gives the next cursor ("" at the end), how many went, and if it is empty."""
         reply = await self._session.script(
             deadline,
             "reap",

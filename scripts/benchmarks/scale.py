@@ -248,7 +248,7 @@ async def _reap(admin: Redis, redis: int) -> Scripts:
             with scripts.timed():
                 reply = await script(names, [CROWD, CROWD, cursor, REAPED, keys.events(CROWDED)])
             cursor = reply[0]
-            if cursor == b"0":
+            if not cursor:
                 return scripts
 
 

@@ -1,0 +1,49 @@
+"""The registry's scripts on each kind of server: what one call of them does at most."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster_pool.backplane.registry import REAPED, Registry
+from cluster_pool.backplane.scripts import sources
+from cluster_pool.core.keys import Keys
+from tests.clusters import Backend
+
+DEAD, LIVING = "dead", "living"
+
+
+def fill(backend: Backend, keys: Keys, members: int) -> None:
+    """A namespace ``n`` of which a dead incarnation has all members but each tenth."""
+    owners = [DEAD if at % 10 else LIVING for at in range(members)]
+    claims = {f"member-{at}": f"{owner}:{at}:{at:x}" for at, owner in enumerate(owners)}
+    with backend.sync_client() as client:
+        client.hset(keys.members("n"), mapping=claims)
+        client.hset(keys.owners("n"), mapping={name: owners.count(name) for name in set(owners)})
+        client.hset(keys.owners("n"), mapping={f"{name}#": 0 for name in set(owners)})
+
+
+@pytest.mark.parametrize("members", [2 * REAPED, 10_000])
+def test_a_call_of_the_reaper_removes_no_more_than_it_may(backend: Backend, members: int) -> None:
+    """HSCAN gives a small hash whole, and many more than it is asked for where a table shrinks."""
+    keys = Keys(backend.prefix)
+    fill(backend, keys, members)
+    removed = []
+    with backend.sync_client() as client:
+        scripts = {name: client.register_script(text) for name, text in sources().items()}
+
+        async def script(deadline: float, name: str, names: list[str], *arguments: Any) -> Any:
+            reply = scripts[name](names, arguments)
+            removed.append(reply[1])
+            return reply
+
+        session: Any = SimpleNamespace(script=script, start_name="node 1")
+        total, emptied = asyncio.run(Registry(session, keys, "node").clear("n", DEAD, "gone", 5.0))
+        left = client.hvals(keys.members("n"))
+        assert (total, emptied) == (members - members // 10, False)
+        assert len(left) == members // 10
+        assert all(claim.startswith(b"living:") for claim in left)
+        assert max(removed) <= REAPED
+        assert client.hkeys(keys.owners("n")) == [b"living", b"living#"]
+        client.delete(keys.members("n"), keys.owners("n"))
