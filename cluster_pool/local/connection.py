@@ -53,7 +53,7 @@ class Connection:
     Args:
         id: unique in the namespace, in the whole cluster; 1 to 256 bytes of UTF-8.
         namespace: the group it belongs to; the same limits.
-        websocket: a server connection of ``websockets``, a Starlette or FastAPI ``WebSocket``, a
+        websocket: a connection of ``websockets.asyncio``, a Starlette or FastAPI ``WebSocket``, a
             pair ``(send, close)`` of callables, or anything with these methods, sync or async.
         idle_timeout: seconds without a message from the client after which it is closed with
             4408; None for never. Checked once a second.

@@ -1,9 +1,10 @@
 """The ``websockets`` library: prebuilt frames straight to the socket, where nothing is in the way.
 
-A frame is written past the library only while its protocol is open, no extension is negotiated, no
-fragmented message is in progress and the socket is not closing; each of its own writes is flushed
-before it awaits anything, so a whole frame cannot split a ping, a pong or a close. While nothing
-waits in the event loop for the socket, a frame may go past the loop as well: see ``descriptor``.
+A frame is written past the library only at the server's end (a client has to mask it), while its
+protocol is open, no extension is negotiated, no fragmented message is in progress and the socket is
+not closing; each of its own writes is flushed before it awaits anything, so a whole frame cannot
+split a ping, a pong or a close. While nothing waits in the event loop for the socket, a frame may
+go past the loop as well: see ``descriptor``.
 """
 
 import os
@@ -11,7 +12,7 @@ from asyncio import Transport
 
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConnectionClosed
-from websockets.protocol import CLOSED, OPEN
+from websockets.protocol import CLOSED, OPEN, SERVER
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
@@ -33,10 +34,14 @@ class WebsocketsTransport(SendQueue):
         self._written = 0
 
     def descriptor(self) -> int:
-        """See :class:`Transport`."""
-        tcp = self._tcp
+        """See :class:`Transport`.
+
+        The protocol is open until a close is sent or the socket begins to close. ``state`` says
+        the same, but it is a property, and to ask it is a tenth of a fan-out.
+        """
+        protocol, tcp = self._protocol, self._tcp
         if (
-            self._protocol.state is not OPEN
+            protocol.close_sent is not None
             or tcp.is_closing()
             or tcp.get_write_buffer_size()
             or self._websocket.send_in_progress is not None
@@ -44,7 +49,7 @@ class WebsocketsTransport(SendQueue):
         ):
             return -1
         if self._descriptor is None:
-            self._descriptor = -1 if self._protocol.extensions else _descriptor_of(tcp)
+            self._descriptor = _descriptor_of(tcp) if self._takes_frames() else -1
         return self._descriptor
 
     def write(self, outgoing: Outgoing, taken: int = 0) -> int:
@@ -53,15 +58,17 @@ class WebsocketsTransport(SendQueue):
         if self._protocol.state is not OPEN or tcp.is_closing():
             return -1
         if taken or (
-            self._task is None
-            and self._websocket.send_in_progress is None
-            and not self._protocol.extensions
+            self._task is None and self._websocket.send_in_progress is None and self._takes_frames()
         ):
             frame = outgoing.frame[taken:]
             self._written += len(frame)
             tcp.write(frame)
             return tcp.get_write_buffer_size()
         return self._write_through_library(outgoing)
+
+    def _takes_frames(self) -> bool:
+        """Whether the library would write the very bytes that we have; known once it is open."""
+        return self._protocol.side is SERVER and not self._protocol.extensions
 
     def _write_through_library(self, outgoing: Outgoing) -> int:
         if self._task is not None or self._websocket.send_in_progress is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.protocol import CLOSED, OPEN
 
 from cluster_pool import Connection, ConnectionsPool, Limits, SendResult, Timing
 from tests.support import async_test, eventually
@@ -227,6 +228,41 @@ def test_nothing_follows_a_close_frame(
             assert (TEXT, b"late") not in messages
             assert messages[0] == (TEXT, b"first")
             await eventually(lambda: one.gone)
+
+    run(loop, test())
+
+
+WAYS_OUT: dict[str, Callable[[Connection, asyncio.Transport], object]] = {
+    "ours-close": lambda one, peer: asyncio.ensure_future(one.websocket.close()),
+    "ours-abort": lambda one, peer: one.websocket.transport.abort(),
+    "their-close": lambda one, peer: peer.write(b"\x88\x82" + bytes(4) + b"\x0f\xa0"),
+    "their-end": lambda one, peer: peer.write_eof(),
+    "their-fault": lambda one, peer: peer.write(b"\x81\x02hi"),
+    "their-reset": lambda one, peer: peer.abort(),
+}
+
+
+@every_loop
+@pytest.mark.parametrize("leave", WAYS_OUT.values(), ids=WAYS_OUT)
+def test_no_descriptor_is_given_once_the_protocol_is_not_open(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+    leave: Callable[[Connection, asyncio.Transport], object],
+) -> None:
+    """However it ends: in no turn of the loop after that may a frame go past the library."""
+
+    async def test() -> None:
+        async with ConnectionsPool() as pool, wire(pool) as (one, peer):
+            transport, protocol = one._transport, one.websocket.protocol
+            await eventually(lambda: transport.descriptor() > 0)
+            left = leave(one, peer.writer.transport)
+            while protocol.state is not CLOSED:
+                if protocol.state is not OPEN:
+                    assert transport.descriptor() == -1
+                    peer.writer.close()
+                await asyncio.sleep(0)
+            assert transport.descriptor() == -1
+            if isinstance(left, asyncio.Future):
+                await left
 
     run(loop, test())
 

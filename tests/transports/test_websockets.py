@@ -47,6 +47,26 @@ async def test_every_length_arrives_as_it_was_sent(compression: str | None) -> N
 
 
 @async_test
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_at_the_clients_end_frames_are_masked(compression: str | None) -> None:
+    """A connection that we made is a member like any other; its server accepts what it is sent."""
+    async with ConnectionsPool() as pool, pair(pool, compression=compression) as (one, client):
+        got: list[str | bytes] = []
+        one.on("message", got.append)
+        ours = Connection("2", "made", client)
+        await pool.new_connection(ours)
+        sent = ["a", "ü" * 100, b"\x00" * 70_000, *map(str, range(50))]
+        for message in sent:
+            assert await ours.send(message) is SendResult.DELIVERED
+        await pool.broadcast_message("made", "all")
+        await eventually(lambda: len(got) == len(sent) + 1 or one.closed)
+        assert got == [*sent, "all"]
+        await ours.close(4000, "bye")
+        await eventually(lambda: one.close_code)
+        assert (one.close_code, one.close_reason) == (4000, "bye")
+
+
+@async_test
 async def test_a_burst_arrives_whole_and_in_order() -> None:
     """Targeted and broadcast messages of one tick keep their order."""
     async with ConnectionsPool() as pool, pair(pool) as (_, client):
