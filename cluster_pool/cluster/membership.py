@@ -92,9 +92,13 @@ class Membership:
 
     # -- what the router asks --------------------------------------------------------------
 
-    def find(self, namespace: str, id: str, nonce: str) -> Connection | None:
-        """The connection for which an item was routed: the claim it names, else the owner."""
+    def find(self, namespace: str, id: str, claim: str) -> Connection | None:
+        """The connection for which an item was routed: the claim it names, else the owner.
+
+        A claim of which we have not heard yet is known by its nonce alone.
+        """
         if self._claiming:
+            nonce = claim.rpartition(":")[2]
             for claiming in self._claiming.get((namespace, id), ()):
                 if claiming.nonce == nonce:
                     return claiming.connection

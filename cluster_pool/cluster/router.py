@@ -221,18 +221,18 @@ class Router:
         holds = self._membership is not None
         run: list[tuple[str, list[Any], Outgoing]] = []
         try:
-            for nonce, sealed in envelope.read_items(heard.payload[heard.start :]):
+            for claim, sealed in envelope.read_items(heard.payload[heard.start :]):
                 item = sealed if self._seals is None else self._opened(heard, sealed)
                 if item is None:
                     continue
                 plain = holds and len(item) == 4 and item[0] in MESSAGES
                 if plain:
-                    run.append((nonce, item, _message(item[0], item[3])))
+                    run.append((claim, item, _message(item[0], item[3])))
                     if len(run) < RUN:
                         continue
                 self._hand_out(run)
                 if not plain:
-                    self._carry_out(nonce, item)
+                    self._carry_out(claim, item)
                 if monotonic() >= self._turn_ends:
                     await self._let_others()
         finally:
@@ -245,14 +245,14 @@ class Router:
             find = self._membership.find
             messages = run.copy()
             run.clear()
-            for nonce, item, message in messages:
-                connection = find(item[1], item[2], nonce)
+            for claim, item, message in messages:
+                connection = find(item[1], item[2], claim)
                 if connection is None:
                     self._counters.undelivered += 1
                 else:
                     connection.deliver(message)
 
-    def _carry_out(self, nonce: str, item: list[Any]) -> None:
+    def _carry_out(self, claim: str, item: list[Any]) -> None:
         """What asks for more than to be delivered."""
         kind = item[0]
         if kind == envelope.REPLY:
@@ -262,16 +262,16 @@ class Router:
         elif kind == envelope.COMMAND:
             self._order(item[1], item[2], ReplyTo(*item[3]))
         elif self._membership is not None:
-            result, reply_to = self._act(kind, nonce, item)
+            result, reply_to = self._act(kind, claim, item)
             if result is SendResult.ABSENT:
                 self._counters.undelivered += 1
             if reply_to:
                 self._reply(ReplyTo(*reply_to), result)
 
-    def _act(self, kind: int, nonce: str, item: list[Any]) -> tuple[SendResult, Sequence[Any]]:
+    def _act(self, kind: int, claim: str, item: list[Any]) -> tuple[SendResult, Sequence[Any]]:
         """Carry out an item that asks for more; gives the result and who wants to know it."""
         assert self._membership is not None
-        connection = self._membership.find(item[1], item[2], nonce)
+        connection = self._membership.find(item[1], item[2], claim)
         if kind == envelope.CLOSE:
             code, reason = check_close(item[3], item[4])
             if connection is None:

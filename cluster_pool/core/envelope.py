@@ -10,8 +10,8 @@ and takeovers are no messages). ``start`` names one start of one sender, ``gener
 links. Nothing here reads a user's payload.
 
 On the channel of a namespace an item is ``[kind, …]``; on the channel of a node it is
-``[nonce, [kind, …]]``, where the nonce tells for which claim of the id the registry routed it
-(empty for what concerns no claim).
+``[claim, [kind, …]]``, where the claim is the one of the id for which the registry routed it (empty
+for what concerns none).
 """
 
 import re

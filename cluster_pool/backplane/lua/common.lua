@@ -14,12 +14,15 @@ local function late(not_after)
   return now_us() > tonumber(not_after)
 end
 
--- msgpack str (at most 65535 bytes)
+-- What stands before a msgpack str of so many bytes (at most 65535).
+local function str_header(size)
+  if size < 32 then return string.char(160 + size) end
+  if size < 256 then return string.char(217, size) end
+  return string.char(218, math.floor(size / 256), size % 256)
+end
+
 local function packed(text)
-  local size = #text
-  if size < 32 then return string.char(160 + size) .. text end
-  if size < 256 then return string.char(217, size) .. text end
-  return string.char(218, math.floor(size / 256), size % 256) .. text
+  return str_header(#text) .. text
 end
 
 -- Publishes one envelope that holds `count` messages, which are numbered; probes, replies and

@@ -8,57 +8,58 @@
 -- The one script that touches keys of several hash tags: it is for one Redis only.
 
 if late(ARGV[1]) then return {'LATE'} end
+local argv, match = ARGV, string.match
 local now = now_us() / 1000
 local codes = {}
 local position = 0
-local owners = {}
-local parcels = {}
-local order = {}
 local refusal = ''
-local openings = {} -- of a list of two, with a nonce of that many bytes before the item
-for size = 0, 31 do openings[size] = string.char(146, 160 + size) end
+local parcels = {} -- by incarnation: for its node, or false when its lease is over
+local by_node = {}
+local order = {}
+local openings = {} -- of a list of two, with a claim of that many bytes before the item
 
-local function owner(incarnation)
-  local node = owners[incarnation]
-  if node == nil then
-    local ends = redis.call('ZSCORE', KEYS[1], incarnation)
-    node = ends and tonumber(ends) > now and redis.call('HGET', KEYS[2], incarnation) or false
-    owners[incarnation] = node
+local function parcel_for(incarnation)
+  local ends = redis.call('ZSCORE', KEYS[1], incarnation)
+  local node = ends and tonumber(ends) > now and redis.call('HGET', KEYS[2], incarnation)
+  if not node then return false end
+  if not by_node[node] then
+    by_node[node] = {node = node, count = 0, parts = {''}, positions = {}}
+    order[#order + 1] = by_node[node]
   end
-  return node
+  return by_node[node]
 end
 
 local at = 5
-while at <= #ARGV do
-  local key = ARGV[at]
-  local count = tonumber(ARGV[at + 1])
+while at <= #argv do
+  local key = argv[at]
+  local count = tonumber(argv[at + 1])
   local ids = {}
-  for i = 1, count do ids[i] = ARGV[at + 2 * i] end
+  for i = 1, count do ids[i] = argv[at + 2 * i] end
   local claims = redis.pcall('HMGET', key, unpack(ids))
   for i = 1, count do
     position = position + 1
     codes[position] = '0'
+    local claim = claims[i]
     if claims.err then
       codes[position] = '3'
       refusal = claims.err
-    elseif claims[i] then
-      local claim = claims[i]
-      local colon = string.find(claim, ':', 1, true)
-      local node = owner(string.sub(claim, 1, colon - 1))
-      if node then
-        local parcel = parcels[node]
-        if not parcel then
-          parcel = {count = 0, parts = {''}, positions = {}}
-          parcels[node] = parcel
-          order[#order + 1] = node
-        end
-        local nonce = string.sub(claim, string.find(claim, ':', colon + 1, true) + 1)
+    elseif claim then
+      local incarnation = match(claim, '^[^:]*')
+      local parcel = parcels[incarnation]
+      if parcel == nil then
+        parcel = parcel_for(incarnation)
+        parcels[incarnation] = parcel
+      end
+      if parcel then
+        local size = #claim
+        if not openings[size] then openings[size] = '\146' .. str_header(size) end
         local count, parts = parcel.count, parcel.parts
-        parts[3 * count + 2] = openings[#nonce]
-        parts[3 * count + 3] = nonce
-        parts[3 * count + 4] = ARGV[at + 2 * i + 1]
-        parcel.positions[count + 1] = position
-        parcel.count = count + 1
+        parts[3 * count + 2] = openings[size]
+        parts[3 * count + 3] = claim
+        parts[3 * count + 4] = argv[at + 2 * i + 1]
+        count = count + 1
+        parcel.positions[count] = position
+        parcel.count = count
       end
     end
   end
@@ -66,13 +67,11 @@ while at <= #ARGV do
 end
 
 local own = 0
-for _, node in ipairs(order) do
-  local parcel = parcels[node]
-  local number, heard =
-    try_publish(ARGV[3] .. node, ARGV[2], parcel.count, parcel.parts)
+for _, parcel in ipairs(order) do
+  local number, heard = try_publish(ARGV[3] .. parcel.node, ARGV[2], parcel.count, parcel.parts)
   local code = '3'
   if number then code = heard > 0 and '1' or '2' else refusal = heard end
   for _, position in ipairs(parcel.positions) do codes[position] = code end
-  if number and node == ARGV[4] then own = number end
+  if number and parcel.node == ARGV[4] then own = number end
 end
 return {'OK', table.concat(codes), own, refusal}
