@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from faults.proxy import Proxy
@@ -14,6 +15,7 @@ from cluster_pool import (
     IdTakenError,
     Limits,
     MembershipLimitError,
+    SendResult,
 )
 from cluster_pool.cluster.registrar import IN_FLIGHT
 from cluster_pool.testing import FAST, FakeWebSocket
@@ -115,6 +117,38 @@ async def test_a_claim_that_was_given_up_leaves_nothing(own_server: RedisServer)
         await one.new_connection(connection, timeout=10)
         await eventually(lambda: agreed(one))
         assert one.get_connection("n", "alice") is connection
+
+
+@async_test
+async def test_a_send_meets_the_claim_for_which_it_was_routed(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newcomer whose claim stands, and who does not know it yet, gets what is sent to the id."""
+    async with backend.pools() as (one, two):
+        older, newer = await one.join("n", "alice"), FakeWebSocket()
+        told = asyncio.Event()
+        claim = one._registry.claim
+
+        def claim_and_wait(*arguments: Any, **options: Any) -> Any:
+            replies = claim(*arguments, **options)
+
+            async def read() -> Any:
+                answers = await replies
+                await told.wait()
+                return answers
+
+            return read()
+
+        monkeypatch.setattr(one._registry, "claim", claim_and_wait)
+        joining = asyncio.create_task(one.new_connection(Connection("alice", "n", newer)))
+        await eventually(lambda: older.closed)
+        assert await two.send("n", "alice", "a") is SendResult.ROUTED
+        assert await two.send("n", "alice", "b", confirm=True) is SendResult.DELIVERED
+        assert not joining.done()
+        told.set()
+        await joining
+        assert await newer.wait_sent(2) == ["a", "b"]
+        assert older.sent == []
 
 
 @async_test
