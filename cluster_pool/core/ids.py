@@ -66,7 +66,7 @@ def check_namespace(value: object) -> str:
     return _check(value, "namespace", InvalidNamespaceError)
 
 
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=4096)
 def _check_namespace(value: str) -> str:
     """Namespaces are few, and each is named again and again."""
     if value == NODE_TAG:
