@@ -36,8 +36,8 @@ class WebsocketsTransport(SendQueue):
     def descriptor(self) -> int:
         """See :class:`Transport`.
 
-        The protocol is open until a close is sent or the socket begins to close. ``state`` says
-        the same, but it is a property, and to ask it is a tenth of a fan-out.
+        Once the protocol is open, it is so until a close is sent or the socket begins to close.
+        ``state`` says the same, but it is a property, and to ask it is a tenth of a fan-out.
         """
         protocol, tcp = self._protocol, self._tcp
         if (
@@ -49,6 +49,8 @@ class WebsocketsTransport(SendQueue):
         ):
             return -1
         if self._descriptor is None:
+            if protocol.state is not OPEN:
+                return -1
             self._descriptor = _descriptor_of(tcp) if self._takes_frames() else -1
         return self._descriptor
 

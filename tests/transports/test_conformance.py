@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request
 from websockets.protocol import CLOSED, OPEN
 
 from cluster_pool import Connection, ConnectionsPool, Limits, SendResult, Timing
+from cluster_pool.transports.websockets import WebsocketsTransport
 from tests.support import async_test, eventually
 from tests.transports.frames import BINARY, CLOSE, PING, TEXT, read_frames, read_messages
 
@@ -228,6 +230,40 @@ def test_nothing_follows_a_close_frame(
             assert (TEXT, b"late") not in messages
             assert messages[0] == (TEXT, b"first")
             await eventually(lambda: one.gone)
+
+    run(loop, test())
+
+
+@every_loop
+@pytest.mark.parametrize("extension", ["", DEFLATE])
+def test_no_descriptor_is_given_before_the_handshake_is_answered(
+    loop: Callable[[], asyncio.AbstractEventLoop], extension: str
+) -> None:
+    """What will be negotiated is not known yet, and the answer is what has to come first."""
+
+    async def test() -> None:
+        early: list[tuple[WebsocketsTransport, int]] = []
+
+        async def ask(websocket: ServerConnection, request: Request) -> None:
+            transport = WebsocketsTransport(websocket)
+            early.append((transport, transport.descriptor()))
+
+        compression = "deflate" if extension else None
+        async with serve(
+            ServerConnection.wait_closed,
+            "127.0.0.1",
+            0,
+            process_request=ask,
+            compression=compression,
+        ) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            peer = Peer(*await asyncio.open_connection("127.0.0.1", port))
+            await peer.shake_hands(extension)
+            ((transport, descriptor),) = early
+            assert descriptor == -1
+            await eventually(lambda: transport._protocol.state is OPEN)
+            assert (transport.descriptor() > 0) is not bool(extension)
+            peer.writer.transport.abort()
 
     run(loop, test())
 
