@@ -68,6 +68,7 @@ class Lease:
         self._generation = -1
         self._epoch = ""
         self._until = 0.0
+        self._broken = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.incarnation = ""
@@ -83,6 +84,14 @@ class Lease:
     def held(self) -> bool:
         """Whether this node may own, by its own clock; checked before every batch."""
         return boottime() < self._until
+
+    @property
+    def unbroken(self) -> bool:
+        """Whether nobody else can have claimed what is owned here.
+
+        False from the end of a lease until everything that is owned stands under the next one.
+        """
+        return self.held and not self._broken
 
     def seconds_left(self) -> float:
         """How long this node may still own, by its own clock."""
@@ -136,7 +145,7 @@ class Lease:
         while True:
             taken = await self._join()
             if taken is None:
-                self.settled.set()
+                self._settle()
                 return
             if ends and taken != ends:
                 raise NodeIdTakenError(self._node_id)
@@ -159,6 +168,7 @@ class Lease:
         if not reply.held:
             return reply.ends
         self._joins += 1
+        self._broken = self._broken or not self.held
         self.incarnation = incarnation
         self._generation = generation
         self._epoch = reply.epoch
@@ -181,10 +191,14 @@ class Lease:
             return
         self._counters.rejoins += 1
         log.info("rejoined as %s", self.incarnation)
-        self.settled.set()
+        self._settle()
         while self._former:
             await self._registry.bury(self._former[0], self._deadline(), own=True)
             self._former.pop(0)
+
+    def _settle(self) -> None:
+        self._broken = False
+        self.settled.set()
 
     # -- keeping ---------------------------------------------------------------------------
 

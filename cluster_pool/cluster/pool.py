@@ -523,7 +523,7 @@ class ClusterPool(DrainingNode):
         connection = self._table.get(namespace, id)
         if connection is None or self._table.namespace_busy(namespace):
             return None
-        if self._session.up and not self._lease.held:
+        if self._session.up and not self._lease.unbroken:
             return None
         return connection if self._bus.quiet(namespace) else None
 

@@ -161,7 +161,7 @@ class Router:
         inbox = self._session.hearing.inbox
         while True:
             await inbox.wait()
-            if self._lease is not None and not self._lease.held:
+            if self._lease is not None and not self._lease.unbroken:
                 await self._lease.wait_held()
             self._turn_ends = monotonic() + TURN
             while monotonic() < self._turn_ends and (heard := inbox.take()) is not None:

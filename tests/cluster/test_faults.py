@@ -375,6 +375,53 @@ async def test_a_node_that_slept_past_its_lease_asks_before_it_sends(backend: Ba
 
 
 @async_test
+async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend: Backend) -> None:
+    """It has its next lease, and not yet the answer to what it asserts under it."""
+    async with backend.pools() as (one, two):
+        stale = await one.join("n", "alice")
+        await one._router.stop()
+        lease, answered = one._lease, asyncio.Event()
+        assert_all, incarnation = lease._on_rejoin, lease.incarnation
+
+        async def assert_late(incarnation: str) -> None:
+            await answered.wait()
+            await assert_all(incarnation)
+
+        lease._on_rejoin = assert_late
+        newer = await two.join("n", "alice")
+        lease._until = 0.0
+        lease.wake()
+        await eventually(lambda: lease.held and lease.incarnation != incarnation)
+        one._router.start()
+        assert await one.send("n", "alice", "after") is SendResult.ROUTED
+        assert await newer.wait_sent() == ["after"]
+        answered.set()
+        assert (await stale.wait_closed())[0] == 4409
+        assert stale.sent == []
+
+
+@async_test
+async def test_a_node_with_an_unbroken_lease_need_not_ask(own_server: RedisServer) -> None:
+    """Redis has lost everything and the node has just begun to assert what it owns."""
+    async with Backend(own_server).pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        lease, answered = one._lease, asyncio.Event()
+        assert_all, incarnation = lease._on_rejoin, lease.incarnation
+
+        async def assert_late(incarnation: str) -> None:
+            await answered.wait()
+            await assert_all(incarnation)
+
+        lease._on_rejoin = assert_late
+        own_server.command("FLUSHALL")
+        await eventually(lambda: lease.incarnation != incarnation)
+        assert await one.send("n", "alice", "meanwhile") is SendResult.DELIVERED
+        answered.set()
+        await eventually(lambda: one.ready)
+        assert await alice.wait_sent() == ["meanwhile"]
+
+
+@async_test
 async def test_cancelled_claims_leave_nothing(own_server: RedisServer) -> None:
     """However early a claim is cancelled, pool and registry agree afterwards."""
     backend = Backend(own_server)
