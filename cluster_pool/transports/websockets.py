@@ -37,7 +37,7 @@ class WebsocketsTransport(SendQueue):
         """See :class:`Transport`.
 
         Once the protocol is open, it is so until a close is sent or the socket begins to close.
-        ``state`` says the same, but it is a property, and to ask it is a tenth of a fan-out.
+        ``state`` says the same, but it is a property, and to ask it takes 2 % of a broadcast.
         """
         protocol, tcp = self._protocol, self._tcp
         if (

@@ -7,6 +7,7 @@ import pytest
 from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Timing
+from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.pool import ClusterPool
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -374,6 +375,17 @@ async def test_a_node_that_slept_past_its_lease_asks_before_it_sends(backend: Ba
         assert (await stale.wait_closed())[0] == 4409
 
 
+def assert_only_after(event: asyncio.Event, lease: Lease) -> None:
+    """At its next rejoin the node asserts nothing until then."""
+    assert_all = lease._on_rejoin
+
+    async def assert_late(incarnation: str) -> None:
+        await event.wait()
+        await assert_all(incarnation)
+
+    lease._on_rejoin = assert_late
+
+
 @async_test
 async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend: Backend) -> None:
     """It has its next lease, and not yet the answer to what it asserts under it."""
@@ -381,13 +393,8 @@ async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend:
         stale = await one.join("n", "alice")
         await one._router.stop()
         lease, answered = one._lease, asyncio.Event()
-        assert_all, incarnation = lease._on_rejoin, lease.incarnation
-
-        async def assert_late(incarnation: str) -> None:
-            await answered.wait()
-            await assert_all(incarnation)
-
-        lease._on_rejoin = assert_late
+        incarnation = lease.incarnation
+        assert_only_after(answered, lease)
         newer = await two.join("n", "alice")
         lease._until = 0.0
         lease.wake()
@@ -406,19 +413,33 @@ async def test_a_node_with_an_unbroken_lease_need_not_ask(own_server: RedisServe
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
         lease, answered = one._lease, asyncio.Event()
-        assert_all, incarnation = lease._on_rejoin, lease.incarnation
-
-        async def assert_late(incarnation: str) -> None:
-            await answered.wait()
-            await assert_all(incarnation)
-
-        lease._on_rejoin = assert_late
+        incarnation = lease.incarnation
+        assert_only_after(answered, lease)
         own_server.command("FLUSHALL")
         await eventually(lambda: lease.incarnation != incarnation)
         assert await one.send("n", "alice", "meanwhile") is SendResult.DELIVERED
         answered.set()
         await eventually(lambda: one.ready)
         assert await alice.wait_sent() == ["meanwhile"]
+
+
+@async_test
+async def test_what_is_no_claim_harms_no_other_send(backend: Backend) -> None:
+    """Somebody's hand was in the hash: who stands beside it gets what he is sent."""
+    async with backend.pools() as (one, two):
+        alice = await two.join("n", "alice")
+        owner = two._lease.incarnation
+        hand = {"empty": "", "bare": owner, "signs": ":::", "long": f"{owner}:1:{'x' * 70_000}"}
+        with backend.sync_client() as client:
+            client.hset(f"{backend.prefix}:{{n}}:members", mapping=hand)
+            sent = [one.send_nowait("n", id, "hi") for id in ("empty", "signs", "long", "alice")]
+            assert [await result for result in sent] == [
+                *[SendResult.ABSENT] * 3,
+                SendResult.ROUTED,
+            ]
+            assert await one.send("n", "bare", "hi", confirm=True) is SendResult.ABSENT
+            client.hdel(f"{backend.prefix}:{{n}}:members", *hand)
+        assert await alice.wait_sent() == ["hi"]
 
 
 @async_test

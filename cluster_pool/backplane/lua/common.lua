@@ -14,13 +14,14 @@ local function late(not_after)
   return now_us() > tonumber(not_after)
 end
 
--- What stands before a msgpack str of so many bytes (at most 65535).
+-- What stands before a msgpack str of so many bytes, at most 65535.
 local function str_header(size)
   if size < 32 then return string.char(160 + size) end
   if size < 256 then return string.char(217, size) end
   return string.char(218, math.floor(size / 256), size % 256)
 end
 
+-- A msgpack str.
 local function packed(text)
   return str_header(#text) .. text
 end

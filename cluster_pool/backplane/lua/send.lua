@@ -8,7 +8,7 @@
 -- The one script that touches keys of several hash tags: it is for one Redis only.
 
 if late(ARGV[1]) then return {'LATE'} end
-local argv, match = ARGV, string.match
+local argv, match = ARGV, string.match -- a global is looked up by its name, each time
 local now = now_us() / 1000
 local codes = {}
 local position = 0
@@ -43,7 +43,7 @@ while at <= #argv do
     if claims.err then
       codes[position] = '3'
       refusal = claims.err
-    elseif claim then
+    elseif claim and #claim < 256 then -- no claim is longer: that would be somebody's hand
       local incarnation = match(claim, '^[^:]*')
       local parcel = parcels[incarnation]
       if parcel == nil then
