@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from cluster_pool.core.ids import shown
+from cluster_pool.core.ids import exact, shown
 from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
 
 Raw = AbstractConnection
@@ -29,6 +29,7 @@ class Address:
 
     def __init__(self, redis: "str | redis_asyncio.Redis", connect_timeout: float) -> None:
         if isinstance(redis, str):
+            redis = exact(redis)
             self.shown = hide_password(redis)
             try:
                 pool = redis_asyncio.ConnectionPool.from_url(redis)

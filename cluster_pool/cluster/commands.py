@@ -110,7 +110,7 @@ class DrainCommands:
     async def _order(
         self, node_id: str, verb: str, timeout: float | None, **options: object
     ) -> None:
-        check_node_id(node_id)
+        node_id = check_node_id(node_id)
         deadline = self._deadline(timeout)
         request, answer = self._router.replies.expect()
         try:

@@ -504,7 +504,8 @@ class ClusterPool(DrainingNode):
         timeout: float | None = None,
     ) -> SendResult:
         """Close one member's connection, wherever it is; as :meth:`Publisher.close`."""
-        connection = self._local(check_namespace(namespace), check_id(id))
+        namespace, id = check_namespace(namespace), check_id(id)
+        connection = self._local(namespace, id)
         if connection is None:
             return await super().close(
                 namespace, id, code, reason, confirm=confirm, timeout=timeout

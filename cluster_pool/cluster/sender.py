@@ -204,8 +204,7 @@ class Sender(DrainCommands):
         """
         if not confirm:
             return await self.send_nowait(namespace, id, message, timeout=timeout)
-        check_namespace(namespace)
-        check_id(id)
+        namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self.limits.message_bytes)
         result = self._deliver_here(namespace, id, text, payload, None)
         if result is not None:
@@ -225,8 +224,7 @@ class Sender(DrainCommands):
             InvalidValueError, PendingLimitError: as :meth:`send`, at once.
             PoolClosedError: not started, or stopped.
         """
-        check_namespace(namespace)
-        check_id(id)
+        namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self.limits.message_bytes)
         result = self._deliver_here(namespace, id, text, payload, None)
         if result is None:
@@ -260,8 +258,7 @@ class Sender(DrainCommands):
         timeout: float | None = None,
     ) -> SendResult:
         """Send one message to one member and close its connection behind it; as :meth:`send`."""
-        check_namespace(namespace)
-        check_id(id)
+        namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self.limits.message_bytes)
         close = check_close(code, reason)
         result = self._deliver_here(namespace, id, text, payload, close)
@@ -296,8 +293,7 @@ class Sender(DrainCommands):
         timeout: float | None = None,
     ) -> SendResult:
         """Close one member's connection, wherever it is; results and errors as :meth:`send`."""
-        check_namespace(namespace)
-        check_id(id)
+        namespace, id = check_namespace(namespace), check_id(id)
         code, reason = check_close(code, reason)
 
         def item(reply: ReplyTo | None) -> bytes:
@@ -327,7 +323,7 @@ class Sender(DrainCommands):
         Raises:
             As :meth:`send`.
         """
-        check_namespace(namespace)
+        namespace = check_namespace(namespace)
         text, payload = encode(message, self.limits.message_bytes)
         ids = [exclude] if isinstance(exclude, str) else list(exclude)
         if len(ids) > MAX_EXCLUDE:
@@ -358,7 +354,7 @@ class Sender(DrainCommands):
 
         Comes behind the broadcasts that were sent before it. Raises as :meth:`send`.
         """
-        check_namespace(namespace)
+        namespace = check_namespace(namespace)
         item = envelope.close_all(*check_close(code, reason))
         return await self._bus.broadcast(namespace, item, self._deadline(timeout))
 
@@ -424,7 +420,7 @@ class Sender(DrainCommands):
 
     async def count(self, namespace: str, *, timeout: float | None = None) -> int:
         """How many members a namespace has in the cluster, those of dead nodes left out."""
-        check_namespace(namespace)
+        namespace = check_namespace(namespace)
         deadline = self._deadline(timeout)
         counts = await self._registry.counts(namespace, deadline)
         if not counts:
@@ -443,7 +439,7 @@ class Sender(DrainCommands):
         Args:
             timeout: seconds for each page; default 2.
         """
-        check_namespace(namespace)
+        namespace = check_namespace(namespace)
         seconds = self.timing.timeout if timeout is None else timeout
         async for member in self._registry.members(namespace, seconds):
             yield member
@@ -471,8 +467,7 @@ class Sender(DrainCommands):
         self, namespace: str, id: str, *, timeout: float | None = None
     ) -> Member | None:
         """Which node owns an id, or None when no living node does."""
-        check_namespace(namespace)
-        check_id(id)
+        namespace, id = check_namespace(namespace), check_id(id)
         deadline = self._deadline(timeout)
         claim = await self._registry.claim_of(namespace, id, deadline)
         if claim is None:
@@ -483,7 +478,7 @@ class Sender(DrainCommands):
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:
         """Joins and leaves of a namespace from the moment this is entered."""
-        check_namespace(namespace)
+        namespace = check_namespace(namespace)
         channel = self._keys.events(namespace)
         queue: asyncio.Queue[MemberEvent] = asyncio.Queue(WATCH_QUEUE)
         queues = self._router.watchers.queues.setdefault(channel, [])

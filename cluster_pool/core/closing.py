@@ -3,7 +3,7 @@
 Source: RFC 6455 section 7.4 and IANA's WebSocket Close Code Number Registry.
 """
 
-from cluster_pool.core.ids import shown
+from cluster_pool.core.ids import exact, shown
 from cluster_pool.exceptions import InvalidCloseError
 
 NORMAL = 1000
@@ -27,7 +27,11 @@ MAX_REASON_BYTES = 123
 
 
 def check_close(code: object, reason: object) -> tuple[int, str]:
-    """Return code and reason if a close frame may carry them, else raise InvalidCloseError."""
+    """Return code and reason, as exact ``int`` and ``str``, if a close frame may carry them.
+
+    Raises:
+        InvalidCloseError: it may not.
+    """
     if not isinstance(code, int) or isinstance(code, bool):
         raise InvalidCloseError(f"close code must be int, not {type(code).__name__}")
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
@@ -45,4 +49,4 @@ def check_close(code: object, reason: object) -> tuple[int, str]:
         raise InvalidCloseError(
             f"close reason has {size} bytes, over the limit of {MAX_REASON_BYTES}"
         )
-    return code, reason
+    return int(code), exact(reason)

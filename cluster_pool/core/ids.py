@@ -20,10 +20,19 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f{}\ud800-\udfff]")
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
+def exact(value: str) -> str:
+    """``value`` as a ``str`` and nothing else.
+
+    A member of ``class Room(str, Enum)`` equals its text and hashes like it, but formats as
+    "Room.LOBBY": it would be found in a dict and name another channel.
+    """
+    return value if type(value) is str else str.__str__(value)
+
+
 def _is_plain(value: object) -> TypeGuard[str]:
     """Whether it is as most names are, which :func:`_check` would take three times as long for."""
     return (
-        isinstance(value, str)
+        type(value) is str
         and value.isascii()
         and value.isprintable()
         and 0 < len(value) <= MAX_BYTES
@@ -35,6 +44,7 @@ def _is_plain(value: object) -> TypeGuard[str]:
 def _check(value: object, what: str, error: type[InvalidValueError]) -> str:
     if not isinstance(value, str):
         raise error(f"{what} must be str, not {type(value).__name__}")
+    value = exact(value)
     if not value:
         raise error(f"{what} must not be empty")
     bad = _FORBIDDEN.search(value)
@@ -50,19 +60,19 @@ def _check(value: object, what: str, error: type[InvalidValueError]) -> str:
 
 
 def check_id(value: object) -> str:
-    """Return ``value`` if it may be a connection id, else raise InvalidIdError."""
+    """Return ``value`` as exact ``str`` if it may be a connection id, else raise InvalidIdError."""
     return value if _is_plain(value) else _check(value, "id", InvalidIdError)
 
 
 def check_node_id(value: object) -> str:
-    """Return ``value`` if it may be a node id, else raise InvalidIdError."""
+    """Return ``value`` as exact ``str`` if it may be a node id, else raise InvalidIdError."""
     return _check(value, "node id", InvalidIdError)
 
 
 def check_namespace(value: object) -> str:
-    """Return ``value`` if it may be a namespace, else raise InvalidNamespaceError."""
+    """Return ``value`` as exact ``str`` if it may be a namespace, else InvalidNamespaceError."""
     if isinstance(value, str):
-        return _check_namespace(value)
+        return _check_namespace(exact(value))
     return _check(value, "namespace", InvalidNamespaceError)
 
 
@@ -75,7 +85,7 @@ def _check_namespace(value: str) -> str:
 
 
 def check_prefix(value: object) -> str:
-    """Return ``value`` if it may be the prefix of all keys and channels, else raise."""
+    """Return ``value`` as exact ``str`` if it may begin all keys and channels, else raise."""
     return _check(value, "prefix", InvalidValueError)
 
 

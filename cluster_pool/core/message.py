@@ -87,13 +87,13 @@ def encode(message: object, limit: int) -> tuple[bool, bytes]:
     """
     if isinstance(message, str):
         try:
-            text, payload = True, message.encode()
+            text, payload = True, str.encode(message)
         except UnicodeEncodeError as error:
             raise InvalidMessageError(
                 f"message has a lone surrogate at index {error.start}: it has no UTF-8 form"
             ) from None
     elif isinstance(message, bytes):
-        text, payload = False, message
+        text, payload = False, message if type(message) is bytes else bytes(memoryview(message))
     elif isinstance(message, bytearray | memoryview):
         text, payload = False, bytes(message)
     else:

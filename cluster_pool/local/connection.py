@@ -21,7 +21,7 @@ from cluster_pool.core.closing import (
     TRY_AGAIN_LATER,
     check_close,
 )
-from cluster_pool.core.ids import check_id, check_namespace, shown
+from cluster_pool.core.ids import check_id, check_namespace, exact, shown
 from cluster_pool.core.message import Message, Outgoing, encode, outgoing, to_json
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import ClusterPoolError, ConnectionClosedError, InvalidValueError
@@ -336,7 +336,7 @@ class Connection:
             ConnectionClosedError: it was closed meanwhile (taken over, drained); the client is
                 told the code.
         """
-        await self._transport.accept(subprotocol)
+        await self._transport.accept(None if subprotocol is None else exact(subprotocol))
         if self.closed:
             code = self.close_code or ABNORMAL
             self._transport.close(NORMAL if code == ABNORMAL else code, self.close_reason)

@@ -117,8 +117,7 @@ class ConnectionsPool:
 
     async def send(self, namespace: str, id: str, message: Message) -> SendResult:
         """Send one message to one member: DELIVERED, ABSENT, or REFUSED when it is closing."""
-        check_namespace(namespace)
-        check_id(id)
+        namespace, id = check_namespace(namespace), check_id(id)
         framed = outgoing(message, self._table.limits.message_bytes)
         await self._table.settled(namespace)
         return self._table.send(namespace, id, framed)
@@ -148,7 +147,7 @@ class ConnectionsPool:
         self, namespace: str, message: Message, exclude: Iterable[str] = ()
     ) -> int:
         """Send one message to every member but the excluded ids; gives how many got it."""
-        check_namespace(namespace)
+        namespace = check_namespace(namespace)
         framed = outgoing(message, self._table.limits.message_bytes)
         chosen = frozenset([exclude] if isinstance(exclude, str) else exclude)
         return await self._table.broadcast(namespace, framed, chosen)
@@ -165,8 +164,7 @@ class ConnectionsPool:
         self, namespace: str, id: str, code: int = NORMAL, reason: str = ""
     ) -> SendResult:
         """Begin to close one member's connection: DELIVERED or ABSENT."""
-        check_namespace(namespace)
-        check_id(id)
+        namespace, id = check_namespace(namespace), check_id(id)
         code, reason = check_close(code, reason)
         connection = self._table.get(namespace, id)
         if connection is None:
@@ -176,7 +174,7 @@ class ConnectionsPool:
 
     async def close_all(self, namespace: str, code: int = NORMAL, reason: str = "") -> int:
         """Begin to close every member; they are members no longer. Gives how many."""
-        check_namespace(namespace)
+        namespace = check_namespace(namespace)
         return await self._table.close_all(namespace, *check_close(code, reason))
 
     async def drain_connections(

@@ -2,11 +2,14 @@
 
 import asyncio
 import shutil
+from enum import Enum
+from typing import Any
 
 import pytest
 from faults.proxy import Proxy
 
 from cluster_pool import (
+    ClusterPool,
     ClusterPoolError,
     Connection,
     IdTakenError,
@@ -25,7 +28,7 @@ from cluster_pool import (
     SendResult,
 )
 from cluster_pool.core import envelope
-from cluster_pool.testing import FakeWebSocket
+from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -441,6 +444,43 @@ async def test_bad_input_is_refused_at_the_door(backend: Backend) -> None:
             with pytest.raises(error):
                 await call
         assert one.statistics()["published"] == 0
+
+
+class Room(str, Enum):  # noqa: UP042  # formats otherwise than a StrEnum
+    """What FastAPI advises for path parameters."""
+
+    NODE = "node"
+    LOBBY = "lobby"
+    ALICE = "alice"
+    HELLO = "hello"
+
+
+@async_test
+async def test_an_enum_of_str_is_its_text_everywhere(backend: Backend) -> None:
+    """``class Room(str, Enum)`` formats as "Room.LOBBY"; no channel or key may be made of that."""
+    options: dict[str, Any] = {"timing": FAST, "prefix": backend.prefix}
+    async with (
+        ClusterPool(backend.redis(), node_id=Room.NODE, **options) as a,
+        ClusterPool(backend.redis(), node_id="other", **options) as b,
+    ):
+        ends = FakeWebSocket(), FakeWebSocket()
+        async with b.watching(Room.LOBBY) as events:
+            await a.new_connection(Connection(Room.ALICE, Room.LOBBY, ends[0]))
+            assert (await anext(events)).id == "alice"
+        await b.new_connection(Connection("bob", "lobby", ends[1]))
+        for pool in (a, b):
+            assert await pool.send(Room.LOBBY, Room.ALICE, Room.HELLO, confirm=True)
+            await pool.send_nowait(Room.LOBBY, Room.ALICE, Room.HELLO)
+            assert await pool.broadcast_message(Room.LOBBY, "all", [Room.ALICE]) == 2
+            assert await pool.locate(Room.LOBBY, Room.ALICE) == Member("alice", "node")
+            assert await pool.count(Room.LOBBY) == 2
+            assert {one.id async for one in pool.members(Room.LOBBY)} == {"alice", "bob"}
+        await eventually(lambda: ends[0].sent == ["hello"] * 4 and ends[1].sent == ["all"] * 2)
+        await b.drain_node(Room.NODE, 100.0, "bye", announce=0.01)
+        await eventually(lambda: ends[0].closed)
+        assert await a.send_then_close(Room.LOBBY, "bob", "x", 4000, Room.HELLO, confirm=True)
+        await eventually(lambda: ends[1].closed == (4000, "hello"))
+        assert backend.keys_of("Room.LOBBY}:members") == []
 
 
 @async_test

@@ -2,6 +2,8 @@
 
 import gc
 import weakref
+from collections.abc import Callable
+from enum import Enum, IntEnum
 
 import pytest
 
@@ -9,8 +11,17 @@ from cluster_pool import InvalidCloseError, InvalidIdError, InvalidValueError, L
 from cluster_pool.core.claims import Claim, incarnation_of
 from cluster_pool.core.clock import RedisClock
 from cluster_pool.core.closing import check_close
-from cluster_pool.core.ids import base36, check_id, new_id, new_node_id, shown
-from cluster_pool.core.message import Outgoing, frame_header
+from cluster_pool.core.ids import (
+    base36,
+    check_id,
+    check_namespace,
+    check_node_id,
+    check_prefix,
+    new_id,
+    new_node_id,
+    shown,
+)
+from cluster_pool.core.message import Outgoing, encode, frame_header
 from cluster_pool.core.numbers import NO_COUNTER, Numbers
 from cluster_pool.core.takeovers import Takeovers
 
@@ -26,6 +37,39 @@ def test_ids_that_are_not(id: object) -> None:
     """The error is a ValueError and of this package."""
     with pytest.raises(InvalidIdError):
         check_id(id)
+
+
+class Odd(str, Enum):  # noqa: UP042  # formats otherwise than a StrEnum
+    """What FastAPI advises for path parameters; it formats as "Odd.NAME"."""
+
+    NAME = "name"
+
+
+class Code(IntEnum):
+    GONE = 4000
+
+
+class Loud(bytes):
+    def __bytes__(self) -> bytes:
+        return b"LOUD"
+
+
+@pytest.mark.parametrize("check", [check_id, check_node_id, check_namespace, check_prefix])
+def test_a_checked_name_is_an_exact_str(check: Callable[[object], str]) -> None:
+    """Whatever its class makes of it when it is formatted, and whoever was checked before."""
+    for value in (Odd.NAME, "name", Odd.NAME):
+        assert type(check(value)) is str
+        assert f"{check(value)}" == "name"
+
+
+def test_other_checked_values_are_exact_too() -> None:
+    """Codes, reasons and messages: what goes on the wire is never asked what it says."""
+    code, reason = check_close(Code.GONE, Odd.NAME)
+    assert (type(code), type(reason)) == (int, str)
+    assert (code, reason) == (4000, "name")
+    assert encode(Odd.NAME, 100) == (True, b"name")
+    text, payload = encode(Loud(b"quiet"), 100)
+    assert (text, payload, type(payload)) == (False, b"quiet", bytes)
 
 
 def test_what_is_shown_is_escaped_and_cut() -> None:
