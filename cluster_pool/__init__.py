@@ -10,6 +10,7 @@ Floors, from the top; a module imports only from floors below its own:
     local            Connection, ConnectionsPool: what one process does alone
     transports       one file per WebSocket library
     core             words and decisions: no asyncio, no redis, no clock
+    loops            which event loop an object belongs to
     exceptions       the error tree
 """
 
@@ -44,6 +45,7 @@ from cluster_pool.exceptions import (
     NodeUnreachableError,
     PendingLimitError,
     PoolClosedError,
+    WrongLoopError,
 )
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.pool import ConnectionsPool
@@ -85,4 +87,5 @@ __all__ = [
     "Stopping",
     "SyncPublisher",
     "Timing",
+    "WrongLoopError",
 ]

@@ -16,6 +16,7 @@ ClusterPoolError
 ├── ConnectionClosedError                  the connection is closing or closed
 ├── PendingLimitError                      too much is waiting for the backplane already
 ├── PoolClosedError                        the pool was not started, or was stopped
+├── WrongLoopError                         called in another thread or event loop
 └── BackplaneUnavailableError              Redis could not be reached in time
 
 Data is on attributes; foreign errors are translated where they occur and kept as ``__cause__``.
@@ -149,6 +150,20 @@ class PendingLimitError(ClusterPoolError):
 
 class PoolClosedError(ClusterPoolError):
     """The pool was not started with ``async with`` or ``start()``, or has been stopped."""
+
+
+class WrongLoopError(ClusterPoolError):
+    """A method was called in a thread without an event loop, or in another loop than its own.
+
+    Nothing was done. What only reads or registers (``ready``, ``statistics``, ``has_namespace``,
+    ``on``, ``Connection.closed``, ``metadata``) may be used in any thread.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: use asyncio.run_coroutine_threadsafe(…, loop) from another thread, or a "
+            "SyncPublisher in code without an event loop"
+        )
 
 
 class BackplaneUnavailableError(ClusterPoolError):

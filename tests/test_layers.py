@@ -11,7 +11,7 @@ import cluster_pool
 ROOT = Path(cluster_pool.__file__).parent
 FLOORS = [
     ["exceptions"],
-    ["core"],
+    ["core", "loops"],
     ["transports"],
     ["local"],
     ["backplane"],

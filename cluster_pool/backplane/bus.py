@@ -2,12 +2,16 @@
 
 Each namespace has one queue. Only neighbours of one kind are joined to a run; runs of different
 namespaces travel in one call, and runs of one namespace in calls that follow each other on the
-link. While batches are in flight the next one gathers. Nothing is retried: an operation that Redis
-did not answer fails and says so.
+link. While batches are in flight the next one gathers.
+
+Every operation is answered at its deadline at the latest. What Redis did not answer fails and says
+so; it is never sent again, since it may have been carried out. A batch that Redis refuses as late
+was certainly not carried out: who has time left goes again, at the head of its queue.
 """
 
 import asyncio
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,10 +26,13 @@ from cluster_pool.backplane.session import Session
 from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import unrouted
 from cluster_pool.core.keys import Keys
+from cluster_pool.core.progress import NOWHERE, Mark, Progress
 from cluster_pool.core.results import SendResult
 from cluster_pool.core.seals import BOUND, ROUTED, Seals
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError, PoolClosedError
+
+log = logging.getLogger("cluster_pool.backplane")
 
 BATCH_ITEMS: Final = 500
 BATCH_BYTES: Final = 1024 * 1024
@@ -37,6 +44,7 @@ TICK: Final = 0.02
 """Seconds at least between two looks for what has waited too long."""
 UNREACHED: Final = BackplaneUnavailableError("Redis was not reached in time")
 UNANSWERED: Final = BackplaneUnavailableError("Redis did not answer in time", maybe_executed=True)
+LATE: Final = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
 
 SEND, BROADCAST = 0, 1
 CODES: Final = {
@@ -67,17 +75,23 @@ class Operation:
 
 
 class Queue:
-    """What one namespace (or one node's channel) has waiting, in flight, or not heard back yet."""
+    """What one namespace (or one node's channel) has waiting, in flight, or not heard back yet.
 
-    __slots__ = ("barrier", "channel", "flying", "members", "own_barrier", "waiting")
+    The barriers are the marks of the last messages that were published from here, on the channel
+    of the namespace and on this node's own, and will be heard here.
+    """
+
+    __slots__ = ("barrier", "channel", "flying", "late", "members", "own_barrier", "waiting")
 
     def __init__(self, channel: str, members: str) -> None:
         self.channel = channel
         self.members = members
         self.waiting: deque[Operation] = deque()
+        self.late: list[Operation] = []
+        """What Redis refused as late, until all that was in flight with it has come back."""
         self.flying = 0
-        self.barrier = 0
-        self.own_barrier = 0
+        self.barrier = NOWHERE
+        self.own_barrier = NOWHERE
 
 
 Run = tuple[Queue, list[Operation]]
@@ -87,9 +101,14 @@ Stage = tuple[list[Run], list[Run]]
 
 @dataclass(slots=True)
 class Convoy:
-    """The calls that left together, of which ``left`` have not been answered."""
+    """The calls that left together, of which ``left`` have not been answered.
+
+    ``due`` is the earliest deadline of all that travels in them. Redis carries none of them out
+    after it, so that a call is late whenever one before it was, and order is kept.
+    """
 
     left: int
+    due: float
 
 
 @dataclass(slots=True, eq=False)
@@ -104,9 +123,9 @@ class Flight:
 class Bus:
     """Publishes for one node or publisher over its session.
 
-    ``handed_on(channel)`` tells the number of the last message of a channel that this process
-    has dealt with, ``all_handed_on()`` whether it has dealt with all that it heard; they decide
-    when a local shortcut cannot overtake what was published before.
+    ``progress`` tells how far this process has dealt with what it heard on each channel,
+    ``all_handed_on()`` whether it has dealt with everything; they decide when a local shortcut
+    cannot overtake what was published before.
     """
 
     def __init__(
@@ -114,7 +133,7 @@ class Bus:
         session: Session,
         keys: Keys,
         node_id: str,
-        handed_on: Callable[[str], int],
+        progress: Progress,
         all_handed_on: Callable[[], bool],
         *,
         limits: Limits,
@@ -126,12 +145,13 @@ class Bus:
         self._keys = keys
         self._node_id = node_id
         self._own = keys.node_channel(node_id)
-        self._handed_on = handed_on
+        self._progress = progress
         self._all_handed_on = all_handed_on
         self._limits = limits
         self._counters = counters
         self._queues: dict[str, Queue] = {}
         self._ready: dict[str, Queue] = {}
+        """Those of the queues that wait for their turn; never one that is not in ``_queues``."""
         self._flights: set[Flight] = set()
         self._convoys = 0
         self._pending = 0
@@ -149,10 +169,11 @@ class Bus:
     def stop(self) -> None:
         """End; what is still waiting fails, what is in flight is answered by the link's end."""
         self._open = False
-        for queue in self._queues.values():
-            while queue.waiting:
-                _refuse(self._drop_first(queue), PoolClosedError("stopped"))
-        self._ready.clear()
+        for queue in list(self._queues.values()):
+            self._refuse_waiting(queue)
+            self._retire(queue)
+        if self._expiry is not None and not self._pending:
+            self._expiry.cancel()
 
     def resume(self) -> None:
         """There is a new link: what was published over the old one will not be heard back."""
@@ -164,7 +185,7 @@ class Bus:
         """A channel is no longer subscribed: nothing of it will be heard back."""
         queue = self._queues.get(channel)
         if queue is not None:
-            queue.barrier = queue.own_barrier = 0
+            queue.barrier = queue.own_barrier = NOWHERE
             self._retire(queue)
 
     @property
@@ -193,19 +214,19 @@ class Bus:
         queue = self._queues.get(self._keys.channel(namespace))
         if queue is None:
             return True
-        if queue.waiting or queue.flying:
+        self._drop_done(queue)
+        if queue.waiting or queue.flying or self._will_come(queue):
             return False
-        if self._will_come(queue):
-            return False
-        del self._queues[queue.channel]
+        queue.barrier = queue.own_barrier = NOWHERE
+        self._retire(queue)
         return True
 
     def _will_come(self, queue: Queue) -> bool:
         """Whether something that was published may still be heard back: not what the end of the
         link has lost, or its connections here could not be sent to until Redis is there again."""
-        unheard = (
-            self._handed_on(queue.channel) < queue.barrier
-            or self._handed_on(self._own) < queue.own_barrier
+        passed = self._progress.passed
+        unheard = not (
+            passed(queue.channel, queue.barrier) and passed(self._own, queue.own_barrier)
         )
         return unheard and (self._session.up or not self._all_handed_on())
 
@@ -253,13 +274,13 @@ class Bus:
         """Write a batch: one call after another on the same link, so Redis keeps their order."""
         stages = self._next_stages()
         if stages:
-            convoy = Convoy(sum(bool(runs) for stage in stages for runs in stage))
+            convoy = Convoy(sum(bool(runs) for stage in stages for runs in stage), _due(stages))
             self._convoys += 1
             for sends, broadcasts in stages:
                 if sends:
-                    self._fly_sends(link, convoy, sends)
+                    self._fly(link, Flight(convoy, sends, self._sent), self._send_call)
                 if broadcasts:
-                    self._fly_broadcasts(link, convoy, broadcasts)
+                    self._fly(link, Flight(convoy, broadcasts, self._published), self._publish_call)
 
     def _next_stages(self) -> list[Stage]:
         """As many runs of each namespace that is ready as a batch and fairness allow; a stage holds
@@ -298,34 +319,50 @@ class Bus:
             run.append(waiting.popleft())
         return run
 
-    def _fly_sends(self, link: Link, convoy: Convoy, runs: list[Run]) -> None:
+    def _fly(
+        self,
+        link: Link,
+        flight: Flight,
+        call_of: Callable[[Link, Flight], asyncio.Future[Any]],
+    ) -> None:
+        """Write one call. What cannot be written ends as one that was answered with an error does,
+        and gives back what it took."""
+        self._flights.add(flight)
+        try:
+            call = call_of(link, flight)
+        except Exception as error:
+            log.exception("a batch could not be written")
+            call = self._loop.create_future()
+            call.set_exception(BackplaneUnavailableError(f"not sent: {error!r}"))
+        call.add_done_callback(partial(self._landed, flight))
+
+    def _send_call(self, link: Link, flight: Flight) -> asyncio.Future[Any]:
         node_prefix = self._keys.node_prefix
         arguments: list[Argument] = []
-        for queue, run in runs:
+        for queue, run in flight.runs:
             arguments += (queue.members, len(run))
             for operation, item in zip(run, self._sealed(ROUTED, node_prefix, run), strict=True):
                 arguments += (operation.id, item)
-        call = link.script(
+        return link.script(
             "send",
             [self._keys.leases, self._keys.incarnations],
-            self._not_after(runs),
+            self._session.clock.at(flight.convoy.due),
             self._session.sender,
             node_prefix,
             self._node_id,
             *arguments,
         )
-        self._take_off(call, Flight(convoy, runs, self._sent))
 
-    def _fly_broadcasts(self, link: Link, convoy: Convoy, runs: list[Run]) -> None:
+    def _publish_call(self, link: Link, flight: Flight) -> asyncio.Future[Any]:
         arguments: list[Argument] = []
-        for queue, run in runs:
+        for queue, run in flight.runs:
             items = self._sealed(BOUND, queue.channel, run)
             if queue.members:
                 arguments += (queue.channel, len(items), b"".join(items))
             else:
                 arguments += (queue.channel, 0, b"".join(map(unrouted, items)))
-        call = link.script("publish", [], self._not_after(runs), self._session.sender, *arguments)
-        self._take_off(call, Flight(convoy, runs, self._published))
+        not_after = self._session.clock.at(flight.convoy.due)
+        return link.script("publish", [], not_after, self._session.sender, *arguments)
 
     def _sealed(self, kind: int, scope: str, run: list[Operation]) -> list[bytes]:
         """What is published for a run; sealed in the order of publishing."""
@@ -335,49 +372,78 @@ class Bus:
         start, now = self._session.start_name, self._session.redis_time()
         return [self._seals.seal(kind, scope, start, item, now) for item in items]
 
-    def _not_after(self, runs: list[Run]) -> int:
-        latest = max([operation.deadline for _, run in runs for operation in run])
-        return self._session.clock.at(latest)
-
-    def _take_off(self, call: asyncio.Future[Any], flight: Flight) -> None:
-        self._flights.add(flight)
-        call.add_done_callback(partial(self._landed, flight))
+    # -- replies ---------------------------------------------------------------------------
 
     def _landed(self, flight: Flight, call: asyncio.Future[Any]) -> None:
         self._flights.discard(flight)
         flight.convoy.left -= 1
         self._convoys -= not flight.convoy.left
-        error = None if call.cancelled() else call.exception()
-        if error is None:
-            reply = call.result()
-            if reply[0] == b"OK":
-                flight.answer(flight.runs, reply)
-            else:
-                error = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
-        elif isinstance(error, ResponseError):
-            error = _refused(str(error).encode())
+        error = self._take_reply(flight, call)
         for queue, run in flight.runs:
             queue.flying -= 1
-            self._forget(run)
-            if error is not None:
-                for operation in run:
-                    _refuse(operation, error)
-            if queue.waiting and not queue.flying:
-                self._ready[queue.channel] = queue
-            self._retire(queue)
+            if error is LATE:
+                self._keep_for_another(queue, run, flight.convoy.due)
+            else:
+                self._forget(run)
+                if error is not None:
+                    for operation in run:
+                        _refuse(operation, error)
+            if not queue.flying:
+                self._come_back(queue)
         if self._ready:
             self._schedule()
 
+    def _take_reply(self, flight: Flight, call: asyncio.Future[Any]) -> BaseException | None:
+        """Answer who can be answered; gives the error for whoever has no answer yet."""
+        error = UNANSWERED if call.cancelled() else call.exception()
+        if isinstance(error, ResponseError):
+            return _refused(str(error).encode())
+        if error is not None:
+            return error
+        try:
+            reply = call.result()
+            if reply[0] != b"OK":
+                return LATE
+            flight.answer(flight.runs, reply)
+        except Exception as wrong:
+            log.exception("a reply of Redis could not be read")
+            return BackplaneUnavailableError(f"unreadable reply: {wrong!r}", maybe_executed=True)
+        return None
+
+    def _keep_for_another(self, queue: Queue, run: list[Operation], due: float) -> None:
+        """Nothing of this run was carried out: who has time left is sent again."""
+        past = max(due, self._loop.time())
+        for operation in run:
+            if operation.deadline <= past or operation.future.done():
+                _refuse(operation, LATE)
+                self._forget([operation])
+            else:
+                queue.late.append(operation)
+
+    def _come_back(self, queue: Queue) -> None:
+        """Nothing of a queue is in flight any more: it may depart again, what was late first."""
+        if queue.late:
+            queue.waiting.extendleft(reversed(queue.late))
+            queue.late.clear()
+        if queue.waiting:
+            self._ready[queue.channel] = queue
+        if not self._open:
+            self._refuse_waiting(queue)
+        self._retire(queue)
+
     def _retire(self, queue: Queue) -> None:
         """Forget a queue of which nothing waits, is in flight, or will be heard back."""
-        if not (queue.waiting or queue.flying or queue.barrier or queue.own_barrier):
-            self._queues.pop(queue.channel, None)
+        if not (queue.waiting or queue.flying):
+            self._ready.pop(queue.channel, None)
+            if queue.barrier is NOWHERE and queue.own_barrier is NOWHERE:
+                self._queues.pop(queue.channel, None)
 
     def _sent(self, runs: list[Run], reply: list[Any]) -> None:
-        codes, own_number, refusal = reply[1:]
+        codes, own_mark, refusal = reply[1:]
         at = 0
         for queue, run in runs:
-            queue.own_barrier = own_number or queue.own_barrier
+            if own_mark:
+                queue.own_barrier = Mark.parse(own_mark)
             for operation in run:
                 result = CODES.get(codes[at])
                 at += 1
@@ -390,20 +456,29 @@ class Bus:
     def _published(self, runs: list[Run], reply: list[Any]) -> None:
         at = 1
         for queue, run in runs:
-            number, heard = reply[at], reply[at + 1]
+            mark, heard = reply[at], reply[at + 1]
             at += 2
-            if number < 0:
+            if not mark:
                 for operation in run:
                     _refuse(operation, _refused(heard))
                 continue
             if self._session.listens(queue.channel):
-                queue.barrier = number
+                queue.barrier = Mark.parse(mark)
             for operation in run:
                 if not operation.future.done():
                     operation.future.set_result(heard)
             self._counters.published += len(run)
 
     # -- waiting ---------------------------------------------------------------------------
+
+    def _drop_done(self, queue: Queue) -> None:
+        """Drop what was answered or cancelled while it waited, as far as it is at the head."""
+        while queue.waiting and queue.waiting[0].future.done():
+            self._drop_first(queue)
+
+    def _refuse_waiting(self, queue: Queue) -> None:
+        while queue.waiting:
+            _refuse(self._drop_first(queue), PoolClosedError("stopped"))
 
     def _drop_first(self, queue: Queue) -> Operation:
         operation = queue.waiting.popleft()
@@ -428,15 +503,28 @@ class Bus:
         soonest = _refuse_late(self._in_flight(), now, UNANSWERED)
         for queue in list(self._queues.values()):
             soonest = min(soonest, _refuse_late(queue.waiting, now, UNREACHED))
-            while queue.waiting and queue.waiting[0].future.done():
-                self._drop_first(queue)
+            self._drop_done(queue)
+            self._retire(queue)
         if soonest < inf:
             self._look_at(max(soonest, now + TICK))
 
     def _in_flight(self) -> Iterator[Operation]:
+        for queue in self._queues.values():
+            yield from queue.late
         for flight in self._flights:
             for _, run in flight.runs:
                 yield from run
+
+
+def _due(stages: list[Stage]) -> float:
+    """The earliest deadline of a batch."""
+    return min(
+        operation.deadline
+        for stage in stages
+        for runs in stage
+        for _, run in runs
+        for operation in run
+    )
 
 
 def _refuse_late(operations: Iterable[Operation], now: float, error: BaseException) -> float:

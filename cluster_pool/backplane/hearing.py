@@ -92,7 +92,8 @@ class Hearing:
             self._counters.dropped_oversize += 1
             self.numbers.dropped(channel, header.messages)
         elif start < len(payload):
-            self._put(Heard(channel, header.number, payload, start, header.start), header.messages)
+            heard = Heard(channel, header.number, payload, start, header.start, header.epoch)
+            self._put(heard, header.messages)
         elif header.start == self._start:
             self.probed.set()
 

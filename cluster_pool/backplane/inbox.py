@@ -8,7 +8,8 @@ from typing import NamedTuple
 class Heard(NamedTuple):
     """One payload. The items of an envelope begin at ``start``, which is 0 for what is none.
 
-    ``number`` is that of the envelope's last message, ``sender`` the start of who sent it.
+    ``epoch`` and ``number`` are those of the envelope's last message, ``sender`` the start of who
+    sent it.
     """
 
     channel: str
@@ -16,6 +17,7 @@ class Heard(NamedTuple):
     payload: bytes
     start: int
     sender: str
+    epoch: str = ""
 
 
 class Inbox:

@@ -76,9 +76,9 @@ class DrainingNode(Sender):
             DrainRefusedError: no other live node takes newcomers; see ``force``.
             PoolClosedError: this node was not started, or was stopped.
         """
+        self._check_started()
         terms = Terms.of(max_per_second, message, code, grace, self.limits.message_bytes)
         seconds = check_announcement(announce, terms.grace)
-        self._check_started()
         return await self._draining.drain(terms, seconds, force=force)
 
     async def run_until_signal(self, stopping: Stopping | None = None) -> DrainReport:
@@ -195,5 +195,6 @@ class DrainingNode(Sender):
             raise DrainRefusedError(node_id, refusal)
 
     def _check_started(self) -> None:
+        self._own_loop()
         if self._state is NodeState.STOPPED:
             raise PoolClosedError("not started, or stopped")

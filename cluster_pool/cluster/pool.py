@@ -7,7 +7,7 @@ import inspect
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from cluster_pool.cluster.comparison import Comparison
 from cluster_pool.cluster.drainable import DrainingNode
@@ -15,7 +15,7 @@ from cluster_pool.cluster.draining import Draining
 from cluster_pool.cluster.lease import Lease, boottime
 from cluster_pool.cluster.membership import Membership
 from cluster_pool.cluster.reaper import Reaper
-from cluster_pool.cluster.sender import DEFAULT_REDIS
+from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
 from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id, new_node_id
@@ -43,6 +43,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("cluster_pool")
 
 EmptyCallback = Callable[[], Any]
+
+NO_SIZES: Final = {
+    "incarnation": "",
+    "connections": 0,
+    "namespaces": 0,
+    "pending": 0,
+    "drain": None,
+    "inbox_bytes": 0,
+    "generation": 0,
+}
 
 
 REFUSED_TAKEN = (409, "this id is taken")
@@ -98,7 +108,7 @@ class ClusterPool(DrainingNode):
         self._takes = check_above_zero("headroom", headroom)
         self._taken = Taken()
         self._state = NodeState.STOPPED
-        self._table: ConnectionTable
+        self._table: ConnectionTable = NOT_STARTED
         self._membership: Membership
         self._lease: Lease
         self._reaper: Reaper
@@ -122,6 +132,7 @@ class ClusterPool(DrainingNode):
                 the same id is waited for, at most as long as a lease lasts.
         """
         if self._state is not NodeState.STOPPED:
+            self._own_loop()
             return self
         self._become(NodeState.STARTING)
         try:
@@ -146,6 +157,7 @@ class ClusterPool(DrainingNode):
             counters=self.counters,
             on_departing=self._departing,
             on_slow_consumer=lambda connection: self._hooks.fire("slow_consumer", connection),
+            loop=self._loop,
         )
         self.local = ConnectionsPool(table=self._table)
         self._membership = Membership(
@@ -208,6 +220,7 @@ class ClusterPool(DrainingNode):
         """
         if self._state is NodeState.STOPPED:
             return
+        self._own_loop()
         await self._draining.stop()
         self._become(NodeState.STOPPED)
         for connection in self._table.connections():
@@ -250,6 +263,7 @@ class ClusterPool(DrainingNode):
 
     async def wait_ready(self) -> None:
         """Wait until :attr:`ready` is true; for ever, if need be."""
+        self._own_loop()
         while not self.ready:  # noqa: ASYNC110  # readiness depends on a clock, too
             await asyncio.sleep(0.05)
 
@@ -324,15 +338,14 @@ class ClusterPool(DrainingNode):
             BackplaneUnavailableError: Redis did not say in time; what may have been claimed
                 (``maybe_executed``) is given up as soon as Redis can be reached.
         """
+        deadline = self._deadline(timeout)
         takeover = self._takeover if on_conflict is None else check_on_conflict(on_conflict)
         self._check_open()
         if connection.claim is not None:
             raise ClusterPoolError(f"{connection!r} is a member already")
         connection.attach(self._table)
         try:
-            await self._membership.claim(
-                connection, takeover=takeover, deadline=self._deadline(timeout)
-            )
+            await self._membership.claim(connection, takeover=takeover, deadline=deadline)
         except BaseException:
             connection.detach()
             raise
@@ -356,11 +369,12 @@ class ClusterPool(DrainingNode):
             BackplaneUnavailableError: not released yet. It will be, and the callback called, as
                 soon as Redis can be reached.
         """
+        deadline = self._deadline(timeout)
         if connection.departure is None and connection.claim is None:
             return
         departure = self._membership.release(connection)
         try:
-            async with asyncio.timeout_at(self._deadline(timeout)):
+            async with asyncio.timeout_at(deadline):
                 await asyncio.shield(departure)
         except TimeoutError:
             if on_empty_namespace is not None:
@@ -415,6 +429,7 @@ class ClusterPool(DrainingNode):
                 409 (taken) or 503 and Retry-After, where the framework's server can say that; one
                 that is open is closed with 4409 or 1013.
         """
+        self._own_loop()
         connection = Connection(
             new_id() if id is None else id,
             namespace,
@@ -457,28 +472,33 @@ class ClusterPool(DrainingNode):
     # -- what this node can do alone -------------------------------------------------------
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
-        """This node's connection with an id, or None."""
+        """This node's connection with an id, or None; raises PoolClosedError before the start."""
         return self._table.get(namespace, id)
 
     def has_namespace(self, namespace: str) -> bool:
-        """Whether this node has members in a namespace."""
-        return self._table.namespace(namespace) is not None
+        """Whether this node has members in a namespace. From any thread, also before the start."""
+        return started(self._table) and self._table.namespace(namespace) is not None
 
     def statistics(self) -> dict[str, Any]:
-        """A snapshot of this node's counters and sizes."""
+        """A snapshot of this node's counters and sizes. From any thread, also before the start."""
         return {
             "node": self._node_id,
-            "incarnation": self._lease.incarnation,
             "state": self._state.value,
             "ready": self.ready,
             "authenticated": self._seals is not None,
+            **(self._sizes() if started(self._table) else NO_SIZES),
+            **self.counters.as_dict(),
+        }
+
+    def _sizes(self) -> dict[str, Any]:
+        return {
+            "incarnation": self._lease.incarnation,
             "connections": len(self._table),
             "namespaces": len(self._table.namespaces()),
             "pending": self._bus.pending,
             "drain": self._draining.progress(),
             "inbox_bytes": self._session.hearing.inbox.size,
             "generation": self._session.generation,
-            **self.counters.as_dict(),
         }
 
     def _deliver_here(
@@ -504,6 +524,7 @@ class ClusterPool(DrainingNode):
         timeout: float | None = None,
     ) -> SendResult:
         """Close one member's connection, wherever it is; as :meth:`Publisher.close`."""
+        self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         connection = self._local(namespace, id)
         if connection is None:
@@ -541,6 +562,7 @@ class ClusterPool(DrainingNode):
             PendingLimitError: too much waits for Redis already.
             BackplaneUnavailableError: Redis did not answer in time.
         """
+        deadline = self._deadline(None)
         if self._inbound_pending >= self.limits.pending_messages:
             raise PendingLimitError(f"{self._inbound_pending} inbound messages wait for Redis")
         fields = {"id": connection.id, "node": self._node_id}
@@ -552,7 +574,7 @@ class ClusterPool(DrainingNode):
         self._inbound_pending += 1
         try:
             heard: int = await self._session.call(
-                self._deadline(None),
+                deadline,
                 "PUBLISH",
                 self._keys.inbound(connection.namespace),
                 json.dumps(fields, ensure_ascii=False, separators=(",", ":")),

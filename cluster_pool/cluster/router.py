@@ -24,6 +24,7 @@ from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
 from cluster_pool.core.ids import check_id, shown
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import Outgoing
+from cluster_pool.core.progress import Progress
 from cluster_pool.core.results import MemberEvent, SendResult
 from cluster_pool.core.seals import BOUND, ROUTED, Seals
 from cluster_pool.core.statistics import Counters
@@ -109,7 +110,7 @@ class Router:
         self._timing = timing
         self._counters = counters
         self._head = len(keys.prefix) + 2
-        self._handed_on: dict[str, int] = {}
+        self.progress = Progress()
         self._dealing = False
         self._task: asyncio.Task[None] | None = None
         self._turn_ends = 0.0
@@ -139,21 +140,17 @@ class Router:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def handed_on(self, channel: str) -> int:
-        """The number of the last message of a channel that was dealt with."""
-        return self._handed_on.get(channel, 0)
-
     def all_handed_on(self) -> bool:
         """Whether everything that was heard has been dealt with."""
         return not self._dealing and not self._session.hearing.inbox
 
     def begin_anew(self) -> None:
         """A new generation: numbers begin anew."""
-        self._handed_on.clear()
+        self.progress.begin_anew()
 
     def forget(self, channel: str) -> None:
         """A channel is no longer subscribed."""
-        self._handed_on.pop(channel, None)
+        self.progress.forget(channel)
 
     # -- one payload after another ---------------------------------------------------------
 
@@ -191,7 +188,7 @@ class Router:
             log.debug("on %s: %r", shown(heard.channel), error, exc_info=True)
             self._session.hearing.broken(BrokenEnvelopeError("content"), heard.channel)
         if heard.start:
-            self._handed_on[heard.channel] = heard.number
+            self.progress.reach(heard.channel, heard.epoch, heard.number)
 
     def _opened(self, heard: Heard, item: list[Any]) -> list[Any] | None:
         """The item, out of its seal if there must be one; None for what a stranger wrote.

@@ -19,7 +19,7 @@ from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.router import Router
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import NORMAL, check_close
-from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.config import Limits, Timing, check_timeout
 from cluster_pool.core.envelope import MAX_EXCLUDE, ReplyTo
 from cluster_pool.core.ids import check_id, check_namespace, new_start
 from cluster_pool.core.keys import Keys
@@ -32,6 +32,7 @@ from cluster_pool.exceptions import (
     InvalidValueError,
     PoolClosedError,
 )
+from cluster_pool.loops import check_loop
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -47,7 +48,12 @@ class _NotStarted:
         raise PoolClosedError("not started, or stopped")
 
 
-_NOT_STARTED: Any = _NotStarted()
+NOT_STARTED: Any = _NotStarted()
+
+
+def started(part: object) -> bool:
+    """Whether a part of a pool is there, or only stands for one that ``start`` will make."""
+    return part is not NOT_STARTED
 
 
 class Sender(DrainCommands):
@@ -75,12 +81,12 @@ class Sender(DrainCommands):
         self._keys = Keys(prefix)
         self._address = Address(redis, timing.timeout)
         self._hooks = Hooks(timing, counters)
-        self._loop: asyncio.AbstractEventLoop = _NOT_STARTED
-        self._session: Session = _NOT_STARTED
-        self._bus: Bus = _NOT_STARTED
-        self._router: Router = _NOT_STARTED
-        self._registry: Registry = _NOT_STARTED
-        self._ledger: DrainLedger = _NOT_STARTED
+        self._loop: asyncio.AbstractEventLoop = NOT_STARTED
+        self._session: Session = NOT_STARTED
+        self._bus: Bus = NOT_STARTED
+        self._router: Router = NOT_STARTED
+        self._registry: Registry = NOT_STARTED
+        self._ledger: DrainLedger = NOT_STARTED
 
     def _assemble(self) -> None:
         """Make what is bound to the running loop."""
@@ -104,7 +110,7 @@ class Sender(DrainCommands):
             self._session,
             self._keys,
             self._node_id,
-            self._router.handed_on,
+            self._router.progress,
             self._router.all_handed_on,
             limits=self.limits,
             counters=self.counters,
@@ -155,7 +161,8 @@ class Sender(DrainCommands):
 
     async def stop(self) -> None:
         """Disconnect. What is still unanswered fails. Harmless when called twice."""
-        if self._session is not _NOT_STARTED:
+        if started(self._session):
+            self._own_loop()
             if self._session.up:
                 with contextlib.suppress(BackplaneUnavailableError):
                     await self._registry.forget_channel(self._deadline(None))
@@ -192,24 +199,26 @@ class Sender(DrainCommands):
             namespace, id: whom.
             message: ``str`` arrives as a text message, ``bytes`` as a binary one.
             confirm: wait for the owner's word: DELIVERED, REFUSED, ABSENT, or TIMED_OUT.
-            timeout: seconds; default 2.
+            timeout: seconds, more than 0; default 2, at most an hour (as for every call).
 
         Returns:
             What happened; truthy for DELIVERED and ROUTED. See :class:`SendResult`.
 
         Raises:
             InvalidValueError: an argument is not allowed, the message too large among them.
+            WrongLoopError: called in another thread or loop than :meth:`start`, as for every call.
             PendingLimitError: too much waits for Redis already.
             BackplaneUnavailableError: not sent; with ``maybe_executed``, Redis did not answer.
         """
         if not confirm:
             return await self.send_nowait(namespace, id, message, timeout=timeout)
+        deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self.limits.message_bytes)
         result = self._deliver_here(namespace, id, text, payload, None)
         if result is not None:
             return result
-        return await self._dispatch(namespace, id, text, payload, None, confirm, timeout)
+        return await self._dispatch(namespace, id, text, payload, None, confirm, deadline)
 
     def send_nowait(
         self, namespace: str, id: str, message: str | bytes, *, timeout: float | None = None
@@ -223,13 +232,15 @@ class Sender(DrainCommands):
         Raises:
             InvalidValueError, PendingLimitError: as :meth:`send`, at once.
             PoolClosedError: not started, or stopped.
+            WrongLoopError: called in another thread or loop than :meth:`start`.
         """
+        deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self.limits.message_bytes)
         result = self._deliver_here(namespace, id, text, payload, None)
         if result is None:
             item = envelope.targeted(text, namespace, id, payload)
-            return self._bus.send(namespace, id, item, self._deadline(timeout))
+            return self._bus.send(namespace, id, item, deadline)
         done: asyncio.Future[SendResult] = self._loop.create_future()
         done.set_result(result)
         return done
@@ -258,13 +269,14 @@ class Sender(DrainCommands):
         timeout: float | None = None,
     ) -> SendResult:
         """Send one message to one member and close its connection behind it; as :meth:`send`."""
+        deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self.limits.message_bytes)
         close = check_close(code, reason)
         result = self._deliver_here(namespace, id, text, payload, close)
         if result is not None:
             return result
-        return await self._dispatch(namespace, id, text, payload, close, confirm, timeout)
+        return await self._dispatch(namespace, id, text, payload, close, confirm, deadline)
 
     async def send_json_then_close(
         self,
@@ -293,13 +305,14 @@ class Sender(DrainCommands):
         timeout: float | None = None,
     ) -> SendResult:
         """Close one member's connection, wherever it is; results and errors as :meth:`send`."""
+        deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         code, reason = check_close(code, reason)
 
         def item(reply: ReplyTo | None) -> bytes:
             return envelope.close_one(namespace, id, code, reason, reply)
 
-        return await self._route(namespace, id, item, confirm, timeout)
+        return await self._route(namespace, id, item, confirm, deadline)
 
     async def broadcast_message(
         self,
@@ -323,13 +336,14 @@ class Sender(DrainCommands):
         Raises:
             As :meth:`send`.
         """
+        deadline = self._deadline(timeout)
         namespace = check_namespace(namespace)
         text, payload = encode(message, self.limits.message_bytes)
         ids = [exclude] if isinstance(exclude, str) else list(exclude)
         if len(ids) > MAX_EXCLUDE:
             raise InvalidValueError(f"{len(ids)} ids to exclude, over the limit of {MAX_EXCLUDE}")
         item = envelope.broadcast(text, payload, [check_id(id) for id in ids])
-        return await self._bus.broadcast(namespace, item, self._deadline(timeout))
+        return await self._bus.broadcast(namespace, item, deadline)
 
     async def broadcast_json_message(
         self,
@@ -354,9 +368,10 @@ class Sender(DrainCommands):
 
         Comes behind the broadcasts that were sent before it. Raises as :meth:`send`.
         """
+        deadline = self._deadline(timeout)
         namespace = check_namespace(namespace)
         item = envelope.close_all(*check_close(code, reason))
-        return await self._bus.broadcast(namespace, item, self._deadline(timeout))
+        return await self._bus.broadcast(namespace, item, deadline)
 
     def _deliver_here(
         self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
@@ -372,16 +387,16 @@ class Sender(DrainCommands):
         payload: bytes,
         close: tuple[int, str] | None,
         confirm: bool,
-        timeout: float | None,
+        deadline: float,
     ) -> Awaitable[SendResult]:
         if not confirm:
             item = envelope.targeted(text, namespace, id, payload, close=close)
-            return self._bus.send(namespace, id, item, self._deadline(timeout))
+            return self._bus.send(namespace, id, item, deadline)
 
         def build(reply: ReplyTo | None) -> bytes:
             return envelope.targeted(text, namespace, id, payload, close=close, reply=reply)
 
-        return self._route(namespace, id, build, confirm, timeout)
+        return self._route(namespace, id, build, confirm, deadline)
 
     async def _route(
         self,
@@ -389,10 +404,9 @@ class Sender(DrainCommands):
         id: str,
         build: Callable[[ReplyTo | None], bytes],
         confirm: bool,
-        timeout: float | None,
+        deadline: float,
     ) -> SendResult:
         """Hand a targeted item to its owner and, if asked, wait for the owner's word."""
-        deadline = self._deadline(timeout)
         if not confirm:
             return await self._bus.send(namespace, id, build(None), deadline)
         request, word = self._router.replies.expect()
@@ -410,11 +424,21 @@ class Sender(DrainCommands):
             self._router.replies.forget(request)
 
     def _deadline(self, timeout: float | None) -> float:
-        if timeout is None:
-            timeout = self.timing.timeout
-        elif not timeout > 0:
-            raise InvalidValueError(f"timeout must be more than 0 seconds, not {timeout!r}")
-        return self._loop.time() + timeout
+        """When a public call that begins now must have ended, on the loop's clock.
+
+        Raises:
+            PoolClosedError: not started, or stopped.
+            WrongLoopError: this is not the loop of :meth:`start`.
+            InvalidValueError: ``timeout`` is no number above 0.
+        """
+        seconds = self.timing.timeout if timeout is None else check_timeout(timeout)
+        return self._own_loop().time() + seconds
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of :meth:`start`; raises WrongLoopError in any other, having done nothing."""
+        if not started(self._loop):
+            raise PoolClosedError("not started, or stopped")
+        return check_loop(self._loop)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -439,8 +463,8 @@ class Sender(DrainCommands):
         Args:
             timeout: seconds for each page; default 2.
         """
+        seconds = self._deadline(timeout) - self._loop.time()
         namespace = check_namespace(namespace)
-        seconds = self.timing.timeout if timeout is None else timeout
         async for member in self._registry.members(namespace, seconds):
             yield member
 
@@ -467,8 +491,8 @@ class Sender(DrainCommands):
         self, namespace: str, id: str, *, timeout: float | None = None
     ) -> Member | None:
         """Which node owns an id, or None when no living node does."""
-        namespace, id = check_namespace(namespace), check_id(id)
         deadline = self._deadline(timeout)
+        namespace, id = check_namespace(namespace), check_id(id)
         claim = await self._registry.claim_of(namespace, id, deadline)
         if claim is None:
             return None
@@ -478,6 +502,7 @@ class Sender(DrainCommands):
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:
         """Joins and leaves of a namespace from the moment this is entered."""
+        deadline = self._deadline(None)
         namespace = check_namespace(namespace)
         channel = self._keys.events(namespace)
         queue: asyncio.Queue[MemberEvent] = asyncio.Queue(WATCH_QUEUE)
@@ -489,7 +514,7 @@ class Sender(DrainCommands):
                 yield await queue.get()
 
         try:
-            await self._session.subscribe(channel, self._deadline(None), numbered=False)
+            await self._session.subscribe(channel, deadline, numbered=False)
             yield events()
         finally:
             queues.remove(queue)

@@ -6,6 +6,8 @@ from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import InvalidValueError
 
 MIB = 1024 * 1024
+LONGEST_TIMEOUT = 3600.0
+"""Seconds that any call may wait for Redis, whatever it asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,17 @@ def check_above_zero(name: str, value: object) -> float:
     ):
         raise InvalidValueError(f"{name} must be a number above 0, not {shown(value)}")
     return float(value)
+
+
+def check_timeout(value: object) -> float:
+    """The seconds that a call may take: ``value``, but LONGEST_TIMEOUT at most, also for infinity.
+
+    Raises:
+        InvalidValueError: it is no number above 0.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise InvalidValueError(f"timeout must be more than 0 seconds, not {shown(value)}")
+    return float(min(value, LONGEST_TIMEOUT))
 
 
 ON_CONFLICT = ("takeover", "reject")

@@ -173,7 +173,9 @@ class Connection:
         Raises:
             InvalidMessageError, MessageTooLargeError: not allowed.
         """
-        return self.deliver(outgoing(message, self._host.limits.message_bytes))
+        host = self._host
+        host.check_loop()
+        return self.deliver(outgoing(message, host.limits.message_bytes))
 
     async def send_json(self, value: Any) -> SendResult:
         """Send ``value`` as JSON text; as :meth:`send`."""
@@ -204,6 +206,7 @@ class Connection:
         Raises:
             InvalidCloseError: the code or the reason is not allowed.
         """
+        self._host.check_loop()
         self.begin_close(*check_close(code, reason))
         try:
             async with asyncio.timeout_at(self.deadline):
@@ -218,9 +221,9 @@ class Connection:
         if state is OPEN:
             pending = self._pending
             if pending is None:
+                self._host.flusher.add(self)
                 self._pending = message
                 self._pending_bytes = message.size
-                self._host.flusher.add(self)
             elif self._pending_bytes + message.size > self._host.limits.outbox_bytes:
                 return self._deliver_full(message)
             else:
@@ -479,6 +482,7 @@ class Connection:
             pass
 
     async def __aiter__(self) -> AsyncIterator[Message]:
+        self._host.check_loop()
         receive, time = self._transport.receive, asyncio.get_running_loop().time
         timed = self.idle_timeout is not None
         while True:
@@ -499,6 +503,7 @@ class Connection:
         Raises:
             InvalidMessageError: text with a lone surrogate, or neither ``str`` nor ``bytes``.
         """
+        self._host.check_loop()
         encode(message, self._host.limits.message_bytes)
         self.last_heard = asyncio.get_running_loop().time()
         if not self._floods(self.last_heard):

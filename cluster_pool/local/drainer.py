@@ -105,7 +105,8 @@ class Drain:
         coming: Callable[[], bool] = lambda: False,
         nodes: int = 1,
     ) -> None:
-        now = asyncio.get_running_loop().time()
+        self._time = asyncio.get_running_loop().time
+        now = self._time()
         self._table = table
         self._budget = budget
         self._message, self._code = terms.message, terms.code
@@ -199,7 +200,7 @@ class Drain:
 
     def progress(self) -> dict[str, Any]:
         """Where it stands, for ``/status`` and metrics."""
-        now, plan = asyncio.get_running_loop().time(), self._plan
+        now, plan = self._time(), self._plan
         remaining = len(self._victims)
         left = plan.time_left(now)
         return {

@@ -3,9 +3,11 @@
 import asyncio
 import os
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
 
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.statistics import Counters
+from cluster_pool.loops import running_loop
 
 if TYPE_CHECKING:
     from cluster_pool.core.message import Outgoing
@@ -21,15 +23,15 @@ class Flusher:
         self._dirty: list[Connection] = []
 
     def add(self, connection: "Connection") -> None:
-        """``connection`` has something to write."""
+        """``connection`` has something to write. Changes nothing where no loop would write it."""
+        if not self._dirty:
+            running_loop().call_soon(self.flush)
         self._dirty.append(connection)
-        if len(self._dirty) == 1:
-            asyncio.get_running_loop().call_soon(self.flush)
 
     def add_all(self, connections: "list[Connection]") -> None:
         """Each of ``connections`` has something to write."""
         if connections and not self._dirty:
-            asyncio.get_running_loop().call_soon(self.flush)
+            running_loop().call_soon(self.flush)
         self._dirty += connections
 
     def flush(self) -> None:
@@ -56,6 +58,24 @@ class Flusher:
             connection.flush()
 
 
+class LooseFlusher(Flusher):
+    """Of connections that belong to no pool: what each loop has to write, it writes itself."""
+
+    __slots__ = ("_by_loop",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Flusher] = WeakKeyDictionary()
+
+    def add(self, connection: "Connection") -> None:
+        """See :class:`Flusher`."""
+        loop = running_loop()
+        flusher = self._by_loop.get(loop)
+        if flusher is None:
+            flusher = self._by_loop[loop] = Flusher()
+        flusher.add(connection)
+
+
 class Host(Protocol):
     """A pool, as its connections see it."""
 
@@ -63,6 +83,9 @@ class Host(Protocol):
     timing: Timing
     counters: Counters
     flusher: Flusher
+
+    def check_loop(self) -> None:
+        """Raise WrongLoopError unless this is the loop in which the connections live."""
 
     def departing(self, connection: "Connection") -> None:
         """A connection begins to close, for whatever reason; told once."""
@@ -81,7 +104,11 @@ class NoHost:
         self.limits = Limits()
         self.timing = Timing()
         self.counters = Counters()
-        self.flusher = Flusher()
+        self.flusher: Flusher = LooseFlusher()
+
+    def check_loop(self) -> None:
+        """See :class:`Host`."""
+        running_loop()
 
     def departing(self, connection: "Connection") -> None:
         """See :class:`Host`."""

@@ -74,6 +74,7 @@ class ConnectionsPool:
             NodeDrainingError: a drain has begun.
         """
         self._check_own()
+        self._table.check_loop()
         if self._drain is not None:
             raise NodeDrainingError("this pool is draining")
         older = self._table.get(connection.namespace, connection.id)
@@ -97,6 +98,7 @@ class ConnectionsPool:
                 the last member of the namespace; also when it was closed by the pool before.
         """
         self._check_own()
+        self._table.check_loop()
         self._depart(connection)
         emptied, connection.departure = connection.departure, False
         if emptied and on_empty_namespace is not None:
@@ -117,6 +119,7 @@ class ConnectionsPool:
 
     async def send(self, namespace: str, id: str, message: Message) -> SendResult:
         """Send one message to one member: DELIVERED, ABSENT, or REFUSED when it is closing."""
+        self._table.check_loop()
         namespace, id = check_namespace(namespace), check_id(id)
         framed = outgoing(message, self._table.limits.message_bytes)
         await self._table.settled(namespace)
@@ -147,6 +150,7 @@ class ConnectionsPool:
         self, namespace: str, message: Message, exclude: Iterable[str] = ()
     ) -> int:
         """Send one message to every member but the excluded ids; gives how many got it."""
+        self._table.check_loop()
         namespace = check_namespace(namespace)
         framed = outgoing(message, self._table.limits.message_bytes)
         chosen = frozenset([exclude] if isinstance(exclude, str) else exclude)
@@ -164,6 +168,7 @@ class ConnectionsPool:
         self, namespace: str, id: str, code: int = NORMAL, reason: str = ""
     ) -> SendResult:
         """Begin to close one member's connection: DELIVERED or ABSENT."""
+        self._table.check_loop()
         namespace, id = check_namespace(namespace), check_id(id)
         code, reason = check_close(code, reason)
         connection = self._table.get(namespace, id)
@@ -174,6 +179,7 @@ class ConnectionsPool:
 
     async def close_all(self, namespace: str, code: int = NORMAL, reason: str = "") -> int:
         """Begin to close every member; they are members no longer. Gives how many."""
+        self._table.check_loop()
         namespace = check_namespace(namespace)
         return await self._table.close_all(namespace, *check_close(code, reason))
 
@@ -206,6 +212,7 @@ class ConnectionsPool:
         Raises:
             InvalidValueError: an argument is not allowed.
         """
+        self._table.check_loop()
         terms = Terms.of(max_per_second, message, code, grace, self._table.limits.message_bytes)
         if self._drain is not None and self._drain_task is not None:
             self._drain.tighten(terms)
@@ -221,16 +228,19 @@ class ConnectionsPool:
 
     async def pause_drain(self) -> None:
         """Close nobody for a while; newcomers are still refused. Harmless without a drain."""
+        self._table.check_loop()
         if self._drain is not None:
             self._drain.pause(True)
 
     async def resume_drain(self) -> None:
         """Go on after :meth:`pause_drain`; a deadline is still what it was."""
+        self._table.check_loop()
         if self._drain is not None:
             self._drain.pause(False)
 
     async def cancel_drain(self) -> None:
         """End a drain half-way: who is left stays, newcomers are welcome, the report says so."""
+        self._table.check_loop()
         if self._drain is not None:
             self._drain.cancel()
 

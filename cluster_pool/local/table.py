@@ -14,6 +14,7 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.local.connection import Connection, deliver_to_all
 from cluster_pool.local.host import Flusher
 from cluster_pool.local.sweeper import Sweeper
+from cluster_pool.loops import check_loop, running_loop
 
 YIELD_EVERY = 1000
 """Connections of one fan-out before others get their turn on the loop."""
@@ -30,6 +31,7 @@ class ConnectionTable:
         counters: Counters,
         on_departing: Callable[[Connection], None],
         on_slow_consumer: Callable[[Connection], None] = lambda connection: None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.limits = limits
         self.timing = timing
@@ -39,12 +41,25 @@ class ConnectionTable:
         self._namespaces: dict[str, dict[str, Connection]] = {}
         self._busy: dict[str, asyncio.Event] = {}
         self._count = 0
+        self._loop = loop
+        self._bound = loop is not None
         self.departing = on_departing
         self.slow_consumer = on_slow_consumer
         self.watch = self._sweeper.watch
 
     def __len__(self) -> int:
         return self._count
+
+    def check_loop(self) -> None:
+        """Raise WrongLoopError unless this is the loop in which the connections live.
+
+        A table that was given none belongs to the loop in which its first connection came; while
+        it is empty any loop will do.
+        """
+        if self._loop is None or not (self._bound or self._count):
+            self._loop = running_loop()
+        else:
+            check_loop(self._loop)
 
     async def stop(self) -> None:
         """Wait until every close has ended, by handshake or at its deadline; end the sweep."""

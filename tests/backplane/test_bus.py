@@ -10,6 +10,7 @@ import pytest
 from cluster_pool.backplane.bus import BATCH_BYTES, BATCH_ITEMS, IN_FLIGHT, Bus
 from cluster_pool.core.config import Limits
 from cluster_pool.core.keys import Keys
+from cluster_pool.core.progress import Progress
 from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import PendingLimitError
@@ -51,9 +52,9 @@ class Call:
     def answer(self) -> None:
         """Redis has carried it out."""
         if self.name == "send":
-            self.future.set_result([b"OK", b"1" * self.count, 0, b""])
+            self.future.set_result([b"OK", b"1" * self.count, b"", b""])
         else:
-            self.future.set_result([b"OK", *[1] * 2 * len(self.items)])
+            self.future.set_result([b"OK", *[b"7 1", 1] * len(self.items)])
 
 
 class FakeLink:
@@ -85,7 +86,7 @@ def make_bus(link: FakeLink, **limits: int) -> Bus:
         session,  # type: ignore[arg-type]
         Keys(),
         "node-1",
-        lambda channel: 0,
+        Progress(),
         lambda: True,
         limits=Limits(**limits),
         counters=Counters(),

@@ -152,7 +152,7 @@ async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
         await eventually(lambda: not one._membership._namespaces._held)
         assert not one._bus._queues
         assert not one._membership._claiming
-        assert set(one._router._handed_on) <= {one._keys.node_channel("node-1")}
+        assert set(one._router.progress._at) <= {one._keys.node_channel("node-1")}
         assert set(one._session._names.values()) == {one._keys.node_channel("node-1")}
         assert set(one._session.numbers._last) == {one._keys.node_channel("node-1")}
         assert one._table.namespaces() == []

@@ -29,7 +29,7 @@ end
 -- Publishes one envelope that holds `count` messages, which are numbered; probes, replies and
 -- takeovers are no messages. `parts` are the items in pieces, behind a first place that is left
 -- for the header: a long string is copied and hashed whenever it is made, so it is made once.
--- Returns the number of the last message and how many heard it.
+-- Returns the mark of the last message, "epoch number", and how many heard it.
 local function publish(channel, sender, count, parts)
   local numbers = channel .. ':numbers'
   local number = redis.call('HINCRBY', numbers, 'last', count)
@@ -39,15 +39,16 @@ local function publish(channel, sender, count, parts)
     redis.call('HSET', numbers, 'epoch', epoch)
   end
   redis.call('EXPIRE', numbers, 86400)
-  parts[1] = '\193\1' .. epoch .. ' ' .. digits(number) .. ' ' .. count .. ' ' .. sender .. '\n'
-  return number, redis.call('PUBLISH', channel, table.concat(parts))
+  local mark = epoch .. ' ' .. digits(number)
+  parts[1] = '\193\1' .. mark .. ' ' .. count .. ' ' .. sender .. '\n'
+  return mark, redis.call('PUBLISH', channel, table.concat(parts))
 end
 
 -- The same, but what Redis refuses is no end of the script: then it returns false and the error.
 local function try_publish(channel, sender, count, parts)
-  local done, number, heard = pcall(publish, channel, sender, count, parts)
-  if done then return number, heard end
-  return false, type(number) == 'table' and number.err or tostring(number)
+  local done, mark, heard = pcall(publish, channel, sender, count, parts)
+  if done then return mark, heard end
+  return false, type(mark) == 'table' and mark.err or tostring(mark)
 end
 
 -- A claim's incarnation, time and nonce.

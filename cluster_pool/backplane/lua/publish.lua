@@ -1,14 +1,14 @@
 -- Publishes numbered envelopes, in order.
 -- ARGV  not_after (µs), sender ("start generation"), then per envelope: channel, how many of its
 --       items are messages, items
--- Reply {"LATE"}, or {"OK", number, heard, number, heard, …}; -1 and the error for an envelope that
---       Redis refused
+-- Reply {"LATE"}, or {"OK", mark, heard, mark, heard, …}: the epoch and number of the last message,
+--       and how many heard it; "" and the error for an envelope that Redis refused
 
 if late(ARGV[1]) then return {'LATE'} end
 local reply = {'OK'}
 for at = 3, #ARGV, 3 do
-  local number, heard = try_publish(ARGV[at], ARGV[2], ARGV[at + 1], {'', ARGV[at + 2]})
-  reply[#reply + 1] = number or -1
+  local mark, heard = try_publish(ARGV[at], ARGV[2], ARGV[at + 1], {'', ARGV[at + 2]})
+  reply[#reply + 1] = mark or ''
   reply[#reply + 1] = heard
 end
 return reply

@@ -2,9 +2,9 @@
 -- KEYS  leases, incarnations
 -- ARGV  not_after (µs), sender, prefix of node channels, own node id,
 --       then per namespace: members key, count, and count times: id, item
--- Reply {"LATE"}, or {"OK", codes, number, error}: one digit per item in order (0 absent, 1 routed,
---       2 unreachable, 3 refused by Redis), the number of the last message to the own node, 0 when
---       there was none, and why Redis refused
+-- Reply {"LATE"}, or {"OK", codes, mark, error}: one digit per item in order (0 absent, 1 routed,
+--       2 unreachable, 3 refused by Redis), epoch and number of the last message to the own node, ""
+--       when there was none, and why Redis refused
 -- The one script that touches keys of several hash tags: it is for one Redis only.
 
 if late(ARGV[1]) then return {'LATE'} end
@@ -66,12 +66,12 @@ while at <= #argv do
   at = at + 2 + 2 * count
 end
 
-local own = 0
+local own = ''
 for _, parcel in ipairs(order) do
-  local number, heard = try_publish(ARGV[3] .. parcel.node, ARGV[2], parcel.count, parcel.parts)
+  local mark, heard = try_publish(ARGV[3] .. parcel.node, ARGV[2], parcel.count, parcel.parts)
   local code = '3'
-  if number then code = heard > 0 and '1' or '2' else refusal = heard end
+  if mark then code = heard > 0 and '1' or '2' else refusal = heard end
   for _, position in ipairs(parcel.positions) do codes[position] = code end
-  if number and parcel.node == ARGV[4] then own = number end
+  if mark and parcel.node == ARGV[4] then own = mark end
 end
 return {'OK', table.concat(codes), own, refusal}
