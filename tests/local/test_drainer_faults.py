@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 
 import pytest
@@ -102,9 +103,12 @@ async def test_a_grace_raises_the_rate_evenly(caplog: pytest.LogCaptureFixture) 
         assert (report.closed, report.forced, report.over_budget) == (120, 0, True)
         assert report.seconds < 3
         assert pool.statistics()["drains_over_budget"] == 1
-        assert [record.getMessage() for record in caplog.records] == [
-            "deadlines need 53 closes a second, over the budget of 20: they are kept"
-        ]
+        (said,) = [record.getMessage() for record in caplog.records]
+        needed = re.fullmatch(
+            r"deadlines need (\d+) closes a second, over the budget of 20: they are kept", said
+        )
+        assert needed is not None, said
+        assert 53 <= int(needed[1]) <= 80, "120 in 2.25 s; what the loop lost is caught up"
         times = times_of(sockets)
         mean = len(times) / (times[-1] - times[0])
         assert mean < 1.5 * 120 / 2.25, "it hurries more than it needs"
