@@ -469,12 +469,18 @@ class Sender(DrainCommands):
             yield member
 
     async def namespaces(self, *, timeout: float | None = None) -> list[str]:
-        """The namespaces that have members, sorted."""
+        """The namespaces that have members, sorted.
+
+        The counts of all that may have some are read, 500 in a round trip; ``timeout`` is for the
+        whole call.
+        """
         deadline = self._deadline(timeout)
-        found: set[str] = set()
-        for incarnation in await self._registry.living(deadline):
-            found.update(await self._registry.namespaces_of(incarnation, deadline))
-        return [name for name in sorted(found) if await self.count(name, timeout=timeout)]
+        living = await self._registry.living(deadline)
+        noted = await asyncio.gather(
+            *[self._registry.namespaces_of(incarnation, deadline) for incarnation in living]
+        )
+        names = sorted(set().union(*noted))
+        return await self._registry.populated(names, living, deadline)
 
     async def nodes(self, *, timeout: float | None = None) -> list[Node]:
         """The live nodes, sorted by id."""

@@ -1,0 +1,29 @@
+"""What a node or a publisher reads of the cluster: how much it asks for, and for how long."""
+
+import asyncio
+
+import pytest
+from faults.proxy import Proxy
+
+from cluster_pool import BackplaneUnavailableError, Publisher
+from tests.clusters import Backend
+from tests.servers import RedisServer
+from tests.support import async_test
+
+NAMESPACES = 600
+
+
+@async_test
+async def test_namespaces_costs_a_round_trip_for_hundreds_of_them(own_server: RedisServer) -> None:
+    """Over a slow link it is done within its time-out, which is for the whole call."""
+    async with Backend(own_server).pools(1) as (one,), Proxy(own_server.path) as proxy:
+        await asyncio.gather(*[one.join(f"n{at:03}", "alice") for at in range(NAMESPACES)])
+        async with Publisher(own_server.through(proxy.port), timeout=10) as publisher:
+            proxy.delay = 0.05
+            names = [f"n{at:03}" for at in range(NAMESPACES)]
+            assert await publisher.namespaces() == names
+            own_server.command("SET", "cluster_pool:{n000}:owners", "no hash")
+            assert set(await publisher.namespaces()) >= set(names[1:])
+            with pytest.raises(BackplaneUnavailableError):
+                await publisher.namespaces(timeout=0.2)
+            own_server.command("DEL", "cluster_pool:{n000}:owners")
