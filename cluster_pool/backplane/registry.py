@@ -27,6 +27,9 @@ REAPED: Final = 125
 PAGE: Final = 500
 """Members to one page; also namespaces whose counts are read in one go."""
 
+EMPTIED: Final = ord("2")
+"""What the release script says of a claim whose release emptied its namespace."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseReply:
@@ -292,15 +295,19 @@ class Registry:
 
     def release(
         self, link: Link, namespace: str, claims: Sequence[tuple[str, Claim]], deadline: float
-    ) -> Coroutine[Any, Any, str]:
-        """Give claims up; tells the claim whose release emptied the namespace, or ""."""
+    ) -> Coroutine[Any, Any, list[bool]]:
+        """Give claims up; tells for each whether its release emptied the namespace.
+
+        A retry gets the answer that was lost: Redis remembers it until this one has come.
+        """
         keys = self._keys
+        emptied = keys.emptied(namespace)
         call = link.script(
             "release",
             [
                 keys.members(namespace),
                 keys.owners(namespace),
-                keys.emptied(namespace),
+                emptied,
                 keys.numbers(keys.channel(namespace)),
             ],
             keys.events(namespace),
@@ -308,9 +315,13 @@ class Registry:
             *[part for id, claim in claims for part in (id, str(claim))],
         )
 
-        async def read() -> str:
-            reply: list[bytes] = await answered(call, deadline)
-            return reply[1].decode()
+        async def read() -> list[bool]:
+            codes: bytes = await answered(call, deadline)
+            last_ones = [code == EMPTIED for code in codes]
+            for (_, claim), is_last in zip(claims, last_ones, strict=True):
+                if is_last:
+                    link.call("HDEL", emptied, str(claim)).add_done_callback(unheeded)
+            return last_ones
 
         return read()
 

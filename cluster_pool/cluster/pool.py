@@ -362,7 +362,8 @@ class ClusterPool(DrainingNode):
         Args:
             on_empty_namespace: called without arguments, and awaited if it is async, when this
                 release left the namespace without members in the whole cluster. It fires once,
-                also when the release had to be retried; after a crash in between it may not.
+                also when the release had to be retried, up to a day later; after a crash in
+                between it may not.
             timeout: seconds to wait for Redis; default 2.
 
         Raises:

@@ -326,12 +326,12 @@ class Registrar:
 
         async def read() -> None:
             try:
-                emptied = await reply
+                last_ones = await reply
             except BackplaneUnavailableError:
                 self._unreleased += batch
                 return
-            for connection, (_, claim) in zip(batch, claims, strict=True):
-                self._departed(connection, str(claim) == emptied)
+            for connection, emptied in zip(batch, last_ones, strict=True):
+                self._departed(connection, emptied)
 
         return read()
 

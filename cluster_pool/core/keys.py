@@ -72,7 +72,8 @@ class Keys:
         return f"{self.prefix}:{{{namespace}}}:owners"
 
     def emptied(self, namespace: str) -> str:
-        """String with a ttl: the claim whose release emptied the namespace, for a retry."""
+        """Hash with a ttl: the claims whose releases emptied the namespace, until their nodes
+        know it, to the Redis time in µs."""
         return f"{self.prefix}:{{{namespace}}}:emptied"
 
     def node_channel(self, node_id: str) -> str:

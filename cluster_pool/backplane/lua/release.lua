@@ -1,21 +1,21 @@
 -- Gives up claims in one namespace; a claim that is no longer registered is left alone.
 -- KEYS  members, owners, emptied, numbers of the namespace's channel (soon nobody counts there)
 -- ARGV  channel of the events, node id, then per id: id, claim
--- Reply {codes, emptied}: one digit per id, 1 released, 0 not registered; and the claim whose
---       release emptied the namespace, "" when it is not empty. A retry gets the same answer
---       for a minute.
+-- Reply one digit per id: 0 not registered, 1 released, 2 its release emptied the namespace
+-- Which release emptied it is remembered until its node says that it knows, a day at most: a retry
+-- after a lost reply gets the same answer, whatever others did in the namespace meanwhile.
 
+local most = 100 -- releases that nobody asked about again; the oldest go
 local ids = {}
 for at = 3, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
 local claims = redis.call('HMGET', KEYS[1], unpack(ids))
-local remembered = redis.call('GET', KEYS[3])
+local remembered = redis.call('EXISTS', KEYS[3]) == 1
 
 local codes = {}
 local gone = {}
 local changes = {}
 local events = {}
-local emptied = ''
-local last = ''
+local last = 0
 for i, id in ipairs(ids) do
   local claim = ARGV[2 + 2 * i]
   if claims[i] == claim then
@@ -24,21 +24,36 @@ for i, id in ipairs(ids) do
     gone[#gone + 1] = id
     events[#events + 1] = event('leave', id, ARGV[2])
     codes[i] = '1'
-    last = claim
+    last = i
+  elseif remembered and redis.call('HEXISTS', KEYS[3], claim) == 1 then
+    codes[i] = '2'
   else
     codes[i] = '0'
-    if remembered and remembered == claim then emptied = claim end
   end
 end
+
+local function remember(claim)
+  redis.call('HSET', KEYS[3], claim, digits(now_us()))
+  redis.call('EXPIRE', KEYS[3], 86400)
+  if redis.call('HLEN', KEYS[3]) <= most then return end
+  local oldest, since
+  local fields = redis.call('HGETALL', KEYS[3])
+  for at = 1, #fields, 2 do
+    local time = tonumber(fields[at + 1]) or 0
+    if not since or time < since then oldest, since = fields[at], time end
+  end
+  redis.call('HDEL', KEYS[3], oldest)
+end
+
 if #gone > 0 then
   redis.call('HDEL', KEYS[1], unpack(gone))
   settle(KEYS[2], changes)
   redis.call('PUBLISH', ARGV[1], table.concat(events, '\n'))
   if redis.call('EXISTS', KEYS[1]) == 0 then
-    emptied = last
-    redis.call('SET', KEYS[3], last, 'PX', 60000)
+    codes[last] = '2'
+    remember(ARGV[2 + 2 * last])
     redis.call('EXPIRE', KEYS[4], 60)
   end
 end
 if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end -- somebody's hand was there
-return {table.concat(codes), emptied}
+return table.concat(codes)

@@ -1,0 +1,101 @@
+"""The last-one callback, when the answer to a release is late, lost, or no longer the newest."""
+
+import asyncio
+import contextlib
+
+from faults.proxy import Proxy
+
+from cluster_pool import BackplaneUnavailableError, Connection
+from cluster_pool.testing import FAST
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+HOUR = 3600
+
+
+async def release_unanswered(
+    server: RedisServer, node: Pool, proxy: Proxy, connection: Connection, fired: list[str]
+) -> asyncio.Task[None]:
+    """Begin to remove the only member of ``hall``; Redis does it, and its answer is held back."""
+
+    async def remove() -> None:
+        with contextlib.suppress(BackplaneUnavailableError):
+            await node.remove_connection(
+                connection, lambda: fired.append(connection.id), timeout=0.5
+            )
+
+    proxy.hold(upwards=False, downwards=True)
+    task = asyncio.create_task(remove())
+    await eventually(lambda: server.command("EXISTS", "cluster_pool:{hall}:members") == ":0\r\n")
+    return task
+
+
+@async_test
+async def test_it_fires_when_the_answer_was_lost_with_the_lease(own_server: RedisServer) -> None:
+    """Others reap the node meanwhile; its retry, under a new lease, finds what its release did."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,), Proxy(own_server.path) as proxy:
+        url = own_server.through(proxy.port)
+        async with Pool(url, node_id="far", timing=FAST) as far:
+            empty: list[str] = []
+            fired: list[str] = []
+            one.on("empty", empty.append)
+            alice = await far.join("hall", "alice")
+            await far.join("other", "bob")
+            removing = await release_unanswered(own_server, far, proxy, alice.connection, fired)
+            assert backend.keys()["cluster_pool:{hall}:emptied"] > HOUR * 1000
+            await eventually(lambda: empty == ["other"], 30)
+            proxy.hold()
+            await proxy.cut()
+            proxy.heal()
+            await removing
+            await eventually(lambda: far.ready, 30)
+            await eventually(lambda: fired)
+            await eventually(lambda: not backend.keys_of("emptied"))
+            assert (fired, empty) == (["alice"], ["other"])
+
+
+@async_test
+async def test_each_release_that_emptied_it_fires(own_server: RedisServer) -> None:
+    """Though another emptied the namespace again before the first had its answer."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,), Proxy(own_server.path) as proxy:
+        url = own_server.through(proxy.port)
+        async with Pool(url, node_id="far", timing=FAST) as far:
+            fired: list[str] = []
+            alice = await far.join("hall", "alice")
+            removing = await release_unanswered(own_server, far, proxy, alice.connection, fired)
+            for id in ("bob", "carol"):
+                member = await one.join("hall", id)
+                await one.remove_connection(member.connection, lambda id=id: fired.append(id))
+            await proxy.cut()
+            proxy.heal()
+            await removing
+            await eventually(lambda: len(fired) == 3)
+            await eventually(lambda: not backend.keys_of("emptied"))
+            assert fired == ["bob", "carol", "alice"]
+
+
+@async_test
+async def test_a_reaper_that_emptied_it_leaves_no_callback(own_server: RedisServer) -> None:
+    """A release that never arrived emptied nothing: the hook of who reaped it tells, alone."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,), Proxy(own_server.path) as proxy:
+        url = own_server.through(proxy.port)
+        async with Pool(url, node_id="far", timing=FAST) as far:
+            empty: list[str] = []
+            fired: list[str] = []
+            one.on("empty", empty.append)
+            alice = await far.join("hall", "alice")
+            proxy.hold()
+            with contextlib.suppress(BackplaneUnavailableError):
+                await far.remove_connection(
+                    alice.connection, lambda: fired.append("alice"), timeout=0.2
+                )
+            await eventually(lambda: empty, 30)
+            await proxy.cut()
+            proxy.heal()
+            await eventually(lambda: far.ready, 30)
+            await eventually(lambda: alice.connection.departure.done())
+            assert (fired, empty) == ([], ["hall"])
