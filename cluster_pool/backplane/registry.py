@@ -7,7 +7,7 @@ the rest goes wherever the session stands. Nothing here decides; the scripts and
 import asyncio
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -46,6 +46,25 @@ class LeaseReply:
     epoch: str = ""
     ends: float = 0.0
     living: int = 1
+
+
+CLAIMED: Final = "CLAIMED"
+TAKEN: Final = "TAKEN"
+FULL: Final = "FULL"
+LATE: Final = "LATE"
+
+
+class ClaimReply(NamedTuple):
+    """What became of a claim.
+
+    Attributes:
+        status: CLAIMED, TAKEN (somebody else's stands), FULL (there is no room in the namespace),
+            or LATE (it came after its deadline and changed nothing).
+        claim: the one that stands now; None for FULL and LATE.
+    """
+
+    status: str
+    claim: Claim | None
 
 
 class Registry:
@@ -221,25 +240,22 @@ class Registry:
         link: Link,
         namespace: str,
         incarnation: str,
-        claims: Sequence[tuple[str, str, int]],
-        not_after: int,
+        claims: Sequence[tuple[str, str, int, int]],
         *,
         takeover: bool,
         dead: str = "",
         room: int,
-    ) -> Coroutine[Any, Any, list[tuple[bool, Claim | None]]]:
-        """Claim ids; for each whether it was won, and the claim that stands now, None when full.
-
-        Waits for the reply as long as the link lives.
+    ) -> Coroutine[Any, Any, list[ClaimReply]]:
+        """Claim ids; gives what became of each. Waits for the reply as long as the link lives.
 
         Args:
-            claims: id, nonce, and the Redis time in µs of the first attempt, 0 if this is it.
+            claims: id, nonce, the Redis time in µs of the first attempt, 0 if this is it, and the
+                one after which it must not be carried out.
             room: how many members the namespace may have.
         """
         call = link.script(
             "claim",
             [self._keys.members(namespace), self._keys.owners(namespace)],
-            not_after,
             self._session.sender,
             self._keys.channel(namespace),
             self._keys.events(namespace),
@@ -252,14 +268,11 @@ class Registry:
             *[part for claim in claims for part in claim],
         )
 
-        async def read() -> list[tuple[bool, Claim | None]]:
-            reply = in_time(await answered(call, None))
+        async def read() -> list[ClaimReply]:
+            reply: list[bytes] = await answered(call, None)
             return [
-                (
-                    reply[at] == b"CLAIMED",
-                    None if reply[at] == b"FULL" else Claim.parse(reply[at + 1].decode()),
-                )
-                for at in range(1, len(reply), 2)
+                ClaimReply(status.decode(), Claim.parse(claim.decode()) if claim else None)
+                for status, claim in zip(reply[::2], reply[1::2], strict=True)
             ]
 
         return read()

@@ -311,11 +311,15 @@ class Session:
 
     # -- subscribing -----------------------------------------------------------------------
 
-    async def subscribe(self, channel: str, deadline: float, *, numbered: bool = True) -> None:
+    async def subscribe(
+        self, channel: str, deadline: float | None, *, numbered: bool = True
+    ) -> None:
         """Want a channel, and wait until the server has confirmed it.
 
-        What is published after this returns is heard. Raises BackplaneUnavailableError when it
-        was not confirmed by ``deadline``; the channel is then wanted all the same.
+        What is published after this returns is heard. A link that fails meanwhile is no end: the
+        next one is waited for. Raises BackplaneUnavailableError when it was not confirmed by
+        ``deadline`` (None: there is none) or Redis refused; the channel is then wanted all the
+        same.
         """
         name = channel.encode()
         self._names[name] = channel
@@ -323,13 +327,17 @@ class Session:
             link, ear = await self.link_by(deadline), self._ear
             if ear is None:
                 continue
-            async with self._deadline(deadline, maybe_executed=False):
-                if not await ear.confirmed(name):
-                    continue
-                if numbered:
-                    epoch, number = await self._counter(link, channel)
-                    self.numbers.begin(channel, (epoch or b"").decode(), int(number or 0))
-            return
+            try:
+                async with self._deadline(deadline, maybe_executed=False):
+                    if not await ear.confirmed(name):
+                        continue
+                    if numbered:
+                        epoch, number = await self._counter(link, channel)
+                        self.numbers.begin(channel, (epoch or b"").decode(), int(number or 0))
+                return
+            except BackplaneUnavailableError:
+                if self.link is link:
+                    raise
 
     def unsubscribe(self, channels: Iterable[str]) -> None:
         """Want these channels no longer."""
@@ -348,7 +356,7 @@ class Session:
 
     # -- commands --------------------------------------------------------------------------
 
-    async def link_by(self, deadline: float) -> Link:
+    async def link_by(self, deadline: float | None) -> Link:
         """The link, waited for until ``deadline``; raises BackplaneUnavailableError after it."""
         if self.link is not None:
             return self.link
@@ -356,10 +364,10 @@ class Session:
             raise PoolClosedError("not started, or stopped")
         try:
             async with asyncio.timeout_at(deadline):
-                await self._up.wait()
+                while self.link is None:  # it may be lost again before this has its turn
+                    await self._up.wait()
         except TimeoutError:
             raise self._unavailable() from self._last_error
-        assert self.link is not None
         return self.link
 
     async def call(self, deadline: float, *arguments: Argument) -> Any:
@@ -377,17 +385,25 @@ class Session:
             return await link.script(name, keys, *arguments)
 
     @contextlib.asynccontextmanager
-    async def _deadline(self, deadline: float, *, maybe_executed: bool) -> AsyncIterator[None]:
+    async def _deadline(
+        self, deadline: float | None, *, maybe_executed: bool
+    ) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout_at(deadline):
                 yield
         except TimeoutError:
-            raise BackplaneUnavailableError(
-                f"Redis at {self.address.shown} did not answer in time",
-                maybe_executed=maybe_executed,
-            ) from None
+            raise self._unanswered(maybe_executed=maybe_executed) from None
         except ResponseError as error:
             raise BackplaneUnavailableError(f"Redis refused: {error}") from error
+
+    def in_vain(self) -> BackplaneUnavailableError:
+        """What to raise after something was waited for that sends nothing by itself."""
+        return self._unavailable() if self.link is None else self._unanswered(maybe_executed=False)
+
+    def _unanswered(self, *, maybe_executed: bool) -> BackplaneUnavailableError:
+        return BackplaneUnavailableError(
+            f"Redis at {self.address.shown} did not answer in time", maybe_executed=maybe_executed
+        )
 
     def _unavailable(self) -> BackplaneUnavailableError:
         said = str(self._last_error) if self._last_error else "no link"

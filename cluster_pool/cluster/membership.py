@@ -197,8 +197,9 @@ class Membership:
             await self._namespaces.subscribed(namespace, deadline)
             self._registrar.claim(claiming)
             await self._answered(claiming)
-        except BaseException:
-            self._namespaces.leave(namespace)
+        except BaseException as error:
+            unanswered = isinstance(error, BackplaneUnavailableError)
+            self._namespaces.leave(namespace, unanswered=unanswered)
             raise
         finally:
             siblings = self._claiming[key]

@@ -15,7 +15,11 @@ from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.config import Timing
 from cluster_pool.core.keys import Keys
-from cluster_pool.exceptions import BackplaneUnavailableError, MembershipLimitError
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    MembershipLimitError,
+    PoolClosedError,
+)
 
 
 @dataclass(slots=True)
@@ -24,7 +28,8 @@ class Held:
 
     Attributes:
         count: connections that claim, own, or are being released.
-        subscription: ends when the server has confirmed the channel.
+        subscription: ends when the server has confirmed the channel; lives until the namespace
+            is forgotten, whoever waits for it.
         noted: the incarnation under which the registry has noted it.
     """
 
@@ -77,31 +82,59 @@ class Namespaces:
             self._fresh.add(namespace)
         held.count += 1
 
-    def leave(self, namespace: str) -> None:
-        """One connection less; the last one leaves the namespace lingering."""
+    def leave(self, namespace: str, *, unanswered: bool = False) -> None:
+        """One connection less; the last one leaves the namespace lingering.
+
+        Longer if its claim was not answered in time: it will be tried again, and then the channel
+        is subscribed. With a slow Redis nobody could ever join otherwise.
+        """
         held = self._held[namespace]
         held.count -= 1
         if not held.count:
             loop = asyncio.get_running_loop()
-            self._lingering[namespace] = loop.time() + self._timing.linger
+            linger = self._timing.linger + (2 * self._timing.timeout if unanswered else 0)
+            self._lingering[namespace] = loop.time() + linger
             if self._tidying is None:
                 self._tidying = loop.call_later(self._timing.linger, self._tidy)
 
     async def subscribed(self, namespace: str, deadline: float) -> None:
-        """Wait until the channel of an entered namespace is subscribed; shared by all who wait."""
+        """Wait until the channel of an entered namespace is subscribed, ``deadline`` at the latest.
+
+        All who wait share one subscription, which has no deadline: whoever gives up fails nobody
+        else, and who comes after it finds what has been done so far.
+
+        Raises:
+            BackplaneUnavailableError: not confirmed in time, or Redis refused.
+        """
         held = self._held[namespace]
         if held.subscription is None:
-            channel = self._keys.channel(namespace)
-            task = asyncio.create_task(self._session.subscribe(channel, deadline))
-            held.subscription = task
+            held.subscription = task = asyncio.create_task(self._subscribe(namespace, held))
             self._subscriptions.add(task)
-            task.add_done_callback(self._subscriptions.discard)
+            task.add_done_callback(self._subscribed)
+        subscription = held.subscription
+        if not subscription.done():
+            left = deadline - asyncio.get_running_loop().time()
+            await asyncio.wait((subscription,), timeout=max(0.0, left))
+        if not subscription.done():
+            raise self._session.in_vain()
+        if subscription.cancelled():
+            raise PoolClosedError("stopped")
+        error = subscription.exception()
+        if isinstance(error, BackplaneUnavailableError):  # one of its own for each who waits
+            raise BackplaneUnavailableError(str(error)) from error
+        subscription.result()
+
+    async def _subscribe(self, namespace: str, held: Held) -> None:
         try:
-            await asyncio.shield(held.subscription)
+            await self._session.subscribe(self._keys.channel(namespace), None)
         except BaseException:
-            if held.subscription is not None and held.subscription.done():
-                held.subscription = None
+            held.subscription = None  # whoever comes next tries again
             raise
+
+    def _subscribed(self, task: asyncio.Task[None]) -> None:
+        self._subscriptions.discard(task)
+        if not task.cancelled():
+            task.exception()  # taken note of, also when everybody who waited has given up
 
     def note(self, link: Link, incarnation: str, deadline: float) -> Coroutine[Any, Any, None]:
         """Have the registry note what it has not noted under this incarnation.
@@ -140,6 +173,8 @@ class Namespaces:
             held = self._held.get(namespace)
             if held is not None and not held.count:
                 del self._held[namespace]
+                if held.subscription is not None:
+                    held.subscription.cancel()
                 left.append(namespace)
         if left:
             self._session.unsubscribe(self._keys.channel(namespace) for namespace in left)

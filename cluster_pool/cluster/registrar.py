@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster_pool.backplane.link import Link
-from cluster_pool.backplane.registry import Registry, batches
+from cluster_pool.backplane.registry import CLAIMED, LATE, TAKEN, ClaimReply, Registry, batches
 from cluster_pool.backplane.session import Session
 from cluster_pool.cluster.assertion import Assertion
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.config import Timing
-from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.exceptions import BackplaneUnavailableError, ClusterPoolError
 from cluster_pool.local.connection import Connection
 
 GATHER = 0.005
@@ -193,7 +193,7 @@ class Registrar:
         latest = max((claiming.deadline for claiming in claims), default=0.0)
         try:
             link = await self._leased_link(latest or loop.time() + self._timing.timeout)
-        except BackplaneUnavailableError as error:
+        except ClusterPoolError as error:
             for claiming in claims:
                 claiming.fail(error)
             self._unreleased += releases
@@ -228,6 +228,8 @@ class Registrar:
         groups: dict[tuple[str, bool, int], list[Claiming]] = {}
         times_seen: dict[tuple[str, str], int] = {}
         for claiming in claims:
+            if claiming.won.done():  # while there was no lease its caller gave up
+                continue
             connection = claiming.connection
             key = (connection.namespace, connection.id)
             turn = times_seen[key] = times_seen.get(key, -1) + 1
@@ -239,17 +241,17 @@ class Registrar:
     def _claim_batch(
         self, link: Link, batch: list[Claiming], dead: str
     ) -> Coroutine[Any, Any, None]:
-        deadline = max(claiming.deadline for claiming in batch)
-        now = asyncio.get_running_loop().time()
-        clock = self._session.clock
-        namespace, takeover = batch[0].connection.namespace, batch[0].takeover
+        now, clock = asyncio.get_running_loop().time(), self._session.clock
+        lease_ends = now + self._lease.seconds_left()
         replies = self._registry.claim(
             link,
-            namespace,
+            batch[0].connection.namespace,
             self._lease.incarnation,
-            [(one.connection.id, one.nonce, one.first) for one in batch],
-            clock.at(min(deadline, now + self._lease.seconds_left())),
-            takeover=takeover,
+            [
+                (one.connection.id, one.nonce, one.first, clock.at(min(one.deadline, lease_ends)))
+                for one in batch
+            ],
+            takeover=batch[0].takeover,
             dead=dead,
             room=self._room,
         )
@@ -266,16 +268,23 @@ class Registrar:
                 else:
                     self._claim_again(batch, clock.at(now))
                 return
-            lost: list[tuple[Claiming, Claim]] = []
-            for claiming, (won, claim) in zip(batch, answers, strict=True):
-                if won or claim is None or claim.incarnation == dead:
-                    self._settle(claiming, won, claim)
-                else:
-                    lost.append((claiming, claim))
-            if lost:
-                await self._claim_from_ghosts(lost, deadline)
+            await self._answered(batch, answers)
 
         return read()
+
+    async def _answered(self, batch: list[Claiming], answers: list[ClaimReply]) -> None:
+        """Settle what is decided; where a claim stands that may be a ghost's, look at its lease."""
+        lost: list[tuple[Claiming, Claim]] = []
+        for claiming, (status, claim) in zip(batch, answers, strict=True):
+            if status == LATE:
+                claiming.sent = claiming.first > 0
+                claiming.fail(BackplaneUnavailableError("Redis was reached too late"))
+            elif status == TAKEN and claim is not None:
+                lost.append((claiming, claim))
+            else:
+                self._settle(claiming, status == CLAIMED, claim)
+        if lost:
+            await self._claim_from_ghosts(lost)
 
     def _claim_again(self, batch: list[Claiming], attempted: int) -> None:
         """The link is gone, and the reply with it: try over the next one, until the deadline."""
@@ -284,12 +293,13 @@ class Registrar:
         self._to_claim += batch
         self._schedule()
 
-    async def _claim_from_ghosts(self, lost: list[tuple[Claiming, Claim]], deadline: float) -> None:
+    async def _claim_from_ghosts(self, lost: list[tuple[Claiming, Claim]]) -> None:
         """An owner whose lease is gone does not keep an id from a newcomer."""
+        deadline = max(claiming.deadline for claiming, _ in lost)  # each ends at its own
         try:
             living = await self._registry.living(deadline)
             link = await self._session.link_by(deadline)
-        except BackplaneUnavailableError as error:
+        except ClusterPoolError as error:
             for claiming, _ in lost:
                 claiming.fail(error)
             return
@@ -297,7 +307,7 @@ class Registrar:
         for claiming, claim in lost:
             if claim.incarnation in living:
                 self._settle(claiming, False, claim)
-            else:
+            elif not claiming.won.done():
                 by_ghost.setdefault(claim.incarnation, []).append(claiming)
         await asyncio.gather(
             *[self._claim_batch(link, batch, ghost) for ghost, batch in by_ghost.items()]

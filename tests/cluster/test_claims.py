@@ -120,6 +120,28 @@ async def test_a_claim_that_was_given_up_leaves_nothing(own_server: RedisServer)
 
 
 @async_test
+async def test_a_claim_without_time_is_not_carried_out_with_one_that_has_more(
+    own_server: RedisServer,
+) -> None:
+    """Two claims in one call, of which Redis hears late: the one whose caller has given up closes
+    nobody, and fails at its own deadline; the other wins."""
+    async with Pool(own_server.url, node_id="one", timing=FAST) as one:
+        older = [await one.join("n", "alice"), await one.join("n", "bob")]
+        own_server.freeze()
+        short = asyncio.create_task(one.join("n", "alice", timeout=0.2))
+        long = asyncio.create_task(one.join("n", "bob", timeout=20))
+        with pytest.raises(BackplaneUnavailableError):
+            await short
+        assert not long.done()
+        own_server.thaw()
+        await long
+        assert await older[1].wait_closed() == (4409, "taken over")
+        await eventually(lambda: agreed(one))
+        assert older[0].closed is None
+        assert one.statistics()["taken_over"] == 1
+
+
+@async_test
 async def test_a_send_meets_the_claim_for_which_it_was_routed(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

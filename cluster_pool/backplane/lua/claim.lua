@@ -1,38 +1,40 @@
 -- Claims ids of one namespace for an incarnation.
 -- KEYS  members, owners
--- ARGV  not_after (µs), sender, channel of the namespace, channel of its events, incarnation,
---       start of the node, node id, "takeover" or "reject", incarnation that is known to be dead
---       (or ""), most members that the namespace may have,
---       then per id: id, nonce, Redis time (µs) of the first attempt (0 when this is the first)
--- Reply {"LATE"}, or {"OK", status, claim, status, claim, …}:
---       CLAIMED and the new claim, TAKEN and the claim that stands, or FULL and ""
+-- ARGV  sender, channel of the namespace, channel of its events, incarnation, start of the node,
+--       node id, "takeover" or "reject", incarnation that is known to be dead (or ""), most members
+--       that the namespace may have,
+--       then per id: id, nonce, Redis time (µs) of the first attempt (0 when this is the first),
+--       not_after (µs)
+-- Reply {status, claim, status, claim, …}: CLAIMED and the new claim, TAKEN and the claim that
+--       stands, FULL and "", or LATE and "" for what nobody waits for any more
 -- A claim that is replaced is told to its owner on the channel of the namespace, in order with
 -- everything else there. A retry that finds its own nonce keeps that claim, under the present
 -- incarnation; one that finds a claim newer than its first attempt has lost its own to it.
 
-if late(ARGV[1]) then return {'LATE'} end
 local now = now_us()
-local incarnation, start, node = ARGV[5], ARGV[6] .. '.', ARGV[7]
-local reject, dead = ARGV[8] == 'reject', ARGV[9]
+local incarnation, start, node = ARGV[4], ARGV[5] .. '.', ARGV[6]
+local reject, dead = ARGV[7] == 'reject', ARGV[8]
 local ids = {}
-for at = 11, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
+for at = 10, #ARGV, 4 do ids[#ids + 1] = ARGV[at] end
 local claims = redis.call('HMGET', KEYS[1], unpack(ids))
-local room = tonumber(ARGV[10]) - redis.call('HLEN', KEYS[1])
+local room = tonumber(ARGV[9]) - redis.call('HLEN', KEYS[1])
 
-local reply = {'OK'}
+local reply = {}
 local fields = {}
 local changes = {}
 local taken = {''}
 local events = {}
 for i, id in ipairs(ids) do
-  local nonce, first = ARGV[9 + 3 * i], tonumber(ARGV[10 + 3 * i])
+  local nonce, first, not_after = ARGV[7 + 4 * i], tonumber(ARGV[8 + 4 * i]), ARGV[9 + 4 * i]
   local standing = claims[i]
   local holder, time, holder_nonce
   if standing then holder, time, holder_nonce = parse(standing) end
   local own = standing and holder_nonce == nonce and string.sub(holder, 1, #start) == start
   local newer = standing and first > 0 and tonumber(time) > first
   local status, claim = 'CLAIMED', standing
-  if standing and not own and (reject or newer) and holder ~= dead then
+  if now > tonumber(not_after) then
+    status, claim = 'LATE', ''
+  elseif standing and not own and (reject or newer) and holder ~= dead then
     status = 'TAKEN'
   elseif not standing and room <= 0 then
     status, claim = 'FULL', ''
@@ -60,6 +62,6 @@ if #fields > 0 then
   redis.call('HSET', KEYS[1], unpack(fields))
   settle(KEYS[2], changes)
 end
-if #events > 0 then redis.call('PUBLISH', ARGV[4], table.concat(events, '\n')) end
-if #taken > 1 then publish(ARGV[3], ARGV[2], 0, taken) end
+if #events > 0 then redis.call('PUBLISH', ARGV[3], table.concat(events, '\n')) end
+if #taken > 1 then publish(ARGV[2], ARGV[1], 0, taken) end
 return reply

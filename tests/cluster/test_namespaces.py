@@ -1,0 +1,90 @@
+"""Subscriptions that many newcomers share, while Redis is far away."""
+
+import asyncio
+import re
+
+import pytest
+
+from cluster_pool import BackplaneUnavailableError
+from tests.cluster.test_claims import node_behind
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+FAR = 0.2
+"""Seconds by which what goes to Redis, and what comes from it, is late: a subscription and the
+look at its counter take four times that."""
+
+
+def subscribe_calls(server: RedisServer) -> int:
+    """How many SUBSCRIBE it has been told."""
+    found = re.search(r"cmdstat_subscribe:calls=(\d+)", server.command("INFO", "commandstats"))
+    return int(found[1]) if found else 0
+
+
+@async_test
+async def test_who_has_no_time_fails_nobody_else(own_server: RedisServer) -> None:
+    """The first newcomer of a namespace gives up, or is cancelled: the one beside it joins."""
+    async with node_behind(own_server, "one") as (one, proxy):
+        for namespace in ("n", "m"):
+            proxy.delay = FAR
+            first = asyncio.create_task(one.join(namespace, "first", timeout=FAR))
+            second = asyncio.create_task(one.join(namespace, "second", timeout=10))
+            if namespace == "m":
+                await asyncio.sleep(FAR / 2)
+                first.cancel()
+            outcomes = await asyncio.gather(first, second, return_exceptions=True)
+            expected = BackplaneUnavailableError if namespace == "n" else asyncio.CancelledError
+            assert isinstance(outcomes[0], expected)
+            assert not isinstance(outcomes[1], BaseException)
+            proxy.heal()
+            await one.broadcast_message(namespace, "x")
+            assert await outcomes[1].wait_sent() == ["x"]
+
+
+@async_test
+async def test_what_was_subscribed_in_vain_helps_who_comes_next(own_server: RedisServer) -> None:
+    """Nobody has time for the subscription, and it is made all the same: once, for all of them."""
+    async with node_behind(own_server, "one") as (one, proxy):
+        before = subscribe_calls(own_server)
+        proxy.delay = FAR
+        for number in range(2):
+            with pytest.raises(BackplaneUnavailableError):
+                await one.join("n", f"{number}", timeout=FAR)
+        await eventually(lambda: one._membership._namespaces._held["n"].subscription.done())
+        await one.join("n", "third", timeout=10)
+        proxy.heal()
+        assert subscribe_calls(own_server) == before + 1
+        assert [member.id async for member in one.members("n", timeout=10)] == ["third"]
+
+
+@async_test
+async def test_a_subscription_outlives_the_link_on_which_it_was_asked(
+    own_server: RedisServer,
+) -> None:
+    """Cut between the request and its confirmation: the newcomer waits for the next link."""
+    async with node_behind(own_server, "one") as (one, proxy):
+        proxy.hold(upwards=False)
+        joining = asyncio.create_task(one.join("n", "alice", timeout=20))
+        await eventually(
+            lambda: "{n}" in own_server.command("PUBSUB", "CHANNELS", "cluster_pool:{n}")
+        )
+        await proxy.cut()
+        proxy.heal()
+        alice = await joining
+        await one.broadcast_message("n", "x")
+        assert await alice.wait_sent() == ["x"]
+
+
+@async_test
+async def test_a_namespace_that_nobody_could_join_is_forgotten(own_server: RedisServer) -> None:
+    """Redis away: newcomers fail in time; when nobody comes back nothing is left of it."""
+    async with node_behind(own_server, "one") as (one, proxy):
+        await proxy.refuse()
+        await eventually(lambda: not one._session.up)
+        with pytest.raises(BackplaneUnavailableError, match="Redis at"):
+            await one.join("n", "alice", timeout=0.2)
+        assert one._session.listens("cluster_pool:{n}")
+        await eventually(lambda: not one._membership._namespaces._held)
+        assert not one._session.listens("cluster_pool:{n}")
+        await eventually(lambda: not one._membership._namespaces._subscriptions)
+        await proxy.accept()
