@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from cluster_pool.cluster.sender import DEFAULT_REDIS, Sender
 from cluster_pool.core.closing import NORMAL
 from cluster_pool.core.config import Limits, Timing
-from cluster_pool.core.ids import new_node_id
 from cluster_pool.core.results import DrainProgress, Member, Node, SendResult
 from cluster_pool.core.seals import Secret
 from cluster_pool.core.statistics import Counters
@@ -43,7 +42,7 @@ class Publisher(Sender):
     ) -> None:
         super().__init__(
             redis,
-            new_node_id(),
+            None,
             prefix=prefix,
             limits=limits or Limits(),
             timing=Timing(timeout=timeout),

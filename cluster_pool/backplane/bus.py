@@ -25,6 +25,7 @@ from cluster_pool.backplane.link import Argument, Link
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import unrouted
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.progress import NOWHERE, Mark, Progress
 from cluster_pool.core.results import SendResult
@@ -132,7 +133,7 @@ class Bus:
         self,
         session: Session,
         keys: Keys,
-        node_id: str,
+        identity: Identity,
         progress: Progress,
         all_handed_on: Callable[[], bool],
         *,
@@ -143,8 +144,7 @@ class Bus:
         self._session = session
         self._seals = seals
         self._keys = keys
-        self._node_id = node_id
-        self._own = keys.node_channel(node_id)
+        self._identity = identity
         self._progress = progress
         self._all_handed_on = all_handed_on
         self._limits = limits
@@ -225,9 +225,8 @@ class Bus:
         """Whether something that was published may still be heard back: not what the end of the
         link has lost, or its connections here could not be sent to until Redis is there again."""
         passed = self._progress.passed
-        unheard = not (
-            passed(queue.channel, queue.barrier) and passed(self._own, queue.own_barrier)
-        )
+        own = self._identity.own_channel
+        unheard = not (passed(queue.channel, queue.barrier) and passed(own, queue.own_barrier))
         return unheard and (self._session.up or not self._all_handed_on())
 
     def _put(
@@ -349,7 +348,7 @@ class Bus:
             self._session.clock.at(flight.convoy.due),
             self._session.sender,
             node_prefix,
-            self._node_id,
+            self._identity.node_id,
             *arguments,
         )
 
@@ -369,7 +368,7 @@ class Bus:
         items = [operation.item for operation in run]
         if self._seals is None:
             return items
-        start, now = self._session.start_name, self._session.redis_time()
+        start, now = self._identity.start, self._session.redis_time()
         return [self._seals.seal(kind, scope, start, item, now) for item in items]
 
     # -- replies ---------------------------------------------------------------------------

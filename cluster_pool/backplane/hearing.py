@@ -17,6 +17,7 @@ from cluster_pool.core.envelope import (
     Header,
     read_header,
 )
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.numbers import Numbers
@@ -35,16 +36,14 @@ class Hearing:
     """The receiving side of a session, over all its generations.
 
     Args:
-        own_channel: of this node; what is missed there was targeted.
-        start: the name of this start, by which its own probes are known.
+        identity: what is missed on its own channel was targeted; its start tells its own probes.
         sealed: whether items are sealed: what is stale is then told by their counters.
     """
 
     def __init__(
         self,
         keys: Keys,
-        own_channel: str,
-        start: str,
+        identity: Identity,
         *,
         limits: Limits,
         counters: Counters,
@@ -54,8 +53,7 @@ class Hearing:
         self.inbox = Inbox(limits.inbox_bytes)
         self.probed = asyncio.Event()
         """Set when a probe of this start was heard."""
-        self._own = own_channel
-        self._start = start
+        self._identity = identity
         self._namespace = slice(len(keys.prefix) + 2, -1)
         self._largest = limits.message_bytes
         self._counters = counters
@@ -94,7 +92,7 @@ class Hearing:
         elif start < len(payload):
             heard = Heard(channel, header.number, payload, start, header.start, header.epoch)
             self._put(heard, header.messages)
-        elif header.start == self._start:
+        elif header.start == self._identity.start:
             self.probed.set()
 
     def _stale(self, header: Header) -> bool:
@@ -131,7 +129,7 @@ class Hearing:
         self._counters.missed += total
         log.warning("missed %s%d messages: %s", "" if exact else "at least ", total, cause)
         namespaces = {
-            "" if channel == self._own else channel[self._namespace]: count
+            "" if channel == self._identity.own_channel else channel[self._namespace]: count
             for channel, count in missed.items()
         }
         return Gap(namespaces, exact, seconds, cause)

@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane.link import Link
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.claims import Claim
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Member
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -70,11 +71,10 @@ class ClaimReply(NamedTuple):
 class Registry:
     """The registry as one node, or a publisher, sees it."""
 
-    def __init__(self, session: Session, keys: Keys, node_id: str) -> None:
+    def __init__(self, session: Session, keys: Keys, identity: Identity) -> None:
         self._session = session
         self._keys = keys
-        self._node_id = node_id
-        self._start = session.start_name
+        self._identity = identity
 
     # -- leases ----------------------------------------------------------------------------
 
@@ -97,8 +97,8 @@ class Registry:
                 keys.epoch,
                 keys.headrooms,
             ],
-            self._node_id,
-            self._start,
+            self._identity.node_id,
+            self._identity.start,
             incarnation,
             int(ttl * 1000),
             info,
@@ -117,7 +117,7 @@ class Registry:
             deadline,
             "heartbeat",
             [keys.leases, keys.nodes, keys.infos, keys.epoch, keys.headrooms, keys.drains],
-            self._node_id,
+            self._identity.node_id,
             incarnation,
             int(ttl * 1000),
             info,
@@ -181,8 +181,8 @@ class Registry:
 
     async def forget_channel(self, deadline: float) -> None:
         """This node's own channel is used no more: remove its counter."""
-        channel = self._keys.node_channel(self._node_id)
-        await self._session.call(deadline, "DEL", self._keys.numbers(channel))
+        numbers = self._keys.numbers(self._identity.own_channel)
+        await self._session.call(deadline, "DEL", numbers)
 
     async def living(self, deadline: float) -> dict[str, str]:
         """Incarnations that hold a lease, with their node ids."""
@@ -260,8 +260,8 @@ class Registry:
             self._keys.channel(namespace),
             self._keys.events(namespace),
             incarnation,
-            self._start,
-            self._node_id,
+            self._identity.start,
+            self._identity.node_id,
             "takeover" if takeover else "reject",
             dead,
             room,
@@ -295,8 +295,8 @@ class Registry:
             self._keys.channel(namespace),
             self._keys.events(namespace),
             incarnation,
-            self._start,
-            self._node_id,
+            self._identity.start,
+            self._identity.node_id,
             *[part for id, claim in claims for part in (id, claim.time, claim.nonce)],
         )
 
@@ -324,7 +324,7 @@ class Registry:
                 keys.numbers(keys.channel(namespace)),
             ],
             keys.events(namespace),
-            self._node_id,
+            self._identity.node_id,
             *[part for id, claim in claims for part in (id, str(claim))],
         )
 

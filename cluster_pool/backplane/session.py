@@ -24,6 +24,7 @@ from cluster_pool.backplane.link import Argument, Link
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.core.clock import RedisClock
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Gap
 from cluster_pool.core.statistics import Counters
@@ -53,8 +54,7 @@ class Session:
         self,
         address: Address,
         keys: Keys,
-        own_channel: str,
-        start: str,
+        identity: Identity,
         *,
         limits: Limits,
         timing: Timing,
@@ -64,13 +64,10 @@ class Session:
     ) -> None:
         self.address = address
         self._holds = holds
-        self.start_name = start
         self.generation = 0
         self.link: Link | None = None
         self.clock = RedisClock()
-        self.hearing = Hearing(
-            keys, own_channel, start, limits=limits, counters=counters, sealed=sealed
-        )
+        self.hearing = Hearing(keys, identity, limits=limits, counters=counters, sealed=sealed)
         self.numbers = self.hearing.numbers
         self.epoch = ""
         """Of the state of Redis, as last told; "" before anything was."""
@@ -79,11 +76,11 @@ class Session:
         self.on_gap: Callable[[Gap], None] = lambda gap: None
         self.on_forget: Callable[[str], None] = lambda channel: None
         self._keys = keys
-        self._own = own_channel
+        self._identity = identity
         self._timing = timing
         self._counters = counters
         self._ear: Ear | None = None
-        self._names: dict[bytes, str] = {own_channel.encode(): own_channel}
+        self._names: dict[bytes, str] = {}
         self._up = asyncio.Event()
         self._failed = asyncio.Event()
         self._last_error: BackplaneUnavailableError | None = None
@@ -94,6 +91,11 @@ class Session:
     def up(self) -> bool:
         """Whether commands can be sent and this node has lately heard itself."""
         return self._up.is_set()
+
+    @property
+    def start_name(self) -> str:
+        """The name of this start, which no other has."""
+        return self._identity.start
 
     def redis_time(self) -> int:
         """The time of Redis in µs, as far as this process knows; never ahead of it."""
@@ -139,7 +141,7 @@ class Session:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        self._names = {self._own.encode(): self._own}
+        self._names = {}
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
@@ -189,6 +191,8 @@ class Session:
         await self._soon(link.load_scripts())
         await self._tell_time(link)
         self._ear = ear
+        own = self._identity.own_channel
+        self._names = {own.encode(): own, **self._names}
         channels = list(self._names)
         for at in range(0, len(channels), BATCH):
             await self._soon(ear.all_confirmed(channels[at : at + BATCH]))
@@ -265,7 +269,7 @@ class Session:
         not_after = self.clock.at(asyncio.get_running_loop().time() + self._timing.timeout)
         self.hearing.probed.clear()
         reply = await self._soon(
-            link.script("publish", [], not_after, self.sender, self._own, 0, b"")
+            link.script("publish", [], not_after, self.sender, self._identity.own_channel, 0, b"")
         )
         if reply[0] != b"OK":
             raise BackplaneUnavailableError("Redis is behind its own time")

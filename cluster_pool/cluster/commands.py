@@ -17,13 +17,15 @@ from cluster_pool.exceptions import DrainRefusedError, NodeUnreachableError
 class DrainCommands:
     """What every process of a cluster can say to its nodes. Not used by itself."""
 
-    _node_id: str
     _bus: Bus
     _router: Router
     _ledger: DrainLedger
 
     def _deadline(self, timeout: float | None) -> float:
         raise NotImplementedError  # the sender's, whose part this is
+
+    def _reply_to(self, request: int) -> ReplyTo:
+        raise NotImplementedError  # likewise
 
     async def drain_node(
         self,
@@ -114,7 +116,7 @@ class DrainCommands:
         deadline = self._deadline(timeout)
         request, answer = self._router.replies.expect()
         try:
-            item = envelope.command(verb, options, ReplyTo(self._node_id, request))
+            item = envelope.command(verb, options, self._reply_to(request))
             if not await self._bus.tell(node_id, item, deadline):
                 raise NodeUnreachableError(node_id, "is not there: nobody listens under this id")
             async with asyncio.timeout_at(deadline):

@@ -10,6 +10,7 @@ from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.sender import Sender
 from cluster_pool.cluster.signals import Signals, Stopping, drain_for
 from cluster_pool.core.closing import SERVICE_RESTART
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.results import DrainReport, NodeState
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -28,6 +29,7 @@ SOON = 0.5
 class DrainingNode(Sender):
     """A sender that is a node, and drains. Not used by itself."""
 
+    _identity: Identity
     _state: NodeState
     _draining: Draining
     _lease: Lease
@@ -162,29 +164,29 @@ class DrainingNode(Sender):
         self, node_id: str | None = None, *, timeout: float | None = None
     ) -> None:
         """Pause the drain of a node, by default of this one; as :meth:`Publisher.pause_drain`."""
-        await self._order(node_id or self._node_id, "pause", timeout)
+        await self._order(node_id or self._identity.node_id, "pause", timeout)
 
     async def resume_drain(
         self, node_id: str | None = None, *, timeout: float | None = None
     ) -> None:
         """Resume the drain of a node, by default of this one; as :meth:`Publisher.resume_drain`."""
-        await self._order(node_id or self._node_id, "resume", timeout)
+        await self._order(node_id or self._identity.node_id, "resume", timeout)
 
     async def cancel_drain(
         self, node_id: str | None = None, *, timeout: float | None = None
     ) -> None:
         """Cancel the drain of a node, by default of this one; as :meth:`Publisher.cancel_drain`."""
-        await self._order(node_id or self._node_id, "cancel", timeout)
+        await self._order(node_id or self._identity.node_id, "cancel", timeout)
 
     async def activate(self, node_id: str | None = None, *, timeout: float | None = None) -> None:
         """Take newcomers again after a drain; as :meth:`Publisher.activate`."""
-        await self._order(node_id or self._node_id, "activate", timeout)
+        await self._order(node_id or self._identity.node_id, "activate", timeout)
 
     async def _order(
         self, node_id: str, verb: str, timeout: float | None, **options: object
     ) -> None:
         """Orders to this node itself need no Redis."""
-        if node_id != self._node_id:
+        if node_id != self._identity.node_id:
             await super()._order(node_id, verb, timeout, **options)
             return
         self._check_started()

@@ -16,6 +16,7 @@ from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.membership import Membership
 from cluster_pool.core.config import Timing
 from cluster_pool.core.drain_plan import announcement_of
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import shown
 from cluster_pool.core.ledger import USED, Ask, Grant
 from cluster_pool.core.results import DrainReport, NodeState
@@ -74,7 +75,7 @@ class Draining:
 
     def __init__(
         self,
-        node: str,
+        identity: Identity,
         ledger: DrainLedger,
         table: ConnectionTable,
         membership: Membership,
@@ -85,7 +86,7 @@ class Draining:
         state: Callable[[], NodeState],
         become: Callable[[NodeState], None],
     ) -> None:
-        self._node = node
+        self._identity = identity
         self._ledger = ledger
         self._budget = SharedBudget(ledger, lease, timing.timeout)
         self._table = table
@@ -128,9 +129,9 @@ class Draining:
         if self._state() is NodeState.DRAINED:
             return None, None
         if self._state() is not NodeState.ACTIVE:
-            raise PoolClosedError(f"node {self._node} is {self._state().value}")
+            raise PoolClosedError(f"node {self._identity.node_id} is {self._state().value}")
         drain = self._drain = Drain(
-            self._node,
+            self._identity.node_id,
             self._table,
             self._budget,
             terms,
@@ -155,7 +156,7 @@ class Draining:
             return terms
         if not force:
             raise DrainRefusedError(
-                self._node,
+                self._identity.node_id,
                 "no other live node takes newcomers, and there is no deadline: set one or force it",
             )
         return terms if terms.most is not None else replace(terms, most=USED * self._headroom)

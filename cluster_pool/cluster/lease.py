@@ -15,6 +15,7 @@ from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.claims import incarnation_of
 from cluster_pool.core.config import Timing
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, NodeIdTakenError
 
@@ -46,7 +47,7 @@ class Lease:
         self,
         session: Session,
         registry: Registry,
-        node_id: str,
+        identity: Identity,
         timing: Timing,
         counters: Counters,
         info: Callable[[], dict[str, object]],
@@ -56,7 +57,7 @@ class Lease:
     ) -> None:
         self._session = session
         self._registry = registry
-        self._node_id = node_id
+        self._identity = identity
         self._timing = timing
         self._counters = counters
         self._info = info
@@ -148,15 +149,15 @@ class Lease:
                 self._settle()
                 return
             if ends and taken != ends:
-                raise NodeIdTakenError(self._node_id)
+                raise NodeIdTakenError(self._identity.node_id)
             if not ends:
-                log.warning("node id %r has a lease: waiting for its end", self._node_id)
+                log.warning("node id %r has a lease: waiting for its end", self._identity.node_id)
             ends = taken
             await asyncio.sleep(min(self._timing.heartbeat, self._timing.lease) / 2)
 
     async def _join(self) -> float | None:
         """Take a lease for a fresh incarnation; gives the end of another's lease if it is taken."""
-        incarnation = incarnation_of(self._session.start_name, self._joins)
+        incarnation = incarnation_of(self._identity.start, self._joins)
         generation, sent = self._session.generation, boottime()
         reply = await self._registry.join(
             incarnation,
@@ -184,8 +185,10 @@ class Lease:
             self._former.append(old)
         self.settled.clear()
         if await self._join() is not None:
-            log.error("node id %r is renewed by another node now", self._node_id)
-            raise BackplaneUnavailableError(f"node id {self._node_id} belongs to another node")
+            log.error("node id %r is renewed by another node now", self._identity.node_id)
+            raise BackplaneUnavailableError(
+                f"node id {self._identity.node_id} belongs to another node"
+            )
         await self._on_rejoin(self.incarnation)
         if self._session.generation != self._generation:
             return

@@ -18,7 +18,7 @@ from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
-from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id, new_node_id
+from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id
 from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.core.message import Outgoing, encode
 from cluster_pool.core.pacing import Taken
@@ -97,7 +97,7 @@ class ClusterPool(DrainingNode):
     ) -> None:
         super().__init__(
             redis,
-            new_node_id() if node_id is None else check_node_id(node_id),
+            None if node_id is None else check_node_id(node_id),
             prefix=prefix,
             limits=limits or Limits(),
             timing=timing or Timing(),
@@ -174,7 +174,7 @@ class ClusterPool(DrainingNode):
         self._lease = Lease(
             self._session,
             self._registry,
-            self._node_id,
+            self._identity,
             self.timing,
             self.counters,
             self._info,
@@ -199,7 +199,7 @@ class ClusterPool(DrainingNode):
             self.counters,
         )
         self._draining = Draining(
-            self._node_id,
+            self._identity,
             self._ledger,
             self._table,
             self._membership,
@@ -243,8 +243,12 @@ class ClusterPool(DrainingNode):
 
     @property
     def node_id(self) -> str:
-        """This node's id."""
-        return self._node_id
+        """This node's id: the one that was given; else made at each start, and "" before the first.
+
+        A node that lost its id to another, while it was cut off from Redis, has a new one then:
+        the ``state`` hook fires.
+        """
+        return self._identity.node_id if started(self._identity) else self._given_id or ""
 
     @property
     def state(self) -> NodeState:
@@ -466,9 +470,9 @@ class ClusterPool(DrainingNode):
 
     def _check_open(self) -> None:
         if self._state in (NodeState.DRAINING, NodeState.DRAINED):
-            raise NodeDrainingError(f"node {self._node_id} is {self._state.value}")
+            raise NodeDrainingError(f"node {self.node_id} is {self._state.value}")
         if self._state not in (NodeState.ACTIVE, NodeState.ANNOUNCING):
-            raise PoolClosedError(f"node {self._node_id} is {self._state.value}")
+            raise PoolClosedError(f"node {self.node_id} is {self._state.value}")
 
     # -- what this node can do alone -------------------------------------------------------
 
@@ -483,7 +487,7 @@ class ClusterPool(DrainingNode):
     def statistics(self) -> dict[str, Any]:
         """A snapshot of this node's counters and sizes. From any thread, also before the start."""
         return {
-            "node": self._node_id,
+            "node": self.node_id,
             "state": self._state.value,
             "ready": self.ready,
             "authenticated": self._seals is not None,
@@ -566,7 +570,7 @@ class ClusterPool(DrainingNode):
         deadline = self._deadline(None)
         if self._inbound_pending >= self.limits.pending_messages:
             raise PendingLimitError(f"{self._inbound_pending} inbound messages wait for Redis")
-        fields = {"id": connection.id, "node": self._node_id}
+        fields = {"id": connection.id, "node": self.node_id}
         text, payload = encode(message, self.limits.message_bytes)
         if text:
             fields["text"] = payload.decode()

@@ -7,7 +7,8 @@ awaits one connection; a fan-out over many yields in between.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -21,6 +22,7 @@ from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.config import Timing
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import check_id, shown
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import Outgoing
@@ -49,7 +51,7 @@ class Replies:
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._requests = 0
+        self._requests = secrets.randbits(52)  # no process, restart or fork has these numbers, too
 
     def expect(self) -> tuple[int, "asyncio.Future[Any]"]:
         """A new request number, and the future of its reply."""
@@ -98,13 +100,13 @@ class Router:
         self,
         session: Session,
         keys: Keys,
-        own_channel: str,
+        identity: Identity,
         timing: Timing,
         counters: Counters,
         seals: Seals | None,
     ) -> None:
         self._session = session
-        self._own = own_channel
+        self._identity = identity
         self._seals = seals
         self._routed_scope = keys.node_prefix
         self._timing = timing
@@ -174,7 +176,7 @@ class Router:
 
     async def _deal_with(self, heard: Heard) -> None:
         try:
-            if heard.channel == self._own:
+            if heard.channel == self._identity.own_channel:
                 await self._targeted(heard)
             elif heard.channel in self.watchers.queues:
                 self.watchers.heard(heard.channel, heard.payload)
@@ -253,36 +255,48 @@ class Router:
         """What asks for more than to be delivered."""
         kind = item[0]
         if kind == envelope.REPLY:
-            self.replies.heard(item[1], envelope.RESULTS[item[2]])
+            self._told(item, envelope.RESULTS[item[2]])
         elif kind == envelope.ANSWER:
-            self.replies.heard(item[1], str(item[2]))
+            self._told(item, str(item[2]))
         elif kind == envelope.COMMAND:
-            self._order(item[1], item[2], ReplyTo(*item[3]))
+            to = ReplyTo.read(item[3])
+            if to is None:
+                raise BrokenEnvelopeError("reply address")
+            self._order(item[1], item[2], to)
         elif self._membership is not None:
-            result, reply_to = self._act(kind, claim, item)
+            to = ReplyTo.read(item[5])
+            result = self._act(kind, claim, item)
             if result is SendResult.ABSENT:
                 self._counters.undelivered += 1
-            if reply_to:
-                self._reply(ReplyTo(*reply_to), result)
+            if to is not None and self._is_ours(claim):
+                self._reply(to, result)
 
-    def _act(self, kind: int, claim: str, item: list[Any]) -> tuple[SendResult, Sequence[Any]]:
-        """Carry out an item that asks for more; gives the result and who wants to know it."""
+    def _told(self, item: list[Any], result: SendResult | str) -> None:
+        """An answer has come; another process with this node id may have asked for it."""
+        if item[3] == self._identity.start:
+            self.replies.heard(item[1], result)
+
+    def _is_ours(self, claim: str) -> bool:
+        """Whether an item was routed to a claim of this start; another owner's word is not ours."""
+        return claim.startswith(f"{self._identity.start}.")
+
+    def _act(self, kind: int, claim: str, item: list[Any]) -> SendResult:
+        """Carry out an item that asks for more than a message; gives the result."""
         assert self._membership is not None
         connection = self._membership.find(item[1], item[2], claim)
         if kind == envelope.CLOSE:
             code, reason = check_close(item[3], item[4])
             if connection is None:
-                return SendResult.ABSENT, item[5]
+                return SendResult.ABSENT
             connection.begin_close(code, reason)
-            return SendResult.DELIVERED, item[5]
+            return SendResult.DELIVERED
         outgoing = _message(kind, item[3])
-        close, reply_to = item[4], item[5]
         if connection is None:
-            return SendResult.ABSENT, reply_to
+            return SendResult.ABSENT
         result = connection.deliver(outgoing)
-        if close and result:
-            connection.begin_close(*check_close(*close))
-        return result, reply_to
+        if result and item[4]:
+            connection.begin_close(*check_close(*item[4]))
+        return result
 
     def _order(self, verb: str, options: list[Any], to: ReplyTo) -> None:
         if self._obey is not None:
@@ -290,10 +304,10 @@ class Router:
             self._obey(verb, named, lambda refusal: self._answer(to, refusal))
 
     def _answer(self, to: ReplyTo, refusal: str) -> None:
-        self._tell(to, envelope.answer(to.request, refusal))
+        self._tell(to, envelope.answer(to, refusal))
 
     def _reply(self, to: ReplyTo, result: SendResult) -> None:
-        self._tell(to, envelope.reply(to.request, result))
+        self._tell(to, envelope.reply(to, result))
 
     def _tell(self, to: ReplyTo, item: bytes) -> None:
         deadline = asyncio.get_running_loop().time() + self._timing.timeout

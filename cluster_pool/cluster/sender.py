@@ -21,7 +21,8 @@ from cluster_pool.core import envelope
 from cluster_pool.core.closing import NORMAL, check_close
 from cluster_pool.core.config import Limits, Timing, check_timeout
 from cluster_pool.core.envelope import MAX_EXCLUDE, ReplyTo
-from cluster_pool.core.ids import check_id, check_namespace, new_start
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import encode, to_json
 from cluster_pool.core.results import Member, MemberEvent, Node, NodeState, SendResult
@@ -65,7 +66,7 @@ class Sender(DrainCommands):
     def __init__(
         self,
         redis: "str | Redis",
-        node_id: str,
+        node_id: str | None,
         *,
         prefix: str,
         limits: Limits,
@@ -77,8 +78,9 @@ class Sender(DrainCommands):
         self.limits = limits
         self.timing = timing
         self.counters = counters
-        self._node_id = node_id
+        self._given_id = node_id
         self._keys = Keys(prefix)
+        self._identity: Identity = NOT_STARTED
         self._address = Address(redis, timing.timeout)
         self._hooks = Hooks(timing, counters)
         self._loop: asyncio.AbstractEventLoop = NOT_STARTED
@@ -91,12 +93,11 @@ class Sender(DrainCommands):
     def _assemble(self) -> None:
         """Make what is bound to the running loop."""
         self._loop = asyncio.get_running_loop()
-        own = self._keys.node_channel(self._node_id)
+        self._identity = Identity(self._keys, self._given_id)
         self._session = Session(
             self._address,
             self._keys,
-            own,
-            new_start(),
+            self._identity,
             limits=self.limits,
             timing=self.timing,
             counters=self.counters,
@@ -104,12 +105,12 @@ class Sender(DrainCommands):
             holds=self._holds,
         )
         self._router = Router(
-            self._session, self._keys, own, self.timing, self.counters, self._seals
+            self._session, self._keys, self._identity, self.timing, self.counters, self._seals
         )
         self._bus = Bus(
             self._session,
             self._keys,
-            self._node_id,
+            self._identity,
             self._router.progress,
             self._router.all_handed_on,
             limits=self.limits,
@@ -117,7 +118,7 @@ class Sender(DrainCommands):
             seals=self._seals,
         )
         self._router.bus = self._bus
-        self._registry = Registry(self._session, self._keys, self._node_id)
+        self._registry = Registry(self._session, self._keys, self._identity)
         self._ledger = DrainLedger(self._session, self._keys)
         self._session.on_up = self._came_up
         self._session.on_forget = self._forget
@@ -411,7 +412,7 @@ class Sender(DrainCommands):
             return await self._bus.send(namespace, id, build(None), deadline)
         request, word = self._router.replies.expect()
         try:
-            item = build(ReplyTo(self._node_id, request))
+            item = build(self._reply_to(request))
             result = await self._bus.send(namespace, id, item, deadline)
             if not result:
                 return result
@@ -422,6 +423,9 @@ class Sender(DrainCommands):
             return SendResult.TIMED_OUT
         finally:
             self._router.replies.forget(request)
+
+    def _reply_to(self, request: int) -> ReplyTo:
+        return ReplyTo(self._identity.node_id, request, self._identity.start)
 
     def _deadline(self, timeout: float | None) -> float:
         """When a public call that begins now must have ended, on the loop's clock.

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.results import SendResult
 
 MARK: Final = 0xC1
@@ -68,10 +69,24 @@ class Header(NamedTuple):
 
 
 class ReplyTo(NamedTuple):
-    """Who waits for the owner's word, and under which number."""
+    """Who waits for the owner's word: the node id, the number of the request, the start.
+
+    A node id and a number may come again, in another process or after a restart; a start does not.
+    """
 
     node: str
     request: int
+    start: str
+
+    @classmethod
+    def read(cls, fields: object) -> "ReplyTo | None":
+        """From an item, None when nobody waits; raises BrokenEnvelopeError for anything else."""
+        match fields:
+            case []:
+                return None
+            case [str(node), int(request), str(start)]:
+                return cls(check_node_id(node), request, start)
+        raise BrokenEnvelopeError("reply address")
 
 
 pack: Final[Callable[[object], bytes]] = msgpack.Packer(use_bin_type=True, autoreset=True).pack
@@ -184,9 +199,9 @@ def close_all(code: int, reason: str) -> bytes:
     return pack((CLOSE_ALL, code, reason))
 
 
-def reply(request: int, result: SendResult) -> bytes:
+def reply(to: ReplyTo, result: SendResult) -> bytes:
     """The owner's word, for the channel of the node that asked."""
-    return pack((REPLY, request, RESULT_CODES[result]))
+    return pack((REPLY, to.request, RESULT_CODES[result], to.start))
 
 
 def command(verb: str, options: Mapping[str, object], to: ReplyTo) -> bytes:
@@ -194,9 +209,9 @@ def command(verb: str, options: Mapping[str, object], to: ReplyTo) -> bytes:
     return pack((COMMAND, verb, [part for pair in options.items() for part in pair], to))
 
 
-def answer(request: int, refusal: str) -> bytes:
+def answer(to: ReplyTo, refusal: str) -> bytes:
     """What a node says to an order: "" when it is carried out, or why it is not."""
-    return pack((ANSWER, request, refusal))
+    return pack((ANSWER, to.request, refusal, to.start))
 
 
 def unrouted(item: bytes) -> bytes:

@@ -12,14 +12,15 @@ from cluster_pool.embedded import EmbeddedServer
 from fuzzing import mutation, traffic
 
 LARGEST = 1024 * 1024
+TO = ReplyTo("node", 7, "start")
 ITEMS = [
     envelope.broadcast(True, b"hello"),
     envelope.broadcast(False, b"\x00\xff" * 40, ["alice", "bob"]),
     envelope.close_all(4000, "reason"),
-    envelope.close_one("room", "alice", 4000, "reason", ReplyTo("node", 7)),
+    envelope.close_one("room", "alice", 4000, "reason", TO),
     envelope.targeted(True, "room", "alice", b"hello"),
-    envelope.targeted(False, "room", "alice", b"x", close=(4000, "r"), reply=ReplyTo("node", 7)),
-    envelope.reply(7, SendResult.DELIVERED),
+    envelope.targeted(False, "room", "alice", b"x", close=(4000, "r"), reply=TO),
+    envelope.reply(TO, SendResult.DELIVERED),
     envelope.pack(("1a", (envelope.TEXT, "room", "alice", b"hello"))),
     envelope.pack((envelope.TAKEN, "alice", "start.0:1700000000000000:1a")),
 ]

@@ -9,6 +9,7 @@ import pytest
 
 from cluster_pool.backplane.bus import BATCH_BYTES, BATCH_ITEMS, IN_FLIGHT, Bus
 from cluster_pool.core.config import Limits
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.progress import Progress
 from cluster_pool.core.results import SendResult
@@ -85,7 +86,7 @@ def make_bus(link: FakeLink, **limits: int) -> Bus:
     bus = Bus(
         session,  # type: ignore[arg-type]
         Keys(),
-        "node-1",
+        Identity(Keys(), "node-1"),
         Progress(),
         lambda: True,
         limits=Limits(**limits),

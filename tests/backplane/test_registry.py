@@ -8,6 +8,7 @@ import pytest
 
 from cluster_pool.backplane.registry import REAPED, Registry
 from cluster_pool.backplane.scripts import sources
+from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from tests.clusters import Backend
 
@@ -38,8 +39,9 @@ def test_a_call_of_the_reaper_removes_no_more_than_it_may(backend: Backend, memb
             removed.append(reply[1])
             return reply
 
-        session: Any = SimpleNamespace(script=script, start_name="node 1")
-        total, emptied = asyncio.run(Registry(session, keys, "node").clear("n", DEAD, "gone", 5.0))
+        session: Any = SimpleNamespace(script=script)
+        registry = Registry(session, keys, Identity(keys))
+        total, emptied = asyncio.run(registry.clear("n", DEAD, "gone", 5.0))
         left = client.hvals(keys.members("n"))
         assert (total, emptied) == (members - members // 10, False)
         assert len(left) == members // 10

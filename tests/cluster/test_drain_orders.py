@@ -176,7 +176,7 @@ async def test_nonsense_is_answered_or_dropped(
     async with backend.pools() as (one, _), backend.publisher() as publisher:
         sockets = await join(one, 5)
         deadline = asyncio.get_running_loop().time() + 20
-        to = (publisher._node_id, 7)
+        to = (publisher._identity.node_id, 7, publisher._identity.start)
 
         async def tell(*item: Any) -> None:
             told = envelope.pack((envelope.COMMAND, *item))
@@ -184,7 +184,18 @@ async def test_nonsense_is_answered_or_dropped(
 
         for verb, options in nonsense():
             await tell(verb, options, to)
-        for back in (None, 7, [], "x", [7, 7], [None, None], ["node", "x"], ["", 1], ["a"] * 3):
+        for back in (
+            None,
+            7,
+            [],
+            "x",
+            [7, 7],
+            [None, None],
+            ["node", "x"],
+            ["a", 1],
+            ["", 1, "s"],
+            ["a"] * 3,
+        ):
             await tell("pause", [], back)
         await tell()
         await tell("pause")

@@ -46,7 +46,7 @@ class OnFakeredis(Duels):
 
     def open(self) -> asyncio.Runner:
         starts = itertools.count()
-        repeatable = mock.patch("cluster_pool.cluster.sender.new_start", lambda: f"s{next(starts)}")  # noqa: PT008  # each start has a name of its own
+        repeatable = mock.patch("cluster_pool.core.identity.new_start", lambda: f"s{next(starts)}")  # noqa: PT008  # each start has a name of its own
         self.stack.enter_context(repeatable)
         runner = self.stack.enter_context(asyncio.Runner(loop_factory=VirtualLoop))
         loop = runner.get_loop()

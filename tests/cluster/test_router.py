@@ -6,6 +6,8 @@ import pytest
 
 from cluster_pool import Connection, SendResult
 from cluster_pool.cluster.router import RUN
+from cluster_pool.core import envelope
+from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.message import Outgoing
 from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend
@@ -50,3 +52,40 @@ async def test_one_that_cannot_be_delivered_makes_no_other_arrive_twice(
         await eventually(lambda: two.statistics()["dropped_garbage"] == 1)
         assert await one.send("n", "a", "again") is SendResult.ROUTED
         assert await sockets[0].wait_sent(RUN) == [*before, "again"]
+
+
+@async_test
+async def test_an_answer_to_another_start_is_not_taken_for_ones_own(backend: Backend) -> None:
+    """Node id and number may be the same in a process that was forked, restarted or cut off."""
+    async with backend.pools() as (one, two):
+        await two.join("n", "alice")
+        await two._router.stop()  # it hears, and says nothing
+        sent = asyncio.create_task(one.send("n", "alice", "x", confirm=True, timeout=20))
+        (request,) = await eventually(lambda: list(one._router.replies._waiting))
+        deadline = asyncio.get_running_loop().time() + 20
+        for start in ("other", "", one._identity.start):
+            assert not sent.done()
+            to = ReplyTo("node-1", request, start)
+            await two._bus.tell("node-1", envelope.reply(to, SendResult.REFUSED), deadline)
+            await one.send("n", "nobody", "a message behind it")
+        assert await sent is SendResult.REFUSED
+        assert one.statistics()["dropped_garbage"] == 0
+
+
+@async_test
+async def test_only_the_owner_of_the_claim_gives_its_word(backend: Backend) -> None:
+    """Who hears the channel because it has the same node id says nothing about another's member."""
+    async with backend.pools() as (one, two):
+        loop = asyncio.get_running_loop()
+        word = one._router.replies._waiting[7] = loop.create_future()
+        item = envelope.targeted(True, "n", "alice", b"x", reply=one._reply_to(7))
+        channel, sender = two._identity.own_channel, one._session.sender
+        for count, start in enumerate(("other", two._identity.start), 1):
+            assert not word.done()
+            routed = b"\x92" + envelope.pack(f"{start}.0:1:1") + item
+            await one._session.script(
+                loop.time() + 20, "publish", [], 2**52, sender, channel, 1, routed
+            )
+            await eventually(lambda count=count: two.statistics()["undelivered"] == count)
+            await one.send("n", "nobody", "time for an answer")
+        assert await word is SendResult.ABSENT

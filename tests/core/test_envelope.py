@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError, Header, ReplyTo, read_items
 from cluster_pool.core.results import SendResult
+from cluster_pool.exceptions import InvalidValueError
 
 
 def test_header_and_items_are_read_back() -> None:
@@ -24,15 +25,45 @@ def test_header_and_items_are_read_back() -> None:
 def test_items_are_what_the_readme_says() -> None:
     """The kinds and their fields, for authors in other languages."""
     unpack = msgpack.unpackb
+    to = ReplyTo("node", 7, "start")
     assert unpack(envelope.targeted(True, "n", "a", b"x")) == [1, "n", "a", b"x"]
-    assert unpack(
-        envelope.targeted(False, "n", "a", b"x", close=(4000, "r"), reply=ReplyTo("node", 7))
-    ) == [2, "n", "a", b"x", [4000, "r"], ["node", 7]]
+    assert unpack(envelope.targeted(False, "n", "a", b"x", close=(4000, "r"), reply=to)) == [
+        2,
+        "n",
+        "a",
+        b"x",
+        [4000, "r"],
+        ["node", 7, "start"],
+    ]
     assert unpack(envelope.close_one("n", "a", 1000, "", None)) == [3, "n", "a", 1000, "", []]
-    assert unpack(envelope.reply(7, SendResult.REFUSED)) == [4, 7, 4]
-    assert unpack(envelope.unrouted(envelope.reply(7, SendResult.REFUSED))) == ["", [4, 7, 4]]
+    reply = envelope.reply(to, SendResult.REFUSED)
+    assert unpack(reply) == [4, 7, 4, "start"]
+    assert unpack(envelope.unrouted(reply)) == ["", [4, 7, 4, "start"]]
+    assert unpack(envelope.answer(to, "no")) == [11, 7, "no", "start"]
     assert unpack(envelope.broadcast(False, b"x")) == [2, b"x", []]
     assert unpack(envelope.close_all(1000, "r")) == [6, 1000, "r"]
+
+
+def test_a_reply_address_is_read_or_refused() -> None:
+    """Nobody, somebody, or a broken envelope, whatever an unlike version writes."""
+    assert ReplyTo.read([]) is None
+    assert ReplyTo.read(["node", 7, "start"]) == ReplyTo("node", 7, "start")
+    bad = (
+        None,
+        7,
+        "",
+        {},
+        ["node"],
+        ["node", 7],
+        ["node", "7", "s"],
+        ["node", 7, b"s"],
+        [[], 7, "s"],
+    )
+    for fields in (*bad, ["node", 7, "start", 1]):
+        with pytest.raises(BrokenEnvelopeError):
+            ReplyTo.read(fields)
+    with pytest.raises(InvalidValueError):
+        ReplyTo.read(["{}", 7, "start"])
 
 
 @pytest.mark.parametrize(
