@@ -255,7 +255,11 @@ class Registry:
         """
         call = link.script(
             "claim",
-            [self._keys.members(namespace), self._keys.owners(namespace)],
+            [
+                self._keys.members(namespace),
+                self._keys.owners(namespace),
+                self._keys.numbers(self._keys.channel(namespace)),
+            ],
             self._session.sender,
             self._keys.channel(namespace),
             self._keys.events(namespace),

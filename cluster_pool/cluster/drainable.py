@@ -158,6 +158,7 @@ class DrainingNode(Sender):
 
     def hurry_drain(self) -> None:
         """Begin every close that is left in the drain of this node, and wait for none of them."""
+        self._own_loop()
         self._draining.hurry()
 
     async def pause_drain(

@@ -5,6 +5,7 @@ the next one: a storm of connects is a few calls and not one for each.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from cluster_pool.core.claims import Claim
 from cluster_pool.core.config import Timing
 from cluster_pool.exceptions import BackplaneUnavailableError, ClusterPoolError
 from cluster_pool.local.connection import Connection
+
+log = logging.getLogger("cluster_pool.membership")
 
 GATHER = 0.005
 """Seconds at least from one flush to the next: in a storm they fill, whatever the loop's turns."""
@@ -243,18 +246,26 @@ class Registrar:
     ) -> Coroutine[Any, Any, None]:
         now, clock = asyncio.get_running_loop().time(), self._session.clock
         lease_ends = now + self._lease.seconds_left()
-        replies = self._registry.claim(
-            link,
-            batch[0].connection.namespace,
-            self._lease.incarnation,
-            [
-                (one.connection.id, one.nonce, one.first, clock.at(min(one.deadline, lease_ends)))
-                for one in batch
-            ],
-            takeover=batch[0].takeover,
-            dead=dead,
-            room=self._room,
-        )
+        try:
+            replies = self._registry.claim(
+                link,
+                batch[0].connection.namespace,
+                self._lease.incarnation,
+                [
+                    (
+                        one.connection.id,
+                        one.nonce,
+                        one.first,
+                        clock.at(min(one.deadline, lease_ends)),
+                    )
+                    for one in batch
+                ],
+                takeover=batch[0].takeover,
+                dead=dead,
+                room=self._room,
+            )
+        except Exception as error:
+            return _claims_unwritten(batch, error)
         for claiming in batch:
             claiming.sent = True
 
@@ -332,7 +343,12 @@ class Registrar:
         self, link: Link, batch: list[Leaving], deadline: float
     ) -> Coroutine[Any, Any, None]:
         claims = [(connection.id, connection.claim) for connection in batch]
-        reply = self._registry.release(link, batch[0].namespace, claims, deadline)
+        try:
+            reply = self._registry.release(link, batch[0].namespace, claims, deadline)
+        except Exception:
+            log.exception("releases could not be written: they are tried again")
+            self._unreleased += batch
+            return _nothing()
 
         async def read() -> None:
             try:
@@ -368,3 +384,14 @@ class Registrar:
         self._busy -= 1
         if not self._busy:
             self._idle.set()
+
+
+async def _claims_unwritten(batch: list[Claiming], error: Exception) -> None:
+    """A batch of claims that could not even be written fails alone."""
+    log.error("claims could not be written", exc_info=error)
+    for claiming in batch:
+        claiming.fail(BackplaneUnavailableError(f"not claimed: {error!r}"))
+
+
+async def _nothing() -> None:
+    """The part of a flush that has ended already."""

@@ -1,5 +1,5 @@
 -- Claims ids of one namespace for an incarnation.
--- KEYS  members, owners
+-- KEYS  members, owners, numbers of the namespace's channel (whose last release let it expire soon)
 -- ARGV  sender, channel of the namespace, channel of its events, incarnation, start of the node,
 --       node id, "takeover" or "reject", incarnation that is known to be dead (or ""), most members
 --       that the namespace may have,
@@ -17,7 +17,8 @@ local reject, dead = ARGV[7] == 'reject', ARGV[8]
 local ids = {}
 for at = 10, #ARGV, 4 do ids[#ids + 1] = ARGV[at] end
 local claims = redis.call('HMGET', KEYS[1], unpack(ids))
-local room = tonumber(ARGV[9]) - redis.call('HLEN', KEYS[1])
+local before = redis.call('HLEN', KEYS[1])
+local room = tonumber(ARGV[9]) - before
 
 local reply = {}
 local fields = {}
@@ -61,6 +62,7 @@ end
 if #fields > 0 then
   redis.call('HSET', KEYS[1], unpack(fields))
   settle(KEYS[2], changes)
+  if before == 0 then redis.call('EXPIRE', KEYS[3], 86400) end
 end
 if #events > 0 then redis.call('PUBLISH', ARGV[3], table.concat(events, '\n')) end
 if #taken > 1 then publish(ARGV[2], ARGV[1], 0, taken) end

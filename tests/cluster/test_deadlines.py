@@ -1,0 +1,301 @@
+"""Each call is answered in time, truly, and in order, whatever others ask for."""
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+from faults.proxy import Proxy
+
+from cluster_pool import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    InvalidValueError,
+    Publisher,
+    SendResult,
+    Timing,
+)
+from cluster_pool.core.config import LONGEST_TIMEOUT, check_timeout
+from cluster_pool.testing import FAST
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+QUICK = Timing(timeout=0.5, lease=3.0, heartbeat=1.0, probe=0.5, linger=0.2, close=1.0)
+
+
+async def answers(calls: list[asyncio.Task[Any]], seconds: float) -> list[Any]:
+    """What every call ended with; fails when one of them is not answered in time."""
+    done, unanswered = await asyncio.wait(calls, timeout=seconds)
+    for call in unanswered:
+        call.cancel()
+    await asyncio.gather(*unanswered, return_exceptions=True)
+    assert not unanswered, f"{len(unanswered)} of {len(calls)} calls have no answer"
+    return [call.exception() or call.result() for call in done]
+
+
+@async_test
+async def test_sends_after_an_outage_are_answered(own_server: RedisServer) -> None:
+    """One expired meanwhile, and a local send went past it: those that follow have a queue."""
+    async with (
+        Proxy(own_server.path) as path,
+        Pool(own_server.through(path.port), node_id="a", timing=QUICK) as one,
+        Pool(own_server.url, node_id="b", timing=QUICK) as two,
+    ):
+        await one.join("room", "alice")
+        bob = await two.join("room", "bob")
+        await path.refuse()
+        await eventually(lambda: not one._session.up)
+        with pytest.raises(BackplaneUnavailableError):
+            await one.send("room", "bob", "expires")
+        assert await one.send("room", "alice", "local") is SendResult.DELIVERED
+        calls: list[asyncio.Task[Any]] = [
+            asyncio.create_task(one.send("room", "bob", "x", confirm=bool(at % 2), timeout=10))
+            for at in range(100)
+        ]
+        calls.append(asyncio.create_task(one.broadcast_message("room", "y", timeout=10)))
+        await path.accept()
+        assert all(await answers(calls, 30))
+        await bob.wait_sent(101)
+        assert one.statistics()["pending"] == 0
+        assert not one._bus._ready
+
+
+@async_test
+async def test_every_call_of_sparse_traffic_is_answered(own_server: RedisServer) -> None:
+    """Many namespaces, most queues empty, local and remote mixed, links cut past the time-out."""
+    async with (
+        Proxy(own_server.path) as path,
+        Pool(own_server.through(path.port), node_id="a", timing=QUICK) as one,
+        Pool(own_server.url, node_id="b", timing=QUICK) as two,
+    ):
+        names = [f"room-{at}" for at in range(40)]
+        for name in names:
+            await one.join(name, "here")
+            await two.join(name, "there")
+        calls: list[asyncio.Task[Any]] = []
+        for turn in range(3):
+            await path.refuse()
+            await eventually(lambda: not one._session.up)
+            for at in range(240):
+                name, id = names[(at * 7 + turn) % 40], ("here", "there", "nowhere")[at % 3]
+                calls.append(asyncio.create_task(one.send(name, id, "x", confirm=at % 5 == 0)))
+                if at % 11 == 0:
+                    calls.append(asyncio.create_task(one.broadcast_message(name, "y")))
+                await asyncio.sleep(0.004)
+                if at == 200:
+                    await path.accept()
+            await eventually(lambda: one.ready)
+        ends = await answers(calls, QUICK.timeout * 3)
+        assert len(ends) == len(calls)
+        assert one.statistics()["pending"] == 0
+        assert not one._bus._ready
+
+
+@async_test
+async def test_a_cancelled_send_does_not_hold_up_local_ones(own_server: RedisServer) -> None:
+    """It still stands in the queue while Redis is away, and counts for nothing."""
+    async with Proxy(own_server.path) as path, Pool(own_server.through(path.port)) as one:
+        await one.join("room", "alice")
+        await path.refuse()
+        await eventually(lambda: not one._session.up)
+        waiting = one.send_nowait("room", "bob", "x", timeout=60)
+        waiting.cancel()
+        assert await one.send("room", "alice", "local") is SendResult.DELIVERED
+        assert one.statistics()["pending"] == 0
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, True, "2", b"2"])
+@async_test
+async def test_a_timeout_that_is_none_is_refused_by_every_call(timeout: Any) -> None:
+    """Before anything is done, also when the member is on this node."""
+    async with Backend(None).pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        calls = [
+            one.send("n", "alice", "x", timeout=timeout),
+            one.send_json("n", "alice", 1, timeout=timeout),
+            one.send_then_close("n", "alice", "x", timeout=timeout),
+            one.close("n", "alice", timeout=timeout),
+            one.broadcast_message("n", "x", timeout=timeout),
+            one.close_all("n", timeout=timeout),
+            one.count("n", timeout=timeout),
+            anext(one.members("n", timeout=timeout)),
+            one.namespaces(timeout=timeout),
+            one.nodes(timeout=timeout),
+            one.locate("n", "alice", timeout=timeout),
+            one.drains(timeout=timeout),
+            one.drain_node("node-2", timeout=timeout),
+            one.join("n", "bob", timeout=timeout),
+            one.remove_connection(alice.connection, timeout=timeout),  # type: ignore[attr-defined]
+        ]
+        for call in calls:
+            with pytest.raises(InvalidValueError, match="timeout"):
+                await call
+        with pytest.raises(InvalidValueError, match="timeout"):
+            one.send_nowait("n", "alice", "x", timeout=timeout)
+        assert alice.sent == []
+        assert alice.closed is None
+
+
+@async_test
+async def test_an_endless_timeout_lasts_an_hour_and_ends_nothing(own_server: RedisServer) -> None:
+    """The calls beside it go on, and everything that was taken is given back."""
+    assert check_timeout(math.inf) == LONGEST_TIMEOUT
+    async with Backend(own_server).pools() as (one, two):
+        for name in ("r1", "r2", "r3"):
+            await two.join(name, "x")
+        for name in ("r1", "r2"):
+            assert await one.send(name, "x", "hi", timeout=math.inf, confirm=True)
+            assert await one.broadcast_message(name, "hi", timeout=1e300)
+            assert await one.count(name, timeout=math.inf) == 1
+        assert await one.send("r3", "x", "hello", confirm=True)
+        assert one._bus._convoys == 0
+        assert one.statistics()["pending"] == 0
+
+
+@async_test
+async def test_what_cannot_be_written_fails_alone(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that raises while it is made gives back what it took; the next ones go out."""
+    async with Backend(own_server).pools() as (one, two):
+        await two.join("n", "x")
+        link = one._session.link
+        assert link is not None
+        whole = link.script
+
+        def broken(name: str, keys: list[str], *arguments: Any) -> asyncio.Future[Any]:
+            if b"poison" in repr(arguments).encode():
+                raise OverflowError("too large")
+            return whole(name, keys, *arguments)
+
+        monkeypatch.setattr(link, "script", broken)
+        for _ in range(5):
+            with pytest.raises(BackplaneUnavailableError, match="too large"):
+                await one.send("n", "x", "poison")
+            with pytest.raises(BackplaneUnavailableError, match="too large"):
+                await one.broadcast_message("n", "poison")
+        assert await one.send("n", "x", "well", confirm=True) is SendResult.DELIVERED
+        assert one._bus._convoys == 0
+        assert one.statistics()["pending"] == 0
+
+
+@async_test
+async def test_a_flush_of_claims_that_raises_leaves_nothing_behind(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims fail, and releases are tried again with the next heartbeat."""
+    async with Backend(own_server).pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        registry = one._registry
+        whole_claim, whole_release = registry.claim, registry.release
+
+        def broken(*arguments: Any, **options: Any) -> Any:
+            raise OverflowError("too large")
+
+        monkeypatch.setattr(registry, "claim", broken)
+        monkeypatch.setattr(registry, "release", broken)
+        with pytest.raises(ClusterPoolError):
+            await one.join("n", "bob")
+        with pytest.raises(BackplaneUnavailableError):
+            await one.remove_connection(alice.connection, timeout=0.2)  # type: ignore[attr-defined]
+        monkeypatch.setattr(registry, "claim", whole_claim)
+        monkeypatch.setattr(registry, "release", whole_release)
+        await one.join("n", "bob")
+        await eventually(lambda: one.get_connection("n", "alice") is None)
+        assert await one.count("n") == 1
+
+
+@async_test
+async def test_a_send_that_timed_out_is_not_carried_out_by_its_neighbours_time(
+    own_server: RedisServer,
+) -> None:
+    """Two travel in one batch: at the end of the shorter time-out the longer one goes again."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        bob = await two.join("n", "bob")
+        for confirm in (False, True):
+            own_server.freeze()
+            calls: list[asyncio.Task[Any]] = [
+                asyncio.create_task(
+                    one.send("n", "bob", f"{limit:g}", timeout=limit, confirm=confirm)
+                )
+                for limit in (5.0, 0.3, 6.0, 0.2, 7.0)
+            ]
+            calls.append(asyncio.create_task(one.broadcast_message("n", "all", timeout=5)))
+            calls.append(asyncio.create_task(one.broadcast_message("n", "none", timeout=0.3)))
+            for at in (1, 3, 6):
+                with pytest.raises(BackplaneUnavailableError):
+                    await calls[at]
+            own_server.thaw()
+            assert all(await answers([calls[at] for at in (0, 2, 4, 5)], 15))
+        await bob.wait_sent(8)
+        assert bob.sent == ["5", "6", "7", "all"] * 2
+        assert one.statistics()["pending"] == 0
+
+
+@async_test
+async def test_a_publisher_keeps_a_deadline_for_each(own_server: RedisServer) -> None:
+    """The same without connections, in many namespaces at once."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        sockets = [await one.join(f"n{at}", "x") for at in range(20)]
+        own_server.freeze()
+        short = [publisher.send_nowait(f"n{at}", "x", "short", timeout=0.3) for at in range(20)]
+        long = [publisher.send_nowait(f"n{at}", "x", "long", timeout=8) for at in range(20)]
+        for outcome in await asyncio.gather(*short, return_exceptions=True):
+            assert isinstance(outcome, BackplaneUnavailableError)
+        own_server.thaw()
+        assert set(await asyncio.gather(*long)) == {SendResult.ROUTED}
+        for socket in sockets:
+            assert await socket.wait_sent() == ["long"]
+
+
+@async_test
+async def test_order_is_kept_when_the_counter_of_a_channel_begins_again(
+    own_server: RedisServer,
+) -> None:
+    """It expired or was evicted: a local send does not overtake the broadcast before it."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        sockets = [await one.join(f"user:{at}", "tab") for at in range(50)]
+        for at in range(50):
+            await two.join(f"user:{at}", "other")
+            for _ in range(3):
+                await one.broadcast_message(f"user:{at}", "early")
+        for key in backend.keys_of("numbers"):
+            own_server.command("DEL", key)
+        for at, socket in enumerate(sockets):
+            await socket.wait_sent(3)
+            socket.sent.clear()
+            await one.broadcast_message(f"user:{at}", "1" + "x" * 200_000 * (at % 2))
+            assert await one.send(f"user:{at}", "tab", "2")
+            await socket.wait_sent(2)
+            assert [message[0] for message in socket.sent] == ["1", "2"]
+
+
+@async_test
+async def test_a_claim_takes_back_the_ttl_of_the_counter(own_server: RedisServer) -> None:
+    """The only member reloads its page: the counter lives as long as before."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        await one.broadcast_message("n", "x")
+        (key,) = [key for key in backend.keys_of("numbers") if "{n}" in key]
+        await one.remove_connection(alice.connection)  # type: ignore[attr-defined]
+        assert backend.keys()[key] <= 60_000
+        await one.join("n", "alice")
+        assert backend.keys()[key] > 80_000_000
+
+
+@async_test
+async def test_publishers_of_the_shortest_time_wait_no_longer() -> None:
+    """The least time-out that there is still ends in an answer."""
+    backend = Backend(None)
+    async with backend.pools(1, timing=FAST) as (one,), Publisher(backend.redis()) as publisher:
+        await one.join("n", "x")
+        for _ in range(20):
+            try:
+                assert await publisher.send("n", "x", "y", timeout=1e-9) in SendResult
+            except BackplaneUnavailableError:
+                continue
