@@ -21,10 +21,12 @@ SHOWN = 20
 """Failures that are printed; all of them are in the JSON."""
 
 ABOUT = """\
-Starts a Redis, nodes and WebSocket clients as processes, lets every node send numbered messages all
-the time, breaks one thing after another, and accounts for every message and every recipient: it
-arrived once, or it is known why not. Anything else is a failure, and so is a connection that ended
-without a reason, or a registry that is not the union of the open connections when all is well."""
+Starts a Redis, nodes, a publisher and WebSocket clients as processes, lets them send numbered
+messages all the time, many to a few namespaces and a few to many, breaks one thing after another,
+and accounts for every message and every recipient: it arrived once, or it is known why not.
+Anything else is a failure, and so is a connection that ended without a reason, a call without an
+answer at its deadline and a second, what is still pending or running when all is quiet, or a
+registry that is not the union of the open connections when all is well."""
 
 MEANING = """\
 faults, each of them once unless told otherwise:
@@ -35,7 +37,7 @@ columns of the table; a broadcast counts once for each connection that should ge
   missing              reported by a gap of its node; a PUBLISH, which has no number, during a fault
   refused              answered absent, unreachable or refused, and did not arrive
   undelivered          routed to a node that no longer held the id, and counted there
-  with its connection  the connection broke, or lost its id to another, after it was sent
+  with its connection  the connection broke, was left or lost its id to another after it was sent
   unknown              the call raised with maybe_executed, or its sender was killed meanwhile
   not sent             the call raised without it, and nothing arrived
   failures             all else: lost in silence, twice, or against what was answered
@@ -89,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--rate", type=_from(1), default=200, metavar="N", help="messages a second (200)")
     add(
+        "--sparse",
+        type=_from(0),
+        default=320,
+        metavar="N",
+        help="quiet namespaces, of one or two members each, that get 100 calls a second together;"
+        " default 320, 0 for none",
+    )
+    add(
         "--seed",
         type=_from(0),
         metavar="N",
@@ -123,6 +133,10 @@ def _print(run: Run, grown: Sequence[Growth]) -> None:
     print(table.faults(run.rounds))
     for one in grown:
         print(one)
+    others = ", ".join(f"{count:,} {kind}" for kind, count in sorted(run.account.others.items()))
+    print(f"calls without a message: {others or 'none'}")
+    print(f"calls unanswered at their deadline and a second: {run.account.unanswered}")
+    print(f"targeted messages right behind the broadcast before them: {run.account.followed:,}")
     if run.account.bounds:
         print(f"{run.account.bounds} gaps said that they were lower bounds, and are held to that")
     for failure in run.account.failures[:SHOWN]:
@@ -139,7 +153,14 @@ def main() -> int:
         return 2
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
-    settings = Settings(options.nodes, options.clients, options.rate, seed, options.server or "")
+    settings = Settings(
+        options.nodes,
+        options.clients,
+        options.rate,
+        seed,
+        options.server or "",
+        options.sparse,
+    )
     names = list(dict.fromkeys(options.faults or FAULTS))
     try:
         run = asyncio.run(perform(settings, names, options.minutes, _tell))

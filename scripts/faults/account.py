@@ -14,9 +14,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from faults.books import ABNORMAL, BROADCAST, KINDS, PUBLISH, Books, Call, Connection
+from faults.books import ABNORMAL, CLOSE, OTHERS, PUBLISH, ROWS, Books, Call, Connection
 from faults.connections import connection_failures
 from faults.index import Index
+from faults.reads import other_failure
+from faults.sparse import NOBODY
 
 DELIVERED, MISSING, REFUSED, UNDELIVERED, BROKEN, UNKNOWN, NOT_SENT, FAILED = COLUMNS = (
     "delivered",
@@ -31,19 +33,33 @@ DELIVERED, MISSING, REFUSED, UNDELIVERED, BROKEN, UNKNOWN, NOT_SENT, FAILED = CO
 
 REFUSALS = ("absent", "unreachable", "refused")
 MAYBE_PUBLISHED = ("routed", "timed_out", "unreachable", "unknown")
-TROUBLED = (*REFUSALS, "timed_out", "unheard", "unknown", "not_sent")
+FAILED_CALLS = ("unknown", "not_sent")
+TROUBLED = (*REFUSALS, "timed_out", "unheard", *FAILED_CALLS)
 """Outcomes for which there must be a reason."""
 
 
 @dataclass
 class Account:
-    """What became of every pair, by kind and column; what is wrong; which gaps were bounds."""
+    """What became of every pair.
+
+    Attributes:
+        rows: how many pairs, by row and column.
+        failures: what is wrong.
+        bounds: gaps that said that they were lower bounds.
+        others: calls that carried no message, by kind.
+        unanswered: calls without an answer at their deadline and a second.
+        followed: how often a connection heard a targeted message right behind the broadcast that
+            its sender had sent before it, of the sparse stream.
+    """
 
     rows: dict[str, Counter[str]] = field(
-        default_factory=lambda: {kind: Counter() for kind in KINDS}
+        default_factory=lambda: {name: Counter() for name in ROWS}
     )
     failures: list[str] = field(default_factory=list)
     bounds: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+    unanswered: int = 0
+    followed: int = 0
 
     def add(self, other: "Account") -> None:
         """Take another round's account into this one."""
@@ -51,6 +67,9 @@ class Account:
             self.rows[kind].update(row)
         self.failures += other.failures
         self.bounds += other.bounds
+        self.others += other.others
+        self.unanswered += other.unanswered
+        self.followed += other.followed
 
 
 def account(books: Books) -> Account:
@@ -68,8 +87,14 @@ class _Accountant:
     def account(self) -> Account:
         self._result.bounds = sum(not gap.exact for gap in self._books.gaps)
         self._result.failures += connection_failures(self._index)
+        self._result.followed = self._index.followed()
+        self._unanswered()
+        self._result.failures += self._books.restless
         for call in self._books.calls:
-            self._result.rows[call.kind]["calls"] += 1
+            if call.kind in OTHERS:
+                self._other(call)
+                continue
+            self._result.rows[call.row]["calls"] += 1
             if call.id:
                 self._targeted(call)
             else:
@@ -81,23 +106,39 @@ class _Accountant:
         return self._result
 
     def _put(self, call: Call, column: str, pairs: int = 1) -> None:
-        self._result.rows[call.kind][column] += pairs
+        self._result.rows[call.row][column] += pairs
 
     def _fail(self, call: Call, why: str) -> None:
         self._put(call, FAILED)
         self._result.failures.append(f"{call}: {why}")
 
+    def _unanswered(self) -> None:
+        self._result.unanswered = len(self._books.unanswered)
+        for one in self._books.unanswered:
+            self._result.failures.append(
+                f"{one.about} of {one.sender} was not answered within {one.seconds:.1f} s"
+                f"{self._index.amid(one.found - one.seconds)}"
+            )
+
     # -- one call --------------------------------------------------------------------------
+
+    def _other(self, call: Call) -> None:
+        self._result.others[call.kind] += 1
+        why = other_failure(self._index, call)
+        if why:
+            self._result.failures.append(f"{call}: {why}")
 
     def _targeted(self, call: Call) -> None:
         heard_by = self._index.heard_by[call.sender, call.number]
         owners = self._index.owners(call)
-        steady = bool(owners) and all(one.closed is None for one in owners)
+        steady = bool(owners) and all(self._index.stayed(call, one) for one in owners)
         if len(heard_by) > 1:
             self._fail(call, f"arrived {len(heard_by)} times")
         elif heard_by and call.outcome in (*REFUSALS, "not_sent"):
             self._fail(call, "arrived all the same")
-        elif steady and call.outcome in TROUBLED and not self._index.excused(call, owners):
+        elif (call.outcome in (TROUBLED if steady else FAILED_CALLS)) and not self._index.excused(
+            call, owners
+        ):
             self._fail(call, "while nothing was wrong")
         elif heard_by:
             self._put(call, DELIVERED)
@@ -105,7 +146,9 @@ class _Accountant:
             self._put(call, REFUSED)
         elif call.outcome in ("unknown", "not_sent"):
             self._put(call, UNKNOWN if call.outcome == "unknown" else NOT_SENT)
-        elif any(one.code == ABNORMAL for one in owners):
+        elif call.id == NOBODY:
+            self._fail(call, "to nobody")
+        elif any(one.code == ABNORMAL for one in owners) or self._index.left(call, owners):
             self._put(call, BROKEN)
         elif call.outcome == "delivered":
             self._fail(call, "and never arrived")
@@ -122,8 +165,10 @@ class _Accountant:
         if heard_by and call.outcome in ("unheard", "not_sent"):
             self._fail(call, f"arrived {len(heard_by)} times")
             return
-        concerned = due if call.outcome == "unheard" else []
-        if call.outcome in TROUBLED and due and not self._index.excused(call, concerned):
+        staying = [one for one in due if self._index.stayed(call, one)]
+        concerned = staying if call.outcome == "unheard" else []
+        wrong = concerned or call.outcome in FAILED_CALLS
+        if wrong and not self._index.excused(call, concerned):
             self._fail(call, "while nothing was wrong")
             return
         self._put(call, DELIVERED, len(heard_by))
@@ -132,7 +177,7 @@ class _Accountant:
         for connection in due:
             if connection in heard_by:
                 continue
-            if connection.closed is not None:
+            if connection not in staying:
                 self._put(call, BROKEN)
             elif not published:
                 self._put(call, UNKNOWN if call.outcome == "unknown" else NOT_SENT)
@@ -186,14 +231,17 @@ class _Accountant:
 
     def _may_be_missed(self, namespace: str, node: str) -> Iterator[Call]:
         """The numbered messages that this node may not have heard."""
+        if namespace:
+            for call in self._index.broadcasts[namespace]:
+                heard_by = self._index.heard_by[call.sender, call.number]
+                nodes = {connection.node for connection in heard_by}
+                if node not in nodes and call.outcome != "not_sent":
+                    yield call
+            return
         for call in self._books.calls:
+            targeted = call.id and (call.kind == CLOSE or call.kind not in OTHERS)
             heard_by = self._index.heard_by[call.sender, call.number]
-            if namespace:
-                if call.kind == BROADCAST and call.namespace == namespace:
-                    nodes = {connection.node for connection in heard_by}
-                    if node not in nodes and call.outcome != "not_sent":
-                        yield call
-            elif call.id and not heard_by and call.outcome in MAYBE_PUBLISHED:
+            if targeted and not heard_by and call.outcome in MAYBE_PUBLISHED:
                 yield call
 
     def _check_undelivered(self) -> None:

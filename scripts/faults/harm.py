@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
+from faults.books import LEASE
 from faults.cluster import Cluster, Place
 
 HOLE = 5.0
 """Seconds of a black hole: longer than a node needs to notice it."""
 LATENESS = 0.2
 CUTS = 20
-LEASE = 10.0
 
 
 class Harm(NamedTuple):
@@ -38,6 +38,10 @@ def _some(cluster: Cluster, chance: random.Random) -> Place:
     return chance.choice(cluster.places)
 
 
+def _some_sender(cluster: Cluster, chance: random.Random) -> Place:
+    return chance.choice(cluster.senders)
+
+
 def _to(place: Place, what: str) -> Harm:
     return Harm(f"{place.node}: {what}", frozenset((place.node,)))
 
@@ -51,8 +55,8 @@ def _held(place: Place, what: str) -> Harm:
 
 
 async def cut(cluster: Cluster, chance: random.Random) -> Harm:
-    """Both links of a node are reset."""
-    place = _some(cluster, chance)
+    """Both links of a node or of the publisher are reset."""
+    place = _some_sender(cluster, chance)
     await place.proxy.cut()
     return _to(place, "links cut")
 
@@ -60,15 +64,15 @@ async def cut(cluster: Cluster, chance: random.Random) -> Harm:
 async def cuts(cluster: Cluster, chance: random.Random) -> Harm:
     """Both links of one node after another are reset."""
     for _ in range(CUTS):
-        await _some(cluster, chance).proxy.cut()
+        await _some_sender(cluster, chance).proxy.cut()
         await asyncio.sleep(chance.uniform(0.0, 0.4))
-    return Harm(f"links cut {CUTS} times, of any node")
+    return Harm(f"links cut {CUTS} times, of any node or publisher")
 
 
 async def _hold(
     cluster: Cluster, chance: random.Random, *, upwards: bool, downwards: bool, what: str
 ) -> Harm:
-    place = _some(cluster, chance)
+    place = _some_sender(cluster, chance)
     place.proxy.hold(upwards=upwards, downwards=downwards)
     await asyncio.sleep(HOLE)
     place.proxy.heal()
@@ -77,7 +81,7 @@ async def _hold(
 
 async def delay(cluster: Cluster, chance: random.Random) -> Harm:
     """Everything between a node and Redis is late."""
-    place = _some(cluster, chance)
+    place = _some_sender(cluster, chance)
     place.proxy.delay = LATENESS
     await asyncio.sleep(3)
     place.proxy.heal()
@@ -86,8 +90,8 @@ async def delay(cluster: Cluster, chance: random.Random) -> Harm:
 
 async def refuse(cluster: Cluster, chance: random.Random) -> Harm:
     """A node is cut and refused when it comes back."""
-    place = _some(cluster, chance)
-    seconds = chance.choice((0.3, 3.0))
+    place = _some_sender(cluster, chance)
+    seconds = chance.choice((0.3, 3.0, 6.0))
     await place.proxy.refuse()
     await asyncio.sleep(seconds)
     await place.proxy.accept()
@@ -165,6 +169,13 @@ async def restore_redis(cluster: Cluster, chance: random.Random) -> Harm:
     return Harm(f"Redis killed, down for {seconds:g} s, back from a snapshot")
 
 
+async def take_redis_away(cluster: Cluster, chance: random.Random) -> Harm:
+    """SIGKILL of Redis, which stays away for several times the time-out of a call."""
+    seconds, empty = chance.uniform(5.0, 20.0), chance.random() < 0.5
+    await _restart(cluster, seconds, empty=empty)
+    return Harm(f"Redis killed, down for {seconds:.1f} s, {'empty' if empty else 'as it was'}")
+
+
 async def _restart(cluster: Cluster, seconds: float, *, empty: bool) -> None:
     cluster.redis.kill()
     await asyncio.sleep(seconds)
@@ -196,5 +207,6 @@ FAULTS = {
     "redis-frozen-1": Fault("SIGSTOP of Redis for 1 s", partial(_freeze_redis, seconds=1)),
     "redis-frozen-5": Fault("SIGSTOP of Redis for 5 s", partial(_freeze_redis, seconds=5)),
     "redis-empty": Fault("SIGKILL of Redis, which comes back with nothing", restart_redis),
+    "redis-away": Fault("the same, for 5 to 20 s, empty or as it was before", take_redis_away),
     "redis-snapshot": Fault("SIGKILL of Redis, which comes back as it was before", restore_redis),
 }

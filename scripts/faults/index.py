@@ -1,10 +1,12 @@
 """The books of a round, to be looked up: who heard a message, whose an id was, who was there."""
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable
 
-from faults.books import Books, Call, Connection
+from faults.books import BROADCAST, CLOSE, LEASE, SOON, Books, Call, Connection
+from faults.sparse import is_sparse
 
 
 class Index:
@@ -13,9 +15,17 @@ class Index:
     def __init__(self, books: Books) -> None:
         self.books = books
         self.calls = {(call.sender, call.number): call for call in books.calls}
+        self.broadcast_messages = {message for message, one in self.calls.items() if not one.id}
         self.heard_by: dict[tuple[str, int], list[Connection]] = defaultdict(list)
         self.of_namespace: dict[str, list[Connection]] = defaultdict(list)
         self._of_id: dict[tuple[str, str], list[Connection]] = defaultdict(list)
+        self.broadcasts: dict[str, list[Call]] = defaultdict(list)
+        self.closes: dict[tuple[str, str], list[Call]] = defaultdict(list)
+        for call in books.calls:
+            if call.kind == BROADCAST:
+                self.broadcasts[call.namespace].append(call)
+            elif call.kind == CLOSE:
+                self.closes[call.namespace, call.id].append(call)
         for connection in books.connections:
             self._of_id[connection.namespace, connection.id].append(connection)
             self.of_namespace[connection.namespace].append(connection)
@@ -44,7 +54,55 @@ class Index:
         there = [one for one in self.of_namespace[call.namespace] if one.open_at(call.begun)]
         return [one for one in there if self.taken_at(one) > call.begun]
 
-    def excused(self, call: Call, connections: Iterable[Connection]) -> bool:
+    def excused(self, call: Call, connections: Iterable[Connection], after: float = 0.0) -> bool:
         """Whether something was broken between the sender of a call and these connections."""
         nodes = {call.sender, *(connection.node for connection in connections)}
-        return any(window.excuses(call, nodes) for window in self.books.windows)
+        return any(window.excuses(call, nodes, after) for window in self.books.windows)
+
+    def stayed(self, call: Call, connection: Connection) -> bool:
+        """Whether this connection, open when the call began, was so for as long as it matters."""
+        if connection.closed is None:
+            return True
+        return connection.closed > call.ended + SOON and not self.excused(call, [connection])
+
+    def left(self, call: Call, owners: Iterable[Connection]) -> bool:
+        """Whether the client of one of them was leaving, or had just left."""
+        return any(
+            one.left is not None
+            and one.closed is not None
+            and one.closed >= call.begun - SOON
+            and not self.stayed(call, one)
+            for one in owners
+        )
+
+    def unaware(self, call: Call, connection: Connection) -> bool:
+        """Whether its node, in its lease, may not have known that this one was taken over."""
+        local = call.kind == BROADCAST or call.sender == connection.node
+        return local and any(
+            window.excuses(call, [connection.node])
+            and (window.ended - window.begun < LEASE or self.taken_at(connection) >= window.healed)
+            for window in self.books.windows
+        )
+
+    def amid(self, time: float) -> str:
+        """When this was, in words: how long after the begin of what was broken."""
+        return "".join(
+            f", {time - one.begun:+.1f} s from the begin of {one.ended - one.begun:.1f} s of harm"
+            for one in self.books.windows
+        )
+
+    def followed(self) -> int:
+        """How often a targeted message was heard right behind its sender's broadcast before it."""
+        return sum(
+            sender == before
+            and number == last + 1
+            and self._is_pair((before, last), (sender, number))
+            for connection in self.books.connections
+            for (before, last), (sender, number) in itertools.pairwise(connection.heard)
+        )
+
+    def _is_pair(self, first: tuple[str, int], second: tuple[str, int]) -> bool:
+        earlier, later = self.calls.get(first), self.calls.get(second)
+        if earlier is None or later is None or not is_sparse(later.namespace):
+            return False
+        return earlier.kind == BROADCAST and bool(later.id)

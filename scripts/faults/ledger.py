@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from faults.books import Books, Call, Connection, Registered, Reported, Window
+from faults.books import Books, Call, Connection, Registered, Reported, Unanswered, Window
 
 
 class Ledger:
@@ -14,10 +14,11 @@ class Ledger:
         self._ended: list[Call] = []
         self._gaps: list[Reported] = []
         self._windows: list[Window] = []
+        self._unanswered: list[Unanswered] = []
         self.killed: set[str] = set()
 
     def told(self, sender: str, what: str, fields: list[Any]) -> None:
-        """A node has told of a call or of a gap."""
+        """A node or a publisher has told of a call or of a gap."""
         if what == "begun":
             kind, number, namespace, id, begun = fields
             call = Call(kind, sender, number, namespace, id, begun, math.inf, "unknown")
@@ -26,16 +27,22 @@ class Ledger:
             number, ended, outcome = fields
             call = self._begun.pop((sender, number))
             self._ended.append(call._replace(ended=ended, outcome=outcome))
+        elif what == "unanswered":
+            self._unanswered.append(Unanswered(sender, *fields))
         else:
             namespaces, exact = fields
             self._gaps.append(Reported(sender, namespaces, exact))
 
-    def broken(self, begun: float, ended: float, nodes: frozenset[str] | None) -> None:
+    def broken(self, window: Window) -> None:
         """Something was broken for a while."""
-        self._windows.append(Window(begun, ended, nodes))
+        self._windows.append(window)
 
     def close(
-        self, collected: list[dict[str, Any]], registry: list[list[str]], undelivered: int
+        self,
+        collected: list[dict[str, Any]],
+        registry: list[list[str]],
+        undelivered: int,
+        restless: list[str],
     ) -> Books:
         """The books of the round that ends here. Calls that never ended are unknown."""
         connections = [
@@ -50,9 +57,11 @@ class Ledger:
             frozenset(self.killed),
             undelivered,
             [Registered(*one) for one in registry],
+            self._unanswered,
+            restless,
         )
         self._begun, self._ended, self._gaps = {}, [], []
-        self._windows, self.killed = [], set()
+        self._windows, self.killed, self._unanswered = [], set(), []
         return books
 
 

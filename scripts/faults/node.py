@@ -8,93 +8,24 @@ import asyncio
 import gc
 import logging
 import os
-import random
 import resource
 import sys
-import time
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cluster_pool import (
-    BackplaneUnavailableError,
-    ClusterPool,
-    ClusterPoolError,
-    Gap,
-)
+from cluster_pool import ClusterPool, Gap
 from cluster_pool.server.node import NodeServer
-from faults.books import BROADCAST, CONFIRM, SEND
+from faults.books import BROADCAST
+from faults.caller import Caller
 from faults.programs import obey, tell
+from faults.streams import DenseStream, SparseStream
 
-MIX = (SEND, SEND, SEND, SEND, SEND, CONFIRM, CONFIRM, BROADCAST, BROADCAST, BROADCAST)
 STATM = Path("/proc/self/statm")
-LATE = 0.1
-"""Seconds of its schedule that a stream which was held up makes good for; the rest it lets go."""
-
-
-class Stream:
-    """Numbered messages of every kind, at a steady rate, to members and namespaces at random."""
-
-    def __init__(self, pool: ClusterPool, seed: str) -> None:
-        self._pool = pool
-        self._random = random.Random(seed)
-        self._number = 0
-        self._targets: list[tuple[str, str]] = []
-        self._pause = 1.0
-        self._ticking: asyncio.Task[None] | None = None
-        self._calls: set[asyncio.Task[int]] = set()
-
-    def begin(self, targets: list[tuple[str, str]], rate: float) -> None:
-        """Send ``rate`` messages a second from now on."""
-        self._targets, self._pause = targets, 1 / rate
-        if self._ticking is None:
-            self._ticking = asyncio.create_task(self._tick())
-
-    async def end(self) -> None:
-        """Send no more, and wait until every call has ended."""
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
-            self._ticking = None
-        await asyncio.gather(*self._calls)
-
-    async def _tick(self) -> None:
-        now = asyncio.get_running_loop().time
-        due = now()
-        while True:
-            namespace, id = self._random.choice(self._targets)
-            kind = self._random.choice(MIX)
-            self._call_soon(kind, namespace, "" if kind == BROADCAST else id)
-            due = max(due + self._pause, now() - LATE)
-            await asyncio.sleep(max(0.0, due - now()))
-
-    def _call_soon(self, kind: str, namespace: str, id: str) -> None:
-        """Calls begin in the order of these calls, as tasks begin in the order they are made."""
-        task = asyncio.create_task(self.call(kind, namespace, id))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-
-    async def call(self, kind: str, namespace: str, id: str) -> int:
-        """Send one message; gives its number."""
-        self._number += 1
-        number = self._number
-        tell("begun", [kind, number, namespace, id, time.monotonic()])
-        outcome = await self._outcome(kind, namespace, id, f"{self._pool.node_id} {number}")
-        tell("ended", [number, time.monotonic(), outcome])
-        return number
-
-    async def _outcome(self, kind: str, namespace: str, id: str, message: str) -> str:
-        try:
-            if kind == BROADCAST:
-                nodes = await self._pool.broadcast_message(namespace, message)
-                return "heard" if nodes else "unheard"
-            result = await self._pool.send(namespace, id, message, confirm=kind == CONFIRM)
-            return result.value
-        except BackplaneUnavailableError as error:
-            return "unknown" if error.maybe_executed else "not_sent"
-        except ClusterPoolError:
-            return "not_sent"
+AT_ONCE = 50
+"""Namespaces that are read at the same time."""
 
 
 class Commands:
@@ -102,16 +33,30 @@ class Commands:
 
     def __init__(self, pool: ClusterPool) -> None:
         self._pool = pool
-        self._stream = Stream(pool, pool.node_id)
+        self._caller = Caller(pool, pool.node_id)
+        self._dense = DenseStream(self._caller, pool.node_id)
+        self._sparse = SparseStream(self._caller, pool.node_id)
 
-    async def begin(self, targets: list[tuple[str, str]], rate: float) -> None:
-        """Begin the stream."""
-        self._stream.begin(targets, rate)
+    async def begin(
+        self,
+        targets: list[tuple[str, str]],
+        rate: float,
+        namespaces: list[str],
+        sparse_rate: float,
+    ) -> None:
+        """Begin the streams: the dense one to ``targets``, the sparse one over ``namespaces``."""
+        self._dense.targets = targets
+        self._dense.begin(rate)
+        if namespaces:
+            self._sparse.namespaces = namespaces
+            self._sparse.begin(sparse_rate)
 
     async def end(self, namespaces: list[str]) -> dict[str, int]:
-        """End the stream; gives the number of a last broadcast to each namespace."""
-        await self._stream.end()
-        return {name: await self._stream.call(BROADCAST, name, "") for name in namespaces}
+        """End the streams; gives the number of a last broadcast to each of these namespaces."""
+        await self._dense.end()
+        await self._sparse.end()
+        await self._caller.finish()
+        return {name: await self._caller.call(BROADCAST, name) for name in namespaces}
 
     async def state(self) -> list[Any]:
         """Whether it is ready, and as what."""
@@ -119,31 +64,53 @@ class Commands:
         return [statistics[name] for name in ("ready", "generation", "incarnation")]
 
     async def registry(self, namespaces: list[str]) -> list[tuple[str, str, str]]:
-        """Every member: namespace, id, node."""
-        return [
-            (namespace, member.id, member.node)
-            for namespace in namespaces
-            async for member in self._pool.members(namespace)
+        """Every member: namespace, id, node; and a "?" where the count is another."""
+        found = []
+        for at in range(0, len(namespaces), AT_ONCE):
+            some = namespaces[at : at + AT_ONCE]
+            for members in await asyncio.gather(*[self._members(name) for name in some]):
+                found += members
+        return found
+
+    async def _members(self, namespace: str) -> list[tuple[str, str, str]]:
+        members = [
+            (namespace, member.id, member.node) async for member in self._pool.members(namespace)
         ]
+        count = await self._pool.count(namespace)
+        if count != len(members):
+            members.append((namespace, "?", f"count is {count} of {len(members)}"))
+        return members
 
     async def figures(self) -> dict[str, Any]:
         """The pool's counters, and what this process holds beside its connections."""
-        gc.collect()
         statistics = self._pool.statistics()
-        connections = statistics["connections"]
-        pages = int(STATM.read_text().split()[1])  # noqa: ASYNC240  # of procfs: never blocks
-        return {
-            **statistics,
-            "memory": pages * resource.getpagesize(),
-            "tasks": len(asyncio.all_tasks()) - connections,
-            "descriptors": len(os.listdir("/proc/self/fd")) - connections,
-        }
+        return {**statistics, **held(statistics["connections"]), "watched": self._caller.watched}
+
+    async def stop(self) -> None:
+        """Watch no more."""
+        await self._caller.stop()
+
+
+def held(connections: int) -> dict[str, Any]:
+    """What this process holds beside so many connections; tasks also by what they run."""
+    gc.collect()
+    tasks = Counter(getattr(one.get_coro(), "__qualname__", "?") for one in asyncio.all_tasks())
+    return {
+        "memory": int(STATM.read_text().split()[1]) * resource.getpagesize(),
+        "tasks": tasks.total() - connections,
+        "running": tasks,
+        "descriptors": len(os.listdir("/proc/self/fd")) - connections,
+    }
+
+
+def quiet() -> None:
+    """Faults are no news here."""
+    logging.getLogger("cluster_pool").setLevel(logging.ERROR)
 
 
 async def main(redis: str, node_id: str) -> None:
     """Run the node until standard input ends."""
-
-    logging.getLogger("cluster_pool").setLevel(logging.ERROR)  # faults are no news here
+    quiet()
 
     def missed(gap: Gap) -> None:
         tell("gap", [gap.namespaces, gap.exact])
@@ -158,6 +125,7 @@ async def main(redis: str, node_id: str) -> None:
         commands = Commands(pool)
         names = ("begin", "end", "state", "registry", "figures")
         await obey({name: getattr(commands, name) for name in names})
+        await commands.stop()
         await server.stop()
 
 

@@ -1,6 +1,7 @@
 """Rounds: a stream of messages, a fault, calm, and the account of the round."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from faults.account import Account, account
-from faults.books import Books
+from faults.books import Books, Window
 from faults.cluster import Cluster, NotReadyError, Settings, running
 from faults.harm import FAULTS
 from faults.programs import ProgramEndedError
@@ -115,10 +116,11 @@ async def _round(
     finally:
         watching.cancel()
     (noticed,) = await asyncio.gather(watching, return_exceptions=True)
-    cluster.ledger.broken(begun, ready, harm.nodes)
+    cluster.ledger.broken(Window(begun, ready, harm.nodes, over))
     await asyncio.sleep(max(CALM, until - time.monotonic()))
     books, figures = await cluster.close_books()
     result = await asyncio.to_thread(account, books)  # the proxies run on this loop
+    result.failures = [f"{failure} [{name}]" for failure in result.failures]
     run.account.add(result)
     run.samples += [_sample(node, one) for node, one in figures.items()]
     run.rounds.append(
@@ -152,7 +154,8 @@ async def _noticed(cluster: Cluster) -> float | None:
 
 
 def _longest(books: Books, held: frozenset[str]) -> float:
-    return max(call.ended - call.begun for call in books.calls if call.sender not in held)
+    ended = [call for call in books.calls if call.sender not in held and call.ended < math.inf]
+    return max(call.ended - call.begun for call in ended)
 
 
 def _sample(node: str, figures: dict[str, Any]) -> Sample:

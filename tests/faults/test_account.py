@@ -268,7 +268,14 @@ def test_taken_over() -> None:
     older = member(1, 2, closed=20.0, code=4409)
     newer = replace(member(2, node="c"), opened=11.5)
     calls = [broadcast(1), broadcast(2)]
-    fails(made(calls, [older, newer], ALWAYS), "after it was taken over: broadcast 2 of a")
+    fails(made(calls, [older, newer], ALWAYS), "s after it was taken over: broadcast 2 of a")
+    cut_off = books.Window(10.0, 13.0, frozenset("b"))
+    assert made(calls, [older, newer], cut_off).failures == []
+    targeted = send(2)
+    fails(made([broadcast(1), targeted], [older, newer], cut_off), "after it was taken over")
+    own = [call._replace(sender="b") for call in (broadcast(1), targeted)]
+    its_own = replace(older, heard=[("b", 1), ("b", 2)])
+    assert made(own, [its_own, replace(newer, heard=[])], cut_off).failures == []
     only(made(calls, [replace(older, heard=[("a", 1)]), newer], ALWAYS), BROADCAST, delivered=2)
     both = [replace(older, heard=[("a", 1)]), replace(newer, heard=[])]
     fails(made([send(1, begun=12.0)], both, ALWAYS), "taken over")

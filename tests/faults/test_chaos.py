@@ -22,7 +22,7 @@ def test_every_message_is_accounted_for(tmp_path: Path) -> None:
     run = subprocess.run(
         [
             *(sys.executable, "-P", "-m", "faults", *chosen, "--json", str(result)),
-            *("--seed", "1", "--nodes", "2", "--clients", "12", "--rate", "100"),
+            *("--seed", "4", "--nodes", "2", "--clients", "12", "--rate", "100", "--sparse", "40"),
         ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(_path())},
         capture_output=True,
@@ -36,6 +36,10 @@ def test_every_message_is_accounted_for(tmp_path: Path) -> None:
     for kind, row in told["messages"].items():
         assert row["calls"] > 0, kind
         assert row["delivered"] > 0, kind
+    for kind in ("close", "count", "members", "locate"):
+        assert told["others"][kind] > 0, kind
+    assert told["unanswered"] == 0
+    assert told["followed"] > 0
     assert told["messages"]["broadcast"]["missing"] > 0
 
 

@@ -1,0 +1,67 @@
+"""The quiet namespaces: who belongs to them, which are spoken to at a time, which are left alone.
+
+Every process of a run decides alike, without a word to the others: by name, and by the machine's
+monotonic clock.
+"""
+
+import random
+from collections.abc import Sequence
+
+PREFIX = "user-"
+NOBODY = "nobody"
+"""An id that nobody has, in any namespace."""
+
+STEADY_EVERY = 3
+"""One namespace in so many has members that never leave by themselves."""
+FOCUS_EVERY = 8
+"""One namespace in so many gets half of the calls, for so long:"""
+FOCUS_TIME = 10.0
+SLEEPERS = 5
+"""One namespace in so many is left alone, in turn, for so long:"""
+SLEEP = 75.0
+"""Seconds: longer than a counter without members lives (60 s)."""
+
+
+def names(count: int) -> list[str]:
+    """So many namespaces."""
+    return [f"{PREFIX}{at}" for at in range(count)]
+
+
+def is_sparse(namespace: str) -> bool:
+    """Whether it is one of them."""
+    return namespace.startswith(PREFIX)
+
+
+def ids(namespace: str) -> list[str]:
+    """Who may be a member: one, or two."""
+    return ["tab-1", "tab-2"][: 1 + _index(namespace) % 2]
+
+
+def is_steady(namespace: str) -> bool:
+    """Whether its members stay."""
+    return _index(namespace) % STEADY_EVERY == 0
+
+
+def asleep(namespace: str, now: float) -> bool:
+    """Whether it is left alone at this time."""
+    return (_index(namespace) + _turn(now)) % SLEEPERS == 0
+
+
+def next_sleep(namespace: str, now: float) -> float:
+    """When it is left alone next; the begin of it, if it is already."""
+    turn = _turn(now)
+    return (turn + -(_index(namespace) + turn) % SLEEPERS) * SLEEP
+
+
+def focus(namespaces: Sequence[str], now: float) -> list[str]:
+    """Those that everybody speaks to more often at this time."""
+    turn = random.Random(int(now // FOCUS_TIME))
+    return turn.sample(namespaces, max(1, len(namespaces) // FOCUS_EVERY))
+
+
+def _turn(now: float) -> int:
+    return int(now // SLEEP)
+
+
+def _index(namespace: str) -> int:
+    return int(namespace.removeprefix(PREFIX))
