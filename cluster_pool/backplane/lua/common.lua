@@ -44,10 +44,19 @@ local function publish(channel, sender, count, parts)
   return mark, redis.call('PUBLISH', channel, table.concat(parts))
 end
 
+-- How many subscribed to the channel by its name. PUBLISH counts patterns too, and a monitor's
+-- `PSUBSCRIBE *` is no node. Where NUMSUB is not allowed, what PUBLISH said must do.
+local function named(channel, heard)
+  if heard == 0 then return 0 end
+  local counts = redis.pcall('PUBSUB', 'NUMSUB', channel)
+  return counts.err and heard or counts[2]
+end
+
 -- The same, but what Redis refuses is no end of the script: then it returns false and the error.
+-- How many heard it leaves out who subscribed to a pattern.
 local function try_publish(channel, sender, count, parts)
   local done, mark, heard = pcall(publish, channel, sender, count, parts)
-  if done then return mark, heard end
+  if done then return mark, named(channel, heard) end
   return false, type(mark) == 'table' and mark.err or tostring(mark)
 end
 
