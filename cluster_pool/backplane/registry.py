@@ -5,19 +5,22 @@ the rest goes wherever the session stands. Nothing here decides; the scripts and
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 from redis.exceptions import ResponseError
 
-from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.link import Argument, Link
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Member
 from cluster_pool.exceptions import BackplaneUnavailableError
+
+log = logging.getLogger("cluster_pool.registry")
 
 T = TypeVar("T")
 
@@ -26,10 +29,11 @@ BATCH: Final = 100
 REAPED: Final = 125
 """Members to one step of the reaper, for the same reason."""
 PAGE: Final = 500
-"""Members to one page; also namespaces whose counts are read in one go."""
+"""Members to one page; also namespaces to one call, or one go, that does little for each."""
 
 EMPTIED: Final = ord("2")
 """What the release script says of a claim whose release emptied its namespace."""
+_ASSERTED: Final = {ord("0"): False, ord("1"): True, ord("2"): None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,29 +288,55 @@ class Registry:
     def assert_claims(
         self,
         link: Link,
-        namespace: str,
         incarnation: str,
-        claims: Sequence[tuple[str, Claim]],
+        groups: Sequence[tuple[str, Sequence[tuple[str, Claim]]]],
         not_after: int,
         deadline: float,
-    ) -> Coroutine[Any, Any, list[bool]]:
-        """Register claims under a new incarnation; for each whether this node still owns it."""
+    ) -> Coroutine[Any, Any, list[bool | None]]:
+        """Register claims under a new incarnation; for each whether this node still owns it.
+
+        None when Redis refused what the claim's namespace needs, which is logged: that one is not
+        registered, and the others are.
+
+        Args:
+            groups: namespaces with ids and claims, as :func:`packed` makes them.
+        """
+        keys: list[str] = []
+        arguments: list[Argument] = []
+        for namespace, claims in groups:
+            keys += (self._keys.members(namespace), self._keys.owners(namespace))
+            arguments += (self._keys.channel(namespace), self._keys.events(namespace), len(claims))
+            for id, claim in claims:
+                arguments += (id, claim.time, claim.nonce)
         call = link.script(
             "assert",
-            [self._keys.members(namespace), self._keys.owners(namespace)],
+            keys,
             not_after,
             self._session.sender,
-            self._keys.channel(namespace),
-            self._keys.events(namespace),
             incarnation,
             self._identity.start,
             self._identity.node_id,
-            *[part for id, claim in claims for part in (id, claim.time, claim.nonce)],
+            *arguments,
         )
 
-        async def read() -> list[bool]:
+        async def read() -> list[bool | None]:
             reply = in_time(await answered(call, deadline))
-            return [code == 49 for code in reply[1]]
+            if reply[2]:
+                log.warning("claims were not registered: %s", reply[2].decode())
+            return [_ASSERTED[code] for code in reply[1]]
+
+        return read()
+
+    def tallies(
+        self, link: Link, namespaces: Sequence[str], incarnation: str, deadline: float
+    ) -> Coroutine[Any, Any, list[tuple[int, int]]]:
+        """The registered count and checksum of one owner in each of at most ``PAGE`` namespaces."""
+        owners = [self._keys.owners(namespace) for namespace in namespaces]
+        call = link.script("tallies", owners, incarnation)
+
+        async def read() -> list[tuple[int, int]]:
+            reply: list[int] = await answered(call, deadline)
+            return list(zip(reply[::2], reply[1::2], strict=True))
 
         return read()
 
@@ -494,6 +524,27 @@ def batches(items: list[T]) -> Iterator[list[T]]:
     """Pieces of as many as one call takes."""
     for at in range(0, len(items), BATCH):
         yield items[at : at + BATCH]
+
+
+def packed(groups: Iterable[tuple[str, list[T]]]) -> Iterator[list[tuple[str, list[T]]]]:
+    """What many namespaces hold, in pieces of as many as one call takes; large groups are split.
+
+    Which namespaces go together is decided here alone: on a Redis Cluster, those of one slot.
+    """
+    batch: list[tuple[str, list[T]]] = []
+    room = BATCH
+    for namespace, items in groups:
+        at = 0
+        while at < len(items):
+            part = items[at : at + room]
+            batch.append((namespace, part))
+            at += len(part)
+            room -= len(part)
+            if not room:
+                yield batch
+                batch, room = [], BATCH
+    if batch:
+        yield batch
 
 
 async def answered(call: asyncio.Future[Any], deadline: float | None) -> Any:

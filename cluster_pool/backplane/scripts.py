@@ -17,6 +17,7 @@ NAMES = (
     "release",
     "renew",
     "send",
+    "tallies",
 )
 
 

@@ -7,19 +7,27 @@ handed to ``evict``, which closes it.
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster_pool.backplane.link import Link
-from cluster_pool.backplane.registry import Registry, batches
+from cluster_pool.backplane.registry import BATCH, PAGE, Registry, packed
 from cluster_pool.backplane.session import Session
 from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.namespaces import Namespaces
+from cluster_pool.core.claims import CHECKSUM_MODULUS
 from cluster_pool.core.config import Timing
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.table import ConnectionTable
 
+T = TypeVar("T")
+
 WINDOW = 16
-"""Calls that are in flight together."""
+"""Calls that are in flight together; between two windows the lease is renewed if that is due."""
+STEP = WINDOW * BATCH
+"""Namespaces that are looked at together, before others get their turn on the loop."""
+
+Group = tuple[str, list[Connection]]
 
 
 class Assertion:
@@ -29,6 +37,7 @@ class Assertion:
         self,
         session: Session,
         registry: Registry,
+        namespaces: Namespaces,
         table: ConnectionTable,
         timing: Timing,
         lease: Lease,
@@ -36,24 +45,36 @@ class Assertion:
     ) -> None:
         self._session = session
         self._registry = registry
+        self._namespaces = namespaces
         self._table = table
         self._timing = timing
         self._lease = lease
         self._evict = evict
 
     async def everything(self, link: Link, incarnation: str) -> None:
-        """Register all that is owned under an incarnation."""
-        window: list[Coroutine[Any, Any, None]] = []
-        for batch in self._owned(self._table.namespaces()):
-            window.append(self._batch(link, incarnation, batch))
-            if len(window) == WINDOW:
-                await asyncio.gather(*window)
-                window.clear()
-        await asyncio.gather(*window)
+        """Register all that is owned under an incarnation, and note its namespaces.
+
+        The lease is renewed meanwhile. What an earlier attempt registered under the same
+        incarnation, before its link was cut or an answer came late, is not asserted again: the
+        rest comes first, so each attempt gets further. While this node was deaf another may have
+        taken over an id that was registered already, so at the end the count and checksum of those
+        namespaces are compared, and one that differs is asserted as a whole. A later takeover is
+        heard: the ear of this generation was there before the first comparison.
+
+        Raises BackplaneUnavailableError; what has not been done then is for the next attempt.
+        """
+        standing: list[str] = []
+        for names in pieces(self._table.namespaces(), STEP):
+            groups, others = self._sorted(names, incarnation)
+            standing += others
+            await self._register(link, incarnation, groups)
+        for names in pieces(standing, STEP):
+            changed = await self._changed(link, incarnation, names)
+            await self._register(link, incarnation, [self._owned(name) for name in changed])
 
     async def namespace(self, link: Link, namespace: str, incarnation: str) -> None:
         """Register what is owned in one namespace once more."""
-        for batch in self._owned([namespace]):
+        for batch in packed([self._owned(namespace)]):
             await self._batch(link, incarnation, batch)
 
     async def doubtful(self, link: Link, connections: Iterable[Connection]) -> None:
@@ -65,40 +86,85 @@ class Assertion:
         incarnation = self._lease.incarnation
         with contextlib.suppress(BackplaneUnavailableError):
             await asyncio.gather(
-                *[
-                    self._batch(link, incarnation, batch)
-                    for group in groups.values()
-                    for batch in batches(group)
-                ]
+                *[self._batch(link, incarnation, batch) for batch in packed(groups.items())]
             )
 
-    def _owned(self, namespaces: Iterable[str]) -> Iterator[list[Connection]]:
-        for namespace in namespaces:
-            members = self._table.namespace(namespace) or {}
-            yield from batches([one for one in members.values() if one.claim is not None])
+    # -- what there is ---------------------------------------------------------------------
 
-    def _batch(
-        self, link: Link, incarnation: str, batch: list[Connection]
-    ) -> Coroutine[Any, Any, None]:
-        now = asyncio.get_running_loop().time()
-        deadline = now + self._timing.timeout
-        not_after = self._session.clock.at(min(deadline, now + self._lease.seconds_left()))
-        claims = [(connection.id, connection.claim) for connection in batch]
-        reply = self._registry.assert_claims(
-            link, batch[0].namespace, incarnation, claims, not_after, deadline
-        )
+    def _owned(self, namespace: str) -> Group:
+        members = self._table.namespace(namespace) or {}
+        return namespace, [one for one in members.values() if one.claim is not None]
+
+    def _sorted(self, names: Iterable[str], incarnation: str) -> tuple[list[Group], list[str]]:
+        """What is not yet under the incarnation, and the namespaces where something is."""
+        groups: list[Group] = []
+        standing: list[str] = []
+        for name in names:
+            _, owned = self._owned(name)
+            missing = [one for one in owned if one.claim.incarnation != incarnation]
+            if missing:
+                groups.append((name, missing))
+            if len(missing) < len(owned):
+                standing.append(name)
+        return groups, standing
+
+    async def _changed(self, link: Link, incarnation: str, names: list[str]) -> list[str]:
+        """The namespaces in which something else is registered than what is owned."""
+        calls = [
+            self._registry.tallies(link, part, incarnation, self._deadline())
+            for part in pieces(names, PAGE)
+        ]
+        registered = [tally for part in await asyncio.gather(*calls) for tally in part]
+        await self._lease.keep()
+        return [
+            name
+            for name, tally in zip(names, registered, strict=True)
+            if tally != self._tally(name)
+        ]
+
+    def _tally(self, namespace: str) -> tuple[int, int]:
+        times = [one.claim.time % CHECKSUM_MODULUS for one in self._owned(namespace)[1]]
+        return len(times), sum(times)
+
+    # -- asserting it ----------------------------------------------------------------------
+
+    async def _register(self, link: Link, incarnation: str, groups: list[Group]) -> None:
+        names = [name for name, _ in groups]
+        await self._namespaces.note_before_claims(link, incarnation, names, self._deadline())
+        for window in pieces(list(packed(groups)), WINDOW):
+            await asyncio.gather(*[self._batch(link, incarnation, batch) for batch in window])
+            await self._lease.keep()
+
+    def _batch(self, link: Link, incarnation: str, batch: list[Group]) -> Coroutine[Any, Any, None]:
+        deadline = self._deadline()
+        left = asyncio.get_running_loop().time() + self._lease.seconds_left()
+        not_after = self._session.clock.at(min(deadline, left))
+        groups = [(name, [(one.id, one.claim) for one in part]) for name, part in batch]
+        reply = self._registry.assert_claims(link, incarnation, groups, not_after, deadline)
 
         async def read() -> None:
-            unwanted = []
-            for connection, (_, claim), kept in zip(batch, claims, await reply, strict=True):
-                if connection.claim is None or connection.claim.nonce != claim.nonce:
-                    if kept:  # it was given up meanwhile, and is registered all the same
-                        unwanted.append((connection.id, claim._replace(incarnation=incarnation)))
-                elif kept:
-                    connection.claim = claim._replace(incarnation=incarnation)
-                else:
-                    self._evict(connection)
-            if unwanted:
-                await self._registry.release(link, batch[0].namespace, unwanted, deadline)
+            answers = iter(await reply)
+            for (namespace, part), (_, claims) in zip(batch, groups, strict=True):
+                unwanted = []
+                for connection, (id, claim) in zip(part, claims, strict=True):
+                    kept = next(answers)
+                    if connection.claim is None or connection.claim.nonce != claim.nonce:
+                        if kept:  # it was given up meanwhile, and is registered all the same
+                            unwanted.append((id, claim._replace(incarnation=incarnation)))
+                    elif kept:
+                        connection.claim = claim._replace(incarnation=incarnation)
+                    elif kept is not None:
+                        self._evict(connection)
+                if unwanted:
+                    await self._registry.release(link, namespace, unwanted, deadline)
 
         return read()
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timing.timeout
+
+
+def pieces(items: list[T], size: int) -> Iterator[list[T]]:
+    """Of at most ``size`` items."""
+    for at in range(0, len(items), size):
+        yield items[at : at + size]

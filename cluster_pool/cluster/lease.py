@@ -69,7 +69,10 @@ class Lease:
         self._generation = -1
         self._epoch = ""
         self._until = 0.0
+        self._renewed_at = 0.0
         self._broken = False
+        self._unfinished = False
+        """Whether the incarnation was taken and what is owned may not all stand under it yet."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.incarnation = ""
@@ -138,6 +141,15 @@ class Lease:
             self.settled.clear()
         self._wake.set()
 
+    async def keep(self) -> None:
+        """Renew the lease if a heartbeat is due: between the steps of what takes long under it.
+
+        Raises BackplaneUnavailableError when the lease is gone or Redis has lost its state.
+        """
+        due = boottime() >= self._renewed_at + self._timing.heartbeat
+        if due and not await self._renew():
+            raise BackplaneUnavailableError("the lease ended before everything stood under it")
+
     # -- joining ---------------------------------------------------------------------------
 
     async def _join_first(self) -> None:
@@ -169,6 +181,7 @@ class Lease:
         if not reply.held:
             return reply.ends
         self._joins += 1
+        self._unfinished = False
         self._broken = self._broken or not self.held
         self.incarnation = incarnation
         self._generation = generation
@@ -177,18 +190,24 @@ class Lease:
         self.held_since = sent
         self._renewed(sent)
         await self._session.mark(reply.epoch, self._deadline())
+        self._unfinished = True
         return None
 
     async def _rejoin(self) -> None:
-        old = self.incarnation
-        if old not in self._former:
-            self._former.append(old)
+        """Take a new incarnation and register everything under it, or go on with that.
+
+        A registration that was interrupted keeps its incarnation for as long as that has its lease
+        in Redis: what was registered is not lost. No claim or release goes out meanwhile, so none
+        can have been lost with the link. In ordinary times they do, and a new link therefore takes
+        a new incarnation: whatever the old one left behind unanswered is reaped with it.
+        """
         self.settled.clear()
-        if await self._join() is not None:
-            log.error("node id %r is renewed by another node now", self._identity.node_id)
-            raise BackplaneUnavailableError(
-                f"node id {self._identity.node_id} belongs to another node"
-            )
+        generation, held = self._session.generation, self.held
+        if self._unfinished and await self._renew():
+            self._broken = self._broken or not held
+            self._generation = generation
+        else:
+            await self._take_anew()
         await self._on_rejoin(self.incarnation)
         if self._session.generation != self._generation:
             return
@@ -199,8 +218,17 @@ class Lease:
             await self._registry.bury(self._former[0], self._deadline(), own=True)
             self._former.pop(0)
 
+    async def _take_anew(self) -> None:
+        if self.incarnation not in self._former:
+            self._former.append(self.incarnation)
+        if await self._join() is not None:
+            log.error("node id %r is renewed by another node now", self._identity.node_id)
+            raise BackplaneUnavailableError(
+                f"node id {self._identity.node_id} belongs to another node"
+            )
+
     def _settle(self) -> None:
-        self._broken = False
+        self._broken = self._unfinished = False
         self.settled.set()
 
     # -- keeping ---------------------------------------------------------------------------
@@ -227,21 +255,26 @@ class Lease:
 
     async def _beat(self) -> None:
         await self._session.link_by(self._deadline())
-        if not self._in_doubt():
-            sent = boottime()
-            reply = await self._registry.heartbeat(
-                self.incarnation,
-                self._timing.lease,
-                json.dumps(self._info()),
-                self._headroom_text(),
-                self._deadline(),
-            )
-            if reply.held and reply.epoch == self._epoch:
-                self.living = reply.living
-                self._renewed(sent)
-                self._on_beat()
-                return
-        await self._rejoin()
+        if not self._in_doubt() and await self._renew():
+            self._on_beat()
+        else:
+            await self._rejoin()
+
+    async def _renew(self) -> bool:
+        """A heartbeat; False when the lease is gone or Redis has lost its state."""
+        sent = boottime()
+        reply = await self._registry.heartbeat(
+            self.incarnation,
+            self._timing.lease,
+            json.dumps(self._info()),
+            self._headroom_text(),
+            self._deadline(),
+        )
+        if not reply.held or reply.epoch != self._epoch:
+            return False
+        self.living = reply.living
+        self._renewed(sent)
+        return True
 
     def _in_doubt(self) -> bool:
         return (
@@ -256,6 +289,7 @@ class Lease:
 
     def _renewed(self, sent: float) -> None:
         lease = self._timing.lease
+        self._renewed_at = sent
         self._until = sent + lease - min(MARGIN, lease / 5)
 
     def _pause(self) -> float:

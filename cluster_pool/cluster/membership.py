@@ -71,7 +71,13 @@ class Membership:
     def under(self, lease: Lease) -> None:
         """Set the lease that guards everything here; whoever makes both calls this once."""
         self._assertion = Assertion(
-            self._session, self._registry, self._table, self._timing, lease, self._evict
+            self._session,
+            self._registry,
+            self._namespaces,
+            self._table,
+            self._timing,
+            lease,
+            self._evict,
         )
         self._registrar = Registrar(
             self._session,

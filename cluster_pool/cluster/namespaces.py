@@ -6,7 +6,8 @@ a while, so that a client that comes back at once costs nothing.
 """
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,24 +142,51 @@ class Namespaces:
 
         The command is queued before this returns, hence ahead of any claim queued after it.
         """
+        self._under(incarnation)
+        fresh = [name for name in self._fresh if name in self._held and self._held[name].count]
+        self._fresh.clear()
+        noting = self._enlist(link, incarnation, fresh, deadline)
+
+        async def read() -> None:
+            with contextlib.suppress(BackplaneUnavailableError):
+                await noting
+
+        return read()
+
+    async def note_before_claims(
+        self, link: Link, incarnation: str, names: Iterable[str], deadline: float
+    ) -> None:
+        """Have the registry note some namespaces, unless it has under this incarnation.
+
+        Raises BackplaneUnavailableError when it did not, or the incarnation has no lease.
+        """
+        self._under(incarnation)
+        fresh = [name for name in names if name in self._fresh]
+        self._fresh.difference_update(fresh)
+        if not await self._enlist(link, incarnation, fresh, deadline):
+            raise BackplaneUnavailableError("the lease is over")
+
+    def _under(self, incarnation: str) -> None:
         if incarnation != self._noted_under:
             self._noted_under = incarnation
             self._fresh = set(self._held)
-        fresh = [name for name in self._fresh if name in self._held and self._held[name].count]
-        self._fresh.clear()
-        for namespace in fresh:
-            self._held[namespace].noted = incarnation
-        noting = self._registry.enlist(link, incarnation, fresh, deadline) if fresh else None
 
-        async def read() -> None:
-            if noting is None:
-                return
+    def _enlist(
+        self, link: Link, incarnation: str, fresh: list[str], deadline: float
+    ) -> Coroutine[Any, Any, bool]:
+        for namespace in fresh:
+            if namespace in self._held:
+                self._held[namespace].noted = incarnation
+        noting = self._registry.enlist(link, incarnation, fresh, deadline)
+
+        async def read() -> bool:
+            noted = False
             try:
-                if await noting:
-                    return
-            except BackplaneUnavailableError:
-                pass
-            self._fresh.update(fresh)
+                noted = await noting
+            finally:
+                if not noted:
+                    self._fresh.update(fresh)
+            return noted
 
         return read()
 

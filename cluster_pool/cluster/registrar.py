@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster_pool.backplane.link import Link
-from cluster_pool.backplane.registry import CLAIMED, LATE, TAKEN, ClaimReply, Registry, batches
+from cluster_pool.backplane.registry import (
+    CLAIMED,
+    LATE,
+    PAGE,
+    TAKEN,
+    ClaimReply,
+    Registry,
+    batches,
+)
 from cluster_pool.backplane.session import Session
 from cluster_pool.cluster.assertion import Assertion
 from cluster_pool.cluster.lease import Lease
@@ -216,12 +224,15 @@ class Registrar:
 
     async def _leased_link(self, deadline: float) -> Link:
         """The link, once the lease is held and everything owned stands under it."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._lease.wait_held()
-        except TimeoutError:
-            raise BackplaneUnavailableError("this node has no lease: Redis is away") from None
-        return await self._session.link_by(deadline)
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._lease.wait_held()
+            except TimeoutError:
+                raise BackplaneUnavailableError("this node has no lease: Redis is away") from None
+            link = await self._session.link_by(deadline)
+            if self._lease.held and self._lease.settled.is_set():
+                return link  # else it is a new link, on which everything is asserted first
 
     # -- claims ----------------------------------------------------------------------------
 
@@ -369,12 +380,15 @@ class Registrar:
         What another node won meanwhile is closed with 4409.
         """
         await self._idle.wait()
-        deadline = asyncio.get_running_loop().time() + self._timing.timeout
-        link = await self._session.link_by(deadline)
-        releases, self._unreleased = self._unreleased, []
-        await asyncio.gather(*self._release_batches(link, releases, deadline))
-        await self._namespaces.note(link, incarnation, deadline)
+        link = await self._session.link_by(self._timeout())
+        for _ in range(0, len(self._unreleased), PAGE):
+            part, self._unreleased = self._unreleased[:PAGE], self._unreleased[PAGE:]
+            await asyncio.gather(*self._release_batches(link, part, self._timeout()))
+            await self._lease.keep()
         await self._assertion.everything(link, incarnation)
+
+    def _timeout(self) -> float:
+        return asyncio.get_running_loop().time() + self._timing.timeout
 
     def _enter(self) -> None:
         self._busy += 1
