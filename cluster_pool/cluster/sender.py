@@ -435,7 +435,7 @@ class Sender(DrainCommands):
             WrongLoopError: this is not the loop of :meth:`start`.
             InvalidValueError: ``timeout`` is no number above 0.
         """
-        seconds = self.timing.timeout if timeout is None else check_timeout(timeout)
+        seconds = check_timeout(self.timing.timeout if timeout is None else timeout)
         return self._own_loop().time() + seconds
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:

@@ -46,7 +46,8 @@ class Timing:
     """What is waited for, and how long. Every time is more than 0.
 
     Attributes:
-        timeout: of one operation on the backplane unless the call says otherwise.
+        timeout: of one operation on the backplane unless the call says otherwise; an hour at most
+            counts.
         lease: how long this node owns anything after its last heartbeat.
         heartbeat: between two renewals; at most a third of the lease.
         probe: between two proofs that this node hears itself; three lost ones mean deaf.
