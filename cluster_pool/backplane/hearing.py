@@ -13,6 +13,7 @@ from cluster_pool.core.envelope import (
     ENVELOPE,
     MARK,
     RAW_BINARY,
+    UNCOUNTED,
     BrokenEnvelopeError,
     Header,
     read_header,
@@ -83,7 +84,8 @@ class Hearing:
         if payload[:2] != ENVELOPE:
             raise BrokenEnvelopeError("version")
         header, start = read_header(payload)
-        self.numbers.heard(channel, header.epoch, header.number, header.messages)
+        if header.epoch != UNCOUNTED:
+            self.numbers.heard(channel, header.epoch, header.number, header.messages)
         if not self._sealed and self._stale(header):
             self._counters.dropped_stale += 1
         elif len(payload) > self._largest + ENVELOPE_ROOM:

@@ -27,6 +27,8 @@ MARK: Final = 0xC1
 """Neither UTF-8 nor msgpack can begin with this byte."""
 RAW_BINARY: Final = b"\xc1\x00"
 ENVELOPE: Final = b"\xc1\x01"
+UNCOUNTED: Final = "0"
+"""In place of an epoch: the channel has no counter, for nothing was numbered there of late."""
 MAX_HEADER: Final = 128
 HEADER: Final = re.compile(rb"(\d{1,17}) (\d{1,16}) (\d{1,9}) ([!-~]{1,40}) (\d{1,9})\n")
 MAX_EXCLUDE: Final = 10_000

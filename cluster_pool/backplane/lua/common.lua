@@ -26,24 +26,6 @@ local function packed(text)
   return str_header(#text) .. text
 end
 
--- Publishes one envelope that holds `count` messages, which are numbered; probes, replies and
--- takeovers are no messages. `parts` are the items in pieces, behind a first place that is left
--- for the header: a long string is copied and hashed whenever it is made, so it is made once.
--- Returns the mark of the last message, "epoch number", and how many heard it.
-local function publish(channel, sender, count, parts)
-  local numbers = channel .. ':numbers'
-  local number = redis.call('HINCRBY', numbers, 'last', count)
-  local epoch = redis.call('HGET', numbers, 'epoch')
-  if not epoch then
-    epoch = digits(now_us())
-    redis.call('HSET', numbers, 'epoch', epoch)
-  end
-  redis.call('EXPIRE', numbers, 86400)
-  local mark = epoch .. ' ' .. digits(number)
-  parts[1] = '\193\1' .. mark .. ' ' .. count .. ' ' .. sender .. '\n'
-  return mark, redis.call('PUBLISH', channel, table.concat(parts))
-end
-
 -- How many subscribed to the channel by its name. PUBLISH counts patterns too, and a monitor's
 -- `PSUBSCRIBE *` is no node. Where NUMSUB is not allowed, what PUBLISH said must do.
 local function named(channel, heard)
@@ -52,11 +34,39 @@ local function named(channel, heard)
   return counts.err and heard or counts[2]
 end
 
+-- Publishes one envelope that holds `count` messages, which are numbered; probes, replies and
+-- takeovers are no messages, and make no counter. `parts` are the items in pieces, behind a first
+-- place that is left for the header: a long string is copied and hashed whenever it is made, so it
+-- is made once. The counter of a namespace that nobody listens to and nobody is a member of (of
+-- `members`, when given) stays for a minute; a node that is cut off has its members, and its day.
+-- Returns the mark of the last message, "epoch number", and how many heard it; who subscribed to a
+-- pattern is left out.
+local function publish(channel, sender, count, parts, members)
+  local numbers = channel .. ':numbers'
+  local epoch, number
+  if tonumber(count) > 0 then
+    number = digits(redis.call('HINCRBY', numbers, 'last', count))
+    epoch = redis.call('HGET', numbers, 'epoch')
+    if not epoch then
+      epoch = digits(now_us())
+      redis.call('HSET', numbers, 'epoch', epoch)
+    end
+  else
+    local counter = redis.call('HMGET', numbers, 'epoch', 'last')
+    epoch, number = counter[1] or '0', counter[2] or '0'
+  end
+  local mark = epoch .. ' ' .. number
+  parts[1] = '\193\1' .. mark .. ' ' .. count .. ' ' .. sender .. '\n'
+  local heard = named(channel, redis.call('PUBLISH', channel, table.concat(parts)))
+  local unwanted = members and heard == 0 and redis.call('EXISTS', members) == 0
+  redis.call('EXPIRE', numbers, unwanted and 60 or 86400)
+  return mark, heard
+end
+
 -- The same, but what Redis refuses is no end of the script: then it returns false and the error.
--- How many heard it leaves out who subscribed to a pattern.
-local function try_publish(channel, sender, count, parts)
-  local done, mark, heard = pcall(publish, channel, sender, count, parts)
-  if done then return mark, named(channel, heard) end
+local function try_publish(channel, sender, count, parts, members)
+  local done, mark, heard = pcall(publish, channel, sender, count, parts, members)
+  if done then return mark, heard end
   return false, type(mark) == 'table' and mark.err or tostring(mark)
 end
 

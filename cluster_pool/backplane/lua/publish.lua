@@ -7,7 +7,8 @@
 if late(ARGV[1]) then return {'LATE'} end
 local reply = {'OK'}
 for at = 3, #ARGV, 3 do
-  local mark, heard = try_publish(ARGV[at], ARGV[2], ARGV[at + 1], {'', ARGV[at + 2]})
+  local channel, count = ARGV[at], ARGV[at + 1]
+  local mark, heard = try_publish(channel, ARGV[2], count, {'', ARGV[at + 2]}, channel .. ':members')
   reply[#reply + 1] = mark or ''
   reply[#reply + 1] = heard
 end

@@ -1,0 +1,67 @@
+"""The counters beside channels: how long they stay, and that nothing is missed for it."""
+
+import asyncio
+from dataclasses import replace
+
+from faults.proxy import Proxy
+
+from cluster_pool import Gap, SendResult
+from cluster_pool.testing import FAST
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+MINUTE, DAY = 60_000, 86_400_000
+
+
+@async_test
+async def test_a_broadcast_to_nobody_leaves_a_counter_for_a_minute(backend: Backend) -> None:
+    """Where somebody listens, or is a member, it stays for a day."""
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        await one.join("n", "alice")
+        for name in ("n", "nobody"):
+            await publisher.broadcast_message(name, "x")
+        ttl = backend.keys()
+        assert 0 < ttl[f"{backend.prefix}:{{nobody}}:numbers"] <= MINUTE
+        assert MINUTE < ttl[f"{backend.prefix}:{{n}}:numbers"] <= DAY
+
+
+@async_test
+async def test_what_is_no_message_makes_no_counter(backend: Backend) -> None:
+    """Probes and replies leave nothing behind a publisher that never says goodbye."""
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        alice = await one.join("n", "alice")
+        for _ in range(2):
+            assert await publisher.send("n", "alice", "x", confirm=True) is SendResult.DELIVERED
+        taken = await one.join("n", "alice")
+        assert await alice.wait_closed() == (4409, "taken over")
+        own = f"{backend.prefix}:{{~}}:node:node-1:numbers"
+        assert backend.keys_of("numbers") == [own]
+        await publisher.broadcast_message("n", "y")
+        assert await taken.wait_sent() == ["y"]
+        assert one.statistics()["gaps"] == 0
+
+
+@async_test
+async def test_a_node_that_is_cut_off_has_its_counter_for_a_day(own_server: RedisServer) -> None:
+    """Nobody hears its broadcasts meanwhile, and all the same none of them is uncounted."""
+    backend = Backend(own_server)
+    async with backend.publisher() as publisher, Proxy(own_server.path) as proxy:
+        timing = replace(FAST, lease=60.0)
+        async with Pool(own_server.through(proxy.port), node_id="far", timing=timing) as far:
+            gaps: list[Gap] = []
+            far.on("gap", gaps.append)
+            alice = await far.join("n", "alice")
+            await far.send("n", "alice", "targeted", confirm=True)
+            await proxy.refuse()
+            await eventually(lambda: not far.ready)
+            await asyncio.gather(*[publisher.broadcast_message("n", "x") for _ in range(3)])
+            assert await publisher.broadcast_message("n", "x") == 0
+            assert await publisher.send("n", "alice", "x") is SendResult.UNREACHABLE
+            ttl = backend.keys()
+            assert ttl["cluster_pool:{n}:numbers"] > MINUTE
+            assert ttl["cluster_pool:{~}:node:far:numbers"] > MINUTE
+            await proxy.accept()
+            await eventually(lambda: gaps)
+            assert [(gap.namespaces, gap.exact) for gap in gaps] == [({"n": 4, "": 1}, True)]
+            assert alice.connection.close_code is None
