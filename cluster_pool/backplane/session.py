@@ -81,6 +81,8 @@ class Session:
         self._counters = counters
         self._ear: Ear | None = None
         self._names: dict[bytes, str] = {}
+        self._settling: set[str] = set()
+        """Channels whose numbers are being read, and that were not left meanwhile."""
         self._up = asyncio.Event()
         self._failed = asyncio.Event()
         self._last_error: BackplaneUnavailableError | None = None
@@ -219,7 +221,12 @@ class Session:
             log.warning("the event loop stood still for %.1f s: does something block it?", late)
 
     async def _settle(self, link: Link, channels: list[str]) -> None:
-        """Find out what was published while nothing could be heard."""
+        """Find out what was published while nothing could be heard.
+
+        A channel that is left meanwhile is forgotten, and stays so: what is read of it here would
+        be compared with what is published until somebody joins again.
+        """
+        self._settling = set(channels)
         lost = await self._state_lost(link)
         counters: list[tuple[str, list[bytes | None]]] = []
         for at in range(0, len(channels), BATCH):
@@ -228,8 +235,9 @@ class Session:
             counters.extend(zip(part, replies, strict=True))
         await self._probe(link)
         for channel, (epoch, number) in counters:
-            name = None if epoch is None else epoch.decode()
-            self.numbers.settle(channel, name, int(number or 0), lost=lost)
+            if channel in self._settling:
+                name = None if epoch is None else epoch.decode()
+                self.numbers.settle(channel, name, int(number or 0), lost=lost)
         self._report_gap(str(self._last_error or "the first link"))
 
     async def _state_lost(self, link: Link) -> bool:
@@ -349,6 +357,7 @@ class Session:
         for name in names:
             channel = self._names.pop(name, None)
             if channel is not None:
+                self._settling.discard(channel)
                 self.numbers.forget(channel)
                 self.on_forget(channel)
         if self._ear is not None and names:

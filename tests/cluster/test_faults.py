@@ -2,13 +2,17 @@
 
 import asyncio
 import time
+from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Timing
+from cluster_pool.backplane.link import Link
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -188,6 +192,41 @@ async def test_a_cut_ear_reports_exactly_what_it_missed(own_server: RedisServer)
             if kind == "b":
                 assert len(heard) + missed == total
                 assert missed > 0, "the test cut nothing"
+
+
+@async_test
+async def test_a_namespace_that_is_left_while_the_ear_comes_back_is_counted_anew(
+    own_server: RedisServer,
+) -> None:
+    """What was published while nobody here was a member is no gap when somebody is again."""
+    async with Backend(own_server).pools(timing=replace(FAST, linger=2.0)) as (one, two):
+        await two.join("n", "alice")
+        bob = await one.join("n", "bob")
+        await two.broadcast_message("n", "before")
+        await bob.wait_sent()
+        gaps: list[Gap] = []
+        one.on("gap", gaps.append)
+        session, channel = one._session, one._keys.channel("n")
+        told = session._state_lost
+        asked: list[bool] = []
+
+        async def tell_late(link: Link) -> bool:
+            asked.append(session.listens(channel))
+            await eventually(lambda: not session.listens(channel))
+            return await told(link)
+
+        await one.remove_connection(bob.connection)
+        with patch.object(session, "_state_lost", tell_late):
+            cut_ear(one)
+            await eventually(lambda: asked and one.ready)
+        assert asked[0], "the namespace was left before the ear came back"
+        for at in range(3):
+            await two.broadcast_message("n", f"nobody {at}")
+        bob = await one.join("n", "bob")
+        await two.broadcast_message("n", "after")
+        assert await bob.wait_sent() == ["after"]
+        await asyncio.sleep(2 * one.timing.probe)  # gaps are told behind a probe
+        assert gaps == []
 
 
 @async_test
