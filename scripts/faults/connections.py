@@ -38,7 +38,7 @@ def _heard(index: Index, connection: Connection) -> Iterator[str]:
             yield f"{connection} heard {message}, which was no message"
         elif call.namespace != connection.namespace or call.id not in ("", connection.id):
             yield f"{connection} heard what was for another: {call}"
-        elif call.begun > index.taken_at(connection) and not index.unaware(call, connection):
+        elif index.another_has(call, connection) and not index.unaware(call, connection):
             after = call.begun - index.taken_at(connection)
             yield (
                 f"{connection} heard what was sent {after:.2f} s after it was taken over: {call}"

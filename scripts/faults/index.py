@@ -38,6 +38,14 @@ class Index:
         newer = (one.opened for one in siblings if one.opened > connection.opened)
         return min(newer, default=math.inf)
 
+    def another_has(self, call: Call, connection: Connection) -> bool:
+        """Whether a newer connection had its id when the call began.
+
+        One that came and went left the id to an older one, if that is still open.
+        """
+        siblings = self._of_id[connection.namespace, connection.id]
+        return any(one.opened > connection.opened and one.open_at(call.begun) for one in siblings)
+
     def owners(self, call: Call) -> list[Connection]:
         """Who last had the id when the call began, and those that took it meanwhile.
 

@@ -269,6 +269,8 @@ def test_taken_over() -> None:
     newer = replace(member(2, node="c"), opened=11.5)
     calls = [broadcast(1), broadcast(2)]
     fails(made(calls, [older, newer], ALWAYS), "s after it was taken over: broadcast 2 of a")
+    gone_again = replace(newer, closed=11.9, left=11.9, code=1000)
+    assert made(calls, [older, gone_again], ALWAYS).failures == []
     cut_off = books.Window(10.0, 13.0, frozenset("b"))
     assert made(calls, [older, newer], cut_off).failures == []
     targeted = send(2)
