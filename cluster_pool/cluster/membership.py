@@ -21,6 +21,7 @@ from cluster_pool.core.closing import TAKEN_OVER
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.ids import base36, shown
 from cluster_pool.core.keys import Keys
+from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.statistics import Counters
 from cluster_pool.core.takeovers import Takeovers
 from cluster_pool.exceptions import (
@@ -60,6 +61,7 @@ class Membership:
         self._counters = counters
         self._on_takeover = on_takeover
         self._takeovers = Takeovers()
+        self._quiet = Quiet()
         self._room = limits.namespace_members
         self._namespaces = Namespaces(session, registry, keys, timing, limits.node_namespaces)
         self._claiming: dict[tuple[str, str], list[Claiming]] = {}
@@ -162,20 +164,26 @@ class Membership:
         """Become the owner of a connection's id; the connection is then in the table.
 
         A claim whose reply was lost with the link is tried again, and found if it stands.
-        Cancelling lets the claim finish and then gives it up.
+        Cancelling gives it up, or lets it finish first if it is on its way. A takeover of an id
+        that clients fight for waits before it is sent: see :class:`Takeovers`.
 
         Raises:
-            IdTakenError: the id has a living owner and may not be taken over, or a newer
-                connection took it over at once.
+            IdTakenError: the id has a living owner and may not be taken over.
             MembershipLimitError: the namespace or this node is full.
-            ConnectionClosedError: the connection was closed meanwhile.
+            ConnectionClosedError: a newer connection took the id over at once (4409: this one is
+                closed), the connection was closed meanwhile, or its client has gone.
             BackplaneUnavailableError: Redis did not say in time; nothing is owned, and what may
                 have been claimed is given up as soon as Redis can be reached.
         """
-        task = self._registrar.own(self._claim(connection, takeover, deadline))
+        self._nonces += 1
+        won = asyncio.get_running_loop().create_future()
+        claiming = Claiming(connection, base36(self._nonces), takeover, deadline, won)
+        task = self._registrar.own(self._claim(claiming))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
+            if not claiming.sent:
+                claiming.fail(ConnectionClosedError())
             task.add_done_callback(lambda done: self._unwanted(connection, done))
             raise
 
@@ -183,35 +191,45 @@ class Membership:
         if not claim.cancelled() and claim.exception() is None:
             self.release(connection)
 
-    async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
-        namespace = connection.namespace
-        key = (namespace, connection.id)
+    async def _claim(self, claiming: Claiming) -> None:
         if self._leaving:
             raise PoolClosedError("stopped")
-        self._namespaces.check_room(namespace)
-        self._nonces += 1
-        claiming = Claiming(
-            connection,
-            base36(self._nonces),
-            takeover,
-            deadline,
-            asyncio.get_running_loop().create_future(),
-        )
-        self._namespaces.enter(namespace)
+        key = (claiming.connection.namespace, claiming.connection.id)
         self._claiming.setdefault(key, []).append(claiming)
         try:
-            await self._namespaces.subscribed(namespace, deadline)
-            self._registrar.claim(claiming)
-            await self._answered(claiming)
-        except BaseException as error:
-            unanswered = isinstance(error, BackplaneUnavailableError)
-            self._namespaces.leave(namespace, unanswered=unanswered)
-            raise
+            if claiming.takeover:
+                await self._slow_down(claiming)
+            await self._register(claiming)
         finally:
             siblings = self._claiming[key]
             siblings.remove(claiming)
             if not siblings:
                 del self._claiming[key]
+
+    async def _slow_down(self, claiming: Claiming) -> None:
+        """Make the claim of an id that is fought for wait, so that a fight costs little."""
+        namespace, id = claiming.connection.namespace, claiming.connection.id
+        now = asyncio.get_running_loop().time()
+        delay = self._takeovers.delay(namespace, id, now, claiming.deadline)
+        if delay:
+            self._counters.delayed_claims += 1
+            await asyncio.wait((claiming.won,), timeout=delay)
+
+    async def _register(self, claiming: Claiming) -> None:
+        connection = claiming.connection
+        self._namespaces.check_room(connection.namespace)
+        self._namespaces.enter(connection.namespace)
+        try:
+            await self._namespaces.subscribed(connection.namespace, claiming.deadline)
+            if connection.lost:  # its client has gone, and must take the id from nobody
+                raise ConnectionClosedError
+            if not claiming.won.done():
+                self._registrar.claim(claiming)
+            await self._answered(claiming)
+        except BaseException as error:
+            unanswered = isinstance(error, BackplaneUnavailableError)
+            self._namespaces.leave(connection.namespace, unanswered=unanswered)
+            raise
 
     async def _answered(self, claiming: Claiming) -> None:
         """Wait for the claim to be settled, until its deadline; a later reply finds a stray."""
@@ -233,11 +251,10 @@ class Membership:
         overtaken = (
             older is not None and older.claim is not None and older.claim.time > claim.time
         ) or (claiming.taken and not self._verify)
-        if not won:
+        if not won and not claiming.takeover:
             claiming.fail(IdTakenError(connection.namespace, connection.id))
-        elif overtaken:
-            self._note_takeover(connection)
-            claiming.fail(IdTakenError(connection.namespace, connection.id))
+        elif not won or overtaken:
+            self._overtaken(claiming)
         elif claiming.won.done() or connection.closed:
             self._abandon(Stray(connection.namespace, connection.id, claim))
             claiming.fail(ConnectionClosedError(connection.close_code or 1006))
@@ -251,6 +268,13 @@ class Membership:
             claiming.won.set_result(None)
             if claiming.taken:
                 self._registrar.verify(connection)
+
+    def _overtaken(self, claiming: Claiming) -> None:
+        """A newer claim stands already: what became of this one is what becomes of any older."""
+        if not claiming.won.done():
+            self._note_takeover(claiming.connection)
+            claiming.connection.begin_close(TAKEN_OVER, "taken over")
+            claiming.fail(ConnectionClosedError(TAKEN_OVER, "taken over"))
 
     def _abandon(self, stray: Stray) -> None:
         """Nobody wants what was won: release it as if it had been held."""
@@ -316,11 +340,14 @@ class Membership:
         now = asyncio.get_running_loop().time()
         if self._takeovers.note(connection.namespace, connection.id, now):
             self._counters.takeover_fights += 1
-            log.warning(
-                "id %s in %s is taken over again and again: two clients use it",
-                shown(connection.id),
-                shown(connection.namespace),
-            )
+            times = self._quiet.due((connection.namespace, connection.id), now)
+            if times:
+                log.warning(
+                    "id %s in %s is taken over again and again (%d times more): two clients use it",
+                    shown(connection.id),
+                    shown(connection.namespace),
+                    times,
+                )
         self._on_takeover(connection)
 
     # -- registering again -----------------------------------------------------------------

@@ -16,7 +16,7 @@ from cluster_pool.cluster.lease import Lease, boottime
 from cluster_pool.cluster.membership import Membership
 from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
-from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
+from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, TAKEN_OVER, check_close
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
 from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id
 from cluster_pool.core.ledger import HEADROOM
@@ -28,6 +28,7 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
     ClusterPoolError,
+    ConnectionClosedError,
     IdTakenError,
     NodeDrainingError,
     PendingLimitError,
@@ -337,7 +338,9 @@ class ClusterPool(DrainingNode):
 
         Raises:
             NodeDrainingError: this node takes no newcomers.
-            IdTakenError: the id is taken and may not be taken over.
+            IdTakenError: under ``"reject"``, the id is taken.
+            ConnectionClosedError: a newer connection took the id over at once (4409: this one is
+                closed), or the connection is closed, or its client has gone.
             MembershipLimitError: the namespace or this node is full.
             BackplaneUnavailableError: Redis did not say in time; what may have been claimed
                 (``maybe_executed``) is given up as soon as Redis can be reached.
@@ -432,7 +435,8 @@ class ClusterPool(DrainingNode):
         Raises:
             As :meth:`new_connection`. A WebSocket that is not accepted yet is then refused with
                 409 (taken) or 503 and Retry-After, where the framework's server can say that; one
-                that is open is closed with 4409 or 1013.
+                that is open is closed with 4409 or 1013. One whose id a newer connection took over
+                at once is accepted and closed with 4409.
         """
         self._own_loop()
         connection = Connection(
@@ -446,8 +450,7 @@ class ClusterPool(DrainingNode):
         try:
             await self.new_connection(connection, on_conflict=on_conflict)
         except ClusterPoolError as error:
-            taken = isinstance(error, IdTakenError)
-            await connection.refuse(*(REFUSED_TAKEN if taken else REFUSED_FOR_NOW))
+            await self._turn_away(connection, error, subprotocol)
             raise
         try:
             await connection.accept(subprotocol)
@@ -463,6 +466,17 @@ class ClusterPool(DrainingNode):
                 await self.remove_connection(connection)
             except BackplaneUnavailableError as error:
                 log.debug("released later: %s", error)
+
+    async def _turn_away(
+        self, connection: Connection, error: ClusterPoolError, subprotocol: str | None
+    ) -> None:
+        """Tell a client that is no member why: by an HTTP status, or as it is told later."""
+        if isinstance(error, ConnectionClosedError) and error.code == TAKEN_OVER:
+            with contextlib.suppress(ConnectionClosedError, OSError, RuntimeError):
+                await connection.accept(subprotocol)
+        else:
+            taken = isinstance(error, IdTakenError)
+            await connection.refuse(*(REFUSED_TAKEN if taken else REFUSED_FOR_NOW))
 
     def _departing(self, connection: Connection) -> None:
         """A connection of this node began to close, for whatever reason."""

@@ -61,6 +61,7 @@ class Claiming:
             own.__cause__ = error
             error = own
         self.won.set_exception(error)
+        self.won.exception()  # taken note of: whoever waits for it may be waiting elsewhere
 
 
 @dataclass(slots=True, eq=False)

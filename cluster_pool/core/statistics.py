@@ -23,6 +23,7 @@ class Counters:
         stalls: times the event loop stood still for half a second or more.
         taken_over: connections closed with 4409.
         takeover_fights: takeovers beyond five of one id within ten seconds.
+        delayed_claims: claims that waited because clients fight for their ids.
         inbound_lost: messages of clients that could not be published to the inbound channel.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
@@ -54,6 +55,7 @@ class Counters:
     stalls: int = 0
     taken_over: int = 0
     takeover_fights: int = 0
+    delayed_claims: int = 0
     inbound_lost: int = 0
     published: int = 0
     heard: int = 0

@@ -157,6 +157,11 @@ class Connection:
         return self._state is CLOSED
 
     @property
+    def lost(self) -> bool:
+        """Whether its socket is gone, also when nobody has noticed yet."""
+        return self._state is CLOSED or self._transport.is_closed()
+
+    @property
     def busy(self) -> bool:
         """Whether a handler is running, or bytes wait to be written."""
         return bool(self.busy_since or self._pending or self._transport.buffered())

@@ -17,9 +17,10 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from cluster_pool.cluster.pool import ClusterPool
-from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL
+from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL, TAKEN_OVER
 from cluster_pool.exceptions import (
     ClusterPoolError,
+    ConnectionClosedError,
     IdTakenError,
     InvalidValueError,
     NodeDrainingError,
@@ -225,6 +226,10 @@ class NodeServer:
             await self._pool.new_connection(connection)
         except IdTakenError:
             return answer(http.HTTPStatus.CONFLICT, "this id is taken\n")
+        except ConnectionClosedError as error:
+            if error.code != TAKEN_OVER:
+                return come_back("closed meanwhile\n")
+            # A newer connection has the id: the client learns it from the close code, as any other.
         except NodeDrainingError:
             return come_back("this node is draining\n")
         except ClusterPoolError as error:

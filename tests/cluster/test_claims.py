@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from faults.proxy import Proxy
+from starlette.websockets import WebSocket
 
 from cluster_pool import (
     BackplaneUnavailableError,
     Connection,
+    ConnectionClosedError,
     IdTakenError,
     Limits,
     MembershipLimitError,
+    PoolClosedError,
     SendResult,
 )
 from cluster_pool.cluster.registrar import IN_FLIGHT
@@ -91,8 +94,9 @@ async def test_a_lost_claim_does_not_win_back_what_was_taken_since(
         newer = await two.join("n", "alice")
         await proxy.cut()
         proxy.heal()
-        with pytest.raises(IdTakenError):
+        with pytest.raises(ConnectionClosedError) as caught:
             await joining
+        assert caught.value.code == 4409
         await eventually(lambda: agreed(one, two))
         assert two.get_connection("n", "alice") is newer.connection  # type: ignore[attr-defined]
         assert newer.closed is None
@@ -141,6 +145,23 @@ async def test_a_claim_without_time_is_not_carried_out_with_one_that_has_more(
         assert one.statistics()["taken_over"] == 1
 
 
+def answers_wait(pool: Pool, told: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Redis answers to the claims of ``pool`` is not known to it before ``told``."""
+    claim = pool._registry.claim
+
+    def claim_and_wait(*arguments: Any, **options: Any) -> Any:
+        replies = claim(*arguments, **options)
+
+        async def read() -> Any:
+            answers = await replies
+            await told.wait()
+            return answers
+
+        return read()
+
+    monkeypatch.setattr(pool._registry, "claim", claim_and_wait)
+
+
 @async_test
 async def test_a_send_meets_the_claim_for_which_it_was_routed(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
@@ -149,19 +170,7 @@ async def test_a_send_meets_the_claim_for_which_it_was_routed(
     async with backend.pools() as (one, two):
         older, newer = await one.join("n", "alice"), FakeWebSocket()
         told = asyncio.Event()
-        claim = one._registry.claim
-
-        def claim_and_wait(*arguments: Any, **options: Any) -> Any:
-            replies = claim(*arguments, **options)
-
-            async def read() -> Any:
-                answers = await replies
-                await told.wait()
-                return answers
-
-            return read()
-
-        monkeypatch.setattr(one._registry, "claim", claim_and_wait)
+        answers_wait(one, told, monkeypatch)
         joining = asyncio.create_task(one.new_connection(Connection("alice", "n", newer)))
         await eventually(lambda: older.closed)
         assert await two.send("n", "alice", "a") is SendResult.ROUTED
@@ -171,6 +180,94 @@ async def test_a_send_meets_the_claim_for_which_it_was_routed(
         await joining
         assert await newer.wait_sent(2) == ["a", "b"]
         assert older.sent == []
+
+
+class AsgiWebSocket:
+    """A handshake that an ASGI server has not answered yet, as Starlette has it."""
+
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+        scope = {"type": "websocket", "headers": [], "path": "/", "subprotocols": []}
+        self.websocket = WebSocket(scope, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def _send(self, event: Any) -> None:
+        self.said.append(event)
+
+
+@async_test
+async def test_accept_closes_who_lost_its_id_at_once(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer claim stands when the answer comes: not refused with 409, but accepted and closed
+    with 4409, as it would have been a moment later."""
+    async with backend.pools() as (one, two):
+        told, asgi, plain = asyncio.Event(), AsgiWebSocket(), FakeWebSocket()
+        answers_wait(one, told, monkeypatch)
+
+        async def endpoint(websocket: Any, id: str) -> None:
+            async with one.accept(websocket, namespace="n", id=id):
+                raise AssertionError("it is no member")
+
+        accepting = [
+            asyncio.create_task(endpoint(asgi.websocket, "a")),
+            asyncio.create_task(endpoint(plain, "b")),
+        ]
+        await eventually(lambda: is_member(two, "a"))
+        await eventually(lambda: is_member(two, "b"))
+        newer = [await two.join("n", "a"), await two.join("n", "b")]
+        waiting = one._membership._claiming.values()
+        await eventually(lambda: all(claiming.taken for (claiming,) in waiting))
+        told.set()
+        for error in await asyncio.gather(*accepting, return_exceptions=True):
+            assert isinstance(error, ConnectionClosedError)
+            assert error.code == 4409
+        assert plain.closed == (4409, "taken over")
+        await eventually(lambda: len(asgi.said) == 2)
+        assert [event["type"] for event in asgi.said] == ["websocket.accept", "websocket.close"]
+        assert asgi.said[1]["code"] == 4409
+        await eventually(lambda: agreed(one, two))
+        assert [websocket.closed for websocket in newer] == [None, None]
+        assert one.statistics()["taken_over"] == 2
+
+
+async def fought_for(pool: Pool) -> FakeWebSocket:
+    """The owner of ``alice``, after so many takeovers that the next claim waits."""
+    owner = await pool.join("n", "alice")
+    while not pool.statistics()["delayed_claims"] > 2:
+        owner = await pool.join("n", "alice")
+    return owner
+
+
+@async_test
+async def test_a_claim_that_waits_and_is_cancelled_takes_nothing(backend: Backend) -> None:
+    """Clients fight for an id; one of them is given up before its turn comes: it is never sent."""
+    async with backend.pools(1) as (one,):
+        owner = await fought_for(one)
+        joining = asyncio.create_task(one.join("n", "alice"))
+        await eventually(lambda: one._membership.coming())
+        joining.cancel()
+        await asyncio.gather(joining, return_exceptions=True)
+        await eventually(lambda: not one._membership.coming())
+        assert owner.closed is None
+        assert await one.count("n") == 1
+        rejecting = one.join("n", "alice", on_conflict="reject")
+        with pytest.raises(IdTakenError):  # at once: it takes nothing from anybody
+            await asyncio.wait_for(rejecting, 5)
+
+
+@async_test
+async def test_a_pool_that_stops_waits_for_no_fight(backend: Backend) -> None:
+    """Who waits for its turn is told that the pool has stopped, and owns nothing."""
+    async with backend.pools(1) as (one,):
+        owner = await fought_for(one)
+        joining = asyncio.create_task(one.join("n", "alice", timeout=60))
+        await eventually(lambda: one._membership.coming())
+    assert joining.done()
+    assert isinstance(joining.exception(), PoolClosedError)
+    assert (await owner.wait_closed())[0] == 1012
 
 
 @async_test

@@ -1,6 +1,7 @@
 """The promises of a cluster of pools, on fakeredis and on every real server."""
 
 import asyncio
+import contextlib
 import shutil
 from enum import Enum
 from typing import Any
@@ -12,6 +13,7 @@ from cluster_pool import (
     ClusterPool,
     ClusterPoolError,
     Connection,
+    ConnectionClosedError,
     IdTakenError,
     InvalidCloseError,
     InvalidIdError,
@@ -312,15 +314,14 @@ async def test_many_claims_of_one_id_leave_one_owner(backend: Backend) -> None:
     """Claims that race for one id end with one member and all others closed with 4409."""
     async with backend.pools(3) as pools:
 
-        async def claim(pool: Pool) -> FakeWebSocket | None:
-            try:
-                return await pool.join("n", "alice")
-            except IdTakenError:
-                return None
+        async def claim(pool: Pool, socket: FakeWebSocket) -> None:
+            with contextlib.suppress(ConnectionClosedError):  # it lost before it had begun
+                await pool.new_connection(Connection("alice", "n", socket))
 
-        sockets = await asyncio.gather(*[claim(pools[at % 3]) for at in range(30)])
-        joined = [socket for socket in sockets if socket is not None]
+        joined = [FakeWebSocket() for _ in range(30)]
+        await asyncio.gather(*[claim(pools[at % 3], socket) for at, socket in enumerate(joined)])
         await eventually(lambda: sum(socket.closed is None for socket in joined) == 1)
+        assert {socket.closed for socket in joined} == {None, (4409, "taken over")}
         assert await pools[0].count("n") == 1
         assert sum(pool.statistics()["connections"] for pool in pools) == 1
         assert await pools[0].send("n", "alice", "x")

@@ -1,0 +1,39 @@
+"""Keeping the log quiet: what a stranger or a storm can cause is said now and then, and counted."""
+
+from collections.abc import Hashable
+from typing import Final
+
+PERIOD: Final = 10.0
+"""Seconds between two lines about one subject."""
+LINES: Final = 10
+"""Lines in one period, whatever they are about."""
+_SUBJECTS: Final = 1024
+
+
+class Quiet:
+    """Decides which of many equal lines are logged: one per subject and period, ``LINES`` in all.
+
+    What is not said is counted for the next line about its subject. A subject that is not heard of
+    for long is forgotten, and what was not said about it.
+    """
+
+    __slots__ = ("_ends", "_left", "_subjects")
+
+    def __init__(self) -> None:
+        self._subjects: dict[Hashable, tuple[float, int]] = {}
+        self._left = LINES
+        self._ends = 0.0
+
+    def due(self, subject: Hashable, now: float) -> int:
+        """It has happened once more; gives for how many a line is to be logged now, 0 for none."""
+        if now >= self._ends:
+            self._ends, self._left = now + PERIOD, LINES
+        again_at, unsaid = self._subjects.pop(subject, (0.0, 0))
+        unsaid += 1
+        say = now >= again_at and self._left > 0
+        if say:
+            self._left -= 1
+        self._subjects[subject] = (now + PERIOD, 0) if say else (again_at, unsaid)
+        if len(self._subjects) > _SUBJECTS:
+            del self._subjects[next(iter(self._subjects))]
+        return unsaid if say else 0
