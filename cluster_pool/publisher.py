@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from cluster_pool.cluster.sender import DEFAULT_REDIS, Sender
 from cluster_pool.core.closing import NORMAL
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import DrainProgress, Member, Node, SendResult
 from cluster_pool.core.seals import Secret
 from cluster_pool.core.statistics import Counters
@@ -26,7 +27,7 @@ class Publisher(Sender):
 
     Args:
         redis: a URL, or a ``redis.asyncio.Redis`` of which address, credentials and TLS are used.
-        prefix: the cluster's.
+        prefix: the cluster's; the default is refused with a database other than 0.
         timeout: seconds that an operation may take unless the call says otherwise.
         limits: see :class:`Limits`.
     """
@@ -35,7 +36,7 @@ class Publisher(Sender):
         self,
         redis: "str | Redis" = DEFAULT_REDIS,
         *,
-        prefix: str = "cluster_pool",
+        prefix: str = DEFAULT_PREFIX,
         timeout: float = 2.0,
         limits: Limits | None = None,
         secret: Secret | Iterable[Secret] | None = None,
@@ -65,7 +66,7 @@ class SyncPublisher:
         self,
         redis: str = DEFAULT_REDIS,
         *,
-        prefix: str = "cluster_pool",
+        prefix: str = DEFAULT_PREFIX,
         timeout: float = 2.0,
         limits: Limits | None = None,
         secret: Secret | Iterable[Secret] | None = None,

@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from cluster_pool.core.ids import exact, shown
+from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
 
 Raw = AbstractConnection
@@ -47,6 +48,7 @@ class Address:
             raise InvalidValueError(
                 f"redis must be a URL or a redis.asyncio.Redis, not {type(redis).__name__}"
             )
+        self._database = str(pool.connection_kwargs.get("db") or 0)
         self._timeout = connect_timeout
         self._class: type[Raw] = pool.connection_class
         self._settings = {
@@ -62,6 +64,19 @@ class Address:
             "encoding": "utf-8",
             "driver_info": None,
         }
+
+    def check_prefix(self, prefix: str) -> None:
+        """Refuse the default prefix in a database other than 0.
+
+        Channels belong to no database: two clusters on /1 and /2 with one prefix would hear each
+        other, while each finds its own keys.
+        """
+        if self._database != "0" and prefix == DEFAULT_PREFIX:
+            raise InvalidValueError(
+                f"{shown(self.shown, 200)} names database {shown(self._database)}, and channels "
+                "belong to no database: clusters with one prefix would hear each other. Use "
+                "database 0, or give each cluster a prefix of its own: prefix= (--prefix)"
+            )
 
     async def open(self) -> Raw:
         """A new connected socket, authenticated and with its database selected.

@@ -21,6 +21,7 @@ from cluster_pool.cli.common import (
 from cluster_pool.cli.progress import follow
 from cluster_pool.core.config import check_above_zero
 from cluster_pool.core.ids import check_node_id
+from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import Node, NodeState
 from cluster_pool.exceptions import (
     ClusterPoolError,
@@ -100,7 +101,7 @@ def drain(
         ),
     ] = False,
     redis: RedisOption = DEFAULT_REDIS,
-    prefix: PrefixOption = "cluster_pool",
+    prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
@@ -144,7 +145,7 @@ def activate(
     nodes: NodesArgument = None,
     everyone: AllOption = False,
     redis: RedisOption = DEFAULT_REDIS,
-    prefix: PrefixOption = "cluster_pool",
+    prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
@@ -170,7 +171,7 @@ def budget(
         ),
     ] = None,
     redis: RedisOption = DEFAULT_REDIS,
-    prefix: PrefixOption = "cluster_pool",
+    prefix: PrefixOption = DEFAULT_PREFIX,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
 ) -> None:

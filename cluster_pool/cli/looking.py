@@ -12,13 +12,14 @@ from cluster_pool.cli.common import (
     say,
 )
 from cluster_pool.core.ids import check_namespace
+from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.publisher import Publisher
 
 
 def members(
     namespace: NamespaceArgument,
     redis: RedisOption = DEFAULT_REDIS,
-    prefix: PrefixOption = "cluster_pool",
+    prefix: PrefixOption = DEFAULT_PREFIX,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,7 +38,7 @@ def members(
 
 def nodes(
     redis: RedisOption = DEFAULT_REDIS,
-    prefix: PrefixOption = "cluster_pool",
+    prefix: PrefixOption = DEFAULT_PREFIX,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
 ) -> None:

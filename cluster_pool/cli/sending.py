@@ -20,6 +20,7 @@ from cluster_pool.cli.common import (
 )
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.ids import check_id, check_namespace
+from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.publisher import Publisher
 
@@ -54,7 +55,7 @@ def send(
     binary: Binary = False,
     confirm: Confirm = False,
     redis: RedisOption = DEFAULT_REDIS,
-    prefix: PrefixOption = "cluster_pool",
+    prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
@@ -87,7 +88,7 @@ def broadcast(
         ),
     ] = None,
     redis: RedisOption = DEFAULT_REDIS,
-    prefix: PrefixOption = "cluster_pool",
+    prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
@@ -120,7 +121,7 @@ def close(
         str, typer.Option("--reason", envvar="CLUSTER_POOL_REASON", help="At most 123 bytes.")
     ] = "",
     redis: RedisOption = DEFAULT_REDIS,
-    prefix: PrefixOption = "cluster_pool",
+    prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,

@@ -25,6 +25,7 @@ from cluster_pool.cli.common import (
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.cluster.signals import GRACE, Signals, Stopping, drain_for
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.exceptions import InvalidValueError
@@ -59,7 +60,7 @@ def serve(
         ),
     ] = None,
     redis: RedisOption = DEFAULT_REDIS,
-    prefix: PrefixOption = "cluster_pool",
+    prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,
     on_conflict: Annotated[
         str,

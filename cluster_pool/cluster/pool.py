@@ -19,6 +19,7 @@ from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, TAKEN_OVER, check_close
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
 from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id
+from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.core.message import Outgoing, encode
 from cluster_pool.core.pacing import Taken
@@ -69,7 +70,9 @@ class ClusterPool(DrainingNode):
     Args:
         redis: a URL, or a ``redis.asyncio.Redis`` of which address, credentials and TLS are used.
         node_id: unique among live nodes, 1 to 256 bytes; None makes one.
-        prefix: of every key and channel; clusters that share a Redis need different ones.
+        prefix: of every key and channel; clusters that share a Redis need different ones, also in
+            different databases, for channels belong to no database. Hence the default prefix is
+            refused with a database other than 0.
         on_conflict: ``"takeover"`` closes the older connection of an id with 4409, ``"reject"``
             raises IdTakenError for the newer one.
         limits, timing: see :class:`Limits` and :class:`Timing`.
@@ -89,7 +92,7 @@ class ClusterPool(DrainingNode):
         redis: "str | Redis" = DEFAULT_REDIS,
         *,
         node_id: str | None = None,
-        prefix: str = "cluster_pool",
+        prefix: str = DEFAULT_PREFIX,
         on_conflict: str = "takeover",
         limits: Limits | None = None,
         timing: Timing | None = None,

@@ -82,6 +82,7 @@ class Sender(DrainCommands):
         self._keys = Keys(prefix)
         self._identity: Identity = NOT_STARTED
         self._address = Address(redis, timing.timeout)
+        self._address.check_prefix(self._keys.prefix)
         self._hooks = Hooks(timing, counters)
         self._loop: asyncio.AbstractEventLoop = NOT_STARTED
         self._session: Session = NOT_STARTED

@@ -4,7 +4,11 @@ Everything of one namespace carries the hash tag ``{NAMESPACE}``, everything of 
 hash tag ``{~}``, so that on a Redis Cluster each group lives in one slot.
 """
 
+from typing import Final
+
 from cluster_pool.core.ids import NODE_TAG, check_prefix
+
+DEFAULT_PREFIX: Final = "cluster_pool"
 
 
 class Keys:
@@ -26,7 +30,7 @@ class Keys:
         "prefix",
     )
 
-    def __init__(self, prefix: str = "cluster_pool") -> None:
+    def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
         self.prefix = check_prefix(prefix)
         self._cluster = f"{prefix}:{{{NODE_TAG}}}"
         self.leases = f"{self._cluster}:leases"
