@@ -74,6 +74,11 @@ class Place:
         )
         self.port = await self.program.answer()
 
+    async def stop(self) -> None:
+        """Let the program end by itself; it is a failure if it does not."""
+        if wrong := await self.program.stop():
+            self._ledger.wrong.append(f"{self.node} {wrong}")
+
 
 class Cluster:
     """The processes of a run; see :func:`running`."""
@@ -228,12 +233,12 @@ class Cluster:
                 raise NotReadyError(f"{unsettled} clients cannot connect")
             await asyncio.sleep(0.05)
 
-    async def replace(self, place: Place) -> None:
-        """Kill the node of a place and start a fresh one there."""
+    async def replace(self, place: Place, *, kill: bool) -> None:
+        """Kill the node of a place, or stop it, and start a fresh one there."""
         self.ledger.killed.add(place.node)
         place.away = True
         await self.list_nodes()
-        await place.program.kill()
+        await (place.program.kill() if kill else place.stop())
         await place.start()
         place.away = False
         await self.begin_at(place)
@@ -246,9 +251,8 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Cluster]:
+async def running(settings: Settings, ledger: Ledger) -> AsyncIterator[Cluster]:
     """Start everything, with every client connected and no message sent; stop it in the end."""
-    ledger = Ledger()
     async with contextlib.AsyncExitStack() as stack:
         redis = stack.enter_context(RedisServer(settings.server))
         places = []
@@ -256,7 +260,7 @@ async def running(settings: Settings) -> AsyncIterator[Cluster]:
             proxy = await stack.enter_async_context(Proxy(redis.path))
             place = Place(kind, number, proxy, ledger)
             await place.start()
-            stack.push_async_callback(_stop, place)
+            stack.push_async_callback(place.stop)
             places.append(place)
         outside = places.pop()
         clients = await Program.start("clients", on_told=lambda what, fields: None)
@@ -270,7 +274,3 @@ async def running(settings: Settings) -> AsyncIterator[Cluster]:
         await cluster.wait_settled()
         await cluster.wait_ready()
         yield cluster
-
-
-async def _stop(place: Place) -> None:
-    await place.program.stop()

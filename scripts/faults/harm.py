@@ -135,12 +135,20 @@ async def kill(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of a node; a fresh one under another id comes in its place."""
     place = chance.choice(cluster.places[1:])
     dead = place.node
-    await cluster.replace(place)
+    await cluster.replace(place, kill=True)
     return Harm(
         f"{dead}: killed, {place.node} in its place",
         frozenset((dead, place.node)),
         frozenset((dead,)),
     )
+
+
+async def stop(cluster: Cluster, chance: random.Random) -> Harm:
+    """A node stops while it sends and is sent to; a fresh one under another id takes its place."""
+    place = chance.choice(cluster.places[1:])
+    gone = place.node
+    await cluster.replace(place, kill=False)
+    return Harm(f"{gone}: stopped, {place.node} in its place", frozenset((gone, place.node)))
 
 
 # -- Redis ---------------------------------------------------------------------------------
@@ -204,6 +212,7 @@ FAULTS = {
         "SIGSTOP of a node past its lease; half of its clients go elsewhere", freeze_past_lease
     ),
     "kill": Fault("SIGKILL of a node; a fresh one comes in its place", kill),
+    "stop": Fault("a node stops in the midst of its traffic; a fresh one comes in its place", stop),
     "redis-frozen-1": Fault("SIGSTOP of Redis for 1 s", partial(_freeze_redis, seconds=1)),
     "redis-frozen-5": Fault("SIGSTOP of Redis for 5 s", partial(_freeze_redis, seconds=5)),
     "redis-empty": Fault("SIGKILL of Redis, which comes back with nothing", restart_redis),

@@ -16,6 +16,8 @@ class Ledger:
         self._windows: list[Window] = []
         self._unanswered: list[Unanswered] = []
         self.killed: set[str] = set()
+        self.wrong: list[str] = []
+        """What is a failure by itself, whatever the books say."""
 
     def told(self, sender: str, what: str, fields: list[Any]) -> None:
         """A node or a publisher has told of a call or of a gap."""
@@ -27,6 +29,8 @@ class Ledger:
             number, ended, outcome = fields
             call = self._begun.pop((sender, number))
             self._ended.append(call._replace(ended=ended, outcome=outcome))
+        elif what == "left":
+            self.wrong.append(f"{sender} has stopped and still runs {fields}")
         elif what == "unanswered":
             self._unanswered.append(Unanswered(sender, *fields))
         else:
@@ -58,10 +62,10 @@ class Ledger:
             undelivered,
             [Registered(*one) for one in registry],
             self._unanswered,
-            restless,
+            [*restless, *self.wrong],
         )
         self._begun, self._ended, self._gaps = {}, [], []
-        self._windows, self.killed, self._unanswered = [], set(), []
+        self._windows, self.killed, self._unanswered, self.wrong = [], set(), [], []
         return books
 
 

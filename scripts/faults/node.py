@@ -87,7 +87,10 @@ class Commands:
         return {**statistics, **held(statistics["connections"]), "watched": self._caller.watched}
 
     async def stop(self) -> None:
-        """Watch no more."""
+        """End the streams; every call must be answered, though the node has stopped."""
+        await self._dense.end()
+        await self._sparse.end()
+        await self._caller.finish()
         await self._caller.stop()
 
 
@@ -101,6 +104,13 @@ def held(connections: int) -> dict[str, Any]:
         "running": tasks,
         "descriptors": len(os.listdir("/proc/self/fd")) - connections,
     }
+
+
+def tell_left_over() -> None:
+    """Of a program that has stopped: which tasks go on."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        tell("left", sorted(one.get_name() for one in left))
 
 
 def quiet() -> None:
@@ -125,8 +135,9 @@ async def main(redis: str, node_id: str) -> None:
         commands = Commands(pool)
         names = ("begin", "end", "state", "registry", "figures")
         await obey({name: getattr(commands, name) for name in names})
-        await commands.stop()
         await server.stop()
+        await commands.stop()
+    tell_left_over()
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

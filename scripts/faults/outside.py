@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster_pool import ClusterPoolError, Publisher
 from faults.caller import Caller
-from faults.node import held, loop_factory, quiet
+from faults.node import held, loop_factory, quiet, tell_left_over
 from faults.programs import obey, tell
 from faults.streams import SparseStream
 
@@ -66,6 +66,9 @@ class Commands:
     async def stop(self) -> None:
         """Look no more."""
         self._probing.cancel()
+        await asyncio.gather(self._probing, return_exceptions=True)
+        await self._sparse.end()
+        await self._caller.finish()
         await self._caller.stop()
 
 
@@ -76,7 +79,9 @@ async def main(redis: str, name: str) -> None:
         tell("answer", 0)
         commands = Commands(publisher, name)
         await obey({one: getattr(commands, one) for one in ("begin", "end", "state", "figures")})
+        await publisher.stop()
         await commands.stop()
+    tell_left_over()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Nodes and clients as processes: JSON lines ask and answer, and nodes also tell by themselves."""
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -98,15 +97,22 @@ class Program:
         await self._process.wait()
         await self._reader
 
-    async def stop(self) -> None:
-        """Let it end by itself; kill it if it does not."""
+    async def stop(self) -> str:
+        """Let it end by itself; kill it if it does not. Gives what was wrong, "" for nothing."""
         assert self._process.stdin is not None
+        if self._process.returncode is not None:
+            return f"had ended before with {self._process.returncode}"
         self._process.stdin.close()
-        with contextlib.suppress(TimeoutError, ProcessLookupError):
+        wrong = ""
+        try:
             self.thaw()
             async with asyncio.timeout(STOP_TIMEOUT):
-                await self._process.wait()
+                status = await self._process.wait()
+            wrong = f"ended with {status}" if status else ""
+        except TimeoutError:
+            wrong = f"did not stop within {STOP_TIMEOUT:g} s"
         await self.kill()
+        return wrong
 
 
 def tell(what: str, fields: Any) -> None:

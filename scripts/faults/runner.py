@@ -12,6 +12,7 @@ from faults.account import Account, account
 from faults.books import Books, Window
 from faults.cluster import Cluster, NotReadyError, Settings, running
 from faults.harm import FAULTS
+from faults.ledger import Ledger
 from faults.programs import ProgramEndedError
 
 SHOWN = 10
@@ -77,8 +78,9 @@ async def perform(settings: Settings, names: list[str], minutes: float, tell: Te
     """Each fault once in a random order; with ``minutes``, any of them until these are over."""
     run = Run()
     chance = random.Random(settings.seed)
+    ledger = Ledger()
     try:
-        async with running(settings) as cluster:
+        async with running(settings, ledger) as cluster:
             if minutes:
                 await _soak(cluster, names, chance, minutes, run, tell)
             else:
@@ -86,6 +88,7 @@ async def perform(settings: Settings, names: list[str], minutes: float, tell: Te
                     await _round(cluster, name, chance, run, tell, 0.0)
     except (NotReadyError, ProgramEndedError) as error:
         run.account.failures.append(f"the run ended early: {error}")
+    run.account.failures += ledger.wrong
     return run
 
 
