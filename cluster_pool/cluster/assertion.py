@@ -136,6 +136,8 @@ class Assertion:
             await self._lease.keep()
 
     def _batch(self, link: Link, incarnation: str, batch: list[Group]) -> Coroutine[Any, Any, None]:
+        """Assert what is still owned of a batch; some may have left since it was put together."""
+        batch = [(name, [one for one in part if one.claim is not None]) for name, part in batch]
         deadline = self._deadline()
         left = asyncio.get_running_loop().time() + self._lease.seconds_left()
         not_after = self._session.clock.at(min(deadline, left))

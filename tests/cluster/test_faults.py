@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -116,6 +117,32 @@ async def test_flushall_is_healed(own_server: RedisServer) -> None:
         await eventually(lambda: agree(one, two), 10)
         assert one.statistics()["incarnation"] != before
         assert one.statistics()["connections"] == 50
+
+
+@async_test
+async def test_who_leaves_in_the_midst_of_a_rejoin_does_not_end_it(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are registered at the first attempt, and who left is not."""
+    async with Backend(own_server).pools(1) as (one,):
+        sockets = [await one.join("n", f"a{at}") for at in range(3)]
+        alone = await one.join("m", "alone")
+        namespaces = one._membership._namespaces
+        note = namespaces.note_before_claims
+
+        async def note_and_leave(*arguments: Any) -> None:
+            await note(*arguments)
+            for socket in (sockets[0], alone):
+                one._membership._evict(socket.connection)
+
+        with patch.object(namespaces, "note_before_claims", note_and_leave):
+            rejoins = one.statistics()["rejoins"]
+            own_server.command("FLUSHALL")
+            await eventually(lambda: one.statistics()["rejoins"] > rejoins and one.ready)
+        assert sorted([member.id async for member in one.members("n")]) == ["a1", "a2"]
+        assert await one.count("n") == 2
+        assert await one.count("m") == 0
+        assert "failed by itself" not in caplog.text
 
 
 @async_test
