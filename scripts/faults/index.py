@@ -39,12 +39,18 @@ class Index:
         return min(newer, default=math.inf)
 
     def another_has(self, call: Call, connection: Connection) -> bool:
-        """Whether a newer connection had its id when the call began.
+        """Whether a newer connection had its id from when the call began until all was well.
 
-        One that came and went left the id to an older one, if that is still open.
+        One that came and went leaves the id to an older one that is still open.
         """
-        siblings = self._of_id[connection.namespace, connection.id]
-        return any(one.opened > connection.opened and one.open_at(call.begun) for one in siblings)
+        ends = [one.ended for one in self.books.windows if one.excuses(call, [connection.node])]
+        until = max(call.ended if call.ended < math.inf else call.begun, *ends, call.begun)
+        return any(
+            one.opened > connection.opened
+            and one.open_at(call.begun)
+            and (one.closed is None or one.closed > until)
+            for one in self._of_id[connection.namespace, connection.id]
+        )
 
     def owners(self, call: Call) -> list[Connection]:
         """Who last had the id when the call began, and those that took it meanwhile.

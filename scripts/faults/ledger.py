@@ -31,6 +31,8 @@ class Ledger:
             self._ended.append(call._replace(ended=ended, outcome=outcome))
         elif what == "left":
             self.wrong.append(f"{sender} has stopped and still runs {fields}")
+        elif what == "logged":
+            self.wrong.append(f"{sender} logged an error: {' '.join(fields)}")
         elif what == "unanswered":
             self._unanswered.append(Unanswered(sender, *fields))
         else:

@@ -113,9 +113,22 @@ def tell_left_over() -> None:
         tell("left", sorted(one.get_name() for one in left))
 
 
+class Telling(logging.Handler):
+    """Tells what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell the line, and the error that came with it."""
+        error = record.exc_info[1] if record.exc_info else None
+        tell("logged", [record.getMessage(), repr(error)])
+
+
 def quiet() -> None:
-    """Faults are no news here."""
-    logging.getLogger("cluster_pool").setLevel(logging.ERROR)
+    """Faults are no news here; what goes wrong by itself is, and is told and printed."""
+    for name in ("cluster_pool", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.ERROR)
+        logger.addHandler(Telling())
+        logger.addHandler(logging.StreamHandler())
 
 
 async def main(redis: str, node_id: str) -> None:

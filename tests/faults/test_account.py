@@ -271,6 +271,9 @@ def test_taken_over() -> None:
     fails(made(calls, [older, newer], ALWAYS), "s after it was taken over: broadcast 2 of a")
     gone_again = replace(newer, closed=11.9, left=11.9, code=1000)
     assert made(calls, [older, gone_again], ALWAYS).failures == []
+    gone_amid = replace(newer, closed=90.0, left=90.0, code=1000)
+    assert made(calls, [older, gone_amid], ALWAYS).failures == []
+    fails(made(calls, [older, gone_amid], ALWAYS._replace(ended=50.0)), "s after it was taken over")
     cut_off = books.Window(10.0, 13.0, frozenset("b"))
     assert made(calls, [older, newer], cut_off).failures == []
     targeted = send(2)
