@@ -5,7 +5,7 @@ from math import inf
 from typing import Final
 
 from cluster_pool.backplane.link import Argument
-from cluster_pool.backplane.registry import in_time, unheeded
+from cluster_pool.backplane.registry import in_time, pairs, texts, unheeded
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.ledger import Ask, Grant
@@ -77,10 +77,7 @@ class DrainLedger:
         """The drainers that hold a lease, as of their last renewal."""
         found: list[bytes] = await self._session.call(deadline, "HGETALL", self._keys.drains)
         now = self._session.clock.at(asyncio.get_running_loop().time()) / 1000
-        drains = [
-            _read(node.decode(), value.decode().split(" "), now)
-            for node, value in zip(found[::2], found[1::2], strict=True)
-        ]
+        drains = [_read(node, value.split(" "), now) for node, value in pairs(found).items()]
         return sorted((one for one in drains if one is not None), key=lambda drain: drain.node)
 
     async def acceptors(self, deadline: float) -> set[str]:
@@ -90,12 +87,15 @@ class DrainLedger:
             deadline, "ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf"
         )
         accepting = await self._session.call(deadline, "HKEYS", self._keys.headrooms)
-        return {name.decode() for name in set(living) & set(accepting)}
+        return set(texts(set(living) & set(accepting)))
 
     async def budget(self, deadline: float) -> float | None:
         """Closes per second that the cluster allows, None when nobody has set it."""
         value = await self._session.call(deadline, "GET", self._keys.budget)
-        return None if value is None else float(value)
+        try:
+            return None if value is None else float(value)
+        except ValueError:  # what is no number limits nothing, for drains neither
+            return None
 
     async def set_budget(self, rate: float | None, deadline: float) -> None:
         """Set it, or with None leave it to what the acceptors can take."""

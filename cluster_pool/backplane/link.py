@@ -6,6 +6,7 @@ command may have been carried out.
 """
 
 import asyncio
+import logging
 from collections import deque
 from typing import Any
 
@@ -13,8 +14,11 @@ import hiredis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from cluster_pool.backplane.address import Raw, translated
-from cluster_pool.backplane.scripts import digests, sources
+from cluster_pool.backplane.scripts import digests, mended, sources
+from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import BackplaneUnavailableError
+
+log = logging.getLogger("cluster_pool.backplane")
 
 Argument = str | bytes | int
 
@@ -101,6 +105,10 @@ class Link(Pipe):
                 if not future.done():
                     future.set_exception(failure)
                 raise failure
+            found = mended(reply)
+            if found:
+                _warn(found)
+                reply = reply[2]
             if future.done():
                 continue
             if isinstance(reply, ResponseError):
@@ -118,6 +126,12 @@ class Link(Pipe):
                 future.set_exception(_copy(error, maybe_executed=index < written))
                 future.exception()  # taken note of, even if nobody waits for it any more
         await self.drop()
+
+
+def _warn(found: list[bytes]) -> None:
+    """Say what a script found in our keys that cannot be ours."""
+    texts = "; ".join(shown(text.decode(errors="backslashreplace"), 400) for text in found)
+    log.warning("Redis held what this library never writes; it is treated as absent: %s", texts)
 
 
 def _copy(error: BackplaneUnavailableError, *, maybe_executed: bool) -> BackplaneUnavailableError:

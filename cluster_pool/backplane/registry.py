@@ -6,6 +6,7 @@ the rest goes wherever the session stands. Nothing here decides; the scripts and
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
@@ -33,6 +34,7 @@ PAGE: Final = 500
 
 EMPTIED: Final = ord("2")
 """What the release script says of a claim whose release emptied its namespace."""
+_COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
 _ASSERTED: Final = {ord("0"): False, ord("1"): True, ord("2"): None}
 
 
@@ -156,7 +158,7 @@ class Registry:
         """Incarnations whose lease seems to be over."""
         now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
         found = await self._session.call(deadline, "ZRANGEBYSCORE", self._keys.leases, "-inf", now)
-        return [name.decode() for name in found]
+        return texts(found)
 
     def now(self) -> float:
         """Redis time in seconds, as far as this process knows; never ahead of it."""
@@ -174,7 +176,7 @@ class Registry:
 
     async def dead(self, deadline: float) -> dict[str, str]:
         """Incarnations that wait for being reaped, with their node ids."""
-        return _pairs(await self._session.call(deadline, "HGETALL", self._keys.dead))
+        return pairs(await self._session.call(deadline, "HGETALL", self._keys.dead))
 
     async def forget(self, incarnation: str, deadline: float) -> None:
         """An incarnation has been reaped: remove the last that is known of it."""
@@ -197,11 +199,7 @@ class Registry:
         if not names:
             return {}
         nodes = await self._session.call(deadline, "HMGET", self._keys.incarnations, *names)
-        return {
-            name.decode(): node.decode()
-            for name, node in zip(names, nodes, strict=True)
-            if node is not None
-        }
+        return pairs(part for pair in zip(names, nodes, strict=True) for part in pair)
 
     async def infos(self, deadline: float) -> dict[str, tuple[str, str, float]]:
         """Living incarnations with node id, info as JSON, and seconds left of the lease."""
@@ -212,7 +210,7 @@ class Registry:
         ends = await self._session.call(deadline, "ZMSCORE", self._keys.leases, *living)
         now = self._session.clock.at(asyncio.get_running_loop().time()) / 1000
         return {
-            name: (node, (info or b"{}").decode(), max(0.0, float(end or 0) - now) / 1000)
+            name: (node, text_of(info) or "", max(0.0, float(end or 0) - now) / 1000)
             for (name, node), info, end in zip(living.items(), infos, ends, strict=True)
         }
 
@@ -279,7 +277,7 @@ class Registry:
         async def read() -> list[ClaimReply]:
             reply: list[bytes] = await answered(call, None)
             return [
-                ClaimReply(status.decode(), Claim.parse(claim.decode()) if claim else None)
+                ClaimReply(status.decode(), Claim.parse(claim))
                 for status, claim in zip(reply[::2], reply[1::2], strict=True)
             ]
 
@@ -381,7 +379,7 @@ class Registry:
         listed = link.call("HLEN", self._keys.members(namespace))
 
         async def read() -> tuple[int, int, int, frozenset[str]]:
-            fields = {name: int(n) for name, n in _pairs(await answered(owners, deadline)).items()}
+            fields = {name: int(n) for name, n in pairs(await answered(owners, deadline)).items()}
             total = sum(n for name, n in fields.items() if not name.endswith("#"))
             return (
                 fields.get(incarnation, 0),
@@ -421,7 +419,7 @@ class Registry:
             )
             found.update(names)
             if cursor in (b"0", "0", 0):
-                return [name.decode() for name in found]
+                return texts(found)
 
     async def clear(
         self, namespace: str, incarnation: str, node_id: str, timeout: float
@@ -491,7 +489,7 @@ class Registry:
     async def claim_of(self, namespace: str, id: str, deadline: float) -> Claim | None:
         """The registered claim of an id, whether or not its lease stands."""
         value = await self._session.call(deadline, "HGET", self._keys.members(namespace), id)
-        return Claim.parse(value.decode()) if value is not None else None
+        return Claim.parse(value)
 
     async def members(self, namespace: str, timeout: float) -> AsyncIterator[Member]:
         """Members whose owner holds a lease, a page at a time; ``timeout`` is for each page."""
@@ -502,7 +500,20 @@ class Registry:
                 yield Member(id, node)
 
     async def claims_of(self, namespace: str, timeout: float) -> AsyncIterator[tuple[str, Claim]]:
-        """Every registered claim of a namespace, a page at a time, dead owners' included."""
+        """Every registered claim of a namespace, a page at a time, dead owners' included.
+
+        What is no claim, and what has no id that can be read, is left out.
+        """
+        async for id, value in self.entries_of(namespace, timeout):
+            claim = Claim.parse(value)
+            name = text_of(id)
+            if claim is not None and name is not None:
+                yield name, claim
+
+    async def entries_of(
+        self, namespace: str, timeout: float
+    ) -> AsyncIterator[tuple[bytes, bytes]]:
+        """What stands in the hash of a namespace's members, a page at a time, whatever it is."""
         loop = asyncio.get_running_loop()
         cursor: bytes | str = "0"
         while True:
@@ -514,8 +525,8 @@ class Registry:
                 "COUNT",
                 PAGE,
             )
-            for id, value in _pairs(fields).items():
-                yield id, Claim.parse(value)
+            for id, value in zip(fields[::2], fields[1::2], strict=True):
+                yield id, value
             if cursor in (b"0", "0", 0):
                 return
 
@@ -578,9 +589,31 @@ def unheeded(call: asyncio.Future[Any]) -> None:
 
 def _counts(flat: Iterable[bytes]) -> dict[str, int]:
     """Members per incarnation; what ends with "#" stands beside them and counts nobody."""
-    return {name: int(n) for name, n in _pairs(flat).items() if not name.endswith("#")}
+    return {
+        name: int(n)
+        for name, n in pairs(flat).items()
+        if not name.endswith("#") and _COUNT.fullmatch(n)
+    }
 
 
-def _pairs(flat: Iterable[bytes]) -> dict[str, str]:
-    texts = [text.decode() for text in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+def text_of(raw: bytes | None) -> str | None:
+    """What Redis holds as text; None for what is none, and hence nothing of ours."""
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def texts(raw: Iterable[bytes]) -> list[str]:
+    """What of it is text."""
+    return [text for text in map(text_of, raw) if text is not None]
+
+
+def pairs(flat: Iterable[bytes | None]) -> dict[str, str]:
+    """Fields and values, but for those that cannot be read."""
+    read = list(map(text_of, flat))
+    return {
+        name: value
+        for name, value in zip(read[::2], read[1::2], strict=True)
+        if name is not None and value is not None
+    }

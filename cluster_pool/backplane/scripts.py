@@ -3,6 +3,7 @@
 import hashlib
 from functools import cache
 from importlib.resources import files
+from typing import Any, Final
 
 NAMES = (
     "assert",
@@ -20,13 +21,24 @@ NAMES = (
     "tallies",
 )
 
+MENDED: Final = b"MENDED"
+END: Final = """
+local reply = main()
+if #mended > 0 then return {'MENDED', mended, reply} end
+return reply
+"""
+"""Says beside the reply what was found in our keys that cannot be ours; see ``common.lua``."""
+
 
 @cache
 def sources() -> dict[str, str]:
     """The text of each script by name, with what all of them share in front."""
     folder = files(__package__) / "lua"
     common = (folder / "common.lua").read_text()
-    return {name: common + (folder / f"{name}.lua").read_text() for name in NAMES}
+    return {
+        name: f"{common}\nlocal function main()\n{(folder / f'{name}.lua').read_text()}\nend\n{END}"
+        for name in NAMES
+    }
 
 
 @cache
@@ -38,3 +50,19 @@ def digests() -> dict[str, str]:
 def digest(text: str) -> str:
     """The SHA-1 by which Redis knows a script."""
     return hashlib.sha1(text.encode()).hexdigest()
+
+
+def mended(reply: Any) -> list[bytes]:
+    """What a script found and mended, when ``reply`` says so; the script's own reply is its last.
+
+    No other reply is a list of three whose first is that word and whose second is a list.
+    """
+    if (
+        type(reply) is list
+        and len(reply) == 3
+        and reply[0] == MENDED
+        and isinstance(reply[1], list)
+    ):
+        found: list[bytes] = reply[1]
+        return found
+    return []

@@ -228,7 +228,7 @@ class Session:
         """
         self._settling = set(channels)
         lost = await self._state_lost(link)
-        counters: list[tuple[str, list[bytes | None]]] = []
+        counters: list[tuple[str, tuple[str | None, int]]] = []
         for at in range(0, len(channels), BATCH):
             part = channels[at : at + BATCH]
             replies = await self._soon(self._read_counters(link, part))
@@ -236,8 +236,7 @@ class Session:
         await self._probe(link)
         for channel, (epoch, number) in counters:
             if channel in self._settling:
-                name = None if epoch is None else epoch.decode()
-                self.numbers.settle(channel, name, int(number or 0), lost=lost)
+                self.numbers.settle(channel, epoch, number, lost=lost)
         self._report_gap(str(self._last_error or "the first link"))
 
     async def _state_lost(self, link: Link) -> bool:
@@ -246,13 +245,21 @@ class Session:
         It has then another epoch. One that was restored from a snapshot has the old one, but knows
         no script: then the first node to notice renews the epoch, for all to see.
         """
-        epoch: str = (await self._soon(link.call("GET", self._keys.epoch)) or b"").decode()
+        epoch = await self._soon(self._read_epoch(link))
         if epoch and self._holds:
             exists = link.call("SCRIPT", "EXISTS", digest(_mark(epoch)))
             if not (await self._soon(exists))[0]:
                 epoch = await self._renew(link, epoch)
         before, self.epoch = self.epoch, epoch
         return before != "" and before != epoch
+
+    async def _read_epoch(self, link: Link) -> str:
+        """The epoch, "" when there is none that a node may have written."""
+        try:
+            found = await link.call("GET", self._keys.epoch) or b""
+        except ResponseError:  # of a wrong type: the next join deletes it
+            return ""
+        return found.decode() if found.isdigit() else ""
 
     async def _renew(self, link: Link, epoch: str) -> str:
         new = str(self.redis_time())
@@ -265,12 +272,24 @@ class Session:
         await self.call(deadline, "SCRIPT", "LOAD", _mark(epoch))
         self.epoch = epoch
 
-    async def _read_counters(self, link: Link, channels: list[str]) -> list[Any]:
+    async def _read_counters(self, link: Link, channels: list[str]) -> list[tuple[str | None, int]]:
         calls = [self._counter(link, channel) for channel in channels]
         return [await call for call in calls]
 
-    def _counter(self, link: Link, channel: str) -> asyncio.Future[Any]:
-        return link.call("HMGET", self._keys.numbers(channel), "epoch", "last")
+    def _counter(self, link: Link, channel: str) -> Coroutine[Any, Any, tuple[str | None, int]]:
+        """Epoch and last number of a channel; None and 0 when nobody may have written them."""
+        call = link.call("HMGET", self._keys.numbers(channel), "epoch", "last")
+
+        async def read() -> tuple[str | None, int]:
+            try:
+                epoch, last = await call
+            except ResponseError:  # of a wrong type: who publishes next deletes it
+                return None, 0
+            if epoch is None or not epoch.isdigit():
+                return None, 0
+            return epoch.decode(), int(last) if (last or b"").isdigit() else 0
+
+        return read()
 
     async def _probe(self, link: Link) -> None:
         """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
@@ -345,7 +364,7 @@ class Session:
                         continue
                     if numbered:
                         epoch, number = await self._counter(link, channel)
-                        self.numbers.begin(channel, (epoch or b"").decode(), int(number or 0))
+                        self.numbers.begin(channel, epoch or "", number)
                 return
             except BackplaneUnavailableError:
                 if self.link is link:

@@ -371,7 +371,10 @@ class Router:
         if kind == envelope.CLOSE_ALL:
             await self._table.close_all(namespace, *check_close(item[1], item[2]))
         elif kind == envelope.TAKEN:
-            self._membership.taken(namespace, item[1], Claim.parse(item[2]))
+            claim = Claim.parse(item[2])
+            if claim is None:
+                raise BrokenEnvelopeError("claim")
+            self._membership.taken(namespace, item[1], claim)
         else:
             raise BrokenEnvelopeError("kind")
 

@@ -492,9 +492,7 @@ class Sender(DrainCommands):
         infos = await self._registry.infos(self._deadline(timeout))
         nodes = []
         for incarnation, (node_id, info, lease) in infos.items():
-            said = json.loads(info)
-            state = NodeState(said.get("state", "active"))
-            count = int(said.get("connections", 0))
+            state, count = _read_info(info)
             nodes.append(Node(node_id, incarnation, state, count, lease))
         return sorted(nodes, key=lambda node: node.id)
 
@@ -543,3 +541,12 @@ class Sender(DrainCommands):
         async with self.watching(namespace) as events:
             async for event in events:
                 yield event
+
+
+def _read_info(info: str) -> tuple[NodeState, int]:
+    """State and connections, as a node told them; of what it never said, active and none."""
+    try:
+        said = json.loads(info)
+        return NodeState(said["state"]), int(said["connections"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return NodeState.ACTIVE, 0

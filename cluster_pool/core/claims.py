@@ -5,10 +5,17 @@ of the claim in µs, made greater than the one it replaced. The nonce tells the 
 from one another.
 """
 
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
 
 CHECKSUM_MODULUS = 1_000_000_000
 """The checksum of an owner is the sum of the times of its claims, each modulo this."""
+
+LONGEST: Final = 255
+"""Bytes of a claim that scripts read."""
+LATEST: Final = 2**53 - 1
+"""The greatest time that scripts, whose numbers are doubles, can tell from its neighbours."""
+_CLAIM: Final = re.compile(r"([\w.-]+):(\d{1,16}):([A-Za-z0-9]+)", re.ASCII)
 
 
 class Claim(NamedTuple):
@@ -19,10 +26,14 @@ class Claim(NamedTuple):
     nonce: str
 
     @classmethod
-    def parse(cls, value: str) -> "Claim":
-        """Read a stored value; raises ValueError if it is none."""
-        incarnation, time, nonce = value.split(":")
-        return cls(incarnation, int(time), nonce)
+    def parse(cls, value: object) -> "Claim | None":
+        """Read a stored value, ``str`` or ``bytes``; None if it is no claim."""
+        if isinstance(value, bytes):
+            value = value.decode("ascii", "replace")
+        found = _CLAIM.fullmatch(value) if isinstance(value, str) else None
+        if found is None or len(found[0]) > LONGEST or int(found[2]) > LATEST:
+            return None
+        return cls(found[1], int(found[2]), found[3])
 
     def __str__(self) -> str:
         return f"{self.incarnation}:{self.time}:{self.nonce}"
@@ -35,7 +46,8 @@ class Claim(NamedTuple):
     @property
     def rejoin(self) -> int:
         """Which lease of that start guards it: 0 for the first, one more for each rejoin."""
-        return int(self.incarnation.rpartition(".")[2])
+        number = self.incarnation.rpartition(".")[2]
+        return int(number) if number.isdecimal() else 0
 
 
 def incarnation_of(start: str, rejoin: int) -> str:

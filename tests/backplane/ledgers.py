@@ -21,7 +21,7 @@ def timed_source() -> str:
     """The script with its two clocks replaced: the time is its last argument, and calm by it."""
     text = sources()["drain"]
     for old, new in (
-        ("local time = redis.call('TIME')\n", ""),
+        ("local time = server.call('TIME')\n", ""),
         ("tonumber(time[1]) * 1000000 + tonumber(time[2])", "tonumber(ARGV[#ARGV])"),
         ("'SET', KEYS[2], '1', 'PX', 2 * renew", "'SET', KEYS[2], digits(now_us() + 2000 * renew)"),
         (

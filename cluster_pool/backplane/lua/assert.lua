@@ -25,8 +25,12 @@ local function assert_in(members, owners, channel, event_channel, count, at)
     local claim = incarnation .. ':' .. time .. ':' .. nonce
     local standing = claims[i]
     local kept = true
+    local holder, holder_time, holder_nonce
     if standing and standing ~= claim then
-      local holder, holder_time, holder_nonce = parse(standing)
+      holder, holder_time, holder_nonce = parse(standing)
+      standing = holder and standing
+    end
+    if holder then
       local own = string.sub(holder, 1, #start) == start
       local newer = tonumber(holder_time) > tonumber(time)
       local same = tonumber(holder_time) == tonumber(time)

@@ -29,7 +29,10 @@ for i, id in ipairs(ids) do
   local nonce, first, not_after = ARGV[7 + 4 * i], tonumber(ARGV[8 + 4 * i]), ARGV[9 + 4 * i]
   local standing = claims[i]
   local holder, time, holder_nonce
-  if standing then holder, time, holder_nonce = parse(standing) end
+  if standing then
+    holder, time, holder_nonce = parse(standing)
+    standing = holder and standing
+  end
   local own = standing and holder_nonce == nonce and string.sub(holder, 1, #start) == start
   local newer = standing and first > 0 and tonumber(time) > first
   local status, claim = 'CLAIMED', standing

@@ -1,8 +1,38 @@
 -- Prepended to every script: time, numbered envelopes, and the counts beside the members.
 -- Written for what Redis 7, Valkey 9 and fakeredis have in common: no struct, no cmsgpack, no bit.
+-- The script itself is the function main() behind this; scripts.py puts it there.
+
+-- What was found in our keys that cannot be ours, and is treated as absent. The caller logs it.
+local mended = {}
+
+local function note_mended(what)
+  if #mended < 10 then mended[#mended + 1] = what end
+end
+
+-- The commands of a script go through here. A key of another type than the command's is
+-- somebody's hand: it is deleted, and the command is carried out as if it had not been there. So is
+-- a counter that is no number, with the epoch of a channel's numbers: they begin anew.
+local server = redis
+local redis = {pcall = server.pcall}
+
+function redis.call(...)
+  local reply = server.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  local command, key, field = ...
+  local refusal = tostring(reply.err)
+  if string.find(refusal, 'WRONGTYPE', 1, true) then
+    server.call('DEL', key)
+    note_mended(key .. ' had a wrong type: deleted')
+  elseif command == 'HINCRBY' and (string.find(refusal, 'not an integer', 1, true)
+      or string.find(refusal, 'overflow', 1, true)) then
+    server.call('HDEL', key, field, 'epoch')
+    note_mended(key .. ' counted with what is no number: deleted')
+  end
+  return server.call(...) -- raises what cannot be mended
+end
 
 local function now_us()
-  local time = redis.call('TIME')
+  local time = server.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
@@ -34,6 +64,11 @@ local function named(channel, heard)
   return counts.err and heard or counts[2]
 end
 
+-- What a header can carry as an epoch or a number; false for anything else.
+local function counted(text)
+  return text and #text <= 16 and string.find(text, '^%d+$') and text
+end
+
 -- Publishes one envelope that holds `count` messages, which are numbered; probes, replies and
 -- takeovers are no messages, and make no counter. `parts` are the items in pieces, behind a first
 -- place that is left for the header: a long string is copied and hashed whenever it is made, so it
@@ -45,21 +80,26 @@ local function publish(channel, sender, count, parts, members)
   local numbers = channel .. ':numbers'
   local epoch, number
   if tonumber(count) > 0 then
-    number = digits(redis.call('HINCRBY', numbers, 'last', count))
-    epoch = redis.call('HGET', numbers, 'epoch')
+    number = redis.call('HINCRBY', numbers, 'last', count)
+    epoch = counted(server.call('HGET', numbers, 'epoch')) -- a hash now, if it was none
+    if number < tonumber(count) or number > 9007199254740991 then -- from what we never write
+      number, epoch = count, false
+      server.call('HSET', numbers, 'last', count)
+    end
     if not epoch then
       epoch = digits(now_us())
-      redis.call('HSET', numbers, 'epoch', epoch)
+      server.call('HSET', numbers, 'epoch', epoch)
     end
+    number = digits(number)
   else
     local counter = redis.call('HMGET', numbers, 'epoch', 'last')
-    epoch, number = counter[1] or '0', counter[2] or '0'
+    epoch, number = counted(counter[1]) or '0', counted(counter[2]) or '0'
   end
   local mark = epoch .. ' ' .. number
   parts[1] = '\193\1' .. mark .. ' ' .. count .. ' ' .. sender .. '\n'
-  local heard = named(channel, redis.call('PUBLISH', channel, table.concat(parts)))
+  local heard = named(channel, server.call('PUBLISH', channel, table.concat(parts)))
   local unwanted = members and heard == 0 and redis.call('EXISTS', members) == 0
-  redis.call('EXPIRE', numbers, unwanted and 60 or 86400)
+  server.call('EXPIRE', numbers, unwanted and 60 or 86400)
   return mark, heard
 end
 
@@ -70,9 +110,15 @@ local function try_publish(channel, sender, count, parts, members)
   return false, type(mark) == 'table' and mark.err or tostring(mark)
 end
 
--- A claim's incarnation, time and nonce.
+-- A claim's incarnation, time and nonce; nothing of what is no claim, as core/claims.py has it.
 local function parse(claim)
-  return string.match(claim, '^([^:]+):([^:]+):(.+)$')
+  if #claim < 256 then
+    local incarnation, time, nonce = string.match(claim, '^([%w_.-]+):(%d+):(%w+)$')
+    if incarnation and (#time < 16 or #time == 16 and time < '9007199254740992') then
+      return incarnation, time, nonce
+    end
+  end
+  note_mended('a claim that is none: ' .. string.sub(claim, 1, 64))
 end
 
 -- What may stand between quotes in JSON; ids hold no control characters, so two escapes suffice.
@@ -120,7 +166,7 @@ local function set_headroom(headrooms, incarnation, headroom, draining)
   local before = redis.call('HGET', headrooms, incarnation)
   if headroom == '' then
     redis.call('HDEL', headrooms, incarnation)
-  elseif not (draining and before and tonumber(before) > tonumber(headroom)) then
+  elseif not (draining and (tonumber(before or '') or 0) > tonumber(headroom)) then
     redis.call('HSET', headrooms, incarnation, headroom)
   end
 end

@@ -26,7 +26,7 @@ local alive = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. digits(now), '+inf')
 local headroom, acceptors = 0, 0
 for _, incarnation in ipairs(alive) do
   if accepts[incarnation] then
-    headroom = headroom + accepts[incarnation]
+    headroom = headroom + (tonumber(accepts[incarnation]) or 0)
     acceptors = acceptors + 1
   end
 end
@@ -45,7 +45,7 @@ local drainers, held, held_since, starved = 1, 0, 0, nil
 local stored = redis.call('HGETALL', KEYS[1])
 for at = 1, #stored, 2 do
   local word, left, rate, deadline, most, seen, expiry, hungry =
-    string.match(stored[at + 1], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
+    string.match(stored[at + 1], '^(%l+) (%d+) (%d+%.?%d*) (%-?%d*) (%-?%d*%.?%d*) (%d+) (%d+) (%d+)')
   expiry = tonumber(expiry or 0)
   if expiry <= now or expiry > now + 60000 then -- over, or of a clock that has been set back
     redis.call('HDEL', KEYS[1], stored[at])

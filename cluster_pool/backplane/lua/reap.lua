@@ -20,8 +20,8 @@ for at = 1, #found[2], 2 do
       cursor = ARGV[3]
       break
     end
-    local incarnation, time = parse(claim)
-    tally(changes, incarnation, -1, time)
+    local _, time = parse(claim)
+    tally(changes, ARGV[1], -1, time or 0)
     gone[#gone + 1] = id
     events[#events + 1] = event('leave', id, ARGV[2])
   end

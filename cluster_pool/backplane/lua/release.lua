@@ -20,9 +20,11 @@ for i, id in ipairs(ids) do
   local claim = ARGV[2 + 2 * i]
   if claims[i] == claim then
     local incarnation, time = parse(claim)
-    tally(changes, incarnation, -1, time)
+    if incarnation then
+      tally(changes, incarnation, -1, time)
+      events[#events + 1] = event('leave', id, ARGV[2])
+    end
     gone[#gone + 1] = id
-    events[#events + 1] = event('leave', id, ARGV[2])
     codes[i] = '1'
     last = i
   elseif remembered and redis.call('HEXISTS', KEYS[3], claim) == 1 then
@@ -48,7 +50,7 @@ end
 if #gone > 0 then
   redis.call('HDEL', KEYS[1], unpack(gone))
   settle(KEYS[2], changes)
-  redis.call('PUBLISH', ARGV[1], table.concat(events, '\n'))
+  if #events > 0 then redis.call('PUBLISH', ARGV[1], table.concat(events, '\n')) end
   if redis.call('EXISTS', KEYS[1]) == 0 then
     codes[last] = '2'
     remember(ARGV[2 + 2 * last])
