@@ -5,14 +5,12 @@ namespaces travel in one call, and runs of one namespace in calls that follow ea
 link. While batches are in flight the next one gathers.
 
 Every operation is answered at its deadline at the latest. What Redis did not answer fails and says
-so; it is never sent again, since it may have been carried out. A batch that Redis refuses as late
-was certainly not carried out: who has time left goes again, at the head of its queue.
+so; it is never sent again, since it may have been carried out. A run that Redis refuses as late was
+certainly not carried out: who has time left goes again, at the head of its queue.
 """
 
 import asyncio
-import itertools
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +19,14 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from cluster_pool.backplane.batching import (
+    BROADCAST,
+    SEND,
+    Operation,
+    Queue,
+    Run,
+    next_batch,
+)
 from cluster_pool.backplane.link import Argument, Link
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.config import Limits
@@ -35,81 +41,27 @@ from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError
 
 log = logging.getLogger("cluster_pool.backplane")
 
-BATCH_ITEMS: Final = 500
-BATCH_BYTES: Final = 1024 * 1024
 IN_FLIGHT: Final = 2
 """Batches on their way at the same time."""
-MIN_SHARE: Final = 8
-"""Items of one namespace in a batch, however many namespaces are ready."""
 TICK: Final = 0.02
 """Seconds at least between two looks for what has waited too long."""
 UNREACHED: Final = BackplaneUnavailableError("Redis was not reached in time")
 UNANSWERED: Final = BackplaneUnavailableError("Redis did not answer in time", maybe_executed=True)
 LATE: Final = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
 
-SEND, BROADCAST = 0, 1
 CODES: Final = {
     48: SendResult.ABSENT,
     49: SendResult.ROUTED,
     50: SendResult.UNREACHABLE,
 }
-
-
-class Operation:
-    """One item on its way to Redis. ``future`` gives a SendResult, or how many nodes heard it."""
-
-    __slots__ = ("deadline", "future", "id", "item", "kind")
-
-    def __init__(
-        self,
-        kind: int,
-        id: str,
-        item: bytes,
-        deadline: float,
-        future: asyncio.Future[Any],
-    ) -> None:
-        self.kind = kind
-        self.id = id
-        self.item = item
-        self.deadline = deadline
-        self.future = future
-
-
-class Queue:
-    """What one namespace (or one node's channel) has waiting, in flight, or not heard back yet.
-
-    The barriers are the marks of the last messages that were published from here, on the channel
-    of the namespace and on this node's own, and will be heard here.
-    """
-
-    __slots__ = ("barrier", "channel", "flying", "late", "members", "own_barrier", "waiting")
-
-    def __init__(self, channel: str, members: str) -> None:
-        self.channel = channel
-        self.members = members
-        self.waiting: deque[Operation] = deque()
-        self.late: list[Operation] = []
-        """What Redis refused as late, until all that was in flight with it has come back."""
-        self.flying = 0
-        self.barrier = NOWHERE
-        self.own_barrier = NOWHERE
-
-
-Run = tuple[Queue, list[Operation]]
-Stage = tuple[list[Run], list[Run]]
-"""Runs of sends and runs of broadcasts, of one namespace each."""
+LATE_CODE: Final = 52
 
 
 @dataclass(slots=True)
 class Convoy:
-    """The calls that left together, of which ``left`` have not been answered.
-
-    ``due`` is the earliest deadline of all that travels in them. Redis carries none of them out
-    after it, so that a call is late whenever one before it was, and order is kept.
-    """
+    """The calls that left together, of which ``left`` have not been answered."""
 
     left: int
-    due: float
 
 
 @dataclass(slots=True, eq=False)
@@ -271,52 +223,23 @@ class Bus:
 
     def _depart(self, link: Link) -> None:
         """Write a batch: one call after another on the same link, so Redis keeps their order."""
-        stages = self._next_stages()
-        if stages:
-            convoy = Convoy(sum(bool(runs) for stage in stages for runs in stage), _due(stages))
-            self._convoys += 1
-            for sends, broadcasts in stages:
-                if sends:
-                    self._fly(link, Flight(convoy, sends, self._sent), self._send_call)
-                if broadcasts:
-                    self._fly(link, Flight(convoy, broadcasts, self._published), self._publish_call)
-
-    def _next_stages(self) -> list[Stage]:
-        """As many runs of each namespace that is ready as a batch and fairness allow; a stage holds
-        one run of each. Who has not had its turn keeps its place."""
-        items, size = BATCH_ITEMS, BATCH_BYTES
-        share = max(MIN_SHARE, BATCH_ITEMS // len(self._ready))
-        stages: list[Stage] = []
-        while self._ready and items > 0 and size > 0:
-            queue = self._ready.pop(next(iter(self._ready)))
-            left = min(share, items)
-            for number in itertools.count():
-                run = self._run_of(queue, left, size) if left > 0 and size > 0 else []
-                if not run:
-                    break
-                if number == len(stages):
-                    stages.append(([], []))
-                stages[number][run[0].kind].append((queue, run))
-                queue.flying += 1
-                left -= len(run)
-                items -= len(run)
-                size -= sum([len(operation.item) for operation in run])
+        batch = next_batch(self._ready, self._loop.time())
+        self._forget(batch.dead)
+        for operation in batch.dead:
+            _refuse(operation, UNREACHED)
+        convoy = Convoy(sum(bool(runs) for stage in batch.stages for runs in stage))
+        self._convoys += bool(convoy.left)
+        for stage in batch.stages:
+            for runs in stage:
+                for run in runs:
+                    run.queue.flying += 1
+        for queue in batch.queues:
             self._retire(queue)
-        return stages
-
-    def _run_of(self, queue: Queue, items: int, size: int) -> list[Operation]:
-        run: list[Operation] = []
-        waiting = queue.waiting
-        while waiting and len(run) < items:
-            head = waiting[0]
-            if head.future.done():
-                self._drop_first(queue)
-                continue
-            if run and (head.kind != run[0].kind or size < len(head.item)):
-                break
-            size -= len(head.item)
-            run.append(waiting.popleft())
-        return run
+        for sends, broadcasts in batch.stages:
+            if sends:
+                self._fly(link, Flight(convoy, sends, self._sent), self._send_call)
+            if broadcasts:
+                self._fly(link, Flight(convoy, broadcasts, self._published), self._publish_call)
 
     def _fly(
         self,
@@ -336,16 +259,17 @@ class Bus:
         call.add_done_callback(partial(self._landed, flight))
 
     def _send_call(self, link: Link, flight: Flight) -> asyncio.Future[Any]:
-        node_prefix = self._keys.node_prefix
+        node_prefix, redis_time = self._keys.node_prefix, self._session.clock.at
         arguments: list[Argument] = []
-        for queue, run in flight.runs:
-            arguments += (queue.members, len(run))
-            for operation, item in zip(run, self._sealed(ROUTED, node_prefix, run), strict=True):
+        for run in flight.runs:
+            operations = run.operations
+            arguments += (run.queue.members, redis_time(run.due), len(operations))
+            items = self._sealed(ROUTED, node_prefix, operations)
+            for operation, item in zip(operations, items, strict=True):
                 arguments += (operation.id, item)
         return link.script(
             "send",
             [self._keys.leases, self._keys.incarnations],
-            self._session.clock.at(flight.convoy.due),
             self._session.sender,
             node_prefix,
             self._identity.node_id,
@@ -354,18 +278,18 @@ class Bus:
 
     def _publish_call(self, link: Link, flight: Flight) -> asyncio.Future[Any]:
         arguments: list[Argument] = []
-        for queue, run in flight.runs:
-            items = self._sealed(BOUND, queue.channel, run)
+        for run in flight.runs:
+            queue, due = run.queue, self._session.clock.at(run.due)
+            items = self._sealed(BOUND, queue.channel, run.operations)
             if queue.members:
-                arguments += (queue.channel, len(items), b"".join(items))
+                arguments += (queue.channel, due, len(items), b"".join(items))
             else:
-                arguments += (queue.channel, 0, b"".join(map(unrouted, items)))
-        not_after = self._session.clock.at(flight.convoy.due)
-        return link.script("publish", [], not_after, self._session.sender, *arguments)
+                arguments += (queue.channel, due, 0, b"".join(map(unrouted, items)))
+        return link.script("publish", [], self._session.sender, *arguments)
 
-    def _sealed(self, kind: int, scope: str, run: list[Operation]) -> list[bytes]:
+    def _sealed(self, kind: int, scope: str, operations: list[Operation]) -> list[bytes]:
         """What is published for a run; sealed in the order of publishing."""
-        items = [operation.item for operation in run]
+        items = [operation.item for operation in operations]
         if self._seals is None:
             return items
         start, now = self._identity.start, self._session.redis_time()
@@ -378,17 +302,17 @@ class Bus:
         flight.convoy.left -= 1
         self._convoys -= not flight.convoy.left
         error = self._take_reply(flight, call)
-        for queue, run in flight.runs:
-            queue.flying -= 1
-            if error is LATE:
-                self._keep_for_another(queue, run, flight.convoy.due)
+        for run in flight.runs:
+            run.queue.flying -= 1
+            if error is None and run.late:
+                self._keep_for_another(run)
             else:
-                self._forget(run)
+                self._forget(run.operations)
                 if error is not None:
-                    for operation in run:
+                    for operation in run.operations:
                         _refuse(operation, error)
-            if not queue.flying:
-                self._come_back(queue)
+            if not run.queue.flying:
+                self._come_back(run.queue)
         if self._ready:
             self._schedule()
 
@@ -400,24 +324,21 @@ class Bus:
         if error is not None:
             return error
         try:
-            reply = call.result()
-            if reply[0] != b"OK":
-                return LATE
-            flight.answer(flight.runs, reply)
+            flight.answer(flight.runs, call.result())
         except Exception as wrong:
             log.exception("a reply of Redis could not be read")
             return BackplaneUnavailableError(f"unreadable reply: {wrong!r}", maybe_executed=True)
         return None
 
-    def _keep_for_another(self, queue: Queue, run: list[Operation], due: float) -> None:
+    def _keep_for_another(self, run: Run) -> None:
         """Nothing of this run was carried out: who has time left is sent again."""
-        past = max(due, self._loop.time())
-        for operation in run:
+        past = max(run.due, self._loop.time())
+        for operation in run.operations:
             if operation.deadline <= past or operation.future.done():
                 _refuse(operation, LATE)
                 self._forget([operation])
             else:
-                queue.late.append(operation)
+                run.queue.late.append(operation)
 
     def _come_back(self, queue: Queue) -> None:
         """Nothing of a queue is in flight any more: it may depart again, what was late first."""
@@ -438,35 +359,39 @@ class Bus:
                 self._queues.pop(queue.channel, None)
 
     def _sent(self, runs: list[Run], reply: list[Any]) -> None:
-        codes, own_mark, refusal = reply[1:]
+        codes, own_mark, refusal = reply
         at = 0
-        for queue, run in runs:
+        for run in runs:
             if own_mark:
-                queue.own_barrier = Mark.parse(own_mark)
-            for operation in run:
+                run.queue.own_barrier = Mark.parse(own_mark)
+            run.late = codes[at] == LATE_CODE
+            if run.late:
+                at += len(run.operations)
+                continue
+            for operation in run.operations:
                 result = CODES.get(codes[at])
                 at += 1
                 if result is None:
                     _refuse(operation, _refused(refusal))
                 elif not operation.future.done():
                     operation.future.set_result(result)
-        self._counters.published += at
+            self._counters.published += len(run.operations)
 
     def _published(self, runs: list[Run], reply: list[Any]) -> None:
-        at = 1
-        for queue, run in runs:
-            mark, heard = reply[at], reply[at + 1]
-            at += 2
+        for run, mark, heard in zip(runs, reply[::2], reply[1::2], strict=True):
+            run.late = mark == b"LATE"
+            if run.late:
+                continue
             if not mark:
-                for operation in run:
+                for operation in run.operations:
                     _refuse(operation, _refused(heard))
                 continue
-            if self._session.listens(queue.channel):
-                queue.barrier = Mark.parse(mark)
-            for operation in run:
+            if self._session.listens(run.queue.channel):
+                run.queue.barrier = Mark.parse(mark)
+            for operation in run.operations:
                 if not operation.future.done():
                     operation.future.set_result(heard)
-            self._counters.published += len(run)
+            self._counters.published += len(run.operations)
 
     # -- waiting ---------------------------------------------------------------------------
 
@@ -511,19 +436,8 @@ class Bus:
         for queue in self._queues.values():
             yield from queue.late
         for flight in self._flights:
-            for _, run in flight.runs:
-                yield from run
-
-
-def _due(stages: list[Stage]) -> float:
-    """The earliest deadline of a batch."""
-    return min(
-        operation.deadline
-        for stage in stages
-        for runs in stage
-        for _, run in runs
-        for operation in run
-    )
+            for run in flight.runs:
+                yield from run.operations
 
 
 def _refuse_late(operations: Iterable[Operation], now: float, error: BaseException) -> float:

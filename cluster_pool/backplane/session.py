@@ -296,9 +296,9 @@ class Session:
         not_after = self.clock.at(asyncio.get_running_loop().time() + self._timing.timeout)
         self.hearing.probed.clear()
         reply = await self._soon(
-            link.script("publish", [], not_after, self.sender, self._identity.own_channel, 0, b"")
+            link.script("publish", [], self.sender, self._identity.own_channel, not_after, 0, b"")
         )
-        if reply[0] != b"OK":
+        if reply[0] == b"LATE":
             raise BackplaneUnavailableError("Redis is behind its own time")
         await self._soon(self.hearing.probed.wait(), "deaf: this node has not heard its own probe")
 

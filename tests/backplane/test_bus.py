@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cluster_pool.backplane.bus import BATCH_BYTES, BATCH_ITEMS, IN_FLIGHT, Bus
+from cluster_pool.backplane.batching import BATCH_BYTES, BATCH_ITEMS
+from cluster_pool.backplane.bus import IN_FLIGHT, Bus
 from cluster_pool.core.config import Limits
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -27,19 +28,19 @@ class Call:
         self.name = name
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.items: dict[str, list[bytes]] = dict(
-            self._sends(arguments[4:]) if name == "send" else self._broadcasts(arguments[2:])
+            self._sends(arguments[3:]) if name == "send" else self._broadcasts(arguments[1:])
         )
 
     @staticmethod
     def _sends(rest: tuple[Any, ...]) -> Iterator[tuple[str, list[bytes]]]:
         while rest:
-            key, count = rest[:2]
-            yield key.split("{")[1].split("}")[0], list(rest[3 : 2 + 2 * count : 2])
-            rest = rest[2 + 2 * count :]
+            key, _, count = rest[:3]
+            yield key.split("{")[1].split("}")[0], list(rest[4 : 3 + 2 * count : 2])
+            rest = rest[3 + 2 * count :]
 
     @staticmethod
     def _broadcasts(rest: tuple[Any, ...]) -> Iterator[tuple[str, list[bytes]]]:
-        for channel, count, joined in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+        for channel, count, joined in zip(rest[::4], rest[2::4], rest[3::4], strict=True):
             size = len(joined) // count
             yield (
                 channel.split("{")[1].split("}")[0],
@@ -53,9 +54,9 @@ class Call:
     def answer(self) -> None:
         """Redis has carried it out."""
         if self.name == "send":
-            self.future.set_result([b"OK", b"1" * self.count, b"", b""])
+            self.future.set_result([b"1" * self.count, b"", b""])
         else:
-            self.future.set_result([b"OK", *[b"7 1", 1] * len(self.items)])
+            self.future.set_result([b"7 1", 1] * len(self.items))
 
 
 class FakeLink:

@@ -1,6 +1,7 @@
 """Each call is answered in time, truly, and in order, whatever others ask for."""
 
 import asyncio
+import contextlib
 import math
 from typing import Any
 
@@ -232,6 +233,36 @@ async def test_a_send_that_timed_out_is_not_carried_out_by_its_neighbours_time(
         await bob.wait_sent(8)
         assert bob.sent == ["5", "6", "7", "all"] * 2
         assert one.statistics()["pending"] == 0
+
+
+@async_test
+async def test_short_time_outs_take_no_time_from_others(own_server: RedisServer) -> None:
+    """Over a slow link most of them end in vain; what is beside them goes out the first time."""
+    async with (
+        Proxy(own_server.path) as path,
+        Pool(own_server.through(path.port), node_id="a") as one,
+        Pool(own_server.url, node_id="b") as two,
+    ):
+        bob, carol = await two.join("n", "bob"), await two.join("m", "carol")
+        path.delay = 0.03
+        ending = asyncio.Event()
+
+        async def hasty(namespace: str) -> int:
+            late = 0
+            while not ending.is_set():
+                with contextlib.suppress(BackplaneUnavailableError):
+                    await one.send(namespace, "nobody", "x", timeout=0.02)
+                    late -= 1
+                late += 1
+            return late
+
+        hurried = [asyncio.create_task(hasty(name)) for name in ("n", "m") * 20]
+        for at in range(10):
+            calls = [one.send("n", "bob", f"{at}"), one.send("m", "carol", f"{at}")]
+            assert await asyncio.gather(*calls) == [SendResult.ROUTED] * 2
+        ending.set()
+        assert sum(await asyncio.gather(*hurried)) > 100
+        assert (await bob.wait_sent(10), await carol.wait_sent(10)) == ([*map(str, range(10))],) * 2
 
 
 @async_test

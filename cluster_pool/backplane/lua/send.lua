@@ -1,15 +1,15 @@
 -- Routes targeted items to the nodes that own their ids; one envelope for each node.
 -- KEYS  leases, incarnations
--- ARGV  not_after (µs), sender, prefix of node channels, own node id,
---       then per namespace: members key, count, and count times: id, item
--- Reply {"LATE"}, or {"OK", codes, mark, error}: one digit per item in order (0 absent, 1 routed,
---       2 unreachable, 3 refused by Redis), epoch and number of the last message to the own node, ""
---       when there was none, and why Redis refused
+-- ARGV  sender, prefix of node channels, own node id,
+--       then per namespace: members key, not_after (µs), count, and count times: id, item
+-- Reply {codes, mark, error}: one digit per item in order (0 absent, 1 routed, 2 unreachable,
+--       3 refused by Redis, 4 after its not_after), epoch and number of the last message to the own
+--       node, "" when there was none, and why Redis refused
 -- The one script that touches keys of several hash tags: it is for one Redis only.
 
-if late(ARGV[1]) then return {'LATE'} end
 local argv, match = ARGV, string.match -- a global is looked up by its name, each time
-local now = now_us() / 1000
+local micros = now_us()
+local now = micros / 1000
 local codes = {}
 local position = 0
 local refusal = ''
@@ -29,16 +29,20 @@ local function parcel_for(incarnation)
   return by_node[node]
 end
 
-local at = 5
+local at = 4
 while at <= #argv do
   local key = argv[at]
-  local count = tonumber(argv[at + 1])
-  local ids = {}
-  for i = 1, count do ids[i] = argv[at + 2 * i] end
-  local claims = redis.pcall('HMGET', key, unpack(ids))
+  local count = tonumber(argv[at + 2])
+  local in_time = micros <= tonumber(argv[at + 1])
+  local claims = {}
+  if in_time then
+    local ids = {}
+    for i = 1, count do ids[i] = argv[at + 1 + 2 * i] end
+    claims = redis.pcall('HMGET', key, unpack(ids))
+  end
   for i = 1, count do
     position = position + 1
-    codes[position] = '0'
+    codes[position] = in_time and '0' or '4'
     local claim = claims[i]
     if claims.err then
       codes[position] = '3'
@@ -56,22 +60,22 @@ while at <= #argv do
         local count, parts = parcel.count, parcel.parts
         parts[3 * count + 2] = openings[size]
         parts[3 * count + 3] = claim
-        parts[3 * count + 4] = argv[at + 2 * i + 1]
+        parts[3 * count + 4] = argv[at + 2 + 2 * i]
         count = count + 1
         parcel.positions[count] = position
         parcel.count = count
       end
     end
   end
-  at = at + 2 + 2 * count
+  at = at + 3 + 2 * count
 end
 
 local own = ''
 for _, parcel in ipairs(order) do
-  local mark, heard = try_publish(ARGV[3] .. parcel.node, ARGV[2], parcel.count, parcel.parts)
+  local mark, heard = try_publish(ARGV[2] .. parcel.node, ARGV[1], parcel.count, parcel.parts)
   local code = '3'
   if mark then code = heard > 0 and '1' or '2' else refusal = heard end
   for _, position in ipairs(parcel.positions) do codes[position] = code end
-  if mark and parcel.node == ARGV[4] then own = mark end
+  if mark and parcel.node == ARGV[3] then own = mark end
 end
-return {'OK', table.concat(codes), own, refusal}
+return {table.concat(codes), own, refusal}
