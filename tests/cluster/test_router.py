@@ -84,7 +84,7 @@ async def test_only_the_owner_of_the_claim_gives_its_word(backend: Backend) -> N
             assert not word.done()
             routed = b"\x92" + envelope.pack(f"{start}.0:1:1") + item
             await one._session.script(
-                loop.time() + 20, "publish", [], 2**52, sender, channel, 1, routed
+                loop.time() + 20, "publish", [], sender, channel, 2**52, 1, routed
             )
             await eventually(lambda count=count: two.statistics()["undelivered"] == count)
             await one.send("n", "nobody", "time for an answer")
