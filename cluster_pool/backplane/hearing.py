@@ -37,7 +37,7 @@ class Hearing:
     """The receiving side of a session, over all its generations.
 
     Args:
-        identity: what is missed on its own channel was targeted; its start tells its own probes.
+        identity: its start tells its own probes.
         sealed: whether items are sealed: what is stale is then told by their counters.
     """
 
@@ -55,6 +55,7 @@ class Hearing:
         self.probed = asyncio.Event()
         """Set when a probe of this start was heard."""
         self._identity = identity
+        self._node_prefix = keys.node_prefix
         self._namespace = slice(len(keys.prefix) + 2, -1)
         self._largest = limits.message_bytes
         self._counters = counters
@@ -131,7 +132,7 @@ class Hearing:
         self._counters.missed += total
         log.warning("missed %s%d messages: %s", "" if exact else "at least ", total, cause)
         namespaces = {
-            "" if channel == self._identity.own_channel else channel[self._namespace]: count
+            "" if channel.startswith(self._node_prefix) else channel[self._namespace]: count
             for channel, count in missed.items()
         }
         return Gap(namespaces, exact, seconds, cause)

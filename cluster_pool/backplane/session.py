@@ -77,6 +77,7 @@ class Session:
         self.on_forget: Callable[[str], None] = lambda channel: None
         self._keys = keys
         self._identity = identity
+        self._own = ""
         self._timing = timing
         self._counters = counters
         self._ear: Ear | None = None
@@ -85,6 +86,8 @@ class Session:
         """Channels whose numbers are being read, and that were not left meanwhile."""
         self._up = asyncio.Event()
         self._failed = asyncio.Event()
+        self._unwanted = asyncio.Event()
+        self._why_unwanted = ""
         self._last_error: BackplaneUnavailableError | None = None
         self._down_since = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -144,6 +147,7 @@ class Session:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._names = {}
+        self._own = ""
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
@@ -155,7 +159,8 @@ class Session:
                 self._last_error = _reason(error)
             self._failed.set()
             if self.generation != before:
-                log.warning("lost Redis at %s: %s", self.address.shown, self._last_error)
+                level = logging.INFO if self._unwanted.is_set() else logging.WARNING
+                log.log(level, "lost Redis at %s: %s", self.address.shown, self._last_error)
                 pause = FIRST_PAUSE
                 if asyncio.get_running_loop().time() - began >= STEADY:
                     continue
@@ -169,6 +174,7 @@ class Session:
         except BaseException:
             await link.drop()
             raise
+        self._unwanted.clear()
         try:
             await _until_one_fails(
                 link.write_forever(),
@@ -176,6 +182,7 @@ class Session:
                 ear.write_forever(),
                 ear.read_forever(),
                 self._lead(link, ear),
+                self._end_unwanted(),
             )
         finally:
             was_up = self.up
@@ -188,13 +195,22 @@ class Session:
                 self.numbers.interrupted()
                 self.on_down()
 
+    def begin_anew(self, reason: str) -> None:
+        """End this generation: the next one subscribes everything again."""
+        self._why_unwanted = reason
+        self._unwanted.set()
+
+    async def _end_unwanted(self) -> None:
+        """Ends only with an error, when :meth:`begin_anew` wants it."""
+        await self._unwanted.wait()
+        raise BackplaneUnavailableError(self._why_unwanted)
+
     async def _lead(self, link: Link, ear: Ear) -> None:
         """Bring a generation up, then prove every second that it is not deaf."""
         await self._soon(link.load_scripts())
         await self._tell_time(link)
         self._ear = ear
-        own = self._identity.own_channel
-        self._names = {own.encode(): own, **self._names}
+        self._want_own()
         channels = list(self._names)
         for at in range(0, len(channels), BATCH):
             await self._soon(ear.all_confirmed(channels[at : at + BATCH]))
@@ -209,6 +225,16 @@ class Session:
             await self._probe(link)
             await self._tell_time(link)
             self._report_gap("messages were dropped: too many, or too large")
+
+    def _want_own(self) -> None:
+        """The own channel stands first; after a change of the node id it is another."""
+        before, own = self._own, self._identity.own_channel
+        if before != own:
+            self._own = own
+            self._names.pop(before.encode(), None)
+            self._names = {own.encode(): own, **self._names}
+            self.numbers.forget(before)
+            self.on_forget(before)
 
     async def _rest(self) -> None:
         """Until the next probe; a loop that stood still meanwhile is worth a line in the log."""

@@ -51,18 +51,22 @@ def check_announcement(asked: object, grace: float | None) -> float:
 class SharedBudget:
     """The cluster's budget, as one node's drain asks for it."""
 
-    def __init__(self, ledger: DrainLedger, lease: Lease, timeout: float) -> None:
+    def __init__(
+        self, identity: Identity, ledger: DrainLedger, lease: Lease, timeout: float
+    ) -> None:
+        self._identity = identity
         self._ledger = ledger
         self._lease = lease
         self._timeout = timeout
 
     async def lease(self, ask: Ask) -> Grant:
         """See :class:`Budget`."""
-        return await self._ledger.lease(self._lease.incarnation, ask, self._timeout)
+        asks = replace(ask, node=self._identity.node_id)
+        return await self._ledger.lease(self._lease.incarnation, asks, self._timeout)
 
     def leave(self, node: str) -> None:
         """See :class:`Budget`."""
-        self._ledger.leave(self._lease.incarnation, node, self._timeout)
+        self._ledger.leave(self._lease.incarnation, self._identity.node_id, self._timeout)
 
 
 class Draining:
@@ -88,7 +92,7 @@ class Draining:
     ) -> None:
         self._identity = identity
         self._ledger = ledger
-        self._budget = SharedBudget(ledger, lease, timing.timeout)
+        self._budget = SharedBudget(identity, ledger, lease, timing.timeout)
         self._table = table
         self._membership = membership
         self._lease = lease

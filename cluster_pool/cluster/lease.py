@@ -40,7 +40,8 @@ class Lease:
 
     ``headroom()`` gives the connections per second that this node can take, None when it takes
     nobody. ``on_rejoin(incarnation)`` must register everything that this node owns under the new
-    incarnation; ``on_beat()`` runs after every renewal.
+    incarnation; ``on_beat()`` runs after every renewal, ``on_renamed()`` when this node has taken
+    another node id: it must end the session's generation.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Lease:
         headroom: Callable[[], float | None],
         on_rejoin: Callable[[str], Awaitable[None]],
         on_beat: Callable[[], None],
+        on_renamed: Callable[[], None],
     ) -> None:
         self._session = session
         self._registry = registry
@@ -64,6 +66,7 @@ class Lease:
         self._headroom = headroom
         self._on_rejoin = on_rejoin
         self._on_beat = on_beat
+        self._on_renamed = on_renamed
         self._joins = 0
         self._failures = 0
         self._generation = -1
@@ -76,6 +79,10 @@ class Lease:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.incarnation = ""
+        self._asked = ""
+        """The incarnation of the last join, also when nobody knows whether it was carried out."""
+        self._rival = 0.0
+        """When the lease ends that another start has under this node id; 0 when none has."""
         self._former: list[str] = []
         """Incarnations that were given up and are not known to be buried."""
         self.held_since = 0.0
@@ -122,10 +129,11 @@ class Lease:
         """End this node's incarnations for good, once everything they owned is released."""
         self._until = 0.0
         self.settled.clear()
-        for incarnation in (*self._former, self.incarnation):
+        for incarnation in dict.fromkeys((*self._former, self.incarnation, self._asked)):
             if incarnation:
                 await self._registry.bury(incarnation, self._deadline(), own=True)
-        await self._registry.forget_channel(self._deadline())
+        if not self._rival:
+            await self._registry.forget_channel(self._deadline())
 
     async def wait_held(self) -> None:
         """Wait until the lease is held, by its clock too, and everything owned stands under it."""
@@ -153,23 +161,19 @@ class Lease:
     # -- joining ---------------------------------------------------------------------------
 
     async def _join_first(self) -> None:
-        """A crashed node's lease under the same id is waited for; one that is renewed is not."""
-        ends = 0.0
-        while True:
-            taken = await self._join()
-            if taken is None:
-                self._settle()
-                return
-            if ends and taken != ends:
-                raise NodeIdTakenError(self._identity.node_id)
-            if not ends:
-                log.warning("node id %r has a lease: waiting for its end", self._identity.node_id)
-            ends = taken
+        while not await self._join():  # noqa: ASYNC110  # Redis tells nobody when a lease ends
             await asyncio.sleep(min(self._timing.heartbeat, self._timing.lease) / 2)
+        self._settle()
 
-    async def _join(self) -> float | None:
-        """Take a lease for a fresh incarnation; gives the end of another's lease if it is taken."""
-        incarnation = incarnation_of(self._identity.start, self._joins)
+    async def _join(self) -> bool:
+        """Take a lease for a fresh incarnation; False while another start has this node id.
+
+        A lease that is not renewed is a crashed node's, and will end.
+
+        Raises:
+            NodeIdTakenError: the other renews its lease.
+        """
+        incarnation = self._asked = incarnation_of(self._identity.start, self._joins)
         generation, sent = self._session.generation, boottime()
         reply = await self._registry.join(
             incarnation,
@@ -178,8 +182,13 @@ class Lease:
             self._headroom_text(),
             self._deadline(),
         )
+        before, self._rival = self._rival, reply.ends
         if not reply.held:
-            return reply.ends
+            if before not in (0.0, reply.ends):
+                raise NodeIdTakenError(self._identity.node_id)
+            if not before:
+                log.warning("node id %r has a lease: waiting for its end", self._identity.node_id)
+            return False
         self._joins += 1
         self._unfinished = False
         self._broken = self._broken or not self.held
@@ -191,7 +200,7 @@ class Lease:
         self._renewed(sent)
         await self._session.mark(reply.epoch, self._deadline())
         self._unfinished = True
-        return None
+        return True
 
     async def _rejoin(self) -> None:
         """Take a new incarnation and register everything under it, or go on with that.
@@ -219,13 +228,28 @@ class Lease:
             self._former.pop(0)
 
     async def _take_anew(self) -> None:
+        """Take a new incarnation, or raise BackplaneUnavailableError for the next attempt.
+
+        Whose node id another node renews goes on under a fresh one: it has clients, which it can
+        keep. The next attempt is made once it hears the channel that belongs to it.
+        """
         if self.incarnation not in self._former:
             self._former.append(self.incarnation)
-        if await self._join() is not None:
-            log.error("node id %r is renewed by another node now", self._identity.node_id)
-            raise BackplaneUnavailableError(
-                f"node id {self._identity.node_id} belongs to another node"
+        node_id = self._identity.node_id
+        try:
+            if await self._join():
+                return
+        except NodeIdTakenError:
+            self._rival = 0.0
+            self._identity.take_another()
+            log.warning(
+                "another node has taken the node id %r while this one was cut off from Redis: "
+                "it goes on as %r, with its connections",
+                node_id,
+                self._identity.node_id,
             )
+            self._on_renamed()
+        raise BackplaneUnavailableError(f"node id {node_id} belongs to another node")
 
     def _settle(self) -> None:
         self._broken = self._unfinished = False

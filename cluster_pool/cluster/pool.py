@@ -13,6 +13,7 @@ from cluster_pool.cluster.comparison import Comparison
 from cluster_pool.cluster.drainable import DrainingNode
 from cluster_pool.cluster.draining import Draining
 from cluster_pool.cluster.lease import Lease, boottime
+from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.membership import Membership
 from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
@@ -127,31 +128,26 @@ class ClusterPool(DrainingNode):
     async def start(self, *, wait: float | None = None) -> Self:
         """Join the cluster. ``async with`` does it too.
 
+        It may be started again after a stop, also in another event loop. A call during another
+        waits for the same start, one that is cancelled leaves nothing behind.
+
         Args:
             wait: seconds to go on trying while Redis cannot be reached; None tries once.
 
         Raises:
             BackplaneUnavailableError: Redis cannot be reached; the text names its address.
+            PoolClosedError: :meth:`stop` was called before it was up.
             NodeIdTakenError: another live node has this node id. A crashed node's lease under
                 the same id is waited for, at most as long as a lease lasts.
         """
-        if self._state is not NodeState.STOPPED:
-            self._own_loop()
-            return self
+        return await super().start(wait=wait)
+
+    async def _connect(self, wait: float | None) -> None:
         self._become(NodeState.STARTING)
-        try:
-            await self._open(wait)
-            try:
-                await self._lease.start()
-            except BaseException:
-                await self._end_tasks()
-                raise
-        except BaseException:
-            self._become(NodeState.STOPPED)
-            raise
+        await super()._connect(wait)
+        await self._lease.start()
         self._reaper.start()
         self._become(NodeState.ACTIVE)
-        return self
 
     def _assemble(self) -> None:
         super()._assemble()
@@ -185,6 +181,7 @@ class ClusterPool(DrainingNode):
             self.headroom,
             self._membership.rejoin,
             self._beaten,
+            self._renamed,
         )
         self._membership.under(self._lease)
         self._reaper = Reaper(
@@ -221,29 +218,36 @@ class ClusterPool(DrainingNode):
         """Leave the cluster: close what is left with 1012, release everything, disconnect.
 
         Nothing of this node stays in Redis if Redis can be reached; else its lease runs out.
+        Harmless when called twice, and in the middle of a start, which then raises PoolClosedError.
+        A cancelled call goes on by itself; another one waits for it.
         """
-        if self._state is NodeState.STOPPED:
-            return
-        self._own_loop()
-        await self._draining.stop()
+        await super().stop()
+
+    async def _end(self) -> None:
+        await in_turn(
+            self._draining.stop,
+            self._leave,
+            self._table.stop,
+            self._lease.stop,
+            self._reaper.stop,
+            self._comparison.stop,
+            self._membership.stop,
+            self._give_up,
+            self._close,
+        )
+
+    async def _leave(self) -> None:
         self._become(NodeState.STOPPED)
         for connection in self._table.connections():
             connection.begin_close(SERVICE_RESTART, "node is stopping")
         if self._session.up:
             await self._membership.leave(self.timing.timeout)
-        await self._table.stop()
-        await self._end_tasks()
 
-    async def _end_tasks(self) -> None:
-        await self._lease.stop()
-        await self._reaper.stop()
-        await self._comparison.stop()
-        await self._membership.stop()
+    async def _give_up(self) -> None:
         if self._session.up:
             with contextlib.suppress(BackplaneUnavailableError):
                 await self._lease.give_up()
                 await self._reaper.reap_own(self._session.start_name)
-        await self._close()
 
     @property
     def node_id(self) -> str:
@@ -280,8 +284,8 @@ class ClusterPool(DrainingNode):
 
         Events: ``gap(Gap)`` messages may have been missed; ``takeover(connection)`` a connection
         of this node lost its id; ``slow_consumer(connection)`` one was closed with 1013;
-        ``state(NodeState)`` this node changed its state; ``empty(namespace)`` reaping a vanished
-        node's members emptied a namespace.
+        ``state(NodeState)`` this node changed its state, or its node id; ``empty(namespace)``
+        reaping a vanished node's members emptied a namespace.
         """
         self._hooks.add(event, handler)
 
@@ -297,6 +301,11 @@ class ClusterPool(DrainingNode):
 
     def _went_down(self) -> None:
         self._lease.wake()
+
+    def _renamed(self) -> None:
+        """This node has another node id: its own channel is another, too."""
+        self._session.begin_anew("this node goes on under another node id")
+        self._hooks.fire("state", self._state)
 
     def _info(self) -> dict[str, object]:
         return {"state": self._state.value, "connections": len(self._table)}

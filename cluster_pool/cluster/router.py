@@ -180,6 +180,8 @@ class Router:
                 await self._targeted(heard)
             elif heard.channel in self.watchers.queues:
                 self.watchers.heard(heard.channel, heard.payload)
+            elif heard.channel.startswith(self._routed_scope):
+                await self._targeted(heard)  # heard before this node took another node id
             elif heard.start:
                 await self._broadcast_items(heard)
             else:

@@ -6,7 +6,8 @@ What :class:`ClusterPool` and :class:`Publisher` share: the session, the bus, th
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster_pool.backplane.address import Address
@@ -16,6 +17,7 @@ from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.session import Session
 from cluster_pool.cluster.commands import DrainCommands
 from cluster_pool.cluster.hooks import Hooks
+from cluster_pool.cluster.life import Life, in_turn
 from cluster_pool.cluster.router import Router
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import NORMAL, check_close
@@ -51,6 +53,10 @@ class _NotStarted:
 
 NOT_STARTED: Any = _NotStarted()
 
+_LOST: list[object] = []
+"""What was started in another process, before a fork, or in a loop that is closed. It is kept: its
+coroutines, once nobody held them, would close sockets, and take them from the parent's selector."""
+
 
 def started(part: object) -> bool:
     """Whether a part of a pool is there, or only stands for one that ``start`` will make."""
@@ -79,6 +85,7 @@ class Sender(DrainCommands):
         self.timing = timing
         self.counters = counters
         self._given_id = node_id
+        self._life = Life(self._end)
         self._keys = Keys(prefix)
         self._identity: Identity = NOT_STARTED
         self._address = Address(redis, timing.timeout)
@@ -133,42 +140,55 @@ class Sender(DrainCommands):
         self._router.forget(channel)
         self._bus.forget(channel)
 
-    async def _open(self, wait: float | None) -> None:
+    # -- lifetime --------------------------------------------------------------------------
+
+    def _begin(self, wait: float | None) -> Coroutine[Any, Any, None]:
+        """Make everything at once, then connect; what was made is ended by :meth:`_end`."""
+        if self._life.lost:
+            _LOST.append(vars(self).copy())
         self._assemble()
+        return self._connect(wait)
+
+    async def _connect(self, wait: float | None) -> None:
         self._bus.start()
         self._router.start()
-        try:
-            await self._session.start(wait)
-        except BaseException:
-            await self._close()
-            raise
+        await self._session.start(wait)
+
+    async def _end(self) -> None:
+        await in_turn(self._forget_channel, self._close)
+
+    async def _forget_channel(self) -> None:
+        if self._session.up:
+            with contextlib.suppress(BackplaneUnavailableError):
+                await self._registry.forget_channel(self._deadline(None))
 
     async def _close(self) -> None:
         self._bus.stop()
-        await self._router.stop()
-        await self._session.stop()
-        await self._hooks.stop()
+        await in_turn(self._router.stop, self._session.stop, self._hooks.stop)
 
     async def start(self, *, wait: float | None = None) -> Self:
         """Connect to Redis. ``async with`` does it too.
+
+        It may be started again after a stop. A call during another waits for the same start, one
+        that is cancelled leaves nothing behind.
 
         Args:
             wait: seconds to go on trying while Redis cannot be reached; None tries once.
 
         Raises:
             BackplaneUnavailableError: Redis cannot be reached; the text names its address.
+            PoolClosedError: :meth:`stop` was called before it was up.
         """
-        await self._open(wait)
+        await self._life.start(partial(self._begin, wait))
         return self
 
     async def stop(self) -> None:
-        """Disconnect. What is still unanswered fails. Harmless when called twice."""
-        if started(self._session):
-            self._own_loop()
-            if self._session.up:
-                with contextlib.suppress(BackplaneUnavailableError):
-                    await self._registry.forget_channel(self._deadline(None))
-            await self._close()
+        """Disconnect. What is still unanswered fails.
+
+        Harmless when called twice, and in the middle of a start, which then raises PoolClosedError.
+        A cancelled call goes on by itself; another one waits for it.
+        """
+        await self._life.stop()
 
     async def __aenter__(self) -> Self:
         return await self.start()

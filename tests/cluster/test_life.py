@@ -1,0 +1,233 @@
+"""Starts and stops: the stop wins at every tick, ends by itself, and leaves nothing."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from faults.proxy import Proxy
+
+from cluster_pool import (
+    BackplaneUnavailableError,
+    ClusterPool,
+    Connection,
+    NodeIdTakenError,
+    NodeState,
+    PoolClosedError,
+    Publisher,
+)
+from cluster_pool.cluster.life import Life, in_turn
+from cluster_pool.testing import FAST, FakeWebSocket
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+MAX_TICKS = 2000
+
+
+def pool_of(backend: Backend) -> Pool:
+    """Not started."""
+    return Pool(backend.redis(), node_id="node-1", prefix=backend.prefix, timing=FAST)
+
+
+def ours() -> list[str]:
+    """Tasks of a pool or publisher."""
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    return sorted(name for name in names if name.startswith("cluster_pool"))
+
+
+@pytest.mark.parametrize("make", [pool_of, Backend.publisher])
+@async_test
+async def test_a_stop_wins_at_every_tick_of_a_start(
+    backend: Backend, make: Callable[[Backend], Any]
+) -> None:
+    """The start raises PoolClosedError; no task, no lease, no key; then it can be started again."""
+    one = make(backend)
+    ticks = 0
+    while True:
+        start = asyncio.create_task(one.start())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        done = start.done()
+        await one.stop()
+        assert ours() == []
+        assert backend.leaked() == []
+        if done:
+            break
+        with pytest.raises(PoolClosedError):
+            await start
+        ticks += 1 if ticks < 20 else 7
+        assert ticks < MAX_TICKS
+    await start
+    async with one:
+        assert await one.count("n") == 0
+    assert backend.leaked() == []
+
+
+@pytest.mark.parametrize("wait", [None, 60])
+@async_test
+async def test_a_stop_ends_a_start_that_waits_for_a_silent_redis(
+    own_server: RedisServer, wait: float | None
+) -> None:
+    """Long before its connect time-out, with ``wait`` or without."""
+    async with Proxy(own_server.path) as proxy:
+        proxy.hold()
+        for one in (ClusterPool(own_server.through(proxy.port)), Publisher("redis://127.0.0.1:1")):
+            start = asyncio.create_task(one.start(wait=wait or 60))
+            await eventually(lambda: "cluster_pool session" in ours())
+            await asyncio.wait_for(one.stop(), 5)
+            with pytest.raises(PoolClosedError):
+                await asyncio.wait_for(start, 5)
+            assert ours() == []
+
+
+@async_test
+async def test_a_cancelled_start_leaves_nothing(backend: Backend) -> None:
+    """At every tenth tick; one that another call waits for goes on."""
+    one = pool_of(backend)
+    ticks = 0
+    while True:
+        start = asyncio.create_task(one.start())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        if start.done():
+            break
+        start.cancel()
+        await asyncio.gather(start, return_exceptions=True)
+        assert (ours(), backend.leaked()) == ([], [])
+        assert one.state is NodeState.STOPPED
+        ticks += 10
+    await one.stop()
+    first, second = asyncio.create_task(one.start()), asyncio.create_task(one.start())
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second is one
+    assert one.ready
+    await one.stop()
+
+
+@async_test
+async def test_a_cancelled_stop_goes_on_by_itself(backend: Backend) -> None:
+    """A second one waits for it; a third does nothing; then it can be started again."""
+
+    class Stubborn(FakeWebSocket):
+        async def close(self, code: int = 1000, reason: str = "") -> None:
+            await asyncio.sleep(3600)
+
+    one = pool_of(backend)
+    await one.start()
+    await one.new_connection(Connection("alice", "n", Stubborn()))
+    stop = asyncio.create_task(one.stop())
+    await asyncio.sleep(0.05)
+    with pytest.raises(PoolClosedError, match="being stopped"):
+        await one.start()
+    stop.cancel()
+    await asyncio.gather(stop, return_exceptions=True)
+    assert "cluster_pool stop" in ours()
+    await one.stop()
+    assert (ours(), backend.leaked()) == ([], [])
+    await one.stop()
+    async with one:
+        assert one.ready
+
+
+@async_test
+async def test_a_body_that_is_cancelled_leaves_the_cluster(backend: Backend) -> None:
+    """``async with`` stops to the end, whatever ended its body."""
+    entered = asyncio.Event()
+
+    async def main() -> None:
+        async with pool_of(backend) as one:
+            await one.join("n", "alice")
+            entered.set()
+            await asyncio.sleep(3600)
+
+    task = asyncio.create_task(main())
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (ours(), backend.leaked()) == ([], [])
+
+
+@async_test
+async def test_a_failed_start_leaves_nothing_behind(
+    own_server: RedisServer,
+) -> None:
+    """For everybody who waited for it; and it can be tried again."""
+    backend = Backend(own_server)
+    one = pool_of(backend)
+    own_server.kill()
+    results = await asyncio.gather(*[one.start() for _ in range(3)], return_exceptions=True)
+    assert [type(result) for result in results] == [BackplaneUnavailableError] * 3
+    assert ours() == []
+    own_server.start()
+    async with one, one:
+        assert one.ready
+    assert backend.leaked() == []
+
+
+@async_test
+async def test_a_start_that_found_its_node_id_taken_takes_nothing_from_the_other(
+    backend: Backend,
+) -> None:
+    """Its end removes no key of the node that has the id."""
+    async with backend.pools(1) as (one,):
+        before = set(backend.keys())
+        with pytest.raises(NodeIdTakenError):
+            await pool_of(backend).start()
+        assert set(backend.keys()) == before
+        assert one.node_id == "node-1"
+
+
+@async_test
+async def test_made_up_node_ids_are_of_the_start(backend: Backend) -> None:
+    """None before the first start, another at each, and the last one's after the stop."""
+    one = ClusterPool(backend.redis(), prefix=backend.prefix, timing=FAST)
+    assert one.node_id == ""
+    ids = []
+    for _ in range(2):
+        async with one:
+            ids.append(one.node_id)
+            assert [node.id for node in await one.nodes()] == [one.node_id]
+    assert len(set(ids)) == 2
+    assert one.node_id == ids[-1]
+    assert pool_of(backend).node_id == "node-1"
+
+
+def test_a_pool_lives_in_one_loop_after_another(own_server: RedisServer) -> None:
+    """Also when the first was closed without a stop."""
+    one = pool_of(Backend(own_server))
+    asyncio.run(one.start())
+
+    async def again() -> None:
+        async with one:
+            assert one.ready
+
+    asyncio.run(again())
+
+
+@async_test
+async def test_every_step_of_an_end_is_taken() -> None:
+    """Behind one that fails, too; its error is told, and the life can begin again."""
+    done = []
+
+    async def fail() -> None:
+        raise ValueError("first")
+
+    async def later() -> None:
+        done.append(1)
+
+    async def end() -> None:
+        await in_turn(fail, later)
+
+    life = Life(end)
+    await life.start(later)
+    for stop in (asyncio.create_task(life.stop()), asyncio.create_task(life.stop())):
+        with pytest.raises(ValueError, match="first"):
+            await stop
+    assert done == [1, 1]
+    await life.stop()
+    await life.start(later)
+    with pytest.raises(ValueError, match="first"):
+        await life.stop()

@@ -1,0 +1,113 @@
+"""A node whose node id was taken by another while it was cut off: it goes on under a fresh one."""
+
+import asyncio
+import logging
+
+import pytest
+from faults.proxy import Proxy
+
+from cluster_pool import NodeState, SendResult
+from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.testing import FAST
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+
+@async_test
+async def test_a_node_that_lost_its_id_keeps_its_clients(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both are reachable then, under two ids, for good; one WARNING says so."""
+    backend = Backend(own_server)
+    async with Proxy(own_server.path) as proxy, backend.pools(1) as (other,):
+        cut_off = Pool(own_server.through(proxy.port), node_id="pod-0", timing=FAST)
+        told: list[tuple[NodeState, str]] = []
+        cut_off.on("state", lambda state: told.append((state, cut_off.node_id)))
+        async with cut_off:
+            alice = await cut_off.join("n", "alice")
+            proxy.hold()
+            async with Pool(backend.redis(), node_id="pod-0", timing=FAST) as new:
+                bob = await new.join("n", "bob")
+                proxy.heal()
+                await eventually(lambda: cut_off.node_id != "pod-0" and cut_off.ready, 30)
+                name = cut_off.node_id
+                assert name.startswith("pod-0-")
+                assert told[-1] == (NodeState.ACTIVE, name)
+                for count in range(1, 4):
+                    await asyncio.sleep(FAST.heartbeat)
+                    assert await other.send("n", "alice", "a", confirm=True) is SendResult.DELIVERED
+                    assert await other.send("n", "bob", "b", confirm=True) is SendResult.DELIVERED
+                    assert await cut_off.send("n", "bob", "c", confirm=True) is SendResult.DELIVERED
+                    assert await new.send("n", "alice", "d", confirm=True) is SendResult.DELIVERED
+                    assert (alice.sent[-2:], bob.sent[-2:]) == (["a", "d"], ["b", "c"])
+                    assert len(alice.sent) == 2 * count
+                assert alice.closed is None
+                assert await other.count("n") == 2
+                assert {m.id: m.node async for m in other.members("n")} == {
+                    "alice": name,
+                    "bob": "pod-0",
+                }
+                assert [node.id for node in await other.nodes()] == ["node-1", "pod-0", name]
+                assert [one.statistics()["inbox_bytes"] for one in (cut_off, new)] == [0, 0]
+                assert (cut_off.node_id, new.node_id) == (name, "pod-0")
+                assert new.statistics()["rejoins"] == 0
+                await other.drain_node(name, 1000, announce=0)
+                assert (await alice.wait_closed())[0] == 1012
+                assert bob.closed is None
+    (warning,) = [text for text in caplog.messages if "another node has taken" in text]
+    assert name in warning
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert backend.leaked() == []
+
+
+@async_test
+async def test_a_lease_that_is_not_renewed_costs_no_node_its_id(backend: Backend) -> None:
+    """Redis came back with the lease of a former start of this node, which ends by itself."""
+    async with backend.pools(1) as (one,):
+        await one.join("n", "alice")
+        keys = one._keys
+        with backend.sync_client() as client:
+            ends = client.zscore(keys.leases, one._lease.incarnation)
+            assert ends is not None
+            client.zadd(keys.leases, {"former.0": ends})
+            client.hset(keys.incarnations, "former.0", "node-1")
+            client.hset(keys.nodes, "node-1", "former.0")
+            client.zrem(keys.leases, one._lease.incarnation)
+        await eventually(lambda: not one.ready)
+        await eventually(lambda: one.ready, 3 * FAST.lease)
+        assert one.node_id == "node-1"
+        assert await one.count("n") == 1
+        with backend.sync_client() as client:
+            client.hdel(keys.incarnations, "former.0")
+            client.zrem(keys.leases, "former.0")
+
+
+@async_test
+async def test_two_processes_with_one_node_id_keep_their_answers_apart(
+    own_server: RedisServer,
+) -> None:
+    """While the one that was cut off still hears the channel of the id that it lost."""
+    backend = Backend(own_server)
+    async with (
+        Proxy(own_server.path) as proxy,
+        Proxy(own_server.path) as mute_proxy,
+        backend.pools(1) as (other,),
+        Pool(own_server.through(mute_proxy.port), node_id="mute", timing=FAST) as mute,
+        Pool(own_server.through(proxy.port), node_id="pod-0", timing=FAST) as one,
+    ):
+        await other.join("n", "bob")
+        await mute.join("n", "carol")
+        proxy.hold()
+        async with ClusterPool(backend.redis(), node_id="pod-0", timing=FAST) as two:
+            proxy.heal()
+            await eventually(lambda: one._session.up and not one.ready)
+            numbers = [pool._router.replies for pool in (one, two)]
+            numbers[0]._requests = numbers[1]._requests
+            mute_proxy.hold(upwards=True, downwards=False)
+            asked = asyncio.create_task(two.send("n", "carol", "x", confirm=True, timeout=1))
+            await asyncio.sleep(0.05)
+            answer = await one.send("n", "bob", "x", confirm=True, timeout=1)
+            assert answer in (SendResult.DELIVERED, SendResult.TIMED_OUT)
+            assert await asked is SendResult.TIMED_OUT
+            mute_proxy.heal()
