@@ -273,7 +273,7 @@ class Membership:
         """A newer claim stands already: what became of this one is what becomes of any older."""
         if not claiming.won.done():
             self._note_takeover(claiming.connection)
-            claiming.connection.begin_close(TAKEN_OVER, "taken over")
+            claiming.connection.kick(TAKEN_OVER, "taken over")
             claiming.fail(ConnectionClosedError(TAKEN_OVER, "taken over"))
 
     def _abandon(self, stray: Stray) -> None:
@@ -333,7 +333,7 @@ class Membership:
         self._table.discard(connection)
         self._namespaces.leave(connection.namespace)
         self._note_takeover(connection)
-        connection.begin_close(TAKEN_OVER, "taken over")
+        connection.kick(TAKEN_OVER, "taken over")
 
     def _note_takeover(self, connection: Connection) -> None:
         self._counters.taken_over += 1

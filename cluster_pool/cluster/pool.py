@@ -541,7 +541,7 @@ class ClusterPool(DrainingNode):
             return None
         result = connection.deliver(Outgoing(text, payload))
         if close is not None and result:
-            connection.begin_close(*close)
+            connection.kick(*close)
         return result
 
     async def close(
@@ -562,7 +562,7 @@ class ClusterPool(DrainingNode):
             return await super().close(
                 namespace, id, code, reason, confirm=confirm, timeout=timeout
             )
-        connection.begin_close(*check_close(code, reason))
+        connection.kick(*check_close(code, reason))
         return SendResult.DELIVERED
 
     def _local(self, namespace: str, id: str) -> Connection | None:

@@ -290,14 +290,14 @@ class Router:
             code, reason = check_close(item[3], item[4])
             if connection is None:
                 return SendResult.ABSENT
-            connection.begin_close(code, reason)
+            connection.kick(code, reason)
             return SendResult.DELIVERED
         outgoing = _message(kind, item[3])
         if connection is None:
             return SendResult.ABSENT
         result = connection.deliver(outgoing)
         if result and item[4]:
-            connection.begin_close(*check_close(*item[4]))
+            connection.kick(*check_close(*item[4]))
         return result
 
     def _order(self, verb: str, options: list[Any], to: ReplyTo) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import enum
 import inspect
 import logging
+from asyncio import current_task
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from math import inf
 from typing import Any, Final
@@ -36,15 +37,20 @@ DELIVERED, REFUSED = SendResult.DELIVERED, SendResult.REFUSED
 
 
 class State(enum.Enum):
-    """Holding: the outbox gathers. Closing: the close is on its way. Closed: the socket is gone."""
+    """Where a connection stands.
+
+    Holding: the handshake is not answered yet, and the outbox gathers. Due: the same, and a close
+    waits behind it. Closing: the close is on its way. Closed: the socket is gone.
+    """
 
     HOLDING = "holding"
+    DUE = "due"
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
 
 
-HOLDING, OPEN, CLOSING, CLOSED = State
+HOLDING, DUE, OPEN, CLOSING, CLOSED = State
 
 
 class Connection:
@@ -70,7 +76,10 @@ class Connection:
         "_host",
         "_pending",
         "_pending_bytes",
+        "_reader",
+        "_released",
         "_reported",
+        "_silenced",
         "_state",
         "_told",
         "_transport",
@@ -137,6 +146,11 @@ class Connection:
         self._pending_bytes = 0
         self._state = OPEN
         self._told = False
+        self._silenced = False
+        self._reader: asyncio.Task[Any] | None = None
+        """Who waits for a message now; None also once it was told to stop."""
+        self._released: asyncio.Future[None] | None = None
+        """Ends with the handshake; there if somebody waits for that."""
 
     def __repr__(self) -> str:
         return f"<Connection {shown(self.id)} in {shown(self.namespace)}, {self._state.value}>"
@@ -149,7 +163,7 @@ class Connection:
     @property
     def closed(self) -> bool:
         """Whether it is closing or closed: nothing is accepted any more."""
-        return self._state is CLOSING or self._state is CLOSED
+        return self._state is not OPEN and self._state is not HOLDING
 
     @property
     def gone(self) -> bool:
@@ -205,8 +219,8 @@ class Connection:
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close behind what was sent, and wait until the socket is gone.
 
-        The client has ``Timing.close`` seconds (default 5) to answer, then the socket is cut.
-        Closing twice is harmless.
+        The client has ``Timing.close`` seconds (default 5) to answer, then the socket is cut; what
+        it says until then is still read. Closing twice is harmless.
 
         Raises:
             InvalidCloseError: the code or the reason is not allowed.
@@ -214,6 +228,9 @@ class Connection:
         self._host.check_loop()
         self.begin_close(*check_close(code, reason))
         try:
+            if self._state is DUE:
+                async with asyncio.timeout_at(self.deadline):
+                    await self._handshake_ends()
             async with asyncio.timeout_at(self.deadline):
                 await self._transport.wait_closed()
         except TimeoutError:
@@ -269,7 +286,7 @@ class Connection:
     def flush(self) -> None:
         """Write what is pending."""
         pending = self._pending
-        if pending is not None and self._state is not HOLDING:
+        if pending is not None and self._state is not HOLDING and self._state is not DUE:
             self._pending = None
             self.hand_over(Outgoing.join(pending) if isinstance(pending, list) else pending)
 
@@ -282,7 +299,7 @@ class Connection:
         if pending is None:
             return True
         descriptor = self._transport.descriptor()
-        if descriptor < 0 or self._state is HOLDING:
+        if descriptor < 0 or self._state is HOLDING or self._state is DUE:
             return False
         self._pending = None
         outgoing = Outgoing.join(pending) if isinstance(pending, list) else pending
@@ -309,7 +326,7 @@ class Connection:
     def _slow(self) -> None:
         self._host.counters.slow_consumers += 1
         self._host.slow_consumer(self)
-        self.begin_close(TRY_AGAIN_LATER, "slow consumer")
+        self.kick(TRY_AGAIN_LATER, "slow consumer")
 
     # -- states ----------------------------------------------------------------------------
 
@@ -332,32 +349,71 @@ class Connection:
             self._state = HOLDING
 
     def release_hold(self) -> None:
-        """The WebSocket is open: write what has gathered."""
+        """The WebSocket is open: write what has gathered, and behind it the close that is due."""
         if self._state is HOLDING:
             self._state = OPEN
             self.flush()
+        elif self._state is DUE:
+            self._state = CLOSING
+            if self.flush_by == inf:  # nobody is in a hurry: the client has all its time to answer
+                self.deadline = asyncio.get_running_loop().time() + self._host.timing.close
+                self._host.watch(self)
+            self.flush()
+            self._transport.close(self.close_code or NORMAL, self.close_reason)
+        self._tell_released()
+
+    async def _handshake_ends(self) -> None:
+        """Wait until the handshake is answered, or never will be."""
+        if self._released is None:
+            self._released = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._released)
+
+    def _tell_released(self) -> None:
+        if self._released is not None and not self._released.done():
+            self._released.set_result(None)
 
     async def accept(self, subprotocol: str | None = None) -> None:
         """Answer the handshake where the framework leaves that to us, and open.
 
         Raises:
-            ConnectionClosedError: it was closed meanwhile (taken over, drained); the client is
-                told the code.
+            ConnectionClosedError: it was closed meanwhile (taken over, drained). The client got
+                what was sent to it before, and then the code.
         """
         await self._transport.accept(None if subprotocol is None else exact(subprotocol))
-        if self.closed:
-            code = self.close_code or ABNORMAL
-            self._transport.close(NORMAL if code == ABNORMAL else code, self.close_reason)
-            raise ConnectionClosedError(code, self.close_reason)
         self.release_hold()
+        if self.closed:
+            await self.close()
+            raise ConnectionClosedError(self.close_code or ABNORMAL, self.close_reason)
 
     async def refuse(self, status: int, text: str) -> None:
         """Decline the handshake with an HTTP status; where it was answered already, close."""
         self._state = CLOSED
+        self._tell_released()
         await self._transport.refuse(status, text)
+
+    def kick(self, code: int, reason: str) -> None:
+        """Close it, whatever its client would still say: as :meth:`begin_close`, and deaf to it.
+
+        For who lost its id or is not wanted: nothing more is yielded or given to a handler, and
+        whoever waits for a message stops at once.
+        """
+        self._silence()
+        self.begin_close(code, reason)
+
+    def _silence(self) -> None:
+        """Hear nothing more of the client; wake the pump, which then ends."""
+        if self._silenced:
+            return
+        self._silenced = True
+        self._transport.ignore_incoming()
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.cancel()
 
     def begin_close(self, code: int, reason: str, within: float | None = None) -> None:
         """Close behind what was delivered; never waits. Harmless when closing already.
+
+        Before the handshake is answered, what was delivered and the close wait for that.
 
         Args:
             within: cut it after so many seconds at the latest: ``Timing.flush`` for what was sent
@@ -366,13 +422,11 @@ class Connection:
         """
         if self.closed:
             return
-        if self._state is HOLDING:
-            self._state = OPEN
         self.close_code, self.close_reason = code, reason
         self.flush()
         if self.closed:
             return
-        self._state = CLOSING
+        self._state = DUE if self._state is HOLDING else CLOSING
         now, timing = asyncio.get_running_loop().time(), self._host.timing
         self.deadline = now + timing.close
         if within is not None:
@@ -381,7 +435,8 @@ class Connection:
             unwritten = self._transport.buffered() > 0
             self.deadline = (self.flush_by if unwritten else now) + timing.close * shrunk
         try:
-            self._transport.close(code, reason)
+            if self._state is CLOSING:
+                self._transport.close(code, reason)
         finally:
             self._host.watch(self)
             self._host.departing(self)
@@ -400,6 +455,7 @@ class Connection:
         if not self.gone:
             self._host.counters.forced_closes += 1
             self.forced = True
+            self._silence()
             self._transport.abort()
             self._finish()
 
@@ -409,6 +465,7 @@ class Connection:
             self._lost()
         self._state = CLOSED
         self._pending = None
+        self._tell_released()
 
     def sweep(self, now: float) -> bool:
         """Once a second while watched: deadlines. False when there is nothing left to watch."""
@@ -418,7 +475,7 @@ class Connection:
             self._finish()
         if self._state is CLOSED:
             return bool(self.busy_since)
-        if self._state is CLOSING:
+        if self.closed:
             if now >= self.deadline or (now >= self.flush_by and transport.buffered()):
                 self.cut()
             return not self.gone
@@ -477,7 +534,12 @@ class Connection:
         return handler
 
     async def run(self) -> None:
-        """Read messages and give them to the handlers until the connection is closed."""
+        """Read messages and give them to the handlers until the connection is closed.
+
+        As the iteration does: once it was taken over, closed by the pool or cut, it ends at once,
+        and nothing that the client says reaches a handler. After a drain, an idle time-out or
+        :meth:`close`, what arrives before the client's answer is still handled.
+        """
         async for message in self:
             await self._fire("message", message)
 
@@ -490,26 +552,46 @@ class Connection:
         self._host.check_loop()
         receive, time = self._transport.receive, asyncio.get_running_loop().time
         timed = self.idle_timeout is not None
-        while True:
+        while not self._silenced:
+            reader = self._reader = current_task()
+            assert reader is not None
+            cancelling, over = reader.cancelling(), None
             try:
                 message = await receive()
             except TransportClosed as closed:
-                await self._ended(closed.code, closed.reason)
+                over = closed.code, closed.reason
+            except asyncio.CancelledError:
+                if self._reader is not None or reader.cancelling() > cancelling + 1:
+                    raise  # somebody else cancels the pump, perhaps at the same time
+            finally:
+                if self._reader is None:  # it was cancelled by _silence, which is over with this
+                    reader.uncancel()
+                self._reader = None
+            if over is not None:
+                await self._ended(*over)
                 return
+            if self._silenced:
+                break
             now = time()
             if timed:
                 self.last_heard = now
             if not self._floods(now):
                 yield message
+        await self._transport.wait_close_begun()
+        await self._ended(self.close_code or ABNORMAL, self.close_reason)
 
     async def feed(self, message: Message) -> None:
         """Hand in what the client sent, for transports that have no reading side.
+
+        Ignored once the connection was taken over, closed by the pool or cut, or is gone.
 
         Raises:
             InvalidMessageError: text with a lone surrogate, or neither ``str`` nor ``bytes``.
         """
         self._host.check_loop()
         encode(message, self._host.limits.message_bytes)
+        if self._silenced or self.gone:
+            return
         self.last_heard = asyncio.get_running_loop().time()
         if not self._floods(self.last_heard):
             await self._fire("message", message)
@@ -523,7 +605,7 @@ class Connection:
         if not self.closed:
             self._host.counters.inbound_floods += 1
             log.warning("%r sent more than %d messages in a second", self, rate)
-            self.begin_close(POLICY, "too many messages")
+            self.kick(POLICY, "too many messages")
         return True
 
     async def _ended(self, code: int, reason: str) -> None:

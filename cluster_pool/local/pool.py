@@ -86,7 +86,7 @@ class ConnectionsPool:
         self._table.counters.accepted += 1
         connection.departure = None
         if older is not None and older is not connection:
-            older.begin_close(TAKEN_OVER, "taken over")
+            older.kick(TAKEN_OVER, "taken over")
 
     async def remove_connection(
         self, connection: Connection, on_empty_namespace: EmptyCallback | None = None
@@ -137,7 +137,7 @@ class ConnectionsPool:
         result = await self.send(namespace, id, message)
         connection = self._table.get(namespace, id)
         if result and connection is not None:
-            connection.begin_close(code, reason)
+            connection.kick(code, reason)
         return result
 
     async def send_json_then_close(
@@ -174,7 +174,7 @@ class ConnectionsPool:
         connection = self._table.get(namespace, id)
         if connection is None:
             return SendResult.ABSENT
-        connection.begin_close(code, reason)
+        connection.kick(code, reason)
         return SendResult.DELIVERED
 
     async def close_all(self, namespace: str, code: int = NORMAL, reason: str = "") -> int:

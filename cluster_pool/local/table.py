@@ -147,7 +147,7 @@ class ConnectionTable:
         chosen = list((self._namespaces.get(namespace) or {}).values())
         async for part in self._in_parts(namespace, chosen):
             for connection in part:
-                connection.begin_close(code, reason)
+                connection.kick(code, reason)
         return len(chosen)
 
     async def _in_parts(

@@ -139,7 +139,7 @@ def _ping(websocket: NodeWebSocket) -> None:
         return
     judged = tcp.is_reading()
     if judged and not websocket.heard:
-        member.begin_close(INTERNAL_ERROR, "no answer to a ping")
+        member.kick(INTERNAL_ERROR, "no answer to a ping")
         return
     websocket.heard = not judged
     tcp.write(PING)

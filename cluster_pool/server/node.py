@@ -245,10 +245,10 @@ class NodeServer:
         connection = websocket.member
         assert connection is not None
         websocket.request, websocket.response = NO_REQUEST, None
-        if connection.closed:
-            await websocket.close(connection.close_code or NORMAL, connection.close_reason)
-            return
         connection.release_hold()
+        if connection.closed:  # since its claim: it got what was sent to it, and then the close
+            await websocket.wait_closed()
+            return
         code = NORMAL
         try:
             if self._app is None:

@@ -67,6 +67,12 @@ class Transport(Protocol):
     async def refuse(self, status: int, text: str) -> None:
         """Decline a handshake with an HTTP status; where it was answered already, close."""
 
+    async def wait_close_begun(self) -> None:
+        """Wait until the library was told of the :meth:`close`, or cannot be told any more."""
+
+    def ignore_incoming(self) -> None:
+        """Drop what has come and what comes, so that the answer to a close gets through."""
+
     async def wait_closed(self) -> None:
         """Wait until the socket is gone, after :meth:`close`."""
 

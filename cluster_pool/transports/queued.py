@@ -16,14 +16,19 @@ class SendQueue:
     left is dropped and ``failed`` is true.
     """
 
-    __slots__ = ("_queue", "_queued", "_sent", "_task", "failed")
+    __slots__ = ("_begun", "_queue", "_queued", "_sent", "_task", "failed")
 
     def __init__(self) -> None:
         self._queue: deque[Outgoing | tuple[int, str]] | None = None
         self._queued = 0
         self._sent = 0
         self._task: asyncio.Task[None] | None = None
+        self._begun: asyncio.Future[None] | None = None
+        """Whether the library was told to close; there once that is in the queue."""
         self.failed = False
+
+    def ignore_incoming(self) -> None:
+        """See :class:`Transport`: what comes is with the server below, or never was here."""
 
     def descriptor(self) -> int:
         """See :class:`Transport`: here the library alone knows how to send."""
@@ -44,7 +49,14 @@ class SendQueue:
 
     def enqueue_close(self, code: int, reason: str) -> None:
         """Close after what is queued."""
-        self._put((code, reason))
+        if not self.failed:
+            self._begun = asyncio.get_running_loop().create_future()
+            self._put((code, reason))
+
+    async def wait_close_begun(self) -> None:
+        """See :class:`Transport`."""
+        if self._begun is not None:
+            await asyncio.shield(self._begun)
 
     async def wait_sent(self) -> None:
         """Wait until nothing is queued or being sent."""
@@ -56,6 +68,7 @@ class SendQueue:
         self.failed = True
         if self._task is not None:
             self._task.cancel()
+            self._end_queue()  # a task that is cancelled before its first step does not get there
 
     def _put(self, item: Outgoing | tuple[int, str]) -> None:
         if self.failed:
@@ -71,6 +84,8 @@ class SendQueue:
             while self._queue:
                 item = self._queue.popleft()
                 if isinstance(item, tuple):
+                    # After what the library does at once or in its own next turn.
+                    asyncio.get_running_loop().call_soon(self._tell_begun)
                     await self._close_now(*item)
                 else:
                     await self._send_now(item)
@@ -80,5 +95,13 @@ class SendQueue:
             self.failed = True
             log.debug("send failed: %r", error)
         finally:
-            self._task = self._queue = None
-            self._queued = 0
+            self._end_queue()
+
+    def _end_queue(self) -> None:
+        self._task = self._queue = None
+        self._queued = 0
+        self._tell_begun()
+
+    def _tell_begun(self) -> None:
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_result(None)

@@ -12,6 +12,7 @@ from asyncio import Transport
 
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame
 from websockets.protocol import CLOSED, OPEN, SERVER
 
 from cluster_pool.core.closing import ABNORMAL
@@ -111,6 +112,15 @@ class WebsocketsTransport(SendQueue):
         self.drop()
         self._tcp.abort()
 
+    def ignore_incoming(self) -> None:
+        """See :class:`Transport`; else the library stops reading when its queue is full."""
+        messages = self._websocket.recv_messages
+        messages.put = _drop  # type: ignore[method-assign]
+        if messages.frames.get_waiter is None:
+            messages.frames.queue.clear()
+        if not self._tcp.is_closing():
+            messages.maybe_resume()
+
     async def accept(self, subprotocol: str | None) -> None:
         """The library has answered the handshake by itself."""
 
@@ -141,6 +151,10 @@ class WebsocketsTransport(SendQueue):
         if self._protocol.state is OPEN:
             self._protocol.send_close(code, reason)
             self._websocket.send_data()
+
+
+def _drop(frame: Frame) -> None:
+    """Of a client that nobody listens to any more."""
 
 
 def _descriptor_of(tcp: Transport) -> int:

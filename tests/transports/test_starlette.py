@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import uvicorn
@@ -12,17 +13,23 @@ from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from cluster_pool import ClusterPoolError, Connection, ConnectionsPool, SendResult
+from cluster_pool import ClusterPool, ClusterPoolError, Connection, ConnectionsPool, SendResult
 from tests.clusters import Backend
+from tests.stubborn import stubborn
 from tests.support import async_test, eventually
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # uvicorn's own imports
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # uvicorn's own imports
+    pytest.mark.filterwarnings("ignore:The `websockets` implementation is deprecated"),
+]
 
 
 @contextlib.asynccontextmanager
-async def served(app: Starlette) -> AsyncIterator[str]:
-    """The URL of an app on a free port."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off")
+async def served(app: Starlette, ws: str = "auto") -> AsyncIterator[str]:
+    """The URL of an app on a free port; ``ws`` is uvicorn's WebSocket implementation."""
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", ws=ws
+    )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None
     task = asyncio.create_task(server.serve())
@@ -100,3 +107,79 @@ async def test_accept_claims_before_the_handshake_is_answered() -> None:
                 await connect(f"{url}/alice")
             assert draining.value.response.status_code == 503
             assert draining.value.response.headers["Retry-After"] == "1"
+
+
+every_uvicorn = pytest.mark.parametrize("ws", ["websockets", "websockets-sansio"])
+
+
+def endpoints(pool: ClusterPool, after: list[tuple[str, list[object]]]) -> Starlette:
+    """One that says what it got from whom, and does something after its loop."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        id = websocket.path_params["id"]
+        got: list[object] = []
+        async with pool.accept(websocket, namespace="n", id=id) as connection:
+            got.extend([message async for message in connection])
+        await asyncio.sleep(0.01)
+        after.append((id, got))
+
+    return Starlette(routes=[WebSocketRoute("/{id}", endpoint)])
+
+
+@every_uvicorn
+@async_test
+async def test_the_endpoint_of_a_kicked_client_ends_at_once(ws: str) -> None:
+    """It waits in ``receive`` of a client that does not answer its Close and goes on talking."""
+    after: list[tuple[str, list[object]]] = []
+    async with (
+        Backend(None).pools() as (one, two),
+        served(endpoints(one, after), ws) as url,
+        stubborn(f"{url}/taken") as taken,
+        stubborn(f"{url}/banned") as banned,
+    ):
+        await eventually(lambda: one.statistics()["connections"] == 2)
+        for old in (taken, banned):
+            old.say("hello")
+        await asyncio.sleep(0.1)
+        async with connect(f"{url}/taken") as new:
+            await taken.told(4409)
+            assert await two.send_then_close("n", "banned", "out", 4000, confirm=True)
+            await banned.told(4000)
+            for number in range(20):  # fewer than a server queues before it stops reading
+                taken.say(str(number))
+                banned.say(str(number))
+            await eventually(lambda: len(after) == 2)
+            assert sorted(after) == [("banned", ["hello"]), ("taken", ["hello"])]
+            await new.send("me")
+        await eventually(lambda: after[2:] == [("taken", ["me"])])
+        assert one.statistics()["forced_closes"] == 0
+
+
+@every_uvicorn
+@pytest.mark.parametrize(("taken_over", "code"), [(True, 4409), (False, 4000)])
+@async_test
+async def test_who_is_closed_before_the_accept_gets_what_was_sent(
+    ws: str, taken_over: bool, code: int
+) -> None:
+    """The handshake is answered, then comes what was held, then the close; the body never runs."""
+    after: list[tuple[str, list[object]]] = []
+    async with Backend(None).pools() as (one, two), served(endpoints(one, after), ws) as url:
+        claim = one.new_connection
+
+        async def claim_and_more(connection: Connection, **options: Any) -> None:
+            await claim(connection, **options)
+            assert await two.send("n", "a", "first", confirm=True) is SendResult.DELIVERED
+            if taken_over:
+                await two.join("n", "a")
+                await eventually(lambda: connection.closed)
+            else:
+                assert await two.send_then_close("n", "a", "x" * 100_000, 4000, confirm=True)
+
+        one.new_connection = claim_and_more  # type: ignore[method-assign]
+        async with connect(f"{url}/a") as client:
+            assert await client.recv() == "first"
+            if not taken_over:
+                assert await client.recv() == "x" * 100_000
+            await client.wait_closed()
+            assert client.close_code == code
+        assert after == []

@@ -1,0 +1,155 @@
+"""``serve`` and a client that is closed before its handshake is answered, or that will not go."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from websockets.asyncio.client import connect
+
+from cluster_pool import ClusterPool, Connection, SendResult
+from cluster_pool.testing import FAST, FakeWebSocket
+from tests.nodes import close_code
+from tests.server.test_node import node, url
+from tests.servers import RedisServer
+from tests.stubborn import stubborn
+from tests.support import async_test, eventually
+
+Step = Callable[[ClusterPool, str], Awaitable[object]]
+
+
+async def _take_over(other: ClusterPool, id: str) -> None:
+    await other.new_connection(Connection(id, "room", FakeWebSocket()))
+
+
+async def _send_then_close(other: ClusterPool, id: str) -> None:
+    sent = await other.send_then_close("room", id, "banned", 4000, "out", confirm=True)
+    assert sent is SendResult.DELIVERED
+
+
+async def _close_all(other: ClusterPool, id: str) -> None:
+    assert await other.close_all("room", 4000, "out") == 1
+    await eventually(lambda: _is_absent(other, id))
+
+
+async def _is_absent(pool: ClusterPool, id: str) -> bool:
+    return await pool.locate("room", id) is None
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "more"),
+    [(_send_then_close, 4000, ["banned"]), (_take_over, 4409, []), (_close_all, 4000, [])],
+)
+@async_test
+async def test_who_is_closed_before_the_handshake_gets_what_was_sent(
+    own_server: RedisServer, step: Step, code: int, more: list[str]
+) -> None:
+    """DELIVERED is true: what came between claim and answer is written, and then the close."""
+    called = []
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        called.append(connection)
+
+    async with (
+        node(own_server, app=app) as (pool, server),
+        ClusterPool(own_server.url, node_id="other", timing=FAST) as other,
+    ):
+        claim = pool.new_connection
+
+        async def claim_and_more(connection: Connection, **options: Any) -> None:
+            await claim(connection, **options)
+            sent = await other.send("room", connection.id, "first", confirm=True)
+            assert sent is SendResult.DELIVERED
+            await step(other, connection.id)
+
+        pool.new_connection = claim_and_more  # type: ignore[method-assign]
+        for _ in range(3):
+            async with connect(url(server, "alice"), compression=None) as alice:
+                assert [await alice.recv() for _ in range(1 + len(more))] == ["first", *more]
+                assert await close_code(alice) == code
+            await other.close("room", "alice")
+            await eventually(lambda: _is_absent(other, "alice"))
+        assert called == []
+        assert pool.statistics()["forced_closes"] == 0
+
+
+@async_test
+async def test_who_is_taken_over_says_nothing_more_in_this_name(own_server: RedisServer) -> None:
+    """It does not answer its Close and goes on talking: nothing of it is published."""
+    async with (
+        node(own_server) as (pool, server),
+        Redis.from_url(own_server.url) as redis,
+        redis.pubsub() as inbound,
+    ):
+        await inbound.subscribe("cluster_pool:{room}:inbound")
+        async with stubborn(url(server, "alice")) as old:
+            old.say("it is me")
+            await eventually(lambda: pool.statistics()["connections"])
+            texts = [await _next(inbound)]
+            async with connect(url(server, "alice")) as new:
+                await old.told(4409)
+                for number in range(100):
+                    old.say(f"I am still alice {number}" + "x" * 20_000)
+                await new.send("no, I am")
+                texts.append(await _next(inbound))
+                await eventually(lambda: old.ended)
+                await new.send("at last")
+                texts.append(await _next(inbound))
+        assert [text[:10] for text in texts] == ["it is me", "no, I am", "at last"]
+
+
+@async_test
+async def test_an_app_ends_with_its_kicked_client(own_server: RedisServer) -> None:
+    """Although the client stays on the line; what it does after its loop is done."""
+    after: list[tuple[str, list[object]]] = []
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        got = [message async for message in connection]
+        await asyncio.sleep(0.01)
+        after.append((connection.id, got))
+
+    async with (
+        node(own_server, app=app) as (pool, server),
+        stubborn(url(server, "loud")) as loud,
+        stubborn(url(server, "quiet")) as quiet,
+    ):
+        await eventually(lambda: pool.statistics()["connections"] == 2)
+        loud.say("hello")
+        await asyncio.sleep(0.1)
+        await pool.close_all("room", 4000, "out")
+        await loud.told(4000)
+        await quiet.told(4000)
+        for number in range(100):
+            loud.say(str(number))
+        await eventually(lambda: len(after) == 2)
+        assert sorted(after) == [("loud", ["hello"]), ("quiet", [])]
+
+
+@async_test
+async def test_a_drained_client_is_heard_until_it_answers(own_server: RedisServer) -> None:
+    """What it sent before its own Close is published, as after any close that is no kick."""
+    got: list[object] = []
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        got.extend([message async for message in connection])
+
+    async with node(own_server, app=app) as (pool, server):
+        async with stubborn(url(server, "alice")) as alice:
+            await eventually(lambda: pool.statistics()["connections"])
+            draining = asyncio.create_task(pool.drain_connections(100, grace=5))
+            await alice.told(1012)
+            alice.say("one thing more")
+            alice.writer.write(b"\x88\x80" + bytes(4))
+            await draining
+            await eventually(lambda: got)
+        assert got == ["one thing more"]
+
+
+async def _next(inbound: Any) -> str:
+    async with asyncio.timeout(10):
+        while True:
+            heard = await inbound.get_message(ignore_subscribe_messages=True, timeout=1)
+            if heard:
+                return str(json.loads(heard["data"])["text"])

@@ -1,0 +1,80 @@
+"""A WebSocket client that does what it likes: it answers no Close and goes on talking."""
+
+import asyncio
+import base64
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from tests.support import eventually
+from tests.transports.frames import CLOSE, read_frames
+
+
+def masked(payload: bytes) -> bytes:
+    """A text frame of a client, with a mask of zeros (RFC 6455 section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x81, 0x80 | size))
+    elif size < 65536:
+        head = bytes((0x81, 0xFE)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x81, 0xFF)) + size.to_bytes(8, "big")
+    return head + bytes(4) + payload
+
+
+class Stubborn:
+    """Hears everything and reacts to nothing."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+        self.heard = b""
+        self.ended = False
+
+    async def listen(self) -> None:
+        """Keep what comes; the task of it."""
+        with contextlib.suppress(ConnectionError):
+            while data := await self._reader.read(65536):
+                self.heard += data
+        self.ended = True
+
+    def say(self, text: str) -> None:
+        """Send a text message, also after a Close and to nobody."""
+        self.writer.write(masked(text.encode()))
+
+    @property
+    def close_code(self) -> int | None:
+        """Of the Close that came, if one did."""
+        for frame in read_frames(self.heard):
+            if frame.opcode == CLOSE:
+                return int.from_bytes(frame.payload[:2], "big")
+        return None
+
+    async def told(self, code: int) -> None:
+        """Wait for a Close with this code."""
+        await eventually(lambda: self.close_code)
+        assert self.close_code == code
+
+
+@contextlib.asynccontextmanager
+async def stubborn(url: str) -> AsyncIterator[Stubborn]:
+    """One that is connected."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    lines = [
+        *(f"GET {parts.path}?{parts.query} HTTP/1.1", "Host: x", "Upgrade: websocket"),
+        *("Connection: Upgrade", "Sec-WebSocket-Version: 13"),
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+    ]
+    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+    answer = await reader.readuntil(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 101 "), answer
+    client = Stubborn(reader, writer)
+    listening = asyncio.create_task(client.listen())
+    try:
+        yield client
+    finally:
+        writer.transport.abort()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
