@@ -131,7 +131,7 @@ class Link(Pipe):
 def _warn(found: list[bytes]) -> None:
     """Say what a script found in our keys that cannot be ours."""
     texts = "; ".join(shown(text.decode(errors="backslashreplace"), 400) for text in found)
-    log.warning("Redis held what this library never writes; it is treated as absent: %s", texts)
+    log.warning("Redis was not as this library left it: %s", texts)
 
 
 def _copy(error: BackplaneUnavailableError, *, maybe_executed: bool) -> BackplaneUnavailableError:

@@ -115,19 +115,31 @@ class Registry:
         return LeaseReply(True, reply[1].decode(), living=reply[2])
 
     async def heartbeat(
-        self, incarnation: str, ttl: float, info: str, headroom: str, deadline: float
+        self, incarnation: str, ttl: float, info: str, headroom: str, epoch: str, deadline: float
     ) -> LeaseReply:
-        """Renew the lease of this node's incarnation, unless it is over; as :meth:`join`."""
+        """Renew the lease of this node's incarnation, unless it is over; as :meth:`join`.
+
+        What else was registered of it, the ``epoch`` included, is written again if it was lost.
+        """
         keys = self._keys
         reply = await self._session.script(
             deadline,
             "heartbeat",
-            [keys.leases, keys.nodes, keys.infos, keys.epoch, keys.headrooms, keys.drains],
+            [
+                keys.leases,
+                keys.nodes,
+                keys.infos,
+                keys.epoch,
+                keys.headrooms,
+                keys.drains,
+                keys.incarnations,
+            ],
             self._identity.node_id,
             incarnation,
             int(ttl * 1000),
             info,
             headroom,
+            epoch,
         )
         if reply[0] != b"OK":
             return LeaseReply(False)
@@ -370,44 +382,6 @@ class Registry:
 
         return read()
 
-    def tally_of(
-        self, link: Link, namespace: str, incarnation: str, deadline: float
-    ) -> Coroutine[Any, Any, tuple[int, int, int, frozenset[str]]]:
-        """One owner's registered count and checksum, members listed beyond all counts, and owners
-        of whom nothing is known: no lease, no node, nobody who would reap them."""
-        owners = link.call("HGETALL", self._keys.owners(namespace))
-        listed = link.call("HLEN", self._keys.members(namespace))
-
-        async def read() -> tuple[int, int, int, frozenset[str]]:
-            fields = {name: int(n) for name, n in pairs(await answered(owners, deadline)).items()}
-            total = sum(n for name, n in fields.items() if not name.endswith("#"))
-            return (
-                fields.get(incarnation, 0),
-                fields.get(f"{incarnation}#", 0),
-                await answered(listed, deadline) - total,
-                await self._unknown(link, [n for n in fields if not n.endswith("#")], deadline),
-            )
-
-        return read()
-
-    async def _unknown(
-        self, link: Link, incarnations: Sequence[str], deadline: float
-    ) -> frozenset[str]:
-        if not incarnations:
-            return frozenset()
-        nodes = await answered(link.call("HMGET", self._keys.incarnations, *incarnations), deadline)
-        return frozenset(
-            name for name, node in zip(incarnations, nodes, strict=True) if node is None
-        )
-
-    def correct(
-        self, link: Link, namespace: str, incarnation: str, count: int, checksum: int
-    ) -> None:
-        """Add to the registered count and checksum of one owner; nobody waits for it."""
-        owners = self._keys.owners(namespace)
-        for field, change in ((incarnation, count), (f"{incarnation}#", checksum)):
-            link.call("HINCRBY", owners, field, change).add_done_callback(unheeded)
-
     # -- reading and reaping ---------------------------------------------------------------
 
     async def namespaces_of(self, incarnation: str, deadline: float) -> list[str]:
@@ -422,24 +396,33 @@ class Registry:
                 return texts(found)
 
     async def clear(
-        self, namespace: str, incarnation: str, node_id: str, timeout: float
+        self, namespace: str, incarnation: str, node_id: str, timeout: float, *, counted: bool
     ) -> tuple[int, bool]:
         """Remove an incarnation's members from a namespace; how many, and if that emptied it.
 
         In steps, for each of which ``timeout`` seconds are waited.
+
+        Args:
+            counted: its count there can be believed; else every member is looked at.
         """
         cursor, total, empty = "0", 0, False
         while True:
             deadline = asyncio.get_running_loop().time() + timeout
             cursor, gone, emptied = await self._reap(
-                namespace, incarnation, node_id, cursor, deadline
+                namespace, incarnation, node_id, cursor, deadline, counted
             )
             total, empty = total + gone, empty or emptied
             if not cursor:
                 return total, empty
 
     async def _reap(
-        self, namespace: str, incarnation: str, node_id: str, cursor: str, deadline: float
+        self,
+        namespace: str,
+        incarnation: str,
+        node_id: str,
+        cursor: str,
+        deadline: float,
+        counted: bool,
     ) -> tuple[str, int, bool]:
         """One step; gives the next cursor ("" at the end), how many went, and if it is empty."""
         reply = await self._session.script(
@@ -455,6 +438,7 @@ class Registry:
             cursor,
             REAPED,
             self._keys.events(namespace),
+            "counted" if counted else "all",
         )
         return reply[0].decode(), reply[1], bool(reply[2])
 

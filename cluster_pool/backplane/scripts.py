@@ -9,6 +9,7 @@ NAMES = (
     "assert",
     "bury",
     "claim",
+    "compare",
     "drain",
     "enlist",
     "heartbeat",

@@ -1,18 +1,24 @@
-"""Does the registry say what this node holds? A slice of namespaces at each heartbeat.
+"""Does the registry say what this node holds? A part of its namespaces at each heartbeat.
 
-Compared by count and checksum. A difference that is still the same a heartbeat later is drift, from
-whatever cause, and is repaired: what is held is asserted, what is not held is released, the count
-is put right, and what belongs to an owner of whom nothing is known is removed.
+A thousand of them, or a tenth if that is more: all of 100,000 are compared within ten heartbeats,
+by a hundred calls of a hundred namespaces each in a heartbeat, spread over half of it. Compared
+are the count, the checksum, the number of members listed, and some of the claims. What differs is
+looked at more closely, twice, a part of a heartbeat apart: a difference that is then still the
+same is drift, from whatever cause, and is repaired. What is held is asserted; what is not held,
+is no claim, or belongs to an owner of whom nothing is known is removed; the count is put right.
 """
 
 import asyncio
 import logging
+import random
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from cluster_pool.backplane.link import Link
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.session import Session
-from cluster_pool.cluster.lease import Lease
+from cluster_pool.backplane.upkeep import Holding, Upkeep
+from cluster_pool.cluster.lease import Lease, boottime
 from cluster_pool.cluster.membership import Membership
 from cluster_pool.core.claims import CHECKSUM_MODULUS, Claim
 from cluster_pool.core.config import Timing
@@ -22,11 +28,44 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.comparison")
 
-SLICE_NAMESPACES = 100
-SLICE_MEMBERS = 5000
+AT_LEAST = 1000
+"""Namespaces that are compared at each heartbeat, if there are as many."""
+HEARTBEATS = 10
+"""In which all of them are."""
+CALL = 100
+"""Namespaces to one call."""
+SAMPLE = 10
+"""Claims of a namespace that are looked at each time."""
+SPREAD = 0.5
+"""The part of a heartbeat over which the calls are spread."""
+AGAIN = 0.2
+"""The part of a heartbeat until a difference is looked at again."""
+REPAIRS = 16
+"""Namespaces that are looked at closely, or repaired, at the same time."""
 
-Difference = tuple[int, int, int, frozenset[str]]
-"""Of the own count, of the own checksum, members that no owner has counted, unknown owners."""
+
+class Difference(NamedTuple):
+    """What is held less what is registered.
+
+    Attributes:
+        size, checksum: of this node's claims.
+        absent: whether a claim that is held is not registered.
+        unaccounted: members that no owner has counted.
+        unknown: owners of whom nothing is known.
+        unreadable: counts that are none.
+    """
+
+    size: int
+    checksum: int
+    absent: bool
+    unaccounted: int
+    unknown: frozenset[str]
+    unreadable: frozenset[bytes]
+
+    @property
+    def own(self) -> bool:
+        """Whether it concerns what this node holds."""
+        return bool(self.size or self.checksum or self.absent)
 
 
 class Comparison:
@@ -36,6 +75,7 @@ class Comparison:
         self,
         session: Session,
         registry: Registry,
+        upkeep: Upkeep,
         membership: Membership,
         lease: Lease,
         timing: Timing,
@@ -43,16 +83,25 @@ class Comparison:
     ) -> None:
         self._session = session
         self._registry = registry
+        self._upkeep = upkeep
         self._membership = membership
         self._lease = lease
         self._timing = timing
         self._counters = counters
-        self._suspects: dict[str, Difference] = {}
         self._to_visit: list[str] = []
+        self._size = AT_LEAST
+        self._left: dict[str, Difference] = {}
+        """What the last repair could not change: it is for others to repair."""
+        self._wrong: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def clean(self) -> bool:
+        """Whether nothing that this node holds is known to be registered wrongly."""
+        return not self._wrong
+
     def begin(self) -> None:
-        """Compare the next slice, unless the last one is still being compared."""
+        """Compare the next part, unless the last one is still being compared."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._compare(), name="cluster_pool comparison")
 
@@ -65,71 +114,145 @@ class Comparison:
     async def _compare(self) -> None:
         try:
             link = await self._session.link_by(self._deadline())
-            incarnation = self._lease.incarnation
-            suspects, self._suspects = self._suspects, {}
-            names = list(dict.fromkeys([*suspects, *self._next_slice()]))
-            await self._registry.enlist(link, incarnation, names, self._deadline())
-            for namespace, difference in (await self._differences(link, names)).items():
-                if suspects.get(namespace) == difference:
-                    await self._repair(link, namespace)
-                else:
-                    self._suspects[namespace] = difference
+            suspects = await self._suspects(link, self._next_part())
+            if suspects:
+                await self._judge(link, suspects)
         except BackplaneUnavailableError as error:
             log.debug("not compared: %s", error)
         except Exception:
             log.exception("a comparison failed by itself")
 
-    def _next_slice(self) -> list[str]:
+    def _next_part(self) -> list[str]:
+        """What was wrong the last time, and those whose turn it is."""
         if not self._to_visit:
             self._to_visit = self._membership.namespaces()
-        taken: list[str] = []
-        members = 0
-        while self._to_visit and len(taken) < SLICE_NAMESPACES and members < SLICE_MEMBERS:
-            namespace = self._to_visit.pop()
-            members += len(self._membership.owned(namespace))
-            taken.append(namespace)
-        return taken
+            self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
+        taken, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
+        return list(dict.fromkeys([*self._wrong, *taken]))
 
-    async def _differences(self, link: Link, names: Iterable[str]) -> dict[str, Difference]:
-        """What is held less what is registered, for each namespace where that is not nothing."""
-        names = list(names)
-        found = await asyncio.gather(*[self._difference(link, name) for name in names])
-        return {name: one for name, one in zip(names, found, strict=True) if any(one)}
+    # -- comparing -------------------------------------------------------------------------
 
-    async def _difference(self, link: Link, name: str) -> Difference:
-        count, checksum, unaccounted, unknown = await self._registry.tally_of(
-            link, name, self._lease.incarnation, self._deadline()
+    async def _suspects(self, link: Link, names: list[str]) -> list[str]:
+        """The namespaces in which something else is registered, or a stranger to all of us."""
+        incarnation = self._lease.incarnation
+        parts = [names[at : at + CALL] for at in range(0, len(names), CALL)]
+        suspects: dict[str, None] = {}
+        for part in parts:
+            deadline = self._deadline()
+            noting = self._registry.enlist(link, incarnation, part, deadline)
+            holdings = [self._holding(name) for name in part]
+            comparing = self._upkeep.compare(link, incarnation, holdings, deadline)
+            await noting
+            differing, owners = await comparing
+            if await self._strangers(link, owners):
+                differing = part
+            suspects.update(dict.fromkeys(differing))
+            self._wrong.difference_update(set(part) - set(differing))
+            await asyncio.sleep(self._timing.heartbeat * SPREAD / len(parts) if parts[1:] else 0)
+        return list(suspects)
+
+    def _holding(self, namespace: str) -> Holding:
+        held = self._membership.owned(namespace)
+        checksum = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
+        sample = random.sample(list(held.items()), min(SAMPLE, len(held)))
+        return Holding(namespace, len(held), checksum, sample)
+
+    async def _strangers(self, link: Link, owners: Iterable[str]) -> set[str]:
+        """Owners of whom nothing is known, once that cannot be the begin of all things."""
+        if boottime() - self._lease.held_since < self._timing.lease:
+            return set()
+        return await self._upkeep.unknown(link, owners, self._deadline())
+
+    async def _differences(self, link: Link, names: list[str]) -> dict[str, Difference]:
+        """For each namespace where that is not nothing."""
+        differences: dict[str, Difference] = {}
+        for at in range(0, len(names), REPAIRS):
+            part = names[at : at + REPAIRS]
+            found = await asyncio.gather(*[self._difference(link, name) for name in part])
+            differences.update({name: one for name, one in zip(part, found, strict=True) if one})
+        return differences
+
+    async def _difference(self, link: Link, name: str) -> Difference | None:
+        before = self._holding(name)
+        registered = await self._upkeep.look(
+            link, self._lease.incarnation, before, self._deadline()
         )
-        held = self._membership.owned(name)
-        own = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
-        others = unknown - {self._lease.incarnation}
-        return len(held) - count, own - checksum, unaccounted, others
+        others = registered.owners - {self._lease.incarnation}
+        strangers = await self._strangers(link, others)
+        held = self._holding(name)
+        difference = Difference(
+            held.size - registered.size,
+            held.checksum - registered.checksum,
+            registered.absent,
+            registered.unaccounted,
+            frozenset(strangers),
+            registered.unreadable,
+        )
+        return difference if any(difference) else None
+
+    # -- repairing -------------------------------------------------------------------------
+
+    async def _judge(self, link: Link, suspects: list[str]) -> None:
+        first = await self._differences(link, suspects)
+        self._wrong.difference_update(set(suspects) - set(first))
+        await asyncio.sleep(self._timing.heartbeat * AGAIN)
+        second = await self._differences(link, list(first))
+        drifted = [
+            name
+            for name, difference in second.items()
+            if first[name] == difference != self._left.get(name)
+        ]
+        self._left = {name: one for name, one in self._left.items() if second.get(name) == one}
+        if not drifted:
+            return
+        self._wrong.update(name for name in drifted if second[name].own)
+        log.warning(
+            "the registry of %d namespaces has drifted, %s among them: repairing it",
+            len(drifted),
+            shown(drifted[0]),
+        )
+        for at in range(0, len(drifted), REPAIRS):
+            part = drifted[at : at + REPAIRS]
+            await asyncio.gather(*[self._repair(link, name) for name in part])
 
     async def _repair(self, link: Link, namespace: str) -> None:
         incarnation = self._lease.incarnation
-        log.warning("the registry of %s has drifted: repairing it", shown(namespace))
         self._counters.repaired += 1
         await self._membership.assert_namespace(link, namespace, incarnation)
-        strays = await self._strays(namespace, incarnation)
-        if strays:
-            await self._registry.release(link, namespace, strays, self._deadline())
-        left = (await self._differences(link, [namespace])).get(namespace)
+        strangers = await self._clean(link, namespace, incarnation)
+        left = await self._difference(link, namespace)
         if left is not None:
-            count, checksum, _, unknown = left
-            for ghost in unknown:
-                await self._registry.clear(namespace, ghost, "", self._timing.timeout)
-            if count or checksum:
-                self._registry.correct(link, namespace, incarnation, count, checksum)
+            await self._upkeep.forget_counts(link, namespace, left.unreadable, self._deadline())
+            for stranger in left.unknown | strangers:
+                await self._registry.clear(
+                    namespace, stranger, "", self._timing.timeout, counted=False
+                )
+            left = await self._difference(link, namespace)
+        if left is not None and (left.size or left.checksum):
+            await self._upkeep.correct(
+                link, namespace, incarnation, left.size, left.checksum, self._deadline()
+            )
+            left = await self._difference(link, namespace)
+        if left is None or not left.own:
+            self._wrong.discard(namespace)
+        if left is not None:
+            self._left[namespace] = left
 
-    async def _strays(self, namespace: str, incarnation: str) -> list[tuple[str, Claim]]:
-        """Registered as ours, and not ours."""
-        strays = []
-        async for id, claim in self._registry.claims_of(namespace, self._timing.timeout):
-            if claim.incarnation == incarnation and not self._membership.knows(
-                namespace, id, claim.nonce
-            ):
-                strays.append((id, claim))
-        return strays
+    async def _clean(self, link: Link, namespace: str, incarnation: str) -> set[str]:
+        """Remove what is listed as ours and is not, and what is no claim; gives the strangers."""
+        strays: list[tuple[bytes, bytes]] = []
+        others: set[str] = set()
+        async for id, value in self._registry.entries_of(namespace, self._timing.timeout):
+            claim = Claim.parse(value)
+            if claim is None:
+                strays.append((id, value))
+            elif claim.incarnation != incarnation:
+                others.add(claim.incarnation)
+            elif not self._membership.knows(namespace, id.decode(errors="replace"), claim.nonce):
+                strays.append((id, value))
+        if strays:
+            await self._upkeep.discard(link, namespace, strays, self._deadline())
+        return await self._strangers(link, others)
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._timing.timeout

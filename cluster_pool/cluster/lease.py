@@ -292,6 +292,7 @@ class Lease:
             self._timing.lease,
             json.dumps(self._info()),
             self._headroom_text(),
+            self._epoch,
             self._deadline(),
         )
         if not reply.held or reply.epoch != self._epoch:

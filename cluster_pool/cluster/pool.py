@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from cluster_pool.backplane.upkeep import Upkeep
 from cluster_pool.cluster.comparison import Comparison
 from cluster_pool.cluster.drainable import DrainingNode
 from cluster_pool.cluster.draining import Draining
@@ -194,6 +195,7 @@ class ClusterPool(DrainingNode):
         self._comparison = Comparison(
             self._session,
             self._registry,
+            Upkeep(self._session, self._keys, self._identity),
             self._membership,
             self._lease,
             self.timing,
@@ -265,12 +267,17 @@ class ClusterPool(DrainingNode):
 
     @property
     def ready(self) -> bool:
-        """Whether a load balancer should send newcomers: active, leased, and not deaf."""
+        """Whether a load balancer should send newcomers: active, leased, and not deaf.
+
+        False, too, while a comparison has found that what this node holds is registered wrongly,
+        and has not repaired it yet.
+        """
         return (
             self._state is NodeState.ACTIVE
             and self._session.up
             and self._lease.held
             and self._lease.settled.is_set()
+            and self._comparison.clean
         )
 
     async def wait_ready(self) -> None:

@@ -106,7 +106,7 @@ class Reaper:
         total = 0
         for namespace in namespaces:
             gone, emptied = await self._registry.clear(
-                namespace, incarnation, node_id, self._timing.timeout
+                namespace, incarnation, node_id, self._timing.timeout, counted=True
             )
             total += gone
             self._counters.reaped += gone

@@ -5,17 +5,18 @@
 -- Reply 1 when it is dead now, 0 when its lease goes on
 
 local incarnation = ARGV[1]
-if ARGV[2] ~= 'own' then
-  local ends = redis.call('ZSCORE', KEYS[1], incarnation)
-  if ends and tonumber(ends) > now_us() / 1000 then return 0 end
-end
+local own = ARGV[2] == 'own'
+local ends = redis.call('ZSCORE', KEYS[1], incarnation)
+if not own and ends and tonumber(ends) > now_us() / 1000 then return 0 end
 redis.call('ZREM', KEYS[1], incarnation)
 redis.call('HDEL', KEYS[4], incarnation)
 redis.call('HDEL', KEYS[7], incarnation)
 local node = redis.call('HGET', KEYS[2], incarnation)
-if node then
-  redis.call('HSET', KEYS[5], incarnation, node)
-  if redis.call('HGET', KEYS[3], node) == incarnation then redis.call('HDEL', KEYS[3], node) end
+-- Whose node nobody knows any more may have members all the same. Who has neither node nor lease
+-- was buried and reaped by others before.
+if node or ends or own then redis.call('HSET', KEYS[5], incarnation, node or '') end
+if node and redis.call('HGET', KEYS[3], node) == incarnation then
+  redis.call('HDEL', KEYS[3], node)
 end
 if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[6]) end
 return 1

@@ -155,6 +155,11 @@ local function settle(owners, changes)
   end
 end
 
+-- The epoch of this state of Redis; false when it is none that a node has written.
+local function epoch_at(key)
+  return counted(redis.call('GET', key))
+end
+
 -- How many incarnations hold a lease.
 local function living(leases)
   return redis.call('ZCOUNT', leases, '(' .. digits(now_us() / 1000), '+inf')

@@ -15,6 +15,6 @@ redis.call('ZADD', KEYS[1], digits(now / 1000 + tonumber(ARGV[4])), ARGV[3])
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[4], ARGV[3], ARGV[5])
-redis.call('SET', KEYS[5], digits(now), 'NX')
+if not epoch_at(KEYS[5]) then redis.call('SET', KEYS[5], digits(now)) end
 set_headroom(KEYS[6], ARGV[3], ARGV[6], false)
 return {'OK', redis.call('GET', KEYS[5]), living(KEYS[1])}

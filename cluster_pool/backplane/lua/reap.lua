@@ -1,11 +1,16 @@
 -- Removes a batch of the members that a dead incarnation left in one namespace.
 -- KEYS  members, owners, numbers of the namespace's channel
--- ARGV  incarnation, its node id, cursor ("0" to begin), most that are removed, channel of the events
+-- ARGV  incarnation, its node id, cursor ("0" to begin), most that are removed, channel of the events,
+--       "counted" to end as soon as its count says that nothing is left, "all" when that is doubted
 -- Reply {cursor, removed, emptied}: "" as cursor when done; 1 when the namespace is empty now
 -- While a table shrinks HSCAN gives eight times as many as it was asked for, and small hashes it
 -- gives whole: what is too much for one call stays, and the next looks from the same cursor.
 
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return {'', 0, 0} end
+local function finished()
+  return ARGV[6] == 'counted' and redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0
+end
+
+if finished() then return {'', 0, 0} end
 local found = redis.call('HSCAN', KEYS[1], ARGV[3], 'COUNT', ARGV[4])
 local cursor = found[1] ~= '0' and found[1] or ''
 local most = tonumber(ARGV[4])
@@ -36,5 +41,6 @@ if #gone > 0 then
     redis.call('EXPIRE', KEYS[3], 60)
   end
 end
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then cursor = '' end
+if finished() then cursor = '' end
+if cursor == '' then redis.call('HDEL', KEYS[2], ARGV[1], ARGV[1] .. '#') end
 return {cursor, #gone, emptied}

@@ -1,0 +1,167 @@
+"""What the registry is compared and put right with: its upkeep, beside its use.
+
+Everything here expects that what it reads may be anything. Nothing here decides.
+"""
+
+import asyncio
+import re
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.registry import BATCH, answered, texts
+from cluster_pool.backplane.session import Session
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+
+_OWNER: Final = re.compile(rb"[\w.-]+#?", re.ASCII)
+_COUNT: Final = re.compile(rb"-?\d{1,18}", re.ASCII)
+
+
+class Holding(NamedTuple):
+    """What a node holds in a namespace.
+
+    Attributes:
+        size, checksum: how many claims it has there, and the sum of their times.
+        sample: some of them, of which each is looked at.
+    """
+
+    namespace: str
+    size: int
+    checksum: int
+    sample: Sequence[tuple[str, Claim]]
+
+
+class Registered(NamedTuple):
+    """What is registered in a namespace.
+
+    Attributes:
+        size, checksum: of one owner's claims.
+        unaccounted: members listed beyond all counts, less than 0 when some are missing.
+        absent: whether a claim of the sample is not listed.
+        owners: the incarnations that have a count.
+        unreadable: fields of the counts that are none.
+    """
+
+    size: int
+    checksum: int
+    unaccounted: int
+    absent: bool
+    owners: frozenset[str]
+    unreadable: frozenset[bytes]
+
+
+class Upkeep:
+    """The registry as whoever puts it right sees it."""
+
+    def __init__(self, session: Session, keys: Keys, identity: Identity) -> None:
+        self._session = session
+        self._keys = keys
+        self._identity = identity
+
+    def compare(
+        self, link: Link, incarnation: str, holdings: Sequence[Holding], deadline: float
+    ) -> Coroutine[Any, Any, tuple[list[str], list[str]]]:
+        """The namespaces in which something else is registered, and the owners in all of them."""
+        keys: list[str] = []
+        arguments: list[Argument] = []
+        for one in holdings:
+            keys += (self._keys.members(one.namespace), self._keys.owners(one.namespace))
+            arguments += (one.size, one.checksum, len(one.sample))
+            for id, claim in one.sample:
+                arguments += (id, str(claim))
+        call = link.script("compare", keys, incarnation, *arguments)
+
+        async def read() -> tuple[list[str], list[str]]:
+            places, owners = await answered(call, deadline)
+            return [holdings[place - 1].namespace for place in places], texts(owners)
+
+        return read()
+
+    def look(
+        self, link: Link, incarnation: str, holding: Holding, deadline: float
+    ) -> Coroutine[Any, Any, Registered]:
+        """What is registered in one namespace. Raises when Redis refuses it."""
+        owners = link.call("HGETALL", self._keys.owners(holding.namespace))
+        members = self._keys.members(holding.namespace)
+        listed = link.call("HLEN", members)
+        ids = [id for id, _ in holding.sample]
+        sample = link.call("HMGET", members, *(ids or [""]))
+
+        async def read() -> Registered:
+            flat: list[bytes] = await answered(owners, deadline)
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            bad = {
+                name
+                for name, value in fields.items()
+                if not (_OWNER.fullmatch(name) and _COUNT.fullmatch(value))
+            }
+            counts = {name.decode(): int(n) for name, n in fields.items() if name not in bad}
+            total = sum(n for name, n in counts.items() if not name.endswith("#"))
+            claims = await answered(sample, deadline)
+            wanted = [str(claim).encode() for _, claim in holding.sample]
+            return Registered(
+                counts.get(incarnation, 0),
+                counts.get(f"{incarnation}#", 0),
+                await answered(listed, deadline) - total,
+                bool(ids) and claims != wanted,
+                frozenset(name.removesuffix("#") for name in counts),
+                frozenset(bad),
+            )
+
+        return read()
+
+    async def unknown(self, link: Link, incarnations: Iterable[str], deadline: float) -> set[str]:
+        """Those of whom nothing is known: no lease, no node, nobody who would reap them."""
+        names = list(incarnations)
+        if not names:
+            return set()
+        keys = self._keys
+        calls = (
+            link.call("ZMSCORE", keys.leases, *names),
+            link.call("HMGET", keys.incarnations, *names),
+            link.call("HMGET", keys.dead, *names),
+        )
+        known = await answered(asyncio.gather(*calls), deadline)
+        return {name for name, *said in zip(names, *known, strict=True) if said == [None] * 3}
+
+    async def discard(
+        self, link: Link, namespace: str, entries: Sequence[tuple[bytes, bytes]], deadline: float
+    ) -> None:
+        """Remove what is listed as members and is none, unless it has changed since."""
+        keys = self._keys
+        names = [
+            keys.members(namespace),
+            keys.owners(namespace),
+            keys.emptied(namespace),
+            keys.numbers(keys.channel(namespace)),
+        ]
+        for at in range(0, len(entries), BATCH):
+            parts = [part for entry in entries[at : at + BATCH] for part in entry]
+            call = link.script(
+                "release", names, keys.events(namespace), self._identity.node_id, *parts
+            )
+            await answered(call, deadline)
+
+    async def forget_counts(
+        self, link: Link, namespace: str, fields: Iterable[bytes], deadline: float
+    ) -> None:
+        """Remove fields that are no counts."""
+        if fields:
+            await answered(link.call("HDEL", self._keys.owners(namespace), *fields), deadline)
+
+    async def correct(
+        self,
+        link: Link,
+        namespace: str,
+        incarnation: str,
+        count: int,
+        checksum: int,
+        deadline: float,
+    ) -> None:
+        """Add to the registered count and checksum of one owner."""
+        owners = self._keys.owners(namespace)
+        changes = ((incarnation, count), (f"{incarnation}#", checksum))
+        calls = [link.call("HINCRBY", owners, field, change) for field, change in changes]
+        await answered(asyncio.gather(*calls), deadline)
