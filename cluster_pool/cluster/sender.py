@@ -83,6 +83,7 @@ class Sender(DrainCommands):
         self._seals = None if secret is None else Seals(secret)
         self.limits = limits
         self.timing = timing
+        self._timeout = check_timeout(timing.timeout)
         self.counters = counters
         self._given_id = node_id
         self._life = Life(self._end)
@@ -456,14 +457,15 @@ class Sender(DrainCommands):
             WrongLoopError: this is not the loop of :meth:`start`.
             InvalidValueError: ``timeout`` is no number above 0.
         """
-        seconds = check_timeout(self.timing.timeout if timeout is None else timeout)
+        seconds = self._timeout if timeout is None else check_timeout(timeout)
         return self._own_loop().time() + seconds
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         """The loop of :meth:`start`; raises WrongLoopError in any other, having done nothing."""
-        if not started(self._loop):
+        loop = self._loop
+        if loop is NOT_STARTED:
             raise PoolClosedError("not started, or stopped")
-        return check_loop(self._loop)
+        return check_loop(loop)
 
     # -- reading ---------------------------------------------------------------------------
 

@@ -71,6 +71,8 @@ def check_node_id(value: object) -> str:
 
 def check_namespace(value: object) -> str:
     """Return ``value`` as exact ``str`` if it may be a namespace, else InvalidNamespaceError."""
+    if type(value) is str:
+        return _check_namespace(value)
     if isinstance(value, str):
         return _check_namespace(exact(value))
     return _check(value, "namespace", InvalidNamespaceError)

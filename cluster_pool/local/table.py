@@ -56,10 +56,11 @@ class ConnectionTable:
         A table that was given none belongs to the loop in which its first connection came; while
         it is empty any loop will do.
         """
-        if self._loop is None or not (self._bound or self._count):
-            self._loop = running_loop()
+        loop = self._loop
+        if loop is not None and (self._bound or self._count):
+            check_loop(loop)
         else:
-            check_loop(self._loop)
+            self._loop = running_loop()
 
     async def stop(self) -> None:
         """Wait until every close has ended, by handshake or at its deadline; end the sweep."""
