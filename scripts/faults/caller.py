@@ -60,32 +60,32 @@ class Caller:
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
 
-    async def call(self, kind: str, namespace: str, id: str = "") -> int:
-        """Make one call; gives its number."""
+    async def call(self, kind: str, namespace: str, id: str = "", more: str = "") -> int:
+        """Make one call, with a message that goes on with ``more``; gives its number."""
         self._number += 1
         number = self._number
         tell("begun", [kind, number, namespace, id, time.monotonic()])
         watched = self._watch.begin(f"{kind} {number} to {namespace}/{id}", TIMEOUT)
         outcome = "unknown"
         try:
-            outcome = await self._outcome(kind, namespace, id, number)
+            outcome = await self._outcome(kind, namespace, id, number, more)
         finally:
             self._watch.end(watched)
             tell("ended", [number, time.monotonic(), outcome])
         return number
 
-    async def _outcome(self, kind: str, namespace: str, id: str, number: int) -> str:
+    async def _outcome(self, kind: str, namespace: str, id: str, number: int, more: str) -> str:
         try:
             if kind in (COUNT, MEMBERS, LOCATE):
                 return await self._read(kind, namespace, id)
-            return await self._perform(kind, namespace, id, number)
+            return await self._perform(kind, namespace, id, number, more)
         except BackplaneUnavailableError as error:
             return "unknown" if error.maybe_executed else "not_sent"
         except ClusterPoolError:
             return "not_sent"
 
-    async def _perform(self, kind: str, namespace: str, id: str, number: int) -> str:
-        sender, message = self._sender, f"{self._name} {number}"
+    async def _perform(self, kind: str, namespace: str, id: str, number: int, more: str) -> str:
+        sender, message = self._sender, f"{self._name} {number} {more}"
         if kind == BROADCAST:
             return "heard" if await sender.broadcast_message(namespace, message) else "unheard"
         if kind == THEN_CLOSE:

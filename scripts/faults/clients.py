@@ -36,9 +36,9 @@ class Seen:
         self.websocket = websocket
 
     def hear(self, message: str) -> None:
-        """A message is ``SENDER NUMBER``."""
-        self.heard.append(message)
-        sender, number = message.split(" ")
+        """A message is ``SENDER NUMBER``, and perhaps more."""
+        sender, number, *_ = message.split(" ", 2)
+        self.heard.append(f"{sender} {number}")
         self.last[sender] = int(number)
 
     def about(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class Visits:
     HERE = (2.0, 40.0)
     AWAY = ((0.05, 0.5), (0.5, 3.0), (3.0, 10.0))
     """Seconds; the linger of a subscription is 1."""
-    RELOAD = 5.0
+    RELOAD = 3.0
     HOPS = 0.3
     """The share of those who change places without leaving first."""
 
@@ -174,17 +174,29 @@ class Visits:
         while True:
             await asyncio.sleep(self._stay(client.namespace, time.monotonic()))
             await self._going_on.wait()
+            if sparse.asleep(client.namespace, time.monotonic()) and random.random() < 0.5:
+                await self._reload(client)
+                continue
             if random.random() < self.HOPS and client.open:
                 client.move()
                 continue
-            self._under_way += 1
-            try:
-                await client.leave()
-            finally:
-                self._under_way -= 1
+            await self._leave(client)
             await asyncio.sleep(random.uniform(*random.choice(self.AWAY)))
             await self._going_on.wait()
             client.move()
+
+    async def _leave(self, client: Client) -> None:
+        self._under_way += 1
+        try:
+            await client.leave()
+        finally:
+            self._under_way -= 1
+
+    async def _reload(self, client: Client) -> None:
+        """Go, and come back to the same node at once, as a browser does with its page."""
+        node = client.newest.node if client.newest is not None else ""
+        await self._leave(client)
+        client.move(node)
 
 
 class Commands:

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from faults.books import LEASE
 from faults.cluster import Cluster, Place
+from faults.sparse import SLEEP
 
 HOLE = 5.0
 """Seconds of a black hole: longer than a node needs to notice it."""
 LATENESS = 0.2
 CUTS = 20
+CALM = SLEEP + 20.0
 
 
 class Harm(NamedTuple):
@@ -143,6 +145,12 @@ async def kill(cluster: Cluster, chance: random.Random) -> Harm:
     )
 
 
+async def nothing(cluster: Cluster, chance: random.Random) -> Harm:
+    """Time for what is left alone to be forgotten by Redis, and spoken to again."""
+    await asyncio.sleep(CALM)
+    return Harm(f"nothing for {CALM:g} s", frozenset())
+
+
 async def stop(cluster: Cluster, chance: random.Random) -> Harm:
     """A node stops while it sends and is sent to; a fresh one under another id takes its place."""
     place = chance.choice(cluster.places[1:])
@@ -213,6 +221,7 @@ FAULTS = {
     ),
     "kill": Fault("SIGKILL of a node; a fresh one comes in its place", kill),
     "stop": Fault("a node stops in the midst of its traffic; a fresh one comes in its place", stop),
+    "nothing": Fault(f"nothing at all for {CALM:g} s, so that counters expire", nothing),
     "redis-frozen-1": Fault("SIGSTOP of Redis for 1 s", partial(_freeze_redis, seconds=1)),
     "redis-frozen-5": Fault("SIGSTOP of Redis for 5 s", partial(_freeze_redis, seconds=5)),
     "redis-empty": Fault("SIGKILL of Redis, which comes back with nothing", restart_redis),

@@ -4,6 +4,7 @@ Every process of a run decides alike, without a word to the others: by name, and
 monotonic clock.
 """
 
+import functools
 import random
 from collections.abc import Sequence
 
@@ -16,10 +17,10 @@ STEADY_EVERY = 3
 FOCUS_EVERY = 8
 """One namespace in so many gets half of the calls, for so long:"""
 FOCUS_TIME = 10.0
-SLEEPERS = 5
-"""One namespace in so many is left alone, in turn, for so long:"""
-SLEEP = 75.0
-"""Seconds: longer than a counter without members lives (60 s)."""
+SLEEP = 70.0
+"""Seconds for which a namespace is left alone: longer than a counter without members lives (60)."""
+CYCLE = 350.0
+"""Seconds from one such time to the next; each namespace has its own times."""
 
 
 def names(count: int) -> list[str]:
@@ -44,13 +45,13 @@ def is_steady(namespace: str) -> bool:
 
 def asleep(namespace: str, now: float) -> bool:
     """Whether it is left alone at this time."""
-    return (_index(namespace) + _turn(now)) % SLEEPERS == 0
+    return _into_cycle(namespace, now) < SLEEP
 
 
 def next_sleep(namespace: str, now: float) -> float:
     """When it is left alone next; the begin of it, if it is already."""
-    turn = _turn(now)
-    return (turn + -(_index(namespace) + turn) % SLEEPERS) * SLEEP
+    into = _into_cycle(namespace, now)
+    return now - into if into < SLEEP else now - into + CYCLE
 
 
 def focus(namespaces: Sequence[str], now: float) -> list[str]:
@@ -59,8 +60,13 @@ def focus(namespaces: Sequence[str], now: float) -> list[str]:
     return turn.sample(namespaces, max(1, len(namespaces) // FOCUS_EVERY))
 
 
-def _turn(now: float) -> int:
-    return int(now // SLEEP)
+def _into_cycle(namespace: str, now: float) -> float:
+    return (now - _begin(namespace)) % CYCLE
+
+
+@functools.cache
+def _begin(namespace: str) -> float:
+    return random.Random(namespace).uniform(0.0, CYCLE)
 
 
 def _index(namespace: str) -> int:

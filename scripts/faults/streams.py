@@ -10,6 +10,11 @@ from faults.books import BROADCAST, CLOSE, CONFIRM, COUNT, LOCATE, MEMBERS, SEND
 from faults.caller import Caller
 
 MIX = (SEND, SEND, SEND, SEND, SEND, CONFIRM, CONFIRM, BROADCAST, BROADCAST, BROADCAST)
+LOOK = 0.5
+"""Seconds between two looks at which namespaces may be spoken to again."""
+WAKINGS = 4
+"""Pairs that are said then."""
+LARGE = "x" * 200_000
 LATE = 0.1
 """Seconds of its schedule that a stream which was held up makes good for; the rest it lets go."""
 
@@ -71,9 +76,25 @@ class SparseStream(Ticker):
         self._caller = caller
         self._random = random.Random(seed)
         self.namespaces: Sequence[str] = ()
+        self._asleep: set[str] = set()
+        self._looked = 0.0
+
+    def _wake(self, now: float) -> None:
+        """Say pairs to what was left alone until now: its counter may have begun anew."""
+        if now < self._looked + LOOK:
+            return
+        self._looked = now
+        before, self._asleep = (
+            self._asleep,
+            {name for name in self.namespaces if sparse.asleep(name, now)},
+        )
+        for name in before - self._asleep:
+            for id in sparse.ids(name):
+                self._pair_awaited(name, id, times=WAKINGS)
 
     def _one(self) -> None:
         now = time.monotonic()
+        self._wake(now)
         few = self._random.random() < 0.5
         namespace = self._random.choice(
             sparse.focus(self.namespaces, now) if few else self.namespaces
@@ -95,14 +116,18 @@ class SparseStream(Ticker):
         self._caller.call_soon(BROADCAST, namespace)
         self._caller.call_soon(SEND, namespace, id)
 
-    def _pair_awaited(self, namespace: str, id: str) -> None:
-        """The same, but the one is answered before the other is made."""
+    def _pair_awaited(self, namespace: str, id: str, times: int = 1) -> None:
+        """The same, but the one is answered before the other is made.
 
-        async def pair() -> None:
-            await self._caller.call(BROADCAST, namespace)
-            await self._caller.call(SEND, namespace, id)
+        What is large is on its way for longer, and may be overtaken though it was answered.
+        """
 
-        self._caller.keep(asyncio.create_task(pair()))
+        async def pairs() -> None:
+            for at in range(times):
+                await self._caller.call(BROADCAST, namespace, more=LARGE * (at % 2))
+                await self._caller.call(SEND, namespace, id)
+
+        self._caller.keep(asyncio.create_task(pairs()))
 
     def _burst(self, namespace: str, id: str) -> None:
         """To each of its members, and to all, at once."""

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from faults import rest, sparse, watch
 
 from tests.support import async_test, eventually
@@ -82,13 +83,13 @@ async def test_an_overdue_call_is_cancelled() -> None:
 
 
 def test_quiet_namespaces() -> None:
-    """Each has one or two members, is left alone one turn in five, and is found asleep then."""
+    """Each has one or two members, is left alone a fifth of the time, and is found asleep then."""
     names = sparse.names(30)
     assert {len(sparse.ids(name)) for name in names} == {1, 2}
     assert any(sparse.is_steady(name) for name in names)
     for name in names:
-        turns = [sparse.asleep(name, turn * sparse.SLEEP + 1) for turn in range(10)]
-        assert sum(turns) == 2
+        asleep = [sparse.asleep(name, float(at)) for at in range(int(sparse.CYCLE))]
+        assert sum(asleep) == pytest.approx(sparse.SLEEP, abs=1)
         for now in (3.0, 80.0, 1000.0):
             begin = sparse.next_sleep(name, now)
             assert begin > now - sparse.SLEEP
