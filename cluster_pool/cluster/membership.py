@@ -232,11 +232,16 @@ class Membership:
             raise
 
     async def _answered(self, claiming: Claiming) -> None:
-        """Wait for the claim to be settled, until its deadline; a later reply finds a stray."""
+        """Wait for the claim to be settled, until its deadline; a later reply finds a stray.
+
+        Settled and late in one turn of the loop is settled: what was won is owned already.
+        """
         try:
             async with asyncio.timeout_at(claiming.deadline):
                 await claiming.won
         except TimeoutError:
+            if not claiming.won.cancelled():
+                return claiming.won.result()
             raise BackplaneUnavailableError(
                 "Redis did not answer in time", maybe_executed=claiming.sent
             ) from None

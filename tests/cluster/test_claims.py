@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from faults.proxy import Proxy
@@ -20,7 +22,7 @@ from cluster_pool import (
     PoolClosedError,
     SendResult,
 )
-from cluster_pool.cluster.registrar import IN_FLIGHT
+from cluster_pool.cluster.registrar import IN_FLIGHT, Claiming
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -38,6 +40,30 @@ async def node_behind(server: RedisServer, name: str) -> AsyncIterator[tuple[Poo
         Pool(server.through(proxy.port), node_id=name, timing=FAST) as pool,
     ):
         yield pool, proxy
+
+
+@async_test
+async def test_a_claim_that_is_won_in_the_turn_of_its_deadline_is_owned(backend: Backend) -> None:
+    """Its caller has it, once; and it is given up like any other, with its namespace."""
+    async with backend.pools(1) as (one,):
+        loop = asyncio.get_running_loop()
+        registrar, namespaces = one._membership._registrar, one._membership._namespaces
+        settle = registrar._settle
+
+        def settle_late(claiming: Claiming, *answer: Any) -> None:
+            loop.call_at(claiming.deadline - 0.1, time.sleep, 0.2)
+            loop.call_at(claiming.deadline - 0.001, settle, claiming, *answer)
+
+        socket = FakeWebSocket()
+        connection = Connection("alice", "n", socket)
+        with patch.object(registrar, "_settle", settle_late):
+            await one.new_connection(connection, timeout=0.5)
+        assert one.get_connection("n", "alice") is connection
+        assert await registered(one) == {"alice": "node-1"}
+        assert namespaces.held() == ["n"]
+        await one.remove_connection(connection)
+        assert namespaces.held() == []
+        assert await registered(one) == {}
 
 
 async def registered(pool: Pool) -> dict[str, str]:
