@@ -21,7 +21,10 @@ SEND, BROADCAST = 0, 1
 
 
 class Operation:
-    """One item on its way to Redis. ``future`` gives a SendResult, or how many nodes heard it."""
+    """One item on its way to Redis. ``future`` gives a SendResult, or how many nodes heard it.
+
+    ``id`` is of the member, or the start of the node to which it is said.
+    """
 
     __slots__ = ("deadline", "future", "id", "item", "kind")
 

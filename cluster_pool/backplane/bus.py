@@ -35,7 +35,7 @@ from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.progress import NOWHERE, Mark, Progress
 from cluster_pool.core.results import SendResult
-from cluster_pool.core.seals import BOUND, ROUTED, Seals
+from cluster_pool.core.seals import BOUND, GOOD_FOR, ROUTED, Seals, own_scope
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError, PoolClosedError
 
@@ -157,9 +157,9 @@ class Bus:
         """Queue one item for a namespace's channel; the future gives how many nodes Redis fed."""
         return self._put(BROADCAST, self._keys.channel(namespace), namespace, "", item, deadline)
 
-    def tell(self, node_id: str, item: bytes, deadline: float) -> asyncio.Future[int]:
-        """Queue one item that is no message for the channel of a node."""
-        return self._put(BROADCAST, self._keys.node_channel(node_id), "", "", item, deadline)
+    def tell(self, node_id: str, start: str, item: bytes, deadline: float) -> asyncio.Future[int]:
+        """Queue one item that is no message for the channel of a node; sealed for this start."""
+        return self._put(BROADCAST, self._keys.node_channel(node_id), "", start, item, deadline)
 
     def quiet(self, namespace: str) -> bool:
         """Whether nothing of ``namespace`` from here is queued, in flight, or not heard back."""
@@ -223,7 +223,8 @@ class Bus:
 
     def _depart(self, link: Link) -> None:
         """Write a batch: one call after another on the same link, so Redis keeps their order."""
-        batch = next_batch(self._ready, self._loop.time())
+        now = self._loop.time()
+        batch = next_batch(self._ready, now)
         self._forget(batch.dead)
         for operation in batch.dead:
             _refuse(operation, UNREACHED)
@@ -233,6 +234,8 @@ class Bus:
             for runs in stage:
                 for run in runs:
                     run.queue.flying += 1
+                    if self._seals is not None:
+                        run.due = min(run.due, now + GOOD_FOR)
         for queue in batch.queues:
             self._retire(queue)
         for sends, broadcasts in batch.stages:
@@ -262,10 +265,9 @@ class Bus:
         node_prefix, redis_time = self._keys.node_prefix, self._session.clock.at
         arguments: list[Argument] = []
         for run in flight.runs:
-            operations = run.operations
-            arguments += (run.queue.members, redis_time(run.due), len(operations))
-            items = self._sealed(ROUTED, node_prefix, operations)
-            for operation, item in zip(operations, items, strict=True):
+            arguments += (run.queue.members, redis_time(run.due), len(run.operations))
+            items = self._sealed(ROUTED, run)
+            for operation, item in zip(run.operations, items, strict=True):
                 arguments += (operation.id, item)
         return link.script(
             "send",
@@ -280,20 +282,25 @@ class Bus:
         arguments: list[Argument] = []
         for run in flight.runs:
             queue, due = run.queue, self._session.clock.at(run.due)
-            items = self._sealed(BOUND, queue.channel, run.operations)
+            items = self._sealed(BOUND, run)
             if queue.members:
                 arguments += (queue.channel, due, len(items), b"".join(items))
             else:
                 arguments += (queue.channel, due, 0, b"".join(map(unrouted, items)))
         return link.script("publish", [], self._session.sender, *arguments)
 
-    def _sealed(self, kind: int, scope: str, operations: list[Operation]) -> list[bytes]:
+    def _sealed(self, kind: int, run: Run) -> list[bytes]:
         """What is published for a run; sealed in the order of publishing."""
-        items = [operation.item for operation in operations]
         if self._seals is None:
-            return items
-        start, now = self._identity.start, self._session.redis_time()
-        return [self._seals.seal(kind, scope, start, item, now) for item in items]
+            return [operation.item for operation in run.operations]
+        seal, start = self._seals.seal, self._identity.start
+        now = self._session.redis_time_at_most()
+        scope = self._keys.node_prefix if kind == ROUTED else run.queue.channel
+        if run.queue.members:
+            return [seal(kind, scope, start, one.item, now) for one in run.operations]
+        return [
+            seal(kind, own_scope(scope, one.id), start, one.item, now) for one in run.operations
+        ]
 
     # -- replies ---------------------------------------------------------------------------
 

@@ -213,6 +213,13 @@ class Registry:
         nodes = await self._session.call(deadline, "HMGET", self._keys.incarnations, *names)
         return pairs(part for pair in zip(names, nodes, strict=True) for part in pair)
 
+    async def start_of(self, node_id: str, deadline: float) -> str | None:
+        """The start of a node as it last joined, or None; it may be dead meanwhile."""
+        incarnation = await self._session.call(deadline, "HGET", self._keys.nodes, node_id)
+        return (
+            None if incarnation is None else incarnation.decode(errors="replace").partition(".")[0]
+        )
+
     async def infos(self, deadline: float) -> dict[str, tuple[str, str, float]]:
         """Living incarnations with node id, info as JSON, and seconds left of the lease."""
         living = await self.living(deadline)

@@ -106,6 +106,10 @@ class Session:
         """The time of Redis in µs, as far as this process knows; never ahead of it."""
         return self.clock.at(asyncio.get_running_loop().time())
 
+    def redis_time_at_most(self) -> int:
+        """The time of Redis in µs, or a little more; never behind it."""
+        return self.clock.not_before(asyncio.get_running_loop().time())
+
     @property
     def sender(self) -> str:
         """How this node names itself in the headers of its envelopes."""
@@ -329,9 +333,10 @@ class Session:
         await self._soon(self.hearing.probed.wait(), "deaf: this node has not heard its own probe")
 
     async def _tell_time(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
         seconds, micros = await self._soon(link.call("TIME"))
-        now = asyncio.get_running_loop().time()
-        self.clock.hear(int(seconds) * 1_000_000 + int(micros), now)
+        self.clock.hear(int(seconds) * 1_000_000 + int(micros), asked, loop.time())
 
     async def _soon(self, answer: Awaitable[T], silence: str = "Redis said nothing") -> T:
         """What is awaited, or the end of this generation after three probes without anything.

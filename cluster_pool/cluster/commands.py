@@ -4,6 +4,7 @@ import asyncio
 
 from cluster_pool.backplane.bus import Bus
 from cluster_pool.backplane.drains import DrainLedger
+from cluster_pool.backplane.registry import Registry
 from cluster_pool.cluster.router import Router
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import SERVICE_RESTART
@@ -11,6 +12,7 @@ from cluster_pool.core.config import check_above_zero
 from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.results import DrainProgress
+from cluster_pool.core.seals import Seals
 from cluster_pool.exceptions import DrainRefusedError, NodeUnreachableError
 
 
@@ -20,6 +22,8 @@ class DrainCommands:
     _bus: Bus
     _router: Router
     _ledger: DrainLedger
+    _registry: Registry
+    _seals: Seals | None
 
     def _deadline(self, timeout: float | None) -> float:
         raise NotImplementedError  # the sender's, whose part this is
@@ -114,10 +118,11 @@ class DrainCommands:
     ) -> None:
         node_id = check_node_id(node_id)
         deadline = self._deadline(timeout)
+        start = await self._registry.start_of(node_id, deadline) if self._seals else ""
         request, answer = self._router.replies.expect()
         try:
             item = envelope.command(verb, options, self._reply_to(request))
-            if not await self._bus.tell(node_id, item, deadline):
+            if start is None or not await self._bus.tell(node_id, start, item, deadline):
                 raise NodeUnreachableError(node_id, "is not there: nobody listens under this id")
             async with asyncio.timeout_at(deadline):
                 refusal = await answer

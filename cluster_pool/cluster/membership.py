@@ -66,6 +66,8 @@ class Membership:
         self._namespaces = Namespaces(session, registry, keys, timing, limits.node_namespaces)
         self._claiming: dict[tuple[str, str], list[Claiming]] = {}
         self._nonces = 0
+        self.newest = 0
+        """The Redis time in µs of the latest claim that was won here."""
         self._leaving = False
         self._assertion: Assertion
         self._registrar: Registrar
@@ -265,6 +267,7 @@ class Membership:
             claiming.fail(ConnectionClosedError(connection.close_code or 1006))
         else:
             connection.claim = claim
+            self.newest = max(self.newest, claim.time)
             connection.departure = None
             self._table.add(connection)
             self._counters.accepted += 1

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Any
 
@@ -17,6 +17,7 @@ from cluster_pool.backplane.inbox import Heard
 from cluster_pool.backplane.session import Session
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.membership import Membership
+from cluster_pool.cluster.unsealing import Unsealing
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import check_close
@@ -28,7 +29,7 @@ from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.progress import Progress
 from cluster_pool.core.results import MemberEvent, SendResult
-from cluster_pool.core.seals import BOUND, ROUTED, Seals
+from cluster_pool.core.seals import Seals
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.local.table import ConnectionTable
@@ -107,8 +108,10 @@ class Router:
     ) -> None:
         self._session = session
         self._identity = identity
-        self._seals = seals
-        self._routed_scope = keys.node_prefix
+        self._node_prefix = keys.node_prefix
+        self._unsealing = (
+            Unsealing(seals, session, identity, keys, counters) if seals is not None else None
+        )
         self._timing = timing
         self._counters = counters
         self._head = len(keys.prefix) + 2
@@ -130,6 +133,8 @@ class Router:
         """There are connections here: deliver to them, and have orders to this node obeyed."""
         self._table, self._membership, self._lease = table, membership, lease
         self._obey = obey
+        if self._unsealing is not None:
+            self._unsealing.serve(table, membership)
 
     def start(self) -> None:
         """Begin."""
@@ -180,7 +185,7 @@ class Router:
                 await self._targeted(heard)
             elif heard.channel in self.watchers.queues:
                 self.watchers.heard(heard.channel, heard.payload)
-            elif heard.channel.startswith(self._routed_scope):
+            elif heard.channel.startswith(self._node_prefix):
                 await self._targeted(heard)  # heard before this node took another node id
             elif heard.start:
                 await self._broadcast_items(heard)
@@ -194,21 +199,6 @@ class Router:
         if heard.start:
             self.progress.reach(heard.channel, heard.epoch, heard.number)
 
-    def _opened(self, heard: Heard, item: list[Any]) -> list[Any] | None:
-        """The item, out of its seal if there must be one; None for what a stranger wrote.
-
-        Takeovers are told by a script, which knows no secret: they are verified where they matter.
-        """
-        if self._seals is None or item[0] == envelope.TAKEN:
-            return item
-        scopes = {BOUND: heard.channel, ROUTED: self._routed_scope}
-        try:
-            return self._seals.open(scopes, heard.sender, item, self._session.redis_time())
-        except BrokenEnvelopeError as error:
-            self._counters.dropped_forged += 1
-            self._session.hearing.broken(error, heard.channel)
-            return None
-
     # -- to one ----------------------------------------------------------------------------
 
     async def _targeted(self, heard: Heard) -> None:
@@ -219,11 +209,11 @@ class Router:
         """
         if not heard.start:
             raise BrokenEnvelopeError("raw payload on the channel of a node")
-        holds = self._membership is not None
+        holds, unsealing = self._membership is not None, self._unsealing
         run: list[tuple[str, list[Any], Outgoing]] = []
         try:
             for claim, sealed in envelope.read_items(heard.payload[heard.start :]):
-                item = sealed if self._seals is None else self._opened(heard, sealed)
+                item = sealed if unsealing is None else unsealing.targeted(heard, claim, sealed)
                 if item is None:
                     continue
                 plain = holds and len(item) == 4 and item[0] in MESSAGES
@@ -314,7 +304,7 @@ class Router:
     def _tell(self, to: ReplyTo, item: bytes) -> None:
         deadline = asyncio.get_running_loop().time() + self._timing.timeout
         try:
-            told = self.bus.tell(to.node, item, deadline)
+            told = self.bus.tell(to.node, to.start, item, deadline)
         except ClusterPoolError as error:
             log.debug("no reply to %s: %s", shown(to.node), error)
         else:
@@ -340,26 +330,36 @@ class Router:
             for sealed in envelope.read_items(heard.payload[heard.start :]):
                 if monotonic() >= self._turn_ends:
                     await self._let_others()
-                item = self._opened(heard, sealed)
-                if item is not None:
-                    await self._broadcast_item(namespace, item, run)
+                opened = self._opened(heard, namespace, sealed)
+                if opened is not None:
+                    await self._broadcast_item(namespace, *opened, run)
         finally:
             await self._fan_out(namespace, run)
 
-    async def _broadcast_item(self, namespace: str, item: list[Any], run: list[Outgoing]) -> None:
+    def _opened(
+        self, heard: Heard, namespace: str, item: list[Any]
+    ) -> tuple[list[Any], Collection[str]] | None:
+        """An item, out of its seal if there must be one, and who here may not have it."""
+        if self._unsealing is None:
+            return item, ()
+        return self._unsealing.broadcast(heard, namespace, item)
+
+    async def _broadcast_item(
+        self, namespace: str, item: list[Any], later: Collection[str], run: list[Outgoing]
+    ) -> None:
         """Carry one item out, behind what has gathered in ``run``, or add it there."""
         assert self._table is not None
         kind = item[0]
         if kind in MESSAGES:
             outgoing = _message(kind, item[1])
-            if not item[2]:
+            if not (item[2] or later):
                 run.append(outgoing)
                 return
             await self._fan_out(namespace, run)
-            await self._table.broadcast(namespace, outgoing, frozenset(item[2]))
+            await self._table.broadcast(namespace, outgoing, frozenset((*item[2], *later)))
         else:
             await self._fan_out(namespace, run)
-            await self._control(namespace, kind, item)
+            await self._control(namespace, kind, item, later)
 
     async def _fan_out(self, namespace: str, run: list[Outgoing]) -> None:
         if run:
@@ -367,11 +367,13 @@ class Router:
             await self._table.broadcast(namespace, Outgoing.join(tuple(run)), frozenset())
             run.clear()
 
-    async def _control(self, namespace: str, kind: int, item: list[Any]) -> None:
+    async def _control(
+        self, namespace: str, kind: int, item: list[Any], later: Collection[str]
+    ) -> None:
         assert self._table is not None
         assert self._membership is not None
         if kind == envelope.CLOSE_ALL:
-            await self._table.close_all(namespace, *check_close(item[1], item[2]))
+            await self._table.close_all(namespace, *check_close(item[1], item[2]), later)
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])
             if claim is None:

@@ -1,24 +1,33 @@
 """Redis time as a node may assume it, from what it was last told. Nothing is read here."""
 
+DRIFT = 1e-3
+"""How much faster than this machine's clock that of Redis may run; NTP slews by half of it."""
+
 
 class RedisClock:
-    """An estimate of Redis TIME that never runs ahead of it (while Redis's own clock is steady).
+    """Two estimates of Redis TIME: one that it has reached, and one that it has not passed.
 
-    A reply that says TIME arrives after that instant, so adding what has passed since its arrival
-    gives a time that Redis has reached already.
+    A reply that says TIME arrives after that instant, and its question left before it: what has
+    passed since the one is added for the first estimate, and since the other for the second. Both
+    hold while Redis's own clock is steady.
     """
 
-    __slots__ = ("_heard_at", "_micros")
+    __slots__ = ("_asked_at", "_heard_at", "_micros")
 
     def __init__(self) -> None:
         self._micros = 0
-        self._heard_at = 0.0
+        self._heard_at = self._asked_at = 0.0
 
-    def hear(self, micros: int, now: float) -> None:
-        """A reply said ``micros``, and arrived at ``now`` on the caller's monotonic clock."""
+    def hear(self, micros: int, asked: float, now: float) -> None:
+        """A reply said ``micros``; asked and arrived at these times of the own monotonic clock."""
         self._micros = micros
+        self._asked_at = asked
         self._heard_at = now
 
     def at(self, moment: float) -> int:
-        """Redis time in µs at ``moment`` on the same monotonic clock."""
+        """Redis time in µs at ``moment`` on the same monotonic clock, or a little less."""
         return self._micros + int((moment - self._heard_at) * 1_000_000)
+
+    def not_before(self, moment: float) -> int:
+        """Redis time in µs at ``moment`` on the same monotonic clock, or a little more."""
+        return self._micros + int((moment - self._asked_at) * (1 + DRIFT) * 1_000_000) + 1

@@ -2,9 +2,13 @@
 
 A sealed item is ``[8 or 9, counter, seal, item]``, where the seal is a keyed BLAKE2b (RFC 7693)
 over the scope, the sender's start, the counter and the item's bytes. ``BOUND`` (8) belongs to the
-channel on which it is heard; ``ROUTED`` (9) names its member inside and goes wherever the registry
-says. A sender's counters only grow, and begin at the Redis time in µs, so that what was recorded is
-refused by those who heard it and, after a while, by those who did not.
+channel on which it is heard, on a node's own channel also to one start of that node; ``ROUTED`` (9)
+names its member inside and goes wherever the registry says.
+
+A sender's counters only grow, and none is below the Redis time in µs at which it was given. So a
+recording is refused by whoever heard the sender since; whoever came later knows from the counter
+that it was sealed before it was there. What may have been under way meanwhile was carried out by
+Redis within ``GOOD_FOR`` seconds of its seal, or not at all.
 """
 
 import hmac
@@ -20,8 +24,11 @@ BOUND: Final = 8
 ROUTED: Final = 9
 SEAL_BYTES: Final = 16
 MIN_SECRET_BYTES: Final = 16
+GOOD_FOR: Final = 2.0
+"""Seconds in which Redis carries a sealed item out; one that is late is sealed and sent again."""
+GOOD_FOR_US: Final = int(GOOD_FOR * 1_000_000)
 FRESH_US: Final = 300 * 1_000_000
-"""How old the first item of a sender that is new to this node may be."""
+"""How old an item may be: a node that waits for its lease holds what it hears."""
 MAX_SENDERS: Final = 10_000
 
 Secret = str | bytes
@@ -44,15 +51,24 @@ class Seals:
             raise InvalidValueError("secret must hold at least one secret")
         self._counter = 0
         self._heard: OrderedDict[str, int] = OrderedDict()
+        self._forgotten = 0
+        """The newest counter of all senders that are remembered no longer."""
 
     def seal(self, kind: int, scope: str, sender: str, item: bytes, now: int) -> bytes:
-        """A sealed item; call in the order of publishing. ``now`` is the Redis time in µs."""
+        """A sealed item; call in the order of publishing.
+
+        ``now`` is the Redis time in µs, or a little more, but never less.
+        """
         self._counter = max(self._counter + 1, now)
         seal = _seal(self._keys[0], kind, scope, sender, self._counter, item)
         return pack((kind, self._counter, seal, item))
 
-    def open(self, scopes: dict[int, str], sender: str, item: Sequence[Any], now: int) -> list[Any]:
-        """The item inside a sealed one, with the scope that each kind must have.
+    def open(
+        self, scopes: dict[int, str], sender: str, item: Sequence[Any], now: int
+    ) -> tuple[int, list[Any]]:
+        """The counter of a sealed item, and what is inside; each kind must have its scope.
+
+        ``now`` is the Redis time in µs, or a little less.
 
         Raises:
             BrokenEnvelopeError: "seal" for what has none that is valid, "replay" for what was
@@ -71,16 +87,32 @@ class Seals:
             raise BrokenEnvelopeError("seal")
         self._check_fresh(sender, counter, now)
         (opened,) = read_items(inner)
-        return opened
+        return counter, opened
 
     def _check_fresh(self, sender: str, counter: int, now: int) -> None:
-        last = self._heard.get(sender, now - FRESH_US)
-        if counter <= last:
+        last = self._heard.get(sender)
+        if last is None:
+            last = min(self._forgotten, now - GOOD_FOR_US)
+        if counter <= last or counter <= now - FRESH_US:
             raise BrokenEnvelopeError("replay")
         self._heard[sender] = counter
         self._heard.move_to_end(sender)
         if len(self._heard) > MAX_SENDERS:
-            self._heard.popitem(last=False)
+            self._forgotten = max(self._forgotten, self._heard.popitem(last=False)[1])
+
+
+def own_scope(channel: str, start: str) -> str:
+    """The scope of what is said to one start of a node on its own channel."""
+    return f"{channel} {start}"
+
+
+def sealed_before(arrival: int, counter: int, now: int) -> bool:
+    """Whether an item was sealed before somebody came, whose arrival is a Redis time in µs.
+
+    ``now`` is that time, or a little more. An arrival beyond it is from before Redis's clock was
+    set back, and says nothing: then the item must be young.
+    """
+    return counter < (arrival if arrival <= now else now - GOOD_FOR_US)
 
 
 def _key(secret: object) -> bytes:

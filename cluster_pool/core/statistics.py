@@ -28,7 +28,7 @@ class Counters:
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
         dropped_garbage: payloads and items that were no valid envelope.
-        dropped_forged: items without a valid seal, in a cluster that has a secret.
+        dropped_forged: in a cluster that has a secret, items without a valid seal, and recordings.
         dropped_oversize: raw payloads above the message limit, envelopes far above it.
         dropped_stale: envelopes of an older link generation than one heard before.
         dropped_overflow: payloads that found the inbox full.

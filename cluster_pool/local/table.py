@@ -141,11 +141,14 @@ class ConnectionTable:
             delivered += deliver_to_all(self, part, message)
         return delivered
 
-    async def close_all(self, namespace: str, code: int, reason: str) -> int:
-        """Begin to close every member; gives how many."""
+    async def close_all(
+        self, namespace: str, code: int, reason: str, exclude: Collection[str] = ()
+    ) -> int:
+        """Begin to close every member but the excluded; gives how many."""
         if namespace in self._busy:
             await self.settled(namespace)
-        chosen = list((self._namespaces.get(namespace) or {}).values())
+        members = self._namespaces.get(namespace) or {}
+        chosen = [one for id, one in members.items() if id not in exclude]
         async for part in self._in_parts(namespace, chosen):
             for connection in part:
                 connection.kick(code, reason)

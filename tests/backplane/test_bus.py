@@ -10,10 +10,12 @@ import pytest
 from cluster_pool.backplane.batching import BATCH_BYTES, BATCH_ITEMS
 from cluster_pool.backplane.bus import IN_FLIGHT, Bus
 from cluster_pool.core.config import Limits
+from cluster_pool.core.envelope import read_items
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.progress import Progress
 from cluster_pool.core.results import SendResult
+from cluster_pool.core.seals import GOOD_FOR_US, Seals
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import PendingLimitError
 from tests.support import async_test
@@ -26,6 +28,7 @@ class Call:
 
     def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
         self.name = name
+        self.not_after = arguments[4] if name == "send" else arguments[2]
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.items: dict[str, list[bytes]] = dict(
             self._sends(arguments[3:]) if name == "send" else self._broadcasts(arguments[1:])
@@ -76,12 +79,13 @@ class FakeLink:
         return [call for call in self.calls if not call.future.done()]
 
 
-def make_bus(link: FakeLink, **limits: int) -> Bus:
+def make_bus(link: FakeLink, seals: Seals | None = None, **limits: int) -> Bus:
     """A bus over a link that Redis answers when a test says so."""
     session = SimpleNamespace(
         link=link,
         sender="start 1",
-        clock=SimpleNamespace(at=lambda moment: 0),
+        clock=SimpleNamespace(at=lambda moment: int(moment * 1e6)),
+        redis_time_at_most=lambda: int(asyncio.get_running_loop().time() * 1e6) + 1,
         listens=lambda channel: False,
     )
     bus = Bus(
@@ -92,7 +96,7 @@ def make_bus(link: FakeLink, **limits: int) -> Bus:
         lambda: True,
         limits=Limits(**limits),
         counters=Counters(),
-        seals=None,
+        seals=seals,
     )
     bus.start()
     return bus
@@ -109,6 +113,27 @@ async def answer_rest(link: FakeLink) -> None:
     while link.flying:
         link.flying[0].answer()
         await turns()
+
+
+@async_test
+async def test_what_is_sealed_is_carried_out_soon_or_sealed_again() -> None:
+    """However long its sender waits; each time with a counter of its own."""
+    link = FakeLink()
+    bus = make_bus(link, Seals("not known to strangers"))
+    before = asyncio.get_running_loop().time()
+    sent = bus.send("n", "1", b"item", LATER)
+    await turns()
+    await asyncio.sleep(0.01)
+    link.calls[0].future.set_result([b"4", b"", b""])
+    await turns()
+    after = asyncio.get_running_loop().time()
+    for call in link.calls:
+        assert before * 1e6 + GOOD_FOR_US <= call.not_after <= after * 1e6 + GOOD_FOR_US
+    (first,), (second,) = (call.items["n"] for call in link.calls)
+    counters = [next(read_items(item))[1] for item in (first, second)]
+    assert counters[0] + 10_000 <= counters[1]
+    await answer_rest(link)
+    assert sent.result() is SendResult.ROUTED
 
 
 @async_test

@@ -180,7 +180,7 @@ async def test_nonsense_is_answered_or_dropped(
 
         async def tell(*item: Any) -> None:
             told = envelope.pack((envelope.COMMAND, *item))
-            assert await publisher._bus.tell("node-1", told, deadline)
+            assert await publisher._bus.tell("node-1", "", told, deadline)
 
         for verb, options in nonsense():
             await tell(verb, options, to)

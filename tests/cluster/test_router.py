@@ -66,7 +66,9 @@ async def test_an_answer_to_another_start_is_not_taken_for_ones_own(backend: Bac
         for start in ("other", "", one._identity.start):
             assert not sent.done()
             to = ReplyTo("node-1", request, start)
-            await two._bus.tell("node-1", envelope.reply(to, SendResult.REFUSED), deadline)
+            await two._bus.tell(
+                "node-1", to.start, envelope.reply(to, SendResult.REFUSED), deadline
+            )
             await one.send("n", "nobody", "a message behind it")
         assert await sent is SendResult.REFUSED
         assert one.statistics()["dropped_garbage"] == 0

@@ -4,7 +4,15 @@ import pytest
 
 from cluster_pool import InvalidValueError
 from cluster_pool.core.envelope import BrokenEnvelopeError, broadcast, read_items
-from cluster_pool.core.seals import BOUND, FRESH_US, MAX_SENDERS, ROUTED, Seals
+from cluster_pool.core.seals import (
+    BOUND,
+    FRESH_US,
+    GOOD_FOR_US,
+    MAX_SENDERS,
+    ROUTED,
+    Seals,
+    sealed_before,
+)
 
 OLD, NEW = "old" * 8, b"new" * 8
 SCOPES = {BOUND: "channel", ROUTED: "routed"}
@@ -23,7 +31,7 @@ def sealed(seals: Seals, text: bytes = b"x", now: int = NOW) -> list[object]:
 def test_what_was_sealed_is_opened() -> None:
     """By whoever knows the secret, for the scope and the sender that it was sealed for."""
     item = sealed(Seals(OLD))
-    assert Seals(OLD).open(SCOPES, "sender", item, NOW) == [1, b"x", []]
+    assert Seals(OLD).open(SCOPES, "sender", item, NOW) == (NOW, [1, b"x", []])
 
 
 def test_rotation_seals_with_the_first_and_accepts_each() -> None:
@@ -74,7 +82,7 @@ def test_what_has_no_seal_is_refused(item: list[object]) -> None:
 
 
 def test_a_replay_is_refused() -> None:
-    """By those who heard it, and by those who come too late to know; not what only overtook."""
+    """Also of what was only overtaken."""
     sender, receiver = Seals(OLD), Seals(OLD)
     first, second, third = (sealed(sender) for _ in range(3))
     receiver.open(SCOPES, "sender", first, NOW)
@@ -82,20 +90,57 @@ def test_a_replay_is_refused() -> None:
     for again in (first, second, third):
         with pytest.raises(BrokenEnvelopeError, match="replay"):
             receiver.open(SCOPES, "sender", again, NOW)
-    with pytest.raises(BrokenEnvelopeError, match="replay"):
-        Seals(OLD).open(SCOPES, "sender", third, NOW + FRESH_US + 10)
-    assert receiver.open(SCOPES, "sender", sealed(sender), NOW + 2 * FRESH_US)
+    assert receiver.open(SCOPES, "sender", sealed(sender), NOW)
+
+
+def test_nobody_opens_what_is_old() -> None:
+    """Whether or not its sender was heard before: what waits with a node waits five minutes."""
+    sender = Seals(OLD)
+    first, second = sealed(sender), sealed(sender)
+    for known in (False, True):
+        receiver = Seals(OLD)
+        if known:
+            receiver.open(SCOPES, "sender", first, NOW)
+        with pytest.raises(BrokenEnvelopeError, match="replay"):
+            receiver.open(SCOPES, "sender", second, NOW + FRESH_US + 10)
+        assert receiver.open(SCOPES, "sender", second, NOW + FRESH_US - 10)
+
+
+def test_counters_are_never_below_the_time_nor_given_twice() -> None:
+    """Also when the clock of Redis is set back."""
+    sender = Seals(OLD)
+    times = NOW, NOW, NOW + 10, NOW - 3600 * 1_000_000
+    assert [sealed(sender, now=now)[1] for now in times] == [NOW, NOW + 1, NOW + 10, NOW + 11]
 
 
 def test_senders_are_remembered_up_to_a_number() -> None:
-    """The one that was heard longest ago is forgotten first."""
+    """Who was heard longest ago is forgotten first, and what he said stays refused."""
     sender, receiver = Seals(OLD), Seals(OLD)
-    for at in range(MAX_SENDERS + 10):
-        name = f"sender{at}"
-        item = unpacked(sender.seal(BOUND, "channel", name, broadcast(True, b"x"), NOW))
-        receiver.open(SCOPES, name, item, NOW)
+
+    def said(at: int) -> list[object]:
+        seal = sender.seal(BOUND, "channel", f"sender{at}", broadcast(True, b"x"), NOW + at)
+        return unpacked(seal)
+
+    everything = [said(at) for at in range(MAX_SENDERS + 10)]
+    for at, item in enumerate(everything):
+        receiver.open(SCOPES, f"sender{at}", item, NOW)
     assert len(receiver._heard) == MAX_SENDERS
-    assert "sender0" not in receiver._heard
+    later = NOW + GOOD_FOR_US + MAX_SENDERS
+    for at in (0, 9, 10, MAX_SENDERS):
+        with pytest.raises(BrokenEnvelopeError, match="replay"):
+            receiver.open(SCOPES, f"sender{at}", everything[at], later)
+    fresh = unpacked(sender.seal(BOUND, "channel", "sender0", broadcast(True, b"x"), later))
+    assert receiver.open(SCOPES, "sender0", fresh, later)
+
+
+def test_who_came_before_an_item_was_sealed() -> None:
+    """By the times alone; one that lies ahead is from before Redis's clock was set back."""
+    assert not sealed_before(NOW, NOW, NOW)
+    assert sealed_before(NOW, NOW - 1, NOW)
+    assert not sealed_before(NOW - 1, NOW, NOW)
+    ahead = NOW + 3600 * 1_000_000
+    assert not sealed_before(ahead, NOW - 1000, NOW)
+    assert sealed_before(ahead, NOW - GOOD_FOR_US - 1, NOW)
 
 
 @pytest.mark.parametrize(

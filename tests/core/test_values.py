@@ -234,12 +234,13 @@ def test_a_channel_that_had_no_counter_begins_at_one() -> None:
     assert numbers.take_missed() == ({}, True)
 
 
-def test_the_clock_never_runs_ahead() -> None:
-    """It counts from the arrival of what Redis said."""
+def test_the_time_of_redis_is_between_two_estimates() -> None:
+    """It is counted from the arrival of what Redis said, and from when it was asked."""
     clock = RedisClock()
-    clock.hear(1_000_000, 50.0)
+    clock.hear(1_000_000, 49.9, 50.0)
     assert clock.at(50.5) == 1_500_000
     assert clock.at(49.0) == 0
+    assert 1_600_000 < clock.not_before(50.5) < 1_601_000
 
 
 def test_takeovers_that_repeat_are_noticed() -> None:

@@ -1,0 +1,123 @@
+"""What crossed nodes under a seal: opened, and kept from those who came after it was sealed.
+
+A seal says who said what, to which channel, and about when; not to whom a script routed it, which
+knows no secret. So a recording is told by its counter: below the time of a claim, it was sealed
+before that claim was made. What was under way meanwhile is told by the claim that the script named.
+"""
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from cluster_pool.backplane.inbox import Heard
+from cluster_pool.backplane.session import Session
+from cluster_pool.cluster.membership import Membership
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.envelope import TAKEN, BrokenEnvelopeError
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.seals import BOUND, GOOD_FOR_US, ROUTED, Seals, own_scope, sealed_before
+from cluster_pool.core.statistics import Counters
+from cluster_pool.local.table import ConnectionTable
+
+CROSSED_US: Final = 100_000
+"""How old a broadcast may be that came before everyone here and is no recording: they crossed."""
+
+
+class Unsealing:
+    """Opens items for one node or publisher.
+
+    Whatever is refused is counted in ``dropped_forged``. Takeovers are told by a script and have no
+    seal: they are verified where they matter.
+    """
+
+    def __init__(
+        self, seals: Seals, session: Session, identity: Identity, keys: Keys, counters: Counters
+    ) -> None:
+        self._seals = seals
+        self._session = session
+        self._identity = identity
+        self._routed_scope = keys.node_prefix
+        self._counters = counters
+        self._table: ConnectionTable | None = None
+        self._membership: Membership | None = None
+
+    def serve(self, table: ConnectionTable, membership: Membership) -> None:
+        """There are connections here, for which some of it may be."""
+        self._table, self._membership = table, membership
+
+    def targeted(self, heard: Heard, claim: str, sealed: list[Any]) -> list[Any] | None:
+        """An item of this node's own channel; None when nobody here may have it."""
+        scopes = {
+            BOUND: own_scope(heard.channel, self._identity.start),
+            ROUTED: self._routed_scope,
+        }
+        now = self._session.redis_time()
+        try:
+            counter, item = self._seals.open(scopes, heard.sender, sealed, now)
+            if sealed[0] == ROUTED and not self._may_have(claim, counter, item, now):
+                self._counters.undelivered += 1
+                return None
+        except BrokenEnvelopeError as error:
+            self._refuse(heard, error)
+            return None
+        return item
+
+    def _may_have(self, claim: str, counter: int, item: list[Any], now: int) -> bool:
+        """Whether an item is for the connection here that has its id, if one has.
+
+        What was sealed after its claim is. What was sealed before may have been carried out after:
+        then the script has named this claim. Another claim of this start was that of an older
+        connection, which is gone.
+
+        Raises:
+            BrokenEnvelopeError: it is a recording.
+        """
+        if not claim.startswith(f"{self._identity.start}."):
+            raise BrokenEnvelopeError("replay")
+        if self._membership is None:
+            return True
+        connection = self._membership.find(item[1], item[2], claim)
+        if connection is None:
+            return True
+        own: Claim | None = connection.claim
+        if own is not None and counter >= own.time:
+            return True
+        claimed = now if own is None else min(own.time, now)
+        if counter < claimed - GOOD_FOR_US:
+            raise BrokenEnvelopeError("replay")
+        return own is None or claim.partition(":")[2] == f"{own.time}:{own.nonce}"
+
+    def broadcast(
+        self, heard: Heard, namespace: str, sealed: list[Any]
+    ) -> tuple[list[Any], Collection[str]] | None:
+        """An item of a namespace's channel, and the ids here that came later; None for no one."""
+        if sealed[0] == TAKEN:
+            return sealed, ()
+        now = self._session.redis_time()
+        try:
+            counter, item = self._seals.open({BOUND: heard.channel}, heard.sender, sealed, now)
+        except BrokenEnvelopeError as error:
+            self._refuse(heard, error)
+            return None
+        if self._membership is None or self._membership.newest <= counter:
+            return item, ()
+        later = self._later(namespace, counter)
+        if later is None and counter < now - CROSSED_US:
+            self._refuse(heard, BrokenEnvelopeError("replay"))
+        return None if later is None else (item, later)
+
+    def _later(self, namespace: str, counter: int) -> Collection[str] | None:
+        """The members here who claimed after an item was sealed; None when all of them did."""
+        assert self._table is not None
+        now = self._session.redis_time_at_most()
+        members = self._table.namespace(namespace) or {}
+        later = frozenset(
+            id
+            for id, one in members.items()
+            if one.claim is not None and sealed_before(one.claim.time, counter, now)
+        )
+        return later if len(later) < len(members) else None
+
+    def _refuse(self, heard: Heard, error: BrokenEnvelopeError) -> None:
+        self._counters.dropped_forged += 1
+        self._session.hearing.broken(error, heard.channel)

@@ -1,0 +1,195 @@
+"""Clusters with a secret, whose channels a stranger records and plays again, to whom he likes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import pytest
+
+from cluster_pool import DrainRefusedError, NodeState, NodeUnreachableError, SendResult
+from cluster_pool.cluster.unsealing import CROSSED_US
+from cluster_pool.core import envelope
+from cluster_pool.core.seals import BOUND, GOOD_FOR_US, ROUTED, Seals
+from tests.clusters import Backend, Pool
+from tests.support import async_test, eventually
+
+SECRET = "not known to strangers"
+
+Tape = list[tuple[str, bytes]]
+
+
+@contextlib.asynccontextmanager
+async def recording(backend: Backend) -> AsyncIterator[Tape]:
+    """Everything that is published under the prefix."""
+    tape: Tape = []
+    async with backend.client() as client, client.pubsub() as ear:
+        await ear.psubscribe(f"{backend.prefix}:*")
+        await anext(ear.listen())
+
+        async def listen() -> None:
+            async for message in ear.listen():
+                tape.append((message["channel"].decode(), message["data"]))
+
+        task = asyncio.create_task(listen())
+        try:
+            yield tape
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def sealed_in(payload: bytes) -> int:
+    """How many sealed items an envelope holds."""
+    if payload[:2] != envelope.ENVELOPE:
+        return 0
+    _, start = envelope.read_header(payload)
+    items = envelope.read_items(payload[start:])
+    kinds = [(item[1] if isinstance(item[1], list) else item)[0] for item in items]
+    return sum(kind in (BOUND, ROUTED) for kind in kinds)
+
+
+def forged(pools: Iterable[Pool]) -> int:
+    return sum(pool.statistics()["dropped_forged"] for pool in pools)
+
+
+async def use(one: Pool, two: Pool) -> None:
+    """One of everything that is said with a seal, from node-1 to node-2 and its member."""
+    alice = await two.join("n", "alice")
+    assert await one.send("n", "alice", "1") is SendResult.ROUTED
+    assert await one.send("n", "alice", "2", confirm=True) is SendResult.DELIVERED
+    assert await one.broadcast_message("n", "3") == 1
+    assert await one.broadcast_message("n", "4", exclude=["x"]) == 1
+    assert await alice.wait_sent(4) == ["1", "2", "3", "4"]
+    assert await one.send_then_close("n", "alice", "5", 4000, confirm=True) is SendResult.DELIVERED
+    bob, carol = await two.join("n", "bob"), await two.join("n", "carol")
+    assert await one.close("n", "bob", 4000, confirm=True) is SendResult.DELIVERED
+    await one.close_all("n", 4000)
+    for socket in (bob, carol):
+        assert await socket.wait_closed() == (4000, "")
+    await eventually(lambda: not two.statistics()["connections"])
+
+
+@async_test
+async def test_who_came_later_hears_no_recording(backend: Backend) -> None:
+    """Neither a node that was started anew, nor an id that moved to another node, nor an order."""
+    async with recording(backend) as tape:
+        async with backend.pools(secret=SECRET) as (one, two):
+            await use(one, two)
+            await one.drain_node("node-2", force=True, announce=0)
+            await eventually(lambda: two.state is NodeState.DRAINED)
+            assert forged((one, two)) == 0
+        async with backend.pools(3, secret=SECRET) as pools:
+            ids = ("alice", "bob", "carol")
+            sockets = [await pool.join("n", id) for pool, id in zip(pools, ids, strict=True)]
+            old = [(channel, payload) for channel, payload in tape if sealed_in(payload)]
+            nodes = [f"{backend.prefix}:{{~}}:node:node-{number}" for number in (1, 2, 3)]
+            everyone = f"{backend.prefix}:{{n}}"
+            await asyncio.sleep(CROSSED_US / 1e6)  # what is younger might have crossed with a join
+            sealed = 0
+            for channel, payload in old:
+                sealed += sealed_in(payload)
+                for to in [everyone] if channel == everyone else nodes:
+                    await backend.publish(to, payload)
+            assert sealed >= 12
+            await eventually(lambda: forged(pools) == 3 * sealed)
+            for channel, payload in old:
+                for to in nodes if channel == everyone else [everyone]:
+                    await backend.publish(to, payload)
+            await pools[0].broadcast_message("n", "end")
+            for socket in sockets:
+                assert await socket.wait_sent() == ["end"]
+                assert socket.closed is None
+            assert [pool.state for pool in pools] == [NodeState.ACTIVE] * 3
+            await pools[0].drain_node("node-2", force=True, announce=0)
+
+
+def envelope_of(sender: str, *items: bytes) -> bytes:
+    """As the publishing script makes it; nobody checks who made it."""
+    return b"".join([b"\xc1\x011 1 1 ", sender.encode(), b" 1\n", *items])
+
+
+@async_test
+async def test_what_crosses_with_a_claim_is_told_by_the_claim(backend: Backend) -> None:
+    """Sealed before it, and carried out after it by a script, which names it: that is for it."""
+    async with backend.pools(1, secret=SECRET) as (one,):
+        alice = await one.join("n", "alice")
+        claim = alice.connection.claim  # type: ignore[attr-defined]
+        others = claim._replace(time=claim.time - 1), claim._replace(incarnation="elsewhere.0")
+        seals, channel = Seals(SECRET), f"{backend.prefix}:{{~}}:node:node-1"
+
+        async def say(text: str, named: str, counter: int) -> None:
+            item = envelope.targeted(True, "n", "alice", text.encode())
+            scope = f"{backend.prefix}:{{~}}:node:"
+            sealed = seals.seal(ROUTED, scope, text, item, counter)
+            addressed = b"\x92" + envelope.pack(named) + sealed
+            seals._counter = 0  # of another sender next time
+            await backend.publish(channel, envelope_of(text, addressed))
+
+        crossed = claim.time - GOOD_FOR_US // 2
+        await say("before", str(claim), claim.time - GOOD_FOR_US - 1)
+        await say("elsewhere", str(others[1]), claim.time)
+        await eventually(lambda: one.statistics()["dropped_forged"] == 2)
+        await say("older", str(others[0]), crossed)
+        await eventually(lambda: one.statistics()["undelivered"] == 1)
+        await say("crossed", str(claim), crossed)
+        await say("rejoined", str(claim._replace(incarnation=f"{claim.start}.7")), crossed)
+        await say("after", str(others[0]), claim.time)
+        assert await alice.wait_sent(3) == ["crossed", "rejoined", "after"]
+        assert one.statistics()["dropped_forged"] == 2
+
+
+@async_test
+async def test_a_broadcast_is_for_those_who_were_there(backend: Backend) -> None:
+    """One that is late reaches who was a member when it was sealed; nobody else, not to close."""
+    async with backend.pools(1, secret=SECRET) as (one,):
+        early = await one.join("n", "early")
+        seals, channel = Seals(SECRET), f"{backend.prefix}:{{n}}"
+        between = one._session.redis_time_at_most()
+        await asyncio.sleep(0.01)
+        later = await one.join("n", "later")
+        items = (
+            envelope.broadcast(True, b"to all"),
+            envelope.broadcast(True, b"to others", ["early"]),
+            envelope.close_all(4000, ""),
+        )
+        sealed = [seals.seal(BOUND, channel, "sender", item, between) for item in items]
+        await backend.publish(channel, envelope_of("sender", *sealed))
+        assert await early.wait_closed() == (4000, "")
+        assert early.sent == ["to all"]
+        await one.broadcast_message("n", "end")
+        assert await later.wait_sent() == ["end"]
+        assert later.closed is None
+
+
+@async_test
+async def test_a_clock_that_was_set_back_silences_nobody(backend: Backend) -> None:
+    """Claims from before lie ahead of all counters: what is sent now is for them all the same."""
+    async with backend.pools(secret=SECRET) as (one, two), backend.client() as client:
+        alice = await two.join("n", "alice")
+        connection: Any = alice.connection  # type: ignore[attr-defined]
+        claim = connection.claim
+        ahead = claim._replace(time=claim.time + 3600 * 1_000_000)
+        members = f"{backend.prefix}:{{n}}:members"
+        await client.hset(members, "alice", str(ahead))
+        connection.claim, two._membership.newest = ahead, ahead.time
+        assert await one.send("n", "alice", "1", confirm=True) is SendResult.DELIVERED
+        assert await one.broadcast_message("n", "2") == 1
+        assert await one.send("n", "alice", "3", confirm=True) is SendResult.DELIVERED
+        assert await alice.wait_sent(3) == ["1", "2", "3"]
+        await client.hset(members, "alice", str(claim))
+        connection.claim = claim
+
+
+@async_test
+async def test_an_order_is_for_one_start_of_a_node(backend: Backend) -> None:
+    """Who is not there any more gets none, and is said not to be there."""
+    publisher = backend.publisher(secret=SECRET)
+    async with backend.pools(secret=SECRET) as (one, two), publisher:
+        await publisher.drain_node("node-2", force=True, announce=0)
+        await publisher.activate("node-2")
+        with pytest.raises(DrainRefusedError):
+            await one.resume_drain("node-2")
+        with pytest.raises(NodeUnreachableError, match="nobody listens"):
+            await publisher.drain_node("node-3", force=True)
+        assert forged((one, two)) == 0
