@@ -21,7 +21,7 @@ from cluster_pool.cluster.life import Life, in_turn
 from cluster_pool.cluster.router import Router
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import NORMAL, check_close
-from cluster_pool.core.config import Limits, Timing, check_timeout
+from cluster_pool.core.config import Limits, Timing, check_timeout, check_wait
 from cluster_pool.core.envelope import MAX_EXCLUDE, ReplyTo
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import check_id, check_namespace
@@ -174,13 +174,14 @@ class Sender(DrainCommands):
         that is cancelled leaves nothing behind.
 
         Args:
-            wait: seconds to go on trying while Redis cannot be reached; None tries once.
+            wait: seconds to go on trying while Redis cannot be reached, 0 or more, infinity too;
+                None tries once.
 
         Raises:
             BackplaneUnavailableError: Redis cannot be reached; the text names its address.
             PoolClosedError: :meth:`stop` was called before it was up.
         """
-        await self._life.start(partial(self._begin, wait))
+        await self._life.start(partial(self._begin, None if wait is None else check_wait(wait)))
         return self
 
     async def stop(self) -> None:

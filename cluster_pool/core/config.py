@@ -6,6 +6,8 @@ from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import InvalidValueError
 
 MIB = 1024 * 1024
+YEARS = 1e8
+"""Seconds; event loops cannot count to infinity."""
 LONGEST_TIMEOUT = 3600.0
 """Seconds that any call may wait for Redis, whatever it asks for."""
 
@@ -109,6 +111,17 @@ def check_timeout(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise InvalidValueError(f"timeout must be more than 0 seconds, not {shown(value)}")
     return float(min(value, LONGEST_TIMEOUT))
+
+
+def check_wait(value: object) -> float:
+    """The seconds that a start may wait for Redis: ``value``, also infinity, which is years.
+
+    Raises:
+        InvalidValueError: it is no number of 0 or more.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise InvalidValueError(f"wait must be 0 seconds or more, not {shown(value)}")
+    return float(min(value, YEARS))
 
 
 ON_CONFLICT = ("takeover", "reject")

@@ -6,12 +6,14 @@ import math
 from typing import Any
 
 import pytest
+import uvloop
 from faults.proxy import Proxy
 
 from cluster_pool import (
     BackplaneUnavailableError,
     ClusterPoolError,
     InvalidValueError,
+    NodeState,
     Publisher,
     SendResult,
     Timing,
@@ -20,7 +22,7 @@ from cluster_pool.core.config import LONGEST_TIMEOUT, check_timeout
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
-from tests.support import async_test, eventually
+from tests.support import async_test, eventually, run_alone
 
 QUICK = Timing(timeout=0.5, lease=3.0, heartbeat=1.0, probe=0.5, linger=0.2, close=1.0)
 
@@ -152,6 +154,27 @@ async def test_an_endless_timeout_lasts_an_hour_and_ends_nothing(own_server: Red
         assert await one.send("r3", "x", "hello", confirm=True)
         assert one._bus._convoys == 0
         assert one.statistics()["pending"] == 0
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_start_may_wait_for_ever(new_loop: Any, own_server: RedisServer) -> None:
+    """An endless wait ends when Redis is there; one that is no number is refused at once."""
+
+    async def begin() -> None:
+        own_server.kill()
+        pool = Pool(own_server.url, node_id="a")
+        starting = asyncio.create_task(pool.start(wait=math.inf))
+        await eventually(lambda: pool.state is NodeState.STARTING)
+        await eventually(lambda: pool._session._last_error is not None)
+        own_server.start()
+        await starting
+        await pool.stop()
+        for wait in (-1, math.nan, "5"):
+            with pytest.raises(InvalidValueError, match="wait"):
+                await pool.start(wait=wait)  # type: ignore[arg-type]
+        assert pool.state is NodeState.STOPPED
+
+    run_alone(begin(), new_loop)
 
 
 @async_test
