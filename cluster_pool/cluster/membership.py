@@ -16,6 +16,7 @@ from cluster_pool.cluster.assertion import Assertion
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.cluster.registrar import Claiming, Leaving, Registrar, Stray
+from cluster_pool.cluster.standing import Standing
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import TAKEN_OVER
 from cluster_pool.core.config import Limits, Timing
@@ -36,6 +37,9 @@ from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.membership")
 
+ASKED = 0.9
+"""Of the time that a claim has left, it waits for the owner's word no more than this part."""
+
 
 class Membership:
     """The claims of one node. The table holds whom it owns; this holds whom it wants or leaves."""
@@ -50,6 +54,7 @@ class Membership:
         timing: Timing,
         counters: Counters,
         on_takeover: Callable[[Connection], None],
+        standing: Standing,
         *,
         verify: bool,
     ) -> None:
@@ -60,6 +65,7 @@ class Membership:
         self._timing = timing
         self._counters = counters
         self._on_takeover = on_takeover
+        self.standing = standing
         self._takeovers = Takeovers()
         self._quiet = Quiet()
         self._room = limits.namespace_members
@@ -97,6 +103,7 @@ class Membership:
 
     async def stop(self) -> None:
         """End whatever is still under way; the connections are released before this."""
+        await self.standing.stop()
         await self._namespaces.stop()
         await self._registrar.stop()
 
@@ -259,7 +266,7 @@ class Membership:
             older is not None and older.claim is not None and older.claim.time > claim.time
         ) or (claiming.taken and not self._verify)
         if not won and not claiming.takeover:
-            claiming.fail(IdTakenError(connection.namespace, connection.id))
+            self._rejected(claiming, claim)
         elif not won or overtaken:
             self._overtaken(claiming)
         elif claiming.won.done() or connection.closed:
@@ -276,6 +283,30 @@ class Membership:
             claiming.won.set_result(None)
             if claiming.taken:
                 self._registrar.verify(connection)
+
+    def _rejected(self, claiming: Claiming, standing: Claim) -> None:
+        """Another's claim stands; before that is the last word its owner is asked, once."""
+        if claiming.asked:
+            claiming.fail(IdTakenError(claiming.connection.namespace, claiming.connection.id))
+        elif not claiming.won.done():
+            claiming.asked = True
+            self._registrar.own(self._ask_owner(claiming, standing))
+
+    async def _ask_owner(self, claiming: Claiming, standing: Claim) -> None:
+        """Claim again if the connection that stands has lost its client, and else give up.
+
+        A claim that has no time to wait for the owner's word is answered before its deadline.
+        """
+        namespace, id = claiming.connection.namespace, claiming.connection.id
+        left = claiming.deadline - asyncio.get_running_loop().time()
+        gone = self.standing.question(namespace, id, standing)
+        await asyncio.wait(
+            (gone, claiming.won), timeout=left * ASKED, return_when=asyncio.FIRST_COMPLETED
+        )
+        if gone.done() and not gone.cancelled() and gone.result() and not claiming.won.done():
+            self._registrar.claim(claiming)
+        else:
+            claiming.fail(IdTakenError(namespace, id))
 
     def _overtaken(self, claiming: Claiming) -> None:
         """A newer claim stands already: what became of this one is what becomes of any older."""

@@ -18,6 +18,7 @@ from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.membership import Membership
 from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
+from cluster_pool.cluster.standing import Standing
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, TAKEN_OVER, check_close
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
 from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id
@@ -170,6 +171,7 @@ class ClusterPool(DrainingNode):
             self.timing,
             self.counters,
             lambda connection: self._hooks.fire("takeover", connection),
+            Standing(self._bus, self._router.replies, self._reply_to, self._table, self.timing),
             verify=self._seals is not None,
         )
         self._lease = Lease(

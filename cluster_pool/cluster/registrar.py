@@ -48,6 +48,8 @@ class Claiming:
     won: asyncio.Future[None]
     taken: bool = False
     sent: bool = False
+    asked: bool = False
+    """Whether the owner was asked for a sign of life; once is enough."""
     first: int = 0
     """Redis time in µs of the first attempt whose reply was lost."""
 

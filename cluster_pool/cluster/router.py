@@ -7,8 +7,8 @@ awaits one connection; a fan-out over many yields in between.
 import asyncio
 import json
 import logging
-import secrets
 from collections.abc import Callable, Collection
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -17,6 +17,7 @@ from cluster_pool.backplane.inbox import Heard
 from cluster_pool.backplane.session import Session
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.membership import Membership
+from cluster_pool.cluster.replies import Replies
 from cluster_pool.cluster.unsealing import Unsealing
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
@@ -45,31 +46,6 @@ TURN = 0.005
 
 Obey = Callable[[str, dict[str, Any], Callable[[str], None]], None]
 """Takes an order, its options, and whom to tell why it is refused ("" when it is not)."""
-
-
-class Replies:
-    """Who waits for the word of which owner."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._requests = secrets.randbits(52)  # no process, restart or fork has these numbers, too
-
-    def expect(self) -> tuple[int, "asyncio.Future[Any]"]:
-        """A new request number, and the future of its reply."""
-        self._requests += 1
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[self._requests] = future
-        return self._requests, future
-
-    def forget(self, request: int) -> None:
-        """Nobody waits any more."""
-        self._waiting.pop(request, None)
-
-    def heard(self, request: int, result: SendResult | str) -> None:
-        """A reply has come."""
-        future = self._waiting.get(request)
-        if future is not None and not future.done():
-            future.set_result(result)
 
 
 class Watchers:
@@ -255,6 +231,8 @@ class Router:
             if to is None:
                 raise BrokenEnvelopeError("reply address")
             self._order(item[1], item[2], to)
+        elif kind == envelope.QUESTION:
+            self._question(claim, item)
         elif self._membership is not None:
             to = ReplyTo.read(item[5])
             result = self._act(kind, claim, item)
@@ -262,6 +240,15 @@ class Router:
                 self._counters.undelivered += 1
             if to is not None and self._is_ours(claim):
                 self._reply(to, result)
+
+    def _question(self, claim: str, item: list[Any]) -> None:
+        """Somebody claims an id that is held here: does its connection still have a client?"""
+        to = ReplyTo.read(item[3])
+        if to is None:
+            raise BrokenEnvelopeError("reply address")
+        if self._membership is not None and self._is_ours(claim):
+            connection = self._membership.find(item[1], item[2], claim)
+            self._membership.standing.asked(connection, partial(self._reply, to))
 
     def _told(self, item: list[Any], result: SendResult | str) -> None:
         """An answer has come; another process with this node id may have asked for it."""

@@ -56,6 +56,8 @@ class Timing:
         linger: how long a channel stays subscribed after its last member left.
         close: from the close frame until the socket is cut.
         flush: what a drain waits for bytes that were sent before a close, ahead of ``close``.
+        sign_of_life: what a client has to answer a ping when somebody else claims its id under
+            ``"reject"``; then it is cut. A claim whose timeout is not longer learns nothing.
         outbox_age: how long bytes may wait in an outbox that does not move.
         handler: what a handler or hook may take, and an app after the end of its connection,
             before it is reported as hanging.
@@ -68,6 +70,7 @@ class Timing:
     linger: float = 1.0
     close: float = 5.0
     flush: float = 2.0
+    sign_of_life: float = 1.0
     outbox_age: float = 10.0
     handler: float = 30.0
 

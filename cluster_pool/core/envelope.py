@@ -46,6 +46,7 @@ CLOSE_ALL: Final = 6
 TAKEN: Final = 7
 COMMAND: Final = 10
 ANSWER: Final = 11
+QUESTION: Final = 12
 """8 and 9 are seals."""
 
 RESULT_CODES: Final = {result: number for number, result in enumerate(SendResult)}
@@ -189,6 +190,14 @@ def targeted(
 def close_one(namespace: str, id: str, code: int, reason: str, reply: ReplyTo | None) -> bytes:
     """Close one member."""
     return pack((CLOSE, namespace, id, code, reason, reply or ()))
+
+
+def question(namespace: str, id: str, to: ReplyTo) -> bytes:
+    """Ask the owner of an id for a sign of life of its client.
+
+    It replies DELIVERED when there is one, and ABSENT when it has given the id up.
+    """
+    return pack((QUESTION, namespace, id, to))
 
 
 def broadcast(text: bool, payload: bytes, exclude: Iterable[str] = ()) -> bytes:

@@ -459,6 +459,10 @@ class Connection:
             self._transport.abort()
             self._finish()
 
+    async def alive(self, within: float) -> bool:
+        """Whether its client gives a sign of life within so many seconds; see the transport's."""
+        return not self.gone and await self._transport.alive(within)
+
     def _finish(self) -> None:
         """The socket is gone."""
         if not self.closed:

@@ -70,14 +70,17 @@ class ConnectionsPool:
         """Make a connection a member.
 
         Raises:
-            IdTakenError: with ``on_conflict="reject"``, the id is taken.
+            IdTakenError: with ``on_conflict="reject"``, the id is taken, and the client that has
+                it gave a sign of life; without one in ``Timing.sign_of_life`` it is cut.
             NodeDrainingError: a drain has begun.
         """
         self._check_own()
         self._table.check_loop()
+        older = self._table.get(connection.namespace, connection.id)
+        if not (self._takeover or older in (None, connection)):
+            older = await self._still_there(older)
         if self._drain is not None:
             raise NodeDrainingError("this pool is draining")
-        older = self._table.get(connection.namespace, connection.id)
         if older is not None and older is not connection:
             if not self._takeover:
                 raise IdTakenError(connection.namespace, connection.id)
@@ -87,6 +90,11 @@ class ConnectionsPool:
         connection.departure = None
         if older is not None and older is not connection:
             older.kick(TAKEN_OVER, "taken over")
+
+    async def _still_there(self, older: Connection) -> Connection | None:
+        """Who has its id once it was asked for a sign of life, itself or whoever came since."""
+        await self._table.signs.of(older)
+        return self._table.get(older.namespace, older.id)
 
     async def remove_connection(
         self, connection: Connection, on_empty_namespace: EmptyCallback | None = None

@@ -13,6 +13,7 @@ from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
 from cluster_pool.local.connection import Connection, deliver_to_all
 from cluster_pool.local.host import Flusher
+from cluster_pool.local.signs import SignsOfLife
 from cluster_pool.local.sweeper import Sweeper
 from cluster_pool.loops import check_loop, running_loop
 
@@ -37,6 +38,7 @@ class ConnectionTable:
         self.timing = timing
         self.counters = counters
         self.flusher = Flusher()
+        self.signs = SignsOfLife(timing.sign_of_life)
         self._sweeper = Sweeper()
         self._namespaces: dict[str, dict[str, Connection]] = {}
         self._busy: dict[str, asyncio.Event] = {}
@@ -64,6 +66,7 @@ class ConnectionTable:
 
     async def stop(self) -> None:
         """Wait until every close has ended, by handshake or at its deadline; end the sweep."""
+        await self.signs.stop()
         self.flusher.flush()
         await self._sweeper.stop()
 

@@ -73,6 +73,14 @@ class Transport(Protocol):
     def ignore_incoming(self) -> None:
         """Drop what has come and what comes, so that the answer to a close gets through."""
 
+    async def alive(self, within: float) -> bool:
+        """Whether the client gives a sign of life within so many seconds, to a ping or by itself.
+
+        True, too, where that cannot be told: nobody is judged whom the library gives no way to
+        ask (ASGI has none), or of whom nothing is read at the moment. False when the socket is
+        gone.
+        """
+
     async def wait_closed(self) -> None:
         """Wait until the socket is gone, after :meth:`close`."""
 

@@ -62,6 +62,10 @@ class CallablesTransport(SendQueue):
         """See :class:`Transport`."""
         self.close(refusal_code(status), text)
 
+    async def alive(self, within: float) -> bool:
+        """See :class:`Transport`; a client cannot be asked here, so it is there until it leaves."""
+        return not self.is_closed()
+
     async def wait_closed(self) -> None:
         """See :class:`Transport`."""
         await self._closed.wait()

@@ -90,6 +90,10 @@ class StarletteTransport(SendQueue):
             else:
                 await self._websocket.close(refusal_code(status), text)
 
+    async def alive(self, within: float) -> bool:
+        """See :class:`Transport`; a client cannot be asked here, so it is there until it leaves."""
+        return not self.is_closed()
+
     async def wait_closed(self) -> None:
         """See :class:`Transport`; the server below finishes the handshake by itself."""
         await self.wait_sent()

@@ -7,24 +7,29 @@ split a ping, a pong or a close. While nothing waits in the event loop for the s
 go past the loop as well: see ``descriptor``.
 """
 
+import asyncio
 import os
 from asyncio import Transport
+from typing import Final
 
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame
-from websockets.protocol import CLOSED, OPEN, SERVER
+from websockets.protocol import CLOSED, CONNECTING, OPEN, SERVER
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.transports.base import TransportClosed, refusal_code
 from cluster_pool.transports.queued import SendQueue
 
+LOOKS: Final = 4
+"""At a client that was asked for a sign of life, before there is none."""
+
 
 class WebsocketsTransport(SendQueue):
     """A connection of ``websockets.asyncio``, of a server or a client."""
 
-    __slots__ = ("_descriptor", "_protocol", "_tcp", "_websocket", "_written")
+    __slots__ = ("_descriptor", "_protocol", "_received", "_tcp", "_websocket", "_written")
 
     def __init__(self, websocket: WebSocket) -> None:
         super().__init__()
@@ -33,6 +38,7 @@ class WebsocketsTransport(SendQueue):
         self._tcp = websocket.transport
         self._descriptor: int | None = None
         self._written = 0
+        self._received = 0
 
     def descriptor(self) -> int:
         """See :class:`Transport`.
@@ -128,6 +134,39 @@ class WebsocketsTransport(SendQueue):
         """See :class:`Transport`."""
         self.close(refusal_code(status), text)
 
+    async def alive(self, within: float) -> bool:
+        """See :class:`Transport`.
+
+        It is looked several times, so that a loop that stood still has read what came meanwhile.
+        """
+        before, waited = self._signs()
+        asking = asyncio.create_task(self._ask())
+        try:
+            for _ in range(LOOKS):
+                await asyncio.wait((asking,), timeout=within / LOOKS)
+                if self._protocol.state is CLOSED:
+                    return False
+                now, waits = self._signs()
+                moved = now != before or (waited is not None and waits != waited)
+                if asking.done() or moved or not self._tcp.is_reading():
+                    return True
+            return self._protocol.state is CONNECTING  # the handshake is not answered yet
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _ask(self) -> None:
+        """Wait for the answer to a ping, for ever if nothing comes."""
+        try:
+            await (await self._websocket.ping())
+        except ConnectionClosed:
+            await asyncio.Event().wait()
+
+    def _signs(self) -> tuple[tuple[int, int], int | None]:
+        """What changes while a client sends; and while it takes what waited, if anything does."""
+        sent = self._received, len(self._protocol.reader.buffer)
+        return sent, self.taken() if self.buffered() else None
+
     async def wait_closed(self) -> None:
         """See :class:`Transport`."""
         await self._websocket.wait_closed()
@@ -135,12 +174,14 @@ class WebsocketsTransport(SendQueue):
     async def receive(self) -> Message:
         """See :class:`Transport`."""
         try:
-            return await self._websocket.recv()
+            message = await self._websocket.recv()
         except ConnectionClosed as closed:
             frame = closed.rcvd if closed.rcvd_then_sent else closed.sent
             if frame is None or closed.rcvd is None:
                 raise TransportClosed(ABNORMAL) from closed
             raise TransportClosed(int(frame.code), frame.reason) from closed
+        self._received += 1
+        return message
 
     async def _send_now(self, outgoing: Outgoing) -> None:
         await self._websocket.send(outgoing.message)

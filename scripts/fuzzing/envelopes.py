@@ -21,6 +21,7 @@ ITEMS = [
     envelope.targeted(True, "room", "alice", b"hello"),
     envelope.targeted(False, "room", "alice", b"x", close=(4000, "r"), reply=TO),
     envelope.reply(TO, SendResult.DELIVERED),
+    envelope.question("room", "alice", TO),
     envelope.pack(("1a", (envelope.TEXT, "room", "alice", b"hello"))),
     envelope.pack((envelope.TAKEN, "alice", "start.0:1700000000000000:1a")),
 ]

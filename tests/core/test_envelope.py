@@ -42,6 +42,7 @@ def test_items_are_what_the_readme_says() -> None:
     assert unpack(envelope.answer(to, "no")) == [11, 7, "no", "start"]
     assert unpack(envelope.broadcast(False, b"x")) == [2, b"x", []]
     assert unpack(envelope.close_all(1000, "r")) == [6, 1000, "r"]
+    assert unpack(envelope.question("n", "a", to)) == [12, "n", "a", ["node", 7, "start"]]
 
 
 def test_a_reply_address_is_read_or_refused() -> None:

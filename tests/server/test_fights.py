@@ -6,8 +6,12 @@ import json
 import signal
 import socket
 
-from websockets.exceptions import ConnectionClosed
+import pytest
+from faults.proxy import Proxy
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from cluster_pool import Publisher
 from cluster_pool.core.takeovers import TOLERATED
 from cluster_pool.server.node import NodeServer
 from tests.clusters import Pool
@@ -95,3 +99,24 @@ async def test_who_leaves_while_its_claim_waits_takes_nothing(own_server: RedisS
             assert await pool.count("room") == 1
         finally:
             await node.stop()
+
+
+@async_test
+async def test_a_phone_whose_network_died_is_back_at_once(own_server: RedisServer) -> None:
+    """Under reject: its old connection is silent and open, at this node or at another; the first
+    attempt to come back wins. Who is there and answers pings keeps its id."""
+    reject = ("--on-conflict", "reject")
+    with NodeProcess(own_server.url, *reject) as a, NodeProcess(own_server.url, *reject) as b:
+        async with Proxy(("127.0.0.1", a.port)) as network, a.connect("room", "present"):
+            for number, node in enumerate((a, b)):
+                phone = f"phone{number}"
+                url = f"ws://127.0.0.1:{network.port}/ws/room?id={phone}"
+                stale = await connect(url, compression=None, ping_interval=None)
+                network.strand()
+                async with node.connect("room", phone) as back, Publisher(own_server.url) as out:
+                    assert await out.send("room", phone, "hi", confirm=True)
+                    assert await back.recv() == "hi"
+                stale.transport.abort()
+                with pytest.raises(InvalidStatus) as refused:
+                    await node.connect("room", "present")
+                assert refused.value.response.status_code == 409

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.protocol import State
 
-from cluster_pool import Connection, ConnectionsPool, SendResult, Timing
+from cluster_pool import Connection, ConnectionsPool, IdTakenError, SendResult, Timing
+from cluster_pool.testing import FakeWebSocket
 from tests.support import async_test, eventually
 
 
@@ -160,3 +162,63 @@ async def test_handlers_hear_text_and_binary() -> None:
             await client.send(message)
         await eventually(lambda: len(seen) == 3)
         assert seen == ["a", b"b", "c"]
+
+
+@async_test
+async def test_who_gives_a_sign_of_life_keeps_its_id() -> None:
+    """A client that answers pings, or cannot but sends; whoever asks, and however many do."""
+    timing = Timing(sign_of_life=0.4, close=1.0)
+    pool = ConnectionsPool(on_conflict="reject", timing=timing)
+    async with pool, pair(pool) as (one, client):
+        got: list[str | bytes] = []
+        one.on("message", got.append)
+        with pytest.raises(IdTakenError):
+            await pool.new_connection(Connection("1", "n", FakeWebSocket()))
+        client.transport.pause_reading()
+        calm = asyncio.Event()
+
+        async def talk() -> None:
+            while not calm.is_set():
+                await client.send("x")
+                await asyncio.sleep(0.02)
+
+        talking = asyncio.create_task(talk())
+        for _ in range(3):
+            with pytest.raises(IdTakenError):
+                await pool.new_connection(Connection("1", "n", FakeWebSocket()))
+            await asyncio.sleep(0.4)  # until the sign that was given counts no more
+        calm.set()
+        await talking
+        await asyncio.sleep(0.5)
+        newcomers = [Connection("1", "n", FakeWebSocket()) for _ in range(5)]
+        joining = [pool.new_connection(newcomer) for newcomer in newcomers]
+        outcomes = await asyncio.gather(*joining, return_exceptions=True)
+        assert sum(isinstance(outcome, IdTakenError) for outcome in outcomes) == 4
+        assert (one.gone, one.close_code, one.forced) == (True, 1006, True)
+        assert pool.get_connection("n", "1") in newcomers
+        client.transport.resume_reading()
+
+
+@async_test
+async def test_a_client_whose_messages_are_not_read_is_not_judged() -> None:
+    """Its answer waits behind them: it must not pay for our backlog."""
+    async with ConnectionsPool(timing=Timing(sign_of_life=0.2)) as pool:
+        accepted: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+
+        async def handler(websocket: ServerConnection) -> None:
+            connection = Connection("1", "n", websocket)
+            await pool.new_connection(connection)
+            accepted.set_result(connection)
+            await websocket.wait_closed()  # without reading
+
+        async with serve(handler, "127.0.0.1", 0, ping_interval=None) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            async with connect(f"ws://127.0.0.1:{port}", ping_interval=None) as client:
+                one = await accepted
+                for _ in range(100):
+                    await client.send("x")
+                await eventually(lambda: not one.websocket.transport.is_reading())
+                assert await one.alive(0.2)
+                one.websocket.transport.abort()
+                await eventually(lambda: one.websocket.state is State.CLOSED)
+                assert not await one.alive(0.2)

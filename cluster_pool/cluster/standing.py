@@ -1,0 +1,97 @@
+"""Under ``on_conflict="reject"``: does the connection that holds an id still have its client?
+
+Who claims an id that a living node owns asks that node for a sign of life of the connection. The
+owner asks the client, answers DELIVERED when it is there, and else cuts the connection, releases
+the id and answers ABSENT: then the claim is tried again.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from cluster_pool.backplane.bus import Bus
+from cluster_pool.cluster.replies import Replies
+from cluster_pool.core import envelope
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.config import Timing
+from cluster_pool.core.envelope import ReplyTo
+from cluster_pool.core.results import SendResult
+from cluster_pool.exceptions import ClusterPoolError
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.table import ConnectionTable
+
+
+class Standing:
+    """Asks other nodes about their connections, and answers about those of this one."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        replies: Replies,
+        reply_to: Callable[[int], ReplyTo],
+        table: ConnectionTable,
+        timing: Timing,
+    ) -> None:
+        self._bus = bus
+        self._replies = replies
+        self._reply_to = reply_to
+        self._table = table
+        self._timing = timing
+        self._questions: dict[tuple[str, str, Claim], asyncio.Task[bool]] = {}
+        self._answers: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """Ask and answer no more."""
+        tasks = [*self._questions.values(), *self._answers]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- asking ----------------------------------------------------------------------------
+
+    def question(self, namespace: str, id: str, claim: Claim) -> "asyncio.Task[bool]":
+        """Whether the connection behind a claim has gone, and its id with it.
+
+        All who want to know it at the same time share one question, which has a deadline of its
+        own. It ends without an error: an owner that says nothing has not gone.
+        """
+        key = (namespace, id, claim)
+        task = self._questions.get(key)
+        if task is None:
+            task = self._questions[key] = asyncio.create_task(self._ask(namespace, id))
+            task.add_done_callback(lambda _: self._questions.pop(key, None))
+        return task
+
+    async def _ask(self, namespace: str, id: str) -> bool:
+        allowed = 2 * self._timing.timeout + self._timing.sign_of_life
+        request, word = self._replies.expect()
+        try:
+            async with asyncio.timeout(allowed):
+                item = envelope.question(namespace, id, self._reply_to(request))
+                deadline = asyncio.get_running_loop().time() + self._timing.timeout
+                result = await self._bus.send(namespace, id, item, deadline)
+                if result is SendResult.ROUTED:
+                    result = await word
+                return result is SendResult.ABSENT
+        except (TimeoutError, ClusterPoolError):
+            return False
+        finally:
+            self._replies.forget(request)
+
+    # -- answering -------------------------------------------------------------------------
+
+    def asked(self, connection: Connection | None, tell: Callable[[SendResult], None]) -> None:
+        """Another node asks about a connection of this one, or one that has left already."""
+        if connection is None:
+            tell(SendResult.ABSENT)
+            return
+        task = asyncio.create_task(self._answer(connection, tell))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _answer(self, connection: Connection, tell: Callable[[SendResult], None]) -> None:
+        if await self._table.signs.of(connection):
+            tell(SendResult.DELIVERED)
+            return
+        if connection.departure is not None:
+            await asyncio.wait((connection.departure,), timeout=self._timing.timeout)
+        tell(SendResult.ABSENT)

@@ -1,0 +1,53 @@
+"""Whether clients are still there: asked when somebody else wants their id, and never otherwise.
+
+A connection whose network died silently looks open until a keepalive gives it up. There is no task
+and no timer here while nobody asks.
+"""
+
+import asyncio
+from math import inf
+from weakref import WeakKeyDictionary
+
+from cluster_pool.local.connection import Connection
+
+
+class SignsOfLife:
+    """Asks the clients of one table, each once at a time, however many want to know.
+
+    Args:
+        within: seconds that a client has to give a sign; as long it is believed afterwards.
+    """
+
+    def __init__(self, within: float) -> None:
+        self._within = within
+        self._asking: dict[Connection, asyncio.Task[bool]] = {}
+        self._given: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+
+    async def of(self, connection: Connection) -> bool:
+        """Whether its client gives a sign of life; one that gives none is cut (1006) by then.
+
+        True, too, where that cannot be told: see :meth:`Transport.alive`.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._given.get(connection, -inf) < self._within:
+            return True
+        asking = self._asking.get(connection)
+        if asking is None:
+            asking = self._asking[connection] = asyncio.create_task(self._ask(connection))
+            asking.add_done_callback(lambda _: self._asking.pop(connection, None))
+        await asyncio.wait((asking,))
+        return asking.cancelled() or asking.result()
+
+    async def _ask(self, connection: Connection) -> bool:
+        if await connection.alive(self._within):
+            self._given[connection] = asyncio.get_running_loop().time()
+            return True
+        connection.cut()
+        return False
+
+    async def stop(self) -> None:
+        """Ask no more; who waits is told that the client may be there."""
+        asking = list(self._asking.values())
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
