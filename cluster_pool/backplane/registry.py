@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -145,8 +145,15 @@ class Registry:
             return LeaseReply(False)
         return LeaseReply(True, reply[1].decode(), living=reply[2])
 
-    async def bury(self, incarnation: str, deadline: float, *, own: bool) -> bool:
-        """End an incarnation for good; False when its lease goes on."""
+    async def bury(
+        self, incarnation: str, deadline: float, why: Literal["own", "expired", "orphan"]
+    ) -> bool:
+        """End an incarnation for good; False when its lease goes on.
+
+        Args:
+            why: ``"own"``, its node gives it up; ``"expired"``, its lease must be over;
+                ``"orphan"``, it has none, but something else is registered of it.
+        """
         keys = self._keys
         return bool(
             await self._session.script(
@@ -162,7 +169,7 @@ class Registry:
                     keys.headrooms,
                 ],
                 incarnation,
-                "own" if own else "expired",
+                why,
             )
         )
 
@@ -395,9 +402,14 @@ class Registry:
         """The namespaces in which an incarnation may hold members."""
         cursor, found = b"0", set()
         while True:
-            cursor, names = await self._session.call(
-                deadline, "SSCAN", self._keys.namespaces(incarnation), cursor, "COUNT", PAGE
-            )
+            try:
+                cursor, names = await self._session.call(
+                    deadline, "SSCAN", self._keys.namespaces(incarnation), cursor, "COUNT", PAGE
+                )
+            except BackplaneUnavailableError as error:
+                if isinstance(error.__cause__, ResponseError):
+                    return []  # of a wrong type: it says nothing, and is deleted in the end
+                raise
             found.update(names)
             if cursor in (b"0", "0", 0):
                 return texts(found)

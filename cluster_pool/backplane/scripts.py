@@ -19,6 +19,7 @@ NAMES = (
     "release",
     "renew",
     "send",
+    "sweep",
     "tallies",
 )
 

@@ -15,6 +15,8 @@ from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 
+BEGIN: Final = (b"0",) * 4
+"""The cursors of the first sweep."""
 _OWNER: Final = re.compile(rb"[\w.-]+#?", re.ASCII)
 _COUNT: Final = re.compile(rb"-?\d{1,18}", re.ASCII)
 
@@ -59,6 +61,29 @@ class Upkeep:
         self._session = session
         self._keys = keys
         self._identity = identity
+
+    async def sweep(
+        self, lease: float, cursors: Sequence[bytes], deadline: float
+    ) -> tuple[list[bytes], list[str]]:
+        """Cut leases that end too far ahead, and look for incarnations without any.
+
+        Args:
+            lease: seconds that one lasts whose node has not told it.
+            cursors: where to go on: what the last call gave, or :data:`BEGIN`.
+
+        Returns:
+            The next cursors, and incarnations that have neither a lease nor anybody to reap them.
+        """
+        keys = self._keys
+        reply = await self._session.script(
+            deadline,
+            "sweep",
+            [keys.leases, keys.dead, keys.incarnations, keys.nodes, keys.infos, keys.headrooms],
+            int(lease * 1000),
+            BATCH,
+            *cursors,
+        )
+        return reply[0], texts(reply[1])
 
     def compare(
         self, link: Link, incarnation: str, holdings: Sequence[Holding], deadline: float

@@ -78,6 +78,8 @@ class Lease:
         """Whether the incarnation was taken and what is owned may not all stand under it yet."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._reason = ""
+        """Why the last heartbeat was none."""
         self.incarnation = ""
         self._asked = ""
         """The incarnation of the last join, also when nobody knows whether it was carried out."""
@@ -131,7 +133,7 @@ class Lease:
         self.settled.clear()
         for incarnation in dict.fromkeys((*self._former, self.incarnation, self._asked)):
             if incarnation:
-                await self._registry.bury(incarnation, self._deadline(), own=True)
+                await self._registry.bury(incarnation, self._deadline(), "own")
         if not self._rival:
             await self._registry.forget_channel(self._deadline())
 
@@ -210,6 +212,7 @@ class Lease:
         can have been lost with the link. In ordinary times they do, and a new link therefore takes
         a new incarnation: whatever the old one left behind unanswered is reaped with it.
         """
+        reason = self._reason
         self.settled.clear()
         generation, held = self._session.generation, self.held
         if self._unfinished and await self._renew():
@@ -221,10 +224,10 @@ class Lease:
         if self._session.generation != self._generation:
             return
         self._counters.rejoins += 1
-        log.info("rejoined as %s", self.incarnation)
+        log.warning("rejoined as %s: %s", self.incarnation, reason)
         self._settle()
         while self._former:
-            await self._registry.bury(self._former[0], self._deadline(), own=True)
+            await self._registry.bury(self._former[0], self._deadline(), "own")
             self._former.pop(0)
 
     async def _take_anew(self) -> None:
@@ -279,7 +282,9 @@ class Lease:
 
     async def _beat(self) -> None:
         await self._session.link_by(self._deadline())
-        if not self._in_doubt() and await self._renew():
+        doubt = self._doubt()
+        self._reason = doubt or self._reason
+        if not doubt and await self._renew():
             self._on_beat()
         else:
             await self._rejoin()
@@ -295,18 +300,26 @@ class Lease:
             self._epoch,
             self._deadline(),
         )
-        if not reply.held or reply.epoch != self._epoch:
+        if not reply.held:
+            self._reason = "its lease was gone from Redis, or its node id belongs to another"
+            return False
+        if reply.epoch != self._epoch:
+            self._reason = "Redis has lost its state: its epoch is another one"
             return False
         self.living = reply.living
         self._renewed(sent)
         return True
 
     def _in_doubt(self) -> bool:
-        return (
-            not self.held
-            or not self.settled.is_set()
-            or self._session.generation != self._generation
-        )
+        return bool(self._doubt())
+
+    def _doubt(self) -> str:
+        """Why the lease must be taken anew, as far as this node can tell by itself; or ""."""
+        if self._session.generation != self._generation:
+            return "the link to Redis is a new one"
+        if not self.held:
+            return "its lease was over by its own clock"
+        return "" if self.settled.is_set() else self._reason or "it was in doubt"
 
     def _headroom_text(self) -> str:
         headroom = self._headroom()

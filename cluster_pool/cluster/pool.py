@@ -187,8 +187,10 @@ class ClusterPool(DrainingNode):
             self._renamed,
         )
         self._membership.under(self._lease)
+        upkeep = Upkeep(self._session, self._keys, self._identity)
         self._reaper = Reaper(
             self._registry,
+            upkeep,
             self.timing,
             self.counters,
             self._may_judge,
@@ -197,7 +199,7 @@ class ClusterPool(DrainingNode):
         self._comparison = Comparison(
             self._session,
             self._registry,
-            Upkeep(self._session, self._keys, self._identity),
+            upkeep,
             self._membership,
             self._lease,
             self.timing,
@@ -317,7 +319,11 @@ class ClusterPool(DrainingNode):
         self._hooks.fire("state", self._state)
 
     def _info(self) -> dict[str, object]:
-        return {"state": self._state.value, "connections": len(self._table)}
+        return {
+            "state": self._state.value,
+            "connections": len(self._table),
+            "lease": self.timing.lease,
+        }
 
     def headroom(self) -> float | None:
         """Connections per second that this node can take now; None while it takes nobody."""

@@ -7,10 +7,12 @@ comparison with it, so that a living node's members are never touched, however l
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cluster_pool.backplane.registry import Registry
+from cluster_pool.backplane.upkeep import BEGIN, Upkeep
 from cluster_pool.core.config import Timing
+from cluster_pool.core.ids import shown
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
 
@@ -18,6 +20,7 @@ log = logging.getLogger("cluster_pool.reaper")
 
 AFTER_THE_END = 0.05
 """Seconds after the end of a lease at which it is looked at."""
+MOST_ORPHANS = 10_000
 
 
 class Reaper:
@@ -29,12 +32,17 @@ class Reaper:
     def __init__(
         self,
         registry: Registry,
+        upkeep: Upkeep,
         timing: Timing,
         counters: Counters,
         may_judge: Callable[[], bool],
         on_empty: Callable[[str], None],
     ) -> None:
         self._registry = registry
+        self._upkeep = upkeep
+        self._cursors: Sequence[bytes] = BEGIN
+        self._orphans: dict[str, float] = {}
+        """Incarnations without a lease, with when that was first seen."""
         self._timing = timing
         self._counters = counters
         self._may_judge = may_judge
@@ -83,11 +91,29 @@ class Reaper:
     async def _look(self) -> None:
         if self._may_judge():
             for incarnation in await self._registry.expired(self._deadline()):
-                if await self._registry.bury(incarnation, self._deadline(), own=False):
-                    log.warning("incarnation %s has vanished", incarnation)
+                if await self._registry.bury(incarnation, self._deadline(), "expired"):
+                    log.warning("incarnation %s has vanished", shown(incarnation))
+            await self._sweep()
             await self._look_ahead()
         for incarnation, node_id in (await self._registry.dead(self._deadline())).items():
-            await self._reap(incarnation, node_id)
+            try:
+                await self._reap(incarnation, node_id)
+            except BackplaneUnavailableError as error:  # the others are reaped all the same
+                log.warning("%s is not reaped yet: %s", shown(incarnation), error)
+
+    async def _sweep(self) -> None:
+        """Bury what has had no lease for as long as one lasts: it joins in that time, or never."""
+        now = asyncio.get_running_loop().time()
+        self._cursors, found = await self._upkeep.sweep(
+            self._timing.lease, self._cursors, self._deadline()
+        )
+        for incarnation in found:
+            since = self._orphans.setdefault(incarnation, now)
+            if now - since >= self._timing.lease:
+                await self._registry.bury(incarnation, self._deadline(), "orphan")
+                log.warning("incarnation %s had lost its lease", shown(incarnation))
+        if len(self._orphans) > MOST_ORPHANS or not found:
+            self._orphans = {name: self._orphans[name] for name in found if name in self._orphans}
 
     async def reap_own(self, start: str) -> None:
         """Remove what this node's incarnations left, so that a stop leaves nothing behind."""
