@@ -110,7 +110,11 @@ class _Accountant:
 
     def _fail(self, call: Call, why: str) -> None:
         self._put(call, FAILED)
-        self._result.failures.append(f"{call}: {why}")
+        heard_by = [str(one) for one in self._index.heard_by[call.sender, call.number]]
+        self._result.failures.append(
+            f"{call}: {why} (of {[str(one) for one in self._index.owners(call)]}, heard by"
+            f" {heard_by}, took {call.ended - call.begun:.2f} s{self._index.amid(call.begun)})"
+        )
 
     def _unanswered(self) -> None:
         self._result.unanswered = len(self._books.unanswered)

@@ -136,7 +136,7 @@ class Visits:
     """
 
     HERE = (2.0, 40.0)
-    AWAY = ((0.05, 0.5), (0.5, 3.0), (3.0, 10.0))
+    AWAY = ((0.1, 0.6), (0.5, 3.0), (3.0, 10.0))
     """Seconds; the linger of a subscription is 1."""
     RELOAD = 3.0
     HOPS = 0.3
@@ -193,9 +193,10 @@ class Visits:
             self._under_way -= 1
 
     async def _reload(self, client: Client) -> None:
-        """Go, and come back to the same node at once, as a browser does with its page."""
+        """Go, and come back to the same node soon: its channel is still subscribed then."""
         node = client.newest.node if client.newest is not None else ""
         await self._leave(client)
+        await asyncio.sleep(random.uniform(*self.AWAY[0]))
         client.move(node)
 
 
