@@ -73,6 +73,7 @@ class Link(Pipe):
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._failure is not None:
             future.set_exception(_copy(self._failure, maybe_executed=False))
+            future.exception()  # as in :meth:`fail`
             return future
         self.put(*arguments)  # first: what cannot be packed raises, and has no reply to wait for
         self._replies.append(future)

@@ -142,8 +142,7 @@ class Comparison:
             noting = self._registry.enlist(link, incarnation, part, deadline)
             holdings = [self._holding(name) for name in part]
             comparing = self._upkeep.compare(link, incarnation, holdings, deadline)
-            await noting
-            differing, owners = await comparing
+            _, (differing, owners) = await asyncio.gather(noting, comparing)
             if await self._strangers(link, owners):
                 differing = part
             suspects.update(dict.fromkeys(differing))

@@ -1,6 +1,7 @@
 """The promises under faults, on real servers that are killed, frozen, flushed and cut off."""
 
 import asyncio
+import gc
 import time
 from dataclasses import replace
 from typing import Any
@@ -143,6 +144,24 @@ async def test_who_leaves_in_the_midst_of_a_rejoin_does_not_end_it(
         assert await one.count("n") == 2
         assert await one.count("m") == 0
         assert "failed by itself" not in caplog.text
+
+
+@async_test
+async def test_a_comparison_whose_link_is_lost_leaves_nothing_behind(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that it asked is waited for, so that asyncio has nothing to complain of."""
+    async with Backend(own_server).pools(1) as (one,):
+        await one.join("n", "alice")
+        link = one._session.link
+        assert link is not None
+        own_server.kill()
+        await eventually(lambda: not one._session.up)
+        with pytest.raises(BackplaneUnavailableError):
+            await one._comparison._suspects(link, ["n"])
+        gc.collect()
+        await asyncio.sleep(0)
+        assert "never retrieved" not in caplog.text
 
 
 @async_test
