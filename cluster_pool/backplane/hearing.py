@@ -6,6 +6,7 @@ envelope, so that the ear is never slow; what it cannot keep it counts, for the 
 
 import asyncio
 import logging
+from time import monotonic
 
 from cluster_pool.backplane.inbox import Heard, Inbox
 from cluster_pool.core.config import Limits
@@ -22,6 +23,7 @@ from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.numbers import Numbers
+from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import Gap
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -62,6 +64,8 @@ class Hearing:
         self._sealed = sealed
         self._senders: dict[str, int] = {}
         self._broken: set[str] = set()
+        self._namesakes: set[str] = set()
+        self._quiet = Quiet()
 
     def hear(self, channel: str, payload: bytes) -> None:
         """One payload has arrived; for each channel in the order of publishing.
@@ -97,6 +101,25 @@ class Hearing:
             self._put(heard, header.messages)
         elif header.start == self._identity.start:
             self.probed.set()
+        elif channel == self._identity.own_channel:
+            self._hear_namesake(header.start)
+
+    def _hear_namesake(self, start: str) -> None:
+        """Another start probes this node's own channel.
+
+        One probe may be the last of a process that died under this node id; two are said.
+        """
+        self._counters.namesakes += 1
+        if start not in self._namesakes:
+            if len(self._namesakes) >= MAX_SENDERS:
+                self._namesakes.clear()
+            self._namesakes.add(start)
+        elif self._quiet.due("namesake", monotonic()):
+            log.warning(
+                "another process is node %s too, and each hears what is meant for the other: is "
+                "one prefix used in two databases of this Redis, or one node id given twice?",
+                shown(self._identity.node_id),
+            )
 
     def _stale(self, header: Header) -> bool:
         """Whether it comes from an older link of its sender than one heard before."""

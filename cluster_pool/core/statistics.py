@@ -32,6 +32,7 @@ class Counters:
         dropped_oversize: raw payloads above the message limit, envelopes far above it.
         dropped_stale: envelopes of an older link generation than one heard before.
         dropped_overflow: payloads that found the inbox full.
+        namesakes: probes of other processes that have this node's id and prefix.
         missed: messages that a gap report named.
         gaps: gap reports.
         generations: times the link to the backplane was made.
@@ -64,6 +65,7 @@ class Counters:
     dropped_oversize: int = 0
     dropped_stale: int = 0
     dropped_overflow: int = 0
+    namesakes: int = 0
     missed: int = 0
     gaps: int = 0
     generations: int = 0

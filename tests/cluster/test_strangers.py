@@ -1,9 +1,12 @@
 """Others on the same Redis: who only looks on is no node, and who takes our names is noticed."""
 
 import pytest
+from redis.asyncio import Redis
 
 from cluster_pool import NodeUnreachableError, SendResult
-from tests.clusters import Backend
+from cluster_pool.testing import FAST
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
 
@@ -33,3 +36,31 @@ async def test_who_listens_to_a_pattern_is_no_node(backend: Backend) -> None:
         assert await one.send("n", "alice", "x") is SendResult.UNREACHABLE
         await eventually(lambda: two.statistics()["generations"] == 2 and two.ready)
         assert await one.send("n", "alice", "x", confirm=True) is SendResult.DELIVERED
+
+
+@async_test
+async def test_a_namesake_is_noticed_and_said(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One prefix in two databases: two nodes with one id, of which neither sees the other's lease.
+
+    A probe that a process under this id left behind when it died is no namesake yet.
+    """
+
+    def pool(database: int, node_id: str) -> Pool:
+        url = f"{own_server.url}&db={database}"
+        return Pool(url, node_id=node_id, prefix="cluster_pool:env", timing=FAST)
+
+    def said() -> list[str]:
+        return [line for line in caplog.messages if "another process is node" in line]
+
+    async with pool(0, "a") as one, pool(1, "b") as other:
+        probe = b"\xc1\x011 1 0 predecessor 1\n"
+        async with Redis.from_url(f"unix://{own_server.path}") as client:
+            assert await client.publish("cluster_pool:env:{~}:node:a", probe) == 1
+        await eventually(lambda: one.statistics()["namesakes"] == 1)
+        assert other.statistics()["namesakes"] == 0
+        async with pool(1, "a") as two:
+            await eventually(lambda: min(p.statistics()["namesakes"] for p in (one, two)) >= 4)
+            assert [line.split("'")[1] for line in said()] == ["a", "a"], "each of them, once"
+        assert other.statistics()["namesakes"] == 0
