@@ -1,0 +1,174 @@
+"""A node comes back with all it holds: in few calls, under one lease, whatever interrupts it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from faults.proxy import Proxy
+
+from cluster_pool import Connection, Member, Timing
+from cluster_pool.cluster import assertion
+from tests.clusters import Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+SHORT = Timing(timeout=2.0, lease=3.0, heartbeat=0.4, probe=1.0, linger=0.2, close=1.0)
+NAMESPACES = 1500
+
+
+@contextlib.asynccontextmanager
+async def on_proxy(server: RedisServer) -> AsyncIterator[tuple[Pool, Proxy]]:
+    """A node with a proxy between it and Redis, and many namespaces of one member each."""
+    async with Proxy(server.path) as proxy:
+        pool = Pool(server.through(proxy.port), node_id="node-1", timing=SHORT)
+        async with pool:
+            for at in range(0, NAMESPACES, 500):
+                await asyncio.gather(*[pool.join(f"n{i}", "tab") for i in range(at, at + 500)])
+            yield pool, proxy
+
+
+async def registered(pool: Pool) -> int:
+    """How many of the namespaces have their member."""
+    counts = [pool.count(f"n{at}") for at in range(NAMESPACES)]
+    return sum(await asyncio.gather(*counts))
+
+
+def taken(pool: Pool) -> int:
+    """How many incarnations a node has taken since its start."""
+    return int(pool.statistics()["incarnation"].rpartition(".")[2])
+
+
+@async_test
+async def test_many_namespaces_are_asserted_in_few_calls(own_server: RedisServer) -> None:
+    """A hundred claims go in a call, whatever namespaces they are of."""
+    async with on_proxy(own_server) as (pool, proxy):
+        before = own_server.script_calls()
+        await proxy.cut()
+        await eventually(lambda: taken(pool) == 1 and pool.ready)
+        assert own_server.script_calls() - before < 100
+        assert await registered(pool) == NAMESPACES
+
+
+@async_test
+async def test_a_lease_is_renewed_while_claims_are_asserted(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asserting may take longer than a lease lasts: it is one incarnation all the same."""
+    monkeypatch.setattr(assertion, "WINDOW", 1)
+    async with on_proxy(own_server) as (pool, proxy):
+        own_server.kill()
+        own_server.start()
+        proxy.delay = 0.15
+        began = asyncio.get_running_loop().time()
+        await eventually(lambda: taken(pool) >= 1 and pool.ready, 40)
+        assert asyncio.get_running_loop().time() - began > SHORT.lease
+        assert taken(pool) == 1
+        proxy.heal()
+        assert await registered(pool) == NAMESPACES
+
+
+class Asserted:
+    """Counts the claims that a node has asserted, and those of its last incarnation alone."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.sent = 0
+        registry: Any = pool._registry
+        send = registry.assert_claims
+
+        def assert_claims(link: Any, incarnation: str, groups: Any, *rest: Any) -> Any:
+            self.sent += sum(len(claims) for _, claims in groups)
+            return send(link, incarnation, groups, *rest)
+
+        registry.assert_claims = assert_claims
+
+    def under(self, rejoin: int) -> list[Connection]:
+        """Who stands under an incarnation, as far as the node knows."""
+        everyone = self._pool._table.connections()
+        return [one for one in everyone if one.claim is not None and one.claim.rejoin == rejoin]
+
+
+@async_test
+async def test_an_interruption_undoes_no_assertion(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut again and again, each attempt goes on where the last one was, under one incarnation."""
+    monkeypatch.setattr(assertion, "WINDOW", 1)
+    async with on_proxy(own_server) as (pool, proxy):
+        asserted = Asserted(pool)
+        await proxy.cut()
+        for part in (100, 500, 900):
+            proxy.delay = 0.02
+            await eventually(lambda part=part: len(asserted.under(1)) >= part)
+            await proxy.cut()
+        await eventually(lambda: pool.ready)
+        assert taken(pool) == 1
+        assert asserted.sent <= NAMESPACES + 3 * 2 * 100
+        proxy.heal()
+        assert await registered(pool) == NAMESPACES
+
+
+@async_test
+async def test_a_takeover_during_an_interruption_is_found(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stood under the incarnation before the link was cut may be another's since."""
+    monkeypatch.setattr(assertion, "WINDOW", 1)
+    two = Pool(own_server.url, node_id="node-2", timing=SHORT)
+    async with on_proxy(own_server) as (pool, proxy), two:
+        asserted = Asserted(pool)
+        proxy.delay = 0.02
+        await proxy.cut()
+        await eventually(lambda: len(asserted.under(1)) >= 500)
+        await proxy.refuse()
+        stolen = asserted.under(1)[7]
+        await two.join(stolen.namespace, "tab")
+        await proxy.accept()
+        await eventually(lambda: pool.ready)
+        assert taken(pool) == 1
+        await eventually(lambda: stolen.close_code == 4409)
+        assert await two.locate(stolen.namespace, "tab") == Member("tab", "node-2")
+        proxy.heal()
+        assert await registered(pool) == NAMESPACES
+
+
+@pytest.mark.parametrize("loss", ["lease", "state"])
+@async_test
+async def test_a_lease_that_is_gone_ends_an_interrupted_assertion(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """Without its lease, or in another Redis, what was asserted counts for nothing."""
+    monkeypatch.setattr(assertion, "WINDOW", 1)
+    async with on_proxy(own_server) as (pool, proxy):
+        asserted = Asserted(pool)
+        proxy.delay = 0.02
+        await proxy.cut()
+        await eventually(lambda: len(asserted.under(1)) >= 500)
+        await proxy.refuse()
+        if loss == "lease":
+            own_server.command("DEL", "cluster_pool:{~}:leases")
+        else:
+            own_server.kill()
+            own_server.start()
+        proxy.heal()
+        await proxy.accept()
+        await eventually(lambda: pool.ready)
+        assert taken(pool) == 2
+        assert len(asserted.under(2)) == NAMESPACES
+        assert await registered(pool) == NAMESPACES
+
+
+@async_test
+async def test_one_namespace_that_redis_refuses_is_no_hindrance_to_others(
+    own_server: RedisServer,
+) -> None:
+    """A call asserts claims of many namespaces: each of them succeeds or fails by itself."""
+    async with on_proxy(own_server) as (pool, proxy):
+        own_server.command("DEL", "cluster_pool:{n7}:owners")
+        own_server.command("SET", "cluster_pool:{n7}:owners", "garbage")
+        await proxy.cut()
+        await eventually(lambda: taken(pool) == 1 and pool.ready)
+        assert await pool.count("n8") == 1
+        assert len(Asserted(pool).under(1)) >= NAMESPACES - 1
