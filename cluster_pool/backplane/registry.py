@@ -102,6 +102,7 @@ class Registry:
                 keys.infos,
                 keys.epoch,
                 keys.headrooms,
+                keys.drains,
             ],
             self._identity.node_id,
             self._identity.start,

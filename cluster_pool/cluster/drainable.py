@@ -152,7 +152,7 @@ class DrainingNode(Sender):
     async def alone(self) -> bool:
         """Whether no other node is alive, as far as Redis (soon) or the last heartbeat tells."""
         try:
-            return len(await self._registry.living(self._deadline(SOON))) <= 1
+            return len(set((await self._registry.living(self._deadline(SOON))).values())) <= 1
         except BackplaneUnavailableError:
             return self._lease.living <= 1
 

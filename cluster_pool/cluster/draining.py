@@ -14,6 +14,7 @@ from typing import Any, Final
 from cluster_pool.backplane.drains import DrainLedger
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.membership import Membership
+from cluster_pool.core.claims import start_of
 from cluster_pool.core.config import Timing
 from cluster_pool.core.drain_plan import announcement_of
 from cluster_pool.core.identity import Identity
@@ -168,7 +169,8 @@ class Draining:
     async def others_accepting(self) -> int:
         """How many other live nodes take newcomers; raises BackplaneUnavailableError."""
         deadline = asyncio.get_running_loop().time() + self._timing.timeout
-        return len(await self._ledger.acceptors(deadline) - {self._lease.incarnation})
+        accepting = await self._ledger.acceptors(deadline)
+        return len({start_of(one) for one in accepting} - {start_of(self._lease.incarnation)})
 
     async def _run(self, drain: Drain, announce: float) -> DrainReport:
         try:

@@ -41,7 +41,7 @@ class Claim(NamedTuple):
     @property
     def start(self) -> str:
         """The start of the node that made the claim, whatever its rejoins since."""
-        return self.incarnation.partition(".")[0]
+        return start_of(self.incarnation)
 
     @property
     def rejoin(self) -> int:
@@ -53,3 +53,8 @@ class Claim(NamedTuple):
 def incarnation_of(start: str, rejoin: int) -> str:
     """The name of the lease that a node takes at its start (0) and at each rejoin."""
     return f"{start}.{rejoin}"
+
+
+def start_of(incarnation: str) -> str:
+    """The start of the node that took a lease under this name."""
+    return incarnation.partition(".")[0]

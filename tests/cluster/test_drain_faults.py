@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -189,3 +190,39 @@ async def test_a_deadline_closes_them_though_nobody_takes_them(own_server: Redis
         assert report.seconds < 6
         assert peak_of(times_of(sockets)) <= 0.5 * 80, "it hurries at the end"
         own_server.start()
+
+
+@async_test
+async def test_acceptors_that_rejoin_do_not_double_the_budget(backend: Backend) -> None:
+    """While one registers its members anew it has two incarnations, and one headroom."""
+    async with backend.pools(3, headroom=30.0) as (one, two, three):
+        await join(one, 200)
+        registering, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slowly(incarnation: str) -> None:
+            registering.release()
+            await go_on.wait()
+
+        drain = asyncio.create_task(one.drain_connections())
+        await eventually(lambda: rate_of(one) > 0)
+        for pool in (two, three):
+            pool._lease._on_rejoin = slowly
+            pool._lease.settled.clear()
+            pool._lease.wake()
+        await registering.acquire()
+        await registering.acquire()
+        grants = []
+        ask = one._ledger.lease
+
+        async def asked(*arguments: Any) -> Any:
+            grants.append(await ask(*arguments))
+            return grants[-1]
+
+        one._ledger.lease = asked  # type: ignore[method-assign]
+        await eventually(lambda: len(grants) >= 2)
+        assert {grant.budget for grant in grants} == {2 * 30 * 0.7}
+        assert {(grant.living, grant.acceptors) for grant in grants} == {(3, 2)}
+        go_on.set()
+        one.hurry_drain()
+        await drain
+        await eventually(lambda: two.ready and three.ready)

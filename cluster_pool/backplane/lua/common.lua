@@ -160,9 +160,23 @@ local function epoch_at(key)
   return counted(redis.call('GET', key))
 end
 
--- How many incarnations hold a lease.
+-- How many nodes these incarnations are of: one that rejoins has two for a while.
+local function nodes_of(incarnations)
+  local seen, count = {}, 0
+  for _, incarnation in ipairs(incarnations) do
+    local start = string.match(incarnation, '^[^.]*')
+    if not seen[start] then
+      seen[start] = true
+      count = count + 1
+    end
+  end
+  return count
+end
+
+-- How many nodes hold a lease.
 local function living(leases)
-  return redis.call('ZCOUNT', leases, '(' .. digits(now_us() / 1000), '+inf')
+  local now = digits(now_us() / 1000)
+  return nodes_of(redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf'))
 end
 
 -- Notes what an incarnation can take, "" for nothing. While somebody drains it is not lowered: what

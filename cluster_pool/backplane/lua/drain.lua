@@ -91,5 +91,5 @@ local function exact(number) return string.format('%.4f', number) end
 redis.call('HSET', KEYS[1], node, table.concat({state, remaining, exact(rate), deadline, most,
   digits(now), digits(now + 3 * renew), starved, ARGV[6]}, ' '))
 redis.call('PEXPIRE', KEYS[1], 60000)
-return {'OK', exact(rate), exact(budget), exact(needed), again, 3 * renew, drainers, #alive,
-  acceptors}
+return {'OK', exact(rate), exact(budget), exact(needed), again, 3 * renew, drainers,
+  nodes_of(alive), acceptors}

@@ -1,5 +1,5 @@
 -- Takes a lease for a new incarnation of a node.
--- KEYS  leases, incarnations, nodes, infos, epoch, headrooms
+-- KEYS  leases, incarnations, nodes, infos, epoch, headrooms, drains
 -- ARGV  node id, start of the node, incarnation, ttl (ms), info, connections per second that it can
 --       take ("" when it takes nobody)
 -- Reply {"OK", epoch, living nodes}, or {"TAKEN", end of the lease (ms)} while another start of a
@@ -16,5 +16,10 @@ redis.call('HSET', KEYS[2], ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[4], ARGV[3], ARGV[5])
 if not epoch_at(KEYS[5]) then redis.call('SET', KEYS[5], digits(now)) end
-set_headroom(KEYS[6], ARGV[3], ARGV[6], false)
+local former = present and redis.call('HGET', KEYS[6], present)
+if former then -- it is counted once, under the new incarnation, although the former one lives on
+  redis.call('HDEL', KEYS[6], present)
+  redis.call('HSET', KEYS[6], ARGV[3], former)
+end
+set_headroom(KEYS[6], ARGV[3], ARGV[6], redis.call('EXISTS', KEYS[7]) == 1)
 return {'OK', redis.call('GET', KEYS[5]), living(KEYS[1])}
