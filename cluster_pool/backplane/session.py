@@ -4,13 +4,14 @@ Owns: the sockets, the wanted channels, the proof that the node hears itself. Wh
 :mod:`.hearing`; nothing here knows a connection.
 
 A generation is one pair of sockets. Either of them failing, or three probes unheard, ends it; the
-next begins at once, or after a pause with full jitter when the last one was short or there was
-none, subscribes everything again, and says what was missed.
+next begins at once if the last one was up for a while, else after a pause with jitter that grows,
+subscribes everything again, and says what was missed.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
@@ -36,8 +37,12 @@ T = TypeVar("T")
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+LONGEST_REFUSED = 2.0
+"""The longest pause when Redis lets a node in and then refuses what it needs, which costs more."""
 STEADY = 1.0
-"""Seconds that a generation must have lived for the next one to begin without a pause."""
+"""Seconds that a generation must have been up for the next one to begin without a pause."""
+REASONS = 10
+"""Reasons that are logged while no generation comes up."""
 PROBES_LOST = 3
 STALL = 0.5
 
@@ -90,6 +95,11 @@ class Session:
         self._why_unwanted = ""
         self._last_error: BackplaneUnavailableError | None = None
         self._down_since = 0.0
+        self._up_since = math.inf
+        """When this generation heard itself, if it has."""
+        self._reached = False
+        """Whether Redis has let this generation in, whatever became of it."""
+        self._told: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -154,22 +164,32 @@ class Session:
         self._own = ""
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         pause = FIRST_PAUSE
         while True:
-            before, began = self.generation, asyncio.get_running_loop().time()
+            self._reached, self._up_since = False, math.inf
             try:
                 await self._live_once()
             except Exception as error:
                 self._last_error = _reason(error)
             self._failed.set()
-            if self.generation != before:
-                level = logging.INFO if self._unwanted.is_set() else logging.WARNING
-                log.log(level, "lost Redis at %s: %s", self.address.shown, self._last_error)
+            self._tell_loss()
+            if loop.time() - self._up_since >= STEADY:
                 pause = FIRST_PAUSE
-                if asyncio.get_running_loop().time() - began >= STEADY:
-                    continue
-            await asyncio.sleep(random.uniform(0, pause))
-            pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            await asyncio.sleep(random.uniform(pause / 2 if self._reached else 0, pause))
+            pause = min(pause * 2, LONGEST_REFUSED if self._reached else LONGEST_PAUSE)
+
+    def _tell_loss(self) -> None:
+        """Log why a generation ended; while none comes up, each reason once."""
+        said = str(self._last_error)
+        if self._up_since != math.inf:
+            self._told.clear()
+            level = logging.INFO if self._unwanted.is_set() else logging.WARNING
+            log.log(level, "lost Redis at %s: %s", self.address.shown, said)
+        elif self._reached and said not in self._told and len(self._told) < REASONS:
+            log.warning("Redis at %s lets this node in, and then: %s", self.address.shown, said)
+        self._told.add(said)
 
     async def _live_once(self) -> None:
         link = Link(await self.address.open())
@@ -179,6 +199,7 @@ class Session:
             await link.drop()
             raise
         self._unwanted.clear()
+        self._reached = True
         try:
             await _until_one_fails(
                 link.write_forever(),
@@ -223,6 +244,7 @@ class Session:
         await self._settle(link, [self._names[c] for c in channels if c in self._names])
         self.link = link
         self._up.set()
+        self._up_since = asyncio.get_running_loop().time()
         self.on_up()
         while True:
             await self._rest()

@@ -138,11 +138,15 @@ class Lease:
             await self._registry.forget_channel(self._deadline())
 
     async def wait_held(self) -> None:
-        """Wait until the lease is held, by its clock too, and everything owned stands under it."""
+        """Wait until the lease is held, by its clock too, and everything owned stands under it.
+
+        While Redis refuses heartbeats, who waits here does not make them come faster.
+        """
         while not (self.held and self.settled.is_set()):
             if not self.held:
                 self.settled.clear()
-                self._wake.set()
+                if not self._failures:
+                    self._wake.set()
             await self.settled.wait()
 
     def wake(self) -> None:
