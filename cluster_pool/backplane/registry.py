@@ -18,7 +18,6 @@ from cluster_pool.backplane.session import Session
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
-from cluster_pool.core.results import Member
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.registry")
@@ -495,29 +494,41 @@ class Registry:
         value = await self._session.call(deadline, "HGET", self._keys.members(namespace), id)
         return Claim.parse(value)
 
-    async def members(self, namespace: str, timeout: float) -> AsyncIterator[Member]:
-        """Members whose owner holds a lease, a page at a time; ``timeout`` is for each page."""
-        living = await self.living(asyncio.get_running_loop().time() + timeout)
-        async for id, claim in self.claims_of(namespace, timeout):
-            node = living.get(claim.incarnation)
-            if node is not None:
-                yield Member(id, node)
+    async def claims(self, namespace: str, ids: Sequence[str], deadline: float) -> dict[str, Claim]:
+        """The registered claims of some ids, at most a few pages of them."""
+        key = self._keys.members(namespace)
+        values = await self._session.call(deadline, "HMGET", key, *ids)
+        found = {id: Claim.parse(value) for id, value in zip(ids, values, strict=True)}
+        return {id: claim for id, claim in found.items() if claim is not None}
 
     async def claims_of(self, namespace: str, timeout: float) -> AsyncIterator[tuple[str, Claim]]:
-        """Every registered claim of a namespace, a page at a time, dead owners' included.
+        """Every registered claim of a namespace, dead owners' included; as :meth:`claim_pages`."""
+        async for page in self.claim_pages(namespace, timeout):
+            for one in page.items():
+                yield one
+
+    async def claim_pages(self, namespace: str, timeout: float) -> AsyncIterator[dict[str, Claim]]:
+        """The same, page by page; ``timeout`` is for each page.
 
         What is no claim, and what has no id that can be read, is left out.
         """
-        async for id, value in self.entries_of(namespace, timeout):
-            claim = Claim.parse(value)
-            name = text_of(id)
-            if claim is not None and name is not None:
-                yield name, claim
+        async for page in self._pages(namespace, timeout):
+            claims = {text_of(id): Claim.parse(value) for id, value in page}
+            yield {
+                id: claim for id, claim in claims.items() if id is not None and claim is not None
+            }
 
     async def entries_of(
         self, namespace: str, timeout: float
     ) -> AsyncIterator[tuple[bytes, bytes]]:
         """What stands in the hash of a namespace's members, a page at a time, whatever it is."""
+        async for page in self._pages(namespace, timeout):
+            for one in page:
+                yield one
+
+    async def _pages(
+        self, namespace: str, timeout: float
+    ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
         loop = asyncio.get_running_loop()
         cursor: bytes | str = "0"
         while True:
@@ -529,8 +540,7 @@ class Registry:
                 "COUNT",
                 PAGE,
             )
-            for id, value in zip(fields[::2], fields[1::2], strict=True):
-                yield id, value
+            yield list(zip(fields[::2], fields[1::2], strict=True))
             if cursor in (b"0", "0", 0):
                 return
 

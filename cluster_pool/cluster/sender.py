@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.bus import Bus
+from cluster_pool.backplane.directory import Directory
 from cluster_pool.backplane.drains import DrainLedger
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.session import Session
@@ -128,6 +129,7 @@ class Sender(DrainCommands):
         )
         self._router.bus = self._bus
         self._registry = Registry(self._session, self._keys, self._identity)
+        self._directory = Directory(self._registry)
         self._ledger = DrainLedger(self._session, self._keys)
         self._session.on_up = self._came_up
         self._session.on_forget = self._forget
@@ -473,12 +475,7 @@ class Sender(DrainCommands):
     async def count(self, namespace: str, *, timeout: float | None = None) -> int:
         """How many members a namespace has in the cluster, those of dead nodes left out."""
         namespace = check_namespace(namespace)
-        deadline = self._deadline(timeout)
-        counts = await self._registry.counts(namespace, deadline)
-        if not counts:
-            return 0
-        living = await self._registry.living(deadline)
-        return sum(count for incarnation, count in counts.items() if incarnation in living)
+        return await self._directory.count(namespace, self._deadline(timeout))
 
     async def members(
         self, namespace: str, *, timeout: float | None = None
@@ -486,14 +483,15 @@ class Sender(DrainCommands):
         """The members of a namespace, a page at a time; no reply is ever huge.
 
         Who joins or leaves meanwhile may or may not be seen, and an id may be given twice while
-        Redis resizes its table (as HSCAN documents); everyone who stays is seen.
+        Redis resizes its table (as HSCAN documents); everyone who stays is seen, also when its
+        node rejoins meanwhile.
 
         Args:
             timeout: seconds for each page; default 2.
         """
         seconds = self._deadline(timeout) - self._loop.time()
         namespace = check_namespace(namespace)
-        async for member in self._registry.members(namespace, seconds):
+        async for member in self._directory.members(namespace, seconds):
             yield member
 
     async def namespaces(self, *, timeout: float | None = None) -> list[str]:
@@ -502,19 +500,13 @@ class Sender(DrainCommands):
         The counts of all that may have some are read, 500 in a round trip; ``timeout`` is for the
         whole call.
         """
-        deadline = self._deadline(timeout)
-        living = await self._registry.living(deadline)
-        noted = await asyncio.gather(
-            *[self._registry.namespaces_of(incarnation, deadline) for incarnation in living]
-        )
-        names = sorted(set().union(*noted))
-        return await self._registry.populated(names, living, deadline)
+        return await self._directory.namespaces(self._deadline(timeout))
 
     async def nodes(self, *, timeout: float | None = None) -> list[Node]:
-        """The live nodes, sorted by id."""
-        infos = await self._registry.infos(self._deadline(timeout))
+        """The live nodes, sorted by id; each once, also while it rejoins."""
+        found = await self._directory.nodes(self._deadline(timeout))
         nodes = []
-        for incarnation, (node_id, info, lease) in infos.items():
+        for node_id, (incarnation, info, lease) in found.items():
             state, count = _read_info(info)
             nodes.append(Node(node_id, incarnation, state, count, lease))
         return sorted(nodes, key=lambda node: node.id)
@@ -525,11 +517,7 @@ class Sender(DrainCommands):
         """Which node owns an id, or None when no living node does."""
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
-        claim = await self._registry.claim_of(namespace, id, deadline)
-        if claim is None:
-            return None
-        node = (await self._registry.living(deadline)).get(claim.incarnation)
-        return Member(id, node) if node is not None else None
+        return await self._directory.locate(namespace, id, deadline)
 
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:

@@ -1,0 +1,125 @@
+"""What is read of the whole cluster stays right while nodes rejoin."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from cluster_pool import Member
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+MEMBERS = 1200
+
+
+async def rejoin(pool: Pool) -> None:
+    """Cut the node's link, and wait until the incarnation that it gave up is buried."""
+    former = pool.statistics()["incarnation"]
+    writer = pool._session.link.connection._writer  # type: ignore[union-attr]
+    assert writer is not None
+    writer.transport.abort()
+    await eventually(lambda: pool.statistics()["incarnation"] != former and pool.ready)
+
+    async def buried() -> bool:
+        deadline = asyncio.get_running_loop().time() + 5
+        return former not in await pool._registry.living(deadline)
+
+    await eventually(buried)
+
+
+def after(registry: Any, name: str, act: Callable[[], Awaitable[None]], times: int) -> None:
+    """Let something happen behind the next readings of one kind."""
+    read = getattr(registry, name)
+    left = times
+
+    async def reading(*arguments: Any) -> Any:
+        nonlocal left
+        reply = await read(*arguments)
+        if left:
+            left -= 1
+            await act()
+        return reply
+
+    setattr(registry, name, reading)
+
+
+@async_test
+async def test_everyone_who_stays_is_seen_though_the_node_rejoins(own_server: RedisServer) -> None:
+    """Pages that were not read yet show another incarnation than those before."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        await asyncio.gather(*[one.join("n", f"a{at}") for at in range(MEMBERS)])
+        seen = set()
+        async for member in publisher.members("n", timeout=20):
+            seen.add(member)
+            if len(seen) in (1, 600):
+                await rejoin(one)
+        assert seen == {Member(f"a{at}", "node-1") for at in range(MEMBERS)}
+
+
+@async_test
+async def test_a_page_that_moved_behind_its_reading_is_read_again(own_server: RedisServer) -> None:
+    """Its owner has died since, and is not taken for a ghost; real ghosts are left out."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        await asyncio.gather(*[one.join("n", f"a{at}") for at in range(20)])
+        own_server.command("HSET", f"{backend.prefix}:{{n}}:members", "ghost", "gone.0:1:1")
+        registry: Any = publisher._registry
+        pages = registry.claim_pages
+
+        async def claim_pages(*arguments: Any) -> Any:
+            async for page in pages(*arguments):
+                await rejoin(one)
+                yield page
+
+        registry.claim_pages = claim_pages
+        seen = {member.id async for member in publisher.members("n", timeout=20)}
+        assert seen == {f"a{at}" for at in range(20)}
+        own_server.command("HDEL", f"{backend.prefix}:{{n}}:members", "ghost")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@async_test
+async def test_counts_and_places_do_not_flicker(own_server: RedisServer, times: int) -> None:
+    """A rejoin falls between reading who owns and reading who lives."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        await asyncio.gather(*[one.join("n", f"a{at}") for at in range(20)])
+        after(publisher._registry, "counts", lambda: rejoin(one), times)
+        assert await publisher.count("n", timeout=20) == 20
+        after(publisher._registry, "claim_of", lambda: rejoin(one), times)
+        assert await publisher.locate("n", "a7", timeout=20) == Member("a7", "node-1")
+        after(publisher._registry, "namespaces_of", lambda: rejoin(one), times)
+        assert await publisher.namespaces(timeout=20) == ["n"]
+        assert await publisher.count("nobody") == 0
+        assert await publisher.locate("n", "nobody") is None
+
+
+@async_test
+async def test_a_node_that_rejoins_is_one_node(backend: Backend) -> None:
+    """While it registers its members under the next incarnation both of them live."""
+    async with backend.pools() as (one, two):
+        await two.join("n", "bob")
+        registering, go_on = asyncio.Event(), asyncio.Event()
+        register = two._lease._on_rejoin
+
+        async def slowly(incarnation: str) -> None:
+            registering.set()
+            await go_on.wait()
+            await register(incarnation)
+
+        two._lease._on_rejoin = slowly
+        two._lease.settled.clear()
+        two._lease.wake()
+        await registering.wait()
+        assert len(await one._registry.living(asyncio.get_running_loop().time() + 2)) == 3
+        nodes = await one.nodes()
+        assert [node.id for node in nodes] == ["node-1", "node-2"]
+        assert nodes[1].incarnation == two.statistics()["incarnation"]
+        assert nodes[1].connections == 1
+        assert await one.count("n") == 1
+        assert not await one.alone()
+        go_on.set()
+        await eventually(lambda: two.ready)
