@@ -15,7 +15,9 @@ from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
 SHORT = Timing(timeout=2.0, lease=3.0, heartbeat=0.4, probe=1.0, linger=0.2, close=1.0)
-NAMESPACES = 1500
+NAMESPACES = 1200
+ONE_FLAVOUR = pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
+"""Where Redis does nothing that its flavours do differently."""
 
 
 @contextlib.asynccontextmanager
@@ -24,14 +26,15 @@ async def on_proxy(server: RedisServer) -> AsyncIterator[tuple[Pool, Proxy]]:
     async with Proxy(server.path) as proxy:
         pool = Pool(server.through(proxy.port), node_id="node-1", timing=SHORT)
         async with pool:
-            for at in range(0, NAMESPACES, 500):
-                await asyncio.gather(*[pool.join(f"n{i}", "tab") for i in range(at, at + 500)])
+            for at in range(0, NAMESPACES, 300):
+                names = [f"n{i}" for i in range(at, at + 300)]
+                await asyncio.gather(*[pool.join(name, "tab", timeout=30) for name in names])
             yield pool, proxy
 
 
 async def registered(pool: Pool) -> int:
     """How many of the namespaces have their member."""
-    counts = [pool.count(f"n{at}") for at in range(NAMESPACES)]
+    counts = [pool.count(f"n{at}", timeout=30) for at in range(NAMESPACES)]
     return sum(await asyncio.gather(*counts))
 
 
@@ -46,11 +49,12 @@ async def test_many_namespaces_are_asserted_in_few_calls(own_server: RedisServer
     async with on_proxy(own_server) as (pool, proxy):
         before = own_server.script_calls()
         await proxy.cut()
-        await eventually(lambda: taken(pool) == 1 and pool.ready)
+        await eventually(lambda: taken(pool) == 1 and pool.ready, 30)
         assert own_server.script_calls() - before < 100
         assert await registered(pool) == NAMESPACES
 
 
+@ONE_FLAVOUR
 @async_test
 async def test_a_lease_is_renewed_while_claims_are_asserted(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
@@ -90,6 +94,7 @@ class Asserted:
         return [one for one in everyone if one.claim is not None and one.claim.rejoin == rejoin]
 
 
+@ONE_FLAVOUR
 @async_test
 async def test_an_interruption_undoes_no_assertion(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
@@ -99,17 +104,18 @@ async def test_an_interruption_undoes_no_assertion(
     async with on_proxy(own_server) as (pool, proxy):
         asserted = Asserted(pool)
         await proxy.cut()
-        for part in (100, 500, 900):
+        for part in (100, 400, 700):
             proxy.delay = 0.02
             await eventually(lambda part=part: len(asserted.under(1)) >= part)
             await proxy.cut()
-        await eventually(lambda: pool.ready)
+        await eventually(lambda: pool.ready, 30)
         assert taken(pool) == 1
         assert asserted.sent <= NAMESPACES + 3 * 2 * 100
         proxy.heal()
         assert await registered(pool) == NAMESPACES
 
 
+@ONE_FLAVOUR
 @async_test
 async def test_a_takeover_during_an_interruption_is_found(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
@@ -121,12 +127,12 @@ async def test_a_takeover_during_an_interruption_is_found(
         asserted = Asserted(pool)
         proxy.delay = 0.02
         await proxy.cut()
-        await eventually(lambda: len(asserted.under(1)) >= 500)
+        await eventually(lambda: len(asserted.under(1)) >= 400, 30)
         await proxy.refuse()
         stolen = asserted.under(1)[7]
         await two.join(stolen.namespace, "tab")
         await proxy.accept()
-        await eventually(lambda: pool.ready)
+        await eventually(lambda: pool.ready, 30)
         assert taken(pool) == 1
         await eventually(lambda: stolen.close_code == 4409)
         assert await two.locate(stolen.namespace, "tab") == Member("tab", "node-2")
@@ -134,6 +140,7 @@ async def test_a_takeover_during_an_interruption_is_found(
         assert await registered(pool) == NAMESPACES
 
 
+@ONE_FLAVOUR
 @pytest.mark.parametrize("loss", ["lease", "state"])
 @async_test
 async def test_a_lease_that_is_gone_ends_an_interrupted_assertion(
@@ -145,7 +152,7 @@ async def test_a_lease_that_is_gone_ends_an_interrupted_assertion(
         asserted = Asserted(pool)
         proxy.delay = 0.02
         await proxy.cut()
-        await eventually(lambda: len(asserted.under(1)) >= 500)
+        await eventually(lambda: len(asserted.under(1)) >= 400, 30)
         await proxy.refuse()
         if loss == "lease":
             own_server.command("DEL", "cluster_pool:{~}:leases")
@@ -154,12 +161,13 @@ async def test_a_lease_that_is_gone_ends_an_interrupted_assertion(
             own_server.start()
         proxy.heal()
         await proxy.accept()
-        await eventually(lambda: pool.ready)
+        await eventually(lambda: pool.ready, 30)
         assert taken(pool) == 2
         assert len(asserted.under(2)) == NAMESPACES
         assert await registered(pool) == NAMESPACES
 
 
+@ONE_FLAVOUR
 @async_test
 async def test_one_namespace_that_redis_refuses_is_no_hindrance_to_others(
     own_server: RedisServer,
@@ -169,6 +177,6 @@ async def test_one_namespace_that_redis_refuses_is_no_hindrance_to_others(
         own_server.command("DEL", "cluster_pool:{n7}:owners")
         own_server.command("SET", "cluster_pool:{n7}:owners", "garbage")
         await proxy.cut()
-        await eventually(lambda: taken(pool) == 1 and pool.ready)
-        assert await pool.count("n8") == 1
-        assert len(Asserted(pool).under(1)) >= NAMESPACES - 1
+        await eventually(lambda: taken(pool) == 1 and pool.ready, 30)
+        assert len(Asserted(pool).under(1)) == NAMESPACES
+        assert await registered(pool) == NAMESPACES
