@@ -240,6 +240,7 @@ class Lease:
         Whose node id another node renews goes on under a fresh one: it has clients, which it can
         keep. The next attempt is made once it hears the channel that belongs to it.
         """
+        self._unfinished = False
         if self.incarnation not in self._former:
             self._former.append(self.incarnation)
         node_id = self._identity.node_id
