@@ -98,6 +98,7 @@ class Sender(DrainCommands):
         self._bus: Bus = NOT_STARTED
         self._router: Router = NOT_STARTED
         self._registry: Registry = NOT_STARTED
+        self._directory: Directory = NOT_STARTED
         self._ledger: DrainLedger = NOT_STARTED
 
     def _assemble(self) -> None:
