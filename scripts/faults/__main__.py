@@ -136,6 +136,7 @@ def _print(run: Run, grown: Sequence[Growth]) -> None:
     others = ", ".join(f"{count:,} {kind}" for kind, count in sorted(run.account.others.items()))
     print(f"calls without a message: {others or 'none'}")
     print(f"calls unanswered at their deadline and a second: {run.account.unanswered}")
+    print(f"namespaces emptied by a release: {run.account.last_ones:,}")
     print(f"targeted messages right behind the broadcast before them: {run.account.followed:,}")
     if run.account.bounds:
         print(f"{run.account.bounds} gaps said that they were lower bounds, and are held to that")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from faults.books import ABNORMAL, CLOSE, OTHERS, PUBLISH, ROWS, Books, Call, Connection
 from faults.connections import connection_failures
 from faults.index import Index
+from faults.last_one import last_one_failures
 from faults.reads import other_failure
 from faults.sparse import NOBODY
 
@@ -48,6 +49,7 @@ class Account:
         bounds: gaps that said that they were lower bounds.
         others: calls that carried no message, by kind.
         unanswered: calls without an answer at their deadline and a second.
+        last_ones: callbacks for a release that emptied a namespace.
         followed: how often a connection heard a targeted message right behind the broadcast that
             its sender had sent before it, of the sparse stream.
     """
@@ -60,6 +62,7 @@ class Account:
     others: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     followed: int = 0
+    last_ones: int = 0
 
     def add(self, other: "Account") -> None:
         """Take another round's account into this one."""
@@ -70,6 +73,7 @@ class Account:
         self.others += other.others
         self.unanswered += other.unanswered
         self.followed += other.followed
+        self.last_ones += other.last_ones
 
 
 def account(books: Books) -> Account:
@@ -88,6 +92,8 @@ class _Accountant:
         self._result.bounds = sum(not gap.exact for gap in self._books.gaps)
         self._result.failures += connection_failures(self._index)
         self._result.followed = self._index.followed()
+        self._result.last_ones = len(self._books.emptied or ())
+        self._result.failures += last_one_failures(self._index)
         self._unanswered()
         self._result.failures += self._books.restless
         for call in self._books.calls:

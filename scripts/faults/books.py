@@ -105,6 +105,14 @@ class Window(NamedTuple):
         return self.nodes is None or not self.nodes.isdisjoint(nodes)
 
 
+class Emptied(NamedTuple):
+    """A node was told that a release of its own emptied a namespace."""
+
+    node: str
+    namespace: str
+    time: float
+
+
 class Unanswered(NamedTuple):
     """A call that had no answer in time, by the clock of its own process."""
 
@@ -131,6 +139,7 @@ class Books:
         undelivered: by how much the nodes' counters of undelivered and refused messages grew.
         registry: every member; None when it was not asked for.
         unanswered: calls without an answer at their deadline and a second.
+        emptied: last-one callbacks; None when nobody was asked.
         restless: what programs still did when nobody asked them for anything.
     """
 
@@ -143,3 +152,4 @@ class Books:
     registry: Sequence[Registered] | None = None
     unanswered: Sequence[Unanswered] = ()
     restless: Sequence[str] = ()
+    emptied: Sequence[Emptied] | None = None

@@ -3,7 +3,16 @@
 import math
 from typing import Any
 
-from faults.books import Books, Call, Connection, Registered, Reported, Unanswered, Window
+from faults.books import (
+    Books,
+    Call,
+    Connection,
+    Emptied,
+    Registered,
+    Reported,
+    Unanswered,
+    Window,
+)
 
 
 class Ledger:
@@ -15,6 +24,7 @@ class Ledger:
         self._gaps: list[Reported] = []
         self._windows: list[Window] = []
         self._unanswered: list[Unanswered] = []
+        self._emptied: list[Emptied] = []
         self.killed: set[str] = set()
         self.wrong: list[str] = []
         """What is a failure by itself, whatever the books say."""
@@ -29,6 +39,8 @@ class Ledger:
             number, ended, outcome = fields
             call = self._begun.pop((sender, number))
             self._ended.append(call._replace(ended=ended, outcome=outcome))
+        elif what == "emptied":
+            self._emptied.append(Emptied(sender, *fields))
         elif what == "left":
             self.wrong.append(f"{sender} has stopped and still runs {fields}")
         elif what == "logged":
@@ -65,8 +77,10 @@ class Ledger:
             [Registered(*one) for one in registry],
             self._unanswered,
             [*restless, *self.wrong],
+            self._emptied,
         )
         self._begun, self._ended, self._gaps = {}, [], []
+        self._emptied = []
         self._windows, self.killed, self._unanswered, self.wrong = [], set(), [], []
         return books
 

@@ -5,18 +5,20 @@ so that the books are right even for a node that is killed.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import resource
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cluster_pool import ClusterPool, Gap
+from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap
 from cluster_pool.server.node import NodeServer
 from faults.books import BROADCAST
 from faults.caller import Caller
@@ -106,6 +108,18 @@ def held(connections: int) -> dict[str, Any]:
     }
 
 
+async def serve_one(pool: ClusterPool, connection: Connection) -> None:
+    """Listen to a client until it has gone, and tell when nobody is left in its namespace."""
+    async for _ in connection:
+        pass
+
+    def last_one() -> None:
+        tell("emptied", [connection.namespace, time.monotonic()])
+
+    with contextlib.suppress(ClusterPoolError):
+        await pool.remove_connection(connection, last_one)
+
+
 def tell_left_over() -> None:
     """Of a program that has stopped: which tasks go on."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -141,7 +155,7 @@ async def main(redis: str, node_id: str) -> None:
     pool = ClusterPool(redis, node_id=node_id)
     pool.on("gap", missed)
     async with pool:
-        server = NodeServer(pool, port=0)
+        server = NodeServer(pool, port=0, app=serve_one)
         await server.start()
         await pool.wait_ready()
         tell("answer", server.port)

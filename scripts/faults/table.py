@@ -52,6 +52,7 @@ def as_json(about: dict[str, Any], run: Run, grown: Iterable[Growth]) -> str:
                 "others": dict(account.others),
                 "unanswered": account.unanswered,
                 "followed": account.followed,
+                "last_ones": account.last_ones,
                 "lower_bounds": account.bounds,
                 "growth": [one.as_dict() for one in grown],
                 "samples": [asdict(one) for one in run.samples],

@@ -125,3 +125,22 @@ def test_a_gap_may_name_a_close() -> None:
     """A close that its node missed is one of its messages."""
     close = send(1, "timed_out", kind=books.CLOSE)
     assert made([close], [member()], ALWAYS, gaps=[gap(1)]).failures == []
+
+
+def test_the_last_one_is_told_once_and_truly() -> None:
+    """When one leaves and nobody is left, its node hears of it; else it does not."""
+    calls = [broadcast(at, "unheard", namespace="blue") for at in (1, 90)]
+    left = member(closed=50.0, left=50.0, code=1000)
+    told = books.Emptied("b", "red", 50.1)
+    assert made(calls, [left], emptied=[told]).failures == []
+    assert made(calls, [left], emptied=[told]).last_ones == 1
+    fails(made(calls, [left], emptied=[]), "told 0 times")
+    fails(made(calls, [left], emptied=[told, told]), "told 2 times")
+    assert made(calls, [left], books.Window(40.0, 47.0, None), emptied=[]).failures == []
+    fails(made(calls, [left], books.Window(40.0, 47.0, frozenset()), emptied=[]), "0 times")
+    other = member(id="two")
+    assert made(calls, [left, other], emptied=[]).failures == []
+    fails(made(calls, [left, other], emptied=[told]), "red/two at b was there")
+    assert made(calls, [left, other], ALWAYS, emptied=[told]).failures == []
+    back = replace(member(), opened=50.2)
+    assert made(calls, [left, back], emptied=[]).failures == []
