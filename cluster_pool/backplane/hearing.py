@@ -19,10 +19,11 @@ from cluster_pool.core.envelope import (
     Header,
     read_header,
 )
+from cluster_pool.core.events import COUNTER, MAX_BYTES, EventNumbers
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys
-from cluster_pool.core.numbers import Numbers
+from cluster_pool.core.numbers import NO_COUNTER, Numbers
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import Gap
 from cluster_pool.core.statistics import Counters
@@ -53,6 +54,9 @@ class Hearing:
         sealed: bool,
     ) -> None:
         self.numbers = Numbers()
+        self.events: dict[str, str] = {}
+        """Channels of joins and leaves, to the hashes where these are counted."""
+        self._event_numbers = EventNumbers()
         self.inbox = Inbox(limits.inbox_bytes)
         self.probed = asyncio.Event()
         """Set when a probe of this start was heard."""
@@ -80,6 +84,8 @@ class Hearing:
                 self._hear_envelope(channel, payload)
             except BrokenEnvelopeError as error:
                 self.broken(error, channel)
+        elif channel in self.events:
+            self._hear_events(channel, payload)
         elif len(payload) > self._largest:
             self._counters.dropped_oversize += 1
         else:
@@ -129,6 +135,55 @@ class Hearing:
                 self._senders.clear()
             self._senders[header.start] = header.generation
         return header.generation < newest
+
+    def _hear_events(self, channel: str, payload: bytes) -> None:
+        """Joins and leaves: what is missing among them is said in their place."""
+        if self._event_numbers.heard(channel, payload):
+            self._lose_events(channel)
+        if len(payload) > MAX_BYTES:
+            self._counters.dropped_oversize += 1
+            self._lose_events(channel)
+        elif not self.inbox.put(Heard(channel, 0, payload, 0, "")):
+            self._counters.dropped_overflow += 1
+            self._lose_events(channel)
+
+    def _lose_events(self, channel: str) -> None:
+        """Events were missed: an empty payload, behind all that was heard, says so."""
+        if not self.inbox.put(Heard(channel, 0, b"", 0, ""), control=True):
+            raise BackplaneUnavailableError("the inbox is full, and what was lost cannot be said")
+
+    # -- counters --------------------------------------------------------------------------
+
+    def counter_of(self, channel: str) -> tuple[str, str, str]:
+        """The hash in which the messages or events of a channel are counted, and its two fields."""
+        if channel in self.events:
+            return self.events[channel], *COUNTER
+        return Keys.numbers(channel), "epoch", "last"
+
+    def begin(self, channel: str, epoch: str | None, number: int) -> None:
+        """A channel was subscribed, while its counter stood at ``number``."""
+        if channel in self.events:
+            self._event_numbers.begin(channel, epoch, number)
+        else:
+            self.numbers.begin(channel, epoch or NO_COUNTER, number)
+
+    def interrupted(self) -> None:
+        """The subscriptions ended."""
+        self.numbers.interrupted()
+        self._event_numbers.interrupted()
+
+    def settle(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> None:
+        """A channel was subscribed again, while its counter stood at ``number``."""
+        if channel not in self.events:
+            self.numbers.settle(channel, epoch, number, lost=lost)
+        elif self._event_numbers.settle(channel, epoch, number, lost=lost):
+            self._lose_events(channel)
+
+    def forget(self, channel: str) -> None:
+        """A channel is no longer subscribed."""
+        self.numbers.forget(channel)
+        self._event_numbers.forget(channel)
+        self.events.pop(channel, None)
 
     def _put(self, heard: Heard, messages: int) -> None:
         if self.inbox.put(heard, control=not messages):

@@ -4,6 +4,9 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
+EMPTY = 128
+"""Bytes for which a payload counts that has none."""
+
 
 class Heard(NamedTuple):
     """One payload. The items of an envelope begin at ``start``, which is 0 for what is none.
@@ -34,7 +37,7 @@ class Inbox:
 
     def put(self, heard: Heard, *, control: bool = False) -> bool:
         """Add one; False when it does not fit and was dropped. Control has as much room again."""
-        size = len(heard.payload)
+        size = len(heard.payload) or EMPTY
         if self.size + size > self.limit * (1 + control) and self._queue:
             return False
         self.size += size
@@ -53,5 +56,5 @@ class Inbox:
             self._filled.clear()
             return None
         heard = self._queue.popleft()
-        self.size -= len(heard.payload)
+        self.size -= len(heard.payload) or EMPTY
         return heard

@@ -217,7 +217,7 @@ class Session:
             await ear.drop()
             if was_up:
                 self._down_since = asyncio.get_running_loop().time()
-                self.numbers.interrupted()
+                self.hearing.interrupted()
                 self.on_down()
 
     def begin_anew(self, reason: str) -> None:
@@ -288,7 +288,7 @@ class Session:
         await self._probe(link)
         for channel, (epoch, number) in counters:
             if channel in self._settling:
-                self.numbers.settle(channel, epoch, number, lost=lost)
+                self.hearing.settle(channel, epoch, number, lost=lost)
         self._report_gap(str(self._last_error or "the first link"))
 
     async def _state_lost(self, link: Link) -> bool:
@@ -325,23 +325,11 @@ class Session:
         self.epoch = epoch
 
     async def _read_counters(self, link: Link, channels: list[str]) -> list[tuple[str | None, int]]:
-        calls = [self._counter(link, channel) for channel in channels]
-        return [await call for call in calls]
+        calls = [self._ask_counter(link, channel) for channel in channels]
+        return [await _counter(call) for call in calls]
 
-    def _counter(self, link: Link, channel: str) -> Coroutine[Any, Any, tuple[str | None, int]]:
-        """Epoch and last number of a channel; None and 0 when nobody may have written them."""
-        call = link.call("HMGET", self._keys.numbers(channel), "epoch", "last")
-
-        async def read() -> tuple[str | None, int]:
-            try:
-                epoch, last = await call
-            except ResponseError:  # of a wrong type: who publishes next deletes it
-                return None, 0
-            if epoch is None or not epoch.isdigit():
-                return None, 0
-            return epoch.decode(), int(last) if (last or b"").isdigit() else 0
-
-        return read()
+    def _ask_counter(self, link: Link, channel: str) -> asyncio.Future[Any]:
+        return link.call("HMGET", *self.hearing.counter_of(channel))
 
     async def _probe(self, link: Link) -> None:
         """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
@@ -395,16 +383,20 @@ class Session:
 
     # -- subscribing -----------------------------------------------------------------------
 
-    async def subscribe(
-        self, channel: str, deadline: float | None, *, numbered: bool = True
-    ) -> None:
+    async def subscribe(self, channel: str, deadline: float | None, *, counted: str = "") -> None:
         """Want a channel, and wait until the server has confirmed it.
 
         What is published after this returns is heard. A link that fails meanwhile is no end: the
         next one is waited for. Raises BackplaneUnavailableError when it was not confirmed by
         ``deadline`` (None: there is none) or Redis refused; the channel is then wanted all the
         same.
+
+        Args:
+            counted: the hash of owners in which the joins and leaves of this channel are counted;
+                "" for a channel of messages.
         """
+        if counted:
+            self.hearing.events[channel] = counted
         name = channel.encode()
         self._names[name] = channel
         while True:
@@ -415,9 +407,8 @@ class Session:
                 async with self._deadline(deadline, maybe_executed=False):
                     if not await ear.confirmed(name):
                         continue
-                    if numbered:
-                        epoch, number = await self._counter(link, channel)
-                        self.numbers.begin(channel, epoch or "", number)
+                    epoch, number = await _counter(self._ask_counter(link, channel))
+                    self.hearing.begin(channel, epoch, number)
                 return
             except BackplaneUnavailableError:
                 if self.link is link:
@@ -430,7 +421,7 @@ class Session:
             channel = self._names.pop(name, None)
             if channel is not None:
                 self._settling.discard(channel)
-                self.numbers.forget(channel)
+                self.hearing.forget(channel)
                 self.on_forget(channel)
         if self._ear is not None and names:
             self._ear.unsubscribe(names)
@@ -512,6 +503,17 @@ async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
+
+
+async def _counter(call: asyncio.Future[Any]) -> tuple[str | None, int]:
+    """Epoch and last number of a channel; None and 0 when nobody may have written them."""
+    try:
+        epoch, last = await call
+    except ResponseError:  # of a wrong type: who publishes next deletes it
+        return None, 0
+    if epoch is None or not epoch.isdigit():
+        return None, 0
+    return epoch.decode(), int(last) if (last or b"").isdigit() else 0
 
 
 def _mark(epoch: str) -> str:

@@ -12,6 +12,7 @@ from cluster_pool.backplane.link import Argument, Link
 from cluster_pool.backplane.registry import BATCH, answered, texts
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.claims import Claim
+from cluster_pool.core.events import COUNTER
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 
@@ -117,6 +118,8 @@ class Upkeep:
         async def read() -> Registered:
             flat: list[bytes] = await answered(owners, deadline)
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            for name in COUNTER:
+                fields.pop(name.encode(), None)
             bad = {
                 name
                 for name, value in fields.items()

@@ -5,7 +5,6 @@ awaits one connection; a fan-out over many yields in between.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
@@ -19,17 +18,18 @@ from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.membership import Membership
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.cluster.unsealing import Unsealing
+from cluster_pool.cluster.watchers import Watchers
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.config import Timing
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
 from cluster_pool.core.identity import Identity
-from cluster_pool.core.ids import check_id, shown
+from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.progress import Progress
-from cluster_pool.core.results import MemberEvent, SendResult
+from cluster_pool.core.results import SendResult
 from cluster_pool.core.seals import Seals
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError
@@ -46,25 +46,6 @@ TURN = 0.005
 
 Obey = Callable[[str, dict[str, Any], Callable[[str], None]], None]
 """Takes an order, its options, and whom to tell why it is refused ("" when it is not)."""
-
-
-class Watchers:
-    """Queues of join and leave events, per channel."""
-
-    def __init__(self) -> None:
-        self.queues: dict[str, list[asyncio.Queue[MemberEvent]]] = {}
-
-    def heard(self, channel: str, payload: bytes) -> None:
-        """Events arrived, one JSON object a line; a full queue loses its oldest."""
-        for line in payload.splitlines():
-            fields = json.loads(line)
-            if fields["event"] not in ("join", "leave"):
-                raise BrokenEnvelopeError("event")
-            event = MemberEvent(fields["event"], check_id(fields["id"]), check_id(fields["node"]))
-            for queue in self.queues[channel]:
-                if queue.full():
-                    queue.get_nowait()
-                queue.put_nowait(event)
 
 
 class Router:
@@ -96,7 +77,7 @@ class Router:
         self._task: asyncio.Task[None] | None = None
         self._turn_ends = 0.0
         self.replies = Replies()
-        self.watchers = Watchers()
+        self.watchers = Watchers(counters)
         self.bus: Bus
         self._table: ConnectionTable | None = None
         self._membership: Membership | None = None
@@ -159,7 +140,7 @@ class Router:
         try:
             if heard.channel == self._identity.own_channel:
                 await self._targeted(heard)
-            elif heard.channel in self.watchers.queues:
+            elif heard.channel in self.watchers:
                 self.watchers.heard(heard.channel, heard.payload)
             elif heard.channel.startswith(self._node_prefix):
                 await self._targeted(heard)  # heard before this node took another node id

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 DEFAULT_REDIS = "redis://localhost:6379/0"
-WATCH_QUEUE = 10_000
 
 
 class _NotStarted:
@@ -522,33 +521,54 @@ class Sender(DrainCommands):
 
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:
-        """Joins and leaves of a namespace from the moment this is entered."""
+        """Joins and leaves of a namespace, from the moment this is entered.
+
+        What comes, and what is said of what does not, is as :meth:`watch` has it. So a list of
+        members stays right that is read once this is entered, and again after each ``"lost"``::
+
+            async with pool.watching("room") as events:
+                members = {member.id: member.node async for member in pool.members("room")}
+                async for event in events:
+                    if event.event == "join":
+                        members[event.id] = event.node
+                    elif event.event == "leave":
+                        members.pop(event.id, None)
+                    else:  # "lost"
+                        members = {member.id: member.node async for member in pool.members("room")}
+
+        A reading that fails must be tried again until it succeeds: nothing is lost twice.
+
+        Raises:
+            BackplaneUnavailableError: Redis did not confirm the subscription in time.
+        """
         deadline = self._deadline(None)
         namespace = check_namespace(namespace)
         channel = self._keys.events(namespace)
-        queue: asyncio.Queue[MemberEvent] = asyncio.Queue(WATCH_QUEUE)
-        queues = self._router.watchers.queues.setdefault(channel, [])
-        queues.append(queue)
+        watchers = self._router.watchers
+        watch = watchers.add(channel)
 
         async def events() -> AsyncIterator[MemberEvent]:
             while True:
-                yield await queue.get()
+                yield await watch.get()
 
         try:
-            await self._session.subscribe(channel, deadline, numbered=False)
+            counted = self._keys.owners(namespace)
+            await self._session.subscribe(channel, deadline, counted=counted)
             yield events()
         finally:
-            queues.remove(queue)
-            if not queues:
-                self._router.watchers.queues.pop(channel, None)
+            if watchers.remove(channel, watch):
                 self._session.unsubscribe([channel])
 
     async def watch(self, namespace: str) -> AsyncIterator[MemberEvent]:
         """Joins and leaves of a namespace, as they happen.
 
-        At most once, like all pub/sub: a reader that falls 10,000 events behind, or an interrupted
-        link, loses some. A takeover is a join with the new node. To be sure that nothing is missed
-        from a known moment on, enter :meth:`watching` first.
+        Events come in the order of the registry, each at most once. A takeover is a join with the
+        new node, and so is a claim that a node had to register again. Where events were lost, or
+        may have been (the link to Redis was interrupted, Redis lost its state, this reader is
+        10,000 events behind), one event ``"lost"`` stands in their place: the members must be read
+        again. It is counted (``watch_losses``). While Redis is away nothing comes, and
+        ``"lost"`` is said when it is back. To be sure of everything from a known moment on, enter
+        :meth:`watching` first; there is also how to keep a list of members.
         """
         async with self.watching(namespace) as events:
             async for event in events:

@@ -72,7 +72,8 @@ class Keys:
         return f"{self.prefix}:{{{namespace}}}:members"
 
     def owners(self, namespace: str) -> str:
-        """Hash: incarnation to its count of members, and ``incarnation#`` to their checksum."""
+        """Hash: incarnation to its count of members, and ``incarnation#`` to their checksum;
+        ``events#`` to the number of the last join or leave, ``epoch#`` to the epoch of that."""
         return f"{self.prefix}:{{{namespace}}}:owners"
 
     def emptied(self, namespace: str) -> str:

@@ -67,7 +67,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class MemberEvent:
-    """A join or a leave, as :meth:`ClusterPool.watch` yields it."""
+    """What :meth:`ClusterPool.watch` yields.
+
+    Attributes:
+        event: ``"join"``, ``"leave"``, or ``"lost"``: events were lost here, or may have been; read
+            the members again.
+        id: who joined or left; "" when events were lost.
+        node: which node owned it; "" when events were lost, or nobody knows that node any more.
+    """
 
     event: str
     id: str

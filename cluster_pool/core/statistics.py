@@ -35,6 +35,7 @@ class Counters:
         namesakes: probes of other processes that have this node's id and prefix.
         missed: messages that a gap report named.
         gaps: gap reports.
+        watch_losses: times that a reader of joins and leaves was told that some were lost.
         generations: times the link to the backplane was made.
         rejoins: times this node took a new incarnation after the first.
         reaped: members of vanished nodes that this node removed.
@@ -68,6 +69,7 @@ class Counters:
     namesakes: int = 0
     missed: int = 0
     gaps: int = 0
+    watch_losses: int = 0
     generations: int = 0
     rejoins: int = 0
     reaped: int = 0

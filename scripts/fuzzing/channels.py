@@ -83,7 +83,7 @@ class Channels:
     async def _next_event(self, event: str, id: str) -> None:
         async with asyncio.timeout(PATIENCE):
             async for heard in self._events:
-                assert heard.event in ("join", "leave")
+                assert heard.event in ("join", "leave", "lost")
                 assert isinstance(heard.id, str)
                 if (heard.event, heard.id) == (event, id):
                     return

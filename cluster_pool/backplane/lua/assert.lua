@@ -42,13 +42,12 @@ local function assert_in(members, owners, channel, event_channel, count, at)
           taken[#taken + 1] = '\147\7' .. packed(id) .. packed(standing)
         end
       end
-    elseif not standing then
-      events[#events + 1] = event('join', id, node)
     end
     if kept and standing ~= claim then
       tally(changes, incarnation, 1, time)
       fields[#fields + 1] = id
       fields[#fields + 1] = claim
+      events[#events + 1] = event('join', id, node) -- who read meanwhile saw no living owner
     end
     found[i] = kept and '1' or '0'
   end
@@ -56,7 +55,7 @@ local function assert_in(members, owners, channel, event_channel, count, at)
     redis.call('HSET', members, unpack(fields))
     settle(owners, changes)
   end
-  if #events > 0 then redis.call('PUBLISH', event_channel, table.concat(events, '\n')) end
+  publish_events(owners, event_channel, events)
   if #taken > 1 then publish(channel, ARGV[2], 0, taken) end
   return table.concat(found)
 end

@@ -67,6 +67,6 @@ if #fields > 0 then
   settle(KEYS[2], changes)
   if before == 0 then redis.call('EXPIRE', KEYS[3], 86400) end
 end
-if #events > 0 then redis.call('PUBLISH', ARGV[3], table.concat(events, '\n')) end
+publish_events(KEYS[2], ARGV[3], events)
 if #taken > 1 then publish(ARGV[2], ARGV[1], 0, taken) end
 return reply

@@ -11,7 +11,7 @@ end
 
 -- The commands of a script go through here. A key of another type than the command's is
 -- somebody's hand: it is deleted, and the command is carried out as if it had not been there. So is
--- a counter that is no number, with the epoch of a channel's numbers: they begin anew.
+-- a counter that is no number, with the epoch of the channel's numbers: they begin anew.
 local server = redis
 local redis = {pcall = server.pcall}
 
@@ -25,7 +25,7 @@ function redis.call(...)
     note_mended(key .. ' had a wrong type: deleted')
   elseif command == 'HINCRBY' and (string.find(refusal, 'not an integer', 1, true)
       or string.find(refusal, 'overflow', 1, true)) then
-    server.call('HDEL', key, field, 'epoch')
+    server.call('HDEL', key, field, 'epoch', 'epoch#')
     note_mended(key .. ' counted with what is no number: deleted')
   end
   return server.call(...) -- raises what cannot be mended
@@ -127,9 +127,31 @@ local function escaped(text)
   return text
 end
 
--- A join or a leave as JSON.
+-- A join or a leave as JSON, as far as it is known before it is numbered.
 local function event(kind, id, node)
-  return '{"event":"' .. kind .. '","id":"' .. escaped(id) .. '","node":"' .. escaped(node) .. '"}'
+  return '{"event":"' .. kind .. '","id":"' .. escaped(id) .. '","node":"' .. escaped(node) .. '"'
+end
+
+-- Numbers and publishes joins and leaves of one namespace. The counter stands in its hash of
+-- owners and goes with it: the last leave of all says so, and the next join is 1 of a new epoch.
+local function publish_events(owners, channel, events, empty)
+  if #events == 0 then return end
+  local before = redis.call('HINCRBY', owners, 'events#', #events) - #events
+  local epoch = counted(redis.call('HGET', owners, 'epoch#'))
+  if before < 0 or before > 900000000000000 then -- from what we never write
+    before, epoch = 0, false
+    redis.call('HSET', owners, 'events#', #events)
+  end
+  if not epoch then
+    epoch = digits(now_us())
+    redis.call('HSET', owners, 'epoch#', epoch)
+  end
+  local tail = ',"epoch":"' .. epoch .. '"'
+  for i, event in ipairs(events) do
+    local ends = empty and i == #events and ',"empty":true}' or '}'
+    events[i] = event .. ',"n":' .. digits(before + i) .. tail .. ends
+  end
+  redis.call('PUBLISH', channel, table.concat(events, '\n'))
 end
 
 -- Remembers in `changes` that an incarnation gained (1) or lost (-1) a claim made at `time`.

@@ -35,12 +35,14 @@ local emptied = 0
 if #gone > 0 then
   redis.call('HDEL', KEYS[1], unpack(gone))
   settle(KEYS[2], changes)
-  redis.call('PUBLISH', ARGV[5], table.concat(events, '\n'))
-  if redis.call('EXISTS', KEYS[1]) == 0 then
+  local empty = redis.call('EXISTS', KEYS[1]) == 0
+  publish_events(KEYS[2], ARGV[5], events, empty)
+  if empty then
     emptied = 1
     redis.call('EXPIRE', KEYS[3], 60)
   end
 end
 if finished() then cursor = '' end
 if cursor == '' then redis.call('HDEL', KEYS[2], ARGV[1], ARGV[1] .. '#') end
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
 return {cursor, #gone, emptied}

@@ -50,12 +50,13 @@ end
 if #gone > 0 then
   redis.call('HDEL', KEYS[1], unpack(gone))
   settle(KEYS[2], changes)
-  if #events > 0 then redis.call('PUBLISH', ARGV[1], table.concat(events, '\n')) end
-  if redis.call('EXISTS', KEYS[1]) == 0 then
+  local empty = redis.call('EXISTS', KEYS[1]) == 0
+  publish_events(KEYS[2], ARGV[1], events, empty)
+  if empty then
     codes[last] = '2'
     remember(ARGV[2 + 2 * last])
     redis.call('EXPIRE', KEYS[4], 60)
   end
 end
-if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end -- somebody's hand was there
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
 return table.concat(codes)

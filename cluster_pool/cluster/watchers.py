@@ -1,0 +1,88 @@
+"""The readers of joins and leaves: a bounded queue each, in which what is lost is said."""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from cluster_pool.core.events import read_events
+from cluster_pool.core.results import MemberEvent
+from cluster_pool.core.statistics import Counters
+
+QUEUE: Final = 10_000
+"""Events that wait for one reader."""
+LOST: Final = MemberEvent("lost", "", "")
+
+
+class Watch:
+    """What one reader has not read yet.
+
+    When it falls behind the oldest events go, and one ``LOST`` stands in their place.
+    """
+
+    __slots__ = ("_counters", "_events", "_filled", "_lost")
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._events: deque[MemberEvent] = deque()
+        self._lost = False
+        self._filled = asyncio.Event()
+
+    def put(self, event: MemberEvent) -> None:
+        """Add one event."""
+        if len(self._events) >= QUEUE:
+            counted = self._events.popleft() is LOST or self._lost
+            self._counters.watch_losses += not counted
+            self._lost = True
+        self._events.append(event)
+        self._filled.set()
+
+    def lose(self) -> None:
+        """Something was missed here, behind all that was put; said once until more is put."""
+        if not (self._events[-1] is LOST if self._events else self._lost):
+            self._counters.watch_losses += 1
+            self.put(LOST)
+
+    async def get(self) -> MemberEvent:
+        """The next event, waited for."""
+        while not (self._lost or self._events):
+            self._filled.clear()
+            await self._filled.wait()
+        if self._lost:
+            self._lost = False
+            return LOST
+        return self._events.popleft()
+
+
+class Watchers:
+    """The readers of each channel of events."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._watches: dict[str, list[Watch]] = {}
+
+    def __contains__(self, channel: str) -> bool:
+        return channel in self._watches
+
+    def add(self, channel: str) -> Watch:
+        """A new reader, from now on."""
+        watch = Watch(self._counters)
+        self._watches.setdefault(channel, []).append(watch)
+        return watch
+
+    def remove(self, channel: str, watch: Watch) -> bool:
+        """Take a reader away; whether it was the last one of its channel."""
+        watches = self._watches[channel]
+        watches.remove(watch)
+        if not watches:
+            del self._watches[channel]
+        return not watches
+
+    def heard(self, channel: str, payload: bytes) -> None:
+        """Events have arrived, or with nothing in it the word that some were missed."""
+        watches = self._watches[channel]
+        if not payload:
+            for watch in watches:
+                watch.lose()
+        for event in read_events(payload):
+            for watch in watches:
+                watch.put(event)

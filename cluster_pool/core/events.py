@@ -1,0 +1,117 @@
+"""Joins and leaves as the scripts publish them: numbered lines of JSON, and what is missing.
+
+The events of a namespace are numbered from 1 under an epoch. Both stand in its hash of owners and
+go with it: the leave that empties a namespace says so, and the next join begins another epoch.
+Pure: nothing here knows a socket.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from cluster_pool.core.envelope import BrokenEnvelopeError
+from cluster_pool.core.ids import check_id
+from cluster_pool.core.results import MemberEvent
+
+MAX_BYTES: Final = 256 * 1024
+"""Of one payload: 125 events with ids and node ids of 256 bytes, each of them escaped."""
+
+COUNTER: Final = ("epoch#", "events#")
+"""The fields of the hash of owners that name the epoch and count the events; no owner's."""
+
+TAIL: Final = re.compile(rb',"n":(\d{1,15}),"epoch":"(\d{1,17})"(,"empty":true)?\}\Z')
+
+
+class Mark(NamedTuple):
+    """Where a channel stands.
+
+    ``told``: the counter said so, and what it counted may still be on its way to a new subscriber.
+    """
+
+    epoch: str
+    number: int
+    told: bool = False
+
+
+NOTHING: Final = Mark("", 0)
+"""The namespace is empty: whichever epoch comes begins at 1."""
+
+
+class EventNumbers:
+    """The last number heard of each channel. What is missed shows in what the methods return."""
+
+    __slots__ = ("_before", "_last")
+
+    def __init__(self) -> None:
+        self._last: dict[str, Mark] = {}
+        self._before: dict[str, Mark] = {}
+
+    def begin(self, channel: str, epoch: str | None, number: int) -> None:
+        """A new subscription: what was published up to ``number`` is none of its business."""
+        told = _mark(epoch, number)._replace(told=True)
+        self._last.setdefault(channel, told)
+
+    def forget(self, channel: str) -> None:
+        """``channel`` is no longer subscribed."""
+        self._last.pop(channel, None)
+        self._before.pop(channel, None)
+
+    def heard(self, channel: str, payload: bytes) -> bool:
+        """A payload has arrived; whether events ahead of it were missed.
+
+        One without numbers is a stranger's and says nothing.
+        """
+        found = TAIL.search(payload, payload.rfind(b"\n") + 1)
+        if found is None:
+            return False
+        number, epoch = int(found[1]), found[2].decode()
+        first = number - payload.count(b"\n")
+        known = self._last.get(channel)
+        if known is not None and known.told and known.epoch == epoch and number <= known.number:
+            return False
+        self._last[channel] = NOTHING if found[3] else Mark(epoch, number)
+        if known is None:
+            return False
+        return known.epoch not in (epoch, NOTHING.epoch) or first != known.number + 1
+
+    def interrupted(self) -> None:
+        """The subscriptions ended: :meth:`settle` tells when they stand again."""
+        self._before = {**self._last, **self._before}
+        self._last.clear()
+
+    def settle(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> bool:
+        """The counter stood at ``number`` after ``channel`` was subscribed again.
+
+        Args:
+            epoch: None when there is no counter, which hides what it counted.
+            lost: Redis may have lost its state since the interruption.
+
+        Returns:
+            Whether events were missed, or may have been.
+        """
+        before = self._before.pop(channel, None)
+        counter, since = _mark(epoch, number), self._last.get(channel)
+        if since is None or since.epoch != counter.epoch or since.number < counter.number:
+            self._last[channel] = counter
+        if before is None:
+            return False
+        return lost or epoch is None or (before.epoch, before.number) != (epoch, number)
+
+
+def _mark(epoch: str | None, number: int) -> Mark:
+    return NOTHING if epoch is None else Mark(epoch, number)
+
+
+def read_events(payload: bytes) -> Iterator[MemberEvent]:
+    """The events of a payload, in order; raises BrokenEnvelopeError or ValueError for what is none.
+
+    A leave of a node that nobody knows any more has no node.
+    """
+    for line in payload.splitlines():
+        fields: dict[str, Any] = json.loads(line)
+        if fields["event"] not in ("join", "leave"):
+            raise BrokenEnvelopeError("event")
+        node = fields["node"]
+        known = "" if node == "" else check_id(node)
+        yield MemberEvent(fields["event"], check_id(fields["id"]), known)

@@ -1,0 +1,186 @@
+"""Joins and leaves: none is lost silently, and a list that is kept by them is right."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from faults.proxy import Proxy
+
+from cluster_pool import BackplaneUnavailableError, Limits, MemberEvent, Timing
+from cluster_pool.cluster import watchers
+from cluster_pool.cluster.sender import Sender
+from cluster_pool.testing import FAST
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+LOST = MemberEvent("lost", "", "")
+
+
+async def take(events: AsyncIterator[MemberEvent], count: int) -> list[MemberEvent]:
+    """The next events, waited for."""
+    async with asyncio.timeout(20):
+        return [await anext(events) for _ in range(count)]
+
+
+async def keep(sender: Sender, namespace: str, members: dict[str, str]) -> None:
+    """Keep a list of members, as the README says."""
+
+    async def read() -> None:
+        while True:
+            with contextlib.suppress(BackplaneUnavailableError):
+                fresh = {one.id: one.node async for one in sender.members(namespace)}
+                members.clear()
+                members.update(fresh)
+                return
+            await asyncio.sleep(0.1)
+
+    async with sender.watching(namespace) as events:
+        await read()
+        async for event in events:
+            if event.event == "join":
+                members[event.id] = event.node
+            elif event.event == "leave":
+                members.pop(event.id, None)
+            else:
+                await read()
+
+
+@async_test
+async def test_events_have_no_message_limit(backend: Backend) -> None:
+    """A batch of joins with the longest ids is larger than a message may be."""
+    ids = [f"{at:03}" + '"' * 253 for at in range(200)]
+    async with backend.pools(1, limits=Limits(message_bytes=1024)) as (one,):
+        async with one.watching("n") as events:
+            await asyncio.gather(*[one.join("n", id) for id in ids])
+            seen = await take(events, 200)
+        assert sorted(event.id for event in seen) == ids
+        counts = one.statistics()
+        assert (counts["dropped_oversize"], counts["watch_losses"]) == (0, 0)
+
+
+@async_test
+async def test_what_was_missed_while_cut_off_is_said(own_server: RedisServer) -> None:
+    """Once, ahead of what comes then; and nothing is said when nothing was missed."""
+    async with (
+        Backend(own_server).pools(1) as (one,),
+        Proxy(own_server.path) as proxy,
+        Pool(own_server.through(proxy.port), node_id="far", timing=FAST) as far,
+        far.watching("n") as events,
+        far.watching("empty") as others,
+    ):
+        await one.join("n", "first")
+        assert await take(events, 1) == [MemberEvent("join", "first", "node-1")]
+        for missed in (["second", "third"], []):
+            await proxy.refuse()
+            await eventually(lambda: not far.ready)
+            for id in missed:
+                await one.join("n", id)
+            await proxy.accept()
+            await eventually(lambda: far.ready)
+            await one.join("n", f"after {len(missed)}")
+        seen = await take(events, 3)
+        assert [event.event for event in seen] == ["lost", "join", "join"]
+        assert [event.id for event in seen] == ["", "after 2", "after 0"]
+        assert await take(others, 1) == [LOST], "who joined and left again, nobody knows"
+        assert far.statistics()["watch_losses"] == 2
+
+
+@async_test
+async def test_a_hole_and_a_lost_counter_are_said(own_server: RedisServer) -> None:
+    """Though the subscription stood all the while; an empty namespace is neither."""
+    async with Backend(own_server).pools(1) as (one,), one.watching("n") as events:
+        alice = await one.join("n", "alice")
+        await one.remove_connection(alice.connection)
+        await one.join("n", "bob")
+        own_server.command("HINCRBY", "cluster_pool:{n}:owners", "events#", "1")
+        await one.join("n", "carol")
+        seen = await take(events, 5)
+        assert [event.event for event in seen] == ["join", "leave", "join", "lost", "join"]
+        own_server.command("FLUSHALL")
+        seen = await take(events, 3)
+        assert seen[0] == LOST
+        assert {event.id for event in seen[1:]} == {"bob", "carol"}
+
+
+@async_test
+async def test_a_slow_reader_loses_the_oldest_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One "lost" stands in their place, however many there were; others have all of them."""
+    monkeypatch.setattr(watchers, "QUEUE", 10)
+    async with Backend(None).pools(1) as (one,):
+        async with one.watching("n") as slow, one.watching("n") as fast:
+            for at in range(25):
+                await one.join("n", f"{at}")
+                assert await take(fast, 1) == [MemberEvent("join", f"{at}", "node-1")]
+            seen = await take(slow, 11)
+            assert [event.id for event in seen] == ["", *[f"{at}" for at in range(15, 25)]]
+            assert seen[0] == LOST
+            await one.join("n", "more")
+            assert (await take(slow, 1))[0].id == "more"
+        assert one.statistics()["watch_losses"] == 1
+
+
+@async_test
+async def test_who_had_no_lease_for_a_while_joins_again(own_server: RedisServer) -> None:
+    """Who read the members meanwhile did not see them, and no leave has taken them away."""
+    timing = Timing(timeout=2, lease=3, heartbeat=1, probe=0.5, linger=0.2)
+    async with (
+        Proxy(own_server.path) as proxy,
+        Backend(own_server).publisher() as publisher,
+        Pool(own_server.through(proxy.port), node_id="far", timing=timing) as far,
+    ):
+        await far.join("n", "alice")
+        async with publisher.watching("n") as events:
+            await proxy.refuse()
+            await eventually(lambda: _none_of(publisher), 20)
+            await proxy.accept()
+            assert await take(events, 1) == [MemberEvent("join", "alice", "far")]
+        assert await publisher.count("n") == 1
+
+
+async def _none_of(sender: Sender) -> bool:
+    return not [member async for member in sender.members("n")]
+
+
+@async_test
+async def test_a_ghost_of_nobody_leaves(own_server: RedisServer) -> None:
+    """Its node is unknown, and its leave is an event all the same."""
+    async with Backend(own_server).pools(1) as (one,), one.watching("n") as events:
+        await one.join("n", "alice")
+        own_server.command("HSET", "cluster_pool:{n}:members", "ghost", "gone.3:1795412345678901:z")
+        own_server.command("HSET", "cluster_pool:{n}:owners", "gone.3", "1", "gone.3#", "345678901")
+        assert (await take(events, 2))[1] == MemberEvent("leave", "ghost", "")
+
+
+@async_test
+async def test_a_list_that_is_kept_as_we_say_is_right(own_server: RedisServer) -> None:
+    """Under joins, leaves and takeovers from two nodes, while the reader's links are cut."""
+    backend = Backend(own_server)
+    members: dict[str, str] = {}
+    async with (
+        backend.pools() as pools,
+        Proxy(own_server.path) as proxy,
+        Pool(own_server.through(proxy.port), node_id="far", timing=FAST) as far,
+    ):
+        keeping = asyncio.create_task(keep(far, "n", members))
+        for turn in range(60):
+            if turn % 10 == 3:
+                await proxy.cut()
+            if turn % 20 == 15:
+                await proxy.refuse()
+            if turn % 20 == 18:
+                await proxy.accept()
+            pool = pools[turn % 2]
+            await asyncio.gather(*[pool.join("n", f"{at % 70}") for at in range(turn, turn + 9)])
+            leaving = list((pool._table.namespace("n") or {}).values())[: turn % 3]
+            await asyncio.gather(*[pool.remove_connection(one) for one in leaving])
+
+        async def right() -> bool:
+            return members == {one.id: one.node async for one in pools[0].members("n")}
+
+        await eventually(right, 20)
+        assert len(members) > 5
+        assert far.statistics()["watch_losses"] > 0
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)

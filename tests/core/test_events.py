@@ -1,0 +1,106 @@
+"""The account of joins and leaves: what is missing is seen, and nothing else is."""
+
+import pytest
+
+from cluster_pool.core.envelope import BrokenEnvelopeError
+from cluster_pool.core.events import EventNumbers, read_events
+from cluster_pool.core.results import MemberEvent
+
+
+def lines(*numbers: int, epoch: str = "7", empty: bool = False) -> bytes:
+    """Joins with these numbers, as the scripts publish them."""
+    texts = [
+        f'{{"event":"join","id":"a{n}","node":"x","n":{n},"epoch":"{epoch}"}}' for n in numbers
+    ]
+    if empty:
+        texts[-1] = texts[-1].replace("}", ',"empty":true}')
+    return "\n".join(texts).encode()
+
+
+def test_events_that_follow_each_other_have_no_hole() -> None:
+    """In one payload and in several; also over an empty namespace, which begins a new epoch."""
+    numbers = EventNumbers()
+    numbers.begin("c", None, 0)
+    assert not numbers.heard("c", lines(1, 2, 3))
+    assert not numbers.heard("c", lines(4, empty=True))
+    assert not numbers.heard("c", lines(1, 2, epoch="8"))
+    assert not numbers.heard("c", b'{"event":"join","id":"a","node":"x"}')
+    assert not numbers.heard("c", b"rubbish")
+    assert not numbers.heard("c", lines(3, epoch="8"))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [lines(5), lines(2), lines(4, epoch="8"), lines(1, epoch="8"), lines(5, 6)],
+    ids=["hole", "back", "another epoch", "a new epoch, and no empty namespace", "batch"],
+)
+def test_a_hole_is_found_once(payload: bytes) -> None:
+    """Where numbers are left out or go back, and where the counter was lost."""
+    numbers = EventNumbers()
+    numbers.begin("c", "7", 2)
+    assert not numbers.heard("c", lines(3))
+    assert numbers.heard("c", payload)
+    last = int(payload.rpartition(b'"n":')[2].partition(b",")[0])
+    epoch = "8" if b'"8"' in payload else "7"
+    assert not numbers.heard("c", lines(last + 1, epoch=epoch))
+
+
+def test_what_the_counter_told_ahead_may_still_come() -> None:
+    """A new subscriber reads the counter while events before it are on their way."""
+    numbers = EventNumbers()
+    numbers.begin("c", "7", 4)
+    assert not numbers.heard("c", lines(3))
+    assert not numbers.heard("c", lines(4))
+    assert not numbers.heard("c", lines(5))
+    assert numbers.heard("c", lines(4))
+    numbers.forget("c")
+    assert not numbers.heard("c", lines(9))
+    numbers.begin("c", "7", 8)
+    assert not numbers.heard("c", lines(10))
+
+
+def test_an_interruption_is_settled_by_the_counter() -> None:
+    """Nothing came: nothing is lost. Anything may have come: it is."""
+    numbers = EventNumbers()
+
+    def settle(epoch: str | None, number: int, *, lost: bool = False) -> bool:
+        numbers.interrupted()
+        return numbers.settle("c", epoch, number, lost=lost)
+
+    numbers.begin("c", "7", 4)
+    assert not settle("7", 4)
+    assert not numbers.heard("c", lines(5))
+    assert settle("7", 6)
+    assert not settle("7", 6)
+    assert settle("7", 6, lost=True)
+    assert settle(None, 0)
+    assert settle(None, 0), "somebody may have joined and left"
+    assert not numbers.heard("c", lines(1, epoch="8"))
+    assert settle("9", 1)
+    assert not numbers.heard("c", lines(2, epoch="9"))
+
+
+def test_what_comes_before_it_is_settled_is_no_hole_by_itself() -> None:
+    """The subscription stands, the counter is not looked at yet, and events arrive."""
+    numbers = EventNumbers()
+    numbers.begin("c", "7", 4)
+    numbers.interrupted()
+    assert not numbers.heard("c", lines(5))
+    numbers.interrupted()
+    assert not numbers.heard("c", lines(9))
+    assert numbers.settle("c", "7", 8, lost=False)
+    assert not numbers.heard("c", lines(10))
+    assert not numbers.settle("new", "7", 3, lost=True)
+    assert not numbers.heard("new", lines(4))
+
+
+def test_events_are_read_strictly() -> None:
+    """A node may be unknown; nothing else may be missing or of another kind."""
+    leave = b'{"event":"leave","id":"a","node":"","n":1,"epoch":"1","more":[]}'
+    assert list(read_events(leave)) == [MemberEvent("leave", "a", "")]
+    assert list(read_events(b"")) == []
+    with pytest.raises(BrokenEnvelopeError):
+        list(read_events(leave.replace(b"leave", b"lost")))
+    for broken in (b"1", b"{}", leave.replace(b'""', b"0"), leave.replace(b'"a"', b'""')):
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            list(read_events(broken))
