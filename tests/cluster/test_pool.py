@@ -28,6 +28,7 @@ from cluster_pool import (
     PendingLimitError,
     PoolClosedError,
     SendResult,
+    Timing,
 )
 from cluster_pool.core import envelope
 from cluster_pool.testing import FAST, FakeWebSocket
@@ -163,7 +164,7 @@ async def test_redis_cli_publish_reaches_every_member(backend: Backend) -> None:
 @async_test
 async def test_order_of_targeted_and_broadcast_together(backend: Backend) -> None:
     """What one node sends to one connection arrives in that order, whatever the kind."""
-    async with backend.pools() as (one, two):
+    async with backend.pools(timing=Timing(timeout=20)) as (one, two):
         local, remote = await one.join("n", "local"), await two.join("n", "remote")
         calls = []
         for number in range(0, 300, 3):
@@ -174,8 +175,8 @@ async def test_order_of_targeted_and_broadcast_together(backend: Backend) -> Non
             calls.append(one.send("n", "remote", str(number + 2)))
         await asyncio.gather(*calls)
         expected = [str(number) for number in range(300)]
-        assert await local.wait_sent(300) == expected
-        assert await remote.wait_sent(300) == expected
+        assert await local.wait_sent(300, 20) == expected
+        assert await remote.wait_sent(300, 20) == expected
 
 
 @async_test
