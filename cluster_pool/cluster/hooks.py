@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import shown
+from cluster_pool.core.quiet import Quiet, others
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import InvalidValueError
 
@@ -33,6 +34,7 @@ class Hooks:
         self._counters = counters
         self._handlers: dict[str, list[Callable[..., Any]]] = {event: [] for event in EVENTS}
         self._running: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
+        self._quiet = Quiet()
         self._reported: set[str] = set()
 
     def add(self, event: str, handler: Callable[..., Any]) -> None:
@@ -83,7 +85,10 @@ class Hooks:
 
     def _hangs(self, event: str) -> None:
         self._counters.handler_hangs += 1
-        log.error("a handler of %r has not returned for %g s", event, self._timing.handler)
+        times = self._quiet.due(event, asyncio.get_running_loop().time())
+        if times:
+            limit = self._timing.handler
+            log.error("a handler of %r has not returned for %g s%s", event, limit, others(times))
 
     def _failed(self, event: str, what: str, error: Exception | None = None) -> None:
         self._counters.handler_errors += 1

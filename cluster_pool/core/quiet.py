@@ -37,3 +37,16 @@ class Quiet:
         if len(self._subjects) > _SUBJECTS:
             del self._subjects[next(iter(self._subjects))]
         return unsaid if say else 0
+
+
+def others(times: int) -> str:
+    """What a line says at its end when it stands for more than one."""
+    return "" if times == 1 else f" (and {times - 1} more like it)"
+
+
+def fault(error: BaseException) -> Hashable:
+    """What tells one fault from another: its type, and where it was raised."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return type(error), None if at is None else (at.tb_frame.f_code.co_filename, at.tb_lineno)

@@ -24,6 +24,7 @@ from cluster_pool.core.closing import (
 )
 from cluster_pool.core.ids import check_id, check_namespace, exact, shown
 from cluster_pool.core.message import Message, Outgoing, encode, outgoing, to_json
+from cluster_pool.core.quiet import fault, others
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import ClusterPoolError, ConnectionClosedError, InvalidValueError
 from cluster_pool.local.host import NO_HOST, Host
@@ -502,7 +503,8 @@ class Connection:
         if self.busy_since and now - self.busy_since >= limit:
             self.busy_since = 0.0
             self._host.counters.handler_hangs += 1
-            log.error("a handler of %r has not returned for %g s", self, limit)
+            if times := self._host.quiet.due("hang", now):
+                log.error("a handler of %r has not returned for %g s%s", self, limit, others(times))
 
     def _stuck(self, now: float) -> bool:
         """Whether bytes wait of which the kernel has taken none for too long."""
@@ -608,7 +610,10 @@ class Connection:
             return False
         if not self.closed:
             self._host.counters.inbound_floods += 1
-            log.warning("%r sent more than %d messages in a second", self, rate)
+            if times := self._host.quiet.due("flood", now):
+                log.warning(
+                    "%r sent more than %d messages in a second%s", self, rate, others(times)
+                )
             self.kick(POLICY, "too many messages")
         return True
 
@@ -631,11 +636,18 @@ class Connection:
                     await self._attend(result)
             except Exception as error:
                 self._host.counters.handler_errors += 1
-                level = logging.DEBUG if self._reported else logging.ERROR
-                self._reported = True
-                log.log(level, "a %s handler of %r failed", event, self, exc_info=error)
+                self._report(event, error)
                 if event != "error":
                     await self._fire("error", error)
+
+    def _report(self, event: str, error: Exception) -> None:
+        """Log what a handler raised: the first of a connection, and of many with one fault one."""
+        now = asyncio.get_running_loop().time()
+        times = 0 if self._reported else self._host.quiet.due((event, fault(error)), now)
+        self._reported = True
+        level = logging.ERROR if times else logging.DEBUG
+        text = "a %s handler of %r failed%s"
+        log.log(level, text, event, self, others(times or 1), exc_info=error)
 
     async def _attend(self, handling: Awaitable[Any]) -> None:
         """Await a handler; the sweep looks at how long that takes."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.statistics import Counters
 from cluster_pool.loops import running_loop
 
@@ -83,6 +84,7 @@ class Host(Protocol):
     timing: Timing
     counters: Counters
     flusher: Flusher
+    quiet: Quiet
 
     def check_loop(self) -> None:
         """Raise WrongLoopError unless this is the loop in which the connections live."""
@@ -105,6 +107,7 @@ class NoHost:
         self.timing = Timing()
         self.counters = Counters()
         self.flusher: Flusher = LooseFlusher()
+        self.quiet = Quiet()
 
     def check_loop(self) -> None:
         """See :class:`Host`."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.message import Outgoing
+from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
 from cluster_pool.local.connection import Connection, deliver_to_all
@@ -38,6 +39,8 @@ class ConnectionTable:
         self.timing = timing
         self.counters = counters
         self.flusher = Flusher()
+        self.quiet = Quiet()
+        """Which lines about connections are due in the log."""
         self.signs = SignsOfLife(timing.sign_of_life)
         self._sweeper = Sweeper()
         self._namespaces: dict[str, dict[str, Connection]] = {}

@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL, TAKEN_OVER
+from cluster_pool.core.quiet import Quiet, fault, others
 from cluster_pool.exceptions import (
     ClusterPoolError,
     ConnectionClosedError,
@@ -103,6 +104,7 @@ class NodeServer:
         self._compression = compression
         self._keepalive = Keepalive(ping_interval, self._client_gone)
         self._server: Server | None = None
+        self._quiet = Quiet()
         self._leaving: asyncio.Task[None] | None = None
 
     @property
@@ -255,12 +257,17 @@ class NodeServer:
                 await self._inbound.publish_all(connection)
             else:
                 await self._run_app(self._app, websocket, connection)
-        except Exception:
+        except Exception as error:
             code = INTERNAL_ERROR
-            self._pool.counters.handler_errors += 1
-            log.exception("the app failed with %r", connection)
+            self._app_failed(connection, error)
         finally:
             connection.begin_close(code, "")
+
+    def _app_failed(self, connection: Connection, error: Exception) -> None:
+        self._pool.counters.handler_errors += 1
+        times = self._quiet.due(fault(error), asyncio.get_running_loop().time())
+        if times:
+            log.error("the app failed with %r%s", connection, others(times), exc_info=error)
 
     async def _run_app(self, app: App, websocket: NodeWebSocket, connection: Connection) -> None:
         task = asyncio.current_task()
@@ -279,7 +286,12 @@ class NodeServer:
         """An app that never returns holds what it holds; say so, once."""
         if websocket in self._running:
             self._pool.counters.handler_hangs += 1
-            log.error("the app has not returned since the end of %r", websocket.member)
+            if times := self._quiet.due("hang", websocket.loop.time()):
+                log.error(
+                    "the app has not returned since the end of %r%s",
+                    websocket.member,
+                    others(times),
+                )
 
 
 @contextlib.contextmanager

@@ -327,3 +327,28 @@ async def test_a_broadcast_over_many_keeps_the_order_of_sends_behind_it() -> Non
         assert await third == 3500
         assert await sockets[3499].wait_sent(3) == ["1", "2", "3"]
         assert await sockets[0].wait_sent(2) == ["1", "3"]
+
+
+@async_test
+async def test_a_storm_is_one_line_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
+    """Many clients that break the same handler, or say too much: all counted, one line for each
+    fault, the number of the others with the next."""
+    pool = ConnectionsPool(limits=Limits(inbound_per_second=2))
+
+    def fail(message: str) -> None:
+        if message == "a":
+            raise RuntimeError("on purpose")
+        raise RuntimeError("at another line")
+
+    async with pool:
+        with caplog.at_level(logging.WARNING, "cluster_pool"):
+            for number in range(50):
+                connection = Connection(str(number), "n", FakeWebSocket())
+                connection.on("message", fail)
+                await pool.new_connection(connection)
+                for _ in range(5):
+                    await connection.feed("b" if number == 49 else "a")
+        statistics = pool.statistics()
+        assert statistics["inbound_floods"] == 50
+        assert statistics["handler_errors"] >= 50
+        assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
