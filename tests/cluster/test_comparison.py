@@ -1,0 +1,81 @@
+"""How soon a comparison finds what is registered wrongly, and what it takes for drift."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cluster_pool import Timing
+from cluster_pool.cluster import comparison
+from tests.clusters import Backend
+from tests.support import async_test, eventually
+
+SHORT = Timing(timeout=9.0, lease=4.0, heartbeat=0.3, probe=0.3, linger=0.1, close=1.0)
+
+
+@pytest.mark.parametrize("key", ["members", "owners"])
+@async_test
+async def test_a_lost_hash_is_found_within_ten_heartbeats(
+    backend: Backend, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many namespaces a node has: it compares a tenth of them, or some, at each."""
+    monkeypatch.setattr(comparison, "AT_LEAST", 3)
+    monkeypatch.setattr(comparison, "CALL", 5)
+    async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
+        names = [f"n{at}" for at in range(60)]
+        await asyncio.gather(*[one.join(name, "x") for name in names])
+        parts: list[int] = []
+        next_part = one._comparison._next_part
+
+        def counted() -> list[str]:
+            part = next_part()
+            parts.append(len(part))
+            return part
+
+        monkeypatch.setattr(one._comparison, "_next_part", counted)
+        await eventually(lambda: parts)
+        parts.clear()
+        await client.delete(f"{backend.prefix}:{{n7}}:{key}")
+        await eventually(lambda: one.statistics()["repaired"] == 1, 3 * 12 * SHORT.heartbeat)
+        assert len(parts) <= comparison.HEARTBEATS + 1
+        assert max(parts) <= 60 / comparison.HEARTBEATS
+        await eventually(lambda: one.ready)
+        assert await client.hlen(f"{backend.prefix}:{{n7}}:members") == 1
+        assert await one.count("n7") == 1
+
+
+@async_test
+async def test_a_node_is_not_ready_while_it_knows_of_a_difference(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second look at it until it is repaired."""
+    async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
+        await one.join("n", "x")
+        repair, going = one._comparison._repair, asyncio.Event()
+
+        async def held_up(*arguments: Any) -> None:
+            await going.wait()
+            await repair(*arguments)
+
+        monkeypatch.setattr(one._comparison, "_repair", held_up)
+        await client.delete(f"{backend.prefix}:{{n}}:members", f"{backend.prefix}:{{n}}:owners")
+        await eventually(lambda: not one.ready)
+        going.set()
+        await one.wait_ready()
+        assert await one.count("n") == 1
+
+
+@async_test
+async def test_claims_on_their_way_are_no_drift(backend: Backend) -> None:
+    """A namespace into which and out of which members go all the time is left alone."""
+    async with backend.pools(timing=SHORT) as pools:
+        end = asyncio.get_running_loop().time() + 4 * SHORT.heartbeat
+
+        async def come_and_go(number: int) -> None:
+            while asyncio.get_running_loop().time() < end:
+                socket = await pools[number % 2].join("n", f"x{number}")
+                await asyncio.sleep(0.01)
+                await pools[number % 2].remove_connection(socket.connection)  # type: ignore[attr-defined]
+
+        await asyncio.gather(*[come_and_go(number) for number in range(20)])
+        assert [pool.statistics()["repaired"] for pool in pools] == [0, 0]
