@@ -149,6 +149,15 @@ def serve(
             min=1,
         ),
     ] = Limits().outbox_bytes,
+    node_inbound_bytes: Annotated[
+        int,
+        typer.Option(
+            "--node-inbound-bytes",
+            envvar="CLUSTER_POOL_NODE_INBOUND_BYTES",
+            help="What clients have sent and this node still holds; above it they are not read.",
+            min=1,
+        ),
+    ] = Limits().node_inbound_bytes,
     inbound_per_second: Annotated[
         int,
         typer.Option(
@@ -280,6 +289,7 @@ def serve(
                 limits=Limits(
                     message_bytes=message_bytes,
                     outbox_bytes=outbox_bytes,
+                    node_inbound_bytes=node_inbound_bytes,
                     inbound_per_second=inbound_per_second,
                     namespace_members=namespace_members,
                     node_namespaces=node_namespaces,

@@ -1,10 +1,8 @@
 """The pool that users hold: this node's connections, as a part of the cluster."""
 
 import asyncio
-import base64
 import contextlib
 import inspect
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -13,6 +11,7 @@ from cluster_pool.backplane.upkeep import Upkeep
 from cluster_pool.cluster.comparison import Comparison
 from cluster_pool.cluster.drainable import DrainingNode
 from cluster_pool.cluster.draining import Draining
+from cluster_pool.cluster.inbound import InboundChannel
 from cluster_pool.cluster.lease import Lease, boottime
 from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.membership import Membership
@@ -24,7 +23,7 @@ from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_
 from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.ledger import HEADROOM
-from cluster_pool.core.message import Outgoing, encode
+from cluster_pool.core.message import Outgoing
 from cluster_pool.core.pacing import Taken
 from cluster_pool.core.results import NodeState, SendResult
 from cluster_pool.core.seals import Secret
@@ -35,7 +34,6 @@ from cluster_pool.exceptions import (
     ConnectionClosedError,
     IdTakenError,
     NodeDrainingError,
-    PendingLimitError,
     PoolClosedError,
 )
 from cluster_pool.local.connection import Connection
@@ -56,6 +54,7 @@ NO_SIZES: Final = {
     "pending": 0,
     "drain": None,
     "inbox_bytes": 0,
+    "inbound_bytes": 0,
     "generation": 0,
 }
 
@@ -121,7 +120,8 @@ class ClusterPool(DrainingNode):
         self._reaper: Reaper
         self._comparison: Comparison
         self._draining: Draining
-        self._inbound_pending = 0
+        self.inbound: InboundChannel
+        """What clients sent and this node still holds; there from the start on."""
         self.local: ConnectionsPool
         """This node's connections alone; there from the start of the pool on."""
 
@@ -162,6 +162,7 @@ class ClusterPool(DrainingNode):
             loop=self._loop,
         )
         self.local = ConnectionsPool(table=self._table)
+        self.inbound = InboundChannel(self._session, self._keys, self.limits)
         self._membership = Membership(
             self._session,
             self._registry,
@@ -544,6 +545,7 @@ class ClusterPool(DrainingNode):
             "pending": self._bus.pending,
             "drain": self._draining.progress(),
             "inbox_bytes": self._session.hearing.inbox.size,
+            "inbound_bytes": self.inbound.size,
             "generation": self._session.generation,
         }
 
@@ -605,26 +607,10 @@ class ClusterPool(DrainingNode):
 
         Raises:
             InvalidMessageError, MessageTooLargeError: not allowed.
-            PendingLimitError: too much waits for Redis already.
+            PendingLimitError: too much waits for Redis already: half of
+                ``Limits.node_inbound_bytes`` (a message being published takes three times its
+                size), or ``Limits.pending_messages``.
             BackplaneUnavailableError: Redis did not answer in time.
         """
         deadline = self._deadline(None)
-        if self._inbound_pending >= self.limits.pending_messages:
-            raise PendingLimitError(f"{self._inbound_pending} inbound messages wait for Redis")
-        fields = {"id": connection.id, "node": self.node_id}
-        text, payload = encode(message, self.limits.message_bytes)
-        if text:
-            fields["text"] = payload.decode()
-        else:
-            fields["binary"] = base64.b64encode(payload).decode()
-        self._inbound_pending += 1
-        try:
-            heard: int = await self._session.call(
-                deadline,
-                "PUBLISH",
-                self._keys.inbound(connection.namespace),
-                json.dumps(fields, ensure_ascii=False, separators=(",", ":")),
-            )
-        finally:
-            self._inbound_pending -= 1
-        return heard
+        return await self.inbound.publish(connection, self.node_id, message, deadline)

@@ -26,6 +26,10 @@ class Limits:
         namespace_members: of one namespace in the cluster, as registered: those of a dead node
             count until they are reaped. Who claims decides by its own limit.
         node_namespaces: in which one node has members.
+        inbound_bytes: of one client of ``serve``, received and taken by nobody yet, beyond the
+            message that is waited for; then it is not read from.
+        node_inbound_bytes: of all clients: one half for what nobody has taken yet (then who has
+            bytes here is not read from), the other for what is being published.
         inbound_per_second: messages of one client, on average; as many may come at once. A client
             that says more is closed with 1008.
     """
@@ -37,6 +41,8 @@ class Limits:
     inbox_bytes: int = 64 * MIB
     namespace_members: int = 1_000_000
     node_namespaces: int = 100_000
+    inbound_bytes: int = MIB
+    node_inbound_bytes: int = 64 * MIB
     inbound_per_second: int = 1_000
 
     def __post_init__(self) -> None:

@@ -177,6 +177,11 @@ class Connection:
         return self._state is CLOSED or self._transport.is_closed()
 
     @property
+    def silenced(self) -> bool:
+        """Whether nothing that its client says counts any more."""
+        return self._silenced
+
+    @property
     def busy(self) -> bool:
         """Whether a handler is running, or bytes wait to be written."""
         return bool(self.busy_since or self._pending or self._transport.buffered())
@@ -398,10 +403,10 @@ class Connection:
         For who lost its id or is not wanted: nothing more is yielded or given to a handler, and
         whoever waits for a message stops at once.
         """
-        self._silence()
+        self.silence()
         self.begin_close(code, reason)
 
-    def _silence(self) -> None:
+    def silence(self) -> None:
         """Hear nothing more of the client; wake the pump, which then ends."""
         if self._silenced:
             return
@@ -456,7 +461,7 @@ class Connection:
         if not self.gone:
             self._host.counters.forced_closes += 1
             self.forced = True
-            self._silence()
+            self.silence()
             self._transport.abort()
             self._finish()
 
@@ -548,6 +553,7 @@ class Connection:
         """
         async for message in self:
             await self._fire("message", message)
+            del message
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed; what the client sends is read and dropped."""
@@ -570,7 +576,7 @@ class Connection:
                 if self._reader is not None or reader.cancelling() > cancelling + 1:
                     raise  # somebody else cancels the pump, perhaps at the same time
             finally:
-                if self._reader is None:  # it was cancelled by _silence, which is over with this
+                if self._reader is None:  # it was cancelled by silence, which is over with this
                     reader.uncancel()
                 self._reader = None
             if over is not None:
@@ -583,6 +589,7 @@ class Connection:
                 self.last_heard = now
             if not self._floods(now):
                 yield message
+            del message  # a large one is not kept until the next one comes
         await self._transport.wait_close_begun()
         await self._ended(self.close_code or ABNORMAL, self.close_reason)
 

@@ -36,9 +36,13 @@ class Inbound:
         """Publish what the client sends until it is closed. The pump of this connection."""
         async for message in connection:
             await self._publish(connection, message)
+            del message  # else it is kept until the next one comes
 
     async def _publish(self, connection: Connection, message: str | bytes) -> None:
         now = asyncio.get_running_loop().time
+        await self._pool.inbound.room(message)
+        if connection.silenced:
+            return  # taken over or closed by the pool while it waited
         if self._failing and (self._trying or now() < self._again_at):
             self._count_lost("Redis cannot be reached")
             return

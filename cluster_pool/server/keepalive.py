@@ -17,6 +17,8 @@ from websockets.protocol import CLOSED, OPEN
 from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR
 from cluster_pool.local.connection import Connection
 from cluster_pool.server.departures import Departures
+from cluster_pool.server.frames import FRAME, Frames
+from cluster_pool.server.intake import Intake
 
 PING: Final = b"\x89\x00"
 """A whole ping frame (RFC 6455 section 5.5.2). Control frames may stand between the fragments of a
@@ -24,32 +26,86 @@ message and are never compressed, so it can be written at any time."""
 SLICES: Final = 20
 """The pings of one interval leave in this many portions."""
 YIELD_EVERY: Final = 200
+SMALL: Final = 4096
+FEW: Final = 16
+"""Bytes, and frames, of one client that are not worth being counted."""
 
 
 class NodeWebSocket(ServerConnection):
     """A WebSocket of a node: knows its member, and whether anything came from its client."""
 
-    __slots__ = ("departures", "heard", "keepalive_slice", "member", "pinger")
+    __slots__ = (
+        *("departures", "handled", "heard", "held", "ignored", "intake", "keepalive_slice"),
+        *("frames", "member", "pinger"),
+    )
 
     def __init__(
-        self, *arguments: Any, keepalive: "Keepalive", departures: Departures, **options: Any
+        self,
+        *arguments: Any,
+        keepalive: "Keepalive",
+        departures: Departures,
+        intake: Intake,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self.heard = True
         self.member: Connection | None = None
         self.departures = departures
+        self.intake = intake
+        self.held = 0
+        """What the intake counts of it."""
+        self.handled = False
+        """Whether there is, or was, a handler that may take its messages."""
+        self.ignored = False
+        """Whether nobody ever will again."""
         self.pinger = keepalive
         self.keepalive_slice = keepalive.next_slice()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; nothing is known about it yet."""
         super().connection_made(transport)
+        self.frames = self.recv_messages.frames = Frames(self._frame_taken)
         self.keepalive_slice.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came, perhaps only a part of a large message: there is somebody."""
         self.heard = True
         super().data_received(data)
+        waiting = len(data) > SMALL or len(self.protocol.reader.buffer) > SMALL
+        if waiting or self.held or len(self.frames.queue) > FEW:
+            self.intake.received(self)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a message, or a part of one, waits that nobody has begun to take."""
+        return bool(self.frames.queue)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for its next message, or for the rest of it."""
+        return self.frames.get_waiter is not None
+
+    def count(self) -> int:
+        """Bytes held here: frames, whole and half, and those of a message that is not complete."""
+        frames = self.frames
+        waiting = len(frames.queue)
+        parts = frames.size + waiting * FRAME if waiting else self.protocol.current_size or 0
+        return parts + len(self.protocol.reader.buffer)
+
+    def _frame_taken(self) -> None:
+        """Somebody took a frame, or begins to wait for one."""
+        if self.held or self.frames.paused:
+            self.intake.changed(self)
+
+    def ignore(self) -> None:
+        """What it says is dropped from now on, and what it has said."""
+        self.ignored = True
+        if not self.frames.queue:
+            self.frames.size = 0
+        if self.protocol.state is CLOSED:
+            self.intake.forget(self)
+        else:
+            self.intake.changed(self)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
         """The client says nothing more; True keeps the transport open until this has its turn."""
@@ -67,6 +123,10 @@ class NodeWebSocket(ServerConnection):
 
     def _lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self.ignored or not self.handled:
+            self.intake.forget(self)
+        else:
+            self.intake.left(self)
         self.keepalive_slice.discard(self)
         self._end_member()
         self.pinger.on_gone(self)

@@ -17,6 +17,7 @@ GAUGES: Final = {
     "namespaces": "Namespaces in which this node has members.",
     "pending": "Messages that wait for Redis.",
     "inbox_bytes": "Bytes heard from Redis and not yet dealt with.",
+    "inbound_bytes": "Bytes that clients sent and this node still holds.",
     "generation": "Which link to Redis this is, counted from the start.",
 }
 DRAIN: Final = {

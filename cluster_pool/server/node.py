@@ -39,6 +39,7 @@ from cluster_pool.server.http import (
     wants_upgrade,
 )
 from cluster_pool.server.inbound import Inbound
+from cluster_pool.server.intake import Intake
 from cluster_pool.server.keepalive import Keepalive, NodeWebSocket
 
 log = logging.getLogger("cluster_pool.server")
@@ -103,6 +104,7 @@ class NodeServer:
         self._inbound = Inbound(pool)
         self._compression = compression
         self._keepalive = Keepalive(ping_interval, self._client_gone)
+        self._intake: Intake | None = None
         self._server: Server | None = None
         self._quiet = Quiet()
         self._leaving: asyncio.Task[None] | None = None
@@ -130,8 +132,9 @@ class NodeServer:
         Raises:
             InvalidValueError: the host or a port cannot be had.
         """
+        intake = self._intake = Intake(self._pool.inbound, self._pool.limits)
         with _explained(f"{self._host} port {self.port}"):
-            self._server = await self._listen()
+            self._server = await self._listen(intake)
         if self._admin is not None:
             with _explained(f"the admin port {self._admin.port}"):
                 await self._admin.start()
@@ -140,7 +143,7 @@ class NodeServer:
                 await self._agent.start()
         self._keepalive.start()
 
-    async def _listen(self) -> Server:
+    async def _listen(self, intake: Intake) -> Server:
         server = await serve(
             self._handle,
             self._host,
@@ -148,12 +151,16 @@ class NodeServer:
             process_request=self._request,
             compression="deflate" if self._compression else None,
             max_size=self._pool.limits.message_bytes,
+            max_queue=None,  # the intake counts bytes, not frames
             server_header=None,
             ping_interval=None,
             create_connection=cast(
                 "type[ServerConnection]",
                 functools.partial(
-                    NodeWebSocket, keepalive=self._keepalive, departures=Departures()
+                    NodeWebSocket,
+                    keepalive=self._keepalive,
+                    departures=Departures(),
+                    intake=intake,
                 ),
             ),
             backlog=ACCEPTS,  # asyncio accepts as many in a turn as it lets wait; uvloop one
@@ -183,6 +190,8 @@ class NodeServer:
 
     async def _stop_listening(self) -> None:
         await self._keepalive.stop()
+        if self._intake is not None:
+            self._intake.stop()
         if self._agent is not None:
             self._agent.close()
         servers = [self._server, None if self._admin is None else self._admin.close()]
@@ -247,8 +256,10 @@ class NodeServer:
         connection = websocket.member
         assert connection is not None
         websocket.request, websocket.response = NO_REQUEST, None
+        websocket.handled = True
         connection.release_hold()
         if connection.closed:  # since its claim: it got what was sent to it, and then the close
+            connection.silence()
             await websocket.wait_closed()
             return
         code = NORMAL
@@ -262,6 +273,7 @@ class NodeServer:
             self._app_failed(connection, error)
         finally:
             connection.begin_close(code, "")
+            connection.silence()
 
     def _app_failed(self, connection: Connection, error: Exception) -> None:
         self._pool.counters.handler_errors += 1

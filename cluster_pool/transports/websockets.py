@@ -124,7 +124,10 @@ class WebsocketsTransport(SendQueue):
         messages.put = _drop  # type: ignore[method-assign]
         if messages.frames.get_waiter is None:
             messages.frames.queue.clear()
-        if not self._tcp.is_closing():
+        ignore = getattr(self._websocket, "ignore", None)
+        if ignore is not None:  # one of ours, with a flow control of its own
+            ignore()
+        elif not self._tcp.is_closing():
             messages.maybe_resume()
 
     async def accept(self, subprotocol: str | None) -> None:

@@ -20,9 +20,13 @@ class FakePool:
     def __init__(self) -> None:
         self.counters = Counters()
         self.published: list[str] = []
+        self.inbound = self
         self.attempts = 0
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
+
+    async def room(self, message: str) -> None:
+        """There always is."""
 
     async def publish_inbound(self, connection: object, message: str) -> int:
         self.attempts += 1
@@ -36,6 +40,8 @@ class FakePool:
 
 class Saying:
     """A connection whose client says these things, as fast as they are read."""
+
+    silenced = False
 
     def __init__(self, *messages: str) -> None:
         self.messages = messages

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,8 +53,9 @@ async def test_who_is_closed_before_the_handshake_gets_what_was_sent(
     async def app(pool: ClusterPool, connection: Connection) -> None:
         called.append(connection)
 
+    patient = replace(FAST, close=10.0)  # a loop that stands still for a second cuts nobody
     async with (
-        node(own_server, app=app) as (pool, server),
+        node(own_server, patient, app=app) as (pool, server),
         ClusterPool(own_server.url, node_id="other", timing=FAST) as other,
     ):
         claim = pool.new_connection

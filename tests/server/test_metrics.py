@@ -63,6 +63,7 @@ def statistics(**changes: Any) -> dict[str, Any]:
         "pending": 0,
         "drain": None,
         "inbox_bytes": 0,
+        "inbound_bytes": 0,
         "generation": 1,
         **Counters().as_dict(),
         **changes,

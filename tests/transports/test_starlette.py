@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from cluster_pool import ClusterPool, ClusterPoolError, Connection, ConnectionsPool, SendResult
+from cluster_pool.testing import FAST
 from tests.clusters import Backend
 from tests.stubborn import stubborn
 from tests.support import async_test, eventually
@@ -109,6 +111,9 @@ async def test_accept_claims_before_the_handshake_is_answered() -> None:
             assert draining.value.response.headers["Retry-After"] == "1"
 
 
+PATIENT = replace(FAST, close=10.0)
+"""A loop that stands still for a second cuts nobody."""
+
 every_uvicorn = pytest.mark.parametrize("ws", ["websockets", "websockets-sansio"])
 
 
@@ -132,7 +137,7 @@ async def test_the_endpoint_of_a_kicked_client_ends_at_once(ws: str) -> None:
     """It waits in ``receive`` of a client that does not answer its Close and goes on talking."""
     after: list[tuple[str, list[object]]] = []
     async with (
-        Backend(None).pools() as (one, two),
+        Backend(None).pools(timing=PATIENT) as (one, two),
         served(endpoints(one, after), ws) as url,
         stubborn(f"{url}/taken") as taken,
         stubborn(f"{url}/banned") as banned,
@@ -163,7 +168,10 @@ async def test_who_is_closed_before_the_accept_gets_what_was_sent(
 ) -> None:
     """The handshake is answered, then comes what was held, then the close; the body never runs."""
     after: list[tuple[str, list[object]]] = []
-    async with Backend(None).pools() as (one, two), served(endpoints(one, after), ws) as url:
+    async with (
+        Backend(None).pools(timing=PATIENT) as (one, two),
+        served(endpoints(one, after), ws) as url,
+    ):
         claim = one.new_connection
 
         async def claim_and_more(connection: Connection, **options: Any) -> None:

@@ -1,0 +1,120 @@
+"""The inbound channels: publishing what clients sent, and how many bytes of it this node holds.
+
+Owns the count of a node: what was received and nobody has taken, what waits for its turn, what is
+on its way to Redis. Never reads from a client: who does, adds what it holds to ``unread``.
+"""
+
+import asyncio
+import base64
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from cluster_pool.backplane.session import Session
+from cluster_pool.core.config import Limits
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.message import encode
+from cluster_pool.exceptions import PendingLimitError
+from cluster_pool.local.connection import Connection
+
+COPIES: Final = 3
+"""Of a message while it is published: as it came, as JSON, and as the command that is written."""
+SHARE: Final = 2
+"""One part in so many of the node's bytes is for what is being published."""
+
+
+class InboundChannel:
+    """Publishes inbound messages; bounded in number and bytes.
+
+    Attributes:
+        unread: bytes that were received and nobody has taken yet, as their owner counts them.
+        waiting: bytes of messages that wait for :meth:`room`.
+        on_less: called when fewer bytes wait or are being published.
+    """
+
+    def __init__(self, session: Session, keys: Keys, limits: Limits) -> None:
+        self._session = session
+        self._keys = keys
+        self._limits = limits
+        self._pending = 0
+        self._publishing = 0
+        self.waiting = 0
+        self._queue: deque[tuple[asyncio.Future[None], int]] = deque()
+        self.unread = 0
+        self.on_less: Callable[[], None] = lambda: None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that clients sent and this node still holds."""
+        return self.unread + self.waiting + self._publishing
+
+    async def room(self, message: str | bytes) -> None:
+        """Wait until :meth:`publish` takes this message, if that is called at once; in order."""
+        cost = _cost(message)
+        if not self._queue and self._fits(cost):
+            return
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._queue.append((turn, cost))
+        self.waiting += cost // COPIES
+        try:
+            await turn
+        finally:
+            self._queue.remove((turn, cost))
+            self.waiting -= cost // COPIES
+            loop.call_soon(self._wake)  # when this one is counted as being published
+
+    async def publish(
+        self, connection: Connection, node: str, message: str | bytes, deadline: float
+    ) -> int:
+        """Publish one message; errors as :meth:`ClusterPool.publish_inbound`."""
+        cost = _cost(message)
+        if not self._fits(cost):
+            raise PendingLimitError(
+                f"{self._pending} inbound messages wait for Redis, {self._publishing} bytes"
+            )
+        payload = _payload(connection.id, node, message, self._limits.message_bytes)
+        self._pending += 1
+        self._publishing += cost
+        try:
+            heard: int = await self._session.call(
+                deadline, "PUBLISH", self._keys.inbound(connection.namespace), payload
+            )
+        finally:
+            self._pending -= 1
+            self._publishing -= cost
+            self._wake()
+        return heard
+
+    def _fits(self, cost: int) -> bool:
+        if not self._pending:
+            return True
+        return (
+            self._pending < self._limits.pending_messages
+            and self._publishing + cost <= self._limits.node_inbound_bytes // SHARE
+        )
+
+    def _wake(self) -> None:
+        if self._queue:
+            turn, cost = self._queue[0]
+            if not turn.done() and self._fits(cost):
+                turn.set_result(None)
+        self.on_less()
+
+
+def _cost(message: str | bytes) -> int:
+    """Bytes of memory that publishing takes."""
+    if isinstance(message, str) and not message.isascii():
+        return COPIES * len(str.encode(message, errors="replace"))
+    return COPIES * len(message)
+
+
+def _payload(id: str, node: str, message: str | bytes, limit: int) -> bytes:
+    fields = {"id": id, "node": node}
+    text, payload = encode(message, limit)
+    if text:
+        fields["text"] = payload.decode()
+    else:
+        fields["binary"] = base64.b64encode(payload).decode()
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,70 @@
+"""The queue of a WebSocket's unread frames, which knows how many bytes are in it."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from websockets.asyncio.messages import SimpleQueue
+from websockets.frames import Frame
+
+FRAME: Final = 300
+"""Bytes that a queued frame takes besides what is in it."""
+LARGE: Final = 4096
+"""Bytes of a frame that is worth being emptied."""
+
+
+class Frames(SimpleQueue[Frame]):
+    """As the library's own, and counted.
+
+    Args:
+        on_taken: called when the last frame was taken, and when somebody begins to wait for one.
+
+    Attributes:
+        size: bytes in the queued frames.
+        paused: whether no more is read for now: then ``on_taken`` is called for every frame.
+    """
+
+    def __init__(self, on_taken: Callable[[], None]) -> None:
+        super().__init__()
+        self.size = 0
+        self.paused = False
+        self._on_taken = on_taken
+
+    def put(self, item: Frame) -> None:
+        """Add a frame."""
+        self.size += len(item.data)
+        self.queue.append(item)
+        if self.get_waiter is not None and not self.get_waiter.done():
+            self.get_waiter.set_result(None)
+
+    async def get(self, block: bool = True) -> Frame:
+        """The next frame; raises EOFError when there is none and ``block`` is false."""
+        if not self.queue:
+            if not block:
+                raise EOFError("stream of frames ended")
+            assert self.get_waiter is None, "cannot call get() concurrently"
+            self.get_waiter = self.loop.create_future()
+            try:
+                self._on_taken()
+                await self.get_waiter
+            finally:
+                self.get_waiter.cancel()
+                self.get_waiter = None
+        frame = self.queue.popleft()
+        size = len(frame.data)
+        self.size -= size
+        if size > LARGE and frame.fin:
+            # Whoever takes it makes a message of it in this very turn. The library's parser keeps
+            # the frame until the next one is complete, which may be in an hour.
+            self.loop.call_soon(_empty, frame)
+        if self.paused or not self.queue:
+            self._on_taken()
+        return frame
+
+    def put_back(self, items: Sequence[Frame]) -> None:
+        """Put frames back at the front."""
+        super().put_back(items)
+        self.size += sum(len(item.data) for item in items)
+
+
+def _empty(frame: Frame) -> None:
+    frame.data = b""
