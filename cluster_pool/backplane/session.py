@@ -162,6 +162,8 @@ class Session:
             await asyncio.gather(task, return_exceptions=True)
         self._names = {}
         self._own = ""
+        gone, self._up = self._up, asyncio.Event()
+        gone.set()  # whoever waits for a link learns that there will be none
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -436,11 +438,11 @@ class Session:
         """The link, waited for until ``deadline``; raises BackplaneUnavailableError after it."""
         if self.link is not None:
             return self.link
-        if self._task is None:
-            raise PoolClosedError("not started, or stopped")
         try:
             async with asyncio.timeout_at(deadline):
                 while self.link is None:  # it may be lost again before this has its turn
+                    if self._task is None:
+                        raise PoolClosedError("not started, or stopped")
                     await self._up.wait()
         except TimeoutError:
             raise self._unavailable() from self._last_error

@@ -106,6 +106,15 @@ class Membership:
         await self.standing.stop()
         await self._namespaces.stop()
         await self._registrar.stop()
+        error = BackplaneUnavailableError(
+            "not released: stopped while Redis could not be reached; its lease runs out",
+            maybe_executed=True,
+        )
+        for connection in self._table.connections():
+            departure = connection.departure
+            if departure is not None and not departure.done():
+                departure.set_exception(error)
+                departure.exception()  # taken note of, if nobody waits for it
 
     # -- what the router asks --------------------------------------------------------------
 
@@ -189,12 +198,15 @@ class Membership:
         claiming = Claiming(connection, base36(self._nonces), takeover, deadline, won)
         task = self._registrar.own(self._claim(claiming))
         try:
-            await asyncio.shield(task)
+            await asyncio.wait((task,))
         except asyncio.CancelledError:
             if not claiming.sent:
                 claiming.fail(ConnectionClosedError())
             task.add_done_callback(lambda done: self._unwanted(connection, done))
             raise
+        if task.cancelled():  # by the stop, not by the caller
+            raise PoolClosedError("stopped")
+        task.result()
 
     def _unwanted(self, connection: Connection, claim: asyncio.Task[None]) -> None:
         if not claim.cancelled() and claim.exception() is None:

@@ -286,9 +286,15 @@ class ClusterPool(DrainingNode):
         )
 
     async def wait_ready(self) -> None:
-        """Wait until :attr:`ready` is true; for ever, if need be."""
+        """Wait until :attr:`ready` is true; for ever, if need be.
+
+        Raises:
+            PoolClosedError: not started, or stopped.
+        """
         self._own_loop()
-        while not self.ready:  # noqa: ASYNC110  # readiness depends on a clock, too
+        while not self.ready:  # readiness depends on a clock, too
+            if self._state is NodeState.STOPPED:
+                raise PoolClosedError("not started, or stopped")
             await asyncio.sleep(0.05)
 
     def on(self, event: str, handler: Callable[..., Any]) -> None:
@@ -428,7 +434,9 @@ class ClusterPool(DrainingNode):
     def _take_emptied(self, connection: Connection) -> bool:
         """Whether this connection's release emptied its namespace; true for the first to ask."""
         departure = connection.departure
-        if departure is None or departure.cancelled() or not departure.result():
+        if departure is None or departure.cancelled() or departure.exception():
+            return False
+        if not departure.result():
             return False
         connection.departure = asyncio.get_running_loop().create_future()
         connection.departure.set_result(False)

@@ -5,6 +5,7 @@ import secrets
 from typing import Any
 
 from cluster_pool.core.results import SendResult
+from cluster_pool.exceptions import PoolClosedError
 
 
 class Replies:
@@ -30,3 +31,10 @@ class Replies:
         future = self._waiting.get(request)
         if future is not None and not future.done():
             future.set_result(result)
+
+    def stop(self) -> None:
+        """Nothing more will be heard: tell everybody who waits."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(PoolClosedError("stopped"))
+                future.exception()  # taken note of: its caller may still be waiting for Redis

@@ -98,7 +98,9 @@ class Router:
         self._task = asyncio.create_task(self._run(), name="cluster_pool router")
 
     async def stop(self) -> None:
-        """End; what is in the inbox stays there."""
+        """End; what is in the inbox stays there, and whoever waits to hear something is told."""
+        self.replies.stop()
+        self.watchers.stop()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

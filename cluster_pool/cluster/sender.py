@@ -569,6 +569,9 @@ class Sender(DrainCommands):
         again. It is counted (``watch_losses``). While Redis is away nothing comes, and
         ``"lost"`` is said when it is back. To be sure of everything from a known moment on, enter
         :meth:`watching` first; there is also how to keep a list of members.
+
+        Raises:
+            PoolClosedError: it was stopped.
         """
         async with self.watching(namespace) as events:
             async for event in events:

@@ -7,6 +7,7 @@ from typing import Final
 from cluster_pool.core.events import read_events
 from cluster_pool.core.results import MemberEvent
 from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import PoolClosedError
 
 QUEUE: Final = 10_000
 """Events that wait for one reader."""
@@ -19,12 +20,13 @@ class Watch:
     When it falls behind the oldest events go, and one ``LOST`` stands in their place.
     """
 
-    __slots__ = ("_counters", "_events", "_filled", "_lost")
+    __slots__ = ("_counters", "_events", "_filled", "_lost", "_stopped")
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._events: deque[MemberEvent] = deque()
         self._lost = False
+        self._stopped = False
         self._filled = asyncio.Event()
 
     def put(self, event: MemberEvent) -> None:
@@ -42,9 +44,16 @@ class Watch:
             self._counters.watch_losses += 1
             self.put(LOST)
 
+    def stop(self) -> None:
+        """Nothing more will be put."""
+        self._stopped = True
+        self._filled.set()
+
     async def get(self) -> MemberEvent:
-        """The next event, waited for."""
+        """The next event, waited for; raises PoolClosedError when none will come."""
         while not (self._lost or self._events):
+            if self._stopped:
+                raise PoolClosedError("stopped")
             self._filled.clear()
             await self._filled.wait()
         if self._lost:
@@ -76,6 +85,12 @@ class Watchers:
         if not watches:
             del self._watches[channel]
         return not watches
+
+    def stop(self) -> None:
+        """Nothing more will be heard: tell every reader, behind what it has not read yet."""
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.stop()
 
     def heard(self, channel: str, payload: bytes) -> None:
         """Events have arrived, or with nothing in it the word that some were missed."""

@@ -1,7 +1,7 @@
 """Starts and stops: the stop wins at every tick, ends by itself, and leaves nothing."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from faults.proxy import Proxy
 from cluster_pool import (
     BackplaneUnavailableError,
     ClusterPool,
+    ClusterPoolError,
     Connection,
     NodeIdTakenError,
     NodeState,
@@ -79,6 +80,68 @@ async def test_a_stop_ends_a_start_that_waits_for_a_silent_redis(
             with pytest.raises(PoolClosedError):
                 await asyncio.wait_for(start, 5)
             assert ours() == []
+
+
+def calls(pool: Pool, member: Connection) -> dict[str, Any]:
+    """One of each call that waits for something, with more time than any test has."""
+
+    async def read(items: AsyncIterator[object]) -> None:
+        async for _ in items:
+            pass
+
+    newcomer = Connection("new", "n", FakeWebSocket())
+    return {
+        "send": pool.send("n", "bob", "x", timeout=600),
+        "confirmed": pool.send("n", "bob", "x", confirm=True, timeout=600),
+        "broadcast": pool.broadcast_message("n", "x", timeout=600),
+        "close_all": pool.close_all("other", timeout=600),
+        "count": pool.count("n", timeout=600),
+        "members": read(pool.members("n", timeout=600)),
+        "nodes": pool.nodes(timeout=600),
+        "namespaces": pool.namespaces(timeout=600),
+        "locate": pool.locate("n", "bob", timeout=600),
+        "join": pool.new_connection(newcomer, timeout=600),
+        "leave": pool.remove_connection(member, timeout=600),
+        "order": pool.cancel_drain("node-1", timeout=600),
+        "drains": pool.drains(timeout=600),
+        "watch": read(pool.watch("n")),
+        "ready": pool.wait_ready(),
+        "drain": pool.drain_connections(1, force=True),
+        "inbound": pool.publish_inbound(member, "x"),
+    }
+
+
+@pytest.mark.parametrize("trouble", ["none", "mute", "silent", "away"])
+@async_test
+async def test_a_stop_ends_every_call_that_is_under_way(
+    own_server: RedisServer, trouble: str
+) -> None:
+    """An answer, or an error of ours: no call waits for what will not come, or is cancelled."""
+    backend = Backend(own_server)
+    async with Proxy(own_server.path) as proxy, backend.pools(1) as (two,):
+        one = Pool(own_server.through(proxy.port), node_id="one", timing=FAST)
+        await one.start()
+        alice = await one.join("n", "alice")
+        await two.join("n", "bob")
+        events = asyncio.create_task(anext(one.watch("quiet")))
+        if trouble == "mute":
+            await two._router.stop()
+        if trouble in ("silent", "away"):
+            proxy.hold()
+        if trouble == "away":
+            await eventually(lambda: not one._session.up)
+        tasks = {
+            name: asyncio.ensure_future(call) for name, call in calls(one, alice.connection).items()
+        }
+        tasks["events"] = events
+        await asyncio.sleep(0.1)
+        await one.stop()
+        await asyncio.wait(tasks.values(), timeout=5)
+        assert [name for name, task in tasks.items() if not task.done()] == []
+        for task in tasks.values():
+            assert not task.cancelled()
+            assert isinstance(task.exception(), ClusterPoolError | None)
+        proxy.heal()
 
 
 @async_test
