@@ -68,7 +68,8 @@ class Numbers:
             self._lost_counter(channel, missed)
         elif missed:
             self._miss(channel, missed)
-        if missed or known == before:
+        silent = known is before  # not only equal: a restored counter reaches a number twice
+        if missed or silent:
             self._last[channel] = (epoch, number)
 
     def begin(self, channel: str, epoch: str, number: int) -> None:

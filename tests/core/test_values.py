@@ -219,6 +219,18 @@ def test_a_lost_counter_gives_a_lower_bound() -> None:
     assert numbers.take_missed() == ({"c": 0}, False)
 
 
+def test_a_restored_counter_may_reach_the_same_number_again() -> None:
+    """What was heard of it since is not taken back for the counter that was read before."""
+    numbers = Numbers()
+    numbers.heard("c", "e", 20, 1)
+    numbers.interrupted()
+    numbers.heard("c", "e", 20, 10)
+    numbers.settle("c", "e", 17, lost=True)
+    assert numbers.take_missed() == ({"c": 0}, False)
+    numbers.heard("c", "e", 21, 1)
+    assert numbers.take_missed() == ({}, True)
+
+
 def test_a_channel_that_had_no_counter_begins_at_one() -> None:
     """Whoever subscribed before the first message misses from the first one on."""
     numbers = Numbers()
