@@ -138,9 +138,11 @@ class Telling(logging.Handler):
 
 def quiet() -> None:
     """Faults are no news here; what goes wrong by itself is, and is told and printed."""
-    for name in ("cluster_pool", "asyncio"):
+    logging.captureWarnings(True)
+    levels = {"cluster_pool": logging.ERROR, "asyncio": logging.ERROR, "py.warnings": "WARNING"}
+    for name, level in levels.items():
         logger = logging.getLogger(name)
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(level)
         logger.addHandler(Telling())
         logger.addHandler(logging.StreamHandler())
 
