@@ -17,7 +17,7 @@ from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.cluster.registrar import Claiming, Leaving, Registrar, Stray
 from cluster_pool.cluster.standing import Standing
-from cluster_pool.core.claims import Claim
+from cluster_pool.core.claims import Claim, FormerClaims
 from cluster_pool.core.closing import TAKEN_OVER
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.ids import base36, shown
@@ -34,6 +34,9 @@ from cluster_pool.exceptions import (
 )
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.table import ConnectionTable
+
+FORMER = 1_000
+"""Claims that are remembered after their end, in a cluster with a secret."""
 
 log = logging.getLogger("cluster_pool.membership")
 
@@ -74,6 +77,7 @@ class Membership:
         self._nonces = 0
         self.newest = 0
         """The Redis time in µs of the latest claim that was won here."""
+        self.former = FormerClaims(FORMER if verify else 0)
         self._leaving = False
         self._assertion: Assertion
         self._registrar: Registrar
@@ -374,12 +378,14 @@ class Membership:
             self._table.discard(connection)
         if listed or connection.claim is not None:
             self._namespaces.leave(connection.namespace)
+        self.former.note(connection.namespace, connection.id, connection.claim)
         connection.claim = None
         if connection.departure is not None and not connection.departure.done():
             connection.departure.set_result(emptied)
 
     def _evict(self, connection: Connection) -> None:
         """Another connection owns the id now: close this one, and release nothing."""
+        self.former.note(connection.namespace, connection.id, connection.claim)
         connection.claim = None
         self._table.discard(connection)
         self._namespaces.leave(connection.namespace)

@@ -35,8 +35,10 @@ class Unsealing:
     ) -> None:
         self._seals = seals
         self._session = session
-        self._identity = identity
-        self._routed_scope = keys.node_prefix
+        self._start = identity.start
+        self._ours = f"{identity.start}."
+        self._own = ""
+        self._scopes = {ROUTED: keys.node_prefix}
         self._counters = counters
         self._table: ConnectionTable | None = None
         self._membership: Membership | None = None
@@ -46,46 +48,49 @@ class Unsealing:
         self._table, self._membership = table, membership
 
     def targeted(self, heard: Heard, claim: str, sealed: list[Any]) -> list[Any] | None:
-        """An item of this node's own channel; None when nobody here may have it."""
-        scopes = {
-            BOUND: own_scope(heard.channel, self._identity.start),
-            ROUTED: self._routed_scope,
-        }
+        """An item of this node's own channel; None for what nobody may have."""
+        if heard.channel != self._own:
+            self._own = heard.channel
+            self._scopes[BOUND] = own_scope(self._own, self._start)
         now = self._session.redis_time()
         try:
-            counter, item = self._seals.open(scopes, heard.sender, sealed, now)
-            if sealed[0] == ROUTED and not self._may_have(claim, counter, item, now):
-                self._counters.undelivered += 1
-                return None
+            counter, item = self._seals.open(self._scopes, heard.sender, sealed, now)
+            if sealed[0] == ROUTED:
+                self._check_claim(claim, counter, item, now)
         except BrokenEnvelopeError as error:
             self._refuse(heard, error)
             return None
         return item
 
-    def _may_have(self, claim: str, counter: int, item: list[Any], now: int) -> bool:
-        """Whether an item is for the connection here that has its id, if one has.
+    def _check_claim(self, named: str, counter: int, item: list[Any], now: int) -> None:
+        """Refuse a recording for the connection here that has the id, if one has.
 
-        What was sealed after its claim is. What was sealed before may have been carried out after:
-        then the script has named this claim. Another claim of this start was that of an older
-        connection, which is gone.
-
-        Raises:
-            BrokenEnvelopeError: it is a recording.
+        What was sealed after its claim is none. What was sealed before is none if the script has
+        named this claim, or an older one that this node held, whose messages its successor gets.
         """
-        if not claim.startswith(f"{self._identity.start}."):
+        if not named.startswith(self._ours):
             raise BrokenEnvelopeError("replay")
         if self._membership is None:
-            return True
-        connection = self._membership.find(item[1], item[2], claim)
+            return
+        connection = self._membership.find(item[1], item[2], named)
         if connection is None:
-            return True
+            return
         own: Claim | None = connection.claim
         if own is not None and counter >= own.time:
-            return True
+            return
         claimed = now if own is None else min(own.time, now)
-        if counter < claimed - GOOD_FOR_US:
+        if counter < claimed - GOOD_FOR_US or not self._held(named, own, item):
             raise BrokenEnvelopeError("replay")
-        return own is None or claim.partition(":")[2] == f"{own.time}:{own.nonce}"
+
+    def _held(self, named: str, own: Claim | None, item: list[Any]) -> bool:
+        """Whether a claim is that of the connection here, or was that of one before it."""
+        assert self._membership is not None
+        claim = Claim.parse(named)
+        if own is None or claim is None:
+            return claim is not None
+        if (claim.time, claim.nonce) == (own.time, own.nonce):
+            return True
+        return self._membership.former.had(item[1], item[2], claim)
 
     def broadcast(
         self, heard: Heard, namespace: str, sealed: list[Any]
@@ -107,7 +112,10 @@ class Unsealing:
         return None if later is None else (item, later)
 
     def _later(self, namespace: str, counter: int) -> Collection[str] | None:
-        """The members here who claimed after an item was sealed; None when all of them did."""
+        """The members here who claimed after an item was sealed; None when all of them did.
+
+        Where nobody is, nobody came later.
+        """
         assert self._table is not None
         now = self._session.redis_time_at_most()
         members = self._table.namespace(namespace) or {}
@@ -116,7 +124,7 @@ class Unsealing:
             for id, one in members.items()
             if one.claim is not None and sealed_before(one.claim.time, counter, now)
         )
-        return later if len(later) < len(members) else None
+        return None if members and len(later) == len(members) else later
 
     def _refuse(self, heard: Heard, error: BrokenEnvelopeError) -> None:
         self._counters.dropped_forged += 1

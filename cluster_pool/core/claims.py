@@ -6,6 +6,7 @@ from one another.
 """
 
 import re
+from collections import deque
 from typing import Final, NamedTuple
 
 CHECKSUM_MODULUS = 1_000_000_000
@@ -48,6 +49,22 @@ class Claim(NamedTuple):
         """Which lease of that start guards it: 0 for the first, one more for each rejoin."""
         number = self.incarnation.rpartition(".")[2]
         return int(number) if number.isdecimal() else 0
+
+
+class FormerClaims:
+    """The last claims that a node gave up or lost, so many at most."""
+
+    def __init__(self, most: int) -> None:
+        self._claims: deque[tuple[str, str, int, str]] = deque(maxlen=most)
+
+    def note(self, namespace: str, id: str, claim: Claim | None) -> None:
+        """This one is held no longer; None for what was none."""
+        if claim is not None:
+            self._claims.append((namespace, id, claim.time, claim.nonce))
+
+    def had(self, namespace: str, id: str, claim: Claim) -> bool:
+        """Whether it was held, whatever the lease that guarded it."""
+        return (namespace, id, claim.time, claim.nonce) in self._claims
 
 
 def incarnation_of(start: str, rejoin: int) -> str:
