@@ -179,8 +179,9 @@ class Session:
             if loop.time() - self._up_since >= STEADY:
                 pause = FIRST_PAUSE
                 continue
-            await asyncio.sleep(random.uniform(pause / 2 if self._reached else 0, pause))
-            pause = min(pause * 2, LONGEST_REFUSED if self._reached else LONGEST_PAUSE)
+            refused = self._reached and self._up_since == math.inf
+            await asyncio.sleep(random.uniform(pause / 2 if refused else 0, pause))
+            pause = min(pause * 2, LONGEST_REFUSED if refused else LONGEST_PAUSE)
 
     def _tell_loss(self) -> None:
         """Log why a generation ended; while none comes up, each reason once."""

@@ -20,10 +20,10 @@ async def rejoin(pool: Pool) -> None:
     writer = pool._session.link.connection._writer  # type: ignore[union-attr]
     assert writer is not None
     writer.transport.abort()
-    await eventually(lambda: pool.statistics()["incarnation"] != former and pool.ready)
+    await eventually(lambda: pool.statistics()["incarnation"] != former and pool.ready, 30)
 
     async def buried() -> bool:
-        deadline = asyncio.get_running_loop().time() + 5
+        deadline = asyncio.get_running_loop().time() + 20
         return former not in await pool._registry.living(deadline)
 
     await eventually(buried)
@@ -50,7 +50,7 @@ async def test_everyone_who_stays_is_seen_though_the_node_rejoins(own_server: Re
     """Pages that were not read yet show another incarnation than those before."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        await asyncio.gather(*[one.join("n", f"a{at}") for at in range(MEMBERS)])
+        await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(MEMBERS)])
         seen = set()
         async for member in publisher.members("n", timeout=20):
             seen.add(member)
@@ -64,7 +64,7 @@ async def test_a_page_that_moved_behind_its_reading_is_read_again(own_server: Re
     """Its owner has died since, and is not taken for a ghost; real ghosts are left out."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        await asyncio.gather(*[one.join("n", f"a{at}") for at in range(20)])
+        await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
         own_server.command("HSET", f"{backend.prefix}:{{n}}:members", "ghost", "gone.0:1:1")
         registry: Any = publisher._registry
         pages = registry.claim_pages
@@ -86,7 +86,7 @@ async def test_counts_and_places_do_not_flicker(own_server: RedisServer, times: 
     """A rejoin falls between reading who owns and reading who lives."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        await asyncio.gather(*[one.join("n", f"a{at}") for at in range(20)])
+        await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
         after(publisher._registry, "counts", lambda: rejoin(one), times)
         assert await publisher.count("n", timeout=20) == 20
         after(publisher._registry, "claim_of", lambda: rejoin(one), times)

@@ -10,7 +10,7 @@ from faults.proxy import Proxy
 
 from cluster_pool import Connection, Member, Timing
 from cluster_pool.cluster import assertion
-from tests.clusters import Pool
+from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
@@ -106,7 +106,7 @@ async def test_an_interruption_undoes_no_assertion(
         await proxy.cut()
         for part in (100, 400, 700):
             proxy.delay = 0.02
-            await eventually(lambda part=part: len(asserted.under(1)) >= part)
+            await eventually(lambda part=part: len(asserted.under(1)) >= part, 30)
             await proxy.cut()
         await eventually(lambda: pool.ready, 30)
         assert taken(pool) == 1
@@ -180,3 +180,84 @@ async def test_one_namespace_that_redis_refuses_is_no_hindrance_to_others(
         await eventually(lambda: taken(pool) == 1 and pool.ready, 30)
         assert len(Asserted(pool).under(1)) == NAMESPACES
         assert await registered(pool) == NAMESPACES
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_a_lease_that_ends_during_an_assertion_begins_it_anew(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link is well; the heartbeat between two windows finds that the lease is gone."""
+    monkeypatch.setattr(assertion, "WINDOW", 1)
+    async with on_proxy(own_server) as (pool, proxy):
+        asserted = Asserted(pool)
+        proxy.delay = 0.1
+        await proxy.cut()
+        await eventually(lambda: len(asserted.under(1)) >= 100, 30)
+        own_server.command("DEL", "cluster_pool:{~}:leases")
+        await eventually(lambda: taken(pool) == 2, 30)
+        proxy.heal()
+        await eventually(lambda: pool.ready, 30)
+        assert len(asserted.under(2)) == NAMESPACES
+
+
+@async_test
+async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backend) -> None:
+    """Its claim was written once more, and nobody wants it now."""
+    async with backend.pools(1) as (one,):
+        alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
+        registry: Any = one._registry
+        send = registry.assert_claims
+
+        def assert_claims(*arguments: Any) -> Any:
+            reply = send(*arguments)
+
+            async def read() -> Any:
+                answers = await reply
+                one._membership._evict(alice.connection)
+                return answers
+
+            return read()
+
+        registry.assert_claims = assert_claims
+        link = await one._session.link_by(asyncio.get_running_loop().time() + 5)
+        await one._membership._assertion.namespace(link, "n", one._lease.incarnation)
+        assert alice.closed is not None
+        assert bob.closed is None
+        assert await one.locate("n", "alice") is None
+        assert await one.locate("n", "bob") == Member("bob", "node-1")
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_a_link_that_ends_with_the_assertion_is_asked_over_again(
+    own_server: RedisServer,
+) -> None:
+    """Everything was registered over a link that is not there any more; that is not enough."""
+    async with on_proxy(own_server) as (pool, proxy):
+        register, calls = pool._lease._on_rejoin, 0
+
+        async def registered_and_cut(incarnation: str) -> None:
+            nonlocal calls
+            calls += 1
+            await register(incarnation)
+            if calls == 1:
+                before = pool._session.generation
+                await proxy.cut()
+                await eventually(lambda: pool._session.generation > before, 30)
+
+        pool._lease._on_rejoin = registered_and_cut
+        await proxy.cut()
+        await eventually(lambda: calls == 2 and pool.ready, 30)
+        assert taken(pool) == 1
+
+
+@async_test
+async def test_another_epoch_is_another_redis(backend: Backend) -> None:
+    """The lease stands, but what was written before may not: everything is asserted anew."""
+    async with backend.pools(1) as (one,):
+        await one.join("n", "alice")
+        with backend.sync_client() as client:
+            client.set(f"{backend.prefix}:{{~}}:epoch", "1234567")
+        await eventually(lambda: taken(one) == 1 and one.ready, 30)
+        assert await one.locate("n", "alice") == Member("alice", "node-1")
