@@ -76,7 +76,7 @@ async def test_a_client_that_is_there_stays(
         for _ in range(3):
             outcomes = await claims(pools, 3)
             assert all(isinstance(outcome, IdTakenError) for outcome in outcomes)
-        assert clients.asked <= 2
+        assert clients.asked <= 3, "of eighteen claims, once in a while"
         assert alice.closed is None
         assert await pools[1].send("n", "alice", "x", confirm=True)
 

@@ -1,0 +1,146 @@
+"""Claims and releases that Redis refuses, that cannot be written, or that nobody waits for."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cluster_pool import BackplaneUnavailableError, ConnectionClosedError, PoolClosedError, Timing
+from cluster_pool.core.claims import incarnation_of
+from tests.cluster.test_claims import agreed, answers_wait, is_member, node_behind
+from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+
+def fails_once(pool: Pool, name: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call of an operation on the registry raises, and those after it do not."""
+    operation = getattr(pool._registry, name)
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(pool._registry, name, operation)
+        raise error
+
+    monkeypatch.setattr(pool._registry, name, failing)
+
+
+@async_test
+async def test_what_redis_refuses_fails_and_is_tried_again(own_server: RedisServer) -> None:
+    """Out of memory: claims raise at once, releases wait; with room again all is as it was."""
+    async with Pool(own_server.url, node_id="one", timing=Timing(lease=3, heartbeat=0.5)) as one:
+        alice = await one.join("n", "alice")
+        await one.join("n", "bob")
+        own_server.command("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(BackplaneUnavailableError, match="refused"):
+            await one.join("n", "carol", timeout=20)
+        leaving = asyncio.create_task(one.remove_connection(alice.connection, timeout=20))  # type: ignore[attr-defined]
+        await asyncio.sleep(0.2)
+        own_server.command("CONFIG", "SET", "maxmemory", "0")
+        await leaving
+        await one.join("n", "carol")
+        await eventually(lambda: agreed(one))
+        assert await one.count("n") == 2
+
+
+@async_test
+async def test_a_batch_that_cannot_be_written_fails_alone(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its claims are told; another namespace's join; a release is tried again by itself."""
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        fails_once(one, "claim", RuntimeError("on purpose"), monkeypatch)
+        joins = [one.join("n", "bob"), one.join("m", "bob")]
+        outcomes = await asyncio.gather(*joins, return_exceptions=True)
+        (failed,) = [one for one in outcomes if isinstance(one, BackplaneUnavailableError)]
+        assert "on purpose" in str(failed)
+        assert not failed.maybe_executed
+        fails_once(one, "release", RuntimeError("on purpose"), monkeypatch)
+        await one.remove_connection(alice.connection, timeout=20)  # type: ignore[attr-defined]
+        assert await one.count("n") + await one.count("m") == 1
+        assert len([record for record in caplog.records if record.exc_info]) == 2
+        await one.join("n", "bob")
+
+
+@async_test
+async def test_who_cannot_learn_whether_an_owner_lives_is_told(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim under reject meets another's, and Redis does not say whose lease stands."""
+    async with backend.pools() as (one, two):
+        await one.join("n", "alice")
+        fails_once(two, "living", BackplaneUnavailableError("on purpose"), monkeypatch)
+        with pytest.raises(BackplaneUnavailableError, match="on purpose"):
+            await two.join("n", "alice", on_conflict="reject", timeout=20)
+
+
+@async_test
+async def test_a_newcomer_of_a_node_without_a_lease_fails_in_time(
+    own_server: RedisServer,
+) -> None:
+    """Its namespace is subscribed; only the lease is over. It is not claimed later."""
+    async with node_behind(own_server, "one") as (one, proxy):
+        await one.join("n", "alice")
+        await proxy.refuse()
+        await eventually(lambda: not one._lease.held)
+        with pytest.raises(BackplaneUnavailableError):
+            await one.join("n", "bob", timeout=0.2)
+        await proxy.accept()
+        await eventually(lambda: one.ready, 20)
+        assert not await is_member(one, "bob")
+        await one.join("n", "carol")
+        await eventually(lambda: agreed(one))
+
+
+@async_test
+async def test_who_waits_for_a_subscription_when_the_pool_stops_is_told(
+    own_server: RedisServer,
+) -> None:
+    """And whoever comes when it has begun to leave."""
+    async with node_behind(own_server, "one") as (one, proxy):
+        proxy.hold(upwards=False)
+        joining = asyncio.create_task(one.join("n", "alice", timeout=60))
+        await eventually(lambda: one._membership._namespaces._subscriptions)
+        await one._membership.leave(0.1)
+        with pytest.raises(PoolClosedError):
+            await one.join("n", "bob")
+        proxy.heal()
+    with pytest.raises(PoolClosedError):
+        await joining
+
+
+@async_test
+async def test_a_takeover_that_strangers_might_have_told_is_verified(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a secret: the registry is asked about a newcomer that was taken over at once."""
+    async with backend.pools(secret="not known to strangers") as (one, two):
+        told = asyncio.Event()
+        answers_wait(one, told, monkeypatch)
+        joining = asyncio.create_task(one.join("n", "alice"))
+        await eventually(lambda: is_member(two, "alice"))
+        newer = await two.join("n", "alice")
+        await eventually(lambda: one._membership._claiming["n", "alice"][0].taken)
+        told.set()
+        try:
+            older = await joining
+        except ConnectionClosedError as error:
+            assert error.code == 4409  # noqa: PT017  # both are right
+        else:
+            assert (await older.wait_closed())[0] == 4409
+        await eventually(lambda: agreed(one, two))
+        assert newer.closed is None
+
+
+@async_test
+async def test_a_takeover_of_what_was_asserted_since_closes_nobody(backend: Backend) -> None:
+    """It was told before the rejoin, at which the registry said that the claim stands."""
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        connection = alice.connection  # type: ignore[attr-defined]
+        before = connection.claim
+        start = one._session.start_name
+        connection.claim = before._replace(incarnation=incarnation_of(start, before.rejoin + 1))
+        one._membership.taken("n", "alice", before)
+        assert alice.closed is None
+        connection.claim = before
