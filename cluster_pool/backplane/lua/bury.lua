@@ -18,7 +18,7 @@ local node = redis.call('HGET', KEYS[2], incarnation)
 if node or ends or ARGV[2] ~= 'expired' then redis.call('HSET', KEYS[5], incarnation, node or '') end
 if node and redis.call('HGET', KEYS[3], node) == incarnation then
   redis.call('HDEL', KEYS[3], node)
-elseif ARGV[2] == 'orphan' then
+elseif ARGV[2] ~= 'expired' then
   local nodes = redis.call('HGETALL', KEYS[3])
   for at = 1, #nodes, 2 do
     if nodes[at + 1] == incarnation then redis.call('HDEL', KEYS[3], nodes[at]) end
