@@ -139,7 +139,8 @@ class Telling(logging.Handler):
 def quiet() -> None:
     """Faults are no news here; what goes wrong by itself is, and is told and printed."""
     logging.captureWarnings(True)
-    levels = {"cluster_pool": logging.ERROR, "asyncio": logging.ERROR, "py.warnings": "WARNING"}
+    errors, warnings = logging.ERROR, logging.WARNING
+    levels = {"cluster_pool": errors, "asyncio": errors, "py.warnings": warnings}
     for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
