@@ -97,15 +97,18 @@ class Hearing:
         header, start = read_header(payload)
         if header.epoch != UNCOUNTED:
             self.numbers.heard(channel, header.epoch, header.number, header.messages)
-        if not self._sealed and self._stale(header):
+        own = header.start == self._identity.start
+        if (own or not self._sealed) and self._stale(header):
             self._counters.dropped_stale += 1
+            if header.messages:
+                self.numbers.dropped(channel, header.messages)
         elif len(payload) > self._largest + ENVELOPE_ROOM:
             self._counters.dropped_oversize += 1
             self.numbers.dropped(channel, header.messages)
         elif start < len(payload):
             heard = Heard(channel, header.number, payload, start, header.start, header.epoch)
             self._put(heard, header.messages)
-        elif header.start == self._identity.start:
+        elif own:
             self.probed.set()
         elif channel == self._identity.own_channel:
             self._hear_namesake(header.start)
@@ -167,8 +170,13 @@ class Hearing:
         else:
             self.numbers.begin(channel, epoch or NO_COUNTER, number)
 
-    def interrupted(self) -> None:
-        """The subscriptions ended."""
+    def interrupted(self, generation: int) -> None:
+        """The subscriptions ended, with the link of a generation.
+
+        What was sent over that link and is still on its way may not be heard any more: meanwhile
+        members here are sent to directly, which would then have overtaken it.
+        """
+        self._senders[self._identity.start] = generation + 1
         self.numbers.interrupted()
         self._event_numbers.interrupted()
 

@@ -220,7 +220,7 @@ class Session:
             await ear.drop()
             if was_up:
                 self._down_since = asyncio.get_running_loop().time()
-                self.hearing.interrupted()
+                self.hearing.interrupted(self.generation)
                 self.on_down()
 
     def begin_anew(self, reason: str) -> None:

@@ -30,7 +30,8 @@ class Counters:
         dropped_garbage: payloads and items that were no valid envelope.
         dropped_forged: in a cluster that has a secret, items without a valid seal, and recordings.
         dropped_oversize: raw payloads above the message limit, envelopes far above it.
-        dropped_stale: envelopes of an older link generation than one heard before.
+        dropped_stale: envelopes of an older link generation than one heard before, or of a link of
+            one's own that has ended; a gap names their messages.
         dropped_overflow: payloads that found the inbox full.
         namesakes: probes of other processes that have this node's id and prefix.
         missed: messages that a gap report named.

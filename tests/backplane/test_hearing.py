@@ -36,9 +36,9 @@ def test_events_that_do_not_fit_are_said_to_be_lost() -> None:
     assert taken(hearing) == [event(4), b"", b"", event(6)]
     assert (counters.dropped_overflow, counters.dropped_oversize) == (1, 1)
     assert hearing.take_gap(0.0, "") is None, "no message was among them"
-    hearing.interrupted()
+    hearing.interrupted(1)
     hearing.settle("events", "1", 6, lost=False)
     assert taken(hearing) == []
-    hearing.interrupted()
+    hearing.interrupted(1)
     hearing.settle("events", "1", 7, lost=False)
     assert taken(hearing) == [b""]

@@ -14,6 +14,7 @@ from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Tim
 from cluster_pool.backplane.link import Link
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core import envelope
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -273,6 +274,36 @@ async def test_a_namespace_that_is_left_while_the_ear_comes_back_is_counted_anew
         assert await bob.wait_sent() == ["after"]
         await asyncio.sleep(2 * one.timing.probe)  # gaps are told behind a probe
         assert gaps == []
+
+
+@async_test
+async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_it(
+    own_server: RedisServer,
+) -> None:
+    """A local send that did not wait for a lost link's broadcast is not followed by it."""
+    async with Backend(own_server).pools() as (one, two):
+        alice = await one.join("n", "alice")
+        bob = await two.join("n", "bob")
+        gaps: list[Gap] = []
+        one.on("gap", gaps.append)
+        session, channel = one._session, one._keys.channel("n")
+        old, told = session.sender, session._state_lost
+
+        async def carry(link: Link) -> bool:
+            late = session.redis_time() + 2_000_000
+            item = envelope.broadcast(True, b"broadcast")
+            await link.script("publish", [], old, channel, late, 1, item)
+            return await told(link)
+
+        with patch.object(session, "_state_lost", carry):
+            cut_ear(one)
+            await eventually(lambda: not session.up)
+            assert await one.send("n", "alice", "send") is SendResult.DELIVERED
+            await eventually(lambda: one.ready)
+        assert await one.broadcast_message("n", "end") == 2
+        assert await alice.wait_sent(2) == ["send", "end"]
+        assert await bob.wait_sent(2) == ["broadcast", "end"]
+        assert [gap.namespaces for gap in gaps] == [{"n": 1}]
 
 
 @async_test
