@@ -141,7 +141,9 @@ class _Accountant:
     def _targeted(self, call: Call) -> None:
         heard_by = self._index.heard_by[call.sender, call.number]
         owners = self._index.owners(call)
-        steady = bool(owners) and all(self._index.stayed(call, one) for one in owners)
+        steady = any(one.opened < call.begun for one in owners) and all(
+            self._index.stayed(call, one) for one in owners
+        )
         if len(heard_by) > 1:
             self._fail(call, f"arrived {len(heard_by)} times")
         elif heard_by and call.outcome in (*REFUSALS, "not_sent"):

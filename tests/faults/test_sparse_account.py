@@ -60,6 +60,13 @@ def test_whose_client_left_long_ago() -> None:
     fails(made([send(1, "delivered")], [gone]), "never arrived")
 
 
+def test_who_comes_while_it_is_on_its_way_need_not_get_it() -> None:
+    """Its id may have been absent, or have led to a node that gave the claim up again."""
+    came = replace(member(), opened=11.05)
+    only(made([send(1, "absent")], [came]), SEND, refused=1)
+    only(made([send(1, "timed_out")], [came], undelivered=1), SEND, undelivered=1)
+
+
 def test_to_nobody() -> None:
     """Absent is the one true answer."""
     only(made([send(1, "absent", id="nobody")], [member()]), SEND, refused=1)
