@@ -398,9 +398,17 @@ class Registry:
 
     # -- reading and reaping ---------------------------------------------------------------
 
+    async def left_by(
+        self, incarnation: str, namespaces: Sequence[str], deadline: float
+    ) -> list[str]:
+        """Those of at most ``PAGE`` namespaces in which members of an incarnation are counted."""
+        link = await self._session.link_by(deadline)
+        tallies = await self.tallies(link, namespaces, incarnation, deadline)
+        return [name for name, tally in zip(namespaces, tallies, strict=True) if any(tally)]
+
     async def namespaces_of(self, incarnation: str, deadline: float) -> list[str]:
         """The namespaces in which an incarnation may hold members."""
-        cursor, found = b"0", set()
+        cursor, found = b"0", set[str]()
         while True:
             try:
                 cursor, names = await self._session.call(
@@ -410,9 +418,9 @@ class Registry:
                 if isinstance(error.__cause__, ResponseError):
                     return []  # of a wrong type: it says nothing, and is deleted in the end
                 raise
-            found.update(names)
+            found.update(texts(names))
             if cursor in (b"0", "0", 0):
-                return texts(found)
+                return list(found)
 
     async def clear(
         self, namespace: str, incarnation: str, node_id: str, timeout: float, *, counted: bool

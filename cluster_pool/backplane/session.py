@@ -289,9 +289,11 @@ class Session:
             replies = await self._soon(self._read_counters(link, part))
             counters.extend(zip(part, replies, strict=True))
         await self._probe(link)
-        for channel, (epoch, number) in counters:
-            if channel in self._settling:
-                self.hearing.settle(channel, epoch, number, lost=lost)
+        for at in range(0, len(counters), BATCH):
+            for channel, (epoch, number) in counters[at : at + BATCH]:
+                if channel in self._settling:
+                    self.hearing.settle(channel, epoch, number, lost=lost)
+            await asyncio.sleep(0)
         self._report_gap(str(self._last_error or "the first link"))
 
     async def _state_lost(self, link: Link) -> bool:
