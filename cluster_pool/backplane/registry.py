@@ -84,11 +84,12 @@ class Registry:
     # -- leases ----------------------------------------------------------------------------
 
     async def join(
-        self, incarnation: str, ttl: float, info: str, headroom: str, deadline: float
+        self, incarnation: str, ttl: float, info: str, headroom: str, epoch: str, deadline: float
     ) -> LeaseReply:
         """Take a lease for a new incarnation of this node.
 
-        ``headroom``: connections per second that it can take, "" when it takes nobody.
+        ``headroom``: connections per second that it can take, "" when it takes nobody. ``epoch``:
+        what a Redis without an epoch gets; "" for its time.
         """
         keys = self._keys
         reply = await self._session.script(
@@ -109,6 +110,7 @@ class Registry:
             int(ttl * 1000),
             info,
             headroom,
+            epoch,
         )
         if reply[0] == b"TAKEN":
             return LeaseReply(False, ends=float(reply[1]))

@@ -324,6 +324,17 @@ class Session:
         standing: bytes = await self._soon(link.script("renew", [self._keys.epoch], epoch, new))
         return standing.decode()
 
+    async def propose_epoch(self, deadline: float) -> str:
+        """An epoch for a Redis that has none, marked before anybody can see it; "" if it has one.
+
+        A node that came up between a new epoch and its mark would take it for a restored one.
+        """
+        if self.epoch:
+            return ""
+        proposed = str(self.redis_time())
+        await self.call(deadline, "SCRIPT", "LOAD", _mark(proposed))
+        return proposed
+
     async def mark(self, epoch: str, deadline: float) -> None:
         """This Redis process is of this epoch: leave what no restart survives."""
         await self.call(deadline, "SCRIPT", "LOAD", _mark(epoch))

@@ -180,12 +180,14 @@ class Lease:
             NodeIdTakenError: the other renews its lease.
         """
         incarnation = self._asked = incarnation_of(self._identity.start, self._joins)
+        epoch = await self._session.propose_epoch(self._deadline())
         generation, sent = self._session.generation, boottime()
         reply = await self._registry.join(
             incarnation,
             self._timing.lease,
             json.dumps(self._info()),
             self._headroom_text(),
+            epoch,
             self._deadline(),
         )
         before, self._rival = self._rival, reply.ends

@@ -17,6 +17,8 @@ from cluster_pool import (
     PoolClosedError,
     Publisher,
 )
+from cluster_pool.backplane.link import Argument
+from cluster_pool.backplane.session import Session
 from cluster_pool.cluster.life import Life, in_turn
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
@@ -294,3 +296,33 @@ async def test_every_step_of_an_end_is_taken() -> None:
     await life.start(later)
     with pytest.raises(ValueError, match="first"):
         await life.stop()
+
+
+@async_test
+async def test_nodes_that_start_together_on_a_new_redis_stay_what_they_are(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them takes the epoch of another, which is a moment old, for a restored one."""
+    whole, held = Session.call, asyncio.Event()
+
+    async def slow_to_mark(session: Session, deadline: float, *words: Argument) -> Any:
+        if words[:2] == ("SCRIPT", "LOAD") and not held.is_set():
+            held.set()
+            await asyncio.sleep(0.5)
+        return await whole(session, deadline, *words)
+
+    monkeypatch.setattr(Session, "call", slow_to_mark)
+    first, second = (Pool(own_server.url, node_id=name, timing=FAST) for name in ("a", "b"))
+    starting = asyncio.create_task(first.start())
+    await held.wait()
+    async with second:
+        await starting
+        renewed = [pool._lease._renewed_at for pool in (first, second)]
+        await eventually(
+            lambda: all(
+                pool._lease._renewed_at > at
+                for pool, at in zip((first, second), renewed, strict=True)
+            )
+        )
+        assert [pool.statistics()["rejoins"] for pool in (first, second)] == [0, 0]
+        await first.stop()

@@ -65,6 +65,7 @@ async def test_who_is_closed_before_the_handshake_gets_what_was_sent(
             sent = await other.send("room", connection.id, "first", confirm=True)
             assert sent is SendResult.DELIVERED
             await step(other, connection.id)
+            await eventually(lambda: connection.closed)
 
         pool.new_connection = claim_and_more  # type: ignore[method-assign]
         for _ in range(3):

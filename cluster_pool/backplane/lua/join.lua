@@ -1,7 +1,7 @@
 -- Takes a lease for a new incarnation of a node.
 -- KEYS  leases, incarnations, nodes, infos, epoch, headrooms, drains
 -- ARGV  node id, start of the node, incarnation, ttl (ms), info, connections per second that it can
---       take ("" when it takes nobody)
+--       take ("" when it takes nobody), epoch if there is none ("" for the time)
 -- Reply {"OK", epoch, living nodes}, or {"TAKEN", end of the lease (ms)} while another start of a
 --       node with this id has a lease
 
@@ -15,7 +15,9 @@ redis.call('ZADD', KEYS[1], digits(now / 1000 + tonumber(ARGV[4])), ARGV[3])
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[4], ARGV[3], ARGV[5])
-if not epoch_at(KEYS[5]) then redis.call('SET', KEYS[5], digits(now)) end
+if not epoch_at(KEYS[5]) then
+  redis.call('SET', KEYS[5], ARGV[7] ~= '' and ARGV[7] or digits(now))
+end
 local former = present and redis.call('HGET', KEYS[6], present)
 if former then -- it is counted once, under the new incarnation, although the former one lives on
   redis.call('HDEL', KEYS[6], present)
