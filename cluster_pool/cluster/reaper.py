@@ -127,7 +127,7 @@ class Reaper:
             self.wake_in(next_end / 1000 - self._registry.now())
 
     async def _reap(self, incarnation: str, node_id: str) -> None:
-        """A rejoin leaves members behind in hardly any namespace: hundreds are looked at in a call."""
+        """A rejoin leaves members in hardly any namespace: hundreds are looked at in a call."""
         namespaces = await self._registry.namespaces_of(incarnation, self._deadline())
         total = 0
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
