@@ -302,14 +302,22 @@ class Registrar:
         lost: list[tuple[Claiming, Claim]] = []
         for claiming, (status, claim) in zip(batch, answers, strict=True):
             if status == LATE:
-                claiming.sent = claiming.first > 0
-                claiming.fail(BackplaneUnavailableError("Redis was reached too late"))
+                self._too_late(claiming)
             elif status == TAKEN and claim is not None:
                 lost.append((claiming, claim))
             else:
                 self._settle(claiming, status == CLAIMED, claim)
         if lost:
             await self._claim_from_ghosts(lost)
+
+    def _too_late(self, claiming: Claiming) -> None:
+        """Nothing was claimed. It goes again if it was the lease that had no time left."""
+        claiming.sent = claiming.first > 0
+        if claiming.deadline > asyncio.get_running_loop().time():
+            self._to_claim.append(claiming)
+            self._schedule()
+        else:
+            claiming.fail(BackplaneUnavailableError("Redis was reached too late"))
 
     def _claim_again(self, batch: list[Claiming], attempted: int) -> None:
         """The link is gone, and the reply with it: try over the next one, until the deadline."""

@@ -144,3 +144,18 @@ async def test_a_takeover_of_what_was_asserted_since_closes_nobody(backend: Back
         one._membership.taken("n", "alice", before)
         assert alice.closed is None
         connection.claim = before
+
+
+@async_test
+async def test_a_claim_that_only_its_lease_made_late_goes_again(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has time left, and Redis has certainly not carried it out."""
+    async with Backend(own_server).pools(1) as (one,):
+        left = [-1.0, -1.0, 5.0]
+        monkeypatch.setattr(
+            one._lease, "seconds_left", lambda: left.pop(0) if left[1:] else left[0]
+        )
+        await one.join("n", "alice", timeout=30)
+        assert left == [5.0]
+        assert await one.count("n") == 1
