@@ -13,7 +13,7 @@ from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.results import DrainProgress
 from cluster_pool.core.seals import Seals
-from cluster_pool.exceptions import DrainRefusedError, NodeUnreachableError
+from cluster_pool.exceptions import DrainRefusedError, InvalidValueError, NodeUnreachableError
 
 
 class DrainCommands:
@@ -64,6 +64,7 @@ class DrainCommands:
         Raises:
             DrainRefusedError: the node says why it does not.
             NodeUnreachableError: there is no such live node, or it did not answer.
+            InvalidValueError: an argument cannot be sent: a number of 2**64 or more, a set.
             BackplaneUnavailableError: Redis did not answer.
         """
         await self._order(
@@ -113,6 +114,12 @@ class DrainCommands:
         checked = None if rate is None else check_above_zero("rate", rate)
         await self._ledger.set_budget(checked, self._deadline(timeout))
 
+    def _command(self, verb: str, options: dict[str, object], request: int) -> bytes:
+        try:
+            return envelope.command(verb, options, self._reply_to(request))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidValueError(f"what is ordered has no form to be sent in: {error}") from None
+
     async def _order(
         self, node_id: str, verb: str, timeout: float | None, **options: object
     ) -> None:
@@ -121,7 +128,7 @@ class DrainCommands:
         start = await self._registry.start_of(node_id, deadline) if self._seals else ""
         request, answer = self._router.replies.expect()
         try:
-            item = envelope.command(verb, options, self._reply_to(request))
+            item = self._command(verb, options, request)
             if start is None or not await self._bus.tell(node_id, start, item, deadline):
                 raise NodeUnreachableError(node_id, "is not there: nobody listens under this id")
             async with asyncio.timeout_at(deadline):

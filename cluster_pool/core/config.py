@@ -1,6 +1,8 @@
 """Limits and times. All sizes are bytes, all times are seconds."""
 
+import sys
 from dataclasses import dataclass, fields
+from math import inf
 
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import InvalidValueError
@@ -10,6 +12,9 @@ YEARS = 1e8
 """Seconds; event loops cannot count to infinity."""
 LONGEST_TIMEOUT = 3600.0
 """Seconds that any call may wait for Redis, whatever it asks for."""
+
+LARGEST = sys.float_info.max
+"""An ``int`` may be larger, and is below infinity all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +51,12 @@ class Limits:
     inbound_per_second: int = 1_000
 
     def __post_init__(self) -> None:
-        _check_positive(self, int)
+        _check_positive(self, int, inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What is waited for, and how long. Every time is more than 0.
+    """What is waited for, and how long. Every time is more than 0, and 1e8 (three years) at most.
 
     Attributes:
         timeout: of one operation on the backplane unless the call says otherwise; an hour at most
@@ -81,32 +86,32 @@ class Timing:
     handler: float = 30.0
 
     def __post_init__(self) -> None:
-        _check_positive(self, (int, float))
+        _check_positive(self, (int, float), YEARS)
         if self.heartbeat * 3 > self.lease:
             raise InvalidValueError(
                 f"heartbeat {self.heartbeat} s is more than a third of the lease {self.lease} s"
             )
 
 
-def _check_positive(settings: Limits | Timing, kind: type | tuple[type, ...]) -> None:
+def _check_positive(settings: Limits | Timing, kind: type | tuple[type, ...], most: float) -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
         if (
             not isinstance(value, int | float)
             or not isinstance(value, kind)
             or isinstance(value, bool)
-            or not 0 < value < float("inf")
+            or not 0 < value < inf
+            or value > most
         ):
-            raise InvalidValueError(f"{field.name} must be a number above 0, not {shown(value)}")
+            up_to = "" if most == inf else f", {most:g} at most"
+            raise InvalidValueError(
+                f"{field.name} must be a number above 0{up_to}, not {shown(value)}"
+            )
 
 
 def check_above_zero(name: str, value: object) -> float:
-    """``value`` as a number above 0 and below infinity; raises InvalidValueError."""
-    if (
-        not isinstance(value, int | float)
-        or isinstance(value, bool)
-        or not 0 < value < float("inf")
-    ):
+    """``value`` as a number above 0 that a float can hold; raises InvalidValueError."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= LARGEST:
         raise InvalidValueError(f"{name} must be a number above 0, not {shown(value)}")
     return float(value)
 

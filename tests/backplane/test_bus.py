@@ -17,7 +17,7 @@ from cluster_pool.core.progress import Progress
 from cluster_pool.core.results import SendResult
 from cluster_pool.core.seals import GOOD_FOR_US, Seals
 from cluster_pool.core.statistics import Counters
-from cluster_pool.exceptions import PendingLimitError
+from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError
 from tests.support import async_test
 
 LATER = 1e9
@@ -236,3 +236,67 @@ async def test_what_waits_is_bounded_and_room_comes_back() -> None:
     await turns()
     await answer_rest(link)
     assert bus.pending == 0
+
+
+@async_test
+async def test_what_was_cancelled_while_it_waited_takes_no_room() -> None:
+    """Wherever it stands: also behind what others still wait for."""
+    link = FakeLink()
+    bus = make_bus(link, pending_messages=100)
+    kept = [bus.broadcast(f"n{at}", b"item", LATER) for at in range(10)]
+    for turn in range(3):
+        for future in [bus.send(f"n{at % 10}", "1", b"item", LATER) for at in range(90)]:
+            future.cancel()
+        assert bus.pending == 100, turn
+        kept.append(bus.send("n0", "2", b"item", LATER))
+        assert bus.pending == len(kept)
+        kept.pop().cancel()
+        await asyncio.sleep(0.01)
+        await answer_rest(link)
+        assert bus.pending == 0
+        kept = [bus.broadcast(f"n{at}", b"item", LATER) for at in range(10)]
+    await turns()
+    await answer_rest(link)
+
+
+@async_test
+async def test_what_is_sent_beside_a_message_to_the_own_node_leaves_no_queue_behind() -> None:
+    """Nothing of a channel that is not subscribed is heard back, and nothing forgets its queue."""
+    link = FakeLink()
+    bus = make_bus(link)
+    for at in range(50):
+        bus.send(f"n{at}", "1", b"item", LATER)
+    await turns()
+    (call,) = link.flying
+    call.future.set_result([b"1" * 50, b"7 1", b""])
+    await turns()
+    assert not bus._queues
+
+
+class Unwalked(dict[str, Any]):
+    """A dict in which things are found, and that nobody may walk through."""
+
+    def values(self) -> Any:
+        raise AssertionError("walked through")
+
+    __iter__ = items = values
+
+
+@async_test
+async def test_a_short_deadline_looks_only_at_what_waits() -> None:
+    """Each namespace that was broadcast to from here keeps a queue, and there may be many."""
+    link = FakeLink()
+    bus = make_bus(link)
+    bus._session.listens = lambda channel: True  # type: ignore[method-assign]
+    for at in range(100):
+        bus.broadcast(f"n{at}", b"item", LATER)
+    await turns()
+    await answer_rest(link)
+    assert len(bus._queues) == 100
+    bus._queues = Unwalked(bus._queues)
+    soon = asyncio.get_running_loop().time() + 0.01
+    calls = [bus.send("n1", "1", b"item", soon), bus.send("other", "1", b"item", soon)]
+    done, _ = await asyncio.wait(calls, timeout=5)
+    assert len(done) == 2
+    assert all(isinstance(call.exception(), BackplaneUnavailableError) for call in calls)
+    await answer_rest(link)

@@ -11,6 +11,7 @@ from cluster_pool import (
     ClusterPool,
     DrainRefusedError,
     InvalidIdError,
+    InvalidValueError,
     NodeState,
     NodeUnreachableError,
     Publisher,
@@ -73,6 +74,9 @@ async def test_what_cannot_be_done_is_refused_with_the_reason(backend: Backend) 
         ):
             with pytest.raises(DrainRefusedError, match=reason):
                 await publisher.drain_node("node-1", **options)  # type: ignore[arg-type]
+        for unsendable in ({"grace": 2**70}, {"message": {1}}, {"message": "\ud800"}):
+            with pytest.raises(InvalidValueError, match="no form to be sent in"):
+                await publisher.drain_node("node-1", **unsendable)  # type: ignore[arg-type]
         await two.drain_connections(1000)
         with pytest.raises(DrainRefusedError, match="no other live node takes newcomers"):
             await publisher.drain_node("node-1", 5)

@@ -11,6 +11,7 @@ from cluster_pool import InvalidCloseError, InvalidIdError, InvalidValueError, L
 from cluster_pool.core.claims import Claim, incarnation_of
 from cluster_pool.core.clock import RedisClock
 from cluster_pool.core.closing import check_close
+from cluster_pool.core.config import check_above_zero
 from cluster_pool.core.ids import (
     base36,
     check_id,
@@ -156,6 +157,22 @@ def test_limits_and_times_are_checked() -> None:
             Timing(timeout=bad)  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="a third of the lease"):
         Timing(lease=3, heartbeat=1.1)
+
+
+@pytest.mark.parametrize("huge", [10**400, 1e305, 1.1e8])
+def test_no_time_is_longer_than_a_loop_can_count(huge: float) -> None:
+    """It would be refused by the loop, or by Redis, long after the node has started."""
+    for name in ("timeout", "lease", "close", "linger", "probe", "handler"):
+        with pytest.raises(InvalidValueError, match=f"{name} must be .* 1e\\+08 at most"):
+            Timing(**{name: huge})
+    assert Timing(timeout=1e8).timeout == 1e8
+
+
+def test_a_number_that_no_float_can_hold_is_refused() -> None:
+    """As what is no number above 0 is, and not by whoever calculates with it."""
+    assert check_above_zero("rate", 10**300) == 1e300
+    with pytest.raises(InvalidValueError):
+        check_above_zero("rate", 10**400)
 
 
 def test_numbers_count_what_is_missing() -> None:
