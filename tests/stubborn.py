@@ -58,8 +58,8 @@ class Stubborn:
 
 
 @contextlib.asynccontextmanager
-async def stubborn(url: str) -> AsyncIterator[Stubborn]:
-    """One that is connected."""
+async def stubborn(url: str, *, reads: bool = True) -> AsyncIterator[Stubborn]:
+    """One that is connected; without ``reads`` its socket fills up, and its kernel's buffers."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     lines = [
@@ -71,6 +71,8 @@ async def stubborn(url: str) -> AsyncIterator[Stubborn]:
     answer = await reader.readuntil(b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 101 "), answer
     client = Stubborn(reader, writer)
+    if not reads:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
     listening = asyncio.create_task(client.listen())
     try:
         yield client

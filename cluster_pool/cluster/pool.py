@@ -462,7 +462,8 @@ class ClusterPool(DrainingNode):
 
         ``async with pool.accept(websocket, namespace="room", id="alice") as connection:
         await connection.run()``. What is sent to the member between claim and accept waits in its
-        outbox. At the end the connection is closed (1000, or 1011 after an exception).
+        outbox. At the end the connection is closed (1000, or 1011 after an exception) behind what
+        was sent to it, for which its client has ``Timing.close`` seconds.
 
         Args:
             id: None makes one that no other has.
@@ -492,11 +493,14 @@ class ClusterPool(DrainingNode):
             await connection.accept(subprotocol)
             connection.release_hold()
             yield connection
-        except BaseException:
+        except BaseException as error:
             connection.begin_close(1011, "")
+            if isinstance(error, Exception):  # who is cancelled has no time
+                await connection.close_begun()
             raise
         else:
             connection.begin_close(NORMAL, "")
+            await connection.close_begun()  # a server cuts when its endpoint returns
         finally:
             try:
                 await self.remove_connection(connection)

@@ -35,6 +35,8 @@ log = logging.getLogger("cluster_pool.connection")
 
 EVENTS: Final = ("message", "close", "error")
 DELIVERED, REFUSED = SendResult.DELIVERED, SendResult.REFUSED
+MOST_LEFT: Final = 4
+"""Outboxes that may wait while it closes: the outbox of one turn, the next, and a message or two."""
 
 
 class State(enum.Enum):
@@ -320,14 +322,21 @@ class Connection:
                 self.watched = True
                 self._host.watch(self)
             if left > self._host.limits.outbox_bytes:
-                asyncio.get_running_loop().call_soon(self._judge)
+                asyncio.get_running_loop().call_soon(self.judge)
         elif left < 0 and self._state is OPEN:
             self._lost()
 
-    def _judge(self) -> None:
-        """A turn of the loop later: what is left is what the kernel would not take."""
-        if self._state is OPEN and self._transport.buffered() > self._host.limits.outbox_bytes:
+    def judge(self) -> None:
+        """A turn of the loop after a write: what is left is what the kernel would not take.
+
+        Too much closes the connection. One that closes already, and still has more to write
+        because its client pings and reads nothing, is cut.
+        """
+        waiting, limit = self._transport.buffered(), self._host.limits.outbox_bytes
+        if self._state is OPEN and waiting > limit:
             self._slow()
+        elif self.closed and waiting > MOST_LEFT * limit:
+            self.cut()
 
     def _slow(self) -> None:
         self._host.counters.slow_consumers += 1
@@ -464,6 +473,13 @@ class Connection:
             self.silence()
             self._transport.abort()
             self._finish()
+
+    async def close_begun(self) -> None:
+        """Wait until what was sent before a close has left, and the close behind it.
+
+        That is over at the close's deadline at the latest, when the socket is cut.
+        """
+        await self._transport.wait_close_begun()
 
     async def alive(self, within: float) -> bool:
         """Whether its client gives a sign of life within so many seconds; see the transport's."""

@@ -29,6 +29,9 @@ YIELD_EVERY: Final = 200
 SMALL: Final = 4096
 FEW: Final = 16
 """Bytes, and frames, of one client that are not worth being counted."""
+UNREAD: Final = 65536
+"""Bytes that wait to be written to a client that goes on talking, before it is looked at: the
+library answers each of its pings, also when it reads none of the answers."""
 
 
 class NodeWebSocket(ServerConnection):
@@ -74,6 +77,9 @@ class NodeWebSocket(ServerConnection):
         waiting = len(data) > SMALL or len(self.protocol.reader.buffer) > SMALL
         if waiting or self.held or len(self.frames.queue) > FEW:
             self.intake.received(self)
+        member = self.member
+        if member is not None and self.transport.get_write_buffer_size() > UNREAD:
+            self.loop.call_soon(member.judge)
 
     @property
     def whole(self) -> bool:

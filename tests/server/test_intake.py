@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cluster_pool.server.node import NodeServer
 from cluster_pool.testing import FAST
 from tests.server.test_node import url
 from tests.servers import RedisServer
+from tests.stubborn import stubborn
 from tests.support import async_test, eventually
 
 MIB = 1024 * 1024
@@ -185,3 +187,22 @@ async def test_what_nobody_will_take_is_not_counted(own_server: RedisServer, how
             go.set()
         await eventually(lambda: not pool.statistics()["inbound_bytes"])
         go.set()
+
+
+@async_test
+async def test_who_pings_and_reads_nothing_is_closed_and_then_cut(own_server: RedisServer) -> None:
+    """The library answers each ping, and no limit of an outbox was asked: it grew for ever."""
+    pings, limit, most = (b"\x89\xfd" + bytes(4) + b"x" * 125) * 500, 128 * 1024, 0
+    async with node(own_server, Limits(outbox_bytes=limit)) as (pool, server, _):
+        async with stubborn(url(server, "a"), reads=False) as client:
+            await eventually(lambda: pool.statistics()["connections"])
+            connection = pool.get_connection("room", "a")
+            tcp = connection.websocket.transport
+            tcp.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            async with asyncio.timeout(30):
+                while not connection.gone and most <= 8 * limit:
+                    client.writer.write(pings)
+                    await asyncio.sleep(0)
+                    most = max(most, tcp.get_write_buffer_size())
+            assert most < 8 * limit  # 4, and what one read brings
+        assert pool.statistics()["slow_consumers"] == pool.statistics()["forced_closes"] == 1

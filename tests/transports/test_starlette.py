@@ -14,7 +14,14 @@ from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from cluster_pool import ClusterPool, ClusterPoolError, Connection, ConnectionsPool, SendResult
+from cluster_pool import (
+    ClusterPool,
+    ClusterPoolError,
+    Connection,
+    ConnectionsPool,
+    Limits,
+    SendResult,
+)
 from cluster_pool.testing import FAST
 from tests.clusters import Backend
 from tests.stubborn import stubborn
@@ -191,3 +198,31 @@ async def test_who_is_closed_before_the_accept_gets_what_was_sent(
             await client.wait_closed()
             assert client.close_code == code
         assert after == []
+
+
+@every_uvicorn
+@pytest.mark.parametrize("fails", [False, True])
+@async_test
+async def test_a_client_gets_what_was_sent_before_its_endpoint_returned(
+    ws: str, fails: bool
+) -> None:
+    """It reads late, so the messages wait for the server: uvicorn cuts when the endpoint ends."""
+    parts, results = [str(number) + "x" * 900_000 for number in range(8)], []
+
+    async with Backend(None).pools(timing=PATIENT, limits=Limits(outbox_bytes=2**24)) as (one, _):
+
+        async def endpoint(websocket: WebSocket) -> None:
+            with contextlib.suppress(RuntimeError):
+                async with one.accept(websocket, namespace="n") as connection:
+                    results.extend([await connection.send(part) for part in parts])
+                    if fails:
+                        raise RuntimeError
+
+        app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+        async with served(app, ws) as url, connect(url, compression=None, max_queue=1) as client:
+            await eventually(lambda: len(results) == len(parts))
+            await asyncio.sleep(0.3)
+            assert [await client.recv() for _ in parts] == parts
+            await client.wait_closed()
+            assert client.close_code == (1011 if fails else 1000)
+    assert results == [SendResult.DELIVERED] * len(parts)
