@@ -36,7 +36,7 @@ log = logging.getLogger("cluster_pool.connection")
 EVENTS: Final = ("message", "close", "error")
 DELIVERED, REFUSED = SendResult.DELIVERED, SendResult.REFUSED
 MOST_LEFT: Final = 4
-"""Outboxes that may wait while it closes: the outbox of one turn, the next, and a message or two."""
+"""Outboxes that may wait while it closes: those of two turns, and a message beyond each."""
 
 
 class State(enum.Enum):
