@@ -31,9 +31,8 @@ REAPED: Final = 125
 PAGE: Final = 500
 """Members to one page; also namespaces to one call, or one go, that does little for each."""
 
-EMPTIED: Final = ord("2")
-"""What the release script says of a claim whose release emptied its namespace."""
 _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
+_RELEASED: Final = {ord("0"): None, ord("1"): False, ord("2"): True}
 _ASSERTED: Final = {ord("0"): False, ord("1"): True, ord("2"): None}
 
 
@@ -368,8 +367,10 @@ class Registry:
 
     def release(
         self, link: Link, namespace: str, claims: Sequence[tuple[str, Claim]], deadline: float
-    ) -> Coroutine[Any, Any, list[bool]]:
+    ) -> Coroutine[Any, Any, list[bool | None]]:
         """Give claims up; tells for each whether its release emptied the namespace.
+
+        None for what was not registered: it was released before, or another has it, or it was lost.
 
         A retry gets the answer that was lost: Redis remembers it until this one has come.
         """
@@ -388,9 +389,9 @@ class Registry:
             *[part for id, claim in claims for part in (id, str(claim))],
         )
 
-        async def read() -> list[bool]:
+        async def read() -> list[bool | None]:
             codes: bytes = await answered(call, deadline)
-            last_ones = [code == EMPTIED for code in codes]
+            last_ones = [_RELEASED[code] for code in codes]
             for (_, claim), is_last in zip(claims, last_ones, strict=True):
                 if is_last:
                     link.call("HDEL", emptied, str(claim)).add_done_callback(unheeded)
@@ -399,14 +400,6 @@ class Registry:
         return read()
 
     # -- reading and reaping ---------------------------------------------------------------
-
-    async def left_by(
-        self, incarnation: str, namespaces: Sequence[str], deadline: float
-    ) -> list[str]:
-        """Those of at most ``PAGE`` namespaces in which members of an incarnation are counted."""
-        link = await self._session.link_by(deadline)
-        tallies = await self.tallies(link, namespaces, incarnation, deadline)
-        return [name for name, tally in zip(namespaces, tallies, strict=True) if any(tally)]
 
     async def namespaces_of(self, incarnation: str, deadline: float) -> list[str]:
         """The namespaces in which an incarnation may hold members."""

@@ -10,6 +10,7 @@ NAMES = (
     "bury",
     "claim",
     "compare",
+    "correct",
     "drain",
     "enlist",
     "heartbeat",

@@ -69,7 +69,7 @@ class Upkeep:
         """Cut leases that end too far ahead, and look for incarnations without any.
 
         Args:
-            lease: seconds that one lasts whose node has not told it.
+            lease: seconds that one lasts whose node nobody knows.
             cursors: where to go on: what the last call gave, or :data:`BEGIN`.
 
         Returns:
@@ -104,6 +104,18 @@ class Upkeep:
             return [holdings[place - 1].namespace for place in places], texts(owners)
 
         return read()
+
+    async def left_by(
+        self, incarnation: str, namespaces: Sequence[str], deadline: float
+    ) -> list[str]:
+        """Those in which an incarnation may have members: by its count, or as no count is right."""
+        link = await self._session.link_by(deadline)
+        holdings = [Holding(namespace, 0, 0, ()) for namespace in namespaces]
+        calls = [
+            self.compare(link, incarnation, holdings[at : at + BATCH], deadline)
+            for at in range(0, len(holdings), BATCH)
+        ]
+        return [name for differing, _ in await asyncio.gather(*calls) for name in differing]
 
     def look(
         self, link: Link, incarnation: str, holding: Holding, deadline: float
@@ -189,7 +201,5 @@ class Upkeep:
         deadline: float,
     ) -> None:
         """Add to the registered count and checksum of one owner."""
-        owners = self._keys.owners(namespace)
-        changes = ((incarnation, count), (f"{incarnation}#", checksum))
-        calls = [link.call("HINCRBY", owners, field, change) for field, change in changes]
-        await answered(asyncio.gather(*calls), deadline)
+        keys = [self._keys.members(namespace), self._keys.owners(namespace)]
+        await answered(link.script("correct", keys, incarnation, count, checksum), deadline)

@@ -93,6 +93,8 @@ class Comparison:
         self._left: dict[str, Difference] = {}
         """What the last repair could not change: it is for others to repair."""
         self._wrong: set[str] = set()
+        self._doubted: set[str] = set()
+        """What is not held any more, and whose turn does not come again by itself."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -123,12 +125,14 @@ class Comparison:
             log.exception("a comparison failed by itself")
 
     def _next_part(self) -> list[str]:
-        """What was wrong the last time, and those whose turn it is."""
+        """What was wrong the last time or is in doubt, and those whose turn it is."""
         if not self._to_visit:
             self._to_visit = self._membership.namespaces()
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
         taken, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
-        return list(dict.fromkeys([*self._wrong, *taken]))
+        doubted = self._doubted | self._membership.take_doubted()
+        self._doubted = set()
+        return list(dict.fromkeys([*self._wrong, *doubted, *taken]))
 
     # -- comparing -------------------------------------------------------------------------
 
@@ -139,7 +143,8 @@ class Comparison:
         suspects: dict[str, None] = {}
         for part in parts:
             deadline = self._deadline()
-            noting = self._registry.enlist(link, incarnation, part, deadline)
+            held = [name for name in part if self._membership.holds(name)]
+            noting = self._registry.enlist(link, incarnation, held, deadline)
             holdings = [self._holding(name) for name in part]
             comparing = self._upkeep.compare(link, incarnation, holdings, deadline)
             _, (differing, owners) = await asyncio.gather(noting, comparing)
@@ -201,6 +206,11 @@ class Comparison:
             for name, difference in second.items()
             if first[name] == difference != self._left.get(name)
         ]
+        self._doubted = {
+            name
+            for name, difference in second.items()
+            if first[name] != difference and not self._membership.holds(name)
+        }
         self._left = {name: one for name, one in self._left.items() if second.get(name) == one}
         if not drifted:
             return

@@ -164,6 +164,14 @@ class Membership:
         """The namespaces in which this node holds connections."""
         return self._namespaces.held()
 
+    def holds(self, namespace: str) -> bool:
+        """Whether it is one of them."""
+        return self._namespaces.holds(namespace)
+
+    def take_doubted(self) -> set[str]:
+        """Namespaces, held or not, in which a claim was not found when it was given up."""
+        return self._registrar.take_doubted()
+
     def owned(self, namespace: str) -> dict[str, Claim]:
         """The claims that this node holds in a namespace, by id; those being released too."""
         members = self._table.namespace(namespace) or {}

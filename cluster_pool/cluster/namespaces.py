@@ -69,6 +69,11 @@ class Namespaces:
         """The namespaces with connections."""
         return [namespace for namespace, held in self._held.items() if held.count]
 
+    def holds(self, namespace: str) -> bool:
+        """Whether it has connections."""
+        held = self._held.get(namespace)
+        return held is not None and held.count > 0
+
     def check_room(self, namespace: str) -> None:
         """Raise MembershipLimitError when ``namespace`` would be one too many for this node."""
         if namespace not in self._held and len(self._held) >= self._limit:

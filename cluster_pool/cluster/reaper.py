@@ -132,15 +132,17 @@ class Reaper:
         total = 0
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
         for page in random.sample(pages, len(pages)):  # other nodes do the same
-            for namespace in await self._registry.left_by(incarnation, page, self._deadline()):
-                total += await self._clear(namespace, incarnation, node_id)
+            for counted in (True, False):  # what is left behind the first was not counted
+                page = await self._upkeep.left_by(incarnation, page, self._deadline())
+                for namespace in page:
+                    total += await self._clear(namespace, incarnation, node_id, counted)
         await self._registry.forget(incarnation, self._deadline())
         if total:
             log.info("reaped %d members of %s on %s", total, incarnation, node_id)
 
-    async def _clear(self, namespace: str, incarnation: str, node_id: str) -> int:
+    async def _clear(self, namespace: str, incarnation: str, node_id: str, counted: bool) -> int:
         gone, emptied = await self._registry.clear(
-            namespace, incarnation, node_id, self._timing.timeout, counted=True
+            namespace, incarnation, node_id, self._timing.timeout, counted=counted
         )
         self._counters.reaped += gone
         if emptied:

@@ -36,6 +36,9 @@ GATHER = 0.005
 IN_FLIGHT = 4
 """Flushes at most that Redis has not answered; what comes meanwhile waits for the next."""
 
+MOST_DOUBTED = 1000
+"""Namespaces that wait for a closer look."""
+
 
 @dataclass(slots=True, eq=False)
 class Claiming:
@@ -113,6 +116,7 @@ class Registrar:
         self._to_release: list[Leaving] = []
         self._to_verify: list[Connection] = []
         self._unreleased: list[Leaving] = []
+        self._doubted: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_flush: asyncio.Handle | None = None
         self._last_flush = -GATHER
@@ -162,6 +166,11 @@ class Registrar:
             self._to_release += self._unreleased
             self._unreleased = []
             self._schedule()
+
+    def take_doubted(self) -> set[str]:
+        """Namespaces where a release found nothing: the claim may have been lost, not its count."""
+        doubted, self._doubted = self._doubted, set()
+        return doubted
 
     def verify(self, connection: Connection) -> None:
         """Ask with the next flush whether its claim still stands."""
@@ -378,8 +387,10 @@ class Registrar:
             except BackplaneUnavailableError:
                 self._unreleased += batch
                 return
+            if None in last_ones and len(self._doubted) < MOST_DOUBTED:
+                self._doubted.add(batch[0].namespace)
             for connection, emptied in zip(batch, last_ones, strict=True):
-                self._departed(connection, emptied)
+                self._departed(connection, bool(emptied))
 
         return read()
 

@@ -79,3 +79,46 @@ async def test_claims_on_their_way_are_no_drift(backend: Backend) -> None:
 
         await asyncio.gather(*[come_and_go(number) for number in range(20)])
         assert [pool.statistics()["repaired"] for pool in pools] == [0, 0]
+
+
+@async_test
+async def test_namespaces_that_were_left_are_not_noted_again(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round takes several heartbeats: what it is to visit may have been left since it began."""
+    monkeypatch.setattr(comparison, "AT_LEAST", 2)
+    async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
+        stays = await one.join("stays", "x")
+        names = [f"n{at}" for at in range(30)]
+        sockets = await asyncio.gather(*[one.join(name, "x") for name in names])
+        await eventually(lambda: len(one._comparison._to_visit) > 10)
+        leaving = [one.remove_connection(each.connection) for each in sockets]  # type: ignore[attr-defined]
+        await asyncio.gather(*leaving)
+        await eventually(lambda: not one._comparison._to_visit)
+        noted = f"{backend.prefix}:{{~}}:namespaces:{one.statistics()['incarnation']}"
+
+        async def struck() -> bool:
+            return await client.smembers(noted) == {b"stays"}
+
+        await eventually(struck)
+        assert stays.closed is None
+
+
+@async_test
+async def test_who_leaves_while_its_claim_is_lost_is_not_counted_any_more(backend: Backend) -> None:
+    """Its node holds nobody there any more, and the others know its node as a living one."""
+    async with backend.pools(timing=SHORT) as (one, two), backend.client() as client:
+        await one.join("n", "x")
+        gone = await two.join("n", "y")
+        await client.delete(f"{backend.prefix}:{{n}}:members")
+        await one.join("n", "z")
+        await two.remove_connection(gone.connection)  # type: ignore[attr-defined]
+
+        async def right() -> bool:
+            owners = await client.hgetall(f"{backend.prefix}:{{n}}:owners")
+            theirs = f"{two.statistics()['incarnation']}".encode()
+            return await one.count("n") == 2 and not {theirs, theirs + b"#"} & owners.keys()
+
+        await eventually(right, 3 * 4 * SHORT.heartbeat)
+        assert [member.id async for member in one.members("n")] in (["x", "z"], ["z", "x"])
+        await eventually(lambda: one.ready and two.ready)

@@ -1,6 +1,7 @@
 """Each key that a living cluster relies on is lost or overwritten, and is right again in time."""
 
 import asyncio
+from dataclasses import replace as replace_timing
 from typing import Any
 
 import pytest
@@ -139,3 +140,41 @@ async def test_what_is_known_of_nobody_does_not_pile_up(backend: Backend) -> Non
 
         await eventually(swept, 3 * (2 * SHORT.lease + 2 * SHORT.heartbeat))
         assert [member.id async for member in one.members("room")] == ["alice"]
+
+
+@async_test
+async def test_members_of_a_dead_node_are_reaped_although_their_counts_are_lost(
+    backend: Backend,
+) -> None:
+    """Nobody else is in the namespace who would compare it."""
+    async with backend.pools(timing=SHORT) as (one, two), backend.client() as client:
+        for id in ("x", "y", "z"):
+            await two.join("room", id)
+        await two._lease.stop()
+        await two._comparison.stop()
+        await client.delete(f"{backend.prefix}:{{room}}:owners")
+        await eventually(lambda: one.statistics()["reaped"] == 3, 3 * (2 * SHORT.lease))
+        left = [key for key, ttl in backend.keys().items() if "{room}" in key and ttl < 0]
+        assert left == []
+
+
+@async_test
+async def test_a_long_lease_lasts_although_it_is_lost_how_long(backend: Backend) -> None:
+    """Its node says so again at its next heartbeat, which others of shorter leases wait for."""
+    slow = replace_timing(SHORT, lease=60.0, heartbeat=20.0)
+    async with (
+        backend.pools(1, timing=slow) as (one,),
+        Pool(backend.redis(), prefix=backend.prefix, node_id="quick", timing=SHORT) as quick,
+        backend.client() as client,
+    ):
+        await one.join("room", "alice")
+        await client.delete(f"{backend.prefix}:{{~}}:infos")
+        before = await client.zscore(
+            f"{backend.prefix}:{{~}}:leases", one.statistics()["incarnation"]
+        )
+        await asyncio.sleep(SHORT.lease + 3 * SHORT.heartbeat)  # then it judges, and has judged
+        assert await quick.locate("room", "alice") == Member("alice", "node-1")
+        after = await client.zscore(
+            f"{backend.prefix}:{{~}}:leases", one.statistics()["incarnation"]
+        )
+        assert after == before

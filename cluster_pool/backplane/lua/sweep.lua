@@ -2,7 +2,7 @@
 -- (the clock of Redis was set back since), names that are none, and incarnations of which something
 -- is registered, but neither a lease nor that they are being reaped.
 -- KEYS  leases, dead, incarnations, nodes, infos, headrooms
--- ARGV  how long a lease lasts whose node has not told it (ms), how many fields of each hash are
+-- ARGV  how long a lease lasts whose node nobody knows (ms), how many fields of each hash are
 --       looked at, then the cursors of the last four
 -- Reply {cursors, orphans}
 -- A lease too far ahead is cut to its full time from now on, in which its node renews it if it lives.
@@ -16,6 +16,8 @@ end
 
 local function cut(incarnation, ends)
   local told = string.match(redis.call('HGET', KEYS[5], incarnation) or '', '"lease": ?(%d+%.?%d*)')
+  -- what a node has told is lost until its next heartbeat: nobody knows how long that may take
+  if not told and redis.call('HEXISTS', KEYS[3], incarnation) == 1 then return end
   local longest = told and tonumber(told) * 1000 or tonumber(ARGV[1])
   if ends > now + longest + 1000 then
     redis.call('ZADD', KEYS[1], digits(now + longest), incarnation)
