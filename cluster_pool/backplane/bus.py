@@ -11,7 +11,7 @@ certainly not carried out: who has time left goes again, at the head of its queu
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -103,8 +103,9 @@ class Bus:
         self._limits = limits
         self._counters = counters
         self._queues: dict[str, Queue] = {}
-        self._ready: dict[str, Queue] = {}
-        """Those of the queues that wait for their turn; never one that is not in ``_queues``."""
+        self._ready: OrderedDict[str, Queue] = OrderedDict()
+        """Those of the queues that wait for their turn; never one that is not in ``_queues``. What is
+        first in a plain dict is found past all that was taken out before it."""
         self._flights: set[Flight] = set()
         self._convoys = 0
         self._pending = 0
