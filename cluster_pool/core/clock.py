@@ -9,24 +9,28 @@ class RedisClock:
 
     A reply that says TIME arrives after that instant, and its question left before it: what has
     passed since the one is added for the first estimate, and since the other for the second. Both
-    hold while Redis's own clock is steady.
+    hold while Redis's own clock is steady. A reply that was long on its way says little: what was
+    known before stays known, as far as it agrees with the reply.
     """
 
-    __slots__ = ("_asked_at", "_heard_at", "_micros")
+    __slots__ = ("_asked_at", "_heard_at", "_micros", "_reached")
 
     def __init__(self) -> None:
-        self._micros = 0
+        self._micros = self._reached = 0
         self._heard_at = self._asked_at = 0.0
 
     def hear(self, micros: int, asked: float, now: float) -> None:
         """A reply said ``micros``; asked and arrived at these times of the own monotonic clock."""
+        known = self._reached + int((now - self._heard_at) * (1 - DRIFT) * 1_000_000)
+        most = micros + int((now - asked) * (1 + DRIFT) * 1_000_000)
+        self._reached = known if micros < known <= most else micros
         self._micros = micros
         self._asked_at = asked
         self._heard_at = now
 
     def at(self, moment: float) -> int:
         """Redis time in µs at ``moment`` on the same monotonic clock, or a little less."""
-        return self._micros + int((moment - self._heard_at) * 1_000_000)
+        return self._reached + int((moment - self._heard_at) * 1_000_000)
 
     def not_before(self, moment: float) -> int:
         """Redis time in µs at ``moment`` on the same monotonic clock, or a little more."""

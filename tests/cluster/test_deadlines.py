@@ -353,3 +353,32 @@ async def test_publishers_of_the_shortest_time_wait_no_longer() -> None:
                 assert await publisher.send("n", "x", "y", timeout=1e-9) in SendResult
             except BackplaneUnavailableError:
                 continue
+
+
+@async_test
+async def test_a_slow_answer_about_the_time_takes_no_time_from_sends(
+    own_server: RedisServer,
+) -> None:
+    """What was known of Redis's time before is still true; else they all come too late."""
+    async with (
+        Proxy(own_server.path) as path,
+        Pool(own_server.through(path.port), node_id="a", timing=Timing(probe=1.0)) as one,
+    ):
+        link = one._session.link
+        assert link is not None
+        ask, asked = link.call, asyncio.Event()
+
+        def held_back(*arguments: Any) -> asyncio.Future[Any]:
+            if arguments[0] == "TIME" and not asked.is_set():
+                path.hold(upwards=False)
+                asked.set()
+            return ask(*arguments)
+
+        link.call = held_back  # type: ignore[method-assign]
+        await asyncio.wait_for(asked.wait(), 10)
+        before = one._session.clock._heard_at
+        await asyncio.sleep(1.4)
+        path.heal()
+        await eventually(lambda: one._session.clock._heard_at > before)
+        assert one._session.link is link
+        assert await one.send("room", "nobody", "x", timeout=1.2) is SendResult.ABSENT
