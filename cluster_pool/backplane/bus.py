@@ -104,8 +104,8 @@ class Bus:
         self._counters = counters
         self._queues: dict[str, Queue] = {}
         self._ready: OrderedDict[str, Queue] = OrderedDict()
-        """Those of the queues that wait for their turn; never one that is not in ``_queues``. What is
-        first in a plain dict is found past all that was taken out before it."""
+        """Those of the queues that wait for their turn; never one that is not in ``_queues``. The
+        first of a plain dict is found past all that was taken out before it."""
         self._flights: set[Flight] = set()
         self._convoys = 0
         self._pending = 0
