@@ -1,6 +1,7 @@
 """Orders to other nodes about their drains, and a look at the drains of the cluster."""
 
 import asyncio
+from typing import Final
 
 from cluster_pool.backplane.bus import Bus
 from cluster_pool.backplane.drains import DrainLedger
@@ -8,17 +9,26 @@ from cluster_pool.backplane.registry import Registry
 from cluster_pool.cluster.router import Router
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import SERVICE_RESTART
-from cluster_pool.core.config import check_above_zero
+from cluster_pool.core.config import Limits, check_above_zero
 from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.results import DrainProgress
 from cluster_pool.core.seals import Seals
-from cluster_pool.exceptions import DrainRefusedError, InvalidValueError, NodeUnreachableError
+from cluster_pool.exceptions import (
+    DrainRefusedError,
+    InvalidValueError,
+    MessageTooLargeError,
+    NodeUnreachableError,
+)
+
+BESIDE_MESSAGE: Final = 1024
+"""Bytes of an order without its message, at most."""
 
 
 class DrainCommands:
     """What every process of a cluster can say to its nodes. Not used by itself."""
 
+    limits: Limits
     _bus: Bus
     _router: Router
     _ledger: DrainLedger
@@ -64,7 +74,8 @@ class DrainCommands:
         Raises:
             DrainRefusedError: the node says why it does not.
             NodeUnreachableError: there is no such live node, or it did not answer.
-            InvalidValueError: an argument cannot be sent: a number of 2**64 or more, a set.
+            InvalidValueError: an argument cannot be sent: a number of 2**64 or more, a set, a
+                message over ``Limits.message_bytes``.
             BackplaneUnavailableError: Redis did not answer.
         """
         await self._order(
@@ -116,9 +127,12 @@ class DrainCommands:
 
     def _command(self, verb: str, options: dict[str, object], request: int) -> bytes:
         try:
-            return envelope.command(verb, options, self._reply_to(request))
+            item = envelope.command(verb, options, self._reply_to(request))
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidValueError(f"what is ordered has no form to be sent in: {error}") from None
+        if len(item) > self.limits.message_bytes + BESIDE_MESSAGE:
+            raise MessageTooLargeError(len(item), self.limits.message_bytes)
+        return item
 
     async def _order(
         self, node_id: str, verb: str, timeout: float | None, **options: object

@@ -12,6 +12,7 @@ from cluster_pool import (
     DrainRefusedError,
     InvalidIdError,
     InvalidValueError,
+    MessageTooLargeError,
     NodeState,
     NodeUnreachableError,
     Publisher,
@@ -77,6 +78,8 @@ async def test_what_cannot_be_done_is_refused_with_the_reason(backend: Backend) 
         for unsendable in ({"grace": 2**70}, {"message": {1}}, {"message": "\ud800"}):
             with pytest.raises(InvalidValueError, match="no form to be sent in"):
                 await publisher.drain_node("node-1", **unsendable)  # type: ignore[arg-type]
+        with pytest.raises(MessageTooLargeError):  # a huge one costs that node its link
+            await publisher.drain_node("node-1", message="x" * 2**21)
         await two.drain_connections(1000)
         with pytest.raises(DrainRefusedError, match="no other live node takes newcomers"):
             await publisher.drain_node("node-1", 5)
