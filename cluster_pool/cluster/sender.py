@@ -439,13 +439,7 @@ class Sender(DrainCommands):
         try:
             item = build(self._reply_to(request))
             result = await self._bus.send(namespace, id, item, deadline)
-            if not result:
-                return result
-            async with asyncio.timeout_at(deadline):
-                answer: SendResult = await word
-                return answer
-        except TimeoutError:
-            return SendResult.TIMED_OUT
+            return await _word_of_owner(word, deadline) if result else result
         finally:
             self._router.replies.forget(request)
 
@@ -585,3 +579,16 @@ def _read_info(info: str) -> tuple[NodeState, int]:
         return NodeState(said["state"]), int(said["connections"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return NodeState.ACTIVE, 0
+
+
+async def _word_of_owner(word: asyncio.Future[Any], deadline: float) -> SendResult:
+    """What the owner says of a message that it was handed, TIMED_OUT when that is not heard.
+
+    Also when this pool stops first: the message is on its way all the same.
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            answer: SendResult = await word
+            return answer
+    except (TimeoutError, PoolClosedError):
+        return SendResult.TIMED_OUT

@@ -18,7 +18,7 @@ class SendResult(enum.Enum):
     REFUSED = "refused"
     """The connection is closing, or its outbox is full."""
     TIMED_OUT = "timed_out"
-    """Redis answered, the owner did not within the time-out."""
+    """Redis answered; the owner did not within the time-out, or before the sender was stopped."""
 
     def __init__(self, value: str) -> None:
         self.truth = value in ("delivered", "routed")

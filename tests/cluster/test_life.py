@@ -16,6 +16,7 @@ from cluster_pool import (
     NodeState,
     PoolClosedError,
     Publisher,
+    SendResult,
 )
 from cluster_pool.backplane.link import Argument
 from cluster_pool.backplane.session import Session
@@ -143,6 +144,8 @@ async def test_a_stop_ends_every_call_that_is_under_way(
         for task in tasks.values():
             assert not task.cancelled()
             assert isinstance(task.exception(), ClusterPoolError | None)
+        if trouble == "mute":  # it was handed over: "stopped" would say that it was not
+            assert tasks["confirmed"].result() is SendResult.TIMED_OUT
         proxy.heal()
 
 
