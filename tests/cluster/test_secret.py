@@ -66,7 +66,7 @@ async def test_strangers_are_refused_and_counted(backend: Backend) -> None:
             await publisher.broadcast_message("n", "forged")
             await publisher.close("n", "bob", 4000)
             await publisher.close_all("n", 4000)
-            result = await publisher.send("n", "bob", "x", confirm=True, timeout=0.2)
+            result = await publisher.send("n", "bob", "x", confirm=True, timeout=1.5)
             assert result is SendResult.TIMED_OUT
         await one.broadcast_message("n", "end")
         assert await bob.wait_sent() == ["end"]
