@@ -288,8 +288,10 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
         one.on("gap", gaps.append)
         session, channel = one._session, one._keys.channel("n")
         old, told = session.sender, session._state_lost
+        sent = asyncio.Event()
 
         async def carry(link: Link) -> bool:
+            await sent.wait()
             late = session.redis_time() + 2_000_000
             item = envelope.broadcast(True, b"broadcast")
             await link.script("publish", [], old, channel, late, 1, item)
@@ -299,6 +301,7 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
             cut_ear(one)
             await eventually(lambda: not session.up)
             assert await one.send("n", "alice", "send") is SendResult.DELIVERED
+            sent.set()
             await eventually(lambda: one.ready)
         assert await one.broadcast_message("n", "end") == 2
         assert await alice.wait_sent(2) == ["send", "end"]
