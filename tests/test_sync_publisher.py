@@ -184,7 +184,7 @@ def child(work, end=os._exit):
     try:
         work()
     except BaseException as error:
-        print(repr(error), flush=True)
+        told(repr(error))
     end(0)
 
 
@@ -193,12 +193,13 @@ def node(name, id):
     async def run():
         async with ClusterPool(URL, node_id=name) as pool:
             await pool.new_connection(Connection(id, "n", FakeWebSocket()))
-            print("up", flush=True)
+            told("up")
             await asyncio.sleep(60)
     return child(lambda: asyncio.run(run()))
 
 
 def told(*words):
+    """A whole line at once: others write to the same pipe."""
     sys.stdout.write(" ".join(map(str, words)) + "\\n")
     sys.stdout.flush()
 

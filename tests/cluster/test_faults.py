@@ -49,6 +49,8 @@ async def test_redis_killed_and_empty_again(own_server: RedisServer) -> None:
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
         await one.broadcast_message("n", "before")
+        for socket in alices + bobs:
+            assert await socket.wait_sent() == ["before"]
         own_server.kill()
         await eventually(lambda: not one.ready and not two.ready)
         assert await one.send("n", "a0", "local") is SendResult.DELIVERED
