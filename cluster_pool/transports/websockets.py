@@ -121,7 +121,7 @@ class WebsocketsTransport(SendQueue):
     def ignore_incoming(self) -> None:
         """See :class:`Transport`; else the library stops reading when its queue is full."""
         messages = self._websocket.recv_messages
-        messages.put = _drop  # type: ignore[method-assign]
+        messages.put = _drop  # type: ignore[method-assign]  # this one hears nothing any more
         if messages.frames.get_waiter is None:
             messages.frames.queue.clear()
         ignore = getattr(self._websocket, "ignore", None)
