@@ -4,8 +4,8 @@ Owns: the sockets, the wanted channels, the proof that the node hears itself. Wh
 :mod:`.hearing`; nothing here knows a connection.
 
 A generation is one pair of sockets. Either of them failing, or three probes unheard, ends it; the
-next begins at once if the last one was up for a while, else after a pause with jitter that grows,
-subscribes everything again, and says what was missed.
+next begins at once if the last one was up for a while, else after a pause with jitter, subscribes
+everything again, and says what was missed. The pause grows while none comes up.
 """
 
 import asyncio
@@ -176,10 +176,12 @@ class Session:
                 self._last_error = _reason(error)
             self._failed.set()
             self._tell_loss()
-            if loop.time() - self._up_since >= STEADY:
+            up = self._up_since != math.inf
+            if up:  # Redis served it whole, and then a socket failed
                 pause = FIRST_PAUSE
+            if loop.time() - self._up_since >= STEADY:
                 continue
-            refused = self._reached and self._up_since == math.inf
+            refused = self._reached and not up
             await asyncio.sleep(random.uniform(pause / 2 if refused else 0, pause))
             pause = min(pause * 2, LONGEST_REFUSED if refused else LONGEST_PAUSE)
 

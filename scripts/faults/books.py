@@ -24,6 +24,8 @@ BEFORE = 1.0
 """Seconds before a fault in which a message may have set out and not arrived."""
 LEASE = 10.0
 """Seconds of a node's lease."""
+NEWS = 1.0
+"""Seconds that the news of a takeover may take to a node whose loop is busy, without faults."""
 SOON = 5.0
 """Seconds within which all happens that a message or a leave sets off, without faults."""
 

@@ -5,7 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 
-from faults.books import BROADCAST, CLOSE, LEASE, SOON, Books, Call, Connection
+from faults.books import BROADCAST, CLOSE, LEASE, NEWS, SOON, Books, Call, Connection
 from faults.sparse import is_sparse
 
 
@@ -90,8 +90,13 @@ class Index:
         )
 
     def unaware(self, call: Call, connection: Connection) -> bool:
-        """Whether its node, in its lease, may not have known that this one was taken over."""
+        """Whether its node, in its lease, may not have known that this one was taken over.
+
+        Its own node sends to it without a question until the news is there, which takes a moment.
+        """
         local = call.kind == BROADCAST or call.sender == connection.node
+        if call.sender == connection.node and call.begun < self.taken_at(connection) + NEWS:
+            return True
         return local and any(
             window.excuses(call, [connection.node])
             and (window.ended - window.begun < LEASE or self.taken_at(connection) >= window.healed)

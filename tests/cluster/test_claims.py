@@ -315,7 +315,7 @@ async def test_a_thousand_joins_and_leaves_during_cuts(own_server: RedisServer) 
     async def come_and_go(pool: Pool, at: int) -> None:
         await asyncio.sleep(chance.uniform(0, 4))
         try:
-            websocket = await pool.join("n", f"{pool.node_id}-{at}", timeout=2)
+            websocket = await pool.join("n", f"{pool.node_id}-{at}", timeout=1)
         except BackplaneUnavailableError:
             return
         if at % 2:
@@ -331,12 +331,12 @@ async def test_a_thousand_joins_and_leaves_during_cuts(own_server: RedisServer) 
         await asyncio.gather(*[come_and_go(pool, at) for pool in (one, two) for at in range(500)])
         calm.set()
         await asyncio.gather(*cutting)
-        assert one.statistics()["generation"] > 1, "nothing was cut"
+        assert one.statistics()["generation"] > 5, "nothing was cut"
         await eventually(lambda: not leaving(one) and not leaving(two), 9)
         await eventually(lambda: agreed(one, two), 9)
         for pool in (one, two):
             stayed = sum(1 for id in held(pool) if not int(id.split("-")[1]) % 2)
-            assert stayed > 30, "claims go through between the cuts"
+            assert stayed > 100, "claims go through between the cuts"
             assert pool.statistics()["taken_over"] == 0
 
 

@@ -280,6 +280,10 @@ def test_taken_over() -> None:
     fails(made([broadcast(1), targeted], [older, newer], cut_off), "after it was taken over")
     own = [call._replace(sender="b") for call in (broadcast(1), targeted)]
     its_own = replace(older, heard=[("b", 1), ("b", 2)])
+    told_late, unheard = replace(older, heard=[("b", 2)]), replace(newer, heard=[])
+    for delay, failures in ((0.9, 0), (1.1, 1)):
+        after = [own[1]._replace(begun=newer.opened + delay)]
+        assert len(made(after, [told_late, unheard], ALWAYS).failures) == failures, delay
     assert made(own, [its_own, replace(newer, heard=[])], cut_off).failures == []
     only(made(calls, [replace(older, heard=[("a", 1)]), newer], ALWAYS), BROADCAST, delivered=2)
     both = [replace(older, heard=[("a", 1)]), replace(newer, heard=[])]
