@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cluster_pool.cluster.background import Background, Work
 from cluster_pool.cluster.sender import DEFAULT_REDIS, Sender
-from cluster_pool.core.closing import NORMAL
+from cluster_pool.core.closing import NORMAL, SERVICE_RESTART
 from cluster_pool.core.config import Limits, Timing, check_timeout
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import DrainProgress, Member, Node, SendResult
@@ -59,6 +59,8 @@ class Publisher(Sender):
 class SyncPublisher:
     """:class:`Publisher` for code without an event loop: the same methods, blocking.
 
+    All but ``send_nowait``, ``watch`` and ``watching``, which are for a loop to go on with.
+
     It runs a publisher in a thread of its own, begun at the first use; a child of a fork begins
     another, so it may be made and used before a fork as well. It may be used from several threads
     at once; sends from one thread keep their order. A call takes ``timeout`` seconds at most, the
@@ -79,7 +81,7 @@ class SyncPublisher:
         self._make = partial(
             Publisher, redis, prefix=prefix, timeout=timeout, limits=limits, secret=secret
         )
-        self._make()  # refuses what may not be
+        self._address = self._make().address  # refuses what may not be
         self._timeout = check_timeout(timeout)
         self._background: Background | None = None
         self._stopped = False
@@ -112,13 +114,36 @@ class SyncPublisher:
         if background is not None:
             background.stop(self._timeout)
 
-    def send(self, namespace: str, id: str, message: str | bytes, **options: Any) -> SendResult:
-        """As :meth:`Publisher.send`."""
-        return self._call(Publisher.send, namespace, id, message, **options)
+    @property
+    def address(self) -> str:
+        """Where Redis is, without its password."""
+        return self._address
 
-    def send_json(self, namespace: str, id: str, value: Any, **options: Any) -> SendResult:
+    def send(
+        self,
+        namespace: str,
+        id: str,
+        message: str | bytes,
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """As :meth:`Publisher.send`."""
+        return self._call(Publisher.send, namespace, id, message, confirm=confirm, timeout=timeout)
+
+    def send_json(
+        self,
+        namespace: str,
+        id: str,
+        value: Any,
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
         """As :meth:`Publisher.send_json`."""
-        return self._call(Publisher.send_json, namespace, id, value, **options)
+        return self._call(
+            Publisher.send_json, namespace, id, value, confirm=confirm, timeout=timeout
+        )
 
     def send_then_close(
         self,
@@ -127,89 +152,148 @@ class SyncPublisher:
         message: str | bytes,
         code: int = NORMAL,
         reason: str = "",
-        **options: Any,
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
     ) -> SendResult:
         """As :meth:`Publisher.send_then_close`."""
+        work = Publisher.send_then_close
         return self._call(
-            Publisher.send_then_close, namespace, id, message, code, reason, **options
+            work, namespace, id, message, code, reason, confirm=confirm, timeout=timeout
+        )
+
+    def send_json_then_close(
+        self,
+        namespace: str,
+        id: str,
+        value: Any,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """As :meth:`Publisher.send_json_then_close`."""
+        work = Publisher.send_json_then_close
+        return self._call(
+            work, namespace, id, value, code, reason, confirm=confirm, timeout=timeout
         )
 
     def broadcast_message(
-        self, namespace: str, message: str | bytes, exclude: Iterable[str] = (), **options: Any
+        self,
+        namespace: str,
+        message: str | bytes,
+        exclude: Iterable[str] = (),
+        *,
+        timeout: float | None = None,
     ) -> int:
         """As :meth:`Publisher.broadcast_message`."""
-        return self._call(Publisher.broadcast_message, namespace, message, exclude, **options)
+        return self._call(Publisher.broadcast_message, namespace, message, exclude, timeout=timeout)
 
     def broadcast_json_message(
-        self, namespace: str, value: Any, exclude: Iterable[str] = (), **options: Any
+        self,
+        namespace: str,
+        value: Any,
+        exclude: Iterable[str] = (),
+        *,
+        timeout: float | None = None,
     ) -> int:
         """As :meth:`Publisher.broadcast_json_message`."""
-        return self._call(Publisher.broadcast_json_message, namespace, value, exclude, **options)
+        return self._call(
+            Publisher.broadcast_json_message, namespace, value, exclude, timeout=timeout
+        )
 
     def close(
-        self, namespace: str, id: str, code: int = NORMAL, reason: str = "", **options: Any
+        self,
+        namespace: str,
+        id: str,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
     ) -> SendResult:
         """As :meth:`Publisher.close`: closes a member's connection, not this publisher."""
-        return self._call(Publisher.close, namespace, id, code, reason, **options)
+        return self._call(
+            Publisher.close, namespace, id, code, reason, confirm=confirm, timeout=timeout
+        )
 
     def close_all(
-        self, namespace: str, code: int = NORMAL, reason: str = "", **options: Any
+        self, namespace: str, code: int = NORMAL, reason: str = "", *, timeout: float | None = None
     ) -> int:
         """As :meth:`Publisher.close_all`."""
-        return self._call(Publisher.close_all, namespace, code, reason, **options)
+        return self._call(Publisher.close_all, namespace, code, reason, timeout=timeout)
 
-    def count(self, namespace: str, **options: Any) -> int:
+    def count(self, namespace: str, *, timeout: float | None = None) -> int:
         """As :meth:`Publisher.count`."""
-        return self._call(Publisher.count, namespace, **options)
+        return self._call(Publisher.count, namespace, timeout=timeout)
 
-    def locate(self, namespace: str, id: str, **options: Any) -> Member | None:
+    def locate(self, namespace: str, id: str, *, timeout: float | None = None) -> Member | None:
         """As :meth:`Publisher.locate`."""
-        return self._call(Publisher.locate, namespace, id, **options)
+        return self._call(Publisher.locate, namespace, id, timeout=timeout)
 
-    def namespaces(self, **options: Any) -> list[str]:
+    def namespaces(self, *, timeout: float | None = None) -> list[str]:
         """As :meth:`Publisher.namespaces`."""
-        return self._call(Publisher.namespaces, **options)
+        return self._call(Publisher.namespaces, timeout=timeout)
 
-    def nodes(self, **options: Any) -> list[Node]:
+    def nodes(self, *, timeout: float | None = None) -> list[Node]:
         """As :meth:`Publisher.nodes`."""
-        return self._call(Publisher.nodes, **options)
+        return self._call(Publisher.nodes, timeout=timeout)
 
-    def drain_node(self, node_id: str, max_per_second: float | None = None, **options: Any) -> None:
+    def drain_node(
+        self,
+        node_id: str,
+        max_per_second: float | None = None,
+        message: str | bytes = "",
+        code: int = SERVICE_RESTART,
+        *,
+        grace: float | None = None,
+        announce: float | None = None,
+        force: bool = False,
+        timeout: float | None = None,
+    ) -> None:
         """As :meth:`Publisher.drain_node`."""
-        self._call(Publisher.drain_node, node_id, max_per_second, **options)
+        self._call(
+            Publisher.drain_node,
+            *(node_id, max_per_second, message, code),
+            grace=grace,
+            announce=announce,
+            force=force,
+            timeout=timeout,
+        )
 
-    def pause_drain(self, node_id: str, **options: Any) -> None:
+    def pause_drain(self, node_id: str, *, timeout: float | None = None) -> None:
         """As :meth:`Publisher.pause_drain`."""
-        self._call(Publisher.pause_drain, node_id, **options)
+        self._call(Publisher.pause_drain, node_id, timeout=timeout)
 
-    def resume_drain(self, node_id: str, **options: Any) -> None:
+    def resume_drain(self, node_id: str, *, timeout: float | None = None) -> None:
         """As :meth:`Publisher.resume_drain`."""
-        self._call(Publisher.resume_drain, node_id, **options)
+        self._call(Publisher.resume_drain, node_id, timeout=timeout)
 
-    def cancel_drain(self, node_id: str, **options: Any) -> None:
+    def cancel_drain(self, node_id: str, *, timeout: float | None = None) -> None:
         """As :meth:`Publisher.cancel_drain`."""
-        self._call(Publisher.cancel_drain, node_id, **options)
+        self._call(Publisher.cancel_drain, node_id, timeout=timeout)
 
-    def activate(self, node_id: str, **options: Any) -> None:
+    def activate(self, node_id: str, *, timeout: float | None = None) -> None:
         """As :meth:`Publisher.activate`."""
-        self._call(Publisher.activate, node_id, **options)
+        self._call(Publisher.activate, node_id, timeout=timeout)
 
-    def drains(self, **options: Any) -> list[DrainProgress]:
+    def drains(self, *, timeout: float | None = None) -> list[DrainProgress]:
         """As :meth:`Publisher.drains`."""
-        return self._call(Publisher.drains, **options)
+        return self._call(Publisher.drains, timeout=timeout)
 
-    def drain_budget(self, **options: Any) -> float | None:
+    def drain_budget(self, *, timeout: float | None = None) -> float | None:
         """As :meth:`Publisher.drain_budget`."""
-        return self._call(Publisher.drain_budget, **options)
+        return self._call(Publisher.drain_budget, timeout=timeout)
 
-    def set_drain_budget(self, rate: float | None, **options: Any) -> None:
+    def set_drain_budget(self, rate: float | None, *, timeout: float | None = None) -> None:
         """As :meth:`Publisher.set_drain_budget`."""
-        self._call(Publisher.set_drain_budget, rate, **options)
+        self._call(Publisher.set_drain_budget, rate, timeout=timeout)
 
-    def members(self, namespace: str, **options: Any) -> Iterator[Member]:
+    def members(self, namespace: str, *, timeout: float | None = None) -> Iterator[Member]:
         """As :meth:`Publisher.members`; ``timeout`` is for each step."""
-        background, seconds = self._running(), self._seconds(options.get("timeout"))
-        pages = background.publisher.members(namespace, **options)
+        background, seconds = self._running(), self._seconds(timeout)
+        pages = background.publisher.members(namespace, timeout=timeout)
         while (member := background.call(_next, (pages,), {}, seconds)) is not None:
             yield member
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from faults.proxy import Proxy
 
-from cluster_pool import BackplaneUnavailableError, PoolClosedError, SyncPublisher
+from cluster_pool import BackplaneUnavailableError, PoolClosedError, Publisher, SyncPublisher
 from tests.clusters import Pool
 from tests.servers import RedisServer
 
@@ -344,3 +345,26 @@ def test_an_asynchronous_publisher_starts_anew_in_a_child(own_server: RedisServe
         """,
     )
     assert lines == ["0", "0 1", "child 0"]
+
+
+FOR_A_LOOP = {"send_nowait", "start", "watch", "watching"}
+"""What only code with an event loop can use."""
+
+
+def test_its_signatures_are_those_of_a_publisher() -> None:
+    """The same names, parameters, defaults and types; what is awaited or iterated there blocks."""
+
+    def methods(kind: type) -> dict[str, inspect.Signature]:
+        found = inspect.getmembers(kind, callable)
+        return {name: inspect.signature(one) for name, one in found if not name.startswith("_")}
+
+    waiting, blocking = methods(Publisher), methods(SyncPublisher)
+    assert set(waiting) - FOR_A_LOOP == set(blocking)
+    for name, signature in blocking.items():
+        other = waiting[name]
+        assert signature.parameters == other.parameters, name
+        gives = str(other.return_annotation).replace("AsyncIterator", "Iterator")
+        assert str(signature.return_annotation) == gives, name
+    made, other = inspect.signature(SyncPublisher), inspect.signature(Publisher)
+    assert list(made.parameters) == list(other.parameters)
+    assert SyncPublisher("redis://h:1").address == Publisher("redis://h:1").address

@@ -97,7 +97,9 @@ class DrainingNode(Sender):
 
         Raises:
             ClusterPoolError: not called in the main thread.
+            PoolClosedError: not started, or stopped.
         """
+        self._check_started()
         with Signals() as signals:
             return await drain_for(self, await signals.next(), signals, stopping or Stopping())
 
@@ -140,6 +142,7 @@ class DrainingNode(Sender):
         self, stopping: Stopping, grace: float, announce: float
     ) -> DrainReport:
         """Drain because the process ends; a cancel from elsewhere is refused."""
+        self._check_started()
         self._draining.final = True
         return await self.drain_connections(
             stopping.max_per_second,

@@ -9,17 +9,27 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import shown
 from cluster_pool.core.quiet import Quiet, others
+from cluster_pool.core.results import Gap, NodeState
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.local.connection import Connection
 
 log = logging.getLogger("cluster_pool")
 
-EVENTS = ("empty", "gap", "slow_consumer", "state", "takeover")
+PoolEvent = Literal["empty", "gap", "slow_consumer", "state", "takeover"]
+EVENTS: Final[tuple[PoolEvent, ...]] = get_args(PoolEvent)
+
+OnConnection = TypeVar("OnConnection", bound=Callable[[Connection], Any])
+OnEmpty = TypeVar("OnEmpty", bound=Callable[[str], Any])
+OnGap = TypeVar("OnGap", bound=Callable[[Gap], Any])
+OnState = TypeVar("OnState", bound=Callable[[NodeState], Any])
+
 MAX_RUNNING = 1000
 """Asynchronous handlers that run at the same time."""
 PATIENCE = 1.0
@@ -37,11 +47,16 @@ class Hooks:
         self._quiet = Quiet()
         self._reported: set[str] = set()
 
-    def add(self, event: str, handler: Callable[..., Any]) -> None:
-        """Register a handler."""
+    def check(self, event: str) -> None:
+        """Raise for an event that there is not."""
         if event not in self._handlers:
             raise InvalidValueError(f"no event {shown(event)}: there are {', '.join(EVENTS)}")
+
+    def add(self, event: str, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """Register a handler, and give it back."""
+        self.check(event)
         self._handlers[event].append(handler)
+        return handler
 
     def fire(self, event: str, *arguments: Any) -> None:
         """Call every handler of an event; async ones run in tasks of this object."""
@@ -95,3 +110,48 @@ class Hooks:
         level = logging.DEBUG if event in self._reported else logging.ERROR
         self._reported.add(event)
         log.log(level, "a handler of %r %s", event, what, exc_info=error)
+
+
+class Hooked:
+    """What users register handlers with. Not used by itself."""
+
+    _hooks: Hooks
+
+    @overload
+    def on(self, event: Literal["gap"]) -> Callable[[OnGap], OnGap]: ...
+    @overload
+    def on(
+        self, event: Literal["takeover", "slow_consumer"]
+    ) -> Callable[[OnConnection], OnConnection]: ...
+    @overload
+    def on(self, event: Literal["state"]) -> Callable[[OnState], OnState]: ...
+    @overload
+    def on(self, event: Literal["empty"]) -> Callable[[OnEmpty], OnEmpty]: ...
+    @overload
+    def on(self, event: Literal["gap"], handler: OnGap) -> OnGap: ...
+    @overload
+    def on(
+        self, event: Literal["takeover", "slow_consumer"], handler: OnConnection
+    ) -> OnConnection: ...
+    @overload
+    def on(self, event: Literal["state"], handler: OnState) -> OnState: ...
+    @overload
+    def on(self, event: Literal["empty"], handler: OnEmpty) -> OnEmpty: ...
+    def on(self, event: str, handler: Callable[..., Any] | None = None) -> Any:
+        """Call ``handler``, sync or async, when something happens to this node.
+
+        It may be called in any thread, and before the start. Also a decorator: ``@pool.on("gap")``.
+
+        Args:
+            event: ``gap(Gap)`` messages may have been missed; ``takeover(connection)`` a connection
+                of this node lost its id; ``slow_consumer(connection)`` one was closed with 1013;
+                ``state(NodeState)`` this node changed its state, or its node id;
+                ``empty(namespace)`` reaping a vanished node's members emptied a namespace.
+
+        Raises:
+            InvalidValueError: there is no such event; the text names those that there are.
+        """
+        self._hooks.check(event)
+        if handler is None:
+            return partial(self._hooks.add, event)
+        return self._hooks.add(event, handler)

@@ -11,6 +11,7 @@ from cluster_pool.backplane.upkeep import Upkeep
 from cluster_pool.cluster.comparison import Comparison
 from cluster_pool.cluster.drainable import DrainingNode
 from cluster_pool.cluster.draining import Draining
+from cluster_pool.cluster.hooks import Hooked
 from cluster_pool.cluster.inbound import InboundChannel
 from cluster_pool.cluster.lease import Lease, boottime
 from cluster_pool.cluster.life import in_turn
@@ -63,7 +64,7 @@ REFUSED_TAKEN = (409, "this id is taken")
 REFUSED_FOR_NOW = (503, "this node takes no one now")
 
 
-class ClusterPool(DrainingNode):
+class ClusterPool(DrainingNode, Hooked):
     """The connections of one node, sent to and counted together with those of all others.
 
     ``async with ClusterPool("redis://…") as pool:`` joins the cluster and leaves it. The methods of
@@ -120,10 +121,11 @@ class ClusterPool(DrainingNode):
         self._reaper: Reaper
         self._comparison: Comparison
         self._draining: Draining
-        self.inbound: InboundChannel
+        self.inbound: InboundChannel = NOT_STARTED
         """What clients sent and this node still holds; there from the start on."""
-        self.local: ConnectionsPool
-        """This node's connections alone; there from the start of the pool on."""
+        self.local: ConnectionsPool = NOT_STARTED
+        """This node's connections alone; its calls raise PoolClosedError when those of the pool do.
+        """
 
     # -- lifetime --------------------------------------------------------------------------
 
@@ -231,17 +233,20 @@ class ClusterPool(DrainingNode):
         await super().stop()
 
     async def _end(self) -> None:
-        await in_turn(
-            self._draining.stop,
-            self._leave,
-            self._table.stop,
-            self._lease.stop,
-            self._reaper.stop,
-            self._comparison.stop,
-            self._membership.stop,
-            self._give_up,
-            self._close,
-        )
+        try:
+            await in_turn(
+                self._draining.stop,
+                self._leave,
+                self._table.stop,
+                self._lease.stop,
+                self._reaper.stop,
+                self._comparison.stop,
+                self._membership.stop,
+                self._give_up,
+                self._close,
+            )
+        finally:
+            self.local = NOT_STARTED
 
     async def _leave(self) -> None:
         self._become(NodeState.STOPPED)
@@ -296,16 +301,6 @@ class ClusterPool(DrainingNode):
             if self._state is NodeState.STOPPED:
                 raise PoolClosedError("not started, or stopped")
             await asyncio.sleep(0.05)
-
-    def on(self, event: str, handler: Callable[..., Any]) -> None:
-        """Call ``handler``, sync or async, when something happens to this node.
-
-        Events: ``gap(Gap)`` messages may have been missed; ``takeover(connection)`` a connection
-        of this node lost its id; ``slow_consumer(connection)`` one was closed with 1013;
-        ``state(NodeState)`` this node changed its state, or its node id; ``empty(namespace)``
-        reaping a vanished node's members emptied a namespace.
-        """
-        self._hooks.add(event, handler)
 
     def _become(self, state: NodeState) -> None:
         self._state = state
@@ -531,7 +526,13 @@ class ClusterPool(DrainingNode):
     # -- what this node can do alone -------------------------------------------------------
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
-        """This node's connection with an id, or None; raises PoolClosedError before the start."""
+        """This node's connection with an id, or None.
+
+        Raises:
+            PoolClosedError: not started, or stopped.
+        """
+        if self._state is NodeState.STOPPED:
+            raise PoolClosedError("not started, or stopped")
         return self._table.get(namespace, id)
 
     def has_namespace(self, namespace: str) -> bool:

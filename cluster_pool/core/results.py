@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from typing import Literal
 
 
 class SendResult(enum.Enum):
@@ -76,7 +77,7 @@ class MemberEvent:
         node: which node owned it; "" when events were lost, or nobody knows that node any more.
     """
 
-    event: str
+    event: Literal["join", "leave", "lost"]
     id: str
     node: str
 

@@ -11,8 +11,9 @@ import inspect
 import logging
 from asyncio import current_task
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Literal, overload
 
 from cluster_pool.core.closing import (
     ABNORMAL,
@@ -27,13 +28,13 @@ from cluster_pool.core.message import Message, Outgoing, encode, outgoing, to_js
 from cluster_pool.core.quiet import fault, others
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import ClusterPoolError, ConnectionClosedError, InvalidValueError
+from cluster_pool.local.handlers import EVENTS, OnClose, OnError, OnMessage
 from cluster_pool.local.host import NO_HOST, Host
 from cluster_pool.transports.base import TransportClosed
 from cluster_pool.transports.pick import transport_for
 
 log = logging.getLogger("cluster_pool.connection")
 
-EVENTS: Final = ("message", "close", "error")
 DELIVERED, REFUSED = SendResult.DELIVERED, SendResult.REFUSED
 MOST_LEFT: Final = 4
 """Outboxes that may wait while it closes: those of two turns, and a message beyond each."""
@@ -539,22 +540,35 @@ class Connection:
 
     # -- receiving -------------------------------------------------------------------------
 
+    @overload
+    def on(self, event: Literal["message"]) -> Callable[[OnMessage], OnMessage]: ...
+    @overload
+    def on(self, event: Literal["close"]) -> Callable[[OnClose], OnClose]: ...
+    @overload
+    def on(self, event: Literal["error"]) -> Callable[[OnError], OnError]: ...
+    @overload
+    def on(self, event: Literal["message"], handler: OnMessage) -> OnMessage: ...
+    @overload
+    def on(self, event: Literal["close"], handler: OnClose) -> OnClose: ...
+    @overload
+    def on(self, event: Literal["error"], handler: OnError) -> OnError: ...
     def on(self, event: str, handler: Callable[..., Any] | None = None) -> Any:
         """Register a handler, sync or async: ``message(message)``, ``close(code, reason)`` once,
         ``error(exception)`` for what another handler raised. Also a decorator: ``@c.on("close")``.
 
         Handlers of one event run one after another, in the order of registration, and each message
         is handled before the next is read.
+
+        Raises:
+            InvalidValueError: there is no such event; the text names those that there are.
         """
         if event not in EVENTS:
             raise InvalidValueError(f"no event {shown(event)}: there are {', '.join(EVENTS)}")
         if handler is None:
+            return partial(self._add_handler, event)
+        return self._add_handler(event, handler)
 
-            def register(function: Callable[..., Any]) -> Callable[..., Any]:
-                self.on(event, function)
-                return function
-
-            return register
+    def _add_handler(self, event: str, handler: Callable[..., Any]) -> Callable[..., Any]:
         if self._handlers is None:
             self._handlers = {}
         self._handlers.setdefault(event, []).append(handler)

@@ -1,0 +1,109 @@
+"""What a pool and a publisher say before their start and after their stop, name by name."""
+
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+
+from cluster_pool import ClusterPool, Connection, PoolClosedError, Publisher, Stopping
+from cluster_pool.testing import FakeWebSocket
+from tests.clusters import Backend
+from tests.support import async_test
+
+LIFETIME = {"start", "stop"}
+READS_OR_REGISTERS = {
+    *("address", "counters", "limits", "timing"),
+    *("free", "has_namespace", "headroom", "node_id", "on", "ready", "state", "statistics"),
+    "drain_on_signal",  # registers: it takes the signals, and waits for one
+}
+OVER_ALREADY = {"hurry_drain", "remove_connection"}
+"""Calls for an end that has come: harmless after the stop, as another stop is."""
+LATER = {"local"}
+"""Stands for nothing yet: what is called on it raises."""
+OF_SERVE = {"inbound"}
+"""For the server of this package, which knows when it is there."""
+
+ARGUMENTS: dict[str, Any] = {
+    "namespace": "n",
+    "id": "a",
+    "message": "m",
+    "value": {},
+    "node_id": "node",
+    "event": "gap",
+    "rate": 3.0,
+    "stopping": Stopping(),
+    "grace": 1.0,
+    "announce": 0.0,
+}
+
+
+def public_names(kind: type) -> list[str]:
+    """Methods, properties and what the constructor sets."""
+    names = {*dir(kind), *vars(kind(Backend(None).redis()))}
+    public = {name for name in names if not name.startswith("_")}
+    return sorted(public - LIFETIME - OF_SERVE)
+
+
+async def use(owner: object, name: str) -> object:
+    """Read an attribute or make a call, to its end."""
+    found = getattr(owner, name)
+    if not callable(found):
+        return found
+    positional, named = [], {}
+    for parameter in inspect.signature(found).parameters.values():
+        if parameter.default is not parameter.empty:
+            continue
+        value = ARGUMENTS.get(parameter.name)
+        if parameter.name == "connection":
+            value = Connection("a", "n", FakeWebSocket())
+        elif parameter.name == "websocket":
+            value = FakeWebSocket()
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            named[parameter.name] = value
+        else:
+            positional.append(value)
+    result = found(*positional, **named)
+    if inspect.isawaitable(result):
+        return await result
+    if isinstance(result, AbstractAsyncContextManager):
+        async with result as entered:
+            return entered
+    if isinstance(result, AsyncIterator):
+        return [item async for item in result]
+    return result
+
+
+@pytest.mark.parametrize("kind", [ClusterPool, Publisher])
+@pytest.mark.parametrize("ran_before", [False, True])
+@async_test
+async def test_every_call_works_or_says_that_it_is_not_started(
+    kind: type[ClusterPool] | type[Publisher], ran_before: bool
+) -> None:
+    """PoolClosedError, but for what reads or registers; nobody gets another error, or waits."""
+    owner = kind(Backend(None).redis())
+    if ran_before:
+        async with owner:
+            pass
+    for name in public_names(kind):
+        if name in LATER:
+            with pytest.raises(PoolClosedError):
+                getattr(owner, name).statistics()
+        elif name in READS_OR_REGISTERS or (ran_before and name in OVER_ALREADY):
+            await use(owner, name)
+        else:
+            with pytest.raises(PoolClosedError):
+                pytest.fail(f"{name} gave {await use(owner, name)!r}")
+
+
+@async_test
+async def test_a_pool_that_runs_again_has_its_connections_again() -> None:
+    """What stood for nothing in between is there."""
+    pool = ClusterPool(Backend(None).redis())
+    for _ in range(2):
+        async with pool:
+            assert pool.local.get_connection("n", "a") is None
+            assert pool.get_connection("n", "a") is None
+        with pytest.raises(PoolClosedError):
+            pool.local.get_connection("n", "a")
