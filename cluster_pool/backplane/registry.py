@@ -422,7 +422,8 @@ class Registry:
     ) -> tuple[int, bool]:
         """Remove an incarnation's members from a namespace; how many, and if that emptied it.
 
-        In steps, for each of which ``timeout`` seconds are waited.
+        In steps, for each of which ``timeout`` seconds are waited. A retry after a lost answer
+        tells again if it emptied it: Redis remembers it until the answer has come.
 
         Args:
             counted: its count there can be believed; else every member is looked at.
@@ -435,7 +436,16 @@ class Registry:
             )
             total, empty = total + gone, empty or emptied
             if not cursor:
-                return total, empty
+                break
+        if empty:
+            link = await self._session.link_by(deadline)
+            call = link.call("HDEL", self._keys.emptied(namespace), self._removal(incarnation))
+            call.add_done_callback(unheeded)
+        return total, empty
+
+    def _removal(self, incarnation: str) -> str:
+        """What this process calls its removal of an incarnation's members."""
+        return f"{incarnation}@{self._identity.start}"
 
     async def _reap(
         self,
@@ -454,6 +464,7 @@ class Registry:
                 self._keys.members(namespace),
                 self._keys.owners(namespace),
                 self._keys.numbers(self._keys.channel(namespace)),
+                self._keys.emptied(namespace),
             ],
             incarnation,
             node_id,
@@ -461,6 +472,7 @@ class Registry:
             REAPED,
             self._keys.events(namespace),
             "counted" if counted else "all",
+            self._removal(incarnation),
         )
         return reply[0].decode(), reply[1], bool(reply[2])
 

@@ -5,9 +5,10 @@ comparison with it, so that a living node's members are never touched, however l
 """
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cluster_pool.backplane.registry import PAGE, Registry
 from cluster_pool.backplane.upkeep import BEGIN, Upkeep
@@ -21,6 +22,15 @@ log = logging.getLogger("cluster_pool.reaper")
 AFTER_THE_END = 0.05
 """Seconds after the end of a lease at which it is looked at."""
 MOST_ORPHANS = 10_000
+
+
+@contextlib.contextmanager
+def _later(incarnation: str) -> Iterator[None]:
+    """What Redis does not answer is done at the next look; the others are reaped all the same."""
+    try:
+        yield
+    except BackplaneUnavailableError as error:
+        log.warning("%s is not reaped yet: %s", shown(incarnation), error)
 
 
 class Reaper:
@@ -43,6 +53,8 @@ class Reaper:
         self._cursors: Sequence[bytes] = BEGIN
         self._orphans: dict[str, float] = {}
         """Incarnations without a lease, with when that was first seen."""
+        self._unanswered: dict[tuple[str, str], str] = {}
+        """Namespace and incarnation of removals whose answer was lost, to the node id."""
         self._timing = timing
         self._counters = counters
         self._may_judge = may_judge
@@ -95,11 +107,12 @@ class Reaper:
                     log.warning("incarnation %s has vanished", shown(incarnation))
             await self._sweep()
             await self._look_ahead()
+        for (namespace, incarnation), node_id in list(self._unanswered.items()):
+            with _later(incarnation):
+                await self._clear(namespace, incarnation, node_id, counted=True)
         for incarnation, node_id in (await self._registry.dead(self._deadline())).items():
-            try:
+            with _later(incarnation):
                 await self._reap(incarnation, node_id)
-            except BackplaneUnavailableError as error:  # the others are reaped all the same
-                log.warning("%s is not reaped yet: %s", shown(incarnation), error)
 
     async def _sweep(self) -> None:
         """Bury what has had no lease for as long as one lasts: it joins in that time, or never."""
@@ -141,9 +154,11 @@ class Reaper:
             log.info("reaped %d members of %s on %s", total, incarnation, node_id)
 
     async def _clear(self, namespace: str, incarnation: str, node_id: str, counted: bool) -> int:
+        self._unanswered[namespace, incarnation] = node_id
         gone, emptied = await self._registry.clear(
             namespace, incarnation, node_id, self._timing.timeout, counted=counted
         )
+        del self._unanswered[namespace, incarnation]
         self._counters.reaped += gone
         if emptied:
             self._on_empty(namespace)

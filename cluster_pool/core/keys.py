@@ -77,8 +77,9 @@ class Keys:
         return f"{self.prefix}:{{{namespace}}}:owners"
 
     def emptied(self, namespace: str) -> str:
-        """Hash with a ttl: the claims whose releases emptied the namespace, until their nodes
-        know it, to the Redis time in µs."""
+        """Hash with a ttl: the claims whose releases emptied the namespace, and as
+        ``incarnation@start`` those reaped by a process to the same end, until the node that did
+        it knows it; to the Redis time in µs."""
         return f"{self.prefix}:{{{namespace}}}:emptied"
 
     def node_channel(self, node_id: str) -> str:

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
+import pytest
 from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Connection
 from cluster_pool.testing import FAST
+from tests.cluster.test_faults import abandon, vanish
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -99,3 +102,45 @@ async def test_a_reaper_that_emptied_it_leaves_no_callback(own_server: RedisServ
             await eventually(lambda: far.ready, 30)
             await eventually(lambda: alice.connection.departure.done())
             assert (fired, empty) == ([], ["hall"])
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@async_test
+async def test_a_reaper_whose_answer_is_lost_asks_again(
+    own_server: RedisServer, others: int
+) -> None:
+    """Though another node has finished with the dead one meanwhile; it tells once, and alone."""
+    backend = Backend(own_server)
+    async with backend.pools(others) as rest, Proxy(own_server.path) as proxy:
+        url = own_server.through(proxy.port)
+        async with Pool(url, node_id="far", timing=FAST) as far:
+            told: list[str] = []
+            for pool in (far, *rest):
+                pool.on("empty", told.append)
+            for pool in rest:
+                await pool._reaper.stop()
+            gone = Pool(own_server.url, node_id="gone", timing=FAST)
+            await gone.start()
+            await gone.join("hall", "bob")
+            step = far._registry._reap
+
+            async def unheard(*arguments: Any) -> Any:
+                far._registry._reap = step  # type: ignore[method-assign]
+                proxy.hold(upwards=False, downwards=True)
+                return await step(*arguments)
+
+            far._registry._reap = unheard  # type: ignore[method-assign]
+            await vanish(gone)
+            members = "cluster_pool:{hall}:members"
+            await eventually(lambda: own_server.command("EXISTS", members) == ":0\r\n", 30)
+            for pool in rest:
+                pool._reaper.start()
+                pool._reaper.wake()
+                await eventually(lambda: not backend.keys_of("dead"), 30)
+            await proxy.cut()
+            proxy.heal()
+            await eventually(lambda: told, 30)
+            await eventually(lambda: not backend.keys_of("emptied"))
+            assert told == ["hall"]
+            gone._state = None  # type: ignore[assignment]  # it is gone: nothing to stop
+            await abandon(gone)

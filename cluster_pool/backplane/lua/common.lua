@@ -132,6 +132,21 @@ local function event(kind, id, node)
   return '{"event":"' .. kind .. '","id":"' .. escaped(id) .. '","node":"' .. escaped(node) .. '"'
 end
 
+-- Keeps what emptied a namespace, a day at most, until who did it says that he knows: a retry after
+-- a lost reply gets the same answer. Of what nobody asks about again a hundred stay, the newest.
+local function remember(emptied, field)
+  redis.call('HSET', emptied, field, digits(now_us()))
+  redis.call('EXPIRE', emptied, 86400)
+  if redis.call('HLEN', emptied) <= 100 then return end
+  local oldest, since
+  local fields = redis.call('HGETALL', emptied)
+  for at = 1, #fields, 2 do
+    local time = tonumber(fields[at + 1]) or 0
+    if not since or time < since then oldest, since = fields[at], time end
+  end
+  redis.call('HDEL', emptied, oldest)
+end
+
 -- Numbers and publishes joins and leaves of one namespace. The counter stands in its hash of
 -- owners and goes with it: the last leave of all says so, and the next join is 1 of a new epoch.
 local function publish_events(owners, channel, events, empty)

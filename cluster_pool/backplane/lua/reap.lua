@@ -1,8 +1,10 @@
 -- Removes a batch of the members that a dead incarnation left in one namespace.
--- KEYS  members, owners, numbers of the namespace's channel
+-- KEYS  members, owners, numbers of the namespace's channel, emptied
 -- ARGV  incarnation, its node id, cursor ("0" to begin), most that are removed, channel of the events,
---       "counted" to end as soon as its count says that nothing is left, "all" when that is doubted
--- Reply {cursor, removed, emptied}: "" as cursor when done; 1 when the namespace is empty now
+--       "counted" to end as soon as its count says that nothing is left, "all" when that is doubted,
+--       the reaper's name for this removal
+-- Reply {cursor, removed, emptied}: "" as cursor when done; 1 when this removal emptied the namespace,
+-- now or in a call of the same name before, whose reply may have been lost
 -- While a table shrinks HSCAN gives eight times as many as it was asked for, and small hashes it
 -- gives whole: what is too much for one call stays, and the next looks from the same cursor.
 
@@ -10,7 +12,8 @@ local function finished()
   return ARGV[6] == 'counted' and redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0
 end
 
-if finished() then return {'', 0, 0} end
+local emptied = redis.call('HEXISTS', KEYS[4], ARGV[7])
+if finished() then return {'', 0, emptied} end
 local found = redis.call('HSCAN', KEYS[1], ARGV[3], 'COUNT', ARGV[4])
 local cursor = found[1] ~= '0' and found[1] or ''
 local most = tonumber(ARGV[4])
@@ -31,7 +34,6 @@ for at = 1, #found[2], 2 do
     events[#events + 1] = event('leave', id, ARGV[2])
   end
 end
-local emptied = 0
 if #gone > 0 then
   redis.call('HDEL', KEYS[1], unpack(gone))
   settle(KEYS[2], changes)
@@ -39,6 +41,7 @@ if #gone > 0 then
   publish_events(KEYS[2], ARGV[5], events, empty)
   if empty then
     emptied = 1
+    remember(KEYS[4], ARGV[7])
     redis.call('EXPIRE', KEYS[3], 60)
   end
 end

@@ -5,7 +5,6 @@
 -- Which release emptied it is remembered until its node says that it knows, a day at most: a retry
 -- after a lost reply gets the same answer, whatever others did in the namespace meanwhile.
 
-local most = 100 -- releases that nobody asked about again; the oldest go
 local ids = {}
 for at = 3, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
 local claims = redis.call('HMGET', KEYS[1], unpack(ids))
@@ -34,19 +33,6 @@ for i, id in ipairs(ids) do
   end
 end
 
-local function remember(claim)
-  redis.call('HSET', KEYS[3], claim, digits(now_us()))
-  redis.call('EXPIRE', KEYS[3], 86400)
-  if redis.call('HLEN', KEYS[3]) <= most then return end
-  local oldest, since
-  local fields = redis.call('HGETALL', KEYS[3])
-  for at = 1, #fields, 2 do
-    local time = tonumber(fields[at + 1]) or 0
-    if not since or time < since then oldest, since = fields[at], time end
-  end
-  redis.call('HDEL', KEYS[3], oldest)
-end
-
 if #gone > 0 then
   redis.call('HDEL', KEYS[1], unpack(gone))
   settle(KEYS[2], changes)
@@ -54,7 +40,7 @@ if #gone > 0 then
   publish_events(KEYS[2], ARGV[1], events, empty)
   if empty then
     codes[last] = '2'
-    remember(ARGV[2 + 2 * last])
+    remember(KEYS[3], ARGV[2 + 2 * last])
     redis.call('EXPIRE', KEYS[4], 60)
   end
 end
