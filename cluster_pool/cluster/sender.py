@@ -23,9 +23,9 @@ from cluster_pool.cluster.router import Router
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import NORMAL, check_close
 from cluster_pool.core.config import Limits, Timing, check_timeout, check_wait
-from cluster_pool.core.envelope import MAX_EXCLUDE, ReplyTo
+from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.identity import Identity
-from cluster_pool.core.ids import check_id, check_namespace
+from cluster_pool.core.ids import check_excluded, check_id, check_namespace
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import encode, to_json
 from cluster_pool.core.results import Member, MemberEvent, Node, NodeState, SendResult
@@ -33,7 +33,6 @@ from cluster_pool.core.seals import Seals, Secret
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
-    InvalidValueError,
     PoolClosedError,
 )
 from cluster_pool.loops import check_loop
@@ -365,10 +364,7 @@ class Sender(DrainCommands):
         deadline = self._deadline(timeout)
         namespace = check_namespace(namespace)
         text, payload = encode(message, self.limits.message_bytes)
-        ids = [exclude] if isinstance(exclude, str) else list(exclude)
-        if len(ids) > MAX_EXCLUDE:
-            raise InvalidValueError(f"{len(ids)} ids to exclude, over the limit of {MAX_EXCLUDE}")
-        item = envelope.broadcast(text, payload, [check_id(id) for id in ids])
+        item = envelope.broadcast(text, payload, check_excluded(exclude))
         return await self._bus.broadcast(namespace, item, deadline)
 
     async def broadcast_json_message(

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
-from cluster_pool.core.ids import check_node_id
+from cluster_pool.core.ids import MAX_EXCLUDE, check_node_id
 from cluster_pool.core.results import SendResult
 
 MARK: Final = 0xC1
@@ -31,7 +31,6 @@ UNCOUNTED: Final = "0"
 """In place of an epoch: the channel has no counter, for nothing was numbered there of late."""
 MAX_HEADER: Final = 128
 HEADER: Final = re.compile(rb"(\d{1,17}) (\d{1,16}) (\d{1,9}) ([!-~]{1,40}) (\d{1,9})\n")
-MAX_EXCLUDE: Final = 10_000
 MAX_ITEMS: Final = 1_000
 MAX_LISTS: Final = 8
 """Lists in one item, itself included; a megabyte of empty ones would be seventy of memory."""

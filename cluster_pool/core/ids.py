@@ -3,8 +3,9 @@
 import re
 import secrets
 import socket
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import TypeGuard
+from typing import Final, TypeGuard
 
 from cluster_pool.exceptions import (
     InvalidIdError,
@@ -13,6 +14,8 @@ from cluster_pool.exceptions import (
 )
 
 MAX_BYTES = 256
+MAX_EXCLUDE: Final = 10_000
+"""Ids that one broadcast may leave out."""
 NODE_TAG = "~"
 """The hash tag of what belongs to no namespace; hence no namespace may have this name."""
 
@@ -62,6 +65,16 @@ def _check(value: object, what: str, error: type[InvalidValueError]) -> str:
 def check_id(value: object) -> str:
     """Return ``value`` as exact ``str`` if it may be a connection id, else raise InvalidIdError."""
     return value if _is_plain(value) else _check(value, "id", InvalidIdError)
+
+
+def check_excluded(value: object) -> list[str]:
+    """The ids that a broadcast leaves out, as exact strs: of one id, or of an iterable of them."""
+    if not isinstance(value, str) and not isinstance(value, Iterable):
+        raise InvalidValueError(f"exclude is {shown(value)}, which is neither an id nor ids")
+    ids = [check_id(id) for id in ([value] if isinstance(value, str) else value)]
+    if len(ids) > MAX_EXCLUDE:
+        raise InvalidValueError(f"{len(ids)} ids to exclude, over the limit of {MAX_EXCLUDE}")
+    return ids
 
 
 def check_node_id(value: object) -> str:

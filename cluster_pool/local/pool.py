@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, TAKEN_OVER, check_close
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
-from cluster_pool.core.ids import check_id, check_namespace
+from cluster_pool.core.ids import check_excluded, check_id, check_namespace
 from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.core.message import Message, outgoing, to_json
 from cluster_pool.core.results import DrainReport, SendResult
@@ -161,7 +161,7 @@ class ConnectionsPool:
         self._table.check_loop()
         namespace = check_namespace(namespace)
         framed = outgoing(message, self._table.limits.message_bytes)
-        chosen = frozenset([exclude] if isinstance(exclude, str) else exclude)
+        chosen = frozenset(check_excluded(exclude))
         return await self._table.broadcast(namespace, framed, chosen)
 
     async def broadcast_json_message(

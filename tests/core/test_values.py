@@ -14,6 +14,7 @@ from cluster_pool.core.closing import check_close
 from cluster_pool.core.config import check_above_zero
 from cluster_pool.core.ids import (
     base36,
+    check_excluded,
     check_id,
     check_namespace,
     check_node_id,
@@ -293,3 +294,12 @@ def test_takeovers_that_repeat_are_noticed() -> None:
     assert takeovers.note("n", "a", 5)
     assert not takeovers.note("n", "b", 5)
     assert not takeovers.note("n", "a", 30)
+
+
+def test_what_a_broadcast_may_leave_out() -> None:
+    """One id, or any number of them up to a bound; anything else is refused by name."""
+    assert check_excluded("alice") == ["alice"]
+    assert check_excluded(id for id in ("a", "b")) == ["a", "b"]
+    for wrong in (None, 7, [None], b"alice", [""], map(str, range(10_001))):
+        with pytest.raises(InvalidValueError):
+            check_excluded(wrong)
