@@ -17,6 +17,7 @@ Floors, from the top; a module imports only from floors below its own:
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.cluster.signals import Stopping
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.request import Fields, Headers, Request
 from cluster_pool.core.results import (
     DrainProgress,
     DrainReport,
@@ -43,6 +44,7 @@ from cluster_pool.exceptions import (
     NodeDrainingError,
     NodeIdTakenError,
     NodeUnreachableError,
+    OriginRefusedError,
     PendingLimitError,
     PoolClosedError,
     WrongLoopError,
@@ -63,7 +65,9 @@ __all__ = [
     "DrainProgress",
     "DrainRefusedError",
     "DrainReport",
+    "Fields",
     "Gap",
+    "Headers",
     "IdTakenError",
     "InvalidCloseError",
     "InvalidIdError",
@@ -80,9 +84,11 @@ __all__ = [
     "NodeIdTakenError",
     "NodeState",
     "NodeUnreachableError",
+    "OriginRefusedError",
     "PendingLimitError",
     "PoolClosedError",
     "Publisher",
+    "Request",
     "SendResult",
     "Stopping",
     "SyncPublisher",

@@ -8,6 +8,7 @@ ClusterPoolError
 │   ├── InvalidMessageError                not str or bytes, or text that is not Unicode
 │   └── MessageTooLargeError
 ├── IdTakenError                           ``on_conflict="reject"`` and the id has an owner
+├── OriginRefusedError                     a page of a foreign origin may not connect (403)
 ├── NodeIdTakenError                       another live node has this node id
 ├── NodeDrainingError                      this node takes no newcomers
 ├── DrainRefusedError                      a node does not do what it was told about its drain
@@ -72,6 +73,22 @@ class IdTakenError(ClusterPoolError):
         super().__init__(f"id {id!r} in namespace {namespace!r} is taken")
         self.namespace = namespace
         self.id = id
+
+
+class OriginRefusedError(ClusterPoolError):
+    """The page that opened the WebSocket may not: its origin is foreign, and was not allowed.
+
+    Attributes:
+        status: the HTTP status for the handshake, 403.
+        origin, host: the headers ``Origin`` and ``Host``; several values with commas in between.
+    """
+
+    status = 403
+
+    def __init__(self, origin: str, host: str) -> None:
+        super().__init__(f"origin {ascii(origin)[:300]} may not connect to {ascii(host)[:300]}")
+        self.origin = origin
+        self.host = host
 
 
 class NodeIdTakenError(ClusterPoolError):

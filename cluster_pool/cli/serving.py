@@ -70,6 +70,42 @@ def serve(
             help="takeover: the newer connection of an id wins; reject: the older one does.",
         ),
     ] = "takeover",
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--origin",
+            metavar="ORIGIN",
+            envvar="CLUSTER_POOL_ORIGIN",
+            help="Whose pages may connect, besides those of the same host and port: "
+            "SCHEME://HOST or SCHEME://HOST:PORT, as browsers send it; null; or * for all. "
+            "Repeatable (in the variable, separated by spaces). Others are refused with 403; who "
+            "sends no Origin is no page, and may always.",
+            show_default=False,
+        ),
+    ] = None,
+    forwarded_allow_ips: Annotated[
+        str,
+        typer.Option(
+            "--forwarded-allow-ips",
+            metavar="ADDRESSES",
+            envvar="CLUSTER_POOL_FORWARDED_ALLOW_IPS",
+            help="Proxies that are believed in X-Forwarded-For and X-Forwarded-Host: IP addresses "
+            "and networks, with commas in between, or * for all. (default: none)",
+            show_default=False,
+        ),
+    ] = "",
+    subprotocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--subprotocol",
+            metavar="NAME",
+            envvar="CLUSTER_POOL_SUBPROTOCOL",
+            help="A subprotocol that is spoken here; repeatable, the best one first (in the "
+            "variable, separated by spaces). An offer without any of them is refused with 400. "
+            "Without this option offers are ignored.",
+            show_default=False,
+        ),
+    ] = None,
     app: Annotated[
         str | None,
         typer.Option(
@@ -296,6 +332,7 @@ def serve(
                 ),
                 headroom=headroom,
                 secret=secret or None,
+                origins=origin,
                 timing=Timing(lease=lease, heartbeat=min(Timing().heartbeat, lease * 0.3)),
             )
             server = NodeServer(
@@ -307,6 +344,8 @@ def serve(
                 admin_token=admin_token,
                 agent_port=agent_port,
                 agent_host=agent_host,
+                subprotocols=subprotocol or (),
+                forwarded_allow_ips=forwarded_allow_ips,
                 app=load_app(app) if app else None,
                 compression=compression,
                 ping_interval=ping_interval,

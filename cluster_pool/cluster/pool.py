@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cluster_pool.backplane.upkeep import Upkeep
 from cluster_pool.cluster.comparison import Comparison
+from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.drainable import DrainingNode
 from cluster_pool.cluster.draining import Draining
 from cluster_pool.cluster.hooks import Hooked
@@ -34,7 +35,9 @@ from cluster_pool.exceptions import (
     ClusterPoolError,
     ConnectionClosedError,
     IdTakenError,
+    InvalidValueError,
     NodeDrainingError,
+    OriginRefusedError,
     PoolClosedError,
 )
 from cluster_pool.local.connection import Connection
@@ -62,6 +65,8 @@ NO_SIZES: Final = {
 
 REFUSED_TAKEN = (409, "this id is taken")
 REFUSED_FOR_NOW = (503, "this node takes no one now")
+REFUSED_ORIGIN = (403, "this origin is not allowed")
+REFUSED_OFFER = (400, "the handshake cannot be answered")
 
 
 class ClusterPool(DrainingNode, Hooked):
@@ -86,6 +91,9 @@ class ClusterPool(DrainingNode, Hooked):
             refused and counted. Several: the first seals, each is accepted, so that a new one can
             be brought in node by node. A plain PUBLISH is no envelope and stays a message: who may
             publish is for Redis's ACL to say.
+        origins: whose pages may connect by :meth:`accept`, besides those of the same origin (the
+            header ``Host``, with its port): ``["https://app.example"]``; ``["*"]`` for all. None:
+            the same origin alone. Who sends no ``Origin`` is no page, and may always.
     """
 
     _holds = True
@@ -101,6 +109,7 @@ class ClusterPool(DrainingNode, Hooked):
         timing: Timing | None = None,
         headroom: float = HEADROOM,
         secret: Secret | Iterable[Secret] | None = None,
+        origins: Sequence[str] | None = None,
     ) -> None:
         super().__init__(
             redis,
@@ -111,6 +120,8 @@ class ClusterPool(DrainingNode, Hooked):
             counters=Counters(),
             secret=secret,
         )
+        self.door = Door(origins, self.counters)
+        """Judges handshakes before anything is claimed for them."""
         self._takeover = check_on_conflict(on_conflict)
         self._takes = check_above_zero("headroom", headroom)
         self._taken = Taken()
@@ -452,6 +463,7 @@ class ClusterPool(DrainingNode, Hooked):
         subprotocol: str | None = None,
         idle_timeout: float | None = None,
         metadata: dict[str, Any] | None = None,
+        origins: Sequence[str] | None = None,
     ) -> AsyncIterator[Connection]:
         """Claim, accept the WebSocket where that is left to us, and release at the end.
 
@@ -462,9 +474,12 @@ class ClusterPool(DrainingNode, Hooked):
 
         Args:
             id: None makes one that no other has.
-            subprotocol: to accept, for frameworks that ask.
+            subprotocol: to accept, for frameworks that ask; one that the client has offered.
+            origins: whose pages may connect here, in place of the pool's own.
 
         Raises:
+            OriginRefusedError, InvalidValueError: a page of a foreign origin, or offers that
+                cannot be answered. Nothing was claimed; 403 and 400, or 1008 when it is open.
             As :meth:`new_connection`. A WebSocket that is not accepted yet is then refused with
                 409 (taken) or 503 and Retry-After, where the framework's server can say that; one
                 that is open is closed with 4409 or 1013. One whose id a newer connection took over
@@ -479,7 +494,9 @@ class ClusterPool(DrainingNode, Hooked):
             metadata=metadata,
         )
         connection.hold()
+        door = self.door if origins is None else self.door.with_origins(origins)
         try:
+            door.check(connection.request, subprotocol, answered=connection.answered)
             await self.new_connection(connection, on_conflict=on_conflict)
         except ClusterPoolError as error:
             await self._turn_away(connection, error, subprotocol)
@@ -510,8 +527,7 @@ class ClusterPool(DrainingNode, Hooked):
             with contextlib.suppress(ConnectionClosedError, OSError, RuntimeError):
                 await connection.accept(subprotocol)
         else:
-            taken = isinstance(error, IdTakenError)
-            await connection.refuse(*(REFUSED_TAKEN if taken else REFUSED_FOR_NOW))
+            await connection.refuse(*_refusal(error))
 
     def _departing(self, connection: Connection) -> None:
         """A connection of this node began to close, for whatever reason."""
@@ -627,3 +643,11 @@ class ClusterPool(DrainingNode, Hooked):
         """
         deadline = self._deadline(None)
         return await self.inbound.publish(connection, self.node_id, message, deadline)
+
+
+def _refusal(error: ClusterPoolError) -> tuple[int, str]:
+    if isinstance(error, OriginRefusedError):
+        return REFUSED_ORIGIN
+    if isinstance(error, InvalidValueError):
+        return REFUSED_OFFER
+    return REFUSED_TAKEN if isinstance(error, IdTakenError) else REFUSED_FOR_NOW

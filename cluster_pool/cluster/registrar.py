@@ -26,7 +26,11 @@ from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.config import Timing
-from cluster_pool.exceptions import BackplaneUnavailableError, ClusterPoolError
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    ConnectionClosedError,
+)
 from cluster_pool.local.connection import Connection
 
 log = logging.getLogger("cluster_pool.membership")
@@ -257,6 +261,9 @@ class Registrar:
             if claiming.won.done():  # while there was no lease its caller gave up
                 continue
             connection = claiming.connection
+            if connection.lost:  # its client left while this waited for its batch
+                claiming.fail(ConnectionClosedError())
+                continue
             key = (connection.namespace, connection.id)
             turn = times_seen[key] = times_seen.get(key, -1) + 1
             groups.setdefault((connection.namespace, claiming.takeover, turn), []).append(claiming)

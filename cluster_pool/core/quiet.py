@@ -15,11 +15,15 @@ class Quiet:
 
     What is not said is counted for the next line about its subject. A subject that is not heard of
     for long is forgotten, and what was not said about it.
+
+    Args:
+        period: seconds.
     """
 
-    __slots__ = ("_ends", "_left", "_subjects")
+    __slots__ = ("_ends", "_left", "_period", "_subjects")
 
-    def __init__(self) -> None:
+    def __init__(self, period: float = PERIOD) -> None:
+        self._period = period
         self._subjects: dict[Hashable, tuple[float, int]] = {}
         self._left = LINES
         self._ends = 0.0
@@ -27,13 +31,13 @@ class Quiet:
     def due(self, subject: Hashable, now: float) -> int:
         """It has happened once more; gives for how many a line is to be logged now, 0 for none."""
         if now >= self._ends:
-            self._ends, self._left = now + PERIOD, LINES
+            self._ends, self._left = now + self._period, LINES
         again_at, unsaid = self._subjects.pop(subject, (0.0, 0))
         unsaid += 1
         say = now >= again_at and self._left > 0
         if say:
             self._left -= 1
-        self._subjects[subject] = (now + PERIOD, 0) if say else (again_at, unsaid)
+        self._subjects[subject] = (now + self._period, 0) if say else (again_at, unsaid)
         if len(self._subjects) > _SUBJECTS:
             del self._subjects[next(iter(self._subjects))]
         return unsaid if say else 0

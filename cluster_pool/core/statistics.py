@@ -12,6 +12,7 @@ class Counters:
         refused: messages that met a closing connection or a full outbox, one per connection.
         undelivered: targeted messages that arrived for an id this node no longer holds.
         accepted: connections that became members here.
+        origins_refused: handshakes refused with 403, of pages that may not connect here.
         drained: connections whose close a drain began.
         drain_errors: closes in a drain that raised; the connection was cut.
         drains_over_budget: drains whose deadline forced more closes than the budget allowed.
@@ -47,6 +48,7 @@ class Counters:
     refused: int = 0
     undelivered: int = 0
     accepted: int = 0
+    origins_refused: int = 0
     drained: int = 0
     drain_errors: int = 0
     drains_over_budget: int = 0

@@ -26,6 +26,7 @@ from cluster_pool.core.closing import (
 from cluster_pool.core.ids import check_id, check_namespace, exact, shown
 from cluster_pool.core.message import Message, Outgoing, encode, outgoing, to_json
 from cluster_pool.core.quiet import fault, others
+from cluster_pool.core.request import Request
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import ClusterPoolError, ConnectionClosedError, InvalidValueError
 from cluster_pool.local.handlers import EVENTS, OnClose, OnError, OnMessage
@@ -68,6 +69,8 @@ class Connection:
         idle_timeout: seconds without a message from the client after which it is closed with
             4408; None for never. Checked once a second.
         metadata: whatever the application wants to keep with it.
+        request: what the client asked for, where the WebSocket does not know it (a pair of
+            callables, a test); else it is taken from there.
 
     Raises:
         InvalidIdError, InvalidNamespaceError: not allowed.
@@ -83,6 +86,7 @@ class Connection:
         "_reader",
         "_released",
         "_reported",
+        "_request",
         "_silenced",
         "_state",
         "_told",
@@ -115,6 +119,7 @@ class Connection:
         *,
         idle_timeout: float | None = None,
         metadata: dict[str, Any] | None = None,
+        request: Request | None = None,
     ) -> None:
         if idle_timeout is not None and not idle_timeout > 0:
             raise InvalidValueError(f"idle_timeout must be more than 0, not {idle_timeout!r}")
@@ -143,6 +148,7 @@ class Connection:
         self.inbound_due = 0.0
         """When everything that was received would have come at the rate that is allowed."""
         self._reported = False
+        self._request = request
         self._transport = transport_for(websocket)
         self._handlers: dict[str, list[Callable[..., Any]]] | None = None
         self._host: Host = NO_HOST
@@ -163,6 +169,20 @@ class Connection:
     def host(self) -> Host:
         """The pool it belongs to, or what stands for none."""
         return self._host
+
+    @property
+    def request(self) -> Request:
+        """What the client asked for: path, query, headers, cookies, address, subprotocols.
+
+        An empty :class:`Request` where nobody knows, and in ``serve`` without ``--app``, where
+        nobody asks. Made anew at each access under ASGI and ``websockets``.
+        """
+        return self._transport.request() if self._request is None else self._request
+
+    @property
+    def answered(self) -> bool:
+        """Whether its handshake was answered before it was made."""
+        return self._transport.is_answered()
 
     @property
     def closed(self) -> bool:

@@ -1,13 +1,16 @@
 """What a request asks for: paths, ids and answers. Pure but for the answers' type."""
 
 import http
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
+from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
+from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
 from cluster_pool.core.ids import check_id, check_namespace, new_id
 from cluster_pool.exceptions import InvalidValueError
@@ -56,9 +59,23 @@ def split_target(target: str) -> tuple[str, str]:
     return path, query
 
 
-def wants_upgrade(request: Request) -> bool:
-    """Whether this is a WebSocket handshake."""
-    return "websocket" in ",".join(request.headers.get_all("Upgrade")).lower()
+def choose_subprotocol(
+    websocket: ServerConnection, offered: Sequence[Subprotocol]
+) -> Subprotocol | None:
+    """The first that is spoken here of those offered; None where there is nothing to choose.
+
+    The library alone would refuse who offers none.
+
+    Raises:
+        NegotiationError: none of those offered is spoken here; the handshake is refused with 400.
+    """
+    spoken = websocket.protocol.available_subprotocols or ()
+    for name in spoken:
+        if name in offered:
+            return name
+    if spoken and offered:
+        raise NegotiationError(f"no such subprotocol; spoken here: {', '.join(spoken)}")
+    return None
 
 
 def answer(

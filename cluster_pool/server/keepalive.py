@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
-from websockets.protocol import CLOSED, OPEN
+from websockets.protocol import CLOSED, CONNECTING, OPEN
 
 from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR
 from cluster_pool.local.connection import Connection
@@ -115,6 +115,8 @@ class NodeWebSocket(ServerConnection):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
         """The client says nothing more; True keeps the transport open until this has its turn."""
+        if self.protocol.state is CONNECTING and self.request is not None:
+            self.protocol.state = CLOSED  # at once, so that it takes no id from anybody
         self.departures.add(self._end_of_stream)
         return True
 

@@ -10,21 +10,27 @@ import functools
 import http
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
+from websockets.protocol import CLOSED
+from websockets.typing import Subprotocol
 
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL, TAKEN_OVER
+from cluster_pool.core.handshake import check_subprotocols
+from cluster_pool.core.proxies import Proxies
 from cluster_pool.core.quiet import Quiet, fault, others
+from cluster_pool.core.request import Request as Asked
 from cluster_pool.exceptions import (
     ClusterPoolError,
     ConnectionClosedError,
     IdTakenError,
     InvalidValueError,
     NodeDrainingError,
+    OriginRefusedError,
 )
 from cluster_pool.local.connection import Connection
 from cluster_pool.server.admin import AdminListener
@@ -32,11 +38,12 @@ from cluster_pool.server.agent import AgentListener
 from cluster_pool.server.departures import Departures
 from cluster_pool.server.http import (
     NO_REQUEST,
+    Target,
     answer,
+    choose_subprotocol,
     come_back,
     split_target,
     target_of,
-    wants_upgrade,
 )
 from cluster_pool.server.inbound import Inbound
 from cluster_pool.server.intake import Intake
@@ -70,6 +77,11 @@ class NodeServer:
             elsewhere than on loopback a token is a must.
         agent_port: where HAProxy's agent-check is answered; None for nowhere, 0 for a free one.
         agent_host: on which address.
+        subprotocols: what is spoken, the best one first: an offer without any of them is refused
+            with 400, and who offers nothing is answered without. None of them: offers are ignored.
+        forwarded_allow_ips: addresses and networks of the proxies that are believed in
+            ``X-Forwarded-For`` (whose address a client has) and ``X-Forwarded-Host`` (which host it
+            asked for); ``*`` for everybody. None: nobody.
         app: what deals with each connection; None publishes what clients send. It is not cancelled
             when its connection has ended (``connection.closed`` tells), but when the node stops.
         compression: negotiate permessage-deflate, which costs 25 KiB and more per connection.
@@ -88,6 +100,8 @@ class NodeServer:
         admin_token: str | None = None,
         agent_port: int | None = None,
         agent_host: str = "127.0.0.1",
+        subprotocols: Sequence[str] = (),
+        forwarded_allow_ips: str | Sequence[str] | None = None,
         app: App | None = None,
         compression: bool = False,
         ping_interval: float = PING_INTERVAL,
@@ -99,6 +113,8 @@ class NodeServer:
             None if admin_port is None else AdminListener(pool, admin_port, admin_host, admin_token)
         )
         self._agent = None if agent_port is None else AgentListener(pool, agent_port, agent_host)
+        self._subprotocols = check_subprotocols(subprotocols)
+        self._proxies = Proxies(forwarded_allow_ips)
         self._app = app
         self._running: dict[NodeWebSocket, asyncio.Task[Any]] = {}
         self._inbound = Inbound(pool)
@@ -150,6 +166,8 @@ class NodeServer:
             self.port,
             process_request=self._request,
             compression="deflate" if self._compression else None,
+            subprotocols=[Subprotocol(name) for name in self._subprotocols],
+            select_subprotocol=choose_subprotocol,
             max_size=self._pool.limits.message_bytes,
             max_queue=None,  # the intake counts bytes, not frames
             server_header=None,
@@ -219,12 +237,37 @@ class NodeServer:
             target = target_of(request.path)
             if target is None:
                 return answer(http.HTTPStatus.NOT_FOUND, "not here: /ws/NAMESPACE?id=ID\n")
-            if not wants_upgrade(request):
-                return None
+            # Whatever can be refused is, before the claim takes the id from somebody.
+            response = websocket.protocol.accept(request)
+            if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return response
+            self._check_origin(websocket, request)
             assert isinstance(websocket, NodeWebSocket)
-            return await self._claim(websocket, Connection(target.id, target.namespace, websocket))
+            await asyncio.sleep(0)  # now the loop knows of a client that has left at once
+            if websocket.protocol.state is CLOSED:
+                return come_back("closed meanwhile\n")
+            member = self._member(websocket, request, target)
+            return await self._claim(websocket, member) or response
         except InvalidValueError as error:
             return answer(http.HTTPStatus.BAD_REQUEST, f"{error}\n")
+        except OriginRefusedError:
+            return answer(http.HTTPStatus.FORBIDDEN, "this origin is not allowed\n")
+
+    def _check_origin(self, websocket: ServerConnection, request: Request) -> None:
+        headers = request.headers
+        hosts = self._proxies.hosts(
+            _peer(websocket), headers.get_all("Host"), headers.get_all("X-Forwarded-Host")
+        )
+        self._pool.door.check_origin(headers.get_all("Origin"), hosts)
+
+    def _member(self, websocket: NodeWebSocket, request: Request, target: Target) -> Connection:
+        """The connection to be; it keeps its request if there is an app that may ask for it."""
+        kept = None
+        if self._app is not None:
+            forwarded = request.headers.get_all("X-Forwarded-For")
+            client = self._proxies.client(_peer(websocket), forwarded)
+            kept = Asked.of_target(request.path, request.headers.raw_items(), client)
+        return Connection(target.id, target.namespace, websocket, request=kept)
 
     def _readiness(self) -> Response:
         if self._pool.ready:
@@ -304,6 +347,12 @@ class NodeServer:
                     websocket.member,
                     others(times),
                 )
+
+
+def _peer(websocket: ServerConnection) -> str | None:
+    """The address that the request comes from; None for a unix socket, or one that is gone."""
+    name = websocket.transport.get_extra_info("peername")
+    return name[0] if isinstance(name, tuple) else None
 
 
 @contextlib.contextmanager

@@ -1,14 +1,19 @@
 """What a connection needs of a WebSocket, whatever library it comes from."""
 
 import http
-from typing import Protocol
+from typing import Final, Protocol
 
-from cluster_pool.core.closing import ABNORMAL, TAKEN_OVER, TRY_AGAIN_LATER
+from cluster_pool.core.closing import ABNORMAL, POLICY, TAKEN_OVER, TRY_AGAIN_LATER
 from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.core.request import Request
+
+FINAL: Final = (http.HTTPStatus.BAD_REQUEST, http.HTTPStatus.FORBIDDEN)
 
 
 def refusal_code(status: int) -> int:
     """The close code that says to an open WebSocket what an HTTP status would have said."""
+    if status in FINAL:
+        return POLICY
     return TAKEN_OVER if status == http.HTTPStatus.CONFLICT else TRY_AGAIN_LATER
 
 
@@ -51,6 +56,12 @@ class Transport(Protocol):
 
     def taken(self) -> int:
         """Bytes that the kernel has taken so far: while this grows, the peer reads."""
+
+    def request(self) -> Request:
+        """What the client asked for; an empty one where the library does not tell."""
+
+    def is_answered(self) -> bool:
+        """Whether the handshake has been answered, so that :meth:`accept` does nothing."""
 
     def is_closed(self) -> bool:
         """Whether the socket is gone."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.core.request import Request
 from cluster_pool.transports.base import TransportClosed, refusal_code
 from cluster_pool.transports.queued import SendQueue
 
@@ -35,6 +36,14 @@ class CallablesTransport(SendQueue):
     def taken(self) -> int:
         """See :class:`Transport`; here it is what the library's send has returned from."""
         return self._sent
+
+    def request(self) -> Request:
+        """See :class:`Transport`; two functions tell nothing."""
+        return Request()
+
+    def is_answered(self) -> bool:
+        """See :class:`Transport`."""
+        return True
 
     def is_open(self) -> bool:
         """Whether messages can be written now."""

@@ -2,14 +2,18 @@
 
 import contextlib
 import http
+from typing import Final
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.core.request import Request, lines_of
 from cluster_pool.transports.base import TransportClosed, refusal_code
 from cluster_pool.transports.queued import SendQueue
+
+OFFER: Final = "sec-websocket-protocol"
 
 
 class StarletteTransport(SendQueue):
@@ -36,6 +40,27 @@ class StarletteTransport(SendQueue):
     def taken(self) -> int:
         """See :class:`Transport`; here it is what the library's send has returned from."""
         return self._sent
+
+    def request(self) -> Request:
+        """See :class:`Transport`; the client's address is what the server below made of it."""
+        scope = self._websocket.scope
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        ]
+        offered = scope.get("subprotocols")
+        if offered and not any(name.lower() == OFFER for name, _ in headers):
+            headers.append((OFFER, ", ".join(offered)))  # wsproto takes what it reads out
+        client = scope.get("client")
+        return Request(
+            scope["path"],
+            scope.get("query_string", b"").decode("latin-1"),
+            lines_of(headers),
+            client[0] if client else None,
+        )
+
+    def is_answered(self) -> bool:
+        """See :class:`Transport`."""
+        return self._websocket.application_state is not WebSocketState.CONNECTING
 
     def is_open(self) -> bool:
         """Whether messages can be written now."""

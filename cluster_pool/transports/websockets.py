@@ -19,6 +19,7 @@ from websockets.protocol import CLOSED, CONNECTING, OPEN, SERVER
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.core.request import Request
 from cluster_pool.transports.base import TransportClosed, refusal_code
 from cluster_pool.transports.queued import SendQueue
 
@@ -100,6 +101,18 @@ class WebsocketsTransport(SendQueue):
     def taken(self) -> int:
         """See :class:`Transport`; what went past the loop never waited, and does not count."""
         return self._written - self._tcp.get_write_buffer_size() + self._sent
+
+    def request(self) -> Request:
+        """See :class:`Transport`."""
+        request, peer = self._websocket.request, self._tcp.get_extra_info("peername")
+        if request is None:
+            return Request()
+        client = peer[0] if isinstance(peer, tuple) else None
+        return Request.of_target(request.path, request.headers.raw_items(), client)
+
+    def is_answered(self) -> bool:
+        """See :class:`Transport`."""
+        return True
 
     def is_closed(self) -> bool:
         """See :class:`Transport`."""

@@ -1,5 +1,6 @@
 """Targets that are plain calls: requests as ``serve`` reads them, and what an operator may set."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,15 +14,35 @@ from cluster_pool.backplane.address import Address
 from cluster_pool.core import ids
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
+from cluster_pool.core.handshake import check_offers
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import encode
+from cluster_pool.core.origins import Origins
+from cluster_pool.core.proxies import Proxies
+from cluster_pool.core.request import Request as AskedRequest
 from cluster_pool.exceptions import InvalidValueError
-from cluster_pool.server.http import Target, split_target, target_of, wants_upgrade
+from cluster_pool.server.http import Target, split_target, target_of
 from fuzzing import mutation
 
 PATHS = (
     *(b"/ws/room?id=alice", b"/ws/al%20ice?id=%C3%BC&x=1", b"/ws/room", b"/readyz", b"/healthz"),
     *(b"http://host:80/ws/room?id=a", b"/ws/%7B?id=%00", b"/ws/r%2F?id=a%2Bb&id=", b"//ws//?;&=%"),
+)
+HEADERS = (
+    *("Origin", "Host", "X-Forwarded-For", "X-Forwarded-Host", "Cookie"),
+    *("Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"),
+)
+HEADER_VALUES = (
+    *("http://a.example:80", "a.example", "null", "http://[::1]", "[::1]:8000", "http://u@a", ":"),
+    *("10.0.0.1, [::1]:80", "1.2.3.4:5", 'a=1; b; =c; d="\\303"', "chat, ,", 'a; b="\\'),
+    *(
+        "",
+        "\xff\xe4",
+        "x" * 5000,
+        'p; q="' + "\\" * 3000,
+        "a ;" * 1000,
+        "a" + " " * 999 + "@",
+    ),
 )
 SECRET = "s3cr3t"
 URLS = (
@@ -47,19 +68,25 @@ def hostile_path(random: Random) -> str:
 
 
 class Requests:
-    """Paths, query strings and the Upgrade header."""
+    """Paths, query strings, and the headers by which a handshake is judged."""
 
     name, share = "requests", 15.0
 
     def make(self, random: Random) -> Request:
         headers = Headers()
-        for _ in range(random.randint(0, 3)):
-            headers["Upgrade"] = random.choice(("websocket", "WebSocket, h2c", "", "x" * 100))
+        for _ in range(random.randint(0, 6)):
+            headers[random.choice(HEADERS)] = random.choice(HEADER_VALUES)
         return Request(hostile_path(random), headers)
 
     def judge(self, case: Request) -> bool:
         split_target(case.path)
-        wants_upgrade(case)
+        asked = AskedRequest.of_target(case.path, case.headers.raw_items(), "::1")
+        assert Proxies("*").client("::1", asked.headers.get_all("X-Forwarded-For"))
+        Origins().allow(asked.headers.get_all("Origin"), asked.headers.get_all("Host"))
+        assert asked.query is not None
+        assert asked.cookies is not None
+        with contextlib.suppress(InvalidValueError):
+            check_offers(asked, None)
         try:
             target = target_of(case.path)
         except InvalidValueError as error:

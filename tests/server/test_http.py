@@ -5,8 +5,6 @@ import http
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.datastructures import Headers
-from websockets.http11 import Request
 
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.http import (
@@ -15,7 +13,6 @@ from cluster_pool.server.http import (
     come_back,
     split_target,
     target_of,
-    wants_upgrade,
 )
 
 
@@ -85,15 +82,6 @@ def test_the_path_of_an_absolute_target() -> None:
     assert split_target("http://host/healthz?x=1") == ("/healthz", "x=1")
     assert split_target("https://host") == ("/", "")
     assert split_target("/a?b?c") == ("/a", "b?c")
-
-
-def test_upgrades() -> None:
-    """Only a WebSocket handshake is one."""
-    assert wants_upgrade(Request("/", Headers({"Upgrade": "WebSocket"})))
-    assert not wants_upgrade(Request("/", Headers({"Upgrade": "h2c"})))
-    assert not wants_upgrade(Request("/", Headers()))
-    twice = Headers([("Upgrade", "h2c"), ("Upgrade", "websocket")])
-    assert wants_upgrade(Request("/", twice)), "a list may be in several headers (RFC 9110, 5.2)"
 
 
 def test_answers_are_complete() -> None:

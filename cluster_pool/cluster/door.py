@@ -1,0 +1,71 @@
+"""Who is let in: what is refused before anything is claimed, and how that is told and counted."""
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final, Self
+
+from cluster_pool.core.handshake import check_offers
+from cluster_pool.core.ids import shown
+from cluster_pool.core.origins import Origins, remedy
+from cluster_pool.core.quiet import Quiet, others
+from cluster_pool.core.request import Request
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import OriginRefusedError
+
+log = logging.getLogger("cluster_pool.door")
+
+MINUTE: Final = 60.0
+"""Seconds between two lines about one origin."""
+
+
+class Door:
+    """Judges handshakes by their headers alone, for every library alike."""
+
+    def __init__(self, origins: Iterable[str] | None, counters: Counters) -> None:
+        self._origins = Origins(origins)
+        self._counters = counters
+        self._quiet = Quiet(MINUTE)
+
+    def with_origins(self, origins: Iterable[str]) -> Self:
+        """The same door with other origins: it counts and logs together with this one."""
+        other = type(self)(origins, self._counters)
+        other._quiet = self._quiet
+        return other
+
+    def check_origin(self, origins: Sequence[str], hosts: Sequence[str]) -> None:
+        """Let a page in, or not: see :class:`Origins`.
+
+        Args:
+            origins, hosts: every value of the header ``Origin``, and of ``Host``.
+
+        Raises:
+            OriginRefusedError: it is foreign. Counted, and logged once a minute.
+        """
+        if self._origins.allow(origins, hosts):
+            return
+        self._counters.origins_refused += 1
+        origin, host = ", ".join(origins), ", ".join(hosts)
+        if times := self._quiet.due(origin, time.monotonic()):
+            log.warning(
+                "refused a page of a foreign origin (403): Origin %s, Host %s; --origin %s (in "
+                "Python: origins=) would allow it, or a proxy that passes the Host with its port%s",
+                *(shown(origin, 300), shown(host, 300), remedy(origins), others(times)),
+            )
+        raise OriginRefusedError(origin, host)
+
+    def check(self, request: Request, subprotocol: str | None, *, answered: bool) -> None:
+        """Judge the handshake of a connection that is about to be claimed.
+
+        Args:
+            subprotocol: what it will be answered with.
+            answered: whether it was answered already.
+
+        Raises:
+            OriginRefusedError: see :meth:`check_origin`.
+            InvalidValueError: see :func:`check_offers`.
+        """
+        headers = request.headers
+        self.check_origin(headers.get_all("origin"), headers.get_all("host"))
+        if not answered:
+            check_offers(request, subprotocol)

@@ -1,0 +1,49 @@
+"""What of a handshake can be judged before anything is done for it. Pure."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from cluster_pool.core.ids import shown
+from cluster_pool.core.request import Request
+from cluster_pool.exceptions import InvalidValueError
+
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_SPACE: Final = r"[ \t]*+"
+_VALUE: Final = rf'(?:{_TOKEN}|"(?:[^"\\]|\\.)*+")'
+_OPTION: Final = rf"{_TOKEN}{_SPACE}(?:={_SPACE}{_VALUE}{_SPACE})?"
+_EXTENSION: Final = rf"{_SPACE}(?:{_TOKEN}{_SPACE}(?:;{_SPACE}{_OPTION})*)?"
+_EXTENSIONS: Final = re.compile(rf"{_EXTENSION}(?:,{_EXTENSION})*")
+_NAME: Final = rf"{_SPACE}(?:{_TOKEN}{_SPACE})?"
+_NAMES: Final = re.compile(rf"{_NAME}(?:,{_NAME})*")
+_FORMS: Final = {"Sec-WebSocket-Extensions": _EXTENSIONS, "Sec-WebSocket-Protocol": _NAMES}
+_WHOLE_TOKEN: Final = re.compile(_TOKEN)
+
+
+def check_offers(request: Request, answered: str | None) -> None:
+    """Judge what a client offers in a handshake that is still to be answered.
+
+    Some servers call the application first, and read these headers when it has accepted.
+
+    Args:
+        answered: the subprotocol that it will be answered with.
+
+    Raises:
+        InvalidValueError: the offers cannot be read, or a client that has not offered the answer
+            would refuse it (RFC 6455 sections 4.1 and 9.1).
+    """
+    headers = request.headers
+    for name, form in _FORMS.items():
+        for value in headers.get_all(name):
+            if form.fullmatch(value) is None:
+                raise InvalidValueError(f"the header {name} cannot be read: {shown(value)}")
+    if answered is not None and answered not in request.subprotocols:
+        raise InvalidValueError(f"the client does not offer the subprotocol {shown(answered)}")
+
+
+def check_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
+    """Return ``names`` if each may name a subprotocol, else raise InvalidValueError."""
+    for name in names:
+        if not isinstance(name, str) or _WHOLE_TOKEN.fullmatch(name) is None:
+            raise InvalidValueError(f"no name of a subprotocol: {shown(name)}")
+    return tuple(names)
