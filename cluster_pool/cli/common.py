@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -20,10 +20,14 @@ DONE, NO, USAGE, NO_REDIS = 0, 1, 2, 3
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """What a shell says of a program that SIGINT or SIGPIPE has ended."""
 
+JSON_VARIABLE = "CLUSTER_POOL_JSON"
+_TRUE = ("1", "true", "t", "yes", "y", "on")
+
 NamespaceArgument = Annotated[
     str,
     typer.Argument(metavar="NAMESPACE", help="The group of connections.", show_default=False),
 ]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The member.", show_default=False)]
 RedisOption = Annotated[
     str,
     typer.Option(
@@ -42,7 +46,9 @@ PrefixOption = Annotated[
 JsonOption = Annotated[
     bool,
     typer.Option(
-        "--json", envvar="CLUSTER_POOL_JSON", help="One JSON object a line, and nothing else."
+        "--json",
+        envvar=JSON_VARIABLE,
+        help="One JSON object a line, and nothing else; errors likewise, on standard error.",
     ),
 ]
 SecretOption = Annotated[
@@ -92,13 +98,40 @@ def explain(error: Exception) -> int:
         status = NO
     else:
         raise error
-    typer.echo(f"cluster-pool: {error}", err=True)
+    complain(str(error), status)
     return status
+
+
+def json_wanted() -> bool:
+    """Whether ``--json`` was given: also for errors of a command line that cannot be read."""
+    arguments = sys.argv[1:]
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options or os.environ.get(JSON_VARIABLE, "").lower() in _TRUE
 
 
 def say(as_json: bool, fields: dict[str, Any], text: str) -> None:
     """One result: a JSON object on a line, or a sentence."""
-    typer.echo(json.dumps(fields, ensure_ascii=False) if as_json else text)
+    typer.echo(_as_json(fields, sys.stdout) if as_json else text)
+
+
+def note(text: str) -> None:
+    """What stands beside the results, on standard error: no error."""
+    _say_beside({"note": text}, text)
+
+
+def complain(text: str, status: int) -> None:
+    """An error, on standard error: the results on standard output stay what they are."""
+    _say_beside({"error": text, "status": status}, text)
+
+
+def _say_beside(fields: dict[str, Any], text: str) -> None:
+    line = _as_json(fields, sys.stderr) if json_wanted() else f"cluster-pool: {text}"
+    typer.echo(line, err=True)
+
+
+def _as_json(fields: dict[str, Any], stream: TextIO) -> str:
+    """JSON as UTF-8; as ASCII where the terminal or the locale knows no more."""
+    return json.dumps(fields, ensure_ascii=stream.encoding.lower() not in ("utf-8", "utf8"))
 
 
 def message_from(argument: str, binary: bool) -> str | bytes:

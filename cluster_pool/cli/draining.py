@@ -15,6 +15,7 @@ from cluster_pool.cli.common import (
     RedisOption,
     SecretOption,
     TimeoutOption,
+    complain,
     run,
     say,
 )
@@ -257,7 +258,7 @@ async def _tell_all(
     for node, refusal in zip(targets, await asyncio.gather(*map(one, targets)), strict=True):
         if refusal:
             status = NO
-            typer.echo(f"cluster-pool: {refusal}", err=True)
+            complain(refusal, NO)
         elif not quiet:
             say(as_json, {"node": node, "result": verb}, f"{node}: {verb}")
     return status

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from cluster_pool.cli.common import DONE, NO, say
+from cluster_pool.cli.common import DONE, NO, note, say
 from cluster_pool.core.results import DrainProgress, Node
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.publisher import Publisher
@@ -83,7 +82,7 @@ async def follow(publisher: Publisher, targets: Sequence[str], as_json: bool) ->
                     break
                 await asyncio.sleep(POLL)
         except asyncio.CancelledError:
-            typer.echo("the nodes carry on; to stop them: cluster-pool drain … --cancel", err=True)
+            note("the nodes carry on; to stop them: cluster-pool drain … --cancel")
             raise
     return NO if any(row.state == "active" for row in rows) else DONE
 

@@ -8,6 +8,7 @@ from cluster_pool.cli.common import (
     DEFAULT_REDIS,
     DONE,
     NO,
+    IdArgument,
     JsonOption,
     NamespaceArgument,
     PrefixOption,
@@ -50,7 +51,7 @@ def _publisher(redis: str, prefix: str, secret: list[str] | None, timeout: float
 
 def send(
     namespace: NamespaceArgument,
-    id: Annotated[str, typer.Argument(metavar="ID", help="The member.", show_default=False)],
+    id: IdArgument,
     message: MessageArgument,
     binary: Binary = False,
     confirm: Confirm = False,

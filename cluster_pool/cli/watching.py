@@ -1,0 +1,93 @@
+"""``watch``: joins and leaves as they happen, until nobody reads them any more."""
+
+import asyncio
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator
+
+from cluster_pool.cli.common import (
+    DEFAULT_REDIS,
+    JsonOption,
+    NamespaceArgument,
+    PrefixOption,
+    RedisOption,
+    TimeoutOption,
+    note,
+    run,
+    say,
+)
+from cluster_pool.cli.looking import why_nobody
+from cluster_pool.core.ids import check_namespace
+from cluster_pool.core.keys import DEFAULT_PREFIX
+from cluster_pool.core.results import MemberEvent
+from cluster_pool.publisher import Publisher
+
+
+def watch(
+    namespace: NamespaceArgument,
+    redis: RedisOption = DEFAULT_REDIS,
+    prefix: PrefixOption = DEFAULT_PREFIX,
+    timeout: TimeoutOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Print who joins and who leaves a namespace, one a line, until it is interrupted.
+
+    An event is join, leave or lost: events were missed there, and 'members' tells who is there now.
+    A namespace without members is said on standard error once, and waited for. It goes on when
+    Redis is away for a while. Interrupted it ends with 130, without a reader with 141.
+    """
+
+    async def work() -> int:
+        check_namespace(namespace)
+        async with (
+            _ending_with_the_reader(),
+            Publisher(redis, prefix=prefix, timeout=timeout) as publisher,
+            publisher.watching(namespace) as events,
+        ):
+            if not await publisher.count(namespace):
+                note((await why_nobody(publisher, prefix, namespace))[0])
+            async for event in events:
+                _say_event(as_json, event)
+        raise AssertionError("a watch has no end of its own")
+
+    run(work())
+
+
+def _say_event(as_json: bool, event: MemberEvent) -> None:
+    fields = {"event": event.event, "id": event.id, "node": event.node}
+    say(as_json, fields, "\t".join(filter(None, fields.values())))
+
+
+@contextlib.asynccontextmanager
+async def _ending_with_the_reader() -> AsyncIterator[None]:
+    """Raise BrokenPipeError inside once nobody reads a piped output, not only at the next line.
+
+    The end of a pipe that is written to becomes readable when the other end is closed.
+    """
+    gone = False
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    assert task is not None
+    descriptor = sys.stdout.fileno()
+    piped = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+
+    def end() -> None:
+        nonlocal gone
+        gone = True
+        loop.remove_reader(descriptor)
+        task.cancel()
+
+    if piped:
+        loop.add_reader(descriptor, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise BrokenPipeError from None
+    finally:
+        if piped:
+            loop.remove_reader(descriptor)
