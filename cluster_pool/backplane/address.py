@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from cluster_pool.backplane.refusals import said, with_advice
 from cluster_pool.core.ids import exact, shown
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
@@ -108,7 +109,7 @@ def translated(what: str, maybe_executed: bool = False) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, EOFError, RuntimeError) as error:
-        reason = str(error) or type(error).__name__
+        reason = with_advice(said(error))
         raise BackplaneUnavailableError(
             f"{what}: {reason}", maybe_executed=maybe_executed
         ) from error

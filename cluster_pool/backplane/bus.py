@@ -29,6 +29,7 @@ from cluster_pool.backplane.batching import (
     next_batch,
 )
 from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.refusals import refusal
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import unrouted
@@ -46,8 +47,8 @@ IN_FLIGHT: Final = 2
 """Batches on their way at the same time."""
 TICK: Final = 0.02
 """Seconds at least between two looks for what has waited too long."""
-UNREACHED: Final = BackplaneUnavailableError("Redis was not reached in time")
-UNANSWERED: Final = BackplaneUnavailableError("Redis did not answer in time", maybe_executed=True)
+UNREACHED: Final = "Redis was not reached in time"
+UNANSWERED: Final = "Redis did not answer in time"
 LATE: Final = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
 
 CODES: Final = {
@@ -236,7 +237,7 @@ class Bus:
         batch = next_batch(self._ready, now)
         self._forget(batch.dead)
         for operation in batch.dead:
-            _refuse(operation, UNREACHED)
+            _refuse(operation, self._session.outage.error(UNREACHED))
         convoy = Convoy(sum(bool(runs) for stage in batch.stages for runs in stage))
         self._convoys += bool(convoy.left)
         for stage in batch.stages:
@@ -334,9 +335,9 @@ class Bus:
 
     def _take_reply(self, flight: Flight, call: asyncio.Future[Any]) -> BaseException | None:
         """Answer who can be answered; gives the error for whoever has no answer yet."""
-        error = UNANSWERED if call.cancelled() else call.exception()
+        error = self._unanswered() if call.cancelled() else call.exception()
         if isinstance(error, ResponseError):
-            return _refused(str(error).encode())
+            return _refused(error)
         if error is not None:
             return error
         try:
@@ -457,13 +458,17 @@ class Bus:
         """Fail what has waited, queued or in flight, past its deadline; then look for the next."""
         self._expiry, self._expires = None, inf
         now = self._loop.time()
-        soonest = _refuse_late(self._in_flight(), now, UNANSWERED)
+        unreached = self._session.outage.error(UNREACHED)
+        soonest = _refuse_late(self._in_flight(), now, self._unanswered())
         for queue in self._busy():
-            soonest = min(soonest, _refuse_late(queue.waiting, now, UNREACHED))
+            soonest = min(soonest, _refuse_late(queue.waiting, now, unreached))
             self._drop_done(queue)
             self._retire(queue)
         if soonest < inf:
             self._look_at(max(soonest, now + TICK))
+
+    def _unanswered(self) -> BackplaneUnavailableError:
+        return self._session.outage.error(UNANSWERED, maybe_executed=True)
 
     def _busy(self) -> list[Queue]:
         """The queues of which something waits or is in flight: few of those that there are."""
@@ -489,8 +494,8 @@ def _refuse_late(operations: Iterable[Operation], now: float, error: BaseExcepti
     return soonest
 
 
-def _refused(why: bytes) -> BackplaneUnavailableError:
-    return BackplaneUnavailableError(f"Redis refused: {why.decode(errors='replace')}")
+def _refused(why: bytes | ResponseError) -> BackplaneUnavailableError:
+    return BackplaneUnavailableError(refusal(why))
 
 
 def _refuse(operation: Operation, error: BaseException) -> None:

@@ -14,6 +14,7 @@ import hiredis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from cluster_pool.backplane.address import Raw, translated
+from cluster_pool.backplane.refusals import refusal
 from cluster_pool.backplane.scripts import digests, mended, sources
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -102,7 +103,7 @@ class Link(Pipe):
                     reply = error
             future = self._replies.popleft()
             if isinstance(reply, NoScriptError | ReadOnlyError):
-                failure = BackplaneUnavailableError(f"Redis answered: {reply}")
+                failure = BackplaneUnavailableError(refusal(reply))
                 if not future.done():
                     future.set_exception(failure)
                 raise failure

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.refusals import refusal
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
@@ -600,7 +601,7 @@ async def answered(call: asyncio.Future[Any], deadline: float | None) -> Any:
             "Redis did not answer in time", maybe_executed=True
         ) from None
     except ResponseError as error:
-        raise BackplaneUnavailableError(f"Redis refused: {error}") from error
+        raise BackplaneUnavailableError(refusal(error)) from error
 
 
 def in_time(reply: Any) -> Any:

@@ -22,6 +22,8 @@ from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.ear import BATCH, Ear
 from cluster_pool.backplane.hearing import Hearing
 from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.outage import Outage
+from cluster_pool.backplane.refusals import misplaced, needs_another, refusal
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.core.clock import RedisClock
 from cluster_pool.core.config import Limits, Timing
@@ -41,8 +43,6 @@ LONGEST_REFUSED = 2.0
 """The longest pause when Redis lets a node in and then refuses what it needs, which costs more."""
 STEADY = 1.0
 """Seconds that a generation must have been up for the next one to begin without a pause."""
-REASONS = 10
-"""Reasons that are logged while no generation comes up."""
 PROBES_LOST = 3
 STALL = 0.5
 
@@ -72,6 +72,7 @@ class Session:
         self.generation = 0
         self.link: Link | None = None
         self.clock = RedisClock()
+        self.outage = Outage(address.shown)
         self.hearing = Hearing(keys, identity, limits=limits, counters=counters, sealed=sealed)
         self.numbers = self.hearing.numbers
         self.epoch = ""
@@ -99,7 +100,6 @@ class Session:
         """When this generation heard itself, if it has."""
         self._reached = False
         """Whether Redis has let this generation in, whatever became of it."""
-        self._told: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -166,7 +166,6 @@ class Session:
         gone.set()  # whoever waits for a link learns that there will be none
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         pause = FIRST_PAUSE
         while True:
             self._reached, self._up_since = False, math.inf
@@ -174,27 +173,28 @@ class Session:
                 await self._live_once()
             except Exception as error:
                 self._last_error = _reason(error)
-            self._failed.set()
-            self._tell_loss()
             up = self._up_since != math.inf
+            refused = self._reached and not up
             if up:  # Redis served it whole, and then a socket failed
                 pause = FIRST_PAUSE
-            if loop.time() - self._up_since >= STEADY:
-                continue
-            refused = self._reached and not up
-            await asyncio.sleep(random.uniform(pause / 2 if refused else 0, pause))
-            pause = min(pause * 2, LONGEST_REFUSED if refused else LONGEST_PAUSE)
+            steady = asyncio.get_running_loop().time() - self._up_since >= STEADY
+            wait = 0.0 if steady else random.uniform(pause / 2 if refused else 0, pause)
+            self._tell_loss(wait)
+            self._failed.set()
+            if not steady:
+                await asyncio.sleep(wait)
+                pause = min(pause * 2, LONGEST_REFUSED if refused else LONGEST_PAUSE)
 
-    def _tell_loss(self) -> None:
-        """Log why a generation ended; while none comes up, each reason once."""
-        said = str(self._last_error)
-        if self._up_since != math.inf:
-            self._told.clear()
-            level = logging.INFO if self._unwanted.is_set() else logging.WARNING
-            log.log(level, "lost Redis at %s: %s", self.address.shown, said)
-        elif self._reached and said not in self._told and len(self._told) < REASONS:
-            log.warning("Redis at %s lets this node in, and then: %s", self.address.shown, said)
-        self._told.add(said)
+    def _tell_loss(self, wait: float) -> None:
+        """Say why a generation ended; one that ended by our own wish is no outage."""
+        said, where = str(self._last_error), self.address.shown
+        if self._unwanted.is_set() and self._up_since != math.inf:
+            log.info("begins a new link to Redis at %s: %s", where, said)
+            return
+        if where not in said:
+            how = "lost Redis at %s" if self._up_since != math.inf else "no link to Redis at %s"
+            said = f"{how % where}: {said}"
+        self.outage.fail("link", said, wait)
 
     async def _live_once(self) -> None:
         link = Link(await self.address.open())
@@ -205,6 +205,7 @@ class Session:
             raise
         self._unwanted.clear()
         self._reached = True
+        lost = f"lost Redis at {self.address.shown}"
         try:
             await _until_one_fails(
                 link.write_forever(),
@@ -214,11 +215,14 @@ class Session:
                 self._lead(link, ear),
                 self._end_unwanted(),
             )
+        except Exception as error:
+            lost = f"{lost}: {error}"
+            raise
         finally:
             was_up = self.up
             self._up.clear()
             self.link = self._ear = None
-            await link.fail(BackplaneUnavailableError(f"lost Redis at {self.address.shown}"))
+            await link.fail(BackplaneUnavailableError(lost))
             await ear.drop()
             if was_up:
                 self._down_since = asyncio.get_running_loop().time()
@@ -237,6 +241,7 @@ class Session:
 
     async def _lead(self, link: Link, ear: Ear) -> None:
         """Bring a generation up, then prove every second that it is not deaf."""
+        await self._check_kind(link)
         await self._soon(link.load_scripts())
         await self._tell_time(link)
         self._ear = ear
@@ -250,12 +255,34 @@ class Session:
         self.link = link
         self._up.set()
         self._up_since = asyncio.get_running_loop().time()
+        self.outage.recover("link")
         self.on_up()
         while True:
             await self._rest()
             await self._probe(link)
             await self._tell_time(link)
             self._report_gap("messages were dropped: too many, or too large")
+
+    async def _check_kind(self, link: Link) -> None:
+        """Refuse a Redis on which no node can live, and say what it is.
+
+        A cluster of one primary would do half of what is asked, and refuse the rest.
+        """
+        try:
+            said = await self._hello(link)
+        except ResponseError:  # not allowed, or not known: what it is will show
+            return
+        why = misplaced(said.get(b"mode", b"").decode())
+        if why:
+            raise BackplaneUnavailableError(f"Redis at {self.address.shown}: {why}")
+
+    async def _hello(self, link: Link) -> dict[bytes, bytes]:
+        """What Redis says of itself, in the fields that are words."""
+        call = link.call("HELLO")
+        await self._soon(asyncio.wait((call,)))
+        flat = call.result()
+        fields = zip(flat[::2], flat[1::2], strict=False) if isinstance(flat, list) else ()
+        return {name: value for name, value in fields if isinstance(value, bytes)}
 
     def _want_own(self) -> None:
         """The own channel stands first; after a change of the node id it is another."""
@@ -356,9 +383,25 @@ class Session:
         reply = await self._soon(
             link.script("publish", [], self.sender, self._identity.own_channel, not_after, 0, b"")
         )
-        if reply[0] == b"LATE":
+        mark, said = reply
+        if mark == b"LATE":
             raise BackplaneUnavailableError("Redis is behind its own time")
-        await self._soon(self.hearing.probed.wait(), "deaf: this node has not heard its own probe")
+        refused = "" if mark else refusal(said)
+        if needs_another(refused):
+            raise BackplaneUnavailableError(refused)
+        try:
+            silence = "deaf: this node has not heard its own probe"
+            await self._soon(self.hearing.probed.wait(), silence)
+        except BackplaneUnavailableError as error:
+            raise BackplaneUnavailableError(refused or str(error)) from error
+        self._tell_refusal(refused)
+
+    def _tell_refusal(self, refused: str) -> None:
+        """Hearing goes on while Redis takes no writes, for what comes by a plain PUBLISH."""
+        if refused:
+            self.outage.fail("probe", refused, self._timing.probe)
+        else:
+            self.outage.recover("probe")
 
     async def _tell_time(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
@@ -380,7 +423,7 @@ class Session:
                 if waiting.done():
                     return waiting.result()
         except ResponseError as error:
-            raise BackplaneUnavailableError(f"Redis refused: {error}") from error
+            raise BackplaneUnavailableError(refusal(error)) from error
         finally:
             waiting.cancel()
         raise BackplaneUnavailableError(f"{silence} for {PROBES_LOST * self._timing.probe:g} s")
@@ -488,22 +531,22 @@ class Session:
         except TimeoutError:
             raise self._unanswered(maybe_executed=maybe_executed) from None
         except ResponseError as error:
-            raise BackplaneUnavailableError(f"Redis refused: {error}") from error
+            raise BackplaneUnavailableError(refusal(error)) from error
 
-    def in_vain(self) -> BackplaneUnavailableError:
+    def in_vain(self, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
         """What to raise after something was waited for that sends nothing by itself."""
-        return self._unavailable() if self.link is None else self._unanswered(maybe_executed=False)
+        if self.link is None and not maybe_executed:
+            return self._unavailable()
+        return self._unanswered(maybe_executed=maybe_executed)
 
     def _unanswered(self, *, maybe_executed: bool) -> BackplaneUnavailableError:
-        return BackplaneUnavailableError(
-            f"Redis at {self.address.shown} did not answer in time", maybe_executed=maybe_executed
-        )
+        silent = f"Redis at {self.address.shown} did not answer in time"
+        what = "not done in time" if self.outage.reason else silent
+        return self.outage.error(what, maybe_executed=maybe_executed)
 
     def _unavailable(self) -> BackplaneUnavailableError:
-        said = str(self._last_error) if self._last_error else "no link"
-        if self.address.shown not in said:
-            said = f"no link to Redis at {self.address.shown}: {said}"
-        return BackplaneUnavailableError(said)
+        reason = self.outage.reason or f"no link to Redis at {self.address.shown} yet"
+        return BackplaneUnavailableError(reason)
 
 
 async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:

@@ -134,7 +134,10 @@ class Background:
         if not start.done():
             await asyncio.wait((start,), timeout=deadline - self._loop.time())
         if not start.done():
-            raise BackplaneUnavailableError(f"no link to Redis at {self.publisher.address} in time")
+            where = self.publisher.address
+            raise BackplaneUnavailableError(
+                self.publisher.trouble or f"no link to Redis at {where} in time"
+            )
         start.result()
 
     def _start_ended(self, start: "asyncio.Task[Any]") -> None:

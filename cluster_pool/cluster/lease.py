@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
+from cluster_pool.backplane.refusals import is_refusal
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.session import Session
 from cluster_pool.core.claims import incarnation_of
@@ -273,11 +274,14 @@ class Lease:
             try:
                 await self._beat()
                 self._failures = 0
+                self._session.outage.recover("lease")
             except BackplaneUnavailableError as error:
                 self._failures += 1
                 log.debug("no heartbeat: %s", error)
                 if not self.held:
                     self.settled.clear()
+                if self._session.up and (is_refusal(error) or not self.held):
+                    self._session.outage.fail("lease", str(error), self._pause())
             except Exception:
                 self._failures += 1
                 log.exception("a heartbeat failed by itself")

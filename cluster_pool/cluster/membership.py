@@ -275,9 +275,7 @@ class Membership:
         except TimeoutError:
             if not claiming.won.cancelled():
                 return claiming.won.result()
-            raise BackplaneUnavailableError(
-                "Redis did not answer in time", maybe_executed=claiming.sent
-            ) from None
+            raise self._session.in_vain(maybe_executed=claiming.sent) from None
 
     def _settle(self, claiming: Claiming, won: bool, claim: Claim | None) -> None:
         """The registry has answered: the connection is owned now, or it is not."""

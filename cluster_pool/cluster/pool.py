@@ -60,6 +60,7 @@ NO_SIZES: Final = {
     "inbox_bytes": 0,
     "inbound_bytes": 0,
     "generation": 0,
+    "trouble": None,
 }
 
 
@@ -290,12 +291,14 @@ class ClusterPool(DrainingNode, Hooked):
     def ready(self) -> bool:
         """Whether a load balancer should send newcomers: active, leased, and not deaf.
 
-        False, too, while a comparison has found that what this node holds is registered wrongly,
-        and has not repaired it yet.
+        False, too, while Redis refuses what this node must write (:attr:`trouble` says why), and
+        while a comparison has found that what this node holds is registered wrongly, and has not
+        repaired it yet.
         """
         return (
             self._state is NodeState.ACTIVE
             and self._session.up
+            and not self._session.outage.refused
             and self._lease.held
             and self._lease.settled.is_set()
             and self._comparison.clean
@@ -429,9 +432,7 @@ class ClusterPool(DrainingNode, Hooked):
                 departure.add_done_callback(
                     lambda done: self._emptied_late(connection, on_empty_namespace)
                 )
-            raise BackplaneUnavailableError(
-                "not released yet: Redis cannot be reached", maybe_executed=True
-            ) from None
+            raise self._session.outage.error("not released yet", maybe_executed=True) from None
         if on_empty_namespace is not None and self._take_emptied(connection):
             result = on_empty_namespace()
             if inspect.isawaitable(result):
@@ -556,7 +557,11 @@ class ClusterPool(DrainingNode, Hooked):
         return started(self._table) and self._table.namespace(namespace) is not None
 
     def statistics(self) -> dict[str, Any]:
-        """A snapshot of this node's counters and sizes. From any thread, also before the start."""
+        """A snapshot of this node's counters and sizes. From any thread, also before the start.
+
+        ``trouble`` is None, or why Redis does not serve this node: ``reason`` in a sentence,
+        ``since`` (ISO 8601), ``seconds``, ``next_attempt_in`` (seconds).
+        """
         return {
             "node": self.node_id,
             "state": self._state.value,
@@ -576,6 +581,7 @@ class ClusterPool(DrainingNode, Hooked):
             "inbox_bytes": self._session.hearing.inbox.size,
             "inbound_bytes": self.inbound.size,
             "generation": self._session.generation,
+            "trouble": self._session.outage.as_dict(),
         }
 
     def _deliver_here(

@@ -245,7 +245,7 @@ class Registrar:
                 async with asyncio.timeout_at(deadline):
                     await self._lease.wait_held()
             except TimeoutError:
-                raise BackplaneUnavailableError("this node has no lease: Redis is away") from None
+                raise self._session.outage.error("this node has no lease") from None
             link = await self._session.link_by(deadline)
             if self._lease.held and self._lease.settled.is_set():
                 return link  # else it is a new link, on which everything is asserted first

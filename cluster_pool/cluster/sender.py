@@ -204,6 +204,15 @@ class Sender(DrainCommands):
         """Where Redis is, without its password."""
         return self._address.shown
 
+    @property
+    def trouble(self) -> str:
+        """Why Redis does not serve this process, in a sentence; "" while it does.
+
+        It says what Redis or the network said, and what to do where that is known. From any thread,
+        also before the start. The errors of calls that wait in vain end with the same sentence.
+        """
+        return self._session.outage.reason if started(self._session) else ""
+
     # -- sending ---------------------------------------------------------------------------
 
     async def send(

@@ -272,7 +272,8 @@ class NodeServer:
     def _readiness(self) -> Response:
         if self._pool.ready:
             return answer(http.HTTPStatus.OK, "ready\n")
-        return come_back(f"not ready: {self._pool.state.value}\n")
+        why = f": {self._pool.trouble}" if self._pool.trouble else ""
+        return come_back(f"not ready: {self._pool.state.value}{why}\n")
 
     async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
         connection.hold()

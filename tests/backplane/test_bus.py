@@ -9,6 +9,7 @@ import pytest
 
 from cluster_pool.backplane.batching import BATCH_BYTES, BATCH_ITEMS
 from cluster_pool.backplane.bus import IN_FLIGHT, Bus
+from cluster_pool.backplane.outage import Outage
 from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import read_items
 from cluster_pool.core.identity import Identity
@@ -83,6 +84,7 @@ def make_bus(link: FakeLink, seals: Seals | None = None, **limits: int) -> Bus:
     """A bus over a link that Redis answers when a test says so."""
     session = SimpleNamespace(
         link=link,
+        outage=Outage("nowhere"),
         sender="start 1",
         clock=SimpleNamespace(at=lambda moment: int(moment * 1e6)),
         redis_time_at_most=lambda: int(asyncio.get_running_loop().time() * 1e6) + 1,

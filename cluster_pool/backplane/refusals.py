@@ -1,0 +1,128 @@
+"""What Redis says when it refuses: in full, and what somebody can do about it. Pure."""
+
+import re
+from typing import Final
+
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+_REPLICA: Final = (
+    "this is a replica: give the address of its primary, or a client that asks Sentinel"
+)
+_CLUSTER: Final = (
+    "this is a node of a Redis Cluster, which cluster_pool cannot use: give it one primary that "
+    "is not in cluster mode, with Sentinel if it must not be alone"
+)
+_SENTINEL: Final = (
+    "this is a Sentinel, not the Redis that it watches: pass Sentinel(…).master_for(…) as redis="
+)
+_RIGHTS: Final = "this user may not do what cluster_pool needs: deploy/redis.acl has the rights"
+_LOGIN: Final = "check the user name and the password"
+
+_ADVICE: Final = {
+    "OOM": "its memory is full: raise maxmemory, or find out whose keys fill it",
+    "MISCONF": "it cannot save to its disk and takes no writes: look into its log and at its disk",
+    "READONLY": _REPLICA,
+    "MASTERDOWN": _REPLICA,
+    "NOREPLICAS": "too few replicas follow it (min-replicas-to-write): bring them back",
+    "NOPERM": _RIGHTS,
+    "NOAUTH": _LOGIN,
+    "WRONGPASS": _LOGIN,
+    "MOVED": _CLUSTER,
+    "ASK": _CLUSTER,
+    "TRYAGAIN": _CLUSTER,
+    "CROSSSLOT": _CLUSTER,
+    "CLUSTERDOWN": _CLUSTER,
+    "LOADING": "it reads its data set and will be there when it has",
+    "BUSY": "a script of somebody runs there without end: SCRIPT KILL ends it",
+}
+_PHRASES: Final = {
+    "ACL failure in script": _RIGHTS,
+    "can't run this command": _RIGHTS,
+    "can't access at least one of the": _RIGHTS,
+    "no permissions to": _RIGHTS,
+    "non local key in a cluster node": _CLUSTER,
+    "max number of clients reached": "raise maxclients, or find out who holds connections",
+    "invalid password": _LOGIN,
+    "without any password configured": _LOGIN,
+    "DB index is out of range": "give a database that it has; 0 is always there",
+}
+_CODES: Final[dict[type[RedisError], str]] = {
+    MasterDownError: "MASTERDOWN",
+    ClusterDownError: "CLUSTERDOWN",
+    MovedError: "MOVED",
+    AskError: "ASK",
+    TryAgainError: "TRYAGAIN",
+    ClusterCrossSlotError: "CROSSSLOT",
+    NoPermissionError: "NOPERM",
+    NoScriptError: "NOSCRIPT",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+}
+"""Of the errors from which a redis-py without ``status_code`` cuts the first word off."""
+_OURS: Final = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script: ?\d+\.?$")
+_ARGUMENTS: Final = re.compile(r",? with args beginning with: .*", re.DOTALL)
+
+
+def said(error: BaseException) -> str:
+    """The words of an error; of a reply of Redis all that it said, its first word included.
+
+    redis-py cuts that word off (``OOM``, ``MOVED``). The arguments of an unknown command are left
+    out: one of them may be a password. So is which line of our script it was.
+    """
+    text = str(error) or type(error).__name__
+    if isinstance(error, RedisError):
+        code = getattr(error, "status_code", None) or _CODES.get(type(error), "")
+        if text.startswith("invalid username-password pair"):
+            code = "WRONGPASS"
+        if code and text.partition(" ")[0] != code:
+            text = f"{code} {text}"
+    return _ARGUMENTS.sub("", _OURS.sub("", text))
+
+
+def advice(text: str) -> str:
+    """What to do about something that Redis said; "" when that is not known."""
+    known = _ADVICE.get(text.partition(" ")[0], "")
+    return known or next((what for phrase, what in _PHRASES.items() if phrase in text), "")
+
+
+def with_advice(text: str) -> str:
+    """The same with what to do behind it, if that is known."""
+    what = advice(text)
+    return f"{text} ({what})" if what else text
+
+
+def refusal(reply: BaseException | bytes) -> str:
+    """One sentence: that Redis refused, what it said in full, and what to do."""
+    if isinstance(reply, bytes):
+        text = _ARGUMENTS.sub("", _OURS.sub("", reply.decode(errors="replace").removeprefix("-")))
+    else:
+        text = said(reply)
+    return f"Redis refused: {with_advice(text)}"
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether Redis was there and said no, by what a translated error comes from."""
+    return isinstance(error.__cause__, ResponseError)
+
+
+def misplaced(mode: str) -> str:
+    """Why no node can live on a Redis in this mode, of its HELLO; "" when one can."""
+    return {"cluster": _CLUSTER, "sentinel": _SENTINEL}.get(mode, "")
+
+
+def needs_another(text: str) -> bool:
+    """Whether a refusal says that another Redis must be asked: the next look may find it."""
+    return advice(text.removeprefix("Redis refused: ").partition(" (")[0]) in (_REPLICA, _CLUSTER)
