@@ -36,7 +36,8 @@ class Limits:
         node_inbound_bytes: of all clients: one half for what nobody has taken yet (then who has
             bytes here is not read from), the other for what is being published.
         inbound_per_second: messages of one client, on average; as many may come at once. A client
-            that says more is closed with 1008.
+            that says more is closed with 1008. A client of ``serve`` may also send as many frames
+            (100 at least) that are no messages: pings, pongs, and parts of a message below 1 KiB.
     """
 
     outbox_bytes: int = MIB

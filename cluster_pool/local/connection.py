@@ -665,14 +665,18 @@ class Connection:
         self.inbound_due = max(self.inbound_due, now) + 1 / rate
         if self.inbound_due - now <= 1 + 1 / rate:
             return False
-        if not self.closed:
-            self._host.counters.inbound_floods += 1
-            if times := self._host.quiet.due("flood", now):
-                log.warning(
-                    "%r sent more than %d messages in a second%s", self, rate, others(times)
-                )
-            self.kick(POLICY, "too many messages")
+        self.flood(rate, "messages")
         return True
+
+    def flood(self, rate: int, what: str) -> None:
+        """Its client says more than it may: close it with 1008, count it and say so."""
+        if self.closed:
+            return
+        self._host.counters.inbound_floods += 1
+        now = asyncio.get_running_loop().time()
+        if times := self._host.quiet.due("flood", now):
+            log.warning("%r sent more than %d %s in a second%s", self, rate, what, others(times))
+        self.kick(POLICY, f"too many {what}")
 
     async def _ended(self, code: int, reason: str) -> None:
         if self.close_code is None:

@@ -10,6 +10,9 @@ FRAME: Final = 300
 """Bytes that a queued frame takes besides what is in it."""
 LARGE: Final = 4096
 """Bytes of a frame that is worth being emptied."""
+PART: Final = 1024
+"""Bytes of a part of a message that costs as much to receive as to parse; some libraries send all
+that is long in parts of four of them."""
 
 
 class Frames(SimpleQueue[Frame]):
@@ -20,18 +23,29 @@ class Frames(SimpleQueue[Frame]):
 
     Attributes:
         size: bytes in the queued frames.
+        counted: frames so far that were a message, the last part of one, or not a small part.
+        parts: frames so far of the message that is not complete.
         paused: whether no more is read for now: then ``on_taken`` is called for every frame.
     """
 
     def __init__(self, on_taken: Callable[[], None]) -> None:
         super().__init__()
         self.size = 0
+        self.counted = 0
+        self.parts = 0
         self.paused = False
         self._on_taken = on_taken
 
     def put(self, item: Frame) -> None:
         """Add a frame."""
-        self.size += len(item.data)
+        size = len(item.data)
+        self.size += size
+        if item.fin:
+            self.counted += 1
+            self.parts = 0
+        else:
+            self.counted += size >= PART
+            self.parts += 1
         self.queue.append(item)
         if self.get_waiter is not None and not self.get_waiter.done():
             self.get_waiter.set_result(None)

@@ -16,15 +16,22 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 256 * 1024
 """Bytes: the most that asyncio and uvloop read at once."""
+UNPARSED: Final = 64 * 1024
+"""Bytes of one client that may wait to be parsed: more are not read, for a read takes time, too."""
 TURN: Final = 0.1
 """Seconds that one client may take to finish its message while the node is above its share."""
 
 
 class Intake:
-    """The bytes of all clients of a node, and whose reading is paused."""
+    """The bytes of all clients of a node, and whose reading is paused.
+
+    Attributes:
+        rate: messages that one client may send in a second.
+    """
 
     def __init__(self, channel: InboundChannel, limits: Limits) -> None:
         self._channel = channel
+        self.rate = limits.inbound_per_second
         self._one = limits.inbound_bytes
         self._all = limits.node_inbound_bytes - limits.node_inbound_bytes // SHARE
         self._full: dict[NodeWebSocket, None] = {}
@@ -34,6 +41,10 @@ class Intake:
         self._let_through: NodeWebSocket | None = None
         self._timer: asyncio.TimerHandle | None = None
         channel.on_less = self._less
+
+    def has_room(self, parsed: int) -> bool:
+        """Whether a client of whom so many bytes wait as frames may have more of them."""
+        return parsed <= self._one and self._room() >= 0
 
     def received(self, websocket: "NodeWebSocket") -> None:
         """Bytes came: count them, and pause reading if they are too many."""
@@ -83,7 +94,8 @@ class Intake:
         return self._all - self._channel.unread - self._channel.waiting
 
     def _has_its_fill(self, websocket: "NodeWebSocket") -> bool:
-        return websocket.held > self._one and (websocket.whole or not websocket.wanted)
+        limit = min(UNPARSED, self._one) if websocket.unparsed else self._one
+        return websocket.held > limit and (websocket.whole or not websocket.wanted)
 
     def _may_read(self, websocket: "NodeWebSocket") -> bool:
         if websocket.ignored:
@@ -105,7 +117,7 @@ class Intake:
         self._full.pop(websocket, None)
         self._queue.pop(websocket, None)
         websocket.frames.paused = False
-        if not websocket.transport.is_closing():
+        if not websocket.transport.is_closing() and not websocket.deaf:
             websocket.transport.resume_reading()
 
     def _less(self) -> None:

@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
-from websockets.protocol import CLOSED, CONNECTING, OPEN
+from websockets.protocol import CLOSED, CLOSING, CONNECTING, OPEN, SEND_EOF, Protocol
 
-from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR
+from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR, POLICY
 from cluster_pool.local.connection import Connection
 from cluster_pool.server.departures import Departures
 from cluster_pool.server.frames import FRAME, Frames
 from cluster_pool.server.intake import Intake
+from cluster_pool.server.turns import TINY, FrameReader, Turns
 
 PING: Final = b"\x89\x00"
 """A whole ping frame (RFC 6455 section 5.5.2). Control frames may stand between the fragments of a
@@ -29,6 +30,8 @@ YIELD_EVERY: Final = 200
 SMALL: Final = 4096
 FEW: Final = 16
 """Bytes, and frames, of one client that are not worth being counted."""
+NOISE: Final = 100
+"""Frames a second that are no messages and that any client may send."""
 UNREAD: Final = 65536
 """Bytes that wait to be written to a client that goes on talking, before it is looked at: the
 library answers each of its pings, also when it reads none of the answers."""
@@ -38,8 +41,9 @@ class NodeWebSocket(ServerConnection):
     """A WebSocket of a node: knows its member, and whether anything came from its client."""
 
     __slots__ = (
-        *("departures", "handled", "heard", "held", "ignored", "intake", "keepalive_slice"),
-        *("frames", "member", "pinger"),
+        *("closing", "deaf", "departures", "ended", "frames", "handled", "heard", "held"),
+        *("ignored", "intake", "keepalive_slice", "member", "noise_due", "pinger", "reader"),
+        *("turns", "unparsed"),
     )
 
     def __init__(
@@ -48,9 +52,22 @@ class NodeWebSocket(ServerConnection):
         keepalive: "Keepalive",
         departures: Departures,
         intake: Intake,
+        turns: Turns,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        self.reader = _read_in_turns(self.protocol)
+        self.turns = turns
+        self.unparsed = False
+        """Whether it waits for its turn to have more parsed."""
+        self.ended = False
+        """Whether nothing comes behind that."""
+        self.noise_due = 0.0
+        """When the frames that are no messages would have come at the rate that is allowed."""
+        self.deaf = False
+        """Whether it is not read from any more."""
+        self.closing = False
+        """Whether the last round of pings found it closing."""
         self.heard = True
         self.member: Connection | None = None
         self.departures = departures
@@ -73,18 +90,115 @@ class NodeWebSocket(ServerConnection):
     def data_received(self, data: bytes) -> None:
         """Bytes came, perhaps only a part of a large message: there is somebody."""
         self.heard = True
-        super().data_received(data)
-        waiting = len(data) > SMALL or len(self.protocol.reader.buffer) > SMALL
-        if waiting or self.held or len(self.frames.queue) > FEW:
+        size = len(data)
+        if self.unparsed:
+            share = 0
+        elif size <= TINY:
+            share = TINY
+        else:
+            share = self.turns.share(size)
+        if share:
+            self._parse(data, share, counts=size > TINY)
+        else:
+            self.reader.feed_data(data)
+            self._wait_for_turn()
+        waiting = size > SMALL or len(self.reader.buffer) > SMALL
+        frames = self.frames
+        if waiting or self.held or len(frames.queue) > FEW or frames.parts > FEW:
             self.intake.received(self)
         member = self.member
         if member is not None and self.transport.get_write_buffer_size() > UNREAD:
             self.loop.call_soon(member.judge)
 
+    def _parse(self, data: bytes, share: int, *, counts: bool) -> None:
+        """Parse so many frames at most; what is left waits for its turn."""
+        reader, frames, protocol = self.reader, self.frames, self.protocol
+        if protocol.state is CONNECTING and not protocol.eof_sent:
+            share = 0  # what stands behind a request waits until that is answered
+        counted = frames.counted
+        reader.left = share
+        super().data_received(data)
+        parsed = share - reader.left
+        if counts:
+            self.turns.spent(parsed)
+        if parsed > frames.counted - counted and not self.deaf:
+            self._count_noise(parsed - frames.counted + counted)
+        if protocol.state is not OPEN and protocol.state is not CONNECTING:
+            self._protocol_ended()
+        if share and not reader.left and reader.buffer:
+            self._wait_for_turn()
+
+    def send_data(self) -> None:
+        """Write what the library has to say, many answers to pings at once."""
+        writes = self.protocol.writes
+        if not writes:
+            return
+        if len(writes) > 1:
+            end = [SEND_EOF] if writes[-1] == SEND_EOF else []
+            self.protocol.writes = [b"".join(writes), *end]
+        super().send_data()
+
+    def _wait_for_turn(self) -> None:
+        self.unparsed = True
+        if not self._full():
+            self.turns.wait(self._go_on)
+
+    def _full(self) -> bool:
+        """Whether so much is parsed and not taken that the rest stays as it came: a frame takes
+        fifty times the memory of the bytes that it came in."""
+        frames = self.frames
+        waiting = len(frames.queue)
+        return waiting > 0 and not self.intake.has_room(frames.size + waiting * FRAME)
+
+    def _go_on(self, share: int) -> None:
+        """Its turn has come."""
+        if self.protocol.state is CLOSED:
+            self.unparsed = False  # the socket is gone
+        elif self._full():
+            return  # whoever takes a frame has it wait again
+        else:
+            self.unparsed = False
+            self._parse(b"", share, counts=True)
+            self.intake.changed(self)
+        if self.ended and not self.unparsed:
+            self.departures.add(self._end_of_stream)
+
+    def read_on(self) -> None:
+        """The handshake is answered: parse what the client has sent without waiting for that."""
+        if self.reader.buffer:
+            self._wait_for_turn()
+
+    def _count_noise(self, frames: int) -> None:
+        """Frames that no reader will count: control frames, small parts of a message, and all of
+        whom nobody listens to. As many are allowed as messages, and a few for who may say little.
+        """
+        rate, now = max(self.intake.rate, NOISE), self.loop.time()
+        self.noise_due = max(self.noise_due, now) + frames / rate
+        if self.noise_due - now <= 1:
+            return
+        if self.member is not None:
+            self.member.flood(rate, "frames")
+        self._hear_no_more()
+
+    def _hear_no_more(self) -> None:
+        """Say that this is the end, and read no more: TCP holds it up until the socket is cut."""
+        self.deaf = True
+        self.protocol.fail(POLICY, "too many frames")
+        self.send_data()
+        self.reader.discard()
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _protocol_ended(self) -> None:
+        """The client has sent a Close, or what is no WebSocket: from now on it is no member."""
+        member, close = self.member, self.protocol.close_rcvd
+        if member is not None and not member.closed:
+            member.begin_close(*(ABNORMAL, "") if close is None else (close.code, close.reason))
+
     @property
     def whole(self) -> bool:
         """Whether a message, or a part of one, waits that nobody has begun to take."""
-        return bool(self.frames.queue)
+        return bool(self.frames.queue) or self.unparsed
 
     @property
     def wanted(self) -> bool:
@@ -95,11 +209,16 @@ class NodeWebSocket(ServerConnection):
         """Bytes held here: frames, whole and half, and those of a message that is not complete."""
         frames = self.frames
         waiting = len(frames.queue)
-        parts = frames.size + waiting * FRAME if waiting else self.protocol.current_size or 0
-        return parts + len(self.protocol.reader.buffer)
+        if waiting:
+            parsed = frames.size + waiting * FRAME
+        else:
+            parsed = (self.protocol.current_size or 0) + frames.parts * FRAME
+        return parsed + len(self.reader.buffer)
 
     def _frame_taken(self) -> None:
         """Somebody took a frame, or begins to wait for one."""
+        if self.unparsed:
+            self._wait_for_turn()
         if self.held or self.frames.paused:
             self.intake.changed(self)
 
@@ -108,6 +227,8 @@ class NodeWebSocket(ServerConnection):
         self.ignored = True
         if not self.frames.queue:
             self.frames.size = 0
+        if self.unparsed:
+            self._wait_for_turn()
         if self.protocol.state is CLOSED:
             self.intake.forget(self)
         else:
@@ -121,6 +242,9 @@ class NodeWebSocket(ServerConnection):
         return True
 
     def _end_of_stream(self) -> None:
+        self.ended = True
+        if self.unparsed:
+            return  # first what it has said
         super().eof_received()
         self.transport.close()
 
@@ -200,9 +324,19 @@ class Keepalive:
                         await asyncio.sleep(0)
 
 
+def _read_in_turns(protocol: Protocol) -> FrameReader:
+    """Give a new protocol a reader of ours, in the way in which it made its own."""
+    reader = protocol.reader = FrameReader()
+    protocol.parser = protocol.parse()
+    next(protocol.parser)
+    return reader
+
+
 def _ping(websocket: NodeWebSocket) -> None:
     """Ping one WebSocket, or close it when the last ping found nobody."""
     tcp, member = websocket.transport, websocket.member
+    if websocket.protocol.state is CLOSING:
+        _cut_if_late(websocket)
     if member is None or websocket.protocol.state is not OPEN or tcp.is_closing():
         return
     judged = tcp.is_reading()
@@ -211,3 +345,15 @@ def _ping(websocket: NodeWebSocket) -> None:
         return
     websocket.heard = not judged
     tcp.write(PING)
+
+
+def _cut_if_late(websocket: NodeWebSocket) -> None:
+    """Cut who has said that it leaves, or was told to, and is still here in the next round."""
+    member = websocket.member
+    over = websocket.protocol.eof_sent or member is None
+    if websocket.closing and (over or (member and websocket.loop.time() >= member.deadline)):
+        if member is None or member.gone:
+            websocket.transport.abort()
+        else:
+            member.cut()
+    websocket.closing = True

@@ -48,6 +48,7 @@ from cluster_pool.server.http import (
 from cluster_pool.server.inbound import Inbound
 from cluster_pool.server.intake import Intake
 from cluster_pool.server.keepalive import Keepalive, NodeWebSocket
+from cluster_pool.server.turns import Turns
 
 log = logging.getLogger("cluster_pool.server")
 
@@ -179,6 +180,7 @@ class NodeServer:
                     keepalive=self._keepalive,
                     departures=Departures(),
                     intake=intake,
+                    turns=Turns(),
                 ),
             ),
             backlog=ACCEPTS,  # asyncio accepts as many in a turn as it lets wait; uvloop one
@@ -301,6 +303,7 @@ class NodeServer:
         assert connection is not None
         websocket.request, websocket.response = NO_REQUEST, None
         websocket.handled = True
+        websocket.read_on()
         connection.release_hold()
         if connection.closed:  # since its claim: it got what was sent to it, and then the close
             connection.silence()

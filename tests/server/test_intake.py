@@ -193,7 +193,8 @@ async def test_what_nobody_will_take_is_not_counted(own_server: RedisServer, how
 async def test_who_pings_and_reads_nothing_is_closed_and_then_cut(own_server: RedisServer) -> None:
     """The library answers each ping, and no limit of an outbox was asked: it grew for ever."""
     pings, limit, most = (b"\x89\xfd" + bytes(4) + b"x" * 125) * 500, 128 * 1024, 0
-    async with node(own_server, Limits(outbox_bytes=limit)) as (pool, server, _):
+    limits = Limits(outbox_bytes=limit, inbound_per_second=10**9)
+    async with node(own_server, limits) as (pool, server, _):
         async with stubborn(url(server, "a"), reads=False) as client:
             await eventually(lambda: pool.statistics()["connections"])
             connection = pool.get_connection("room", "a")

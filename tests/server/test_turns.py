@@ -1,0 +1,199 @@
+"""Frames that cost their sender six bytes hold nobody up, and who sends too many is closed."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.protocol import Protocol
+
+from cluster_pool import ClusterPool, Connection, Limits
+from cluster_pool.server.node import NodeServer
+from cluster_pool.server.turns import FRAMES, SHARE, TINY, Turns
+from tests.nodes import close_code
+from tests.server.test_intake import node
+from tests.server.test_node import raw_client, url
+from tests.servers import RedisServer
+from tests.stubborn import masked, stubborn
+from tests.support import async_test, eventually
+
+MASK = bytes(4)
+FLOODS = {
+    "parts": (b"\x02\x80" + MASK, b"\x00\x80" + MASK),
+    "pings": (b"", b"\x89\x80" + MASK),
+    "pongs": (b"", b"\x8a\x80" + MASK),
+    "texts": (b"", b"\x81\x80" + MASK),
+}
+"""How each begins, and the frame that then comes again and again."""
+
+
+class ParsedInATurn:
+    """The most frames that were parsed from one turn of the loop to the next."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = self._now = 0
+        original = Protocol.recv_frame
+
+        def counted(protocol: Protocol, frame: Any) -> None:
+            self._now += 1
+            original(protocol, frame)
+
+        monkeypatch.setattr(Protocol, "recv_frame", counted)
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self.most, self._now = max(self.most, self._now), 0
+
+
+@contextlib.contextmanager
+def crowd(server: NodeServer, count: int) -> Iterator[list[socket.socket]]:
+    """So many sockets whose handshakes were sent."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(raw_client(server, str(number))) for number in range(count)]
+        for one in made:
+            one.setblocking(False)
+        yield made
+
+
+def heard_of(client: socket.socket) -> bytes:
+    """What has come, all there is."""
+    heard = b""
+    with contextlib.suppress(BlockingIOError, ConnectionResetError):
+        while data := client.recv(65536):
+            heard += data
+    return heard
+
+
+async def listens(pool: ClusterPool, connection: Connection) -> None:
+    await connection.wait_closed()
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+@async_test
+async def test_a_turn_of_the_loop_is_short_whoever_sends_tiny_frames(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Thirty at once: each turn parses a bounded number, and the node keeps its lease."""
+    begin, frame = FLOODS[kind]
+    count, parsed = 30, ParsedInATurn(monkeypatch)
+    limits = Limits(inbound_per_second=200)
+    async with node(own_server, limits, app=listens) as (pool, server, most):
+        watching = asyncio.create_task(parsed.watch())
+        with crowd(server, count) as clients:
+            await eventually(lambda: pool.statistics()["connections"] == count)
+            loop = asyncio.get_running_loop()
+            flood = begin + frame * 20_000
+            sending = [asyncio.create_task(loop.sock_sendall(one, flood)) for one in clients]
+            await eventually(lambda: pool.statistics()["inbound_floods"] == count, 40)
+            for one in clients:
+                code = (1008).to_bytes(2, "big")
+                heard = bytearray()
+                await eventually(lambda: code in heard or heard.extend(heard_of(one)))  # noqa: B023  # awaited here
+            assert parsed.most <= FRAMES + SHARE + TINY
+            assert most[0] < 16 * 1024 * 1024
+            statistics = pool.statistics()
+            assert (statistics["rejoins"], statistics["state"]) == (0, "active")
+            async with connect(url(server, "calm")) as calm:
+                assert await pool.send("room", "calm", "hello")
+                assert await calm.recv() == "hello"
+            await eventually(lambda: not pool.statistics()["connections"])
+            await asyncio.gather(*sending, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+@async_test
+async def test_what_waits_for_its_turn_arrives_whole_and_in_order(own_server: RedisServer) -> None:
+    """Far more than a share in one write, then the end of the stream: everything is delivered."""
+    got: list[str | bytes] = []
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        got.extend([message async for message in connection])
+
+    said = [str(number) for number in range(20 * SHARE)]
+    async with node(own_server, Limits(inbound_per_second=10**6), app=app) as (pool, server, _):
+        with raw_client(server, "a") as client:
+            await eventually(lambda: pool.statistics()["connections"])
+            client.sendall(b"".join(masked(text.encode()) for text in said))
+            client.shutdown(socket.SHUT_WR)
+            await eventually(lambda: not pool.statistics()["connections"])
+        assert got == said
+
+
+@async_test
+async def test_a_slow_app_leaves_unparsed_what_it_does_not_take(own_server: RedisServer) -> None:
+    """A frame takes fifty times the memory of its six bytes: they stay as they came."""
+    go, got = asyncio.Event(), []
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        await go.wait()
+        connection.on("message", got.append)
+        await connection.run()
+
+    limits = Limits(inbound_bytes=100_000, inbound_per_second=10**6)
+    async with node(own_server, limits, app=app) as (pool, server, most):
+        async with stubborn(url(server, "a")) as client:
+            client.writer.write(masked(b"") * 10_000)
+            await eventually(lambda: most[0] > 100_000)
+            await eventually(lambda: len(pool.get_connection("room", "a").websocket.frames.queue))
+            await asyncio.sleep(0.2)
+            assert most[0] < 300_000
+            go.set()
+            await eventually(lambda: len(got) == 10_000 or client.close_code)
+            client.writer.close()
+            await eventually(lambda: not pool.statistics()["connections"])
+        assert len(got) == 10_000
+        assert pool.statistics()["inbound_bytes"] == 0
+
+
+@async_test
+async def test_large_parts_of_a_message_are_no_flood(own_server: RedisServer) -> None:
+    """Some libraries send whatever is long in parts of 4 KiB; one message is one message."""
+    got = []
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        got.extend([len(message) async for message in connection])
+
+    async def parts() -> Any:
+        for _ in range(250):
+            yield b"x" * 4096
+
+    async with (
+        node(own_server, Limits(inbound_per_second=10), app=app) as (_, server, _),
+        connect(url(server, "a"), compression=None) as client,
+    ):
+        await client.send(parts())
+        await client.send("small")
+        await client.close()
+        assert await close_code(client) == 1000
+    assert got == [250 * 4096, 5]
+
+
+@async_test
+async def test_everybody_has_a_turn() -> None:
+    """Who waited longest comes first, with no more than a share; then the loop goes round."""
+    turns, order = Turns(), []
+
+    def client(name: str) -> Callable[[int], None]:
+        def go_on(share: int) -> None:
+            order.append((name, share))
+            turns.spent(share)
+            turns.wait(go_on)
+
+        return go_on
+
+    clients = [client(name) for name in "abcdef"]
+    for one in clients:
+        turns.wait(one)
+    assert order == []
+    await asyncio.sleep(0)
+    fits = FRAMES // SHARE
+    assert order == [(name, SHARE) for name in "abcdef"[:fits]]
+    assert turns.share(1000) == 0
+    await asyncio.sleep(0)
+    assert [name for name, _ in order] == list("abcdefabcdef")[: 2 * fits]
+    turns._waiting.clear()
