@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Iterator
-from typing import Any
 
 import redis.asyncio as redis_asyncio
 from redis.asyncio.connection import AbstractConnection
@@ -12,14 +10,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from cluster_pool.backplane.names import Names, resolving
 from cluster_pool.backplane.refusals import said, with_advice
+from cluster_pool.backplane.urls import check_url, malformed, sentinels_of, shown_of
 from cluster_pool.core.ids import exact, shown
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
 
 Raw = AbstractConnection
-
-CHECK_URL = "check its scheme and options, and percent-encode what is special in its password"
 
 
 class Address:
@@ -30,28 +28,15 @@ class Address:
     """
 
     def __init__(self, redis: "str | redis_asyncio.Redis", connect_timeout: float) -> None:
-        if isinstance(redis, str):
-            redis = exact(redis)
-            self.shown = hide_password(redis)
-            try:
-                pool = redis_asyncio.ConnectionPool.from_url(redis)
-                pool.connection_class(**pool.connection_kwargs)  # refuses unknown options
-            except (ValueError, TypeError, RedisError) as error:
-                # The reason may quote a part of the password.
-                reason = CHECK_URL if self.shown != redis else str(error)
-                raise InvalidValueError(
-                    f"{shown(self.shown, 200)} is no Redis URL: {reason}"
-                ) from None
-        elif isinstance(redis, redis_asyncio.Redis):
-            pool = redis.connection_pool
-            self.shown = _shown_from(pool.connection_kwargs)
-        else:
-            raise InvalidValueError(
-                f"redis must be a URL or a redis.asyncio.Redis, not {type(redis).__name__}"
-            )
+        pool = _pool_of(redis)
+        self.shown = shown_of(pool)
+        self._pool = pool  # connections that ask Sentinel have only a weak reference to it
         self._database = str(pool.connection_kwargs.get("db") or 0)
         self._timeout = connect_timeout
-        self._class: type[Raw] = pool.connection_class
+        self._names = Names()
+        self._class: type[Raw] = resolving(pool.connection_class, self._names)
+        self._sentinels = sentinels_of(pool)
+        self._password = str(pool.connection_kwargs.get("password") or "")
         self._settings = {
             **pool.connection_kwargs,
             "protocol": 2,
@@ -90,14 +75,57 @@ class Address:
                 without its password.
         """
         connection = self._class(**self._settings)
-        with translated(f"cannot reach Redis at {self.shown}"):
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await connection.connect()
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
+        try:
+            with translated(f"cannot reach Redis at {self.shown}"):
+                await self._connect(connection)
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, BackplaneUnavailableError) and self._is_quoted_by(error):
+                text = str(error).replace(self._password, "***")
+                raise BackplaneUnavailableError(text) from None
+            raise
         return connection
+
+    async def _connect(self, connection: Raw) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                for host, port in self._sentinels:  # redis-py looks them up again, which is fast
+                    with contextlib.suppress(OSError):
+                        await self._names.addresses(host, port)
+                await connection.connect()
+        except TimeoutError:
+            name = self._names.asking
+            what = f"looking up the name {shown(name)}" if name else "connecting"
+            raise TimeoutError(f"{what} takes longer than {self._timeout:g} s") from None
+
+    def _is_quoted_by(self, error: BaseException | None) -> bool:
+        """Whether an error or what caused it has the password in its text.
+
+        A Redis that does not know AUTH answers with what it was given. A short password may stand
+        anywhere, and is looked for nowhere.
+        """
+        while error is not None and len(self._password) > 3:
+            if self._password in str(error):
+                return True
+            error = error.__cause__ or error.__context__
+        return False
+
+
+def _pool_of(redis: "str | redis_asyncio.Redis") -> redis_asyncio.ConnectionPool:
+    """Where a URL or a client points to; raises InvalidValueError without a password in it."""
+    if isinstance(redis, str):
+        redis = exact(redis)
+        check_url(redis)
+        try:
+            pool = redis_asyncio.ConnectionPool.from_url(redis)
+            pool.connection_class(**pool.connection_kwargs)  # refuses unknown options
+        except (ValueError, TypeError, RedisError) as error:
+            raise malformed(redis, error) from None
+        return pool
+    if isinstance(redis, redis_asyncio.Redis):
+        return redis.connection_pool
+    kind = f"{type(redis).__module__.partition('.')[0]}.{type(redis).__name__}"
+    raise InvalidValueError(f"redis must be a URL or a redis.asyncio.Redis, not {kind}")
 
 
 @contextlib.contextmanager
@@ -113,23 +141,3 @@ def translated(what: str, maybe_executed: bool = False) -> Iterator[None]:
         raise BackplaneUnavailableError(
             f"{what}: {reason}", maybe_executed=maybe_executed
         ) from error
-
-
-_CREDENTIALS = re.compile(r"^((?:\w+://)?+[^:]*):.*@", re.DOTALL)
-_PASSWORD_OPTION = re.compile(r"(password=)[^&]*")
-
-
-def hide_password(url: str) -> str:
-    """``url`` without what may be its password, also when the URL is not well formed.
-
-    That is all from the first colon behind the scheme to the last @: somebody may have left a
-    slash, a hash or an @ in a password as it is.
-    """
-    return _PASSWORD_OPTION.sub(r"\1***", _CREDENTIALS.sub(r"\1:***@", url))
-
-
-def _shown_from(settings: dict[str, Any]) -> str:
-    if "path" in settings:
-        return f"unix://{settings['path']}"
-    host, port = settings.get("host", "localhost"), settings.get("port", 6379)
-    return f"redis://{host}:{port}/{settings.get('db') or 0}"
