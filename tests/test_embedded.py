@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,23 +51,113 @@ def test_it_answers_and_leaves_nothing() -> None:
         _ = server.pid
 
 
-def test_it_dies_with_a_killed_parent() -> None:
-    """SIGKILL of the process that started it ends the server within a second."""
-    program = (
-        "from cluster_pool.embedded import EmbeddedServer; import time;"
-        "s = EmbeddedServer().start(); print(s.pid, s.path.parent, flush=True); time.sleep(60)"
+PARENT = (
+    "from cluster_pool.embedded import EmbeddedServer; import time;"
+    "s = EmbeddedServer().start(); print(s.pid, s.path.parent, flush=True); time.sleep(60)"
+)
+
+
+def killed_parent(folder: Path) -> tuple[int, Path]:
+    """The server of a process that was killed, and the folder that it has left."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
     )
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    pid, folder = parent.stdout.readline().split()
+    pid, left = parent.stdout.readline().split()
     assert alive(int(pid))
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    wait_until_dead(int(pid))
-    for leftover in Path(folder).iterdir():
-        leftover.unlink()
-    Path(folder).rmdir()
+    return int(pid), Path(left)
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary directory of this test, with a name that is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="sweep-", dir="/tmp") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)
+
+
+def test_it_dies_with_a_killed_parent(temporary: Path) -> None:
+    """SIGKILL of the process that started it ends the server within a second."""
+    pid, _ = killed_parent(temporary)
+    wait_until_dead(pid)
+
+
+def test_the_next_start_sweeps_what_is_dead(temporary: Path) -> None:
+    """Each folder of a killed server goes, those of living ones stay, their servers too."""
+    with EmbeddedServer() as living:
+        dead = [killed_parent(temporary) for _ in range(3)]
+        for pid, _ in dead:
+            wait_until_dead(pid)
+        assert all(folder.exists() for _, folder in dead[2:])
+        with EmbeddedServer() as another:
+            assert not any(folder.exists() for _, folder in dead)
+            for server in (living, another):
+                with Redis.from_url(server.url) as client:
+                    assert client.ping()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_server_that_was_killed_alone_is_swept_by_who_started_it(temporary: Path) -> None:
+    """As long as that one lives, its folder is its own: it may still read the log."""
+    with EmbeddedServer() as killed:
+        os.kill(killed.pid, signal.SIGKILL)
+        wait_until_dead(killed.pid)
+        with EmbeddedServer():
+            assert (killed.path.parent / "log").exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_sweep_touches_nothing_that_is_not_ours(temporary: Path) -> None:
+    """Not where a link leads, not other users' folders, not what has our prefix and no lock."""
+    elsewhere = temporary / "elsewhere"
+    names = ("cluster_pool-open", "cluster_pool-other", "cluster_pool-nolock", "elsewhere")
+    for name in names:
+        (temporary / name).mkdir(0o700)
+        (temporary / name / "precious").touch()
+        if name != "cluster_pool-nolock":
+            (temporary / name / "lock").touch()
+    (temporary / "cluster_pool-link").symlink_to(elsewhere)
+    (temporary / "cluster_pool-linked").mkdir(0o700)
+    (temporary / "cluster_pool-linked" / "lock").symlink_to(elsewhere / "lock")
+    (temporary / "cluster_pool-file").touch()
+    (temporary / "cluster_pool-open").chmod(0o770)
+    if os.geteuid() == 0:
+        os.chown(temporary / "cluster_pool-other", 12345, 12345)
+    else:
+        (temporary / "cluster_pool-other" / "lock").unlink()
+    before = sorted(temporary.rglob("*"))
+    with EmbeddedServer():
+        pass
+    assert sorted(temporary.rglob("*")) == before
+
+
+def test_many_start_at_once_where_much_is_dead(temporary: Path) -> None:
+    """They sweep the same folders, and not each other's."""
+    dead = [killed_parent(temporary)[0] for _ in range(4)]
+    for pid in dead:
+        wait_until_dead(pid)
+
+    def run_one() -> None:
+        with EmbeddedServer() as server, Redis.from_url(server.url) as client:
+            assert client.ping()
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(run_one) for _ in range(12)]:
+            done.result()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the variable that names another."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(EmbeddedUnavailableError, match="TMPDIR"):
+        EmbeddedServer().start()
 
 
 def test_missing_wheel_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,40 +10,27 @@ import json
 import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
 from redis.asyncio import Redis
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from cluster_pool.cli.common import DONE, NO, JsonOption, RedisOption, run
 from cluster_pool.cli.demo_cluster import NAMESPACE, Cast, Client, cast, open_all
+from cluster_pool.cli.demo_screen import Row, Screen, screen
+from cluster_pool.core.config import Timing
 from cluster_pool.core.keys import Keys
 from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.publisher import Publisher
 
 PATIENCE = 10.0
 """Seconds until a message that has not arrived counts as lost."""
+BAR = 20
+"""Characters that show how a lease runs out."""
 STAY_AWAY = 3
 """Of the clients of the killed node, every third stays away."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one scene came to. Milliseconds are None where nothing was timed."""
-
-    scene: str
-    sent: int
-    delivered: int
-    lost: int
-    median_ms: float | None
-    longest_ms: float | None
-    right: bool
-    remark: str = ""
 
 
 @dataclass
@@ -55,7 +42,7 @@ class Stage:
     redis: Redis
     keys: Keys
     began: float
-    show: Callable[[str], None]
+    screen: Screen
 
     async def arrived(self, text: str, clients: list[Client]) -> None:
         """Wait until every one of these clients has heard ``text``, or patience is over."""
@@ -170,19 +157,23 @@ async def kill(stage: Stage) -> Row:
 async def _ghosts_gone(stage: Stage, expected: int, since: float) -> float:
     """Seconds until neither the count, nor the members, nor the registry has a ghost."""
     members = stage.keys.members(NAMESPACE)
-    shown = -1
     while time.perf_counter() - since < PATIENCE * 2:
         count = await stage.publisher.count(NAMESPACE)
-        if count != shown:
-            seconds = time.perf_counter() - since
-            stage.show(f"{seconds:.1f} s after the kill: {count} members, {expected} are there")
-            shown = count
+        stage.screen.detail(_lease_left(time.perf_counter() - since, count, expected))
         if count == expected:
             listed = [member async for member in stage.publisher.members(NAMESPACE)]
             if len(listed) == expected == await stage.redis.hlen(members):
                 break
         await asyncio.sleep(0.05)
     return time.perf_counter() - since
+
+
+def _lease_left(seconds: float, count: int, expected: int) -> str:
+    """How the lease of the killed node runs out; it was renewed a moment before the kill."""
+    lease = Timing().lease
+    filled = round(min(seconds / lease, 1.0) * BAR)
+    bar = "#" * filled + "-" * (BAR - filled)
+    return f"[{bar}] {seconds:4.1f} of {lease:.0f} s: {count} members, {expected} are there"
 
 
 async def after_kill(stage: Stage) -> Row:
@@ -279,7 +270,8 @@ def demo(
     """Start three nodes, 300 clients and a private Valkey; use them, hurt them, stop them.
 
     Takes about a quarter of a minute. Exit status 0 only if every number is right. With --redis
-    it uses that server, under a prefix of its own, instead of a private one.
+    it uses that server, under a prefix of its own, instead of a private one. With --json it prints
+    one object at the end and nothing before.
     """
     run(_demo(redis, clients, as_json))
 
@@ -287,30 +279,45 @@ def demo(
 async def _demo(url: str, clients: int, as_json: bool) -> int:
     began = time.perf_counter()
     rows: list[Row] = []
-    screen = _screen(rows)
+
+    def add(row: Row) -> None:
+        rows.append(row)
+        shown.row(row)
+
     async with contextlib.AsyncExitStack() as stack:
-        show = await stack.enter_async_context(screen)
-        show("starting Valkey, three nodes and the clients")
+        shown = stack.enter_context(screen(silent=as_json))
+        shown.scene("starting Valkey, three nodes and the clients")
         if url == "embedded":
             url = stack.enter_context(EmbeddedServer()).url
         keys = Keys(f"cluster_pool_demo_{secrets.token_hex(4)}")
         publisher = await stack.enter_async_context(Publisher(url, prefix=keys.prefix))
         redis = await stack.enter_async_context(Redis.from_url(url))
         players = await stack.enter_async_context(cast(url, keys.prefix, 3, clients))
-        stage = Stage(players, publisher, redis, keys, began, show)
-        rows.append(await _started(stage, clients))
+        stage = Stage(players, publisher, redis, keys, began, shown)
+        add(await _started(stage, clients))
         for title, scene in SCENES:
-            show(title)
-            rows.append(await scene(stage))
-        show("")
+            shown.scene(title)
+            add(await scene(stage))
     right = all(row.right for row in rows)
     seconds = time.perf_counter() - began
     if as_json:
-        result = {"right": right, "seconds": round(seconds, 3), "rows": [asdict(r) for r in rows]}
+        result = {
+            "right": right,
+            "seconds": round(seconds, 3),
+            "rows": [_rounded(row) for row in rows],
+        }
         typer.echo(json.dumps(result))
     else:
         typer.echo(f"{'Every number is right' if right else 'NOT right'} ({seconds:.0f} s).")
     return DONE if right else NO
+
+
+def _rounded(row: Row) -> dict[str, object]:
+    fields = asdict(row)
+    return {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in fields.items()
+    }
 
 
 async def _started(stage: Stage, clients: int) -> Row:
@@ -318,60 +325,6 @@ async def _started(stage: Stage, clients: int) -> Row:
     took = (time.perf_counter() - stage.began) * 1000
     remark = "server, 3 nodes, clients: all up"
     return Row("connect", clients, count, clients - count, None, took, count == clients, remark)
-
-
-# -- showing -----------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def _screen(rows: list[Row]) -> AsyncIterator[Callable[[str], None]]:
-    """A live table on a terminal, plain lines elsewhere; gives the function that names a scene."""
-    console = Console()
-    if console.is_terminal:
-        with Live(_table(rows, "…"), console=console, refresh_per_second=10) as live:
-            yield lambda title: live.update(_table(rows, title))
-            live.update(_table(rows, ""))
-        return
-    printed = 0
-
-    def show(title: str) -> None:
-        nonlocal printed
-        for row in rows[printed:]:
-            typer.echo(_line(row))
-        printed = len(rows)
-        if title:
-            typer.echo(f"… {title}")
-
-    yield show
-
-
-def _table(rows: list[Row], title: str) -> Table:
-    table = Table(title="cluster_pool: three nodes, one pool", caption=title, title_justify="left")
-    table.add_column("")
-    for name in ("sent", "delivered", "lost", "median ms", "longest ms"):
-        table.add_column(name, justify="right")
-    table.add_column("remark")
-    for row in rows:
-        style = "" if row.right else "bold red"
-        table.add_row(*_cells(row), style=style)
-    return table
-
-
-def _line(row: Row) -> str:
-    scene, sent, delivered, lost, median, longest, remark = _cells(row)
-    mark = "ok   " if row.right else "WRONG"
-    return (
-        f"{mark} {scene:32} sent {sent:>5}  delivered {delivered:>5}  lost {lost:>3}  "
-        f"median {median:>8} ms  longest {longest:>8} ms  {remark}"
-    )
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    def shown(value: float | None) -> str:
-        return "" if value is None else f"{value:.1f}"
-
-    counts = (str(row.sent), str(row.delivered), str(row.lost))
-    return (row.scene, *counts, shown(row.median_ms), shown(row.longest_ms), row.remark)
 
 
 def _all_heard(scene: str, clients: list[Client], text: str, at: float, remark: str) -> Row:

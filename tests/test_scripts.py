@@ -1,0 +1,123 @@
+"""What the first command of the README does before the demo begins: it is said, and done once."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FAKE = """#!/bin/sh
+# Stands for a Python: makes "environments" out of itself, and notes what it would install.
+case "$*" in
+"-m venv"*) for last; do :; done
+    mkdir -p "$last/bin" && cp "$0" "$last/bin/python"
+    printf '#!/bin/sh\\necho the demo, with "$@"\\n' >"$last/bin/cluster-pool"
+    chmod +x "$last/bin/cluster-pool" ;;
+"-m pip"*) for last; do :; done
+    read line <"$NEWS"   # waits here until the test has seen what was said
+    [ -e "$FAIL" ] && exit 9
+    echo "$last" | sed 's,/[^[]*,FOLDER,' >>"$INSTALLED" ;;
+*) exec "$REAL" "$@" ;;
+esac
+"""
+
+
+class Clone:
+    """A copy of the project, with a Python that installs nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "a clone"
+        self.root.mkdir()
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, self.root)
+        shutil.copytree(ROOT / "cluster_pool", self.root / "cluster_pool")
+        (self.root / "scripts").mkdir()
+        for name in ("_environment", "demo"):
+            shutil.copy(ROOT / "scripts" / name, self.root / "scripts")
+        (folder / "python").write_text(FAKE)
+        (folder / "python").chmod(0o755)
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self.fail = folder / "fail"
+        self.installed = folder / "installed"
+        self.news = folder / "news"
+        os.mkfifo(self.news)
+        self.environment = {
+            **os.environ,
+            "PYTHON": str(folder / "python"),
+            "REAL": sys.executable,
+            "NEWS": str(self.news),
+            "FAIL": str(self.fail),
+            "INSTALLED": str(self.installed),
+            "TMPDIR": str(self.temporary),
+        }
+
+    def demo(self, *lines: str) -> tuple[int, str]:
+        """Run it; before each installation it must have said a line with these words in it."""
+        self.installed.write_text("")
+        process = subprocess.Popen(
+            [self.root / "scripts" / "demo", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
+        assert process.stderr is not None
+        for line in lines:
+            assert line in process.stderr.readline()
+            if "installing" in line:
+                self.news.write_text("go on\n")
+        out, said = process.communicate(timeout=60)
+        assert said == ""
+        assert list(self.temporary.iterdir()) == []
+        return process.returncode, out
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+NEEDS, PACKAGE = "FOLDER[embedded,uvloop]\n", "FOLDER\n"
+MAKING, FETCHING, BUILDING = "making .venv-demo", "installing what", "installing cluster_pool"
+
+
+def test_it_says_what_it_installs_and_installs_it_once(clone: Clone) -> None:
+    """On standard error; the second time nothing is said, asked for or installed."""
+    shown = (0, "the demo, with demo --json\n")
+    assert clone.demo(MAKING, FETCHING, BUILDING) == shown
+    assert clone.installed.read_text() == NEEDS + PACKAGE
+    assert clone.demo() == shown
+    assert clone.installed.read_text() == ""
+
+
+def test_it_installs_what_has_changed(clone: Clone) -> None:
+    """Another source alone is built again; other needs are fetched."""
+    clone.demo(MAKING, FETCHING, BUILDING)
+    with (clone.root / "cluster_pool" / "__init__.py").open("a") as source:
+        source.write("# changed\n")
+    clone.demo(BUILDING)
+    assert clone.installed.read_text() == PACKAGE
+    with (clone.root / "pyproject.toml").open("a") as needs:
+        needs.write("# changed\n")
+    clone.demo(FETCHING, BUILDING)
+    assert clone.installed.read_text() == NEEDS + PACKAGE
+
+
+def test_what_failed_half_way_is_done_again(clone: Clone) -> None:
+    """An installation that was interrupted does not count; what had worked does."""
+    clone.fail.touch()
+    assert clone.demo(MAKING, FETCHING) == (9, "")
+    clone.fail.unlink()
+    assert clone.demo(FETCHING, BUILDING)[0] == 0
+
+
+def test_a_python_that_is_too_old_is_said(clone: Clone, tmp_path: Path) -> None:
+    """By name and number of what is needed, and with nothing made."""
+    clone.environment["PYTHON"] = str(tmp_path / "no-python")
+    assert clone.demo("needs Python 3.11 or newer") == (1, "")
+    assert not list(clone.root.glob(".venv*"))
