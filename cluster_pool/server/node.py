@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
-from websockets.protocol import CLOSED
 from websockets.typing import Subprotocol
 
 from cluster_pool.cluster.pool import ClusterPool
@@ -245,9 +244,6 @@ class NodeServer:
                 return response
             self._check_origin(websocket, request)
             assert isinstance(websocket, NodeWebSocket)
-            await asyncio.sleep(0)  # now the loop knows of a client that has left at once
-            if websocket.protocol.state is CLOSED:
-                return come_back("closed meanwhile\n")
             member = self._member(websocket, request, target)
             return await self._claim(websocket, member) or response
         except InvalidValueError as error:

@@ -385,3 +385,22 @@ async def test_a_node_takes_no_more_namespaces_than_its_limit(backend: Backend) 
             await one.join("c", "x")
         await one.join("b", "y")
         assert not one._session.listens(f"{backend.prefix}:{{c}}")
+
+
+@async_test
+async def test_who_leaves_while_its_claim_waits_for_others_takes_no_id(backend: Backend) -> None:
+    """Claims gather for some milliseconds; one whose client has left meanwhile is not sent."""
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        registrar = one._membership._registrar
+        second = Connection("alice", "n", FakeWebSocket())
+        with patch.object(registrar, "_flights", IN_FLIGHT):  # as many as may be under way
+            claim = asyncio.create_task(one.new_connection(second))
+            await eventually(lambda: registrar._to_claim)
+            second.cut()
+        registrar._schedule()
+        with pytest.raises(ConnectionClosedError):
+            await claim
+        assert await one.send("n", "alice", "still?", confirm=True) is SendResult.DELIVERED
+        assert await alice.wait_sent() == ["still?"]
+        assert alice.closed is None
