@@ -108,7 +108,7 @@ def mistakes(
 """
 
 
-def check(folder: Path, program: str) -> str:
+def check(folder: Path, program: str, *options: str) -> str:
     """What ``mypy --strict`` says of a program."""
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("needs mypy")
@@ -119,7 +119,7 @@ def check(folder: Path, program: str) -> str:
     done = subprocess.run(
         [
             *(sys.executable, "-P", "-m", "mypy", "--strict", "--follow-imports=silent"),
-            *("--no-error-summary", "--cache-dir", os.devnull, path.name),
+            *("--no-error-summary", "--cache-dir", os.devnull, *options, path.name),
         ],
         capture_output=True,
         text=True,
