@@ -37,11 +37,13 @@ return reply
 def sources() -> dict[str, str]:
     """The text of each script by name, with what all of them share in front."""
     folder = files(__package__) / "lua"
-    common = (folder / "common.lua").read_text()
-    return {
-        name: f"{common}\nlocal function main()\n{(folder / f'{name}.lua').read_text()}\nend\n{END}"
-        for name in NAMES
-    }
+    common = (folder / "common.lua").read_text("utf-8")
+
+    def script(name: str) -> str:
+        own = (folder / f"{name}.lua").read_text("utf-8")  # whatever the locale
+        return f"{common}\nlocal function main()\n{own}\nend\n{END}"
+
+    return {name: script(name) for name in NAMES}
 
 
 @cache

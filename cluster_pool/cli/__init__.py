@@ -1,5 +1,6 @@
 """The command line: ``cluster-pool``. One file per group of commands."""
 
+import io
 import sys
 from collections.abc import Callable
 
@@ -63,6 +64,9 @@ for name, command, summary in COMMANDS:
 
 def main() -> None:
     """Run the command line; the process exits with one of the statuses above."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the locale has no letters for
+            stream.reconfigure(errors="backslashreplace")
     if json_wanted():
         sys.exit(_run_with_json_errors())
     app()

@@ -75,7 +75,8 @@ def run(work: Coroutine[Any, Any, int]) -> None:
     """Run a command and exit with its status; errors of ours become a line and a status."""
     try:
         status = asyncio.run(work)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as under `>&-`
+            sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has had enough (`… | head`), and the interpreter's own flush at
         # the exit must not complain about it.
@@ -129,9 +130,10 @@ def _say_beside(fields: dict[str, Any], text: str) -> None:
     typer.echo(line, err=True)
 
 
-def _as_json(fields: dict[str, Any], stream: TextIO) -> str:
+def _as_json(fields: dict[str, Any], stream: TextIO | None) -> str:
     """JSON as UTF-8; as ASCII where the terminal or the locale knows no more."""
-    return json.dumps(fields, ensure_ascii=stream.encoding.lower() not in ("utf-8", "utf8"))
+    encoding = "" if stream is None else stream.encoding
+    return json.dumps(fields, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
 
 
 def message_from(argument: str, binary: bool) -> str | bytes:

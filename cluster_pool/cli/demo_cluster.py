@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+import cluster_pool
 from cluster_pool.embedded import bound_to_parent
 from cluster_pool.exceptions import ClusterPoolError
 
@@ -36,7 +39,7 @@ class NodeProcess:
         process = await asyncio.create_subprocess_exec(
             *bound_to_parent(
                 [
-                    *(sys.executable, "-m", "cluster_pool", "serve", "--json"),
+                    *(sys.executable, "-P", "-m", "cluster_pool", "serve", "--json"),
                     *("--redis", redis, "--prefix", prefix, "--port", "0", "--node-id", id),
                     *("--app", "cluster_pool.cli.demo_app:handler", "--log-level", "error"),
                     *("--announce", "1"),  # no load balancer needs longer here
@@ -44,6 +47,7 @@ class NodeProcess:
             ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
+            env=_this_package_first(),
         )
         assert process.stdout is not None
         line = await process.stdout.readline()
@@ -66,6 +70,13 @@ class NodeProcess:
         if self.running:
             self.process.kill()
         await self.process.wait()
+
+
+def _this_package_first() -> dict[str, str]:
+    """The environment in which a child finds this very package, whatever folder it is run in."""
+    root = str(Path(cluster_pool.__file__).parents[1])
+    inherited = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, inherited)))}
 
 
 @dataclass(eq=False)

@@ -64,7 +64,7 @@ def screen(*, silent: bool) -> Iterator[Screen]:
         with terminal.live:
             yield terminal
     else:
-        yield Lines()
+        yield Lines(console.width if console.is_terminal else None)
 
 
 class Silence:
@@ -81,9 +81,14 @@ class Silence:
 
 
 class Lines:
-    """One line for everything, for a log or a pipe."""
+    """One line for everything, for a log or a pipe.
 
-    def __init__(self) -> None:
+    Args:
+        width: of a terminal that can do no more than print lines; a row is then as on others.
+    """
+
+    def __init__(self, width: int | None) -> None:
+        self._width = width
         self._next = 0.0
 
     def scene(self, title: str) -> None:
@@ -98,6 +103,9 @@ class Lines:
 
     def row(self, row: Row) -> None:
         """See :class:`Screen`."""
+        if self._width is not None:
+            typer.echo("\n".join(lines_of(row, self._width)))
+            return
         median, longest = _ms(row.median_ms), _ms(row.longest_ms)
         typer.echo(
             f"{_mark(row):{INDENT}}{row.scene:32} sent {row.sent:>5}  "

@@ -23,6 +23,8 @@ PATIENCE: Final = 10
 EVERY: Final = 5.0
 """Seconds between two lines where there is no terminal."""
 ENDED: Final = ("drained", "stopped", "active")
+LONGEST_NAME: Final = 24
+"""Characters of a node id beside its bar: it must leave room for the bar."""
 
 
 @dataclass(slots=True)
@@ -160,7 +162,7 @@ class Bars:
 
     def _draw(self, name: str, total: int, remaining: int, rate: float, state: str) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, state="", rate="")
+            self._tasks[name] = self._progress.add_task(_short(name), state="", rate="")
         self._progress.update(
             self._tasks[name],
             total=max(total, 1) if remaining else total or 1,
@@ -170,9 +172,16 @@ class Bars:
         )
 
 
+def _short(name: str) -> str:
+    """Both ends of a long name: what tells nodes apart stands there."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"
+
+
 def _bars() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}", justify="right"),

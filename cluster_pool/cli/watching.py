@@ -70,8 +70,8 @@ async def _ending_with_the_reader() -> AsyncIterator[None]:
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     assert task is not None
-    descriptor = sys.stdout.fileno()
-    piped = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    descriptor = -1 if sys.stdout is None else sys.stdout.fileno()
+    piped = descriptor >= 0 and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
 
     def end() -> None:
         nonlocal gone

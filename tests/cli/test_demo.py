@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_pool.cli.demo_screen import HEADING, Row, lines_of
+from cluster_pool.cli.demo_screen import HEADING, Lines, Row, lines_of
 
 CHANNEL = "cluster_pool_demo_1a2b3c4d:{demo}"
 ROWS = [
@@ -38,6 +38,17 @@ def test_no_row_is_cut(width: int) -> None:
         assert text.startswith("ok" if row.right else "WRONG")
         for number in (row.sent, row.delivered, row.lost, row.median_ms, row.longest_ms):
             assert number is None or str(number) in text
+
+
+def test_a_terminal_that_only_prints_lines_cuts_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """TERM=dumb: the same rows, and lines instead of what moves."""
+    screen = Lines(width=60)
+    screen.scene("now")
+    for row in ROWS:
+        screen.row(row)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert f"      {CHANNEL}" in lines
 
 
 def on_a_terminal(columns: int, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -79,12 +90,21 @@ def test_the_demo_on_a_terminal_of_80_columns() -> None:
     assert lines[-2].startswith("Every number is right (")
 
 
-def test_the_demo_without_a_terminal() -> None:
-    """A line for each scene and each row, and some while nothing happens; as JSON one object."""
-    command = [sys.executable, "-m", "cluster_pool", "demo", "--clients", "30"]
+def test_the_demo_without_a_terminal(tmp_path: Path) -> None:
+    """A line for each scene and each row, and some while nothing happens; as JSON one object.
+
+    Its nodes are of the package that runs it, also in a folder with another of the same name.
+    """
+    (tmp_path / "cluster_pool").mkdir()
+    (tmp_path / "cluster_pool" / "__init__.py").write_text("raise SystemExit('another one')")
+    command = [sys.executable, "-P", "-m", "cluster_pool", "demo", "--clients", "30"]
     both = [
         subprocess.Popen(
-            [*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
         )
         for more in ((), ("--json",))
     ]

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from cluster_pool import Publisher
-from cluster_pool.cli.progress import PATIENCE, Row
+from cluster_pool.cli.progress import PATIENCE, Bars, Row, _bars
 from cluster_pool.core.results import DrainProgress, Node, NodeState
 from tests.cli.test_cli import run
 from tests.nodes import NodeProcess, close_code, in_thread
@@ -174,3 +174,16 @@ def test_a_drain_that_is_over_has_nothing_left(state: NodeState) -> None:
     row = Row("a")
     row.update(node_in(state, 3), None)
     assert row.remaining == (0 if state is NodeState.DRAINED else 3)
+
+
+def test_a_long_name_leaves_room_for_its_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both of its ends and the figures are shown; what looks like markup is only a name."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with _bars() as progress:
+        Bars(progress).show([Row("web-" + "x" * 200 + "[/]-7", "draining", 100, 40, 12.0)])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("web-xxx")
+    assert "[/]-7 " in line
+    assert line.rstrip().endswith("60/100 12/s draining")

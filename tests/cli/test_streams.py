@@ -1,0 +1,48 @@
+"""Where output cannot go, or has no letters for it: no traceback, and what can be said is."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.test_cli import run
+from tests.nodes import NodeProcess
+from tests.servers import RedisServer
+
+NAME = "nöde-日本-[/]"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_in_any_locale(own_server: RedisServer, encoding: str) -> None:
+    """As they are, or escaped; as JSON always the same names."""
+    with NodeProcess(own_server.url, "--node-id", NAME) as node:
+        assert node.listening["node"] == NAME
+        raw = subprocess.run(
+            [sys.executable, "-m", "cluster_pool", "nodes", "--redis", own_server.url],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        assert (raw.returncode, raw.stderr) == (0, b"")
+        assert raw.stdout.startswith((NAME.encode(), NAME.encode(encoding, "backslashreplace")))
+        listed = run("nodes", "--json", redis=own_server.url, PYTHONIOENCODING=encoding)[1]
+        assert json.loads(listed)["node"] == NAME
+
+
+def test_a_locale_without_utf_8(own_server: RedisServer) -> None:
+    """What the package reads of its own files does not depend on it."""
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    assert run("count", "room", redis=own_server.url, **locale)[:2] == (1, "0\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">/dev/full"])
+@pytest.mark.parametrize("command", ["count room", "count room --json", "nodes --bogus --json"])
+def test_a_stream_that_is_closed_or_full(
+    own_server: RedisServer, command: str, closed: str
+) -> None:
+    """The exit status stays a status, and nothing is said of the inside of this program."""
+    whole = f"{sys.executable} -m cluster_pool {command} --redis {own_server.url} {closed}"
+    done = subprocess.run(whole, shell=True, capture_output=True, text=True)
+    assert done.returncode == (2 if "bogus" in command else 1)
+    assert "Traceback" not in done.stderr
