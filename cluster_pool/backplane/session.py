@@ -43,6 +43,8 @@ LONGEST_REFUSED = 2.0
 """The longest pause when Redis lets a node in and then refuses what it needs, which costs more."""
 STEADY = 1.0
 """Seconds that a generation must have been up for the next one to begin without a pause."""
+A_MOMENT = 1.0
+"""Seconds after a link was lost in which another is likely to come up at once."""
 PROBES_LOST = 3
 STALL = 0.5
 
@@ -506,6 +508,14 @@ class Session:
         except TimeoutError:
             raise self._unavailable() from self._last_error
         return self.link
+
+    async def link_soon(self, deadline: float) -> None:
+        """As :meth:`link_by`, but wait for no link once there has been none for a moment.
+
+        For newcomers: another node may take them, and they learn at once that this one cannot.
+        """
+        if self.link is None:
+            await self.link_by(min(deadline, self._down_since + A_MOMENT))
 
     async def call(self, deadline: float, *arguments: Argument) -> Any:
         """One command; raises BackplaneUnavailableError when it was not answered in time."""

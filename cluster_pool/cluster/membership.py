@@ -202,8 +202,9 @@ class Membership:
             MembershipLimitError: the namespace or this node is full.
             ConnectionClosedError: a newer connection took the id over at once (4409: this one is
                 closed), the connection was closed meanwhile, or its client has gone.
-            BackplaneUnavailableError: Redis did not say in time; nothing is owned, and what may
-                have been claimed is given up as soon as Redis can be reached.
+            BackplaneUnavailableError: Redis did not say in time, or has been away for a second
+                already; nothing is owned, and what may have been claimed is given up as soon as
+                Redis can be reached.
         """
         self._nonces += 1
         won = asyncio.get_running_loop().create_future()
@@ -230,6 +231,7 @@ class Membership:
         key = (claiming.connection.namespace, claiming.connection.id)
         self._claiming.setdefault(key, []).append(claiming)
         try:
+            await self._session.link_soon(claiming.deadline)
             if claiming.takeover:
                 await self._slow_down(claiming)
             await self._register(claiming)

@@ -385,7 +385,8 @@ class ClusterPool(DrainingNode, Hooked):
             ConnectionClosedError: a newer connection took the id over at once (4409: this one is
                 closed), or the connection is closed, or its client has gone.
             MembershipLimitError: the namespace or this node is full.
-            BackplaneUnavailableError: Redis did not say in time; what may have been claimed
+            BackplaneUnavailableError: Redis did not say in time, or this node has known for a
+                second that it is away, and then nobody waits; what may have been claimed
                 (``maybe_executed``) is given up as soon as Redis can be reached.
         """
         deadline = self._deadline(timeout)

@@ -404,3 +404,34 @@ async def test_who_leaves_while_its_claim_waits_for_others_takes_no_id(backend: 
         assert await one.send("n", "alice", "still?", confirm=True) is SendResult.DELIVERED
         assert await alice.wait_sent() == ["still?"]
         assert alice.closed is None
+
+
+@async_test
+async def test_a_newcomer_waits_for_a_link_that_was_up_just_now(own_server: RedisServer) -> None:
+    """The next one is made in some 50 ms, and the claim goes on with it."""
+    async with Pool(own_server.url, node_id="a", timing=FAST) as pool:
+        own_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await eventually(lambda: not pool._session.up)
+        await pool.new_connection(Connection("alice", "n", FakeWebSocket()))
+        assert await pool.count("n") == 1
+
+
+@pytest.mark.parametrize("on_conflict", ["takeover", "reject"])
+@async_test
+async def test_a_newcomer_does_not_wait_for_a_redis_that_is_away(
+    own_server: RedisServer, on_conflict: str
+) -> None:
+    """The node knows; whoever comes learns it long before its time-out, and nothing is left."""
+    async with Pool(own_server.url, node_id="a", timing=FAST) as pool:
+        own_server.kill()
+        await eventually(lambda: not pool._session.up)
+        for _ in range(2):
+            async with asyncio.timeout(10):
+                with pytest.raises(BackplaneUnavailableError) as refused:
+                    connection = Connection("alice", "n", FakeWebSocket())
+                    await pool.new_connection(connection, timeout=60, on_conflict=on_conflict)
+            assert not refused.value.maybe_executed
+        own_server.start()
+        await eventually(lambda: pool.ready)
+        await pool.new_connection(Connection("alice", "n", FakeWebSocket()))
+        assert await pool.count("n") == 1
