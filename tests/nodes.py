@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,7 +24,14 @@ class NodeProcess:
         *arguments: str,
         environment: dict[str, str] | None = None,
         folder: Path | None = None,
+        descriptors: tuple[int, int] | None = None,
     ) -> None:
+        """``descriptors`` are its soft and its hard limit."""
+
+        def limit() -> None:
+            if descriptors is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
+
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "cluster_pool", "serve", "--json", "--port", "0"),
@@ -33,6 +41,7 @@ class NodeProcess:
             stderr=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
             cwd=folder,
+            preexec_fn=limit if descriptors else None,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -30,6 +30,7 @@ from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server import collector
+from cluster_pool.server.newcomers import raise_limit
 from cluster_pool.server.node import PING_INTERVAL, App, NodeServer
 
 log = logging.getLogger("cluster_pool.server")
@@ -142,6 +143,18 @@ def serve(
             envvar="CLUSTER_POOL_ADMIN_TOKEN",
             help="What they want as 'Authorization: Bearer TOKEN'. Others can see a command "
             "line: better use the variable.",
+            show_default=False,
+        ),
+    ] = None,
+    admin_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--admin-name",
+            metavar="NAME",
+            envvar="CLUSTER_POOL_ADMIN_NAME",
+            help="A name by which they may be asked for (the Host header), besides localhost, the "
+            "admin host and any IP address; * for all. Repeatable (in the variable, separated by "
+            "spaces). Others get 403, unless there is a token.",
             show_default=False,
         ),
     ] = None,
@@ -314,6 +327,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         try:
             _set_up_logging(log_level)
+            raise_limit()
             if embedded is not None:
                 stack.enter_context(embedded)
                 redis = embedded.url
@@ -342,6 +356,7 @@ def serve(
                 admin_port=admin_port,
                 admin_host=admin_host,
                 admin_token=admin_token,
+                admin_names=admin_name or (),
                 agent_port=agent_port,
                 agent_host=agent_host,
                 subprotocols=subprotocol or (),

@@ -21,6 +21,7 @@ class Counters:
         handler_errors: exceptions raised by user code.
         handler_hangs: handlers, hooks and apps that did not return in time.
         inbound_floods: connections closed with 1008 because their clients said too much.
+        descriptors_refused: sockets closed at once because too few descriptors are left.
         stalls: times the event loop stood still for half a second or more.
         taken_over: connections closed with 4409.
         takeover_fights: takeovers beyond five of one id within ten seconds.
@@ -57,6 +58,7 @@ class Counters:
     handler_errors: int = 0
     handler_hangs: int = 0
     inbound_floods: int = 0
+    descriptors_refused: int = 0
     stalls: int = 0
     taken_over: int = 0
     takeover_fights: int = 0

@@ -1,12 +1,15 @@
 """The admin listener, for those on this machine or with a token: ``/status``, ``/metrics``."""
 
+import asyncio
+import functools
 import hmac
 import http
 import ipaddress
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -14,19 +17,43 @@ from websockets.http11 import Request, Response
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import InvalidValueError
-from cluster_pool.server.http import answer, split_target
+from cluster_pool.server.http import answer, split_target, without_body_for_head
 from cluster_pool.server.metrics import CONTENT_TYPE, render
+from cluster_pool.server.newcomers import Newcomers
+
+
+class _Visitor(ServerConnection):
+    """Whoever connects, as long as there are descriptors."""
+
+    def __init__(self, *arguments: Any, newcomers: Newcomers, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._newcomers = newcomers
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See :class:`Newcomers`."""
+        tcp = cast("asyncio.Transport", transport)  # uvloop's is none by type
+        if self._newcomers.admit(tcp, ours=True):
+            super().connection_made(tcp)
 
 
 class AdminListener:
-    """Answers plain GETs; those without the token, if there is one, with 401.
+    """Answers plain GETs; those without the token, if there is one, with 401, and without one those
+    that ask for a strange Host with 403.
+
+    Args:
+        names: besides ``localhost``, ``host`` and IP addresses, what a Host may be; ``*`` for any.
 
     Raises:
         InvalidValueError: it would listen elsewhere than on loopback without a token.
     """
 
     def __init__(
-        self, pool: ClusterPool, port: int, host: str = "127.0.0.1", token: str | None = None
+        self,
+        pool: ClusterPool,
+        port: int,
+        host: str = "127.0.0.1",
+        token: str | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         if not token and not _is_loopback(host):
             raise InvalidValueError(
@@ -34,17 +61,22 @@ class AdminListener:
             )
         self._pool = pool
         self._host = host
+        self._names = {"localhost", *(name.lower().rstrip(".") for name in (host, *names))}
         self._expected = f"Bearer {token}".encode() if token else None
         self.port = port
         self._server: Server | None = None
 
-    async def start(self) -> None:
+    async def start(self, newcomers: Newcomers) -> None:
         """Listen; :attr:`port` then tells where. Raises OSError when the port cannot be had."""
         self._server = await serve(
             self._no_websockets,
             self._host,
             self.port,
             process_request=self._answer,
+            process_response=without_body_for_head,
+            create_connection=cast(
+                "type[ServerConnection]", functools.partial(_Visitor, newcomers=newcomers)
+            ),
             server_header=None,
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
@@ -70,6 +102,9 @@ class AdminListener:
             response = answer(http.HTTPStatus.UNAUTHORIZED, "a token is wanted\n")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
+        if not self._asked_by_name(request.headers.get_all("Host")):
+            text = "this Host is not allowed here; --admin-name NAME allows it, and a token any\n"
+            return answer(http.HTTPStatus.FORBIDDEN, text)
         path, _ = split_target(request.path)
         if path == "/status":
             text = json.dumps(self.status(), indent=2) + "\n"
@@ -86,8 +121,36 @@ class AdminListener:
             said[0].encode("utf-8", "surrogateescape"), self._expected
         )
 
+    def _asked_by_name(self, hosts: Sequence[str]) -> bool:
+        """Whether who asks knows whom it asks.
+
+        The page of a stranger can have its own name lead to loopback (DNS rebinding); its requests
+        then come with that name, and no other. Nobody can do so with an IP address, nor without
+        the token.
+        """
+        if self._expected is not None or "*" in self._names or not hosts:
+            return True
+        names = [host_name(host) for host in hosts]
+        return all(name in self._names or _is_address(name) for name in names)
+
     async def _no_websockets(self, websocket: ServerConnection) -> None:
         """Never called: every request is answered above."""
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without port, brackets and the dot at the end; in lower case."""
+    name = host.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0].rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

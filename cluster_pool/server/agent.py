@@ -15,6 +15,7 @@ import asyncio
 from typing import Final, cast
 
 from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.server.newcomers import Newcomers
 
 SPARE: Final = 0.1
 """From this share of its headroom on a node has its full weight. Were every percent told, leastconn
@@ -46,10 +47,12 @@ class AgentListener:
         self._open: dict[_Client, None] = {}
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
+    async def start(self, newcomers: Newcomers) -> None:
         """Listen; :attr:`port` then tells where. Raises OSError when the port cannot be had."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Client(self), self._host, self.port)
+        self._server = await loop.create_server(
+            lambda: _Client(self, newcomers), self._host, self.port
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
@@ -78,8 +81,9 @@ class _Client(asyncio.Protocol):
     client says (``agent-send``) is read and thrown away.
     """
 
-    def __init__(self, listener: AgentListener) -> None:
+    def __init__(self, listener: AgentListener, newcomers: Newcomers) -> None:
         self._listener = listener
+        self._newcomers = newcomers
         self._said = 0
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
@@ -87,6 +91,8 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say the line, and that there is no more."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by type
+        if not self._newcomers.admit(self._transport, ours=True):
+            return
         self._timer = asyncio.get_running_loop().call_later(PATIENCE, self.cut)
         self._transport.write(self._listener.enter(self))
         try:

@@ -31,14 +31,18 @@ class Target:
 def target_of(path: str) -> Target | None:
     """The target of ``/ws/NAMESPACE?id=ID``, percent-decoded; None for any other path.
 
-    Without ``id`` a new one is made.
+    Without ``id`` a new one is made. A slash at the end of the path belongs to no namespace.
 
     Raises:
-        InvalidValueError: the namespace or the id is not allowed.
+        InvalidValueError: the namespace or the id is not allowed, or there is a fragment, which no
+            client may send (RFC 6455 section 3).
     """
+    if "#" in path:
+        raise InvalidValueError("the URL has a fragment: write %23 for a # in an id")
     where, query = split_target(path)
     if not where.startswith(PREFIX):
         return None
+    where = where.removesuffix("/")  # of a namespace that ends with one, it is written %2F
     try:
         namespace = unquote(where[len(PREFIX) :], errors="strict")
         fields = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=20)
@@ -100,6 +104,14 @@ def answer(
         ),
         body,
     )
+
+
+def without_body_for_head(
+    websocket: ServerConnection, request: Request, response: Response
+) -> None:
+    """A HEAD is answered as a GET, without the body (RFC 9110 section 9.3.2)."""
+    if request.method == "HEAD":
+        response.body = b""
 
 
 def come_back(text: str) -> Response:

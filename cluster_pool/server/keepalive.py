@@ -9,9 +9,10 @@ behind it, and a client must not pay for our backlog.
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import InvalidMessage
 from websockets.protocol import CLOSED, CLOSING, CONNECTING, OPEN, SEND_EOF, Protocol
 
 from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR, POLICY
@@ -19,6 +20,7 @@ from cluster_pool.local.connection import Connection
 from cluster_pool.server.departures import Departures
 from cluster_pool.server.frames import FRAME, Frames
 from cluster_pool.server.intake import Intake
+from cluster_pool.server.newcomers import Newcomers, protocol_of
 from cluster_pool.server.turns import TINY, FrameReader, Turns
 
 PING: Final = b"\x89\x00"
@@ -43,7 +45,7 @@ class NodeWebSocket(ServerConnection):
     __slots__ = (
         *("closing", "deaf", "departures", "ended", "frames", "handled", "heard", "held"),
         *("ignored", "intake", "keepalive_slice", "member", "noise_due", "pinger", "reader"),
-        *("turns", "unparsed"),
+        *("newcomers", "turns", "unparsed"),
     )
 
     def __init__(
@@ -53,11 +55,13 @@ class NodeWebSocket(ServerConnection):
         departures: Departures,
         intake: Intake,
         turns: Turns,
+        newcomers: Newcomers,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self.reader = _read_in_turns(self.protocol)
         self.turns = turns
+        self.newcomers = newcomers
         self.unparsed = False
         """Whether it waits for its turn to have more parsed."""
         self.ended = False
@@ -83,7 +87,10 @@ class NodeWebSocket(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; nothing is known about it yet."""
-        super().connection_made(transport)
+        tcp = cast("asyncio.Transport", transport)  # uvloop's is none by type
+        if not self.newcomers.admit(tcp):
+            return
+        super().connection_made(tcp)
         self.frames = self.recv_messages.frames = Frames(self._frame_taken)
         self.keepalive_slice.add(self)
 
@@ -91,6 +98,9 @@ class NodeWebSocket(ServerConnection):
         """Bytes came, perhaps only a part of a large message: there is somebody."""
         self.heard = True
         size = len(data)
+        if self.request is None and self.protocol.handshake_exc is None:
+            self._read_request(data)
+            return
         if self.unparsed:
             share = 0
         elif size <= TINY:
@@ -109,6 +119,19 @@ class NodeWebSocket(ServerConnection):
         member = self.member
         if member is not None and self.transport.get_write_buffer_size() > UNREAD:
             self.loop.call_soon(member.judge)
+
+    def _read_request(self, data: bytes) -> None:
+        """It has asked for nothing yet; what cannot be read as a request is answered all the same.
+
+        Other protocols may never end a line: with one it is seen at once that they are no request.
+        """
+        if protocol_of(data):
+            data += b"\r\n\r\n"
+        self.protocol.receive_data(data)
+        if isinstance(self.protocol.handshake_exc, InvalidMessage):
+            peer = self.transport.get_extra_info("peername")
+            self.transport.write(self.newcomers.no_http(data, peer))
+        super().data_received(b"")
 
     def _parse(self, data: bytes, share: int, *, counts: bool) -> None:
         """Parse so many frames at most; what is left waits for its turn."""

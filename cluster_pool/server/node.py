@@ -43,10 +43,12 @@ from cluster_pool.server.http import (
     come_back,
     split_target,
     target_of,
+    without_body_for_head,
 )
 from cluster_pool.server.inbound import Inbound
 from cluster_pool.server.intake import Intake
 from cluster_pool.server.keepalive import Keepalive, NodeWebSocket
+from cluster_pool.server.newcomers import Newcomers
 from cluster_pool.server.turns import Turns
 
 log = logging.getLogger("cluster_pool.server")
@@ -75,6 +77,8 @@ class NodeServer:
         admin_port: of the admin listener; None for none, 0 for a free one.
         admin_host, admin_token: where it listens, and what it wants as ``Authorization: Bearer``;
             elsewhere than on loopback a token is a must.
+        admin_names: names by which it may be asked for without a token, besides ``localhost``,
+            ``admin_host`` and IP addresses; ``*`` for any.
         agent_port: where HAProxy's agent-check is answered; None for nowhere, 0 for a free one.
         agent_host: on which address.
         subprotocols: what is spoken, the best one first: an offer without any of them is refused
@@ -98,6 +102,7 @@ class NodeServer:
         admin_port: int | None = None,
         admin_host: str = "127.0.0.1",
         admin_token: str | None = None,
+        admin_names: Sequence[str] = (),
         agent_port: int | None = None,
         agent_host: str = "127.0.0.1",
         subprotocols: Sequence[str] = (),
@@ -110,7 +115,9 @@ class NodeServer:
         self._host = host
         self.port = port
         self._admin = (
-            None if admin_port is None else AdminListener(pool, admin_port, admin_host, admin_token)
+            None
+            if admin_port is None
+            else AdminListener(pool, admin_port, admin_host, admin_token, admin_names)
         )
         self._agent = None if agent_port is None else AgentListener(pool, agent_port, agent_host)
         self._subprotocols = check_subprotocols(subprotocols)
@@ -149,22 +156,24 @@ class NodeServer:
             InvalidValueError: the host or a port cannot be had.
         """
         intake = self._intake = Intake(self._pool.inbound, self._pool.limits)
+        newcomers = Newcomers(self._pool.counters)
         with _explained(f"{self._host} port {self.port}"):
-            self._server = await self._listen(intake)
+            self._server = await self._listen(intake, newcomers)
         if self._admin is not None:
             with _explained(f"the admin port {self._admin.port}"):
-                await self._admin.start()
+                await self._admin.start(newcomers)
         if self._agent is not None:
             with _explained(f"the agent port {self._agent.port}"):
-                await self._agent.start()
+                await self._agent.start(newcomers)
         self._keepalive.start()
 
-    async def _listen(self, intake: Intake) -> Server:
+    async def _listen(self, intake: Intake, newcomers: Newcomers) -> Server:
         server = await serve(
             self._handle,
             self._host,
             self.port,
             process_request=self._request,
+            process_response=without_body_for_head,
             compression="deflate" if self._compression else None,
             subprotocols=[Subprotocol(name) for name in self._subprotocols],
             select_subprotocol=choose_subprotocol,
@@ -180,6 +189,7 @@ class NodeServer:
                     departures=Departures(),
                     intake=intake,
                     turns=Turns(),
+                    newcomers=newcomers,
                 ),
             ),
             backlog=ACCEPTS,  # asyncio accepts as many in a turn as it lets wait; uvloop one

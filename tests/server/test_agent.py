@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import uvloop
 
+from cluster_pool.core.statistics import Counters
 from cluster_pool.server import agent
 from cluster_pool.server.agent import AgentListener, line_of
+from cluster_pool.server.newcomers import Newcomers
 from tests.nodes import NodeProcess, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -33,7 +35,7 @@ class Load:
 async def listening(load: Load) -> AsyncIterator[AgentListener]:
     """A listener of its own."""
     listener = AgentListener(load, 0)  # type: ignore[arg-type]
-    await listener.start()
+    await listener.start(Newcomers(Counters()))
     try:
         yield listener
     finally:
