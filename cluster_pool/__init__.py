@@ -29,6 +29,7 @@ from cluster_pool.core.results import (
     SendResult,
 )
 from cluster_pool.exceptions import (
+    AlreadyReadError,
     BackplaneUnavailableError,
     ClusterPoolError,
     ConnectionClosedError,
@@ -44,6 +45,8 @@ from cluster_pool.exceptions import (
     NodeDrainingError,
     NodeIdTakenError,
     NodeUnreachableError,
+    NotAcceptedError,
+    NotReadableError,
     OriginRefusedError,
     PendingLimitError,
     PoolClosedError,
@@ -56,6 +59,7 @@ from cluster_pool.publisher import Publisher, SyncPublisher
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyReadError",
     "BackplaneUnavailableError",
     "ClusterPool",
     "ClusterPoolError",
@@ -84,6 +88,8 @@ __all__ = [
     "NodeIdTakenError",
     "NodeState",
     "NodeUnreachableError",
+    "NotAcceptedError",
+    "NotReadableError",
     "OriginRefusedError",
     "PendingLimitError",
     "PoolClosedError",

@@ -15,6 +15,9 @@ ClusterPoolError
 ├── NodeUnreachableError                   no live node with this id has answered
 ├── MembershipLimitError                   the namespace or the node is full
 ├── ConnectionClosedError                  the connection is closing or closed
+├── NotAcceptedError                       the handshake of the WebSocket is not answered yet
+├── NotReadableError                       a pair of callables has no reading side
+├── AlreadyReadError                       somebody else reads the WebSocket
 ├── PendingLimitError                      too much is waiting for the backplane already
 ├── PoolClosedError                        the pool was not started, or was stopped
 ├── WrongLoopError                         called in another thread or event loop
@@ -153,12 +156,29 @@ class ConnectionClosedError(ClusterPoolError):
     Attributes:
         code: the close code, 1006 when the socket was lost without one.
         reason: the close reason, empty when there was none.
+        connection: the one that was sent to, when one of its own methods raised this.
     """
 
-    def __init__(self, code: int = 1006, reason: str = "") -> None:
+    def __init__(self, code: int = 1006, reason: str = "", connection: object = None) -> None:
         super().__init__(f"connection is closed: {code} {reason}".rstrip())
         self.code = code
         self.reason = reason
+        self.connection = connection
+
+
+class NotAcceptedError(ClusterPoolError):
+    """Sent to, or read from, before the handshake of the WebSocket was answered.
+
+    ``pool.accept(…)`` answers it; who makes a :class:`Connection` does it first.
+    """
+
+
+class NotReadableError(ClusterPoolError):
+    """Read from a pair of callables, which has no reading side: hand in what comes by ``feed``."""
+
+
+class AlreadyReadError(ClusterPoolError):
+    """Read while another task reads the same WebSocket."""
 
 
 class PendingLimitError(ClusterPoolError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.config import Timing
 from cluster_pool.local.connection import Connection
+from cluster_pool.transports.callables import SendAndClose
 
 if TYPE_CHECKING:
     from fakeredis import FakeServer
@@ -21,7 +22,7 @@ FAST = Timing(timeout=2.0, lease=3.0, heartbeat=1.0, probe=0.5, linger=0.2, clos
 """Shorter times than the defaults, so that a test need not wait long for a lease to end."""
 
 
-class FakeWebSocket:
+class FakeWebSocket(SendAndClose):
     """A WebSocket that keeps what it is sent. Give it to :class:`Connection`.
 
     Attributes:

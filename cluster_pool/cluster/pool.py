@@ -4,25 +4,27 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cluster_pool.backplane.upkeep import Upkeep
+from cluster_pool.cluster.accept import Accepting
 from cluster_pool.cluster.comparison import Comparison
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.drainable import DrainingNode
 from cluster_pool.cluster.draining import Draining
 from cluster_pool.cluster.hooks import Hooked
-from cluster_pool.cluster.inbound import InboundChannel
+from cluster_pool.cluster.inbound import SHARE, InboundChannel
 from cluster_pool.cluster.lease import Lease, boottime
 from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.membership import Membership
 from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
 from cluster_pool.cluster.standing import Standing
-from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, TAKEN_OVER, check_close
+from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
-from cluster_pool.core.ids import check_id, check_namespace, check_node_id, new_id
+from cluster_pool.core.ids import check_id, check_namespace, check_node_id
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.core.message import Outgoing
@@ -33,16 +35,13 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
     ClusterPoolError,
-    ConnectionClosedError,
-    IdTakenError,
-    InvalidValueError,
     NodeDrainingError,
-    OriginRefusedError,
     PoolClosedError,
 )
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.pool import ConnectionsPool
 from cluster_pool.local.table import ConnectionTable
+from cluster_pool.transports.base import Ahead
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -62,12 +61,6 @@ NO_SIZES: Final = {
     "generation": 0,
     "trouble": None,
 }
-
-
-REFUSED_TAKEN = (409, "this id is taken")
-REFUSED_FOR_NOW = (503, "this node takes no one now")
-REFUSED_ORIGIN = (403, "this origin is not allowed")
-REFUSED_OFFER = (400, "the handshake cannot be answered")
 
 
 class ClusterPool(DrainingNode, Hooked):
@@ -126,6 +119,8 @@ class ClusterPool(DrainingNode, Hooked):
         self._takeover = check_on_conflict(on_conflict)
         self._takes = check_above_zero("headroom", headroom)
         self._taken = Taken()
+        unread = self.limits.node_inbound_bytes - self.limits.node_inbound_bytes // SHARE
+        self._ahead = Ahead(self.limits.inbound_bytes, unread, self.timing.handler)
         self._state = NodeState.STOPPED
         self._table: ConnectionTable = NOT_STARTED
         self._membership: Membership
@@ -454,8 +449,7 @@ class ClusterPool(DrainingNode, Hooked):
         if self._take_emptied(connection):
             self._hooks.call("empty", callback)
 
-    @contextlib.asynccontextmanager
-    async def accept(
+    def accept(
         self,
         websocket: Any,
         *,
@@ -466,7 +460,7 @@ class ClusterPool(DrainingNode, Hooked):
         idle_timeout: float | None = None,
         metadata: dict[str, Any] | None = None,
         origins: Sequence[str] | None = None,
-    ) -> AsyncIterator[Connection]:
+    ) -> AbstractAsyncContextManager[Connection, bool]:
         """Claim, accept the WebSocket where that is left to us, and release at the end.
 
         ``async with pool.accept(websocket, namespace="room", id="alice") as connection:
@@ -474,62 +468,49 @@ class ClusterPool(DrainingNode, Hooked):
         outbox. At the end the connection is closed (1000, or 1011 after an exception) behind what
         was sent to it, for which its client has ``Timing.close`` seconds.
 
+        A client that leaves is a member no longer at once, whatever the body does, and the body
+        ends: an iteration by itself, behind what had come; a ``send`` of it by
+        ``ConnectionClosedError``; a body that waits for something else is cancelled. That is at
+        once, but ``Timing.close`` later if something that came has not been read by then, and
+        ``Timing.handler`` later if another task reads, or the WebSocket is read by its own
+        library's means. The context swallows both, and no other cancellation: what stands behind
+        it runs. Never cancelled is a body that works on what its iteration gave, or whose
+        iteration has come to its end, or that has closed the connection itself. A connection that
+        is taken over, closed by a pool or cut ends its body in the same ways.
+
+        What nobody reads is kept, ``Limits.inbound_bytes`` for each, and what comes further is
+        dropped (``inbound_dropped``). Behind a body that has read TCP holds its client up, and
+        its departure is not seen, for ``Timing.handler`` seconds without a read.
+
         Args:
             id: None makes one that no other has.
             subprotocol: to accept, for frameworks that ask; one that the client has offered.
             origins: whose pages may connect here, in place of the pool's own.
 
         Raises:
-            OriginRefusedError, InvalidValueError: a page of a foreign origin, or offers that
-                cannot be answered. Nothing was claimed; 403 and 400, or 1008 when it is open.
-            As :meth:`new_connection`. A WebSocket that is not accepted yet is then refused with
-                409 (taken) or 503 and Retry-After, where the framework's server can say that; one
-                that is open is closed with 4409 or 1013. One whose id a newer connection took over
-                at once is accepted and closed with 4409.
+            OriginRefusedError, InvalidValueError: a page of a foreign origin; offers that cannot be
+                answered, or a value that is not allowed. Nothing was claimed.
+            As :meth:`new_connection`. A WebSocket that is not accepted yet is then refused with 400
+                (a value that is not allowed), 403 (a foreign origin), 409 (taken) or 503 and
+                Retry-After, where the framework's server can say that; one that is open is closed
+                with 1008, 4409 or 1013. One whose id a newer connection took over at once is
+                accepted and closed with 4409. Under Starlette and FastAPI the error is starlette's
+                HTTPException, too, which they log no traceback of; anywhere else the endpoint
+                catches ClusterPoolError.
+            TypeError: ``websocket`` is none.
         """
-        self._own_loop()
-        connection = Connection(
-            new_id() if id is None else id,
-            namespace,
+        return Accepting(
+            self,
             websocket,
+            self._ahead,
+            namespace=namespace,
+            id=id,
+            on_conflict=on_conflict,
+            subprotocol=subprotocol,
             idle_timeout=idle_timeout,
             metadata=metadata,
+            origins=origins,
         )
-        connection.hold()
-        door = self.door if origins is None else self.door.with_origins(origins)
-        try:
-            door.check(connection.request, subprotocol, answered=connection.answered)
-            await self.new_connection(connection, on_conflict=on_conflict)
-        except ClusterPoolError as error:
-            await self._turn_away(connection, error, subprotocol)
-            raise
-        try:
-            await connection.accept(subprotocol)
-            connection.release_hold()
-            yield connection
-        except BaseException as error:
-            connection.begin_close(1011, "")
-            if isinstance(error, Exception):  # who is cancelled has no time
-                await connection.close_begun()
-            raise
-        else:
-            connection.begin_close(NORMAL, "")
-            await connection.close_begun()  # a server cuts when its endpoint returns
-        finally:
-            try:
-                await self.remove_connection(connection)
-            except BackplaneUnavailableError as error:
-                log.debug("released later: %s", error)
-
-    async def _turn_away(
-        self, connection: Connection, error: ClusterPoolError, subprotocol: str | None
-    ) -> None:
-        """Tell a client that is no member why: by an HTTP status, or as it is told later."""
-        if isinstance(error, ConnectionClosedError) and error.code == TAKEN_OVER:
-            with contextlib.suppress(ConnectionClosedError, OSError, RuntimeError):
-                await connection.accept(subprotocol)
-        else:
-            await connection.refuse(*_refusal(error))
 
     def _departing(self, connection: Connection) -> None:
         """A connection of this node began to close, for whatever reason."""
@@ -650,11 +631,3 @@ class ClusterPool(DrainingNode, Hooked):
         """
         deadline = self._deadline(None)
         return await self.inbound.publish(connection, self.node_id, message, deadline)
-
-
-def _refusal(error: ClusterPoolError) -> tuple[int, str]:
-    if isinstance(error, OriginRefusedError):
-        return REFUSED_ORIGIN
-    if isinstance(error, InvalidValueError):
-        return REFUSED_OFFER
-    return REFUSED_TAKEN if isinstance(error, IdTakenError) else REFUSED_FOR_NOW

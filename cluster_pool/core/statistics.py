@@ -26,6 +26,8 @@ class Counters:
         taken_over: connections closed with 4409.
         takeover_fights: takeovers beyond five of one id within ten seconds.
         delayed_claims: claims that waited because clients fight for their ids.
+        inbound_dropped: messages of clients whose endpoints inside an ASGI server or ``websockets``
+            do not read.
         inbound_lost: messages of clients that could not be published to the inbound channel.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
@@ -63,6 +65,7 @@ class Counters:
     taken_over: int = 0
     takeover_fights: int = 0
     delayed_claims: int = 0
+    inbound_dropped: int = 0
     inbound_lost: int = 0
     published: int = 0
     heard: int = 0

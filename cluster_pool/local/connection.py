@@ -28,10 +28,16 @@ from cluster_pool.core.message import Message, Outgoing, encode, outgoing, to_js
 from cluster_pool.core.quiet import fault, others
 from cluster_pool.core.request import Request
 from cluster_pool.core.results import SendResult
-from cluster_pool.exceptions import ClusterPoolError, ConnectionClosedError, InvalidValueError
+from cluster_pool.exceptions import (
+    AlreadyReadError,
+    ClusterPoolError,
+    ConnectionClosedError,
+    InvalidValueError,
+    NotReadableError,
+)
 from cluster_pool.local.handlers import EVENTS, OnClose, OnError, OnMessage
-from cluster_pool.local.host import NO_HOST, Host
-from cluster_pool.transports.base import TransportClosed
+from cluster_pool.local.host import NO_HOST, Host, Owner
+from cluster_pool.transports.base import Ahead, Reading, TransportClosed, Watcher
 from cluster_pool.transports.pick import transport_for
 
 log = logging.getLogger("cluster_pool.connection")
@@ -65,7 +71,7 @@ class Connection:
         id: unique in the namespace, in the whole cluster; 1 to 256 bytes of UTF-8.
         namespace: the group it belongs to; the same limits.
         websocket: a connection of ``websockets.asyncio``, a Starlette or FastAPI ``WebSocket``, a
-            pair ``(send, close)`` of callables, or anything with these methods, sync or async.
+            pair ``(send, close)`` of callables, sync or async.
         idle_timeout: seconds without a message from the client after which it is closed with
             4408; None for never. Checked once a second.
         metadata: whatever the application wants to keep with it.
@@ -81,6 +87,7 @@ class Connection:
         "__weakref__",
         "_handlers",
         "_host",
+        "_left",
         "_pending",
         "_pending_bytes",
         "_reader",
@@ -91,6 +98,7 @@ class Connection:
         "_state",
         "_told",
         "_transport",
+        "_watcher",
         "busy_since",
         "claim",
         "close_code",
@@ -105,6 +113,7 @@ class Connection:
         "last_heard",
         "metadata",
         "namespace",
+        "owner",
         "stuck_since",
         "taken_before",
         "watched",
@@ -147,8 +156,12 @@ class Connection:
         """When the handler that is running began; 0 while none is."""
         self.inbound_due = 0.0
         """When everything that was received would have come at the rate that is allowed."""
+        self.owner: Owner | None = None
+        """Who is told when it is over; belongs to the cluster."""
         self._reported = False
         self._request = request
+        self._left = False
+        self._watcher: Watcher | None = None
         self._transport = transport_for(websocket)
         self._handlers: dict[str, list[Callable[..., Any]]] | None = None
         self._host: Host = NO_HOST
@@ -200,6 +213,11 @@ class Connection:
         return self._state is CLOSED or self._transport.is_closed()
 
     @property
+    def over(self) -> bool:
+        """Whether its client has left, or nothing that it says counts any more."""
+        return self._left or self._silenced or self._state is CLOSED
+
+    @property
     def silenced(self) -> bool:
         """Whether nothing that its client says counts any more."""
         return self._silenced
@@ -220,10 +238,20 @@ class Connection:
 
         Raises:
             InvalidMessageError, MessageTooLargeError: not allowed.
+            ConnectionClosedError: in the body of ``pool.accept``, and in tasks that it made: the
+                client has left, or the socket is gone. (Anywhere else that is REFUSED.)
+            NotAcceptedError: the handshake is not answered, and no pool does it.
         """
         host = self._host
         host.check_loop()
-        return self.deliver(outgoing(message, host.limits.message_bytes))
+        if (self._left or self._state is CLOSED) and self.owner is not None and self.owner.calls():
+            raise ConnectionClosedError(self.close_code or ABNORMAL, self.close_reason, self)
+        if host is NO_HOST:
+            self._transport.check_sending()
+        result = self.deliver(outgoing(message, host.limits.message_bytes))
+        if result is REFUSED:
+            await asyncio.sleep(0)  # who sends in a loop must not keep the end from being noticed
+        return result
 
     async def send_json(self, value: Any) -> SendResult:
         """Send ``value`` as JSON text; as :meth:`send`."""
@@ -236,6 +264,7 @@ class Connection:
         code, reason = check_close(code, reason)
         result = await self.send(message)
         if result:
+            self._tell_closing()
             self.begin_close(code, reason)
         return result
 
@@ -255,7 +284,9 @@ class Connection:
             InvalidCloseError: the code or the reason is not allowed.
         """
         self._host.check_loop()
-        self.begin_close(*check_close(code, reason))
+        code, reason = check_close(code, reason)
+        self._tell_closing()
+        self.begin_close(code, reason)
         try:
             if self._state is DUE:
                 async with asyncio.timeout_at(self.deadline):
@@ -370,6 +401,8 @@ class Connection:
         """Belong to a pool; to one at most."""
         if self._host is not NO_HOST and self._host is not host:
             raise ClusterPoolError(f"{self!r} belongs to another pool")
+        if self._state is OPEN:
+            self._transport.check_sending()
         self._host = host
         if self.idle_timeout is not None:
             self.last_heard = asyncio.get_running_loop().time()
@@ -445,6 +478,13 @@ class Connection:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.cancel()
+        if self.owner is not None:
+            self._tell_closing()
+            self.owner.over()
+
+    def _tell_closing(self) -> None:
+        if self.owner is not None:
+            self.owner.closing()
 
     def begin_close(self, code: int, reason: str, within: float | None = None) -> None:
         """Close behind what was delivered; never waits. Harmless when closing already.
@@ -485,6 +525,44 @@ class Connection:
         self.deadline = asyncio.get_running_loop().time() + self._host.timing.close
         self._host.watch(self)
         self._host.departing(self)
+
+    def watched_by(self, watcher: Watcher, ahead: Ahead) -> None:
+        """Have a departure noticed at once, also when nobody reads."""
+        self._transport.watch(watcher, ahead)
+        self._watcher = watcher
+
+    async def unwatched(self) -> None:
+        """No more of :meth:`watched_by`."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await self._transport.unwatch(watcher)
+
+    def reading(self) -> Reading:
+        """Who reads the WebSocket beside this, while it is watched."""
+        return self._transport.reading()
+
+    def departed(self, code: int, reason: str) -> None:
+        """The client has left: it is a member no longer, and who sends learns of it."""
+        if self._left:
+            return
+        self._left = True
+        if self.close_code is None:
+            self.close_code, self.close_reason = code, reason
+        if self._transport.is_closed():
+            self._finish()
+        elif not self.closed:
+            self._lost()
+        if self.owner is not None:
+            self.owner.over()
+
+    async def tell_end(self) -> None:
+        """Tell the handlers that it is closed, if its client has left and nobody has told them."""
+        if self._left:
+            await self._ended(self.close_code or ABNORMAL, self.close_reason)
+
+    def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
+        """What to raise where its handshake was refused; see the transport's."""
+        return self._transport.refusal(error, status, text)
 
     def cut(self) -> None:
         """Cut the socket: the close handshake did not end in time, or cannot be trusted."""
@@ -599,49 +677,75 @@ class Connection:
 
         As the iteration does: once it was taken over, closed by the pool or cut, it ends at once,
         and nothing that the client says reaches a handler. After a drain, an idle time-out or
-        :meth:`close`, what arrives before the client's answer is still handled.
+        :meth:`close`, what arrives before the client's answer is still handled. With a pair of
+        callables it waits for the end, while :meth:`feed` gives the messages to the handlers.
         """
-        async for message in self:
+        self._host.check_loop()
+        async for message in self._messages():
             await self._fire("message", message)
             del message
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed; what the client sends is read and dropped."""
-        async for _ in self:
+        self._host.check_loop()
+        async for _ in self._messages():
             pass
 
-    async def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """The messages of the client, until it is closed; of one task at a time.
+
+        Raises:
+            NotReadableError: it was made of a pair of callables, which gives none.
+            NotAcceptedError: the handshake of the WebSocket is not answered yet.
+            AlreadyReadError: another task reads it.
+        """
         self._host.check_loop()
+        if not self._transport.can_read():
+            raise NotReadableError(f"{self!r} has no reading side: hand in what comes by feed()")
+        return self._messages()
+
+    async def _messages(self) -> AsyncIterator[Message]:
         receive, time = self._transport.receive, asyncio.get_running_loop().time
         timed = self.idle_timeout is not None
-        while not self._silenced:
-            reader = self._reader = current_task()
-            assert reader is not None
-            cancelling, over = reader.cancelling(), None
-            try:
-                message = await receive()
-            except TransportClosed as closed:
-                over = closed.code, closed.reason
-            except asyncio.CancelledError:
-                if self._reader is not None or reader.cancelling() > cancelling + 1:
-                    raise  # somebody else cancels the pump, perhaps at the same time
-            finally:
-                if self._reader is None:  # it was cancelled by silence, which is over with this
-                    reader.uncancel()
-                self._reader = None
-            if over is not None:
-                await self._ended(*over)
-                return
-            if self._silenced:
-                break
-            now = time()
-            if timed:
-                self.last_heard = now
-            if not self._floods(now):
-                yield message
-            del message  # a large one is not kept until the next one comes
-        await self._transport.wait_close_begun()
-        await self._ended(self.close_code or ABNORMAL, self.close_reason)
+        owner, pump, finished = self.owner, current_task(), False
+        if owner is not None:
+            owner.reading_begins()
+        try:
+            while not self._silenced:
+                if self._reader is not None:
+                    raise AlreadyReadError(f"{self!r} is being read by another task")
+                reader = self._reader = current_task()
+                assert reader is not None
+                cancelling, over = reader.cancelling(), None
+                try:
+                    message = await receive()
+                except TransportClosed as closed:
+                    over = closed.code, closed.reason
+                except asyncio.CancelledError:
+                    if self._reader is not None or reader.cancelling() > cancelling + 1:
+                        raise  # somebody else cancels the pump, perhaps at the same time
+                finally:
+                    if self._reader is None:  # it was cancelled by silence, which is over with this
+                        reader.uncancel()
+                    self._reader = None
+                if over is not None:
+                    finished = True
+                    await self._ended(*over)
+                    return
+                if self._silenced:
+                    break
+                now = time()
+                if timed:
+                    self.last_heard = now
+                if not self._floods(now):
+                    yield message
+                del message  # a large one is not kept until the next one comes
+            finished = True
+            await self._transport.wait_close_begun()
+            await self._ended(self.close_code or ABNORMAL, self.close_reason)
+        finally:
+            if owner is not None:
+                owner.reading_ends(pump, finished=finished)
 
     async def feed(self, message: Message) -> None:
         """Hand in what the client sent, for transports that have no reading side.
@@ -695,11 +799,17 @@ class Connection:
                 result = handler(*arguments)
                 if inspect.isawaitable(result):
                     await self._attend(result)
+            except ConnectionClosedError as error:
+                if error.connection is not self:  # else its client has left: no fault of a handler
+                    await self._failed(event, error)
             except Exception as error:
-                self._host.counters.handler_errors += 1
-                self._report(event, error)
-                if event != "error":
-                    await self._fire("error", error)
+                await self._failed(event, error)
+
+    async def _failed(self, event: str, error: Exception) -> None:
+        self._host.counters.handler_errors += 1
+        self._report(event, error)
+        if event != "error":
+            await self._fire("error", error)
 
     def _report(self, event: str, error: Exception) -> None:
         """Log what a handler raised: the first of a connection, and of many with one fault one."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from cluster_pool.core.config import Limits, Timing
@@ -75,6 +75,25 @@ class LooseFlusher(Flusher):
         if flusher is None:
             flusher = self._by_loop[loop] = Flusher()
         flusher.add(connection)
+
+
+class Owner(Protocol):
+    """Who runs while a connection is open, and is told when it is over."""
+
+    def reading_begins(self) -> None:
+        """The connection is iterated over by the current task."""
+
+    def reading_ends(self, task: "asyncio.Task[Any] | None", *, finished: bool) -> None:
+        """The iteration that ``task`` began is over: at its end, or it was left."""
+
+    def closing(self) -> None:
+        """The current task has told the connection to close."""
+
+    def calls(self) -> bool:
+        """Whether the current code is the owner's."""
+
+    def over(self) -> None:
+        """The client has left, or nothing that it says counts any more; perhaps both in turn."""
 
 
 class Host(Protocol):

@@ -1,11 +1,14 @@
 """What a connection needs of a WebSocket, whatever library it comes from."""
 
+import enum
 import http
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluster_pool.core.closing import ABNORMAL, POLICY, TAKEN_OVER, TRY_AGAIN_LATER
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request
+from cluster_pool.exceptions import ClusterPoolError
 
 FINAL: Final = (http.HTTPStatus.BAD_REQUEST, http.HTTPStatus.FORBIDDEN)
 
@@ -28,6 +31,45 @@ class TransportClosed(Exception):
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+
+
+@dataclass(slots=True)
+class Ahead:
+    """How much may be read ahead of those who take it; one for all WebSockets of a pool.
+
+    Attributes:
+        one, all: bytes of one WebSocket, and of all; above the second, one message for each.
+        patience: seconds after which who takes nothing counts as one that does not read.
+        held: bytes that are here now.
+    """
+
+    one: int
+    all: int
+    patience: float
+    held: int = 0
+
+
+class Watcher(Protocol):
+    """Who wants to know at once what becomes of a WebSocket that perhaps nobody reads."""
+
+    def departed(self, code: int, reason: str) -> None:
+        """The client has sent a Close, broken the protocol, or is gone; told once."""
+
+    def dropped(self, *, first: bool) -> None:
+        """A message was dropped, as nobody reads and there is no room for it."""
+
+
+class Reading(enum.Enum):
+    """How a WebSocket that is watched is read, beside what its connection reads.
+
+    Untouched: nobody has read it. Unread: the same, and messages are there. Elsewhere: somebody
+    reads it by the library's own means. Waited: and waits for a message right now.
+    """
+
+    UNTOUCHED = "untouched"
+    UNREAD = "unread"
+    ELSEWHERE = "elsewhere"
+    WAITED = "waited"
 
 
 class Transport(Protocol):
@@ -83,6 +125,24 @@ class Transport(Protocol):
 
     def ignore_incoming(self) -> None:
         """Drop what has come and what comes, so that the answer to a close gets through."""
+
+    def watch(self, watcher: Watcher, ahead: Ahead) -> None:
+        """Notice a departure at once, also when nobody reads: see :class:`Watcher`."""
+
+    async def unwatch(self, watcher: Watcher) -> None:
+        """No more of :meth:`watch`."""
+
+    def reading(self) -> Reading:
+        """Who reads, while it is watched."""
+
+    def check_sending(self) -> None:
+        """Raise NotAcceptedError when nothing can be sent before the handshake is answered."""
+
+    def can_read(self) -> bool:
+        """Whether :meth:`receive` ever gives a message."""
+
+    def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
+        """What to raise where a handshake was refused: ``error``, so that a framework knows it."""
 
     async def alive(self, within: float) -> bool:
         """Whether the client gives a sign of life within so many seconds, to a ping or by itself.

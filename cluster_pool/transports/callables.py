@@ -1,4 +1,4 @@
-"""Anything with a ``send`` and a ``close``: a pair of functions, or an object of any library."""
+"""A pair of functions, ``send`` and ``close``, of whatever library."""
 
 import asyncio
 import inspect
@@ -9,6 +9,10 @@ from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request
 from cluster_pool.transports.base import TransportClosed, refusal_code
 from cluster_pool.transports.queued import SendQueue
+
+
+class SendAndClose:
+    """Base class of an object whose ``send`` and ``close`` are such a pair."""
 
 
 class CallablesTransport(SendQueue):
@@ -44,6 +48,10 @@ class CallablesTransport(SendQueue):
     def is_answered(self) -> bool:
         """See :class:`Transport`."""
         return True
+
+    def can_read(self) -> bool:
+        """See :class:`Transport`."""
+        return False
 
     def is_open(self) -> bool:
         """Whether messages can be written now."""

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from cluster_pool.transports.base import Transport
-from cluster_pool.transports.callables import CallablesTransport
+from cluster_pool.transports.callables import CallablesTransport, SendAndClose
 
 
 def transport_for(websocket: Any) -> Transport:
@@ -12,7 +12,7 @@ def transport_for(websocket: Any) -> Transport:
 
     Args:
         websocket: a connection of ``websockets``, a Starlette or FastAPI ``WebSocket``, a pair of
-            callables ``(send, close)``, or an object that has both.
+            callables ``(send, close)``.
 
     Raises:
         TypeError: it is none of these.
@@ -29,9 +29,10 @@ def transport_for(websocket: Any) -> Transport:
         return StarletteTransport(websocket)
     if isinstance(websocket, tuple) and len(websocket) == 2 and all(map(callable, websocket)):
         return CallablesTransport(*websocket)
-    send, close = getattr(websocket, "send", None), getattr(websocket, "close", None)
-    if callable(send) and callable(close):
-        return CallablesTransport(send, close)
+    if isinstance(websocket, SendAndClose):
+        return CallablesTransport(websocket.send, websocket.close)  # type: ignore[attr-defined]
     raise TypeError(
-        f"{type(websocket).__name__} is no WebSocket: it needs send and close that can be called"
+        f"{type(websocket).__module__}.{type(websocket).__qualname__} is no WebSocket that is "
+        "known here: pass a connection of websockets.asyncio, a WebSocket of Starlette or "
+        "FastAPI, or a pair of callables (send, close), for what comes in with connection.feed()"
     )

@@ -5,6 +5,8 @@ import logging
 from collections import deque
 
 from cluster_pool.core.message import Outgoing
+from cluster_pool.exceptions import ClusterPoolError
+from cluster_pool.transports.base import Ahead, Reading, Watcher
 
 log = logging.getLogger("cluster_pool.transports")
 
@@ -29,6 +31,27 @@ class SendQueue:
 
     def ignore_incoming(self) -> None:
         """See :class:`Transport`: what comes is with the server below, or never was here."""
+
+    def watch(self, watcher: Watcher, ahead: Ahead) -> None:
+        """See :class:`Transport`: here nobody tells."""
+
+    async def unwatch(self, watcher: Watcher) -> None:
+        """See :class:`Transport`."""
+
+    def reading(self) -> Reading:
+        """See :class:`Transport`."""
+        return Reading.UNTOUCHED
+
+    def check_sending(self) -> None:
+        """See :class:`Transport`."""
+
+    def can_read(self) -> bool:
+        """See :class:`Transport`."""
+        return True
+
+    def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
+        """See :class:`Transport`: here nobody but the application sees it."""
+        return error
 
     def descriptor(self) -> int:
         """See :class:`Transport`: here the library alone knows how to send."""

@@ -1,8 +1,11 @@
 """Starlette and FastAPI: an ASGI WebSocket, whatever server is below."""
 
+import asyncio
 import contextlib
-import http
-from typing import Final
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -10,8 +13,28 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request, lines_of
-from cluster_pool.transports.base import TransportClosed, refusal_code
+from cluster_pool.exceptions import AlreadyReadError, ClusterPoolError, NotAcceptedError
+from cluster_pool.transports.ahead import ReadAhead
+from cluster_pool.transports.base import (
+    Ahead,
+    Reading,
+    TransportClosed,
+    Watcher,
+    refusal_code,
+)
 from cluster_pool.transports.queued import SendQueue
+from cluster_pool.transports.refusals import as_http, headers_of, leave_answered
+
+SANSIO: Final = "uvicorn.protocols.websockets.websockets_sansio_impl"
+
+log = logging.getLogger("cluster_pool.transports")
+
+
+class Said:
+    """What is said once in a process."""
+
+    unreachable = False
+
 
 OFFER: Final = "sec-websocket-protocol"
 
@@ -28,6 +51,7 @@ class StarletteTransport(SendQueue):
         self._websocket = websocket
         self._closing = False
         self._over: TransportClosed | None = None
+        self._ahead: ReadAhead | None = None
 
     def write(self, outgoing: Outgoing, taken: int = 0) -> int:
         """See :class:`Transport`."""
@@ -69,6 +93,7 @@ class StarletteTransport(SendQueue):
             and self._websocket.client_state is WebSocketState.CONNECTED
             and not self._closing
             and not self.failed
+            and (self._ahead is None or self._ahead.over is None)
         )
 
     def is_closed(self) -> bool:
@@ -76,6 +101,7 @@ class StarletteTransport(SendQueue):
         return (
             self.failed
             or self._over is not None
+            or (self._ahead is not None and self._ahead.over is not None)
             or self._websocket.client_state is WebSocketState.DISCONNECTED
             or self._websocket.application_state is WebSocketState.DISCONNECTED
         )
@@ -91,11 +117,57 @@ class StarletteTransport(SendQueue):
     def abort(self) -> None:
         """See :class:`Transport`."""
         self.drop()
+        if self._ahead is not None:
+            self._ahead.lose()
+        if not Said.unreachable:
+            Said.unreachable = True
+            log.info(
+                "a connection was given up whose socket ASGI gives no way to cut: "
+                "its server closes it when it can (said once)"
+            )
+
+    def watch(self, watcher: Watcher, ahead: Ahead) -> None:
+        """See :class:`Transport`; who reads the WebSocket itself gets what was read ahead, too."""
+        receive = self._websocket._receive
+        known = getattr(receive, "__self__", None)
+        if isinstance(known, ReadAhead):  # it is two connections at a time
+            self._ahead = known
+        else:
+            self._ahead = ReadAhead(receive, ahead)
+            self._websocket._receive = self._ahead.take
+        self._ahead.watch(watcher)
+
+    async def unwatch(self, watcher: Watcher) -> None:
+        """See :class:`Transport`."""
+        ahead = self._ahead
+        if ahead is not None and await ahead.unwatch(watcher):
+            self._websocket._receive = ahead.receive
+
+    def reading(self) -> Reading:
+        """See :class:`Transport`."""
+        ahead = self._ahead
+        if ahead is None:
+            return Reading.UNTOUCHED
+        if ahead.elsewhere:
+            return Reading.WAITED if ahead.awaited else Reading.ELSEWHERE
+        return Reading.UNREAD if ahead.unread else Reading.UNTOUCHED
+
+    def ignore_incoming(self) -> None:
+        """See :class:`Transport`."""
+        if self._ahead is not None:
+            self._ahead.deafen(ABNORMAL, "")
+
+    def check_sending(self) -> None:
+        """See :class:`Transport`."""
+        if self._websocket.application_state is WebSocketState.CONNECTING:
+            raise NotAcceptedError("await websocket.accept() first, or use pool.accept(…)")
 
     async def accept(self, subprotocol: str | None) -> None:
         """See :class:`Transport`."""
         if self._websocket.application_state is WebSocketState.CONNECTING:
             await self._websocket.accept(subprotocol)
+            if self._ahead is not None:
+                self._ahead.accepted()
 
     async def refuse(self, status: int, text: str) -> None:
         """Answer with the status where the server knows the denial response, else with 403.
@@ -105,15 +177,32 @@ class StarletteTransport(SendQueue):
         """
         if self._websocket.application_state is not WebSocketState.CONNECTING:
             self.close(refusal_code(status), text)
+            await self.wait_close_begun()  # a server cuts when its endpoint returns
             return
         self._closing = True
-        headers = {"Retry-After": "1"} if status == http.HTTPStatus.SERVICE_UNAVAILABLE else {}
+        headers = headers_of(status)
         with contextlib.suppress(RuntimeError, OSError):
             if "websocket.http.response" in self._websocket.scope.get("extensions", {}):
                 answer = PlainTextResponse(f"{text}\n", status, headers)
                 await self._websocket.send_denial_response(answer)
+                if SANSIO in sys.modules:
+                    await self._wait_until_lost()
             else:
                 await self._websocket.close(refusal_code(status), text)
+
+    async def _wait_until_lost(self) -> None:
+        """Return to uvicorn's sans-I/O protocol only when it has closed the socket.
+
+        Until then it takes a denial for no answer, and logs an error for each (Kludex/uvicorn
+        pull request 3138, open). It says "disconnect" with the denial and again with the socket.
+        """
+        ahead = self._ahead
+        receive = self._websocket._receive if ahead is None else ahead.receive
+        missing = 2 if ahead is None else 1
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                while missing:
+                    missing -= (await receive())["type"] == "websocket.disconnect"
 
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`; a client cannot be asked here, so it is there until it leaves."""
@@ -127,11 +216,8 @@ class StarletteTransport(SendQueue):
         """See :class:`Transport`."""
         if self._over is not None:
             raise self._over
-        try:
-            event = await self._websocket.receive()
-        except (WebSocketDisconnect, RuntimeError) as error:
-            self._over = TransportClosed(getattr(error, "code", ABNORMAL))
-            raise self._over from error
+        self.check_sending()
+        event = await self._receive()
         if event["type"] == "websocket.disconnect":
             code, reason = event.get("code") or ABNORMAL, event.get("reason") or ""
             self._over = TransportClosed(code, reason)
@@ -139,6 +225,35 @@ class StarletteTransport(SendQueue):
         text = event.get("text")
         message: Message = text if text is not None else event["bytes"]
         return message
+
+    async def _receive(self) -> MutableMapping[str, Any]:
+        ahead = self._ahead
+        try:
+            if ahead is None:
+                return await self._websocket.receive()
+            ahead.own = True
+            try:
+                return await self._websocket.receive()
+            finally:
+                ahead.own = False
+        except (WebSocketDisconnect, OSError) as error:
+            self._over = TransportClosed(getattr(error, "code", ABNORMAL))
+            raise self._over from error
+        except RuntimeError as error:
+            if self._websocket.client_state is WebSocketState.DISCONNECTED:
+                self._over = TransportClosed()
+                raise self._over from error
+            raise AlreadyReadError(f"the WebSocket cannot be read: {error}") from error
+
+    def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
+        """See :class:`Transport`: the same object is starlette's HTTPException, too.
+
+        Starlette and FastAPI then log no traceback. The client has its answer already, so what
+        they would answer to the exception is left out.
+        """
+        as_http(error, status, text)
+        leave_answered(self._websocket.scope, error)
+        return error
 
     async def _send_now(self, outgoing: Outgoing) -> None:
         if outgoing.text:

@@ -13,15 +13,17 @@ from asyncio import Transport
 from typing import Final
 
 from websockets.asyncio.connection import Connection as WebSocket
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConcurrencyError, ConnectionClosed
 from websockets.frames import Frame
 from websockets.protocol import CLOSED, CONNECTING, OPEN, SERVER
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request
-from cluster_pool.transports.base import TransportClosed, refusal_code
+from cluster_pool.exceptions import AlreadyReadError
+from cluster_pool.transports.base import Ahead, Reading, TransportClosed, Watcher, refusal_code
 from cluster_pool.transports.queued import SendQueue
+from cluster_pool.transports.unread import Unread
 
 LOOKS: Final = 4
 """At a client that was asked for a sign of life, before there is none."""
@@ -30,7 +32,15 @@ LOOKS: Final = 4
 class WebsocketsTransport(SendQueue):
     """A connection of ``websockets.asyncio``, of a server or a client."""
 
-    __slots__ = ("_descriptor", "_protocol", "_received", "_tcp", "_websocket", "_written")
+    __slots__ = (
+        "_descriptor",
+        "_protocol",
+        "_received",
+        "_tcp",
+        "_unread",
+        "_websocket",
+        "_written",
+    )
 
     def __init__(self, websocket: WebSocket) -> None:
         super().__init__()
@@ -40,6 +50,7 @@ class WebsocketsTransport(SendQueue):
         self._descriptor: int | None = None
         self._written = 0
         self._received = 0
+        self._unread: Unread | None = None
 
     def descriptor(self) -> int:
         """See :class:`Transport`.
@@ -143,6 +154,20 @@ class WebsocketsTransport(SendQueue):
         elif not self._tcp.is_closing():
             messages.maybe_resume()
 
+    def watch(self, watcher: Watcher, ahead: Ahead) -> None:
+        """See :class:`Transport`."""
+        self._unread = Unread(self._websocket, watcher, ahead)
+
+    async def unwatch(self, watcher: Watcher) -> None:
+        """See :class:`Transport`."""
+        if self._unread is not None:
+            self._unread.end()
+            self._unread = None
+
+    def reading(self) -> Reading:
+        """See :class:`Transport`."""
+        return Reading.UNTOUCHED if self._unread is None else self._unread.reading()
+
     async def accept(self, subprotocol: str | None) -> None:
         """The library has answered the handshake by itself."""
 
@@ -189,8 +214,12 @@ class WebsocketsTransport(SendQueue):
 
     async def receive(self) -> Message:
         """See :class:`Transport`."""
+        if self._unread is not None:
+            self._unread.own = True
         try:
             message = await self._websocket.recv()
+        except ConcurrencyError as error:
+            raise AlreadyReadError(f"the WebSocket cannot be read: {error}") from error
         except ConnectionClosed as closed:
             frame = closed.rcvd if closed.rcvd_then_sent else closed.sent
             if frame is None or closed.rcvd is None:

@@ -21,10 +21,11 @@ from cluster_pool import (
 )
 from cluster_pool.core.message import Outgoing
 from cluster_pool.testing import FakeWebSocket
+from cluster_pool.transports.callables import SendAndClose
 from tests.support import async_test, eventually
 
 
-class StuckWebSocket:
+class StuckWebSocket(SendAndClose):
     """Takes the first message and never comes back."""
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ class Mouth:
         self.said: asyncio.Queue[str | None] = asyncio.Queue()
         self.waiting = False
         connection._transport.receive = self.receive  # type: ignore[method-assign]
+        connection._transport.can_read = lambda: True  # type: ignore[method-assign]
 
     async def receive(self) -> str:
         self.waiting = True

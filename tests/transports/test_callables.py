@@ -1,11 +1,10 @@
-"""A pair of callables, sync or async, and objects that have both."""
+"""A pair of callables, sync or async; what is neither that nor of a known library is refused."""
 
 import asyncio
 
 import pytest
 
-from cluster_pool import Connection
-from cluster_pool.transports.callables import CallablesTransport
+from cluster_pool import Connection, NotReadableError
 from cluster_pool.transports.pick import transport_for
 from tests.support import async_test, eventually
 
@@ -53,12 +52,36 @@ def test_what_is_no_websocket_is_refused() -> None:
             transport_for(thing)
 
 
-@async_test
-async def test_an_object_with_send_and_close_will_do() -> None:
-    """No base class is needed."""
+def test_an_object_of_an_unknown_library_is_refused() -> None:
+    """Its ``send`` may take something else than a message; the error names what to pass."""
 
     class Socket:
-        def send(self, message: str | bytes) -> None: ...
-        def close(self, code: int, reason: str) -> None: ...
+        async def send(self, event: dict[str, str]) -> None: ...
+        async def close(self, code: int, reason: str) -> None: ...
 
-    assert isinstance(transport_for(Socket()), CallablesTransport)
+    with pytest.raises(TypeError, match=r"Socket .* pair of callables \(send, close\)"):
+        transport_for(Socket())
+
+
+def test_a_socket_of_litestar_is_refused() -> None:
+    """It was taken silently: its sends were called delivered, and its client got nothing."""
+    litestar = pytest.importorskip("litestar")
+
+    async def nothing(*event: object) -> None: ...
+
+    socket = litestar.WebSocket({"type": "websocket"}, nothing, nothing)
+    with pytest.raises(TypeError, match="litestar"):
+        transport_for(socket)
+
+
+@async_test
+async def test_who_has_no_reading_side_cannot_be_iterated_over() -> None:
+    """It would never yield; ``run`` and ``wait_closed`` wait for the end."""
+    connection = Connection("1", "n", (print, lambda code, reason: None))
+    with pytest.raises(NotReadableError, match="feed"):
+        async for _ in connection:
+            pass
+    waiting = [asyncio.create_task(connection.run())]
+    await connection.close(4000)
+    await asyncio.gather(*waiting)
+    await connection.wait_closed()

@@ -1,0 +1,182 @@
+"""``ClusterPool.accept``: from a handshake to the end of a member, around an endpoint's body."""
+
+import contextlib
+import http
+import logging
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from cluster_pool.cluster.body import Body
+from cluster_pool.core.closing import ABNORMAL, NORMAL, TAKEN_OVER
+from cluster_pool.core.ids import new_id
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    ConnectionClosedError,
+    IdTakenError,
+    InvalidValueError,
+    MessageTooLargeError,
+    OriginRefusedError,
+    WrongLoopError,
+)
+from cluster_pool.local.connection import Connection
+from cluster_pool.transports.base import Ahead
+from cluster_pool.transports.pick import transport_for
+
+if TYPE_CHECKING:
+    from cluster_pool.cluster.pool import ClusterPool
+
+log = logging.getLogger("cluster_pool.connection")
+
+TOO_BIG: Final = 1009
+FAILED: Final = 1011
+
+
+def refusal(error: ClusterPoolError) -> tuple[int, str]:
+    """The HTTP status for who is refused, and what he is told: nothing of this node's affairs."""
+    if isinstance(error, InvalidValueError):
+        return http.HTTPStatus.BAD_REQUEST, str(error)
+    if isinstance(error, OriginRefusedError):
+        return http.HTTPStatus.FORBIDDEN, "this origin is not allowed"
+    taken = isinstance(error, ConnectionClosedError) and error.code == TAKEN_OVER
+    if taken or isinstance(error, IdTakenError):
+        return http.HTTPStatus.CONFLICT, "this id is taken"
+    return http.HTTPStatus.SERVICE_UNAVAILABLE, "this node takes no one now"
+
+
+class Accepting:
+    """What :meth:`ClusterPool.accept` gives; the context of one connection."""
+
+    def __init__(
+        self,
+        pool: "ClusterPool",
+        websocket: Any,
+        ahead: Ahead,
+        *,
+        namespace: str,
+        id: str | None,
+        on_conflict: str | None,
+        subprotocol: str | None,
+        idle_timeout: float | None,
+        metadata: dict[str, Any] | None,
+        origins: Sequence[str] | None,
+    ) -> None:
+        self._pool = pool
+        self._websocket = websocket
+        self._ahead = ahead
+        self._namespace = namespace
+        self._id = id
+        self._on_conflict = on_conflict
+        self._subprotocol = subprotocol
+        self._idle_timeout = idle_timeout
+        self._metadata = metadata
+        self._origins = origins
+        self._connection: Connection
+        self._body: Body
+
+    async def __aenter__(self) -> Connection:
+        transport = transport_for(self._websocket)
+        try:
+            self._connection = self._make()
+        except WrongLoopError:
+            raise
+        except ClusterPoolError as error:
+            status, text = refusal(error)
+            await transport.refuse(status, text)
+            raise transport.refusal(error, status, text) from error.__cause__
+        self._body = Body(self._connection)
+        self._connection.watched_by(self._body, self._ahead)
+        try:
+            await self._join()
+        except BaseException:
+            await self._connection.unwatched()
+            raise
+        return self._connection
+
+    def _make(self) -> Connection:
+        self._pool._own_loop()
+        connection = Connection(
+            new_id() if self._id is None else self._id,
+            self._namespace,
+            self._websocket,
+            idle_timeout=self._idle_timeout,
+            metadata=self._metadata,
+        )
+        connection.hold()
+        return connection
+
+    async def _join(self) -> None:
+        connection = self._connection
+        try:
+            self._check_door()
+            await self._pool.new_connection(connection, on_conflict=self._on_conflict)
+        except ClusterPoolError as error:
+            await self._turn_away(error)
+            raise connection.refusal(error, *refusal(error)) from error.__cause__
+        try:
+            await self._answer()
+        except BaseException as error:
+            await self._end(FAILED, error)
+            raise
+        self._body.begin()
+
+    def _check_door(self) -> None:
+        door, connection = self._pool.door, self._connection
+        if self._origins is not None:
+            door = door.with_origins(self._origins)
+        door.check(connection.request, self._subprotocol, answered=connection.answered)
+
+    async def _turn_away(self, error: ClusterPoolError) -> None:
+        """Tell a client that is no member why: by an HTTP status, or as it is told later."""
+        connection = self._connection
+        if isinstance(error, ConnectionClosedError) and error.code == TAKEN_OVER:
+            with contextlib.suppress(ConnectionClosedError, OSError, RuntimeError):
+                await connection.accept(self._subprotocol)
+        else:
+            await connection.refuse(*refusal(error))
+
+    async def _answer(self) -> None:
+        connection = self._connection
+        try:
+            await connection.accept(self._subprotocol)
+        except ConnectionClosedError as error:
+            raise connection.refusal(error, *refusal(error)) from error.__cause__
+        except (OSError, RuntimeError) as error:
+            if not connection.lost and not isinstance(error, OSError):
+                raise
+            gone = ConnectionClosedError(connection.close_code or ABNORMAL)
+            raise connection.refusal(gone, *refusal(gone)) from error
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        over = self._body.leave(error)
+        if isinstance(error, MessageTooLargeError):
+            self._connection.refusal(error, http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+        await self._end(_close_code(error, over), None if over else error)
+        return over
+
+    async def _end(self, code: int, error: BaseException | None) -> None:
+        connection = self._connection
+        connection.begin_close(code, "")
+        try:
+            if error is None or isinstance(error, Exception):  # who is cancelled has no time
+                await connection.close_begun()  # a server cuts when its endpoint returns
+                await connection.tell_end()
+        finally:
+            try:
+                await self._pool.remove_connection(connection)
+            except BackplaneUnavailableError as unreleased:
+                log.debug("released later: %s", unreleased)
+            finally:
+                await connection.unwatched()
+
+
+def _close_code(error: BaseException | None, over: bool) -> int:
+    if error is None or over:
+        return NORMAL
+    return TOO_BIG if isinstance(error, MessageTooLargeError) else FAILED

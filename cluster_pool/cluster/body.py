@@ -1,0 +1,139 @@
+"""The body of ``accept``: the task that runs it, and how it learns that its connection is over."""
+
+import asyncio
+import contextlib
+import logging
+from contextvars import ContextVar, Token
+from typing import Any
+
+from cluster_pool.core.quiet import others
+from cluster_pool.exceptions import ConnectionClosedError
+from cluster_pool.local.connection import Connection
+from cluster_pool.transports.base import Reading
+
+_running: "ContextVar[tuple[Body, ...]]" = ContextVar("cluster_pool_bodies", default=())
+"""The bodies that the current code belongs to; tasks that a body makes inherit it."""
+
+log = logging.getLogger("cluster_pool.connection")
+
+
+class Body:
+    """Watches the connection and ends the body when it is over, as :class:`asyncio.timeout` does.
+
+    The body's own iteration ends by itself, and who is in it, or has come to its end, is never
+    cancelled: it works on what it has read. Anybody else who waits is cancelled: at once, if
+    nothing is there to be read; after ``Timing.close``, when something that came before is, and
+    has not been read by then; after ``Timing.handler``, when another task reads, or the WebSocket
+    is read by its library's own means, which end then. Who closed the connection itself knows.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._connection = connection
+        self._reads = 0
+        self._read_out = self._elsewhere = self._knows = False
+        self._cancelled = self._left = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._token: Token[tuple[Body, ...]] | None = None
+
+    def begin(self) -> None:
+        """The body runs from here on; until then the connection's end is nobody's."""
+        self._token = _running.set((*_running.get(), self))
+        self._connection.owner = self
+
+    # -- what the connection says ----------------------------------------------------------
+
+    def departed(self, code: int, reason: str) -> None:
+        """See :class:`Watcher`."""
+        self._connection.departed(code, reason)
+
+    def dropped(self, *, first: bool) -> None:
+        """See :class:`Watcher`."""
+        host = self._connection.host
+        host.counters.inbound_dropped += 1
+        if first and (times := host.quiet.due("dropped", asyncio.get_running_loop().time())):
+            log.warning(
+                "nobody reads what the client of %r sends: its messages are dropped%s",
+                self._connection,
+                others(times),
+            )
+
+    def reading_begins(self) -> None:
+        """The connection is iterated over."""
+        if asyncio.current_task() is self._task:
+            self._reads += 1
+        else:
+            self._elsewhere = True
+
+    def reading_ends(self, task: "asyncio.Task[Any] | None", *, finished: bool) -> None:
+        """The iteration that ``task`` began is over: it came to its end, or was left."""
+        if task is self._task:
+            self._reads -= 1
+            self._read_out = self._read_out or finished
+            if self._connection.over:
+                self.over()
+
+    def calls(self) -> bool:
+        """See :class:`Owner`."""
+        return self in _running.get()
+
+    def closing(self) -> None:
+        """The connection is told to close by its owner: if that is the body, it knows."""
+        self._knows = self._knows or asyncio.current_task() is self._task
+
+    def over(self) -> None:
+        """The client has left, or nothing that it says counts any more."""
+        self._stop_timer()
+        if self._stays():
+            return
+        reading, timing = self._connection.reading(), self._connection.host.timing
+        if self._elsewhere or reading in (Reading.ELSEWHERE, Reading.WAITED):
+            self._cancel_after(timing.handler)
+        elif reading is Reading.UNREAD and not self._connection.silenced:
+            self._cancel_after(timing.close)
+        else:
+            self._cancel()
+
+    def _stays(self) -> bool:
+        return bool(self._left or self._cancelled or self._reads or self._read_out or self._knows)
+
+    def _cancel_after(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._cancel)
+
+    def _cancel(self) -> None:
+        if not self._stays():
+            self._cancelled = True
+            self._task.cancel()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- the end of the body ---------------------------------------------------------------
+
+    def leave(self, error: BaseException | None) -> bool:
+        """The body has ended with ``error``; True when that is the end of its connection alone.
+
+        A cancellation from outside is never taken for ours, also when both come together.
+        """
+        self._left = True
+        self._connection.owner = None
+        self._stop_timer()
+        if self._token is not None:
+            with contextlib.suppress(ValueError):  # it ends in another context than it began in
+                _running.reset(self._token)
+        if self._cancelled and self._task.uncancel() > self._cancelling:
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            return self._cancelled
+        return error is not None and self._is_own(error)
+
+    def _is_own(self, error: BaseException) -> bool:
+        """Whether an error says that this connection is over, and nothing else."""
+        if isinstance(error, BaseExceptionGroup):
+            return all(self._is_own(one) for one in error.exceptions)
+        return isinstance(error, ConnectionClosedError) and error.connection is self._connection

@@ -1,0 +1,142 @@
+"""What ``websockets`` has received and perhaps nobody reads; and that its client has left.
+
+The library reads ahead by itself, up to a number of frames; then it stops, and would not see a
+Close either. It tells nobody of a Close before the socket is gone. Both are mended on the object,
+and the path of a message that is read stays the library's own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from websockets.asyncio.connection import Connection as WebSocket
+from websockets.frames import Frame, Opcode
+
+from cluster_pool.core.closing import ABNORMAL
+from cluster_pool.transports.base import Ahead, Reading, Watcher
+
+
+class Unread:
+    """Watches one WebSocket, until :meth:`end`.
+
+    When the library's queue is full and nobody reads, what comes further is dropped in whole
+    messages. When somebody reads, reading stops, and TCP holds the client up; who takes nothing
+    for ``Ahead.patience`` seconds then counts as nobody.
+
+    Attributes:
+        own: whether its connection reads it.
+    """
+
+    def __init__(self, websocket: WebSocket, watcher: Watcher, ahead: Ahead) -> None:
+        self._websocket: Any = websocket
+        self._watcher = watcher
+        self._patience = ahead.patience
+        self._messages: Any = websocket.recv_messages
+        self._protocol: Any = websocket.protocol
+        self.own = self._read = self._elsewhere = False
+        self._keeping = self._dropped = self._told = self._ended = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._held = 0
+        self._watch_reads()
+        self._messages.pause = self._full
+        if not self._protocol.eof_sent:
+            self._protocol.send_eof = self._send_eof  # type: ignore[method-assign]
+        websocket.connection_lost_waiter.add_done_callback(self._lost)
+
+    def end(self) -> None:
+        """No more of it."""
+        self._ended = True
+        self._messages.pause = self._websocket.transport.pause_reading
+        for name in ("get", "get_iter"):
+            self._messages.__dict__.pop(name, None)
+        self._protocol.__dict__.pop("send_eof", None)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._websocket.connection_lost_waiter.remove_done_callback(self._lost)
+
+    def reading(self) -> Reading:
+        """See :class:`Transport`."""
+        if self._elsewhere:
+            return Reading.WAITED if self._messages.get_in_progress else Reading.ELSEWHERE
+        return Reading.UNREAD if len(self._messages.frames) else Reading.UNTOUCHED
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def _send_eof(self) -> None:
+        """The protocol ends its side: a Close came, or a frame that breaks the protocol."""
+        del self._protocol.send_eof
+        self._protocol.send_eof()
+        asyncio.get_running_loop().call_soon(self._tell)
+
+    def _lost(self, done: "asyncio.Future[None]") -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._told and not self._ended:
+            self._told = True
+            close = self._protocol.close_rcvd
+            code, reason = (ABNORMAL, "") if close is None else (int(close.code), close.reason)
+            self._watcher.departed(code, reason)
+
+    # -- who reads -------------------------------------------------------------------------
+
+    def _watch_reads(self) -> None:
+        """See the next read, and no other: reading costs nothing more."""
+        self._messages.get, self._messages.get_iter = self._get, self._get_iter
+
+    def _taken(self) -> None:
+        del self._messages.get, self._messages.get_iter
+        self._read = True
+        self._elsewhere = not self.own
+
+    async def _get(self, decode: bool | None = None) -> Any:
+        self._taken()
+        return await self._messages.get(decode)
+
+    def _get_iter(self, decode: bool | None = None) -> AsyncIterator[Any]:
+        self._taken()
+        frames: AsyncIterator[Any] = self._messages.get_iter(decode)
+        return frames
+
+    # -- what nobody reads -----------------------------------------------------------------
+
+    def _full(self) -> None:
+        """The library's queue is full: it would stop reading."""
+        if self._read:
+            self._websocket.transport.pause_reading()
+            self._wait()
+        else:
+            self._drop()
+
+    def _wait(self) -> None:
+        self._held = len(self._messages.frames)
+        self._timer = self._websocket.loop.call_later(self._patience, self._waited)
+
+    def _waited(self) -> None:
+        if not self._messages.paused or self._websocket.transport.is_closing():
+            return
+        if len(self._messages.frames) != self._held:
+            self._wait()
+            return
+        self._read = False
+        self._watch_reads()
+        self._drop()
+        self._websocket.transport.resume_reading()
+
+    def _drop(self) -> None:
+        if "put" not in self._messages.__dict__:  # else nothing is heard any more
+            frames = self._messages.frames.queue
+            self._keeping = bool(frames) and not frames[-1].fin
+            self._messages.put = self._put
+
+    def _put(self, frame: Frame) -> None:
+        """In the place of the library's: keep the rest of what was begun, and drop what follows."""
+        if self._keeping:
+            self._keeping = not frame.fin
+            self._messages.frames.put(frame)
+        elif self._read and frame.opcode is not Opcode.CONT:
+            del self._messages.put
+            self._messages.put(frame)
+        elif frame.opcode is not Opcode.CONT:
+            self._watcher.dropped(first=not self._dropped)
+            self._dropped = True

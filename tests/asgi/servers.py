@@ -1,0 +1,124 @@
+"""ASGI servers as processes, each with one worker, running :mod:`tests.asgi.app`."""
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import AsyncIterator
+from typing import Any
+
+from websockets.asyncio.client import connect
+
+from tests.support import eventually
+
+APP = "tests.asgi.app:app"
+PORT = "{port}"
+HOST = "127.0.0.1"
+UVICORN = ("uvicorn", APP, "--host", HOST, "--port", PORT, "--ws")
+SERVERS: dict[str, tuple[str, ...]] = {
+    "uvicorn websockets": (*UVICORN, "websockets"),
+    "uvicorn websockets-sansio": (*UVICORN, "websockets-sansio"),
+    "uvicorn wsproto": (*UVICORN, "wsproto"),
+    "hypercorn": ("hypercorn", APP, "--bind", f"{HOST}:{PORT}", "--error-logfile", "-"),
+    "granian": ("granian", "--interface", "asgi", "--host", HOST, "--port", PORT, APP),
+    "daphne": ("daphne", "-b", HOST, "-p", PORT, APP),
+    "gunicorn": ("gunicorn", APP, "-k", "uvicorn_worker.UvicornWorker", "-b", f"{HOST}:{PORT}"),
+}
+NEEDS = {"uvicorn wsproto": "wsproto", "gunicorn": "uvicorn_worker"}
+
+
+def installed(name: str) -> bool:
+    """Whether a server is here."""
+    wanted = {SERVERS[name][0], NEEDS.get(name, SERVERS[name][0])}
+    return all(importlib.util.find_spec(module) is not None for module in wanted)
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Any) -> None:
+        self.process = process
+        self.port = port
+        self._log = log
+
+    def connect(self, path: str, **options: Any) -> Any:
+        """A client, as an async context manager."""
+        return connect(self.url(path), compression=None, proxy=None, **options)
+
+    def url(self, path: str) -> str:
+        """Of a WebSocket."""
+        return f"ws://{HOST}:{self.port}{path}"
+
+    async def get(self, path: str) -> Any:
+        """What the app answers."""
+
+        def ask() -> Any:
+            with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=20) as answer:
+                return json.load(answer)
+
+        return await asyncio.to_thread(ask)
+
+    async def state(self) -> dict[str, Any]:
+        """What its endpoints do."""
+        found: dict[str, Any] = await self.get("/state")
+        return found
+
+    def said(self) -> str:
+        """All that the process has written."""
+        self._log.seek(0)
+        text: str = self._log.read().decode()
+        return text
+
+    def complaints(self) -> list[str]:
+        """The lines of it that are above INFO, or belong to a traceback."""
+        words = ("WARNING", "ERROR", "CRITICAL", "Traceback", "Exception")
+        return [line for line in self.said().splitlines() if any(word in line for word in words)]
+
+    async def ended(self) -> int:
+        """Its exit status."""
+        return await asyncio.to_thread(self.process.wait, 20)
+
+
+def free_port() -> int:
+    """One that nobody has at the moment."""
+    with socket.socket() as one:
+        one.bind((HOST, 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def running(name: str, redis: str, **environment: str) -> AsyncIterator[Server]:
+    """A server of this name, killed at the end if it is still there."""
+    port = free_port()
+    command = [word.replace(PORT, str(port)) for word in SERVERS[name]]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(  # noqa: ASYNC220  # it forks, and nothing else
+            [sys.executable, "-m", *command],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "REDIS": redis, **environment},
+            start_new_session=True,
+        )
+        server = Server(process, port, log)
+
+        async def up() -> bool:
+            assert process.poll() is None, server.said()
+            with contextlib.suppress(OSError):
+                return bool((await server.state())["ready"])
+            return False
+
+        try:
+            await eventually(up, 30)
+            yield server
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
