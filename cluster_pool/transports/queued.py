@@ -3,10 +3,14 @@
 import asyncio
 import logging
 from collections import deque
+from typing import Final
 
 from cluster_pool.core.message import Outgoing
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.transports.base import Ahead, Reading, Watcher
+
+HANDED_OVER: Final = 0.05
+"""Seconds after which a library has written a Close for sure, if it can be written."""
 
 log = logging.getLogger("cluster_pool.transports")
 
@@ -107,8 +111,9 @@ class SendQueue:
             while self._queue:
                 item = self._queue.popleft()
                 if isinstance(item, tuple):
-                    # After what the library does at once or in its own next turn.
-                    asyncio.get_running_loop().call_soon(self._tell_begun)
+                    # Some return when it is written (granian takes turns for that), some when the
+                    # client has answered.
+                    asyncio.get_running_loop().call_later(HANDED_OVER, self._tell_begun)
                     await self._close_now(*item)
                 else:
                     await self._send_now(item)
