@@ -140,11 +140,14 @@ async def test_a_taken_over_and_a_closed_client_end_bodies_that_wait(
                 await old.told(4409)
                 assert await server.get("/close/closed") == "delivered"
                 await closed.told(4001)
-                state = await server.state()
-                assert state["open"] == ["old"]
-                assert state["members"] == ["old"]
+                await eventually(lambda: only(server, "old"), 3)
         await eventually(lambda: away(server, "old"), 3)
         assert server.complaints() == []
+
+
+async def only(server: Server, user: str) -> bool:
+    state = await server.state()
+    return bool(state["open"] == state["members"] == [user])
 
 
 @every_server
