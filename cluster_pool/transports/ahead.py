@@ -45,7 +45,7 @@ class ReadAhead:
         self._watchers: list[Watcher] = []
         self._events: deque[tuple[Event, int]] = deque()
         self._held = 0
-        self._told = False
+        self._told = self._begun = False
         self._deaf: Event | None = None
         self._failure: Exception | None = None
         self._taker: asyncio.Future[Event] | None = None
@@ -136,8 +136,11 @@ class ReadAhead:
                 event = await self.receive()
                 if event["type"] == "websocket.disconnect":
                     self._finish(event.get("code") or ABNORMAL, event.get("reason") or "")
+                elif event["type"] != MESSAGE and self._begun:
+                    raise RuntimeError(f"ASGI's receive gave {event['type']!r} again")
                 elif not self._keep(event):
                     await self._wait_for_space()
+                self._begun = True
         except OSError:
             self._finish(ABNORMAL, "")
         except Exception as error:  # the server's, or another reader was here before: for who reads
