@@ -13,7 +13,7 @@ from cluster_pool.cli.common import DONE, complain, json_wanted
 STATUSES = """Exit status: 0 done; 1 the cluster said no (absent, refused, no node lives under the
 prefix); 2 usage; 3 Redis cannot be reached; 130 interrupted. Results go to standard output, a line
 each, everything else to standard error. With --json each line of both is a JSON object: a result,
-{"error": TEXT, "status": NUMBER} or {"note": TEXT}."""
+{"error": TEXT, "status": NUMBER} or {"note": TEXT}, but for the log of serve."""
 
 app = typer.Typer(
     add_completion=False,

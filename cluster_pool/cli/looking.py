@@ -92,7 +92,8 @@ def locate(
             return DONE
         if as_json:
             say(True, {"id": id, "node": None}, "")
-        complain(f"no node under the prefix {shown(prefix)} owns {shown(id)} there", NO)
+        owned = f"{shown(id)} in {shown(namespace)}"
+        complain(f"no node under the prefix {shown(prefix)} owns {owned}", NO)
         return NO
 
     _look(look, redis, prefix, timeout, namespace)

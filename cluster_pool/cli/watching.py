@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import stat
 import sys
@@ -71,7 +72,7 @@ async def _ending_with_the_reader() -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     assert task is not None
     descriptor = -1 if sys.stdout is None else sys.stdout.fileno()
-    piped = descriptor >= 0 and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    piped = descriptor >= 0 and _is_written_pipe(descriptor)
 
     def end() -> None:
         nonlocal gone
@@ -91,3 +92,9 @@ async def _ending_with_the_reader() -> AsyncIterator[None]:
     finally:
         if piped:
             loop.remove_reader(descriptor)
+
+
+def _is_written_pipe(descriptor: int) -> bool:
+    """Whether it is the end of a pipe that is only written to: of others there may be to read."""
+    access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+    return access == os.O_WRONLY and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
