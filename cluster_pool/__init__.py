@@ -15,7 +15,7 @@ Floors, from the top; a module imports only from floors below its own:
 """
 
 from cluster_pool.cluster.pool import ClusterPool
-from cluster_pool.cluster.signals import Stopping
+from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.request import Fields, Headers, Request
 from cluster_pool.core.results import (

@@ -34,16 +34,18 @@ class DrainLedger:
                 deadline, "drain", self._names(), *self._arguments(incarnation, ask, deadline)
             )
         )
-        rate, budget, needed, renew, lasts, drainers, living, acceptors = map(float, reply[1:])
+        rate, budget, needed, renew, lasts, *counts, deserted = map(float, reply[1:])
+        drainers, living, acceptors = map(int, counts)
         return Grant(
             rate,
             budget,
             needed,
             renew / 1000,
             lasts / 1000,
-            int(drainers),
-            int(living),
-            int(acceptors),
+            drainers,
+            living,
+            acceptors,
+            deserted == 1,
         )
 
     def leave(self, incarnation: str, node: str, timeout: float) -> None:
@@ -56,7 +58,14 @@ class DrainLedger:
 
     def _names(self) -> list[str]:
         keys = self._keys
-        return [keys.drains, keys.calm, keys.leases, keys.headrooms, keys.budget]
+        return [
+            keys.drains,
+            keys.calm,
+            keys.leases,
+            keys.headrooms,
+            keys.budget,
+            keys.incarnations,
+        ]
 
     def _arguments(self, incarnation: str, ask: Ask, deadline: float) -> list[Argument]:
         return [

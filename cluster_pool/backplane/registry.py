@@ -45,6 +45,7 @@ class LeaseReply:
         held: False when the lease belongs to another (join) or is gone (heartbeat).
         epoch: the state of Redis that this lease belongs to.
         ends: Redis time in ms at which the other's lease ends.
+        holder: the other's incarnation.
         living: how many nodes hold a lease.
     """
 
@@ -52,6 +53,7 @@ class LeaseReply:
     epoch: str = ""
     ends: float = 0.0
     living: int = 1
+    holder: str = ""
 
 
 CLAIMED: Final = "CLAIMED"
@@ -84,12 +86,21 @@ class Registry:
     # -- leases ----------------------------------------------------------------------------
 
     async def join(
-        self, incarnation: str, ttl: float, info: str, headroom: str, epoch: str, deadline: float
+        self,
+        incarnation: str,
+        ttl: float,
+        info: str,
+        headroom: str,
+        epoch: str,
+        deadline: float,
+        *,
+        instead_of: str = "",
     ) -> LeaseReply:
         """Take a lease for a new incarnation of this node.
 
         ``headroom``: connections per second that it can take, "" when it takes nobody. ``epoch``:
-        what a Redis without an epoch gets; "" for its time.
+        what a Redis without an epoch gets; "" for its time. ``instead_of``: another start's
+        incarnation with this node id, which is dead then.
         """
         keys = self._keys
         reply = await self._session.script(
@@ -103,6 +114,7 @@ class Registry:
                 keys.epoch,
                 keys.headrooms,
                 keys.drains,
+                keys.dead,
             ],
             self._identity.node_id,
             self._identity.start,
@@ -111,9 +123,10 @@ class Registry:
             info,
             headroom,
             epoch,
+            instead_of,
         )
         if reply[0] == b"TAKEN":
-            return LeaseReply(False, ends=float(reply[1]))
+            return LeaseReply(False, ends=float(reply[1]), holder=text_of(reply[2]) or "")
         return LeaseReply(True, reply[1].decode(), living=reply[2])
 
     async def heartbeat(
@@ -210,6 +223,11 @@ class Registry:
         """This node's own channel is used no more: remove its counter."""
         numbers = self._keys.numbers(self._identity.own_channel)
         await self._session.call(deadline, "DEL", numbers)
+
+    async def listeners(self, deadline: float) -> int:
+        """How many listen to the channel of this node's id, this node among them."""
+        channel = self._identity.own_channel
+        return int((await self._session.call(deadline, "PUBSUB", "NUMSUB", channel))[1])
 
     async def living(self, deadline: float) -> dict[str, str]:
         """Incarnations that hold a lease, with their node ids."""

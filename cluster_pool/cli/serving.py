@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -23,7 +24,8 @@ from cluster_pool.cli.common import (
     explain,
 )
 from cluster_pool.cluster.pool import ClusterPool
-from cluster_pool.cluster.signals import GRACE, Signals, Stopping, drain_for
+from cluster_pool.cluster.signals import SIGNALS, Signals
+from cluster_pool.cluster.stopping import GRACE, HASTY_GRACE, Stopping, drain_for
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.ledger import HEADROOM
@@ -276,16 +278,17 @@ def serve(
         ),
     ] = HEADROOM,
     grace: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--grace",
             envvar="CLUSTER_POOL_GRACE",
             help="Seconds for a stop by SIGTERM: give the orchestrator five more before it kills. "
-            "By Ctrl-C, or without another live node, it has at most 5.",
+            f"By Ctrl-C it has at most {HASTY_GRACE:g}. (default: {GRACE:g}, and {HASTY_GRACE:g} "
+            "once no other node takes newcomers, or will)",
             min=0.1,
             max=86_400,
         ),
-    ] = GRACE,
+    ] = None,
     announce: Annotated[
         float | None,
         typer.Option(
@@ -320,8 +323,9 @@ def serve(
     """Run a node: ws://HOST:PORT/ws/NAMESPACE?id=ID, /healthz and /readyz.
 
     SIGTERM drains: /readyz says 503, then newcomers are turned away and the connections closed
-    (1012) at a pace that all draining nodes share; nothing stays in Redis. A second one stops at
-    once. --redis embedded starts a private Valkey for trying things out.
+    (1012) at a pace that all draining nodes share; nothing stays in Redis. So does SIGHUP, unless
+    it was ignored at the start (nohup). A second signal stops at once, but not the same one within
+    3 seconds. --redis embedded starts a private Valkey for trying things out.
     """
     embedded = EmbeddedServer() if redis == "embedded" else None
     with contextlib.ExitStack() as stack:
@@ -374,8 +378,7 @@ def serve(
             async def start() -> None:
                 if wait:
                     log.info("joining at %s, waiting %g s for it at most", pool.address, wait)
-                await pool.start(wait=wait)
-                await server.start()
+                await server.start_with(pool.start(wait=wait))
                 collector.settle()
                 say()
 
@@ -395,14 +398,21 @@ async def _run_until_signal(
     server: NodeServer,
     stopping: Stopping,
 ) -> None:
-    """Start, live until SIGTERM or SIGINT, drain, stop; a second signal stops at once."""
-    with Signals() as signals:
+    """Start, live until a signal, drain, stop; a second signal stops at once."""
+    with Signals(pool.timing.signal_repeat, _signals()) as signals:
         try:
-            number = await _signal_during(start(), signals) or await signals.next()
-            if server.listening:
-                await drain_for(pool, number, signals, stopping)
+            if await _signal_during(start(), signals) is None:
+                await drain_for(pool, await signals.next(), signals, stopping)
         finally:
             await server.stop()
+
+
+def _signals() -> tuple[int, ...]:
+    """Those that stop; SIGHUP is the end of a terminal, unless nohup has told not to mind it."""
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN:
+        return SIGNALS
+    return (*SIGNALS, hang_up)
 
 
 async def _signal_during(work: Coroutine[Any, Any, None], signals: Signals) -> int | None:

@@ -2,28 +2,37 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from cluster_pool.cluster.draining import Draining, check_announcement
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.sender import Sender
-from cluster_pool.cluster.signals import Signals, Stopping, drain_for
+from cluster_pool.cluster.signals import Signals, in_main_thread
+from cluster_pool.cluster.stopping import LastDrain, Stopping, drain_for
 from cluster_pool.core.closing import SERVICE_RESTART
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.results import DrainReport, NodeState
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
-    ClusterPoolError,
     DrainRefusedError,
     PoolClosedError,
 )
 from cluster_pool.local.drainer import Terms
+from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.drain")
 
 SOON = 0.5
 """Seconds for what is only nice to know while the process ends."""
+
+
+@functools.cache
+def _say_no_signals() -> None:
+    """Once in a process: a program's tests enter it a thousand times."""
+    log.warning("drain_on_signal is not in the main thread: signals do not drain this node")
 
 
 class DrainingNode(Sender):
@@ -33,6 +42,7 @@ class DrainingNode(Sender):
     _state: NodeState
     _draining: Draining
     _lease: Lease
+    _table: ConnectionTable
 
     async def drain_connections(
         self,
@@ -87,7 +97,8 @@ class DrainingNode(Sender):
         """Wait for SIGTERM or SIGINT, then drain; for a program whose last words this is.
 
         ``async with pool, serve(…): await pool.run_until_signal()``. A second signal closes
-        everyone who is left at once. Whoever had the signals before has them again afterwards.
+        everyone who is left at once; the same one within ``Timing.signal_repeat`` of the first is
+        no second. Whoever had the signals before has them again afterwards.
 
         Args:
             stopping: rate, grace and announcement; see :class:`Stopping`.
@@ -100,7 +111,7 @@ class DrainingNode(Sender):
             PoolClosedError: not started, or stopped.
         """
         self._check_started()
-        with Signals() as signals:
+        with Signals(self.timing.signal_repeat) as signals:
             return await drain_for(self, await signals.next(), signals, stopping or Stopping())
 
     @contextlib.asynccontextmanager
@@ -109,55 +120,62 @@ class DrainingNode(Sender):
 
         For servers that close every socket when they are told to stop, before they run the end of
         an application's lifespan: uvicorn does. In the lifespan, behind the pool:
-        ``async with pool, pool.drain_on_signal(): yield``. A second signal is handed on at once.
+        ``async with pool, pool.drain_on_signal(): yield``. It holds back whoever has the signals
+        when it is entered, by ``signal.signal`` or ``loop.add_signal_handler``. A second signal is
+        handed on at once; the same one within ``Timing.signal_repeat`` of the first is no second.
+
+        Left without a signal (a server that ends by itself) it drains whoever is still connected.
+        Outside the main thread no signal can be taken: that is logged once, and the rest is done.
 
         Args:
             stopping: rate, grace and announcement; see :class:`Stopping`.
-
-        Raises:
-            ClusterPoolError: not entered in the main thread.
         """
-        with Signals() as signals:
-            task = asyncio.create_task(
-                self._drain_then_hand_on(signals, stopping or Stopping()),
-                name="cluster_pool signals",
-            )
+        with contextlib.ExitStack() as stack:
+            signals = None
+            if in_main_thread():
+                signals = stack.enter_context(Signals(self.timing.signal_repeat))
+            else:
+                _say_no_signals()
+            last = LastDrain(self, signals, stopping or Stopping())
             try:
                 yield
+                running = self._state is not NodeState.STOPPED
+                await last.finish(needed=running and len(self._table) > 0)
             finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-
-    async def _drain_then_hand_on(self, signals: Signals, stopping: Stopping) -> None:
-        number = await signals.next()
-        try:
-            await drain_for(self, number, signals, stopping)
-        except ClusterPoolError:
-            log.exception("no drain before the end")
-        signals.hand_on(number)
-        while True:
-            signals.hand_on(await signals.next())
+                await last.stop()
 
     async def drain_for_good(
-        self, stopping: Stopping, grace: float, announce: float
+        self, stopping: Stopping, grace: float, announce: float, last_grace: float | None
     ) -> DrainReport:
-        """Drain because the process ends; a cancel from elsewhere is refused."""
+        """Drain because the process ends; a cancel from elsewhere is refused.
+
+        Args:
+            last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
+        """
         self._check_started()
         self._draining.final = True
-        return await self.drain_connections(
+        terms = Terms.of(
             stopping.max_per_second,
             stopping.message,
             stopping.code,
-            grace=grace,
-            announce=announce,
+            grace,
+            self.limits.message_bytes,
         )
+        terms = replace(terms, last_grace=last_grace)
+        announcement = check_announcement(announce, terms.grace)
+        return await self._draining.drain(terms, announcement, force=False)
 
     async def alone(self) -> bool:
-        """Whether no other node is alive, as far as Redis (soon) or the last heartbeat tells."""
+        """Whether no other node is alive, and none was a heartbeat ago.
+
+        Redis away is no answer: others may be alive.
+        """
+        if self._lease.alone_for() < self.timing.heartbeat:
+            return False
         try:
             return len(set((await self._registry.living(self._deadline(SOON))).values())) <= 1
         except BackplaneUnavailableError:
-            return self._lease.living <= 1
+            return False
 
     def hurry_drain(self) -> None:
         """Begin every close that is left in the drain of this node, and wait for none of them."""

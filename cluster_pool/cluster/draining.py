@@ -142,6 +142,7 @@ class Draining:
             terms,
             coming=self._membership.coming,
             nodes=self._lease.living,
+            agree=self._timing.heartbeat,
         )
         self._task = asyncio.create_task(self._run(drain, announce), name="cluster_pool drain")
         return drain, self._task

@@ -7,13 +7,14 @@ membership's, which it is given as a callback.
 import asyncio
 import json
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
 
 from cluster_pool.backplane.refusals import is_refusal
 from cluster_pool.backplane.registry import Registry
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.session import LONGEST_REFUSED, Session
 from cluster_pool.core.claims import incarnation_of
 from cluster_pool.core.config import Timing
 from cluster_pool.core.identity import Identity
@@ -24,6 +25,12 @@ log = logging.getLogger("cluster_pool.lease")
 
 MARGIN = 1.0
 """Seconds by which this node's own clock ends a lease early, at most a fifth of it."""
+
+LOOK = 0.5
+"""Seconds between two looks at a predecessor's lease, and at who listens to its channel."""
+SILENCE = 4.0
+"""Seconds, at least, without any listener after which a predecessor is taken for dead: longer than
+the longest pause of a node that lives between two links, and a probe."""
 
 FIRST_RETRY = 0.1
 """Seconds until a join that failed is tried again, at most; doubles up to a heartbeat."""
@@ -86,11 +93,14 @@ class Lease:
         """The incarnation of the last join, also when nobody knows whether it was carried out."""
         self._rival = 0.0
         """When the lease ends that another start has under this node id; 0 when none has."""
+        self._predecessor = ""
+        """The incarnation that has that lease."""
         self._former: list[str] = []
         """Incarnations that were given up and are not known to be buried."""
         self.held_since = 0.0
         self.living = 1
         """How many nodes held a lease at the last heartbeat."""
+        self._alone_since = math.inf
         self.settled = asyncio.Event()
         """Set while the lease is held and everything owned is registered under it."""
 
@@ -106,6 +116,10 @@ class Lease:
         False from the end of a lease until everything that is owned stands under the next one.
         """
         return self.held and not self._broken
+
+    def alone_for(self) -> float:
+        """Since when every heartbeat has said that no other node lives, in seconds; else 0."""
+        return max(0.0, boottime() - self._alone_since)
 
     def seconds_left(self) -> float:
         """How long this node may still own, by its own clock."""
@@ -168,14 +182,32 @@ class Lease:
     # -- joining ---------------------------------------------------------------------------
 
     async def _join_first(self) -> None:
-        while not await self._join():  # noqa: ASYNC110  # Redis tells nobody when a lease ends
-            await asyncio.sleep(min(self._timing.heartbeat, self._timing.lease) / 2)
+        """Take the first lease: of a crashed predecessor, when it has ended, or when nobody listens
+        to the channel of this node id any more."""
+        silent_since = math.inf
+        silence = max(SILENCE, LONGEST_REFUSED + 2 * self._timing.probe)
+        while not await self._join(boottime() - silent_since >= silence):
+            silent_since = min(silent_since, boottime()) if await self._silent() else math.inf
+            await asyncio.sleep(LOOK)
         self._settle()
 
-    async def _join(self) -> bool:
+    async def _silent(self) -> bool:
+        """Whether this start alone listens to the channel of its node id.
+
+        False, too, where Redis does not say so: a lease is then waited for.
+        """
+        try:
+            return await self._registry.listeners(self._deadline()) == 1
+        except BackplaneUnavailableError:
+            return False
+
+    async def _join(self, silent: bool = False) -> bool:
         """Take a lease for a fresh incarnation; False while another start has this node id.
 
         A lease that is not renewed is a crashed node's, and will end.
+
+        Args:
+            silent: the other has not been heard of for long: its lease is taken from it.
 
         Raises:
             NodeIdTakenError: the other renews its lease.
@@ -190,8 +222,10 @@ class Lease:
             self._headroom_text(),
             epoch,
             self._deadline(),
+            instead_of=self._predecessor if silent else "",
         )
         before, self._rival = self._rival, reply.ends
+        self._predecessor = reply.holder
         if not reply.held:
             if before not in (0.0, reply.ends):
                 raise NodeIdTakenError(self._identity.node_id)
@@ -204,7 +238,7 @@ class Lease:
         self.incarnation = incarnation
         self._generation = generation
         self._epoch = reply.epoch
-        self.living = reply.living
+        self._counted(reply.living, sent)
         self.held_since = sent
         self._renewed(sent)
         await self._session.mark(reply.epoch, self._deadline())
@@ -317,7 +351,7 @@ class Lease:
         if reply.epoch != self._epoch:
             self._reason = "Redis has lost its state: its epoch is another one"
             return False
-        self.living = reply.living
+        self._counted(reply.living, sent)
         self._renewed(sent)
         return True
 
@@ -335,6 +369,10 @@ class Lease:
     def _headroom_text(self) -> str:
         headroom = self._headroom()
         return "" if headroom is None else f"{headroom:.2f}"
+
+    def _counted(self, living: int, sent: float) -> None:
+        self.living = living
+        self._alone_since = min(self._alone_since, sent) if living <= 1 else math.inf
 
     def _renewed(self, sent: float) -> None:
         lease = self._timing.lease

@@ -149,7 +149,8 @@ class ClusterPool(DrainingNode, Hooked):
             BackplaneUnavailableError: Redis cannot be reached; the text names its address.
             PoolClosedError: :meth:`stop` was called before it was up.
             NodeIdTakenError: another live node has this node id. A crashed node's lease under
-                the same id is waited for, at most as long as a lease lasts.
+                the same id is waited for: four seconds, while nobody listens to the channel of that
+                node id, and at most as long as a lease lasts.
         """
         return await super().start(wait=wait)
 
@@ -345,7 +346,7 @@ class ClusterPool(DrainingNode, Hooked):
 
     def free(self) -> float | None:
         """The share of its headroom that this node has left, 0 to 1; None while it takes nobody."""
-        headroom = self.headroom()
+        headroom = self.headroom() if self._state is NodeState.ACTIVE else None
         return None if headroom is None else headroom / self._takes
 
     def _beaten(self) -> None:

@@ -73,6 +73,7 @@ class Timing:
         outbox_age: how long bytes may wait in an outbox that does not move.
         handler: what a handler or hook may take, and an app after the end of its connection,
             before it is reported as hanging.
+        signal_repeat: within which the same signal again is the same stop, not a hurry.
     """
 
     timeout: float = 2.0
@@ -85,6 +86,7 @@ class Timing:
     sign_of_life: float = 1.0
     outbox_age: float = 10.0
     handler: float = 30.0
+    signal_repeat: float = 3.0
 
     def __post_init__(self) -> None:
         _check_positive(self, (int, float), YEARS)

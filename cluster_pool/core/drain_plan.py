@@ -2,6 +2,10 @@
 
 The lease decides while Redis answers. When it does not, a drain never stalls: the larger of the
 last lease and of what the deadline needs, and after the lease a share that all nodes fit into.
+
+A drain that ends in its process's stop has less time once nobody takes newcomers and nobody will:
+what is closed slowly then is closed for nobody. Two readings of that must agree, a heartbeat apart,
+with none in between that says otherwise or was not answered.
 """
 
 from dataclasses import dataclass
@@ -9,6 +13,7 @@ from math import inf
 from typing import Final
 
 from cluster_pool.core.ledger import (
+    ANNOUNCING,
     CLOSABLE,
     DRAINING,
     HEADROOM,
@@ -54,6 +59,11 @@ class DrainPlan:
         reserve: seconds before the deadline by which every close has begun.
         nodes: how many nodes there were when it was last known.
         paused: it keeps its lease, and closes nobody.
+        announcing: it has not begun to close: others are told that it will.
+        last_grace: seconds that it has from the first reading on that nobody takes newcomers, half
+            of them from the one that agrees; None: what happens to others does not shorten it.
+        agree: seconds between two such readings.
+        hastened: whether they have agreed.
     """
 
     node: str
@@ -65,12 +75,40 @@ class DrainPlan:
     paused: bool = False
     total: int = 0
     grant: Grant | None = None
+    announcing: bool = False
+    last_grace: float | None = None
+    agree: float = 0.0
+    hastened: bool = False
     _sent: float = 0.0
+    _deserted: float | None = None
+    """When it was first read that nobody takes newcomers, if nothing spoke against it since."""
 
     def granted(self, grant: Grant, sent: float) -> None:
         """The ledger has answered what was asked at ``sent``."""
         self.grant, self._sent = grant, sent
         self.nodes = max(grant.living, 1)
+        if not grant.deserted or self.paused or self.last_grace is None:
+            self._deserted = None
+        elif self._deserted is None:
+            self._deserted = sent
+        elif not self.hastened and sent - self._deserted >= self.agree:
+            self._hasten(self._deserted, sent, self.last_grace)
+
+    def unanswered(self) -> None:
+        """The ledger has not answered: nobody knows who takes newcomers."""
+        self._deserted = None
+
+    def until_agreed(self, now: float) -> float:
+        """Seconds until a reading could agree with an earlier one; inf when none waits for that."""
+        if self._deserted is None or self.hastened:
+            return inf
+        return max(0.0, self._deserted + self.agree - now)
+
+    def _hasten(self, since: float, now: float, seconds: float) -> None:
+        self.hastened = True
+        deadline = max(since + seconds, now + seconds / 2)
+        if deadline < self.deadline:
+            self.deadline, self.reserve = deadline, reserve_of(deadline - now)
 
     def time_left(self, now: float) -> float:
         """Seconds until every close must have begun."""
@@ -114,7 +152,7 @@ class DrainPlan:
         """What to ask of the ledger now."""
         return Ask(
             node=self.node,
-            state=PAUSED if self.paused else DRAINING,
+            state=PAUSED if self.paused else ANNOUNCING if self.announcing else DRAINING,
             remaining=remaining,
             total=max(self.total, remaining),
             time_left=self.time_left(now),

@@ -9,12 +9,16 @@ sum of floors: a share is the floor and, in proportion to what is left to close,
 grant never lifts the sum of grants above max(R, S); one renewal after any event that holds.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
 DRAINING: Final = "draining"
 PAUSED: Final = "paused"
+ANNOUNCING: Final = "announcing"
+"""It closes nobody yet, and its process will stop: others need not count on it."""
+LEAVING: Final = (DRAINING, ANNOUNCING)
 
 HEADROOM: Final = 200.0
 """Connections per second that a node can take unless it says otherwise."""
@@ -44,7 +48,7 @@ class Ask:
 
     Attributes:
         node: the drainer.
-        state: DRAINING or PAUSED.
+        state: DRAINING, PAUSED or ANNOUNCING.
         remaining: connections whose close has not begun.
         total: the same when the drain began.
         time_left: seconds until all of them must have begun to close; inf without a deadline.
@@ -78,6 +82,8 @@ class Grant:
         drainers: who holds leases, the caller included.
         living: nodes that hold a lease on owning anything, drainers among them.
         acceptors: nodes that take newcomers.
+        deserted: whether there is none, and every other living node is leaving: it drains, or has
+            announced that it stops. False while the ledger may have been lost.
     """
 
     rate: float
@@ -88,6 +94,7 @@ class Grant:
     drainers: int
     living: int
     acceptors: int
+    deserted: bool = False
 
 
 @dataclass(slots=True)
@@ -136,6 +143,7 @@ class Ledger:
         setting: float = inf,
         living: int = 1,
         acceptors: int = 0,
+        others: Collection[str] | None = None,
     ) -> Grant:
         """Grant a share to one drainer.
 
@@ -143,6 +151,7 @@ class Ledger:
             headroom: connections per second that all acceptors together can take.
             setting: closes per second that the cluster allows; inf for none.
             living, acceptors: handed on in the grant.
+            others: the other living nodes; None when that cannot be told.
         """
         entries = self._entries
         for node in [node for node, entry in entries.items() if entry.expiry <= now]:
@@ -168,7 +177,14 @@ class Ledger:
             share = self._grant(now, ask, mine, budget, needed)
             if mine.rate < share / 2:
                 again = self._when_others_have_renewed(now, mine, renew)
-        return Grant(mine.rate, budget, needed, again, TTL * renew, drainers, living, acceptors)
+        deserted = not acceptors and now >= self._calm_until and self._all_leaving(others)
+        return Grant(
+            mine.rate, budget, needed, again, TTL * renew, drainers, living, acceptors, deserted
+        )
+
+    def _all_leaving(self, others: Collection[str] | None) -> bool:
+        leaving = {node for node, entry in self._entries.items() if entry.state in LEAVING}
+        return others is not None and leaving.issuperset(others)
 
     def _when_others_have_renewed(self, now: float, mine: Entry, renew: float) -> float:
         """Seconds until those who hold more than their share will have given it up."""

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, Protocol
@@ -67,12 +67,14 @@ class Terms:
         message: sent to each connection ahead of its close; None for none.
         code: the close code.
         grace: seconds until the drain must have ended; None for as long as it takes.
+        last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
     """
 
     most: float | None = None
     message: Outgoing | None = None
     code: int = SERVICE_RESTART
     grace: float | None = None
+    last_grace: float | None = None
 
     @classmethod
     def of(
@@ -93,6 +95,7 @@ class Drain:
     Args:
         coming: whether connections are still on their way into the table.
         nodes: how many nodes there are, as far as is known.
+        agree: seconds between two readings that nobody takes newcomers, before that is believed.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Drain:
         *,
         coming: Callable[[], bool] = lambda: False,
         nodes: int = 1,
+        agree: float = 0.0,
     ) -> None:
         self._time = asyncio.get_running_loop().time
         now = self._time()
@@ -112,7 +116,7 @@ class Drain:
         self._message, self._code = terms.message, terms.code
         self._coming = coming
         self._asked_at = now
-        self._plan = DrainPlan(node, now, nodes=nodes)
+        self._plan = DrainPlan(node, now, nodes=nodes, agree=agree)
         self._renew = asyncio.Event()
         self.tighten(terms)
         self._victims = Victims(table, random.Random())
@@ -122,7 +126,7 @@ class Drain:
         self._closing: deque[Connection] = deque()
         self._ended = asyncio.Event()
         self._announcing: asyncio.Timeout | None = None
-        self._over_budget = self._alone = False
+        self._over_budget = self._alone = self._hastened = False
         self.cancelled = False
         self.hurried = False
 
@@ -136,6 +140,8 @@ class Drain:
         plan = self._plan
         if terms.most is not None:
             plan.most = terms.most
+        if terms.last_grace is not None:
+            plan.last_grace = terms.last_grace
         if terms.grace is not None:
             deadline = asyncio.get_running_loop().time() + terms.grace
             if deadline < plan.deadline:
@@ -158,11 +164,17 @@ class Drain:
         self._ended.set()
 
     async def announce(self, seconds: float) -> None:
-        """Wait while others learn of the drain; it may be cancelled or hurried meanwhile."""
+        """Wait while others learn of the drain; it may be cancelled or hurried meanwhile.
+
+        If its process stops then, they learn of it from the ledger: who waits for it waits in vain.
+        """
+        plan = self._plan
+        plan.announcing = plan.last_grace is not None
+        telling = self._renewing() if plan.announcing else contextlib.nullcontext()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds) as self._announcing:
+            async with telling, asyncio.timeout(seconds) as self._announcing:
                 await self._ended.wait()
-        self._announcing = None
+        self._announcing, plan.announcing, plan.grant = None, False, None
 
     def announce_at_most(self, seconds: float) -> None:
         """End an announcement that is under way earlier, if it would last longer than that."""
@@ -179,12 +191,10 @@ class Drain:
         plan.began = asyncio.get_running_loop().time()
         self._victims.refill()
         plan.total = len(self._victims)
-        renewing = asyncio.create_task(self._renew_forever(), name="cluster_pool drain lease")
         try:
-            await self._close_at_pace()
+            async with self._renewing():
+                await self._close_at_pace()
         finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
             self._budget.leave(plan.node)
         if not self.cancelled and not self.hurried:
             await self._wait_closed()
@@ -262,13 +272,25 @@ class Drain:
             self._closing.popleft()
 
     async def _wait_closed(self) -> None:
-        time = asyncio.get_running_loop().time
+        time, plan = asyncio.get_running_loop().time, self._plan
         while self._closing and not self._ended.is_set():
             self._look_at_closing(time())
+            if plan.hastened and time() >= plan.deadline:
+                return
             if self._closing:
                 await asyncio.sleep(STEP)
 
     # -- the budget ------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _renewing(self) -> AsyncIterator[None]:
+        """Inside, the share is renewed."""
+        task = asyncio.create_task(self._renew_forever(), name="cluster_pool drain lease")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _renew_forever(self) -> None:
         loop, plan = asyncio.get_running_loop(), self._plan
@@ -278,13 +300,16 @@ class Drain:
             try:
                 grant = await self._budget.lease(plan.ask(sent, len(self._victims)))
             except BackplaneUnavailableError as error:
+                plan.unanswered()
                 log.debug("no lease on the drain budget: %s", error)
             except Exception:
+                plan.unanswered()
                 log.exception("asking for a lease on the drain budget failed by itself")
             else:
                 plan.granted(grant, sent)
                 self._tell(grant)
             pause = plan.grant.renew if plan.grant is not None else RENEWAL
+            pause = min(pause, plan.until_agreed(sent))
             try:
                 async with asyncio.timeout_at(sent + pause):
                     await self._renew.wait()
@@ -292,6 +317,11 @@ class Drain:
                 continue
 
     def _tell(self, grant: Grant) -> None:
+        if self._plan.hastened and not self._hastened:
+            self._hastened = True
+            left = self._plan.deadline - self._time()
+            log.info("no node is left that takes newcomers, or will: closing within %.1f s", left)
+            self.announce_at_most(0)
         if self._plan.alone() and not self._alone:
             log.warning("no live node takes newcomers: only a deadline closes connections now")
         self._alone = self._plan.alone()

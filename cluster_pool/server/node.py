@@ -10,7 +10,7 @@ import functools
 import http
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -72,7 +72,7 @@ class NodeServer:
     """A started pool's listener.
 
     Args:
-        pool: started; stopped by :meth:`stop`.
+        pool: started, or started by :meth:`start_with`; stopped by :meth:`stop`.
         host, port: where to listen; port 0 takes a free one, which :attr:`port` then tells.
         admin_port: of the admin listener; None for none, 0 for a free one.
         admin_host, admin_token: where it listens, and what it wants as ``Authorization: Bearer``;
@@ -142,11 +142,6 @@ class NodeServer:
         """Where HAProxy's agent-check is answered; None for nowhere."""
         return None if self._agent is None else self._agent.port
 
-    @property
-    def listening(self) -> bool:
-        """Whether it was started."""
-        return self._server is not None
-
     # -- lifetime --------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -166,6 +161,26 @@ class NodeServer:
             with _explained(f"the agent port {self._agent.port}"):
                 await self._agent.start(newcomers)
         self._keepalive.start()
+
+    async def start_with(self, starting: Coroutine[Any, Any, Any]) -> None:
+        """Listen while the pool starts, which may have to wait: newcomers get 503 until it is up.
+
+        Args:
+            starting: the start of the pool.
+
+        Raises:
+            InvalidValueError: the host or a port cannot be had; the pool is not started then.
+            What the start of the pool raises.
+        """
+        joining = asyncio.ensure_future(starting)
+        try:
+            await asyncio.sleep(0)  # what belongs to the pool is made when its start begins
+            if not joining.done():
+                await self.start()
+            await joining
+        finally:
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
 
     async def _listen(self, intake: Intake, newcomers: Newcomers) -> Server:
         server = await serve(

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Collection
 from math import inf
 from types import SimpleNamespace
 from typing import Any
@@ -75,6 +76,7 @@ class ScriptedLedger:
         setting: float = inf,
         living: int = 1,
         acceptors: int = 0,
+        others: Collection[str] | None = None,
     ) -> Grant:
         """Tell Redis about the cluster first, then ask."""
         self._now = now
@@ -83,6 +85,11 @@ class ScriptedLedger:
         ends = (EPOCH + now + 1000) * 1000
         pipe.zadd(keys.leases, {f"i{number}": ends for number in range(living)})
         pipe.zadd(keys.leases, {"dead": (EPOCH + now) * 1000 - 1})
+        if others is not None:
+            pipe.delete(keys.leases)
+            names = [ask.node, *others, *(f"i{number}" for number in range(acceptors))]
+            pipe.zadd(keys.leases, dict.fromkeys(names, ends))
+            pipe.hset(keys.incarnations, mapping={name: name for name in names})
         rooms = {f"i{number}": repr(headroom / acceptors) for number in range(acceptors)}
         pipe.hset(keys.headrooms, mapping={"dead": "5000", **rooms})
         if setting != inf:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cluster_pool.core.ledger import CLOSABLE, DRAINING, HEADROOM, PAUSED, Ask, Ledger
+from cluster_pool.core.ledger import (
+    ANNOUNCING,
+    CLOSABLE,
+    DRAINING,
+    HEADROOM,
+    PAUSED,
+    Ask,
+    Ledger,
+)
 from tests.backplane.ledgers import EPOCH, ScriptedLedger
 from tests.clusters import Backend
 from tests.servers import RedisServer
@@ -24,7 +32,7 @@ rates = st.sampled_from([0.5, 7.0, 40.0, 100.0, 333.3, 5000.0])
 asks = st.fixed_dictionaries(
     {
         "node": st.sampled_from("abcd"),
-        "state": st.sampled_from([DRAINING, DRAINING, DRAINING, PAUSED]),
+        "state": st.sampled_from([DRAINING, DRAINING, DRAINING, PAUSED, ANNOUNCING]),
         "remaining": st.sampled_from([0, 1, 30, 1000, 12_345]),
         "time_left": st.sampled_from([inf, inf, 0.0, 1.25, 4.875, 5.0, 20.0, 90.0]),
         "most": rates | st.just(inf),
@@ -39,7 +47,8 @@ clusters = st.fixed_dictionaries(
     {
         "headroom": st.sampled_from([1.0, 50.0, 200.0, 3000.0]),
         "setting": rates | st.just(inf),
-        "acceptors": st.integers(0, 3),
+        "acceptors": st.sampled_from([0, 0, 1, 3]),
+        "others": st.sampled_from([None, "", "bcd", "abcd", "d", "x"]),
     }
 )
 histories = st.lists(
@@ -80,6 +89,17 @@ TELLING: list[tuple[str, Any]] = [
     ("cluster", {"headroom": 1.0, "setting": inf, "acceptors": 0}),
     ("renew", ("ab", 8)),  # headrooms are lost, too
     ("renew", ("dba", 8)),
+    ("cluster", {"headroom": 1.0, "setting": inf, "acceptors": 0, "others": "abcd"}),
+    asking("a", state=ANNOUNCING),
+    asking("c", state=PAUSED),  # it may stay
+    ("renew", ("abd", 8)),
+    asking("c"),
+    asking("d"),
+    ("renew", ("abcd", 8)),
+    ("flush", None),
+    ("renew", ("abcd", 8)),
+    ("leave", "c"),
+    ("renew", ("abd", 8)),
 ]
 """What chance leads to too seldom."""
 
@@ -94,18 +114,25 @@ class Twins:
         self.last: dict[str, Ask] = {}
         self.told(headroom=200.0, setting=inf, acceptors=2)
 
-    def told(self, headroom: float, setting: float, acceptors: int) -> None:
+    def told(
+        self, headroom: float, setting: float, acceptors: int, others: str | None = None
+    ) -> None:
         self.cluster: dict[str, Any] = {
             "headroom": headroom if acceptors else 0.0,
             "setting": setting,
             "living": 7,
             "acceptors": acceptors,
+            "others": others,
         }
 
     def ask(self, ask: Ask) -> None:
         """Both grant the same; later it is spent."""
-        core = self.core.lease(self.now, ask, **self.cluster)
-        scripted = self.scripted.lease(self.now, ask, **self.cluster)
+        cluster = dict(self.cluster)
+        if cluster["others"] is not None:
+            cluster["others"] = set(cluster["others"]) - {ask.node}
+            cluster["living"] = 1 + len(cluster["others"]) + cluster["acceptors"]
+        core = self.core.lease(self.now, ask, **cluster)
+        scripted = self.scripted.lease(self.now, ask, **cluster)
         assert astuple(scripted) == pytest.approx(astuple(core), rel=1e-4, abs=0.01)
         left = ask.time_left - 1 if ask.time_left > 1 else ask.time_left
         rest = max(0, ask.remaining - int(core.rate))

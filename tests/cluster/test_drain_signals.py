@@ -108,7 +108,7 @@ async def test_a_second_signal_during_the_announcement(own_server: RedisServer) 
             node.signal(signal.SIGTERM)
             await becomes(publisher, "a", NodeState.ANNOUNCING)
             assert not clients.closed
-            node.signal(signal.SIGTERM)
+            node.signal(signal.SIGINT)
             await clients.all_closed(15)
             (said,) = await stopped(node)
             assert clients.codes == {1012}
@@ -158,3 +158,141 @@ async def test_a_drain_that_ends_in_a_stop_cannot_be_cancelled(own_server: Redis
             (said,) = await stopped(node)
             assert "cancelled=False" in said
             assert clients.codes == {1012}
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_the_same_signal_twice_is_one_stop(own_server: RedisServer) -> None:
+    """Supervisors tell a process group, and then the process; later it is a hurry."""
+    arguments = ("--close-rate", "2", "--grace", "3600", "--announce", "0")
+    with NodeProcess(own_server.url), NodeProcess(own_server.url, *arguments) as node:
+        async with Clients() as clients:
+            await clients.join(node, 40)
+            for _ in range(3):
+                node.signal(signal.SIGTERM)
+                await asyncio.sleep(0.2)
+            await eventually(lambda: clients.closed)
+            await asyncio.sleep(1.0)
+            assert len(clients.closed) < 20
+            await asyncio.sleep(2.0)
+            node.signal(signal.SIGTERM)
+            await clients.all_closed(15)
+            (said,) = await stopped(node)
+            assert said.count("SIGTERM: draining") == 1
+            assert "closing everyone who is left now" in said
+            assert clients.codes == {1012}
+
+
+@ONE_FLAVOUR
+@pytest.mark.parametrize("others", [(signal.SIGINT,), (signal.SIGHUP,)], ids=["int", "hup"])
+@async_test
+async def test_another_signal_is_a_hurry_at_any_time(
+    own_server: RedisServer, others: tuple[int, ...]
+) -> None:
+    """No supervisor sends two kinds to say one thing."""
+    arguments = ("--close-rate", "2", "--grace", "3600", "--announce", "0")
+    with NodeProcess(own_server.url), NodeProcess(own_server.url, *arguments) as node:
+        async with Clients() as clients:
+            await clients.join(node, 40)
+            for number in (signal.SIGTERM, *others):
+                node.signal(number)
+                await asyncio.sleep(0.2)
+            await clients.all_closed(15)
+            (said,) = await stopped(node)
+            assert "closing everyone who is left now" in said
+            assert clients.codes == {1012}
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_the_end_of_a_terminal_drains(own_server: RedisServer) -> None:
+    """SIGHUP is a stop as SIGTERM is one."""
+    arguments = ("--close-rate", "20", "--announce", "0")
+    with NodeProcess(own_server.url), NodeProcess(own_server.url, *arguments) as node:
+        async with Clients() as clients:
+            await clients.join(node, 40)
+            node.signal(signal.SIGHUP)
+            await clients.all_closed(15)
+            (said,) = await stopped(node)
+            assert "SIGHUP: draining within 25 s" in said
+            assert "forced=0" in said
+            assert clients.times[-1] - clients.times[0] > 0.5
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_nohup_is_heeded(own_server: RedisServer) -> None:
+    """A signal that was ignored at the start is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a child inherits that
+    try:
+        node = NodeProcess(own_server.url, "--announce", "0")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with node:
+        async with Clients() as clients:
+            await clients.join(node, 4)
+            node.signal(signal.SIGHUP)
+            await asyncio.sleep(0.5)
+            assert node.get("/readyz")[0] == 200
+            node.signal(signal.SIGTERM)
+            await clients.all_closed(30)
+            await stopped(node)
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_a_whole_cluster_that_stops(own_server: RedisServer) -> None:
+    """Nobody is left for whom a pace would be kept: it does not take the whole grace of 25 s."""
+    slow = ("--close-rate", "2")
+    with (
+        NodeProcess(own_server.url, *slow) as a,
+        NodeProcess(own_server.url, *slow) as b,
+        NodeProcess(own_server.url, *slow) as c,
+    ):
+        async with Clients() as clients:
+            for node in (a, b, c):
+                await clients.join(node, 30)
+            began = asyncio.get_running_loop().time()
+            for node in (a, b, c):
+                node.signal(signal.SIGTERM)
+            await clients.all_closed()
+            for said in await stopped(a, b, c):
+                assert "no node is left that takes newcomers, or will" in said
+                assert "forced=0" in said
+            assert clients.times[-1] - began < 20, "7 s are the target, 22 were the fault"
+            assert clients.codes == {1012}
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_nobody_is_left_in_the_middle_of_a_stop(own_server: RedisServer) -> None:
+    """The last one that took newcomers leaves: who drains for its sake need not any more."""
+    with (
+        NodeProcess(own_server.url, "--close-rate", "0.5") as a,
+        NodeProcess(own_server.url) as last,
+    ):
+        async with Clients() as clients:
+            await clients.join(a, 40)
+            a.signal(signal.SIGTERM)
+            await eventually(lambda: clients.closed, 15)
+            last.signal(signal.SIGTERM)
+            await clients.all_closed()
+            (said,) = await stopped(a)
+            assert "no node is left that takes newcomers, or will" in said
+            assert clients.codes == {1012}
+
+
+@ONE_FLAVOUR
+@async_test
+async def test_a_grace_that_was_given_is_kept_to_the_last(own_server: RedisServer) -> None:
+    """By the last node, too: whoever gave it may know better who comes."""
+    with NodeProcess(own_server.url, "--grace", "8") as node:
+        async with Clients() as clients:
+            await clients.join(node, 30)
+            await asyncio.sleep(3.5)  # it has been alone for a heartbeat
+            node.signal(signal.SIGTERM)
+            await clients.all_closed()
+            (said,) = await stopped(node)
+            assert "SIGTERM: draining within 8 s" in said
+            assert "no node is left" not in said
+            assert clients.times[-1] - clients.times[0] > 3, "8 s, of which 2 are kept"

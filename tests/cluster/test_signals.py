@@ -158,7 +158,7 @@ async def test_a_second_signal_ends_it_at_once(kind: str, loop: str, tmp_path: P
         program.process.send_signal(signal.SIGTERM)
         await eventually(lambda: refuses(url, kind))
         assert sum(client.close_code is None for client in clients) >= 38
-        program.process.send_signal(signal.SIGTERM)
+        program.process.send_signal(signal.SIGINT)
         assert await in_thread(program.process.wait, 30) == STATUS[kind], program.said()
         assert {await close_code(client) for client in clients} == {1012}
         assert "Traceback" not in program.said()

@@ -27,8 +27,14 @@ class Drainer:
         grace: float | None = None,
         nodes: int = 1,
         start: float = 0.0,
+        announce: float = 0.0,
+        last_grace: float | None = None,
     ) -> None:
-        self.plan = DrainPlan(node, now, most, nodes=nodes, total=remaining)
+        self.plan = DrainPlan(
+            node, now, most, nodes=nodes, total=remaining, last_grace=last_grace, agree=HEARTBEAT
+        )
+        self.plan.announcing = announce > 0
+        self._announced = now + announce
         if grace is not None:
             self.plan.deadline, self.plan.reserve = now + grace, reserve_of(grace)
         self.remaining = remaining
@@ -39,12 +45,23 @@ class Drainer:
     def renew(self, now: float, lease: Callable[[Ask], Grant] | None) -> None:
         """Ask for a lease; None is a ledger that does not answer."""
         plan = self.plan
-        if lease is not None:
+        if plan.announcing and plan.last_grace is None:
+            self.renew_at = now + RENEWAL  # it is not told that its process will stop
+            return
+        if lease is None:
+            plan.unanswered()
+        else:
             plan.granted(lease(plan.ask(now, self.remaining)), now)
-        self.renew_at = now + (RENEWAL if plan.grant is None else plan.grant.renew)
+        pause = RENEWAL if plan.grant is None else plan.grant.renew
+        self.renew_at = now + min(pause, plan.until_agreed(now))
 
     def step(self, now: float) -> int:
         """Close who is due, and say how many."""
+        if self.plan.announcing:
+            if now < self._announced and not self.plan.hastened:
+                return 0
+            self.plan.announcing, self.plan.grant = False, None
+            self.plan.began = self.renew_at = now
         rate = self.plan.rate(now, self.remaining)
         done = int(min(self._pacer.due(now, rate), self.remaining))
         self.remaining -= done
@@ -75,12 +92,20 @@ class Cluster:
         self.gone: list[Drainer] = []
         self.closes: list[int] = []
         self.limits: list[float] = []
+        self.kept: set[str] = set()
+        """Nodes that live, and take nobody: drained, and not to be stopped."""
         self._unheard: dict[str, float] = {}
 
     # -- what happens ----------------------------------------------------------------------
 
     def drain(
-        self, nodes: int, each: int = 10_000, most: float = inf, grace: float | None = None
+        self,
+        nodes: int,
+        each: int = 10_000,
+        most: float = inf,
+        grace: float | None = None,
+        announce: float = 0.0,
+        last_grace: float | None = None,
     ) -> list[str]:
         """So many acceptors begin to drain; gives their names."""
         names = list(self.advertised)[:nodes]
@@ -95,6 +120,8 @@ class Cluster:
                 grace=grace,
                 nodes=living,
                 start=self.random.random(),
+                announce=announce,
+                last_grace=last_grace,
             )
         return names
 
@@ -103,6 +130,7 @@ class Cluster:
         for name in names:
             self.advertised.pop(name, None)
             self.drainers.pop(name, None)
+            self.kept.discard(name)
 
     def flush(self) -> None:
         """The ledger is lost, and so is the headroom until each acceptor's next heartbeat."""
@@ -153,6 +181,7 @@ class Cluster:
             setting=self.setting,
             living=living,
             acceptors=len(heard),
+            others={*self.drainers, *self.kept} - {ask.node},
         )
 
     # -- what should be --------------------------------------------------------------------

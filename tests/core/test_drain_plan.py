@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from cluster_pool.core.drain_plan import DrainPlan, announcement_of, reserve_of
-from cluster_pool.core.ledger import CLOSABLE, DRAINING, HEADROOM, PAUSED, USED, Grant, Ledger
+from cluster_pool.core.ledger import (
+    ANNOUNCING,
+    CLOSABLE,
+    DRAINING,
+    HEADROOM,
+    PAUSED,
+    USED,
+    Grant,
+    Ledger,
+)
 
 
 def lease(rate: float, **known: Any) -> Grant:
@@ -169,3 +178,68 @@ def test_a_pause_ends_without_a_burst_while_redis_is_away() -> None:
     drain.granted(Ledger().lease(100.0, drain.ask(100.0, 1000), living=4), 100.0)
     drain.paused = False
     assert drain.rate(104.0, 1000) == 10
+
+
+# -- nobody is left ------------------------------------------------------------------------
+
+LAST = {"deadline": 125.0, "reserve": 2.5, "last_grace": 5.0, "agree": 3.0}
+NOBODY = lease(5.0, budget=0.0, deserted=True)
+SOMEBODY = lease(5.0)
+
+
+def told(drain: DrainPlan, *readings: tuple[float, Grant | None]) -> DrainPlan:
+    """Tell a plan what was read when; None is no answer."""
+    for at, grant in readings:
+        if grant is None:
+            drain.unanswered()
+        else:
+            drain.granted(grant, at)
+    return drain
+
+
+def test_two_readings_that_nobody_is_left_shorten_the_rest() -> None:
+    """To five seconds from the first on, and half of them at least from the second."""
+    drain = told(plan(**LAST), (101.0, NOBODY), (103.9, NOBODY))
+    assert (drain.hastened, drain.deadline) == (False, 125.0)
+    assert drain.until_agreed(103.9) == pytest.approx(0.1)
+    told(drain, (104.0, NOBODY))
+    assert (drain.hastened, drain.deadline, drain.reserve) == (True, 106.5, 0.625)
+    assert drain.rate(104.0, 90) == pytest.approx(90 / 1.875)
+    assert drain.until_agreed(104.0) == inf
+
+
+@pytest.mark.parametrize("between", [SOMEBODY, None])
+def test_both_readings_must_say_so_and_none_in_between_otherwise(between: Grant | None) -> None:
+    """Redis away is not "nobody": what was read before it was away counts no more."""
+    drain = told(plan(**LAST), (101.0, NOBODY), (102.0, between), (103.0, NOBODY), (105.9, NOBODY))
+    assert not drain.hastened
+    assert told(drain, (106.0, NOBODY)).hastened
+
+
+def test_a_drain_that_ends_in_no_stop_is_never_shortened() -> None:
+    """Nor one of a stop with a grace of its own: the plan has no last grace."""
+    drain = told(plan(**{**LAST, "last_grace": None}), *((101.0 + at, NOBODY) for at in range(9)))
+    assert (drain.hastened, drain.deadline) == (False, 125.0)
+    assert drain.until_agreed(105.0) == inf
+
+
+def test_a_paused_drain_is_not_shortened() -> None:
+    """What was read during the pause counts no more when it goes on."""
+    drain = told(plan(**LAST, paused=True), *((101.0 + at, NOBODY) for at in range(9)))
+    drain.paused = False
+    assert not told(drain, (110.0, NOBODY), (112.9, NOBODY)).hastened
+    assert told(drain, (113.0, NOBODY)).hastened
+
+
+def test_a_deadline_that_is_nearer_stays() -> None:
+    """Nothing is ever lengthened; and it is decided once."""
+    drain = told(plan(**{**LAST, "deadline": 106.0}), (101.0, NOBODY), (104.0, NOBODY))
+    assert (drain.hastened, drain.deadline, drain.reserve) == (True, 106.0, 2.5)
+    assert drain.until_agreed(104.0) == inf
+    assert told(drain, (105.0, SOMEBODY)).deadline == 106.0
+
+
+def test_an_announcement_is_told_apart_from_closing() -> None:
+    """A pause is one all the same."""
+    assert plan(announcing=True).ask(100.0, 7).state == ANNOUNCING
+    assert plan(announcing=True, paused=True).ask(100.0, 7).state == PAUSED

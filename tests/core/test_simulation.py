@@ -1,5 +1,7 @@
 """A hundred nodes of 10,000 connections: what the planning code adds up to, in simulated time."""
 
+from typing import Any, Final
+
 import pytest
 
 from cluster_pool.core.pacing import STEP
@@ -178,3 +180,71 @@ def test_why_headroom_is_not_lowered_while_somebody_drains() -> None:
     rates = [closes for end, closes, _ in cluster.windows() if 2 < end < 20]
     assert max(rates) > 3 * min(rates)
     assert cluster.use() < 0.75
+
+
+STOP: Final[dict[str, Any]] = {
+    "each": 30,
+    "most": 2.0,
+    "grace": 25.0,
+    "announce": 5.0,
+    "last_grace": 5.0,
+}
+"""What SIGTERM does to a node that has 30 clients and no ``--grace``."""
+
+
+def test_a_whole_cluster_that_stops() -> None:
+    """Nobody is left for whom the budget would be kept: it is over before Docker kills (10 s)."""
+    cluster = Cluster(nodes=3)
+    cluster.drain(3, **STOP)
+    cluster.run()
+    assert cluster.now < 7.5
+    assert sum(cluster.closes) == 90
+    check_deadlines(cluster)
+
+
+def test_a_grace_that_was_given_is_kept_when_a_whole_cluster_stops() -> None:
+    """And so is the announcement."""
+    cluster = Cluster(nodes=3)
+    cluster.drain(3, **{**STOP, "last_grace": None})
+    cluster.run(4.9)
+    assert not sum(cluster.closes)
+    cluster.run()
+    assert cluster.now > 20
+
+
+@pytest.mark.parametrize("kind", ["accepts", "kept", "paused", "ordered"])
+def test_who_stays_is_waited_for(kind: str) -> None:
+    """Somebody who takes newcomers, or may again: a drained node, a paused drain; not a drain."""
+    cluster = Cluster(nodes=4)
+    cluster.drain(3, **STOP)
+    (other,) = cluster.advertised
+    if kind == "kept":
+        cluster.crash([other])
+        cluster.kept.add(other)
+    if kind in ("paused", "ordered"):
+        cluster.drain(1, each=10_000)
+        cluster.drainers[other].plan.paused = kind == "paused"
+    cluster.run(12.0)
+    left = sum(one.remaining for one in cluster.drainers.values() if one.plan.node != other)
+    assert (left == 0) is (kind == "ordered")
+    if kind != "ordered":  # it goes, and so does the reason to wait
+        cluster.crash([other])
+        cluster.run(3.2)
+        assert all(drainer.plan.hastened for drainer in cluster.drainers.values())
+        cluster.run(5.0)
+        assert not cluster.drainers
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_redis_away_is_not_nobody(flushed: bool) -> None:
+    """Three nodes stop, a fourth takes newcomers, and cannot be seen for a while."""
+    cluster = Cluster(nodes=4)
+    cluster.drain(3, **STOP)
+    cluster.run(2.0)
+    cluster.redis = False
+    cluster.run(5.0)
+    cluster.redis = True
+    if flushed:
+        cluster.flush()
+    cluster.run(12.0)
+    assert not any(drainer.plan.hastened for drainer in cluster.drainers.values())

@@ -1,11 +1,12 @@
 -- Grants a drainer its share of the cluster's closes per second. core/ledger.py explains the rule
 -- and is the same rule for one process; the two are tested against each other.
--- KEYS  drains, calm, leases, headrooms, budget
--- ARGV  not_after (µs), node, its incarnation, "draining", "paused" or "done", remaining, total,
---       time left (ms, -1 without a deadline), most per second that it names ("" for none), rate
+-- KEYS  drains, calm, leases, headrooms, budget, incarnations
+-- ARGV  not_after (µs), node, its incarnation, "draining", "paused", "announcing" or "done",
+--       remaining, total, time left (ms, -1 without a deadline), most per second that it names ("" for none), rate
 --       that it spends, "known" if it had a lease before, most per second that it can close
 -- Reply {"LATE"}, {"DONE"}, or {"OK", rate, budget, needed, renew (ms), lasts (ms), drainers,
---       living, acceptors}
+--       living, acceptors, 1 if there are no acceptors and all other nodes drain or have announced
+--       their stop}
 -- An entry is "state remaining rate deadline most seen expiry starved total", times in Redis ms,
 -- "-" for no deadline and for no rate named. One pass over a hundred of them is what a call costs:
 -- no table is made per entry, and no number read that is not needed.
@@ -42,6 +43,7 @@ local function count(left, deadline, most)
 end
 
 local drainers, held, held_since, starved = 1, 0, 0, nil
+local leaving = {[node] = true}
 local stored = redis.call('HGETALL', KEYS[1])
 for at = 1, #stored, 2 do
   local word, left, rate, deadline, most, seen, expiry, hungry =
@@ -53,6 +55,7 @@ for at = 1, #stored, 2 do
     starved = tonumber(hungry)
   else
     drainers = drainers + 1
+    if acceptors == 0 and word ~= 'paused' then leaving[stored[at]] = true end
     if word == 'draining' then
       rate = tonumber(rate)
       held = held + rate
@@ -66,6 +69,7 @@ local renew = math.min(math.max(1000, 20 * drainers), 5000)
 local again = renew
 if not starved and ARGV[10] == 'known' then redis.call('SET', KEYS[2], '1', 'PX', 2 * renew) end
 starved = starved or 0
+local calm = redis.call('EXISTS', KEYS[2]) == 1
 local time_left = tonumber(ARGV[7])
 local deadline = time_left < 0 and '-' or digits(now + time_left)
 local most = ARGV[8] == '' and '-' or ARGV[8]
@@ -76,7 +80,7 @@ if state == 'draining' then
   local spare = remaining > 0 and math.max(0, budget - needed) * remaining / weight or 0
   local share = math.max(floor, math.min(floor + spare, tonumber(ARGV[11])))
   rate = math.min(share, math.max(0, math.max(budget, needed) - held))
-  if redis.call('EXISTS', KEYS[2]) == 1 then
+  if calm then
     local spent = tonumber(ARGV[9])
     rate = budget > 0 and math.min(rate, spent) or spent -- without: headrooms are lost, too
   end
@@ -87,9 +91,21 @@ if state == 'draining' then
   end
 end
 
+-- A Redis that does not know this node, or has lost its state, does not know the others either.
+local deserted = 0
+if acceptors == 0 and not calm then
+  local known, stays = false, false
+  for _, incarnation in ipairs(alive) do
+    known = known or incarnation == ARGV[3]
+    stays = stays or not leaving[redis.call('HGET', KEYS[6], incarnation) or '']
+    if stays then break end
+  end
+  if known and not stays then deserted = 1 end
+end
+
 local function exact(number) return string.format('%.4f', number) end
 redis.call('HSET', KEYS[1], node, table.concat({state, remaining, exact(rate), deadline, most,
   digits(now), digits(now + 3 * renew), starved, ARGV[6]}, ' '))
 redis.call('PEXPIRE', KEYS[1], 60000)
 return {'OK', exact(rate), exact(budget), exact(needed), again, 3 * renew, drainers,
-  nodes_of(alive), acceptors}
+  nodes_of(alive), acceptors, deserted}

@@ -1,0 +1,148 @@
+"""The one drain before the end of a process: a signal begins it, or a server's own stop."""
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from cluster_pool.cluster.signals import Signals
+from cluster_pool.core.closing import SERVICE_RESTART
+from cluster_pool.core.drain_plan import announcement_of
+from cluster_pool.core.results import DrainReport
+from cluster_pool.exceptions import ClusterPoolError
+
+log = logging.getLogger("cluster_pool.drain")
+
+GRACE: Final = 25.0
+"""Seconds; orchestrators kill after 30."""
+HASTY_GRACE: Final = 5.0
+"""Seconds when a person waits, or when nobody is there to take anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """How a signal ends a node.
+
+    Attributes:
+        max_per_second: closes per second of all nodes that drain, together; None names none.
+        grace: seconds for a stop by SIGTERM; by SIGINT at most 5. None: 25, and 5 once no other
+            node takes newcomers or will, which a grace that is given rules out.
+        announce: seconds to announce; None: 5, or a quarter of the grace if that is less.
+        message: sent to each connection ahead of its close; "" sends nothing.
+        code: the close code.
+    """
+
+    max_per_second: float | None = None
+    grace: float | None = None
+    announce: float | None = None
+    message: str | bytes = ""
+    code: int = SERVICE_RESTART
+
+
+class StopTarget(Protocol):
+    """A pool, as far as its stop concerns it."""
+
+    async def drain_for_good(
+        self, stopping: Stopping, grace: float, announce: float, last_grace: float | None
+    ) -> DrainReport:
+        """Drain, and be cancelled by nobody."""
+
+    def hurry_drain(self) -> None:
+        """See :class:`ClusterPool`."""
+
+    async def alone(self) -> bool:
+        """Whether no other node is alive, and none was a heartbeat ago."""
+
+
+async def drain_for(
+    pool: StopTarget, number: int | None, signals: Signals | None, stopping: Stopping
+) -> DrainReport:
+    """Drain because of a signal. A second one, or the end of the grace, closes the rest at once.
+
+    Args:
+        number: the signal; None when the server ends by itself: there are no newcomers, so nothing
+            is announced, and the first signal that comes is no second one.
+        signals: those that were taken; None when they could not be.
+    """
+    grace = GRACE if stopping.grace is None else stopping.grace
+    announce = announcement_of(grace, stopping.announce)
+    last_grace = HASTY_GRACE if stopping.grace is None else None
+    if number == signal.SIGINT:
+        grace, announce, last_grace = min(grace, HASTY_GRACE), 0.0, None
+    elif await pool.alone():
+        grace, announce = min(grace, last_grace or grace), 0.0
+    elif number is None:
+        announce = 0.0
+    why = "the server ends" if number is None else signal.Signals(number).name
+    log.info("%s: draining within %g s", why, grace)
+    drain = asyncio.create_task(
+        pool.drain_for_good(stopping, grace, min(announce, grace / 2), last_grace)
+    )
+    second = asyncio.create_task(_second(number, signals))
+    try:
+        await asyncio.wait((drain, second), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        if not drain.done():
+            log.warning("closing everyone who is left now")
+            pool.hurry_drain()
+        return await drain
+    finally:
+        second.cancel()
+        drain.cancel()
+        await asyncio.gather(drain, second, return_exceptions=True)
+
+
+async def _second(number: int | None, signals: Signals | None) -> None:
+    """Wait for the signal that ends all patience."""
+    if signals is None:
+        await asyncio.Event().wait()
+        return
+    if number is None:
+        await signals.next()
+    await signals.next()
+
+
+class LastDrain:
+    """Drains once, on a signal, which is handed on afterwards, or when it is asked to."""
+
+    def __init__(self, pool: StopTarget, signals: Signals | None, stopping: Stopping) -> None:
+        self._pool = pool
+        self._signals = signals
+        self._stopping = stopping
+        self._begun = False
+        self._over = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        if signals is not None:
+            waiting = self._wait_for_signals(signals)
+            self._task = asyncio.create_task(waiting, name="cluster_pool signals")
+
+    async def finish(self, *, needed: bool) -> None:
+        """The server ends: wait for the drain that a signal began, or drain now if it is needed."""
+        if self._begun:
+            await self._over.wait()
+            return
+        await self.stop()
+        if needed:
+            await self._drain(None)
+
+    async def stop(self) -> None:
+        """Wait for signals no longer."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _wait_for_signals(self, signals: Signals) -> None:
+        number = await signals.next()
+        await self._drain(number)
+        signals.hand_on(number)
+        while True:
+            signals.hand_on(await signals.next())
+
+    async def _drain(self, number: int | None) -> None:
+        self._begun = True
+        try:
+            await drain_for(self._pool, number, self._signals, self._stopping)
+        except ClusterPoolError:
+            log.exception("no drain before the end")
+        finally:
+            self._over.set()
