@@ -166,16 +166,15 @@ class DrainingNode(Sender):
         return await self._draining.drain(terms, announcement, force=False)
 
     async def alone(self) -> bool:
-        """Whether no other node is alive, and none was a heartbeat ago.
-
-        Redis away is no answer: others may be alive.
-        """
-        if self._lease.alone_for() < self.timing.heartbeat:
-            return False
+        """Whether no other node is alive; False, too, when Redis does not say so soon."""
         try:
             return len(set((await self._registry.living(self._deadline(SOON))).values())) <= 1
         except BackplaneUnavailableError:
             return False
+
+    def was_alone(self) -> bool:
+        """Whether every heartbeat said so, of at least as long as one lasts."""
+        return self._lease.alone_for() >= self.timing.heartbeat
 
     def hurry_drain(self) -> None:
         """Begin every close that is left in the drain of this node, and wait for none of them."""

@@ -52,7 +52,10 @@ class StopTarget(Protocol):
         """See :class:`ClusterPool`."""
 
     async def alone(self) -> bool:
-        """Whether no other node is alive, and none was a heartbeat ago."""
+        """Whether no other node is alive; False when nobody knows."""
+
+    def was_alone(self) -> bool:
+        """The same of a whole heartbeat."""
 
 
 async def drain_for(
@@ -71,7 +74,9 @@ async def drain_for(
     if number == signal.SIGINT:
         grace, announce, last_grace = min(grace, HASTY_GRACE), 0.0, None
     elif await pool.alone():
-        grace, announce = min(grace, last_grace or grace), 0.0
+        announce = 0.0
+        if last_grace is not None and pool.was_alone():
+            grace = last_grace
     elif number is None:
         announce = 0.0
     why = "the server ends" if number is None else signal.Signals(number).name

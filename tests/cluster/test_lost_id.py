@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import signal
 
 import pytest
 from faults.proxy import Proxy
 
-from cluster_pool import NodeState, SendResult
+from cluster_pool import NodeState, SendResult, Timing
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
+from tests.nodes import NodeProcess
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
@@ -111,3 +113,39 @@ async def test_two_processes_with_one_node_id_keep_their_answers_apart(
             assert answer in (SendResult.DELIVERED, SendResult.TIMED_OUT)
             assert await asked is SendResult.TIMED_OUT
             mute_proxy.heal()
+
+
+@async_test
+async def test_a_silent_predecessor_is_not_waited_for(own_server: RedisServer) -> None:
+    """Nobody listens to its channel for four seconds; alive after all, it has another id then."""
+    backend = Backend(own_server)
+    patient = Timing(lease=60, heartbeat=1.0)
+    async with Proxy(own_server.path) as proxy, backend.pools(1) as (other,):
+        cut_off = Pool(own_server.through(proxy.port), node_id="pod-0", timing=patient)
+        async with cut_off:
+            alice = await cut_off.join("n", "alice")
+            await proxy.refuse()
+            async with Pool(backend.redis(), node_id="pod-0", timing=patient) as new:
+                await new.join("n", "bob")
+                await proxy.accept()
+                await eventually(lambda: cut_off.node_id != "pod-0" and cut_off.ready, 30)
+                assert cut_off.node_id.startswith("pod-0-")
+                for sender in (other, new):
+                    assert await sender.send("n", "alice", "a", confirm=True)
+                    assert await sender.send("n", "bob", "b", confirm=True)
+                assert alice.sent == ["a", "a"]
+                assert alice.closed is None
+                assert await other.count("n") == 2
+    assert backend.leaked() == []
+
+
+@async_test
+async def test_a_predecessor_that_listens_keeps_its_lease(own_server: RedisServer) -> None:
+    """A frozen one, say: its sockets are open, and its lease will end or go on."""
+    backend = Backend(own_server)
+    with NodeProcess(own_server.url, "--node-id", "pod-0", "--lease", "9") as frozen:
+        frozen.signal(signal.SIGSTOP)
+        began = asyncio.get_running_loop().time()
+        async with Pool(backend.redis(), node_id="pod-0", timing=FAST):
+            assert asyncio.get_running_loop().time() - began > 5
+            frozen.signal(signal.SIGCONT)

@@ -158,7 +158,7 @@ async def test_a_node_tells_what_it_does(own_server: RedisServer) -> None:
             await eventually(lambda: ask(port) == b"drain\n")
             state = json.loads((await in_thread(node.get, "/status", admin))[1])["state"]
             assert state == "announcing"
-        node.signal(signal.SIGTERM)
+        node.signal(signal.SIGINT)
         assert (await in_thread(node.finish))[0] == 0
         with pytest.raises(ConnectionRefusedError):
             ask(port)

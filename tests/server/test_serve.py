@@ -1,5 +1,6 @@
 """``cluster-pool serve`` as real processes, real sockets and real signals."""
 
+import asyncio
 import base64
 import json
 import os
@@ -7,7 +8,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +226,7 @@ async def test_a_second_signal_stops_at_once(own_server: RedisServer) -> None:
         clients = [await node.connect("room", f"c{number}") for number in range(50)]
         node.signal(signal.SIGTERM)
         await eventually(lambda: node.get("/readyz")[0] == 503)
-        node.signal(signal.SIGTERM)
+        node.signal(signal.SIGINT)
         assert (await in_thread(node.finish, 20))[0] == 0
         assert {await close_code(client) for client in clients} == {1012}
         with Redis.from_url(f"unix://{own_server.path}") as redis:
@@ -382,3 +386,60 @@ async def test_a_node_with_a_secret_and_limits(own_server: RedisServer) -> None:
         exit_status, said = await in_thread(node.finish)
         assert exit_status == 0
         assert "secret-of-all" not in said
+
+
+@async_test
+async def test_a_crashed_node_with_a_fixed_id_restarts(own_server: RedisServer) -> None:
+    """The port is open while it waits (alive, not ready); and not for the whole lease."""
+    fixed = ("--node-id", "pod-0", "--lease", "120")
+    with NodeProcess(own_server.url, *fixed) as crashed:
+        port = crashed.port
+        async with crashed.connect("room", "alice"):
+            crashed.process.kill()
+            await in_thread(crashed.finish)
+    again = asyncio.create_task(
+        in_thread(NodeProcess, own_server.url, *fixed, "--port", str(port), "--agent-port", "0")
+    )
+    await eventually(lambda: answers("127.0.0.1", port), 20)
+    assert await in_thread(get, f"http://127.0.0.1:{port}/healthz") == (200, "ok\n")
+    assert await in_thread(get, f"http://127.0.0.1:{port}/readyz") == (503, "not ready: starting\n")
+    assert await status_of(f"ws://127.0.0.1:{port}/ws/room?id=bob") == 503
+    assert not again.done()
+    with await asyncio.wait_for(again, 60) as node:
+        assert node.get("/readyz")[0] == 200
+        async with node.connect("room", "alice"), Publisher(own_server.url) as publisher:
+            assert await publisher.send("room", "alice", "hello", confirm=True)
+            assert await publisher.count("room") == 1
+
+
+@async_test
+async def test_a_signal_while_it_waits_ends_it(own_server: RedisServer) -> None:
+    """Nothing has begun that would have to be drained."""
+    fixed = ("--node-id", "pod-0", "--lease", "120")
+    with NodeProcess(own_server.url, *fixed) as running:
+        running.signal(signal.SIGSTOP)  # it listens: its lease is waited for
+        command = [sys.executable, "-m", "cluster_pool", "serve", "--port", "0"]
+        waiting = await asyncio.create_subprocess_exec(
+            *command, "--redis", own_server.url, *fixed, stderr=asyncio.subprocess.PIPE
+        )
+        assert waiting.stderr is not None
+        assert b"waiting for its end" in await asyncio.wait_for(waiting.stderr.readline(), 20)
+        waiting.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(waiting.wait(), 20) == 0
+        assert b"draining" not in await waiting.stderr.read()
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
+def get(url: str) -> tuple[int, str]:
+    """Status and body."""
+    try:
+        with urllib.request.urlopen(url) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
