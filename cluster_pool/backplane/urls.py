@@ -29,14 +29,17 @@ def check_url(url: str) -> None:
     Raises:
         InvalidValueError: with what to do, and without the URL.
     """
-    _, _, rest = url.partition("://")
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("redis", "rediss", "unix") or not rest:
+        raise malformed(url, ValueError("it begins with redis://, rediss:// or unix://"))
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     behind = rest[len(authority) :]
-    path, _, query = behind.partition("?")
+    _, _, query = behind.partition("?")
     broken = (
-        any(ord(character) < 33 or ord(character) == 127 for character in url)
+        any(character <= " " or "\x7f" <= character <= "\xa0" for character in url)
+        or any("\ud800" <= character <= "\udfff" for character in url)
         or "#" in rest
-        or ("@" in behind and (authority or not url.startswith("unix:")) and "@" in path + query)
+        or ("@" in behind and (authority or scheme != "unix"))
         or any("=" not in option for option in query.split("&") if query)
     )
     if broken:
