@@ -9,6 +9,7 @@ import typer
 from cluster_pool import __version__
 from cluster_pool.cli import demo, draining, looking, sending, serving, watching
 from cluster_pool.cli.common import DONE, complain, json_wanted
+from cluster_pool.cli.environment import set_aside
 
 STATUSES = """Exit status: 0 done; 1 the cluster said no (absent, refused, no node lives under the
 prefix); 2 usage; 3 Redis cannot be reached; 130 interrupted. Results go to standard output, a line
@@ -34,11 +35,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _program(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", help="Print the version and exit.", callback=_version, is_eager=True
     ),
 ) -> None:
     """Long-lived WebSocket connections on many nodes. Every command takes --redis URL."""
+    context.obj = set_aside()  # before a command reads its variables
 
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (

@@ -21,6 +21,7 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 """What a shell says of a program that SIGINT or SIGPIPE has ended."""
 
 JSON_VARIABLE = "CLUSTER_POOL_JSON"
+LOG_FORMAT_VARIABLE = "CLUSTER_POOL_LOG_FORMAT"
 _TRUE = ("1", "true", "t", "yes", "y", "on")
 
 NamespaceArgument = Annotated[
@@ -104,10 +105,18 @@ def explain(error: Exception) -> int:
 
 
 def json_wanted() -> bool:
-    """Whether ``--json`` was given: also for errors of a command line that cannot be read."""
+    """Whether errors are to be JSON: also those of a command line that cannot be read.
+
+    So they are with ``--json``, and where the log is JSON.
+    """
     arguments = sys.argv[1:]
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--json" in options or os.environ.get(JSON_VARIABLE, "").lower() in _TRUE
+    if "--json" in options or os.environ.get(JSON_VARIABLE, "").lower() in _TRUE:
+        return True
+    said = " ".join(options).replace("--log-format=", "--log-format ")
+    if "--log-format " in f"{said} ":
+        return "--log-format json" in said
+    return "serve" in options and os.environ.get(LOG_FORMAT_VARIABLE) == "json"
 
 
 def say(as_json: bool, fields: dict[str, Any], text: str) -> None:

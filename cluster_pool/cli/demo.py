@@ -262,7 +262,7 @@ SCENES: list[tuple[str, Callable[[Stage], Awaitable[Row]]]] = [
 def demo(
     clients: Annotated[
         int,
-        typer.Option("--clients", envvar="CLUSTER_POOL_CLIENTS", help="How many.", min=9, max=3000),
+        typer.Option("--clients", help="How many.", min=9, max=3000),
     ] = 300,
     redis: RedisOption = "embedded",
     as_json: JsonOption = False,

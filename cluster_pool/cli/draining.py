@@ -38,9 +38,7 @@ NodesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="NODE", help="Node ids; see 'nodes'.", show_default=False),
 ]
-AllOption = Annotated[
-    bool, typer.Option("--all", envvar="CLUSTER_POOL_ALL", help="Every live node.")
-]
+AllOption = Annotated[bool, typer.Option("--all", help="Every live node.")]
 
 
 def drain(
@@ -50,7 +48,6 @@ def drain(
         float | None,
         typer.Option(
             "--rate",
-            envvar="CLUSTER_POOL_RATE",
             help="Closes per second of the whole cluster. (default: 70 % of what the nodes that "
             "take newcomers can take)",
         ),
@@ -59,7 +56,6 @@ def drain(
         float | None,
         typer.Option(
             "--grace",
-            envvar="CLUSTER_POOL_GRACE",
             help="Seconds until everyone must be closed; the rate is raised as far as that needs. "
             "(default: as long as it takes)",
         ),
@@ -68,7 +64,6 @@ def drain(
         float | None,
         typer.Option(
             "--announce",
-            envvar="CLUSTER_POOL_ANNOUNCE",
             help="Seconds during which /readyz says 503 and newcomers are still welcome. "
             "(default: 5, or a quarter of the grace)",
             min=0,
@@ -76,15 +71,12 @@ def drain(
     ] = None,
     message: Annotated[
         str,
-        typer.Option(
-            "--message", envvar="CLUSTER_POOL_MESSAGE", help="Sent to each ahead of its close."
-        ),
+        typer.Option("--message", help="Sent to each ahead of its close."),
     ] = "",
     force: Annotated[
         bool,
         typer.Option(
             "--force",
-            envvar="CLUSTER_POOL_FORCE",
             help="Also when no other live node takes newcomers and there is no --grace.",
         ),
     ] = False,
@@ -97,7 +89,6 @@ def drain(
         bool,
         typer.Option(
             "--detach",
-            envvar="CLUSTER_POOL_DETACH",
             help="Return when the nodes have begun; they carry on in any case.",
         ),
     ] = False,

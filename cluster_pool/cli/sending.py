@@ -33,13 +33,12 @@ MessageArgument = Annotated[
 ]
 Binary = Annotated[
     bool,
-    typer.Option("--binary", envvar="CLUSTER_POOL_BINARY", help="Send a binary message, not text."),
+    typer.Option("--binary", help="Send a binary message, not text."),
 ]
 Confirm = Annotated[
     bool,
     typer.Option(
         "--confirm",
-        envvar="CLUSTER_POOL_CONFIRM",
         help="Wait for the word of the node that owns the id.",
     ),
 ]
@@ -84,7 +83,6 @@ def broadcast(
         typer.Option(
             "--exclude",
             metavar="ID",
-            envvar="CLUSTER_POOL_EXCLUDE",
             help="An id that does not get it; repeatable (in the variable, separated by spaces).",
         ),
     ] = None,
@@ -112,15 +110,9 @@ def close(
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="ID", help="Members.", show_default=False)
     ] = None,
-    everyone: Annotated[
-        bool, typer.Option("--all", envvar="CLUSTER_POOL_ALL", help="Every member.")
-    ] = False,
-    code: Annotated[
-        int, typer.Option("--code", envvar="CLUSTER_POOL_CODE", help="The close code.")
-    ] = 1000,
-    reason: Annotated[
-        str, typer.Option("--reason", envvar="CLUSTER_POOL_REASON", help="At most 123 bytes.")
-    ] = "",
+    everyone: Annotated[bool, typer.Option("--all", help="Every member.")] = False,
+    code: Annotated[int, typer.Option("--code", help="The close code.")] = 1000,
+    reason: Annotated[str, typer.Option("--reason", help="At most 123 bytes.")] = "",
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,

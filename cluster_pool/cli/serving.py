@@ -14,9 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from cluster_pool.cli import logs
 from cluster_pool.cli.common import (
     DEFAULT_REDIS,
     DONE,
+    LOG_FORMAT_VARIABLE,
     JsonOption,
     PrefixOption,
     RedisOption,
@@ -39,6 +41,7 @@ log = logging.getLogger("cluster_pool.server")
 
 
 def serve(
+    context: typer.Context,
     host: Annotated[
         str,
         typer.Option(
@@ -318,6 +321,15 @@ def serve(
     log_level: Annotated[
         str, typer.Option("--log-level", envvar="CLUSTER_POOL_LOG_LEVEL", help="debug to error.")
     ] = "info",
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            "--log-format",
+            envvar=LOG_FORMAT_VARIABLE,
+            help="text, or json: one JSON object a line, tracebacks inside. (default: text; json "
+            "with --json)",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a node: ws://HOST:PORT/ws/NAMESPACE?id=ID, /healthz and /readyz.
@@ -330,7 +342,13 @@ def serve(
     embedded = EmbeddedServer() if redis == "embedded" else None
     with contextlib.ExitStack() as stack:
         try:
-            _set_up_logging(log_level)
+            lines = logs.set_up(log_level, log_format or ("json" if as_json else "text"))
+            for injected in context.obj or ():
+                log.warning(
+                    "%s is ignored: Kubernetes sets it for a Service of that name "
+                    "(enableServiceLinks: false ends that)",
+                    injected,
+                )
             raise_limit()
             if embedded is not None:
                 stack.enter_context(embedded)
@@ -353,6 +371,7 @@ def serve(
                 origins=origin,
                 timing=Timing(lease=lease, heartbeat=min(Timing().heartbeat, lease * 0.3)),
             )
+            lines.node = lambda: pool.node_id
             server = NodeServer(
                 pool,
                 host=host,
@@ -372,7 +391,12 @@ def serve(
 
             def say() -> None:
                 _say_listening(
-                    pool, server, (host, admin_host, agent_host), redis, embedded, as_json
+                    pool,
+                    server,
+                    (host, admin_host, agent_host),
+                    redis,
+                    embedded,
+                    as_json or log_format == "json",
                 )
 
             async def start() -> None:
@@ -482,18 +506,6 @@ def _say_listening(
 
 def _as_shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _set_up_logging(level: str) -> None:
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise InvalidValueError(f"--log-level must be debug, info, warning or error, not {level!r}")
-    logging.basicConfig(level=number, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("websockets").setLevel(max(number, logging.WARNING))
-    if number > logging.DEBUG:
-        # It logs a traceback for each request that strangers get wrong; what is ours to tell of a
-        # connection, we tell ourselves.
-        logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
 
 
 def _loop_factory(wanted: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:

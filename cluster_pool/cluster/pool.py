@@ -387,7 +387,15 @@ class ClusterPool(DrainingNode, Hooked):
         """
         deadline = self._deadline(timeout)
         takeover = self._takeover if on_conflict is None else check_on_conflict(on_conflict)
-        self._check_open()
+        try:
+            self._check_open()
+            await self._claim(connection, takeover, deadline)
+        except BaseException as error:
+            log.debug("refused: %r: %r", connection, error)
+            raise
+        log.debug("joined: %r", connection)
+
+    async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
         if connection.claim is not None:
             raise ClusterPoolError(f"{connection!r} is a member already")
         connection.attach(self._table)
@@ -515,6 +523,7 @@ class ClusterPool(DrainingNode, Hooked):
 
     def _departing(self, connection: Connection) -> None:
         """A connection of this node began to close, for whatever reason."""
+        log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
         self._membership.release(connection)
 
     def _check_open(self) -> None:

@@ -121,6 +121,14 @@ class DrainReport:
     cancelled: bool = False
     over_budget: bool = False
 
+    def __str__(self) -> str:
+        how = "cancelled" if self.cancelled else "done"
+        over = ", over the budget" if self.over_budget else ""
+        return (
+            f"{how} after {self.seconds:.1f} s: {self.closed} closed, {self.forced} of them cut, "
+            f"at most {self.peak_rate} in a second{over}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DrainProgress:

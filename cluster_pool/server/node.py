@@ -20,6 +20,7 @@ from websockets.typing import Subprotocol
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL, TAKEN_OVER
 from cluster_pool.core.handshake import check_subprotocols
+from cluster_pool.core.ids import shown
 from cluster_pool.core.proxies import Proxies
 from cluster_pool.core.quiet import Quiet, fault, others
 from cluster_pool.core.request import Request as Asked
@@ -187,7 +188,7 @@ class NodeServer:
             self._handle,
             self._host,
             self.port,
-            process_request=self._request,
+            process_request=self._answer,
             process_response=without_body_for_head,
             compression="deflate" if self._compression else None,
             subprotocols=[Subprotocol(name) for name in self._subprotocols],
@@ -252,6 +253,14 @@ class NodeServer:
 
     # -- requests --------------------------------------------------------------------------
 
+    async def _answer(self, websocket: ServerConnection, request: Request) -> Response | None:
+        """Answer a request, and log who is refused; refused claims the pool logs."""
+        response = await self._request(websocket, request)
+        if response is not None and response.status_code in (400, 403, 404, 426):
+            status = f"{response.status_code} {response.reason_phrase}"
+            log.debug("refused %s for %s: %s", _peer(websocket), shown(request.path, 200), status)
+        return response
+
     async def _request(self, websocket: ServerConnection, request: Request) -> Response | None:
         """Answer a request, or claim the member it wants to be and let the handshake go on."""
         path, _ = split_target(request.path)
@@ -310,8 +319,7 @@ class NodeServer:
             # A newer connection has the id: the client learns it from the close code, as any other.
         except NodeDrainingError:
             return come_back("this node is draining\n")
-        except ClusterPoolError as error:
-            log.debug("no claim for %r: %s", connection, error)
+        except ClusterPoolError:
             return come_back("this node cannot reach its cluster\n")
         websocket.own(connection)
         return None
