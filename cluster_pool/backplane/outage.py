@@ -49,11 +49,14 @@ class Outage:
         """Whether Redis is there and refuses what this node must write."""
         return not self._reasons.keys().isdisjoint(("probe", "lease"))
 
-    def fail(self, source: Source, reason: str, retry_in: float | None = None) -> None:
+    def fail(
+        self, source: Source, reason: str, retry_in: float | None = None, *, tell: bool = True
+    ) -> None:
         """Something failed, once more or for another reason.
 
         It is logged when the reason is another one, and every ``AGAIN`` seconds while it stands;
-        at most ten lines in that time, whatever comes and goes.
+        at most ten lines in that time, whatever comes and goes. Not where somebody is told by an
+        error (``tell``).
         """
         now = monotonic()
         if not self._reasons:
@@ -61,7 +64,7 @@ class Outage:
             self._outages, self._told = self._outages + 1, False
         self._reasons[source] = reason
         self._next = None if retry_in is None else now + retry_in
-        if self.reason == reason and self._quiet.due((self._outages, reason), now):
+        if tell and self.reason == reason and self._quiet.due((self._outages, reason), now):
             self._told = True
             lasted = now - self._began
             more = f"; for {lasted:.0f} s now" if lasted >= AGAIN / 2 else ""

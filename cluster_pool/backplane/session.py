@@ -102,6 +102,8 @@ class Session:
         """When this generation heard itself, if it has."""
         self._reached = False
         """Whether Redis has let this generation in, whatever became of it."""
+        self._raises = False
+        """Whether a first failure ends the start, which raises it."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -138,6 +140,7 @@ class Session:
         Raises:
             BackplaneUnavailableError: Redis could not be reached.
         """
+        self._raises = wait is None
         self._task = asyncio.create_task(self._run(), name="cluster_pool session")
         try:
             if wait is None:
@@ -196,7 +199,7 @@ class Session:
         if where not in said:
             how = "lost Redis at %s" if self._up_since != math.inf else "no link to Redis at %s"
             said = f"{how % where}: {said}"
-        self.outage.fail("link", said, wait)
+        self.outage.fail("link", said, wait, tell=not self._raises)
 
     async def _live_once(self) -> None:
         link = Link(await self.address.open())
@@ -257,6 +260,7 @@ class Session:
         self.link = link
         self._up.set()
         self._up_since = asyncio.get_running_loop().time()
+        self._raises = False
         self.outage.recover("link")
         self.on_up()
         while True:

