@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,25 @@ def test_what_failed_half_way_is_done_again(clone: Clone) -> None:
     assert clone.demo(MAKING, FETCHING) == (9, "")
     clone.fail.unlink()
     assert clone.demo(FETCHING, BUILDING)[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM])
+def test_an_end_by_a_signal_leaves_no_copy(clone: Clone, number: int) -> None:
+    """What is installed from lies in the temporary directory for so long as that takes."""
+    process = subprocess.Popen(
+        [clone.root / "scripts" / "demo"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clone.environment,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    while FETCHING not in process.stderr.readline():
+        pass
+    os.killpg(process.pid, number)
+    assert process.wait(30) == 128 + number
+    process.stderr.close()
+    assert list(clone.temporary.iterdir()) == []
 
 
 def test_a_python_that_is_too_old_is_said(clone: Clone, tmp_path: Path) -> None:
