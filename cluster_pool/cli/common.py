@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import Coroutine
@@ -73,7 +74,11 @@ DEFAULT_REDIS = "redis://localhost:6379/0"
 
 
 def run(work: Coroutine[Any, Any, int]) -> None:
-    """Run a command and exit with its status; errors of ours become a line and a status."""
+    """Run a command and exit with its status; errors of ours become a line and a status.
+
+    What the library logs meanwhile (Redis went away under a ``watch``) becomes a note.
+    """
+    logging.getLogger("cluster_pool").addHandler(_Notes(logging.WARNING))
     try:
         status = asyncio.run(work)
         if sys.stdout is not None:  # as under `>&-`
@@ -132,6 +137,14 @@ def note(text: str) -> None:
 def complain(text: str, status: int) -> None:
     """An error, on standard error: the results on standard output stay what they are."""
     _say_beside({"error": text, "status": status}, text)
+
+
+class _Notes(logging.Handler):
+    """Says what is logged in one line, on standard error, as all that stands beside results."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        note(record.getMessage() if error is None else f"{record.getMessage()}: {error!r}")
 
 
 def _say_beside(fields: dict[str, Any], text: str) -> None:

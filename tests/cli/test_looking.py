@@ -149,6 +149,26 @@ async def test_watch_prints_each_event_at_once(own_server: RedisServer, node: No
 
 
 @async_test
+async def test_watch_goes_on_when_redis_comes_back(
+    own_server: RedisServer, node: NodeProcess
+) -> None:
+    """It says that it was away, as JSON too, that events were lost, and then what happens."""
+    async with watching(own_server.url, "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        own_server.kill()
+        said = json.loads(await process.stderr.readline())
+        assert set(said) == {"note"}
+        own_server.start()
+        assert json.loads(await process.stdout.readline())["event"] == "lost"
+        await eventually(lambda: node.get("/readyz")[0] == 200, 30)
+        async with node.connect("room", "alice"):
+            while (event := json.loads(await process.stdout.readline()))["event"] == "lost":
+                pass
+            assert (event["event"], event["id"]) == ("join", "alice")
+
+
+@async_test
 async def test_watch_ends_with_its_reader(own_server: RedisServer, node: NodeProcess) -> None:
     """At once, and not only when the next event cannot be written."""
     reading, writing = os.pipe()
