@@ -11,14 +11,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from cluster_pool.core.closing import ABNORMAL
-from cluster_pool.transports.base import Ahead, Watcher
+from cluster_pool.transports.base import OVERHEAD, Ahead, Watcher
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 
 MESSAGE: Final = "websocket.receive"
-OVERHEAD: Final = 512
-"""Bytes that an event takes beside its message, so that empty ones are bounded, too."""
 
 
 class ReadAhead:

@@ -11,6 +11,8 @@ from cluster_pool.core.request import Request
 from cluster_pool.exceptions import ClusterPoolError
 
 FINAL: Final = (http.HTTPStatus.BAD_REQUEST, http.HTTPStatus.FORBIDDEN)
+OVERHEAD: Final = 512
+"""Bytes that what is read ahead takes beside each message, so that empty ones are bounded, too."""
 
 
 def refusal_code(status: int) -> int:

@@ -13,15 +13,16 @@ from websockets.asyncio.connection import Connection as WebSocket
 from websockets.frames import Frame, Opcode
 
 from cluster_pool.core.closing import ABNORMAL
-from cluster_pool.transports.base import Ahead, Reading, Watcher
+from cluster_pool.transports.base import OVERHEAD, Ahead, Reading, Watcher
 
 
 class Unread:
     """Watches one WebSocket, until :meth:`end`.
 
-    When the library's queue is full and nobody reads, what comes further is dropped in whole
-    messages. When somebody reads, reading stops, and TCP holds the client up; who takes nothing
-    for ``Ahead.patience`` seconds then counts as nobody.
+    While nobody reads, what comes is kept within the bytes of :class:`Ahead`, and what comes
+    further is dropped in whole messages. When somebody reads and the library's queue is full,
+    reading stops, and TCP holds the client up; who takes nothing for ``Ahead.patience`` seconds
+    then counts as nobody.
 
     Attributes:
         own: whether its connection reads it.
@@ -30,13 +31,13 @@ class Unread:
     def __init__(self, websocket: WebSocket, watcher: Watcher, ahead: Ahead) -> None:
         self._websocket: Any = websocket
         self._watcher = watcher
-        self._patience = ahead.patience
+        self._ahead = ahead
         self._messages: Any = websocket.recv_messages
         self._protocol: Any = websocket.protocol
         self.own = self._read = self._elsewhere = False
         self._keeping = self._dropped = self._told = self._ended = False
         self._timer: asyncio.TimerHandle | None = None
-        self._held = 0
+        self._held = self._waiting = 0
         self._watch_reads()
         self._messages.pause = self._full
         if not self._protocol.eof_sent:
@@ -46,6 +47,7 @@ class Unread:
     def end(self) -> None:
         """No more of it."""
         self._ended = True
+        self._release()
         self._messages.pause = self._websocket.transport.pause_reading
         for name in ("get", "get_iter"):
             self._messages.__dict__.pop(name, None)
@@ -88,6 +90,9 @@ class Unread:
         del self._messages.get, self._messages.get_iter
         self._read = True
         self._elsewhere = not self.own
+        self._release()
+        if self._messages.paused:
+            self._full()
 
     async def _get(self, decode: bool | None = None) -> Any:
         self._taken()
@@ -106,37 +111,53 @@ class Unread:
             self._websocket.transport.pause_reading()
             self._wait()
         else:
-            self._drop()
+            self._count_bytes()
 
     def _wait(self) -> None:
-        self._held = len(self._messages.frames)
-        self._timer = self._websocket.loop.call_later(self._patience, self._waited)
+        self._waiting = len(self._messages.frames)
+        self._timer = self._websocket.loop.call_later(self._ahead.patience, self._waited)
 
     def _waited(self) -> None:
         if not self._messages.paused or self._websocket.transport.is_closing():
             return
-        if len(self._messages.frames) != self._held:
+        if len(self._messages.frames) != self._waiting:
             self._wait()
             return
         self._read = False
         self._watch_reads()
-        self._drop()
+        self._count_bytes()
         self._websocket.transport.resume_reading()
 
-    def _drop(self) -> None:
+    def _count_bytes(self) -> None:
+        """Bound the queue in bytes from now on, and not in frames."""
         if "put" not in self._messages.__dict__:  # else nothing is heard any more
             frames = self._messages.frames.queue
             self._keeping = bool(frames) and not frames[-1].fin
             self._messages.put = self._put
+            for frame in frames:
+                self._hold(frame)
 
     def _put(self, frame: Frame) -> None:
-        """In the place of the library's: keep the rest of what was begun, and drop what follows."""
+        """In the place of the library's: keep what there is room for, in whole messages."""
+        if frame.opcode is not Opcode.CONT:
+            if self._read:
+                del self._messages.put
+                self._messages.put(frame)
+                return
+            size, ahead = len(frame.data) + OVERHEAD, self._ahead
+            self._keeping = self._held + size <= ahead.one and ahead.held + size <= ahead.all
+            if not self._keeping:
+                self._watcher.dropped(first=not self._dropped)
+                self._dropped = True
         if self._keeping:
-            self._keeping = not frame.fin
+            self._hold(frame)
             self._messages.frames.put(frame)
-        elif self._read and frame.opcode is not Opcode.CONT:
-            del self._messages.put
-            self._messages.put(frame)
-        elif frame.opcode is not Opcode.CONT:
-            self._watcher.dropped(first=not self._dropped)
-            self._dropped = True
+
+    def _hold(self, frame: Frame) -> None:
+        size = len(frame.data) + OVERHEAD
+        self._held += size
+        self._ahead.held += size
+
+    def _release(self) -> None:
+        self._ahead.held -= self._held
+        self._held = 0
