@@ -46,6 +46,11 @@ async def reads(connection: Connection, websocket: WebSocket) -> None:
         await connection.send(message)
 
 
+async def sink(connection: Connection, websocket: WebSocket) -> None:
+    async for _ in connection:
+        pass
+
+
 async def pushes(connection: Connection, websocket: WebSocket) -> None:
     while True:
         await connection.send("tick")
@@ -93,7 +98,7 @@ async def closes_itself(connection: Connection, websocket: WebSocket) -> None:
 BODIES: dict[str, Callable[[Connection, WebSocket], Awaitable[None]]] = {
     body.__name__: body
     for body in (
-        *(reads, pushes, floods, waits, reads_once, reads_itself, reads_slowly, groups),
+        *(reads, sink, pushes, floods, waits, reads_once, reads_itself, reads_slowly, groups),
         closes_itself,
     )
 }
