@@ -21,7 +21,7 @@ ClusterPoolError
 ├── PendingLimitError                      too much is waiting for the backplane already
 ├── PoolClosedError                        the pool was not started, or was stopped
 ├── WrongLoopError                         called in another thread or event loop
-└── BackplaneUnavailableError              Redis could not be reached in time
+└── BackplaneUnavailableError              Redis could not be reached in time, or refused
 
 Data is on attributes; foreign errors are translated where they occur and kept as ``__cause__``.
 """
@@ -204,7 +204,9 @@ class WrongLoopError(ClusterPoolError):
 
 
 class BackplaneUnavailableError(ClusterPoolError):
-    """Redis could not be reached, or did not answer in time.
+    """Redis could not be reached, refused, or did not answer in time.
+
+    The text has what Redis or the network said, and what to do where that is known.
 
     Attributes:
         maybe_executed: whether Redis may have carried the command out all the same. False means

@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,35 @@ def test_a_report_of_a_drain_has_digits_that_say_something() -> None:
     """It is logged as it is."""
     report = DrainReport(closed=40, forced=1, seconds=12.345678901234567, peak_rate=4)
     assert "closed=40, forced=1, seconds=12.3, peak_rate=4" in str(report)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_command_says_why_it_waits(own_server: RedisServer, as_json: bool) -> None:
+    """One that goes on while Redis is away has a line about it, JSON where JSON was wanted."""
+    command = [sys.executable, "-m", "cluster_pool", "watch", "room", "--redis", own_server.url]
+    watching = subprocess.Popen(
+        [*command, *(["--json"] if as_json else [])],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stderr is not None
+    try:
+        while "sub=2" not in own_server.command("CLIENT", "LIST"):
+            assert watching.poll() is None
+            time.sleep(0.05)
+        own_server.kill()
+        lines = []
+        while not any("lost Redis" in line for line in lines):
+            lines.append(watching.stderr.readline())
+            assert lines[-1], "it ended without a word"
+        if as_json:
+            assert "lost Redis" in json.loads(lines[-1])["note"]
+        else:
+            assert lines[-1].startswith("cluster-pool: lost Redis at unix://")
+    finally:
+        watching.kill()
+        watching.communicate()
 
 
 # -- the environment -----------------------------------------------------------------------
