@@ -24,7 +24,8 @@ class Frames(SimpleQueue[Frame]):
     Attributes:
         size: bytes in the queued frames.
         counted: frames so far that were a message, the last part of one, or not a small part.
-        parts: frames so far of the message that is not complete.
+        partial: what has come of a message that is not complete. Its parts are no frames any more:
+            one of six bytes would take fifty times as many, and wake a reader that can do nothing.
         paused: whether no more is read for now: then ``on_taken`` is called for every frame.
     """
 
@@ -32,23 +33,37 @@ class Frames(SimpleQueue[Frame]):
         super().__init__()
         self.size = 0
         self.counted = 0
-        self.parts = 0
+        self.partial: Frame | None = None
         self.paused = False
         self._on_taken = on_taken
 
     def put(self, item: Frame) -> None:
         """Add a frame."""
         size = len(item.data)
-        self.size += size
         if item.fin:
             self.counted += 1
-            self.parts = 0
+            if self.partial is not None:
+                item = self._joined(item)
+                size = len(item.data)
+                self.partial = None
         else:
             self.counted += size >= PART
-            self.parts += 1
+            self.partial = self._joined(item)
+            return
+        self.size += size
         self.queue.append(item)
         if self.get_waiter is not None and not self.get_waiter.done():
             self.get_waiter.set_result(None)
+
+    def _joined(self, part: Frame) -> Frame:
+        """The message so far, which this part belongs to."""
+        before = self.partial
+        if before is None:
+            return Frame(part.opcode, bytearray(part.data), fin=False)
+        assert isinstance(before.data, bytearray)
+        before.data += part.data
+        before.fin = part.fin
+        return before
 
     async def get(self, block: bool = True) -> Frame:
         """The next frame; raises EOFError when there is none and ``block`` is false."""

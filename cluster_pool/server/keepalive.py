@@ -15,12 +15,12 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidMessage
 from websockets.protocol import CLOSED, CLOSING, CONNECTING, OPEN, SEND_EOF, Protocol
 
-from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR, POLICY
+from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR, NORMAL, POLICY
 from cluster_pool.local.connection import Connection
 from cluster_pool.server.departures import Departures
 from cluster_pool.server.frames import FRAME, Frames
 from cluster_pool.server.intake import Intake
-from cluster_pool.server.newcomers import Newcomers, protocol_of
+from cluster_pool.server.newcomers import PATIENCE, Newcomers, protocol_of
 from cluster_pool.server.turns import TINY, FrameReader, Turns
 
 PING: Final = b"\x89\x00"
@@ -93,6 +93,12 @@ class NodeWebSocket(ServerConnection):
         super().connection_made(tcp)
         self.frames = self.recv_messages.frames = Frames(self._frame_taken)
         self.keepalive_slice.add(self)
+        if self.newcomers.crowded(tcp):
+            self.loop.call_later(PATIENCE, self._cut_if_no_member)
+
+    def _cut_if_no_member(self) -> None:
+        if self.member is None:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came, perhaps only a part of a large message: there is somebody."""
@@ -113,8 +119,7 @@ class NodeWebSocket(ServerConnection):
             self.reader.feed_data(data)
             self._wait_for_turn()
         waiting = size > SMALL or len(self.reader.buffer) > SMALL
-        frames = self.frames
-        if waiting or self.held or len(frames.queue) > FEW or frames.parts > FEW:
+        if waiting or self.held or len(self.frames.queue) > FEW:
             self.intake.received(self)
         member = self.member
         if member is not None and self.transport.get_write_buffer_size() > UNREAD:
@@ -232,11 +237,8 @@ class NodeWebSocket(ServerConnection):
         """Bytes held here: frames, whole and half, and those of a message that is not complete."""
         frames = self.frames
         waiting = len(frames.queue)
-        if waiting:
-            parsed = frames.size + waiting * FRAME
-        else:
-            parsed = (self.protocol.current_size or 0) + frames.parts * FRAME
-        return parsed + len(self.reader.buffer)
+        partial = 0 if frames.partial is None else len(frames.partial.data)
+        return frames.size + waiting * FRAME + partial + len(self.reader.buffer)
 
     def _frame_taken(self) -> None:
         """Somebody took a frame, or begins to wait for one."""
@@ -248,6 +250,7 @@ class NodeWebSocket(ServerConnection):
     def ignore(self) -> None:
         """What it says is dropped from now on, and what it has said."""
         self.ignored = True
+        self.frames.partial = None
         if not self.frames.queue:
             self.frames.size = 0
         if self.unparsed:
@@ -266,8 +269,10 @@ class NodeWebSocket(ServerConnection):
 
     def _end_of_stream(self) -> None:
         self.ended = True
-        if self.unparsed:
-            return  # first what it has said
+        if self.unparsed:  # it is heard to its end, but not for long, and is no member any more
+            if self.member is not None:
+                self.member.begin_close(NORMAL, "")
+            return
         super().eof_received()
         self.transport.close()
 

@@ -11,6 +11,8 @@ import logging
 from math import inf
 from typing import Any, Final
 
+from websockets.http11 import Response
+
 from cluster_pool.core.quiet import Quiet, others
 from cluster_pool.core.statistics import Counters
 from cluster_pool.server.http import answer, come_back
@@ -24,7 +26,10 @@ log = logging.getLogger("cluster_pool.server")
 
 RESERVE: Final = 64
 """Descriptors that clients cannot have; half of all of them where that is less. While many are
-refused, some two dozen that are just being closed have one all the same."""
+refused, some two dozen that are just being closed have one all the same. The first quarter of it is
+for those who ask for /healthz, or for what they then get as a proper answer."""
+PATIENCE: Final = 1.0
+"""Seconds in which these must have had their answer."""
 PROTOCOLS: Final = {
     b"\x16\x03": "TLS",
     b"PROXY ": "the PROXY protocol",
@@ -67,11 +72,27 @@ class Newcomers:
         """Whether it may stay; else it is told to come back later, and closed.
 
         Args:
-            ours: it came to the admin or the agent port, which have half of the reserve.
+            ours: it came to the admin or the agent port, which have three quarters of the reserve.
         """
-        number = transport.get_extra_info("socket").fileno()
-        if number < self._limit - (self._reserve // 2 if ours else self._reserve):
+        number = _number(transport)
+        if number < self._limit - (self._reserve // 4 if ours else self._reserve * 3 // 4):
             return True
+        self._refused(number)
+        transport.set_protocol(asyncio.Protocol())
+        transport.write(_no_room().serialize())
+        transport.close()
+        return False
+
+    def crowded(self, transport: asyncio.Transport) -> bool:
+        """Whether its descriptor is of the reserve: it may ask, but be no member."""
+        return _number(transport) >= self._limit - self._reserve
+
+    def turn_away(self, transport: asyncio.Transport) -> Response:
+        """The answer to who wants to be a member when there are too few descriptors."""
+        self._refused(_number(transport))
+        return _no_room()
+
+    def _refused(self, number: int) -> None:
         self._counters.descriptors_refused += 1
         if times := self._quiet.due("descriptors", asyncio.get_running_loop().time()):
             log.warning(
@@ -81,10 +102,6 @@ class Newcomers:
                 self._limit,
                 others(times),
             )
-        transport.set_protocol(asyncio.Protocol())
-        transport.write(come_back("no descriptors left\n").serialize())
-        transport.close()
-        return False
 
     def no_http(self, data: bytes, peer: Any) -> bytes:
         """What to answer to whoever begins with something else than a request that can be read."""
@@ -98,6 +115,15 @@ class Newcomers:
             )
         text = f"this port takes HTTP/1.1 without a body, not {spoken or 'this'}\n"
         return answer(http.HTTPStatus.BAD_REQUEST, text).serialize()
+
+
+def _number(transport: asyncio.Transport) -> int:
+    number: int = transport.get_extra_info("socket").fileno()
+    return number
+
+
+def _no_room() -> Response:
+    return come_back("no descriptors left\n")
 
 
 def protocol_of(data: bytes) -> str:

@@ -278,6 +278,8 @@ class NodeServer:
                 return response
             self._check_origin(websocket, request)
             assert isinstance(websocket, NodeWebSocket)
+            if websocket.newcomers.crowded(websocket.transport):
+                return websocket.newcomers.turn_away(websocket.transport)
             member = self._member(websocket, request, target)
             return await self._claim(websocket, member) or response
         except InvalidValueError as error:

@@ -1,6 +1,7 @@
 """Sockets that are nothing yet: how many there may be, and what they are told."""
 
 import contextlib
+import http.client
 import json
 import logging
 import re
@@ -15,6 +16,7 @@ from cluster_pool.server.admin import host_name
 from cluster_pool.server.newcomers import protocol_of
 from tests.nodes import NodeProcess, in_thread
 from tests.server.test_node import HANDSHAKE, KEY, node, url
+from tests.server.test_serve import status_of
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
@@ -38,6 +40,13 @@ def status(node: NodeProcess) -> dict[str, Any]:
     assert code == 200
     found: dict[str, Any] = json.loads(body)
     return found
+
+
+def answered(node: NodeProcess, path: str) -> int | None:
+    """The status of a GET; None when it is cut off."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return node.get(path)[0]
+    return None
 
 
 def first_line(port: int, data: bytes) -> bytes:
@@ -71,6 +80,10 @@ async def test_a_crowd_leaves_the_node_its_links(
             await eventually(lambda: status(node)["descriptors_refused"] > 300, 30)
             members = status(node)["connections"]
             assert (30 < members < 64) if request_ else members == 0
+            await eventually(lambda: answered(node, "/healthz") == 200)
+            if request_:
+                await eventually(lambda: answered(node, "/ws/room?id=late") == 426)
+                assert await status_of(node.url("room", "late")) == 503
             await in_thread(own_server.kill)
             await eventually(lambda: not status(node)["ready"])
             await in_thread(own_server.start)

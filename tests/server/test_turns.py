@@ -121,7 +121,7 @@ async def test_what_waits_for_its_turn_arrives_whole_and_in_order(own_server: Re
             client.sendall(b"".join(masked(text.encode()) for text in said))
             client.shutdown(socket.SHUT_WR)
             await eventually(lambda: not pool.statistics()["connections"])
-        assert got == said
+            await eventually(lambda: got == said)
 
 
 @async_test
@@ -197,3 +197,29 @@ async def test_everybody_has_a_turn() -> None:
     await asyncio.sleep(0)
     assert [name for name, _ in order] == list("abcdefabcdef")[: 2 * fits]
     turns._waiting.clear()
+
+
+@async_test
+async def test_small_parts_of_a_message_take_no_more_memory_than_their_bytes(
+    own_server: RedisServer,
+) -> None:
+    """They are one message when the last one comes, however many they are; before, its reader
+    sleeps, and what is held is counted."""
+    got = []
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        connection.on("message", got.append)
+        await connection.run()
+
+    async with (
+        node(own_server, Limits(inbound_per_second=10**6), app=app) as (pool, server, most),
+        stubborn(url(server, "a")) as client,
+    ):
+        part = b"\x00\x81" + MASK + b"x"
+        client.writer.write(b"\x01\x82" + MASK + "ä".encode() + part * 6_000)
+        client.writer.write(b"\x89\x80" + MASK + b"\x80\x81" + MASK + b"y")
+        client.say("next")
+        await eventually(lambda: len(got) == 2)
+        assert got == ["ä" + "x" * 6_000 + "y", "next"]
+        assert most[0] < 100_000
+        await eventually(lambda: not pool.statistics()["inbound_bytes"])
