@@ -125,6 +125,27 @@ async def test_foreign_pages_and_broken_offers_take_nobodys_id(kind: str) -> Non
         assert await close_code(alice) == 4409
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@async_test
+async def test_who_leaves_at_once_takes_nobodys_id(kind: str) -> None:
+    """The request and the end of the stream, or a reset, are there together."""
+    text = f"{HANDSHAKE}\r\n".encode()
+    async with (
+        Backend(None).pools(1) as (pool,),
+        app_on_uvicorn(pool, kind) as port,
+        connect(f"ws://127.0.0.1:{port}/alice") as alice,
+    ):
+        for reset in (False, True):
+            for _ in range(10):  # in this thread: the server does not see one without the other
+                with socket.create_connection(("127.0.0.1", port)) as client:
+                    if reset:
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    client.sendall(text)
+            async with connect(f"ws://127.0.0.1:{port}/bob"):  # claimed behind all of them
+                await stays(alice, pool)
+        assert pool.statistics()["accepted"] == 3
+
+
 @async_test
 async def test_an_answer_that_was_not_offered_takes_nobodys_id() -> None:
     """A client refuses it, so the handshake would fail behind the claim."""

@@ -277,9 +277,10 @@ async def test_who_leaves_at_once_takes_nobodys_id(redis: RedisServer) -> None:
                     node.signal(signal.SIGSTOP)  # so that it hears of both at once
                     await in_thread(come_and_go, node.port, reset)
                     node.signal(signal.SIGCONT)
-                    await stays(alice, publisher)
+                    async with node.connect("room", "bob"):  # claimed behind all of them
+                        await stays(alice, publisher)
                 statistics = await in_thread(status, node)
-                assert (statistics["accepted"], statistics["taken_over"]) == (1, 0)
+                assert (statistics["accepted"], statistics["taken_over"]) == (3, 0)
 
 
 @async_test
