@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.config import Timing
+from cluster_pool.core.request import Request
 from cluster_pool.local.connection import Connection
 from cluster_pool.transports.callables import SendAndClose
 
@@ -74,11 +75,16 @@ class FakeCluster(list[ClusterPool]):
     server: "FakeServer"
 
     async def connect(
-        self, node: int, namespace: str, id: str, **options: Any
+        self, node: int, namespace: str, id: str, *, request: Request | None = None, **options: Any
     ) -> tuple[Connection, FakeWebSocket]:
-        """Make a member on one of the nodes; gives its connection and its fake WebSocket."""
+        """Make a member on one of the nodes; gives its connection and its fake WebSocket.
+
+        Args:
+            request: what ``connection.request`` is to be.
+            options: as for :meth:`ClusterPool.new_connection`.
+        """
         websocket = FakeWebSocket()
-        connection = Connection(id, namespace, websocket)
+        connection = Connection(id, namespace, websocket, request=request)
         await self[node].new_connection(connection, **options)
         return connection, websocket
 

@@ -225,8 +225,7 @@ async def test_a_request_may_be_given_where_nobody_knows_it() -> None:
     """A pair of callables and a fake WebSocket have none."""
     async with fake_cluster(1) as cluster:
         given = Request("/ws", "", "Cookie: a=1")
-        connection = Connection("a", "n", FakeWebSocket(), request=given)
-        await cluster[0].new_connection(connection)
+        connection, _ = await cluster.connect(0, "n", "a", request=given)
         assert connection.request is given
         assert Connection("b", "n", FakeWebSocket()).request == Request()
 
