@@ -37,6 +37,93 @@ def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+class WakeupDescriptor:
+    """Takes the wakeup descriptor while anybody in this process takes signals."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._theirs = NO_DESCRIPTOR
+        """Whose it was before."""
+        self._write, self._read = socket.socketpair()
+        for end in (self._write, self._read):
+            end.setblocking(False)
+        self.loop.add_reader(self._read, self._hear)
+        self._look(FIRST_LOOK)
+        self.users = 0
+
+    def close(self) -> None:
+        """Give it back; what was taken since by others stays theirs."""
+        self._looking.cancel()
+        self.loop.remove_reader(self._read)
+        self._take()
+        self._set(self._theirs)
+        self._write.close()
+        self._read.close()
+
+    @contextlib.contextmanager
+    def given_back(self) -> Iterator[None]:
+        """Inside, whoever had it before has it."""
+        self._take()
+        self._set(self._theirs)
+        try:
+            yield
+        finally:
+            self._take()
+
+    def _look(self, pause: float) -> None:
+        """Take it, unless it is this one's already."""
+        self._take()
+        self._looking = self.loop.call_later(pause, self._look, min(2 * pause, LOOK))
+
+    def _take(self) -> None:
+        before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        if before != self._write.fileno():
+            self._theirs = before
+
+    @staticmethod
+    def _set(descriptor: int) -> None:
+        try:
+            signal.set_wakeup_fd(descriptor)
+        except (ValueError, OSError):  # its owner has closed it
+            signal.set_wakeup_fd(NO_DESCRIPTOR)
+
+    def _hear(self) -> None:
+        """Keep the bytes of signals that are taken, and write those of others on."""
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            others = bytes(number for number in self._read.recv(4096) if not _taken(number))
+            if others and self._theirs != NO_DESCRIPTOR:
+                with contextlib.suppress(OSError):
+                    os.write(self._theirs, others)
+
+
+_wakeup: WakeupDescriptor | None = None
+
+
+def _taken(number: int) -> bool:
+    return _is_ours(signal.getsignal(number))
+
+
+def _is_ours(handler: object) -> bool:
+    return isinstance(getattr(handler, "__self__", None), Signals)
+
+
+@contextlib.contextmanager
+def _wakeup_descriptor() -> Iterator[WakeupDescriptor]:
+    """The one of this process, for as long as somebody uses it."""
+    global _wakeup  # a process has one; of a loop that is no more it is of no use
+    if _wakeup is None or _wakeup.loop is not asyncio.get_running_loop():
+        _wakeup = WakeupDescriptor()
+    shared = _wakeup
+    shared.users += 1
+    try:
+        yield shared
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            _wakeup = None if _wakeup is shared else _wakeup
+            shared.close()
+
+
 class Signals:
     """Takes signals while it is entered; in the main thread only.
 
@@ -54,30 +141,22 @@ class Signals:
         self._previous: dict[int, Any] = {}
         self._handler = self._hear  # one object, to know it again
         self._process = os.getpid()
-        self._descriptor = NO_DESCRIPTOR
-        """The wakeup descriptor of whoever had it before."""
-        self._looking: asyncio.TimerHandle | None = None
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         if not in_main_thread():
             raise ClusterPoolError("signals can be taken in the main thread only")
         self._loop = asyncio.get_running_loop()
-        self._ours, self._told = socket.socketpair()
-        for end in (self._ours, self._told):
-            end.setblocking(False)
+        self._wakeup = self._stack.enter_context(_wakeup_descriptor())
         for number in self._numbers:
             self._previous[number] = signal.signal(number, self._handler)
-        self._loop.add_reader(self._told, self._read)
-        self._look(FIRST_LOOK)
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self._looking is not None
-        self._looking.cancel()
-        self._give_back()
-        self._loop.remove_reader(self._told)
-        self._ours.close()
-        self._told.close()
+        for number in self._numbers:
+            if signal.getsignal(number) is self._handler:
+                signal.signal(number, self._before(number))
+        self._stack.close()
 
     async def next(self) -> int:
         """Wait for a signal."""
@@ -90,45 +169,23 @@ class Signals:
             SystemExit: nobody had it, and the kernel spares this process: it is PID 1.
             What the handler raises.
         """
-        with self._given_back():
-            nobody = signal.getsignal(number) in (signal.SIG_DFL, None)
-            if nobody:
-                signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        if nobody:
+        before = self._before(number)
+        if _is_ours(before):
+            before(number, None)
+            return
+        now = signal.signal(number, before)
+        try:
+            with self._wakeup.given_back():
+                signal.raise_signal(number)
+        finally:
+            signal.signal(number, now)
+        if before == signal.SIG_DFL:
             raise SystemExit(128 + number)
 
-    # -- taking and giving back ------------------------------------------------------------
-
-    def _look(self, pause: float) -> None:
-        """Take the wakeup descriptor, unless it is this one's already."""
-        self._take_descriptor()
-        self._looking = self._loop.call_later(pause, self._look, min(2 * pause, LOOK))
-
-    def _take_descriptor(self) -> None:
-        before = signal.set_wakeup_fd(self._ours.fileno(), warn_on_full_buffer=False)
-        if before != self._ours.fileno():
-            self._descriptor = before
-
-    def _give_back(self) -> None:
-        """What was taken since by others stays theirs."""
-        for number, handler in self._previous.items():
-            if signal.getsignal(number) is self._handler:
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        now = signal.set_wakeup_fd(NO_DESCRIPTOR)
-        with contextlib.suppress(ValueError, OSError):  # its owner may have closed it
-            signal.set_wakeup_fd(self._descriptor if now == self._ours.fileno() else now)
-
-    @contextlib.contextmanager
-    def _given_back(self) -> Iterator[None]:
-        taken = [n for n in self._numbers if signal.getsignal(n) is self._handler]
-        self._give_back()
-        try:
-            yield
-        finally:
-            for number in taken:
-                signal.signal(number, self._handler)
-            self._take_descriptor()
+    def _before(self, number: int) -> Any:
+        """The handler of whoever had a signal; None is one that Python cannot put back."""
+        before = self._previous[number]
+        return signal.SIG_DFL if before is None else before
 
     # -- hearing ---------------------------------------------------------------------------
 
@@ -139,8 +196,7 @@ class Signals:
                 self._loop.call_soon_threadsafe(self._note, number)
             return
         signal.set_wakeup_fd(NO_DESCRIPTOR)  # shared with the parent, who was not told
-        before = self._previous[number]
-        signal.signal(number, signal.SIG_DFL if before is None else before)
+        signal.signal(number, self._before(number))
         signal.raise_signal(number)
 
     def _note(self, number: int) -> None:
@@ -156,19 +212,3 @@ class Signals:
     def _repeats(first: int, number: int) -> bool:
         passed_on = (first, number) == (signal.SIGINT, signal.SIGTERM)
         return number == first or (passed_on and multiprocessing.parent_process() is not None)
-
-    def _read(self) -> None:
-        """Bytes of the wakeup descriptor: keep those of ours, write those of others on."""
-        try:
-            heard = self._told.recv(4096)
-        except (BlockingIOError, InterruptedError):
-            return
-        others = bytes(number for number in heard if not self._holds(number))
-        if others and self._descriptor != NO_DESCRIPTOR:
-            with contextlib.suppress(OSError):
-                os.write(self._descriptor, others)
-
-    def _holds(self, number: int) -> bool:
-        """Whether it is this one's to tell, or one's that was entered after it."""
-        handler = getattr(signal.getsignal(number), "__self__", None)
-        return number in self._previous and isinstance(handler, Signals)
