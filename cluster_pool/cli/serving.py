@@ -425,8 +425,11 @@ async def _run_until_signal(
     """Start, live until a signal, drain, stop; a second signal stops at once."""
     with Signals(pool.timing.signal_repeat, _signals()) as signals:
         try:
-            if await _signal_during(start(), signals) is None:
-                await drain_for(pool, await signals.next(), signals, stopping)
+            number = await _signal_during(start(), signals)
+            if number is None:
+                number = await signals.next()
+                await drain_for(pool, number, signals, stopping)
+            signals.ignore(number)  # its repeats do not change the exit status
         finally:
             await server.stop()
 

@@ -182,6 +182,10 @@ class Signals:
         if before == signal.SIG_DFL:
             raise SystemExit(128 + number)
 
+    def ignore(self, number: int) -> None:
+        """Whoever had this signal has it no more: the process ends, and was told so by it."""
+        self._previous[number] = signal.SIG_IGN
+
     def _before(self, number: int) -> Any:
         """The handler of whoever had a signal; None is one that Python cannot put back."""
         before = self._previous[number]

@@ -184,6 +184,17 @@ async def test_the_same_signal_twice_is_one_stop(own_server: RedisServer) -> Non
 
 
 @ONE_FLAVOUR
+@async_test
+async def test_repeats_up_to_the_very_end(own_server: RedisServer) -> None:
+    """Also those that come while the interpreter ends: the exit status is 0."""
+    with NodeProcess(own_server.url, "--announce", "0") as node:
+        while node.process.poll() is None:
+            node.signal(signal.SIGTERM)
+            await asyncio.sleep(0.002)
+        assert node.finish()[0] == 0
+
+
+@ONE_FLAVOUR
 @pytest.mark.parametrize("others", [(signal.SIGINT,), (signal.SIGHUP,)], ids=["int", "hup"])
 @async_test
 async def test_another_signal_is_a_hurry_at_any_time(
