@@ -125,6 +125,7 @@ def _pool_of(redis: "str | redis_asyncio.Redis") -> redis_asyncio.ConnectionPool
     if isinstance(redis, redis_asyncio.Redis):
         return redis.connection_pool
     kind = f"{type(redis).__module__.partition('.')[0]}.{type(redis).__name__}"
+    kind = kind.removeprefix("builtins.")
     raise InvalidValueError(f"redis must be a URL or a redis.asyncio.Redis, not {kind}")
 
 
