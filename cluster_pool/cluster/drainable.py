@@ -173,7 +173,12 @@ class DrainingNode(Sender):
             return False
 
     def was_alone(self) -> bool:
-        """Whether every heartbeat said so, of at least as long as one lasts."""
+        """Whether every heartbeat said so, of at least as long as one lasts.
+
+        Raises:
+            PoolClosedError: not started, or stopped.
+        """
+        self._check_started()
         return self._lease.alone_for() >= self.timing.heartbeat
 
     def hurry_drain(self) -> None:

@@ -123,11 +123,11 @@ class ClusterPool(DrainingNode, Hooked):
         self._ahead = Ahead(self.limits.inbound_bytes, unread, self.timing.handler)
         self._state = NodeState.STOPPED
         self._table: ConnectionTable = NOT_STARTED
-        self._membership: Membership
-        self._lease: Lease
-        self._reaper: Reaper
-        self._comparison: Comparison
-        self._draining: Draining
+        self._membership: Membership = NOT_STARTED
+        self._lease: Lease = NOT_STARTED
+        self._reaper: Reaper = NOT_STARTED
+        self._comparison: Comparison = NOT_STARTED
+        self._draining: Draining = NOT_STARTED
         self.inbound: InboundChannel = NOT_STARTED
         """What clients sent and this node still holds; there from the start on."""
         self.local: ConnectionsPool = NOT_STARTED
