@@ -98,8 +98,8 @@ class Intake:
         return websocket.held > limit and (websocket.whole or not websocket.wanted)
 
     def _may_read(self, websocket: "NodeWebSocket") -> bool:
-        if websocket.ignored:
-            return True  # the answer to its close must get through
+        if websocket.ignored:  # the answer to its close must get through, behind what is parsed
+            return not websocket.unparsed or websocket.held <= UNPARSED
         if self._has_its_fill(websocket):
             return False
         return not websocket.held or self._let_through is websocket or self._room() >= 0

@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.protocol import Protocol
 
 from cluster_pool import ClusterPool, Connection, Limits
+from cluster_pool.server.intake import CHUNK, UNPARSED
 from cluster_pool.server.node import NodeServer
 from cluster_pool.server.turns import FRAMES, SHARE, TINY, Turns
 from tests.nodes import close_code
@@ -222,4 +223,25 @@ async def test_small_parts_of_a_message_take_no_more_memory_than_their_bytes(
         await eventually(lambda: len(got) == 2)
         assert got == ["ä" + "x" * 6_000 + "y", "next"]
         assert most[0] < 100_000
+        await eventually(lambda: not pool.statistics()["inbound_bytes"])
+
+
+@async_test
+async def test_who_is_not_listened_to_is_read_no_faster_than_it_is_parsed(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client was closed and talks on while others use up every turn: its bytes do not gather."""
+    async with (
+        node(own_server, Limits()) as (pool, server, most),
+        stubborn(url(server, "a")) as client,
+    ):
+        await eventually(lambda: pool.get_connection("room", "a"))
+        connection = pool.get_connection("room", "a")
+        assert connection is not None
+        monkeypatch.setattr(Turns, "share", lambda turns, size: 0)
+        monkeypatch.setattr(Turns, "wait", lambda turns, go_on: None)
+        connection.kick(1008, "enough")
+        client.writer.write(masked(b"x" * 1000) * 8_000)
+        await eventually(lambda: connection.gone)
+        assert 0 < most[0] <= UNPARSED + 2 * CHUNK
         await eventually(lambda: not pool.statistics()["inbound_bytes"])
