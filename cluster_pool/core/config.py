@@ -32,7 +32,8 @@ class Limits:
             count until they are reaped. Who claims decides by its own limit.
         node_namespaces: in which one node has members.
         inbound_bytes: of one client of ``serve``, received and taken by nobody yet, beyond the
-            message that is waited for; then it is not read from.
+            message that is waited for; then it is not read from. Of one client of
+            :meth:`ClusterPool.accept`, where a body that does not read loses what comes further.
         node_inbound_bytes: of all clients: one half for what nobody has taken yet (then who has
             bytes here is not read from), the other for what is being published.
         inbound_per_second: messages of one client, on average; as many may come at once. A client

@@ -9,8 +9,8 @@ from cluster_pool.core.message import Outgoing
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.transports.base import Ahead, Reading, Watcher
 
-HANDED_OVER: Final = 0.05
-"""Seconds after which a library has written a Close for sure, if it can be written."""
+HANDED_OVER: Final = 0.25
+"""Seconds after which a Close is taken for written, where the library's close waits for more."""
 
 log = logging.getLogger("cluster_pool.transports")
 
@@ -67,6 +67,10 @@ class SendQueue:
     async def _close_now(self, code: int, reason: str) -> None:
         raise NotImplementedError  # the same
 
+    def _awaits_answer(self) -> bool:
+        """Whether ``_close_now`` may wait for the client's answer, and not only for the write."""
+        return True
+
     def enqueue(self, outgoing: Outgoing) -> int:
         """Send this after what is queued; gives the bytes that are queued then."""
         for part in outgoing.parts:
@@ -111,9 +115,8 @@ class SendQueue:
             while self._queue:
                 item = self._queue.popleft()
                 if isinstance(item, tuple):
-                    # Some return when it is written (granian takes turns for that), some when the
-                    # client has answered.
-                    asyncio.get_running_loop().call_later(HANDED_OVER, self._tell_begun)
+                    if self._awaits_answer():
+                        asyncio.get_running_loop().call_later(HANDED_OVER, self._tell_begun)
                     await self._close_now(*item)
                 else:
                     await self._send_now(item)

@@ -26,6 +26,7 @@ from cluster_pool.transports.queued import SendQueue
 from cluster_pool.transports.refusals import as_http, headers_of, leave_answered
 
 SANSIO: Final = "uvicorn.protocols.websockets.websockets_sansio_impl"
+LEGACY: Final = "uvicorn.protocols.websockets.websockets_impl"
 
 log = logging.getLogger("cluster_pool.transports")
 
@@ -260,6 +261,9 @@ class StarletteTransport(SendQueue):
             await self._websocket.send_text(outgoing.payload.decode())
         else:
             await self._websocket.send_bytes(outgoing.payload)
+
+    def _awaits_answer(self) -> bool:
+        return LEGACY in sys.modules  # the others return when it is written
 
     async def _close_now(self, code: int, reason: str) -> None:
         await self._websocket.close(code, reason)

@@ -7,15 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from cluster_pool import (
     AlreadyReadError,
+    ClusterPoolError,
     Connection,
     ConnectionClosedError,
     ConnectionsPool,
+    IdTakenError,
+    InvalidIdError,
     Limits,
     NotAcceptedError,
     SendResult,
@@ -360,6 +364,29 @@ async def test_many_leave_at_once_while_ids_are_taken_over() -> None:
 
 
 @async_test
+async def test_what_a_refusal_raises_is_caught_by_its_class_and_is_starlettes_too() -> None:
+    """With its attributes and its own text; the client has been answered."""
+
+    async def never(connection: Connection, websocket: Any) -> None:
+        raise AssertionError("it is taken")
+
+    async with one_pool(on_conflict="reject") as pool:
+        client = await Asgi(pool, waits).begun()
+        with pytest.raises(IdTakenError, match="id 'a' in namespace 'n' is taken") as taken:
+            await Asgi(pool, never).task
+        assert isinstance(taken.value, HTTPException)
+        assert (taken.value.id, taken.value.status_code) == ("a", 409)
+        other = Asgi(pool, never, id="{")
+        with pytest.raises(InvalidIdError) as bad:
+            await other.task
+        assert isinstance(bad.value, HTTPException)
+        assert bad.value.status_code == 400
+        assert [event["type"] for event in other.sent] == ["websocket.close"]
+        client.leave()
+        await client.task
+
+
+@async_test
 async def test_before_the_handshake_is_answered_each_mistake_has_its_own_error() -> None:
     """A send is no delivery, and an iteration gives no KeyError."""
     async with one_pool() as pool, ConnectionsPool() as local:
@@ -407,6 +434,26 @@ async def test_a_second_reader_has_an_error_of_its_own() -> None:
         assert got == ["one"]
 
 
+@async_test
+async def test_a_task_group_of_anyio_ends_with_its_client() -> None:
+    """Its cancel scopes and our cancellation leave each other alone."""
+    anyio = pytest.importorskip("anyio")
+
+    async def body(connection: Connection, websocket: Any) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(pushes, connection, websocket)
+            group.start_soon(waits, connection, websocket)
+            with anyio.move_on_after(0.02):
+                await anyio.sleep(10)
+
+    async with one_pool() as pool:
+        client = await Asgi(pool, body).begun()
+        client.leave()
+        await asyncio.wait_for(client.task, 3)
+        assert client.behind
+        assert client.task.cancelling() == 0
+
+
 # -- the library ``websockets`` ------------------------------------------------------------
 
 
@@ -415,8 +462,9 @@ async def library(pool: Pool, body: Body, ended: list[str]) -> AsyncIterator[str
     """Its server, with one body for all."""
 
     async def handler(websocket: ServerConnection) -> None:
-        async with pool.accept(websocket, namespace="n", id="a") as connection:
-            await body(connection, websocket)
+        with contextlib.suppress(ClusterPoolError):  # it left before the body began
+            async with pool.accept(websocket, namespace="n", id="a") as connection:
+                await body(connection, websocket)
         ended.append("ended")
 
     async with serve(handler, "127.0.0.1", 0, compression=None) as server:

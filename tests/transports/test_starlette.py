@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from fakeredis import FakeAsyncRedis, FakeServer
 from fastapi import FastAPI, WebSocket
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -226,3 +228,66 @@ async def test_a_client_gets_what_was_sent_before_its_endpoint_returned(
             await client.wait_closed()
             assert client.close_code == (1011 if fails else 1000)
     assert results == [SendResult.DELIVERED] * len(parts)
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx`")
+def test_endpoints_run_under_the_test_client() -> None:
+    """Starlette's own: echo, a refusal with its status, and an id that is free again."""
+    pytest.importorskip("httpx")
+    from starlette.testclient import TestClient, WebSocketDenialResponse
+
+    pool = ClusterPool(FakeAsyncRedis(server=FakeServer()), on_conflict="reject", timing=FAST)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with pool:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.websocket("/echo/{id}")
+    async def echo(websocket: WebSocket, id: str) -> None:
+        async with pool.accept(websocket, namespace="n", id=id) as connection:
+            async for message in connection:
+                await connection.send(message)
+
+    with TestClient(app) as client:
+        with client.websocket_connect("/echo/alice") as alice:
+            alice.send_text("hello")
+            assert alice.receive_text() == "hello"
+            for path, status in (("echo/alice", 409), ("echo/a{", 400)):
+                with (
+                    pytest.raises(WebSocketDenialResponse) as refused,
+                    client.websocket_connect(f"/{path}"),
+                ):
+                    pass
+                assert refused.value.status_code == status
+        with client.websocket_connect("/echo/alice") as alice:
+            alice.send_bytes(b"again")
+            assert alice.receive_bytes() == b"again"
+
+
+@async_test
+async def test_handlers_of_the_application_do_not_answer_a_second_time() -> None:
+    """Of a status, of a class, sync and async: the client has its answer, and nothing is logged."""
+    async with Backend(None).pools(on_conflict="reject") as (one, _):
+
+        async def endpoint(websocket: WebSocket) -> None:
+            async with one.accept(websocket, namespace="n", id=websocket.path_params["id"]):
+                await asyncio.Event().wait()
+
+        def answer(request: object, error: Exception) -> PlainTextResponse:
+            raise AssertionError("it was answered")
+
+        async def answer_later(request: object, error: Exception) -> PlainTextResponse:
+            raise AssertionError("it was answered")
+
+        app = Starlette(
+            routes=[WebSocketRoute("/{id}", endpoint)],
+            exception_handlers={409: answer, 400: answer_later, ClusterPoolError: answer},
+        )
+        async with served(app) as url, connect(f"{url}/alice"):
+            for path, status in (("alice", 409), ("a%7B", 400)):
+                with pytest.raises(InvalidStatus) as refused:
+                    await connect(f"{url}/{path}")
+                assert refused.value.response.status_code == status
