@@ -12,11 +12,18 @@ _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _SPACE: Final = r"[ \t]*+"
 _VALUE: Final = rf'(?:{_TOKEN}|"(?:[^"\\]|\\.)*+")'
 _OPTION: Final = rf"{_TOKEN}{_SPACE}(?:={_SPACE}{_VALUE}{_SPACE})?"
-_EXTENSION: Final = rf"{_SPACE}(?:{_TOKEN}{_SPACE}(?:;{_SPACE}{_OPTION})*)?"
-_EXTENSIONS: Final = re.compile(rf"{_EXTENSION}(?:,{_EXTENSION})*")
-_NAME: Final = rf"{_SPACE}(?:{_TOKEN}{_SPACE})?"
-_NAMES: Final = re.compile(rf"{_NAME}(?:,{_NAME})*")
-_FORMS: Final = {"Sec-WebSocket-Extensions": _EXTENSIONS, "Sec-WebSocket-Protocol": _NAMES}
+_EXTENSION: Final = rf"{_TOKEN}{_SPACE}(?:;{_SPACE}{_OPTION})*"
+
+
+def _list_of(item: str) -> re.Pattern[str]:
+    """One item at least, with commas in between, or more of them (RFC 9110 section 5.6.1)."""
+    return re.compile(rf"(?:{_SPACE},)*+{_SPACE}{item}{_SPACE}(?:,{_SPACE}(?:{item}{_SPACE})?)*+")
+
+
+_FORMS: Final = {
+    "Sec-WebSocket-Extensions": _list_of(_EXTENSION),
+    "Sec-WebSocket-Protocol": _list_of(_TOKEN),
+}
 _WHOLE_TOKEN: Final = re.compile(_TOKEN)
 
 
