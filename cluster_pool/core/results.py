@@ -131,7 +131,8 @@ class DrainProgress:
 
     Attributes:
         node: the node id.
-        state: ``"draining"`` or ``"paused"``.
+        state: ``"draining"``, ``"paused"``, or ``"announcing"`` before a stop without a grace of its
+            own.
         remaining: connections whose close has not begun.
         total: the same when the drain began.
         rate: closes per second that the node may do: its share of the cluster's budget.
