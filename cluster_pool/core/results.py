@@ -131,8 +131,7 @@ class DrainProgress:
 
     Attributes:
         node: the node id.
-        state: ``"draining"``, ``"paused"``, or ``"announcing"`` before a stop without a grace of its
-            own.
+        state: ``"draining"``, ``"paused"``, or ``"announcing"`` (a stop whose grace nobody gave).
         remaining: connections whose close has not begun.
         total: the same when the drain began.
         rate: closes per second that the node may do: its share of the cluster's budget.
