@@ -96,3 +96,20 @@ async def test_many_that_fight_for_one_id_leave_no_traceback(name: str, redis: R
 async def nobody(server: Server) -> bool:
     state = await server.state()
     return state["open"] == [] and state["connections"] == 0
+
+
+@every_server
+@async_test
+async def test_a_message_that_is_too_large_to_pass_on_closes_with_1009(
+    name: str, redis: RedisServer
+) -> None:
+    """The README's endpoint broadcasts what it gets; a server may take more than a pool does."""
+    async with running(name, redis.url) as server:
+        async with server.connect("/room/alice") as alice:
+            await alice.send("x" * (2**20 + 1))
+            with pytest.raises(ConnectionClosed):
+                async with asyncio.timeout(10):
+                    await alice.recv()
+            assert alice.close_code == 1009
+        await eventually(lambda: nobody(server))
+        assert server.complaints() == []
