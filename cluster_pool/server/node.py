@@ -394,8 +394,9 @@ def _peer(websocket: ServerConnection) -> str | None:
 def _explained(where: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise InvalidValueError(f"cannot listen on {where}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:  # the latter for a name that is none
+        why = getattr(error, "strerror", None) or error
+        raise InvalidValueError(f"cannot listen on {where}: {why}") from error
 
 
 async def _done_in_time(task: "asyncio.Task[Any]") -> bool:

@@ -160,6 +160,7 @@ async def test_origins_that_are_named_may_connect(redis: RedisServer) -> None:
         ("--origin", "app.example"),
         ("--subprotocol", "a b"),
         ("--forwarded-allow-ips", "proxy.example"),
+        ("--host", ".json"),  # a label of no letters: no error of the system
     ],
 )
 def test_options_that_make_no_sense_end_the_start(
