@@ -7,8 +7,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from cluster_pool import DrainRefusedError, NodeState, Publisher
+from cluster_pool.testing import FAST
 from tests.cluster.test_drain_faults import ONE_FLAVOUR
 from tests.cluster.test_drain_processes import stopped
+from tests.clusters import Backend, Pool
 from tests.drains import Clients, peak_of
 from tests.nodes import NodeProcess
 from tests.servers import RedisServer
@@ -307,3 +309,19 @@ async def test_a_grace_that_was_given_is_kept_to_the_last(own_server: RedisServe
             assert "SIGTERM: draining within 8 s" in said
             assert "no node is left" not in said
             assert clients.times[-1] - clients.times[0] > 3, "8 s, of which 2 are kept"
+
+
+@async_test
+async def test_redis_away_is_not_nobody(own_server: RedisServer) -> None:
+    """A node that was alone does not know it any more: others may have come."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,):
+        assert await one.alone()
+        await eventually(one.was_alone)
+        async with Pool(backend.redis(), timing=FAST) as other:
+            assert not await one.alone()
+            await eventually(lambda: not one.was_alone())
+            assert not await other.alone()
+        await eventually(one.was_alone)
+        own_server.kill()
+        assert not await one.alone()
