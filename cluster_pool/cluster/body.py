@@ -94,6 +94,8 @@ class Body:
             self._cancel_after(timing.handler)
         elif reading is Reading.UNREAD and not self._connection.silenced:
             self._cancel_after(timing.close)
+        elif asyncio.current_task() is self._task:
+            asyncio.get_running_loop().call_soon(self._cancel)  # it may leave without an await
         else:
             self._cancel()
 

@@ -245,6 +245,7 @@ class Connection:
         host = self._host
         host.check_loop()
         if (self._left or self._state is CLOSED) and self.owner is not None and self.owner.calls():
+            await asyncio.sleep(0)  # as below: who takes every Exception must not hold up the loop
             raise ConnectionClosedError(self.close_code or ABNORMAL, self.close_reason, self)
         if host is NO_HOST:
             self._transport.check_sending()
@@ -393,7 +394,7 @@ class Connection:
     def _slow(self) -> None:
         self._host.counters.slow_consumers += 1
         self._host.slow_consumer(self)
-        self.kick(TRY_AGAIN_LATER, "slow consumer")
+        self._throw_out(TRY_AGAIN_LATER, "slow consumer")
 
     # -- states ----------------------------------------------------------------------------
 
@@ -466,6 +467,11 @@ class Connection:
         For who lost its id or is not wanted: nothing more is yielded or given to a handler, and
         whoever waits for a message stops at once.
         """
+        self._tell_closing()
+        self._throw_out(code, reason)
+
+    def _throw_out(self, code: int, reason: str) -> None:
+        """As :meth:`kick`, for what its client did: who runs just now did not ask for it."""
         self.silence()
         self.begin_close(code, reason)
 
@@ -479,7 +485,6 @@ class Connection:
         if reader is not None:
             reader.cancel()
         if self.owner is not None:
-            self._tell_closing()
             self.owner.over()
 
     def _tell_closing(self) -> None:
@@ -780,7 +785,7 @@ class Connection:
         now = asyncio.get_running_loop().time()
         if times := self._host.quiet.due("flood", now):
             log.warning("%r sent more than %d %s in a second%s", self, rate, what, others(times))
-        self.kick(POLICY, f"too many {what}")
+        self._throw_out(POLICY, f"too many {what}")
 
     async def _ended(self, code: int, reason: str) -> None:
         if self.close_code is None:

@@ -274,6 +274,54 @@ async def test_a_body_that_swallows_the_cancellation_goes_on() -> None:
 
 
 @async_test
+async def test_a_body_that_takes_every_error_does_not_hold_up_the_loop() -> None:
+    """It sends again and again inside its iteration, where it is never cancelled."""
+    errors, stop = 0, asyncio.Event()
+
+    async def body(connection: Connection, websocket: Any) -> None:
+        nonlocal errors
+        async for _ in connection:
+            while not stop.is_set():
+                try:
+                    await connection.send("tick")
+                except Exception:
+                    errors += 1
+                    if errors > 1_000_000:
+                        raise AssertionError("nobody else has run") from None
+
+    async with one_pool() as pool:
+        client = await Asgi(pool, body).begun()
+        client.say("begin")
+        client.leave()
+        await eventually(lambda: errors > 100)
+        stop.set()
+        await client.task
+        assert client.behind
+
+
+@pytest.mark.parametrize("stays", [True, False])
+@async_test
+async def test_a_body_that_sends_more_at_once_than_fits_ends_and_did_not_close_it(
+    stays: bool,
+) -> None:
+    """Its client is a slow consumer. Nothing of a cancellation meets who leaves by itself."""
+
+    async def body(connection: Connection, websocket: Any) -> None:
+        while await pool.send("n", "a", "x" * 100_000):
+            pass
+        if stays:
+            await asyncio.Event().wait()
+
+    async with one_pool() as pool:
+        client = Asgi(pool, body)
+        await asyncio.wait_for(client.task, 3)
+        assert client.behind
+        assert client.task.cancelling() == 0
+        assert pool.statistics()["slow_consumers"] == 1
+        assert client.sent[-1]["code"] == 1013
+
+
+@async_test
 async def test_two_contexts_on_one_socket_end_together() -> None:
     """Each releases its own member; the outer one is not ended twice."""
     async with one_pool() as pool:
