@@ -47,7 +47,7 @@ class Door:
         self._counters.origins_refused += 1
         origin, host = ", ".join(origins), ", ".join(hosts)
         if times := self._quiet.due(origin, time.monotonic()):
-            log.warning(
+            log.info(
                 "refused a page of a foreign origin (403): Origin %s, Host %s; --origin %s (in "
                 "Python: origins=) would allow it, or a proxy that passes the Host with its port%s",
                 *(shown(origin, 300), shown(host, 300), remedy(origins), others(times)),

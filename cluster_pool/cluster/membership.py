@@ -407,7 +407,7 @@ class Membership:
             self._counters.takeover_fights += 1
             times = self._quiet.due((connection.namespace, connection.id), now)
             if times:
-                log.warning(
+                log.info(
                     "id %s in %s is taken over again and again (%d times more): two clients use it",
                     shown(connection.id),
                     shown(connection.namespace),

@@ -784,7 +784,7 @@ class Connection:
         self._host.counters.inbound_floods += 1
         now = asyncio.get_running_loop().time()
         if times := self._host.quiet.due("flood", now):
-            log.warning("%r sent more than %d %s in a second%s", self, rate, what, others(times))
+            log.info("%r sent more than %d %s in a second%s", self, rate, what, others(times))
         self._throw_out(POLICY, f"too many {what}")
 
     async def _ended(self, code: int, reason: str) -> None:
