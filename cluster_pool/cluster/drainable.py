@@ -123,6 +123,7 @@ class DrainingNode(Sender):
         ``async with pool, pool.drain_on_signal(): yield``. It holds back whoever has the signals
         when it is entered, by ``signal.signal`` or ``loop.add_signal_handler``. A second signal is
         handed on at once; the same one within ``Timing.signal_repeat`` of the first is no second.
+        Several pools of one process drain at the same time, and it is handed on after the last.
 
         Left without a signal (a server that ends by itself) it drains whoever is still connected.
         Outside the main thread no signal can be taken: that is logged once, and the rest is done.
@@ -133,7 +134,7 @@ class DrainingNode(Sender):
         with contextlib.ExitStack() as stack:
             signals = None
             if in_main_thread():
-                signals = stack.enter_context(Signals(self.timing.signal_repeat))
+                signals = stack.enter_context(Signals(self.timing.signal_repeat, hands_on=True))
             else:
                 _say_no_signals()
             last = LastDrain(self, signals, stopping or Stopping())

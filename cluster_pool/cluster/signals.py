@@ -131,15 +131,30 @@ class Signals:
     more than one (systemd, supervisord and a terminal tell a whole process group, of which one then
     tells the others). In a child of ``multiprocessing`` that holds for SIGTERM after SIGINT, too:
     Ctrl-C, which its parent passes on as SIGTERM.
+
+    Args:
+        repeat: seconds.
+        numbers: the signals.
+        hands_on: whether they are handed on. If those that had them before are this class's, too,
+            both are told at once, and do what they do at a time; then the outer one hands on what
+            both have had.
     """
 
-    def __init__(self, repeat: float, numbers: tuple[int, ...] = SIGNALS) -> None:
+    def __init__(
+        self, repeat: float, numbers: tuple[int, ...] = SIGNALS, *, hands_on: bool = False
+    ) -> None:
         self._repeat = repeat
         self._numbers = numbers
+        self._hands_on = hands_on
+        self._inside: set[Signals] = set()
+        """Those that were told as well, and have not handed it on yet."""
+        self._alone = asyncio.Event()
+        self._alone.set()
         self._heard: asyncio.Queue[int] = asyncio.Queue()
         self._first: tuple[int, float] | None = None
         self._previous: dict[int, Any] = {}
         self._handler = self._hear  # one object, to know it again
+        self._left = False
         self._process = os.getpid()
         self._stack = contextlib.ExitStack()
 
@@ -153,6 +168,9 @@ class Signals:
         return self
 
     def __exit__(self, *error: object) -> None:
+        for outer in filter(None, map(self._outer, self._numbers)):
+            outer._let_go(self)
+        self._left = True
         for number in self._numbers:
             if signal.getsignal(number) is self._handler:
                 signal.signal(number, self._before(number))
@@ -162,16 +180,17 @@ class Signals:
         """Wait for a signal."""
         return await self._heard.get()
 
-    def hand_on(self, number: int) -> None:
-        """Do what whoever had the signal before would have done.
+    async def hand_on(self, number: int) -> None:
+        """Do what whoever had the signal before would have done, once nobody inside needs longer.
 
         Raises:
             SystemExit: nobody had it, and the kernel spares this process: it is PID 1.
             What the handler raises.
         """
-        before = self._before(number)
-        if _is_ours(before):
-            before(number, None)
+        await self._alone.wait()
+        before, outer = self._before(number), self._outer(number)
+        if outer is not None:
+            outer._let_go(self)
             return
         now = signal.signal(number, before)
         try:
@@ -187,9 +206,24 @@ class Signals:
         self._previous[number] = signal.SIG_IGN
 
     def _before(self, number: int) -> Any:
-        """The handler of whoever had a signal; None is one that Python cannot put back."""
+        """The handler of whoever had a signal; None is one that Python cannot put back.
+
+        One of these that was left meanwhile has given it back to whoever had it before.
+        """
         before = self._previous[number]
+        if _is_ours(before) and before.__self__._left:
+            return before.__self__._before(number)
         return signal.SIG_DFL if before is None else before
+
+    def _outer(self, number: int) -> "Signals | None":
+        """Who had a signal before, if it is one of these."""
+        before = self._before(number)
+        return before.__self__ if _is_ours(before) else None
+
+    def _let_go(self, inner: "Signals") -> None:
+        self._inside.discard(inner)
+        if not self._inside:
+            self._alone.set()
 
     # -- hearing ---------------------------------------------------------------------------
 
@@ -211,6 +245,11 @@ class Signals:
             log.debug("%s again: the same stop", signal.Signals(number).name)
             return
         self._heard.put_nowait(number)
+        outer = self._outer(number)
+        if outer is not None and self._hands_on:
+            outer._inside.add(self)
+            outer._alone.clear()
+            outer._hear(number, None)
 
     @staticmethod
     def _repeats(first: int, number: int) -> bool:

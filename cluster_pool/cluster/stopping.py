@@ -10,7 +10,6 @@ from cluster_pool.cluster.signals import Signals
 from cluster_pool.core.closing import SERVICE_RESTART
 from cluster_pool.core.drain_plan import announcement_of
 from cluster_pool.core.results import DrainReport
-from cluster_pool.exceptions import ClusterPoolError
 
 log = logging.getLogger("cluster_pool.drain")
 
@@ -139,15 +138,15 @@ class LastDrain:
     async def _wait_for_signals(self, signals: Signals) -> None:
         number = await signals.next()
         await self._drain(number)
-        signals.hand_on(number)
+        await signals.hand_on(number)
         while True:
-            signals.hand_on(await signals.next())
+            await signals.hand_on(await signals.next())
 
     async def _drain(self, number: int | None) -> None:
         self._begun = True
         try:
             await drain_for(self._pool, number, self._signals, self._stopping)
-        except ClusterPoolError:
+        except Exception:  # whatever it is: the process must end, and the signal be handed on
             log.exception("no drain before the end")
         finally:
             self._over.set()

@@ -5,10 +5,11 @@ last lease and of what the deadline needs, and after the lease a share that all 
 
 A drain that ends in its process's stop has less time once nobody takes newcomers and nobody will:
 what is closed slowly then is closed for nobody. Two readings of that must agree, a heartbeat apart,
-with none in between that says otherwise or was not answered.
+with none in between that says otherwise or was not answered. Once somebody takes newcomers after
+all, it has its time back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
@@ -82,11 +83,22 @@ class DrainPlan:
     _sent: float = 0.0
     _deserted: float | None = None
     """When it was first read that nobody takes newcomers, if nothing spoke against it since."""
+    _patient: tuple[float, float] | None = None
+    """Deadline and reserve as they were before they were shortened."""
+
+    def end_by(self, deadline: float, reserve: float) -> None:
+        """Take over a deadline, if it is the earlier one."""
+        if deadline < self.deadline:
+            self.deadline, self.reserve = deadline, reserve
+        if self._patient is not None and deadline < self._patient[0]:
+            self._patient = deadline, reserve
 
     def granted(self, grant: Grant, sent: float) -> None:
         """The ledger has answered what was asked at ``sent``."""
         self.grant, self._sent = grant, sent
         self.nodes = max(grant.living, 1)
+        if self.hastened and grant.acceptors:
+            self._take_time(grant)
         if not grant.deserted or self.paused or self.last_grace is None:
             self._deserted = None
         elif self._deserted is None:
@@ -108,7 +120,15 @@ class DrainPlan:
         self.hastened = True
         deadline = max(since + seconds, now + seconds / 2)
         if deadline < self.deadline:
+            self._patient = self.deadline, self.reserve
             self.deadline, self.reserve = deadline, reserve_of(deadline - now)
+
+    def _take_time(self, grant: Grant) -> None:
+        self.hastened = False
+        self.grant = replace(grant, renew=0.0)  # it is of the need that is no more
+        if self._patient is not None:
+            self.deadline, self.reserve = self._patient
+            self._patient = None
 
     def time_left(self, now: float) -> float:
         """Seconds until every close must have begun."""

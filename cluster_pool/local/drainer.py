@@ -144,8 +144,7 @@ class Drain:
             plan.last_grace = terms.last_grace
         if terms.grace is not None:
             deadline = asyncio.get_running_loop().time() + terms.grace
-            if deadline < plan.deadline:
-                plan.deadline, plan.reserve = deadline, reserve_of(terms.grace)
+            plan.end_by(deadline, reserve_of(terms.grace))
         self.pause(False)
 
     def pause(self, paused: bool) -> None:
@@ -317,10 +316,12 @@ class Drain:
                 continue
 
     def _tell(self, grant: Grant) -> None:
-        if self._plan.hastened and not self._hastened:
-            self._hastened = True
-            left = self._plan.deadline - self._time()
-            log.info("no node is left that takes newcomers, or will: closing within %.1f s", left)
+        if self._plan.hastened != self._hastened:
+            self._hastened = self._plan.hastened
+            why = "no node is left that takes newcomers, or will"
+            why = why if self._hastened else "a node takes newcomers again"
+            log.info("%s: closing within %.1f s", why, self._plan.deadline - self._time())
+        if self._hastened:
             self.announce_at_most(0)
         if self._plan.alone() and not self._alone:
             log.warning("no live node takes newcomers: only a deadline closes connections now")

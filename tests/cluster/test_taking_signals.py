@@ -67,7 +67,7 @@ def test_handlers_of_the_loop_are_held_back(loop: str) -> None:
             assert await asyncio.wait_for(signals.next(), 10) == TERM
             os.kill(os.getpid(), OTHER)
             await eventually(lambda: told == [OTHER])
-            signals.hand_on(TERM)
+            await signals.hand_on(TERM)
             await eventually(lambda: told == [OTHER, TERM])
             os.kill(os.getpid(), TERM)  # of the same stop: for nobody
             await asyncio.sleep(0.1)
@@ -92,7 +92,7 @@ def test_whoever_asks_for_another_signal_later_changes_nothing(loop: str) -> Non
             await eventually(lambda: told)
             await asyncio.sleep(0.1)
             assert told == [signal.SIGUSR2]
-            signals.hand_on(TERM)
+            await signals.hand_on(TERM)
             await eventually(lambda: told == [signal.SIGUSR2, TERM])
         running.remove_signal_handler(signal.SIGUSR2)
 
@@ -101,19 +101,69 @@ def test_whoever_asks_for_another_signal_later_changes_nothing(loop: str) -> Non
 
 @BOTH
 def test_two_may_take_them(loop: str) -> None:
-    """Two pools of one program: the inner one hands on to the outer one, and that to the server."""
+    """Two pools of one program drain at a time; the server is told when both are done."""
 
     async def test(told: list[int]) -> None:
-        with Signals(3.0) as outer, Signals(3.0) as inner:
+        with Signals(3.0, hands_on=True) as outer, Signals(3.0, hands_on=True) as inner:
             os.kill(os.getpid(), TERM)
             os.kill(os.getpid(), OTHER)
             assert await asyncio.wait_for(inner.next(), 10) == TERM
-            await eventually(lambda: told == [OTHER])
-            inner.hand_on(TERM)
             assert await asyncio.wait_for(outer.next(), 10) == TERM
+            await eventually(lambda: told == [OTHER])
+            handing_on = asyncio.create_task(outer.hand_on(TERM))
+            await asyncio.sleep(0.1)
             assert told == [OTHER]
-            outer.hand_on(TERM)
+            await inner.hand_on(TERM)
+            await handing_on
             await eventually(lambda: told == [OTHER, TERM])
+
+    on_loop(loop, test)
+
+
+@BOTH
+def test_who_leaves_without_a_word_holds_nothing_back(loop: str) -> None:
+    """The inner one of two is left before it has handed on."""
+
+    async def test(told: list[int]) -> None:
+        with Signals(3.0, hands_on=True) as outer:
+            with Signals(3.0, hands_on=True) as inner:
+                os.kill(os.getpid(), TERM)
+                assert await asyncio.wait_for(inner.next(), 10) == TERM
+            assert await asyncio.wait_for(outer.next(), 10) == TERM
+            await asyncio.wait_for(outer.hand_on(TERM), 10)
+            await eventually(lambda: told == [TERM])
+
+    on_loop(loop, test)
+
+
+@BOTH
+def test_who_does_not_hand_on_keeps_it(loop: str) -> None:
+    """A program's last words inside: whoever is outside is not told."""
+
+    async def test(told: list[int]) -> None:
+        with Signals(3.0, hands_on=True) as outer, Signals(3.0) as inner:
+            os.kill(os.getpid(), TERM)
+            assert await asyncio.wait_for(inner.next(), 10) == TERM
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(outer.next(), 0.1)
+            assert told == []
+
+    on_loop(loop, test)
+
+
+@BOTH
+def test_they_may_be_left_in_any_order(loop: str) -> None:
+    """The outer one first: nothing is given back to it any more."""
+
+    async def test(told: list[int]) -> None:
+        outer, inner = Signals(3.0), Signals(3.0)
+        with contextlib.ExitStack() as last:
+            with outer:
+                last.enter_context(inner)
+            os.kill(os.getpid(), TERM)
+            assert await asyncio.wait_for(inner.next(), 10) == TERM
+        os.kill(os.getpid(), TERM)
+        await eventually(lambda: told == [TERM])
 
     on_loop(loop, test)
 
@@ -136,7 +186,7 @@ def test_a_loop_that_stood_still_in_between(loop: str) -> None:
             os.kill(os.getpid(), TERM)
             assert await asyncio.wait_for(signals.next(), 10) == TERM
             assert not told
-            signals.hand_on(TERM)
+            await signals.hand_on(TERM)
             await eventually(lambda: told == [TERM])
             signals.__exit__()
             running.remove_signal_handler(TERM)

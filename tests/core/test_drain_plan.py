@@ -21,7 +21,8 @@ from cluster_pool.core.ledger import (
 def lease(rate: float, **known: Any) -> Grant:
     """A lease of three seconds, of one drainer among four nodes."""
     terms = {"budget": 100.0, "needed": 0.0, "renew": 1.0, "lasts": 3.0, "drainers": 1, "living": 4}
-    return Grant(rate, acceptors=3, **{**terms, **known})
+    terms["acceptors"] = 0 if known.get("budget") == 0 else 3
+    return Grant(rate, **{**terms, **known})
 
 
 def plan(**terms: Any) -> DrainPlan:
@@ -232,11 +233,24 @@ def test_a_paused_drain_is_not_shortened() -> None:
 
 
 def test_a_deadline_that_is_nearer_stays() -> None:
-    """Nothing is ever lengthened; and it is decided once."""
+    """Nothing is ever lengthened."""
     drain = told(plan(**{**LAST, "deadline": 106.0}), (101.0, NOBODY), (104.0, NOBODY))
     assert (drain.hastened, drain.deadline, drain.reserve) == (True, 106.0, 2.5)
     assert drain.until_agreed(104.0) == inf
     assert told(drain, (105.0, SOMEBODY)).deadline == 106.0
+
+
+def test_who_takes_newcomers_after_all_gives_the_time_back() -> None:
+    """Somebody has started in the middle; a deadline that was asked for meanwhile is kept."""
+    drain = told(plan(**LAST), (101.0, NOBODY), (104.0, NOBODY), (105.0, SOMEBODY))
+    assert (drain.hastened, drain.deadline, drain.reserve) == (False, 125.0, 2.5)
+    told(drain, (106.0, NOBODY), (109.0, NOBODY))
+    drain.end_by(120.0, 1.0)
+    assert (drain.hastened, drain.deadline) == (True, 111.5)
+    told(drain, (110.0, None), (110.5, lease(5.0, budget=0.0)))
+    assert drain.hastened, "who neither leaves nor takes newcomers may yet; it was decided"
+    told(drain, (111.0, SOMEBODY))
+    assert (drain.hastened, drain.deadline, drain.reserve) == (False, 120.0, 1.0)
 
 
 def test_an_announcement_is_told_apart_from_closing() -> None:

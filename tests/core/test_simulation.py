@@ -248,3 +248,20 @@ def test_redis_away_is_not_nobody(flushed: bool) -> None:
         cluster.flush()
     cluster.run(12.0)
     assert not any(drainer.plan.hastened for drainer in cluster.drainers.values())
+
+
+def test_who_starts_in_the_middle_gives_the_time_back() -> None:
+    """A cluster stops as a whole; then somebody takes newcomers, and the pace is kept for it."""
+    cluster = Cluster(nodes=3)
+    cluster.drain(3, **STOP)
+    cluster.run(4.5)
+    assert all(drainer.plan.hastened for drainer in cluster.drainers.values())
+    cluster.advertised["new"] = cluster.headroom
+    cluster.run(1.1)  # a renewal
+    assert cluster.drainers
+    assert not any(drainer.plan.hastened for drainer in cluster.drainers.values())
+    left = sum(drainer.remaining for drainer in cluster.drainers.values())
+    cluster.run(2.0)
+    assert sum(drainer.remaining for drainer in cluster.drainers.values()) > left / 3
+    cluster.run()
+    check_deadlines(cluster)
