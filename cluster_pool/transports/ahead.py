@@ -43,7 +43,7 @@ class ReadAhead:
         self._watchers: list[Watcher] = []
         self._events: deque[tuple[Event, int]] = deque()
         self._held = 0
-        self._told = self._begun = False
+        self._told = self._begun = self._ignoring = False
         self._deaf: Event | None = None
         self._failure: Exception | None = None
         self._taker: asyncio.Future[Event] | None = None
@@ -109,7 +109,7 @@ class ReadAhead:
         """Keep what came in the very turn in which its taker was cancelled."""
         if taker.done() and not taker.cancelled() and taker.exception() is None:
             event = taker.result()
-            if event["type"] == MESSAGE and self._deaf is None:
+            if event["type"] == MESSAGE and not self._ignoring:
                 self._put(event, first=True)
 
     def accepted(self) -> None:
@@ -118,6 +118,7 @@ class ReadAhead:
 
     def deafen(self, code: int, reason: str) -> None:
         """Nothing more counts of what the client says: for whoever reads this is the end."""
+        self._ignoring = True
         self._forget()
         if self._deaf is None:
             self._deaf = {"type": "websocket.disconnect", "code": code, "reason": reason}
@@ -148,7 +149,7 @@ class ReadAhead:
 
     def _keep(self, event: Event) -> bool:
         """Hand an event over, or keep it, or drop it; False when no more should be read now."""
-        if self._deaf is not None and event["type"] == MESSAGE:
+        if self._ignoring and event["type"] == MESSAGE:
             return True
         if self._taker is not None and not self._taker.done():
             self._taker.set_result(event)

@@ -114,17 +114,22 @@ async def test_a_reader_that_has_stalled_does_not_hide_the_end() -> None:
         assert await take(read, 6) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("leaves", [False, True])
 @async_test
-async def test_what_comes_in_the_turn_of_a_cancellation_is_not_lost() -> None:
-    """The next one who reads gets it."""
+async def test_what_comes_in_the_turn_of_a_cancellation_is_not_lost(leaves: bool) -> None:
+    """The next one who reads gets it, also when its client has left in the same turn."""
     async with reading(Ahead(5 * MESSAGE, 100 * MESSAGE, 60)) as (client, read):
         taking = asyncio.create_task(read.take())
         await asyncio.sleep(0.01)
-        read._keep({"type": "websocket.receive", "text": f"{7:0100}"})
+        client.say(7, 8)
+        if leaves:
+            client.leave()
+        while not client.said.empty():
+            await asyncio.sleep(0)
         taking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await taking
-        client.say(8)
+        assert bool(client.over) is leaves
         assert await take(read, 2) == [7, 8]
 
 
