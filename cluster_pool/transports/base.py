@@ -5,7 +5,13 @@ import http
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cluster_pool.core.closing import ABNORMAL, POLICY, TAKEN_OVER, TRY_AGAIN_LATER
+from cluster_pool.core.closing import (
+    ABNORMAL,
+    MAX_REASON_BYTES,
+    POLICY,
+    TAKEN_OVER,
+    TRY_AGAIN_LATER,
+)
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import ClusterPoolError
@@ -15,11 +21,15 @@ OVERHEAD: Final = 512
 """Bytes that what is read ahead takes beside each message, so that empty ones are bounded, too."""
 
 
-def refusal_code(status: int) -> int:
-    """The close code that says to an open WebSocket what an HTTP status would have said."""
+def refusal_close(status: int, text: str) -> tuple[int, str]:
+    """The close code and the reason that say to an open WebSocket what a status would have said.
+
+    A reason is shorter than the body of an answer may be: what does not fit is left out.
+    """
+    reason = text.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
     if status in FINAL:
-        return POLICY
-    return TAKEN_OVER if status == http.HTTPStatus.CONFLICT else TRY_AGAIN_LATER
+        return POLICY, reason
+    return (TAKEN_OVER if status == http.HTTPStatus.CONFLICT else TRY_AGAIN_LATER), reason
 
 
 class TransportClosed(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request
-from cluster_pool.transports.base import TransportClosed, refusal_code
+from cluster_pool.transports.base import TransportClosed, refusal_close
 from cluster_pool.transports.queued import SendQueue
 
 
@@ -77,7 +77,7 @@ class CallablesTransport(SendQueue):
 
     async def refuse(self, status: int, text: str) -> None:
         """See :class:`Transport`."""
-        self.close(refusal_code(status), text)
+        self.close(*refusal_close(status, text))
 
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`; a client cannot be asked here, so it is there until it leaves."""

@@ -20,7 +20,7 @@ from cluster_pool.transports.base import (
     Reading,
     TransportClosed,
     Watcher,
-    refusal_code,
+    refusal_close,
 )
 from cluster_pool.transports.queued import SendQueue
 from cluster_pool.transports.refusals import as_http, headers_of, leave_answered
@@ -177,7 +177,7 @@ class StarletteTransport(SendQueue):
         with Retry-After they do not (ASGI specification, "websocket.http.response").
         """
         if self._websocket.application_state is not WebSocketState.CONNECTING:
-            self.close(refusal_code(status), text)
+            self.close(*refusal_close(status, text))
             await self.wait_close_begun()  # a server cuts when its endpoint returns
             return
         self._closing = True
@@ -189,7 +189,7 @@ class StarletteTransport(SendQueue):
                 if SANSIO in sys.modules:
                     await self._wait_until_lost()
             else:
-                await self._websocket.close(refusal_code(status), text)
+                await self._websocket.close(*refusal_close(status, text))
 
     async def _wait_until_lost(self) -> None:
         """Return to uvicorn's sans-I/O protocol only when it has closed the socket.

@@ -21,7 +21,7 @@ from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import AlreadyReadError
-from cluster_pool.transports.base import Ahead, Reading, TransportClosed, Watcher, refusal_code
+from cluster_pool.transports.base import Ahead, Reading, TransportClosed, Watcher, refusal_close
 from cluster_pool.transports.queued import SendQueue
 from cluster_pool.transports.unread import Unread
 
@@ -173,7 +173,7 @@ class WebsocketsTransport(SendQueue):
 
     async def refuse(self, status: int, text: str) -> None:
         """See :class:`Transport`."""
-        self.close(refusal_code(status), text)
+        self.close(*refusal_close(status, text))
 
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`.

@@ -36,19 +36,22 @@ SHORT = replace(FAST, close=0.3, handler=0.6)
 class Asgi:
     """A client as an ASGI server tells of it, and the task of its endpoint."""
 
-    def __init__(self, pool: Pool, body: Body, *, id: str = "a") -> None:
+    def __init__(self, pool: Pool, body: Body, *, id: str = "a", opens: bool = False) -> None:
         self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.events.put_nowait({"type": "websocket.connect"})
         self.sent: list[dict[str, Any]] = []
         scope = {"type": "websocket", "headers": [], "path": "/", "subprotocols": []}
         self.websocket = WebSocket(scope, self.events.get, self._send)
         self.behind = False
+        self._opens = opens
         self.task = asyncio.create_task(self._run(pool, body, id))
 
     async def _send(self, event: Any) -> None:
         self.sent.append(event)
 
     async def _run(self, pool: Pool, body: Body, id: str) -> None:
+        if self._opens:
+            await self.websocket.accept()
         async with pool.accept(self.websocket, namespace="n", id=id) as connection:
             await body(connection, self.websocket)
         self.behind = True
@@ -432,6 +435,31 @@ async def test_what_a_refusal_raises_is_caught_by_its_class_and_is_starlettes_to
         assert [event["type"] for event in other.sent] == ["websocket.close"]
         client.leave()
         await client.task
+
+
+@async_test
+async def test_a_reason_that_is_longer_than_a_close_can_carry_is_cut() -> None:
+    """Where the WebSocket was open already, and for the library: no error of the protocol."""
+    raised: list[BaseException] = []
+    async with one_pool() as pool:
+
+        async def handler(websocket: ServerConnection) -> None:
+            try:
+                async with pool.accept(websocket, namespace="n", id="{" * 100):
+                    raise AssertionError("it is refused")
+            except Exception as error:
+                raised.append(error)
+
+        async with serve(handler, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with connect(f"ws://127.0.0.1:{port}") as client:
+                await client.wait_closed()
+                assert client.close_code == 1008
+        one = Asgi(pool, waits, id="{" * 100, opens=True)
+        with pytest.raises(InvalidIdError):
+            await one.task
+        assert isinstance(raised[0], InvalidIdError)
+        assert (one.sent[-1]["code"], len(one.sent[-1]["reason"].encode())) == (1008, 123)
 
 
 @async_test
