@@ -15,7 +15,8 @@ class SendResult(enum.Enum):
     ABSENT = "absent"
     """There is no such member."""
     UNREACHABLE = "unreachable"
-    """The owner's node listened to nothing at that moment; nothing was handed over."""
+    """The owner's node listened to nothing at that moment, or its lease is over and its members are
+    not removed yet (also where Redis refuses its heartbeats); nothing was handed over."""
     REFUSED = "refused"
     """The connection is closing, or its outbox is full."""
     TIMED_OUT = "timed_out"

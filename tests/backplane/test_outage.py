@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from faults.proxy import Proxy
 
-from cluster_pool import BackplaneUnavailableError, Publisher
+from cluster_pool import BackplaneUnavailableError, Publisher, SendResult
 from cluster_pool.backplane.outage import AGAIN, Outage
 from cluster_pool.testing import FAST
 from tests.clusters import Pool
@@ -122,6 +122,31 @@ async def test_a_refusal_is_told_in_the_same_words_everywhere(
         assert "is there again, after" in caplog.text
         assert await pool.send("n", "alice", "hi")
         assert "deaf" not in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["OOM", "NOREPLICAS"])
+@async_test
+async def test_whose_lease_could_not_be_renewed_is_not_called_absent(
+    server: RedisServer, fault: str
+) -> None:
+    """Its client is connected; but nobody at all is nobody."""
+    results: set[SendResult] = set()
+    async with Pool(server.url, node_id="node-1", timing=FAST) as pool, Publisher(server.url) as by:
+        await pool.join("n", "alice")
+        break_it(server, fault)
+        await eventually(lambda: not pool._lease.held)
+
+        async def is_unreachable() -> bool:
+            with contextlib.suppress(BackplaneUnavailableError):
+                results.add(await by.send("n", "alice", "hi"))
+            return SendResult.UNREACHABLE in results
+
+        await eventually(is_unreachable)
+        assert await by.send("n", "nobody", "hi") is SendResult.ABSENT
+        mend_it(server, fault)
+        await eventually(lambda: pool.ready and not pool.trouble, 20)
+        assert await by.send("n", "alice", "hi", confirm=True) is SendResult.DELIVERED
+        assert SendResult.ABSENT not in results
 
 
 @pytest.mark.parametrize("fault", ["OOM", "WRONGPASS"])

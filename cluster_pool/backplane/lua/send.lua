@@ -2,7 +2,8 @@
 -- KEYS  leases, incarnations
 -- ARGV  sender, prefix of node channels, own node id,
 --       then per namespace: members key, not_after (µs), count, and count times: id, item
--- Reply {codes, mark, error}: one digit per item in order (0 absent, 1 routed, 2 unreachable,
+-- Reply {codes, mark, error}: one digit per item in order (0 absent, 1 routed, 2 unreachable: nobody
+--       listens, or the owner's lease is over and it is not buried yet,
 --       3 refused by Redis, 4 after its not_after), epoch and number of the last message to the own
 --       node, "" when there was none, and why Redis refused
 -- The one script that touches keys of several hash tags: it is for one Redis only.
@@ -13,14 +14,16 @@ local now = micros / 1000
 local codes = {}
 local position = 0
 local refusal = ''
-local parcels = {} -- by incarnation: for its node, or false when its lease is over
+local parcels = {} -- by incarnation: for its node, ENDED, or false when nobody knows it
+local ENDED = {} -- its lease is over: dead, or kept from its heartbeat, which the next will tell
 local by_node = {}
 local order = {}
 local openings = {} -- of a list of two, with a claim of that many bytes before the item
 
 local function parcel_for(incarnation)
   local ends = redis.call('ZSCORE', KEYS[1], incarnation)
-  local node = ends and tonumber(ends) > now and redis.call('HGET', KEYS[2], incarnation)
+  if ends and tonumber(ends) <= now then return ENDED end
+  local node = ends and redis.call('HGET', KEYS[2], incarnation)
   if not node then return false end
   if not by_node[node] then
     by_node[node] = {node = node, count = 0, parts = {''}, positions = {}}
@@ -54,7 +57,9 @@ while at <= #argv do
         parcel = parcel_for(incarnation)
         parcels[incarnation] = parcel
       end
-      if parcel then
+      if parcel == ENDED then
+        codes[position] = '2'
+      elseif parcel then
         local size = #claim
         if not openings[size] then openings[size] = '\146' .. str_header(size) end
         local count, parts = parcel.count, parcel.parts
