@@ -1,15 +1,15 @@
 """What the commands share: options, errors as exit statuses, output for people and programs."""
 
 import asyncio
-import json
 import logging
 import os
 import sys
 from collections.abc import Coroutine
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
+from cluster_pool.cli.logs import json_text
 from cluster_pool.embedded import EmbeddedUnavailableError
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -126,7 +126,7 @@ def json_wanted() -> bool:
 
 def say(as_json: bool, fields: dict[str, Any], text: str) -> None:
     """One result: a JSON object on a line, or a sentence."""
-    typer.echo(_as_json(fields, sys.stdout) if as_json else text)
+    typer.echo(json_text(fields, sys.stdout) if as_json else text)
 
 
 def note(text: str) -> None:
@@ -148,14 +148,8 @@ class _Notes(logging.Handler):
 
 
 def _say_beside(fields: dict[str, Any], text: str) -> None:
-    line = _as_json(fields, sys.stderr) if json_wanted() else f"cluster-pool: {text}"
+    line = json_text(fields, sys.stderr) if json_wanted() else f"cluster-pool: {text}"
     typer.echo(line, err=True)
-
-
-def _as_json(fields: dict[str, Any], stream: TextIO | None) -> str:
-    """JSON as UTF-8; as ASCII where the terminal or the locale knows no more."""
-    encoding = "" if stream is None else stream.encoding
-    return json.dumps(fields, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
 
 
 def message_from(argument: str, binary: bool) -> str | bytes:

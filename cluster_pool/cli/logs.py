@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TextIO
 
 from cluster_pool.exceptions import InvalidValueError
 
@@ -70,7 +70,13 @@ class JsonFormatter(_Formatter):
         behind = self.behind(record)
         if behind:
             fields["traceback"] = behind
-        return json.dumps(fields, ensure_ascii=False)
+        return json_text(fields, sys.stderr)
+
+
+def json_text(fields: dict[str, Any], stream: TextIO | None) -> str:
+    """JSON as UTF-8; as ASCII where the terminal or the locale knows no more."""
+    encoding = "" if stream is None else stream.encoding
+    return json.dumps(fields, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
 
 
 def set_up(level: str, format: str) -> _Formatter:

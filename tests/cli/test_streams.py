@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -28,6 +29,18 @@ def test_names_in_any_locale(own_server: RedisServer, encoding: str) -> None:
         assert raw.stdout.startswith((NAME.encode(), NAME.encode(encoding, "backslashreplace")))
         listed = run("nodes", "--json", redis=own_server.url, PYTHONIOENCODING=encoding)[1]
         assert json.loads(listed)["node"] == NAME
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_log_in_any_locale(own_server: RedisServer, encoding: str) -> None:
+    """Each line is JSON, whatever letters the message has."""
+    environment = {"PYTHONIOENCODING": encoding}
+    arguments = ("--node-id", NAME, "--log-format", "json")
+    with NodeProcess(own_server.url, *arguments, environment=environment) as node:
+        node.signal(signal.SIGTERM)
+        said = [json.loads(line) for line in node.finish()[1].splitlines()]
+        assert said
+        assert {line["node"] for line in said} == {NAME}
 
 
 def test_a_locale_without_utf_8(own_server: RedisServer) -> None:
