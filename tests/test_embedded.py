@@ -1,5 +1,7 @@
 """The embedded server: it answers, and it never outlives who started it."""
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -34,6 +36,17 @@ def wait_until_dead(pid: int, seconds: float = 3.0) -> None:
     while alive(pid):
         assert time.monotonic() < deadline, f"process {pid} lives on"
         time.sleep(0.02)
+
+
+def wait_until_free(folder: Path, seconds: float = 9.0) -> None:
+    """Until no thread of its dead server holds the lock, or another start has swept it."""
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(FileNotFoundError), (folder / "lock").open() as lock:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert time.monotonic() < deadline, f"{folder} is held"
+            time.sleep(0.02)
 
 
 def test_it_answers_and_leaves_nothing() -> None:
@@ -95,6 +108,8 @@ def test_the_next_start_sweeps_what_is_dead(temporary: Path) -> None:
         for pid, _ in dead:
             wait_until_dead(pid)
         assert all(folder.exists() for _, folder in dead[2:])
+        for _, folder in dead:
+            wait_until_free(folder)
         with EmbeddedServer() as another:
             assert not any(folder.exists() for _, folder in dead)
             for server in (living, another):

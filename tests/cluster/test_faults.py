@@ -429,8 +429,8 @@ async def test_a_vanished_node_is_forgotten_and_reaped(own_server: RedisServer) 
         emptied: list[str] = []
         one.on("empty", emptied.append)
         for at in range(1500):
-            await two.join("n", f"b{at}")
-        await two.join("alone", "bob")
+            await two.join("n", f"b{at}", timeout=20)
+        await two.join("alone", "bob", timeout=20)
         await eventually(lambda: one._may_judge())
         await vanish(two)
         assert await one.count("n") == 1501

@@ -77,13 +77,14 @@ async def test_a_subscription_outlives_the_link_on_which_it_was_asked(
 
 @async_test
 async def test_a_namespace_that_nobody_could_join_is_forgotten(own_server: RedisServer) -> None:
-    """Redis away: newcomers fail in time; when nobody comes back nothing is left of it."""
+    """Redis goes away: newcomers fail in time; when nobody comes back nothing is left of it."""
     async with node_behind(own_server, "one") as (one, proxy):
-        await proxy.refuse()
-        await eventually(lambda: not one._session.up)
+        proxy.hold()
         with pytest.raises(BackplaneUnavailableError, match="Redis at"):
             await one.join("n", "alice", timeout=0.2)
         assert one._session.listens("cluster_pool:{n}")
+        await proxy.refuse()
+        await eventually(lambda: not one._session.up)
         await eventually(lambda: not one._membership._namespaces._held)
         assert not one._session.listens("cluster_pool:{n}")
         await eventually(lambda: not one._membership._namespaces._subscriptions)

@@ -236,13 +236,18 @@ async def test_a_storm_of_signals() -> None:
 async def test_a_child_that_was_forked_dies_of_it() -> None:
     """And its parent, whose sockets it shares, hears nothing."""
     with Signals(3.0) as signals:
+        ready, begun = os.pipe()
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
+                os.write(begun, b"x")
                 select.select([], [], [], 30)
             os._exit(0)
+        await asyncio.to_thread(os.read, ready, 1)
         os.kill(child, TERM)
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        os.close(ready)
+        os.close(begun)
         assert os.WTERMSIG(status) == TERM
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(signals.next(), 0.3)

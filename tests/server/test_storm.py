@@ -81,7 +81,7 @@ async def crowded(server: RedisServer) -> AsyncIterator[tuple[ClusterPool, Proce
     """5,000 WebSockets have come as fast as they can: in batches, and with no long turn."""
     allow_descriptors(CROWD + 200)
     async with ClusterPool(server.url, node_id="node-1") as pool:
-        node = NodeServer(pool, port=0)
+        node = NodeServer(pool, port=0, ping_interval=600)  # the visitors answer nothing
         await node.start()
         crowd = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.visitors", str(node.port), "n", str(CROWD)),
