@@ -22,7 +22,7 @@ from cluster_pool.server.departures import Departures
 from cluster_pool.server.frames import FRAME, Frames
 from cluster_pool.server.intake import Intake
 from cluster_pool.server.newcomers import PATIENCE, Newcomers, protocol_of
-from cluster_pool.server.turns import TINY, FrameReader, Turns
+from cluster_pool.server.turns import TINY, FrameReader, Inflating, Turns
 
 DATA: Final = (TEXT, BINARY, CONT)
 PING: Final = b"\x89\x00"
@@ -109,14 +109,15 @@ class NodeWebSocket(ServerConnection):
         if self.request is None and self.protocol.handshake_exc is None:
             self._read_request(data)
             return
+        tiny = size <= TINY and not self.protocol.extensions
         if self.unparsed:
             share = 0
-        elif size <= TINY:
+        elif tiny:
             share = TINY
         else:
             share = self.turns.share(size)
         if share:
-            self._parse(data, share, counts=size > TINY)
+            self._parse(data, share, counts=not tiny)
         else:
             self.reader.feed_data(data)
             self._wait_for_turn()
@@ -132,7 +133,7 @@ class NodeWebSocket(ServerConnection):
 
         Other protocols may never end a line: with one it is seen at once that they are no request.
         """
-        if protocol_of(data):
+        if protocol_of(data) and not self.reader.buffer:  # else it is from the middle of a line
             data += b"\r\n\r\n"
         self.protocol.receive_data(data)
         if isinstance(self.protocol.handshake_exc, InvalidMessage):
@@ -145,28 +146,36 @@ class NodeWebSocket(ServerConnection):
         reader, frames, protocol = self.reader, self.frames, self.protocol
         if protocol.state is CONNECTING and not protocol.eof_sent:
             share = 0  # what stands behind a request waits until that is answered
-        counted = frames.counted
+        elif protocol.extensions and not self.intake.has_room(0):
+            share = min(share, 1)  # it may become a message of any size
+        counted, begun = frames.counted, reader.begun
         reader.left = share
         super().data_received(data)
-        parsed = share - reader.left
+        parsed = reader.begun - begun
         if counts:
-            self.turns.spent(parsed)
+            self.turns.spent(share - reader.left)
         if parsed > frames.counted - counted and not self.deaf:
             self._count_noise(parsed - frames.counted + counted)
-        if protocol.state is not OPEN and protocol.state is not CONNECTING:
-            self._protocol_ended()
-        if share and not reader.left and reader.buffer:
+        if share and reader.left <= 0 and reader.buffer:
             self._wait_for_turn()
 
     def send_data(self) -> None:
-        """Write what the library has to say, many answers to pings at once."""
-        writes = self.protocol.writes
+        """Write what the library has to say, many answers to pings at once.
+
+        Whatever ends the protocol is said: an answer to a Close, or what was wrong, which the
+        parser finds, or (text that is no UTF-8) whoever takes the message.
+        """
+        protocol, writes = self.protocol, self.protocol.writes
         if not writes:
             return
         if len(writes) > 1:
             end = [SEND_EOF] if writes[-1] == SEND_EOF else []
-            self.protocol.writes = [b"".join(writes), *end]
+            protocol.writes = [b"".join(writes), *end]
         super().send_data()
+        if protocol.state is not OPEN and protocol.state is not CONNECTING:
+            self._protocol_ended()
+        if self.ended and protocol.eof_sent:  # the answer to who says nothing more
+            self.departures.add(self._end_of_stream)
 
     def process_event(self, event: Event) -> None:
         """As the library's, which takes three calls for what nearly every event is."""
@@ -199,6 +208,11 @@ class NodeWebSocket(ServerConnection):
             self.intake.changed(self)
         if self.ended and not self.unparsed:
             self.departures.add(self._end_of_stream)
+
+    def count_inflated(self) -> None:
+        """The handshake is judged: what it may compress counts as what that is."""
+        protocol, reader = self.protocol, self.reader
+        protocol.extensions = [Inflating(one, reader) for one in protocol.extensions]
 
     def read_on(self) -> None:
         """The handshake is answered: parse what the client has sent without waiting for that."""
@@ -270,14 +284,26 @@ class NodeWebSocket(ServerConnection):
             self.intake.changed(self)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
-        """The client says nothing more; True keeps the transport open until this has its turn."""
-        if self.protocol.state is CONNECTING and self.request is not None:
+        """The client says nothing more; True keeps the transport open until this has its turn.
+
+        A request that asks for no WebSocket is complete and is answered, as many tools ask.
+        """
+        request = self.request
+        if request is not None and self._unanswered() and "Upgrade" in request.headers:
             self.protocol.state = CLOSED  # at once, so that it takes no id from anybody
         self.departures.add(self._end_of_stream)
         return True
 
+    def _unanswered(self) -> bool:
+        """Whether its request is there, and no answer."""
+        protocol = self.protocol
+        asked = self.request is not None and protocol.state is CONNECTING
+        return asked and not protocol.eof_sent
+
     def _end_of_stream(self) -> None:
         self.ended = True
+        if self._unanswered():
+            return  # this comes again when it is
         if self.unparsed:  # it is heard to its end, but not for long, and is no member any more
             if self.member is not None:
                 self.member.begin_close(NORMAL, "")

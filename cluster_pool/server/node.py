@@ -278,6 +278,7 @@ class NodeServer:
                 return response
             self._check_origin(websocket, request)
             assert isinstance(websocket, NodeWebSocket)
+            websocket.count_inflated()
             if websocket.newcomers.crowded(websocket.transport):
                 return websocket.newcomers.turn_away(websocket.transport)
             member = self._member(websocket, request, target)

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Final
 
+from websockets.extensions import Extension
+from websockets.frames import Frame
 from websockets.streams import StreamReader
 
 FRAMES: Final = 256
@@ -28,23 +30,48 @@ class FrameReader(StreamReader):
     """The bytes of one client; the parser stops ahead of a frame for which nothing is left.
 
     Attributes:
-        left: frames that may yet be begun, until somebody grants more.
+        left: frames that may yet be begun, until somebody grants more; may be below 0.
+        begun: frames so far.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.left = 0
+        self.begun = 0
 
     def at_eof(self) -> Generator[None, None, bool]:
         """As the library's, which its parser asks ahead of every frame."""
         while True:
             if self.buffer:
-                if self.left:
+                if self.left > 0:
                     self.left -= 1
+                    self.begun += 1
                     return False
             elif self.eof:
                 return True
             yield
+
+
+class Inflating(Extension):
+    """An extension of a WebSocket, with what it makes of a frame counted.
+
+    A compressed kilobyte may be a megabyte, which takes as long as hundreds of frames.
+    """
+
+    def __init__(self, extension: Extension, reader: FrameReader) -> None:
+        self.name = extension.name
+        self._extension = extension
+        self._reader = reader
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        """See the extension."""
+        frame = self._extension.decode(frame, max_size=max_size)
+        self._reader.left -= len(frame.data) // BYTES
+        return frame
+
+    def encode(self, frame: Frame) -> Frame:
+        """See the extension."""
+        return self._extension.encode(frame)
 
 
 class Turns:

@@ -25,6 +25,8 @@ ENDS = {
     "a part of nothing": (b"\x80\x80" + MASK, 1006),
     "a long ping": (b"\x89\xfe\x00\x80" + MASK + bytes(128), 1006),
     "too large": (b"\x82\xff\x00\x00\x00\x01\x00\x00\x00\x00" + MASK, 1006),
+    "no UTF-8": (b"\x81\x81" + MASK + b"\xff", 1006),
+    "no UTF-8 in parts": (b"\x01\x81" + MASK + b"\xe2" + b"\x80\x81" + MASK + b"(", 1006),
     "two ends": (b"\x88\x82" + MASK + b"\x03\xe8" + b"\x83\x80" * 99, 1000),
 }
 """What a client says, and the code with which its connection has then ended."""

@@ -1,5 +1,6 @@
 """Sockets that are nothing yet: how many there may be, and what they are told."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -54,11 +55,14 @@ def first_line(port: int, data: bytes) -> bytes:
     return whole_answer(port, data).partition(b"\r\n")[0]
 
 
-def whole_answer(port: int, data: bytes) -> bytes:
+def whole_answer(port: int, data: bytes, *, ends: bool = False) -> bytes:
+    """All that it answers; ``ends`` tells it that nothing more comes."""
     heard = b""
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.settimeout(10)
         client.sendall(data)
+        if ends:
+            client.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
             while more := client.recv(65536):
                 heard += more
@@ -155,6 +159,25 @@ async def test_bytes_behind_a_request_do_not_spoil_its_answer(
             request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
             line = await in_thread(first_line, port, request + behind)
             assert line in (b"HTTP/1.1 200 OK", b"HTTP/1.1 426 Upgrade Required")
+
+
+@pytest.mark.parametrize("uvloop", [False, True])
+@async_test
+async def test_a_request_is_answered_to_who_says_nothing_more(
+    own_server: RedisServer, uvloop: bool
+) -> None:
+    """Many tools shut their side down behind a request; a handshake of theirs takes no id."""
+    options = ("--uvloop" if uvloop else "--no-uvloop",)
+    with NodeProcess(own_server.url, *options) as serving:
+        async with serving.connect("room", "a") as member:
+            for path, wanted in (("healthz", 200), ("readyz", 200), ("x", 404), ("ws/room", 426)):
+                request = f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+                said = await asyncio.to_thread(whole_answer, serving.port, request, ends=True)
+                assert said.startswith(b"HTTP/1.1 %d " % wanted)
+            request = HANDSHAKE.format(id="a", key=KEY).encode()
+            said = await asyncio.to_thread(whole_answer, serving.port, request, ends=True)
+            assert said == b""
+            await (await member.ping())
 
 
 @async_test

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -245,3 +246,44 @@ async def test_who_is_not_listened_to_is_read_no_faster_than_it_is_parsed(
         await eventually(lambda: connection.gone)
         assert 0 < most[0] <= UNPARSED + 2 * CHUNK
         await eventually(lambda: not pool.statistics()["inbound_bytes"])
+
+
+def inflating(size: int) -> bytes:
+    """A frame of a kilobyte that is so many bytes when it is decompressed."""
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(bytes(size)) + packer.flush(zlib.Z_SYNC_FLUSH)
+    packed = packed.removesuffix(b"\x00\x00\xff\xff")  # RFC 7692 section 7.2.1
+    return b"\xc2\xfe" + len(packed).to_bytes(2, "big") + MASK + packed
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["a free node", "a full node"])
+@async_test
+async def test_what_is_compressed_counts_as_what_it_becomes(
+    own_server: RedisServer, room: bool
+) -> None:
+    """Forty kilobytes in one read are forty megabytes: parsed as they are taken, and all arrive."""
+    go, got = asyncio.Event(), [0, 0]
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        async for message in connection:
+            await go.wait()
+            got[0] += 1
+            got[1] += len(message)
+
+    megabyte, node_bytes = 1_000_000, (64 if room else 1) * 1024 * 1024
+    limits = Limits(node_inbound_bytes=node_bytes)
+    async with (
+        node(own_server, limits, app=app, compression=True) as (_, server, most),
+        connect(url(server, "a"), compression="deflate") as client,
+        connect(url(server, "b"), compression="deflate") as other,
+    ):
+        for one in (client, other):
+            one.transport.write(inflating(megabyte) * 40)
+        await eventually(lambda: most[0] > megabyte)
+        await asyncio.sleep(0.2)
+        assert most[0] <= 2 * 5 * megabyte
+        go.set()
+        await eventually(lambda: got == [80, 80 * megabyte], 30)
+        assert most[0] <= 2 * 5 * megabyte
+        await client.send("small")
+        await eventually(lambda: got[0] == 81)
