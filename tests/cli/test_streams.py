@@ -37,7 +37,8 @@ def test_a_log_in_any_locale(own_server: RedisServer, encoding: str) -> None:
     environment = {"PYTHONIOENCODING": encoding}
     arguments = ("--node-id", NAME, "--log-format", "json")
     with NodeProcess(own_server.url, *arguments, environment=environment) as node:
-        node.signal(signal.SIGTERM)
+        assert node.get("/readyz")[0] == 200
+        node.signal(signal.SIGTERM)  # and it says so
         said = [json.loads(line) for line in node.finish()[1].splitlines()]
         assert said
         assert {line["node"] for line in said} == {NAME}
