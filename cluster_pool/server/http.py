@@ -1,6 +1,7 @@
 """What a request asks for: paths, ids and answers. Pure but for the answers' type."""
 
 import http
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,9 @@ from cluster_pool.exceptions import InvalidValueError
 PREFIX: Final = "/ws/"
 NO_REQUEST: Final = Request("/", Headers())
 """Stands for a handshake that is no longer needed; each real one holds kilobytes."""
+
+_WHERE: Final = re.compile(r" connecting to .*| the name '[^']*'| [\w.\[\]:-]+:\d{2,5}\b")
+"""Names, addresses and ports in what redis-py, the system and a Redis Cluster say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,11 @@ def without_body_for_head(
     """A HEAD is answered as a GET, without the body (RFC 9110 section 9.3.2)."""
     if request.method == "HEAD":
         response.body = b""
+
+
+def unlocated(reason: str, address: str) -> str:
+    """A reason why Redis does not serve, without where Redis is: any client may ask for it."""
+    return _WHERE.sub("", reason.replace(f" at {address}", ""))
 
 
 def come_back(text: str) -> Response:

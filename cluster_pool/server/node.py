@@ -44,6 +44,7 @@ from cluster_pool.server.http import (
     come_back,
     split_target,
     target_of,
+    unlocated,
     without_body_for_head,
 )
 from cluster_pool.server.inbound import Inbound
@@ -307,7 +308,8 @@ class NodeServer:
     def _readiness(self) -> Response:
         if self._pool.ready:
             return answer(http.HTTPStatus.OK, "ready\n")
-        why = f": {self._pool.trouble}" if self._pool.trouble else ""
+        trouble = unlocated(self._pool.trouble, self._pool.address)
+        why = f": {trouble}" if trouble else ""
         return come_back(f"not ready: {self._pool.state.value}{why}\n")
 
     async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:

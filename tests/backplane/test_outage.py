@@ -152,7 +152,10 @@ async def test_whose_lease_could_not_be_renewed_is_not_called_absent(
 @pytest.mark.parametrize("fault", ["OOM", "WRONGPASS"])
 @async_test
 async def test_a_probe_for_orchestrators_says_why(own_server: RedisServer, fault: str) -> None:
-    """`/readyz` and `/status` of a real node have the same sentence as its log."""
+    """`/readyz` and `/status` of a real node have the same sentence as its log.
+
+    But for where Redis is, which clients may ask for at `/readyz` and need not know.
+    """
     words = FAULTS[fault][2]
     arguments = ("--lease", "2", "--admin-port", "0")
     with NodeProcess(own_server.url, *arguments) as node:
@@ -160,13 +163,13 @@ async def test_a_probe_for_orchestrators_says_why(own_server: RedisServer, fault
         answer = await eventually(
             lambda: (said := node.get("/readyz"))[0] == 503 and words in said[1] and said
         )
-        reason = answer[1].removeprefix("not ready: active: ").strip()
+        assert str(own_server.folder) not in answer[1]
         status = node.get("/status", node.listening["admin_port"])[1]
         assert words in status
         mend_it(own_server, fault)
         await eventually(lambda: node.get("/readyz")[0] == 200, 20)
         node.signal(15)
-        assert reason in node.finish()[1]
+        assert words in node.finish()[1]
 
 
 @async_test

@@ -13,6 +13,7 @@ from cluster_pool.server.http import (
     come_back,
     split_target,
     target_of,
+    unlocated,
 )
 
 
@@ -91,3 +92,20 @@ def test_answers_are_complete() -> None:
     assert response.headers["Content-Length"] == "8"
     assert response.headers["Connection"] == "close"
     assert response.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("cannot reach Redis at A: Error 111 connecting to db:6379. Connect …", "Error 111"),
+        ("cannot reach Redis at A: Error 2 connecting to /run/redis.sock. No …", "Error 2"),
+        ("no link to Redis at A: looking up the name 'db.internal' takes longer", "takes longer"),
+        ("Redis refused: MOVED 14439 10.0.0.7:6379 (this is a Redis Cluster)", "MOVED 14439 (this"),
+        ("Redis refused: OOM command not allowed when used memory", "OOM command not allowed"),
+    ],
+)
+def test_strangers_are_not_told_where_redis_is(reason: str, told: str) -> None:
+    """What is wrong is told to everybody."""
+    said = unlocated(reason, "A")
+    assert told in said
+    assert not any(part in said for part in (" at A", "db", "6379", "/run"))
