@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster_pool.cluster.body import Body
+from cluster_pool.cluster.sender import started
 from cluster_pool.core.closing import ABNORMAL, NORMAL, TAKEN_OVER
 from cluster_pool.core.ids import new_id
 from cluster_pool.exceptions import (
@@ -18,6 +19,7 @@ from cluster_pool.exceptions import (
     InvalidValueError,
     MessageTooLargeError,
     OriginRefusedError,
+    PoolClosedError,
     WrongLoopError,
 )
 from cluster_pool.local.connection import Connection
@@ -112,6 +114,8 @@ class Accepting:
             self._check_door()
             await self._pool.new_connection(connection, on_conflict=self._on_conflict)
         except ClusterPoolError as error:
+            if isinstance(error, PoolClosedError) and not started(self._pool._table):
+                self._pool.door.never_opened()
             await self._turn_away(error)
             raise connection.refusal(error, *refusal(error)) from error.__cause__
         try:

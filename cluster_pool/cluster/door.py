@@ -69,3 +69,12 @@ class Door:
         self.check_origin(headers.get_all("origin"), headers.get_all("host"))
         if not answered:
             check_offers(request, subprotocol)
+
+    def never_opened(self) -> None:
+        """Say now and then that everybody is refused, and why: a status says it to clients only."""
+        if times := self._quiet.due("never opened", time.monotonic()):
+            log.error(
+                "everybody is refused (503): this pool was never started; async with pool, or "
+                "await pool.start() where the server runs no lifespan%s",
+                others(times),
+            )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fakeredis import FakeAsyncRedis, FakeServer
 from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
@@ -15,6 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from cluster_pool import (
     AlreadyReadError,
     ClusterPoolError,
+    ClusterPool,
     Connection,
     ConnectionClosedError,
     ConnectionsPool,
@@ -22,6 +24,7 @@ from cluster_pool import (
     InvalidIdError,
     Limits,
     NotAcceptedError,
+    PoolClosedError,
     SendResult,
 )
 from cluster_pool.testing import FAST
@@ -460,6 +463,22 @@ async def test_a_reason_that_is_longer_than_a_close_can_carry_is_cut() -> None:
             await one.task
         assert isinstance(raised[0], InvalidIdError)
         assert (one.sent[-1]["code"], len(one.sent[-1]["reason"].encode())) == (1008, 123)
+
+
+@async_test
+async def test_a_pool_that_was_never_started_says_why_it_refuses_everybody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once, not for each client; one that has been stopped refuses silently."""
+    pool = ClusterPool(FakeAsyncRedis(server=FakeServer()))
+    for lines in (["never started"], []):
+        for _ in range(3):
+            with pytest.raises(PoolClosedError):
+                await Asgi(pool, waits).task
+        assert ["never started" for line in caplog.messages if "never started" in line] == lines
+        async with pool:
+            pass
+        caplog.clear()
 
 
 @async_test
