@@ -84,6 +84,8 @@ class Accepting:
         except WrongLoopError:
             raise
         except ClusterPoolError as error:
+            if isinstance(error, PoolClosedError) and not started(self._pool._table):
+                self._pool.door.never_opened()
             status, text = refusal(error)
             await transport.refuse(status, text)
             raise transport.refusal(error, status, text) from error.__cause__
@@ -114,8 +116,6 @@ class Accepting:
             self._check_door()
             await self._pool.new_connection(connection, on_conflict=self._on_conflict)
         except ClusterPoolError as error:
-            if isinstance(error, PoolClosedError) and not started(self._pool._table):
-                self._pool.door.never_opened()
             await self._turn_away(error)
             raise connection.refusal(error, *refusal(error)) from error.__cause__
         try:

@@ -37,7 +37,8 @@ class Unread:
         self.own = self._read = self._elsewhere = False
         self._keeping = self._dropped = self._told = self._ended = False
         self._timer: asyncio.TimerHandle | None = None
-        self._held = self._waiting = 0
+        self._held = self._pauses = 0
+        self._seen = (0, 0)
         self._watch_reads()
         self._messages.pause = self._full
         if not self._protocol.eof_sent:
@@ -109,18 +110,22 @@ class Unread:
         """The library's queue is full: it would stop reading."""
         if self._read:
             self._websocket.transport.pause_reading()
-            self._wait()
+            self._pauses += 1
+            if self._timer is None:
+                self._wait()
         else:
             self._count_bytes()
 
     def _wait(self) -> None:
-        self._waiting = len(self._messages.frames)
+        """Look later whether anything was taken: a queue as long as before may be another one."""
+        self._seen = self._pauses, len(self._messages.frames)
         self._timer = self._websocket.loop.call_later(self._ahead.patience, self._waited)
 
     def _waited(self) -> None:
+        self._timer = None
         if not self._messages.paused or self._websocket.transport.is_closing():
             return
-        if len(self._messages.frames) != self._waiting:
+        if (self._pauses, len(self._messages.frames)) != self._seen:
             self._wait()
             return
         self._read = False

@@ -15,8 +15,8 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from cluster_pool import (
     AlreadyReadError,
-    ClusterPoolError,
     ClusterPool,
+    ClusterPoolError,
     Connection,
     ConnectionClosedError,
     ConnectionsPool,
@@ -39,7 +39,9 @@ SHORT = replace(FAST, close=0.3, handler=0.6)
 class Asgi:
     """A client as an ASGI server tells of it, and the task of its endpoint."""
 
-    def __init__(self, pool: Pool, body: Body, *, id: str = "a", opens: bool = False) -> None:
+    def __init__(
+        self, pool: ClusterPool, body: Body, *, id: str = "a", opens: bool = False
+    ) -> None:
         self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.events.put_nowait({"type": "websocket.connect"})
         self.sent: list[dict[str, Any]] = []
@@ -52,7 +54,7 @@ class Asgi:
     async def _send(self, event: Any) -> None:
         self.sent.append(event)
 
-    async def _run(self, pool: Pool, body: Body, id: str) -> None:
+    async def _run(self, pool: ClusterPool, body: Body, id: str) -> None:
         if self._opens:
             await self.websocket.accept()
         async with pool.accept(self.websocket, namespace="n", id=id) as connection:
@@ -648,3 +650,41 @@ async def test_a_slow_reader_of_the_library_loses_nothing_and_keeps_no_ghost() -
             for _ in range(60):
                 await client.send("unread")
         await eventually(lambda: ended, 6)
+
+
+@async_test
+async def test_a_queue_of_the_library_that_is_full_again_is_read() -> None:
+    """It is as long as at the last look, and of other messages: nothing is dropped."""
+    got: list[object] = []
+    ended: list[str] = []
+    may_read = asyncio.Semaphore(0)
+
+    async def body(connection: Connection, websocket: Any) -> None:
+        async for message in connection:
+            got.append(message)
+            if len(got) in (1, 18):
+                await may_read.acquire()
+
+    options: dict[str, Any] = {
+        "limits": Limits(inbound_bytes=2_000),
+        "timing": replace(SHORT, handler=1.0),
+    }
+    async with one_pool(**options) as pool, library(pool, body, ended) as url:
+        async with connect(url, compression=None) as client:
+            for number in range(18):  # one is in the body's hands, and 17 are more than it queues
+                await client.send(str(number))
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            may_read.release()
+            for number in range(18, 35):
+                await client.send(str(number))
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.6)
+            for number in range(35, 60):
+                await client.send(str(number))
+            await asyncio.sleep(0.1)
+            may_read.release()
+            await eventually(lambda: len(got) == 60)
+        await eventually(lambda: ended, 6)
+        assert got == [str(number) for number in range(60)]
+        assert pool.statistics()["inbound_dropped"] == 0
