@@ -19,21 +19,42 @@ from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.http import answer, split_target, without_body_for_head
 from cluster_pool.server.metrics import CONTENT_TYPE, render
-from cluster_pool.server.newcomers import Newcomers
+from cluster_pool.server.newcomers import PATIENCE, Newcomers
+from cluster_pool.server.turns import read_in_turns
 
 
 class _Visitor(ServerConnection):
-    """Whoever connects, as long as there are descriptors."""
+    """Whoever connects, as long as there are descriptors. All that counts is its request."""
 
     def __init__(self, *arguments: Any, newcomers: Newcomers, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._newcomers = newcomers
+        self._reader = read_in_turns(self.protocol)
+        """Of turns that never come: nothing behind the request is parsed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See :class:`Newcomers`."""
         tcp = cast("asyncio.Transport", transport)  # uvloop's is none by type
         if self._newcomers.admit(tcp, ours=True):
             super().connection_made(tcp)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came; what is behind the request, or behind what is none, is dropped."""
+        if self._asks():
+            super().data_received(data)
+        if not self._asks():
+            self._reader.discard()
+
+    def _asks(self) -> bool:
+        """Whether its request is not complete yet."""
+        return self.request is None and self.protocol.handshake_exc is None
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
+        """The visitor says nothing more, and is answered if its request was complete."""
+        if self.request is not None:
+            return True
+        super().eof_received()
+        return False
 
 
 class AdminListener:
@@ -77,6 +98,7 @@ class AdminListener:
             create_connection=cast(
                 "type[ServerConnection]", functools.partial(_Visitor, newcomers=newcomers)
             ),
+            close_timeout=PATIENCE,
             server_header=None,
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]

@@ -22,7 +22,7 @@ from cluster_pool.server.departures import Departures
 from cluster_pool.server.frames import FRAME, Frames
 from cluster_pool.server.intake import Intake
 from cluster_pool.server.newcomers import PATIENCE, Newcomers, protocol_of
-from cluster_pool.server.turns import TINY, FrameReader, Inflating, Turns
+from cluster_pool.server.turns import TINY, Inflating, Turns, read_in_turns
 
 DATA: Final = (TEXT, BINARY, CONT)
 PING: Final = b"\x89\x00"
@@ -61,7 +61,7 @@ class NodeWebSocket(ServerConnection):
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        self.reader = _read_in_turns(self.protocol)
+        self.reader = read_in_turns(self.protocol)
         self.turns = turns
         self.newcomers = newcomers
         self.unparsed = False
@@ -216,6 +216,11 @@ class NodeWebSocket(ServerConnection):
 
     def read_on(self) -> None:
         """The handshake is answered: parse what the client has sent without waiting for that."""
+        protocol = self.protocol
+        if protocol.state is OPEN and not self.reader.begun:
+            # The parser would keep the whole request, two kilobytes, for as long as it lives.
+            protocol.parser = Protocol.parse(protocol)
+            next(protocol.parser)
         if self.reader.buffer:
             self._wait_for_turn()
 
@@ -385,14 +390,6 @@ class Keepalive:
                     _ping(websocket)
                     if at % YIELD_EVERY == YIELD_EVERY - 1:
                         await asyncio.sleep(0)
-
-
-def _read_in_turns(protocol: Protocol) -> FrameReader:
-    """Give a new protocol a reader of ours, in the way in which it made its own."""
-    reader = protocol.reader = FrameReader()
-    protocol.parser = protocol.parse()
-    next(protocol.parser)
-    return reader
 
 
 def _ping(websocket: NodeWebSocket) -> None:

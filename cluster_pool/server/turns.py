@@ -13,6 +13,7 @@ from typing import Final
 
 from websockets.extensions import Extension
 from websockets.frames import Frame
+from websockets.protocol import Protocol
 from websockets.streams import StreamReader
 
 FRAMES: Final = 256
@@ -50,6 +51,14 @@ class FrameReader(StreamReader):
             elif self.eof:
                 return True
             yield
+
+
+def read_in_turns(protocol: Protocol) -> FrameReader:
+    """Give a new protocol a reader of ours, in the way in which it made its own."""
+    reader = protocol.reader = FrameReader()
+    protocol.parser = protocol.parse()
+    next(protocol.parser)
+    return reader
 
 
 class Inflating(Extension):

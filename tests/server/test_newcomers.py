@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import json
 import logging
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.http11 import Request
 
 from cluster_pool.server.admin import host_name
 from cluster_pool.server.newcomers import protocol_of
@@ -154,7 +156,12 @@ async def test_bytes_behind_a_request_do_not_spoil_its_answer(
 ) -> None:
     """A request in a pipeline, or a body that was not announced: the first request is answered."""
     async with node(own_server, admin_port=0) as (_, server):
-        for path, port in (("/healthz", server.port), ("/ws/room", server.port)):
+        asked = (
+            ("/healthz", server.port),
+            ("/ws/room", server.port),
+            ("/status", server.admin_port),
+        )
+        for path, port in asked:
             assert port is not None
             request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
             line = await in_thread(first_line, port, request + behind)
@@ -167,17 +174,39 @@ async def test_a_request_is_answered_to_who_says_nothing_more(
     own_server: RedisServer, uvloop: bool
 ) -> None:
     """Many tools shut their side down behind a request; a handshake of theirs takes no id."""
-    options = ("--uvloop" if uvloop else "--no-uvloop",)
+    options = ("--admin-port", "0", "--uvloop" if uvloop else "--no-uvloop")
     with NodeProcess(own_server.url, *options) as serving:
+        port, admin_port = serving.port, serving.listening["admin_port"]
+        asked = ((port, "healthz", 200), (port, "x", 404), (port, "ws/room", 426))
         async with serving.connect("room", "a") as member:
-            for path, wanted in (("healthz", 200), ("readyz", 200), ("x", 404), ("ws/room", 426)):
-                request = f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-                said = await asyncio.to_thread(whole_answer, serving.port, request, ends=True)
+            for at, path, wanted in (*asked, (admin_port, "status", 200)):
+                request = f"GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                said = await asyncio.to_thread(whole_answer, at, request, ends=True)
                 assert said.startswith(b"HTTP/1.1 %d " % wanted)
             request = HANDSHAKE.format(id="a", key=KEY).encode()
             said = await asyncio.to_thread(whole_answer, serving.port, request, ends=True)
             assert said == b""
             await (await member.ping())
+
+
+@async_test
+async def test_the_request_of_a_member_is_not_kept(own_server: RedisServer) -> None:
+    """It takes two kilobytes, and nobody asks for it once it is answered."""
+    async with node(own_server) as (_, server):
+        headers = {"X-Mark": "of this test"}
+        async with connect(
+            url(server, "a"), additional_headers=headers, compression=None
+        ) as client:
+            await client.ping()
+            await client.send("hello")
+
+            def kept() -> list[Any]:
+                found = [one for one in gc.get_objects() if type(one) is Request]
+                return [
+                    one for one in found if one is not client.request and "X-Mark" in one.headers
+                ]
+
+            await eventually(lambda: not kept())
 
 
 @async_test
