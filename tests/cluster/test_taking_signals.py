@@ -13,12 +13,13 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 import uvloop
 
-from cluster_pool import ClusterPool
+from cluster_pool import ClusterPool, Stopping
 from cluster_pool.cluster import drainable
 from cluster_pool.cluster.signals import LOOK, Signals
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.testing import FAST
 from tests.clusters import Backend
+from tests.drains import join, times_of
 from tests.support import async_test, eventually, run_alone
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -118,6 +119,26 @@ def test_two_may_take_them(loop: str) -> None:
             await eventually(lambda: told == [OTHER, TERM])
 
     on_loop(loop, test)
+
+
+def test_two_pools_drain_at_the_same_time() -> None:
+    """Together they take as long as one; each keeps its own pace."""
+
+    async def test(told: list[int]) -> None:
+        stopping = Stopping(10.0, 20.0, announce=0.0)
+        async with contextlib.AsyncExitStack() as stack:
+            sockets = []
+            for _ in range(2):
+                pool, _ = await stack.enter_async_context(Backend(None).pools())
+                await stack.enter_async_context(pool.drain_on_signal(stopping))
+                sockets.append(await join(pool, 6))
+            os.kill(os.getpid(), TERM)
+            await eventually(lambda: told == [TERM], 30)
+            (a, b) = map(times_of, sockets)
+            assert len(a) == len(b) == 6
+            assert max(a[0], b[0]) < min(a[-1], b[-1]), "one waited for the other"
+
+    on_loop("asyncio", test)
 
 
 @BOTH
