@@ -161,7 +161,10 @@ class Accepting:
         over = self._body.leave(error)
         if isinstance(error, MessageTooLargeError):
             self._connection.refusal(error, http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
-        await self._end(_close_code(error, over), None if over else error)
+        try:
+            await self._end(_close_code(error, over), None if over else error)
+        finally:
+            self._body.ended()
         return over
 
     async def _end(self, code: int, error: BaseException | None) -> None:

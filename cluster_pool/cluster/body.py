@@ -38,10 +38,18 @@ class Body:
         self._cancelled = self._left = False
         self._timer: asyncio.TimerHandle | None = None
         self._token: Token[tuple[Body, ...]] | None = None
+        self._mates: list[Body] = [self]
+        """Those of one socket, which is in several contexts: who reads in one of them reads."""
 
     def begin(self) -> None:
         """The body runs from here on; until then the connection's end is nobody's."""
-        self._token = _running.set((*_running.get(), self))
+        outer = _running.get()
+        self._token = _running.set((*outer, self))
+        for one in outer:
+            if one._connection.websocket is self._connection.websocket and not one._left:
+                self._mates = one._mates
+                self._mates.append(self)
+                break
         self._connection.owner = self
 
     # -- what the connection says ----------------------------------------------------------
@@ -73,8 +81,12 @@ class Body:
         if task is self._task:
             self._reads -= 1
             self._read_out = self._read_out or finished
-            if self._connection.over:
-                self.over()
+            self._tell_mates()
+
+    def _tell_mates(self) -> None:
+        for one in list(self._mates):
+            if one._connection.over:
+                one.over()
 
     def calls(self) -> bool:
         """See :class:`Owner`."""
@@ -100,7 +112,8 @@ class Body:
             self._cancel()
 
     def _stays(self) -> bool:
-        return bool(self._left or self._cancelled or self._reads or self._read_out or self._knows)
+        reads = any(one._reads or one._read_out for one in self._mates)
+        return self._left or self._cancelled or self._knows or reads
 
     def _cancel_after(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._cancel)
@@ -133,6 +146,12 @@ class Body:
         if isinstance(error, asyncio.CancelledError):
             return self._cancelled
         return error is not None and self._is_own(error)
+
+    def ended(self) -> None:
+        """All of its context is over: an outer one of the same socket may end now."""
+        if self in self._mates:
+            self._mates.remove(self)
+        self._tell_mates()
 
     def _is_own(self, error: BaseException) -> bool:
         """Whether an error says that this connection is over, and nothing else."""

@@ -352,6 +352,34 @@ async def test_two_contexts_on_one_socket_end_together() -> None:
 
 
 @async_test
+async def test_who_reads_in_an_inner_context_is_not_cancelled_by_the_outer_one() -> None:
+    """What had come is yielded, and what stands behind the loop runs; then the outer one ends."""
+    got: list[str] = []
+
+    async with one_pool() as pool:
+
+        async def body(connection: Connection, websocket: WebSocket) -> None:
+            async with pool.accept(websocket, namespace="m", id="a") as second:
+                async for message in second:
+                    await asyncio.sleep(0.05)
+                    got.append(str(message))
+                await asyncio.sleep(0.05)
+                got.append("behind the loop")
+            got.append("behind the inner one")
+            await asyncio.Event().wait()
+
+        client = await Asgi(pool, body).begun()
+        await eventually(lambda: pool.has_namespace("m"))
+        for text in ("1", "2", "3"):
+            client.say(text)
+        client.leave()
+        await asyncio.wait_for(client.task, 3)
+        assert got == ["1", "2", "3", "behind the loop", "behind the inner one"]
+        assert client.behind
+        assert client.task.cancelling() == 0
+
+
+@async_test
 async def test_the_send_of_another_endpoint_is_refused_and_raises_nothing() -> None:
     """A departure ends the endpoint whose client it is, and no other."""
     async with one_pool() as pool:
