@@ -361,9 +361,9 @@ async def test_who_reads_in_an_inner_context_is_not_cancelled_by_the_outer_one()
         async def body(connection: Connection, websocket: WebSocket) -> None:
             async with pool.accept(websocket, namespace="m", id="a") as second:
                 async for message in second:
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(SHORT.close / 2)
                     got.append(str(message))
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(SHORT.close / 2)
                 got.append("behind the loop")
             got.append("behind the inner one")
             await asyncio.Event().wait()
