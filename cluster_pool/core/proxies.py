@@ -85,12 +85,15 @@ def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def _address(text: str) -> Address | None:
+    """The address without a zone: that has a meaning for one machine alone, and any letters."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    mapped = getattr(address, "ipv4_mapped", None)  # what a socket for both gives for IPv4
-    return address if mapped is None else mapped
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    # What a socket for both kinds gives for IPv4 is mapped.
+    return address.ipv4_mapped or ipaddress.IPv6Address(int(address))
 
 
 def _without_port(entry: str) -> str:
