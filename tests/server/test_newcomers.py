@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,9 +80,9 @@ async def test_a_crowd_leaves_the_node_its_links(
 ) -> None:
     """Many more than there are descriptors: the admin port answers, Redis is found again, and
     newcomers are taken when some have gone."""
-    with NodeProcess(
-        own_server.url, loop, "--admin-port", "0", "--lease", "3", descriptors=(128, 128)
-    ) as node:
+    begun = time.monotonic()
+    options = (loop, "--admin-port", "0", "--lease", "3", "--ping-interval", "600")
+    with NodeProcess(own_server.url, *options, descriptors=(128, 128)) as node:
         with sockets(node.port, 400, request_):
             await eventually(lambda: status(node)["descriptors_refused"] > 300, 30)
             members = status(node)["connections"]
@@ -105,7 +106,8 @@ async def test_a_crowd_leaves_the_node_its_links(
         await eventually(again)
         node.signal(9)
         said = node.finish()[1]
-    assert len(re.findall("descriptors run out", said)) == 1
+    lines = len(re.findall("descriptors run out", said))
+    assert 1 <= lines <= 1 + (time.monotonic() - begun) / 10, "once, and again after 10 s"
     assert "Traceback" not in said
 
 
