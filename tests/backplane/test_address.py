@@ -162,7 +162,7 @@ def test_an_address_is_shown_as_what_it_is(redis: Any, shown: str) -> None:
 @async_test
 async def test_a_redis_that_quotes_the_password_is_not_quoted() -> None:
     """One that does not know AUTH answers with what it was given."""
-    with RedisServer("redis", "--rename-command", "AUTH", "") as server:
+    with RedisServer("valkey", "--rename-command", "AUTH", "") as server:
         address = Address(server.url, 2)
         with pytest.raises(BackplaneUnavailableError, match="unknown command") as caught:
             await address.open()
@@ -197,7 +197,7 @@ async def test_slow_names_take_nothing_from_the_loops_executor(
 ) -> None:
     """One look-up at a time, in a thread of ours; the next attempt waits for the one under way."""
     names = SlowNames(monkeypatch)
-    with RedisServer("redis", "--port", "0") as server:
+    with RedisServer("valkey", "--port", "0") as server:
         port = _free_port()
         server.command("CONFIG", "SET", "port", str(port))
         pool = Pool(server.through(port).replace("127.0.0.1", "redis.example"), timing=FAST)
