@@ -411,8 +411,8 @@ async def test_a_newcomer_waits_for_a_link_that_was_up_just_now(own_server: Redi
     """The next one is made in some 50 ms, and the claim goes on with it."""
     async with Pool(own_server.url, node_id="a", timing=FAST) as pool:
         own_server.command("CLIENT", "KILL", "TYPE", "pubsub")
-        while pool._session.up:  # looked at in each turn: it is up again very soon
-            await asyncio.sleep(0)  # noqa: ASYNC110
+        while pool._session.up:  # noqa: ASYNC110  # each turn: it is up again very soon
+            await asyncio.sleep(0)
         await pool.new_connection(Connection("alice", "n", FakeWebSocket()))
         assert await pool.count("n") == 1
 
