@@ -116,14 +116,14 @@ class _Resolved:
         for address in await self.names.addresses(self.host, self.port):
             self._address = address
             try:
-                return await super()._connect()  # type: ignore[misc,no-any-return]
+                return await super()._connect()  # type: ignore[misc,no-any-return]  # a mixin
             except OSError as error:
                 failure = error
         self.names.forget()
         raise failure or OSError(f"no address of {self.host}")
 
     def _connection_arguments(self) -> dict[str, Any]:
-        arguments = {**super()._connection_arguments(), "host": self._address}  # type: ignore[misc]
+        arguments = {**super()._connection_arguments(), "host": self._address}  # type: ignore[misc]  # too
         if "ssl" in arguments:
             arguments["server_hostname"] = self.host
         return arguments

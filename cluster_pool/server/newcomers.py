@@ -20,7 +20,7 @@ from cluster_pool.server.http import answer, come_back
 try:
     import resource
 except ImportError:  # Windows, where a process may have as many as it likes
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # else a module
 
 log = logging.getLogger("cluster_pool.server")
 

@@ -30,7 +30,7 @@ def transport_for(websocket: Any) -> Transport:
     if isinstance(websocket, tuple) and len(websocket) == 2 and all(map(callable, websocket)):
         return CallablesTransport(*websocket)
     if isinstance(websocket, SendAndClose):
-        return CallablesTransport(websocket.send, websocket.close)  # type: ignore[attr-defined]
+        return CallablesTransport(websocket.send, websocket.close)  # type: ignore[attr-defined]  # it has both
     raise TypeError(
         f"{type(websocket).__module__}.{type(websocket).__qualname__} is no WebSocket that is "
         "known here: pass a connection of websockets.asyncio, a WebSocket of Starlette or "

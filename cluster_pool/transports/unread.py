@@ -42,7 +42,7 @@ class Unread:
         self._watch_reads()
         self._messages.pause = self._full
         if not self._protocol.eof_sent:
-            self._protocol.send_eof = self._send_eof  # type: ignore[method-assign]
+            self._protocol.send_eof = self._send_eof  # type: ignore[method-assign]  # a hook
         websocket.connection_lost_waiter.add_done_callback(self._lost)
 
     def end(self) -> None:
