@@ -337,7 +337,7 @@ def test_an_asynchronous_publisher_starts_anew_in_a_child(own_server: RedisServe
             while os.waitpid(pid, os.WNOHANG) == (0, 0):
                 await asyncio.sleep(0.05)
             await asyncio.sleep(3)
-            told(await publisher.count("n"), publisher._session.generation)
+            told(await publisher.count("n"), publisher._shard.generation)
             await publisher.stop()
 
         loop.run_until_complete(wait_for(child(lambda: asyncio.run(again()), sys.exit)))

@@ -43,7 +43,7 @@ class Operation:
         self.future = future
 
 
-class Queue:
+class NamespaceQueue:
     """What one namespace (or one node's channel) has waiting, in flight, or not heard back yet.
 
     The barriers are the marks of the last messages that were published from here, on the channel
@@ -72,7 +72,7 @@ class Run:
     less time because of one behind it, and when a run is late, so are those that follow it.
     """
 
-    queue: Queue
+    queue: NamespaceQueue
     operations: list[Operation]
     due: float
     late: bool = False
@@ -83,7 +83,7 @@ class Run:
         return sum([len(operation.item) for operation in self.operations])
 
 
-Stage = tuple[list[Run], list[Run]]
+BatchStage = tuple[list[Run], list[Run]]
 """Runs of sends and runs of broadcasts, of one namespace each."""
 
 
@@ -91,13 +91,13 @@ Stage = tuple[list[Run], list[Run]]
 class Batch:
     """As many stages as leave together, and what was found dead on the way."""
 
-    stages: list[Stage] = field(default_factory=list)
-    queues: list[Queue] = field(default_factory=list)
+    stages: list[BatchStage] = field(default_factory=list)
+    queues: list[NamespaceQueue] = field(default_factory=list)
     dead: list[Operation] = field(default_factory=list)
     """Answered already, or past their deadline; they are in no queue any more."""
 
 
-def next_batch(ready: dict[str, Queue], now: float) -> Batch:
+def next_batch(ready: dict[str, NamespaceQueue], now: float) -> Batch:
     """As many runs of each namespace that is ready as a batch and fairness allow; a stage holds one
     run of each. Whose turn has come is taken out of ``ready``, the others keep their places."""
     batch = Batch()
@@ -122,7 +122,7 @@ def next_batch(ready: dict[str, Queue], now: float) -> Batch:
 
 
 def _next_run(
-    queue: Queue, items: int, size: int, due: float, now: float, dead: list[Operation]
+    queue: NamespaceQueue, items: int, size: int, due: float, now: float, dead: list[Operation]
 ) -> Run | None:
     """The next run of a queue, of so many items and bytes at most; None when there is none."""
     if size <= 0:

@@ -1,7 +1,7 @@
 """Why Redis does not serve this node: one reason for the log, the status and every error.
 
 Owns the reason, since when it stands, when the next attempt is due, and how often it is logged. It
-knows neither a socket nor what is refused: :mod:`.session` and the lease tell it.
+knows neither a socket nor what is refused: :mod:`.shard` and the lease tell it.
 """
 
 import logging

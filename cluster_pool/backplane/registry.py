@@ -13,9 +13,9 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from redis.exceptions import ResponseError
 
-from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.command_connection import Argument, CommandConnection
 from cluster_pool.backplane.refusals import refusal
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -78,8 +78,8 @@ class ClaimReply(NamedTuple):
 class Registry:
     """The registry as one node, or a publisher, sees it."""
 
-    def __init__(self, session: Session, keys: Keys, identity: Identity) -> None:
-        self._session = session
+    def __init__(self, shard: Shard, keys: Keys, identity: Identity) -> None:
+        self._shard = shard
         self._keys = keys
         self._identity = identity
 
@@ -103,7 +103,7 @@ class Registry:
         incarnation with this node id, which is dead then.
         """
         keys = self._keys
-        reply = await self._session.script(
+        reply = await self._shard.script(
             deadline,
             "join",
             [
@@ -137,7 +137,7 @@ class Registry:
         What else was registered of it, the ``epoch`` included, is written again if it was lost.
         """
         keys = self._keys
-        reply = await self._session.script(
+        reply = await self._shard.script(
             deadline,
             "heartbeat",
             [
@@ -171,7 +171,7 @@ class Registry:
         """
         keys = self._keys
         return bool(
-            await self._session.script(
+            await self._shard.script(
                 deadline,
                 "bury",
                 [
@@ -190,18 +190,18 @@ class Registry:
 
     async def expired(self, deadline: float) -> list[str]:
         """Incarnations whose lease seems to be over."""
-        now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
-        found = await self._session.call(deadline, "ZRANGEBYSCORE", self._keys.leases, "-inf", now)
+        now = self._shard.clock.at(asyncio.get_running_loop().time()) // 1000
+        found = await self._shard.call(deadline, "ZRANGEBYSCORE", self._keys.leases, "-inf", now)
         return texts(found)
 
     def now(self) -> float:
         """Redis time in seconds, as far as this process knows; never ahead of it."""
-        return self._session.clock.at(asyncio.get_running_loop().time()) / 1_000_000
+        return self._shard.clock.at(asyncio.get_running_loop().time()) / 1_000_000
 
     async def next_end(self, deadline: float) -> float:
         """Redis time in ms at which the next lease ends, 0 when there is none."""
-        now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
-        found = await self._session.call(
+        now = self._shard.clock.at(asyncio.get_running_loop().time()) // 1000
+        found = await self._shard.call(
             deadline,
             *("ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf"),
             *("WITHSCORES", "LIMIT", 0, 1),
@@ -210,39 +210,39 @@ class Registry:
 
     async def dead(self, deadline: float) -> dict[str, str]:
         """Incarnations that wait for being reaped, with their node ids."""
-        return pairs(await self._session.call(deadline, "HGETALL", self._keys.dead))
+        return pairs(await self._shard.call(deadline, "HGETALL", self._keys.dead))
 
     async def forget(self, incarnation: str, deadline: float) -> None:
         """An incarnation has been reaped: remove the last that is known of it."""
         keys = self._keys
-        await self._session.call(deadline, "DEL", keys.namespaces(incarnation))
-        await self._session.call(deadline, "HDEL", keys.incarnations, incarnation)
-        await self._session.call(deadline, "HDEL", keys.dead, incarnation)
+        await self._shard.call(deadline, "DEL", keys.namespaces(incarnation))
+        await self._shard.call(deadline, "HDEL", keys.incarnations, incarnation)
+        await self._shard.call(deadline, "HDEL", keys.dead, incarnation)
 
     async def forget_channel(self, deadline: float) -> None:
         """This node's own channel is used no more: remove its counter."""
         numbers = self._keys.numbers(self._identity.own_channel)
-        await self._session.call(deadline, "DEL", numbers)
+        await self._shard.call(deadline, "DEL", numbers)
 
     async def listeners(self, deadline: float) -> int:
         """How many listen to the channel of this node's id, this node among them."""
         channel = self._identity.own_channel
-        return int((await self._session.call(deadline, "PUBSUB", "NUMSUB", channel))[1])
+        return int((await self._shard.call(deadline, "PUBSUB", "NUMSUB", channel))[1])
 
     async def living(self, deadline: float) -> dict[str, str]:
         """Incarnations that hold a lease, with their node ids."""
-        now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
-        names = await self._session.call(
+        now = self._shard.clock.at(asyncio.get_running_loop().time()) // 1000
+        names = await self._shard.call(
             deadline, "ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf"
         )
         if not names:
             return {}
-        nodes = await self._session.call(deadline, "HMGET", self._keys.incarnations, *names)
+        nodes = await self._shard.call(deadline, "HMGET", self._keys.incarnations, *names)
         return pairs(part for pair in zip(names, nodes, strict=True) for part in pair)
 
     async def start_of(self, node_id: str, deadline: float) -> str | None:
         """The start of a node as it last joined, or None; it may be dead meanwhile."""
-        incarnation = await self._session.call(deadline, "HGET", self._keys.nodes, node_id)
+        incarnation = await self._shard.call(deadline, "HGET", self._keys.nodes, node_id)
         return (
             None if incarnation is None else incarnation.decode(errors="replace").partition(".")[0]
         )
@@ -252,9 +252,9 @@ class Registry:
         living = await self.living(deadline)
         if not living:
             return {}
-        infos = await self._session.call(deadline, "HMGET", self._keys.infos, *living)
-        ends = await self._session.call(deadline, "ZMSCORE", self._keys.leases, *living)
-        now = self._session.clock.at(asyncio.get_running_loop().time()) / 1000
+        infos = await self._shard.call(deadline, "HMGET", self._keys.infos, *living)
+        ends = await self._shard.call(deadline, "ZMSCORE", self._keys.leases, *living)
+        now = self._shard.clock.at(asyncio.get_running_loop().time()) / 1000
         return {
             name: (node, text_of(info) or "", max(0.0, float(end or 0) - now) / 1000)
             for (name, node), info, end in zip(living.items(), infos, ends, strict=True)
@@ -262,8 +262,8 @@ class Registry:
 
     # -- claims ----------------------------------------------------------------------------
 
-    def enlist(
-        self, link: Link, incarnation: str, namespaces: Sequence[str], deadline: float
+    def add_namespaces(
+        self, link: CommandConnection, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> Coroutine[Any, Any, bool]:
         """Note namespaces of an incarnation; False when it has no lease."""
         keys = [self._keys.leases, self._keys.namespaces(incarnation)]
@@ -277,7 +277,9 @@ class Registry:
 
         return read()
 
-    def strike(self, link: Link, incarnation: str, namespaces: Sequence[str]) -> None:
+    def remove_namespaces(
+        self, link: CommandConnection, incarnation: str, namespaces: Sequence[str]
+    ) -> None:
         """Remove namespaces of an incarnation from the note; nobody waits for it."""
         link.call("SREM", self._keys.namespaces(incarnation), *namespaces).add_done_callback(
             unheeded
@@ -285,7 +287,7 @@ class Registry:
 
     def claim(
         self,
-        link: Link,
+        link: CommandConnection,
         namespace: str,
         incarnation: str,
         claims: Sequence[tuple[str, str, int, int]],
@@ -308,7 +310,7 @@ class Registry:
                 self._keys.owners(namespace),
                 self._keys.numbers(self._keys.channel(namespace)),
             ],
-            self._session.sender,
+            self._shard.sender,
             self._keys.channel(namespace),
             self._keys.events(namespace),
             incarnation,
@@ -331,7 +333,7 @@ class Registry:
 
     def assert_claims(
         self,
-        link: Link,
+        link: CommandConnection,
         incarnation: str,
         groups: Sequence[tuple[str, Sequence[tuple[str, Claim]]]],
         not_after: int,
@@ -356,7 +358,7 @@ class Registry:
             "assert",
             keys,
             not_after,
-            self._session.sender,
+            self._shard.sender,
             incarnation,
             self._identity.start,
             self._identity.node_id,
@@ -372,7 +374,7 @@ class Registry:
         return read()
 
     def tallies(
-        self, link: Link, namespaces: Sequence[str], incarnation: str, deadline: float
+        self, link: CommandConnection, namespaces: Sequence[str], incarnation: str, deadline: float
     ) -> Coroutine[Any, Any, list[tuple[int, int]]]:
         """The registered count and checksum of one owner in each of at most ``PAGE`` namespaces."""
         owners = [self._keys.owners(namespace) for namespace in namespaces]
@@ -385,7 +387,11 @@ class Registry:
         return read()
 
     def release(
-        self, link: Link, namespace: str, claims: Sequence[tuple[str, Claim]], deadline: float
+        self,
+        link: CommandConnection,
+        namespace: str,
+        claims: Sequence[tuple[str, Claim]],
+        deadline: float,
     ) -> Coroutine[Any, Any, list[bool | None]]:
         """Give claims up; tells for each whether its release emptied the namespace.
 
@@ -425,7 +431,7 @@ class Registry:
         cursor, found = b"0", set[str]()
         while True:
             try:
-                cursor, names = await self._session.call(
+                cursor, names = await self._shard.call(
                     deadline, "SSCAN", self._keys.namespaces(incarnation), cursor, "COUNT", PAGE
                 )
             except BackplaneUnavailableError as error:
@@ -457,7 +463,7 @@ class Registry:
             if not cursor:
                 break
         if empty:
-            link = await self._session.link_by(deadline)
+            link = await self._shard.link_by(deadline)
             call = link.call("HDEL", self._keys.emptied(namespace), self._removal(incarnation))
             call.add_done_callback(unheeded)
         return total, empty
@@ -476,7 +482,7 @@ class Registry:
         counted: bool,
     ) -> tuple[str, int, bool]:
         """One step; gives the next cursor ("" at the end), how many went, and if it is empty."""
-        reply = await self._session.script(
+        reply = await self._shard.script(
             deadline,
             "reap",
             [
@@ -497,7 +503,7 @@ class Registry:
 
     async def counts(self, namespace: str, deadline: float) -> dict[str, int]:
         """Members of a namespace per incarnation, dead ones included."""
-        reply = await self._session.call(deadline, "HGETALL", self._keys.owners(namespace))
+        reply = await self._shard.call(deadline, "HGETALL", self._keys.owners(namespace))
         return _counts(reply)
 
     async def populated(
@@ -511,7 +517,7 @@ class Registry:
         found: list[str] = []
         for at in range(0, len(namespaces), PAGE):
             page = namespaces[at : at + PAGE]
-            link = await self._session.link_by(deadline)
+            link = await self._shard.link_by(deadline)
             calls = [link.call("HGETALL", self._keys.owners(name)) for name in page]
             replies = await answered(asyncio.gather(*calls, return_exceptions=True), deadline)
             for name, reply in zip(page, replies, strict=True):
@@ -525,13 +531,13 @@ class Registry:
 
     async def claim_of(self, namespace: str, id: str, deadline: float) -> Claim | None:
         """The registered claim of an id, whether or not its lease stands."""
-        value = await self._session.call(deadline, "HGET", self._keys.members(namespace), id)
+        value = await self._shard.call(deadline, "HGET", self._keys.members(namespace), id)
         return Claim.parse(value)
 
     async def claims(self, namespace: str, ids: Sequence[str], deadline: float) -> dict[str, Claim]:
         """The registered claims of some ids, at most a few pages of them."""
         key = self._keys.members(namespace)
-        values = await self._session.call(deadline, "HMGET", key, *ids)
+        values = await self._shard.call(deadline, "HMGET", key, *ids)
         found = {id: Claim.parse(value) for id, value in zip(ids, values, strict=True)}
         return {id: claim for id, claim in found.items() if claim is not None}
 
@@ -566,7 +572,7 @@ class Registry:
         loop = asyncio.get_running_loop()
         cursor: bytes | str = "0"
         while True:
-            cursor, fields = await self._session.call(
+            cursor, fields = await self._shard.call(
                 loop.time() + timeout,
                 "HSCAN",
                 self._keys.members(namespace),

@@ -8,9 +8,9 @@ import re
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.command_connection import Argument, CommandConnection
 from cluster_pool.backplane.registry import BATCH, answered, texts
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.events import COUNTER
 from cluster_pool.core.identity import Identity
@@ -58,8 +58,8 @@ class Registered(NamedTuple):
 class Upkeep:
     """The registry as whoever puts it right sees it."""
 
-    def __init__(self, session: Session, keys: Keys, identity: Identity) -> None:
-        self._session = session
+    def __init__(self, shard: Shard, keys: Keys, identity: Identity) -> None:
+        self._shard = shard
         self._keys = keys
         self._identity = identity
 
@@ -76,7 +76,7 @@ class Upkeep:
             The next cursors, and incarnations that have neither a lease nor anybody to reap them.
         """
         keys = self._keys
-        reply = await self._session.script(
+        reply = await self._shard.script(
             deadline,
             "sweep",
             [keys.leases, keys.dead, keys.incarnations, keys.nodes, keys.infos, keys.headrooms],
@@ -87,7 +87,11 @@ class Upkeep:
         return reply[0], texts(reply[1])
 
     def compare(
-        self, link: Link, incarnation: str, holdings: Sequence[Holding], deadline: float
+        self,
+        link: CommandConnection,
+        incarnation: str,
+        holdings: Sequence[Holding],
+        deadline: float,
     ) -> Coroutine[Any, Any, tuple[list[str], list[str]]]:
         """The namespaces in which something else is registered, and the owners in all of them."""
         keys: list[str] = []
@@ -109,7 +113,7 @@ class Upkeep:
         self, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> list[str]:
         """Those in which an incarnation may have members: by its count, or as no count is right."""
-        link = await self._session.link_by(deadline)
+        link = await self._shard.link_by(deadline)
         holdings = [Holding(namespace, 0, 0, ()) for namespace in namespaces]
         calls = [
             self.compare(link, incarnation, holdings[at : at + BATCH], deadline)
@@ -118,7 +122,7 @@ class Upkeep:
         return [name for differing, _ in await asyncio.gather(*calls) for name in differing]
 
     def look(
-        self, link: Link, incarnation: str, holding: Holding, deadline: float
+        self, link: CommandConnection, incarnation: str, holding: Holding, deadline: float
     ) -> Coroutine[Any, Any, Registered]:
         """What is registered in one namespace. Raises when Redis refuses it."""
         owners = link.call("HGETALL", self._keys.owners(holding.namespace))
@@ -152,7 +156,9 @@ class Upkeep:
 
         return read()
 
-    async def unknown(self, link: Link, incarnations: Iterable[str], deadline: float) -> set[str]:
+    async def unknown(
+        self, link: CommandConnection, incarnations: Iterable[str], deadline: float
+    ) -> set[str]:
         """Those of whom nothing is known: no lease, no node, nobody who would reap them."""
         names = list(incarnations)
         if not names:
@@ -167,7 +173,11 @@ class Upkeep:
         return {name for name, *said in zip(names, *known, strict=True) if said == [None] * 3}
 
     async def discard(
-        self, link: Link, namespace: str, entries: Sequence[tuple[bytes, bytes]], deadline: float
+        self,
+        link: CommandConnection,
+        namespace: str,
+        entries: Sequence[tuple[bytes, bytes]],
+        deadline: float,
     ) -> None:
         """Remove what is listed as members and is none, unless it has changed since."""
         keys = self._keys
@@ -185,7 +195,7 @@ class Upkeep:
             await answered(call, deadline)
 
     async def forget_counts(
-        self, link: Link, namespace: str, fields: Iterable[bytes], deadline: float
+        self, link: CommandConnection, namespace: str, fields: Iterable[bytes], deadline: float
     ) -> None:
         """Remove fields that are no counts."""
         if fields:
@@ -193,7 +203,7 @@ class Upkeep:
 
     async def correct(
         self,
-        link: Link,
+        link: CommandConnection,
         namespace: str,
         incarnation: str,
         count: int,

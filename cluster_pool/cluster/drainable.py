@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from cluster_pool.cluster.draining import Draining, check_announcement
+from cluster_pool.cluster.drain import DrainController, check_announcement
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.sender import Sender
 from cluster_pool.cluster.signals import Signals, in_main_thread
@@ -20,7 +20,7 @@ from cluster_pool.exceptions import (
     DrainRefusedError,
     PoolClosedError,
 )
-from cluster_pool.local.drainer import Terms
+from cluster_pool.local.drain_run import Terms
 from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.drain")
@@ -40,7 +40,7 @@ class DrainingNode(Sender):
 
     _identity: Identity
     _state: NodeState
-    _draining: Draining
+    _drain_controller: DrainController
     _lease: Lease
     _table: ConnectionTable
 
@@ -91,7 +91,7 @@ class DrainingNode(Sender):
         self._check_started()
         terms = Terms.of(max_per_second, message, code, grace, self.limits.message_bytes)
         seconds = check_announcement(announce, terms.grace)
-        return await self._draining.drain(terms, seconds, force=force)
+        return await self._drain_controller.drain(terms, seconds, force=force)
 
     async def run_until_signal(self, stopping: Stopping | None = None) -> DrainReport:
         """Wait for SIGTERM or SIGINT, then drain; for a program whose last words this is.
@@ -154,7 +154,7 @@ class DrainingNode(Sender):
             last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
         """
         self._check_started()
-        self._draining.final = True
+        self._drain_controller.final = True
         terms = Terms.of(
             stopping.max_per_second,
             stopping.message,
@@ -164,7 +164,7 @@ class DrainingNode(Sender):
         )
         terms = replace(terms, last_grace=last_grace)
         announcement = check_announcement(announce, terms.grace)
-        return await self._draining.drain(terms, announcement, force=False)
+        return await self._drain_controller.drain(terms, announcement, force=False)
 
     async def alone(self) -> bool:
         """Whether no other node is alive; False, too, when Redis does not say so soon."""
@@ -185,7 +185,7 @@ class DrainingNode(Sender):
     def hurry_drain(self) -> None:
         """Begin every close that is left in the drain of this node, and wait for none of them."""
         self._own_loop()
-        self._draining.hurry()
+        self._drain_controller.hurry()
 
     async def pause_drain(
         self, node_id: str | None = None, *, timeout: float | None = None
@@ -218,7 +218,7 @@ class DrainingNode(Sender):
             return
         self._check_started()
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._draining.obey(verb, options, answer.set_result)
+        self._drain_controller.obey(verb, options, answer.set_result)
         refusal = await answer
         if refusal:
             raise DrainRefusedError(node_id, refusal)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.config import Limits
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import encode
@@ -33,8 +33,8 @@ class InboundChannel:
         on_less: called when fewer bytes wait or are being published.
     """
 
-    def __init__(self, session: Session, keys: Keys, limits: Limits) -> None:
-        self._session = session
+    def __init__(self, shard: Shard, keys: Keys, limits: Limits) -> None:
+        self._shard = shard
         self._keys = keys
         self._limits = limits
         self._pending = 0
@@ -78,7 +78,7 @@ class InboundChannel:
         self._pending += 1
         self._publishing += cost
         try:
-            heard: int = await self._session.call(
+            heard: int = await self._shard.call(
                 deadline, "PUBLISH", self._keys.inbound(connection.namespace), payload
             )
         finally:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from cluster_pool.backplane.refusals import is_refusal
 from cluster_pool.backplane.registry import Registry
-from cluster_pool.backplane.session import LONGEST_REFUSED, Session
+from cluster_pool.backplane.shard import LONGEST_REFUSED, Shard
 from cluster_pool.core.claims import incarnation_of
 from cluster_pool.core.config import Timing
 from cluster_pool.core.identity import Identity
@@ -54,7 +54,7 @@ class Lease:
 
     def __init__(
         self,
-        session: Session,
+        shard: Shard,
         registry: Registry,
         identity: Identity,
         timing: Timing,
@@ -65,7 +65,7 @@ class Lease:
         on_beat: Callable[[], None],
         on_renamed: Callable[[], None],
     ) -> None:
-        self._session = session
+        self._shard = shard
         self._registry = registry
         self._identity = identity
         self._timing = timing
@@ -166,7 +166,7 @@ class Lease:
 
     def wake(self) -> None:
         """Look at once whether the lease must be taken anew."""
-        if self._session.generation != self._generation:
+        if self._shard.generation != self._generation:
             self.settled.clear()
         self._wake.set()
 
@@ -213,8 +213,8 @@ class Lease:
             NodeIdTakenError: the other renews its lease.
         """
         incarnation = self._asked = incarnation_of(self._identity.start, self._joins)
-        epoch = await self._session.propose_epoch(self._deadline())
-        generation, sent = self._session.generation, boottime()
+        epoch = await self._shard.propose_epoch(self._deadline())
+        generation, sent = self._shard.generation, boottime()
         reply = await self._registry.join(
             incarnation,
             self._timing.lease,
@@ -241,7 +241,7 @@ class Lease:
         self._counted(reply.living, sent)
         self.held_since = sent
         self._renewed(sent)
-        await self._session.mark(reply.epoch, self._deadline())
+        await self._shard.mark(reply.epoch, self._deadline())
         self._unfinished = True
         return True
 
@@ -255,14 +255,14 @@ class Lease:
         """
         reason = self._reason
         self.settled.clear()
-        generation, held = self._session.generation, self.held
+        generation, held = self._shard.generation, self.held
         if self._unfinished and await self._renew():
             self._broken = self._broken or not held
             self._generation = generation
         else:
             await self._take_anew()
         await self._on_rejoin(self.incarnation)
-        if self._session.generation != self._generation:
+        if self._shard.generation != self._generation:
             return
         self._counters.rejoins += 1
         log.warning("rejoined as %s: %s", self.incarnation, reason)
@@ -308,14 +308,14 @@ class Lease:
             try:
                 await self._beat()
                 self._failures = 0
-                self._session.outage.recover("lease")
+                self._shard.outage.recover("lease")
             except BackplaneUnavailableError as error:
                 self._failures += 1
                 log.debug("no heartbeat: %s", error)
                 if not self.held:
                     self.settled.clear()
-                if self._session.up and (is_refusal(error) or not self.held):
-                    self._session.outage.fail("lease", str(error), self._pause())
+                if self._shard.up and (is_refusal(error) or not self.held):
+                    self._shard.outage.fail("lease", str(error), self._pause())
             except Exception:
                 self._failures += 1
                 log.exception("a heartbeat failed by itself")
@@ -326,7 +326,7 @@ class Lease:
                 continue
 
     async def _beat(self) -> None:
-        await self._session.link_by(self._deadline())
+        await self._shard.link_by(self._deadline())
         doubt = self._doubt()
         self._reason = doubt or self._reason
         if not doubt and await self._renew():
@@ -360,7 +360,7 @@ class Lease:
 
     def _doubt(self) -> str:
         """Why the lease must be taken anew, as far as this node can tell by itself; or ""."""
-        if self._session.generation != self._generation:
+        if self._shard.generation != self._generation:
             return "the link to Redis is a new one"
         if not self.held:
             return "its lease was over by its own clock"

@@ -11,9 +11,9 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.registry import Registry
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.config import Timing
 from cluster_pool.core.keys import Keys
 from cluster_pool.exceptions import (
@@ -43,9 +43,9 @@ class Namespaces:
     """Counts who is in which namespace, and keeps subscriptions and notes in step with that."""
 
     def __init__(
-        self, session: Session, registry: Registry, keys: Keys, timing: Timing, limit: int
+        self, shard: Shard, registry: Registry, keys: Keys, timing: Timing, limit: int
     ) -> None:
-        self._session = session
+        self._shard = shard
         self._registry = registry
         self._keys = keys
         self._timing = timing
@@ -122,7 +122,7 @@ class Namespaces:
             left = deadline - asyncio.get_running_loop().time()
             await asyncio.wait((subscription,), timeout=max(0.0, left))
         if not subscription.done():
-            raise self._session.in_vain()
+            raise self._shard.in_vain()
         if subscription.cancelled():
             raise PoolClosedError("stopped")
         error = subscription.exception()
@@ -132,7 +132,7 @@ class Namespaces:
 
     async def _subscribe(self, namespace: str, held: Held) -> None:
         try:
-            await self._session.subscribe(self._keys.channel(namespace), None)
+            await self._shard.subscribe(self._keys.channel(namespace), None)
         except BaseException:
             held.subscription = None  # whoever comes next tries again
             raise
@@ -142,7 +142,9 @@ class Namespaces:
         if not task.cancelled():
             task.exception()  # taken note of, also when everybody who waited has given up
 
-    def note(self, link: Link, incarnation: str, deadline: float) -> Coroutine[Any, Any, None]:
+    def note(
+        self, link: CommandConnection, incarnation: str, deadline: float
+    ) -> Coroutine[Any, Any, None]:
         """Have the registry note what it has not noted under this incarnation.
 
         The command is queued before this returns, hence ahead of any claim queued after it.
@@ -159,7 +161,7 @@ class Namespaces:
         return read()
 
     async def note_before_claims(
-        self, link: Link, incarnation: str, names: Iterable[str], deadline: float
+        self, link: CommandConnection, incarnation: str, names: Iterable[str], deadline: float
     ) -> None:
         """Have the registry note some namespaces, unless it has under this incarnation.
 
@@ -177,12 +179,12 @@ class Namespaces:
             self._fresh = set(self._held)
 
     def _enlist(
-        self, link: Link, incarnation: str, fresh: list[str], deadline: float
+        self, link: CommandConnection, incarnation: str, fresh: list[str], deadline: float
     ) -> Coroutine[Any, Any, bool]:
         for namespace in fresh:
             if namespace in self._held:
                 self._held[namespace].noted = incarnation
-        noting = self._registry.enlist(link, incarnation, fresh, deadline)
+        noting = self._registry.add_namespaces(link, incarnation, fresh, deadline)
 
         async def read() -> bool:
             noted = False
@@ -210,8 +212,8 @@ class Namespaces:
                     held.subscription.cancel()
                 left.append(namespace)
         if left:
-            self._session.unsubscribe(self._keys.channel(namespace) for namespace in left)
-            if self._session.link is not None and self._noted_under:
-                self._registry.strike(self._session.link, self._noted_under, left)
+            self._shard.unsubscribe(self._keys.channel(namespace) for namespace in left)
+            if self._shard.link is not None and self._noted_under:
+                self._registry.remove_namespaces(self._shard.link, self._noted_under, left)
         if self._lingering:
             self._tidying = loop.call_later(self._timing.linger, self._tidy)

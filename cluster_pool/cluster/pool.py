@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from cluster_pool.backplane.upkeep import Upkeep
 from cluster_pool.cluster.accept import Accepting
-from cluster_pool.cluster.comparison import Comparison
 from cluster_pool.cluster.door import Door
+from cluster_pool.cluster.drain import DrainController
 from cluster_pool.cluster.drainable import DrainingNode
-from cluster_pool.cluster.draining import Draining
 from cluster_pool.cluster.hooks import Hooked
 from cluster_pool.cluster.inbound import SHARE, InboundChannel
 from cluster_pool.cluster.lease import Lease, boottime
 from cluster_pool.cluster.life import in_turn
-from cluster_pool.cluster.membership import Membership
+from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.reaper import Reaper
+from cluster_pool.cluster.reconciler import Reconciler
 from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
 from cluster_pool.cluster.standing import Standing
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
@@ -28,7 +28,7 @@ from cluster_pool.core.ids import check_id, check_namespace, check_node_id
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.core.message import Outgoing
-from cluster_pool.core.pacing import Taken
+from cluster_pool.core.pacing import ArrivalRate
 from cluster_pool.core.results import NodeState, SendResult
 from cluster_pool.core.seals import Secret
 from cluster_pool.core.statistics import Counters
@@ -118,16 +118,16 @@ class ClusterPool(DrainingNode, Hooked):
         """Judges handshakes before anything is claimed for them."""
         self._takeover = check_on_conflict(on_conflict)
         self._takes = check_above_zero("headroom", headroom)
-        self._taken = Taken()
+        self._taken = ArrivalRate()
         unread = self.limits.node_inbound_bytes - self.limits.node_inbound_bytes // SHARE
         self._ahead = Ahead(self.limits.inbound_bytes, unread, self.timing.handler)
         self._state = NodeState.STOPPED
         self._table: ConnectionTable = NOT_STARTED
-        self._membership: Membership = NOT_STARTED
+        self._ownership: Ownership = NOT_STARTED
         self._lease: Lease = NOT_STARTED
         self._reaper: Reaper = NOT_STARTED
-        self._comparison: Comparison = NOT_STARTED
-        self._draining: Draining = NOT_STARTED
+        self._reconciler: Reconciler = NOT_STARTED
+        self._drain_controller: DrainController = NOT_STARTED
         self.inbound: InboundChannel = NOT_STARTED
         """What clients sent and this node still holds; there from the start on."""
         self.local: ConnectionsPool = NOT_STARTED
@@ -172,9 +172,9 @@ class ClusterPool(DrainingNode, Hooked):
             loop=self._loop,
         )
         self.local = ConnectionsPool(table=self._table)
-        self.inbound = InboundChannel(self._session, self._keys, self.limits)
-        self._membership = Membership(
-            self._session,
+        self.inbound = InboundChannel(self._shard, self._keys, self.limits)
+        self._ownership = Ownership(
+            self._shard,
             self._registry,
             self._keys,
             self._table,
@@ -182,23 +182,25 @@ class ClusterPool(DrainingNode, Hooked):
             self.timing,
             self.counters,
             lambda connection: self._hooks.fire("takeover", connection),
-            Standing(self._bus, self._router.replies, self._reply_to, self._table, self.timing),
+            Standing(
+                self._outbound, self._dispatcher.replies, self._reply_to, self._table, self.timing
+            ),
             verify=self._seals is not None,
         )
         self._lease = Lease(
-            self._session,
+            self._shard,
             self._registry,
             self._identity,
             self.timing,
             self.counters,
             self._info,
             self.headroom,
-            self._membership.rejoin,
+            self._ownership.rejoin,
             self._beaten,
             self._renamed,
         )
-        self._membership.under(self._lease)
-        upkeep = Upkeep(self._session, self._keys, self._identity)
+        self._ownership.under(self._lease)
+        upkeep = Upkeep(self._shard, self._keys, self._identity)
         self._reaper = Reaper(
             self._registry,
             upkeep,
@@ -207,20 +209,20 @@ class ClusterPool(DrainingNode, Hooked):
             self._may_judge,
             lambda namespace: self._hooks.fire("empty", namespace),
         )
-        self._comparison = Comparison(
-            self._session,
+        self._reconciler = Reconciler(
+            self._shard,
             self._registry,
             upkeep,
-            self._membership,
+            self._ownership,
             self._lease,
             self.timing,
             self.counters,
         )
-        self._draining = Draining(
+        self._drain_controller = DrainController(
             self._identity,
             self._ledger,
             self._table,
-            self._membership,
+            self._ownership,
             self._lease,
             self.timing,
             self._takes,
@@ -228,8 +230,10 @@ class ClusterPool(DrainingNode, Hooked):
             lambda: self._state,
             self._become,
         )
-        self._router.serve(self._table, self._membership, self._lease, self._draining.obey)
-        self._session.on_down = self._went_down
+        self._dispatcher.serve(
+            self._table, self._ownership, self._lease, self._drain_controller.obey
+        )
+        self._shard.on_down = self._went_down
 
     async def stop(self) -> None:
         """Leave the cluster: close what is left with 1012, release everything, disconnect.
@@ -243,13 +247,13 @@ class ClusterPool(DrainingNode, Hooked):
     async def _end(self) -> None:
         try:
             await in_turn(
-                self._draining.stop,
+                self._drain_controller.stop,
                 self._leave,
                 self._table.stop,
                 self._lease.stop,
                 self._reaper.stop,
-                self._comparison.stop,
-                self._membership.stop,
+                self._reconciler.stop,
+                self._ownership.stop,
                 self._give_up,
                 self._close,
             )
@@ -260,14 +264,14 @@ class ClusterPool(DrainingNode, Hooked):
         self._become(NodeState.STOPPED)
         for connection in self._table.connections():
             connection.begin_close(SERVICE_RESTART, "node is stopping")
-        if self._session.up:
-            await self._membership.leave(self.timing.timeout)
+        if self._shard.up:
+            await self._ownership.leave(self.timing.timeout)
 
     async def _give_up(self) -> None:
-        if self._session.up:
+        if self._shard.up:
             with contextlib.suppress(BackplaneUnavailableError):
                 await self._lease.give_up()
-                await self._reaper.reap_own(self._session.start_name)
+                await self._reaper.reap_own(self._shard.start_name)
 
     @property
     def node_id(self) -> str:
@@ -293,11 +297,11 @@ class ClusterPool(DrainingNode, Hooked):
         """
         return (
             self._state is NodeState.ACTIVE
-            and self._session.up
-            and not self._session.outage.refused
+            and self._shard.up
+            and not self._shard.outage.refused
             and self._lease.held
             and self._lease.settled.is_set()
-            and self._comparison.clean
+            and self._reconciler.clean
         )
 
     async def wait_ready(self) -> None:
@@ -327,7 +331,7 @@ class ClusterPool(DrainingNode, Hooked):
 
     def _renamed(self) -> None:
         """This node has another node id: its own channel is another, too."""
-        self._session.begin_anew("this node goes on under another node id")
+        self._shard.begin_anew("this node goes on under another node id")
         self._hooks.fire("state", self._state)
 
     def _info(self) -> dict[str, object]:
@@ -351,9 +355,9 @@ class ClusterPool(DrainingNode, Hooked):
 
     def _beaten(self) -> None:
         """The lease was renewed: time for what is done at every heartbeat."""
-        self._membership.retry_releases()
+        self._ownership.retry_releases()
         self._reaper.wake()
-        self._comparison.begin()
+        self._reconciler.begin()
 
     def _may_judge(self) -> bool:
         return boottime() - self._lease.held_since >= self.timing.lease
@@ -400,7 +404,7 @@ class ClusterPool(DrainingNode, Hooked):
             raise ClusterPoolError(f"{connection!r} is a member already")
         connection.attach(self._table)
         try:
-            await self._membership.claim(connection, takeover=takeover, deadline=deadline)
+            await self._ownership.claim(connection, takeover=takeover, deadline=deadline)
         except BaseException:
             connection.detach()
             raise
@@ -428,7 +432,7 @@ class ClusterPool(DrainingNode, Hooked):
         deadline = self._deadline(timeout)
         if connection.departure is None and connection.claim is None:
             return
-        departure = self._membership.release(connection)
+        departure = self._ownership.release(connection)
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.shield(departure)
@@ -437,7 +441,7 @@ class ClusterPool(DrainingNode, Hooked):
                 departure.add_done_callback(
                     lambda done: self._emptied_late(connection, on_empty_namespace)
                 )
-            raise self._session.outage.error("not released yet", maybe_executed=True) from None
+            raise self._shard.outage.error("not released yet", maybe_executed=True) from None
         if on_empty_namespace is not None and self._take_emptied(connection):
             result = on_empty_namespace()
             if inspect.isawaitable(result):
@@ -524,7 +528,7 @@ class ClusterPool(DrainingNode, Hooked):
     def _departing(self, connection: Connection) -> None:
         """A connection of this node began to close, for whatever reason."""
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
-        self._membership.release(connection)
+        self._ownership.release(connection)
 
     def _check_open(self) -> None:
         if self._state in (NodeState.DRAINING, NodeState.DRAINED):
@@ -568,12 +572,12 @@ class ClusterPool(DrainingNode, Hooked):
             "incarnation": self._lease.incarnation,
             "connections": len(self._table),
             "namespaces": len(self._table.namespaces()),
-            "pending": self._bus.pending,
-            "drain": self._draining.progress(),
-            "inbox_bytes": self._session.hearing.inbox.size,
+            "pending": self._outbound.pending,
+            "drain": self._drain_controller.progress(),
+            "inbox_bytes": self._shard.receiver.inbox.size,
             "inbound_bytes": self.inbound.size,
-            "generation": self._session.generation,
-            "trouble": self._session.outage.as_dict(),
+            "generation": self._shard.generation,
+            "trouble": self._shard.outage.as_dict(),
         }
 
     def _deliver_here(
@@ -620,9 +624,9 @@ class ClusterPool(DrainingNode, Hooked):
         connection = self._table.get(namespace, id)
         if connection is None or self._table.namespace_busy(namespace):
             return None
-        if self._session.up and not self._lease.unbroken:
+        if self._shard.up and not self._lease.unbroken:
             return None
-        return connection if self._bus.quiet(namespace) else None
+        return connection if self._outbound.quiet(namespace) else None
 
     async def publish_inbound(self, connection: Connection, message: str | bytes) -> int:
         """Publish what a client sent to the inbound channel of its namespace.

@@ -11,15 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster_pool.backplane.address import Address
-from cluster_pool.backplane.bus import Bus
 from cluster_pool.backplane.directory import Directory
-from cluster_pool.backplane.drains import DrainLedger
+from cluster_pool.backplane.drain_budget import RedisDrainBudget
+from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.registry import Registry
-from cluster_pool.backplane.session import Session
-from cluster_pool.cluster.commands import DrainCommands
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.cluster.dispatcher import Dispatcher
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.life import Life, in_turn
-from cluster_pool.cluster.router import Router
+from cluster_pool.cluster.orders import NodeOrders
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import NORMAL, check_close
 from cluster_pool.core.config import Limits, Timing, check_timeout, check_wait
@@ -62,7 +62,7 @@ def started(part: object) -> bool:
     return part is not NOT_STARTED
 
 
-class Sender(DrainCommands):
+class Sender(NodeOrders):
     """Everything that needs no connections of one's own. Not used by itself."""
 
     _holds = False
@@ -92,18 +92,18 @@ class Sender(DrainCommands):
         self._address.check_prefix(self._keys.prefix)
         self._hooks = Hooks(timing, counters)
         self._loop: asyncio.AbstractEventLoop = NOT_STARTED
-        self._session: Session = NOT_STARTED
-        self._bus: Bus = NOT_STARTED
-        self._router: Router = NOT_STARTED
+        self._shard: Shard = NOT_STARTED
+        self._outbound: Outbound = NOT_STARTED
+        self._dispatcher: Dispatcher = NOT_STARTED
         self._registry: Registry = NOT_STARTED
         self._directory: Directory = NOT_STARTED
-        self._ledger: DrainLedger = NOT_STARTED
+        self._ledger: RedisDrainBudget = NOT_STARTED
 
     def _assemble(self) -> None:
         """Make what is bound to the running loop."""
         self._loop = asyncio.get_running_loop()
         self._identity = Identity(self._keys, self._given_id)
-        self._session = Session(
+        self._shard = Shard(
             self._address,
             self._keys,
             self._identity,
@@ -113,34 +113,34 @@ class Sender(DrainCommands):
             sealed=self._seals is not None,
             holds=self._holds,
         )
-        self._router = Router(
-            self._session, self._keys, self._identity, self.timing, self.counters, self._seals
+        self._dispatcher = Dispatcher(
+            self._shard, self._keys, self._identity, self.timing, self.counters, self._seals
         )
-        self._bus = Bus(
-            self._session,
+        self._outbound = Outbound(
+            self._shard,
             self._keys,
             self._identity,
-            self._router.progress,
-            self._router.all_handed_on,
+            self._dispatcher.progress,
+            self._dispatcher.all_handed_on,
             limits=self.limits,
             counters=self.counters,
             seals=self._seals,
         )
-        self._router.bus = self._bus
-        self._registry = Registry(self._session, self._keys, self._identity)
+        self._dispatcher.outbound = self._outbound
+        self._registry = Registry(self._shard, self._keys, self._identity)
         self._directory = Directory(self._registry)
-        self._ledger = DrainLedger(self._session, self._keys)
-        self._session.on_up = self._came_up
-        self._session.on_forget = self._forget
-        self._session.on_gap = lambda gap: self._hooks.fire("gap", gap)
+        self._ledger = RedisDrainBudget(self._shard, self._keys)
+        self._shard.on_up = self._came_up
+        self._shard.on_forget = self._forget
+        self._shard.on_gap = lambda gap: self._hooks.fire("gap", gap)
 
     def _came_up(self) -> None:
-        self._router.begin_anew()
-        self._bus.resume()
+        self._dispatcher.begin_anew()
+        self._outbound.resume()
 
     def _forget(self, channel: str) -> None:
-        self._router.forget(channel)
-        self._bus.forget(channel)
+        self._dispatcher.forget(channel)
+        self._outbound.forget(channel)
 
     # -- lifetime --------------------------------------------------------------------------
 
@@ -152,21 +152,21 @@ class Sender(DrainCommands):
         return self._connect(wait)
 
     async def _connect(self, wait: float | None) -> None:
-        self._bus.start()
-        self._router.start()
-        await self._session.start(wait)
+        self._outbound.start()
+        self._dispatcher.start()
+        await self._shard.start(wait)
 
     async def _end(self) -> None:
         await in_turn(self._forget_channel, self._close)
 
     async def _forget_channel(self) -> None:
-        if self._session.up:
+        if self._shard.up:
             with contextlib.suppress(BackplaneUnavailableError):
                 await self._registry.forget_channel(self._deadline(None))
 
     async def _close(self) -> None:
-        self._bus.stop()
-        await in_turn(self._router.stop, self._session.stop, self._hooks.stop)
+        self._outbound.stop()
+        await in_turn(self._dispatcher.stop, self._shard.stop, self._hooks.stop)
 
     async def start(self, *, wait: float | None = None) -> Self:
         """Connect to Redis. ``async with`` does it too.
@@ -211,7 +211,7 @@ class Sender(DrainCommands):
         It says what Redis or the network said, and what to do where that is known. From any thread,
         also before the start. The errors of calls that wait in vain end with the same sentence.
         """
-        return self._session.outage.reason if started(self._session) else ""
+        return self._shard.outage.reason if started(self._shard) else ""
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class Sender(DrainCommands):
         result = self._deliver_here(namespace, id, text, payload, None)
         if result is None:
             item = envelope.targeted(text, namespace, id, payload)
-            return self._bus.send(namespace, id, item, deadline)
+            return self._outbound.send(namespace, id, item, deadline)
         done: asyncio.Future[SendResult] = self._loop.create_future()
         done.set_result(result)
         return done
@@ -374,7 +374,7 @@ class Sender(DrainCommands):
         namespace = check_namespace(namespace)
         text, payload = encode(message, self.limits.message_bytes)
         item = envelope.broadcast(text, payload, check_excluded(exclude))
-        return await self._bus.broadcast(namespace, item, deadline)
+        return await self._outbound.broadcast(namespace, item, deadline)
 
     async def broadcast_json_message(
         self,
@@ -402,7 +402,7 @@ class Sender(DrainCommands):
         deadline = self._deadline(timeout)
         namespace = check_namespace(namespace)
         item = envelope.close_all(*check_close(code, reason))
-        return await self._bus.broadcast(namespace, item, deadline)
+        return await self._outbound.broadcast(namespace, item, deadline)
 
     def _deliver_here(
         self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
@@ -422,7 +422,7 @@ class Sender(DrainCommands):
     ) -> Awaitable[SendResult]:
         if not confirm:
             item = envelope.targeted(text, namespace, id, payload, close=close)
-            return self._bus.send(namespace, id, item, deadline)
+            return self._outbound.send(namespace, id, item, deadline)
 
         def build(reply: ReplyTo | None) -> bytes:
             return envelope.targeted(text, namespace, id, payload, close=close, reply=reply)
@@ -439,14 +439,14 @@ class Sender(DrainCommands):
     ) -> SendResult:
         """Hand a targeted item to its owner and, if asked, wait for the owner's word."""
         if not confirm:
-            return await self._bus.send(namespace, id, build(None), deadline)
-        request, word = self._router.replies.expect()
+            return await self._outbound.send(namespace, id, build(None), deadline)
+        request, word = self._dispatcher.replies.expect()
         try:
             item = build(self._reply_to(request))
-            result = await self._bus.send(namespace, id, item, deadline)
+            result = await self._outbound.send(namespace, id, item, deadline)
             return await _word_of_owner(word, deadline) if result else result
         finally:
-            self._router.replies.forget(request)
+            self._dispatcher.replies.forget(request)
 
     def _reply_to(self, request: int) -> ReplyTo:
         return ReplyTo(self._identity.node_id, request, self._identity.start)
@@ -543,7 +543,7 @@ class Sender(DrainCommands):
         deadline = self._deadline(None)
         namespace = check_namespace(namespace)
         channel = self._keys.events(namespace)
-        watchers = self._router.watchers
+        watchers = self._dispatcher.watchers
         watch = watchers.add(channel)
 
         async def events() -> AsyncIterator[MemberEvent]:
@@ -552,11 +552,11 @@ class Sender(DrainCommands):
 
         try:
             counted = self._keys.owners(namespace)
-            await self._session.subscribe(channel, deadline, counted=counted)
+            await self._shard.subscribe(channel, deadline, counted=counted)
             yield events()
         finally:
             if watchers.remove(channel, watch):
-                self._session.unsubscribe([channel])
+                self._shard.unsubscribe([channel])
 
     async def watch(self, namespace: str) -> AsyncIterator[MemberEvent]:
         """Joins and leaves of a namespace, as they happen.

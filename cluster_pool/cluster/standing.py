@@ -8,7 +8,7 @@ the id and answers ABSENT: then the claim is tried again.
 import asyncio
 from collections.abc import Callable
 
-from cluster_pool.backplane.bus import Bus
+from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
@@ -25,13 +25,13 @@ class Standing:
 
     def __init__(
         self,
-        bus: Bus,
+        outbound: Outbound,
         replies: Replies,
         reply_to: Callable[[int], ReplyTo],
         table: ConnectionTable,
         timing: Timing,
     ) -> None:
-        self._bus = bus
+        self._outbound = outbound
         self._replies = replies
         self._reply_to = reply_to
         self._table = table
@@ -68,7 +68,7 @@ class Standing:
             async with asyncio.timeout(allowed):
                 item = envelope.question(namespace, id, self._reply_to(request))
                 deadline = asyncio.get_running_loop().time() + self._timing.timeout
-                result = await self._bus.send(namespace, id, item, deadline)
+                result = await self._outbound.send(namespace, id, item, deadline)
                 if result is SendResult.ROUTED:
                     result = await word
                 return result is SendResult.ABSENT

@@ -9,8 +9,8 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from cluster_pool.backplane.inbox import Heard
-from cluster_pool.backplane.session import Session
-from cluster_pool.cluster.membership import Membership
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.envelope import TAKEN, BrokenEnvelopeError
 from cluster_pool.core.identity import Identity
@@ -31,28 +31,28 @@ class Unsealing:
     """
 
     def __init__(
-        self, seals: Seals, session: Session, identity: Identity, keys: Keys, counters: Counters
+        self, seals: Seals, shard: Shard, identity: Identity, keys: Keys, counters: Counters
     ) -> None:
         self._seals = seals
-        self._session = session
+        self._shard = shard
         self._start = identity.start
         self._ours = f"{identity.start}."
         self._own = ""
         self._scopes = {ROUTED: keys.node_prefix}
         self._counters = counters
         self._table: ConnectionTable | None = None
-        self._membership: Membership | None = None
+        self._ownership: Ownership | None = None
 
-    def serve(self, table: ConnectionTable, membership: Membership) -> None:
+    def serve(self, table: ConnectionTable, ownership: Ownership) -> None:
         """There are connections here, for which some of it may be."""
-        self._table, self._membership = table, membership
+        self._table, self._ownership = table, ownership
 
     def targeted(self, heard: Heard, claim: str, sealed: list[Any]) -> list[Any] | None:
         """An item of this node's own channel; None for what nobody may have."""
         if heard.channel != self._own:
             self._own = heard.channel
             self._scopes[BOUND] = own_scope(self._own, self._start)
-        now = self._session.redis_time()
+        now = self._shard.redis_time()
         try:
             counter, item = self._seals.open(self._scopes, heard.sender, sealed, now)
             if sealed[0] == ROUTED:
@@ -70,9 +70,9 @@ class Unsealing:
         """
         if not named.startswith(self._ours):
             raise BrokenEnvelopeError("replay")
-        if self._membership is None:
+        if self._ownership is None:
             return
-        connection = self._membership.find(item[1], item[2], named)
+        connection = self._ownership.find(item[1], item[2], named)
         if connection is None:
             return
         own: Claim | None = connection.claim
@@ -84,13 +84,13 @@ class Unsealing:
 
     def _held(self, named: str, own: Claim | None, item: list[Any]) -> bool:
         """Whether a claim is that of the connection here, or was that of one before it."""
-        assert self._membership is not None
+        assert self._ownership is not None
         claim = Claim.parse(named)
         if own is None or claim is None:
             return claim is not None
         if (claim.time, claim.nonce) == (own.time, own.nonce):
             return True
-        return self._membership.former.had(item[1], item[2], claim)
+        return self._ownership.former.had(item[1], item[2], claim)
 
     def broadcast(
         self, heard: Heard, namespace: str, sealed: list[Any]
@@ -98,13 +98,13 @@ class Unsealing:
         """An item of a namespace's channel, and the ids here that came later; None for no one."""
         if sealed[0] == TAKEN:
             return sealed, ()
-        now = self._session.redis_time()
+        now = self._shard.redis_time()
         try:
             counter, item = self._seals.open({BOUND: heard.channel}, heard.sender, sealed, now)
         except BrokenEnvelopeError as error:
             self._refuse(heard, error)
             return None
-        if self._membership is None or self._membership.newest <= counter:
+        if self._ownership is None or self._ownership.newest <= counter:
             return item, ()
         later = self._later(namespace, counter)
         if later is None and counter < now - CROSSED_US:
@@ -117,7 +117,7 @@ class Unsealing:
         Where nobody is, nobody came later.
         """
         assert self._table is not None
-        now = self._session.redis_time_at_most()
+        now = self._shard.redis_time_at_most()
         members = self._table.namespace(namespace) or {}
         later = frozenset(
             id
@@ -128,4 +128,4 @@ class Unsealing:
 
     def _refuse(self, heard: Heard, error: BrokenEnvelopeError) -> None:
         self._counters.dropped_forged += 1
-        self._session.hearing.broken(error, heard.channel)
+        self._shard.receiver.broken(error, heard.channel)

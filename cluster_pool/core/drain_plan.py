@@ -55,7 +55,7 @@ class DrainPlan:
     Attributes:
         node: the drainer.
         began: when it began to close, which is when it first asks for a lease.
-        most: closes per second that it names for the whole cluster; inf for none.
+        max_rate: closes per second that it names for the whole cluster; inf for none.
         deadline: when it must have ended; inf for never.
         reserve: seconds before the deadline by which every close has begun.
         nodes: how many nodes there were when it was last known.
@@ -69,7 +69,7 @@ class DrainPlan:
 
     node: str
     began: float
-    most: float = inf
+    max_rate: float = inf
     deadline: float = inf
     reserve: float = 0.0
     nodes: int = 1
@@ -149,15 +149,15 @@ class DrainPlan:
         age = now - (self.began if grant is None else self._sent)
         if grant is None:
             patience, share = RENEWAL, 0.0 if age <= RENEWAL else self._share_unasked()
-        elif age <= grant.lasts:
-            patience, share = FRESH * grant.lasts, grant.rate
+        elif age <= grant.ttl:
+            patience, share = FRESH * grant.ttl, grant.rate
         else:
             patience, share = 0.0, grant.budget / max(grant.living + grant.drainers, 1)
         return share if age <= patience and self.time_left(now) >= HURRY else max(share, floor)
 
     def _share_unasked(self) -> float:
         """Without any lease so far: as if every node that was seen drained, too."""
-        return (USED * HEADROOM if self.most == inf else self.most) / self.nodes
+        return (USED * HEADROOM if self.max_rate == inf else self.max_rate) / self.nodes
 
     def over_budget(self) -> bool:
         """Whether deadlines force more closes than the budget allows."""
@@ -176,7 +176,7 @@ class DrainPlan:
             remaining=remaining,
             total=max(self.total, remaining),
             time_left=self.time_left(now),
-            most=self.most,
+            max_rate=self.max_rate,
             rate=min(self.rate(now, remaining), CLOSABLE) if self.grant is not None else 0.0,
             known=self.grant is not None,
             closable=CLOSABLE,

@@ -34,7 +34,7 @@ CALM: Final = 2.0
 """Renewals during which nobody's rate grows after the ledger was lost."""
 LATE: Final = 0.1
 """Seconds by which a renewal may be late: so much later comes who waits for the others'."""
-STARVED: Final = 2
+MAX_MISSED: Final = 2
 """Renewals below its floor after which a drainer takes it."""
 HURRY: Final = 5.0
 """Seconds before its deadline at which a drainer takes its floor in any case."""
@@ -52,7 +52,7 @@ class Ask:
         remaining: connections whose close has not begun.
         total: the same when the drain began.
         time_left: seconds until all of them must have begun to close; inf without a deadline.
-        most: closes per second that it names for the whole cluster; inf for none.
+        max_rate: closes per second that it names for the whole cluster; inf for none.
         rate: what it is spending at the moment.
         known: whether it has had a lease of this ledger before.
         closable: closes per second that it can do.
@@ -63,7 +63,7 @@ class Ask:
     remaining: int
     total: int
     time_left: float = inf
-    most: float = inf
+    max_rate: float = inf
     rate: float = 0.0
     known: bool = False
     closable: float = CLOSABLE
@@ -90,7 +90,7 @@ class Grant:
     budget: float
     needed: float
     renew: float
-    lasts: float
+    ttl: float
     drainers: int
     living: int
     acceptors: int
@@ -104,9 +104,9 @@ class Entry:
     state: str
     remaining: int
     deadline: float
-    most: float
+    max_rate: float
     rate: float
-    starved: int
+    missed_floor: int
     seen: float
     expiry: float
 
@@ -123,7 +123,7 @@ class Entry:
         return self.left(now) / max(self.deadline - now, 0.001)
 
 
-class Ledger:
+class DrainBudget:
     """The drainers of one cluster."""
 
     def __init__(self) -> None:
@@ -165,9 +165,9 @@ class Ledger:
             ask.state,
             ask.remaining,
             now + ask.time_left,
-            ask.most,
+            ask.max_rate,
             0.0,
-            before.starved if before else 0,
+            before.missed_floor if before else 0,
             now,
             now + TTL * renew,
         )
@@ -193,7 +193,9 @@ class Ledger:
 
     def _budget(self, mine: Entry, headroom: float, setting: float) -> float:
         active = [one for one in self._entries.values() if one.state == DRAINING or one is mine]
-        return min(setting, *[USED * headroom if one.most == inf else one.most for one in active])
+        return min(
+            setting, *[USED * headroom if one.max_rate == inf else one.max_rate for one in active]
+        )
 
     def _needed(self, now: float) -> float:
         return sum(entry.floor(now) for entry in self._entries.values())
@@ -210,8 +212,8 @@ class Ledger:
         rate = min(share, max(0.0, max(budget, needed) - held))
         if now < self._calm_until:
             rate = min(rate, ask.rate) if budget else ask.rate  # without: headrooms are lost, too
-        if mine.starved >= STARVED or ask.time_left < HURRY:
+        if mine.missed_floor >= MAX_MISSED or ask.time_left < HURRY:
             rate = max(rate, floor)
-        mine.starved = mine.starved + 1 if rate < floor * 0.999 else 0
+        mine.missed_floor = mine.missed_floor + 1 if rate < floor * 0.999 else 0
         mine.rate = rate
         return share

@@ -65,7 +65,7 @@ class PeakRate:
         self.peak = max(self.peak, len(times))
 
 
-class Taken:
+class ArrivalRate:
     """How many newcomers came per second, over the last few seconds."""
 
     __slots__ = ("_at", "_count", "_rate")

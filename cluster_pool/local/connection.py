@@ -36,7 +36,7 @@ from cluster_pool.exceptions import (
     NotReadableError,
 )
 from cluster_pool.local.handlers import EVENTS, OnClose, OnError, OnMessage
-from cluster_pool.local.host import NO_HOST, Host, Owner
+from cluster_pool.local.services import DETACHED, ConnectionServices, Owner
 from cluster_pool.transports.base import Ahead, Reading, TransportClosed, Watcher
 from cluster_pool.transports.pick import transport_for
 
@@ -164,7 +164,7 @@ class Connection:
         self._watcher: Watcher | None = None
         self._transport = transport_for(websocket)
         self._handlers: dict[str, list[Callable[..., Any]]] | None = None
-        self._host: Host = NO_HOST
+        self._host: ConnectionServices = DETACHED
         self._pending: Outgoing | list[Outgoing] | None = None
         self._pending_bytes = 0
         self._state = OPEN
@@ -179,7 +179,7 @@ class Connection:
         return f"<Connection {shown(self.id)} in {shown(self.namespace)}, {self._state.value}>"
 
     @property
-    def host(self) -> Host:
+    def host(self) -> ConnectionServices:
         """The pool it belongs to, or what stands for none."""
         return self._host
 
@@ -247,7 +247,7 @@ class Connection:
         if (self._left or self._state is CLOSED) and self.owner is not None and self.owner.calls():
             await asyncio.sleep(0)  # as below: who takes every Exception must not hold up the loop
             raise ConnectionClosedError(self.close_code or ABNORMAL, self.close_reason, self)
-        if host is NO_HOST:
+        if host is DETACHED:
             self._transport.check_sending()
         result = self.deliver(outgoing(message, host.limits.message_bytes))
         if result is REFUSED:
@@ -398,9 +398,9 @@ class Connection:
 
     # -- states ----------------------------------------------------------------------------
 
-    def attach(self, host: Host) -> None:
+    def attach(self, host: ConnectionServices) -> None:
         """Belong to a pool; to one at most."""
-        if self._host is not NO_HOST and self._host is not host:
+        if self._host is not DETACHED and self._host is not host:
             raise ClusterPoolError(f"{self!r} belongs to another pool")
         if self._state is OPEN:
             self._transport.check_sending()
@@ -411,7 +411,7 @@ class Connection:
 
     def detach(self) -> None:
         """Belong to no pool any more."""
-        self._host = NO_HOST
+        self._host = DETACHED
 
     def hold(self) -> None:
         """Gather what is sent until :meth:`release_hold`: the handshake is not finished."""
@@ -837,7 +837,9 @@ class Connection:
             self.busy_since = 0.0
 
 
-def deliver_to_all(host: Host, connections: Iterable[Connection], message: Outgoing) -> int:
+def deliver_to_all(
+    host: ConnectionServices, connections: Iterable[Connection], message: Outgoing
+) -> int:
     """:meth:`Connection.deliver` to many of one host; gives to how many outboxes it went.
 
     Most have an empty outbox, and are dealt with here: a call less for each.

@@ -15,7 +15,7 @@ from cluster_pool.core.results import DrainReport, SendResult
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError, IdTakenError, NodeDrainingError
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.drainer import Drain, LocalBudget, Terms, finished
+from cluster_pool.local.drain_run import DrainRun, LocalBudget, Terms, finished
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -42,7 +42,7 @@ class ConnectionsPool:
         table: ConnectionTable | None = None,
     ) -> None:
         self._takeover = check_on_conflict(on_conflict)
-        self._drain: Drain | None = None
+        self._drain: DrainRun | None = None
         self._drain_task: asyncio.Task[DrainReport] | None = None
         self._of_cluster = table is not None
         if table is None:
@@ -50,7 +50,7 @@ class ConnectionsPool:
                 limits=limits or Limits(),
                 timing=timing or Timing(),
                 counters=Counters(),
-                on_departing=self._depart,
+                on_departing=self._write_batch,
             )
         self._table = table
 
@@ -107,14 +107,14 @@ class ConnectionsPool:
         """
         self._check_own()
         self._table.check_loop()
-        self._depart(connection)
+        self._write_batch(connection)
         emptied, connection.departure = connection.departure, False
         if emptied and on_empty_namespace is not None:
             result = on_empty_namespace()
             if inspect.isawaitable(result):
                 await result
 
-    def _depart(self, connection: Connection) -> None:
+    def _write_batch(self, connection: Connection) -> None:
         emptied = self._table.discard(connection)
         if connection.departure is None:
             connection.departure = emptied
@@ -225,9 +225,9 @@ class ConnectionsPool:
         if self._drain is not None and self._drain_task is not None:
             self._drain.tighten(terms)
             return await asyncio.shield(self._drain_task)
-        if terms.most is None:
-            terms = replace(terms, most=HEADROOM)
-        drain = self._drain = Drain("", self._table, LocalBudget(), terms)
+        if terms.max_rate is None:
+            terms = replace(terms, max_rate=HEADROOM)
+        drain = self._drain = DrainRun("", self._table, LocalBudget(), terms)
         task = self._drain_task = asyncio.create_task(drain.run(), name="cluster_pool drain")
         try:
             return await finished(drain, task)

@@ -13,7 +13,7 @@ from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
 from cluster_pool.local.connection import Connection, deliver_to_all
-from cluster_pool.local.host import Flusher
+from cluster_pool.local.services import Flusher
 from cluster_pool.local.signs import SignsOfLife
 from cluster_pool.local.sweeper import Sweeper
 from cluster_pool.loops import check_loop, running_loop

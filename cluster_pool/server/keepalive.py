@@ -18,7 +18,7 @@ from websockets.protocol import CLOSED, CLOSING, CONNECTING, OPEN, SEND_EOF, Eve
 
 from cluster_pool.core.closing import ABNORMAL, INTERNAL_ERROR, NORMAL, POLICY
 from cluster_pool.local.connection import Connection
-from cluster_pool.server.departures import Departures
+from cluster_pool.server.disconnect_queue import DisconnectQueue
 from cluster_pool.server.frames import FRAME, Frames
 from cluster_pool.server.intake import Intake
 from cluster_pool.server.newcomers import PATIENCE, Newcomers, protocol_of
@@ -54,7 +54,7 @@ class NodeWebSocket(ServerConnection):
         self,
         *arguments: Any,
         keepalive: "Keepalive",
-        departures: Departures,
+        departures: DisconnectQueue,
         intake: Intake,
         turns: Turns,
         newcomers: Newcomers,

@@ -35,7 +35,7 @@ from cluster_pool.exceptions import (
 from cluster_pool.local.connection import Connection
 from cluster_pool.server.admin import AdminListener
 from cluster_pool.server.agent import AgentListener
-from cluster_pool.server.departures import Departures
+from cluster_pool.server.disconnect_queue import DisconnectQueue
 from cluster_pool.server.http import (
     NO_REQUEST,
     Target,
@@ -203,7 +203,7 @@ class NodeServer:
                 functools.partial(
                     NodeWebSocket,
                     keepalive=self._keepalive,
-                    departures=Departures(),
+                    departures=DisconnectQueue(),
                     intake=intake,
                     turns=Turns(),
                     newcomers=newcomers,

@@ -12,7 +12,7 @@ from typing import Any
 
 from faults import sparse
 from faults.books import Books
-from faults.ledger import Ledger
+from faults.ledger import DrainBudget
 from faults.programs import Program
 from faults.proxy import Proxy
 from faults.publisher import RawPublisher
@@ -50,7 +50,7 @@ class NotReadyError(Exception):
 class Place:
     """Where a node or a publisher runs: its own way to Redis, and the program that is there now."""
 
-    def __init__(self, kind: str, number: int, proxy: Proxy, ledger: Ledger) -> None:
+    def __init__(self, kind: str, number: int, proxy: Proxy, ledger: DrainBudget) -> None:
         self.kind = kind
         self.number = number
         self.proxy = proxy
@@ -91,7 +91,7 @@ class Cluster:
         outside: Place,
         clients: Program,
         publisher: RawPublisher,
-        ledger: Ledger,
+        ledger: DrainBudget,
     ) -> None:
         self.settings = settings
         self.redis = redis
@@ -251,7 +251,7 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, ledger: Ledger) -> AsyncIterator[Cluster]:
+async def running(settings: Settings, ledger: DrainBudget) -> AsyncIterator[Cluster]:
     """Start everything, with every client connected and no message sent; stop it in the end."""
     async with contextlib.AsyncExitStack() as stack:
         redis = stack.enter_context(RedisServer(settings.server))

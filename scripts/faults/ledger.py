@@ -15,7 +15,7 @@ from faults.books import (
 )
 
 
-class Ledger:
+class DrainBudget:
     """Calls, gaps and windows since the books were last closed."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from faults.books import PUBLISH
-from faults.ledger import Ledger
+from faults.ledger import DrainBudget
 
 TIMEOUT = 2.0
 
@@ -24,7 +24,7 @@ class RawPublisher:
     read after what came over the next, so there is an order within a link alone.
     """
 
-    def __init__(self, path: Path, ledger: Ledger, namespaces: list[str], seed: int) -> None:
+    def __init__(self, path: Path, ledger: DrainBudget, namespaces: list[str], seed: int) -> None:
         self._path = path
         self._ledger = ledger
         self._namespaces = namespaces

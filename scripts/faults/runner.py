@@ -12,7 +12,7 @@ from faults.account import Account, account
 from faults.books import Books, Window
 from faults.cluster import Cluster, NotReadyError, Settings, running
 from faults.harm import FAULTS
-from faults.ledger import Ledger
+from faults.ledger import DrainBudget
 from faults.programs import ProgramEndedError
 
 SHOWN = 10
@@ -78,7 +78,7 @@ async def perform(settings: Settings, names: list[str], minutes: float, tell: Te
     """Each fault once in a random order; with ``minutes``, any of them until these are over."""
     run = Run()
     chance = random.Random(settings.seed)
-    ledger = Ledger()
+    ledger = DrainBudget()
     try:
         async with running(settings, ledger) as cluster:
             if minutes:

@@ -47,8 +47,8 @@ class Node:
             stack.push_async_callback(self.server.stop)
             await self.server.start()
             redis: Redis = await stack.enter_async_context(Redis.from_url(url))
-            self._ear = await stack.enter_async_context(redis.pubsub())
-            await self._ear.subscribe(Keys(PREFIX).inbound(NAMESPACE))
+            self._subscriber = await stack.enter_async_context(redis.pubsub())
+            await self._subscriber.subscribe(Keys(PREFIX).inbound(NAMESPACE))
             self._stack = stack.pop_all()
         return self
 
@@ -59,7 +59,7 @@ class Node:
         """What the next client said, as it was published; any other shape is an error."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                message = await self._ear.get_message(timeout=PATIENCE)
+                message = await self._subscriber.get_message(timeout=PATIENCE)
                 if message is not None and message["type"] == "message":
                     fields = json.loads(message["data"])
                     assert fields.keys() in ({"id", "node", "text"}, {"id", "node", "binary"})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.backplane.ledgers import ScriptedLedger
+from tests.backplane.budgets import ScriptedLedger
 from tests.clusters import Backend
 from tests.servers import RedisServer
 

@@ -12,8 +12,8 @@ from cluster_pool.backplane.batching import (
     MIN_SHARE,
     SEND,
     Batch,
+    NamespaceQueue,
     Operation,
-    Queue,
     next_batch,
 )
 
@@ -26,9 +26,11 @@ def loop() -> Any:
     made.close()
 
 
-def queue_of(loop: asyncio.AbstractEventLoop, name: str, *wanted: tuple[int, float]) -> Queue:
+def queue_of(
+    loop: asyncio.AbstractEventLoop, name: str, *wanted: tuple[int, float]
+) -> NamespaceQueue:
     """A queue of operations, each of a kind and a deadline; their items tell their places."""
-    queue = Queue(name, f"{name}:members")
+    queue = NamespaceQueue(name, f"{name}:members")
     for at, (kind, deadline) in enumerate(wanted):
         queue.waiting.append(Operation(kind, "id", b"%d" % at, deadline, loop.create_future()))
     return queue

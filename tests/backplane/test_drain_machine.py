@@ -16,9 +16,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cluster_pool.core.ledger import HEADROOM, HURRY, LATE, RENEWAL, TTL, USED, Ask, Grant, Ledger
+from cluster_pool.core.ledger import (
+    HEADROOM,
+    HURRY,
+    LATE,
+    RENEWAL,
+    TTL,
+    USED,
+    Ask,
+    DrainBudget,
+    Grant,
+)
 from cluster_pool.core.pacing import STEP
-from tests.backplane.ledgers import ScriptedLedger
+from tests.backplane.budgets import ScriptedLedger
 from tests.core.simulation import Drainer
 
 EXAMPLES = int(os.environ.get("CLUSTER_POOL_EXAMPLES", "0"))
@@ -32,7 +42,7 @@ rates = st.sampled_from([inf, inf, 50.0, 120.0, 200.0])
 having = precondition(lambda self: self.drainers)
 
 
-class CoreLedger(Ledger):
+class CoreLedger(DrainBudget):
     """The one in Python, which can be lost, too."""
 
     def forget(self) -> None:
@@ -70,14 +80,16 @@ class Drains(RuleBasedStateMachine):
     @rule(
         name=names,
         each=st.integers(0, 800),
-        most=rates,
+        max_rate=rates,
         grace=st.sampled_from([None, None, 8.0, 30.0]),
         start=st.floats(0, 0.99),
     )
-    def join(self, name: str, each: int, most: float, grace: float | None, start: float) -> None:
+    def join(
+        self, name: str, each: int, max_rate: float, grace: float | None, start: float
+    ) -> None:
         if name not in self.drainers:
             self.drainers[name] = Drainer(
-                name, self.now, each, most=most, grace=grace, nodes=8, start=start
+                name, self.now, each, max_rate=max_rate, grace=grace, nodes=8, start=start
             )
             self.starving[name] = 0
             self.happened()
@@ -175,8 +187,8 @@ class Drains(RuleBasedStateMachine):
 
     def budget(self) -> float:
         room = USED * HEADROOM * self.acceptors
-        mosts = [one.plan.most for one in self.active()]
-        return min([self.setting, *[room if most == inf else most for most in mosts]])
+        mosts = [one.plan.max_rate for one in self.active()]
+        return min([self.setting, *[room if max_rate == inf else max_rate for max_rate in mosts]])
 
     def needed(self, within: float = inf) -> float:
         """By those whose deadline is so near; a pacer may be a close behind."""

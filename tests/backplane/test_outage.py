@@ -103,7 +103,7 @@ async def test_a_refusal_is_told_in_the_same_words_everywhere(
         assert pool.statistics()["trouble"] is None
         break_it(server, fault)
         await eventually(lambda: words in pool.trouble)
-        await eventually(lambda: not pool._lease.held or pool._session.up)
+        await eventually(lambda: not pool._lease.held or pool._shard.up)
         trouble = pool.statistics()["trouble"]
         assert trouble["reason"] == pool.trouble
         assert not pool.ready

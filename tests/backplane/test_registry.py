@@ -39,8 +39,8 @@ def test_a_call_of_the_reaper_removes_no_more_than_it_may(backend: Backend, memb
             removed.append(reply[1])
             return reply
 
-        session: Any = SimpleNamespace(script=script)
-        registry = Registry(session, keys, Identity(keys))
+        shard: Any = SimpleNamespace(script=script)
+        registry = Registry(shard, keys, Identity(keys))
         total, emptied = asyncio.run(registry.clear("n", DEAD, "gone", 5.0, counted=True))
         left = client.hvals(keys.members("n"))
         assert (total, emptied) == (members - members // 10, False)

@@ -22,7 +22,7 @@ from cluster_pool import (
     PoolClosedError,
     SendResult,
 )
-from cluster_pool.cluster.registrar import IN_FLIGHT, Claiming
+from cluster_pool.cluster.claim_batcher import IN_FLIGHT, PendingClaim
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -47,16 +47,16 @@ async def test_a_claim_that_is_won_in_the_turn_of_its_deadline_is_owned(backend:
     """Its caller has it, once; and it is given up like any other, with its namespace."""
     async with backend.pools(1) as (one,):
         loop = asyncio.get_running_loop()
-        registrar, namespaces = one._membership._registrar, one._membership._namespaces
-        settle = registrar._settle
+        claim_batcher, namespaces = one._ownership._claim_batcher, one._ownership._namespaces
+        settle = claim_batcher._settle
 
-        def settle_late(claiming: Claiming, *answer: Any) -> None:
+        def settle_late(claiming: PendingClaim, *answer: Any) -> None:
             loop.call_at(claiming.deadline - 0.1, time.sleep, 0.2)
             loop.call_at(claiming.deadline - 0.001, settle, claiming, *answer)
 
         socket = FakeWebSocket()
         connection = Connection("alice", "n", socket)
-        with patch.object(registrar, "_settle", settle_late):
+        with patch.object(claim_batcher, "_settle", settle_late):
             await one.new_connection(connection, timeout=0.5)
         assert one.get_connection("n", "alice") is connection
         assert await registered(one) == {"alice": "node-1"}
@@ -244,7 +244,7 @@ async def test_accept_closes_who_lost_its_id_at_once(
         await eventually(lambda: is_member(two, "a"))
         await eventually(lambda: is_member(two, "b"))
         newer = [await two.join("n", "a"), await two.join("n", "b")]
-        waiting = one._membership._claiming.values()
+        waiting = one._ownership._claiming.values()
         await eventually(lambda: all(claiming.taken for (claiming,) in waiting))
         told.set()
         for error in await asyncio.gather(*accepting, return_exceptions=True):
@@ -273,10 +273,10 @@ async def test_a_claim_that_waits_and_is_cancelled_takes_nothing(backend: Backen
     async with backend.pools(1) as (one,):
         owner = await fought_for(one)
         joining = asyncio.create_task(one.join("n", "alice"))
-        await eventually(lambda: one._membership.coming())
+        await eventually(lambda: one._ownership.coming())
         joining.cancel()
         await asyncio.gather(joining, return_exceptions=True)
-        await eventually(lambda: not one._membership.coming())
+        await eventually(lambda: not one._ownership.coming())
         assert owner.closed is None
         assert await one.count("n") == 1
         rejecting = one.join("n", "alice", on_conflict="reject")
@@ -290,7 +290,7 @@ async def test_a_pool_that_stops_waits_for_no_fight(backend: Backend) -> None:
     async with backend.pools(1) as (one,):
         owner = await fought_for(one)
         joining = asyncio.create_task(one.join("n", "alice", timeout=60))
-        await eventually(lambda: one._membership.coming())
+        await eventually(lambda: one._ownership.coming())
     assert joining.done()
     assert isinstance(joining.exception(), PoolClosedError)
     assert (await owner.wait_closed())[0] == 1012
@@ -384,7 +384,7 @@ async def test_a_node_takes_no_more_namespaces_than_its_limit(backend: Backend) 
         with pytest.raises(MembershipLimitError, match="node_namespaces"):
             await one.join("c", "x")
         await one.join("b", "y")
-        assert not one._session.listens(f"{backend.prefix}:{{c}}")
+        assert not one._shard.listens(f"{backend.prefix}:{{c}}")
 
 
 @async_test
@@ -392,13 +392,13 @@ async def test_who_leaves_while_its_claim_waits_for_others_takes_no_id(backend: 
     """Claims gather for some milliseconds; one whose client has left meanwhile is not sent."""
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")
-        registrar = one._membership._registrar
+        claim_batcher = one._ownership._claim_batcher
         second = Connection("alice", "n", FakeWebSocket())
-        with patch.object(registrar, "_flights", IN_FLIGHT):  # as many as may be under way
+        with patch.object(claim_batcher, "_flights", IN_FLIGHT):  # as many as may be under way
             claim = asyncio.create_task(one.new_connection(second))
-            await eventually(lambda: registrar._to_claim)
+            await eventually(lambda: claim_batcher._to_claim)
             second.cut()
-        registrar._schedule()
+        claim_batcher._schedule()
         with pytest.raises(ConnectionClosedError):
             await claim
         assert await one.send("n", "alice", "still?", confirm=True) is SendResult.DELIVERED
@@ -411,7 +411,7 @@ async def test_a_newcomer_waits_for_a_link_that_was_up_just_now(own_server: Redi
     """The next one is made in some 50 ms, and the claim goes on with it."""
     async with Pool(own_server.url, node_id="a", timing=FAST) as pool:
         own_server.command("CLIENT", "KILL", "TYPE", "pubsub")
-        while pool._session.up:  # noqa: ASYNC110  # each turn: it is up again very soon
+        while pool._shard.up:  # noqa: ASYNC110  # each turn: it is up again very soon
             await asyncio.sleep(0)
         await pool.new_connection(Connection("alice", "n", FakeWebSocket()))
         assert await pool.count("n") == 1
@@ -425,7 +425,7 @@ async def test_a_newcomer_does_not_wait_for_a_redis_that_is_away(
     """The node knows; whoever comes learns it long before its time-out, and nothing is left."""
     async with Pool(own_server.url, node_id="a", timing=FAST) as pool:
         own_server.kill()
-        await eventually(lambda: not pool._session.up)
+        await eventually(lambda: not pool._shard.up)
         for _ in range(2):
             connection = Connection("alice", "n", FakeWebSocket())
             claim = pool.new_connection(connection, timeout=60, on_conflict=on_conflict)

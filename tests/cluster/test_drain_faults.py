@@ -31,7 +31,7 @@ async def share(*drainers: Pool) -> None:
 
 def up(pool: Pool) -> bool:
     """Whether a node is with its cluster again."""
-    return pool._session.up and pool._lease.held and pool._lease.settled.is_set()
+    return pool._shard.up and pool._lease.held and pool._lease.settled.is_set()
 
 
 def lasting(backend: Backend) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Timing
-from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core import envelope
@@ -23,9 +23,9 @@ from tests.support import async_test, eventually
 
 def cut_ear(pool: ClusterPool) -> None:
     """Abort the subscribed socket of a node, as a broken network path would."""
-    ear = pool._session._ear
-    assert ear is not None
-    writer = ear.connection._writer
+    subscriber = pool._shard._subscriber
+    assert subscriber is not None
+    writer = subscriber.connection._writer
     assert writer is not None
     writer.transport.abort()
 
@@ -79,12 +79,12 @@ async def test_what_the_end_of_the_link_lost_does_not_stop_local_sends(
     """A broadcast that was published and will never be heard is not waited for."""
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
-        ear = one._session._ear
-        assert ear is not None
-        ear._on_message = lambda channel, payload: None
+        subscriber = one._shard._subscriber
+        assert subscriber is not None
+        subscriber._on_message = lambda channel, payload: None
         assert await one.broadcast_message("n", "lost") == 1
         own_server.kill()
-        await eventually(lambda: not one._session.up)
+        await eventually(lambda: not one._shard.up)
         assert await one.send("n", "alice", "local") is SendResult.DELIVERED
         assert await alice.wait_sent() == ["local"]
 
@@ -131,13 +131,13 @@ async def test_who_leaves_in_the_midst_of_a_rejoin_does_not_end_it(
     async with Backend(own_server).pools(1) as (one,):
         sockets = [await one.join("n", f"a{at}") for at in range(3)]
         alone = await one.join("m", "alone")
-        namespaces = one._membership._namespaces
+        namespaces = one._ownership._namespaces
         note = namespaces.note_before_claims
 
         async def note_and_leave(*arguments: Any) -> None:
             await note(*arguments)
             for socket in (sockets[0], alone):
-                one._membership._evict(socket.connection)
+                one._ownership._evict(socket.connection)
 
         with patch.object(namespaces, "note_before_claims", note_and_leave):
             rejoins = one.statistics()["rejoins"]
@@ -156,12 +156,12 @@ async def test_a_comparison_whose_link_is_lost_leaves_nothing_behind(
     """All that it asked is waited for, so that asyncio has nothing to complain of."""
     async with Backend(own_server).pools(1) as (one,):
         await one.join("n", "alice")
-        link = one._session.link
+        link = one._shard.link
         assert link is not None
         own_server.kill()
-        await eventually(lambda: not one._session.up)
+        await eventually(lambda: not one._shard.up)
         with pytest.raises(BackplaneUnavailableError):
-            await one._comparison._suspects(link, ["n"])
+            await one._reconciler._suspects(link, ["n"])
         gc.collect()
         await asyncio.sleep(0)
         assert "never retrieved" not in caplog.text
@@ -255,17 +255,17 @@ async def test_a_namespace_that_is_left_while_the_ear_comes_back_is_counted_anew
         await bob.wait_sent()
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
-        session, channel = one._session, one._keys.channel("n")
-        told = session._state_lost
+        shard, channel = one._shard, one._keys.channel("n")
+        told = shard._state_lost
         asked: list[bool] = []
 
-        async def tell_late(link: Link) -> bool:
-            asked.append(session.listens(channel))
-            await eventually(lambda: not session.listens(channel))
+        async def tell_late(link: CommandConnection) -> bool:
+            asked.append(shard.listens(channel))
+            await eventually(lambda: not shard.listens(channel))
             return await told(link)
 
         await one.remove_connection(bob.connection)
-        with patch.object(session, "_state_lost", tell_late):
+        with patch.object(shard, "_state_lost", tell_late):
             cut_ear(one)
             await eventually(lambda: asked and one.ready)
         assert asked[0], "the namespace was left before the ear came back"
@@ -288,20 +288,20 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
         bob = await two.join("n", "bob")
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
-        session, channel = one._session, one._keys.channel("n")
-        old, told = session.sender, session._state_lost
+        shard, channel = one._shard, one._keys.channel("n")
+        old, told = shard.sender, shard._state_lost
         sent = asyncio.Event()
 
-        async def carry(link: Link) -> bool:
+        async def carry(link: CommandConnection) -> bool:
             await sent.wait()
-            late = session.redis_time() + 2_000_000
+            late = shard.redis_time() + 2_000_000
             item = envelope.broadcast(True, b"broadcast")
             await link.script("publish", [], old, channel, late, 1, item)
             return await told(link)
 
-        with patch.object(session, "_state_lost", carry):
+        with patch.object(shard, "_state_lost", carry):
             cut_ear(one)
-            await eventually(lambda: not session.up)
+            await eventually(lambda: not shard.up)
             assert await one.send("n", "alice", "send") is SendResult.DELIVERED
             sent.set()
             await eventually(lambda: one.ready)
@@ -352,12 +352,12 @@ async def test_a_full_inbox_is_reported_as_a_gap(own_server: RedisServer) -> Non
         bob = await two.join("n", "bob")
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
-        await two._router.stop()  # this node hears, but does not keep up
+        await two._dispatcher.stop()  # this node hears, but does not keep up
         for batch in range(0, 200, 20):
             texts = [f"{at:04d}" + "x" * 996 for at in range(batch, batch + 20)]
             await asyncio.gather(*[one.broadcast_message("n", text) for text in texts])
         await eventually(lambda: gaps)
-        two._router.start()
+        two._dispatcher.start()
         await eventually(lambda: bob.sent)
         await one.broadcast_message("n", "end")
         await eventually(lambda: bob.sent[-1:] == ["end"])
@@ -455,13 +455,13 @@ async def vanish(pool: Pool) -> None:
     """What SIGKILL does to a node, as far as Redis can see: silence, and closed sockets."""
     await pool._lease.stop()
     await pool._reaper.stop()
-    await pool._comparison.stop()
-    await pool._session.stop()
+    await pool._reconciler.stop()
+    await pool._shard.stop()
 
 
 async def abandon(pool: Pool) -> None:
     """End the tasks of a node that has vanished."""
-    await pool._membership.stop()
+    await pool._ownership.stop()
     await pool._close()
 
 
@@ -484,14 +484,14 @@ async def test_a_node_that_slept_past_its_lease_asks_before_it_sends(backend: Ba
     """It may have lost the id, and has not heard of that yet: its send goes to the new owner."""
     async with backend.pools() as (one, two):
         stale = await one.join("n", "alice")
-        await one._router.stop()  # what was said while it slept is still unread
+        await one._dispatcher.stop()  # what was said while it slept is still unread
         newer = await two.join("n", "alice")
         assert await one.send("n", "alice", "before the lease is over") is SendResult.DELIVERED
         one._lease._until = 0.0
         assert await one.send("n", "alice", "after") is SendResult.ROUTED
         assert await newer.wait_sent() == ["after"]
         assert stale.sent == ["before the lease is over"]
-        one._router.start()
+        one._dispatcher.start()
         assert (await stale.wait_closed())[0] == 4409
 
 
@@ -511,7 +511,7 @@ async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend:
     """It has its next lease, and not yet the answer to what it asserts under it."""
     async with backend.pools() as (one, two):
         stale = await one.join("n", "alice")
-        await one._router.stop()
+        await one._dispatcher.stop()
         lease, answered = one._lease, asyncio.Event()
         incarnation = lease.incarnation
         assert_only_after(answered, lease)
@@ -519,7 +519,7 @@ async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend:
         lease._until = 0.0
         lease.wake()
         await eventually(lambda: lease.held and lease.incarnation != incarnation)
-        one._router.start()
+        one._dispatcher.start()
         assert await one.send("n", "alice", "after") is SendResult.ROUTED
         assert await newer.wait_sent() == ["after"]
         answered.set()

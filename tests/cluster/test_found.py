@@ -20,11 +20,11 @@ from tests.support import async_test, eventually
 async def test_a_stop_ends_although_the_link_fails_at_that_moment() -> None:
     """A cancellation that meets the failure of a socket is not forgotten."""
     async with fake_cluster(nodes=1) as cluster:
-        session = cluster[0]._session
+        shard = cluster[0]._shard
         cluster.server.script_cache.clear()
         with contextlib.suppress(BackplaneUnavailableError):
-            await session.script(asyncio.get_running_loop().time() + 1, "publish", [])
-        stopping = asyncio.create_task(session.stop())
+            await shard.script(asyncio.get_running_loop().time() + 1, "publish", [])
+        stopping = asyncio.create_task(shard.stop())
         done, _ = await asyncio.wait([stopping], timeout=5)
         assert done
 
@@ -118,7 +118,7 @@ async def test_a_socket_that_is_closed_already_is_a_lost_link(
     """uvloop says so with a RuntimeError; it is no fault of ours, and needs no traceback."""
     async with fake_cluster(nodes=1) as cluster:
         (one,) = cluster
-        link = one._session.link
+        link = one._shard.link
         assert link is not None
 
         async def closed(*arguments: object, **options: object) -> None:

@@ -25,29 +25,29 @@ class SlowSession:
 
 
 def made(node_inbound_bytes: int) -> tuple[SlowSession, InboundChannel, Connection]:
-    session = SlowSession()
+    shard = SlowSession()
     limits = Limits(node_inbound_bytes=node_inbound_bytes)
-    channel = InboundChannel(cast(Any, session), Keys("p"), limits)
-    return session, channel, Connection("a", "n", FakeWebSocket())
+    channel = InboundChannel(cast(Any, shard), Keys("p"), limits)
+    return shard, channel, Connection("a", "n", FakeWebSocket())
 
 
 @async_test
 async def test_what_is_being_published_is_bounded_in_bytes() -> None:
     """Any message may be when nothing is; the next that is too much is refused, not queued."""
-    session, channel, connection = made(2 * COPIES * 1000)
+    shard, channel, connection = made(2 * COPIES * 1000)
     large = asyncio.create_task(channel.publish(connection, "node", "ü" * 5000, 0))
     await asyncio.sleep(0)
     assert channel.size == COPIES * 10_000
     with pytest.raises(PendingLimitError):
         await channel.publish(connection, "node", b"x", 0)
-    session.calls[0][1].set_result(1)
+    shard.calls[0][1].set_result(1)
     assert await large == 1
     assert channel.size == 0
     fits = [asyncio.create_task(channel.publish(connection, "node", b"x" * 500, 0)) for _ in "ab"]
     await asyncio.sleep(0)
     with pytest.raises(PendingLimitError):
         await channel.publish(connection, "node", "x", 0)
-    for _, answer in session.calls[1:]:
+    for _, answer in shard.calls[1:]:
         answer.set_result(0)
     assert await asyncio.gather(*fits) == [0, 0]
 
@@ -55,7 +55,7 @@ async def test_what_is_being_published_is_bounded_in_bytes() -> None:
 @async_test
 async def test_who_waits_for_room_has_it_in_order() -> None:
     """None is refused, none overtakes; who gives up leaves its place."""
-    session, channel, connection = made(2 * COPIES * 1000)
+    shard, channel, connection = made(2 * COPIES * 1000)
 
     async def one(text: str) -> int:
         await channel.room(text)
@@ -64,15 +64,15 @@ async def test_who_waits_for_room_has_it_in_order() -> None:
     tasks = [asyncio.create_task(one(str(number) * 900)) for number in range(6)]
     small = asyncio.create_task(one("s"))
     await asyncio.sleep(0.01)
-    assert len(session.calls) == 1
+    assert len(shard.calls) == 1
     assert channel.waiting == 5 * 900 + 1
     tasks[2].cancel()
     for at in range(5):
-        session.calls[at][1].set_result(1)
+        shard.calls[at][1].set_result(1)
         await asyncio.sleep(0.01)
-    for _, answer in session.calls[5:]:
+    for _, answer in shard.calls[5:]:
         answer.set_result(1)
     await asyncio.gather(*tasks, small, return_exceptions=True)
-    said = [bytes(payload.split(b'"')[11][:1]) for payload, _ in session.calls]
+    said = [bytes(payload.split(b'"')[11][:1]) for payload, _ in shard.calls]
     assert said == [b"0", b"1", b"3", b"4", b"5", b"s"]
     assert (channel.size, tasks[2].cancelled()) == (0, True)

@@ -18,8 +18,8 @@ from cluster_pool import (
     Publisher,
     SendResult,
 )
-from cluster_pool.backplane.link import Argument
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.command_connection import Argument
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.life import Life, in_turn
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
@@ -128,11 +128,11 @@ async def test_a_stop_ends_every_call_that_is_under_way(
         await two.join("n", "bob")
         events = asyncio.create_task(anext(one.watch("quiet")))
         if trouble == "mute":
-            await two._router.stop()
+            await two._dispatcher.stop()
         if trouble in ("silent", "away"):
             proxy.hold()
         if trouble == "away":
-            await eventually(lambda: not one._session.up)
+            await eventually(lambda: not one._shard.up)
         tasks = {
             name: asyncio.ensure_future(call) for name, call in calls(one, alice.connection).items()
         }
@@ -306,15 +306,15 @@ async def test_nodes_that_start_together_on_a_new_redis_stay_what_they_are(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of them takes the epoch of another, which is a moment old, for a restored one."""
-    whole, held = Session.call, asyncio.Event()
+    whole, held = Shard.call, asyncio.Event()
 
-    async def slow_to_mark(session: Session, deadline: float, *words: Argument) -> Any:
+    async def slow_to_mark(shard: Shard, deadline: float, *words: Argument) -> Any:
         if words[:2] == ("SCRIPT", "LOAD") and not held.is_set():
             held.set()
             await asyncio.sleep(0.5)
-        return await whole(session, deadline, *words)
+        return await whole(shard, deadline, *words)
 
-    monkeypatch.setattr(Session, "call", slow_to_mark)
+    monkeypatch.setattr(Shard, "call", slow_to_mark)
     first, second = (Pool(own_server.url, node_id=name, timing=FAST) for name in ("a", "b"))
     starting = asyncio.create_task(first.start())
     await held.wait()

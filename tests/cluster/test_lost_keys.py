@@ -164,7 +164,7 @@ async def test_members_of_a_dead_node_are_reaped_although_their_counts_are_lost(
         for id in ("x", "y", "z"):
             await two.join("room", id)
         await two._lease.stop()
-        await two._comparison.stop()
+        await two._reconciler.stop()
         await client.delete(f"{backend.prefix}:{{room}}:owners")
         await eventually(lambda: one.statistics()["reaped"] == 3, 3 * (2 * SHORT.lease))
         left = [key for key, ttl in backend.keys().items() if "{room}" in key and ttl < 0]

@@ -16,9 +16,9 @@ SECRET = "not known to strangers"
 
 async def recorded(redis: Redis, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
     """What is published there from the first item on, which is None: the subscription stands."""
-    async with redis.pubsub() as ear:
-        await ear.subscribe(*channels)
-        async for message in ear.listen():
+    async with redis.pubsub() as subscriber:
+        await subscriber.subscribe(*channels)
+        async for message in subscriber.listen():
             if message["type"] == "message":
                 yield message["channel"].decode(), message["data"]
             else:

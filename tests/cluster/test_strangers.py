@@ -29,10 +29,10 @@ async def test_who_listens_to_a_pattern_is_no_node(backend: Backend) -> None:
         assert await publisher.close_all("nobody") == 0
         with pytest.raises(NodeUnreachableError, match="nobody listens"):
             await one.drain_node("nobody", force=True)
-        ear = two._session._ear
-        assert ear is not None
-        ear.unsubscribe([f"{backend.prefix}:{{~}}:node:node-2".encode()])
-        assert await ear.confirmed(f"{backend.prefix}:{{last}}".encode())
+        subscriber = two._shard._subscriber
+        assert subscriber is not None
+        subscriber.unsubscribe([f"{backend.prefix}:{{~}}:node:node-2".encode()])
+        assert await subscriber.confirmed(f"{backend.prefix}:{{last}}".encode())
         assert await one.send("n", "alice", "x") is SendResult.UNREACHABLE
         await eventually(lambda: two.statistics()["generations"] == 2 and two.ready)
         assert await one.send("n", "alice", "x", confirm=True) is SendResult.DELIVERED

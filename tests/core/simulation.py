@@ -6,7 +6,7 @@ from random import Random
 from typing import Final
 
 from cluster_pool.core.drain_plan import DrainPlan, reserve_of
-from cluster_pool.core.ledger import HEADROOM, RENEWAL, USED, Ask, Grant, Ledger
+from cluster_pool.core.ledger import HEADROOM, RENEWAL, USED, Ask, DrainBudget, Grant
 from cluster_pool.core.pacing import STEP, Pacer
 
 SECOND: Final = round(1 / STEP)
@@ -15,7 +15,7 @@ HEARTBEAT: Final = 3.0
 
 
 class Drainer:
-    """One drain, as ``local/drainer.py`` does it."""
+    """One drain, as ``local/drain_run.py`` does it."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class Drainer:
         now: float,
         remaining: int,
         *,
-        most: float = inf,
+        max_rate: float = inf,
         grace: float | None = None,
         nodes: int = 1,
         start: float = 0.0,
@@ -31,7 +31,13 @@ class Drainer:
         last_grace: float | None = None,
     ) -> None:
         self.plan = DrainPlan(
-            node, now, most, nodes=nodes, total=remaining, last_grace=last_grace, agree=HEARTBEAT
+            node,
+            now,
+            max_rate,
+            nodes=nodes,
+            total=remaining,
+            last_grace=last_grace,
+            agree=HEARTBEAT,
         )
         self.plan.announcing = announce > 0
         self._announced = now + announce
@@ -84,7 +90,7 @@ class Cluster:
     def __init__(self, nodes: int = 100, headroom: float = HEADROOM, setting: float = inf) -> None:
         self.now = 0.0
         self.redis, self.chasing = True, False
-        self.ledger = Ledger()
+        self.ledger = DrainBudget()
         self.random = Random(nodes)
         self.headroom, self.setting = headroom, setting
         self.advertised = {f"n{number}": headroom for number in range(nodes)}
@@ -102,7 +108,7 @@ class Cluster:
         self,
         nodes: int,
         each: int = 10_000,
-        most: float = inf,
+        max_rate: float = inf,
         grace: float | None = None,
         announce: float = 0.0,
         last_grace: float | None = None,
@@ -116,7 +122,7 @@ class Cluster:
                 name,
                 self.now,
                 each,
-                most=most,
+                max_rate=max_rate,
                 grace=grace,
                 nodes=living,
                 start=self.random.random(),
@@ -134,7 +140,7 @@ class Cluster:
 
     def flush(self) -> None:
         """The ledger is lost, and so is the headroom until each acceptor's next heartbeat."""
-        self.ledger = Ledger()
+        self.ledger = DrainBudget()
         for name in self.advertised:
             self._unheard[name] = self.now + self.random.random() * HEARTBEAT
 
@@ -189,8 +195,8 @@ class Cluster:
     def budget(self) -> float:
         """R, of those who drain now."""
         room = USED * self.headroom * len(self.advertised)
-        mosts = [drainer.plan.most for drainer in self.drainers.values()]
-        return min(self.setting, *[room if most == inf else most for most in mosts])
+        mosts = [drainer.plan.max_rate for drainer in self.drainers.values()]
+        return min(self.setting, *[room if max_rate == inf else max_rate for max_rate in mosts])
 
     def needed(self) -> float:
         """S, likewise."""

@@ -13,14 +13,14 @@ from cluster_pool.core.ledger import (
     HEADROOM,
     PAUSED,
     USED,
+    DrainBudget,
     Grant,
-    Ledger,
 )
 
 
 def lease(rate: float, **known: Any) -> Grant:
     """A lease of three seconds, of one drainer among four nodes."""
-    terms = {"budget": 100.0, "needed": 0.0, "renew": 1.0, "lasts": 3.0, "drainers": 1, "living": 4}
+    terms = {"budget": 100.0, "needed": 0.0, "renew": 1.0, "ttl": 3.0, "drainers": 1, "living": 4}
     terms["acceptors"] = 0 if known.get("budget") == 0 else 3
     return Grant(rate, **{**terms, **known})
 
@@ -75,10 +75,10 @@ def test_a_deadline_that_is_near_is_kept_whatever_was_granted() -> None:
 
 def test_it_asks_for_what_is_left() -> None:
     """Until the reserve begins; the rate is what it spends."""
-    drain = plan(most=50.0, deadline=140.0, reserve=4.0, total=900)
+    drain = plan(max_rate=50.0, deadline=140.0, reserve=4.0, total=900)
     first = drain.ask(106.0, 700)
     assert (first.node, first.state, first.remaining, first.total) == ("a", DRAINING, 700, 900)
-    assert (first.time_left, first.most, first.rate, first.known) == (30.0, 50.0, 0.0, False)
+    assert (first.time_left, first.max_rate, first.rate, first.known) == (30.0, 50.0, 0.0, False)
     drain.granted(lease(7.0), 106.0)
     second = drain.ask(107.0, 690)
     assert (second.rate, second.known, second.closable) == (7.0, True, CLOSABLE)
@@ -132,11 +132,11 @@ def test_after_the_lease_everyone_alive_might_drain() -> None:
 
 def test_a_drain_that_never_had_a_lease() -> None:
     """A second's patience, then its own rate over the nodes that were seen last."""
-    drain = plan(most=80.0, nodes=4)
+    drain = plan(max_rate=80.0, nodes=4)
     assert drain.rate(100.9, 1000) == 0
     assert drain.rate(101.1, 1000) == 20
     assert plan(nodes=2).rate(101.1, 1000) == USED * HEADROOM / 2
-    assert plan(most=80.0, nodes=4, deadline=111.1).rate(101.1, 1000) == pytest.approx(100)
+    assert plan(max_rate=80.0, nodes=4, deadline=111.1).rate(101.1, 1000) == pytest.approx(100)
 
 
 def test_a_deadline_that_is_near_does_not_wait_for_a_first_lease() -> None:
@@ -175,8 +175,8 @@ def test_a_resumed_drain_has_its_true_deadline() -> None:
 
 def test_a_pause_ends_without_a_burst_while_redis_is_away() -> None:
     """What was granted last is a rate also if nobody was closing then."""
-    drain = plan(most=50.0, paused=True)
-    drain.granted(Ledger().lease(100.0, drain.ask(100.0, 1000), living=4), 100.0)
+    drain = plan(max_rate=50.0, paused=True)
+    drain.granted(DrainBudget().lease(100.0, drain.ask(100.0, 1000), living=4), 100.0)
     drain.paused = False
     assert drain.rate(104.0, 1000) == 10
 

@@ -14,8 +14,8 @@ from cluster_pool.core.ledger import (
     TTL,
     USED,
     Ask,
+    DrainBudget,
     Grant,
-    Ledger,
 )
 
 
@@ -23,7 +23,7 @@ class Drains:
     """A ledger, and drainers that ask it at ``now``, spending what they were granted before."""
 
     def __init__(self, **cluster: Any) -> None:
-        self.ledger = Ledger()
+        self.ledger = DrainBudget()
         self.cluster = cluster
         self.now = 1000.0
         self.rates: dict[str, float] = {}
@@ -50,7 +50,7 @@ def test_the_budget_is_the_smallest_rate_that_anybody_names() -> None:
     """Drainers and the cluster's setting name one; whoever names none counts as the headroom."""
     drains = Drains(headroom=1000.0, setting=600.0)
     assert drains.ask("a").budget == 600
-    assert drains.ask("b", most=500).budget == 500
+    assert drains.ask("b", max_rate=500).budget == 500
     assert drains.ask("a").budget == 500
     drains.ledger.leave("b")
     assert drains.ask("a").budget == 600
@@ -61,14 +61,14 @@ def test_the_budget_is_the_smallest_rate_that_anybody_names() -> None:
 def test_a_named_rate_may_be_above_the_headroom() -> None:
     """Whoever names a rate knows better, as long as nobody relies on the headroom."""
     drains = Drains(headroom=100.0)
-    assert drains.ask("a", most=500).budget == 500
+    assert drains.ask("a", max_rate=500).budget == 500
     assert drains.ask("b").budget == USED * 100
 
 
 def test_a_paused_drainer_names_no_rate_for_others() -> None:
     """It closes nobody, so that its rate is none to keep; its own grant still tells it."""
     drains = Drains(headroom=1000.0)
-    assert drains.ask("a", state=PAUSED, most=10).budget == 10
+    assert drains.ask("a", state=PAUSED, max_rate=10).budget == 10
     assert drains.ask("b").budget == USED * 1000
 
 
@@ -224,7 +224,7 @@ def test_many_drainers_renew_less_often(drainers: int, seconds: float) -> None:
     drains = Drains(headroom=HEADROOM)
     for number in range(drainers):
         grant = drains.ask(str(number))
-    assert (grant.drainers, grant.lasts) == (drainers, TTL * seconds)
+    assert (grant.drainers, grant.ttl) == (drainers, TTL * seconds)
     assert seconds - 0.001 <= grant.renew <= seconds + LATE + 0.001
 
 
@@ -237,7 +237,7 @@ def test_nobody_grows_for_two_renewals_after_the_ledger_was_lost() -> None:
     for _ in range(3):
         drains.round("a", "b")
     held = dict(drains.rates)
-    drains.ledger = Ledger()
+    drains.ledger = DrainBudget()
     for _ in range(2):
         drains.round("a", "b")
         assert all(drains.rates[node] <= held[node] for node in held)
@@ -250,7 +250,7 @@ def test_a_newcomer_waits_while_the_lost_ledger_is_rebuilt() -> None:
     """It has nothing to spend, but starving for a deadline has its end."""
     drains = Drains(setting=100.0)
     drains.ask("a")
-    drains.ledger = Ledger()
+    drains.ledger = DrainBudget()
     drains.ask("a")
     assert drains.ask("b").rate == 0
     assert [drains.ask("c", time_left=50.0).rate for _ in range(3)] == [0, 0, 20]
@@ -260,7 +260,7 @@ def test_headroom_that_was_lost_with_the_ledger_is_waited_for() -> None:
     """Acceptors advertise it again within a heartbeat; until then a drain goes on as it did."""
     drains = Drains(headroom=1000.0)
     assert drains.round("a") == [700]
-    drains.ledger, drains.cluster["headroom"] = Ledger(), 0.0
+    drains.ledger, drains.cluster["headroom"] = DrainBudget(), 0.0
     assert drains.round("a") == [700]
     drains.cluster["headroom"] = 500.0
     assert drains.round("a") == [350]
@@ -286,14 +286,14 @@ def test_coming_back_from_a_freeze_is_as_if_the_ledger_was_lost() -> None:
 def test_who_waits_for_others_asks_again_when_they_have_renewed() -> None:
     """A newcomer need not wait for a second turn of its own to get what others have given up."""
     drains = Drains(headroom=1000.0)
-    drains.ask("a", most=100)
+    drains.ask("a", max_rate=100)
     drains.now += 0.4
-    cut = drains.ask("b", most=100)
+    cut = drains.ask("b", max_rate=100)
     assert cut.rate == 0
     assert cut.renew == pytest.approx(0.6 + LATE)
     drains.now += 0.6
-    assert drains.ask("a", most=100).rate == pytest.approx(50, rel=0.1)
+    assert drains.ask("a", max_rate=100).rate == pytest.approx(50, rel=0.1)
     drains.now += LATE
-    given = drains.ask("b", most=100)
+    given = drains.ask("b", max_rate=100)
     assert given.rate == pytest.approx(50, rel=0.1)
     assert given.renew == 1.0

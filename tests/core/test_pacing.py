@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from cluster_pool.core.pacing import STEP, Pacer, PeakRate, Taken, stratified
+from cluster_pool.core.pacing import STEP, ArrivalRate, Pacer, PeakRate, stratified
 
 
 def test_a_pacer_spends_its_rate_and_no_burst() -> None:
@@ -62,7 +62,7 @@ def test_the_peak_rate_is_of_any_second() -> None:
 
 def test_newcomers_are_counted_over_the_last_seconds() -> None:
     """Nothing is known at first; then it is what came since, per second."""
-    taken = Taken()
+    taken = ArrivalRate()
     assert taken.rate(500, 100.0) == 0
     assert taken.rate(600, 101.0) == 0
     assert taken.rate(800, 103.0) == 100

@@ -138,8 +138,8 @@ def test_the_smallest_named_rate_holds() -> None:
     cluster = Cluster(setting=1500.0)
     cluster.drain(2)
     cluster.run(5.0)
-    modest = cluster.drain(1, each=2000, most=300.0)
-    cluster.drain(1, most=1000.0)
+    modest = cluster.drain(1, each=2000, max_rate=300.0)
+    cluster.drain(1, max_rate=1000.0)
     cluster.run(3.0)
     while modest[0] in cluster.drainers:
         cluster.run(1.0)
@@ -165,7 +165,7 @@ def test_a_stop_without_redis() -> None:
     """No lease was ever had: half of the budget is spent when half of the nodes drain."""
     cluster = Cluster(nodes=10)
     cluster.redis = False
-    cluster.drain(5, most=500.0)
+    cluster.drain(5, max_rate=500.0)
     cluster.run(11.0)
     assert sum(cluster.closes) == pytest.approx(10 * 250, rel=0.05)
     assert max(cluster.closes) * SECOND < 2 * 250 + 5 * SECOND
@@ -184,7 +184,7 @@ def test_why_headroom_is_not_lowered_while_somebody_drains() -> None:
 
 STOP: Final[dict[str, Any]] = {
     "each": 30,
-    "most": 2.0,
+    "max_rate": 2.0,
     "grace": 25.0,
     "announce": 5.0,
     "last_grace": 5.0,

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from cluster_pool import ClusterPool, Publisher
-from cluster_pool.cluster.registrar import GATHER
+from cluster_pool.cluster.claim_batcher import GATHER
 from cluster_pool.server import collector
 from cluster_pool.server.node import NodeServer
 from tests.servers import RedisServer

@@ -10,7 +10,7 @@ import sys
 
 from cluster_pool import ClusterPool
 from cluster_pool.cluster.signals import Signals
-from cluster_pool.local.drainer import LocalBudget
+from cluster_pool.local.drain_run import LocalBudget
 from cluster_pool.server.node import NodeServer
 
 
@@ -25,7 +25,7 @@ async def main(way: str, redis: str, name: str, *numbers: str) -> None:
         print(json.dumps({"event": "listening", "port": server.port}), flush=True)
         await signals.next()
         if way == "per-node":
-            pool._draining._budget = LocalBudget()  # type: ignore[assignment]  # for comparison
+            pool._drain_controller._budget = LocalBudget()  # type: ignore[assignment]  # for comparison
             await pool.drain_connections(rate, announce=announce, force=True)
         await server.stop()
 

@@ -24,17 +24,17 @@ async def measure(
     rows = []
     for snapshot in (False, True):
         name = "from an old snapshot" if snapshot else "empty"
-        hearing, whole, wrong = [], [], []
+        receiver, whole, wrong = [], [], []
         for down in downs:
             tell(f"Redis killed, down for {down:g} s, {name}")
             one = await _restart(members // NODES, down, snapshot=snapshot)
-            hearing.append(one[0])
+            receiver.append(one[0])
             whole.append(one[1])
             wrong += one[2]
         away = ", ".join(f"{down:g}" for down in downs)
         fault = f"Redis killed, down {away} s, back {name}"
         rows += [
-            Row(fault, "until every node hears again, after it is back", hearing, HEARING),
+            Row(fault, "until every node hears again, after it is back", receiver, HEARING),
             Row(fault, f"until {members:,} members are registered", whole, WHOLE, wrong=wrong),
         ]
     return rows

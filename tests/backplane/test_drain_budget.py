@@ -17,9 +17,9 @@ from cluster_pool.core.ledger import (
     HEADROOM,
     PAUSED,
     Ask,
-    Ledger,
+    DrainBudget,
 )
-from tests.backplane.ledgers import EPOCH, ScriptedLedger
+from tests.backplane.budgets import EPOCH, ScriptedLedger
 from tests.clusters import Backend
 from tests.servers import RedisServer
 
@@ -35,7 +35,7 @@ asks = st.fixed_dictionaries(
         "state": st.sampled_from([DRAINING, DRAINING, DRAINING, PAUSED, ANNOUNCING]),
         "remaining": st.sampled_from([0, 1, 30, 1000, 12_345]),
         "time_left": st.sampled_from([inf, inf, 0.0, 1.25, 4.875, 5.0, 20.0, 90.0]),
-        "most": rates | st.just(inf),
+        "max_rate": rates | st.just(inf),
         "rate": rates | st.just(0.0),
         "known": st.booleans(),
         "closable": st.sampled_from([CLOSABLE, 25.0]),
@@ -71,7 +71,7 @@ histories = st.lists(
 
 def asking(node: str, **what: Any) -> tuple[str, Any]:
     """A first ask of somebody with much to close."""
-    usual = {"state": DRAINING, "remaining": 9000, "time_left": inf, "most": inf, "rate": 0.0}
+    usual = {"state": DRAINING, "remaining": 9000, "time_left": inf, "max_rate": inf, "rate": 0.0}
     return "ask", {"node": node, "known": False, "closable": CLOSABLE, **usual, **what}
 
 
@@ -84,7 +84,7 @@ TELLING: list[tuple[str, Any]] = [
     ("flush", None),
     asking("c"),
     *[("renew", ("ab", 8))] * 2,  # nobody grows, c neither, and then everybody
-    asking("d", state=PAUSED, most=7.0, time_left=20.0),
+    asking("d", state=PAUSED, max_rate=7.0, time_left=20.0),
     ("flush", None),
     ("cluster", {"headroom": 1.0, "setting": inf, "acceptors": 0}),
     ("renew", ("ab", 8)),  # headrooms are lost, too
@@ -109,7 +109,7 @@ class Twins:
 
     def __init__(self, scripted: ScriptedLedger) -> None:
         scripted.forget()
-        self.scripted, self.core = scripted, Ledger()
+        self.scripted, self.core = scripted, DrainBudget()
         self.now = self.latest = 1000.0
         self.last: dict[str, Ask] = {}
         self.told(headroom=200.0, setting=inf, acceptors=2)
@@ -164,7 +164,7 @@ class Twins:
                 self.told(**what)
             elif verb == "flush":
                 self.scripted.forget()
-                self.core = Ledger()
+                self.core = DrainBudget()
             else:
                 self.scripted.leave(what)
                 self.core.leave(what)
@@ -203,7 +203,7 @@ def test_the_script_and_the_core_agree_on_fakeredis() -> None:
 
 def test_many_drainers_agree(scripted: ScriptedLedger) -> None:
     """With so many that they renew less often than every second."""
-    core, cluster = Ledger(), {"headroom": 4000.0, "living": 80, "acceptors": 20}
+    core, cluster = DrainBudget(), {"headroom": 4000.0, "living": 80, "acceptors": 20}
     for number in range(120):
         now, node = 10.0 + number * TICK / 5, number % 60
         ask = Ask(f"n{node}", DRAINING, 1000 + node, 2000, 20.0 if node % 3 else inf)
@@ -215,7 +215,7 @@ def test_many_drainers_agree(scripted: ScriptedLedger) -> None:
 
 def test_a_clock_that_is_set_back_by_minutes(scripted: ScriptedLedger) -> None:
     """What was granted on the other clock is forgotten, or it would be held for minutes."""
-    first, late = (Ask(node, DRAINING, 100, 100, most=50.0) for node in "ab")
+    first, late = (Ask(node, DRAINING, 100, 100, max_rate=50.0) for node in "ab")
     scripted.lease(1000.0, first)
     assert scripted.lease(1000.0, late).rate == 0
     assert scripted.lease(900.0, late).rate == 50
@@ -232,7 +232,7 @@ def test_entries_and_calm_have_a_ttl(scripted: ScriptedLedger, backend: Backend)
 
 def test_what_is_stored_can_be_read(scripted: ScriptedLedger) -> None:
     """By whoever shows the drains."""
-    scripted.lease(1.0, Ask("a", DRAINING, 90, 100, time_left=30.0, most=5.0), setting=50.0)
+    scripted.lease(1.0, Ask("a", DRAINING, 90, 100, time_left=30.0, max_rate=5.0), setting=50.0)
     scripted.lease(1.0, Ask("b", PAUSED, 1, 2))
     at, ends = (round((EPOCH + seconds) * 1000) for seconds in (1.0, 4.0))
     assert scripted.entries() == {
@@ -248,7 +248,7 @@ def test_what_a_call_costs(own_server: RedisServer, own_ledger: ScriptedLedger) 
         for turn in range(6):
             client.config_resetstat()
             for number in range(100):
-                ask = Ask(f"n{number}", DRAINING, 9999, 10_000, time_left=60.0, most=300.0)
+                ask = Ask(f"n{number}", DRAINING, 9999, 10_000, time_left=60.0, max_rate=300.0)
                 now = 10.0 + turn + number / 128
                 own_ledger.lease(now, ask, headroom=100 * HEADROOM, living=100, acceptors=50)
             costs.append(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])

@@ -100,8 +100,8 @@ async def test_who_waits_for_a_subscription_when_the_pool_stops_is_told(
     async with node_behind(own_server, "one") as (one, proxy):
         proxy.hold(upwards=False)
         joining = asyncio.create_task(one.join("n", "alice", timeout=60))
-        await eventually(lambda: one._membership._namespaces._subscriptions)
-        await one._membership.leave(0.1)
+        await eventually(lambda: one._ownership._namespaces._subscriptions)
+        await one._ownership.leave(0.1)
         with pytest.raises(PoolClosedError):
             await one.join("n", "bob")
         proxy.heal()
@@ -120,7 +120,7 @@ async def test_a_takeover_that_strangers_might_have_told_is_verified(
         joining = asyncio.create_task(one.join("n", "alice"))
         await eventually(lambda: is_member(two, "alice"))
         newer = await two.join("n", "alice")
-        await eventually(lambda: one._membership._claiming["n", "alice"][0].taken)
+        await eventually(lambda: one._ownership._claiming["n", "alice"][0].taken)
         told.set()
         try:
             older = await joining
@@ -139,9 +139,9 @@ async def test_a_takeover_of_what_was_asserted_since_closes_nobody(backend: Back
         alice = await one.join("n", "alice")
         connection = alice.connection  # type: ignore[attr-defined]
         before = connection.claim
-        start = one._session.start_name
+        start = one._shard.start_name
         connection.claim = before._replace(incarnation=incarnation_of(start, before.rejoin + 1))
-        one._membership.taken("n", "alice", before)
+        one._ownership.taken("n", "alice", before)
         assert alice.closed is None
         connection.claim = before
 

@@ -1,6 +1,6 @@
 """One node's drain as a part of the cluster's: announced, paced by the shared budget, told to all.
 
-Owns the node's way from active to drained and back. The executor is ``local/drainer.py``; the
+Owns the node's way from active to drained and back. The executor is ``local/drain_run.py``; the
 budget is a ledger on Redis.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
-from cluster_pool.backplane.drains import DrainLedger
+from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.cluster.lease import Lease
-from cluster_pool.cluster.membership import Membership
+from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.core.claims import start_of
 from cluster_pool.core.config import Timing
 from cluster_pool.core.drain_plan import announcement_of
@@ -28,7 +28,7 @@ from cluster_pool.exceptions import (
     InvalidValueError,
     PoolClosedError,
 )
-from cluster_pool.local.drainer import Drain, Terms, finished
+from cluster_pool.local.drain_run import DrainRun, Terms, finished
 from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.drain")
@@ -49,11 +49,11 @@ def check_announcement(asked: object, grace: float | None) -> float:
     return announcement_of(grace, asked)
 
 
-class SharedBudget:
+class SharedDrainBudget:
     """The cluster's budget, as one node's drain asks for it."""
 
     def __init__(
-        self, identity: Identity, ledger: DrainLedger, lease: Lease, timeout: float
+        self, identity: Identity, ledger: RedisDrainBudget, lease: Lease, timeout: float
     ) -> None:
         self._identity = identity
         self._ledger = ledger
@@ -70,7 +70,7 @@ class SharedBudget:
         self._ledger.leave(self._lease.incarnation, self._identity.node_id, self._timeout)
 
 
-class Draining:
+class DrainController:
     """Begins, pauses, ends and undoes the drain of this node.
 
     Args:
@@ -81,9 +81,9 @@ class Draining:
     def __init__(
         self,
         identity: Identity,
-        ledger: DrainLedger,
+        ledger: RedisDrainBudget,
         table: ConnectionTable,
-        membership: Membership,
+        ownership: Ownership,
         lease: Lease,
         timing: Timing,
         headroom: float,
@@ -93,16 +93,16 @@ class Draining:
     ) -> None:
         self._identity = identity
         self._ledger = ledger
-        self._budget = SharedBudget(identity, ledger, lease, timing.timeout)
+        self._budget = SharedDrainBudget(identity, ledger, lease, timing.timeout)
         self._table = table
-        self._membership = membership
+        self._ownership = ownership
         self._lease = lease
         self._timing = timing
         self._headroom = headroom
         self._message_bytes = message_bytes
         self._state = state
         self._become = become
-        self._drain: Drain | None = None
+        self._drain: DrainRun | None = None
         self._task: asyncio.Task[DrainReport] | None = None
         self._orders: set[asyncio.Task[None]] = set()
         self.final = False
@@ -123,7 +123,7 @@ class Draining:
 
     async def begin(
         self, terms: Terms, announce: float, *, force: bool
-    ) -> "tuple[Drain | None, asyncio.Task[DrainReport] | None]":
+    ) -> "tuple[DrainRun | None, asyncio.Task[DrainReport] | None]":
         """Begin: gives the drain, None when another call began it, and its task, None when there
         is nothing to do."""
         terms = await self._permitted(terms, force)
@@ -135,12 +135,12 @@ class Draining:
             return None, None
         if self._state() is not NodeState.ACTIVE:
             raise PoolClosedError(f"node {self._identity.node_id} is {self._state().value}")
-        drain = self._drain = Drain(
+        drain = self._drain = DrainRun(
             self._identity.node_id,
             self._table,
             self._budget,
             terms,
-            coming=self._membership.coming,
+            coming=self._ownership.coming,
             nodes=self._lease.living,
             agree=self._timing.heartbeat,
         )
@@ -165,7 +165,9 @@ class Draining:
                 self._identity.node_id,
                 "no other live node takes newcomers, and there is no deadline: set one or force it",
             )
-        return terms if terms.most is not None else replace(terms, most=USED * self._headroom)
+        return (
+            terms if terms.max_rate is not None else replace(terms, max_rate=USED * self._headroom)
+        )
 
     async def others_accepting(self) -> int:
         """How many other live nodes take newcomers; raises BackplaneUnavailableError."""
@@ -173,7 +175,7 @@ class Draining:
         accepting = await self._ledger.acceptors(deadline)
         return len({start_of(one) for one in accepting} - {start_of(self._lease.incarnation)})
 
-    async def _run(self, drain: Drain, announce: float) -> DrainReport:
+    async def _run(self, drain: DrainRun, announce: float) -> DrainReport:
         try:
             if announce > 0:
                 self._become(NodeState.ANNOUNCING)

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import Redis
 
-from cluster_pool.backplane.drains import DrainLedger
+from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.backplane.scripts import sources
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.ledger import Ask, Grant
@@ -37,7 +37,7 @@ def timed_source() -> str:
 
 
 class ScriptedLedger:
-    """Has the methods of core.ledger.Ledger, and keeps everything on a server."""
+    """Has the methods of core.ledger.DrainBudget, and keeps everything on a server."""
 
     def __init__(self, client: Redis, prefix: str, runner: asyncio.Runner) -> None:
         self._client = client
@@ -48,8 +48,8 @@ class ScriptedLedger:
         self._client.script_load(self._source)
         self._now = 0.0
         link = SimpleNamespace(script=self._leave)
-        session: Any = SimpleNamespace(script=self._script, clock=self, link=link)
-        self._ledger = DrainLedger(session, self._keys)
+        shard: Any = SimpleNamespace(script=self._script, clock=self, link=link)
+        self._ledger = RedisDrainBudget(shard, self._keys)
 
     def at(self, moment: float) -> int:
         """The Redis clock of a session: no call is late."""

@@ -36,7 +36,7 @@ ENVELOPE_ROOM = 4 * 1024 * 1024
 """Bytes of an envelope beyond one message: 10,000 exclusions of 256 bytes, neighbours, seals."""
 
 
-class Hearing:
+class Receiver:
     """The receiving side of a session, over all its generations.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.registry import (
     CLAIMED,
     LATE,
@@ -20,10 +20,10 @@ from cluster_pool.backplane.registry import (
     Registry,
     batches,
 )
-from cluster_pool.backplane.session import Session
-from cluster_pool.cluster.assertion import Assertion
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.namespaces import Namespaces
+from cluster_pool.cluster.reassertion import Reassertion
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.config import Timing
 from cluster_pool.exceptions import (
@@ -45,7 +45,7 @@ MOST_DOUBTED = 1000
 
 
 @dataclass(slots=True, eq=False)
-class Claiming:
+class PendingClaim:
     """A claim on its way; ``won`` ends well when the connection is in the table."""
 
     connection: Connection
@@ -74,7 +74,7 @@ class Claiming:
 
 
 @dataclass(slots=True, eq=False)
-class Stray:
+class OrphanedClaim:
     """A claim that was won when nobody wanted it any more; it leaves as a connection does."""
 
     namespace: str
@@ -83,10 +83,10 @@ class Stray:
     departure: "asyncio.Future[bool] | None" = None
 
 
-Leaving = Connection | Stray
+Releasable = Connection | OrphanedClaim
 
 
-class Registrar:
+class ClaimBatcher:
     """What one node wants of the registry, on its way there.
 
     Args:
@@ -97,29 +97,29 @@ class Registrar:
 
     def __init__(
         self,
-        session: Session,
+        shard: Shard,
         registry: Registry,
         namespaces: Namespaces,
         timing: Timing,
         room: int,
         lease: Lease,
-        assertion: Assertion,
-        settle: Callable[[Claiming, bool, Claim | None], None],
-        departed: Callable[[Leaving, bool], None],
+        reassertion: Reassertion,
+        settle: Callable[[PendingClaim, bool, Claim | None], None],
+        departed: Callable[[Releasable, bool], None],
     ) -> None:
-        self._session = session
+        self._shard = shard
         self._registry = registry
         self._namespaces = namespaces
         self._timing = timing
         self._room = room
         self._lease = lease
-        self._assertion = assertion
+        self._reassertion = reassertion
         self._settle = settle
         self._departed = departed
-        self._to_claim: list[Claiming] = []
-        self._to_release: list[Leaving] = []
+        self._to_claim: list[PendingClaim] = []
+        self._to_release: list[Releasable] = []
         self._to_verify: list[Connection] = []
-        self._unreleased: list[Leaving] = []
+        self._unreleased: list[Releasable] = []
         self._doubted: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_flush: asyncio.Handle | None = None
@@ -154,12 +154,12 @@ class Registrar:
 
     # -- gathering -------------------------------------------------------------------------
 
-    def claim(self, claiming: Claiming) -> None:
+    def claim(self, claiming: PendingClaim) -> None:
         """Register with the next flush."""
         self._to_claim.append(claiming)
         self._schedule()
 
-    def release(self, leaving: Leaving) -> None:
+    def release(self, leaving: Releasable) -> None:
         """Give up with the next flush; while Redis is away it waits for :meth:`retry_releases`."""
         self._to_release.append(leaving)
         self._schedule()
@@ -204,7 +204,7 @@ class Registrar:
             self.own(self._fly(claims, releases, doubtful))
 
     async def _fly(
-        self, claims: list[Claiming], releases: list[Leaving], doubtful: list[Connection]
+        self, claims: list[PendingClaim], releases: list[Releasable], doubtful: list[Connection]
     ) -> None:
         try:
             await self._flush(claims, releases, doubtful)
@@ -214,7 +214,7 @@ class Registrar:
             self._schedule()
 
     async def _flush(
-        self, claims: list[Claiming], releases: list[Leaving], doubtful: list[Connection]
+        self, claims: list[PendingClaim], releases: list[Releasable], doubtful: list[Connection]
     ) -> None:
         loop = asyncio.get_running_loop()
         latest = max((claiming.deadline for claiming in claims), default=0.0)
@@ -232,30 +232,30 @@ class Registrar:
                 self._namespaces.note(link, self._lease.incarnation, deadline),
                 *self._claim_batches(link, claims),
                 *self._release_batches(link, releases, deadline),
-                self._assertion.doubtful(link, doubtful),
+                self._reassertion.doubtful(link, doubtful),
             ]
             await asyncio.gather(*work)
         finally:
             self._leave()
 
-    async def _leased_link(self, deadline: float) -> Link:
+    async def _leased_link(self, deadline: float) -> CommandConnection:
         """The link, once the lease is held and everything owned stands under it."""
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._lease.wait_held()
             except TimeoutError:
-                raise self._session.outage.error("this node has no lease") from None
-            link = await self._session.link_by(deadline)
+                raise self._shard.outage.error("this node has no lease") from None
+            link = await self._shard.link_by(deadline)
             if self._lease.held and self._lease.settled.is_set():
                 return link  # else it is a new link, on which everything is asserted first
 
     # -- claims ----------------------------------------------------------------------------
 
     def _claim_batches(
-        self, link: Link, claims: list[Claiming]
+        self, link: CommandConnection, claims: list[PendingClaim]
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        groups: dict[tuple[str, bool, int], list[Claiming]] = {}
+        groups: dict[tuple[str, bool, int], list[PendingClaim]] = {}
         times_seen: dict[tuple[str, str], int] = {}
         for claiming in claims:
             if claiming.won.done():  # while there was no lease its caller gave up
@@ -272,9 +272,9 @@ class Registrar:
                 yield self._claim_batch(link, batch, "")
 
     def _claim_batch(
-        self, link: Link, batch: list[Claiming], dead: str
+        self, link: CommandConnection, batch: list[PendingClaim], dead: str
     ) -> Coroutine[Any, Any, None]:
-        now, clock = asyncio.get_running_loop().time(), self._session.clock
+        now, clock = asyncio.get_running_loop().time(), self._shard.clock
         lease_ends = now + self._lease.seconds_left()
         try:
             replies = self._registry.claim(
@@ -303,7 +303,7 @@ class Registrar:
             try:
                 answers = await replies
             except BackplaneUnavailableError as error:
-                if self._session.link is link:
+                if self._shard.link is link:
                     for claiming in batch:
                         claiming.fail(error)
                 else:
@@ -313,9 +313,9 @@ class Registrar:
 
         return read()
 
-    async def _answered(self, batch: list[Claiming], answers: list[ClaimReply]) -> None:
+    async def _answered(self, batch: list[PendingClaim], answers: list[ClaimReply]) -> None:
         """Settle what is decided; where a claim stands that may be a ghost's, look at its lease."""
-        lost: list[tuple[Claiming, Claim]] = []
+        lost: list[tuple[PendingClaim, Claim]] = []
         for claiming, (status, claim) in zip(batch, answers, strict=True):
             if status == LATE:
                 self._too_late(claiming)
@@ -326,7 +326,7 @@ class Registrar:
         if lost:
             await self._claim_from_ghosts(lost)
 
-    def _too_late(self, claiming: Claiming) -> None:
+    def _too_late(self, claiming: PendingClaim) -> None:
         """Nothing was claimed. It goes again if it was the lease that had no time left."""
         claiming.sent = claiming.first > 0
         if claiming.deadline > asyncio.get_running_loop().time():
@@ -335,24 +335,24 @@ class Registrar:
         else:
             claiming.fail(BackplaneUnavailableError("Redis was reached too late"))
 
-    def _claim_again(self, batch: list[Claiming], attempted: int) -> None:
+    def _claim_again(self, batch: list[PendingClaim], attempted: int) -> None:
         """The link is gone, and the reply with it: try over the next one, until the deadline."""
         for claiming in batch:
             claiming.first = claiming.first or attempted
         self._to_claim += batch
         self._schedule()
 
-    async def _claim_from_ghosts(self, lost: list[tuple[Claiming, Claim]]) -> None:
+    async def _claim_from_ghosts(self, lost: list[tuple[PendingClaim, Claim]]) -> None:
         """An owner whose lease is gone does not keep an id from a newcomer."""
         deadline = max(claiming.deadline for claiming, _ in lost)  # each ends at its own
         try:
             living = await self._registry.living(deadline)
-            link = await self._session.link_by(deadline)
+            link = await self._shard.link_by(deadline)
         except ClusterPoolError as error:
             for claiming, _ in lost:
                 claiming.fail(error)
             return
-        by_ghost: dict[str, list[Claiming]] = {}
+        by_ghost: dict[str, list[PendingClaim]] = {}
         for claiming, claim in lost:
             if claim.incarnation in living:
                 self._settle(claiming, False, claim)
@@ -365,9 +365,9 @@ class Registrar:
     # -- releases --------------------------------------------------------------------------
 
     def _release_batches(
-        self, link: Link, releases: list[Leaving], deadline: float
+        self, link: CommandConnection, releases: list[Releasable], deadline: float
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        groups: dict[str, list[Leaving]] = {}
+        groups: dict[str, list[Releasable]] = {}
         for connection in releases:
             if connection.claim is None:
                 self._departed(connection, False)
@@ -378,7 +378,7 @@ class Registrar:
                 yield self._release_batch(link, batch, deadline)
 
     def _release_batch(
-        self, link: Link, batch: list[Leaving], deadline: float
+        self, link: CommandConnection, batch: list[Releasable], deadline: float
     ) -> Coroutine[Any, Any, None]:
         claims = [(connection.id, connection.claim) for connection in batch]
         try:
@@ -409,12 +409,12 @@ class Registrar:
         What another node won meanwhile is closed with 4409.
         """
         await self._idle.wait()
-        link = await self._session.link_by(self._timeout())
+        link = await self._shard.link_by(self._timeout())
         for _ in range(0, len(self._unreleased), PAGE):
             part, self._unreleased = self._unreleased[:PAGE], self._unreleased[PAGE:]
             await asyncio.gather(*self._release_batches(link, part, self._timeout()))
             await self._lease.keep()
-        await self._assertion.everything(link, incarnation)
+        await self._reassertion.everything(link, incarnation)
 
     def _timeout(self) -> float:
         return asyncio.get_running_loop().time() + self._timing.timeout
@@ -429,7 +429,7 @@ class Registrar:
             self._idle.set()
 
 
-async def _claims_unwritten(batch: list[Claiming], error: Exception) -> None:
+async def _claims_unwritten(batch: list[PendingClaim], error: Exception) -> None:
     """A batch of claims that could not even be written fails alone."""
     log.error("claims could not be written", exc_info=error)
     for claiming in batch:

@@ -53,7 +53,7 @@ class Pipe:
         await self.connection.disconnect(nowait=True)
 
 
-class Link(Pipe):
+class CommandConnection(Pipe):
     """A pipelined command link.
 
     Commands are executed in the order of :meth:`call`, and replies resolve in that order.

@@ -96,7 +96,7 @@ class Owner(Protocol):
         """The client has left, or nothing that it says counts any more; perhaps both in turn."""
 
 
-class Host(Protocol):
+class ConnectionServices(Protocol):
     """A pool, as its connections see it."""
 
     limits: Limits
@@ -118,7 +118,7 @@ class Host(Protocol):
         """A connection needs the sweep: it closes, holds unwritten bytes, handles, or may idle."""
 
 
-class NoHost:
+class Detached:
     """For a connection that belongs to no pool: it closes by a timer of its own."""
 
     def __init__(self) -> None:
@@ -129,20 +129,20 @@ class NoHost:
         self.quiet = Quiet()
 
     def check_loop(self) -> None:
-        """See :class:`Host`."""
+        """See :class:`ConnectionServices`."""
         running_loop()
 
     def departing(self, connection: "Connection") -> None:
-        """See :class:`Host`."""
+        """See :class:`ConnectionServices`."""
 
     def slow_consumer(self, connection: "Connection") -> None:
-        """See :class:`Host`."""
+        """See :class:`ConnectionServices`."""
 
     def watch(self, connection: "Connection") -> None:
-        """See :class:`Host`."""
+        """See :class:`ConnectionServices`."""
         loop = asyncio.get_running_loop()
         if connection.closed:
             loop.call_later(self.timing.close, connection.sweep, loop.time() + self.timing.close)
 
 
-NO_HOST = NoHost()
+DETACHED = Detached()

@@ -14,12 +14,12 @@ import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.registry import Registry
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.upkeep import Holding, Upkeep
 from cluster_pool.cluster.lease import Lease, boottime
-from cluster_pool.cluster.membership import Membership
+from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.core.claims import CHECKSUM_MODULUS, Claim
 from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import shown
@@ -68,23 +68,23 @@ class Difference(NamedTuple):
         return bool(self.size or self.checksum or self.absent)
 
 
-class Comparison:
+class Reconciler:
     """Walks through the namespaces that this node holds, round and round."""
 
     def __init__(
         self,
-        session: Session,
+        shard: Shard,
         registry: Registry,
         upkeep: Upkeep,
-        membership: Membership,
+        ownership: Ownership,
         lease: Lease,
         timing: Timing,
         counters: Counters,
     ) -> None:
-        self._session = session
+        self._shard = shard
         self._registry = registry
         self._upkeep = upkeep
-        self._membership = membership
+        self._ownership = ownership
         self._lease = lease
         self._timing = timing
         self._counters = counters
@@ -115,7 +115,7 @@ class Comparison:
 
     async def _compare(self) -> None:
         try:
-            link = await self._session.link_by(self._deadline())
+            link = await self._shard.link_by(self._deadline())
             suspects = await self._suspects(link, self._next_part())
             if suspects:
                 await self._judge(link, suspects)
@@ -127,24 +127,24 @@ class Comparison:
     def _next_part(self) -> list[str]:
         """What was wrong the last time or is in doubt, and those whose turn it is."""
         if not self._to_visit:
-            self._to_visit = self._membership.namespaces()
+            self._to_visit = self._ownership.namespaces()
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
         taken, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
-        doubted = self._doubted | self._membership.take_doubted()
+        doubted = self._doubted | self._ownership.take_doubted()
         self._doubted = set()
         return list(dict.fromkeys([*self._wrong, *doubted, *taken]))
 
     # -- comparing -------------------------------------------------------------------------
 
-    async def _suspects(self, link: Link, names: list[str]) -> list[str]:
+    async def _suspects(self, link: CommandConnection, names: list[str]) -> list[str]:
         """The namespaces in which something else is registered, or a stranger to all of us."""
         incarnation = self._lease.incarnation
         parts = [names[at : at + CALL] for at in range(0, len(names), CALL)]
         suspects: dict[str, None] = {}
         for part in parts:
             deadline = self._deadline()
-            held = [name for name in part if self._membership.holds(name)]
-            noting = self._registry.enlist(link, incarnation, held, deadline)
+            held = [name for name in part if self._ownership.holds(name)]
+            noting = self._registry.add_namespaces(link, incarnation, held, deadline)
             holdings = [self._holding(name) for name in part]
             comparing = self._upkeep.compare(link, incarnation, holdings, deadline)
             _, (differing, owners) = await asyncio.gather(noting, comparing)
@@ -156,18 +156,20 @@ class Comparison:
         return list(suspects)
 
     def _holding(self, namespace: str) -> Holding:
-        held = self._membership.owned(namespace)
+        held = self._ownership.owned(namespace)
         checksum = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
         sample = random.sample(list(held.items()), min(SAMPLE, len(held)))
         return Holding(namespace, len(held), checksum, sample)
 
-    async def _strangers(self, link: Link, owners: Iterable[str]) -> set[str]:
+    async def _strangers(self, link: CommandConnection, owners: Iterable[str]) -> set[str]:
         """Owners of whom nothing is known, once that cannot be the begin of all things."""
         if boottime() - self._lease.held_since < self._timing.lease:
             return set()
         return await self._upkeep.unknown(link, owners, self._deadline())
 
-    async def _differences(self, link: Link, names: list[str]) -> dict[str, Difference]:
+    async def _differences(
+        self, link: CommandConnection, names: list[str]
+    ) -> dict[str, Difference]:
         """For each namespace where that is not nothing."""
         differences: dict[str, Difference] = {}
         for at in range(0, len(names), REPAIRS):
@@ -176,7 +178,7 @@ class Comparison:
             differences.update({name: one for name, one in zip(part, found, strict=True) if one})
         return differences
 
-    async def _difference(self, link: Link, name: str) -> Difference | None:
+    async def _difference(self, link: CommandConnection, name: str) -> Difference | None:
         before = self._holding(name)
         registered = await self._upkeep.look(
             link, self._lease.incarnation, before, self._deadline()
@@ -196,7 +198,7 @@ class Comparison:
 
     # -- repairing -------------------------------------------------------------------------
 
-    async def _judge(self, link: Link, suspects: list[str]) -> None:
+    async def _judge(self, link: CommandConnection, suspects: list[str]) -> None:
         first = await self._differences(link, suspects)
         self._wrong.difference_update(set(suspects) - set(first))
         await asyncio.sleep(self._timing.heartbeat * AGAIN)
@@ -209,7 +211,7 @@ class Comparison:
         self._doubted = {
             name
             for name, difference in second.items()
-            if first[name] != difference and not self._membership.holds(name)
+            if first[name] != difference and not self._ownership.holds(name)
         }
         self._left = {name: one for name, one in self._left.items() if second.get(name) == one}
         if not drifted:
@@ -224,10 +226,10 @@ class Comparison:
             part = drifted[at : at + REPAIRS]
             await asyncio.gather(*[self._repair(link, name) for name in part])
 
-    async def _repair(self, link: Link, namespace: str) -> None:
+    async def _repair(self, link: CommandConnection, namespace: str) -> None:
         incarnation = self._lease.incarnation
         self._counters.repaired += 1
-        await self._membership.assert_namespace(link, namespace, incarnation)
+        await self._ownership.assert_namespace(link, namespace, incarnation)
         strangers = await self._clean(link, namespace, incarnation)
         left = await self._difference(link, namespace)
         if left is not None:
@@ -247,7 +249,7 @@ class Comparison:
         if left is not None:
             self._left[namespace] = left
 
-    async def _clean(self, link: Link, namespace: str, incarnation: str) -> set[str]:
+    async def _clean(self, link: CommandConnection, namespace: str, incarnation: str) -> set[str]:
         """Remove what is listed as ours and is not, and what is no claim; gives the strangers."""
         strays: list[tuple[bytes, bytes]] = []
         others: set[str] = set()
@@ -257,7 +259,7 @@ class Comparison:
                 strays.append((id, value))
             elif claim.incarnation != incarnation:
                 others.add(claim.incarnation)
-            elif not self._membership.knows(namespace, id.decode(errors="replace"), claim.nonce):
+            elif not self._ownership.knows(namespace, id.decode(errors="replace"), claim.nonce):
                 strays.append((id, value))
         if strays:
             await self._upkeep.discard(link, namespace, strays, self._deadline())

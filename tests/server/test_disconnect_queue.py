@@ -4,14 +4,14 @@ import asyncio
 import time
 from functools import partial
 
-from cluster_pool.server.departures import TURN, Departures
+from cluster_pool.server.disconnect_queue import TURN, DisconnectQueue
 from tests.support import async_test, eventually
 
 
 @async_test
 async def test_many_have_their_turn_in_order_and_others_in_between() -> None:
     """Ten that take half of a turn each need five turns, in which the rest of the loop goes on."""
-    departures, done, turns = Departures(), list[int](), 0
+    departures, done, turns = DisconnectQueue(), list[int](), 0
 
     def work(number: int) -> None:
         time.sleep(TURN / 2)
@@ -30,7 +30,7 @@ async def test_many_have_their_turn_in_order_and_others_in_between() -> None:
 @async_test
 async def test_one_that_fails_keeps_nobody_from_going() -> None:
     """Its error goes where the loop's go."""
-    departures, done, errors = Departures(), list[str](), list[object]()
+    departures, done, errors = DisconnectQueue(), list[str](), list[object]()
     asyncio.get_running_loop().set_exception_handler(
         lambda loop, context: errors.append(context["exception"])
     )

@@ -9,13 +9,13 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.registry import Registry
-from cluster_pool.backplane.session import Session
-from cluster_pool.cluster.assertion import Assertion
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.cluster.claim_batcher import ClaimBatcher, OrphanedClaim, PendingClaim, Releasable
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.namespaces import Namespaces
-from cluster_pool.cluster.registrar import Claiming, Leaving, Registrar, Stray
+from cluster_pool.cluster.reassertion import Reassertion
 from cluster_pool.cluster.standing import Standing
 from cluster_pool.core.claims import Claim, FormerClaims
 from cluster_pool.core.closing import TAKEN_OVER
@@ -44,12 +44,12 @@ ASKED = 0.9
 """Of the time that a claim has left, it waits for the owner's word no more than this part."""
 
 
-class Membership:
+class Ownership:
     """The claims of one node. The table holds whom it owns; this holds whom it wants or leaves."""
 
     def __init__(
         self,
-        session: Session,
+        shard: Shard,
         registry: Registry,
         keys: Keys,
         table: ConnectionTable,
@@ -62,7 +62,7 @@ class Membership:
         verify: bool,
     ) -> None:
         self._verify = verify
-        self._session = session
+        self._shard = shard
         self._registry = registry
         self._table = table
         self._timing = timing
@@ -72,20 +72,20 @@ class Membership:
         self._takeovers = Takeovers()
         self._quiet = Quiet()
         self._room = limits.namespace_members
-        self._namespaces = Namespaces(session, registry, keys, timing, limits.node_namespaces)
-        self._claiming: dict[tuple[str, str], list[Claiming]] = {}
+        self._namespaces = Namespaces(shard, registry, keys, timing, limits.node_namespaces)
+        self._claiming: dict[tuple[str, str], list[PendingClaim]] = {}
         self._nonces = 0
         self.newest = 0
         """The Redis time in µs of the latest claim that was won here."""
         self.former = FormerClaims(FORMER if verify else 0)
         self._leaving = False
-        self._assertion: Assertion
-        self._registrar: Registrar
+        self._reassertion: Reassertion
+        self._claim_batcher: ClaimBatcher
 
     def under(self, lease: Lease) -> None:
         """Set the lease that guards everything here; whoever makes both calls this once."""
-        self._assertion = Assertion(
-            self._session,
+        self._reassertion = Reassertion(
+            self._shard,
             self._registry,
             self._namespaces,
             self._table,
@@ -93,14 +93,14 @@ class Membership:
             lease,
             self._evict,
         )
-        self._registrar = Registrar(
-            self._session,
+        self._claim_batcher = ClaimBatcher(
+            self._shard,
             self._registry,
             self._namespaces,
             self._timing,
             self._room,
             lease,
-            self._assertion,
+            self._reassertion,
             self._settle,
             self._departed,
         )
@@ -109,7 +109,7 @@ class Membership:
         """End whatever is still under way; the connections are released before this."""
         await self.standing.stop()
         await self._namespaces.stop()
-        await self._registrar.stop()
+        await self._claim_batcher.stop()
         error = BackplaneUnavailableError(
             "not released: stopped while Redis could not be reached; its lease runs out",
             maybe_executed=True,
@@ -139,7 +139,7 @@ class Membership:
 
         Where strangers must not be believed, the registry is asked first.
         """
-        if standing.start != self._session.start_name:
+        if standing.start != self._shard.start_name:
             return
         for claiming in self._claiming.get((namespace, id), ()):
             if claiming.nonce == standing.nonce and not claiming.won.done():
@@ -152,7 +152,7 @@ class Membership:
         if standing.rejoin < claim.rejoin:
             return  # it was asserted since then, and kept
         if self._verify:
-            self._registrar.verify(connection)
+            self._claim_batcher.verify(connection)
         else:
             self._evict(connection)
 
@@ -170,7 +170,7 @@ class Membership:
 
     def take_doubted(self) -> set[str]:
         """Namespaces, held or not, in which a claim was not found when it was given up."""
-        return self._registrar.take_doubted()
+        return self._claim_batcher.take_doubted()
 
     def owned(self, namespace: str) -> dict[str, Claim]:
         """The claims that this node holds in a namespace, by id; those being released too."""
@@ -208,8 +208,8 @@ class Membership:
         """
         self._nonces += 1
         won = asyncio.get_running_loop().create_future()
-        claiming = Claiming(connection, base36(self._nonces), takeover, deadline, won)
-        task = self._registrar.own(self._claim(claiming))
+        claiming = PendingClaim(connection, base36(self._nonces), takeover, deadline, won)
+        task = self._claim_batcher.own(self._claim(claiming))
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
@@ -225,13 +225,13 @@ class Membership:
         if not claim.cancelled() and claim.exception() is None:
             self.release(connection)
 
-    async def _claim(self, claiming: Claiming) -> None:
+    async def _claim(self, claiming: PendingClaim) -> None:
         if self._leaving:
             raise PoolClosedError("stopped")
         key = (claiming.connection.namespace, claiming.connection.id)
         self._claiming.setdefault(key, []).append(claiming)
         try:
-            await self._session.link_soon(claiming.deadline)
+            await self._shard.link_soon(claiming.deadline)
             if claiming.takeover:
                 await self._slow_down(claiming)
             await self._register(claiming)
@@ -241,7 +241,7 @@ class Membership:
             if not siblings:
                 del self._claiming[key]
 
-    async def _slow_down(self, claiming: Claiming) -> None:
+    async def _slow_down(self, claiming: PendingClaim) -> None:
         """Make the claim of an id that is fought for wait, so that a fight costs little."""
         namespace, id = claiming.connection.namespace, claiming.connection.id
         now = asyncio.get_running_loop().time()
@@ -250,7 +250,7 @@ class Membership:
             self._counters.delayed_claims += 1
             await asyncio.wait((claiming.won,), timeout=delay)
 
-    async def _register(self, claiming: Claiming) -> None:
+    async def _register(self, claiming: PendingClaim) -> None:
         connection = claiming.connection
         self._namespaces.check_room(connection.namespace)
         self._namespaces.enter(connection.namespace)
@@ -259,14 +259,14 @@ class Membership:
             if connection.lost:  # its client has gone, and must take the id from nobody
                 raise ConnectionClosedError
             if not claiming.won.done():
-                self._registrar.claim(claiming)
+                self._claim_batcher.claim(claiming)
             await self._answered(claiming)
         except BaseException as error:
             unanswered = isinstance(error, BackplaneUnavailableError)
             self._namespaces.leave(connection.namespace, unanswered=unanswered)
             raise
 
-    async def _answered(self, claiming: Claiming) -> None:
+    async def _answered(self, claiming: PendingClaim) -> None:
         """Wait for the claim to be settled, until its deadline; a later reply finds a stray.
 
         Settled and late in one turn of the loop is settled: what was won is owned already.
@@ -277,9 +277,9 @@ class Membership:
         except TimeoutError:
             if not claiming.won.cancelled():
                 return claiming.won.result()
-            raise self._session.in_vain(maybe_executed=claiming.sent) from None
+            raise self._shard.in_vain(maybe_executed=claiming.sent) from None
 
-    def _settle(self, claiming: Claiming, won: bool, claim: Claim | None) -> None:
+    def _settle(self, claiming: PendingClaim, won: bool, claim: Claim | None) -> None:
         """The registry has answered: the connection is owned now, or it is not."""
         connection = claiming.connection
         if claim is None:
@@ -294,7 +294,7 @@ class Membership:
         elif not won or overtaken:
             self._overtaken(claiming)
         elif claiming.won.done() or connection.closed:
-            self._abandon(Stray(connection.namespace, connection.id, claim))
+            self._abandon(OrphanedClaim(connection.namespace, connection.id, claim))
             claiming.fail(ConnectionClosedError(connection.close_code or 1006))
         else:
             connection.claim = claim
@@ -306,17 +306,17 @@ class Membership:
                 self._evict(older)
             claiming.won.set_result(None)
             if claiming.taken:
-                self._registrar.verify(connection)
+                self._claim_batcher.verify(connection)
 
-    def _rejected(self, claiming: Claiming, standing: Claim) -> None:
+    def _rejected(self, claiming: PendingClaim, standing: Claim) -> None:
         """Another's claim stands; before that is the last word its owner is asked, once."""
         if claiming.asked:
             claiming.fail(IdTakenError(claiming.connection.namespace, claiming.connection.id))
         elif not claiming.won.done():
             claiming.asked = True
-            self._registrar.own(self._ask_owner(claiming, standing))
+            self._claim_batcher.own(self._ask_owner(claiming, standing))
 
-    async def _ask_owner(self, claiming: Claiming, standing: Claim) -> None:
+    async def _ask_owner(self, claiming: PendingClaim, standing: Claim) -> None:
         """Claim again if the connection that stands has lost its client, and else give up.
 
         A claim that has no time to wait for the owner's word is answered before its deadline.
@@ -328,25 +328,25 @@ class Membership:
             (gone, claiming.won), timeout=left * ASKED, return_when=asyncio.FIRST_COMPLETED
         )
         if gone.done() and not gone.cancelled() and gone.result() and not claiming.won.done():
-            self._registrar.claim(claiming)
+            self._claim_batcher.claim(claiming)
         else:
             claiming.fail(IdTakenError(namespace, id))
 
-    def _overtaken(self, claiming: Claiming) -> None:
+    def _overtaken(self, claiming: PendingClaim) -> None:
         """A newer claim stands already: what became of this one is what becomes of any older."""
         if not claiming.won.done():
             self._note_takeover(claiming.connection)
             claiming.connection.kick(TAKEN_OVER, "taken over")
             claiming.fail(ConnectionClosedError(TAKEN_OVER, "taken over"))
 
-    def _abandon(self, stray: Stray) -> None:
+    def _abandon(self, stray: OrphanedClaim) -> None:
         """Nobody wants what was won: release it as if it had been held."""
         self._namespaces.enter(stray.namespace)
         self.release(stray)
 
     # -- releasing -------------------------------------------------------------------------
 
-    def release(self, connection: Leaving) -> "asyncio.Future[bool]":
+    def release(self, connection: Releasable) -> "asyncio.Future[bool]":
         """Give up a connection's id; the future gives whether that emptied the namespace.
 
         While Redis cannot be reached the release waits for it; the future then ends late.
@@ -358,12 +358,12 @@ class Membership:
             if connection.claim is None:
                 self._departed(connection, False)
             else:
-                self._registrar.release(connection)
+                self._claim_batcher.release(connection)
         return departure
 
     def retry_releases(self) -> None:
         """Try again what could not be released."""
-        self._registrar.retry_releases()
+        self._claim_batcher.retry_releases()
 
     async def leave(self, seconds: float) -> None:
         """Refuse who is still claiming; wait until every claim and release has been answered.
@@ -375,12 +375,12 @@ class Membership:
             claiming.fail(PoolClosedError("stopped"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._registrar.settled()
+                await self._claim_batcher.settled()
                 leaving = [one.departure for one in self._table.connections() if one.departure]
                 if leaving:
                     await asyncio.wait(leaving)
 
-    def _departed(self, connection: Leaving, emptied: bool) -> None:
+    def _departed(self, connection: Releasable, emptied: bool) -> None:
         listed = self._table.get(connection.namespace, connection.id) is connection
         if isinstance(connection, Connection):
             self._table.discard(connection)
@@ -422,8 +422,10 @@ class Membership:
 
         What another node won meanwhile is closed with 4409.
         """
-        await self._registrar.rejoin(incarnation)
+        await self._claim_batcher.rejoin(incarnation)
 
-    async def assert_namespace(self, link: Link, namespace: str, incarnation: str) -> None:
+    async def assert_namespace(
+        self, link: CommandConnection, namespace: str, incarnation: str
+    ) -> None:
         """Register what is owned in one namespace once more."""
-        await self._assertion.namespace(link, namespace, incarnation)
+        await self._reassertion.namespace(link, namespace, incarnation)

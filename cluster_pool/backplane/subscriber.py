@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from cluster_pool.backplane.address import Raw, translated
-from cluster_pool.backplane.link import Pipe
+from cluster_pool.backplane.command_connection import Pipe
 
 BATCH = 500
 """Channels to one SUBSCRIBE."""
@@ -15,7 +15,7 @@ BATCH = 500
 _REPLIES = (b"subscribe", b"unsubscribe")
 
 
-class Ear(Pipe):
+class Subscriber(Pipe):
     """One subscribed socket. ``on_message(channel, payload)`` is called for each message."""
 
     def __init__(self, connection: Raw, on_message: Callable[[bytes, bytes], None]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster_pool import Timing
-from cluster_pool.cluster import comparison
+from cluster_pool.cluster import reconciler
 from tests.clusters import Backend
 from tests.support import async_test, eventually
 
@@ -19,26 +19,26 @@ async def test_a_lost_hash_is_found_within_ten_heartbeats(
     backend: Backend, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many namespaces a node has: it compares a tenth of them, or some, at each."""
-    monkeypatch.setattr(comparison, "AT_LEAST", 3)
-    monkeypatch.setattr(comparison, "CALL", 5)
+    monkeypatch.setattr(reconciler, "AT_LEAST", 3)
+    monkeypatch.setattr(reconciler, "CALL", 5)
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
         names = [f"n{at}" for at in range(60)]
         await asyncio.gather(*[one.join(name, "x") for name in names])
         parts: list[int] = []
-        next_part = one._comparison._next_part
+        next_part = one._reconciler._next_part
 
         def counted() -> list[str]:
             part = next_part()
             parts.append(len(part))
             return part
 
-        monkeypatch.setattr(one._comparison, "_next_part", counted)
+        monkeypatch.setattr(one._reconciler, "_next_part", counted)
         await eventually(lambda: parts)
         parts.clear()
         await client.delete(f"{backend.prefix}:{{n7}}:{key}")
         await eventually(lambda: one.statistics()["repaired"] == 1, 3 * 12 * SHORT.heartbeat)
-        assert len(parts) <= comparison.HEARTBEATS + 1
-        assert max(parts) <= 60 / comparison.HEARTBEATS
+        assert len(parts) <= reconciler.HEARTBEATS + 1
+        assert max(parts) <= 60 / reconciler.HEARTBEATS
         await eventually(lambda: one.ready)
         assert await client.hlen(f"{backend.prefix}:{{n7}}:members") == 1
         assert await one.count("n7") == 1
@@ -51,13 +51,13 @@ async def test_a_node_is_not_ready_while_it_knows_of_a_difference(
     """From the second look at it until it is repaired."""
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
         await one.join("n", "x")
-        repair, going = one._comparison._repair, asyncio.Event()
+        repair, going = one._reconciler._repair, asyncio.Event()
 
         async def held_up(*arguments: Any) -> None:
             await going.wait()
             await repair(*arguments)
 
-        monkeypatch.setattr(one._comparison, "_repair", held_up)
+        monkeypatch.setattr(one._reconciler, "_repair", held_up)
         await client.delete(f"{backend.prefix}:{{n}}:members", f"{backend.prefix}:{{n}}:owners")
         await eventually(lambda: not one.ready)
         going.set()
@@ -86,15 +86,15 @@ async def test_namespaces_that_were_left_are_not_noted_again(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A round takes several heartbeats: what it is to visit may have been left since it began."""
-    monkeypatch.setattr(comparison, "AT_LEAST", 2)
+    monkeypatch.setattr(reconciler, "AT_LEAST", 2)
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
         stays = await one.join("stays", "x")
         names = [f"n{at}" for at in range(30)]
         sockets = await asyncio.gather(*[one.join(name, "x") for name in names])
-        await eventually(lambda: len(one._comparison._to_visit) > 10)
+        await eventually(lambda: len(one._reconciler._to_visit) > 10)
         leaving = [one.remove_connection(each.connection) for each in sockets]  # type: ignore[attr-defined]
         await asyncio.gather(*leaving)
-        await eventually(lambda: not one._comparison._to_visit)
+        await eventually(lambda: not one._reconciler._to_visit)
         noted = f"{backend.prefix}:{{~}}:namespaces:{one.statistics()['incarnation']}"
 
         async def struck() -> bool:

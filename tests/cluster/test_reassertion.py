@@ -9,7 +9,7 @@ import pytest
 from faults.proxy import Proxy
 
 from cluster_pool import Connection, Member, Timing
-from cluster_pool.cluster import assertion
+from cluster_pool.cluster import reassertion
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -74,7 +74,7 @@ async def test_a_lease_is_renewed_while_claims_are_asserted(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asserting may take longer than a lease lasts: it is one incarnation all the same."""
-    monkeypatch.setattr(assertion, "WINDOW", 1)
+    monkeypatch.setattr(reassertion, "WINDOW", 1)
     async with on_proxy(own_server) as (pool, proxy):
         own_server.kill()
         own_server.start()
@@ -114,7 +114,7 @@ async def test_an_interruption_undoes_no_assertion(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut again and again, each attempt goes on where the last one was, under one incarnation."""
-    monkeypatch.setattr(assertion, "WINDOW", 1)
+    monkeypatch.setattr(reassertion, "WINDOW", 1)
     async with on_proxy(own_server) as (pool, proxy):
         asserted = Asserted(pool)
         await proxy.cut()
@@ -135,7 +135,7 @@ async def test_a_takeover_during_an_interruption_is_found(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stood under the incarnation before the link was cut may be another's since."""
-    monkeypatch.setattr(assertion, "WINDOW", 1)
+    monkeypatch.setattr(reassertion, "WINDOW", 1)
     two = Pool(own_server.url, node_id="node-2", timing=SHORT)
     async with on_proxy(own_server) as (pool, proxy), two:
         asserted = Asserted(pool)
@@ -161,7 +161,7 @@ async def test_a_lease_that_is_gone_ends_an_interrupted_assertion(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, loss: str
 ) -> None:
     """Without its lease, or in another Redis, what was asserted counts for nothing."""
-    monkeypatch.setattr(assertion, "WINDOW", 1)
+    monkeypatch.setattr(reassertion, "WINDOW", 1)
     async with on_proxy(own_server) as (pool, proxy):
         asserted = Asserted(pool)
         proxy.delay = 0.02
@@ -202,7 +202,7 @@ async def test_a_lease_that_ends_during_an_assertion_begins_it_anew(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link is well; the heartbeat between two windows finds that the lease is gone."""
-    monkeypatch.setattr(assertion, "WINDOW", 1)
+    monkeypatch.setattr(reassertion, "WINDOW", 1)
     async with on_proxy(own_server) as (pool, proxy):
         asserted = Asserted(pool)
         proxy.delay = 0.1
@@ -228,14 +228,14 @@ async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backen
 
             async def read() -> Any:
                 answers = await reply
-                one._membership._evict(alice.connection)
+                one._ownership._evict(alice.connection)
                 return answers
 
             return read()
 
         registry.assert_claims = assert_claims
-        link = await one._session.link_by(asyncio.get_running_loop().time() + 5)
-        await one._membership._assertion.namespace(link, "n", one._lease.incarnation)
+        link = await one._shard.link_by(asyncio.get_running_loop().time() + 5)
+        await one._ownership._reassertion.namespace(link, "n", one._lease.incarnation)
         assert alice.closed is not None
         assert bob.closed is None
         assert await one.locate("n", "alice") is None
@@ -256,9 +256,9 @@ async def test_a_link_that_ends_with_the_assertion_is_asked_over_again(
             calls += 1
             await register(incarnation)
             if calls == 1:
-                before = pool._session.generation
+                before = pool._shard.generation
                 await proxy.cut()
-                await eventually(lambda: pool._session.generation > before, 30)
+                await eventually(lambda: pool._shard.generation > before, 30)
 
         pool._lease._on_rejoin = registered_and_cut
         await proxy.cut()

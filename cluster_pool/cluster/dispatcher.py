@@ -11,11 +11,11 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from cluster_pool.backplane.bus import Bus
 from cluster_pool.backplane.inbox import Heard
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.outbound import Outbound
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import Lease
-from cluster_pool.cluster.membership import Membership
+from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.cluster.unsealing import Unsealing
 from cluster_pool.cluster.watchers import Watchers
@@ -48,7 +48,7 @@ Obey = Callable[[str, dict[str, Any], Callable[[str], None]], None]
 """Takes an order, its options, and whom to tell why it is refused ("" when it is not)."""
 
 
-class Router:
+class Dispatcher:
     """The one task that takes from the inbox.
 
     A publisher gives no membership: then only replies and events concern it.
@@ -56,18 +56,18 @@ class Router:
 
     def __init__(
         self,
-        session: Session,
+        shard: Shard,
         keys: Keys,
         identity: Identity,
         timing: Timing,
         counters: Counters,
         seals: Seals | None,
     ) -> None:
-        self._session = session
+        self._shard = shard
         self._identity = identity
         self._node_prefix = keys.node_prefix
         self._unsealing = (
-            Unsealing(seals, session, identity, keys, counters) if seals is not None else None
+            Unsealing(seals, shard, identity, keys, counters) if seals is not None else None
         )
         self._timing = timing
         self._counters = counters
@@ -78,20 +78,18 @@ class Router:
         self._turn_ends = 0.0
         self.replies = Replies()
         self.watchers = Watchers(counters)
-        self.bus: Bus
+        self.outbound: Outbound
         self._table: ConnectionTable | None = None
-        self._membership: Membership | None = None
+        self._ownership: Ownership | None = None
         self._lease: Lease | None = None
         self._obey: Obey | None = None
 
-    def serve(
-        self, table: ConnectionTable, membership: Membership, lease: Lease, obey: Obey
-    ) -> None:
+    def serve(self, table: ConnectionTable, ownership: Ownership, lease: Lease, obey: Obey) -> None:
         """There are connections here: deliver to them, and have orders to this node obeyed."""
-        self._table, self._membership, self._lease = table, membership, lease
+        self._table, self._ownership, self._lease = table, ownership, lease
         self._obey = obey
         if self._unsealing is not None:
-            self._unsealing.serve(table, membership)
+            self._unsealing.serve(table, ownership)
 
     def start(self) -> None:
         """Begin."""
@@ -108,7 +106,7 @@ class Router:
 
     def all_handed_on(self) -> bool:
         """Whether everything that was heard has been dealt with."""
-        return not self._dealing and not self._session.hearing.inbox
+        return not self._dealing and not self._shard.receiver.inbox
 
     def begin_anew(self) -> None:
         """A new generation: numbers begin anew."""
@@ -121,7 +119,7 @@ class Router:
     # -- one payload after another ---------------------------------------------------------
 
     async def _run(self) -> None:
-        inbox = self._session.hearing.inbox
+        inbox = self._shard.receiver.inbox
         while True:
             await inbox.wait()
             if self._lease is not None and not self._lease.unbroken:
@@ -151,10 +149,10 @@ class Router:
             else:
                 await self._broadcast_raw(heard)
         except BrokenEnvelopeError as error:
-            self._session.hearing.broken(error, heard.channel)
+            self._shard.receiver.broken(error, heard.channel)
         except Exception as error:  # whatever others wrote, this task goes on
             log.debug("on %s: %r", shown(heard.channel), error, exc_info=True)
-            self._session.hearing.broken(BrokenEnvelopeError("content"), heard.channel)
+            self._shard.receiver.broken(BrokenEnvelopeError("content"), heard.channel)
         if heard.start:
             self.progress.reach(heard.channel, heard.epoch, heard.number)
 
@@ -168,7 +166,7 @@ class Router:
         """
         if not heard.start:
             raise BrokenEnvelopeError("raw payload on the channel of a node")
-        holds, unsealing = self._membership is not None, self._unsealing
+        holds, unsealing = self._ownership is not None, self._unsealing
         run: list[tuple[str, list[Any], Outgoing]] = []
         try:
             for claim, sealed in envelope.read_items(heard.payload[heard.start :]):
@@ -191,8 +189,8 @@ class Router:
     def _hand_out(self, run: list[tuple[str, list[Any], Outgoing]]) -> None:
         """Deliver messages, each once: they are forgotten first, whatever comes of it."""
         if run:
-            assert self._membership is not None
-            find = self._membership.find
+            assert self._ownership is not None
+            find = self._ownership.find
             messages = run.copy()
             run.clear()
             for claim, item, message in messages:
@@ -216,7 +214,7 @@ class Router:
             self._order(item[1], item[2], to)
         elif kind == envelope.QUESTION:
             self._question(claim, item)
-        elif self._membership is not None:
+        elif self._ownership is not None:
             to = ReplyTo.read(item[5])
             result = self._act(kind, claim, item)
             if result is SendResult.ABSENT:
@@ -229,9 +227,9 @@ class Router:
         to = ReplyTo.read(item[3])
         if to is None:
             raise BrokenEnvelopeError("reply address")
-        if self._membership is not None and self._is_ours(claim):
-            connection = self._membership.find(item[1], item[2], claim)
-            self._membership.standing.asked(connection, partial(self._reply, to))
+        if self._ownership is not None and self._is_ours(claim):
+            connection = self._ownership.find(item[1], item[2], claim)
+            self._ownership.standing.asked(connection, partial(self._reply, to))
 
     def _told(self, item: list[Any], result: SendResult | str) -> None:
         """An answer has come; another process with this node id may have asked for it."""
@@ -244,8 +242,8 @@ class Router:
 
     def _act(self, kind: int, claim: str, item: list[Any]) -> SendResult:
         """Carry out an item that asks for more than a message; gives the result."""
-        assert self._membership is not None
-        connection = self._membership.find(item[1], item[2], claim)
+        assert self._ownership is not None
+        connection = self._ownership.find(item[1], item[2], claim)
         if kind == envelope.CLOSE:
             code, reason = check_close(item[3], item[4])
             if connection is None:
@@ -274,7 +272,7 @@ class Router:
     def _tell(self, to: ReplyTo, item: bytes) -> None:
         deadline = asyncio.get_running_loop().time() + self._timing.timeout
         try:
-            told = self.bus.tell(to.node, to.start, item, deadline)
+            told = self.outbound.tell(to.node, to.start, item, deadline)
         except ClusterPoolError as error:
             log.debug("no reply to %s: %s", shown(to.node), error)
         else:
@@ -341,14 +339,14 @@ class Router:
         self, namespace: str, kind: int, item: list[Any], later: Collection[str]
     ) -> None:
         assert self._table is not None
-        assert self._membership is not None
+        assert self._ownership is not None
         if kind == envelope.CLOSE_ALL:
             await self._table.close_all(namespace, *check_close(item[1], item[2]), later)
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])
             if claim is None:
                 raise BrokenEnvelopeError("claim")
-            self._membership.taken(namespace, item[1], claim)
+            self._ownership.taken(namespace, item[1], claim)
         else:
             raise BrokenEnvelopeError("kind")
 

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Final
 
-from cluster_pool.backplane.bus import Bus
-from cluster_pool.backplane.drains import DrainLedger
+from cluster_pool.backplane.drain_budget import RedisDrainBudget
+from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.registry import Registry
-from cluster_pool.cluster.router import Router
+from cluster_pool.cluster.dispatcher import Dispatcher
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import SERVICE_RESTART
 from cluster_pool.core.config import Limits, check_above_zero
@@ -25,13 +25,13 @@ BESIDE_MESSAGE: Final = 1024
 """Bytes of an order without its message, at most."""
 
 
-class DrainCommands:
+class NodeOrders:
     """What every process of a cluster can say to its nodes. Not used by itself."""
 
     limits: Limits
-    _bus: Bus
-    _router: Router
-    _ledger: DrainLedger
+    _outbound: Outbound
+    _dispatcher: Dispatcher
+    _ledger: RedisDrainBudget
     _registry: Registry
     _seals: Seals | None
 
@@ -140,16 +140,16 @@ class DrainCommands:
         node_id = check_node_id(node_id)
         deadline = self._deadline(timeout)
         start = await self._registry.start_of(node_id, deadline) if self._seals else ""
-        request, answer = self._router.replies.expect()
+        request, answer = self._dispatcher.replies.expect()
         try:
             item = self._command(verb, options, request)
-            if start is None or not await self._bus.tell(node_id, start, item, deadline):
+            if start is None or not await self._outbound.tell(node_id, start, item, deadline):
                 raise NodeUnreachableError(node_id, "is not there: nobody listens under this id")
             async with asyncio.timeout_at(deadline):
                 refusal = await answer
         except TimeoutError:
             raise NodeUnreachableError(node_id, "did not answer in time") from None
         finally:
-            self._router.replies.forget(request)
+            self._dispatcher.replies.forget(request)
         if refusal:
             raise DrainRefusedError(node_id, refusal)

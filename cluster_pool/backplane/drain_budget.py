@@ -4,9 +4,9 @@ import asyncio
 from math import inf
 from typing import Final
 
-from cluster_pool.backplane.link import Argument
+from cluster_pool.backplane.command_connection import Argument
 from cluster_pool.backplane.registry import in_time, pairs, texts, unheeded
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.ledger import Ask, Grant
 from cluster_pool.core.results import DrainProgress
@@ -15,11 +15,11 @@ LONGEST: Final = 1e9
 """Seconds until a deadline that Redis is told: any more is the same, in too many digits."""
 
 
-class DrainLedger:
+class RedisDrainBudget:
     """The ledger as one node, or whoever only looks, sees it."""
 
-    def __init__(self, session: Session, keys: Keys) -> None:
-        self._session = session
+    def __init__(self, shard: Shard, keys: Keys) -> None:
+        self._shard = shard
         self._keys = keys
 
     async def lease(self, incarnation: str, ask: Ask, timeout: float) -> Grant:
@@ -30,18 +30,18 @@ class DrainLedger:
         """
         deadline = asyncio.get_running_loop().time() + timeout
         reply = in_time(
-            await self._session.script(
+            await self._shard.script(
                 deadline, "drain", self._names(), *self._arguments(incarnation, ask, deadline)
             )
         )
-        rate, budget, needed, renew, lasts, *counts, deserted = map(float, reply[1:])
+        rate, budget, needed, renew, ttl, *counts, deserted = map(float, reply[1:])
         drainers, living, acceptors = map(int, counts)
         return Grant(
             rate,
             budget,
             needed,
             renew / 1000,
-            lasts / 1000,
+            ttl / 1000,
             drainers,
             living,
             acceptors,
@@ -50,7 +50,7 @@ class DrainLedger:
 
     def leave(self, incarnation: str, node: str, timeout: float) -> None:
         """Give the share back; nobody waits for it, and without Redis it runs out by itself."""
-        link = self._session.link
+        link = self._shard.link
         if link is not None:
             deadline = asyncio.get_running_loop().time() + timeout
             arguments = self._arguments(incarnation, Ask(node, "done", 0, 0), deadline)
@@ -69,14 +69,14 @@ class DrainLedger:
 
     def _arguments(self, incarnation: str, ask: Ask, deadline: float) -> list[Argument]:
         return [
-            self._session.clock.at(deadline),
+            self._shard.clock.at(deadline),
             ask.node,
             incarnation,
             ask.state,
             ask.remaining,
             ask.total,
             -1 if ask.time_left == inf else int(min(ask.time_left, LONGEST) * 1000),
-            "" if ask.most == inf else f"{ask.most:.4f}",
+            "" if ask.max_rate == inf else f"{ask.max_rate:.4f}",
             f"{ask.rate:.4f}",
             "known" if ask.known else "",
             f"{ask.closable:.4f}",
@@ -84,23 +84,23 @@ class DrainLedger:
 
     async def progress(self, deadline: float) -> list[DrainProgress]:
         """The drainers that hold a lease, as of their last renewal."""
-        found: list[bytes] = await self._session.call(deadline, "HGETALL", self._keys.drains)
-        now = self._session.clock.at(asyncio.get_running_loop().time()) / 1000
+        found: list[bytes] = await self._shard.call(deadline, "HGETALL", self._keys.drains)
+        now = self._shard.clock.at(asyncio.get_running_loop().time()) / 1000
         drains = [_read(node, value.split(" "), now) for node, value in pairs(found).items()]
         return sorted((one for one in drains if one is not None), key=lambda drain: drain.node)
 
     async def acceptors(self, deadline: float) -> set[str]:
         """The living incarnations that take newcomers."""
-        now = self._session.clock.at(asyncio.get_running_loop().time()) // 1000
-        living = await self._session.call(
+        now = self._shard.clock.at(asyncio.get_running_loop().time()) // 1000
+        living = await self._shard.call(
             deadline, "ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf"
         )
-        accepting = await self._session.call(deadline, "HKEYS", self._keys.headrooms)
+        accepting = await self._shard.call(deadline, "HKEYS", self._keys.headrooms)
         return set(texts(set(living) & set(accepting)))
 
     async def budget(self, deadline: float) -> float | None:
         """Closes per second that the cluster allows, None when nobody has set it."""
-        value = await self._session.call(deadline, "GET", self._keys.budget)
+        value = await self._shard.call(deadline, "GET", self._keys.budget)
         try:
             return None if value is None else float(value)
         except ValueError:  # what is no number limits nothing, for drains neither
@@ -109,9 +109,9 @@ class DrainLedger:
     async def set_budget(self, rate: float | None, deadline: float) -> None:
         """Set it, or with None leave it to what the acceptors can take."""
         if rate is None:
-            await self._session.call(deadline, "DEL", self._keys.budget)
+            await self._shard.call(deadline, "DEL", self._keys.budget)
         else:
-            await self._session.call(deadline, "SET", self._keys.budget, repr(rate))
+            await self._shard.call(deadline, "SET", self._keys.budget, repr(rate))
 
 
 def _read(node: str, fields: list[str], now: float) -> DrainProgress | None:

@@ -9,9 +9,9 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
-from cluster_pool.backplane.link import Link
+from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.registry import BATCH, PAGE, Registry, packed
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import Lease
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.core.claims import CHECKSUM_MODULUS
@@ -30,12 +30,12 @@ STEP = WINDOW * BATCH
 Group = tuple[str, list[Connection]]
 
 
-class Assertion:
+class Reassertion:
     """Asks the registry, batch by batch, whether it still holds what the table holds."""
 
     def __init__(
         self,
-        session: Session,
+        shard: Shard,
         registry: Registry,
         namespaces: Namespaces,
         table: ConnectionTable,
@@ -43,7 +43,7 @@ class Assertion:
         lease: Lease,
         evict: Callable[[Connection], None],
     ) -> None:
-        self._session = session
+        self._shard = shard
         self._registry = registry
         self._namespaces = namespaces
         self._table = table
@@ -51,7 +51,7 @@ class Assertion:
         self._lease = lease
         self._evict = evict
 
-    async def everything(self, link: Link, incarnation: str) -> None:
+    async def everything(self, link: CommandConnection, incarnation: str) -> None:
         """Register all that is owned under an incarnation, and note its namespaces.
 
         The lease is renewed meanwhile. What an earlier attempt registered under the same
@@ -72,12 +72,12 @@ class Assertion:
             changed = await self._changed(link, incarnation, names)
             await self._register(link, incarnation, [self._owned(name) for name in changed])
 
-    async def namespace(self, link: Link, namespace: str, incarnation: str) -> None:
+    async def namespace(self, link: CommandConnection, namespace: str, incarnation: str) -> None:
         """Register what is owned in one namespace once more."""
         for batch in packed([self._owned(namespace)]):
             await self._batch(link, incarnation, batch)
 
-    async def doubtful(self, link: Link, connections: Iterable[Connection]) -> None:
+    async def doubtful(self, link: CommandConnection, connections: Iterable[Connection]) -> None:
         """Ask for some connections; a link that fails now ends in a rejoin, which asks again."""
         groups: dict[str, list[Connection]] = {}
         for connection in dict.fromkeys(connections):
@@ -108,7 +108,9 @@ class Assertion:
                 standing.append(name)
         return groups, standing
 
-    async def _changed(self, link: Link, incarnation: str, names: list[str]) -> list[str]:
+    async def _changed(
+        self, link: CommandConnection, incarnation: str, names: list[str]
+    ) -> list[str]:
         """The namespaces in which something else is registered than what is owned."""
         calls = [
             self._registry.tallies(link, part, incarnation, self._deadline())
@@ -128,19 +130,23 @@ class Assertion:
 
     # -- asserting it ----------------------------------------------------------------------
 
-    async def _register(self, link: Link, incarnation: str, groups: list[Group]) -> None:
+    async def _register(
+        self, link: CommandConnection, incarnation: str, groups: list[Group]
+    ) -> None:
         names = [name for name, _ in groups]
         await self._namespaces.note_before_claims(link, incarnation, names, self._deadline())
         for window in pieces(list(packed(groups)), WINDOW):
             await asyncio.gather(*[self._batch(link, incarnation, batch) for batch in window])
             await self._lease.keep()
 
-    def _batch(self, link: Link, incarnation: str, batch: list[Group]) -> Coroutine[Any, Any, None]:
+    def _batch(
+        self, link: CommandConnection, incarnation: str, batch: list[Group]
+    ) -> Coroutine[Any, Any, None]:
         """Assert what is still owned of a batch; some may have left since it was put together."""
         batch = [(name, [one for one in part if one.claim is not None]) for name, part in batch]
         deadline = self._deadline()
         left = asyncio.get_running_loop().time() + self._lease.seconds_left()
-        not_after = self._session.clock.at(min(deadline, left))
+        not_after = self._shard.clock.at(min(deadline, left))
         groups = [(name, [(one.id, one.claim) for one in part]) for name, part in batch]
         reply = self._registry.assert_claims(link, incarnation, groups, not_after, deadline)
 

@@ -23,14 +23,14 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane.batching import (
     BROADCAST,
     SEND,
+    NamespaceQueue,
     Operation,
-    Queue,
     Run,
     next_batch,
 )
-from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.command_connection import Argument, CommandConnection
 from cluster_pool.backplane.refusals import refusal
-from cluster_pool.backplane.session import Session
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import unrouted
 from cluster_pool.core.identity import Identity
@@ -75,7 +75,7 @@ class Flight:
     answer: Callable[[list[Run], list[Any]], None]
 
 
-class Bus:
+class Outbound:
     """Publishes for one node or publisher over its session.
 
     ``progress`` tells how far this process has dealt with what it heard on each channel,
@@ -85,7 +85,7 @@ class Bus:
 
     def __init__(
         self,
-        session: Session,
+        shard: Shard,
         keys: Keys,
         identity: Identity,
         progress: Progress,
@@ -95,7 +95,7 @@ class Bus:
         counters: Counters,
         seals: Seals | None,
     ) -> None:
-        self._session = session
+        self._shard = shard
         self._seals = seals
         self._keys = keys
         self._identity = identity
@@ -103,8 +103,8 @@ class Bus:
         self._all_handed_on = all_handed_on
         self._limits = limits
         self._counters = counters
-        self._queues: dict[str, Queue] = {}
-        self._ready: OrderedDict[str, Queue] = OrderedDict()
+        self._queues: dict[str, NamespaceQueue] = {}
+        self._ready: OrderedDict[str, NamespaceQueue] = OrderedDict()
         """Those of the queues that wait for their turn; never one that is not in ``_queues``. The
         first of a plain dict is found past all that was taken out before it."""
         self._flights: set[Flight] = set()
@@ -177,13 +177,13 @@ class Bus:
         self._retire(queue)
         return True
 
-    def _will_come(self, queue: Queue) -> bool:
+    def _will_come(self, queue: NamespaceQueue) -> bool:
         """Whether something that was published may still be heard back: not what the end of the
         link has lost, or its connections here could not be sent to until Redis is there again."""
         passed = self._progress.passed
         own = self._identity.own_channel
         unheard = not (passed(queue.channel, queue.barrier) and passed(own, queue.own_barrier))
-        return unheard and (self._session.up or not self._all_handed_on())
+        return unheard and (self._shard.up or not self._all_handed_on())
 
     def _put(
         self, kind: int, channel: str, namespace: str, id: str, item: bytes, deadline: float
@@ -200,7 +200,7 @@ class Bus:
         queue = self._queues.get(channel)
         if queue is None:
             members = self._keys.members(namespace) if namespace else ""
-            queue = self._queues[channel] = Queue(channel, members)
+            queue = self._queues[channel] = NamespaceQueue(channel, members)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending += 1
         self._pending_bytes += size
@@ -228,16 +228,16 @@ class Bus:
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._ready and self._convoys < IN_FLIGHT and self._session.link is not None:
-            self._depart(self._session.link)
+        while self._ready and self._convoys < IN_FLIGHT and self._shard.link is not None:
+            self._write_batch(self._shard.link)
 
-    def _depart(self, link: Link) -> None:
+    def _write_batch(self, link: CommandConnection) -> None:
         """Write a batch: one call after another on the same link, so Redis keeps their order."""
         now = self._loop.time()
         batch = next_batch(self._ready, now)
         self._forget(batch.dead)
         for operation in batch.dead:
-            _refuse(operation, self._session.outage.error(UNREACHED))
+            _refuse(operation, self._shard.outage.error(UNREACHED))
         convoy = Convoy(sum(bool(runs) for stage in batch.stages for runs in stage))
         self._convoys += bool(convoy.left)
         for stage in batch.stages:
@@ -256,9 +256,9 @@ class Bus:
 
     def _fly(
         self,
-        link: Link,
+        link: CommandConnection,
         flight: Flight,
-        call_of: Callable[[Link, Flight], asyncio.Future[Any]],
+        call_of: Callable[[CommandConnection, Flight], asyncio.Future[Any]],
     ) -> None:
         """Write one call. What cannot be written ends as one that was answered with an error does,
         and gives back what it took."""
@@ -269,10 +269,10 @@ class Bus:
             log.exception("a batch could not be written")
             call = self._loop.create_future()
             call.set_exception(BackplaneUnavailableError(f"not sent: {error!r}"))
-        call.add_done_callback(partial(self._landed, flight))
+        call.add_done_callback(partial(self._on_reply, flight))
 
-    def _send_call(self, link: Link, flight: Flight) -> asyncio.Future[Any]:
-        node_prefix, redis_time = self._keys.node_prefix, self._session.clock.at
+    def _send_call(self, link: CommandConnection, flight: Flight) -> asyncio.Future[Any]:
+        node_prefix, redis_time = self._keys.node_prefix, self._shard.clock.at
         arguments: list[Argument] = []
         for run in flight.runs:
             arguments += (run.queue.members, redis_time(run.due), len(run.operations))
@@ -282,29 +282,29 @@ class Bus:
         return link.script(
             "send",
             [self._keys.leases, self._keys.incarnations],
-            self._session.sender,
+            self._shard.sender,
             node_prefix,
             self._identity.node_id,
             *arguments,
         )
 
-    def _publish_call(self, link: Link, flight: Flight) -> asyncio.Future[Any]:
+    def _publish_call(self, link: CommandConnection, flight: Flight) -> asyncio.Future[Any]:
         arguments: list[Argument] = []
         for run in flight.runs:
-            queue, due = run.queue, self._session.clock.at(run.due)
+            queue, due = run.queue, self._shard.clock.at(run.due)
             items = self._sealed(BOUND, run)
             if queue.members:
                 arguments += (queue.channel, due, len(items), b"".join(items))
             else:
                 arguments += (queue.channel, due, 0, b"".join(map(unrouted, items)))
-        return link.script("publish", [], self._session.sender, *arguments)
+        return link.script("publish", [], self._shard.sender, *arguments)
 
     def _sealed(self, kind: int, run: Run) -> list[bytes]:
         """What is published for a run; sealed in the order of publishing."""
         if self._seals is None:
             return [operation.item for operation in run.operations]
         seal, start = self._seals.seal, self._identity.start
-        now = self._session.redis_time_at_most()
+        now = self._shard.redis_time_at_most()
         scope = self._keys.node_prefix if kind == ROUTED else run.queue.channel
         if run.queue.members:
             return [seal(kind, scope, start, one.item, now) for one in run.operations]
@@ -314,7 +314,7 @@ class Bus:
 
     # -- replies ---------------------------------------------------------------------------
 
-    def _landed(self, flight: Flight, call: asyncio.Future[Any]) -> None:
+    def _on_reply(self, flight: Flight, call: asyncio.Future[Any]) -> None:
         self._flights.discard(flight)
         flight.convoy.left -= 1
         self._convoys -= not flight.convoy.left
@@ -357,7 +357,7 @@ class Bus:
             else:
                 run.queue.late.append(operation)
 
-    def _come_back(self, queue: Queue) -> None:
+    def _come_back(self, queue: NamespaceQueue) -> None:
         """Nothing of a queue is in flight any more: it may depart again, what was late first."""
         if queue.late:
             queue.waiting.extendleft(reversed(queue.late))
@@ -368,7 +368,7 @@ class Bus:
             self._refuse_waiting(queue)
         self._retire(queue)
 
-    def _retire(self, queue: Queue) -> None:
+    def _retire(self, queue: NamespaceQueue) -> None:
         """Forget a queue of which nothing waits, is in flight, or will be heard back."""
         if not (queue.waiting or queue.flying):
             self._ready.pop(queue.channel, None)
@@ -379,7 +379,7 @@ class Bus:
         codes, own_mark, refusal = reply
         at = 0
         for run in runs:
-            if own_mark and self._session.listens(run.queue.channel):
+            if own_mark and self._shard.listens(run.queue.channel):
                 run.queue.own_barrier = Mark.parse(own_mark)
             run.late = codes[at] == LATE_CODE
             if run.late:
@@ -403,7 +403,7 @@ class Bus:
                 for operation in run.operations:
                     _refuse(operation, _refused(heard))
                 continue
-            if self._session.listens(run.queue.channel):
+            if self._shard.listens(run.queue.channel):
                 run.queue.barrier = Mark.parse(mark)
             for operation in run.operations:
                 if not operation.future.done():
@@ -412,7 +412,7 @@ class Bus:
 
     # -- waiting ---------------------------------------------------------------------------
 
-    def _drop_done(self, queue: Queue) -> None:
+    def _drop_done(self, queue: NamespaceQueue) -> None:
         """Drop what was answered or cancelled while it waited, as far as it is at the head."""
         while queue.waiting and queue.waiting[0].future.done():
             self._drop_first(queue)
@@ -434,11 +434,11 @@ class Bus:
         now = self._loop.time()
         self._next_drop = now + 9 * (now - began)
 
-    def _refuse_waiting(self, queue: Queue) -> None:
+    def _refuse_waiting(self, queue: NamespaceQueue) -> None:
         while queue.waiting:
             _refuse(self._drop_first(queue), PoolClosedError("stopped"))
 
-    def _drop_first(self, queue: Queue) -> Operation:
+    def _drop_first(self, queue: NamespaceQueue) -> Operation:
         operation = queue.waiting.popleft()
         self._forget([operation])
         return operation
@@ -458,7 +458,7 @@ class Bus:
         """Fail what has waited, queued or in flight, past its deadline; then look for the next."""
         self._expiry, self._expires = None, inf
         now = self._loop.time()
-        unreached = self._session.outage.error(UNREACHED)
+        unreached = self._shard.outage.error(UNREACHED)
         soonest = _refuse_late(self._in_flight(), now, self._unanswered())
         for queue in self._busy():
             soonest = min(soonest, _refuse_late(queue.waiting, now, unreached))
@@ -468,9 +468,9 @@ class Bus:
             self._look_at(max(soonest, now + TICK))
 
     def _unanswered(self) -> BackplaneUnavailableError:
-        return self._session.outage.error(UNANSWERED, maybe_executed=True)
+        return self._shard.outage.error(UNANSWERED, maybe_executed=True)
 
-    def _busy(self) -> list[Queue]:
+    def _busy(self) -> list[NamespaceQueue]:
         """The queues of which something waits or is in flight: few of those that there are."""
         flying = [run.queue for flight in self._flights for run in flight.runs]
         return list({queue.channel: queue for queue in (*self._ready.values(), *flying)}.values())

@@ -17,14 +17,14 @@ from typing import Any, Final, Protocol
 from cluster_pool.core.closing import SERVICE_RESTART, check_close
 from cluster_pool.core.config import check_above_zero
 from cluster_pool.core.drain_plan import DrainPlan, reserve_of
-from cluster_pool.core.ledger import RENEWAL, Ask, Grant, Ledger
+from cluster_pool.core.ledger import RENEWAL, Ask, DrainBudget, Grant
 from cluster_pool.core.message import Message, Outgoing, outgoing
 from cluster_pool.core.pacing import STEP, Pacer, PeakRate
 from cluster_pool.core.results import DrainReport
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.drain_order import DrainOrder
 from cluster_pool.local.table import ConnectionTable
-from cluster_pool.local.victims import Victims
 
 log = logging.getLogger("cluster_pool.drain")
 
@@ -47,7 +47,7 @@ class LocalBudget:
     """The budget of a process that shares it with nobody."""
 
     def __init__(self) -> None:
-        self._ledger = Ledger()
+        self._ledger = DrainBudget()
 
     async def lease(self, ask: Ask) -> Grant:
         """See :class:`Budget`."""
@@ -63,14 +63,14 @@ class Terms:
     """How a drain is to be done.
 
     Attributes:
-        most: closes per second of all nodes that drain, together; None names none.
+        max_rate: closes per second of all nodes that drain, together; None names none.
         message: sent to each connection ahead of its close; None for none.
         code: the close code.
         grace: seconds until the drain must have ended; None for as long as it takes.
         last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
     """
 
-    most: float | None = None
+    max_rate: float | None = None
     message: Outgoing | None = None
     code: int = SERVICE_RESTART
     grace: float | None = None
@@ -78,18 +78,18 @@ class Terms:
 
     @classmethod
     def of(
-        cls, most: object, message: Message, code: int, grace: object, message_bytes: int
+        cls, max_rate: object, message: Message, code: int, grace: object, message_bytes: int
     ) -> "Terms":
         """Checked terms; raises InvalidValueError."""
         return cls(
-            None if most is None else check_above_zero("max_per_second", most),
+            None if max_rate is None else check_above_zero("max_per_second", max_rate),
             outgoing(message, message_bytes) if message else None,
             check_close(code, "")[0],
             None if grace is None else check_above_zero("grace", grace),
         )
 
 
-class Drain:
+class DrainRun:
     """One drain of one node.
 
     Args:
@@ -119,7 +119,7 @@ class Drain:
         self._plan = DrainPlan(node, now, nodes=nodes, agree=agree)
         self._renew = asyncio.Event()
         self.tighten(terms)
-        self._victims = Victims(table, random.Random())
+        self._drain_order = DrainOrder(table, random.Random())
         self._peak = PeakRate()
         self._begun = 0
         self._forced = 0
@@ -138,8 +138,8 @@ class Drain:
         Whoever asks for a drain wants it to go on: one that is paused does.
         """
         plan = self._plan
-        if terms.most is not None:
-            plan.most = terms.most
+        if terms.max_rate is not None:
+            plan.max_rate = terms.max_rate
         if terms.last_grace is not None:
             plan.last_grace = terms.last_grace
         if terms.grace is not None:
@@ -188,8 +188,8 @@ class Drain:
         """Close everyone. Ends when all of them are closed, or when it is cancelled or hurried."""
         plan = self._plan
         plan.began = asyncio.get_running_loop().time()
-        self._victims.refill()
-        plan.total = len(self._victims)
+        self._drain_order.refill()
+        plan.total = len(self._drain_order)
         try:
             async with self._renewing():
                 await self._close_at_pace()
@@ -210,7 +210,7 @@ class Drain:
     def progress(self) -> dict[str, Any]:
         """Where it stands, for ``/status`` and metrics."""
         now, plan = self._time(), self._plan
-        remaining = len(self._victims)
+        remaining = len(self._drain_order)
         left = plan.time_left(now)
         return {
             "paused": plan.paused,
@@ -228,22 +228,22 @@ class Drain:
         pacer = Pacer(time(), random.random())
         while not self.cancelled:
             due = pacer.due(time(), inf if self.hurried else self._rate(time()))
-            for at in range(int(min(due, len(self._victims)))):
-                connection = self._victims.next()
+            for at in range(int(min(due, len(self._drain_order)))):
+                connection = self._drain_order.next()
                 if connection is None:
                     break
                 self._close(connection)
                 if at % YIELD_EVERY == YIELD_EVERY - 1:
                     await asyncio.sleep(0)
             self._look_at_closing(time())
-            if not self._victims:
-                self._victims.refill()
-                if not self._victims and (self.hurried or not self._coming()):
+            if not self._drain_order:
+                self._drain_order.refill()
+                if not self._drain_order and (self.hurried or not self._coming()):
                     return
             await asyncio.sleep(0 if self.hurried else STEP)
 
     def _rate(self, now: float) -> float:
-        return self._plan.rate(now, len(self._victims))
+        return self._plan.rate(now, len(self._drain_order))
 
     def _close(self, connection: Connection) -> None:
         now = asyncio.get_running_loop().time()
@@ -297,7 +297,7 @@ class Drain:
             self._renew.clear()
             sent = loop.time()
             try:
-                grant = await self._budget.lease(plan.ask(sent, len(self._victims)))
+                grant = await self._budget.lease(plan.ask(sent, len(self._drain_order)))
             except BackplaneUnavailableError as error:
                 plan.unanswered()
                 log.debug("no lease on the drain budget: %s", error)
@@ -336,7 +336,7 @@ class Drain:
             )
 
 
-async def finished(drain: Drain, task: "asyncio.Task[DrainReport]") -> DrainReport:
+async def finished(drain: DrainRun, task: "asyncio.Task[DrainReport]") -> DrainReport:
     """Wait for a drain that the caller began: cancelling the caller cancels the drain."""
     try:
         return await asyncio.shield(task)

@@ -13,7 +13,7 @@ TURN = 0.002
 """Seconds of one turn of the loop for this. The readers and apps that it wakes cost more again."""
 
 
-class Departures:
+class DisconnectQueue:
     """What is left to do for those who have gone, in the order in which it was noticed."""
 
     def __init__(self) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cluster_pool.backplane.batching import BATCH_BYTES, BATCH_ITEMS
-from cluster_pool.backplane.bus import IN_FLIGHT, Bus
 from cluster_pool.backplane.outage import Outage
+from cluster_pool.backplane.outbound import IN_FLIGHT, Outbound
 from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import read_items
 from cluster_pool.core.identity import Identity
@@ -80,9 +80,9 @@ class FakeLink:
         return [call for call in self.calls if not call.future.done()]
 
 
-def make_bus(link: FakeLink, seals: Seals | None = None, **limits: int) -> Bus:
+def make_bus(link: FakeLink, seals: Seals | None = None, **limits: int) -> Outbound:
     """A bus over a link that Redis answers when a test says so."""
-    session = SimpleNamespace(
+    shard = SimpleNamespace(
         link=link,
         outage=Outage("nowhere"),
         sender="start 1",
@@ -90,8 +90,8 @@ def make_bus(link: FakeLink, seals: Seals | None = None, **limits: int) -> Bus:
         redis_time_at_most=lambda: int(asyncio.get_running_loop().time() * 1e6) + 1,
         listens=lambda channel: False,
     )
-    bus = Bus(
-        session,  # type: ignore[arg-type]
+    outbound = Outbound(
+        shard,  # type: ignore[arg-type]
         Keys(),
         Identity(Keys(), "node-1"),
         Progress(),
@@ -100,8 +100,8 @@ def make_bus(link: FakeLink, seals: Seals | None = None, **limits: int) -> Bus:
         counters=Counters(),
         seals=seals,
     )
-    bus.start()
-    return bus
+    outbound.start()
+    return outbound
 
 
 async def turns() -> None:
@@ -121,9 +121,9 @@ async def answer_rest(link: FakeLink) -> None:
 async def test_what_is_sealed_is_carried_out_soon_or_sealed_again() -> None:
     """However long its sender waits; each time with a counter of its own."""
     link = FakeLink()
-    bus = make_bus(link, Seals("not known to strangers"))
+    outbound = make_bus(link, Seals("not known to strangers"))
     before = asyncio.get_running_loop().time()
-    sent = bus.send("n", "1", b"item", LATER)
+    sent = outbound.send("n", "1", b"item", LATER)
     await turns()
     await asyncio.sleep(0.01)
     link.calls[0].future.set_result([b"4", b"", b""])
@@ -142,10 +142,10 @@ async def test_what_is_sealed_is_carried_out_soon_or_sealed_again() -> None:
 async def test_no_more_than_two_batches_are_in_flight() -> None:
     """What is sent meanwhile gathers and leaves together; a batch has at most 500 items."""
     link = FakeLink()
-    bus = make_bus(link)
+    outbound = make_bus(link)
     sent = []
     for number in range(10):
-        sent += [bus.send(f"n{number}", "1", b"item", LATER) for _ in range(300)]
+        sent += [outbound.send(f"n{number}", "1", b"item", LATER) for _ in range(300)]
         await turns()
         assert len(link.flying) == min(number + 1, IN_FLIGHT)
     link.flying[0].answer()
@@ -155,35 +155,35 @@ async def test_no_more_than_two_batches_are_in_flight() -> None:
     await answer_rest(link)
     assert max(call.count for call in link.calls) <= BATCH_ITEMS
     assert {future.result() for future in sent} == {SendResult.ROUTED}
-    assert bus.pending == 0
+    assert outbound.pending == 0
 
 
 @async_test
 async def test_a_batch_is_bounded_in_bytes() -> None:
     """A megabyte to a call, whatever the items are."""
     link = FakeLink()
-    bus = make_bus(link)
+    outbound = make_bus(link)
     for number in range(30):
-        bus.send(f"n{number % 2}", "1", b"x" * 200_000, LATER)
+        outbound.send(f"n{number % 2}", "1", b"x" * 200_000, LATER)
     await turns()
     await answer_rest(link)
     sizes = [sum(len(item) for run in call.items.values() for item in run) for call in link.calls]
     assert sum(sizes) == 30 * 200_000
     assert max(sizes) <= BATCH_BYTES + 200_000
-    assert bus.pending == 0
+    assert outbound.pending == 0
 
 
 @async_test
 async def test_a_huge_namespace_does_not_starve_a_small_one() -> None:
     """However many wait in front of it, what a small one sends leaves with the next batch."""
     link = FakeLink()
-    bus = make_bus(link)
+    outbound = make_bus(link)
     for _ in range(9_000):
-        bus.send("huge", "1", b"item", LATER)
+        outbound.send("huge", "1", b"item", LATER)
     await turns()
     assert [set(call.items) for call in link.calls] == [{"huge"}]
     for _ in range(5):
-        small = [bus.send(f"small{number}", "1", b"item", LATER) for number in range(20)]
+        small = [outbound.send(f"small{number}", "1", b"item", LATER) for number in range(20)]
         before = len(link.calls)
         link.flying[0].answer()
         await turns()
@@ -193,7 +193,7 @@ async def test_a_huge_namespace_does_not_starve_a_small_one() -> None:
             call.answer()
         await asyncio.gather(*small)
         await turns()
-    assert bus.pending > 0, "the huge one was waiting all that time"
+    assert outbound.pending > 0, "the huge one was waiting all that time"
     await answer_rest(link)
 
 
@@ -201,13 +201,13 @@ async def test_a_huge_namespace_does_not_starve_a_small_one() -> None:
 async def test_runs_of_one_namespace_leave_in_order() -> None:
     """Only neighbours of a kind are joined: a broadcast between two sends stays between them."""
     link = FakeLink()
-    bus = make_bus(link)
+    outbound = make_bus(link)
     for number in range(9):
         item = b"%d" % number
         if number % 3 == 1:
-            bus.broadcast("n", item, LATER)
+            outbound.broadcast("n", item, LATER)
         else:
-            bus.send("n", "1", item, LATER)
+            outbound.send("n", "1", item, LATER)
     await turns()
     await answer_rest(link)
     assert [(call.name, b"".join(call.items["n"])) for call in link.calls] == [
@@ -225,38 +225,38 @@ async def test_runs_of_one_namespace_leave_in_order() -> None:
 async def test_what_waits_is_bounded_and_room_comes_back() -> None:
     """Queued and in flight count alike, until they are answered."""
     link = FakeLink()
-    bus = make_bus(link, pending_messages=100)
+    outbound = make_bus(link, pending_messages=100)
     for _ in range(100):
-        bus.broadcast("n", b"item", LATER)
+        outbound.broadcast("n", b"item", LATER)
     with pytest.raises(PendingLimitError):
-        bus.send("n", "1", b"item", LATER)
+        outbound.send("n", "1", b"item", LATER)
     await turns()
     with pytest.raises(PendingLimitError):
-        bus.send("n", "1", b"item", LATER)
+        outbound.send("n", "1", b"item", LATER)
     await answer_rest(link)
-    bus.send("n", "1", b"item", LATER)
+    outbound.send("n", "1", b"item", LATER)
     await turns()
     await answer_rest(link)
-    assert bus.pending == 0
+    assert outbound.pending == 0
 
 
 @async_test
 async def test_what_was_cancelled_while_it_waited_takes_no_room() -> None:
     """Wherever it stands: also behind what others still wait for."""
     link = FakeLink()
-    bus = make_bus(link, pending_messages=100)
-    kept = [bus.broadcast(f"n{at}", b"item", LATER) for at in range(10)]
+    outbound = make_bus(link, pending_messages=100)
+    kept = [outbound.broadcast(f"n{at}", b"item", LATER) for at in range(10)]
     for turn in range(3):
-        for future in [bus.send(f"n{at % 10}", "1", b"item", LATER) for at in range(90)]:
+        for future in [outbound.send(f"n{at % 10}", "1", b"item", LATER) for at in range(90)]:
             future.cancel()
-        assert bus.pending == 100, turn
-        kept.append(bus.send("n0", "2", b"item", LATER))
-        assert bus.pending == len(kept)
+        assert outbound.pending == 100, turn
+        kept.append(outbound.send("n0", "2", b"item", LATER))
+        assert outbound.pending == len(kept)
         kept.pop().cancel()
         await asyncio.sleep(0.01)
         await answer_rest(link)
-        assert bus.pending == 0
-        kept = [bus.broadcast(f"n{at}", b"item", LATER) for at in range(10)]
+        assert outbound.pending == 0
+        kept = [outbound.broadcast(f"n{at}", b"item", LATER) for at in range(10)]
     await turns()
     await answer_rest(link)
 
@@ -265,14 +265,14 @@ async def test_what_was_cancelled_while_it_waited_takes_no_room() -> None:
 async def test_what_is_sent_beside_a_message_to_the_own_node_leaves_no_queue_behind() -> None:
     """Nothing of a channel that is not subscribed is heard back, and nothing forgets its queue."""
     link = FakeLink()
-    bus = make_bus(link)
+    outbound = make_bus(link)
     for at in range(50):
-        bus.send(f"n{at}", "1", b"item", LATER)
+        outbound.send(f"n{at}", "1", b"item", LATER)
     await turns()
     (call,) = link.flying
     call.future.set_result([b"1" * 50, b"7 1", b""])
     await turns()
-    assert not bus._queues
+    assert not outbound._queues
 
 
 class Unwalked(dict[str, Any]):
@@ -288,16 +288,16 @@ class Unwalked(dict[str, Any]):
 async def test_a_short_deadline_looks_only_at_what_waits() -> None:
     """Each namespace that was broadcast to from here keeps a queue, and there may be many."""
     link = FakeLink()
-    bus = make_bus(link)
-    bus._session.listens = lambda channel: True  # type: ignore[method-assign]
+    outbound = make_bus(link)
+    outbound._shard.listens = lambda channel: True  # type: ignore[method-assign]
     for at in range(100):
-        bus.broadcast(f"n{at}", b"item", LATER)
+        outbound.broadcast(f"n{at}", b"item", LATER)
     await turns()
     await answer_rest(link)
-    assert len(bus._queues) == 100
-    bus._queues = Unwalked(bus._queues)
+    assert len(outbound._queues) == 100
+    outbound._queues = Unwalked(outbound._queues)
     soon = asyncio.get_running_loop().time() + 0.01
-    calls = [bus.send("n1", "1", b"item", soon), bus.send("other", "1", b"item", soon)]
+    calls = [outbound.send("n1", "1", b"item", soon), outbound.send("other", "1", b"item", soon)]
     done, _ = await asyncio.wait(calls, timeout=5)
     assert len(done) == 2
     assert all(isinstance(call.exception(), BackplaneUnavailableError) for call in calls)

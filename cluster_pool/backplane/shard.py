@@ -1,7 +1,7 @@
 """The link and the ear of one node, made anew together after any fault.
 
 Owns: the sockets, the wanted channels, the proof that the node hears itself. What is heard is for
-:mod:`.hearing`; nothing here knows a connection.
+:mod:`.receiver`; nothing here knows a connection.
 
 A generation is one pair of sockets. Either of them failing, or three probes unheard, ends it; the
 next begins at once if the last one was up for a while, else after a pause with jitter, subscribes
@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane.address import Address
-from cluster_pool.backplane.ear import BATCH, Ear
-from cluster_pool.backplane.hearing import Hearing
-from cluster_pool.backplane.link import Argument, Link
+from cluster_pool.backplane.command_connection import Argument, CommandConnection
 from cluster_pool.backplane.outage import Outage
+from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.refusals import misplaced, needs_another, refusal
 from cluster_pool.backplane.scripts import digest
+from cluster_pool.backplane.subscriber import BATCH, Subscriber
 from cluster_pool.core.clock import RedisClock
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.identity import Identity
@@ -49,7 +49,7 @@ PROBES_LOST = 3
 STALL = 0.5
 
 
-class Session:
+class Shard:
     """Commands and subscriptions that outlive any one socket.
 
     Hooks, all synchronous: ``on_up()`` when a generation hears itself, ``on_down()`` when it has
@@ -72,11 +72,11 @@ class Session:
         self.address = address
         self._holds = holds
         self.generation = 0
-        self.link: Link | None = None
+        self.link: CommandConnection | None = None
         self.clock = RedisClock()
         self.outage = Outage(address.shown)
-        self.hearing = Hearing(keys, identity, limits=limits, counters=counters, sealed=sealed)
-        self.numbers = self.hearing.numbers
+        self.receiver = Receiver(keys, identity, limits=limits, counters=counters, sealed=sealed)
+        self.numbers = self.receiver.numbers
         self.epoch = ""
         """Of the state of Redis, as last told; "" before anything was."""
         self.on_up: Callable[[], None] = lambda: None
@@ -88,7 +88,7 @@ class Session:
         self._own = ""
         self._timing = timing
         self._counters = counters
-        self._ear: Ear | None = None
+        self._subscriber: Subscriber | None = None
         self._names: dict[bytes, str] = {}
         self._settling: set[str] = set()
         """Channels whose numbers are being read, and that were not left meanwhile."""
@@ -202,9 +202,9 @@ class Session:
         self.outage.fail("link", said, wait, tell=not self._raises)
 
     async def _live_once(self) -> None:
-        link = Link(await self.address.open())
+        link = CommandConnection(await self.address.open())
         try:
-            ear = Ear(await self.address.open(), self._hear)
+            subscriber = Subscriber(await self.address.open(), self._hear)
         except BaseException:
             await link.drop()
             raise
@@ -215,9 +215,9 @@ class Session:
             await _until_one_fails(
                 link.write_forever(),
                 link.read_forever(),
-                ear.write_forever(),
-                ear.read_forever(),
-                self._lead(link, ear),
+                subscriber.write_forever(),
+                subscriber.read_forever(),
+                self._lead(link, subscriber),
                 self._end_unwanted(),
             )
         except Exception as error:
@@ -226,12 +226,12 @@ class Session:
         finally:
             was_up = self.up
             self._up.clear()
-            self.link = self._ear = None
+            self.link = self._subscriber = None
             await link.fail(BackplaneUnavailableError(lost))
-            await ear.drop()
+            await subscriber.drop()
             if was_up:
                 self._down_since = asyncio.get_running_loop().time()
-                self.hearing.interrupted(self.generation)
+                self.receiver.interrupted(self.generation)
                 self.on_down()
 
     def begin_anew(self, reason: str) -> None:
@@ -244,16 +244,16 @@ class Session:
         await self._unwanted.wait()
         raise BackplaneUnavailableError(self._why_unwanted)
 
-    async def _lead(self, link: Link, ear: Ear) -> None:
+    async def _lead(self, link: CommandConnection, subscriber: Subscriber) -> None:
         """Bring a generation up, then prove every second that it is not deaf."""
         await self._check_kind(link)
         await self._soon(link.load_scripts())
         await self._tell_time(link)
-        self._ear = ear
+        self._subscriber = subscriber
         self._want_own()
         channels = list(self._names)
         for at in range(0, len(channels), BATCH):
-            await self._soon(ear.all_confirmed(channels[at : at + BATCH]))
+            await self._soon(subscriber.all_confirmed(channels[at : at + BATCH]))
         self.generation += 1
         self._counters.generations += 1
         await self._settle(link, [self._names[c] for c in channels if c in self._names])
@@ -269,7 +269,7 @@ class Session:
             await self._tell_time(link)
             self._report_gap("messages were dropped: too many, or too large")
 
-    async def _check_kind(self, link: Link) -> None:
+    async def _check_kind(self, link: CommandConnection) -> None:
         """Refuse a Redis on which no node can live, and say what it is.
 
         A cluster of one primary would do half of what is asked, and refuse the rest.
@@ -282,7 +282,7 @@ class Session:
         if why:
             raise BackplaneUnavailableError(f"Redis at {self.address.shown}: {why}")
 
-    async def _hello(self, link: Link) -> dict[bytes, bytes]:
+    async def _hello(self, link: CommandConnection) -> dict[bytes, bytes]:
         """What Redis says of itself, in the fields that are words."""
         call = link.call("HELLO")
         await self._soon(asyncio.wait((call,)))
@@ -310,7 +310,7 @@ class Session:
             self._counters.stalls += 1
             log.warning("the event loop stood still for %.1f s: does something block it?", late)
 
-    async def _settle(self, link: Link, channels: list[str]) -> None:
+    async def _settle(self, link: CommandConnection, channels: list[str]) -> None:
         """Find out what was published while nothing could be heard.
 
         A channel that is left meanwhile is forgotten, and stays so: what is read of it here would
@@ -327,11 +327,11 @@ class Session:
         for at in range(0, len(counters), BATCH):
             for channel, (epoch, number) in counters[at : at + BATCH]:
                 if channel in self._settling:
-                    self.hearing.settle(channel, epoch, number, lost=lost)
+                    self.receiver.settle(channel, epoch, number, lost=lost)
             await asyncio.sleep(0)
         self._report_gap(str(self._last_error or "the first link"))
 
-    async def _state_lost(self, link: Link) -> bool:
+    async def _state_lost(self, link: CommandConnection) -> bool:
         """Whether this Redis may have lost its state since this process was last connected.
 
         It has then another epoch. One that was restored from a snapshot has the old one, but knows
@@ -345,7 +345,7 @@ class Session:
         before, self.epoch = self.epoch, epoch
         return before != "" and before != epoch
 
-    async def _read_epoch(self, link: Link) -> str:
+    async def _read_epoch(self, link: CommandConnection) -> str:
         """The epoch, "" when there is none that a node may have written."""
         try:
             found = await link.call("GET", self._keys.epoch) or b""
@@ -353,7 +353,7 @@ class Session:
             return ""
         return found.decode() if found.isdigit() else ""
 
-    async def _renew(self, link: Link, epoch: str) -> str:
+    async def _renew(self, link: CommandConnection, epoch: str) -> str:
         new = str(self.redis_time())
         await self._soon(link.call("SCRIPT", "LOAD", _mark(new)))
         standing: bytes = await self._soon(link.script("renew", [self._keys.epoch], epoch, new))
@@ -375,17 +375,19 @@ class Session:
         await self.call(deadline, "SCRIPT", "LOAD", _mark(epoch))
         self.epoch = epoch
 
-    async def _read_counters(self, link: Link, channels: list[str]) -> list[tuple[str | None, int]]:
+    async def _read_counters(
+        self, link: CommandConnection, channels: list[str]
+    ) -> list[tuple[str | None, int]]:
         calls = [self._ask_counter(link, channel) for channel in channels]
         return [await _counter(call) for call in calls]
 
-    def _ask_counter(self, link: Link, channel: str) -> asyncio.Future[Any]:
-        return link.call("HMGET", *self.hearing.counter_of(channel))
+    def _ask_counter(self, link: CommandConnection, channel: str) -> asyncio.Future[Any]:
+        return link.call("HMGET", *self.receiver.counter_of(channel))
 
-    async def _probe(self, link: Link) -> None:
+    async def _probe(self, link: CommandConnection) -> None:
         """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
         not_after = self.clock.at(asyncio.get_running_loop().time() + self._timing.timeout)
-        self.hearing.probed.clear()
+        self.receiver.probed.clear()
         reply = await self._soon(
             link.script("publish", [], self.sender, self._identity.own_channel, not_after, 0, b"")
         )
@@ -397,7 +399,7 @@ class Session:
             raise BackplaneUnavailableError(refused)
         try:
             silence = "deaf: this node has not heard its own probe"
-            await self._soon(self.hearing.probed.wait(), silence)
+            await self._soon(self.receiver.probed.wait(), silence)
         except BackplaneUnavailableError as error:
             raise BackplaneUnavailableError(refused or str(error)) from error
         self._tell_refusal(refused)
@@ -409,7 +411,7 @@ class Session:
         else:
             self.outage.recover("probe")
 
-    async def _tell_time(self, link: Link) -> None:
+    async def _tell_time(self, link: CommandConnection) -> None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
         seconds, micros = await self._soon(link.call("TIME"))
@@ -439,12 +441,12 @@ class Session:
     def _hear(self, name: bytes, payload: bytes) -> None:
         channel = self._names.get(name)
         if channel is not None:
-            self.hearing.hear(channel, payload)
+            self.receiver.hear(channel, payload)
 
     def _report_gap(self, cause: str) -> None:
         """Tell what was missed, if anything was."""
         now = asyncio.get_running_loop().time()
-        gap = self.hearing.take_gap(0.0 if self.up else now - self._down_since, cause)
+        gap = self.receiver.take_gap(0.0 if self.up else now - self._down_since, cause)
         if gap is not None:
             self.on_gap(gap)
 
@@ -463,19 +465,19 @@ class Session:
                 "" for a channel of messages.
         """
         if counted:
-            self.hearing.events[channel] = counted
+            self.receiver.events[channel] = counted
         name = channel.encode()
         self._names[name] = channel
         while True:
-            link, ear = await self.link_by(deadline), self._ear
-            if ear is None:
+            link, subscriber = await self.link_by(deadline), self._subscriber
+            if subscriber is None:
                 continue
             try:
                 async with self._deadline(deadline, maybe_executed=False):
-                    if not await ear.confirmed(name):
+                    if not await subscriber.confirmed(name):
                         continue
                     epoch, number = await _counter(self._ask_counter(link, channel))
-                    self.hearing.begin(channel, epoch, number)
+                    self.receiver.begin(channel, epoch, number)
                 return
             except BackplaneUnavailableError:
                 if self.link is link:
@@ -488,10 +490,10 @@ class Session:
             channel = self._names.pop(name, None)
             if channel is not None:
                 self._settling.discard(channel)
-                self.hearing.forget(channel)
+                self.receiver.forget(channel)
                 self.on_forget(channel)
-        if self._ear is not None and names:
-            self._ear.unsubscribe(names)
+        if self._subscriber is not None and names:
+            self._subscriber.unsubscribe(names)
 
     def listens(self, channel: str) -> bool:
         """Whether ``channel`` is wanted."""
@@ -499,7 +501,7 @@ class Session:
 
     # -- commands --------------------------------------------------------------------------
 
-    async def link_by(self, deadline: float | None) -> Link:
+    async def link_by(self, deadline: float | None) -> CommandConnection:
         """The link, waited for until ``deadline``; raises BackplaneUnavailableError after it."""
         if self.link is not None:
             return self.link

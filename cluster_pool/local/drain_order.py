@@ -8,7 +8,7 @@ from cluster_pool.local.connection import Connection
 from cluster_pool.local.table import ConnectionTable
 
 
-class Victims:
+class DrainOrder:
     """The connections of a node in the order of their end, each once.
 
     A connection that is busy when its turn comes (a handler is running, or bytes wait to be
