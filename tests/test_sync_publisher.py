@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, PoolClosedError, Publisher, SyncPublisher
 from tests.clusters import Pool
 from tests.servers import RedisServer
+from tools.harness.proxy import Proxy
 
 Outcomes = list[object]
 

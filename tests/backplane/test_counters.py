@@ -3,13 +3,12 @@
 import asyncio
 from dataclasses import replace
 
-from faults.proxy import Proxy
-
 from cluster_pool import Gap, SendResult
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 MINUTE, DAY = 60_000, 86_400_000
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Publisher, SendResult
 from cluster_pool.backplane.outage import AGAIN, Outage
@@ -20,6 +19,7 @@ from tests.clusters import Pool
 from tests.nodes import NodeProcess
 from tests.servers import BINARIES, RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 FAULTS = {
     "OOM": (

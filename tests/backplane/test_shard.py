@@ -3,13 +3,13 @@
 import time
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 
 @pytest.mark.parametrize("right", ["evalsha", "subscribe"])

@@ -9,7 +9,6 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from faults.proxy import Proxy
 from starlette.websockets import WebSocket
 
 from cluster_pool import (
@@ -27,6 +26,7 @@ from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 OTHERS = 4
 """Probes and heartbeats within a second."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import uvloop
-from faults.proxy import Proxy
 
 from cluster_pool import (
     BackplaneUnavailableError,
@@ -23,6 +22,7 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually, run_alone
+from tools.harness.proxy import Proxy
 
 QUICK = Timing(timeout=0.5, lease=3.0, heartbeat=1.0, probe=0.5, linger=0.2, close=1.0)
 

@@ -8,7 +8,6 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Timing
 from cluster_pool.backplane.command_connection import CommandConnection
@@ -19,6 +18,7 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 
 def cut_ear(pool: ClusterPool) -> None:

@@ -5,7 +5,6 @@ import contextlib
 from typing import Any
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Connection
 from cluster_pool.testing import FAST
@@ -13,6 +12,7 @@ from tests.cluster.test_faults import abandon, vanish
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 HOUR = 3600
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import (
     BackplaneUnavailableError,
@@ -25,6 +24,7 @@ from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 MAX_TICKS = 2000
 

@@ -5,7 +5,6 @@ import logging
 import signal
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import NodeState, SendResult, Timing
 from cluster_pool.cluster.pool import ClusterPool
@@ -14,6 +13,7 @@ from tests.clusters import Backend, Pool
 from tests.nodes import NodeProcess
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 
 @async_test

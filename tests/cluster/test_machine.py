@@ -10,7 +10,6 @@ import os
 from typing import ClassVar
 from unittest import mock
 
-from faults.proxy import Proxy
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -22,6 +21,7 @@ from tests.cluster.machine.network import fake_network
 from tests.cluster.machine.world import World
 from tests.clusters import Backend
 from tests.servers import PASSWORD, RedisServer
+from tools.harness.proxy import Proxy
 
 SHORT = Timing(timeout=2.0, lease=1.5, heartbeat=0.4, probe=0.3, linger=0.1, close=1.0)
 EXAMPLES = int(os.environ.get("CLUSTER_POOL_EXAMPLES", "0"))

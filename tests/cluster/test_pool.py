@@ -7,7 +7,6 @@ from enum import Enum
 from typing import Any
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import (
     ClusterPool,
@@ -35,6 +34,7 @@ from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 
 @async_test

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import Connection, Member, Timing
 from cluster_pool.cluster import reassertion
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 SHORT = Timing(timeout=2.0, lease=3.0, heartbeat=0.4, probe=1.0, linger=0.2, close=1.0)
 NAMESPACES = 1200

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Publisher
 from tests.clusters import Backend
 from tests.servers import RedisServer
 from tests.support import async_test
+from tools.harness.proxy import Proxy
 
 NAMESPACES = 600
 

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from faults.proxy import Proxy
 
 from cluster_pool import BackplaneUnavailableError, Limits, MemberEvent, Timing
 from cluster_pool.cluster import watchers
@@ -14,6 +13,7 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 LOST = MemberEvent("lost", "", "")
 

@@ -7,7 +7,6 @@ import signal
 import socket
 
 import pytest
-from faults.proxy import Proxy
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -18,6 +17,7 @@ from tests.clusters import Pool
 from tests.nodes import NodeProcess, close_code, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
 
 CLIENTS = 40
 

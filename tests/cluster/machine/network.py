@@ -1,4 +1,4 @@
-"""The network between one node and a fakeredis server, with the faults of ``scripts.faults.Proxy``.
+"""The network between one node and a fakeredis server, with the faults of ``tools.harness.proxy``.
 
 What is held back is not lost: when it heals, the server gets the bytes even of links that their
 node has given up meanwhile, as TCP would deliver them.

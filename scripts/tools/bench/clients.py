@@ -1,0 +1,259 @@
+"""The client process: many WebSockets on one epoll, every message checked; its CPU is not counted.
+
+The handshake is the sans-I/O client of ``websockets``; data frames are read by the few lines below,
+written apart from the library that is measured. Some servers wrap every message in the packets of
+Socket.IO: their clients speak that too. Run as ``python -m tools.bench.clients GATE``.
+"""
+
+import json
+import os
+import select
+import socket
+import sys
+import time
+from typing import Any
+
+from websockets.client import ClientProtocol
+from websockets.frames import Opcode
+from websockets.http11 import Response
+from websockets.uri import parse_uri
+
+from tools.bench import engineio
+from tools.bench.children import say
+from tools.bench.payloads import DIGITS, ID_AT, TO_ALL, member_id
+
+TOGETHER = 200
+"""Handshakes under way at once."""
+READ = 256 * 1024
+TIMEOUT = 30.0
+
+
+class Client:
+    """One WebSocket, or one bare socket that carries the same frames."""
+
+    __slots__ = ("disordered", "early", "id", "next", "packets", "rest", "socket", "wrong")
+
+    def __init__(self, socket: socket.socket, id: str, *, packets: bool = False) -> None:
+        self.socket = socket
+        self.id = id.encode()
+        self.packets = packets
+        self.rest = b""
+        self.expect(0)
+
+    def expect(self, first: int) -> None:
+        """The next message is ``first``; forget what was wrong."""
+        self.next = first
+        self.early: set[int] = set()
+        self.disordered = self.wrong = 0
+
+    def check(self, number: int) -> None:
+        """A message has come: in its turn, before it (out of order), or twice (wrong)."""
+        if number == self.next:
+            self.next += 1
+            while self.early and self.next in self.early:
+                self.early.remove(self.next)
+                self.next += 1
+        elif number > self.next and number not in self.early:
+            self.early.add(number)
+            self.disordered += 1
+        else:
+            self.wrong += 1
+
+
+class Clients:
+    """All clients of this process."""
+
+    def __init__(self, gate: int) -> None:
+        self._gate = gate
+        self._poll = select.epoll()
+        self._by_fd: dict[int, Client] = {}
+        self._received = 0
+        self._joined = 0
+        self._gate_at = 0
+        self._per_gate = 0
+        self._stamps: list[int] | None = None
+        self._now = 0
+        self.closed = 0
+
+    # -- connecting ------------------------------------------------------------------------
+
+    def connect(
+        self, host: str, port: int, path: str, count: int, first: int = 0, packets: bool = False
+    ) -> None:
+        """Open WebSockets ``first`` to ``first + count``; with no path, bare sockets.
+
+        With ``packets`` they speak Socket.IO, and are in its main namespace at the end.
+        """
+        sign = "&" if "?" in path else "?"
+        for at in range(first, first + count, TOGETHER):
+            indexes = range(at, min(at + TOGETHER, first + count))
+            opening = []
+            for index in indexes:
+                link = socket.create_connection((host, port), TIMEOUT)
+                id = member_id(index)
+                protocol = None
+                if path:
+                    protocol = ClientProtocol(parse_uri(f"ws://{host}:{port}{path}{sign}id={id}"))
+                    protocol.send_request(protocol.connect())
+                    link.sendall(b"".join(protocol.data_to_send()))
+                opening.append((Client(link, id, packets=packets), protocol))
+            for client, protocol in opening:
+                if protocol is not None:
+                    _finish_handshake(client, protocol)
+                client.socket.setblocking(False)
+                self._by_fd[client.socket.fileno()] = client
+                self._poll.register(client.socket, select.EPOLLIN)
+                if not packets:
+                    self._read(client, client.rest)  # a ping may have come with the handshake
+            if packets:
+                self._join([client for client, _ in opening])
+
+    def _join(self, opening: list[Client]) -> None:
+        """Wait until these have joined; what came with their handshakes is read first."""
+        wanted, deadline = self._joined + len(opening), time.monotonic() + TIMEOUT
+        for client in opening:
+            self._read(client, client.rest)
+        while self._joined < wanted:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{wanted - self._joined} clients could not join")
+            self.receive(0.2)
+
+    def disconnect(self) -> None:
+        """Cut every connection."""
+        for client in list(self._by_fd.values()):
+            self._gone(client)
+
+    def _gone(self, client: Client) -> None:
+        self._poll.unregister(client.socket)
+        del self._by_fd[client.socket.fileno()]
+        client.socket.close()
+        self.closed += 1
+
+    # -- receiving -------------------------------------------------------------------------
+
+    def expect(self, per_gate: int, first: int, stamps: bool) -> None:
+        """Count anew: numbers begin at ``first``; every ``per_gate`` messages the gate opens."""
+        self._received, self._per_gate, self._gate_at = 0, per_gate, per_gate
+        self._stamps = [] if stamps else None
+        for client in self._by_fd.values():
+            client.expect(first)
+
+    def report(self, total: int, timeout: float) -> dict[str, Any]:
+        """Receive until ``total`` messages have come, or too long."""
+        deadline = time.monotonic() + timeout
+        while self._received < total and time.monotonic() < deadline:
+            self.receive(0.2)
+        return {
+            "received": self._received,
+            "wrong": sum(client.wrong for client in self._by_fd.values()),
+            "disordered": sum(client.disordered for client in self._by_fd.values()),
+            "open": len(self._by_fd),
+            "stamps": self._stamps,
+        }
+
+    def receive(self, timeout: float) -> None:
+        """Read whatever is there, and answer pings."""
+        for fd, _ in self._poll.poll(timeout, len(self._by_fd) or 1):
+            client = self._by_fd[fd]
+            try:
+                data = client.socket.recv(READ)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self._gone(client)
+                continue
+            if self._stamps is not None:
+                self._now = time.monotonic_ns()
+            self._read(client, client.rest + data if client.rest else data)
+        if self._per_gate and self._received >= self._gate_at:
+            self._gate_at += self._per_gate
+            os.write(self._gate, b".")
+
+    def _read(self, client: Client, data: bytes) -> None:
+        at, end = 0, len(data)
+        while end - at >= 2:
+            size, head = data[at + 1], 2
+            if size >= 126:
+                head = 4 if size == 126 else 10
+                if end - at < head:
+                    break
+                size = int.from_bytes(data[at + 2 : at + head], "big")
+            start = at + head
+            if start + size > end:
+                break
+            opcode = data[at] & 0x0F
+            if opcode == Opcode.TEXT or opcode == Opcode.BINARY:
+                message = data[start : start + size]
+                if client.packets:
+                    self._packet(client, message)
+                else:
+                    self._message(client, message)
+            elif opcode == Opcode.PING:
+                client.socket.send(b"\x8a" + bytes((0x80 | size,)) + bytes(4) + data[start:][:size])
+            elif opcode == Opcode.CLOSE:
+                client.socket.send(b"\x88\x80" + bytes(4))
+            at = start + size
+        client.rest = data[at:]
+
+    def _packet(self, client: Client, packet: bytes) -> None:
+        asked = engineio.read(packet)
+        if asked.reply:
+            client.socket.send(engineio.frame(asked.reply))
+        if asked.message is not None:
+            self._message(client, asked.message)
+        self._joined += asked.joined
+
+    def _message(self, client: Client, message: bytes) -> None:
+        self._received += 1
+        for_me = message[ID_AT : ID_AT + 1] == TO_ALL or message.startswith(client.id, ID_AT)
+        if for_me:
+            client.check(int(message[:DIGITS]))
+        else:
+            client.wrong += 1
+        if self._stamps is not None:
+            self._stamps.append(self._now)
+
+    # -- commands --------------------------------------------------------------------------
+
+    def obey(self) -> None:
+        """Do what is asked until standard input ends, and receive meanwhile."""
+        commands = select.epoll()
+        commands.register(0, select.EPOLLIN)
+        commands.register(self._poll.fileno(), select.EPOLLIN)
+        pending = b""
+        while True:
+            ready = {fd for fd, _ in commands.poll()}
+            if self._poll.fileno() in ready:
+                self.receive(0)
+            if 0 in ready:
+                data = os.read(0, READ)
+                if not data:
+                    return
+                *lines, pending = (pending + data).split(b"\n")
+                for line in lines:
+                    fields = json.loads(line)
+                    answer = getattr(self, fields.pop("do"))(**fields)
+                    say(**(answer or {}))
+
+
+def _finish_handshake(client: Client, protocol: ClientProtocol) -> None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = client.socket.recv(READ)
+        if not more:
+            raise RuntimeError(f"no handshake: {data!r}")
+        data += more
+    end = data.index(b"\r\n\r\n") + 4
+    protocol.receive_data(data[:end])
+    events = protocol.events_received()
+    if protocol.handshake_exc is not None or not isinstance(events[0], Response):
+        raise RuntimeError(f"the handshake failed: {protocol.handshake_exc}: {data!r}")
+    client.rest = data[end:]
+
+
+if __name__ == "__main__":
+    clients = Clients(int(sys.argv[1]))
+    say(ready=True)
+    clients.obey()

@@ -1,0 +1,276 @@
+"""Everything that runs: Redis, a proxy and a program for each place, the clients, a raw publisher.
+
+Nothing here injects a fault; it starts, asks, waits, replaces and stops.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from tools.chaos import sparse
+from tools.chaos.books import Books
+from tools.chaos.ledger import Ledger
+from tools.chaos.programs import Program
+from tools.chaos.publisher import RawPublisher
+from tools.chaos.rest import Rest
+from tools.chaos.servers import RedisServer
+from tools.harness.proxy import Proxy
+
+NAMESPACES = ["red", "green", "blue"]
+STEADY = 1.0
+"""Seconds for which every node must be ready, and the same, to be called ready again."""
+PATIENCE = 60.0
+CLOSING_TIME = 10.0
+"""Seconds until the last message of each sender must have arrived everywhere."""
+SILENCE = 0.5
+"""Seconds in which nobody hears anything when all has arrived."""
+RAW_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much of everything; see ``--help``."""
+
+    nodes: int = 3
+    clients: int = 60
+    rate: float = 200.0
+    seed: int = 0
+    server: str = ""
+    sparse: int = 320
+    sparse_rate: float = 100.0
+
+
+class NotReadyError(Exception):
+    """Something did not come back in time."""
+
+
+class Place:
+    """Where a node or a publisher runs: its own way to Redis, and the program that is there now."""
+
+    def __init__(self, kind: str, number: int, proxy: Proxy, ledger: Ledger) -> None:
+        self.kind = kind
+        self.number = number
+        self.proxy = proxy
+        self.node = ""
+        self.port = 0
+        self.away = False
+        """Frozen, or not there at all."""
+        self._ledger = ledger
+        self._starts = 0
+        self.program: Program
+
+    async def start(self) -> None:
+        """Start a program under a fresh name, and wait until it is ready."""
+        self._starts += 1
+        self.node = node = f"{self.kind}-{self.number}.{self._starts}"
+        self.program = await Program.start(
+            self.kind,
+            f"redis://127.0.0.1:{self.proxy.port}",
+            node,
+            on_told=lambda what, fields: self._ledger.told(node, what, fields),
+        )
+        self.port = await self.program.answer()
+
+    async def stop(self) -> None:
+        """Let the program end by itself; it is a failure if it does not."""
+        if wrong := await self.program.stop():
+            self._ledger.wrong.append(f"{self.node} {wrong}")
+
+
+class Cluster:
+    """The processes of a run; see :func:`running`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis: RedisServer,
+        places: list[Place],
+        outside: Place,
+        clients: Program,
+        publisher: RawPublisher,
+        ledger: Ledger,
+    ) -> None:
+        self.settings = settings
+        self.redis = redis
+        self.places = places
+        """Of nodes."""
+        self.senders = [*places, outside]
+        """Of nodes, and of the publisher outside."""
+        self.clients = clients
+        self.ledger = ledger
+        self.members = [
+            (NAMESPACES[at % len(NAMESPACES)], f"client-{at}") for at in range(settings.clients)
+        ]
+        self.namespaces = sparse.names(settings.sparse)
+        self.visitors = [(name, id) for name in self.namespaces for id in sparse.ids(name)]
+        self._publisher = publisher
+        self._undelivered: dict[str, int] = {}
+        self._rest = Rest()
+
+    # -- the stream ------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Let every node and publisher send at its share of the rates, and clients come and go."""
+        await asyncio.gather(*[self.begin_at(place) for place in self.senders])
+        self._publisher.begin(self.settings.rate * RAW_SHARE)
+        await self.clients.ask("visits", going_on=True)
+
+    async def begin_at(self, place: Place) -> None:
+        """Let one program send."""
+        await place.program.ask(
+            "begin",
+            targets=self.members,
+            rate=self.settings.rate * (1 - RAW_SHARE) / len(self.places),
+            namespaces=self.namespaces,
+            sparse_rate=self.settings.sparse_rate / len(self.senders),
+        )
+
+    async def close_books(self) -> tuple[Books, dict[str, dict[str, Any]]]:
+        """End the streams, wait until all has arrived; gives the books and the nodes' figures.
+
+        Messages of one sender arrive in order: when the last one has, all have that ever will. A
+        last one to each quiet namespace would wake it, so there silence must do.
+        """
+        await self.clients.ask("visits", going_on=False)
+        marks: dict[str, dict[str, int]] = {name: {} for name in NAMESPACES}
+        ends = [place.program.ask("end", namespaces=NAMESPACES) for place in self.senders]
+        for place, last in zip(self.senders, await asyncio.gather(*ends), strict=True):
+            for name, number in last.items():
+                marks[name][place.node] = number
+        for name, (sender, number) in (await self._publisher.end()).items():
+            marks[name][sender] = number
+        await self._arrived(marks)
+        registry = await self._settled_registry()
+        figures, restless = await self._at_rest()
+        collected = await self.clients.ask("collect")
+        undelivered = self._newly_undelivered(figures)
+        return self.ledger.close(collected, registry, undelivered, restless), figures
+
+    async def _arrived(self, marks: dict[str, dict[str, int]]) -> None:
+        """Too late is no error here: what has not arrived is for the account to find."""
+        deadline = time.monotonic() + CLOSING_TIME
+        heard, since = -1, time.monotonic()
+        while (now := time.monotonic()) < deadline:
+            behind = await self.clients.ask("behind", marks=marks)
+            unsettled = await self.clients.ask("unsettled")
+            before, heard = heard, await self.clients.ask("heard")
+            if behind or unsettled or heard != before:
+                since = now
+            elif now - since >= SILENCE:
+                return
+            await asyncio.sleep(0.05)
+
+    async def _settled_registry(self) -> list[list[str]]:
+        """Every member, when these are the open connections; or as it is when that does not come.
+
+        What has left a moment ago may still be there.
+        """
+        deadline = time.monotonic() + CLOSING_TIME
+        names = [*NAMESPACES, *self.namespaces]
+        while True:
+            registry: list[list[str]]
+            registry = await self.places[0].program.ask("registry", namespaces=names)
+            present = await self.clients.ask("present")
+            if sorted(registry) == sorted(present) or time.monotonic() > deadline:
+                return registry
+            await asyncio.sleep(0.2)
+
+    async def _at_rest(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """The nodes' figures, and what some program still does though nobody asks it for more."""
+        deadline = time.monotonic() + CLOSING_TIME
+        while True:
+            figures = await self.figures()
+            restless = self._rest.failures(figures)
+            if not restless or time.monotonic() > deadline:
+                self._rest.said(restless)
+                return figures, restless
+            await asyncio.sleep(0.2)
+
+    async def figures(self) -> dict[str, dict[str, Any]]:
+        """What each program counts and holds."""
+        asked = [place.program.ask("figures") for place in self.senders]
+        said = await asyncio.gather(*asked)
+        return {place.node: one for place, one in zip(self.senders, said, strict=True)}
+
+    def _newly_undelivered(self, figures: dict[str, dict[str, Any]]) -> int:
+        nodes = [place.node for place in self.places]
+        before, self._undelivered = (
+            self._undelivered,
+            {node: figures[node]["undelivered"] + figures[node]["refused"] for node in nodes},
+        )
+        return sum(count - before.get(node, 0) for node, count in self._undelivered.items())
+
+    # -- being ready -----------------------------------------------------------------------
+
+    async def wait_ready(self) -> float:
+        """Wait until every node is ready and every client connected, and both stay so for a while.
+
+        Returns:
+            When that began.
+        """
+        deadline = time.monotonic() + PATIENCE
+        before, since = None, time.monotonic()
+        while True:
+            states = await asyncio.gather(*[place.program.ask("state") for place in self.senders])
+            away = await self.clients.ask("away")
+            now = time.monotonic()
+            if away or not all(ready for ready, *_ in states) or states != before:
+                before, since = states, now
+            elif now - since >= STEADY:
+                return since
+            if now > deadline:
+                raise NotReadyError(f"not ready: nodes {states}, {away} clients away")
+            await asyncio.sleep(0.05)
+
+    async def wait_settled(self) -> None:
+        """Wait until every client is connected, or away by its own will."""
+        deadline = time.monotonic() + PATIENCE
+        while unsettled := await self.clients.ask("unsettled"):
+            if time.monotonic() > deadline:
+                raise NotReadyError(f"{unsettled} clients cannot connect")
+            await asyncio.sleep(0.05)
+
+    async def replace(self, place: Place, *, kill: bool) -> None:
+        """Kill the node of a place, or stop it, and start a fresh one there."""
+        self.ledger.killed.add(place.node)
+        place.away = True
+        await self.list_nodes()
+        await (place.program.kill() if kill else place.stop())
+        await place.start()
+        place.away = False
+        await self.begin_at(place)
+        await self.list_nodes()
+
+    async def list_nodes(self) -> None:
+        """Tell the clients where they may go."""
+        ports = {place.node: place.port for place in self.places if not place.away}
+        await self.clients.ask("nodes", ports=ports)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, ledger: Ledger) -> AsyncIterator[Cluster]:
+    """Start everything, with every client connected and no message sent; stop it in the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        redis = stack.enter_context(RedisServer(settings.server))
+        places = []
+        for kind, number in (*(("node", at + 1) for at in range(settings.nodes)), ("outside", 1)):
+            proxy = await stack.enter_async_context(Proxy(redis.path))
+            place = Place(kind, number, proxy, ledger)
+            await place.start()
+            stack.push_async_callback(place.stop)
+            places.append(place)
+        outside = places.pop()
+        clients = await Program.start("clients", on_told=lambda what, fields: None)
+        stack.push_async_callback(clients.stop)
+        await clients.answer()
+        publisher = RawPublisher(redis.path, ledger, NAMESPACES, settings.seed)
+        stack.push_async_callback(publisher.stop)
+        cluster = Cluster(settings, redis, places, outside, clients, publisher, ledger)
+        await cluster.list_nodes()
+        await clients.ask("come", members=[*cluster.members, *cluster.visitors])
+        await cluster.wait_settled()
+        await cluster.wait_ready()
+        yield cluster

@@ -1,0 +1,90 @@
+"""What the processes of a run tell, gathered for the books of one round."""
+
+import math
+from typing import Any
+
+from tools.chaos.books import (
+    Books,
+    Call,
+    Connection,
+    Emptied,
+    Registered,
+    Reported,
+    Unanswered,
+    Window,
+)
+
+
+class Ledger:
+    """Calls, gaps and windows since the books were last closed."""
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[str, int], Call] = {}
+        self._ended: list[Call] = []
+        self._gaps: list[Reported] = []
+        self._windows: list[Window] = []
+        self._unanswered: list[Unanswered] = []
+        self._emptied: list[Emptied] = []
+        self.killed: set[str] = set()
+        self.wrong: list[str] = []
+        """What is a failure by itself, whatever the books say."""
+
+    def told(self, sender: str, what: str, fields: list[Any]) -> None:
+        """A node or a publisher has told of a call or of a gap."""
+        if what == "begun":
+            kind, number, namespace, id, begun = fields
+            call = Call(kind, sender, number, namespace, id, begun, math.inf, "unknown")
+            self._begun[sender, number] = call
+        elif what == "ended":
+            number, ended, outcome = fields
+            call = self._begun.pop((sender, number))
+            self._ended.append(call._replace(ended=ended, outcome=outcome))
+        elif what == "emptied":
+            self._emptied.append(Emptied(sender, *fields))
+        elif what == "left":
+            self.wrong.append(f"{sender} has stopped and still runs {fields}")
+        elif what == "logged":
+            self.wrong.append(f"{sender} logged an error: {' '.join(fields)}")
+        elif what == "unanswered":
+            self._unanswered.append(Unanswered(sender, *fields))
+        else:
+            namespaces, exact = fields
+            self._gaps.append(Reported(sender, namespaces, exact))
+
+    def broken(self, window: Window) -> None:
+        """Something was broken for a while."""
+        self._windows.append(window)
+
+    def close(
+        self,
+        collected: list[dict[str, Any]],
+        registry: list[list[str]],
+        undelivered: int,
+        restless: list[str],
+    ) -> Books:
+        """The books of the round that ends here. Calls that never ended are unknown."""
+        connections = [
+            Connection(**{**one, "heard": [_message(text) for text in one["heard"]]})
+            for one in collected
+        ]
+        books = Books(
+            [*self._ended, *self._begun.values()],
+            connections,
+            self._gaps,
+            self._windows,
+            frozenset(self.killed),
+            undelivered,
+            [Registered(*one) for one in registry],
+            self._unanswered,
+            [*restless, *self.wrong],
+            self._emptied,
+        )
+        self._begun, self._ended, self._gaps = {}, [], []
+        self._emptied = []
+        self._windows, self.killed, self._unanswered, self.wrong = [], set(), [], []
+        return books
+
+
+def _message(text: str) -> tuple[str, int]:
+    sender, number = text.split(" ")
+    return sender, int(number)

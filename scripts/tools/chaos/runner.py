@@ -1,0 +1,166 @@
+"""Rounds: a stream of messages, a fault, calm, and the account of the round."""
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tools.chaos.account import Account, account
+from tools.chaos.books import Books, Window
+from tools.chaos.cluster import Cluster, NotReadyError, Settings, running
+from tools.chaos.harm import FAULTS
+from tools.chaos.ledger import Ledger
+from tools.chaos.programs import ProgramEndedError
+
+SHOWN = 10
+"""Failures of one round that are told at once; all of them are in the JSON."""
+CALM = 1.0
+"""Seconds of the stream before each fault, and after everybody is ready again."""
+EVERY = 10.0
+"""Seconds from one fault of a soak to the next."""
+LOOK = 0.05
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Round:
+    """One fault and what came of it.
+
+    Attributes:
+        lasted: seconds until it was over.
+        noticed: seconds until a node that could still speak was not ready; None for never.
+        ready: seconds after it was over until all nodes were ready and all clients connected.
+        longest: seconds that the longest call took, of nodes that were neither frozen nor killed.
+        failures: how many the account found.
+    """
+
+    fault: str
+    what: str
+    lasted: float
+    noticed: float | None
+    ready: float
+    longest: float
+    failures: int
+
+    def __str__(self) -> str:
+        noticed = "never" if self.noticed is None else f"after {self.noticed:.2f} s"
+        return (
+            f"{self.what}: noticed {noticed}, ready again {self.ready:.2f} s later,"
+            f" longest call {self.longest:.2f} s, {self.failures} failures"
+        )
+
+
+@dataclass
+class Sample:
+    """What a node holds beside its connections when a round is over."""
+
+    at: float
+    node: str
+    memory: int
+    tasks: int
+    descriptors: int
+
+
+@dataclass
+class Run:
+    """Everything there is to tell of a run."""
+
+    account: Account = field(default_factory=Account)
+    rounds: list[Round] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+
+
+async def perform(settings: Settings, names: list[str], minutes: float, tell: Tell) -> Run:
+    """Each fault once in a random order; with ``minutes``, any of them until these are over."""
+    run = Run()
+    chance = random.Random(settings.seed)
+    ledger = Ledger()
+    try:
+        async with running(settings, ledger) as cluster:
+            if minutes:
+                await _soak(cluster, names, chance, minutes, run, tell)
+            else:
+                for name in chance.sample(names, len(names)):
+                    await _round(cluster, name, chance, run, tell, 0.0)
+    except (NotReadyError, ProgramEndedError) as error:
+        run.account.failures.append(f"the run ended early: {error}")
+    run.account.failures += ledger.wrong
+    return run
+
+
+async def _soak(
+    cluster: Cluster, names: list[str], chance: random.Random, minutes: float, run: Run, tell: Tell
+) -> None:
+    end = time.monotonic() + minutes * 60
+    begun = time.monotonic()
+    while begun < end:
+        await _round(cluster, chance.choice(names), chance, run, tell, begun + EVERY)
+        begun = time.monotonic()
+
+
+async def _round(
+    cluster: Cluster, name: str, chance: random.Random, run: Run, tell: Tell, until: float
+) -> None:
+    """Stream, harm, wait until all is well, stream on ``until`` then, close the books."""
+    await cluster.begin()
+    await cluster.clients.ask("spread")
+    cluster.redis.save()
+    await asyncio.sleep(CALM)
+    begun = time.monotonic()
+    watching = asyncio.create_task(_noticed(cluster))
+    try:
+        harm = await FAULTS[name].inject(cluster, chance)
+        over = time.monotonic()
+        ready = max(over, await cluster.wait_ready())
+    finally:
+        watching.cancel()
+    (noticed,) = await asyncio.gather(watching, return_exceptions=True)
+    cluster.ledger.broken(Window(begun, ready, harm.nodes, over))
+    await asyncio.sleep(max(CALM, until - time.monotonic()))
+    books, figures = await cluster.close_books()
+    result = await asyncio.to_thread(account, books)  # the proxies run on this loop
+    result.failures = [f"{failure} [{name}]" for failure in result.failures]
+    run.account.add(result)
+    run.samples += [_sample(node, one) for node, one in figures.items()]
+    run.rounds.append(
+        Round(
+            name,
+            harm.what,
+            over - begun,
+            noticed - begun if isinstance(noticed, float) else None,
+            ready - over,
+            _longest(books, harm.held),
+            len(result.failures),
+        )
+    )
+    tell(f"{len(run.rounds)}. {run.rounds[-1]}")
+    for failure in result.failures[:SHOWN]:
+        tell(f"   FAILED: {failure}")
+
+
+async def _noticed(cluster: Cluster) -> float | None:
+    """When the first node was not ready."""
+    while True:
+        for place in cluster.places:
+            if not place.away:
+                try:
+                    ready, *_ = await place.program.ask("state")
+                except ProgramEndedError:
+                    return None
+                if not ready:
+                    return time.monotonic()
+        await asyncio.sleep(LOOK)
+
+
+def _longest(books: Books, held: frozenset[str]) -> float:
+    ended = [call for call in books.calls if call.sender not in held and call.ended < math.inf]
+    return max(call.ended - call.begun for call in ended)
+
+
+def _sample(node: str, figures: dict[str, Any]) -> Sample:
+    held = (figures[name] for name in ("memory", "tasks", "descriptors"))
+    return Sample(time.monotonic(), node, *held)

@@ -1,0 +1,82 @@
+"""What a run prints, and what it writes as JSON."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tools.chaos.account import COLUMNS, Account
+from tools.chaos.growth import Growth
+from tools.chaos.runner import Round, Run
+
+
+def messages(account: Account) -> str:
+    """What became of every message and recipient, by kind."""
+    head = ["message", "calls", *COLUMNS]
+    rows = [
+        [kind, *(f"{row[column]:,}" for column in head[1:])] for kind, row in account.rows.items()
+    ]
+    return _markdown([head, *rows])
+
+
+def faults(rounds: Sequence[Round]) -> str:
+    """How long each kind of fault was felt: the median of its rounds, and the worst."""
+    by_name: dict[str, list[Round]] = {}
+    for one in rounds:
+        by_name.setdefault(one.fault, []).append(one)
+    head = ["fault", "times", "noticed", "ready again after it", "longest call", "failures"]
+    rows = [
+        [
+            name,
+            str(len(of)),
+            _seconds([one.noticed for one in of if one.noticed is not None]),
+            _seconds([one.ready for one in of]),
+            _seconds([one.longest for one in of]),
+            str(sum(one.failures for one in of)),
+        ]
+        for name, of in sorted(by_name.items())
+    ]
+    return _markdown([head, *rows])
+
+
+def as_json(about: dict[str, Any], run: Run, grown: Iterable[Growth]) -> str:
+    """Everything, as one JSON object."""
+    account = run.account
+    return (
+        json.dumps(
+            {
+                **about,
+                "messages": {kind: dict(row) for kind, row in account.rows.items()},
+                "faults": [asdict(one) for one in run.rounds],
+                "others": dict(account.others),
+                "unanswered": account.unanswered,
+                "followed": account.followed,
+                "last_ones": account.last_ones,
+                "lower_bounds": account.bounds,
+                "growth": [one.as_dict() for one in grown],
+                "samples": [asdict(one) for one in run.samples],
+                "failures": account.failures,
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+def _seconds(values: Sequence[float]) -> str:
+    if not values:
+        return "never"
+    median = f"{statistics.median(values):.2f} s"
+    return median if len(values) == 1 else f"{median}, at most {max(values):.2f} s"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
+
+    def text(cells: Sequence[str]) -> str:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([text(lines[0]), rule, *[text(line) for line in lines[1:]]])

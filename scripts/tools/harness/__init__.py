@@ -1,0 +1,1 @@
+"""What runs beside the library, for tests and tools alike."""

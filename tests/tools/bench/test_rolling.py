@@ -1,0 +1,36 @@
+"""What the rolling restart of scripts/bench makes of times."""
+
+import pytest
+
+from tools.bench.rolling.figures import between, longest_gap, mean_rate, peak, per_second
+
+
+def test_the_peak_is_of_any_second() -> None:
+    """Both ends of the second do not count; nothing is nothing."""
+    assert peak([]) == 0
+    assert peak([0.0, 0.5, 0.99, 1.0, 1.4]) == 4
+    assert peak([3.0, 1.0, 2.0]) == 1
+
+
+def test_the_longest_gap() -> None:
+    """Between neighbours, whatever their order."""
+    assert longest_gap([5.0]) == 0
+    assert longest_gap([4.0, 1.0, 1.5]) == 2.5
+
+
+def test_the_mean_is_of_the_middle() -> None:
+    """Begin and end are left out where there is enough between them."""
+    steady = [at / 50 for at in range(15 * 50)]
+    assert mean_rate(steady) == pytest.approx(50, rel=0.01)
+    assert mean_rate([0.0] * 500 + steady) == pytest.approx(50, rel=0.01)
+    assert mean_rate([]) == 0
+    assert mean_rate([0.0, 0.25, 0.5]) == pytest.approx(4)
+
+
+def test_times_become_points_for_a_chart() -> None:
+    """Each point counts the second around it."""
+    points = per_second([10.0, 10.2, 14.0], 10.0, 16.0)
+    assert points[0] == (0.0, 2.0)
+    assert points[16] == (4.0, 1.0)
+    assert points[-1] == (6.0, 0.0)
+    assert between([1.0, 2.0, 3.0], 1.0, 3.0) == [1.0, 2.0]

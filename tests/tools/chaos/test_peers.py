@@ -1,0 +1,137 @@
+"""The counting behind scripts/chaos-peers; the contenders themselves are not run here."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from tools.chaos.contenders.count import (
+    NOT_SENT,
+    RETURNED,
+    UNANSWERED,
+    UNHEARD,
+    UNKNOWN,
+    Call,
+    Counts,
+    Heard,
+    count,
+    deaf_after,
+    longest_call,
+    longest_silence,
+)
+from tools.chaos.contenders.schedule import BOTH, CUT, HOLE, cuts, holes
+
+
+def calls(*outcomes: str, stream: int = 0) -> list[Call]:
+    """Calls of one stream, a second apart, numbered from 1."""
+    return [Call(stream, at, at, at + at / 8, outcome) for at, outcome in enumerate(outcomes, 1)]
+
+
+def heard(*numbers: int, stream: int = 0) -> list[Heard]:
+    """Messages of one stream in the order of their arrival, a second apart."""
+    return [Heard(stream, number, float(at)) for at, number in enumerate(numbers, 1)]
+
+
+def counted(outcomes: Iterable[str], numbers: Iterable[int], reported: int = 0) -> Counts:
+    """The counts of one stream."""
+    return count(calls(*outcomes), heard(*numbers), reported)
+
+
+def test_all_is_well() -> None:
+    """What returned and arrived once, in order, leaves every fault at nought."""
+    counts = counted([RETURNED] * 3, [1, 2, 3])
+    assert (counts.calls, counts.delivered, counts.outcomes) == (3, 3, {RETURNED: 3})
+    wrong = (counts.twice, counts.disordered, counts.lost, counts.silent)
+    assert wrong == (0, 0, 0, 0)
+    assert (counts.contrary, counts.excess) == (0, 0)
+
+
+def test_twice_is_counted_per_message() -> None:
+    """Two arrivals or three of one message are one duplicate, one delivery, and no disorder."""
+    counts = counted([RETURNED] * 3, [1, 2, 1, 1, 3, 3])
+    assert (counts.delivered, counts.twice, counts.disordered) == (3, 2, 0)
+
+
+def test_disorder_is_judged_by_first_arrivals_of_a_stream() -> None:
+    """A message that arrives after a later one of its stream is out of order; of another, not."""
+    assert counted([RETURNED] * 4, [1, 4, 2, 3]).disordered == 2
+    two = calls(RETURNED, RETURNED) + calls(RETURNED, stream=2)
+    assert count(two, [*heard(1, 2), Heard(2, 1, 9.0)], 0).disordered == 0
+
+
+def test_arrivals_count_in_the_order_of_their_times() -> None:
+    """However the list stands."""
+    assert count(calls(RETURNED, RETURNED), reversed(heard(1, 2)), 0).disordered == 0
+
+
+def test_lost_in_silence_is_what_returned_never_arrived_and_was_not_reported() -> None:
+    """A report covers as many as it says."""
+    assert counted([RETURNED] * 5, [1, 2]).silent == 3
+    assert counted([RETURNED] * 5, [1, 2], reported=2).silent == 1
+    assert counted([RETURNED] * 5, [1, 2], reported=3).silent == 0
+
+
+def test_a_report_is_first_about_what_was_told_already() -> None:
+    """Nobody listened, and the sender knows: a report of as many proves nothing about others."""
+    counts = counted([UNHEARD, UNHEARD, RETURNED], [], reported=2)
+    assert (counts.lost, counts.silent) == (1, 1)
+    assert counted([UNHEARD, UNHEARD, RETURNED], [], reported=3).silent == 0
+
+
+def test_a_report_may_be_about_what_is_unknown_but_not_beyond() -> None:
+    """More reported than can be missing is excess."""
+    outcomes = [RETURNED, UNKNOWN, UNANSWERED, NOT_SENT]
+    assert counted(outcomes, [], reported=3).excess == 0
+    assert counted(outcomes, [], reported=4).excess == 1
+    assert counted(outcomes, [1, 2], reported=2).excess == 1
+
+
+@pytest.mark.parametrize("outcome", [NOT_SENT, UNHEARD])
+def test_what_was_said_not_to_be_sent_must_not_arrive(outcome: str) -> None:
+    """It is delivered, and contrary to what its sender was told."""
+    counts = counted([outcome, RETURNED], [1, 2])
+    assert (counts.delivered, counts.contrary) == (2, 1)
+
+
+@pytest.mark.parametrize("outcome", [UNKNOWN, UNANSWERED])
+def test_what_is_unknown_may_arrive_or_not(outcome: str) -> None:
+    """Neither is lost, nor contrary."""
+    counts = counted([outcome, outcome], [1])
+    assert (counts.delivered, counts.lost, counts.contrary) == (1, 0, 0)
+
+
+def test_deafness_ends_with_a_message_that_set_out_after_the_fault() -> None:
+    """What was held back and arrives late does not end it."""
+    sent = calls(RETURNED, RETURNED, RETURNED)
+    late = [Heard(0, 1, 2.6), Heard(0, 3, 7.5)]
+    assert deaf_after(2.5, sent, late) == 5.0
+    assert deaf_after(2.5, sent, late[:1]) is None
+
+
+def test_the_longest_call_counts_however_it_ended() -> None:
+    """Callers wait for exceptions, too."""
+    assert longest_call(calls(RETURNED, NOT_SENT, UNKNOWN, UNANSWERED)) == 0.5
+
+
+def test_silence_counts_from_the_first_fault_to_the_last_call() -> None:
+    """Also when nothing arrives at all, or nothing any more."""
+    assert longest_silence(0.0, 10.0, []) == 10.0
+    assert longest_silence(0.0, 10.0, heard(1, 2, 3)) == 7.0
+    assert longest_silence(0.0, 3.5, heard(1, 2, 3)) == 1.0
+
+
+def test_a_schedule_is_the_same_for_everyone() -> None:
+    """One seed, one schedule; the last fault is of both sides, the others of one."""
+    assert cuts(7, 100, 0.3) == cuts(7, 100, 0.3) != cuts(8, 100, 0.3)
+    assert holes(7, 10) == holes(7, 10) != holes(8, 10)
+    drawn = cuts(7, 100, 0.3)
+    assert len(drawn) == 100
+    assert {fault.kind for fault in drawn} == {CUT}
+    assert [len(fault.at) for fault in drawn] == [1] * 99 + [2]
+    assert set(sum((tuple(fault.at) for fault in drawn[:-1]), ())) == set(BOTH)
+
+
+def test_holes_are_of_one_to_five_seconds_and_every_second_is_downwards_only() -> None:
+    """As the table says."""
+    drawn = holes(7, 10)
+    assert all(fault.kind == HOLE and 1 <= fault.seconds <= 5 for fault in drawn)
+    assert [fault.upwards for fault in drawn] == [False, True] * 5
