@@ -13,8 +13,8 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
+from typing import Any, Protocol, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -49,12 +49,26 @@ PROBES_LOST = 3
 STALL = 0.5
 
 
+class ShardObserver(Protocol):
+    """What a shard tells of itself. It calls these from the event loop, and awaits nothing."""
+
+    def up(self) -> None:
+        """A generation hears itself: commands can be sent over it."""
+
+    def down(self) -> None:
+        """The generation that was up has ended."""
+
+    def gap(self, gap: Gap) -> None:
+        """Messages were missed: told before :meth:`up` of the next generation, or between."""
+
+    def forgotten(self, channel: str) -> None:
+        """A channel is no longer subscribed: nothing of it will be heard."""
+
+
 class Shard:
     """Commands and subscriptions that outlive any one socket.
 
-    Hooks, all synchronous: ``on_up()`` when a generation hears itself, ``on_down()`` when it has
-    ended, ``on_gap(gap)`` between the two of the next one, when something was missed, and
-    ``on_forget(channel)`` for each channel that is no longer wanted.
+    Nothing is connected, and nothing is told to the observer, before :meth:`start`.
     """
 
     def __init__(
@@ -62,6 +76,7 @@ class Shard:
         address: Address,
         keys: Keys,
         identity: Identity,
+        observer: ShardObserver,
         *,
         limits: Limits,
         timing: Timing,
@@ -79,10 +94,7 @@ class Shard:
         self.numbers = self.receiver.numbers
         self.epoch = ""
         """Of the state of Redis, as last told; "" before anything was."""
-        self.on_up: Callable[[], None] = lambda: None
-        self.on_down: Callable[[], None] = lambda: None
-        self.on_gap: Callable[[Gap], None] = lambda gap: None
-        self.on_forget: Callable[[str], None] = lambda channel: None
+        self._observer = observer
         self._keys = keys
         self._identity = identity
         self._own = ""
@@ -232,7 +244,7 @@ class Shard:
             if was_up:
                 self._down_since = asyncio.get_running_loop().time()
                 self.receiver.interrupted(self.generation)
-                self.on_down()
+                self._observer.down()
 
     def begin_anew(self, reason: str) -> None:
         """End this generation: the next one subscribes everything again."""
@@ -262,7 +274,7 @@ class Shard:
         self._up_since = asyncio.get_running_loop().time()
         self._raises = False
         self.outage.recover("link")
-        self.on_up()
+        self._observer.up()
         while True:
             await self._rest()
             await self._probe(link)
@@ -298,7 +310,7 @@ class Shard:
             self._names.pop(before.encode(), None)
             self._names = {own.encode(): own, **self._names}
             self.numbers.forget(before)
-            self.on_forget(before)
+            self._observer.forgotten(before)
 
     async def _rest(self) -> None:
         """Until the next probe; a loop that stood still meanwhile is worth a line in the log."""
@@ -448,7 +460,7 @@ class Shard:
         now = asyncio.get_running_loop().time()
         gap = self.receiver.take_gap(0.0 if self.up else now - self._down_since, cause)
         if gap is not None:
-            self.on_gap(gap)
+            self._observer.gap(gap)
 
     # -- subscribing -----------------------------------------------------------------------
 
@@ -491,7 +503,7 @@ class Shard:
             if channel is not None:
                 self._settling.discard(channel)
                 self.receiver.forget(channel)
-                self.on_forget(channel)
+                self._observer.forgotten(channel)
         if self._subscriber is not None and names:
             self._subscriber.unsubscribe(names)
 

@@ -233,7 +233,6 @@ class ClusterPool(DrainingNode, Hooked):
         self._dispatcher.serve(
             self._table, self._ownership, self._lease, self._drain_controller.obey
         )
-        self._shard.on_down = self._went_down
 
     async def stop(self) -> None:
         """Leave the cluster: close what is left with 1012, release everything, disconnect.
@@ -322,8 +321,8 @@ class ClusterPool(DrainingNode, Hooked):
         if state not in (NodeState.STARTING, NodeState.STOPPED):
             self._lease.wake()  # the cluster learns of it at once
 
-    def _came_up(self) -> None:
-        super()._came_up()
+    def _went_up(self) -> None:
+        super()._went_up()
         self._lease.wake()
 
     def _went_down(self) -> None:

@@ -28,7 +28,7 @@ from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import check_excluded, check_id, check_namespace
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import encode, to_json
-from cluster_pool.core.results import Member, MemberEvent, Node, NodeState, SendResult
+from cluster_pool.core.results import Gap, Member, MemberEvent, Node, NodeState, SendResult
 from cluster_pool.core.seals import Seals, Secret
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import (
@@ -60,6 +60,16 @@ coroutines, once nobody held them, would close sockets, and take them from the p
 def started(part: object) -> bool:
     """Whether a part of a pool is there, or only stands for one that ``start`` will make."""
     return part is not NOT_STARTED
+
+
+class _Observer:
+    """Takes what a shard tells of itself to the pool that it belongs to."""
+
+    def __init__(self, sender: "Sender") -> None:
+        self.up = sender._went_up
+        self.down = sender._went_down
+        self.gap = sender._missed
+        self.forgotten = sender._forgot
 
 
 class Sender(NodeOrders):
@@ -107,6 +117,7 @@ class Sender(NodeOrders):
             self._address,
             self._keys,
             self._identity,
+            _Observer(self),
             limits=self.limits,
             timing=self.timing,
             counters=self.counters,
@@ -130,15 +141,18 @@ class Sender(NodeOrders):
         self._registry = Registry(self._shard, self._keys, self._identity)
         self._directory = Directory(self._registry)
         self._ledger = RedisDrainBudget(self._shard, self._keys)
-        self._shard.on_up = self._came_up
-        self._shard.on_forget = self._forget
-        self._shard.on_gap = lambda gap: self._hooks.fire("gap", gap)
 
-    def _came_up(self) -> None:
+    def _went_up(self) -> None:
         self._dispatcher.begin_anew()
         self._outbound.resume()
 
-    def _forget(self, channel: str) -> None:
+    def _went_down(self) -> None:
+        """Nothing here depends on it; a node renews its lease."""
+
+    def _missed(self, gap: Gap) -> None:
+        self._hooks.fire("gap", gap)
+
+    def _forgot(self, channel: str) -> None:
         self._dispatcher.forget(channel)
         self._outbound.forget(channel)
 
