@@ -4,8 +4,8 @@ import asyncio
 from math import inf
 from typing import Final
 
+from cluster_pool.backplane.calls import in_time, pairs, texts, unheeded
 from cluster_pool.backplane.command_connection import Argument
-from cluster_pool.backplane.registry import in_time, pairs, texts, unheeded
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.ledger import Ask, Grant

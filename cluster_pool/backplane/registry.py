@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from redis.exceptions import ResponseError
 
+from cluster_pool.backplane.calls import answered, in_time, pairs, text_of, texts, unheeded
 from cluster_pool.backplane.command_connection import Argument, CommandConnection
-from cluster_pool.backplane.refusals import refusal
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
@@ -612,62 +612,10 @@ def packed(groups: Iterable[tuple[str, list[T]]]) -> Iterator[list[tuple[str, li
         yield batch
 
 
-async def answered(call: asyncio.Future[Any], deadline: float | None) -> Any:
-    """The reply of a queued command; raises BackplaneUnavailableError without one in time.
-
-    Without a deadline it waits as long as the link lives, which a silent Redis ends soon.
-    """
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await call
-    except TimeoutError:
-        raise BackplaneUnavailableError(
-            "Redis did not answer in time", maybe_executed=True
-        ) from None
-    except ResponseError as error:
-        raise BackplaneUnavailableError(refusal(error)) from error
-
-
-def in_time(reply: Any) -> Any:
-    """The reply of a script with a deadline; raises when the script came after it."""
-    if reply[0] != b"OK":
-        raise BackplaneUnavailableError("Redis was reached too late; nothing was changed")
-    return reply
-
-
-def unheeded(call: asyncio.Future[Any]) -> None:
-    """Take note of an outcome that nobody waits for."""
-    if not call.cancelled():
-        call.exception()
-
-
 def _counts(flat: Iterable[bytes]) -> dict[str, int]:
     """Members per incarnation; what ends with "#" stands beside them and counts nobody."""
     return {
         name: int(n)
         for name, n in pairs(flat).items()
         if not name.endswith("#") and _COUNT.fullmatch(n)
-    }
-
-
-def text_of(raw: bytes | None) -> str | None:
-    """What Redis holds as text; None for what is none, and hence nothing of ours."""
-    try:
-        return None if raw is None else raw.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def texts(raw: Iterable[bytes]) -> list[str]:
-    """What of it is text."""
-    return [text for text in map(text_of, raw) if text is not None]
-
-
-def pairs(flat: Iterable[bytes | None]) -> dict[str, str]:
-    """Fields and values, but for those that cannot be read."""
-    read = list(map(text_of, flat))
-    return {
-        name: value
-        for name, value in zip(read[::2], read[1::2], strict=True)
-        if name is not None and value is not None
     }

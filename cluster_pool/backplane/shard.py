@@ -9,16 +9,18 @@ everything again, and says what was missed. The pause grows while none comes up.
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane.address import Address
+from cluster_pool.backplane.calls import Deadline, ending_at
 from cluster_pool.backplane.command_connection import Argument, CommandConnection
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.receiver import Receiver
@@ -485,7 +487,7 @@ class Shard:
             if subscriber is None:
                 continue
             try:
-                async with self._deadline(deadline, maybe_executed=False):
+                async with self._ending_at(deadline, maybe_executed=False):
                     if not await subscriber.confirmed(name):
                         continue
                     epoch, number = await _counter(self._ask_counter(link, channel))
@@ -538,7 +540,7 @@ class Shard:
     async def call(self, deadline: float, *arguments: Argument) -> Any:
         """One command; raises BackplaneUnavailableError when it was not answered in time."""
         link = await self.link_by(deadline)
-        async with self._deadline(deadline, maybe_executed=True):
+        async with self._ending_at(deadline, maybe_executed=True):
             return await link.call(*arguments)
 
     async def script(
@@ -546,20 +548,13 @@ class Shard:
     ) -> Any:
         """One of our scripts, as :meth:`call`."""
         link = await self.link_by(deadline)
-        async with self._deadline(deadline, maybe_executed=True):
+        async with self._ending_at(deadline, maybe_executed=True):
             return await link.script(name, keys, *arguments)
 
-    @contextlib.asynccontextmanager
-    async def _deadline(
-        self, deadline: float | None, *, maybe_executed: bool
-    ) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout_at(deadline):
-                yield
-        except TimeoutError:
-            raise self._unanswered(maybe_executed=maybe_executed) from None
-        except ResponseError as error:
-            raise BackplaneUnavailableError(refusal(error)) from error
+    def _ending_at(
+        self, deadline: Deadline, *, maybe_executed: bool
+    ) -> AbstractAsyncContextManager[None]:
+        return ending_at(deadline, partial(self._unanswered, maybe_executed=maybe_executed))
 
     def in_vain(self, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
         """What to raise after something was waited for that sends nothing by itself."""

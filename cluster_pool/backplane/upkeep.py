@@ -8,8 +8,9 @@ import re
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from cluster_pool.backplane.calls import answered, texts
 from cluster_pool.backplane.command_connection import Argument, CommandConnection
-from cluster_pool.backplane.registry import BATCH, answered, texts
+from cluster_pool.backplane.registry import BATCH
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.events import COUNTER
