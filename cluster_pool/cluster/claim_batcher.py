@@ -21,7 +21,8 @@ from cluster_pool.backplane.registry import (
     batches,
 )
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.lease import LeaseState
+from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.cluster.reassertion import Reassertion
 from cluster_pool.core.claims import Claim
@@ -102,7 +103,7 @@ class ClaimBatcher:
         namespaces: Namespaces,
         timing: Timing,
         room: int,
-        lease: Lease,
+        lease: LeaseState,
         reassertion: Reassertion,
         settle: Callable[[PendingClaim, bool, Claim | None], None],
         departed: Callable[[Releasable, bool], None],
@@ -247,7 +248,7 @@ class ClaimBatcher:
             except TimeoutError:
                 raise self._shard.outage.error("this node has no lease") from None
             link = await self._shard.link_by(deadline)
-            if self._lease.held and self._lease.settled.is_set():
+            if self._lease.held and self._lease.settled:
                 return link  # else it is a new link, on which everything is asserted first
 
     # -- claims ----------------------------------------------------------------------------
@@ -403,18 +404,18 @@ class ClaimBatcher:
 
     # -- rejoining -------------------------------------------------------------------------
 
-    async def rejoin(self, incarnation: str) -> None:
+    async def register_all(self, incarnation: str, keep: Keep) -> None:
         """Register everything that is owned under a new incarnation, with its own tokens.
 
-        What another node won meanwhile is closed with 4409.
+        What another node won meanwhile is closed with 4409. ``keep`` renews the lease meanwhile.
         """
         await self._idle.wait()
         link = await self._shard.link_by(self._timeout())
         for _ in range(0, len(self._unreleased), PAGE):
             part, self._unreleased = self._unreleased[:PAGE], self._unreleased[PAGE:]
             await asyncio.gather(*self._release_batches(link, part, self._timeout()))
-            await self._lease.keep()
-        await self._reassertion.everything(link, incarnation)
+            await keep()
+        await self._reassertion.everything(link, incarnation, keep)
 
     def _timeout(self) -> float:
         return asyncio.get_running_loop().time() + self._timing.timeout

@@ -14,7 +14,7 @@ from typing import Any
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.cluster.unsealing import Unsealing
@@ -81,10 +81,12 @@ class Dispatcher:
         self.outbound: Outbound
         self._table: ConnectionTable | None = None
         self._ownership: Ownership | None = None
-        self._lease: Lease | None = None
+        self._lease: LeaseState | None = None
         self._obey: Obey | None = None
 
-    def serve(self, table: ConnectionTable, ownership: Ownership, lease: Lease, obey: Obey) -> None:
+    def serve(
+        self, table: ConnectionTable, ownership: Ownership, lease: LeaseState, obey: Obey
+    ) -> None:
         """There are connections here: deliver to them, and have orders to this node obeyed."""
         self._table, self._ownership, self._lease = table, ownership, lease
         self._obey = obey

@@ -12,7 +12,7 @@ from math import inf
 from typing import Any, Final
 
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
-from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.core.claims import start_of
 from cluster_pool.core.config import Timing
@@ -53,7 +53,7 @@ class SharedDrainBudget:
     """The cluster's budget, as one node's drain asks for it."""
 
     def __init__(
-        self, identity: Identity, ledger: RedisDrainBudget, lease: Lease, timeout: float
+        self, identity: Identity, ledger: RedisDrainBudget, lease: LeaseState, timeout: float
     ) -> None:
         self._identity = identity
         self._ledger = ledger
@@ -84,7 +84,7 @@ class DrainController:
         ledger: RedisDrainBudget,
         table: ConnectionTable,
         ownership: Ownership,
-        lease: Lease,
+        lease: LeaseState,
         timing: Timing,
         headroom: float,
         message_bytes: int,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from cluster_pool.cluster.drain import DrainController, check_announcement
-from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.sender import Sender
 from cluster_pool.cluster.signals import Signals, in_main_thread
 from cluster_pool.cluster.stopping import LastDrain, Stopping, drain_for
@@ -41,7 +41,7 @@ class DrainingNode(Sender):
     _identity: Identity
     _state: NodeState
     _drain_controller: DrainController
-    _lease: Lease
+    _lease: LeaseState
     _table: ConnectionTable
 
     async def drain_connections(

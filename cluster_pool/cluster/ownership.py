@@ -13,7 +13,8 @@ from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.claim_batcher import ClaimBatcher, OrphanedClaim, PendingClaim, Releasable
-from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.lease import LeaseState
+from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.cluster.reassertion import Reassertion
 from cluster_pool.cluster.standing import Standing
@@ -56,6 +57,7 @@ class Ownership:
         limits: Limits,
         timing: Timing,
         counters: Counters,
+        lease: LeaseState,
         on_takeover: Callable[[Connection], None],
         standing: Standing,
         *,
@@ -63,9 +65,7 @@ class Ownership:
     ) -> None:
         self._verify = verify
         self._shard = shard
-        self._registry = registry
         self._table = table
-        self._timing = timing
         self._counters = counters
         self._on_takeover = on_takeover
         self.standing = standing
@@ -79,25 +79,14 @@ class Ownership:
         """The Redis time in µs of the latest claim that was won here."""
         self.former = FormerClaims(FORMER if verify else 0)
         self._leaving = False
-        self._reassertion: Reassertion
-        self._claim_batcher: ClaimBatcher
-
-    def under(self, lease: Lease) -> None:
-        """Set the lease that guards everything here; whoever makes both calls this once."""
         self._reassertion = Reassertion(
-            self._shard,
-            self._registry,
-            self._namespaces,
-            self._table,
-            self._timing,
-            lease,
-            self._evict,
+            shard, registry, self._namespaces, table, timing, lease, self._evict
         )
         self._claim_batcher = ClaimBatcher(
-            self._shard,
-            self._registry,
+            shard,
+            registry,
             self._namespaces,
-            self._timing,
+            timing,
             self._room,
             lease,
             self._reassertion,
@@ -417,12 +406,12 @@ class Ownership:
 
     # -- registering again -----------------------------------------------------------------
 
-    async def rejoin(self, incarnation: str) -> None:
+    async def register_all(self, incarnation: str, keep: Keep) -> None:
         """Register everything that is owned under a new incarnation, with its own tokens.
 
-        What another node won meanwhile is closed with 4409.
+        What another node won meanwhile is closed with 4409. ``keep`` renews the lease meanwhile.
         """
-        await self._claim_batcher.rejoin(incarnation)
+        await self._claim_batcher.register_all(incarnation, keep)
 
     async def assert_namespace(
         self, link: CommandConnection, namespace: str, incarnation: str

@@ -15,7 +15,8 @@ from cluster_pool.cluster.drain import DrainController
 from cluster_pool.cluster.drainable import DrainingNode
 from cluster_pool.cluster.hooks import Hooked
 from cluster_pool.cluster.inbound import SHARE, InboundChannel
-from cluster_pool.cluster.lease import Lease, boottime
+from cluster_pool.cluster.lease import LeaseState, boottime
+from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
 from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.reaper import Reaper
@@ -124,7 +125,8 @@ class ClusterPool(DrainingNode, Hooked):
         self._state = NodeState.STOPPED
         self._table: ConnectionTable = NOT_STARTED
         self._ownership: Ownership = NOT_STARTED
-        self._lease: Lease = NOT_STARTED
+        self._lease: LeaseState = NOT_STARTED
+        self._lease_keeper: LeaseKeeper = NOT_STARTED
         self._reaper: Reaper = NOT_STARTED
         self._reconciler: Reconciler = NOT_STARTED
         self._drain_controller: DrainController = NOT_STARTED
@@ -157,7 +159,7 @@ class ClusterPool(DrainingNode, Hooked):
     async def _connect(self, wait: float | None) -> None:
         self._become(NodeState.STARTING)
         await super()._connect(wait)
-        await self._lease.start()
+        await self._lease_keeper.start()
         self._reaper.start()
         self._become(NodeState.ACTIVE)
 
@@ -173,6 +175,7 @@ class ClusterPool(DrainingNode, Hooked):
         )
         self.local = ConnectionsPool(table=self._table)
         self.inbound = InboundChannel(self._shard, self._keys, self.limits)
+        self._lease = LeaseState(self.timing)
         self._ownership = Ownership(
             self._shard,
             self._registry,
@@ -181,25 +184,22 @@ class ClusterPool(DrainingNode, Hooked):
             self.limits,
             self.timing,
             self.counters,
+            self._lease,
             lambda connection: self._hooks.fire("takeover", connection),
             Standing(
                 self._outbound, self._dispatcher.replies, self._reply_to, self._table, self.timing
             ),
             verify=self._seals is not None,
         )
-        self._lease = Lease(
+        self._lease_keeper = LeaseKeeper(
+            self._lease,
             self._shard,
             self._registry,
             self._identity,
             self.timing,
             self.counters,
-            self._info,
-            self.headroom,
-            self._ownership.rejoin,
-            self._beaten,
-            self._renamed,
+            _LeaseObserver(self),
         )
-        self._ownership.under(self._lease)
         upkeep = Upkeep(self._shard, self._keys, self._identity)
         self._reaper = Reaper(
             self._registry,
@@ -249,7 +249,7 @@ class ClusterPool(DrainingNode, Hooked):
                 self._drain_controller.stop,
                 self._leave,
                 self._table.stop,
-                self._lease.stop,
+                self._lease_keeper.stop,
                 self._reaper.stop,
                 self._reconciler.stop,
                 self._ownership.stop,
@@ -269,7 +269,7 @@ class ClusterPool(DrainingNode, Hooked):
     async def _give_up(self) -> None:
         if self._shard.up:
             with contextlib.suppress(BackplaneUnavailableError):
-                await self._lease.give_up()
+                await self._lease_keeper.give_up()
                 await self._reaper.reap_own(self._shard.start_name)
 
     @property
@@ -299,7 +299,7 @@ class ClusterPool(DrainingNode, Hooked):
             and self._shard.up
             and not self._shard.outage.refused
             and self._lease.held
-            and self._lease.settled.is_set()
+            and self._lease.settled
             and self._reconciler.clean
         )
 
@@ -319,14 +319,14 @@ class ClusterPool(DrainingNode, Hooked):
         self._state = state
         self._hooks.fire("state", state)
         if state not in (NodeState.STARTING, NodeState.STOPPED):
-            self._lease.wake()  # the cluster learns of it at once
+            self._lease_keeper.wake()  # the cluster learns of it at once
 
     def _went_up(self) -> None:
         super()._went_up()
-        self._lease.wake()
+        self._lease_keeper.wake()
 
     def _went_down(self) -> None:
-        self._lease.wake()
+        self._lease_keeper.wake()
 
     def _renamed(self) -> None:
         """This node has another node id: its own channel is another, too."""
@@ -644,3 +644,25 @@ class ClusterPool(DrainingNode, Hooked):
         """
         deadline = self._deadline(None)
         return await self.inbound.publish(connection, self.node_id, message, deadline)
+
+
+class _LeaseObserver:
+    """A pool, as its lease sees it: see :class:`LeaseObserver`."""
+
+    def __init__(self, pool: ClusterPool) -> None:
+        self._pool = pool
+
+    def node_info(self) -> dict[str, object]:
+        return self._pool._info()
+
+    def headroom(self) -> float | None:
+        return self._pool.headroom()
+
+    async def register_all(self, incarnation: str, keep: Keep) -> None:
+        await self._pool._ownership.register_all(incarnation, keep)
+
+    def lease_renewed(self) -> None:
+        self._pool._beaten()
+
+    def node_renamed(self) -> None:
+        self._pool._renamed()

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.registry import BATCH, PAGE, Registry, packed
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.lease import LeaseState
+from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.core.claims import CHECKSUM_MODULUS
 from cluster_pool.core.config import Timing
@@ -40,7 +41,7 @@ class Reassertion:
         namespaces: Namespaces,
         table: ConnectionTable,
         timing: Timing,
-        lease: Lease,
+        lease: LeaseState,
         evict: Callable[[Connection], None],
     ) -> None:
         self._shard = shard
@@ -51,10 +52,10 @@ class Reassertion:
         self._lease = lease
         self._evict = evict
 
-    async def everything(self, link: CommandConnection, incarnation: str) -> None:
+    async def everything(self, link: CommandConnection, incarnation: str, keep: Keep) -> None:
         """Register all that is owned under an incarnation, and note its namespaces.
 
-        The lease is renewed meanwhile. What an earlier attempt registered under the same
+        ``keep`` renews the lease meanwhile. What an earlier attempt registered under the same
         incarnation, before its link was cut or an answer came late, is not asserted again: the
         rest comes first, so each attempt gets further. While this node was deaf another may have
         taken over an id that was registered already, so at the end the count and checksum of those
@@ -67,10 +68,11 @@ class Reassertion:
         for names in pieces(self._table.namespaces(), STEP):
             groups, others = self._sorted(names, incarnation)
             standing += others
-            await self._register(link, incarnation, groups)
+            await self._register(link, incarnation, groups, keep)
         for names in pieces(standing, STEP):
-            changed = await self._changed(link, incarnation, names)
-            await self._register(link, incarnation, [self._owned(name) for name in changed])
+            changed = await self._changed(link, incarnation, names, keep)
+            owned = [self._owned(name) for name in changed]
+            await self._register(link, incarnation, owned, keep)
 
     async def namespace(self, link: CommandConnection, namespace: str, incarnation: str) -> None:
         """Register what is owned in one namespace once more."""
@@ -109,7 +111,7 @@ class Reassertion:
         return groups, standing
 
     async def _changed(
-        self, link: CommandConnection, incarnation: str, names: list[str]
+        self, link: CommandConnection, incarnation: str, names: list[str], keep: Keep
     ) -> list[str]:
         """The namespaces in which something else is registered than what is owned."""
         calls = [
@@ -117,7 +119,7 @@ class Reassertion:
             for part in pieces(names, PAGE)
         ]
         registered = [tally for part in await asyncio.gather(*calls) for tally in part]
-        await self._lease.keep()
+        await keep()
         return [
             name
             for name, tally in zip(names, registered, strict=True)
@@ -131,13 +133,13 @@ class Reassertion:
     # -- asserting it ----------------------------------------------------------------------
 
     async def _register(
-        self, link: CommandConnection, incarnation: str, groups: list[Group]
+        self, link: CommandConnection, incarnation: str, groups: list[Group], keep: Keep
     ) -> None:
         names = [name for name, _ in groups]
         await self._namespaces.note_before_claims(link, incarnation, names, self._deadline())
         for window in pieces(list(packed(groups)), WINDOW):
             await asyncio.gather(*[self._batch(link, incarnation, batch) for batch in window])
-            await self._lease.keep()
+            await keep()
 
     def _batch(
         self, link: CommandConnection, incarnation: str, batch: list[Group]

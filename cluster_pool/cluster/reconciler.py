@@ -18,7 +18,7 @@ from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.upkeep import Holding, Upkeep
-from cluster_pool.cluster.lease import Lease, boottime
+from cluster_pool.cluster.lease import LeaseState, boottime
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.core.claims import CHECKSUM_MODULUS, Claim
 from cluster_pool.core.config import Timing
@@ -77,7 +77,7 @@ class Reconciler:
         registry: Registry,
         upkeep: Upkeep,
         ownership: Ownership,
-        lease: Lease,
+        lease: LeaseState,
         timing: Timing,
         counters: Counters,
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cluster_pool import Member
+from cluster_pool.cluster.lease_keeper import Keep
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -103,16 +104,16 @@ async def test_a_node_that_rejoins_is_one_node(backend: Backend) -> None:
     async with backend.pools() as (one, two):
         await two.join("n", "bob")
         registering, go_on = asyncio.Event(), asyncio.Event()
-        register = two._lease._on_rejoin
+        register = two._lease_keeper._observer.register_all
 
-        async def slowly(incarnation: str) -> None:
+        async def slowly(incarnation: str, keep: Keep) -> None:
             registering.set()
             await go_on.wait()
-            await register(incarnation)
+            await register(incarnation, keep)
 
-        two._lease._on_rejoin = slowly
-        two._lease.settled.clear()
-        two._lease.wake()
+        two._lease_keeper._observer.register_all = slowly  # type: ignore[method-assign]
+        two._lease.unsettle()
+        two._lease_keeper.wake()
         await registering.wait()
         assert len(await one._registry.living(asyncio.get_running_loop().time() + 2)) == 3
         nodes = await one.nodes()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cluster_pool.cluster.lease_keeper import Keep
 from tests.clusters import Backend, Pool
 from tests.drains import allowed, ended, gap_of, join, peak_of, times_of
 from tests.servers import RedisServer
@@ -31,7 +32,7 @@ async def share(*drainers: Pool) -> None:
 
 def up(pool: Pool) -> bool:
     """Whether a node is with its cluster again."""
-    return pool._shard.up and pool._lease.held and pool._lease.settled.is_set()
+    return pool._shard.up and pool._lease.held and pool._lease.settled
 
 
 def lasting(backend: Backend) -> list[str]:
@@ -199,16 +200,16 @@ async def test_acceptors_that_rejoin_do_not_double_the_budget(backend: Backend) 
         await join(one, 200)
         registering, go_on = asyncio.Semaphore(0), asyncio.Event()
 
-        async def slowly(incarnation: str) -> None:
+        async def slowly(incarnation: str, keep: Keep) -> None:
             registering.release()
             await go_on.wait()
 
         drain = asyncio.create_task(one.drain_connections())
         await eventually(lambda: rate_of(one) > 0)
         for pool in (two, three):
-            pool._lease._on_rejoin = slowly
-            pool._lease.settled.clear()
-            pool._lease.wake()
+            pool._lease_keeper._observer.register_all = slowly  # type: ignore[method-assign]
+            pool._lease.unsettle()
+            pool._lease_keeper.wake()
         await registering.acquire()
         await registering.acquire()
         grants = []

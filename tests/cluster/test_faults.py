@@ -11,7 +11,7 @@ import pytest
 
 from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Timing
 from cluster_pool.backplane.command_connection import CommandConnection
-from cluster_pool.cluster.lease import Lease
+from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core import envelope
 from cluster_pool.testing import FAST
@@ -453,7 +453,7 @@ async def is_count(pool: Pool, count: int) -> bool:
 
 async def vanish(pool: Pool) -> None:
     """What SIGKILL does to a node, as far as Redis can see: silence, and closed sockets."""
-    await pool._lease.stop()
+    await pool._lease_keeper.stop()
     await pool._reaper.stop()
     await pool._reconciler.stop()
     await pool._shard.stop()
@@ -495,15 +495,15 @@ async def test_a_node_that_slept_past_its_lease_asks_before_it_sends(backend: Ba
         assert (await stale.wait_closed())[0] == 4409
 
 
-def assert_only_after(event: asyncio.Event, lease: Lease) -> None:
+def assert_only_after(event: asyncio.Event, keeper: LeaseKeeper) -> None:
     """At its next rejoin the node asserts nothing until then."""
-    assert_all = lease._on_rejoin
+    assert_all = keeper._observer.register_all
 
-    async def assert_late(incarnation: str) -> None:
+    async def assert_late(incarnation: str, keep: Keep) -> None:
         await event.wait()
-        await assert_all(incarnation)
+        await assert_all(incarnation, keep)
 
-    lease._on_rejoin = assert_late
+    keeper._observer.register_all = assert_late  # type: ignore[method-assign]
 
 
 @async_test
@@ -514,10 +514,10 @@ async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend:
         await one._dispatcher.stop()
         lease, answered = one._lease, asyncio.Event()
         incarnation = lease.incarnation
-        assert_only_after(answered, lease)
+        assert_only_after(answered, one._lease_keeper)
         newer = await two.join("n", "alice")
         lease._until = 0.0
-        lease.wake()
+        one._lease_keeper.wake()
         await eventually(lambda: lease.held and lease.incarnation != incarnation)
         one._dispatcher.start()
         assert await one.send("n", "alice", "after") is SendResult.ROUTED
@@ -534,7 +534,7 @@ async def test_a_node_with_an_unbroken_lease_need_not_ask(own_server: RedisServe
         alice = await one.join("n", "alice")
         lease, answered = one._lease, asyncio.Event()
         incarnation = lease.incarnation
-        assert_only_after(answered, lease)
+        assert_only_after(answered, one._lease_keeper)
         own_server.command("FLUSHALL")
         await eventually(lambda: lease.incarnation != incarnation)
         assert await one.send("n", "alice", "meanwhile") is SendResult.DELIVERED

@@ -320,10 +320,10 @@ async def test_nodes_that_start_together_on_a_new_redis_stay_what_they_are(
     await held.wait()
     async with second:
         await starting
-        renewed = [pool._lease._renewed_at for pool in (first, second)]
+        renewed = [pool._lease.renewed_at for pool in (first, second)]
         await eventually(
             lambda: all(
-                pool._lease._renewed_at > at
+                pool._lease.renewed_at > at
                 for pool, at in zip((first, second), renewed, strict=True)
             )
         )

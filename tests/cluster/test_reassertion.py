@@ -9,6 +9,7 @@ import pytest
 
 from cluster_pool import Connection, Member, Timing
 from cluster_pool.cluster import reassertion
+from cluster_pool.cluster.lease_keeper import Keep
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -249,18 +250,18 @@ async def test_a_link_that_ends_with_the_assertion_is_asked_over_again(
 ) -> None:
     """Everything was registered over a link that is not there any more; that is not enough."""
     async with on_proxy(own_server) as (pool, proxy):
-        register, calls = pool._lease._on_rejoin, 0
+        register, calls = pool._lease_keeper._observer.register_all, 0
 
-        async def registered_and_cut(incarnation: str) -> None:
+        async def registered_and_cut(incarnation: str, keep: Keep) -> None:
             nonlocal calls
             calls += 1
-            await register(incarnation)
+            await register(incarnation, keep)
             if calls == 1:
                 before = pool._shard.generation
                 await proxy.cut()
                 await eventually(lambda: pool._shard.generation > before, 30)
 
-        pool._lease._on_rejoin = registered_and_cut
+        pool._lease_keeper._observer.register_all = registered_and_cut  # type: ignore[method-assign]
         await proxy.cut()
         await eventually(lambda: calls == 2 and pool.ready, 30)
         assert taken(pool) == 1

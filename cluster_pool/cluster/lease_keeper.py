@@ -1,0 +1,339 @@
+"""The task that keeps this node's lease: it joins, renews, and rejoins after any doubt.
+
+Owns the incarnation's way: when one is taken, renewed, given up and buried. It knows no connection:
+what must be registered under a new incarnation is registered by the observer.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from cluster_pool.backplane.refusals import is_refusal
+from cluster_pool.backplane.registry import Registry
+from cluster_pool.backplane.shard import LONGEST_REFUSED, Shard
+from cluster_pool.cluster.lease import LeaseState, boottime
+from cluster_pool.core.claims import incarnation_of
+from cluster_pool.core.config import Timing
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError, NodeIdTakenError
+
+log = logging.getLogger("cluster_pool.lease")
+
+LOOK = 0.5
+"""Seconds between two looks at a predecessor's lease, and at who listens to its channel."""
+SILENCE = 4.0
+"""Seconds, at least, without any listener after which a predecessor is taken for dead: longer than
+the longest pause of a node that lives between two links, and a probe."""
+
+FIRST_RETRY = 0.1
+"""Seconds until a join that failed is tried again, at most; doubles up to a heartbeat."""
+
+Keep = Callable[[], Awaitable[None]]
+"""Renews the lease if a heartbeat is due; raises BackplaneUnavailableError when it is gone."""
+
+
+class LeaseObserver(Protocol):
+    """The node, as its lease sees it: what a lease says of it, and what follows from a lease."""
+
+    def node_info(self) -> dict[str, object]:
+        """What others read of this node; stored with every renewal."""
+
+    def headroom(self) -> float | None:
+        """Connections per second that this node can take, None when it takes nobody."""
+
+    async def register_all(self, incarnation: str, keep: Keep) -> None:
+        """Register everything that this node owns under a new incarnation.
+
+        Between the steps of what takes long it calls ``keep``. It raises
+        BackplaneUnavailableError when it is not done; the next attempt then goes on.
+        """
+
+    def lease_renewed(self) -> None:
+        """A heartbeat was acknowledged."""
+
+    def node_renamed(self) -> None:
+        """This node has taken another node id: the shard's generation must end."""
+
+
+class LeaseKeeper:
+    """Writes the :class:`LeaseState`."""
+
+    def __init__(
+        self,
+        lease: LeaseState,
+        shard: Shard,
+        registry: Registry,
+        identity: Identity,
+        timing: Timing,
+        counters: Counters,
+        observer: LeaseObserver,
+    ) -> None:
+        self._lease = lease
+        self._shard = shard
+        self._registry = registry
+        self._identity = identity
+        self._timing = timing
+        self._counters = counters
+        self._observer = observer
+        self._joins = 0
+        self._failures = 0
+        self._generation = -1
+        self._epoch = ""
+        self._unfinished = False
+        """Whether the incarnation was taken and what is owned may not all stand under it yet."""
+        self._task: asyncio.Task[None] | None = None
+        self._reason = ""
+        """Why the last heartbeat was none."""
+        self._asked = ""
+        """The incarnation of the last join, also when its answer was lost."""
+        self._rival = 0.0
+        """When the lease ends that another start has under this node id; 0 when none has."""
+        self._predecessor = ""
+        """The incarnation that has that lease."""
+        self._former: list[str] = []
+        """Incarnations that were given up and are not known to be buried."""
+
+    async def start(self) -> None:
+        """Take the first lease, then keep it.
+
+        Raises:
+            NodeIdTakenError: another live node renews its lease under this node id.
+            BackplaneUnavailableError: Redis did not answer.
+        """
+        await self._join_first()
+        self._task = asyncio.create_task(self._run(), name="cluster_pool lease")
+
+    async def stop(self) -> None:
+        """Keep it no longer; the lease itself is given up by :meth:`give_up`."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def give_up(self) -> None:
+        """End this node's incarnations for good, once everything they owned is released."""
+        self._lease.end()
+        for incarnation in dict.fromkeys((*self._former, self._lease.incarnation, self._asked)):
+            if incarnation:
+                await self._registry.bury(incarnation, self._deadline(), "own")
+        if not self._rival:
+            await self._registry.forget_channel(self._deadline())
+
+    def wake(self) -> None:
+        """Look at once whether the lease must be taken anew."""
+        if self._shard.generation != self._generation:
+            self._lease.unsettle()
+        self._lease.needed.set()
+
+    async def keep(self) -> None:
+        """Renew the lease if a heartbeat is due: between the steps of what takes long under it.
+
+        Raises BackplaneUnavailableError when the lease is gone or Redis has lost its state.
+        """
+        due = boottime() >= self._lease.renewed_at + self._timing.heartbeat
+        if due and not await self._renew():
+            raise BackplaneUnavailableError("the lease ended before everything stood under it")
+
+    # -- joining ---------------------------------------------------------------------------
+
+    async def _join_first(self) -> None:
+        """Take the first lease: of a crashed predecessor, when it has ended, or when nobody listens
+        to the channel of this node id any more."""
+        silent_since = math.inf
+        silence = max(SILENCE, LONGEST_REFUSED + 2 * self._timing.probe)
+        while not await self._join(boottime() - silent_since >= silence):
+            silent_since = min(silent_since, boottime()) if await self._silent() else math.inf
+            await asyncio.sleep(LOOK)
+        self._settle()
+
+    async def _silent(self) -> bool:
+        """Whether this start alone listens to the channel of its node id.
+
+        False, too, where Redis does not say so: a lease is then waited for.
+        """
+        try:
+            return await self._registry.listeners(self._deadline()) == 1
+        except BackplaneUnavailableError:
+            return False
+
+    async def _join(self, silent: bool = False) -> bool:
+        """Take a lease for a fresh incarnation; False while another start has this node id.
+
+        A lease that is not renewed is a crashed node's, and will end.
+
+        Args:
+            silent: the other has not been heard of for long: its lease is taken from it.
+
+        Raises:
+            NodeIdTakenError: the other renews its lease.
+        """
+        incarnation = self._asked = incarnation_of(self._identity.start, self._joins)
+        epoch = await self._shard.propose_epoch(self._deadline())
+        generation, sent = self._shard.generation, boottime()
+        reply = await self._registry.join(
+            incarnation,
+            self._timing.lease,
+            json.dumps(self._observer.node_info()),
+            self._headroom(),
+            epoch,
+            self._deadline(),
+            instead_of=self._predecessor if silent else "",
+        )
+        before, self._rival = self._rival, reply.ends
+        self._predecessor = reply.holder
+        if not reply.held:
+            if before not in (0.0, reply.ends):
+                raise NodeIdTakenError(self._identity.node_id)
+            if not before:
+                log.warning("node id %r has a lease: waiting for its end", self._identity.node_id)
+            return False
+        self._joins += 1
+        self._unfinished = False
+        self._generation = generation
+        self._epoch = reply.epoch
+        self._lease.begin(incarnation, sent, reply.living)
+        await self._shard.mark(reply.epoch, self._deadline())
+        self._unfinished = True
+        return True
+
+    async def _rejoin(self) -> None:
+        """Take a new incarnation and register everything under it, or go on with that.
+
+        A registration that was interrupted keeps its incarnation for as long as that has its lease
+        in Redis: what was registered is not lost. No claim or release goes out meanwhile, so none
+        can have been lost with the link. In ordinary times they do, and a new link therefore takes
+        a new incarnation: whatever the old one left behind unanswered is reaped with it.
+        """
+        reason = self._reason
+        self._lease.unsettle()
+        self._lease.break_if_over()
+        generation = self._shard.generation
+        if self._unfinished and await self._renew():
+            self._generation = generation
+        else:
+            await self._take_anew()
+        await self._observer.register_all(self._lease.incarnation, self.keep)
+        if self._shard.generation != self._generation:
+            return
+        self._counters.rejoins += 1
+        log.warning("rejoined as %s: %s", self._lease.incarnation, reason)
+        self._settle()
+        while self._former:
+            await self._registry.bury(self._former[0], self._deadline(), "own")
+            self._former.pop(0)
+
+    async def _take_anew(self) -> None:
+        """Take a new incarnation, or raise BackplaneUnavailableError for the next attempt.
+
+        A node whose node id another node renews goes on under a fresh one: it has clients, which
+        it can keep. The next attempt is made once it hears the channel that belongs to it.
+        """
+        self._unfinished = False
+        if self._lease.incarnation not in self._former:
+            self._former.append(self._lease.incarnation)
+        node_id = self._identity.node_id
+        try:
+            if await self._join():
+                return
+        except NodeIdTakenError:
+            self._rival = 0.0
+            self._identity.take_another()
+            log.warning(
+                "another node has taken the node id %r while this one was cut off from Redis: "
+                "it goes on as %r, with its connections",
+                node_id,
+                self._identity.node_id,
+            )
+            self._observer.node_renamed()
+        raise BackplaneUnavailableError(f"node id {node_id} belongs to another node")
+
+    def _settle(self) -> None:
+        self._unfinished = False
+        self._lease.settle()
+
+    # -- keeping ---------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        needed = self._lease.needed
+        while True:
+            needed.clear()  # before: what sets it during the beat has news for the next one
+            try:
+                await self._beat()
+                self._failures = 0
+                self._lease.failing = False
+                self._shard.outage.recover("lease")
+            except BackplaneUnavailableError as error:
+                self._failed()
+                log.debug("no heartbeat: %s", error)
+                if not self._lease.held:
+                    self._lease.unsettle()
+                if self._shard.up and (is_refusal(error) or not self._lease.held):
+                    self._shard.outage.fail("lease", str(error), self._pause())
+            except Exception:
+                self._failed()
+                log.exception("a heartbeat failed by itself")
+            try:
+                async with asyncio.timeout(self._pause()):
+                    await needed.wait()
+            except TimeoutError:
+                continue
+
+    def _failed(self) -> None:
+        self._failures += 1
+        self._lease.failing = True
+
+    async def _beat(self) -> None:
+        await self._shard.link_by(self._deadline())
+        doubt = self._doubt()
+        self._reason = doubt or self._reason
+        if not doubt and await self._renew():
+            self._observer.lease_renewed()
+        else:
+            await self._rejoin()
+
+    async def _renew(self) -> bool:
+        """A heartbeat; False when the lease is gone or Redis has lost its state."""
+        sent = boottime()
+        reply = await self._registry.heartbeat(
+            self._lease.incarnation,
+            self._timing.lease,
+            json.dumps(self._observer.node_info()),
+            self._headroom(),
+            self._epoch,
+            self._deadline(),
+        )
+        if not reply.held:
+            self._reason = "its lease was gone from Redis, or its node id belongs to another"
+            return False
+        if reply.epoch != self._epoch:
+            self._reason = "Redis has lost its state: its epoch is another one"
+            return False
+        self._lease.renew(sent, reply.living)
+        return True
+
+    def _doubt(self) -> str:
+        """Why the lease must be taken anew, as far as this node can tell by itself; or ""."""
+        if self._shard.generation != self._generation:
+            return "the link to Redis is a new one"
+        if not self._lease.held:
+            return "its lease was over by its own clock"
+        return "" if self._lease.settled else self._reason or "it was in doubt"
+
+    def _headroom(self) -> str:
+        headroom = self._observer.headroom()
+        return "" if headroom is None else f"{headroom:.2f}"
+
+    def _pause(self) -> float:
+        """Until the next look: a heartbeat, or less while in doubt, with jitter."""
+        if not self._doubt():
+            return self._timing.heartbeat
+        longest = min(FIRST_RETRY * 2 ** min(self._failures, 10), self._timing.heartbeat)
+        return random.uniform(longest / 2, longest)
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timing.timeout
