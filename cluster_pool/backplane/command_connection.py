@@ -65,6 +65,11 @@ class CommandConnection(Pipe):
         self._failure: BackplaneUnavailableError | None = None
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def failed(self) -> bool:
+        """Whether it has been given up, and sends nothing any more."""
+        return self._failure is not None
+
     def call(self, *arguments: Argument) -> asyncio.Future[Any]:
         """Queue a command; its future gives the reply.
 

@@ -50,11 +50,13 @@ class RedisDrainBudget:
 
     def leave(self, incarnation: str, node: str, timeout: float) -> None:
         """Give the share back; nobody waits for it, and without Redis it runs out by itself."""
-        link = self._shard.link
-        if link is not None:
+        generation = self._shard.current
+        if generation is not None:
             deadline = asyncio.get_running_loop().time() + timeout
             arguments = self._arguments(incarnation, Ask(node, "done", 0, 0), deadline)
-            link.script("drain", self._names(), *arguments).add_done_callback(unheeded)
+            keys = self._names()
+            call = generation.commands(keys[0]).script("drain", keys, *arguments)
+            call.add_done_callback(unheeded)
 
     def _names(self) -> list[str]:
         keys = self._keys

@@ -228,10 +228,10 @@ class Outbound:
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._ready and self._convoys < IN_FLIGHT and self._shard.link is not None:
-            self._write_batch(self._shard.link)
+        while self._ready and self._convoys < IN_FLIGHT and self._shard.commands is not None:
+            self._write_batch(self._shard.commands)
 
-    def _write_batch(self, link: CommandConnection) -> None:
+    def _write_batch(self, commands: CommandConnection) -> None:
         """Write a batch: one call after another on the same link, so Redis keeps their order."""
         now = self._loop.time()
         batch = next_batch(self._ready, now)
@@ -250,13 +250,13 @@ class Outbound:
             self._retire(queue)
         for sends, broadcasts in batch.stages:
             if sends:
-                self._fly(link, Flight(convoy, sends, self._sent), self._send_call)
+                self._fly(commands, Flight(convoy, sends, self._sent), self._send_call)
             if broadcasts:
-                self._fly(link, Flight(convoy, broadcasts, self._published), self._publish_call)
+                self._fly(commands, Flight(convoy, broadcasts, self._published), self._publish_call)
 
     def _fly(
         self,
-        link: CommandConnection,
+        commands: CommandConnection,
         flight: Flight,
         call_of: Callable[[CommandConnection, Flight], asyncio.Future[Any]],
     ) -> None:
@@ -264,14 +264,14 @@ class Outbound:
         and gives back what it took."""
         self._flights.add(flight)
         try:
-            call = call_of(link, flight)
+            call = call_of(commands, flight)
         except Exception as error:
             log.exception("a batch could not be written")
             call = self._loop.create_future()
             call.set_exception(BackplaneUnavailableError(f"not sent: {error!r}"))
         call.add_done_callback(partial(self._on_reply, flight))
 
-    def _send_call(self, link: CommandConnection, flight: Flight) -> asyncio.Future[Any]:
+    def _send_call(self, commands: CommandConnection, flight: Flight) -> asyncio.Future[Any]:
         node_prefix, redis_time = self._keys.node_prefix, self._shard.clock.at
         arguments: list[Argument] = []
         for run in flight.runs:
@@ -279,7 +279,7 @@ class Outbound:
             items = self._sealed(ROUTED, run)
             for operation, item in zip(run.operations, items, strict=True):
                 arguments += (operation.id, item)
-        return link.script(
+        return commands.script(
             "send",
             [self._keys.leases, self._keys.incarnations],
             self._shard.sender,
@@ -288,7 +288,7 @@ class Outbound:
             *arguments,
         )
 
-    def _publish_call(self, link: CommandConnection, flight: Flight) -> asyncio.Future[Any]:
+    def _publish_call(self, commands: CommandConnection, flight: Flight) -> asyncio.Future[Any]:
         arguments: list[Argument] = []
         for run in flight.runs:
             queue, due = run.queue, self._shard.clock.at(run.due)
@@ -297,7 +297,7 @@ class Outbound:
                 arguments += (queue.channel, due, len(items), b"".join(items))
             else:
                 arguments += (queue.channel, due, 0, b"".join(map(unrouted, items)))
-        return link.script("publish", [], self._shard.sender, *arguments)
+        return commands.script("publish", [], self._shard.sender, *arguments)
 
     def _sealed(self, kind: int, run: Run) -> list[bytes]:
         """What is published for a run; sealed in the order of publishing."""

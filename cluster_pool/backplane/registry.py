@@ -1,7 +1,8 @@
 """One typed function per operation on the registry: leases, claims, counts.
 
-Functions that must keep their order take the link and queue their command before they return;
-the rest goes wherever the session stands. Nothing here decides; the scripts and the callers do.
+Functions that must keep their order take a generation and queue their command on its command
+connection before they return; the rest goes over whichever generation is up. Nothing
+here decides; the scripts and the callers do.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane.calls import answered, in_time, pairs, text_of, texts, unheeded
-from cluster_pool.backplane.command_connection import Argument, CommandConnection
+from cluster_pool.backplane.command_connection import Argument
+from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
@@ -263,12 +265,13 @@ class Registry:
     # -- claims ----------------------------------------------------------------------------
 
     def add_namespaces(
-        self, link: CommandConnection, incarnation: str, namespaces: Sequence[str], deadline: float
+        self, generation: Generation, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> Coroutine[Any, Any, bool]:
         """Note namespaces of an incarnation; False when it has no lease."""
         keys = [self._keys.leases, self._keys.namespaces(incarnation)]
+        commands = generation.commands(self._keys.leases)
         calls = [
-            link.script("enlist", keys, incarnation, *namespaces[at : at + PAGE])
+            commands.script("enlist", keys, incarnation, *namespaces[at : at + PAGE])
             for at in range(0, len(namespaces), PAGE)
         ]
 
@@ -278,16 +281,15 @@ class Registry:
         return read()
 
     def remove_namespaces(
-        self, link: CommandConnection, incarnation: str, namespaces: Sequence[str]
+        self, generation: Generation, incarnation: str, namespaces: Sequence[str]
     ) -> None:
         """Remove namespaces of an incarnation from the note; nobody waits for it."""
-        link.call("SREM", self._keys.namespaces(incarnation), *namespaces).add_done_callback(
-            unheeded
-        )
+        key = self._keys.namespaces(incarnation)
+        generation.commands(key).call("SREM", key, *namespaces).add_done_callback(unheeded)
 
     def claim(
         self,
-        link: CommandConnection,
+        generation: Generation,
         namespace: str,
         incarnation: str,
         claims: Sequence[tuple[str, str, int, int]],
@@ -296,17 +298,18 @@ class Registry:
         dead: str = "",
         room: int,
     ) -> Coroutine[Any, Any, list[ClaimReply]]:
-        """Claim ids; gives what became of each. Waits for the reply as long as the link lives.
+        """Claim ids; gives what became of each. The reply is waited for while the generation lasts.
 
         Args:
             claims: id, nonce, the Redis time in µs of the first attempt, 0 if this is it, and the
                 one after which it must not be carried out.
             room: how many members the namespace may have.
         """
-        call = link.script(
+        members = self._keys.members(namespace)
+        call = generation.commands(members).script(
             "claim",
             [
-                self._keys.members(namespace),
+                members,
                 self._keys.owners(namespace),
                 self._keys.numbers(self._keys.channel(namespace)),
             ],
@@ -333,7 +336,7 @@ class Registry:
 
     def assert_claims(
         self,
-        link: CommandConnection,
+        generation: Generation,
         incarnation: str,
         groups: Sequence[tuple[str, Sequence[tuple[str, Claim]]]],
         not_after: int,
@@ -354,7 +357,7 @@ class Registry:
             arguments += (self._keys.channel(namespace), self._keys.events(namespace), len(claims))
             for id, claim in claims:
                 arguments += (id, claim.time, claim.nonce)
-        call = link.script(
+        call = generation.commands(keys[0]).script(
             "assert",
             keys,
             not_after,
@@ -374,11 +377,11 @@ class Registry:
         return read()
 
     def tallies(
-        self, link: CommandConnection, namespaces: Sequence[str], incarnation: str, deadline: float
+        self, generation: Generation, namespaces: Sequence[str], incarnation: str, deadline: float
     ) -> Coroutine[Any, Any, list[tuple[int, int]]]:
         """The registered count and checksum of one owner in each of at most ``PAGE`` namespaces."""
         owners = [self._keys.owners(namespace) for namespace in namespaces]
-        call = link.script("tallies", owners, incarnation)
+        call = generation.commands(owners[0]).script("tallies", owners, incarnation)
 
         async def read() -> list[tuple[int, int]]:
             reply: list[int] = await answered(call, deadline)
@@ -388,7 +391,7 @@ class Registry:
 
     def release(
         self,
-        link: CommandConnection,
+        generation: Generation,
         namespace: str,
         claims: Sequence[tuple[str, Claim]],
         deadline: float,
@@ -401,7 +404,8 @@ class Registry:
         """
         keys = self._keys
         emptied = keys.emptied(namespace)
-        call = link.script(
+        commands = generation.commands(emptied)
+        call = commands.script(
             "release",
             [
                 keys.members(namespace),
@@ -419,7 +423,7 @@ class Registry:
             last_ones = [_RELEASED[code] for code in codes]
             for (_, claim), is_last in zip(claims, last_ones, strict=True):
                 if is_last:
-                    link.call("HDEL", emptied, str(claim)).add_done_callback(unheeded)
+                    commands.call("HDEL", emptied, str(claim)).add_done_callback(unheeded)
             return last_ones
 
         return read()
@@ -463,9 +467,9 @@ class Registry:
             if not cursor:
                 break
         if empty:
-            link = await self._shard.link_by(deadline)
-            call = link.call("HDEL", self._keys.emptied(namespace), self._removal(incarnation))
-            call.add_done_callback(unheeded)
+            key = self._keys.emptied(namespace)
+            commands = (await self._shard.connected(deadline)).commands(key)
+            commands.call("HDEL", key, self._removal(incarnation)).add_done_callback(unheeded)
         return total, empty
 
     def _removal(self, incarnation: str) -> str:
@@ -517,8 +521,9 @@ class Registry:
         found: list[str] = []
         for at in range(0, len(namespaces), PAGE):
             page = namespaces[at : at + PAGE]
-            link = await self._shard.link_by(deadline)
-            calls = [link.call("HGETALL", self._keys.owners(name)) for name in page]
+            generation = await self._shard.connected(deadline)
+            owners = [self._keys.owners(name) for name in page]
+            calls = [generation.commands(key).call("HGETALL", key) for key in owners]
             replies = await answered(asyncio.gather(*calls, return_exceptions=True), deadline)
             for name, reply in zip(page, replies, strict=True):
                 if isinstance(reply, ResponseError):

@@ -22,6 +22,7 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.calls import Deadline, ending_at
 from cluster_pool.backplane.command_connection import Argument, CommandConnection
+from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.refusals import misplaced, needs_another, refusal
@@ -89,7 +90,8 @@ class Shard:
         self.address = address
         self._holds = holds
         self.generation = 0
-        self.link: CommandConnection | None = None
+        self.current: Generation | None = None
+        """The generation that is up; None while none is."""
         self.clock = RedisClock()
         self.outage = Outage(address.shown)
         self.receiver = Receiver(keys, identity, limits=limits, counters=counters, sealed=sealed)
@@ -124,6 +126,11 @@ class Shard:
     def up(self) -> bool:
         """Whether commands can be sent and this node has lately heard itself."""
         return self._up.is_set()
+
+    @property
+    def commands(self) -> CommandConnection | None:
+        """The command connection of the generation that is up."""
+        return None if self.current is None else self.current.commands("")
 
     @property
     def start_name(self) -> str:
@@ -168,7 +175,7 @@ class Shard:
                 if not self.up:
                     raise self._unavailable()
             else:
-                await self.link_by(asyncio.get_running_loop().time() + wait)
+                await self.connected(asyncio.get_running_loop().time() + wait)
         except BaseException:
             await self.stop()
             raise
@@ -216,22 +223,22 @@ class Shard:
         self.outage.fail("link", said, wait, tell=not self._raises)
 
     async def _live_once(self) -> None:
-        link = CommandConnection(await self.address.open())
+        commands = CommandConnection(await self.address.open())
         try:
             subscriber = Subscriber(await self.address.open(), self._hear)
         except BaseException:
-            await link.drop()
+            await commands.drop()
             raise
         self._unwanted.clear()
         self._reached = True
         lost = f"lost Redis at {self.address.shown}"
         try:
             await _until_one_fails(
-                link.write_forever(),
-                link.read_forever(),
+                commands.write_forever(),
+                commands.read_forever(),
                 subscriber.write_forever(),
                 subscriber.read_forever(),
-                self._lead(link, subscriber),
+                self._lead(commands, subscriber),
                 self._end_unwanted(),
             )
         except Exception as error:
@@ -240,8 +247,8 @@ class Shard:
         finally:
             was_up = self.up
             self._up.clear()
-            self.link = self._subscriber = None
-            await link.fail(BackplaneUnavailableError(lost))
+            self.current = self._subscriber = None
+            await commands.fail(BackplaneUnavailableError(lost))
             await subscriber.drop()
             if was_up:
                 self._down_since = asyncio.get_running_loop().time()
@@ -258,11 +265,11 @@ class Shard:
         await self._unwanted.wait()
         raise BackplaneUnavailableError(self._why_unwanted)
 
-    async def _lead(self, link: CommandConnection, subscriber: Subscriber) -> None:
+    async def _lead(self, commands: CommandConnection, subscriber: Subscriber) -> None:
         """Bring a generation up, then prove every second that it is not deaf."""
-        await self._check_kind(link)
-        await self._soon(link.load_scripts())
-        await self._tell_time(link)
+        await self._check_kind(commands)
+        await self._soon(commands.load_scripts())
+        await self._tell_time(commands)
         self._subscriber = subscriber
         self._want_own()
         channels = list(self._names)
@@ -270,8 +277,8 @@ class Shard:
             await self._soon(subscriber.all_confirmed(channels[at : at + BATCH]))
         self.generation += 1
         self._counters.generations += 1
-        await self._settle(link, [self._names[c] for c in channels if c in self._names])
-        self.link = link
+        await self._settle(commands, [self._names[c] for c in channels if c in self._names])
+        self.current = Generation(commands)
         self._up.set()
         self._up_since = asyncio.get_running_loop().time()
         self._raises = False
@@ -279,26 +286,26 @@ class Shard:
         self._observer.up()
         while True:
             await self._rest()
-            await self._probe(link)
-            await self._tell_time(link)
+            await self._probe(commands)
+            await self._tell_time(commands)
             self._report_gap("messages were dropped: too many, or too large")
 
-    async def _check_kind(self, link: CommandConnection) -> None:
+    async def _check_kind(self, commands: CommandConnection) -> None:
         """Refuse a Redis on which no node can live, and say what it is.
 
         A cluster of one primary would do half of what is asked, and refuse the rest.
         """
         try:
-            said = await self._hello(link)
+            said = await self._hello(commands)
         except ResponseError:  # not allowed, or not known: what it is will show
             return
         why = misplaced(said.get(b"mode", b"").decode())
         if why:
             raise BackplaneUnavailableError(f"Redis at {self.address.shown}: {why}")
 
-    async def _hello(self, link: CommandConnection) -> dict[bytes, bytes]:
+    async def _hello(self, commands: CommandConnection) -> dict[bytes, bytes]:
         """What Redis says of itself, in the fields that are words."""
-        call = link.call("HELLO")
+        call = commands.call("HELLO")
         await self._soon(asyncio.wait((call,)))
         flat = call.result()
         fields = zip(flat[::2], flat[1::2], strict=False) if isinstance(flat, list) else ()
@@ -324,20 +331,20 @@ class Shard:
             self._counters.stalls += 1
             log.warning("the event loop stood still for %.1f s: does something block it?", late)
 
-    async def _settle(self, link: CommandConnection, channels: list[str]) -> None:
+    async def _settle(self, commands: CommandConnection, channels: list[str]) -> None:
         """Find out what was published while nothing could be heard.
 
         A channel that is left meanwhile is forgotten, and stays so: what is read of it here would
         be compared with what is published until somebody joins again.
         """
         self._settling = set(channels)
-        lost = await self._state_lost(link)
+        lost = await self._state_lost(commands)
         counters: list[tuple[str, tuple[str | None, int]]] = []
         for at in range(0, len(channels), BATCH):
             part = channels[at : at + BATCH]
-            replies = await self._soon(self._read_counters(link, part))
+            replies = await self._soon(self._read_counters(commands, part))
             counters.extend(zip(part, replies, strict=True))
-        await self._probe(link)
+        await self._probe(commands)
         for at in range(0, len(counters), BATCH):
             for channel, (epoch, number) in counters[at : at + BATCH]:
                 if channel in self._settling:
@@ -345,32 +352,32 @@ class Shard:
             await asyncio.sleep(0)
         self._report_gap(str(self._last_error or "the first link"))
 
-    async def _state_lost(self, link: CommandConnection) -> bool:
+    async def _state_lost(self, commands: CommandConnection) -> bool:
         """Whether this Redis may have lost its state since this process was last connected.
 
         It has then another epoch. One that was restored from a snapshot has the old one, but knows
         no script: then the first node to notice renews the epoch, for all to see.
         """
-        epoch = await self._soon(self._read_epoch(link))
+        epoch = await self._soon(self._read_epoch(commands))
         if epoch and self._holds:
-            exists = link.call("SCRIPT", "EXISTS", digest(_mark(epoch)))
+            exists = commands.call("SCRIPT", "EXISTS", digest(_mark(epoch)))
             if not (await self._soon(exists))[0]:
-                epoch = await self._renew(link, epoch)
+                epoch = await self._renew(commands, epoch)
         before, self.epoch = self.epoch, epoch
         return before != "" and before != epoch
 
-    async def _read_epoch(self, link: CommandConnection) -> str:
+    async def _read_epoch(self, commands: CommandConnection) -> str:
         """The epoch, "" when there is none that a node may have written."""
         try:
-            found = await link.call("GET", self._keys.epoch) or b""
+            found = await commands.call("GET", self._keys.epoch) or b""
         except ResponseError:  # of a wrong type: the next join deletes it
             return ""
         return found.decode() if found.isdigit() else ""
 
-    async def _renew(self, link: CommandConnection, epoch: str) -> str:
+    async def _renew(self, commands: CommandConnection, epoch: str) -> str:
         new = str(self.redis_time())
-        await self._soon(link.call("SCRIPT", "LOAD", _mark(new)))
-        standing: bytes = await self._soon(link.script("renew", [self._keys.epoch], epoch, new))
+        await self._soon(commands.call("SCRIPT", "LOAD", _mark(new)))
+        standing: bytes = await self._soon(commands.script("renew", [self._keys.epoch], epoch, new))
         return standing.decode()
 
     async def propose_epoch(self, deadline: float) -> str:
@@ -390,20 +397,22 @@ class Shard:
         self.epoch = epoch
 
     async def _read_counters(
-        self, link: CommandConnection, channels: list[str]
+        self, commands: CommandConnection, channels: list[str]
     ) -> list[tuple[str | None, int]]:
-        calls = [self._ask_counter(link, channel) for channel in channels]
+        calls = [self._ask_counter(commands, channel) for channel in channels]
         return [await _counter(call) for call in calls]
 
-    def _ask_counter(self, link: CommandConnection, channel: str) -> asyncio.Future[Any]:
-        return link.call("HMGET", *self.receiver.counter_of(channel))
+    def _ask_counter(self, commands: CommandConnection, channel: str) -> asyncio.Future[Any]:
+        return commands.call("HMGET", *self.receiver.counter_of(channel))
 
-    async def _probe(self, link: CommandConnection) -> None:
+    async def _probe(self, commands: CommandConnection) -> None:
         """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
         not_after = self.clock.at(asyncio.get_running_loop().time() + self._timing.timeout)
         self.receiver.probed.clear()
         reply = await self._soon(
-            link.script("publish", [], self.sender, self._identity.own_channel, not_after, 0, b"")
+            commands.script(
+                "publish", [], self.sender, self._identity.own_channel, not_after, 0, b""
+            )
         )
         mark, said = reply
         if mark == b"LATE":
@@ -425,10 +434,10 @@ class Shard:
         else:
             self.outage.recover("probe")
 
-    async def _tell_time(self, link: CommandConnection) -> None:
+    async def _tell_time(self, commands: CommandConnection) -> None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        seconds, micros = await self._soon(link.call("TIME"))
+        seconds, micros = await self._soon(commands.call("TIME"))
         self.clock.hear(int(seconds) * 1_000_000 + int(micros), asked, loop.time())
 
     async def _soon(self, answer: Awaitable[T], silence: str = "Redis said nothing") -> T:
@@ -483,18 +492,19 @@ class Shard:
         name = channel.encode()
         self._names[name] = channel
         while True:
-            link, subscriber = await self.link_by(deadline), self._subscriber
+            generation, subscriber = await self.connected(deadline), self._subscriber
             if subscriber is None:
                 continue
             try:
                 async with self._ending_at(deadline, maybe_executed=False):
                     if not await subscriber.confirmed(name):
                         continue
-                    epoch, number = await _counter(self._ask_counter(link, channel))
+                    commands = generation.commands(channel)
+                    epoch, number = await _counter(self._ask_counter(commands, channel))
                     self.receiver.begin(channel, epoch, number)
                 return
             except BackplaneUnavailableError:
-                if self.link is link:
+                if generation.lasts:
                     raise
 
     def unsubscribe(self, channels: Iterable[str]) -> None:
@@ -515,41 +525,44 @@ class Shard:
 
     # -- commands --------------------------------------------------------------------------
 
-    async def link_by(self, deadline: float | None) -> CommandConnection:
-        """The link, waited for until ``deadline``; raises BackplaneUnavailableError after it."""
-        if self.link is not None:
-            return self.link
+    async def connected(self, deadline: Deadline) -> Generation:
+        """The generation that is up, waited for until ``deadline``.
+
+        Raises BackplaneUnavailableError when none is by then.
+        """
+        if self.current is not None:
+            return self.current
         try:
             async with asyncio.timeout_at(deadline):
-                while self.link is None:  # it may be lost again before this has its turn
+                while self.current is None:  # it may be lost again before this has its turn
                     if self._task is None:
                         raise PoolClosedError("not started, or stopped")
                     await self._up.wait()
         except TimeoutError:
             raise self._unavailable() from self._last_error
-        return self.link
+        return self.current
 
-    async def link_soon(self, deadline: float) -> None:
-        """As :meth:`link_by`, but wait for no link once there has been none for a moment.
+    async def connected_soon(self, deadline: float) -> None:
+        """As :meth:`connected`, but wait for none once there has been none for a moment.
 
         For newcomers: another node may take them, and they learn at once that this one cannot.
         """
-        if self.link is None:
-            await self.link_by(min(deadline, self._down_since + A_MOMENT))
+        if self.current is None:
+            await self.connected(min(deadline, self._down_since + A_MOMENT))
 
     async def call(self, deadline: float, *arguments: Argument) -> Any:
         """One command; raises BackplaneUnavailableError when it was not answered in time."""
-        link = await self.link_by(deadline)
+        commands = (await self.connected(deadline)).commands("")
         async with self._ending_at(deadline, maybe_executed=True):
-            return await link.call(*arguments)
+            return await commands.call(*arguments)
 
     async def script(
         self, deadline: float, name: str, keys: list[str], *arguments: Argument
     ) -> Any:
         """One of our scripts, as :meth:`call`."""
-        link = await self.link_by(deadline)
+        commands = (await self.connected(deadline)).commands("")
         async with self._ending_at(deadline, maybe_executed=True):
-            return await link.script(name, keys, *arguments)
+            return await commands.script(name, keys, *arguments)
 
     def _ending_at(
         self, deadline: Deadline, *, maybe_executed: bool
@@ -558,7 +571,7 @@ class Shard:
 
     def in_vain(self, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
         """What to raise after something was waited for that sends nothing by itself."""
-        if self.link is None and not maybe_executed:
+        if self.current is None and not maybe_executed:
             return self._unavailable()
         return self._unanswered(maybe_executed=maybe_executed)
 

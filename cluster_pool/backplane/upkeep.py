@@ -9,7 +9,8 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from cluster_pool.backplane.calls import answered, texts
-from cluster_pool.backplane.command_connection import Argument, CommandConnection
+from cluster_pool.backplane.command_connection import Argument
+from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.registry import BATCH
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
@@ -89,7 +90,7 @@ class Upkeep:
 
     def compare(
         self,
-        link: CommandConnection,
+        generation: Generation,
         incarnation: str,
         holdings: Sequence[Holding],
         deadline: float,
@@ -102,7 +103,7 @@ class Upkeep:
             arguments += (one.size, one.checksum, len(one.sample))
             for id, claim in one.sample:
                 arguments += (id, str(claim))
-        call = link.script("compare", keys, incarnation, *arguments)
+        call = generation.commands(keys[0]).script("compare", keys, incarnation, *arguments)
 
         async def read() -> tuple[list[str], list[str]]:
             places, owners = await answered(call, deadline)
@@ -114,23 +115,24 @@ class Upkeep:
         self, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> list[str]:
         """Those in which an incarnation may have members: by its count, or as no count is right."""
-        link = await self._shard.link_by(deadline)
+        generation = await self._shard.connected(deadline)
         holdings = [Holding(namespace, 0, 0, ()) for namespace in namespaces]
         calls = [
-            self.compare(link, incarnation, holdings[at : at + BATCH], deadline)
+            self.compare(generation, incarnation, holdings[at : at + BATCH], deadline)
             for at in range(0, len(holdings), BATCH)
         ]
         return [name for differing, _ in await asyncio.gather(*calls) for name in differing]
 
     def look(
-        self, link: CommandConnection, incarnation: str, holding: Holding, deadline: float
+        self, generation: Generation, incarnation: str, holding: Holding, deadline: float
     ) -> Coroutine[Any, Any, Registered]:
         """What is registered in one namespace. Raises when Redis refuses it."""
-        owners = link.call("HGETALL", self._keys.owners(holding.namespace))
         members = self._keys.members(holding.namespace)
-        listed = link.call("HLEN", members)
+        commands = generation.commands(members)
+        owners = commands.call("HGETALL", self._keys.owners(holding.namespace))
+        listed = commands.call("HLEN", members)
         ids = [id for id, _ in holding.sample]
-        sample = link.call("HMGET", members, *(ids or [""]))
+        sample = commands.call("HMGET", members, *(ids or [""]))
 
         async def read() -> Registered:
             flat: list[bytes] = await answered(owners, deadline)
@@ -158,24 +160,25 @@ class Upkeep:
         return read()
 
     async def unknown(
-        self, link: CommandConnection, incarnations: Iterable[str], deadline: float
+        self, generation: Generation, incarnations: Iterable[str], deadline: float
     ) -> set[str]:
         """Those of whom nothing is known: no lease, no node, nobody who would reap them."""
         names = list(incarnations)
         if not names:
             return set()
         keys = self._keys
+        commands = generation.commands(keys.leases)
         calls = (
-            link.call("ZMSCORE", keys.leases, *names),
-            link.call("HMGET", keys.incarnations, *names),
-            link.call("HMGET", keys.dead, *names),
+            commands.call("ZMSCORE", keys.leases, *names),
+            commands.call("HMGET", keys.incarnations, *names),
+            commands.call("HMGET", keys.dead, *names),
         )
         known = await answered(asyncio.gather(*calls), deadline)
         return {name for name, *said in zip(names, *known, strict=True) if said == [None] * 3}
 
     async def discard(
         self,
-        link: CommandConnection,
+        generation: Generation,
         namespace: str,
         entries: Sequence[tuple[bytes, bytes]],
         deadline: float,
@@ -188,23 +191,25 @@ class Upkeep:
             keys.emptied(namespace),
             keys.numbers(keys.channel(namespace)),
         ]
+        commands = generation.commands(names[0])
         for at in range(0, len(entries), BATCH):
             parts = [part for entry in entries[at : at + BATCH] for part in entry]
-            call = link.script(
+            call = commands.script(
                 "release", names, keys.events(namespace), self._identity.node_id, *parts
             )
             await answered(call, deadline)
 
     async def forget_counts(
-        self, link: CommandConnection, namespace: str, fields: Iterable[bytes], deadline: float
+        self, generation: Generation, namespace: str, fields: Iterable[bytes], deadline: float
     ) -> None:
         """Remove fields that are no counts."""
         if fields:
-            await answered(link.call("HDEL", self._keys.owners(namespace), *fields), deadline)
+            key = self._keys.owners(namespace)
+            await answered(generation.commands(key).call("HDEL", key, *fields), deadline)
 
     async def correct(
         self,
-        link: CommandConnection,
+        generation: Generation,
         namespace: str,
         incarnation: str,
         count: int,
@@ -213,4 +218,5 @@ class Upkeep:
     ) -> None:
         """Add to the registered count and checksum of one owner."""
         keys = [self._keys.members(namespace), self._keys.owners(namespace)]
-        await answered(link.script("correct", keys, incarnation, count, checksum), deadline)
+        call = generation.commands(keys[0]).script("correct", keys, incarnation, count, checksum)
+        await answered(call, deadline)

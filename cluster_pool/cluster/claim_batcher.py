@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.registry import (
     CLAIMED,
     LATE,
@@ -220,7 +220,7 @@ class ClaimBatcher:
         loop = asyncio.get_running_loop()
         latest = max((claiming.deadline for claiming in claims), default=0.0)
         try:
-            link = await self._leased_link(latest or loop.time() + self._timing.timeout)
+            generation = await self._leased(latest or loop.time() + self._timing.timeout)
         except ClusterPoolError as error:
             for claiming in claims:
                 claiming.fail(error)
@@ -230,31 +230,31 @@ class ClaimBatcher:
         try:
             deadline = loop.time() + self._timing.timeout
             work: list[Coroutine[Any, Any, None]] = [
-                self._namespaces.note(link, self._lease.incarnation, deadline),
-                *self._claim_batches(link, claims),
-                *self._release_batches(link, releases, deadline),
-                self._reassertion.doubtful(link, doubtful),
+                self._namespaces.note(generation, self._lease.incarnation, deadline),
+                *self._claim_batches(generation, claims),
+                *self._release_batches(generation, releases, deadline),
+                self._reassertion.doubtful(generation, doubtful),
             ]
             await asyncio.gather(*work)
         finally:
             self._leave()
 
-    async def _leased_link(self, deadline: float) -> CommandConnection:
-        """The link, once the lease is held and everything owned stands under it."""
+    async def _leased(self, deadline: float) -> Generation:
+        """The generation, once the lease is held and everything owned stands under it."""
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._lease.wait_held()
             except TimeoutError:
                 raise self._shard.outage.error("this node has no lease") from None
-            link = await self._shard.link_by(deadline)
+            generation = await self._shard.connected(deadline)
             if self._lease.held and self._lease.settled:
-                return link  # else it is a new link, on which everything is asserted first
+                return generation  # else it is a new one, under which everything is asserted first
 
     # -- claims ----------------------------------------------------------------------------
 
     def _claim_batches(
-        self, link: CommandConnection, claims: list[PendingClaim]
+        self, generation: Generation, claims: list[PendingClaim]
     ) -> Iterator[Coroutine[Any, Any, None]]:
         groups: dict[tuple[str, bool, int], list[PendingClaim]] = {}
         times_seen: dict[tuple[str, str], int] = {}
@@ -270,16 +270,16 @@ class ClaimBatcher:
             groups.setdefault((connection.namespace, claiming.takeover, turn), []).append(claiming)
         for group in groups.values():
             for batch in batches(group):
-                yield self._claim_batch(link, batch, "")
+                yield self._claim_batch(generation, batch, "")
 
     def _claim_batch(
-        self, link: CommandConnection, batch: list[PendingClaim], dead: str
+        self, generation: Generation, batch: list[PendingClaim], dead: str
     ) -> Coroutine[Any, Any, None]:
         now, clock = asyncio.get_running_loop().time(), self._shard.clock
         lease_ends = now + self._lease.seconds_left()
         try:
             replies = self._registry.claim(
-                link,
+                generation,
                 batch[0].connection.namespace,
                 self._lease.incarnation,
                 [
@@ -304,7 +304,7 @@ class ClaimBatcher:
             try:
                 answers = await replies
             except BackplaneUnavailableError as error:
-                if self._shard.link is link:
+                if generation.lasts:
                     for claiming in batch:
                         claiming.fail(error)
                 else:
@@ -337,7 +337,7 @@ class ClaimBatcher:
             claiming.fail(BackplaneUnavailableError("Redis was reached too late"))
 
     def _claim_again(self, batch: list[PendingClaim], attempted: int) -> None:
-        """The link is gone, and the reply with it: try over the next one, until the deadline."""
+        """The generation ended, and the reply with it: try in the next one, until the deadline."""
         for claiming in batch:
             claiming.first = claiming.first or attempted
         self._to_claim += batch
@@ -348,7 +348,7 @@ class ClaimBatcher:
         deadline = max(claiming.deadline for claiming, _ in lost)  # each ends at its own
         try:
             living = await self._registry.living(deadline)
-            link = await self._shard.link_by(deadline)
+            generation = await self._shard.connected(deadline)
         except ClusterPoolError as error:
             for claiming, _ in lost:
                 claiming.fail(error)
@@ -360,13 +360,13 @@ class ClaimBatcher:
             elif not claiming.won.done():
                 by_ghost.setdefault(claim.incarnation, []).append(claiming)
         await asyncio.gather(
-            *[self._claim_batch(link, batch, ghost) for ghost, batch in by_ghost.items()]
+            *[self._claim_batch(generation, batch, ghost) for ghost, batch in by_ghost.items()]
         )
 
     # -- releases --------------------------------------------------------------------------
 
     def _release_batches(
-        self, link: CommandConnection, releases: list[Releasable], deadline: float
+        self, generation: Generation, releases: list[Releasable], deadline: float
     ) -> Iterator[Coroutine[Any, Any, None]]:
         groups: dict[str, list[Releasable]] = {}
         for connection in releases:
@@ -376,14 +376,14 @@ class ClaimBatcher:
                 groups.setdefault(connection.namespace, []).append(connection)
         for group in groups.values():
             for batch in batches(group):
-                yield self._release_batch(link, batch, deadline)
+                yield self._release_batch(generation, batch, deadline)
 
     def _release_batch(
-        self, link: CommandConnection, batch: list[Releasable], deadline: float
+        self, generation: Generation, batch: list[Releasable], deadline: float
     ) -> Coroutine[Any, Any, None]:
         claims = [(connection.id, connection.claim) for connection in batch]
         try:
-            reply = self._registry.release(link, batch[0].namespace, claims, deadline)
+            reply = self._registry.release(generation, batch[0].namespace, claims, deadline)
         except Exception:
             log.exception("releases could not be written: they are tried again")
             self._unreleased += batch
@@ -410,12 +410,12 @@ class ClaimBatcher:
         What another node won meanwhile is closed with 4409. ``keep`` renews the lease meanwhile.
         """
         await self._idle.wait()
-        link = await self._shard.link_by(self._timeout())
+        generation = await self._shard.connected(self._timeout())
         for _ in range(0, len(self._unreleased), PAGE):
             part, self._unreleased = self._unreleased[:PAGE], self._unreleased[PAGE:]
-            await asyncio.gather(*self._release_batches(link, part, self._timeout()))
+            await asyncio.gather(*self._release_batches(generation, part, self._timeout()))
             await keep()
-        await self._reassertion.everything(link, incarnation, keep)
+        await self._reassertion.everything(generation, incarnation, keep)
 
     def _timeout(self) -> float:
         return asyncio.get_running_loop().time() + self._timing.timeout

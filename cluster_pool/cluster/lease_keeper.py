@@ -288,7 +288,7 @@ class LeaseKeeper:
         self._lease.failing = True
 
     async def _beat(self) -> None:
-        await self._shard.link_by(self._deadline())
+        await self._shard.connected(self._deadline())
         doubt = self._doubt()
         self._reason = doubt or self._reason
         if not doubt and await self._renew():

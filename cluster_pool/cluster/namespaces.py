@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.config import Timing
@@ -143,7 +143,7 @@ class Namespaces:
             task.exception()  # taken note of, also when everybody who waited has given up
 
     def note(
-        self, link: CommandConnection, incarnation: str, deadline: float
+        self, generation: Generation, incarnation: str, deadline: float
     ) -> Coroutine[Any, Any, None]:
         """Have the registry note what it has not noted under this incarnation.
 
@@ -152,7 +152,7 @@ class Namespaces:
         self._under(incarnation)
         fresh = [name for name in self._fresh if name in self._held and self._held[name].count]
         self._fresh.clear()
-        noting = self._enlist(link, incarnation, fresh, deadline)
+        noting = self._enlist(generation, incarnation, fresh, deadline)
 
         async def read() -> None:
             with contextlib.suppress(BackplaneUnavailableError):
@@ -161,7 +161,7 @@ class Namespaces:
         return read()
 
     async def note_before_claims(
-        self, link: CommandConnection, incarnation: str, names: Iterable[str], deadline: float
+        self, generation: Generation, incarnation: str, names: Iterable[str], deadline: float
     ) -> None:
         """Have the registry note some namespaces, unless it has under this incarnation.
 
@@ -170,7 +170,7 @@ class Namespaces:
         self._under(incarnation)
         fresh = [name for name in names if name in self._fresh]
         self._fresh.difference_update(fresh)
-        if not await self._enlist(link, incarnation, fresh, deadline):
+        if not await self._enlist(generation, incarnation, fresh, deadline):
             raise BackplaneUnavailableError("the lease is over")
 
     def _under(self, incarnation: str) -> None:
@@ -179,12 +179,12 @@ class Namespaces:
             self._fresh = set(self._held)
 
     def _enlist(
-        self, link: CommandConnection, incarnation: str, fresh: list[str], deadline: float
+        self, generation: Generation, incarnation: str, fresh: list[str], deadline: float
     ) -> Coroutine[Any, Any, bool]:
         for namespace in fresh:
             if namespace in self._held:
                 self._held[namespace].noted = incarnation
-        noting = self._registry.add_namespaces(link, incarnation, fresh, deadline)
+        noting = self._registry.add_namespaces(generation, incarnation, fresh, deadline)
 
         async def read() -> bool:
             noted = False
@@ -213,7 +213,8 @@ class Namespaces:
                 left.append(namespace)
         if left:
             self._shard.unsubscribe(self._keys.channel(namespace) for namespace in left)
-            if self._shard.link is not None and self._noted_under:
-                self._registry.remove_namespaces(self._shard.link, self._noted_under, left)
+            generation = self._shard.current
+            if generation is not None and self._noted_under:
+                self._registry.remove_namespaces(generation, self._noted_under, left)
         if self._lingering:
             self._tidying = loop.call_later(self._timing.linger, self._tidy)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.claim_batcher import ClaimBatcher, OrphanedClaim, PendingClaim, Releasable
@@ -220,7 +220,7 @@ class Ownership:
         key = (claiming.connection.namespace, claiming.connection.id)
         self._claiming.setdefault(key, []).append(claiming)
         try:
-            await self._shard.link_soon(claiming.deadline)
+            await self._shard.connected_soon(claiming.deadline)
             if claiming.takeover:
                 await self._slow_down(claiming)
             await self._register(claiming)
@@ -414,7 +414,7 @@ class Ownership:
         await self._claim_batcher.register_all(incarnation, keep)
 
     async def assert_namespace(
-        self, link: CommandConnection, namespace: str, incarnation: str
+        self, generation: Generation, namespace: str, incarnation: str
     ) -> None:
         """Register what is owned in one namespace once more."""
-        await self._reassertion.namespace(link, namespace, incarnation)
+        await self._reassertion.namespace(generation, namespace, incarnation)

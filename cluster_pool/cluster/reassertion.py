@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
-from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.registry import BATCH, PAGE, Registry, packed
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import LeaseState
@@ -52,7 +52,7 @@ class Reassertion:
         self._lease = lease
         self._evict = evict
 
-    async def everything(self, link: CommandConnection, incarnation: str, keep: Keep) -> None:
+    async def everything(self, generation: Generation, incarnation: str, keep: Keep) -> None:
         """Register all that is owned under an incarnation, and note its namespaces.
 
         ``keep`` renews the lease meanwhile. What an earlier attempt registered under the same
@@ -68,19 +68,19 @@ class Reassertion:
         for names in pieces(self._table.namespaces(), STEP):
             groups, others = self._sorted(names, incarnation)
             standing += others
-            await self._register(link, incarnation, groups, keep)
+            await self._register(generation, incarnation, groups, keep)
         for names in pieces(standing, STEP):
-            changed = await self._changed(link, incarnation, names, keep)
+            changed = await self._changed(generation, incarnation, names, keep)
             owned = [self._owned(name) for name in changed]
-            await self._register(link, incarnation, owned, keep)
+            await self._register(generation, incarnation, owned, keep)
 
-    async def namespace(self, link: CommandConnection, namespace: str, incarnation: str) -> None:
+    async def namespace(self, generation: Generation, namespace: str, incarnation: str) -> None:
         """Register what is owned in one namespace once more."""
         for batch in packed([self._owned(namespace)]):
-            await self._batch(link, incarnation, batch)
+            await self._batch(generation, incarnation, batch)
 
-    async def doubtful(self, link: CommandConnection, connections: Iterable[Connection]) -> None:
-        """Ask for some connections; a link that fails now ends in a rejoin, which asks again."""
+    async def doubtful(self, generation: Generation, connections: Iterable[Connection]) -> None:
+        """Ask for some connections; if the generation ends now, the rejoin after it asks again."""
         groups: dict[str, list[Connection]] = {}
         for connection in dict.fromkeys(connections):
             if connection.claim is not None:
@@ -88,7 +88,7 @@ class Reassertion:
         incarnation = self._lease.incarnation
         with contextlib.suppress(BackplaneUnavailableError):
             await asyncio.gather(
-                *[self._batch(link, incarnation, batch) for batch in packed(groups.items())]
+                *[self._batch(generation, incarnation, batch) for batch in packed(groups.items())]
             )
 
     # -- what there is ---------------------------------------------------------------------
@@ -111,11 +111,11 @@ class Reassertion:
         return groups, standing
 
     async def _changed(
-        self, link: CommandConnection, incarnation: str, names: list[str], keep: Keep
+        self, generation: Generation, incarnation: str, names: list[str], keep: Keep
     ) -> list[str]:
         """The namespaces in which something else is registered than what is owned."""
         calls = [
-            self._registry.tallies(link, part, incarnation, self._deadline())
+            self._registry.tallies(generation, part, incarnation, self._deadline())
             for part in pieces(names, PAGE)
         ]
         registered = [tally for part in await asyncio.gather(*calls) for tally in part]
@@ -133,16 +133,16 @@ class Reassertion:
     # -- asserting it ----------------------------------------------------------------------
 
     async def _register(
-        self, link: CommandConnection, incarnation: str, groups: list[Group], keep: Keep
+        self, generation: Generation, incarnation: str, groups: list[Group], keep: Keep
     ) -> None:
         names = [name for name, _ in groups]
-        await self._namespaces.note_before_claims(link, incarnation, names, self._deadline())
+        await self._namespaces.note_before_claims(generation, incarnation, names, self._deadline())
         for window in pieces(list(packed(groups)), WINDOW):
-            await asyncio.gather(*[self._batch(link, incarnation, batch) for batch in window])
+            await asyncio.gather(*[self._batch(generation, incarnation, batch) for batch in window])
             await keep()
 
     def _batch(
-        self, link: CommandConnection, incarnation: str, batch: list[Group]
+        self, generation: Generation, incarnation: str, batch: list[Group]
     ) -> Coroutine[Any, Any, None]:
         """Assert what is still owned of a batch; some may have left since it was put together."""
         batch = [(name, [one for one in part if one.claim is not None]) for name, part in batch]
@@ -150,7 +150,7 @@ class Reassertion:
         left = asyncio.get_running_loop().time() + self._lease.seconds_left()
         not_after = self._shard.clock.at(min(deadline, left))
         groups = [(name, [(one.id, one.claim) for one in part]) for name, part in batch]
-        reply = self._registry.assert_claims(link, incarnation, groups, not_after, deadline)
+        reply = self._registry.assert_claims(generation, incarnation, groups, not_after, deadline)
 
         async def read() -> None:
             answers = iter(await reply)
@@ -166,7 +166,7 @@ class Reassertion:
                     elif kept is not None:
                         self._evict(connection)
                 if unwanted:
-                    await self._registry.release(link, namespace, unwanted, deadline)
+                    await self._registry.release(generation, namespace, unwanted, deadline)
 
         return read()
 

@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.upkeep import Holding, Upkeep
@@ -115,10 +115,10 @@ class Reconciler:
 
     async def _compare(self) -> None:
         try:
-            link = await self._shard.link_by(self._deadline())
-            suspects = await self._suspects(link, self._next_part())
+            generation = await self._shard.connected(self._deadline())
+            suspects = await self._suspects(generation, self._next_part())
             if suspects:
-                await self._judge(link, suspects)
+                await self._judge(generation, suspects)
         except BackplaneUnavailableError as error:
             log.debug("not compared: %s", error)
         except Exception:
@@ -136,7 +136,7 @@ class Reconciler:
 
     # -- comparing -------------------------------------------------------------------------
 
-    async def _suspects(self, link: CommandConnection, names: list[str]) -> list[str]:
+    async def _suspects(self, generation: Generation, names: list[str]) -> list[str]:
         """The namespaces in which something else is registered, or a stranger to all of us."""
         incarnation = self._lease.incarnation
         parts = [names[at : at + CALL] for at in range(0, len(names), CALL)]
@@ -144,11 +144,11 @@ class Reconciler:
         for part in parts:
             deadline = self._deadline()
             held = [name for name in part if self._ownership.holds(name)]
-            noting = self._registry.add_namespaces(link, incarnation, held, deadline)
+            noting = self._registry.add_namespaces(generation, incarnation, held, deadline)
             holdings = [self._holding(name) for name in part]
-            comparing = self._upkeep.compare(link, incarnation, holdings, deadline)
+            comparing = self._upkeep.compare(generation, incarnation, holdings, deadline)
             _, (differing, owners) = await asyncio.gather(noting, comparing)
-            if await self._strangers(link, owners):
+            if await self._strangers(generation, owners):
                 differing = part
             suspects.update(dict.fromkeys(differing))
             self._wrong.difference_update(set(part) - set(differing))
@@ -161,30 +161,28 @@ class Reconciler:
         sample = random.sample(list(held.items()), min(SAMPLE, len(held)))
         return Holding(namespace, len(held), checksum, sample)
 
-    async def _strangers(self, link: CommandConnection, owners: Iterable[str]) -> set[str]:
+    async def _strangers(self, generation: Generation, owners: Iterable[str]) -> set[str]:
         """Owners of whom nothing is known, once that cannot be the begin of all things."""
         if boottime() - self._lease.held_since < self._timing.lease:
             return set()
-        return await self._upkeep.unknown(link, owners, self._deadline())
+        return await self._upkeep.unknown(generation, owners, self._deadline())
 
-    async def _differences(
-        self, link: CommandConnection, names: list[str]
-    ) -> dict[str, Difference]:
+    async def _differences(self, generation: Generation, names: list[str]) -> dict[str, Difference]:
         """For each namespace where that is not nothing."""
         differences: dict[str, Difference] = {}
         for at in range(0, len(names), REPAIRS):
             part = names[at : at + REPAIRS]
-            found = await asyncio.gather(*[self._difference(link, name) for name in part])
+            found = await asyncio.gather(*[self._difference(generation, name) for name in part])
             differences.update({name: one for name, one in zip(part, found, strict=True) if one})
         return differences
 
-    async def _difference(self, link: CommandConnection, name: str) -> Difference | None:
+    async def _difference(self, generation: Generation, name: str) -> Difference | None:
         before = self._holding(name)
         registered = await self._upkeep.look(
-            link, self._lease.incarnation, before, self._deadline()
+            generation, self._lease.incarnation, before, self._deadline()
         )
         others = registered.owners - {self._lease.incarnation}
-        strangers = await self._strangers(link, others)
+        strangers = await self._strangers(generation, others)
         held = self._holding(name)
         difference = Difference(
             held.size - registered.size,
@@ -198,11 +196,11 @@ class Reconciler:
 
     # -- repairing -------------------------------------------------------------------------
 
-    async def _judge(self, link: CommandConnection, suspects: list[str]) -> None:
-        first = await self._differences(link, suspects)
+    async def _judge(self, generation: Generation, suspects: list[str]) -> None:
+        first = await self._differences(generation, suspects)
         self._wrong.difference_update(set(suspects) - set(first))
         await asyncio.sleep(self._timing.heartbeat * AGAIN)
-        second = await self._differences(link, list(first))
+        second = await self._differences(generation, list(first))
         drifted = [
             name
             for name, difference in second.items()
@@ -224,32 +222,34 @@ class Reconciler:
         )
         for at in range(0, len(drifted), REPAIRS):
             part = drifted[at : at + REPAIRS]
-            await asyncio.gather(*[self._repair(link, name) for name in part])
+            await asyncio.gather(*[self._repair(generation, name) for name in part])
 
-    async def _repair(self, link: CommandConnection, namespace: str) -> None:
+    async def _repair(self, generation: Generation, namespace: str) -> None:
         incarnation = self._lease.incarnation
         self._counters.repaired += 1
-        await self._ownership.assert_namespace(link, namespace, incarnation)
-        strangers = await self._clean(link, namespace, incarnation)
-        left = await self._difference(link, namespace)
+        await self._ownership.assert_namespace(generation, namespace, incarnation)
+        strangers = await self._clean(generation, namespace, incarnation)
+        left = await self._difference(generation, namespace)
         if left is not None:
-            await self._upkeep.forget_counts(link, namespace, left.unreadable, self._deadline())
+            await self._upkeep.forget_counts(
+                generation, namespace, left.unreadable, self._deadline()
+            )
             for stranger in left.unknown | strangers:
                 await self._registry.clear(
                     namespace, stranger, "", self._timing.timeout, counted=False
                 )
-            left = await self._difference(link, namespace)
+            left = await self._difference(generation, namespace)
         if left is not None and (left.size or left.checksum):
             await self._upkeep.correct(
-                link, namespace, incarnation, left.size, left.checksum, self._deadline()
+                generation, namespace, incarnation, left.size, left.checksum, self._deadline()
             )
-            left = await self._difference(link, namespace)
+            left = await self._difference(generation, namespace)
         if left is None or not left.own:
             self._wrong.discard(namespace)
         if left is not None:
             self._left[namespace] = left
 
-    async def _clean(self, link: CommandConnection, namespace: str, incarnation: str) -> set[str]:
+    async def _clean(self, generation: Generation, namespace: str, incarnation: str) -> set[str]:
         """Remove what is listed as ours and is not, and what is no claim; gives the strangers."""
         strays: list[tuple[bytes, bytes]] = []
         others: set[str] = set()
@@ -262,8 +262,8 @@ class Reconciler:
             elif not self._ownership.knows(namespace, id.decode(errors="replace"), claim.nonce):
                 strays.append((id, value))
         if strays:
-            await self._upkeep.discard(link, namespace, strays, self._deadline())
-        return await self._strangers(link, others)
+            await self._upkeep.discard(generation, namespace, strays, self._deadline())
+        return await self._strangers(generation, others)
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._timing.timeout

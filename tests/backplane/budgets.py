@@ -47,8 +47,9 @@ class ScriptedLedger:
         self._digest = hashlib.sha1(self._source.encode()).hexdigest()
         self._client.script_load(self._source)
         self._now = 0.0
-        link = SimpleNamespace(script=self._leave)
-        shard: Any = SimpleNamespace(script=self._script, clock=self, link=link)
+        commands = SimpleNamespace(script=self._leave)
+        generation = SimpleNamespace(commands=lambda key: commands)
+        shard: Any = SimpleNamespace(script=self._script, clock=self, current=generation)
         self._ledger = RedisDrainBudget(shard, self._keys)
 
     def at(self, moment: float) -> int:

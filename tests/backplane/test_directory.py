@@ -18,7 +18,7 @@ MEMBERS = 1200
 async def rejoin(pool: Pool) -> None:
     """Cut the node's link, and wait until the incarnation that it gave up is buried."""
     former = pool.statistics()["incarnation"]
-    writer = pool._shard.link.connection._writer  # type: ignore[union-attr]
+    writer = pool._shard.commands.connection._writer  # type: ignore[union-attr]
     assert writer is not None
     writer.transport.abort()
     await eventually(lambda: pool.statistics()["incarnation"] != former and pool.ready, 30)

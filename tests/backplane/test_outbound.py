@@ -63,7 +63,7 @@ class Call:
             self.future.set_result([b"7 1", 1] * len(self.items))
 
 
-class FakeLink:
+class FakeCommands:
     """Keeps the calls that were made until they are answered."""
 
     def __init__(self) -> None:
@@ -80,10 +80,10 @@ class FakeLink:
         return [call for call in self.calls if not call.future.done()]
 
 
-def make_bus(link: FakeLink, seals: Seals | None = None, **limits: int) -> Outbound:
+def make_bus(commands: FakeCommands, seals: Seals | None = None, **limits: int) -> Outbound:
     """A bus over a link that Redis answers when a test says so."""
     shard = SimpleNamespace(
-        link=link,
+        commands=commands,
         outage=Outage("nowhere"),
         sender="start 1",
         clock=SimpleNamespace(at=lambda moment: int(moment * 1e6)),
@@ -110,50 +110,50 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def answer_rest(link: FakeLink) -> None:
+async def answer_rest(commands: FakeCommands) -> None:
     """Answer what is on its way, in order, until nothing more leaves."""
-    while link.flying:
-        link.flying[0].answer()
+    while commands.flying:
+        commands.flying[0].answer()
         await turns()
 
 
 @async_test
 async def test_what_is_sealed_is_carried_out_soon_or_sealed_again() -> None:
     """However long its sender waits; each time with a counter of its own."""
-    link = FakeLink()
-    outbound = make_bus(link, Seals("not known to strangers"))
+    commands = FakeCommands()
+    outbound = make_bus(commands, Seals("not known to strangers"))
     before = asyncio.get_running_loop().time()
     sent = outbound.send("n", "1", b"item", LATER)
     await turns()
     await asyncio.sleep(0.01)
-    link.calls[0].future.set_result([b"4", b"", b""])
+    commands.calls[0].future.set_result([b"4", b"", b""])
     await turns()
     after = asyncio.get_running_loop().time()
-    for call in link.calls:
+    for call in commands.calls:
         assert before * 1e6 + GOOD_FOR_US <= call.not_after <= after * 1e6 + GOOD_FOR_US
-    (first,), (second,) = (call.items["n"] for call in link.calls)
+    (first,), (second,) = (call.items["n"] for call in commands.calls)
     counters = [next(read_items(item))[1] for item in (first, second)]
     assert counters[0] + 10_000 <= counters[1]
-    await answer_rest(link)
+    await answer_rest(commands)
     assert sent.result() is SendResult.ROUTED
 
 
 @async_test
 async def test_no_more_than_two_batches_are_in_flight() -> None:
     """What is sent meanwhile gathers and leaves together; a batch has at most 500 items."""
-    link = FakeLink()
-    outbound = make_bus(link)
+    commands = FakeCommands()
+    outbound = make_bus(commands)
     sent = []
     for number in range(10):
         sent += [outbound.send(f"n{number}", "1", b"item", LATER) for _ in range(300)]
         await turns()
-        assert len(link.flying) == min(number + 1, IN_FLIGHT)
-    link.flying[0].answer()
+        assert len(commands.flying) == min(number + 1, IN_FLIGHT)
+    commands.flying[0].answer()
     await turns()
-    assert len(link.flying) == IN_FLIGHT
-    assert len(link.calls[-1].items) == 8, "all that had gathered, each with its share"
-    await answer_rest(link)
-    assert max(call.count for call in link.calls) <= BATCH_ITEMS
+    assert len(commands.flying) == IN_FLIGHT
+    assert len(commands.calls[-1].items) == 8, "all that had gathered, each with its share"
+    await answer_rest(commands)
+    assert max(call.count for call in commands.calls) <= BATCH_ITEMS
     assert {future.result() for future in sent} == {SendResult.ROUTED}
     assert outbound.pending == 0
 
@@ -161,13 +161,15 @@ async def test_no_more_than_two_batches_are_in_flight() -> None:
 @async_test
 async def test_a_batch_is_bounded_in_bytes() -> None:
     """A megabyte to a call, whatever the items are."""
-    link = FakeLink()
-    outbound = make_bus(link)
+    commands = FakeCommands()
+    outbound = make_bus(commands)
     for number in range(30):
         outbound.send(f"n{number % 2}", "1", b"x" * 200_000, LATER)
     await turns()
-    await answer_rest(link)
-    sizes = [sum(len(item) for run in call.items.values() for item in run) for call in link.calls]
+    await answer_rest(commands)
+    sizes = [
+        sum(len(item) for run in call.items.values() for item in run) for call in commands.calls
+    ]
     assert sum(sizes) == 30 * 200_000
     assert max(sizes) <= BATCH_BYTES + 200_000
     assert outbound.pending == 0
@@ -176,32 +178,32 @@ async def test_a_batch_is_bounded_in_bytes() -> None:
 @async_test
 async def test_a_huge_namespace_does_not_starve_a_small_one() -> None:
     """However many wait in front of it, what a small one sends leaves with the next batch."""
-    link = FakeLink()
-    outbound = make_bus(link)
+    commands = FakeCommands()
+    outbound = make_bus(commands)
     for _ in range(9_000):
         outbound.send("huge", "1", b"item", LATER)
     await turns()
-    assert [set(call.items) for call in link.calls] == [{"huge"}]
+    assert [set(call.items) for call in commands.calls] == [{"huge"}]
     for _ in range(5):
         small = [outbound.send(f"small{number}", "1", b"item", LATER) for number in range(20)]
-        before = len(link.calls)
-        link.flying[0].answer()
+        before = len(commands.calls)
+        commands.flying[0].answer()
         await turns()
-        left = {name for call in link.calls[before:] for name in call.items}
+        left = {name for call in commands.calls[before:] for name in call.items}
         assert left == {"huge", *[f"small{number}" for number in range(20)]}
-        for call in link.flying:
+        for call in commands.flying:
             call.answer()
         await asyncio.gather(*small)
         await turns()
     assert outbound.pending > 0, "the huge one was waiting all that time"
-    await answer_rest(link)
+    await answer_rest(commands)
 
 
 @async_test
 async def test_runs_of_one_namespace_leave_in_order() -> None:
     """Only neighbours of a kind are joined: a broadcast between two sends stays between them."""
-    link = FakeLink()
-    outbound = make_bus(link)
+    commands = FakeCommands()
+    outbound = make_bus(commands)
     for number in range(9):
         item = b"%d" % number
         if number % 3 == 1:
@@ -209,8 +211,8 @@ async def test_runs_of_one_namespace_leave_in_order() -> None:
         else:
             outbound.send("n", "1", item, LATER)
     await turns()
-    await answer_rest(link)
-    assert [(call.name, b"".join(call.items["n"])) for call in link.calls] == [
+    await answer_rest(commands)
+    assert [(call.name, b"".join(call.items["n"])) for call in commands.calls] == [
         ("send", b"0"),
         ("publish", b"1"),
         ("send", b"23"),
@@ -224,8 +226,8 @@ async def test_runs_of_one_namespace_leave_in_order() -> None:
 @async_test
 async def test_what_waits_is_bounded_and_room_comes_back() -> None:
     """Queued and in flight count alike, until they are answered."""
-    link = FakeLink()
-    outbound = make_bus(link, pending_messages=100)
+    commands = FakeCommands()
+    outbound = make_bus(commands, pending_messages=100)
     for _ in range(100):
         outbound.broadcast("n", b"item", LATER)
     with pytest.raises(PendingLimitError):
@@ -233,18 +235,18 @@ async def test_what_waits_is_bounded_and_room_comes_back() -> None:
     await turns()
     with pytest.raises(PendingLimitError):
         outbound.send("n", "1", b"item", LATER)
-    await answer_rest(link)
+    await answer_rest(commands)
     outbound.send("n", "1", b"item", LATER)
     await turns()
-    await answer_rest(link)
+    await answer_rest(commands)
     assert outbound.pending == 0
 
 
 @async_test
 async def test_what_was_cancelled_while_it_waited_takes_no_room() -> None:
     """Wherever it stands: also behind what others still wait for."""
-    link = FakeLink()
-    outbound = make_bus(link, pending_messages=100)
+    commands = FakeCommands()
+    outbound = make_bus(commands, pending_messages=100)
     kept = [outbound.broadcast(f"n{at}", b"item", LATER) for at in range(10)]
     for turn in range(3):
         for future in [outbound.send(f"n{at % 10}", "1", b"item", LATER) for at in range(90)]:
@@ -254,22 +256,22 @@ async def test_what_was_cancelled_while_it_waited_takes_no_room() -> None:
         assert outbound.pending == len(kept)
         kept.pop().cancel()
         await asyncio.sleep(0.01)
-        await answer_rest(link)
+        await answer_rest(commands)
         assert outbound.pending == 0
         kept = [outbound.broadcast(f"n{at}", b"item", LATER) for at in range(10)]
     await turns()
-    await answer_rest(link)
+    await answer_rest(commands)
 
 
 @async_test
 async def test_what_is_sent_beside_a_message_to_the_own_node_leaves_no_queue_behind() -> None:
     """Nothing of a channel that is not subscribed is heard back, and nothing forgets its queue."""
-    link = FakeLink()
-    outbound = make_bus(link)
+    commands = FakeCommands()
+    outbound = make_bus(commands)
     for at in range(50):
         outbound.send(f"n{at}", "1", b"item", LATER)
     await turns()
-    (call,) = link.flying
+    (call,) = commands.flying
     call.future.set_result([b"1" * 50, b"7 1", b""])
     await turns()
     assert not outbound._queues
@@ -287,13 +289,13 @@ class Unwalked(dict[str, Any]):
 @async_test
 async def test_a_short_deadline_looks_only_at_what_waits() -> None:
     """Each namespace that was broadcast to from here keeps a queue, and there may be many."""
-    link = FakeLink()
-    outbound = make_bus(link)
+    commands = FakeCommands()
+    outbound = make_bus(commands)
     outbound._shard.listens = lambda channel: True  # type: ignore[method-assign]
     for at in range(100):
         outbound.broadcast(f"n{at}", b"item", LATER)
     await turns()
-    await answer_rest(link)
+    await answer_rest(commands)
     assert len(outbound._queues) == 100
     outbound._queues = Unwalked(outbound._queues)
     soon = asyncio.get_running_loop().time() + 0.01
@@ -301,4 +303,4 @@ async def test_a_short_deadline_looks_only_at_what_waits() -> None:
     done, _ = await asyncio.wait(calls, timeout=5)
     assert len(done) == 2
     assert all(isinstance(call.exception(), BackplaneUnavailableError) for call in calls)
-    await answer_rest(link)
+    await answer_rest(commands)

@@ -184,16 +184,16 @@ async def test_what_cannot_be_written_fails_alone(
     """A call that raises while it is made gives back what it took; the next ones go out."""
     async with Backend(own_server).pools() as (one, two):
         await two.join("n", "x")
-        link = one._shard.link
-        assert link is not None
-        whole = link.script
+        commands = one._shard.commands
+        assert commands is not None
+        whole = commands.script
 
         def broken(name: str, keys: list[str], *arguments: Any) -> asyncio.Future[Any]:
             if b"poison" in repr(arguments).encode():
                 raise OverflowError("too large")
             return whole(name, keys, *arguments)
 
-        monkeypatch.setattr(link, "script", broken)
+        monkeypatch.setattr(commands, "script", broken)
         for _ in range(5):
             with pytest.raises(BackplaneUnavailableError, match="too large"):
                 await one.send("n", "x", "poison")
@@ -364,9 +364,9 @@ async def test_a_slow_answer_about_the_time_takes_no_time_from_sends(
         Proxy(own_server.path) as path,
         Pool(own_server.through(path.port), node_id="a", timing=Timing(probe=1.0)) as one,
     ):
-        link = one._shard.link
-        assert link is not None
-        ask, asked = link.call, asyncio.Event()
+        commands = one._shard.commands
+        assert commands is not None
+        ask, asked = commands.call, asyncio.Event()
 
         def held_back(*arguments: Any) -> asyncio.Future[Any]:
             if arguments[0] == "TIME" and not asked.is_set():
@@ -374,11 +374,11 @@ async def test_a_slow_answer_about_the_time_takes_no_time_from_sends(
                 asked.set()
             return ask(*arguments)
 
-        link.call = held_back  # type: ignore[method-assign]
+        commands.call = held_back  # type: ignore[method-assign]
         await asyncio.wait_for(asked.wait(), 10)
         before = one._shard.clock._heard_at
         await asyncio.sleep(1.4)
         path.heal()
         await eventually(lambda: one._shard.clock._heard_at > before)
-        assert one._shard.link is link
+        assert one._shard.commands is commands
         assert await one.send("room", "nobody", "x", timeout=1.2) is SendResult.ABSENT

@@ -156,12 +156,12 @@ async def test_a_comparison_whose_link_is_lost_leaves_nothing_behind(
     """All that it asked is waited for, so that asyncio has nothing to complain of."""
     async with Backend(own_server).pools(1) as (one,):
         await one.join("n", "alice")
-        link = one._shard.link
-        assert link is not None
+        generation = one._shard.current
+        assert generation is not None
         own_server.kill()
         await eventually(lambda: not one._shard.up)
         with pytest.raises(BackplaneUnavailableError):
-            await one._reconciler._suspects(link, ["n"])
+            await one._reconciler._suspects(generation, ["n"])
         gc.collect()
         await asyncio.sleep(0)
         assert "never retrieved" not in caplog.text
@@ -259,10 +259,10 @@ async def test_a_namespace_that_is_left_while_the_ear_comes_back_is_counted_anew
         told = shard._state_lost
         asked: list[bool] = []
 
-        async def tell_late(link: CommandConnection) -> bool:
+        async def tell_late(commands: CommandConnection) -> bool:
             asked.append(shard.listens(channel))
             await eventually(lambda: not shard.listens(channel))
-            return await told(link)
+            return await told(commands)
 
         await one.remove_connection(bob.connection)
         with patch.object(shard, "_state_lost", tell_late):
@@ -292,12 +292,12 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
         old, told = shard.sender, shard._state_lost
         sent = asyncio.Event()
 
-        async def carry(link: CommandConnection) -> bool:
+        async def carry(commands: CommandConnection) -> bool:
             await sent.wait()
             late = shard.redis_time() + 2_000_000
             item = envelope.broadcast(True, b"broadcast")
-            await link.script("publish", [], old, channel, late, 1, item)
-            return await told(link)
+            await commands.script("publish", [], old, channel, late, 1, item)
+            return await told(commands)
 
         with patch.object(shard, "_state_lost", carry):
             cut_ear(one)

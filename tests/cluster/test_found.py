@@ -118,13 +118,13 @@ async def test_a_socket_that_is_closed_already_is_a_lost_link(
     """uvloop says so with a RuntimeError; it is no fault of ours, and needs no traceback."""
     async with fake_cluster(nodes=1) as cluster:
         (one,) = cluster
-        link = one._shard.link
-        assert link is not None
+        commands = one._shard.commands
+        assert commands is not None
 
         async def closed(*arguments: object, **options: object) -> None:
             raise RuntimeError("unable to perform operation; the handler is closed")
 
-        link.connection.send_packed_command = closed  # type: ignore[method-assign]
+        commands.connection.send_packed_command = closed  # type: ignore[method-assign]
         with contextlib.suppress(BackplaneUnavailableError):
             await one.count("n", timeout=1)
         await eventually(lambda: one.statistics()["generation"] == 2)

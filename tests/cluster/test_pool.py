@@ -609,11 +609,11 @@ async def test_a_command_that_cannot_be_packed_disturbs_no_other(backend: Backen
     """The replies behind it go to those who asked."""
     async with backend.pools(1) as (one,):
         await one.join("n", "alice")
-        link = one._shard.link
-        assert link is not None
+        commands = one._shard.commands
+        assert commands is not None
         with pytest.raises(UnicodeEncodeError):
-            link.call("PUBLISH", backend.prefix, "\ud800")
-        assert await link.call("PING") in (b"PONG", "PONG")
+            commands.call("PUBLISH", backend.prefix, "\ud800")
+        assert await commands.call("PING") in (b"PONG", "PONG")
         assert await one.count("n") == 1
 
 

@@ -235,8 +235,8 @@ async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backen
             return read()
 
         registry.assert_claims = assert_claims
-        link = await one._shard.link_by(asyncio.get_running_loop().time() + 5)
-        await one._ownership._reassertion.namespace(link, "n", one._lease.incarnation)
+        generation = await one._shard.connected(asyncio.get_running_loop().time() + 5)
+        await one._ownership._reassertion.namespace(generation, "n", one._lease.incarnation)
         assert alice.closed is not None
         assert bob.closed is None
         assert await one.locate("n", "alice") is None
