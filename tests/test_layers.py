@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import cluster_pool
 
 ROOT = Path(cluster_pool.__file__).parent
@@ -22,6 +24,8 @@ FLOORS = [
     ["__main__"],
 ]
 ORDER = {name: height for height, names in enumerate(FLOORS) for name in names}
+ACYCLIC = ["core", "transports", "local"]
+"""Folders whose modules form no circle."""
 KNOWS = {
     "redis": {"backplane", "cli"},
     "hiredis": {"backplane"},
@@ -83,6 +87,23 @@ def test_foreign_libraries_stay_where_they_belong() -> None:
         for name, typing_only in imports(path):
             allowed = KNOWS.get(name.split(".")[0])
             assert allowed is None or typing_only or floor in allowed, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("folder", ACYCLIC)
+def test_siblings_form_no_circle(folder: str) -> None:
+    """Not for type checking either: what two modules need of each other belongs below both."""
+    below = {
+        path.stem: {
+            name.split(".")[2]
+            for name, _ in imports(path)
+            if name.startswith(f"cluster_pool.{folder}.")
+        }
+        for floor, path in modules()
+        if floor == folder
+    }
+    while free := {name for name, others in below.items() if not others & below.keys()}:
+        below = {name: others for name, others in below.items() if name not in free}
+    assert not below, f"a circle, or what leads to one: {below}"
 
 
 def test_the_core_has_no_clock_and_no_loop() -> None:

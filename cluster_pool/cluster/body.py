@@ -60,9 +60,9 @@ class Body:
 
     def dropped(self, *, first: bool) -> None:
         """See :class:`Watcher`."""
-        host = self._connection.host
-        host.counters.inbound_dropped += 1
-        if first and (times := host.quiet.due("dropped", asyncio.get_running_loop().time())):
+        services = self._connection.services
+        services.counters.inbound_dropped += 1
+        if first and (times := services.quiet.due("dropped", asyncio.get_running_loop().time())):
             log.warning(
                 "nobody reads what the client of %r sends: its messages are dropped%s",
                 self._connection,
@@ -101,7 +101,7 @@ class Body:
         self._stop_timer()
         if self._stays():
             return
-        reading, timing = self._connection.reading(), self._connection.host.timing
+        reading, timing = self._connection.reading(), self._connection.services.timing
         if self._elsewhere or reading in (Reading.ELSEWHERE, Reading.WAITED):
             self._cancel_after(timing.handler)
         elif reading is Reading.UNREAD and not self._connection.silenced:

@@ -36,8 +36,9 @@ from cluster_pool.exceptions import (
     NotReadableError,
 )
 from cluster_pool.local.handlers import EVENTS, OnClose, OnError, OnMessage
-from cluster_pool.local.services import DETACHED, ConnectionServices, Owner
+from cluster_pool.local.services import ConnectionServices, Detached, Owner
 from cluster_pool.transports.base import Ahead, Reading, TransportClosed, Watcher
+from cluster_pool.transports.direct import write_directly
 from cluster_pool.transports.pick import transport_for
 
 log = logging.getLogger("cluster_pool.connection")
@@ -86,7 +87,6 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_handlers",
-        "_host",
         "_left",
         "_pending",
         "_pending_bytes",
@@ -94,11 +94,13 @@ class Connection:
         "_released",
         "_reported",
         "_request",
+        "_services",
         "_silenced",
         "_state",
         "_told",
         "_transport",
         "_watcher",
+        "_writer",
         "busy_since",
         "claim",
         "close_code",
@@ -163,8 +165,9 @@ class Connection:
         self._left = False
         self._watcher: Watcher | None = None
         self._transport = transport_for(websocket)
+        self._writer = self._transport.writer
         self._handlers: dict[str, list[Callable[..., Any]]] | None = None
-        self._host: ConnectionServices = DETACHED
+        self._services: ConnectionServices = DETACHED
         self._pending: Outgoing | list[Outgoing] | None = None
         self._pending_bytes = 0
         self._state = OPEN
@@ -179,9 +182,9 @@ class Connection:
         return f"<Connection {shown(self.id)} in {shown(self.namespace)}, {self._state.value}>"
 
     @property
-    def host(self) -> ConnectionServices:
+    def services(self) -> ConnectionServices:
         """The pool it belongs to, or what stands for none."""
-        return self._host
+        return self._services
 
     @property
     def request(self) -> Request:
@@ -225,7 +228,7 @@ class Connection:
     @property
     def busy(self) -> bool:
         """Whether a handler is running, or bytes wait to be written."""
-        return bool(self.busy_since or self._pending or self._transport.buffered())
+        return bool(self.busy_since or self._pending or self._writer.buffered())
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -242,14 +245,14 @@ class Connection:
                 client has left, or the socket is gone. (Anywhere else that is REFUSED.)
             NotAcceptedError: the handshake is not answered, and no pool does it.
         """
-        host = self._host
-        host.check_loop()
+        services = self._services
+        services.check_loop()
         if (self._left or self._state is CLOSED) and self.owner is not None and self.owner.calls():
             await asyncio.sleep(0)  # as below: who takes every Exception must not hold up the loop
             raise ConnectionClosedError(self.close_code or ABNORMAL, self.close_reason, self)
-        if host is DETACHED:
+        if services is DETACHED:
             self._transport.check_sending()
-        result = self.deliver(outgoing(message, host.limits.message_bytes))
+        result = self.deliver(outgoing(message, services.limits.message_bytes))
         if result is REFUSED:
             await asyncio.sleep(0)  # who sends in a loop must not keep the end from being noticed
         return result
@@ -284,7 +287,7 @@ class Connection:
         Raises:
             InvalidCloseError: the code or the reason is not allowed.
         """
-        self._host.check_loop()
+        self._services.check_loop()
         code, reason = check_close(code, reason)
         self._tell_closing()
         self.begin_close(code, reason)
@@ -304,10 +307,10 @@ class Connection:
         if state is OPEN:
             pending = self._pending
             if pending is None:
-                self._host.flusher.add(self)
+                self._services.flusher.add(self)
                 self._pending = message
                 self._pending_bytes = message.size
-            elif self._pending_bytes + message.size > self._host.limits.outbox_bytes:
+            elif self._pending_bytes + message.size > self._services.limits.outbox_bytes:
                 return self._deliver_full(message)
             else:
                 if isinstance(pending, list):
@@ -315,27 +318,30 @@ class Connection:
                 else:
                     self._pending = [pending, message]
                 self._pending_bytes += message.size
-            self._host.counters.delivered += message.count
+            self._services.counters.delivered += message.count
             return DELIVERED
         if state is HOLDING and self._hold_more(message):
-            self._host.counters.delivered += message.count
+            self._services.counters.delivered += message.count
             return DELIVERED
-        self._host.counters.refused += message.count
+        self._services.counters.refused += message.count
         return REFUSED
 
     def _deliver_full(self, message: Outgoing) -> SendResult:
         """This tick's share is full: hand it over now, and take as much again, but no more."""
         self.flush()
-        waiting = self._transport.buffered()
+        waiting = self._writer.buffered()
         if self._state is OPEN:
-            if not waiting or waiting + message.size <= 2 * self._host.limits.outbox_bytes:
+            if not waiting or waiting + message.size <= 2 * self._services.limits.outbox_bytes:
                 return self.deliver(message)
             self._slow()
-        self._host.counters.refused += message.count
+        self._services.counters.refused += message.count
         return REFUSED
 
     def _hold_more(self, message: Outgoing) -> bool:
-        if self._pending and self._pending_bytes + message.size > self._host.limits.outbox_bytes:
+        if (
+            self._pending
+            and self._pending_bytes + message.size > self._services.limits.outbox_bytes
+        ):
             return False
         if self._pending is None:
             self._pending = []
@@ -351,30 +357,14 @@ class Connection:
             self._pending = None
             self.hand_over(Outgoing.join(pending) if isinstance(pending, list) else pending)
 
-    def take_into(self, direct: "list[tuple[Connection, int, Outgoing]]") -> bool:
-        """Add what is pending to ``direct``, with the descriptor that takes it if written at once.
-
-        False when something is in the way: then it is still pending, and :meth:`flush` writes it.
-        """
-        pending = self._pending
-        if pending is None:
-            return True
-        descriptor = self._transport.descriptor()
-        if descriptor < 0 or self._state is HOLDING or self._state is DUE:
-            return False
-        self._pending = None
-        outgoing = Outgoing.join(pending) if isinstance(pending, list) else pending
-        direct.append((self, descriptor, outgoing))
-        return True
-
-    def hand_over(self, outgoing: Outgoing, taken: int = 0) -> None:
-        """Hand over what was pending, of which ``taken`` bytes of the frame are written."""
-        left = self._transport.write(outgoing, taken)
+    def hand_over(self, outgoing: Outgoing, written: int = 0) -> None:
+        """Hand over what was pending, of which ``written`` bytes of the frame are gone."""
+        left = self._writer.write(outgoing, written)
         if left > 0:
             if not self.watched:
                 self.watched = True
-                self._host.watch(self)
-            if left > self._host.limits.outbox_bytes:
+                self._services.watch(self)
+            if left > self._services.limits.outbox_bytes:
                 asyncio.get_running_loop().call_soon(self.judge)
         elif left < 0 and self._state is OPEN:
             self._lost()
@@ -385,33 +375,33 @@ class Connection:
         Too much closes the connection. One that closes already, and still has more to write
         because its client pings and reads nothing, is cut.
         """
-        waiting, limit = self._transport.buffered(), self._host.limits.outbox_bytes
+        waiting, limit = self._writer.buffered(), self._services.limits.outbox_bytes
         if self._state is OPEN and waiting > limit:
             self._slow()
         elif self.closed and waiting > MOST_LEFT * limit:
             self.cut()
 
     def _slow(self) -> None:
-        self._host.counters.slow_consumers += 1
-        self._host.slow_consumer(self)
+        self._services.counters.slow_consumers += 1
+        self._services.slow_consumer(self)
         self._throw_out(TRY_AGAIN_LATER, "slow consumer")
 
     # -- states ----------------------------------------------------------------------------
 
-    def attach(self, host: ConnectionServices) -> None:
+    def attach(self, services: ConnectionServices) -> None:
         """Belong to a pool; to one at most."""
-        if self._host is not DETACHED and self._host is not host:
+        if self._services is not DETACHED and self._services is not services:
             raise ClusterPoolError(f"{self!r} belongs to another pool")
         if self._state is OPEN:
             self._transport.check_sending()
-        self._host = host
+        self._services = services
         if self.idle_timeout is not None:
             self.last_heard = asyncio.get_running_loop().time()
-            host.watch(self)
+            services.watch(self)
 
     def detach(self) -> None:
         """Belong to no pool any more."""
-        self._host = DETACHED
+        self._services = DETACHED
 
     def hold(self) -> None:
         """Gather what is sent until :meth:`release_hold`: the handshake is not finished."""
@@ -426,8 +416,8 @@ class Connection:
         elif self._state is DUE:
             self._state = CLOSING
             if self.flush_by == inf:  # nobody is in a hurry: the client has all its time to answer
-                self.deadline = asyncio.get_running_loop().time() + self._host.timing.close
-                self._host.watch(self)
+                self.deadline = asyncio.get_running_loop().time() + self._services.timing.close
+                self._services.watch(self)
             self.flush()
             self._transport.close(self.close_code or NORMAL, self.close_reason)
         self._tell_released()
@@ -508,28 +498,28 @@ class Connection:
         if self.closed:
             return
         self._state = DUE if self._state is HOLDING else CLOSING
-        now, timing = asyncio.get_running_loop().time(), self._host.timing
+        now, timing = asyncio.get_running_loop().time(), self._services.timing
         self.deadline = now + timing.close
         if within is not None:
             shrunk = min(1.0, max(0.0, within) / (timing.flush + timing.close))
             self.flush_by = now + timing.flush * shrunk
-            unwritten = self._transport.buffered() > 0
+            unwritten = self._writer.buffered() > 0
             self.deadline = (self.flush_by if unwritten else now) + timing.close * shrunk
         try:
             if self._state is CLOSING:
                 self._transport.close(code, reason)
         finally:
-            self._host.watch(self)
-            self._host.departing(self)
+            self._services.watch(self)
+            self._services.departing(self)
 
     def _lost(self) -> None:
         """The socket went away by itself."""
         self._state = CLOSING
         if self.close_code is None:
             self.close_code = ABNORMAL
-        self.deadline = asyncio.get_running_loop().time() + self._host.timing.close
-        self._host.watch(self)
-        self._host.departing(self)
+        self.deadline = asyncio.get_running_loop().time() + self._services.timing.close
+        self._services.watch(self)
+        self._services.departing(self)
 
     def watched_by(self, watcher: Watcher, ahead: Ahead) -> None:
         """Have a departure noticed at once, also when nobody reads."""
@@ -572,7 +562,7 @@ class Connection:
     def cut(self) -> None:
         """Cut the socket: the close handshake did not end in time, or cannot be trusted."""
         if not self.gone:
-            self._host.counters.forced_closes += 1
+            self._services.counters.forced_closes += 1
             self.forced = True
             self.silence()
             self._transport.abort()
@@ -606,7 +596,7 @@ class Connection:
         if self._state is CLOSED:
             return bool(self.busy_since)
         if self.closed:
-            if now >= self.deadline or (now >= self.flush_by and transport.buffered()):
+            if now >= self.deadline or (now >= self.flush_by and self._writer.buffered()):
                 self.cut()
             return not self.gone
         if self._stuck(now):
@@ -624,22 +614,22 @@ class Connection:
 
     def _look_for_hang(self, now: float) -> None:
         """A handler that never returns holds up its own connection; say so, once."""
-        limit = self._host.timing.handler
+        limit = self._services.timing.handler
         if self.busy_since and now - self.busy_since >= limit:
             self.busy_since = 0.0
-            self._host.counters.handler_hangs += 1
-            if times := self._host.quiet.due("hang", now):
+            self._services.counters.handler_hangs += 1
+            if times := self._services.quiet.due("hang", now):
                 log.error("a handler of %r has not returned for %g s%s", self, limit, others(times))
 
     def _stuck(self, now: float) -> bool:
         """Whether bytes wait of which the kernel has taken none for too long."""
-        if not self._transport.buffered():
+        if not self._writer.buffered():
             self.stuck_since = 0.0
             return False
-        taken = self._transport.taken()
+        taken = self._writer.bytes_written()
         if not self.stuck_since or taken != self.taken_before:
             self.stuck_since, self.taken_before = now, taken
-        return now - self.stuck_since >= self._host.timing.outbox_age
+        return now - self.stuck_since >= self._services.timing.outbox_age
 
     # -- receiving -------------------------------------------------------------------------
 
@@ -685,14 +675,14 @@ class Connection:
         :meth:`close`, what arrives before the client's answer is still handled. With a pair of
         callables it waits for the end, while :meth:`feed` gives the messages to the handlers.
         """
-        self._host.check_loop()
+        self._services.check_loop()
         async for message in self._messages():
             await self._fire("message", message)
             del message
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed; what the client sends is read and dropped."""
-        self._host.check_loop()
+        self._services.check_loop()
         async for _ in self._messages():
             pass
 
@@ -704,7 +694,7 @@ class Connection:
             NotAcceptedError: the handshake of the WebSocket is not answered yet.
             AlreadyReadError: another task reads it.
         """
-        self._host.check_loop()
+        self._services.check_loop()
         if not self._transport.can_read():
             raise NotReadableError(f"{self!r} has no reading side: hand in what comes by feed()")
         return self._messages()
@@ -760,8 +750,8 @@ class Connection:
         Raises:
             InvalidMessageError: text with a lone surrogate, or neither ``str`` nor ``bytes``.
         """
-        self._host.check_loop()
-        encode(message, self._host.limits.message_bytes)
+        self._services.check_loop()
+        encode(message, self._services.limits.message_bytes)
         if self._silenced or self.gone:
             return
         self.last_heard = asyncio.get_running_loop().time()
@@ -770,7 +760,7 @@ class Connection:
 
     def _floods(self, now: float) -> bool:
         """Whether the client says more than it may; it is then closed with 1008."""
-        rate = self._host.limits.inbound_per_second
+        rate = self._services.limits.inbound_per_second
         self.inbound_due = max(self.inbound_due, now) + 1 / rate
         if self.inbound_due - now <= 1 + 1 / rate:
             return False
@@ -781,9 +771,9 @@ class Connection:
         """Its client says more than it may: close it with 1008, count it and say so."""
         if self.closed:
             return
-        self._host.counters.inbound_floods += 1
+        self._services.counters.inbound_floods += 1
         now = asyncio.get_running_loop().time()
-        if times := self._host.quiet.due("flood", now):
+        if times := self._services.quiet.due("flood", now):
             log.info("%r sent more than %d %s in a second%s", self, rate, what, others(times))
         self._throw_out(POLICY, f"too many {what}")
 
@@ -811,7 +801,7 @@ class Connection:
                 await self._failed(event, error)
 
     async def _failed(self, event: str, error: Exception) -> None:
-        self._host.counters.handler_errors += 1
+        self._services.counters.handler_errors += 1
         self._report(event, error)
         if event != "error":
             await self._fire("error", error)
@@ -819,7 +809,7 @@ class Connection:
     def _report(self, event: str, error: Exception) -> None:
         """Log what a handler raised: the first of a connection, and of many with one fault one."""
         now = asyncio.get_running_loop().time()
-        times = 0 if self._reported else self._host.quiet.due((event, fault(error)), now)
+        times = 0 if self._reported else self._services.quiet.due((event, fault(error)), now)
         self._reported = True
         level = logging.ERROR if times else logging.DEBUG
         text = "a %s handler of %r failed%s"
@@ -829,7 +819,7 @@ class Connection:
         """Await a handler; the sweep looks at how long that takes."""
         if not self.watched:
             self.watched = True
-            self._host.watch(self)
+            self._services.watch(self)
         self.busy_since = asyncio.get_running_loop().time()
         try:
             await handling
@@ -838,9 +828,9 @@ class Connection:
 
 
 def deliver_to_all(
-    host: ConnectionServices, connections: Iterable[Connection], message: Outgoing
+    services: ConnectionServices, connections: Iterable[Connection], message: Outgoing
 ) -> int:
-    """:meth:`Connection.deliver` to many of one host; gives to how many outboxes it went.
+    """:meth:`Connection.deliver` to many of one pool; gives to how many outboxes it went.
 
     Most have an empty outbox, and are dealt with here: a call less for each.
     """
@@ -854,6 +844,35 @@ def deliver_to_all(
             fresh.append(one)
         elif one.deliver(message):
             others += 1
-    host.flusher.add_all(fresh)
-    host.counters.delivered += len(fresh) * message.count
+    services.flusher.add_all(fresh)
+    services.counters.delivered += len(fresh) * message.count
     return len(fresh) + others
+
+
+def write_out(connections: list[Connection]) -> None:
+    """Write what is pending for each of ``connections``.
+
+    First look, then write, then deal with what could not be written: nothing can change between
+    look and write. What something is in the way of is still pending until its turn comes.
+    """
+    due: list[tuple[Connection, int, Outgoing]] = []
+    others: list[Connection] = []
+    for one in connections:
+        pending = one._pending
+        if pending is None:
+            continue
+        descriptor = one._writer.descriptor()
+        if descriptor < 0 or one._state is HOLDING or one._state is DUE:
+            others.append(one)
+            continue
+        one._pending = None
+        due.append(
+            (one, descriptor, Outgoing.join(pending) if isinstance(pending, list) else pending)
+        )
+    for one, short, written in write_directly(due):
+        one.hand_over(short, written)
+    for one in others:
+        one.flush()
+
+
+DETACHED = Detached(write_out, Connection.sweep)

@@ -1,8 +1,8 @@
-"""What a connection is given by the pool it belongs to, and what it has without one."""
+"""What a connection is given by the pool it belongs to, and whom it tells what becomes of it."""
 
 import asyncio
-import os
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from cluster_pool.core.config import Limits, Timing
@@ -10,70 +10,56 @@ from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.statistics import Counters
 from cluster_pool.loops import running_loop
 
-if TYPE_CHECKING:
-    from cluster_pool.core.message import Outgoing
-    from cluster_pool.local.connection import Connection
+C = TypeVar("C")
 
 
-class Flusher:
-    """Writes the outboxes that got something in this tick of the loop, once, at its end."""
+class Flusher(Generic[C]):
+    """Has the connections that got something in this tick of the loop written, once, at its end.
 
-    __slots__ = ("_dirty",)
+    Args:
+        write: writes what is pending for each of them.
+    """
 
-    def __init__(self) -> None:
-        self._dirty: list[Connection] = []
+    __slots__ = ("_dirty", "_write")
 
-    def add(self, connection: "Connection") -> None:
+    def __init__(self, write: Callable[[list[C]], None]) -> None:
+        self._dirty: list[C] = []
+        self._write = write
+
+    def add(self, connection: C) -> None:
         """``connection`` has something to write. Changes nothing where no loop would write it."""
         if not self._dirty:
             running_loop().call_soon(self.flush)
         self._dirty.append(connection)
 
-    def add_all(self, connections: "list[Connection]") -> None:
+    def add_all(self, connections: list[C]) -> None:
         """Each of ``connections`` has something to write."""
         if connections and not self._dirty:
             running_loop().call_soon(self.flush)
         self._dirty += connections
 
     def flush(self) -> None:
-        """Write everything now.
-
-        First look, then write, then deal with what could not be written: nothing can change
-        between look and write, and a loop that does nothing but write is the fastest there is.
-        """
+        """Write everything now."""
         dirty, self._dirty = self._dirty, []
-        direct: list[tuple[Connection, int, Outgoing]] = []
-        others = [one for one in dirty if not one.take_into(direct)]
-        cut_short = []
-        for connection, descriptor, outgoing in direct:
-            frame = outgoing.frame
-            try:
-                taken = os.write(descriptor, frame)
-            except OSError:  # the kernel takes no more, or the socket is lost: the loop will see
-                taken = 0
-            if taken != len(frame):
-                cut_short.append((connection, outgoing, taken))
-        for connection, outgoing, taken in cut_short:
-            connection.hand_over(outgoing, taken)
-        for connection in others:
-            connection.flush()
+        self._write(dirty)
 
 
-class LooseFlusher(Flusher):
+class LooseFlusher(Flusher[C]):
     """Of connections that belong to no pool: what each loop has to write, it writes itself."""
 
     __slots__ = ("_by_loop",)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Flusher] = WeakKeyDictionary()
+    def __init__(self, write: Callable[[list[C]], None]) -> None:
+        super().__init__(write)
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Flusher[C]]
+        self._by_loop = WeakKeyDictionary()
 
-    def add(self, connection: "Connection") -> None:
+    def add(self, connection: C) -> None:
         """See :class:`Flusher`."""
         loop = running_loop()
         flusher = self._by_loop.get(loop)
         if flusher is None:
-            flusher = self._by_loop[loop] = Flusher()
+            flusher = self._by_loop[loop] = Flusher(self._write)
         flusher.add(connection)
 
 
@@ -97,52 +83,58 @@ class Owner(Protocol):
 
 
 class ConnectionServices(Protocol):
-    """A pool, as its connections see it."""
+    """A pool, as its connections see it; what it is told of them is told by themselves."""
 
     limits: Limits
     timing: Timing
     counters: Counters
-    flusher: Flusher
+    flusher: Flusher[Any]
     quiet: Quiet
 
     def check_loop(self) -> None:
         """Raise WrongLoopError unless this is the loop in which the connections live."""
 
-    def departing(self, connection: "Connection") -> None:
+    def departing(self, connection: Any) -> None:
         """A connection begins to close, for whatever reason; told once."""
 
-    def slow_consumer(self, connection: "Connection") -> None:
+    def slow_consumer(self, connection: Any) -> None:
         """A connection is being closed with 1013."""
 
-    def watch(self, connection: "Connection") -> None:
+    def watch(self, connection: Any) -> None:
         """A connection needs the sweep: it closes, holds unwritten bytes, handles, or may idle."""
 
 
 class Detached:
-    """For a connection that belongs to no pool: it closes by a timer of its own."""
+    """For connections that belong to no pool: they close by timers of their own.
 
-    def __init__(self) -> None:
+    Args:
+        write: writes what is pending for connections.
+        sweep: looks at one whose close is due.
+    """
+
+    def __init__(
+        self, write: Callable[[list[Any]], None], sweep: Callable[[Any, float], object]
+    ) -> None:
         self.limits = Limits()
         self.timing = Timing()
         self.counters = Counters()
-        self.flusher: Flusher = LooseFlusher()
+        self.flusher: Flusher[Any] = LooseFlusher(write)
         self.quiet = Quiet()
+        self._sweep = sweep
 
     def check_loop(self) -> None:
         """See :class:`ConnectionServices`."""
         running_loop()
 
-    def departing(self, connection: "Connection") -> None:
+    def departing(self, connection: Any) -> None:
         """See :class:`ConnectionServices`."""
 
-    def slow_consumer(self, connection: "Connection") -> None:
+    def slow_consumer(self, connection: Any) -> None:
         """See :class:`ConnectionServices`."""
 
-    def watch(self, connection: "Connection") -> None:
+    def watch(self, connection: Any) -> None:
         """See :class:`ConnectionServices`."""
         loop = asyncio.get_running_loop()
         if connection.closed:
-            loop.call_later(self.timing.close, connection.sweep, loop.time() + self.timing.close)
-
-
-DETACHED = Detached()
+            due = self.timing.close
+            loop.call_later(due, self._sweep, connection, loop.time() + due)

@@ -12,7 +12,7 @@ from cluster_pool.core.message import Outgoing
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
-from cluster_pool.local.connection import Connection, deliver_to_all
+from cluster_pool.local.connection import Connection, deliver_to_all, write_out
 from cluster_pool.local.services import Flusher
 from cluster_pool.local.signs import SignsOfLife
 from cluster_pool.local.sweeper import Sweeper
@@ -23,7 +23,7 @@ YIELD_EVERY = 1000
 
 
 class ConnectionTable:
-    """The host of its connections."""
+    """The services of its connections."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class ConnectionTable:
         self.limits = limits
         self.timing = timing
         self.counters = counters
-        self.flusher = Flusher()
+        self.flusher = Flusher(write_out)
         self.quiet = Quiet()
         """Which lines about connections are due in the log."""
         self.signs = SignsOfLife(timing.sign_of_life)

@@ -84,22 +84,19 @@ class Reading(enum.Enum):
     WAITED = "waited"
 
 
-class Transport(Protocol):
-    """A WebSocket. What is written leaves in order, and a close goes behind it.
-
-    Only ``accept`` and ``receive`` wait; nothing here waits for a slow peer.
-    """
+class Writer(Protocol):
+    """The writing side of a WebSocket. What is written leaves in order; nothing here blocks."""
 
     def descriptor(self) -> int:
-        """Of the socket that takes a frame as it is at this moment: nothing is in its way.
+        """File descriptor to write a frame to directly, or -1 if that is unsafe now.
 
-        -1 where there is none, or something is: then :meth:`write` knows what to do.
+        Where it is -1, :meth:`write` knows what to do.
         """
 
-    def write(self, outgoing: Outgoing, taken: int = 0) -> int:
-        """Hand messages over; never blocks. Gives what is buffered then, -1 when it is not open.
+    def write(self, outgoing: Outgoing, written: int = 0) -> int:
+        """Hand messages over. Gives what is buffered then, -1 when the WebSocket is not open.
 
-        ``taken`` bytes of the frame have gone to the :meth:`descriptor` already.
+        ``written`` bytes of the frame have gone to the :meth:`descriptor` already.
 
         A loop may try the kernel only at the end of its turn (uvloop does), so what is buffered
         right after a write says little; a turn later it is what the kernel would not take.
@@ -108,8 +105,19 @@ class Transport(Protocol):
     def buffered(self) -> int:
         """Bytes that the kernel has not taken yet."""
 
-    def taken(self) -> int:
+    def bytes_written(self) -> int:
         """Bytes that the kernel has taken so far: while this grows, the peer reads."""
+
+
+class Transport(Protocol):
+    """A WebSocket. A close goes behind what its writer was given.
+
+    Only ``accept`` and ``receive`` wait; nothing here waits for a slow peer.
+    """
+
+    @property
+    def writer(self) -> Writer:
+        """Its writing side, the same for as long as it lives."""
 
     def request(self) -> Request:
         """What the client asked for; an empty one where the library does not tell."""

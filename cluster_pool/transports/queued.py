@@ -3,11 +3,10 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from cluster_pool.core.message import Outgoing
-from cluster_pool.exceptions import ClusterPoolError
-from cluster_pool.transports.base import Ahead, Reading, Watcher
 
 HANDED_OVER: Final = 0.25
 """Seconds after which a Close is taken for written, where the library's close waits for more."""
@@ -15,68 +14,61 @@ HANDED_OVER: Final = 0.25
 log = logging.getLogger("cluster_pool.transports")
 
 
+def always() -> bool:
+    """For a library whose close always waits for the client's answer."""
+    return True
+
+
 class SendQueue:
     """Sends in order, in a task that exists only while there is something to send.
 
-    Subclasses give ``_send_now`` and ``_close_now``. An error of either ends the queue: what is
-    left is dropped and ``failed`` is true.
+    An error of a library's call ends the queue: what is left is dropped, and ``failed`` is true.
+
+    Args:
+        send: sends a single message by the library's means.
+        close: closes by the library's means.
+        awaits_answer: asked when ``close`` is called: whether that may wait for the client's
+            answer, and not only for the write.
+
+    Attributes:
+        failed: whether nothing is sent any more.
+        queued: bytes that wait here, or are being sent.
+        sent: bytes for which ``send`` has returned.
     """
 
-    __slots__ = ("_begun", "_queue", "_queued", "_sent", "_task", "failed")
+    __slots__ = (
+        *("_awaits_answer", "_begun", "_close", "_queue", "_send", "_task"),
+        *("failed", "queued", "sent"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        send: Callable[[Outgoing], Awaitable[None]],
+        close: Callable[[int, str], Awaitable[None]],
+        awaits_answer: Callable[[], bool] = always,
+    ) -> None:
+        self._send = send
+        self._close = close
+        self._awaits_answer = awaits_answer
         self._queue: deque[Outgoing | tuple[int, str]] | None = None
-        self._queued = 0
-        self._sent = 0
         self._task: asyncio.Task[None] | None = None
         self._begun: asyncio.Future[None] | None = None
-        """Whether the library was told to close; there once that is in the queue."""
+        """Ends once the library was told to close; there once that is in the queue."""
         self.failed = False
+        self.queued = 0
+        self.sent = 0
 
-    def ignore_incoming(self) -> None:
-        """See :class:`Transport`: what comes is with the server below, or never was here."""
-
-    def watch(self, watcher: Watcher, ahead: Ahead) -> None:
-        """See :class:`Transport`: here nobody tells."""
-
-    async def unwatch(self, watcher: Watcher) -> None:
-        """See :class:`Transport`."""
-
-    def reading(self) -> Reading:
-        """See :class:`Transport`."""
-        return Reading.UNTOUCHED
-
-    def check_sending(self) -> None:
-        """See :class:`Transport`."""
-
-    def can_read(self) -> bool:
-        """See :class:`Transport`."""
-        return True
-
-    def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
-        """See :class:`Transport`: here nobody but the application sees it."""
-        return error
-
-    def descriptor(self) -> int:
-        """See :class:`Transport`: here the library alone knows how to send."""
-        return -1
-
-    async def _send_now(self, outgoing: Outgoing) -> None:
-        raise NotImplementedError  # each transport knows its own library
-
-    async def _close_now(self, code: int, reason: str) -> None:
-        raise NotImplementedError  # the same
-
-    def _awaits_answer(self) -> bool:
-        """Whether ``_close_now`` may wait for the client's answer, and not only for the write."""
-        return True
+    @property
+    def busy(self) -> bool:
+        """Whether something is queued or being sent."""
+        return self._task is not None
 
     def enqueue(self, outgoing: Outgoing) -> int:
         """Send this after what is queued; gives the bytes that are queued then."""
         for part in outgoing.parts:
-            self._queued += part.size
+            self.queued += part.size
             self._put(part)
-        return self._queued
+        return self.queued
 
     def enqueue_close(self, code: int, reason: str) -> None:
         """Close after what is queued."""
@@ -85,7 +77,7 @@ class SendQueue:
             self._put((code, reason))
 
     async def wait_close_begun(self) -> None:
-        """See :class:`Transport`."""
+        """Wait until the library was told to close, or cannot be told any more."""
         if self._begun is not None:
             await asyncio.shield(self._begun)
 
@@ -99,7 +91,7 @@ class SendQueue:
         self.failed = True
         if self._task is not None:
             self._task.cancel()
-            self._end_queue()  # a task that is cancelled before its first step does not get there
+            self._end()  # a task that is cancelled before its first step does not get there
 
     def _put(self, item: Outgoing | tuple[int, str]) -> None:
         if self.failed:
@@ -117,20 +109,20 @@ class SendQueue:
                 if isinstance(item, tuple):
                     if self._awaits_answer():
                         asyncio.get_running_loop().call_later(HANDED_OVER, self._tell_begun)
-                    await self._close_now(*item)
+                    await self._close(*item)
                 else:
-                    await self._send_now(item)
-                    self._queued -= item.size
-                    self._sent += item.size
+                    await self._send(item)
+                    self.queued -= item.size
+                    self.sent += item.size
         except Exception as error:
             self.failed = True
             log.debug("send failed: %r", error)
         finally:
-            self._end_queue()
+            self._end()
 
-    def _end_queue(self) -> None:
+    def _end(self) -> None:
         self._task = self._queue = None
-        self._queued = 0
+        self.queued = 0
         self._tell_begun()
 
     def _tell_begun(self) -> None:

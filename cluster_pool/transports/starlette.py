@@ -1,10 +1,9 @@
 """Starlette and FastAPI: an ASGI WebSocket, whatever server is below."""
 
-import asyncio
 import contextlib
 import logging
-import sys
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any, Final
 
 from starlette.responses import PlainTextResponse
@@ -14,19 +13,18 @@ from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request, lines_of
 from cluster_pool.exceptions import AlreadyReadError, ClusterPoolError, NotAcceptedError
+from cluster_pool.transports import uvicorn
 from cluster_pool.transports.ahead import ReadAhead
 from cluster_pool.transports.base import (
     Ahead,
     Reading,
     TransportClosed,
     Watcher,
+    Writer,
     refusal_close,
 )
 from cluster_pool.transports.queued import SendQueue
 from cluster_pool.transports.refusals import as_http, headers_of, leave_answered
-
-SANSIO: Final = "uvicorn.protocols.websockets.websockets_sansio_impl"
-LEGACY: Final = "uvicorn.protocols.websockets.websockets_impl"
 
 log = logging.getLogger("cluster_pool.transports")
 
@@ -40,7 +38,7 @@ class Said:
 OFFER: Final = "sec-websocket-protocol"
 
 
-class StarletteTransport(SendQueue):
+class StarletteTransport:
     """A ``starlette.websockets.WebSocket``, accepted or not yet.
 
     ASGI has no way to cut a socket: :meth:`abort` gives the connection up, and the server ends it
@@ -48,23 +46,38 @@ class StarletteTransport(SendQueue):
     """
 
     def __init__(self, websocket: WebSocket) -> None:
-        super().__init__()
         self._websocket = websocket
+        self._queue = SendQueue(
+            partial(_send, websocket), websocket.close, uvicorn.close_awaits_answer
+        )
         self._closing = False
         self._over: TransportClosed | None = None
         self._ahead: ReadAhead | None = None
 
-    def write(self, outgoing: Outgoing, taken: int = 0) -> int:
+    # -- the writing side ------------------------------------------------------------------
+
+    @property
+    def writer(self) -> Writer:
         """See :class:`Transport`."""
-        return self.enqueue(outgoing) if self.is_open() else -1
+        return self
+
+    def descriptor(self) -> int:
+        """See :class:`Writer`: the server below alone knows how to send."""
+        return -1
+
+    def write(self, outgoing: Outgoing, written: int = 0) -> int:
+        """See :class:`Writer`."""
+        return self._queue.enqueue(outgoing) if self.is_open() else -1
 
     def buffered(self) -> int:
-        """See :class:`Transport`."""
-        return self._queued
+        """See :class:`Writer`."""
+        return self._queue.queued
 
-    def taken(self) -> int:
-        """See :class:`Transport`; here it is what the library's send has returned from."""
-        return self._sent
+    def bytes_written(self) -> int:
+        """See :class:`Writer`; here it is what the library's send has returned from."""
+        return self._queue.sent
+
+    # -- the handshake and the end ---------------------------------------------------------
 
     def request(self) -> Request:
         """See :class:`Transport`; the client's address is what the server below made of it."""
@@ -93,14 +106,14 @@ class StarletteTransport(SendQueue):
             self._websocket.application_state is WebSocketState.CONNECTED
             and self._websocket.client_state is WebSocketState.CONNECTED
             and not self._closing
-            and not self.failed
+            and not self._queue.failed
             and (self._ahead is None or self._ahead.over is None)
         )
 
     def is_closed(self) -> bool:
         """See :class:`Transport`."""
         return (
-            self.failed
+            self._queue.failed
             or self._over is not None
             or (self._ahead is not None and self._ahead.over is not None)
             or self._websocket.client_state is WebSocketState.DISCONNECTED
@@ -113,11 +126,11 @@ class StarletteTransport(SendQueue):
             return
         if not self._closing:
             self._closing = True
-            self.enqueue_close(code, reason)
+            self._queue.enqueue_close(code, reason)
 
     def abort(self) -> None:
         """See :class:`Transport`."""
-        self.drop()
+        self._queue.drop()
         if self._ahead is not None:
             self._ahead.lose()
         if not Said.unreachable:
@@ -178,7 +191,7 @@ class StarletteTransport(SendQueue):
         """
         if self._websocket.application_state is not WebSocketState.CONNECTING:
             self.close(*refusal_close(status, text))
-            await self.wait_close_begun()  # a server cuts when its endpoint returns
+            await self._queue.wait_close_begun()  # a server cuts when its endpoint returns
             return
         self._closing = True
         headers = headers_of(status)
@@ -186,32 +199,30 @@ class StarletteTransport(SendQueue):
             if "websocket.http.response" in self._websocket.scope.get("extensions", {}):
                 answer = PlainTextResponse(f"{text}\n", status, headers)
                 await self._websocket.send_denial_response(answer)
-                if SANSIO in sys.modules:
-                    await self._wait_until_lost()
+                await self._until_refused()
             else:
                 await self._websocket.close(*refusal_close(status, text))
 
-    async def _wait_until_lost(self) -> None:
-        """Return to uvicorn's sans-I/O protocol only when it has closed the socket.
-
-        Until then it takes a denial for no answer, and logs an error for each (Kludex/uvicorn
-        pull request 3138, open). It says "disconnect" with the denial and again with the socket.
-        """
+    async def _until_refused(self) -> None:
         ahead = self._ahead
         receive = self._websocket._receive if ahead is None else ahead.receive
-        missing = 2 if ahead is None else 1
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                while missing:
-                    missing -= (await receive())["type"] == "websocket.disconnect"
+        await uvicorn.until_refused(receive, missing=2 if ahead is None else 1)
 
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`; a client cannot be asked here, so it is there until it leaves."""
         return not self.is_closed()
 
+    async def wait_close_begun(self) -> None:
+        """See :class:`Transport`."""
+        await self._queue.wait_close_begun()
+
     async def wait_closed(self) -> None:
         """See :class:`Transport`; the server below finishes the handshake by itself."""
-        await self.wait_sent()
+        await self._queue.wait_sent()
+
+    def can_read(self) -> bool:
+        """See :class:`Transport`."""
+        return True
 
     async def receive(self) -> Message:
         """See :class:`Transport`."""
@@ -256,14 +267,9 @@ class StarletteTransport(SendQueue):
         leave_answered(self._websocket.scope, error)
         return error
 
-    async def _send_now(self, outgoing: Outgoing) -> None:
-        if outgoing.text:
-            await self._websocket.send_text(outgoing.payload.decode())
-        else:
-            await self._websocket.send_bytes(outgoing.payload)
 
-    def _awaits_answer(self) -> bool:
-        return LEGACY in sys.modules  # the others return when it is written
-
-    async def _close_now(self, code: int, reason: str) -> None:
-        await self._websocket.close(code, reason)
+async def _send(websocket: WebSocket, outgoing: Outgoing) -> None:
+    if outgoing.text:
+        await websocket.send_text(outgoing.payload.decode())
+    else:
+        await websocket.send_bytes(outgoing.payload)

@@ -1,27 +1,27 @@
-"""The ``websockets`` library: prebuilt frames straight to the socket, where nothing is in the way.
-
-A frame is written past the library only at the server's end (a client has to mask it), while its
-protocol is open, no extension is negotiated, no fragmented message is in progress and the socket is
-not closing; each of its own writes is flushed before it awaits anything, so a whole frame cannot
-split a ping, a pong or a close. While nothing waits in the event loop for the socket, a frame may
-go past the loop as well: see ``descriptor``.
-"""
+"""The ``websockets`` library, at a server's end or a client's: its asyncio connections."""
 
 import asyncio
-import os
-from asyncio import Transport
+from functools import partial
 from typing import Final
 
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
 from websockets.frames import Frame
-from websockets.protocol import CLOSED, CONNECTING, OPEN, SERVER
+from websockets.protocol import CLOSED, CONNECTING, OPEN
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request
-from cluster_pool.exceptions import AlreadyReadError
-from cluster_pool.transports.base import Ahead, Reading, TransportClosed, Watcher, refusal_close
+from cluster_pool.exceptions import AlreadyReadError, ClusterPoolError
+from cluster_pool.transports.base import (
+    Ahead,
+    Reading,
+    TransportClosed,
+    Watcher,
+    Writer,
+    refusal_close,
+)
+from cluster_pool.transports.frames import FrameWriter
 from cluster_pool.transports.queued import SendQueue
 from cluster_pool.transports.unread import Unread
 
@@ -29,89 +29,23 @@ LOOKS: Final = 4
 """At a client that was asked for a sign of life, before there is none."""
 
 
-class WebsocketsTransport(SendQueue):
+class WebsocketsTransport:
     """A connection of ``websockets.asyncio``, of a server or a client."""
 
-    __slots__ = (
-        "_descriptor",
-        "_protocol",
-        "_received",
-        "_tcp",
-        "_unread",
-        "_websocket",
-        "_written",
-    )
+    __slots__ = ("_protocol", "_received", "_tcp", "_unread", "_websocket", "_writer")
 
     def __init__(self, websocket: WebSocket) -> None:
-        super().__init__()
         self._websocket = websocket
         self._protocol = websocket.protocol
         self._tcp = websocket.transport
-        self._descriptor: int | None = None
-        self._written = 0
+        self._writer = FrameWriter(self._tcp, self._protocol, websocket, _queue_of)
         self._received = 0
         self._unread: Unread | None = None
 
-    def descriptor(self) -> int:
-        """See :class:`Transport`.
-
-        Once the protocol is open, it is so until a close is sent or the socket begins to close.
-        ``state`` says the same, but it is a property, and to ask it takes 2 % of a broadcast.
-        """
-        protocol, tcp = self._protocol, self._tcp
-        if (
-            protocol.close_sent is not None
-            or tcp.is_closing()
-            or tcp.get_write_buffer_size()
-            or self._websocket.send_in_progress is not None
-            or self._task is not None
-        ):
-            return -1
-        if self._descriptor is None:
-            if protocol.state is not OPEN:
-                return -1
-            self._descriptor = _descriptor_of(tcp) if self._takes_frames() else -1
-        return self._descriptor
-
-    def write(self, outgoing: Outgoing, taken: int = 0) -> int:
+    @property
+    def writer(self) -> Writer:
         """See :class:`Transport`."""
-        tcp = self._tcp
-        if self._protocol.state is not OPEN or tcp.is_closing():
-            return -1
-        if taken or (
-            self._task is None and self._websocket.send_in_progress is None and self._takes_frames()
-        ):
-            frame = outgoing.frame[taken:]
-            self._written += len(frame)
-            tcp.write(frame)
-            return tcp.get_write_buffer_size()
-        return self._write_through_library(outgoing)
-
-    def _takes_frames(self) -> bool:
-        """Whether the library would write the very bytes that we have; known once it is open."""
-        return self._protocol.side is SERVER and not self._protocol.extensions
-
-    def _write_through_library(self, outgoing: Outgoing) -> int:
-        if self._task is not None or self._websocket.send_in_progress is not None:
-            self.enqueue(outgoing)
-            return self.buffered()
-        for part in outgoing.parts:
-            if part.text:
-                self._protocol.send_text(part.payload)
-            else:
-                self._protocol.send_binary(part.payload)
-        for data in self._protocol.data_to_send():
-            self._written += len(data)
-            self._tcp.write(data)
-        return self._tcp.get_write_buffer_size()
-
-    def buffered(self) -> int:
-        """See :class:`Transport`."""
-        return self._tcp.get_write_buffer_size() + self._queued
-
-    def taken(self) -> int:
-        """See :class:`Transport`; what went past the loop never waited, and does not count."""
-        return self._written - self._tcp.get_write_buffer_size() + self._sent
+        return self._writer
 
     def request(self) -> Request:
         """See :class:`Transport`."""
@@ -131,15 +65,15 @@ class WebsocketsTransport(SendQueue):
 
     def close(self, code: int, reason: str) -> None:
         """See :class:`Transport`."""
-        if self._task is not None or self._websocket.send_in_progress is not None:
-            self.enqueue_close(code, reason)
+        if self._writer.in_use():
+            self._writer.queue().enqueue_close(code, reason)
         elif self._protocol.state is OPEN:
             self._protocol.send_close(code, reason)
             self._websocket.send_data()
 
     def abort(self) -> None:
         """See :class:`Transport`."""
-        self.drop()
+        self._writer.drop()
         self._tcp.abort()
 
     def ignore_incoming(self) -> None:
@@ -167,6 +101,9 @@ class WebsocketsTransport(SendQueue):
     def reading(self) -> Reading:
         """See :class:`Transport`."""
         return Reading.UNTOUCHED if self._unread is None else self._unread.reading()
+
+    def check_sending(self) -> None:
+        """See :class:`Transport`: the library has answered the handshake."""
 
     async def accept(self, subprotocol: str | None) -> None:
         """The library has answered the handshake by itself."""
@@ -205,12 +142,25 @@ class WebsocketsTransport(SendQueue):
 
     def _signs(self) -> tuple[tuple[int, int], int | None]:
         """What changes while a client sends; and while it takes what waited, if anything does."""
+        writer = self._writer
         sent = self._received, len(self._protocol.reader.buffer)
-        return sent, self.taken() if self.buffered() else None
+        return sent, writer.bytes_written() if writer.buffered() else None
 
     async def wait_closed(self) -> None:
         """See :class:`Transport`."""
         await self._websocket.wait_closed()
+
+    async def wait_close_begun(self) -> None:
+        """See :class:`Transport`."""
+        await self._writer.wait_close_begun()
+
+    def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
+        """See :class:`Transport`: nobody but the application sees it."""
+        return error
+
+    def can_read(self) -> bool:
+        """See :class:`Transport`."""
+        return True
 
     async def receive(self) -> Message:
         """See :class:`Transport`."""
@@ -228,24 +178,22 @@ class WebsocketsTransport(SendQueue):
         self._received += 1
         return message
 
-    async def _send_now(self, outgoing: Outgoing) -> None:
-        await self._websocket.send(outgoing.message)
 
-    async def _close_now(self, code: int, reason: str) -> None:
-        while self._websocket.send_in_progress is not None:
-            await self._websocket.send_in_progress
-        if self._protocol.state is OPEN:
-            self._protocol.send_close(code, reason)
-            self._websocket.send_data()
+def _queue_of(websocket: WebSocket) -> SendQueue:
+    return SendQueue(partial(_send, websocket), partial(_close, websocket))
+
+
+async def _send(websocket: WebSocket, outgoing: Outgoing) -> None:
+    await websocket.send(outgoing.message)
+
+
+async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+    while websocket.send_in_progress is not None:
+        await websocket.send_in_progress
+    if websocket.protocol.state is OPEN:
+        websocket.protocol.send_close(code, reason)
+        websocket.send_data()
 
 
 def _drop(frame: Frame) -> None:
     """Of a client that nobody listens to any more."""
-
-
-def _descriptor_of(tcp: Transport) -> int:
-    """The socket's, where bytes may be written to it as they are: not under TLS, nor on Windows."""
-    if os.name != "posix" or tcp.get_extra_info("sslcontext") is not None:
-        return -1
-    socket = tcp.get_extra_info("socket")
-    return -1 if socket is None else int(socket.fileno())

@@ -95,7 +95,7 @@ async def test_what_one_tick_delivers_leaves_in_one_write() -> None:
         connection = Connection("1", "n", FakeWebSocket())
         await pool.new_connection(connection)
         writes: list[Outgoing] = []
-        connection._transport.write = lambda one, taken: len(writes.append(one) or "")  # type: ignore[method-assign,func-returns-value]
+        connection._transport.write = lambda one, written: len(writes.append(one) or "")  # type: ignore[method-assign,func-returns-value]
         parts = [Outgoing(True, b"b"), Outgoing(True, b"c")]
         connection.deliver(Outgoing(True, b"a"))
         connection.deliver(Outgoing.join(parts))

@@ -246,7 +246,7 @@ def test_no_descriptor_is_given_before_the_handshake_is_answered(
 
         async def ask(websocket: ServerConnection, request: Request) -> None:
             transport = WebsocketsTransport(websocket)
-            early.append((transport, transport.descriptor()))
+            early.append((transport, transport.writer.descriptor()))
 
         compression = "deflate" if extension else None
         async with serve(
@@ -262,7 +262,7 @@ def test_no_descriptor_is_given_before_the_handshake_is_answered(
             ((transport, descriptor),) = early
             assert descriptor == -1
             await eventually(lambda: transport._protocol.state is OPEN)
-            assert (transport.descriptor() > 0) is not bool(extension)
+            assert (transport.writer.descriptor() > 0) is not bool(extension)
             peer.writer.transport.abort()
 
     run(loop, test())
@@ -289,14 +289,14 @@ def test_no_descriptor_is_given_once_the_protocol_is_not_open(
     async def test() -> None:
         async with ConnectionsPool() as pool, wire(pool) as (one, peer):
             transport, protocol = one._transport, one.websocket.protocol
-            await eventually(lambda: transport.descriptor() > 0)
+            await eventually(lambda: transport.writer.descriptor() > 0)
             left = leave(one, peer.writer.transport)
             while protocol.state is not CLOSED:
                 if protocol.state is not OPEN:
-                    assert transport.descriptor() == -1
+                    assert transport.writer.descriptor() == -1
                     peer.writer.close()
                 await asyncio.sleep(0)
-            assert transport.descriptor() == -1
+            assert transport.writer.descriptor() == -1
             if isinstance(left, asyncio.Future):
                 await left
 

@@ -1,0 +1,161 @@
+"""Writing prebuilt frames to a socket, past the library that owns it, where nothing is in the way.
+
+A server's uncompressed frame is the same bytes for every recipient, so it is built once and written
+to each. A library's own writes (a ping, a pong, a close) are flushed before it awaits anything, so
+a whole frame cannot split them. That holds for every server that frames by the sans-I/O protocol of
+``websockets`` and writes to an asyncio transport: its own asyncio server, and uvicorn's protocols.
+
+This owns what is known of that protocol and of asyncio's transports. It never decides what is
+written, nor what becomes of a client that takes nothing.
+"""
+
+import asyncio
+import os
+from asyncio import Transport
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from websockets.protocol import OPEN, SERVER
+from websockets.protocol import Protocol as WebSocketProtocol
+
+from cluster_pool.core.message import Outgoing
+from cluster_pool.transports.queued import SendQueue
+
+
+class Library(Protocol):
+    """A server's own end of a WebSocket, as far as it may be in the way of a frame."""
+
+    @property
+    def send_in_progress(self) -> "asyncio.Future[None] | None":
+        """There while a message is being sent in fragments, between which no other may come."""
+
+
+L = TypeVar("L", bound=Library)
+
+
+class FrameWriter(Generic[L]):
+    """The writing side of a WebSocket whose asyncio transport and protocol state are at hand.
+
+    Args:
+        tcp: the asyncio transport that the library writes to.
+        protocol: the state of the WebSocket.
+        library: tells when a fragmented message is under way.
+        make_queue: makes a queue that sends by the library's own means; called on first need,
+            when a message has to wait for a fragmented one.
+    """
+
+    __slots__ = (
+        *("_descriptor", "_library", "_make_queue", "_protocol", "_queue", "_tcp", "_written"),
+    )
+
+    def __init__(
+        self,
+        tcp: Transport,
+        protocol: WebSocketProtocol,
+        library: L,
+        make_queue: Callable[[L], SendQueue],
+    ) -> None:
+        self._tcp = tcp
+        self._protocol = protocol
+        self._library = library
+        self._make_queue = make_queue
+        self._queue: SendQueue | None = None
+        self._descriptor: int | None = None
+        self._written = 0
+
+    def descriptor(self) -> int:
+        """File descriptor to write a frame to directly, or -1 if that is unsafe now.
+
+        Safe is: no close is sent, the transport is not closing and its buffer is empty, nothing
+        is sent in fragments or by the library's own means, and the library would write these very
+        bytes. Once the protocol is open, it is so until a close is sent or the transport begins
+        to close; ``state`` says the same, but it is a property, and asking it takes 2 % of a
+        broadcast.
+        """
+        tcp = self._tcp
+        if (
+            self._protocol.close_sent is not None
+            or tcp.is_closing()
+            or tcp.get_write_buffer_size()
+            or self._library.send_in_progress is not None
+            or (self._queue is not None and self._queue.busy)
+        ):
+            return -1
+        if self._descriptor is None:
+            if self._protocol.state is not OPEN:
+                return -1
+            self._descriptor = _descriptor_of(tcp) if self._takes_frames() else -1
+        return self._descriptor
+
+    def write(self, outgoing: Outgoing, written: int = 0) -> int:
+        """Write by the transport; see :class:`Writer`."""
+        tcp = self._tcp
+        if self._protocol.state is not OPEN or tcp.is_closing():
+            return -1
+        if not written:
+            if self.in_use():
+                self.queue().enqueue(outgoing)
+                return self.buffered()
+            if not self._takes_frames():
+                self._write_by_protocol(outgoing)
+                return tcp.get_write_buffer_size()
+        frame = outgoing.frame[written:]
+        self._written += len(frame)
+        tcp.write(frame)
+        return tcp.get_write_buffer_size()
+
+    def in_use(self) -> bool:
+        """Whether the library is sending by its own means: what comes now has to wait for that."""
+        busy = self._queue is not None and self._queue.busy
+        return busy or self._library.send_in_progress is not None
+
+    def queue(self) -> SendQueue:
+        """What sends by the library's own means, one after another."""
+        if self._queue is None:
+            self._queue = self._make_queue(self._library)
+        return self._queue
+
+    def drop(self) -> None:
+        """Send nothing more of what is queued."""
+        if self._queue is not None:
+            self._queue.drop()
+
+    def buffered(self) -> int:
+        """See :class:`Writer`."""
+        queued = 0 if self._queue is None else self._queue.queued
+        return self._tcp.get_write_buffer_size() + queued
+
+    def bytes_written(self) -> int:
+        """See :class:`Writer`; what went past the loop never waited, and does not count."""
+        sent = 0 if self._queue is None else self._queue.sent
+        return self._written - self._tcp.get_write_buffer_size() + sent
+
+    async def wait_close_begun(self) -> None:
+        """Wait until the library was told of a close that is queued, or cannot be told any more."""
+        if self._queue is not None:
+            await self._queue.wait_close_begun()
+
+    def _takes_frames(self) -> bool:
+        """Whether the library would write the very bytes that we have; known once it is open.
+
+        It does not where an extension is negotiated, nor at the client's end, which masks.
+        """
+        return self._protocol.side is SERVER and not self._protocol.extensions
+
+    def _write_by_protocol(self, outgoing: Outgoing) -> None:
+        for part in outgoing.parts:
+            if part.text:
+                self._protocol.send_text(part.payload)
+            else:
+                self._protocol.send_binary(part.payload)
+        for data in self._protocol.data_to_send():
+            self._written += len(data)
+            self._tcp.write(data)
+
+
+def _descriptor_of(tcp: Transport) -> int:
+    """The socket's, where bytes may be written to it as they are: not under TLS, nor on Windows."""
+    if os.name != "posix" or tcp.get_extra_info("sslcontext") is not None:
+        return -1
+    socket = tcp.get_extra_info("socket")
+    return -1 if socket is None else int(socket.fileno())

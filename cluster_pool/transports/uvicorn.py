@@ -1,0 +1,37 @@
+"""What is known of uvicorn, below an ASGI application: what its protocols do differently."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+SANSIO: Final = "uvicorn.protocols.websockets.websockets_sansio_impl"
+LEGACY: Final = "uvicorn.protocols.websockets.websockets_impl"
+REFUSED_WITHIN: Final = 1.0
+"""Seconds that a refusal waits for the socket's end."""
+
+
+def close_awaits_answer() -> bool:
+    """Whether an ASGI close may wait for the client's answer; others return when it is written."""
+    return LEGACY in sys.modules
+
+
+async def until_refused(
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]], missing: int
+) -> None:
+    """Return to uvicorn's sans-I/O protocol only when it has closed the socket.
+
+    Until then it takes a denial for no answer, and logs an error for each (Kludex/uvicorn pull
+    request 3138, open). It says "disconnect" with the denial and again with the socket.
+
+    Args:
+        receive: the receive of ASGI.
+        missing: how often it has still to say "disconnect".
+    """
+    if SANSIO not in sys.modules:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REFUSED_WITHIN):
+            while missing:
+                missing -= (await receive())["type"] == "websocket.disconnect"
