@@ -78,9 +78,8 @@ class Flight:
 class Outbound:
     """Publishes for one node or publisher over its session.
 
-    ``progress`` tells how far this process has dealt with what it heard on each channel,
-    ``all_handed_on()`` whether it has dealt with everything; they decide when a local shortcut
-    cannot overtake what was published before.
+    ``progress`` tells how far this process has dealt with what it heard on each channel. It decides
+    when a local shortcut cannot overtake what was published before.
     """
 
     def __init__(
@@ -89,7 +88,6 @@ class Outbound:
         keys: Keys,
         identity: Identity,
         progress: Progress,
-        all_handed_on: Callable[[], bool],
         *,
         limits: Limits,
         counters: Counters,
@@ -100,7 +98,6 @@ class Outbound:
         self._keys = keys
         self._identity = identity
         self._progress = progress
-        self._all_handed_on = all_handed_on
         self._limits = limits
         self._counters = counters
         self._queues: dict[str, NamespaceQueue] = {}
@@ -183,7 +180,11 @@ class Outbound:
         passed = self._progress.passed
         own = self._identity.own_channel
         unheard = not (passed(queue.channel, queue.barrier) and passed(own, queue.own_barrier))
-        return unheard and (self._shard.up or not self._all_handed_on())
+        return unheard and (self._shard.up or self._behind())
+
+    def _behind(self) -> bool:
+        """Whether something that was heard has not been dealt with yet."""
+        return self._progress.dealing or bool(self._shard.receiver.inbox)
 
     def _put(
         self, kind: int, channel: str, namespace: str, id: str, item: bytes, deadline: float

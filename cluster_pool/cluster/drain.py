@@ -218,13 +218,15 @@ class DrainController:
 
     # -- orders from elsewhere -------------------------------------------------------------
 
-    def obey(self, verb: str, options: dict[str, Any], answer: Callable[[str], None]) -> None:
-        """Carry out an order, and answer "" or why not."""
-        task = asyncio.create_task(self._obey(verb, options, answer), name="cluster_pool order")
+    def execute_order(
+        self, verb: str, options: dict[str, Any], answer: Callable[[str], None]
+    ) -> None:
+        """Carry out an order in a task of its own; ``answer`` gets "" or why not."""
+        task = asyncio.create_task(self._execute(verb, options, answer), name="cluster_pool order")
         self._orders.add(task)
         task.add_done_callback(self._orders.discard)
 
-    async def _obey(
+    async def _execute(
         self, verb: str, options: dict[str, Any], answer: Callable[[str], None]
     ) -> None:
         try:

@@ -218,7 +218,7 @@ class DrainingNode(Sender):
             return
         self._check_started()
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._drain_controller.obey(verb, options, answer.set_result)
+        self._drain_controller.execute_order(verb, options, answer.set_result)
         refusal = await answer
         if refusal:
             raise DrainRefusedError(node_id, refusal)

@@ -6,7 +6,7 @@ from typing import Final
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.registry import Registry
-from cluster_pool.cluster.dispatcher import Dispatcher
+from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import SERVICE_RESTART
 from cluster_pool.core.config import Limits, check_above_zero
@@ -30,16 +30,13 @@ class NodeOrders:
 
     limits: Limits
     _outbound: Outbound
-    _dispatcher: Dispatcher
+    _replies: Replies
     _ledger: RedisDrainBudget
     _registry: Registry
     _seals: Seals | None
 
     def _deadline(self, timeout: float | None) -> float:
         raise NotImplementedError  # the sender's, whose part this is
-
-    def _reply_to(self, request: int) -> ReplyTo:
-        raise NotImplementedError  # likewise
 
     async def drain_node(
         self,
@@ -125,9 +122,9 @@ class NodeOrders:
         checked = None if rate is None else check_above_zero("rate", rate)
         await self._ledger.set_budget(checked, self._deadline(timeout))
 
-    def _command(self, verb: str, options: dict[str, object], request: int) -> bytes:
+    def _command(self, verb: str, options: dict[str, object], to: ReplyTo) -> bytes:
         try:
-            item = envelope.command(verb, options, self._reply_to(request))
+            item = envelope.command(verb, options, to)
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidValueError(f"what is ordered has no form to be sent in: {error}") from None
         if len(item) > self.limits.message_bytes + BESIDE_MESSAGE:
@@ -140,9 +137,9 @@ class NodeOrders:
         node_id = check_node_id(node_id)
         deadline = self._deadline(timeout)
         start = await self._registry.start_of(node_id, deadline) if self._seals else ""
-        request, answer = self._dispatcher.replies.expect()
+        to, answer = self._replies.expect()
         try:
-            item = self._command(verb, options, request)
+            item = self._command(verb, options, to)
             if start is None or not await self._outbound.tell(node_id, start, item, deadline):
                 raise NodeUnreachableError(node_id, "is not there: nobody listens under this id")
             async with asyncio.timeout_at(deadline):
@@ -150,6 +147,6 @@ class NodeOrders:
         except TimeoutError:
             raise NodeUnreachableError(node_id, "did not answer in time") from None
         finally:
-            self._dispatcher.replies.forget(request)
+            self._replies.forget(to)
         if refusal:
             raise DrainRefusedError(node_id, refusal)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from cluster_pool.backplane.upkeep import Upkeep
 from cluster_pool.cluster.accept import Accepting
+from cluster_pool.cluster.delivery import Delivery
+from cluster_pool.cluster.dispatcher import Turn
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.drain import DrainController
 from cluster_pool.cluster.drainable import DrainingNode
@@ -21,6 +23,8 @@ from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.reconciler import Reconciler
+from cluster_pool.cluster.recordings import Recordings
+from cluster_pool.cluster.replies import Answers
 from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
 from cluster_pool.cluster.standing import Standing
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
@@ -186,9 +190,7 @@ class ClusterPool(DrainingNode, Hooked):
             self.counters,
             self._lease,
             lambda connection: self._hooks.fire("takeover", connection),
-            Standing(
-                self._outbound, self._dispatcher.replies, self._reply_to, self._table, self.timing
-            ),
+            Standing(self._outbound, self._replies, self._table, self.timing),
             verify=self._seals is not None,
         )
         self._lease_keeper = LeaseKeeper(
@@ -230,9 +232,21 @@ class ClusterPool(DrainingNode, Hooked):
             lambda: self._state,
             self._become,
         )
-        self._dispatcher.serve(
-            self._table, self._ownership, self._lease, self._drain_controller.obey
+        turn = Turn()
+        unsealing = self._unsealing(Recordings(self._shard, self._table, self._ownership))
+        delivery = Delivery(
+            self._identity,
+            self._keys,
+            self.counters,
+            self._table,
+            self._ownership,
+            self._lease,
+            Answers(self._outbound, self.timing),
+            self._drain_controller.execute_order,
+            unsealing,
+            turn,
         )
+        self._dispatcher = self._dispatcher_to(turn, unsealing, delivery)
 
     async def stop(self) -> None:
         """Leave the cluster: close what is left with 1012, release everything, disconnect.

@@ -1,40 +1,77 @@
-"""Who waits for whose answer, by the number of the request."""
+"""Answers between nodes: who waits here for whose, and what this node answers others."""
 
 import asyncio
+import logging
 import secrets
 from typing import Any
 
+from cluster_pool.backplane.outbound import Outbound
+from cluster_pool.core import envelope
+from cluster_pool.core.config import Timing
+from cluster_pool.core.envelope import ReplyTo
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.ids import shown
 from cluster_pool.core.results import SendResult
-from cluster_pool.exceptions import PoolClosedError
+from cluster_pool.exceptions import ClusterPoolError, PoolClosedError
+
+log = logging.getLogger("cluster_pool.router")
 
 
 class Replies:
-    """Who waits for the word of which owner."""
+    """The calls of this process that wait for another's answer, by the number of the request."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._requests = secrets.randbits(52)  # no process, restart or fork has these numbers, too
 
-    def expect(self) -> tuple[int, "asyncio.Future[Any]"]:
-        """A new request number, and the future of its reply."""
+    def expect(self) -> tuple[ReplyTo, "asyncio.Future[Any]"]:
+        """Where another node is to send its answer, and the future of that answer."""
         self._requests += 1
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[self._requests] = future
-        return self._requests, future
+        return ReplyTo(self._identity.node_id, self._requests, self._identity.start), future
 
-    def forget(self, request: int) -> None:
-        """Nobody waits any more."""
-        self._waiting.pop(request, None)
+    def forget(self, to: ReplyTo) -> None:
+        """The call that expected this answer waits no longer."""
+        self._waiting.pop(to.request, None)
 
-    def heard(self, request: int, result: SendResult | str) -> None:
-        """A reply has come."""
+    def heard(self, request: int, start: str, answer: SendResult | str) -> None:
+        """An answer has come; another process with this node id may have asked for it."""
+        if start != self._identity.start:
+            return
         future = self._waiting.get(request)
         if future is not None and not future.done():
-            future.set_result(result)
+            future.set_result(answer)
 
     def stop(self) -> None:
-        """Nothing more will be heard: tell everybody who waits."""
+        """Nothing more will be heard: every call that waits fails."""
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(PoolClosedError("stopped"))
                 future.exception()  # taken note of: its caller may still be waiting for Redis
+
+
+class Answers:
+    """Sends this node's answers to those who asked; nobody waits for that."""
+
+    def __init__(self, outbound: Outbound, timing: Timing) -> None:
+        self._outbound = outbound
+        self._timing = timing
+
+    def reply(self, to: ReplyTo, result: SendResult) -> None:
+        """Say what became of a message or a question."""
+        self._tell(to, envelope.reply(to, result))
+
+    def answer_order(self, to: ReplyTo, refusal: str) -> None:
+        """Say that an order is carried out ("") or why it is not."""
+        self._tell(to, envelope.answer(to, refusal))
+
+    def _tell(self, to: ReplyTo, item: bytes) -> None:
+        deadline = asyncio.get_running_loop().time() + self._timing.timeout
+        try:
+            told = self._outbound.tell(to.node, to.start, item, deadline)
+        except ClusterPoolError as error:
+            log.debug("no reply to %s: %s", shown(to.node), error)
+        else:
+            told.add_done_callback(lambda future: future.cancelled() or future.exception())

@@ -16,10 +16,13 @@ from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.cluster.dispatcher import Dispatcher
+from cluster_pool.cluster.dispatcher import Dispatcher, Handler, Turn
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.life import Life, in_turn
 from cluster_pool.cluster.orders import NodeOrders
+from cluster_pool.cluster.replies import Replies
+from cluster_pool.cluster.unsealing import ReplayCheck, Unsealing
+from cluster_pool.cluster.watchers import Watchers
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import NORMAL, check_close
 from cluster_pool.core.config import Limits, Timing, check_timeout, check_wait
@@ -28,6 +31,7 @@ from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import check_excluded, check_id, check_namespace
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import encode, to_json
+from cluster_pool.core.progress import Progress
 from cluster_pool.core.results import Gap, Member, MemberEvent, Node, NodeState, SendResult
 from cluster_pool.core.seals import Seals, Secret
 from cluster_pool.core.statistics import Counters
@@ -104,6 +108,9 @@ class Sender(NodeOrders):
         self._loop: asyncio.AbstractEventLoop = NOT_STARTED
         self._shard: Shard = NOT_STARTED
         self._outbound: Outbound = NOT_STARTED
+        self._progress: Progress = NOT_STARTED
+        self._replies: Replies = NOT_STARTED
+        self._watchers: Watchers = NOT_STARTED
         self._dispatcher: Dispatcher = NOT_STARTED
         self._registry: Registry = NOT_STARTED
         self._directory: Directory = NOT_STARTED
@@ -124,26 +131,47 @@ class Sender(NodeOrders):
             sealed=self._seals is not None,
             holds=self._holds,
         )
-        self._dispatcher = Dispatcher(
-            self._shard, self._keys, self._identity, self.timing, self.counters, self._seals
-        )
+        self._progress = Progress()
+        self._replies = Replies(self._identity)
+        self._watchers = Watchers(self.counters)
         self._outbound = Outbound(
             self._shard,
             self._keys,
             self._identity,
-            self._dispatcher.progress,
-            self._dispatcher.all_handed_on,
+            self._progress,
             limits=self.limits,
             counters=self.counters,
             seals=self._seals,
         )
-        self._dispatcher.outbound = self._outbound
         self._registry = Registry(self._shard, self._keys, self._identity)
         self._directory = Directory(self._registry)
         self._ledger = RedisDrainBudget(self._shard, self._keys)
+        self._dispatcher = self._dispatcher_to(Turn(), self._unsealing(None), None)
+
+    def _unsealing(self, recordings: ReplayCheck | None) -> Unsealing | None:
+        if self._seals is None:
+            return None
+        return Unsealing(
+            self._seals, self._shard, self._identity, self._keys, self.counters, recordings
+        )
+
+    def _dispatcher_to(
+        self, turn: Turn, unsealing: Unsealing | None, handler: Handler | None
+    ) -> Dispatcher:
+        return Dispatcher(
+            self._shard,
+            self._keys,
+            self._identity,
+            self._progress,
+            self._replies,
+            self._watchers,
+            unsealing,
+            turn,
+            handler,
+        )
 
     def _went_up(self) -> None:
-        self._dispatcher.begin_anew()
+        self._progress.begin_anew()
         self._outbound.resume()
 
     def _went_down(self) -> None:
@@ -153,7 +181,7 @@ class Sender(NodeOrders):
         self._hooks.fire("gap", gap)
 
     def _forgot(self, channel: str) -> None:
-        self._dispatcher.forget(channel)
+        self._progress.forget(channel)
         self._outbound.forget(channel)
 
     # -- lifetime --------------------------------------------------------------------------
@@ -180,6 +208,8 @@ class Sender(NodeOrders):
 
     async def _close(self) -> None:
         self._outbound.stop()
+        self._replies.stop()
+        self._watchers.stop()
         await in_turn(self._dispatcher.stop, self._shard.stop, self._hooks.stop)
 
     async def start(self, *, wait: float | None = None) -> Self:
@@ -454,16 +484,13 @@ class Sender(NodeOrders):
         """Hand a targeted item to its owner and, if asked, wait for the owner's word."""
         if not confirm:
             return await self._outbound.send(namespace, id, build(None), deadline)
-        request, word = self._dispatcher.replies.expect()
+        to, word = self._replies.expect()
         try:
-            item = build(self._reply_to(request))
+            item = build(to)
             result = await self._outbound.send(namespace, id, item, deadline)
             return await _word_of_owner(word, deadline) if result else result
         finally:
-            self._dispatcher.replies.forget(request)
-
-    def _reply_to(self, request: int) -> ReplyTo:
-        return ReplyTo(self._identity.node_id, request, self._identity.start)
+            self._replies.forget(to)
 
     def _deadline(self, timeout: float | None) -> float:
         """When a public call that begins now must have ended, on the loop's clock.
@@ -557,7 +584,7 @@ class Sender(NodeOrders):
         deadline = self._deadline(None)
         namespace = check_namespace(namespace)
         channel = self._keys.events(namespace)
-        watchers = self._dispatcher.watchers
+        watchers = self._watchers
         watch = watchers.add(channel)
 
         async def events() -> AsyncIterator[MemberEvent]:

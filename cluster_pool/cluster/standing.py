@@ -13,7 +13,6 @@ from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.config import Timing
-from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.local.connection import Connection
@@ -27,13 +26,11 @@ class Standing:
         self,
         outbound: Outbound,
         replies: Replies,
-        reply_to: Callable[[int], ReplyTo],
         table: ConnectionTable,
         timing: Timing,
     ) -> None:
         self._outbound = outbound
         self._replies = replies
-        self._reply_to = reply_to
         self._table = table
         self._timing = timing
         self._questions: dict[tuple[str, str, Claim], asyncio.Task[bool]] = {}
@@ -63,10 +60,10 @@ class Standing:
 
     async def _ask(self, namespace: str, id: str) -> bool:
         allowed = 2 * self._timing.timeout + self._timing.sign_of_life
-        request, word = self._replies.expect()
+        to, word = self._replies.expect()
         try:
             async with asyncio.timeout(allowed):
-                item = envelope.question(namespace, id, self._reply_to(request))
+                item = envelope.question(namespace, id, to)
                 deadline = asyncio.get_running_loop().time() + self._timing.timeout
                 result = await self._outbound.send(namespace, id, item, deadline)
                 if result is SendResult.ROUTED:
@@ -75,7 +72,7 @@ class Standing:
         except (TimeoutError, ClusterPoolError):
             return False
         finally:
-            self._replies.forget(request)
+            self._replies.forget(to)
 
     # -- answering -------------------------------------------------------------------------
 

@@ -26,11 +26,16 @@ NOWHERE: Final = Mark("", 0)
 
 
 class Progress:
-    """The last message of each channel that was dealt with, in the order of the channel."""
+    """The last message of each channel that was dealt with, in the order of the channel.
 
-    __slots__ = ("_at", "_before")
+    Attributes:
+        dealing: whether something that was heard is being dealt with at the moment.
+    """
+
+    __slots__ = ("_at", "_before", "dealing")
 
     def __init__(self) -> None:
+        self.dealing = False
         self._at: dict[str, Mark] = {}
         self._before: dict[str, str] = {}
         """The epoch before the present one, of the channels whose counter has begun again."""

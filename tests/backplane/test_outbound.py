@@ -95,7 +95,6 @@ def make_bus(commands: FakeCommands, seals: Seals | None = None, **limits: int) 
         Keys(),
         Identity(Keys(), "node-1"),
         Progress(),
-        lambda: True,
         limits=Limits(**limits),
         counters=Counters(),
         seals=seals,

@@ -152,7 +152,7 @@ async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
         await eventually(lambda: not one._ownership._namespaces._held)
         assert not one._outbound._queues
         assert not one._ownership._claiming
-        assert set(one._dispatcher.progress._at) <= {one._keys.node_channel("node-1")}
+        assert set(one._progress._at) <= {one._keys.node_channel("node-1")}
         assert set(one._shard._names.values()) == {one._keys.node_channel("node-1")}
         assert set(one._shard.numbers._last) == {one._keys.node_channel("node-1")}
         assert one._table.namespaces() == []

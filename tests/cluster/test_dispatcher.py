@@ -61,7 +61,7 @@ async def test_an_answer_to_another_start_is_not_taken_for_ones_own(backend: Bac
         await two.join("n", "alice")
         await two._dispatcher.stop()  # it hears, and says nothing
         sent = asyncio.create_task(one.send("n", "alice", "x", confirm=True, timeout=20))
-        (request,) = await eventually(lambda: list(one._dispatcher.replies._waiting))
+        (request,) = await eventually(lambda: list(one._replies._waiting))
         deadline = asyncio.get_running_loop().time() + 20
         for start in ("other", "", one._identity.start):
             assert not sent.done()
@@ -79,8 +79,10 @@ async def test_only_the_owner_of_the_claim_gives_its_word(backend: Backend) -> N
     """Who hears the channel because it has the same node id says nothing about another's member."""
     async with backend.pools() as (one, two):
         loop = asyncio.get_running_loop()
-        word = one._dispatcher.replies._waiting[7] = loop.create_future()
-        item = envelope.targeted(True, "n", "alice", b"x", reply=one._reply_to(7))
+        word = one._replies._waiting[7] = loop.create_future()
+        item = envelope.targeted(
+            True, "n", "alice", b"x", reply=ReplyTo("node-1", 7, one._identity.start)
+        )
         channel, sender = two._identity.own_channel, one._shard.sender
         for count, start in enumerate(("other", two._identity.start), 1):
             assert not word.done()

@@ -104,7 +104,7 @@ async def test_two_processes_with_one_node_id_keep_their_answers_apart(
         async with ClusterPool(backend.redis(), node_id="pod-0", timing=FAST) as two:
             proxy.heal()
             await eventually(lambda: one._shard.up and not one.ready)
-            numbers = [pool._dispatcher.replies for pool in (one, two)]
+            numbers = [pool._replies for pool in (one, two)]
             numbers[0]._requests = numbers[1]._requests
             mute_proxy.hold(upwards=True, downwards=False)
             asked = asyncio.create_task(two.send("n", "carol", "x", confirm=True, timeout=1))

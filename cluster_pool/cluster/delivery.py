@@ -1,0 +1,191 @@
+"""What becomes of a decoded item at this node: messages, closes, takeovers, questions and orders.
+
+It never awaits one connection; a fan-out over many yields in between.
+"""
+
+from collections.abc import Callable, Collection
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from cluster_pool.backplane.inbox import Heard
+from cluster_pool.cluster.dispatcher import MESSAGES, Run, Turn, message_of
+from cluster_pool.cluster.lease import LeaseState
+from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.cluster.replies import Answers
+from cluster_pool.cluster.unsealing import Unsealing
+from cluster_pool.core import envelope
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.closing import check_close
+from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.message import Outgoing
+from cluster_pool.core.results import SendResult
+from cluster_pool.core.statistics import Counters
+from cluster_pool.local.table import ConnectionTable
+
+ExecuteOrder = Callable[[str, dict[str, Any], Callable[[str], None]], None]
+"""Takes an order, its options, and whom to tell why it is refused ("" when it is not)."""
+
+
+class Delivery:
+    """Hands items to the connections of this node, and its orders to ``execute_order``."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        keys: Keys,
+        counters: Counters,
+        table: ConnectionTable,
+        ownership: Ownership,
+        lease: LeaseState,
+        answers: Answers,
+        execute_order: ExecuteOrder,
+        unsealing: Unsealing | None,
+        turn: Turn,
+    ) -> None:
+        self._ours = f"{identity.start}."
+        self._head = len(keys.prefix) + 2
+        self._counters = counters
+        self._table = table
+        self._ownership = ownership
+        self._lease = lease
+        self._answers = answers
+        self._execute_order = execute_order
+        self._unsealing = unsealing
+        self._turn = turn
+
+    @property
+    def allowed(self) -> bool:
+        """Whether nobody else can have claimed what is owned here."""
+        return self._lease.unbroken
+
+    async def wait_allowed(self) -> None:
+        """Wait for the lease, and until everything that is owned stands under it."""
+        await self._lease.wait_held()
+
+    # -- to one ----------------------------------------------------------------------------
+
+    def hand_out(self, run: Run) -> None:
+        """Deliver messages to one member each; what finds no connection counts as undelivered."""
+        find = self._ownership.find
+        for claim, item, message in run:
+            connection = find(item[1], item[2], claim)
+            if connection is None:
+                self._counters.undelivered += 1
+            else:
+                connection.deliver(message)
+
+    def carry_out(self, kind: int, claim: str, item: list[Any]) -> None:
+        """Do what an item asks for that is more than a message, and answer if that is asked."""
+        if kind == envelope.COMMAND:
+            self._order(item[1], item[2], _asker(item[3]))
+        elif kind == envelope.QUESTION:
+            self._question(claim, item, _asker(item[3]))
+        else:
+            to = ReplyTo.read(item[5])
+            result = self._act(kind, claim, item)
+            if result is SendResult.ABSENT:
+                self._counters.undelivered += 1
+            if to is not None and self._is_ours(claim):
+                self._answers.reply(to, result)
+
+    def _is_ours(self, claim: str) -> bool:
+        """Whether an item was routed to a claim of this start; another owner's word is not ours."""
+        return claim.startswith(self._ours)
+
+    def _order(self, verb: str, options: list[Any], to: ReplyTo) -> None:
+        named = dict(zip(options[::2], options[1::2], strict=True))
+        self._execute_order(verb, named, partial(self._answers.answer_order, to))
+
+    def _question(self, claim: str, item: list[Any], to: ReplyTo) -> None:
+        """Another node claims an id that is held here: does its connection still have a client?"""
+        if self._is_ours(claim):
+            connection = self._ownership.find(item[1], item[2], claim)
+            self._ownership.standing.asked(connection, partial(self._answers.reply, to))
+
+    def _act(self, kind: int, claim: str, item: list[Any]) -> SendResult:
+        connection = self._ownership.find(item[1], item[2], claim)
+        if kind == envelope.CLOSE:
+            code, reason = check_close(item[3], item[4])
+            if connection is None:
+                return SendResult.ABSENT
+            connection.kick(code, reason)
+            return SendResult.DELIVERED
+        message = message_of(kind, item[3])
+        if connection is None:
+            return SendResult.ABSENT
+        result = connection.deliver(message)
+        if result and item[4]:
+            connection.kick(*check_close(*item[4]))
+        return result
+
+    # -- to all ----------------------------------------------------------------------------
+
+    async def broadcast(self, heard: Heard) -> None:
+        """Deliver what was published to a namespace, by a node or by a user's own PUBLISH.
+
+        Neighbours in an envelope that exclude nobody go out as one write.
+        """
+        namespace = heard.channel[self._head : -1]
+        if not heard.start:
+            message = Outgoing(*envelope.raw_message(heard.payload))
+            await self._table.broadcast(namespace, message, frozenset())
+            return
+        turn, unsealing = self._turn, self._unsealing
+        run: list[Outgoing] = []
+        later: Collection[str] = ()
+        try:
+            for sealed in envelope.read_items(heard.payload[heard.start :]):
+                if monotonic() >= turn.ends:
+                    await turn.let_others()
+                item = sealed
+                if unsealing is not None:
+                    opened = unsealing.broadcast(heard, namespace, sealed)
+                    if opened is None:
+                        continue
+                    item, later = opened
+                if item[0] not in MESSAGES:
+                    await self._fan_out(namespace, run)
+                    await self._control(namespace, item, later)
+                    continue
+                message = message_of(item[0], item[1])
+                if item[2] or later:
+                    await self._fan_out(namespace, run)
+                    exclude = frozenset((*item[2], *later))
+                    await self._table.broadcast(namespace, message, exclude)
+                else:
+                    run.append(message)
+        finally:
+            await self._fan_out(namespace, run)
+
+    async def _fan_out(self, namespace: str, run: list[Outgoing]) -> None:
+        if run:
+            await self._table.broadcast(namespace, Outgoing.join(tuple(run)), frozenset())
+            run.clear()
+
+    async def _control(self, namespace: str, item: list[Any], later: Collection[str]) -> None:
+        """Carry out what is no message.
+
+        Args:
+            later: ids here that claimed after the item was sealed, and must not have it.
+        """
+        kind = item[0]
+        if kind == envelope.CLOSE_ALL:
+            await self._table.close_all(namespace, *check_close(item[1], item[2]), later)
+        elif kind == envelope.TAKEN:
+            claim = Claim.parse(item[2])
+            if claim is None:
+                raise BrokenEnvelopeError("claim")
+            self._ownership.taken(namespace, item[1], claim)
+        else:
+            raise BrokenEnvelopeError("kind")
+
+
+def _asker(fields: object) -> ReplyTo:
+    """Who waits for an answer that must be given; raises BrokenEnvelopeError when nobody does."""
+    to = ReplyTo.read(fields)
+    if to is None:
+        raise BrokenEnvelopeError("reply address")
+    return to
