@@ -1,4 +1,4 @@
-"""What users' tests are given works as the README says."""
+"""What users' tests are given works as docs/testing.md says."""
 
 from collections.abc import Callable
 

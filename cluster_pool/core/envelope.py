@@ -1,4 +1,4 @@
-"""What nodes say to each other, byte for byte. The README holds the same for other languages.
+"""What nodes say to each other, byte for byte: docs/redis-protocol.md has it for other languages.
 
 An envelope is ``0xC1 0x01``, a header in ASCII up to a newline, and a msgpack stream of items::
 

@@ -1,4 +1,4 @@
-"""Prints what the README's table of ASGI servers says of the clients that leave, or hang.
+"""Prints the table of ASGI servers in docs/faults.md: clients that leave, or hang.
 
 python -m tests.asgi.table [SERVER …]
 """

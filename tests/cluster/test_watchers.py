@@ -25,7 +25,7 @@ async def take(events: AsyncIterator[MemberEvent], count: int) -> list[MemberEve
 
 
 async def keep(sender: Sender, namespace: str, members: dict[str, str]) -> None:
-    """Keep a list of members, as the README says."""
+    """Keep a list of members, as docs/embedding.md does."""
 
     async def read() -> None:
         while True:

@@ -42,7 +42,7 @@ class Row:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, as it stands in the README."""
+    """The table, as it stands in docs/faults.md."""
     lines = ["| fault | measured | target | median | worst | times |", "|---|---|---|---|---|---|"]
     for row in rows:
         target = "" if row.target is None else f"≤ {row.target:g} {row.unit}"

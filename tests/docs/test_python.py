@@ -1,0 +1,236 @@
+"""The Python on the pages is what users paste: each block passes a type check, and all are run."""
+
+import ast
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
+
+from cluster_pool import ClusterPool, Connection
+from cluster_pool.testing import FakeWebSocket, fake_cluster
+from tests.docs.pages import ROOT, Block, block_with, blocks
+from tests.nodes import NodeProcess
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+from tests.test_typing import check
+
+PYTHON = blocks("python")
+URL = "redis://localhost:6379"
+
+SURROUNDINGS = """
+import asyncio
+import contextlib
+from cluster_pool import *
+
+
+async def {name}(
+    pool: ClusterPool, room: str, websocket: object, many: list[tuple[str, str]]
+) -> object:
+    async def handler(message: str | bytes) -> None: ...
+    async def last_one() -> None: ...
+
+{body}
+    return locals()
+"""
+"""What a fragment of a program stands in."""
+
+
+def is_fragment(block: Block) -> bool:
+    """Whether it awaits outside of a function."""
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(block.text, str(block), "exec", flags)
+    try:
+        compile(tree, str(block), "exec")
+    except SyntaxError:
+        return True
+    return False
+
+
+def program(block: Block, name: str = "fragment") -> str:
+    """A block as a module of its own, in a function if it is a fragment."""
+    if not is_fragment(block):
+        return block.text
+    return SURROUNDINGS.format(name=name, body=textwrap.indent(block.text, "    "))
+
+
+def run(text: str, url: str = URL, page: str | None = None) -> dict[str, Any]:
+    """What a module of the block with ``text`` defines; its Redis is at ``url``."""
+    block = block_with(text, page)
+    defined: dict[str, Any] = {}
+    source = program(block).replace(URL, url)
+    exec(compile(source, str(block), "exec", dont_inherit=True), defined)
+    return defined
+
+
+def test_every_block_passes_a_type_check(tmp_path: Path) -> None:
+    """Strict, but that examples need not say what their own functions take."""
+    assert len(PYTHON) >= 12
+    for number, block in enumerate(PYTHON):
+        (tmp_path / f"block_{number}.py").write_text(program(block))
+    everything = "\n".join(f"import block_{number}" for number in range(len(PYTHON)))
+    examples = ("--allow-untyped-defs", "--allow-incomplete-defs", "--allow-untyped-calls")
+    said = check(tmp_path, everything, *examples, "--follow-imports=normal")
+    assert not [line for line in said.splitlines() if line.startswith("block_")], said
+
+
+def test_tests_on_the_pages_pass(tmp_path: Path) -> None:
+    """As somebody's first test, by pytest with its own plugin and nothing configured."""
+    tests = [block.text for block in PYTHON if "def test_" in block.text]
+    for number, text in enumerate(tests):
+        (tmp_path / f"test_{number}.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_ADDOPTS": ""},
+    )
+    assert done.returncode == 0, done.stdout
+    assert f"{''.join(tests).count('def test_')} passed" in done.stdout
+
+
+def test_the_example_of_a_script_runs(own_server: RedisServer) -> None:
+    """Nobody is there, which the example has a place for."""
+    run("with SyncPublisher", own_server.url)["publisher"].stop()
+
+
+def test_the_example_of_a_web_application_runs(own_server: RedisServer) -> None:
+    """Two users of a room hear each other."""
+    pytest.importorskip("httpx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the next HTTP client that it will use
+        from fastapi.testclient import TestClient
+    app = run("FastAPI(lifespan", own_server.url, "README.md")["app"]
+    with (
+        TestClient(app) as client,
+        client.websocket_connect("/ws/room/alice") as alice,
+        client.websocket_connect("/ws/room/bob") as bob,
+    ):
+        alice.send_text("hello")
+        assert bob.receive_text() == "hello"
+
+
+@async_test
+async def test_the_example_with_websockets_runs(own_server: RedisServer) -> None:
+    """A client is a member as long as it is there."""
+    example = run("with suppress(ClusterPoolError)", own_server.url)
+    pool: ClusterPool = example["pool"]
+    async with pool, serve(example["handler"], "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}") as client:
+            (member,) = await eventually(lambda: _members(pool))
+            assert await pool.send("room", member.id, "hello", confirm=True)
+            assert await client.recv() == "hello"
+
+
+async def _members(pool: ClusterPool) -> list[Any]:
+    return [member async for member in pool.members("room")]
+
+
+@async_test
+async def test_the_example_of_an_app_for_serve_runs(
+    own_server: RedisServer, tmp_path: Path
+) -> None:
+    """The page's command line, with the block as the module that it names."""
+    (tmp_path / "yourmodule.py").write_text(block_with("async def handler(pool:").text)
+    command = block_with("--app yourmodule:handler").text
+    arguments = command.removeprefix("$ cluster-pool serve").split()
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    with NodeProcess(
+        own_server.url, *arguments, environment={"PYTHONPATH": path}, folder=ROOT
+    ) as node:
+        async with node.connect("room", "alice") as alice, node.connect("room", "bob") as bob:
+            await alice.send("hello")
+            assert await bob.recv() == "hello"
+
+
+@async_test
+async def test_the_example_of_a_drain_runs() -> None:
+    """Everyone is told, and closed."""
+    async with fake_cluster() as cluster:
+        _, alice = await cluster.connect(0, "room", "alice")
+        report = await run("async def empty")["empty"](cluster[0])
+        assert report.closed == 1
+        assert alice.sent == ["moving on"]
+        assert alice.closed is not None
+        assert alice.closed[0] == 1012
+
+
+@async_test
+async def test_the_example_of_a_fakeredis_client_runs() -> None:
+    """It is a pool that can be started."""
+    async with run("FakeAsyncRedis(server=server)")["pool"] as pool:
+        assert pool.ready
+
+
+def fragment(text: str) -> Any:
+    return run(text)["fragment"]
+
+
+@async_test
+async def test_the_example_of_many_sends_runs() -> None:
+    """In order, and each with its result."""
+    async with fake_cluster() as cluster:
+        _, alice = await cluster.connect(1, "room", "alice")
+        many = [("alice", "1"), ("bob", "2"), ("alice", "3")]
+        locals_of = await fragment("send_nowait")(cluster[0], "room", None, many)
+        assert [bool(result) for result in locals_of["results"]] == [True, False, True]
+        assert await alice.wait_sent(2) == ["1", "3"]
+
+
+@async_test
+async def test_the_example_of_a_connection_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its claim to its release."""
+    from fakeredis import FakeAsyncRedis
+
+    class OnFakeredis(ClusterPool):
+        def __init__(self, redis: str, **options: Any) -> None:
+            assert redis == "redis://…"
+            super().__init__(FakeAsyncRedis(), **options)
+
+    monkeypatch.setattr("cluster_pool.ClusterPool", OnFakeredis)
+    websocket = FakeWebSocket()
+    running = asyncio.create_task(fragment("last_one()")(None, "room", websocket, []))
+    connection: Connection = await eventually(lambda: _claimed(running))
+    await connection.close()
+    locals_of = await running
+    assert locals_of["pool"].statistics()["connections"] == 0
+
+
+def _claimed(running: "asyncio.Task[Any]") -> Connection | None:
+    """The connection of the example, once it is a member."""
+    coroutine = running.get_coro()
+    assert isinstance(coroutine, Coroutine)
+    frame = coroutine.cr_frame
+    found = frame.f_locals if frame else {}
+    connection, pool = found.get("connection"), found.get("pool")
+    member = connection is not None and pool.get_connection("room", "alice") is connection
+    return connection if member else None
+
+
+@async_test
+async def test_the_example_of_a_list_of_members_runs() -> None:
+    """It is right after each join and leave."""
+    async with fake_cluster() as cluster:
+        watching = asyncio.create_task(fragment("pool.watching")(cluster[0], "room", None, []))
+        coroutine: Any = watching.get_coro()
+
+        def members() -> object:
+            return coroutine.cr_frame.f_locals.get("members")
+
+        await eventually(lambda: members() == {})
+        connection, _ = await cluster.connect(1, "room", "alice")
+        await eventually(lambda: members() == {"alice": "node-2"})
+        await cluster[1].remove_connection(connection)
+        await eventually(lambda: members() == {})
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
