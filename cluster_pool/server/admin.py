@@ -76,10 +76,7 @@ class AdminListener:
         token: str | None = None,
         names: Sequence[str] = (),
     ) -> None:
-        if not token and not _is_loopback(host):
-            raise InvalidValueError(
-                f"an admin listener on {shown(host)} needs a token: others can reach it"
-            )
+        check_admin_host(host, token)
         self._pool = pool
         self._host = host
         self._names = {"localhost", *(name.lower().rstrip(".") for name in (host, *names))}
@@ -157,6 +154,18 @@ class AdminListener:
 
     async def _no_websockets(self, websocket: ServerConnection) -> None:
         """Never called: every request is answered above."""
+
+
+def check_admin_host(host: str, token: str | None) -> None:
+    """Refuse an admin listener that others can reach and that wants no token.
+
+    Raises:
+        InvalidValueError: so it is.
+    """
+    if not token and not _is_loopback(host):
+        raise InvalidValueError(
+            f"an admin listener on {shown(host)} needs a token: others can reach it"
+        )
 
 
 def host_name(host: str) -> str:

@@ -17,8 +17,6 @@ from cluster_pool.core.ids import check_id, check_namespace, new_id
 from cluster_pool.exceptions import InvalidValueError
 
 PREFIX: Final = "/ws/"
-NO_REQUEST: Final = Request("/", Headers())
-"""Stands for a handshake that is no longer needed; each real one holds kilobytes."""
 
 _WHERE: Final = re.compile(r" connecting to .*| the name '[^']*'| [\w.\[\]:-]+:\d{2,5}\b")
 """Names, addresses and ports in what redis-py, the system and a Redis Cluster say."""

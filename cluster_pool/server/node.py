@@ -1,98 +1,59 @@
 """WebSockets on a port, each a member of the cluster from before its handshake is answered.
 
-Owns the listening sockets and what happens between a request and a handler. The pool does the
+Owns the listening sockets, and the order in which everything that listens starts and stops.
+:mod:`.handshakes` answers requests, :mod:`.apps` serves open connections, and the pool does the
 rest, draining among it; :meth:`NodeServer.stop` ends both, in the right order.
 """
 
 import asyncio
 import contextlib
 import functools
-import http
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, Final, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from cluster_pool.cluster.pool import ClusterPool
-from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL, TAKEN_OVER
 from cluster_pool.core.handshake import check_subprotocols
-from cluster_pool.core.ids import shown
 from cluster_pool.core.proxies import Proxies
-from cluster_pool.core.quiet import Quiet, fault, others
-from cluster_pool.core.request import Request as Asked
-from cluster_pool.exceptions import (
-    ClusterPoolError,
-    ConnectionClosedError,
-    IdTakenError,
-    InvalidValueError,
-    NodeDrainingError,
-    OriginRefusedError,
-)
-from cluster_pool.local.connection import Connection
+from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.admin import AdminListener
 from cluster_pool.server.agent import AgentListener
+from cluster_pool.server.apps import App, Apps
 from cluster_pool.server.disconnect_queue import DisconnectQueue
-from cluster_pool.server.http import (
-    NO_REQUEST,
-    Target,
-    answer,
-    choose_subprotocol,
-    come_back,
-    split_target,
-    target_of,
-    unlocated,
-    without_body_for_head,
-)
-from cluster_pool.server.inbound import Inbound
+from cluster_pool.server.handshakes import Handshakes
+from cluster_pool.server.http import choose_subprotocol, without_body_for_head
 from cluster_pool.server.intake import Intake
-from cluster_pool.server.keepalive import Keepalive, NodeWebSocket
+from cluster_pool.server.keepalive import PING_INTERVAL, Keepalive
 from cluster_pool.server.newcomers import Newcomers
 from cluster_pool.server.turns import Turns
+from cluster_pool.server.websocket import NodeWebSocket
 
 log = logging.getLogger("cluster_pool.server")
 
-App = Callable[[ClusterPool, Connection], Awaitable[None]]
-"""What ``--app`` names: called after the claim; its return closes with 1000."""
-
-BACKLOG = 4096
-"""Connections that may wait for being accepted; the kernel's limit (somaxconn) may be lower."""
-ACCEPTS = 8
-"""Of them are accepted in one turn of the loop, each of which costs 0.4 ms until it is open."""
-PING_INTERVAL = 20.0
-"""Seconds."""
-USER_TIMEOUT_MS = 30_000
+BACKLOG: Final = 4096
+"""Connections that may wait to be accepted; the kernel's limit (somaxconn) may be lower."""
+ACCEPTS: Final = 8
+"""Connections that are accepted in one turn of the loop; each costs 0.4 ms until it is open."""
+USER_TIMEOUT_MS: Final = 30_000
 """Unacknowledged bytes on a dead path: the kernel cuts the socket after this long."""
-PATIENCE = 1.0
+PATIENCE: Final = 1.0
 """Seconds, when the node stops, for clients to answer a close, and then for apps to return."""
 
 
 class NodeServer:
-    """A started pool's listener.
+    """The listeners of a pool.
 
     Args:
         pool: started, or started by :meth:`start_with`; stopped by :meth:`stop`.
-        host, port: where to listen; port 0 takes a free one, which :attr:`port` then tells.
-        admin_port: of the admin listener; None for none, 0 for a free one.
-        admin_host, admin_token: where it listens, and what it wants as ``Authorization: Bearer``;
-            elsewhere than on loopback a token is a must.
-        admin_names: names by which it may be asked for without a token, besides ``localhost``,
-            ``admin_host`` and IP addresses; ``*`` for any.
-        agent_port: where HAProxy's agent-check is answered; None for nowhere, 0 for a free one.
-        agent_host: on which address.
-        subprotocols: what is spoken, the best one first: an offer without any of them is refused
-            with 400, and who offers nothing is answered without. None of them: offers are ignored.
-        forwarded_allow_ips: addresses and networks of the proxies that are believed in
-            ``X-Forwarded-For`` (whose address a client has) and ``X-Forwarded-Host`` (which host it
-            asked for); ``*`` for everybody. None: nobody.
-        app: what deals with each connection; None publishes what clients send. It is not cancelled
-            when its connection has ended (``connection.closed`` tells), but when the node stops.
-        compression: negotiate permessage-deflate, which costs 25 KiB and more per connection.
-        ping_interval: seconds between pings; a client that says nothing at all from one to the
-            next is closed with 1011.
+
+    The other arguments are the settings of the same name: see :class:`.settings.NodeSettings`.
+
+    Attributes:
+        port: where the WebSockets are; the free port that was taken, once it listens.
     """
 
     def __init__(
@@ -123,15 +84,13 @@ class NodeServer:
         )
         self._agent = None if agent_port is None else AgentListener(pool, agent_port, agent_host)
         self._subprotocols = check_subprotocols(subprotocols)
-        self._proxies = Proxies(forwarded_allow_ips)
-        self._app = app
-        self._running: dict[NodeWebSocket, asyncio.Task[Any]] = {}
-        self._inbound = Inbound(pool)
         self._compression = compression
-        self._keepalive = Keepalive(ping_interval, self._client_gone)
+        proxies = Proxies(forwarded_allow_ips)
+        self._handshakes = Handshakes(pool, proxies, keeps_requests=app is not None)
+        self._apps = Apps(pool, app)
+        self._keepalive = Keepalive(ping_interval)
         self._intake: Intake | None = None
         self._server: Server | None = None
-        self._quiet = Quiet()
         self._leaving: asyncio.Task[None] | None = None
 
     @property
@@ -185,11 +144,20 @@ class NodeServer:
             await asyncio.gather(joining, return_exceptions=True)
 
     async def _listen(self, intake: Intake, newcomers: Newcomers) -> Server:
+        made = functools.partial(
+            NodeWebSocket,
+            keepalive=self._keepalive,
+            disconnects=DisconnectQueue(),
+            intake=intake,
+            turns=Turns(),
+            newcomers=newcomers,
+            on_gone=self._apps.client_gone,
+        )
         server = await serve(
-            self._handle,
+            self._apps.handle,
             self._host,
             self.port,
-            process_request=self._answer,
+            process_request=self._handshakes.answer,
             process_response=without_body_for_head,
             compression="deflate" if self._compression else None,
             subprotocols=[Subprotocol(name) for name in self._subprotocols],
@@ -198,25 +166,12 @@ class NodeServer:
             max_queue=None,  # the intake counts bytes, not frames
             server_header=None,
             ping_interval=None,
-            create_connection=cast(
-                "type[ServerConnection]",
-                functools.partial(
-                    NodeWebSocket,
-                    keepalive=self._keepalive,
-                    departures=DisconnectQueue(),
-                    intake=intake,
-                    turns=Turns(),
-                    newcomers=newcomers,
-                ),
-            ),
+            create_connection=cast("type[ServerConnection]", made),
             backlog=ACCEPTS,  # asyncio accepts as many in a turn as it lets wait; uvloop one
         )
         self.port = next(iter(server.sockets)).getsockname()[1]
         for listener in server.sockets:
-            with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:
-                same.listen(BACKLOG)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+            _set_up(listener)
         return server
 
     async def stop(self) -> None:
@@ -246,151 +201,18 @@ class NodeServer:
             self._keepalive.abort_all()
             closed = asyncio.create_task(server.wait_closed())
             if not await _done_in_time(closed):
-                for task in self._running.values():
-                    task.cancel()
+                self._apps.cancel_all()
                 if not await _done_in_time(closed):
-                    log.warning("%d apps do not end", len(self._running))
+                    log.warning("%d apps do not end", self._apps.running)
                     closed.cancel()
 
-    # -- requests --------------------------------------------------------------------------
 
-    async def _answer(self, websocket: ServerConnection, request: Request) -> Response | None:
-        """Answer a request, and log who is refused; refused claims the pool logs."""
-        response = await self._request(websocket, request)
-        if response is not None and response.status_code in (400, 403, 404, 426):
-            status = f"{response.status_code} {response.reason_phrase}"
-            log.debug("refused %s for %s: %s", _peer(websocket), shown(request.path, 200), status)
-        return response
-
-    async def _request(self, websocket: ServerConnection, request: Request) -> Response | None:
-        """Answer a request, or claim the member it wants to be and let the handshake go on."""
-        path, _ = split_target(request.path)
-        if path == "/healthz":
-            return answer(http.HTTPStatus.OK, "ok\n")
-        if path == "/readyz":
-            return self._readiness()
-        try:
-            target = target_of(request.path)
-            if target is None:
-                return answer(http.HTTPStatus.NOT_FOUND, "not here: /ws/NAMESPACE?id=ID\n")
-            # Whatever can be refused is, before the claim takes the id from somebody.
-            response = websocket.protocol.accept(request)
-            if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-                return response
-            self._check_origin(websocket, request)
-            assert isinstance(websocket, NodeWebSocket)
-            websocket.count_inflated()
-            if websocket.newcomers.crowded(websocket.transport):
-                return websocket.newcomers.turn_away(websocket.transport)
-            member = self._member(websocket, request, target)
-            return await self._claim(websocket, member) or response
-        except InvalidValueError as error:
-            return answer(http.HTTPStatus.BAD_REQUEST, f"{error}\n")
-        except OriginRefusedError:
-            return answer(http.HTTPStatus.FORBIDDEN, "this origin is not allowed\n")
-
-    def _check_origin(self, websocket: ServerConnection, request: Request) -> None:
-        headers = request.headers
-        hosts = self._proxies.hosts(
-            _peer(websocket), headers.get_all("Host"), headers.get_all("X-Forwarded-Host")
-        )
-        self._pool.door.check_origin(headers.get_all("Origin"), hosts)
-
-    def _member(self, websocket: NodeWebSocket, request: Request, target: Target) -> Connection:
-        """The connection to be; it keeps its request if there is an app that may ask for it."""
-        kept = None
-        if self._app is not None:
-            forwarded = request.headers.get_all("X-Forwarded-For")
-            client = self._proxies.client(_peer(websocket), forwarded)
-            kept = Asked.of_target(request.path, request.headers.raw_items(), client)
-        return Connection(target.id, target.namespace, websocket, request=kept)
-
-    def _readiness(self) -> Response:
-        if self._pool.ready:
-            return answer(http.HTTPStatus.OK, "ready\n")
-        trouble = unlocated(self._pool.trouble, self._pool.address)
-        why = f": {trouble}" if trouble else ""
-        return come_back(f"not ready: {self._pool.state.value}{why}\n")
-
-    async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
-        connection.hold()
-        try:
-            await self._pool.new_connection(connection)
-        except IdTakenError:
-            return answer(http.HTTPStatus.CONFLICT, "this id is taken\n")
-        except ConnectionClosedError as error:
-            if error.code != TAKEN_OVER:
-                return come_back("closed meanwhile\n")
-            # A newer connection has the id: the client learns it from the close code, as any other.
-        except NodeDrainingError:
-            return come_back("this node is draining\n")
-        except ClusterPoolError:
-            return come_back("this node cannot reach its cluster\n")
-        websocket.own(connection)
-        return None
-
-    # -- connections -----------------------------------------------------------------------
-
-    async def _handle(self, websocket: ServerConnection) -> None:
-        assert isinstance(websocket, NodeWebSocket)
-        connection = websocket.member
-        assert connection is not None
-        websocket.request, websocket.response = NO_REQUEST, None
-        websocket.handled = True
-        websocket.read_on()
-        connection.release_hold()
-        if connection.closed:  # since its claim: it got what was sent to it, and then the close
-            connection.silence()
-            await websocket.wait_closed()
-            return
-        code = NORMAL
-        try:
-            if self._app is None:
-                await self._inbound.publish_all(connection)
-            else:
-                await self._run_app(self._app, websocket, connection)
-        except Exception as error:
-            code = INTERNAL_ERROR
-            self._app_failed(connection, error)
-        finally:
-            connection.begin_close(code, "")
-            connection.silence()
-
-    def _app_failed(self, connection: Connection, error: Exception) -> None:
-        self._pool.counters.handler_errors += 1
-        times = self._quiet.due(fault(error), asyncio.get_running_loop().time())
-        if times:
-            log.error("the app failed with %r%s", connection, others(times), exc_info=error)
-
-    async def _run_app(self, app: App, websocket: NodeWebSocket, connection: Connection) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._running[websocket] = task
-        try:
-            await app(self._pool, connection)
-        finally:
-            del self._running[websocket]
-
-    def _client_gone(self, websocket: NodeWebSocket) -> None:
-        if websocket in self._running:
-            websocket.loop.call_later(self._pool.timing.handler, self._look_for_hang, websocket)
-
-    def _look_for_hang(self, websocket: NodeWebSocket) -> None:
-        """An app that never returns holds what it holds; say so, once."""
-        if websocket in self._running:
-            self._pool.counters.handler_hangs += 1
-            if times := self._quiet.due("hang", websocket.loop.time()):
-                log.error(
-                    "the app has not returned since the end of %r%s",
-                    websocket.member,
-                    others(times),
-                )
-
-
-def _peer(websocket: ServerConnection) -> str | None:
-    """The address that the request comes from; None for a unix socket, or one that is gone."""
-    name = websocket.transport.get_extra_info("peername")
-    return name[0] if isinstance(name, tuple) else None
+def _set_up(listener: socket.socket) -> None:
+    """Let more connections wait than are accepted in a turn, and have dead ones cut."""
+    with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:
+        same.listen(BACKLOG)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,103 @@
+"""What a node does with an open connection: an application takes it, or Redis gets its messages.
+
+Owns the tasks that run the application, how its errors and hangs are told, and the close behind it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+
+from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL
+from cluster_pool.core.quiet import Quiet, fault, others
+from cluster_pool.local.connection import Connection
+from cluster_pool.server.inbound import Inbound
+from cluster_pool.server.websocket import NodeWebSocket
+
+log = logging.getLogger("cluster_pool.server")
+
+App = Callable[[ClusterPool, Connection], Awaitable[None]]
+"""An application: called with each connection after its claim; its return closes with 1000."""
+
+
+class Apps:
+    """Runs the application for each connection.
+
+    Args:
+        app: None publishes what clients send to the inbound channel of their namespace.
+    """
+
+    def __init__(self, pool: ClusterPool, app: App | None) -> None:
+        self._pool = pool
+        self._app = app
+        self._inbound = Inbound(pool)
+        self._running: dict[NodeWebSocket, asyncio.Task[Any]] = {}
+        self._quiet = Quiet()
+
+    @property
+    def running(self) -> int:
+        """How many applications have not returned."""
+        return len(self._running)
+
+    def cancel_all(self) -> None:
+        """Cancel every application that has not returned."""
+        for task in self._running.values():
+            task.cancel()
+
+    async def handle(self, websocket: ServerConnection) -> None:
+        """Serve one connection whose handshake is done, and close it at the end."""
+        assert isinstance(websocket, NodeWebSocket)
+        connection = websocket.member
+        assert connection is not None
+        websocket.opened()
+        connection.release_hold()
+        if connection.closed:  # since its claim: it got what was sent to it, and then the close
+            connection.silence()
+            await websocket.wait_closed()
+            return
+        code = NORMAL
+        try:
+            if self._app is None:
+                await self._inbound.publish_all(connection)
+            else:
+                await self._run(self._app, websocket, connection)
+        except Exception as error:
+            code = INTERNAL_ERROR
+            self._failed(connection, error)
+        finally:
+            connection.begin_close(code, "")
+            connection.silence()
+
+    async def _run(self, app: App, websocket: NodeWebSocket, connection: Connection) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[websocket] = task
+        try:
+            await app(self._pool, connection)
+        finally:
+            del self._running[websocket]
+
+    def _failed(self, connection: Connection, error: Exception) -> None:
+        self._pool.counters.handler_errors += 1
+        times = self._quiet.due(fault(error), asyncio.get_running_loop().time())
+        if times:
+            log.error("the app failed with %r%s", connection, others(times), exc_info=error)
+
+    def client_gone(self, websocket: NodeWebSocket) -> None:
+        """Give the application of a client that is gone its time to return."""
+        if websocket in self._running:
+            websocket.loop.call_later(self._pool.timing.handler, self._look_for_hang, websocket)
+
+    def _look_for_hang(self, websocket: NodeWebSocket) -> None:
+        """Tell of an application that has not returned: it keeps what it holds."""
+        if websocket in self._running:
+            self._pool.counters.handler_hangs += 1
+            if times := self._quiet.due("hang", websocket.loop.time()):
+                log.error(
+                    "the app has not returned since the end of %r%s",
+                    websocket.member,
+                    others(times),
+                )

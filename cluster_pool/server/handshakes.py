@@ -1,0 +1,134 @@
+"""Every request to the port of the WebSockets, and its answer.
+
+Owns the order of the checks: what can be refused is refused before an id is claimed, for a claim
+may take the id from another connection. A handshake that is answered with 101 is a member already.
+"""
+
+import http
+import logging
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
+
+from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core.closing import TAKEN_OVER
+from cluster_pool.core.ids import shown
+from cluster_pool.core.proxies import Proxies
+from cluster_pool.core.request import Request as KeptRequest
+from cluster_pool.exceptions import (
+    ClusterPoolError,
+    ConnectionClosedError,
+    IdTakenError,
+    InvalidValueError,
+    NodeDrainingError,
+    OriginRefusedError,
+)
+from cluster_pool.local.connection import Connection
+from cluster_pool.server.http import (
+    Target,
+    answer,
+    come_back,
+    split_target,
+    target_of,
+    unlocated,
+)
+from cluster_pool.server.websocket import NodeWebSocket
+
+log = logging.getLogger("cluster_pool.server")
+
+
+class Handshakes:
+    """Answers requests, and claims ids for those that want to be members.
+
+    Args:
+        proxies: those that are believed about clients and hosts.
+        keeps_requests: whether connections keep their request, for an application to ask for.
+    """
+
+    def __init__(self, pool: ClusterPool, proxies: Proxies, *, keeps_requests: bool) -> None:
+        self._pool = pool
+        self._proxies = proxies
+        self._keeps_requests = keeps_requests
+
+    async def answer(self, websocket: ServerConnection, request: Request) -> Response | None:
+        """The answer to a request; None lets the handshake of a member go on.
+
+        Refusals are logged here, but for those of claims, which the pool logs.
+        """
+        response = await self._answer(websocket, request)
+        if response is not None and response.status_code in (400, 403, 404, 426):
+            status = f"{response.status_code} {response.reason_phrase}"
+            log.debug("refused %s for %s: %s", _peer(websocket), shown(request.path, 200), status)
+        return response
+
+    async def _answer(self, websocket: ServerConnection, request: Request) -> Response | None:
+        path, _ = split_target(request.path)
+        if path == "/healthz":
+            return answer(http.HTTPStatus.OK, "ok\n")
+        if path == "/readyz":
+            return self._readiness()
+        try:
+            target = target_of(request.path)
+            if target is None:
+                return answer(http.HTTPStatus.NOT_FOUND, "not here: /ws/NAMESPACE?id=ID\n")
+            response = websocket.protocol.accept(request)
+            if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return response
+            self._check_origin(websocket, request)
+            assert isinstance(websocket, NodeWebSocket)
+            websocket.count_inflated()
+            if websocket.newcomers.crowded(websocket.transport):
+                return websocket.newcomers.turn_away(websocket.transport)
+            member = self._member(websocket, request, target)
+            return await self._claim(websocket, member) or response
+        except InvalidValueError as error:
+            return answer(http.HTTPStatus.BAD_REQUEST, f"{error}\n")
+        except OriginRefusedError:
+            return answer(http.HTTPStatus.FORBIDDEN, "this origin is not allowed\n")
+
+    def _readiness(self) -> Response:
+        if self._pool.ready:
+            return answer(http.HTTPStatus.OK, "ready\n")
+        trouble = unlocated(self._pool.trouble, self._pool.address)
+        why = f": {trouble}" if trouble else ""
+        return come_back(f"not ready: {self._pool.state.value}{why}\n")
+
+    def _check_origin(self, websocket: ServerConnection, request: Request) -> None:
+        headers = request.headers
+        hosts = self._proxies.hosts(
+            _peer(websocket), headers.get_all("Host"), headers.get_all("X-Forwarded-Host")
+        )
+        self._pool.door.check_origin(headers.get_all("Origin"), hosts)
+
+    def _member(self, websocket: NodeWebSocket, request: Request, target: Target) -> Connection:
+        """The connection that the client wants to be."""
+        kept = None
+        if self._keeps_requests:
+            forwarded = request.headers.get_all("X-Forwarded-For")
+            client = self._proxies.client(_peer(websocket), forwarded)
+            kept = KeptRequest.of_target(request.path, request.headers.raw_items(), client)
+        return Connection(target.id, target.namespace, websocket, request=kept)
+
+    async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
+        """Make the connection a member; the answer to one that is none, and None for a member."""
+        connection.hold()
+        try:
+            await self._pool.new_connection(connection)
+        except IdTakenError:
+            return answer(http.HTTPStatus.CONFLICT, "this id is taken\n")
+        except ConnectionClosedError as error:
+            if error.code != TAKEN_OVER:
+                return come_back("closed meanwhile\n")
+            # A newer connection has the id: the client learns it from the close code, as any other.
+        except NodeDrainingError:
+            return come_back("this node is draining\n")
+        except ClusterPoolError:
+            return come_back("this node cannot reach its cluster\n")
+        websocket.own(connection)
+        return None
+
+
+def _peer(websocket: ServerConnection) -> str | None:
+    """The address that the request comes from; None for a unix socket, or one that is gone."""
+    name = websocket.transport.get_extra_info("peername")
+    return name[0] if isinstance(name, tuple) else None

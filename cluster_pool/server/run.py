@@ -1,0 +1,269 @@
+"""From settings to a running node, and to its end.
+
+:func:`run` is a node inside a program's own event loop, :func:`serve_forever` a process that is a
+node and nothing else. Owns the order in which the parts start and stop, and which signals end a
+node; what each part does is its own. Prints nothing: what a person may want to read is given to
+callables.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.cluster.signals import SIGNALS, Signals, in_main_thread
+from cluster_pool.cluster.stopping import drain_for
+from cluster_pool.embedded import EmbeddedServer
+from cluster_pool.server import collector
+from cluster_pool.server.newcomers import raise_limit
+from cluster_pool.server.node import NodeServer
+from cluster_pool.server.settings import EMBEDDED, NodeSettings
+
+log = logging.getLogger("cluster_pool.server")
+
+PoolCallback = Callable[[ClusterPool], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where a node that takes clients can be reached.
+
+    Attributes:
+        node_id: its node id.
+        host, port: of the WebSockets, ``/healthz`` and ``/readyz``.
+        admin_host, admin_port: of ``/status`` and ``/metrics``; the port is None without them.
+        agent_host, agent_port: of HAProxy's agent-check; the port is None without it.
+        address: where Redis is, without its password.
+        embedded: the Redis that was started with the node; None for one that runs anyway.
+    """
+
+    node_id: str
+    host: str
+    port: int
+    admin_host: str
+    admin_port: int | None
+    agent_host: str
+    agent_port: int | None
+    address: str
+    embedded: EmbeddedServer | None
+
+    @property
+    def url(self) -> str:
+        """``ws://HOST:PORT``; a client asks there for ``/ws/NAMESPACE?id=ID``."""
+        return f"ws://{bracketed(self.host)}:{self.port}"
+
+
+ListeningCallback = Callable[[Listening], object]
+
+
+def serve_forever(
+    settings: NodeSettings,
+    *,
+    on_pool: PoolCallback | None = None,
+    on_listening: ListeningCallback | None = None,
+) -> None:
+    """Run a node in a process that does nothing else, until a signal ends it.
+
+    As :func:`run`, in an event loop of its own, of uvloop where it is installed and
+    ``settings.uvloop`` allows it. The process gets as many descriptors as its hard limit permits,
+    and a garbage collector that does not look at the loaded program again.
+    """
+
+    def listening(where: Listening) -> None:
+        collector.settle()
+        if on_listening is not None:
+            on_listening(where)
+
+    raise_limit()
+    work = run(settings, on_pool=on_pool, on_listening=listening)
+    with asyncio.Runner(loop_factory=_loop_factory(settings.uvloop)) as runner:
+        runner.run(work)
+
+
+async def run(
+    settings: NodeSettings,
+    *,
+    on_pool: PoolCallback | None = None,
+    on_listening: ListeningCallback | None = None,
+) -> None:
+    """Run a node until a signal has ended it, or the call is cancelled.
+
+    SIGTERM, SIGINT and SIGHUP (unless that is ignored, as under nohup) drain the node as
+    ``settings.stopping`` says, and then stop it; a second signal stops it at once. They can be
+    taken in the main thread only: in any other thread nothing but a cancellation ends the node.
+    Cancelled, it stops at once, without a drain: its clients are closed with 1012. Nothing of the
+    node stays in Redis, if that can be reached.
+
+    Args:
+        on_pool: called with the pool before it joins the cluster: to register hooks, or to keep
+            it for sending.
+        on_listening: called when the node is a part of its cluster and takes clients.
+
+    Raises:
+        InvalidValueError: a host or a port cannot be had.
+        BackplaneUnavailableError: Redis cannot be reached.
+        NodeIdTakenError: another live node has the node id.
+        EmbeddedUnavailableError: there is no embedded server, or it did not start.
+    """
+    with _signals_of(settings) as signals, _embedded_of(settings) as embedded:
+        pool = _pool_of(settings, embedded)
+        server = _server_of(settings, pool)
+        if on_pool is not None:
+            on_pool(pool)
+
+        async def start() -> None:
+            await _start(settings, pool, server)
+            if on_listening is not None:
+                on_listening(_where(settings, pool, server, embedded))
+
+        try:
+            number = await _signal_during(start(), signals)
+            if number is None:
+                number = await _next(signals)
+                await drain_for(pool, number, signals, settings.stopping)
+            if signals is not None:
+                signals.ignore(number)  # its repeats do not change the exit status
+        finally:
+            await server.stop()
+
+
+async def _start(settings: NodeSettings, pool: ClusterPool, server: NodeServer) -> None:
+    wait = settings.wait
+    if wait:
+        log.info("joining at %s, waiting %g s for it at most", pool.address, wait)
+    await server.start_with(pool.start(wait=wait))
+
+
+# -- parts ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _embedded_of(settings: NodeSettings) -> Iterator[EmbeddedServer | None]:
+    """The Redis of this node alone, if it is to have one.
+
+    Its start blocks for a tenth of a second, in this thread: the server ends with the thread that
+    started it.
+    """
+    if settings.redis != EMBEDDED:
+        yield None
+        return
+    with EmbeddedServer() as server:
+        yield server
+
+
+def _pool_of(settings: NodeSettings, embedded: EmbeddedServer | None) -> ClusterPool:
+    return ClusterPool(
+        settings.redis if embedded is None else embedded.url,
+        node_id=settings.node_id,
+        prefix=settings.prefix,
+        on_conflict=settings.on_conflict,
+        limits=settings.limits,
+        timing=settings.timing,
+        headroom=settings.headroom,
+        secret=settings.secret or None,
+        origins=settings.origins,
+    )
+
+
+def _server_of(settings: NodeSettings, pool: ClusterPool) -> NodeServer:
+    return NodeServer(
+        pool,
+        host=settings.host,
+        port=settings.port,
+        admin_port=settings.admin_port,
+        admin_host=settings.admin_host,
+        admin_token=settings.admin_token,
+        admin_names=settings.admin_names,
+        agent_port=settings.agent_port,
+        agent_host=settings.agent_host,
+        subprotocols=settings.subprotocols,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        app=settings.app,
+        compression=settings.compression,
+        ping_interval=settings.ping_interval,
+    )
+
+
+def _where(
+    settings: NodeSettings,
+    pool: ClusterPool,
+    server: NodeServer,
+    embedded: EmbeddedServer | None,
+) -> Listening:
+    return Listening(
+        node_id=pool.node_id,
+        host=settings.host,
+        port=server.port,
+        admin_host=settings.admin_host,
+        admin_port=server.admin_port,
+        agent_host=settings.agent_host,
+        agent_port=server.agent_port,
+        address=pool.address,
+        embedded=embedded,
+    )
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _loop_factory(uvloop_wanted: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if uvloop_wanted:
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+            return factory
+    return None
+
+
+# -- signals -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _signals_of(settings: NodeSettings) -> Iterator[Signals | None]:
+    """The signals that end this node; None outside the main thread, where none can be taken."""
+    if not in_main_thread():
+        yield None
+        return
+    with Signals(settings.timing.signal_repeat, stop_signals()) as signals:
+        yield signals
+
+
+def stop_signals() -> tuple[int, ...]:
+    """Those that stop a node: SIGTERM, SIGINT, and SIGHUP unless nohup has it ignored.
+
+    SIGHUP says that the terminal is gone.
+    """
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN:
+        return SIGNALS
+    return (*SIGNALS, hang_up)
+
+
+async def _signal_during(work: Coroutine[Any, Any, None], signals: Signals | None) -> int | None:
+    """Do ``work`` unless a signal comes first: then cancel it, and return the signal."""
+    task, heard = asyncio.create_task(work), asyncio.create_task(_next(signals))
+    try:
+        await asyncio.wait((task, heard), return_when=asyncio.FIRST_COMPLETED)
+        number = heard.result() if heard.done() else None
+        if task.done():
+            await task
+        return number
+    finally:
+        task.cancel()
+        heard.cancel()
+        await asyncio.gather(task, heard, return_exceptions=True)
+
+
+async def _next(signals: Signals | None) -> int:
+    """Wait for the next signal, for ever if none can come."""
+    if signals is None:
+        await asyncio.Event().wait()
+        raise AssertionError("an event that nobody sets")
+    return await signals.next()

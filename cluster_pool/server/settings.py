@@ -1,0 +1,167 @@
+"""What a node is run with: one frozen record, checked as a whole where it is made.
+
+Owns the meaning of every setting of ``serve``, its unit and its default. The command line fills it
+in, and so can a program; :mod:`.run` makes a running node of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from cluster_pool.backplane.address import Address
+from cluster_pool.cluster.sender import DEFAULT_REDIS
+from cluster_pool.cluster.stopping import Stopping
+from cluster_pool.core.config import (
+    Limits,
+    Timing,
+    check_above_zero,
+    check_on_conflict,
+    check_wait,
+)
+from cluster_pool.core.handshake import check_subprotocols
+from cluster_pool.core.ids import check_node_id, shown
+from cluster_pool.core.keys import DEFAULT_PREFIX, Keys
+from cluster_pool.core.ledger import HEADROOM
+from cluster_pool.core.origins import Origins
+from cluster_pool.core.proxies import Proxies
+from cluster_pool.core.seals import Seals, Secret
+from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.local.drain_run import Terms
+from cluster_pool.server.admin import check_admin_host
+from cluster_pool.server.apps import App
+from cluster_pool.server.keepalive import PING_INTERVAL
+
+EMBEDDED: Final = "embedded"
+"""As ``redis``: a private Valkey that is started with the node and ends with it."""
+LAST_PORT: Final = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """Everything that ``serve`` can be told. Times are seconds, sizes are bytes.
+
+    Attributes:
+        redis: the URL of the cluster's Redis (``redis://``, ``rediss://``, ``unix://``), or
+            ``"embedded"`` for a private Valkey that lives as long as the node.
+        prefix: of every key and channel of the cluster.
+        node_id: unique among live nodes; None makes one.
+        secret: what every node and publisher of the cluster knows, at least 16 bytes. Several: the
+            first seals, each is accepted. None or none of them: nothing is sealed.
+        on_conflict: ``"takeover"``: the newer connection of an id wins; ``"reject"``: the older.
+        limits: of messages, outboxes, what clients send, namespaces and members.
+        timing: lease, heartbeat and time-outs.
+        headroom: connections per second that this node can take; more than 0.
+        wait: seconds to go on trying at the start while Redis cannot be reached; None tries once.
+        host, port: where to listen. Port 0 takes a free one. Whoever can connect can take any id.
+        origins: whose pages may connect besides those of the same host and port:
+            ``SCHEME://HOST`` or ``SCHEME://HOST:PORT``; ``null``; ``*`` for all.
+        forwarded_allow_ips: addresses and networks of the proxies that are believed in
+            ``X-Forwarded-For`` (the client's address) and ``X-Forwarded-Host`` (the host that it
+            asked for), with commas in between or one by one; ``*`` for all. None: no proxy is.
+        subprotocols: those that are spoken here, the best one first. An offer without any of them
+            is refused with 400; without this setting offers are ignored.
+        app: handles each connection. It is not cancelled when its client leaves
+            (``connection.closed`` tells), but when the node stops. None publishes what clients
+            send to the channel ``PREFIX:{NAMESPACE}:inbound``.
+        compression: accept permessage-deflate, which costs 25 KiB and more per connection.
+        ping_interval: seconds between two pings of a connection; a client from which nothing comes
+            in between is closed with 1011.
+        admin_port: of ``/status`` and ``/metrics``; None serves neither, 0 takes a free one.
+        admin_host: where that port is opened. Other than loopback needs ``admin_token``.
+        admin_token: what is wanted there as ``Authorization: Bearer TOKEN``.
+        admin_names: values of ``Host`` that are answered there without a token, besides
+            ``localhost``, ``admin_host`` and IP addresses; ``*`` for all.
+        agent_port: where HAProxy's agent-check is answered; None for nowhere, 0 takes a free one.
+        agent_host: where that port is opened.
+        stopping: closes per second, grace and announcement of the drain on SIGTERM.
+        uvloop: :func:`.run.serve_forever` runs on uvloop if it is installed.
+
+    Raises:
+        InvalidValueError: a value is not allowed; the text names it.
+    """
+
+    redis: str = DEFAULT_REDIS
+    prefix: str = DEFAULT_PREFIX
+    node_id: str | None = None
+    secret: Secret | Sequence[Secret] | None = field(default=None, repr=False)
+    on_conflict: str = "takeover"
+    limits: Limits = field(default_factory=Limits)
+    timing: Timing = field(default_factory=Timing)
+    headroom: float = HEADROOM
+    wait: float | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    origins: Sequence[str] = ()
+    forwarded_allow_ips: str | Sequence[str] | None = None
+    subprotocols: Sequence[str] = ()
+    app: App | None = None
+    compression: bool = False
+    ping_interval: float = PING_INTERVAL
+    admin_port: int | None = None
+    admin_host: str = "127.0.0.1"
+    admin_token: str | None = field(default=None, repr=False)
+    admin_names: Sequence[str] = ()
+    agent_port: int | None = None
+    agent_host: str = "127.0.0.1"
+    stopping: Stopping = field(default_factory=Stopping)
+    uvloop: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("origins", "subprotocols", "admin_names"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
+        self._check_cluster()
+        self._check_listeners()
+        self._check_stopping()
+
+    def _check_cluster(self) -> None:
+        """Check what the pool is made of, with the functions that the pool itself calls."""
+        keys = Keys(self.prefix)
+        if self.redis != EMBEDDED:
+            Address(self.redis, self.timing.timeout).check_prefix(keys.prefix)
+        if self.node_id is not None:
+            check_node_id(self.node_id)
+        if self.secret:
+            Seals(self.secret)
+        check_on_conflict(self.on_conflict)
+        check_above_zero("headroom", self.headroom)
+        if self.wait is not None:
+            check_wait(self.wait)
+
+    def _check_listeners(self) -> None:
+        """Check where the node listens, and whom it lets in."""
+        for name in ("port", "admin_port", "agent_port"):
+            _check_port(name, getattr(self, name))
+        if self.admin_port is not None:
+            check_admin_host(self.admin_host, self.admin_token)
+        Origins(self.origins)
+        Proxies(self.forwarded_allow_ips)
+        check_subprotocols(self.subprotocols)
+        check_above_zero("ping_interval", self.ping_interval)
+
+    def _check_stopping(self) -> None:
+        """Check how the last drain is to be done: when it begins it is too late for an error."""
+        how = self.stopping
+        size = self.limits.message_bytes
+        Terms.of(how.max_per_second, how.message, how.code, how.grace, size)
+        announce = how.announce
+        if announce is not None and not (_is_number(announce) and announce >= 0):
+            raise InvalidValueError(f"announce must be 0 seconds or more, not {shown(announce)}")
+
+
+def _names(setting: str, names: Sequence[str]) -> tuple[str, ...]:
+    """A copy of a list of names, which nobody can change any more."""
+    if isinstance(names, str):
+        raise InvalidValueError(f"{setting} must be a list of str, not the str {shown(names)}")
+    return tuple(names)
+
+
+def _check_port(setting: str, port: object) -> None:
+    """Raise InvalidValueError unless this is a port, or None where that is allowed."""
+    if port is None and setting != "port":
+        return
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= LAST_PORT:
+        raise InvalidValueError(f"{setting} must be 0 to {LAST_PORT}, not {shown(port)}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
