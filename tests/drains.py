@@ -9,8 +9,8 @@ from websockets.asyncio.client import ClientConnection
 
 from cluster_pool import ClusterPool, Connection, ConnectionsPool
 from cluster_pool.testing import FakeWebSocket
-from tests.nodes import NodeProcess
 from tests.support import eventually
+from tools.harness.nodes import NodeProcess
 
 
 class TimedWebSocket(FakeWebSocket):

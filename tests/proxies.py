@@ -1,27 +1,19 @@
 """Three nodes behind the real proxies, with the very files that we ship."""
 
 import contextlib
-import os
 import signal
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.nodes import NodeProcess, in_thread
 from tests.support import eventually
+from tools.harness.haproxy import DEPLOY, running
+from tools.harness.haproxy import haproxy as real_haproxy
+from tools.harness.nodes import NodeProcess, in_thread
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
 NODES = ("n1", "n2", "n3")
 STOP = ("--announce", "1.5", "--grace", "10", "--close-rate", "20")
 
 Proxy = Callable[..., contextlib.AbstractContextManager[object]]
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Cluster:
@@ -66,44 +58,11 @@ class Cluster:
         )
 
 
-def running(arguments: list[str], **environment: str) -> contextlib.ExitStack:
-    """A program, stopped by its pid on leaving."""
-    stack = contextlib.ExitStack()
-    process = subprocess.Popen(
-        arguments, env={**os.environ, **environment}, stderr=subprocess.DEVNULL
-    )
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
-    return stack
-
-
-def accepts(port: int) -> bool:
-    """Whether somebody listens there."""
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def haproxy(cluster: Cluster, front: int, folder: Path, page: str = "") -> Iterator[Path]:
-    """The real one; gives its command socket, which a second file adds for the test alone.
-
-    ``page`` is what it answers itself at ``/page``.
-    """
-    answer = f"    http-request return content-type text/html string '{page}' if {{ path /page }}\n"
-    text, anchor = (DEPLOY / "haproxy.cfg").read_text(), "    default_backend"
-    assert text.count(anchor) == 1
-    (folder / "ours.cfg").write_text(text.replace(anchor, answer + anchor) if page else text)
-    control = folder / "haproxy.sock"
-    (folder / "control.cfg").write_text(f"global\n    stats socket {control} level admin\n")
-    addresses = {"CLUSTER_POOL_BIND": f"127.0.0.1:{front}"}
-    for at, (name, node) in enumerate(cluster.nodes.items(), 1):
-        addresses[f"CLUSTER_POOL_NODE{at}"] = f"127.0.0.1:{node.port}"
-        addresses[f"CLUSTER_POOL_AGENT{at}"] = str(cluster.agent_port(name))
-    files = ["-f", str(folder / "control.cfg"), "-f", str(folder / "ours.cfg")]
-    with running(["haproxy", "-db", *files], **addresses):
+    """The real one; gives its command socket. ``page`` is what it answers itself at ``/page``."""
+    nodes = [(node.port, cluster.agent_port(name)) for name, node in cluster.nodes.items()]
+    with real_haproxy(nodes, front, folder, page) as control:
         yield control
 
 

@@ -1,26 +1,13 @@
 """A WebSocket client that does what it likes: it answers no Close and goes on talking."""
 
 import asyncio
-import base64
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from tests.support import eventually
-from tests.transports.frames import CLOSE, read_frames
-
-
-def masked(payload: bytes) -> bytes:
-    """A text frame of a client, with a mask of zeros (RFC 6455 section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        head = bytes((0x81, 0x80 | size))
-    elif size < 65536:
-        head = bytes((0x81, 0xFE)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((0x81, 0xFF)) + size.to_bytes(8, "big")
-    return head + bytes(4) + payload
+from tests.transports.frames import read_frames
+from tools.harness.frames import CLOSE, TEXT, masked, request
 
 
 class Stubborn:
@@ -41,7 +28,7 @@ class Stubborn:
 
     def say(self, text: str) -> None:
         """Send a text message, also after a Close and to nobody."""
-        self.writer.write(masked(text.encode()))
+        self.writer.write(masked(TEXT, text.encode()))
 
     @property
     def close_code(self) -> int | None:
@@ -62,12 +49,7 @@ async def stubborn(url: str, *, reads: bool = True) -> AsyncIterator[Stubborn]:
     """One that is connected; without ``reads`` its socket fills up, and its kernel's buffers."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    lines = [
-        *(f"GET {parts.path}?{parts.query} HTTP/1.1", "Host: x", "Upgrade: websocket"),
-        *("Connection: Upgrade", "Sec-WebSocket-Version: 13"),
-        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
-    ]
-    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+    writer.write(request(f"{parts.path}?{parts.query}"))
     answer = await reader.readuntil(b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 101 "), answer
     client = Stubborn(reader, writer)

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,10 +16,10 @@ from typing import Any
 from websockets.asyncio.client import connect
 
 from tests.support import eventually
+from tools.harness.ports import HOST, free_port
 
 APP = "tests.asgi.app:app"
 PORT = "{port}"
-HOST = "127.0.0.1"
 UVICORN = ("uvicorn", APP, "--host", HOST, "--port", PORT, "--ws")
 SERVERS: dict[str, tuple[str, ...]] = {
     "uvicorn websockets": (*UVICORN, "websockets"),
@@ -84,14 +83,6 @@ class Server:
     async def ended(self) -> int:
         """Its exit status."""
         return await asyncio.to_thread(self.process.wait, 20)
-
-
-def free_port() -> int:
-    """One that nobody has at the moment."""
-    with socket.socket() as one:
-        one.bind((HOST, 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 @contextlib.asynccontextmanager

@@ -29,6 +29,7 @@ from cluster_pool.testing import FAST
 from tests.clusters import Pool
 from tests.servers import BINARIES, PASSWORD, RedisServer
 from tests.support import async_test, eventually
+from tools.harness.ports import free_port
 
 
 @async_test
@@ -198,7 +199,7 @@ async def test_slow_names_take_nothing_from_the_loops_executor(
     """One look-up at a time, in a thread of ours; the next attempt waits for the one under way."""
     names = SlowNames(monkeypatch)
     with RedisServer("valkey", "--port", "0") as server:
-        port = _free_port()
+        port = free_port()
         server.command("CONFIG", "SET", "port", str(port))
         pool = Pool(server.through(port).replace("127.0.0.1", "redis.example"), timing=FAST)
         starting = asyncio.create_task(pool.start(wait=30))
@@ -218,12 +219,6 @@ async def test_slow_names_take_nothing_from_the_loops_executor(
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await pool.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def test_a_name_that_hangs_holds_up_no_exit(tmp_path: Path) -> None:
@@ -277,7 +272,7 @@ async def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) 
 @async_test
 async def test_a_client_that_asks_sentinel(flavour: str, tmp_path: Path) -> None:
     """Its node lives on the primary that the Sentinel names, also when the client is dropped."""
-    port, watching = _free_port(), _free_port()
+    port, watching = free_port(), free_port()
     with RedisServer(flavour) as server:
         server.command("CONFIG", "SET", "port", str(port))
         path = tmp_path / "sentinel.conf"

@@ -16,9 +16,10 @@ from cluster_pool import BackplaneUnavailableError, Publisher, SendResult
 from cluster_pool.backplane.outage import AGAIN, Outage
 from cluster_pool.testing import FAST
 from tests.clusters import Pool
-from tests.nodes import NodeProcess
 from tests.servers import BINARIES, RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess
+from tools.harness.ports import free_port
 from tools.harness.proxy import Proxy
 
 FAULTS = {
@@ -223,7 +224,8 @@ CLUSTERS = {"no slots": "", "one primary": "all", "another primary": "half"}
 @async_test
 async def test_a_cluster_is_named_as_such(flavour: str, kind: str) -> None:
     """Also one with a single primary, which would carry some of our commands out."""
-    with RedisServer(flavour, "--cluster-enabled", "yes", "--cluster-port", str(_free())) as server:
+    bus = ("--cluster-port", str(free_port()))
+    with RedisServer(flavour, "--cluster-enabled", "yes", *bus) as server:
         if CLUSTERS[kind]:
             last = {"all": "16383", "half": "8000"}[CLUSTERS[kind]]
             server.command("CLUSTER", "ADDSLOTSRANGE", "0", last)
@@ -246,17 +248,10 @@ async def test_a_sentinel_is_named_as_such(flavour: str) -> None:
             await publisher.start()
 
 
-def _free() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
-
-
 @contextlib.contextmanager
 def sentinel(flavour: str) -> Iterator[int]:
     """A Sentinel that watches nothing; gives its port."""
-    port = _free()
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sentinel.conf"
         path.write_text(f"port {port}\nbind 127.0.0.1\ndir {folder}\n")

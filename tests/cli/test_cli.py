@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.nodes import NodeProcess, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test
+from tools.harness.nodes import NodeProcess, in_thread
 
 
 def run(

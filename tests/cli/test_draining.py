@@ -13,9 +13,9 @@ from cluster_pool import Publisher
 from cluster_pool.cli.progress import PATIENCE, Bars, Row, _bars
 from cluster_pool.core.results import DrainProgress, Node, NodeState
 from tests.cli.test_cli import run
-from tests.nodes import NodeProcess, close_code, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, close_code, in_thread
 
 
 def lines(out: str) -> list[dict[str, Any]]:

@@ -15,9 +15,9 @@ import pytest
 from cluster_pool.cli.environment import set_aside
 from cluster_pool.cli.logs import JsonFormatter, TextFormatter
 from cluster_pool.core.results import DrainReport
-from tests.nodes import NodeProcess, close_code, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, close_code, in_thread
 
 LINE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d "

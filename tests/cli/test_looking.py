@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from cluster_pool.cli import app
 from tests.cli.test_cli import run
-from tests.nodes import NodeProcess, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, in_thread
 
 
 @pytest.fixture

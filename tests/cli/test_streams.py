@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from tests.cli.test_cli import run
-from tests.nodes import NodeProcess
 from tests.servers import RedisServer
+from tools.harness.nodes import NodeProcess
 
 NAME = "nöde-日本-[/]"
 

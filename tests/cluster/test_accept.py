@@ -19,8 +19,8 @@ from cluster_pool import (
 )
 from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend, Pool
-from tests.nodes import close_code
 from tests.support import async_test, eventually
+from tools.harness.nodes import close_code
 
 
 @contextlib.asynccontextmanager

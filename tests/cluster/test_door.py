@@ -21,8 +21,8 @@ from websockets.exceptions import InvalidStatus
 from cluster_pool import ClusterPoolError, Connection, InvalidValueError, Request
 from cluster_pool.testing import FakeWebSocket, fake_cluster
 from tests.clusters import Backend, Pool
-from tests.nodes import close_code, in_thread
 from tests.support import async_test, eventually
+from tools.harness.nodes import close_code, in_thread
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # uvicorn's own imports

@@ -9,9 +9,9 @@ from typing import Any
 from cluster_pool import Publisher
 from tests.cluster.test_drain_faults import ONE_FLAVOUR
 from tests.drains import Clients, gap_of, peak_of
-from tests.nodes import NodeProcess, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, in_thread
 
 FOREVER = ("--grace", "3600", "--announce", "0")
 

@@ -12,9 +12,9 @@ from tests.cluster.test_drain_faults import ONE_FLAVOUR
 from tests.cluster.test_drain_processes import stopped
 from tests.clusters import Backend, Pool
 from tests.drains import Clients, peak_of
-from tests.nodes import NodeProcess
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess
 
 
 async def state_of(publisher: Publisher, node: str) -> NodeState | None:

@@ -10,9 +10,9 @@ from cluster_pool import NodeState, SendResult, Timing
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
-from tests.nodes import NodeProcess
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess
 from tools.harness.proxy import Proxy
 
 

@@ -18,9 +18,9 @@ from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from tests.nodes import NodeProcess, close_code, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, close_code, in_thread
 
 FASTAPI = """
 import contextlib, os

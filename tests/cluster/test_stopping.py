@@ -17,9 +17,9 @@ from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.cluster.test_signals import FASTAPI, close_time
-from tests.nodes import NodeProcess, close_code, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, close_code, in_thread
 
 PROGRAM = """
 import asyncio, contextlib, os, signal, sys

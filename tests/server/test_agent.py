@@ -16,9 +16,9 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.server import agent
 from cluster_pool.server.agent import AgentListener, line_of
 from cluster_pool.server.newcomers import Newcomers
-from tests.nodes import NodeProcess, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, in_thread
 
 
 class Load:

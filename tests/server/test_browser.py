@@ -20,10 +20,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.nodes import in_thread
-from tests.proxies import Cluster, Proxy, accepts, free_port, haproxy, nginx
+from tests.proxies import Cluster, Proxy, haproxy, nginx
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import in_thread
+from tools.harness.ports import accepts, free_port
 
 APP = """
 async def handler(pool, connection):

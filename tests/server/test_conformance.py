@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.nodes import NodeProcess
 from tests.servers import RedisServer
+from tools.harness.nodes import NodeProcess
 
 ECHO = """
 async def echo(pool, connection):

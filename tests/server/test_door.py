@@ -15,9 +15,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from cluster_pool import Publisher
-from tests.nodes import NodeProcess, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test
+from tools.harness.nodes import NodeProcess, in_thread
 
 HANDSHAKE = (
     "GET /ws/room?id=alice HTTP/1.1",

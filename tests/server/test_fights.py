@@ -14,9 +14,9 @@ from cluster_pool import Publisher
 from cluster_pool.core.takeovers import TOLERATED
 from cluster_pool.server.node import NodeServer
 from tests.clusters import Pool
-from tests.nodes import NodeProcess, close_code, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, close_code, in_thread
 from tools.harness.proxy import Proxy
 
 CLIENTS = 40

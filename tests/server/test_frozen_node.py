@@ -4,9 +4,9 @@ import signal
 import time
 
 from cluster_pool import Member, Publisher
-from tests.nodes import NodeProcess, close_code
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, close_code
 
 
 @async_test

@@ -12,11 +12,11 @@ from websockets.asyncio.client import connect
 
 from cluster_pool import ClusterPool, Connection, SendResult
 from cluster_pool.testing import FAST, FakeWebSocket
-from tests.nodes import close_code
 from tests.server.test_node import node, url
 from tests.servers import RedisServer
 from tests.stubborn import stubborn
 from tests.support import async_test, eventually
+from tools.harness.nodes import close_code
 
 Step = Callable[[ClusterPool, str], Awaitable[object]]
 

@@ -10,9 +10,9 @@ import pytest
 from cluster_pool import ClusterPool
 from cluster_pool.core.statistics import Counters
 from cluster_pool.server.metrics import render
-from tests.nodes import NodeProcess, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, in_thread
 
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 LABEL = rf'{NAME}="(?:[^"\\\n]|\\["\\n])*"'

@@ -19,10 +19,10 @@ from websockets.http11 import Request
 
 from cluster_pool.server.admin import host_name
 from cluster_pool.server.newcomers import protocol_of
-from tests.nodes import NodeProcess, in_thread
 from tests.server.test_node import HANDSHAKE, KEY, node, url
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, in_thread
 
 
 @contextlib.contextmanager

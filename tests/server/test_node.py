@@ -16,9 +16,9 @@ from websockets.asyncio.client import connect
 from cluster_pool import ClusterPool, Connection, InvalidValueError, Timing
 from cluster_pool.server.node import ACCEPTS, NodeServer
 from cluster_pool.testing import FAST
-from tests.nodes import close_code, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import close_code, in_thread
 
 HANDSHAKE = (
     "GET /ws/room?id={id} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -13,10 +13,11 @@ from websockets.exceptions import InvalidStatus
 
 from cluster_pool import Publisher
 from tests.crowd import NAMESPACE, Crowd, Mail
-from tests.nodes import in_thread
-from tests.proxies import NODES, Cluster, Proxy, accepts, free_port, haproxy, nginx
+from tests.proxies import NODES, Cluster, Proxy, haproxy, nginx
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import in_thread
+from tools.harness.ports import accepts, free_port
 
 CLIENTS = 60
 

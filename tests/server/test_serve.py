@@ -22,9 +22,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from cluster_pool import Publisher, SendResult
-from tests.nodes import NodeProcess, close_code, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, close_code, in_thread
 
 
 async def status_of(url: str) -> int:

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import sys
 import time
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -17,10 +16,13 @@ from cluster_pool.server import collector
 from cluster_pool.server.node import NodeServer
 from tests.servers import RedisServer
 from tests.support import eventually, run_alone
-from tests.visitors import allow_descriptors
+from tools.harness.descriptors import too_few_descriptors
+from tools.harness.programs import Program
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 CROWD = 5_000
+MANNER = ("silent", "500")
+"""They do nothing, and so many handshakes are under way at once."""
 OTHER_CALLS = 60
 """Heartbeats, probes, broadcasts, and calls of 100 claims or releases when more than that wait."""
 LONGEST_TURN = 0.15
@@ -77,30 +79,26 @@ def in_batches(server: RedisServer) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def crowded(server: RedisServer) -> AsyncIterator[tuple[ClusterPool, Process]]:
+async def crowded(server: RedisServer) -> AsyncIterator[tuple[ClusterPool, Program]]:
     """5,000 WebSockets have come as fast as they can: in batches, and with no long turn."""
-    allow_descriptors(CROWD + 200)
+    assert not too_few_descriptors(CROWD)
     async with ClusterPool(server.url, node_id="node-1") as pool:
-        node = NodeServer(pool, port=0, ping_interval=600)  # the visitors answer nothing
+        node = NodeServer(pool, port=0, ping_interval=600)  # the crowd answers nothing
         await node.start()
-        crowd = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.visitors", str(node.port), "n", str(CROWD)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
         try:
             with in_batches(server):
                 async with turns() as coming:
-                    assert crowd.stdout is not None
-                    assert await crowd.stdout.readline() == b"in\n"
-            assert coming.longest < LONGEST_TURN
-            assert await pool.count("n") == CROWD
-            yield pool, crowd
+                    crowd = await Program.start(
+                        "tools.harness.crowd", str(node.port), "/ws/n", str(CROWD), *MANNER
+                    )
+            try:
+                assert coming.longest < LONGEST_TURN
+                assert await pool.count("n") == CROWD
+                yield pool, crowd
+            finally:
+                await crowd.kill()
         finally:
             await node.stop()
-            if crowd.returncode is None:
-                crowd.kill()
-            await crowd.wait()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of descriptors is set there")
@@ -112,8 +110,7 @@ def test_a_crowd_comes_and_goes_in_batches(own_server: RedisServer, loop: str) -
         async with crowded(own_server) as (pool, crowd):
             with in_batches(own_server):
                 async with turns() as going:
-                    crowd.kill()
-                    await crowd.wait()
+                    await crowd.kill()
                     await eventually(lambda: not pool.has_namespace("n"), 30)
             assert going.longest < LONGEST_TURN
             assert await pool.count("n") == 0
@@ -133,10 +130,10 @@ def test_a_crowd_is_cut_off_in_the_middle_of_a_broadcast(
             with in_batches(own_server):
                 await pool.broadcast_message("n", "nobody reads this")
                 await eventually(lambda: pool.statistics()["delivered"] == CROWD, 30)
-                crowd.kill()
+                killing = asyncio.create_task(crowd.kill())
                 for _ in range(3):  # some are gone, some will be
                     await pool.broadcast_message("n", "nor this")
-                await crowd.wait()
+                await killing
                 await eventually(lambda: not pool.has_namespace("n"), 30)
             assert await pool.count("n") == 0
 
@@ -155,8 +152,9 @@ def test_a_node_stops_while_a_crowd_is_going(
         async with crowded(own_server) as (pool, crowd):
             await pool.broadcast_message("n", "nobody reads this")
             await eventually(lambda: pool.statistics()["delivered"] == CROWD, 30)
-            crowd.kill()
+            killing = asyncio.create_task(crowd.kill())
             await eventually(lambda: pool.statistics()["connections"] < CROWD)
+        await killing
         async with Publisher(own_server.url) as publisher:
             assert await publisher.count("n") == 0
 

@@ -15,12 +15,13 @@ from cluster_pool import ClusterPool, Connection, Limits
 from cluster_pool.server.intake import CHUNK, UNPARSED
 from cluster_pool.server.node import NodeServer
 from cluster_pool.server.turns import FRAMES, SHARE, TINY, Turns
-from tests.nodes import close_code
 from tests.server.test_intake import node
 from tests.server.test_node import raw_client, url
 from tests.servers import RedisServer
-from tests.stubborn import masked, stubborn
+from tests.stubborn import stubborn
 from tests.support import async_test, eventually
+from tools.harness.frames import TEXT, masked
+from tools.harness.nodes import close_code
 
 MASK = bytes(4)
 FLOODS = {
@@ -120,7 +121,7 @@ async def test_what_waits_for_its_turn_arrives_whole_and_in_order(own_server: Re
     async with node(own_server, Limits(inbound_per_second=10**6), app=app) as (pool, server, _):
         with raw_client(server, "a") as client:
             await eventually(lambda: pool.statistics()["connections"])
-            client.sendall(b"".join(masked(text.encode()) for text in said))
+            client.sendall(b"".join(masked(TEXT, text.encode()) for text in said))
             client.shutdown(socket.SHUT_WR)
             await eventually(lambda: not pool.statistics()["connections"])
             await eventually(lambda: got == said)
@@ -139,7 +140,7 @@ async def test_a_slow_app_leaves_unparsed_what_it_does_not_take(own_server: Redi
     limits = Limits(inbound_bytes=100_000, inbound_per_second=10**6)
     async with node(own_server, limits, app=app) as (pool, server, most):
         async with stubborn(url(server, "a")) as client:
-            client.writer.write(masked(b"") * 10_000)
+            client.writer.write(masked(TEXT) * 10_000)
             await eventually(lambda: most[0] > 100_000)
             await eventually(lambda: len(pool.get_connection("room", "a").websocket.frames.queue))
             await asyncio.sleep(0.2)
@@ -242,7 +243,7 @@ async def test_who_is_not_listened_to_is_read_no_faster_than_it_is_parsed(
         monkeypatch.setattr(Turns, "share", lambda turns, size: 0)
         monkeypatch.setattr(Turns, "wait", lambda turns, go_on: None)
         connection.kick(1008, "enough")
-        client.writer.write(masked(b"x" * 1000) * 8_000)
+        client.writer.write(masked(TEXT, b"x" * 1000) * 8_000)
         await eventually(lambda: connection.gone)
         assert 0 < most[0] <= UNPARSED + 2 * CHUNK
         await eventually(lambda: not pool.statistics()["inbound_bytes"])

@@ -16,8 +16,8 @@ from tools.chaos.books import (
     SENT_AND_CLOSED,
     THEN_CLOSE,
 )
-from tools.chaos.programs import tell
 from tools.chaos.watch import Watch
+from tools.harness.obeying import tell
 
 TIMEOUT = 2.0
 """Seconds; of every call, as nobody here says otherwise."""

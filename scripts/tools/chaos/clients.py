@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tools.chaos import sparse
-from tools.chaos.programs import obey, tell
+from tools.harness.obeying import answer, obey_object
 
 PAUSE = 0.3
 """Seconds, at most, until a client comes back or tries again."""
@@ -290,17 +290,11 @@ class Commands:
         return collected
 
 
-HANDLERS = (
-    *("nodes", "come", "move", "spread", "visits", "away", "unsettled", "present"),
-    *("heard", "behind", "collect"),
-)
-
-
 async def main() -> None:
     """Be there until standard input ends; that cuts every connection."""
     commands = Commands()
-    tell("answer", None)
-    await obey({name: getattr(commands, name) for name in HANDLERS})
+    answer()
+    await obey_object(commands)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from typing import Any
 from tools.chaos import sparse
 from tools.chaos.books import Books
 from tools.chaos.ledger import Ledger
-from tools.chaos.programs import Program
 from tools.chaos.publisher import RawPublisher
 from tools.chaos.rest import Rest
-from tools.chaos.servers import RedisServer
+from tools.harness.programs import Program
 from tools.harness.proxy import Proxy
+from tools.harness.servers import RedisServer
 
 NAMESPACES = ["red", "green", "blue"]
 STEADY = 1.0
@@ -67,12 +67,12 @@ class Place:
         self._starts += 1
         self.node = node = f"{self.kind}-{self.number}.{self._starts}"
         self.program = await Program.start(
-            self.kind,
+            f"tools.chaos.{self.kind}",
             f"redis://127.0.0.1:{self.proxy.port}",
             node,
             on_told=lambda what, fields: self._ledger.told(node, what, fields),
         )
-        self.port = await self.program.answer()
+        self.port = self.program.hello
 
     async def stop(self) -> None:
         """Let the program end by itself; it is a failure if it does not."""
@@ -263,9 +263,8 @@ async def running(settings: Settings, ledger: Ledger) -> AsyncIterator[Cluster]:
             stack.push_async_callback(place.stop)
             places.append(place)
         outside = places.pop()
-        clients = await Program.start("clients", on_told=lambda what, fields: None)
+        clients = await Program.start("tools.chaos.clients")
         stack.push_async_callback(clients.stop)
-        await clients.answer()
         publisher = RawPublisher(redis.path, ledger, NAMESPACES, settings.seed)
         stack.push_async_callback(publisher.stop)
         cluster = Cluster(settings, redis, places, outside, clients, publisher, ledger)

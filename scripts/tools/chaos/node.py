@@ -22,8 +22,8 @@ from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap
 from cluster_pool.server.node import NodeServer
 from tools.chaos.books import BROADCAST
 from tools.chaos.caller import Caller
-from tools.chaos.programs import obey, tell
 from tools.chaos.streams import DenseStream, SparseStream
+from tools.harness.obeying import answer, obey_object, tell
 
 STATM = Path("/proc/self/statm")
 AT_ONCE = 50
@@ -88,7 +88,7 @@ class Commands:
         statistics = self._pool.statistics()
         return {**statistics, **held(statistics["connections"]), "watched": self._caller.watched}
 
-    async def stop(self) -> None:
+    async def _stop(self) -> None:
         """End the streams; every call must be answered, though the node has stopped."""
         await self._dense.end()
         await self._sparse.end()
@@ -161,12 +161,11 @@ async def main(redis: str, node_id: str) -> None:
         server = NodeServer(pool, port=0, app=serve_one)
         await server.start()
         await pool.wait_ready()
-        tell("answer", server.port)
+        answer(server.port)
         commands = Commands(pool)
-        names = ("begin", "end", "state", "registry", "figures")
-        await obey({name: getattr(commands, name) for name in names})
+        await obey_object(commands)
         await server.stop()
-        await commands.stop()
+        await commands._stop()
     tell_left_over()
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from cluster_pool import ClusterPoolError, Publisher
 from tools.chaos.caller import Caller
 from tools.chaos.node import held, loop_factory, quiet, tell_left_over
-from tools.chaos.programs import obey, tell
 from tools.chaos.streams import SparseStream
+from tools.harness.obeying import answer, obey_object
 
 PROBE = 0.2
 """Seconds between two looks at whether it reaches Redis."""
@@ -63,7 +63,7 @@ class Commands:
         pending = self._publisher._outbound.pending
         return {**held(0), "pending": pending, "watched": self._caller.watched}
 
-    async def stop(self) -> None:
+    async def _stop(self) -> None:
         """Look no more."""
         self._probing.cancel()
         await asyncio.gather(self._probing, return_exceptions=True)
@@ -76,11 +76,11 @@ async def main(redis: str, name: str) -> None:
     """Run until standard input ends."""
     quiet()
     async with Publisher(redis) as publisher:
-        tell("answer", 0)
+        answer(0)
         commands = Commands(publisher, name)
-        await obey({one: getattr(commands, one) for one in ("begin", "end", "state", "figures")})
+        await obey_object(commands)
         await publisher.stop()
-        await commands.stop()
+        await commands._stop()
     tell_left_over()
 
 

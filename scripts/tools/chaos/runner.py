@@ -13,7 +13,7 @@ from tools.chaos.books import Books, Window
 from tools.chaos.cluster import Cluster, NotReadyError, Settings, running
 from tools.chaos.harm import FAULTS
 from tools.chaos.ledger import Ledger
-from tools.chaos.programs import ProgramEndedError
+from tools.harness.programs import ProgramEndedError
 
 SHOWN = 10
 """Failures of one round that are told at once; all of them are in the JSON."""

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 from cluster_pool import Publisher
-from tools.chaos.servers import RedisServer
 from tools.chaos.targets.members import NAMESPACE, until_async
 from tools.chaos.targets.rows import Row
 from tools.chaos.targets.serving import serving
+from tools.harness.servers import RedisServer
 
 CLOSED = 1.0
 IDS = 100

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 from cluster_pool import BackplaneUnavailableError, ClusterPool
-from tools.chaos.servers import RedisServer
 from tools.chaos.targets.members import NAMESPACE, Member, until_whole
 from tools.chaos.targets.rows import Row
 from tools.harness.proxy import Proxy
+from tools.harness.servers import RedisServer
 
 AGREED = 3.0
 EACH = 500

@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 from cluster_pool import BackplaneUnavailableError, ClusterPool, Gap
-from tools.chaos.servers import RedisServer
 from tools.chaos.targets.members import NAMESPACE, Member, join, until, until_whole
 from tools.chaos.targets.rows import Row
+from tools.harness.servers import RedisServer
 
 NODES = 3
 HEARING, WHOLE = 2.5, 5.0

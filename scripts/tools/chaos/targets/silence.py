@@ -7,10 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 
 from cluster_pool import BackplaneUnavailableError, ClusterPool, SendResult
-from tools.chaos.servers import RedisServer
 from tools.chaos.targets.members import NAMESPACE, Member, until
 from tools.chaos.targets.rows import Row
 from tools.harness.proxy import Proxy
+from tools.harness.servers import RedisServer
 
 NOTICED, FAILED = 3.5, 2.0
 SILENCE = 5.0

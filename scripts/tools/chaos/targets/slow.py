@@ -15,11 +15,11 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from cluster_pool import Publisher, SendResult
-from tools.chaos.servers import RedisServer
 from tools.chaos.targets.crowd import never_reading, reading
 from tools.chaos.targets.members import until_async
 from tools.chaos.targets.rows import Row
 from tools.chaos.targets.serving import Node, serving
+from tools.harness.servers import RedisServer
 
 CROWD, OTHERS = "crowd", "others"
 PEOPLE = 20

@@ -1,18 +1,25 @@
-"""Nodes and clients as processes: JSON lines ask and answer, and nodes also tell by themselves."""
+"""Programs as processes that are asked over standard input, a line of JSON each.
+
+A program answers in lines of ``[what, fields]``, and may tell something else by itself in between.
+"""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from cluster_pool.embedded import bound_to_parent
+from tools.harness.obeying import LINE_LIMIT
 
-LINE_LIMIT = 256 * 1024 * 1024
-ANSWER_TIMEOUT = 30.0
+SCRIPTS = Path(__file__).parents[2]
+PATIENCE = 30.0
+"""Seconds after which a program that does not answer is given up."""
 STOP_TIMEOUT = 20.0
 
 Tell = Callable[[str, list[Any]], None]
@@ -22,49 +29,90 @@ class ProgramEndedError(Exception):
     """A program ended although nobody wanted it to, or says nothing any more."""
 
 
+def _unwanted(what: str, fields: list[Any]) -> None:
+    """What programs tell that are to answer and nothing else."""
+
+
 class Program:
-    """A running ``tools.chaos.NAME``; it dies with this process.
+    """A running program; it ends with its standard input, so it cannot outlive this process.
 
     What it tells by itself goes to ``on_told(what, fields)``, in order with its answers; also what
     it had written when it was killed.
+
+    Attributes:
+        hello: what it said when it was ready.
     """
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, on_told: Tell) -> None:
+    hello: Any = None
+
+    def __init__(
+        self, name: str, process: asyncio.subprocess.Process, on_told: Tell, patience: float
+    ) -> None:
+        self.pid = process.pid
         self._name = name
         self._process = process
         self._on_told = on_told
+        self._patience = patience
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, name: str, *arguments: str, on_told: Tell) -> Self:
-        """Start it; :meth:`answer` is then what it says when it is ready."""
+    async def start(cls, module: str, *arguments: str, **options: Any) -> Self:
+        """Run a module of ours with this interpreter, whose path it shares; see :meth:`launch`."""
+        command = [sys.executable, "-P", "-m", module, *arguments]
+        path = os.pathsep.join(dict.fromkeys([str(SCRIPTS), *filter(None, sys.path)]))
+        return await cls.launch(module, bound_to_parent(command), path, **options)
+
+    @classmethod
+    async def launch(
+        cls,
+        name: str,
+        command: Sequence[str],
+        path: str = str(SCRIPTS),
+        *,
+        fds: tuple[int, ...] = (),
+        on_told: Tell = _unwanted,
+        patience: float = PATIENCE,
+    ) -> Self:
+        """Run any program that speaks as ours do, and wait until it is ready."""
         process = await asyncio.create_subprocess_exec(
-            *bound_to_parent([sys.executable, "-P", "-m", f"tools.chaos.{name}", *arguments]),
+            *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
+            pass_fds=fds,
+            env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for us to deal with
         )
-        return cls(name, process, on_told)
+        program = cls(name, process, on_told, patience)
+        try:
+            program.hello = await program.answer()
+        except BaseException:
+            await program.kill()
+            raise
+        return program
 
     async def ask(self, do: str, **fields: Any) -> Any:
         """Have something done, and wait for the answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+        self.tell(do, **fields)
         return await self.answer()
 
+    def tell(self, do: str, **fields: Any) -> None:
+        """Have something done; :meth:`answer` is for later."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+
     async def answer(self) -> Any:
-        """The answer to what was asked, or what it says first."""
+        """The answer to what was told."""
         answer = asyncio.get_running_loop().create_future()
         self._asked.append(answer)
         if self._reader.done():
-            raise ProgramEndedError(f"the {self._name} program has ended")
+            raise ProgramEndedError(f"{self._name} has ended")
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(self._patience):
                 return await answer
         except TimeoutError:
-            raise ProgramEndedError(f"the {self._name} program does not answer") from None
+            raise ProgramEndedError(f"{self._name} does not answer") from None
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -76,7 +124,7 @@ class Program:
                 self._on_told(what, fields)
             elif not (answer := self._asked.popleft()).done():
                 answer.set_result(fields)
-        ended = ProgramEndedError(f"the {self._name} program ended: see above")
+        ended = ProgramEndedError(f"{self._name} ended by itself: see above")
         for answer in self._asked:
             if not answer.done():
                 answer.set_exception(ended)
@@ -115,16 +163,11 @@ class Program:
         return wrong
 
 
-def tell(what: str, fields: Any) -> None:
-    """In the program: say something at once; a SIGKILL later does not take it back."""
-    os.write(sys.stdout.fileno(), json.dumps([what, fields]).encode() + b"\n")
-
-
-async def obey(handlers: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:
-    """In the program: do what is asked until standard input ends."""
-    reader = asyncio.StreamReader(limit=LINE_LIMIT)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        fields = json.loads(line)
-        tell("answer", await handlers[fields.pop("do")](**fields))
+@contextlib.asynccontextmanager
+async def program(module: str, *arguments: str, **options: Any) -> AsyncIterator[Program]:
+    """A program of ours from its start to its stop."""
+    started = await Program.start(module, *arguments, **options)
+    try:
+        yield started
+    finally:
+        await started.stop()

@@ -1,0 +1,80 @@
+"""A program: a crowd of WebSockets that come as fast as they can, and go when its input ends.
+
+Run as ``python -m tools.harness.crowd PORT PATH COUNT [MANNER [TOGETHER]]``. A handshake costs it a
+fraction of what it costs any server. It answers with the seconds that it took until all were in.
+"""
+
+import contextlib
+import selectors
+import socket
+import sys
+import time
+
+from tools.harness.descriptors import too_few_descriptors
+from tools.harness.frames import request
+from tools.harness.obeying import answer
+from tools.harness.ports import HOST
+
+SILENT, READING, STUCK = "silent", "reading", "stuck"
+"""Its manner: it does nothing; it reads and drops everything; its buffers are small and fill up."""
+TOGETHER = 200
+"""Handshakes under way at once."""
+SMALL = 4096
+
+
+def come(port: int, path: str, count: int, *, small: bool, together: int) -> list[socket.socket]:
+    """Connect all of them; client ``N`` comes with the id ``cN``."""
+    opening = selectors.DefaultSelector()
+    crowd: list[socket.socket] = []
+    answered = 0
+    while answered < count:
+        while len(crowd) < count and len(crowd) - answered < together:
+            link = socket.socket()
+            if small:
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+            link.connect((HOST, port))
+            link.sendall(request(f"{path}?id=c{len(crowd)}"))
+            opening.register(link, selectors.EVENT_READ)
+            crowd.append(link)
+        for key, _ in opening.select():
+            assert isinstance(key.fileobj, socket.socket)
+            said = key.fileobj.recv(4096)
+            if not said.startswith(b"HTTP/1.1 101 "):
+                raise RuntimeError(f"no handshake: {said!r}")
+            opening.unregister(key.fileobj)
+            answered += 1
+    return crowd
+
+
+def drop_everything(crowd: list[socket.socket]) -> None:
+    """Read what comes until standard input ends."""
+    selector = selectors.DefaultSelector()
+    for link in (*crowd, sys.stdin):
+        selector.register(link, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if not isinstance(key.fileobj, socket.socket):
+                return
+            with contextlib.suppress(ConnectionError):
+                if key.fileobj.recv(1 << 16):
+                    continue
+            selector.unregister(key.fileobj)
+
+
+def main(port: str, path: str, count: str, manner: str = SILENT, together: str = "") -> None:
+    """Come, say so, and stay until standard input ends."""
+    if why := too_few_descriptors(int(count)):
+        raise SystemExit(why)
+    begun = time.monotonic()
+    crowd = come(
+        *(int(port), path, int(count)), small=manner == STUCK, together=int(together or TOGETHER)
+    )
+    answer({"seconds": time.monotonic() - begun})
+    if manner == READING:
+        drop_everything(crowd)
+    else:
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

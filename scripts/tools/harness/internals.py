@@ -1,0 +1,35 @@
+"""What the tools use of ``cluster_pool`` beside its public names, in one place.
+
+Another tree of the package, which one bench compares with this one, may have it elsewhere.
+"""
+
+import asyncio
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from cluster_pool import Publisher
+from cluster_pool.core.keys import Keys
+from cluster_pool.server import collector
+from cluster_pool.server.node import BACKLOG, NodeServer
+
+__all__ = ["BACKLOG", "Keys", "NodeServer", "loop_factory", "pending_of", "settle_collector"]
+
+
+def settle_collector() -> None:
+    """Set Python's garbage collector as ``cluster-pool serve`` does."""
+    collector.settle()
+
+
+def pending_of(publisher: Publisher) -> int:
+    """Calls of a publisher that are not answered."""
+    return publisher._outbound.pending
+
+
+def loop_factory(name: str = "") -> Callable[[], asyncio.AbstractEventLoop]:
+    """The event loop by its name; by default as ``serve``: uvloop when it is installed."""
+    if name == "uvloop" or (not name and find_spec("uvloop") is not None):
+        import uvloop
+
+        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+        return factory
+    return asyncio.new_event_loop

