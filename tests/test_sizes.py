@@ -1,0 +1,89 @@
+"""No file grows until nobody has read all of it, and no function until it is a program."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import cluster_pool
+
+ROOT = Path(cluster_pool.__file__).parent
+FILE = 400
+FUNCTION = 40
+"""Lines, without the docstring: a public one says more than the code below it."""
+
+TABLES = {"cli/serving.py:serve", "cli/draining.py:drain"}
+"""Lists of command line options, with little code below."""
+
+# What is not so yet: how long it was when somebody looked. A number may only become smaller.
+LONG_FILES = {
+    "backplane/outbound.py": 513,
+    "backplane/registry.py": 626,
+    "backplane/shard.py": 626,
+    "cluster/claim_batcher.py": 441,
+    "cluster/ownership.py": 420,
+    "cluster/pool.py": 682,
+    "cluster/sender.py": 640,
+    "local/connection.py": 878,
+}
+LONG_FUNCTIONS = {
+    "backplane/shard.py:Shard.__init__": 47,
+    "cluster/claim_batcher.py:ClaimBatcher._claim_batch": 41,
+    "cluster/ownership.py:Ownership.__init__": 45,
+    "cluster/pool.py:ClusterPool.__init__": 42,
+    "cluster/pool.py:ClusterPool._assemble": 80,
+    "local/connection.py:Connection.__init__": 55,
+    "local/connection.py:Connection._messages": 42,
+}
+
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(path: Path) -> Iterator[tuple[str, Function]]:
+    """Every function of a file, as ``folder/file.py:Class.name``."""
+    where = path.relative_to(ROOT).as_posix()
+    waiting: list[tuple[str, ast.AST]] = [("", ast.parse(path.read_text()))]
+    while waiting:
+        prefix, parent = waiting.pop()
+        for node in ast.iter_child_nodes(parent):
+            named = isinstance(node, Function | ast.ClassDef)
+            waiting.append((f"{prefix}{node.name}." if named else prefix, node))
+            if isinstance(node, Function):
+                yield f"{where}:{prefix}{node.name}", node
+
+
+def lines_of(function: Function, *, body_only: bool = False) -> int:
+    """The lines of a function, without its docstring."""
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function, clean=False) is not None
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if has_docstring else 0
+    begin = first.lineno if body_only else function.lineno
+    return (function.end_lineno or 0) - begin + 1 - docstring
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    """A file that grows beyond is two things; those that still are do not grow."""
+    for path in ROOT.rglob("*.py"):
+        where = path.relative_to(ROOT).as_posix()
+        length = len(path.read_text().splitlines())
+        assert length <= LONG_FILES.get(where, FILE), f"{where} has {length} lines"
+
+
+def test_no_function_is_longer_than_40_lines() -> None:
+    """But for the tables of options, whose code is counted alone."""
+    for path in ROOT.rglob("*.py"):
+        for name, function in functions(path):
+            length = lines_of(function, body_only=name in TABLES)
+            assert length <= LONG_FUNCTIONS.get(name, FUNCTION), f"{name} has {length} lines"
+
+
+def test_exceptions_from_the_sizes_are_needed() -> None:
+    """What is short by now is no exception any more."""
+    for where in LONG_FILES:
+        path = ROOT / where
+        assert path.exists(), f"{where} is gone: take it out of the list"
+        assert len(path.read_text().splitlines()) > FILE, f"{where} is short: take it out"
+    there = dict(pair for path in ROOT.rglob("*.py") for pair in functions(path))
+    for name in LONG_FUNCTIONS:
+        assert name in there, f"{name} is gone: take it out of the list"
+        assert lines_of(there[name]) > FUNCTION, f"{name} is short: take it out"
