@@ -51,13 +51,13 @@ async def until_async(true: Callable[[], Awaitable[bool]], limit: float = 60.0) 
     return time.monotonic()
 
 
-async def until_whole(pools: Iterable[ClusterPool], wanted: dict[str, str]) -> float:
+async def until_whole(pools: Iterable[ClusterPool], wanted: Callable[[], dict[str, str]]) -> float:
     """Wait until every pool is ready and the registry lists just ``wanted``; gives when."""
     pools = list(pools)
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         begun = time.monotonic()
-        if all(pool.ready for pool in pools) and await is_whole(pools[0], wanted):
+        if all(pool.ready for pool in pools) and await is_whole(pools[0], wanted()):
             return begun
         await asyncio.sleep(0.02)
     raise TimeoutError("the registry was not whole within 90 s")

@@ -68,7 +68,7 @@ async def _restart(each: int, down: float, *, snapshot: bool) -> tuple[float, fl
         heard = await until(
             lambda: all(len(one.heard) > mark for one, mark in zip(late, marks, strict=True))
         )
-        whole = await until_whole(pools, wanted)
+        whole = await until_whole(pools, lambda: wanted)
         await stream()
         return heard - back, whole - back, _faults(everyone, late, gaps)
 
