@@ -46,7 +46,6 @@ FOREIGN = {
     ("publisher", "redis"),
     ("cluster.pool", "redis"),
     ("cluster.sender", "redis"),
-    ("cli.demo", "redis"),
 }
 PRIVATE = {("cluster.accept", "_table")}
 
