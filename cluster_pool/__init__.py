@@ -14,7 +14,9 @@ Floors, from the top; a module imports only from floors below its own:
     exceptions       the error tree
 """
 
-from cluster_pool.cluster.pool import ClusterPool
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.request import Fields, Headers, Request
@@ -52,9 +54,26 @@ from cluster_pool.exceptions import (
     PoolClosedError,
     WrongLoopError,
 )
-from cluster_pool.local.connection import Connection
-from cluster_pool.local.pool import ConnectionsPool
 from cluster_pool.publisher import Publisher, SyncPublisher
+
+if TYPE_CHECKING:
+    from cluster_pool.cluster.pool import ClusterPool
+    from cluster_pool.local.connection import Connection
+    from cluster_pool.local.pool import ConnectionsPool
+else:
+    _LATER = {
+        "ClusterPool": "cluster_pool.cluster.pool",
+        "Connection": "cluster_pool.local.connection",
+        "ConnectionsPool": "cluster_pool.local.pool",
+    }
+
+    def __getattr__(name: str) -> Any:
+        """Load what holds connections when it is first asked for: a publisher needs none of it."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+        return found
+
 
 __version__ = "0.1.0"
 

@@ -6,25 +6,27 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
+from cluster_pool.backplane.address import RedisOrUrl
+from cluster_pool.backplane.backplane import DEFAULT_REDIS, Setup
 from cluster_pool.cluster.background import Background, Work
-from cluster_pool.cluster.sender import DEFAULT_REDIS, Sender
+from cluster_pool.cluster.public.directory import DirectoryCalls
+from cluster_pool.cluster.public.handle import Handle
+from cluster_pool.cluster.public.orders import OrderCalls
+from cluster_pool.cluster.public.sending import SendingCalls
+from cluster_pool.cluster.publishing import Publishing
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART
 from cluster_pool.core.config import Limits, Timing, check_timeout
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import DrainProgress, Member, Node, SendResult
 from cluster_pool.core.seals import Secret
-from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 T = TypeVar("T")
 
 
-class Publisher(Sender):
+class Publisher(Handle[Publishing], SendingCalls, DirectoryCalls, OrderCalls):
     """Reaches every member of the cluster, and is no node of it.
 
     ``async with Publisher("redis://…") as publisher: await publisher.send("room", "alice", "hi")``
@@ -38,22 +40,16 @@ class Publisher(Sender):
 
     def __init__(
         self,
-        redis: "str | Redis" = DEFAULT_REDIS,
+        redis: RedisOrUrl = DEFAULT_REDIS,
         *,
         prefix: str = DEFAULT_PREFIX,
         timeout: float = 2.0,
         limits: Limits | None = None,
         secret: Secret | Iterable[Secret] | None = None,
     ) -> None:
-        super().__init__(
-            redis,
-            None,
-            prefix=prefix,
-            limits=limits or Limits(),
-            timing=Timing(timeout=timeout),
-            counters=Counters(),
-            secret=secret,
-        )
+        timing = Timing(timeout=timeout)
+        setup = Setup.of(redis, prefix=prefix, limits=limits, timing=timing, secret=secret)
+        super().__init__(setup, partial(Publishing, setup))
 
 
 class SyncPublisher:
@@ -83,7 +79,7 @@ class SyncPublisher:
         )
         self._address = self._make().address  # refuses what may not be
         self._timeout = check_timeout(timeout)
-        self._background: Background | None = None
+        self._background: Background[Publisher] | None = None
         self._stopped = False
         self._lock = threading.RLock()
         _PUBLISHERS.add(self)
@@ -305,7 +301,7 @@ class SyncPublisher:
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else check_timeout(timeout)
 
-    def _running(self) -> Background:
+    def _running(self) -> Background[Publisher]:
         with self._lock:
             if self._stopped:
                 raise PoolClosedError("this publisher was stopped")
@@ -323,7 +319,7 @@ class SyncPublisher:
 
 
 _PUBLISHERS: "weakref.WeakSet[SyncPublisher]" = weakref.WeakSet()
-_ABANDONED: list[Background] = []
+_ABANDONED: list[Background[Publisher]] = []
 """What the parent has; kept, so that nothing is ended here that belongs to a loop of the parent."""
 
 

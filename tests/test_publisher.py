@@ -98,7 +98,7 @@ async def test_a_node_that_does_not_answer_times_out(own_server: RedisServer) ->
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await one.join("n", "alice")
-        await one._dispatcher.stop()
+        await one._parts.dispatcher.stop()
         result = await publisher.send("n", "alice", "x", confirm=True, timeout=1.5)
         assert result is SendResult.TIMED_OUT
         assert not result

@@ -21,16 +21,12 @@ LONG_FILES = {
     "backplane/shard.py": 626,
     "cluster/claim_batcher.py": 441,
     "cluster/ownership.py": 420,
-    "cluster/pool.py": 682,
-    "cluster/sender.py": 640,
     "local/connection.py": 878,
 }
 LONG_FUNCTIONS = {
     "backplane/shard.py:Shard.__init__": 47,
     "cluster/claim_batcher.py:ClaimBatcher._claim_batch": 41,
     "cluster/ownership.py:Ownership.__init__": 45,
-    "cluster/pool.py:ClusterPool.__init__": 42,
-    "cluster/pool.py:ClusterPool._assemble": 80,
     "local/connection.py:Connection.__init__": 55,
     "local/connection.py:Connection._messages": 42,
 }

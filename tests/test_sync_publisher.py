@@ -241,14 +241,14 @@ def test_a_publisher_that_was_used_before_a_fork_works_on_both_sides(
                 told("iteration", type(error).__name__)
             for _ in range(5):
                 told(publisher.send("n", "alice", "x", confirm=True, timeout=20).name)
-            told("publisher", publisher._background.publisher._identity.node_id)
+            told("publisher", publisher._background.publisher._parts.backplane.identity.node_id)
             publisher.stop()
 
         for _ in range(2):
             os.waitpid(child(work, {end}), 0)
         told("parent", publisher.send("n", "alice", "x", confirm=True, timeout=20).name)
         assert list(members) == []
-        told("publisher", publisher._background.publisher._identity.node_id)
+        told("publisher", publisher._background.publisher._parts.backplane.identity.node_id)
         publisher.stop()
         os.kill(owner, signal.SIGKILL)
         os.waitpid(owner, 0)
@@ -337,7 +337,7 @@ def test_an_asynchronous_publisher_starts_anew_in_a_child(own_server: RedisServe
             while os.waitpid(pid, os.WNOHANG) == (0, 0):
                 await asyncio.sleep(0.05)
             await asyncio.sleep(3)
-            told(await publisher.count("n"), publisher._shard.generation)
+            told(await publisher.count("n"), publisher._parts.backplane.shard.generation)
             await publisher.stop()
 
         loop.run_until_complete(wait_for(child(lambda: asyncio.run(again()), sys.exit)))

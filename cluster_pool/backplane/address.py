@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import redis.asyncio as redis_asyncio
 from redis.asyncio.connection import AbstractConnection
@@ -19,6 +20,9 @@ from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
 
 Raw = AbstractConnection
 
+RedisOrUrl: TypeAlias = "str | redis_asyncio.Redis"
+"""What users name a Redis by: a URL, or a client of their own."""
+
 
 class Address:
     """A Redis: its address, credentials and TLS, from a URL or from a user's own client.
@@ -27,7 +31,7 @@ class Address:
     reconnects or retries by itself could deliver a message twice.
     """
 
-    def __init__(self, redis: "str | redis_asyncio.Redis", connect_timeout: float) -> None:
+    def __init__(self, redis: RedisOrUrl, connect_timeout: float) -> None:
         pool = _pool_of(redis)
         self.shown = shown_of(pool)
         self._pool = pool  # connections that ask Sentinel have only a weak reference to it
@@ -111,7 +115,7 @@ class Address:
         return False
 
 
-def _pool_of(redis: "str | redis_asyncio.Redis") -> redis_asyncio.ConnectionPool:
+def _pool_of(redis: RedisOrUrl) -> redis_asyncio.ConnectionPool:
     """Where a URL or a client points to; raises InvalidValueError without a password in it."""
     if isinstance(redis, str):
         redis = exact(redis)

@@ -3,12 +3,13 @@
 import contextlib
 import http
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cluster_pool.cluster.body import Body
-from cluster_pool.cluster.sender import started
+from cluster_pool.cluster.door import Door
+from cluster_pool.cluster.node import Node
 from cluster_pool.core.closing import ABNORMAL, NORMAL, TAKEN_OVER
 from cluster_pool.core.ids import new_id
 from cluster_pool.exceptions import (
@@ -25,9 +26,6 @@ from cluster_pool.exceptions import (
 from cluster_pool.local.connection import Connection
 from cluster_pool.transports.base import Ahead
 from cluster_pool.transports.pick import transport_for
-
-if TYPE_CHECKING:
-    from cluster_pool.cluster.pool import ClusterPool
 
 log = logging.getLogger("cluster_pool.connection")
 
@@ -52,8 +50,9 @@ class Accepting:
 
     def __init__(
         self,
-        pool: "ClusterPool",
         websocket: Any,
+        running: Callable[[], Node],
+        door: Door,
         ahead: Ahead,
         *,
         namespace: str,
@@ -64,8 +63,9 @@ class Accepting:
         metadata: dict[str, Any] | None,
         origins: Sequence[str] | None,
     ) -> None:
-        self._pool = pool
         self._websocket = websocket
+        self._running = running
+        self._door = door
         self._ahead = ahead
         self._namespace = namespace
         self._id = id
@@ -74,6 +74,7 @@ class Accepting:
         self._idle_timeout = idle_timeout
         self._metadata = metadata
         self._origins = origins
+        self._node: Node
         self._connection: Connection
         self._body: Body
 
@@ -84,8 +85,8 @@ class Accepting:
         except WrongLoopError:
             raise
         except ClusterPoolError as error:
-            if isinstance(error, PoolClosedError) and not started(self._pool._table):
-                self._pool.door.never_opened()
+            if isinstance(error, PoolClosedError):
+                self._door.found_closed()
             status, text = refusal(error)
             await transport.refuse(status, text)
             raise transport.refusal(error, status, text) from error.__cause__
@@ -99,7 +100,7 @@ class Accepting:
         return self._connection
 
     def _make(self) -> Connection:
-        self._pool._own_loop()
+        self._node = self._running()
         connection = Connection(
             new_id() if self._id is None else self._id,
             self._namespace,
@@ -114,7 +115,7 @@ class Accepting:
         connection = self._connection
         try:
             self._check_door()
-            await self._pool.new_connection(connection, on_conflict=self._on_conflict)
+            await self._node.admission.join(connection, self._on_conflict, None)
         except ClusterPoolError as error:
             await self._turn_away(error)
             raise connection.refusal(error, *refusal(error)) from error.__cause__
@@ -126,7 +127,7 @@ class Accepting:
         self._body.begin()
 
     def _check_door(self) -> None:
-        door, connection = self._pool.door, self._connection
+        door, connection = self._door, self._connection
         if self._origins is not None:
             door = door.with_origins(self._origins)
         door.check(connection.request, self._subprotocol, answered=connection.answered)
@@ -176,7 +177,7 @@ class Accepting:
                 await connection.tell_end()
         finally:
             try:
-                await self._pool.remove_connection(connection)
+                await self._node.admission.leave(connection, None, None)
             except BackplaneUnavailableError as unreleased:
                 log.debug("released later: %s", unreleased)
             finally:

@@ -11,11 +11,12 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from cluster_pool.cluster.sender import Sender
+from cluster_pool.cluster.public.handle import Handle
 from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
 
+P = TypeVar("P", bound=Handle[Any])
 T = TypeVar("T")
 Work = Callable[..., Coroutine[Any, Any, T]]
 
@@ -25,7 +26,7 @@ LEAST: Final = 0.001
 """Seconds that are left to a call in any case: no time-out may be 0."""
 
 
-class Background:
+class Background(Generic[P]):
     """Runs one publisher for other threads, which wait. The thread begins at once, the publisher at
     the first call.
 
@@ -33,7 +34,7 @@ class Background:
         publisher: not started; nobody else has it.
     """
 
-    def __init__(self, publisher: Sender) -> None:
+    def __init__(self, publisher: P) -> None:
         self.publisher = publisher
         self._lock = threading.RLock()  # a signal handler may stop what its thread is using
         self._calls: set[concurrent.futures.Future[Any]] = set()

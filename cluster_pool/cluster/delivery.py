@@ -8,6 +8,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.cluster.dispatcher import MESSAGES, Run, Turn, message_of
 from cluster_pool.cluster.lease import LeaseState
@@ -18,11 +19,8 @@ from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
-from cluster_pool.core.identity import Identity
-from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
-from cluster_pool.core.statistics import Counters
 from cluster_pool.local.table import ConnectionTable
 
 ExecuteOrder = Callable[[str, dict[str, Any], Callable[[str], None]], None]
@@ -34,9 +32,7 @@ class Delivery:
 
     def __init__(
         self,
-        identity: Identity,
-        keys: Keys,
-        counters: Counters,
+        backplane: Backplane,
         table: ConnectionTable,
         ownership: Ownership,
         lease: LeaseState,
@@ -45,9 +41,9 @@ class Delivery:
         unsealing: Unsealing | None,
         turn: Turn,
     ) -> None:
-        self._ours = f"{identity.start}."
-        self._head = len(keys.prefix) + 2
-        self._counters = counters
+        self._ours = f"{backplane.identity.start}."
+        self._head = len(backplane.setup.keys.prefix) + 2
+        self._counters = backplane.setup.counters
         self._table = table
         self._ownership = ownership
         self._lease = lease

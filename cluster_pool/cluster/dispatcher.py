@@ -9,18 +9,15 @@ import logging
 from time import monotonic
 from typing import Any, Final, Protocol
 
+from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.inbox import Heard
-from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.cluster.unsealing import Unsealing
 from cluster_pool.cluster.watchers import Watchers
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError
-from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import shown
-from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import Outgoing
-from cluster_pool.core.progress import Progress
 
 log = logging.getLogger("cluster_pool.router")
 
@@ -85,20 +82,17 @@ class Dispatcher:
 
     def __init__(
         self,
-        shard: Shard,
-        keys: Keys,
-        identity: Identity,
-        progress: Progress,
+        backplane: Backplane,
         replies: Replies,
         watchers: Watchers,
         unsealing: Unsealing | None,
         turn: Turn,
         handler: Handler | None,
     ) -> None:
-        self._shard = shard
-        self._identity = identity
-        self._node_prefix = keys.node_prefix
-        self._progress = progress
+        self._shard = backplane.shard
+        self._identity = backplane.identity
+        self._node_prefix = backplane.setup.keys.node_prefix
+        self._progress = backplane.progress
         self._replies = replies
         self._watchers = watchers
         self._unsealing = unsealing

@@ -20,12 +20,17 @@ MINUTE: Final = 60.0
 
 
 class Door:
-    """Judges handshakes by their headers alone, for every library alike."""
+    """Judges handshakes by their headers alone, for every library alike.
+
+    Attributes:
+        opened: whether the pool was ever started.
+    """
 
     def __init__(self, origins: Iterable[str] | None, counters: Counters) -> None:
         self._origins = Origins(origins)
         self._counters = counters
         self._quiet = Quiet(MINUTE)
+        self.opened = False
 
     def with_origins(self, origins: Iterable[str]) -> Self:
         """The same door with other origins: it counts and logs together with this one."""
@@ -70,8 +75,14 @@ class Door:
         if not answered:
             check_offers(request, subprotocol)
 
-    def never_opened(self) -> None:
-        """Say now and then that everybody is refused, and why: a status says it to clients only."""
+    def found_closed(self) -> None:
+        """A handshake came while the pool does not run.
+
+        If it never ran, everybody is refused, and that is logged now and then: the status that is
+        answered says it to clients only.
+        """
+        if self.opened:
+            return
         if times := self._quiet.due("never opened", time.monotonic()):
             log.error(
                 "everybody is refused (503): this pool was never started; async with pool, or "

@@ -11,11 +11,13 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
+from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.cluster.lease import LeaseState
+from cluster_pool.cluster.node_life import NodeLife
 from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.claims import start_of
-from cluster_pool.core.config import Timing
 from cluster_pool.core.drain_plan import announcement_of
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import shown
@@ -74,39 +76,73 @@ class DrainController:
     """Begins, pauses, ends and undoes the drain of this node.
 
     Args:
-        headroom: connections per second that this node can take.
-        state, become: the node's state, and how it is changed.
+        headroom: connections per second that this node can take when it takes nobody yet.
     """
 
     def __init__(
         self,
-        identity: Identity,
-        ledger: RedisDrainBudget,
+        backplane: Backplane,
+        life: NodeLife,
         table: ConnectionTable,
         ownership: Ownership,
         lease: LeaseState,
-        timing: Timing,
         headroom: float,
-        message_bytes: int,
-        state: Callable[[], NodeState],
-        become: Callable[[NodeState], None],
     ) -> None:
-        self._identity = identity
-        self._ledger = ledger
-        self._budget = SharedDrainBudget(identity, ledger, lease, timing.timeout)
+        timing = backplane.setup.timing
+        self._identity = backplane.identity
+        self._ledger = backplane.drain_budget
+        self._life = life
+        self._budget = SharedDrainBudget(self._identity, self._ledger, lease, timing.timeout)
         self._table = table
         self._ownership = ownership
         self._lease = lease
         self._timing = timing
         self._headroom = headroom
-        self._message_bytes = message_bytes
-        self._state = state
-        self._become = become
+        self._message_bytes = backplane.setup.limits.message_bytes
         self._drain: DrainRun | None = None
         self._task: asyncio.Task[DrainReport] | None = None
         self._orders: set[asyncio.Task[None]] = set()
-        self.final = False
-        """Whether the process ends after this drain: nobody can cancel it."""
+        self._final = False
+        """Whether the process ends after this drain: then nobody can cancel it."""
+
+    async def drain_for_user(
+        self,
+        max_per_second: float | None,
+        message: str | bytes,
+        code: int,
+        grace: float | None,
+        announce: float | None,
+        force: bool,
+    ) -> DrainReport:
+        """Drain as :meth:`ClusterPool.drain_connections` says."""
+        self._life.check_running()
+        terms = Terms.of(max_per_second, message, code, grace, self._message_bytes)
+        return await self.drain(terms, check_announcement(announce, terms.grace), force=force)
+
+    async def drain_for_good(
+        self, stopping: Stopping, grace: float, announce: float, last_grace: float | None
+    ) -> DrainReport:
+        """Drain because the process ends; a cancel from elsewhere is refused.
+
+        Args:
+            last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
+        """
+        self._life.check_running()
+        self._final = True
+        terms = Terms.of(
+            stopping.max_per_second, stopping.message, stopping.code, grace, self._message_bytes
+        )
+        terms = replace(terms, last_grace=last_grace)
+        return await self.drain(terms, check_announcement(announce, terms.grace), force=False)
+
+    def was_alone(self) -> bool:
+        """Whether every heartbeat said that no other node lives, of at least as long as one lasts.
+
+        Raises:
+            PoolClosedError: not started, or stopped.
+        """
+        self._life.check_running()
+        return self._lease.alone_for() >= self._timing.heartbeat
 
     async def drain(self, terms: Terms, announce: float, *, force: bool) -> DrainReport:
         """Drain this node, or join the drain that is under way.
@@ -131,10 +167,10 @@ class DrainController:
             self._drain.tighten(terms)
             self._drain.announce_at_most(announce)
             return None, self._task
-        if self._state() is NodeState.DRAINED:
+        if self._life.state is NodeState.DRAINED:
             return None, None
-        if self._state() is not NodeState.ACTIVE:
-            raise PoolClosedError(f"node {self._identity.node_id} is {self._state().value}")
+        if self._life.state is not NodeState.ACTIVE:
+            raise PoolClosedError(f"node {self._identity.node_id} is {self._life.state.value}")
         drain = self._drain = DrainRun(
             self._identity.node_id,
             self._table,
@@ -178,15 +214,15 @@ class DrainController:
     async def _run(self, drain: DrainRun, announce: float) -> DrainReport:
         try:
             if announce > 0:
-                self._become(NodeState.ANNOUNCING)
+                self._life.become(NodeState.ANNOUNCING)
                 await drain.announce(announce)
             if not drain.cancelled:
-                self._become(NodeState.DRAINING)
+                self._life.become(NodeState.DRAINING)
             report = await drain.run()
         finally:
             self._drain = self._task = None
-            if self._state() in (NodeState.ANNOUNCING, NodeState.DRAINING):
-                self._become(NodeState.ACTIVE if drain.cancelled else NodeState.DRAINED)
+            if self._life.state in (NodeState.ANNOUNCING, NodeState.DRAINING):
+                self._life.become(NodeState.ACTIVE if drain.cancelled else NodeState.DRAINED)
         log.info("drained: %s", report)
         return report
 
@@ -200,7 +236,7 @@ class DrainController:
 
     def cancel(self) -> bool:
         """End half-way; False when there is no drain, or the process ends after it."""
-        if self._drain is None or self.final:
+        if self._drain is None or self._final:
             return False
         self._drain.cancel()
         return True
@@ -212,29 +248,33 @@ class DrainController:
 
     def activate(self) -> bool:
         """Take newcomers again after a drain; False when it is neither drained nor active."""
-        if self._state() is NodeState.DRAINED:
-            self._become(NodeState.ACTIVE)
-        return self._state() is NodeState.ACTIVE
+        if self._life.state is NodeState.DRAINED:
+            self._life.become(NodeState.ACTIVE)
+        return self._life.state is NodeState.ACTIVE
 
-    # -- orders from elsewhere -------------------------------------------------------------
+    # -- orders ----------------------------------------------------------------------------
 
     def execute_order(
         self, verb: str, options: dict[str, Any], answer: Callable[[str], None]
     ) -> None:
-        """Carry out an order in a task of its own; ``answer`` gets "" or why not."""
-        task = asyncio.create_task(self._execute(verb, options, answer), name="cluster_pool order")
+        """Carry out an order from elsewhere in a task of its own; ``answer`` gets "" or why not."""
+
+        async def execute() -> None:
+            answer(await self.execute(verb, options))
+
+        task = asyncio.create_task(execute(), name="cluster_pool order")
         self._orders.add(task)
         task.add_done_callback(self._orders.discard)
 
-    async def _execute(
-        self, verb: str, options: dict[str, Any], answer: Callable[[str], None]
-    ) -> None:
+    async def execute(self, verb: str, options: dict[str, Any]) -> str:
+        """Carry out an order; gives "" or why not."""
+        self._life.check_running()
         try:
-            answer(await self._carry_out(verb, **options))
+            return await self._carry_out(verb, **options)
         except DrainRefusedError as error:
-            answer(error.reason)
+            return error.reason
         except (ClusterPoolError, TypeError) as error:
-            answer(str(error))
+            return str(error)
 
     async def _carry_out(self, verb: str, **options: Any) -> str:
         if verb == "drain":
@@ -248,7 +288,7 @@ class DrainController:
         }
         if verb not in orders:
             return f"unknown order {shown(verb)}"
-        why = "its process is ending" if self.final else f"it is {self._state().value}"
+        why = "its process is ending" if self._final else f"it is {self._life.state.value}"
         return "" if orders[verb]() else f"{why}: nothing to {verb}"
 
     async def _drain_as_told(

@@ -9,8 +9,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Final, Literal, TypeVar, get_args, overload
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import shown
@@ -110,48 +109,3 @@ class Hooks:
         level = logging.DEBUG if event in self._reported else logging.ERROR
         self._reported.add(event)
         log.log(level, "a handler of %r %s", event, what, exc_info=error)
-
-
-class Hooked:
-    """What users register handlers with. Not used by itself."""
-
-    _hooks: Hooks
-
-    @overload
-    def on(self, event: Literal["gap"]) -> Callable[[OnGap], OnGap]: ...
-    @overload
-    def on(
-        self, event: Literal["takeover", "slow_consumer"]
-    ) -> Callable[[OnConnection], OnConnection]: ...
-    @overload
-    def on(self, event: Literal["state"]) -> Callable[[OnState], OnState]: ...
-    @overload
-    def on(self, event: Literal["empty"]) -> Callable[[OnEmpty], OnEmpty]: ...
-    @overload
-    def on(self, event: Literal["gap"], handler: OnGap) -> OnGap: ...
-    @overload
-    def on(
-        self, event: Literal["takeover", "slow_consumer"], handler: OnConnection
-    ) -> OnConnection: ...
-    @overload
-    def on(self, event: Literal["state"], handler: OnState) -> OnState: ...
-    @overload
-    def on(self, event: Literal["empty"], handler: OnEmpty) -> OnEmpty: ...
-    def on(self, event: str, handler: Callable[..., Any] | None = None) -> Any:
-        """Call ``handler``, sync or async, when something happens to this node.
-
-        It may be called in any thread, and before the start. Also a decorator: ``@pool.on("gap")``.
-
-        Args:
-            event: ``gap(Gap)`` messages may have been missed; ``takeover(connection)`` a connection
-                of this node lost its id; ``slow_consumer(connection)`` one was closed with 1013;
-                ``state(NodeState)`` this node changed its state, or its node id;
-                ``empty(namespace)`` reaping a vanished node's members emptied a namespace.
-
-        Raises:
-            InvalidValueError: there is no such event; the text names those that there are.
-        """
-        self._hooks.check(event)
-        if handler is None:
-            return partial(self._hooks.add, event)
-        return self._hooks.add(event, handler)

@@ -1,19 +1,16 @@
-"""Orders to other nodes about their drains, and a look at the drains of the cluster."""
+"""Orders to nodes about their drains, and a look at the drains of the cluster."""
 
 import asyncio
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
 
-from cluster_pool.backplane.drain_budget import RedisDrainBudget
-from cluster_pool.backplane.outbound import Outbound
-from cluster_pool.backplane.registry import Registry
+from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
-from cluster_pool.core.closing import SERVICE_RESTART
-from cluster_pool.core.config import Limits, check_above_zero
+from cluster_pool.core.config import check_above_zero
 from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.results import DrainProgress
-from cluster_pool.core.seals import Seals
 from cluster_pool.exceptions import (
     DrainRefusedError,
     InvalidValueError,
@@ -25,128 +22,76 @@ BESIDE_MESSAGE: Final = 1024
 """Bytes of an order without its message, at most."""
 
 
+class OwnNode(Protocol):
+    """The node in this process, which carries orders out without Redis."""
+
+    async def execute(self, verb: str, options: dict[str, Any]) -> str:
+        """Carry an order out; gives "" or why not."""
+
+
 class NodeOrders:
-    """What every process of a cluster can say to its nodes. Not used by itself."""
+    """Sends orders to nodes and waits for their answers."""
 
-    limits: Limits
-    _outbound: Outbound
-    _replies: Replies
-    _ledger: RedisDrainBudget
-    _registry: Registry
-    _seals: Seals | None
+    def __init__(self, backplane: Backplane, replies: Replies, own: OwnNode | None) -> None:
+        self._deadline = backplane.deadline
+        self._identity = backplane.identity
+        self._outbound = backplane.outbound
+        self._registry = backplane.registry
+        self._budget = backplane.drain_budget
+        self._sealed = backplane.setup.seals is not None
+        self._message_bytes = backplane.setup.limits.message_bytes
+        self._replies = replies
+        self._own = own
 
-    def _deadline(self, timeout: float | None) -> float:
-        raise NotImplementedError  # the sender's, whose part this is
-
-    async def drain_node(
-        self,
-        node_id: str,
-        max_per_second: float | None = None,
-        message: str | bytes = "",
-        code: int = SERVICE_RESTART,
-        *,
-        grace: float | None = None,
-        announce: float | None = None,
-        force: bool = False,
-        timeout: float | None = None,
-    ) -> None:
-        """Have a node drain; returns when it has begun, and the node carries on by itself.
-
-        It announces the drain (``/readyz`` says 503, newcomers are still welcome), closes its
-        connections at its share of the cluster's budget, and stays, drained, until it is activated
-        or stopped. Told again while it drains, paused or not, it goes on with the rate and the
-        earlier deadline.
-
-        Args:
-            node_id: which node.
-            max_per_second: closes per second of all nodes that drain, together; None leaves it to
-                what the nodes that take newcomers can take.
-            message: sent to each connection ahead of its close; "" sends nothing.
-            code: the close code.
-            grace: seconds until everyone must be closed; None for as long as it takes.
-            announce: seconds to announce; None: 5, or a quarter of the grace if that is less.
-            force: also when no other live node takes newcomers and there is no deadline.
-            timeout: seconds to wait for the node's answer; default 2.
+    async def give(self, node_id: str, verb: str, timeout: float | None, **options: object) -> None:
+        """Have a node do something about its drain.
 
         Raises:
-            DrainRefusedError: the node says why it does not.
-            NodeUnreachableError: there is no such live node, or it did not answer.
-            InvalidValueError: an argument cannot be sent: a number of 2**64 or more, a set, a
-                message over ``Limits.message_bytes``.
-            BackplaneUnavailableError: Redis did not answer.
+            DrainRefusedError, NodeUnreachableError, InvalidValueError, BackplaneUnavailableError:
+                as :meth:`OrderCalls.drain_node`.
         """
-        await self._order(
-            node_id,
-            "drain",
-            timeout,
-            max_per_second=max_per_second,
-            message=message,
-            code=code,
-            grace=grace,
-            announce=announce,
-            force=force,
-        )
-
-    async def pause_drain(self, node_id: str, *, timeout: float | None = None) -> None:
-        """Have a draining node close nobody for a while; errors as :meth:`drain_node`.
-
-        Its deadline, if it has one, stays what it was.
-        """
-        await self._order(node_id, "pause", timeout)
-
-    async def resume_drain(self, node_id: str, *, timeout: float | None = None) -> None:
-        """Have a paused drain go on; errors as :meth:`drain_node`."""
-        await self._order(node_id, "resume", timeout)
-
-    async def cancel_drain(self, node_id: str, *, timeout: float | None = None) -> None:
-        """End a node's drain half-way: it is active again; errors as :meth:`drain_node`."""
-        await self._order(node_id, "cancel", timeout)
-
-    async def activate(self, node_id: str, *, timeout: float | None = None) -> None:
-        """Have a drained node take newcomers again; errors as :meth:`drain_node`."""
-        await self._order(node_id, "activate", timeout)
-
-    async def drains(self, *, timeout: float | None = None) -> list[DrainProgress]:
-        """The drains of all nodes, as of their last renewal; sorted by node."""
-        return await self._ledger.progress(self._deadline(timeout))
-
-    async def drain_budget(self, *, timeout: float | None = None) -> float | None:
-        """Closes per second that the cluster allows its drains; None when nobody has set it."""
-        return await self._ledger.budget(self._deadline(timeout))
-
-    async def set_drain_budget(self, rate: float | None, *, timeout: float | None = None) -> None:
-        """Allow the drains of this cluster so many closes per second; None takes it back.
-
-        Drains under way follow at their next renewal. What a drain names itself only lowers it.
-        """
-        checked = None if rate is None else check_above_zero("rate", rate)
-        await self._ledger.set_budget(checked, self._deadline(timeout))
-
-    def _command(self, verb: str, options: dict[str, object], to: ReplyTo) -> bytes:
-        try:
-            item = envelope.command(verb, options, to)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidValueError(f"what is ordered has no form to be sent in: {error}") from None
-        if len(item) > self.limits.message_bytes + BESIDE_MESSAGE:
-            raise MessageTooLargeError(len(item), self.limits.message_bytes)
-        return item
-
-    async def _order(
-        self, node_id: str, verb: str, timeout: float | None, **options: object
-    ) -> None:
         node_id = check_node_id(node_id)
-        deadline = self._deadline(timeout)
-        start = await self._registry.start_of(node_id, deadline) if self._seals else ""
+        if self._own is not None and node_id == self._identity.node_id:
+            refusal = await self._own.execute(verb, options)
+        else:
+            refusal = await self._ask(node_id, verb, options, self._deadline(timeout))
+        if refusal:
+            raise DrainRefusedError(node_id, refusal)
+
+    async def _ask(
+        self, node_id: str, verb: str, options: dict[str, object], deadline: float
+    ) -> str:
+        start = await self._registry.start_of(node_id, deadline) if self._sealed else ""
         to, answer = self._replies.expect()
         try:
-            item = self._command(verb, options, to)
+            item = self._item(verb, options, to)
             if start is None or not await self._outbound.tell(node_id, start, item, deadline):
                 raise NodeUnreachableError(node_id, "is not there: nobody listens under this id")
             async with asyncio.timeout_at(deadline):
-                refusal = await answer
+                return str(await answer)
         except TimeoutError:
             raise NodeUnreachableError(node_id, "did not answer in time") from None
         finally:
             self._replies.forget(to)
-        if refusal:
-            raise DrainRefusedError(node_id, refusal)
+
+    def _item(self, verb: str, options: dict[str, object], to: ReplyTo) -> bytes:
+        try:
+            item = envelope.command(verb, options, to)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidValueError(f"what is ordered has no form to be sent in: {error}") from None
+        if len(item) > self._message_bytes + BESIDE_MESSAGE:
+            raise MessageTooLargeError(len(item), self._message_bytes)
+        return item
+
+    def drains(self, timeout: float | None) -> Coroutine[Any, Any, list[DrainProgress]]:
+        """The drains of all nodes, as of their last renewal."""
+        return self._budget.progress(self._deadline(timeout))
+
+    def budget(self, timeout: float | None) -> Coroutine[Any, Any, float | None]:
+        """Closes per second that the cluster allows its drains; None when nobody has set it."""
+        return self._budget.budget(self._deadline(timeout))
+
+    def set_budget(self, rate: float | None, timeout: float | None) -> Coroutine[Any, Any, None]:
+        """Allow the drains of this cluster so many closes per second; None takes it back."""
+        checked = None if rate is None else check_above_zero("rate", rate)
+        return self._budget.set_budget(checked, self._deadline(timeout))

@@ -1,74 +1,45 @@
 """The pool that users hold: this node's connections, as a part of the cluster."""
 
-import asyncio
-import contextlib
-import inspect
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final, Self
+from functools import partial
+from typing import Any, Final, Literal, Self, overload
 
-from cluster_pool.backplane.upkeep import Upkeep
+from cluster_pool.backplane.address import RedisOrUrl
+from cluster_pool.backplane.backplane import DEFAULT_REDIS, Setup
 from cluster_pool.cluster.accept import Accepting
-from cluster_pool.cluster.delivery import Delivery
-from cluster_pool.cluster.dispatcher import Turn
 from cluster_pool.cluster.door import Door
-from cluster_pool.cluster.drain import DrainController
-from cluster_pool.cluster.drainable import DrainingNode
-from cluster_pool.cluster.hooks import Hooked
+from cluster_pool.cluster.hooks import Hooks, OnConnection, OnEmpty, OnGap, OnState
 from cluster_pool.cluster.inbound import SHARE, InboundChannel
-from cluster_pool.cluster.lease import LeaseState, boottime
-from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
-from cluster_pool.cluster.life import in_turn
-from cluster_pool.cluster.ownership import Ownership
-from cluster_pool.cluster.reaper import Reaper
-from cluster_pool.cluster.reconciler import Reconciler
-from cluster_pool.cluster.recordings import Recordings
-from cluster_pool.cluster.replies import Answers
-from cluster_pool.cluster.sender import DEFAULT_REDIS, NOT_STARTED, started
-from cluster_pool.cluster.standing import Standing
-from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
+from cluster_pool.cluster.node import NO_SIZES, Node
+from cluster_pool.cluster.public.directory import DirectoryCalls
+from cluster_pool.cluster.public.drains import DrainCalls
+from cluster_pool.cluster.public.handle import NOT_RUNNING, Handle
+from cluster_pool.cluster.public.sending import SendingCalls
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
-from cluster_pool.core.ids import check_id, check_namespace, check_node_id
+from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.ledger import HEADROOM
-from cluster_pool.core.message import Outgoing
-from cluster_pool.core.pacing import ArrivalRate
-from cluster_pool.core.results import NodeState, SendResult
+from cluster_pool.core.results import NodeState
 from cluster_pool.core.seals import Secret
-from cluster_pool.core.statistics import Counters
-from cluster_pool.exceptions import (
-    BackplaneUnavailableError,
-    ClusterPoolError,
-    NodeDrainingError,
-    PoolClosedError,
-)
+from cluster_pool.exceptions import PoolClosedError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.pool import ConnectionsPool
-from cluster_pool.local.table import ConnectionTable
+from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.transports.base import Ahead
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
-log = logging.getLogger("cluster_pool")
+class _NotRunning:
+    """Stands for a part of a node that does not run: whatever is asked of it raises."""
 
-EmptyCallback = Callable[[], Any]
-
-NO_SIZES: Final = {
-    "incarnation": "",
-    "connections": 0,
-    "namespaces": 0,
-    "pending": 0,
-    "drain": None,
-    "inbox_bytes": 0,
-    "inbound_bytes": 0,
-    "generation": 0,
-    "trouble": None,
-}
+    def __getattr__(self, name: str) -> Any:
+        raise PoolClosedError(NOT_RUNNING)
 
 
-class ClusterPool(DrainingNode, Hooked):
+_NOT_RUNNING: Final[Any] = _NotRunning()
+
+
+class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
     """The connections of one node, sent to and counted together with those of all others.
 
     ``async with ClusterPool("redis://…") as pool:`` joins the cluster and leaves it. The methods of
@@ -95,11 +66,9 @@ class ClusterPool(DrainingNode, Hooked):
             the same origin alone. Who sends no ``Origin`` is no page, and may always.
     """
 
-    _holds = True
-
     def __init__(
         self,
-        redis: "str | Redis" = DEFAULT_REDIS,
+        redis: RedisOrUrl = DEFAULT_REDIS,
         *,
         node_id: str | None = None,
         prefix: str = DEFAULT_PREFIX,
@@ -110,37 +79,27 @@ class ClusterPool(DrainingNode, Hooked):
         secret: Secret | Iterable[Secret] | None = None,
         origins: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(
+        setup = Setup.of(
             redis,
-            None if node_id is None else check_node_id(node_id),
             prefix=prefix,
-            limits=limits or Limits(),
+            limits=limits,
             timing=timing or Timing(),
-            counters=Counters(),
             secret=secret,
+            node_id=None if node_id is None else check_node_id(node_id),
         )
-        self.door = Door(origins, self.counters)
+        self.door = Door(origins, setup.counters)
         """Judges handshakes before anything is claimed for them."""
-        self._takeover = check_on_conflict(on_conflict)
-        self._takes = check_above_zero("headroom", headroom)
-        self._taken = ArrivalRate()
+        self._hooks = Hooks(setup.timing, setup.counters)
+        build = partial(
+            Node,
+            setup,
+            self._hooks,
+            headroom=check_above_zero("headroom", headroom),
+            takeover=check_on_conflict(on_conflict),
+        )
+        super().__init__(setup, build)
         unread = self.limits.node_inbound_bytes - self.limits.node_inbound_bytes // SHARE
         self._ahead = Ahead(self.limits.inbound_bytes, unread, self.timing.handler)
-        self._state = NodeState.STOPPED
-        self._table: ConnectionTable = NOT_STARTED
-        self._ownership: Ownership = NOT_STARTED
-        self._lease: LeaseState = NOT_STARTED
-        self._lease_keeper: LeaseKeeper = NOT_STARTED
-        self._reaper: Reaper = NOT_STARTED
-        self._reconciler: Reconciler = NOT_STARTED
-        self._drain_controller: DrainController = NOT_STARTED
-        self.inbound: InboundChannel = NOT_STARTED
-        """What clients sent and this node still holds; there from the start on."""
-        self.local: ConnectionsPool = NOT_STARTED
-        """This node's connections alone; its calls raise PoolClosedError when those of the pool do.
-        """
-
-    # -- lifetime --------------------------------------------------------------------------
 
     async def start(self, *, wait: float | None = None) -> Self:
         """Join the cluster. ``async with`` does it too.
@@ -158,95 +117,8 @@ class ClusterPool(DrainingNode, Hooked):
                 the same id is waited for: four seconds, while nobody listens to the channel of that
                 node id, and at most as long as a lease lasts.
         """
+        self.door.opened = True
         return await super().start(wait=wait)
-
-    async def _connect(self, wait: float | None) -> None:
-        self._become(NodeState.STARTING)
-        await super()._connect(wait)
-        await self._lease_keeper.start()
-        self._reaper.start()
-        self._become(NodeState.ACTIVE)
-
-    def _assemble(self) -> None:
-        super()._assemble()
-        self._table = ConnectionTable(
-            limits=self.limits,
-            timing=self.timing,
-            counters=self.counters,
-            on_departing=self._departing,
-            on_slow_consumer=lambda connection: self._hooks.fire("slow_consumer", connection),
-            loop=self._loop,
-        )
-        self.local = ConnectionsPool(table=self._table)
-        self.inbound = InboundChannel(self._shard, self._keys, self.limits)
-        self._lease = LeaseState(self.timing)
-        self._ownership = Ownership(
-            self._shard,
-            self._registry,
-            self._keys,
-            self._table,
-            self.limits,
-            self.timing,
-            self.counters,
-            self._lease,
-            lambda connection: self._hooks.fire("takeover", connection),
-            Standing(self._outbound, self._replies, self._table, self.timing),
-            verify=self._seals is not None,
-        )
-        self._lease_keeper = LeaseKeeper(
-            self._lease,
-            self._shard,
-            self._registry,
-            self._identity,
-            self.timing,
-            self.counters,
-            _LeaseObserver(self),
-        )
-        upkeep = Upkeep(self._shard, self._keys, self._identity)
-        self._reaper = Reaper(
-            self._registry,
-            upkeep,
-            self.timing,
-            self.counters,
-            self._may_judge,
-            lambda namespace: self._hooks.fire("empty", namespace),
-        )
-        self._reconciler = Reconciler(
-            self._shard,
-            self._registry,
-            upkeep,
-            self._ownership,
-            self._lease,
-            self.timing,
-            self.counters,
-        )
-        self._drain_controller = DrainController(
-            self._identity,
-            self._ledger,
-            self._table,
-            self._ownership,
-            self._lease,
-            self.timing,
-            self._takes,
-            self.limits.message_bytes,
-            lambda: self._state,
-            self._become,
-        )
-        turn = Turn()
-        unsealing = self._unsealing(Recordings(self._shard, self._table, self._ownership))
-        delivery = Delivery(
-            self._identity,
-            self._keys,
-            self.counters,
-            self._table,
-            self._ownership,
-            self._lease,
-            Answers(self._outbound, self.timing),
-            self._drain_controller.execute_order,
-            unsealing,
-            turn,
-        )
-        self._dispatcher = self._dispatcher_to(turn, unsealing, delivery)
 
     async def stop(self) -> None:
         """Leave the cluster: close what is left with 1012, release everything, disconnect.
@@ -256,124 +128,6 @@ class ClusterPool(DrainingNode, Hooked):
         A cancelled call goes on by itself; another one waits for it.
         """
         await super().stop()
-
-    async def _end(self) -> None:
-        try:
-            await in_turn(
-                self._drain_controller.stop,
-                self._leave,
-                self._table.stop,
-                self._lease_keeper.stop,
-                self._reaper.stop,
-                self._reconciler.stop,
-                self._ownership.stop,
-                self._give_up,
-                self._close,
-            )
-        finally:
-            self.local = NOT_STARTED
-
-    async def _leave(self) -> None:
-        self._become(NodeState.STOPPED)
-        for connection in self._table.connections():
-            connection.begin_close(SERVICE_RESTART, "node is stopping")
-        if self._shard.up:
-            await self._ownership.leave(self.timing.timeout)
-
-    async def _give_up(self) -> None:
-        if self._shard.up:
-            with contextlib.suppress(BackplaneUnavailableError):
-                await self._lease_keeper.give_up()
-                await self._reaper.reap_own(self._shard.start_name)
-
-    @property
-    def node_id(self) -> str:
-        """This node's id: the one that was given; else made at each start, and "" before the first.
-
-        A node that lost its id to another, while it was cut off from Redis, has a new one then:
-        the ``state`` hook fires.
-        """
-        return self._identity.node_id if started(self._identity) else self._given_id or ""
-
-    @property
-    def state(self) -> NodeState:
-        """Where this node stands in its life."""
-        return self._state
-
-    @property
-    def ready(self) -> bool:
-        """Whether a load balancer should send newcomers: active, leased, and not deaf.
-
-        False, too, while Redis refuses what this node must write (:attr:`trouble` says why), and
-        while a comparison has found that what this node holds is registered wrongly, and has not
-        repaired it yet.
-        """
-        return (
-            self._state is NodeState.ACTIVE
-            and self._shard.up
-            and not self._shard.outage.refused
-            and self._lease.held
-            and self._lease.settled
-            and self._reconciler.clean
-        )
-
-    async def wait_ready(self) -> None:
-        """Wait until :attr:`ready` is true; for ever, if need be.
-
-        Raises:
-            PoolClosedError: not started, or stopped.
-        """
-        self._own_loop()
-        while not self.ready:  # readiness depends on a clock, too
-            if self._state is NodeState.STOPPED:
-                raise PoolClosedError("not started, or stopped")
-            await asyncio.sleep(0.05)
-
-    def _become(self, state: NodeState) -> None:
-        self._state = state
-        self._hooks.fire("state", state)
-        if state not in (NodeState.STARTING, NodeState.STOPPED):
-            self._lease_keeper.wake()  # the cluster learns of it at once
-
-    def _went_up(self) -> None:
-        super()._went_up()
-        self._lease_keeper.wake()
-
-    def _went_down(self) -> None:
-        self._lease_keeper.wake()
-
-    def _renamed(self) -> None:
-        """This node has another node id: its own channel is another, too."""
-        self._shard.begin_anew("this node goes on under another node id")
-        self._hooks.fire("state", self._state)
-
-    def _info(self) -> dict[str, object]:
-        return {
-            "state": self._state.value,
-            "connections": len(self._table),
-            "lease": self.timing.lease,
-        }
-
-    def headroom(self) -> float | None:
-        """Connections per second that this node can take now; None while it takes nobody."""
-        if self._state not in (NodeState.STARTING, NodeState.ACTIVE):
-            return None
-        taking = self._taken.rate(self.counters.accepted, boottime())
-        return max(0.0, self._takes - taking)
-
-    def free(self) -> float | None:
-        """The share of its headroom that this node has left, 0 to 1; None while it takes nobody."""
-        headroom = self.headroom() if self._state is NodeState.ACTIVE else None
-        return None if headroom is None else headroom / self._takes
-
-    def _beaten(self) -> None:
-        """The lease was renewed: time for what is done at every heartbeat."""
-        self._ownership.retry_releases()
-        self._reaper.wake()
-        self._reconciler.begin()
-
-    def _may_judge(self) -> bool:
-        return boottime() - self._lease.held_since >= self.timing.lease
 
     # -- connections -----------------------------------------------------------------------
 
@@ -402,25 +156,7 @@ class ClusterPool(DrainingNode, Hooked):
                 second that it is away, and then nobody waits; what may have been claimed
                 (``maybe_executed``) is given up as soon as Redis can be reached.
         """
-        deadline = self._deadline(timeout)
-        takeover = self._takeover if on_conflict is None else check_on_conflict(on_conflict)
-        try:
-            self._check_open()
-            await self._claim(connection, takeover, deadline)
-        except BaseException as error:
-            log.debug("refused: %r: %r", connection, error)
-            raise
-        log.debug("joined: %r", connection)
-
-    async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
-        if connection.claim is not None:
-            raise ClusterPoolError(f"{connection!r} is a member already")
-        connection.attach(self._table)
-        try:
-            await self._ownership.claim(connection, takeover=takeover, deadline=deadline)
-        except BaseException:
-            connection.detach()
-            raise
+        await self._running().admission.join(connection, on_conflict, timeout)
 
     async def remove_connection(
         self,
@@ -442,38 +178,7 @@ class ClusterPool(DrainingNode, Hooked):
             BackplaneUnavailableError: not released yet. It will be, and the callback called, as
                 soon as Redis can be reached.
         """
-        deadline = self._deadline(timeout)
-        if connection.departure is None and connection.claim is None:
-            return
-        departure = self._ownership.release(connection)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.shield(departure)
-        except TimeoutError:
-            if on_empty_namespace is not None:
-                departure.add_done_callback(
-                    lambda done: self._emptied_late(connection, on_empty_namespace)
-                )
-            raise self._shard.outage.error("not released yet", maybe_executed=True) from None
-        if on_empty_namespace is not None and self._take_emptied(connection):
-            result = on_empty_namespace()
-            if inspect.isawaitable(result):
-                await result
-
-    def _take_emptied(self, connection: Connection) -> bool:
-        """Whether this connection's release emptied its namespace; true for the first to ask."""
-        departure = connection.departure
-        if departure is None or departure.cancelled() or departure.exception():
-            return False
-        if not departure.result():
-            return False
-        connection.departure = asyncio.get_running_loop().create_future()
-        connection.departure.set_result(False)
-        return True
-
-    def _emptied_late(self, connection: Connection, callback: EmptyCallback) -> None:
-        if self._take_emptied(connection):
-            self._hooks.call("empty", callback)
+        await self._started().admission.leave(connection, on_empty_namespace, timeout)
 
     def accept(
         self,
@@ -526,8 +231,9 @@ class ClusterPool(DrainingNode, Hooked):
             TypeError: ``websocket`` is none.
         """
         return Accepting(
-            self,
             websocket,
+            self._running,
+            self.door,
             self._ahead,
             namespace=namespace,
             id=id,
@@ -538,108 +244,20 @@ class ClusterPool(DrainingNode, Hooked):
             origins=origins,
         )
 
-    def _departing(self, connection: Connection) -> None:
-        """A connection of this node began to close, for whatever reason."""
-        log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
-        self._ownership.release(connection)
-
-    def _check_open(self) -> None:
-        if self._state in (NodeState.DRAINING, NodeState.DRAINED):
-            raise NodeDrainingError(f"node {self.node_id} is {self._state.value}")
-        if self._state not in (NodeState.ACTIVE, NodeState.ANNOUNCING):
-            raise PoolClosedError(f"node {self.node_id} is {self._state.value}")
-
-    # -- what this node can do alone -------------------------------------------------------
-
     def get_connection(self, namespace: str, id: str) -> Connection | None:
         """This node's connection with an id, or None.
 
         Raises:
             PoolClosedError: not started, or stopped.
         """
-        if self._state is NodeState.STOPPED:
-            raise PoolClosedError("not started, or stopped")
-        return self._table.get(namespace, id)
+        if self._parts is None:
+            raise PoolClosedError(NOT_RUNNING)
+        self._parts.life.check_running()
+        return self._parts.table.get(namespace, id)
 
     def has_namespace(self, namespace: str) -> bool:
         """Whether this node has members in a namespace. From any thread, also before the start."""
-        return started(self._table) and self._table.namespace(namespace) is not None
-
-    def statistics(self) -> dict[str, Any]:
-        """A snapshot of this node's counters and sizes. From any thread, also before the start.
-
-        ``trouble`` is None, or why Redis does not serve this node: ``reason`` in a sentence,
-        ``since`` (ISO 8601), ``seconds``, ``next_attempt_in`` (seconds).
-        """
-        return {
-            "node": self.node_id,
-            "state": self._state.value,
-            "ready": self.ready,
-            "authenticated": self._seals is not None,
-            **(self._sizes() if started(self._table) else NO_SIZES),
-            **self.counters.as_dict(),
-        }
-
-    def _sizes(self) -> dict[str, Any]:
-        return {
-            "incarnation": self._lease.incarnation,
-            "connections": len(self._table),
-            "namespaces": len(self._table.namespaces()),
-            "pending": self._outbound.pending,
-            "drain": self._drain_controller.progress(),
-            "inbox_bytes": self._shard.receiver.inbox.size,
-            "inbound_bytes": self.inbound.size,
-            "generation": self._shard.generation,
-            "trouble": self._shard.outage.as_dict(),
-        }
-
-    def _deliver_here(
-        self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
-    ) -> SendResult | None:
-        """Straight to a connection of this node, when that cannot overtake anything."""
-        connection = self._local(namespace, id)
-        if connection is None:
-            return None
-        result = connection.deliver(Outgoing(text, payload))
-        if close is not None and result:
-            connection.kick(*close)
-        return result
-
-    async def close(
-        self,
-        namespace: str,
-        id: str,
-        code: int = NORMAL,
-        reason: str = "",
-        *,
-        confirm: bool = False,
-        timeout: float | None = None,
-    ) -> SendResult:
-        """Close one member's connection, wherever it is; as :meth:`Publisher.close`."""
-        self._deadline(timeout)
-        namespace, id = check_namespace(namespace), check_id(id)
-        connection = self._local(namespace, id)
-        if connection is None:
-            return await super().close(
-                namespace, id, code, reason, confirm=confirm, timeout=timeout
-            )
-        connection.kick(*check_close(code, reason))
-        return SendResult.DELIVERED
-
-    def _local(self, namespace: str, id: str) -> Connection | None:
-        """The connection here that may be sent to without asking Redis.
-
-        A node that slept past its lease may have lost the id; one that knows that Redis is away
-        goes on serving whom it has.
-        """
-        if self._state is NodeState.STOPPED:
-            raise PoolClosedError("not started, or stopped")
-        connection = self._table.get(namespace, id)
-        if connection is None or self._table.namespace_busy(namespace):
-            return None
-        if self._shard.up and not self._lease.unbroken:
-            return None
-        return connection if self._outbound.quiet(namespace) else None
+        return self._parts is not None and self._parts.table.namespace(namespace) is not None
 
     async def publish_inbound(self, connection: Connection, message: str | bytes) -> int:
         """Publish what a client sent to the inbound channel of its namespace.
@@ -656,27 +274,117 @@ class ClusterPool(DrainingNode, Hooked):
                 size), or ``Limits.pending_messages``.
             BackplaneUnavailableError: Redis did not answer in time.
         """
-        deadline = self._deadline(None)
-        return await self.inbound.publish(connection, self.node_id, message, deadline)
+        node = self._running()
+        deadline = node.backplane.deadline(None)
+        node_id = node.backplane.identity.node_id
+        return await node.inbound.publish(connection, node_id, message, deadline)
 
+    # -- this node -------------------------------------------------------------------------
 
-class _LeaseObserver:
-    """A pool, as its lease sees it: see :class:`LeaseObserver`."""
+    @property
+    def node_id(self) -> str:
+        """This node's id: the one that was given; else made at each start, and "" before the first.
 
-    def __init__(self, pool: ClusterPool) -> None:
-        self._pool = pool
+        A node that lost its id to another, while it was cut off from Redis, has a new one then:
+        the ``state`` hook fires.
+        """
+        if self._parts is None:
+            return self._setup.node_id or ""
+        return self._parts.backplane.identity.node_id
 
-    def node_info(self) -> dict[str, object]:
-        return self._pool._info()
+    @property
+    def state(self) -> NodeState:
+        """Where this node stands in its life."""
+        return NodeState.STOPPED if self._parts is None else self._parts.life.state
+
+    @property
+    def ready(self) -> bool:
+        """Whether a load balancer should send newcomers: active, leased, and not deaf.
+
+        False, too, while Redis refuses what this node must write (:attr:`trouble` says why), and
+        while a comparison has found that what this node holds is registered wrongly, and has not
+        repaired it yet.
+        """
+        return self._parts is not None and self._parts.ready
+
+    async def wait_ready(self) -> None:
+        """Wait until :attr:`ready` is true; for ever, if need be.
+
+        Raises:
+            PoolClosedError: not started, or stopped.
+        """
+        await self._running().wait_ready()
+
+    @property
+    def local(self) -> ConnectionsPool:
+        """This node's connections alone; its calls raise PoolClosedError when this pool's do."""
+        parts = self._parts
+        return _NOT_RUNNING if parts is None or parts.over else parts.local
+
+    @property
+    def inbound(self) -> InboundChannel:
+        """What clients sent and this node still holds; there while it runs."""
+        parts = self._parts
+        return _NOT_RUNNING if parts is None or parts.over else parts.inbound
 
     def headroom(self) -> float | None:
-        return self._pool.headroom()
+        """Connections per second that this node can take now; None while it takes nobody."""
+        return None if self._parts is None else self._parts.capacity.headroom()
 
-    async def register_all(self, incarnation: str, keep: Keep) -> None:
-        await self._pool._ownership.register_all(incarnation, keep)
+    def free(self) -> float | None:
+        """The share of its headroom that this node has left, 0 to 1; None while it takes nobody."""
+        return None if self._parts is None else self._parts.capacity.free()
 
-    def lease_renewed(self) -> None:
-        self._pool._beaten()
+    def statistics(self) -> dict[str, Any]:
+        """A snapshot of this node's counters and sizes. From any thread, also before the start.
 
-    def node_renamed(self) -> None:
-        self._pool._renamed()
+        ``trouble`` is None, or why Redis does not serve this node: ``reason`` in a sentence,
+        ``since`` (ISO 8601), ``seconds``, ``next_attempt_in`` (seconds).
+        """
+        return {
+            "node": self.node_id,
+            "state": self.state.value,
+            "ready": self.ready,
+            "authenticated": self._setup.seals is not None,
+            **(NO_SIZES if self._parts is None else self._parts.sizes()),
+            **self.counters.as_dict(),
+        }
+
+    @overload
+    def on(self, event: Literal["gap"]) -> Callable[[OnGap], OnGap]: ...
+    @overload
+    def on(
+        self, event: Literal["takeover", "slow_consumer"]
+    ) -> Callable[[OnConnection], OnConnection]: ...
+    @overload
+    def on(self, event: Literal["state"]) -> Callable[[OnState], OnState]: ...
+    @overload
+    def on(self, event: Literal["empty"]) -> Callable[[OnEmpty], OnEmpty]: ...
+    @overload
+    def on(self, event: Literal["gap"], handler: OnGap) -> OnGap: ...
+    @overload
+    def on(
+        self, event: Literal["takeover", "slow_consumer"], handler: OnConnection
+    ) -> OnConnection: ...
+    @overload
+    def on(self, event: Literal["state"], handler: OnState) -> OnState: ...
+    @overload
+    def on(self, event: Literal["empty"], handler: OnEmpty) -> OnEmpty: ...
+    def on(self, event: str, handler: Callable[..., Any] | None = None) -> Any:
+        """Call ``handler``, sync or async, when something happens to this node.
+
+        It may be called in any thread, and before the start. Also a decorator: ``@pool.on("gap")``.
+
+        Args:
+            event: ``gap(Gap)`` messages may have been missed; ``takeover(connection)`` a connection
+                of this node lost its id; ``slow_consumer(connection)`` one was closed with 1013;
+                ``state(NodeState)`` this node changed its state, or its node id;
+                ``empty(namespace)`` reaping a vanished node's members emptied a namespace.
+
+        Raises:
+            InvalidValueError: there is no such event; the text names those that there are.
+        """
+        self._hooks.check(event)
+        if handler is None:
+            return partial(self._hooks.add, event)
+        return self._hooks.add(event, handler)

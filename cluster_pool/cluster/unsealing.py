@@ -8,6 +8,7 @@ knows no secret. So a recording is told by its counter, and by the claim that th
 from collections.abc import Collection
 from typing import Any, Final, Protocol
 
+from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.envelope import TAKEN, BrokenEnvelopeError
@@ -103,3 +104,18 @@ class Unsealing:
     def _refuse(self, heard: Heard, error: BrokenEnvelopeError) -> None:
         self._counters.dropped_forged += 1
         self._shard.receiver.broken(error, heard.channel)
+
+
+def unsealing_of(backplane: Backplane, recordings: ReplayCheck | None) -> Unsealing | None:
+    """What opens the items of this cluster; None where they have no seals."""
+    setup = backplane.setup
+    if setup.seals is None:
+        return None
+    return Unsealing(
+        setup.seals,
+        backplane.shard,
+        backplane.identity,
+        setup.keys,
+        setup.counters,
+        recordings,
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cluster_pool.backplane.address import Address
-from cluster_pool.cluster.sender import DEFAULT_REDIS
+from cluster_pool.backplane.backplane import DEFAULT_REDIS
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import (
     Limits,

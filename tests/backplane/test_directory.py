@@ -18,14 +18,14 @@ MEMBERS = 1200
 async def rejoin(pool: Pool) -> None:
     """Cut the node's link, and wait until the incarnation that it gave up is buried."""
     former = pool.statistics()["incarnation"]
-    writer = pool._shard.commands.connection._writer  # type: ignore[union-attr]
+    writer = pool._parts.backplane.shard.commands.connection._writer  # type: ignore[union-attr]
     assert writer is not None
     writer.transport.abort()
     await eventually(lambda: pool.statistics()["incarnation"] != former and pool.ready, 30)
 
     async def buried() -> bool:
         deadline = asyncio.get_running_loop().time() + 20
-        return former not in await pool._registry.living(deadline)
+        return former not in await pool._parts.backplane.registry.living(deadline)
 
     await eventually(buried)
 
@@ -67,7 +67,7 @@ async def test_a_page_that_moved_behind_its_reading_is_read_again(own_server: Re
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
         own_server.command("HSET", f"{backend.prefix}:{{n}}:members", "ghost", "gone.0:1:1")
-        registry: Any = publisher._registry
+        registry: Any = publisher._parts.backplane.registry
         pages = registry.claim_pages
 
         async def claim_pages(*arguments: Any) -> Any:
@@ -88,11 +88,11 @@ async def test_counts_and_places_do_not_flicker(own_server: RedisServer, times: 
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
-        after(publisher._registry, "counts", lambda: rejoin(one), times)
+        after(publisher._parts.backplane.registry, "counts", lambda: rejoin(one), times)
         assert await publisher.count("n", timeout=20) == 20
-        after(publisher._registry, "claim_of", lambda: rejoin(one), times)
+        after(publisher._parts.backplane.registry, "claim_of", lambda: rejoin(one), times)
         assert await publisher.locate("n", "a7", timeout=20) == Member("a7", "node-1")
-        after(publisher._registry, "namespaces_of", lambda: rejoin(one), times)
+        after(publisher._parts.backplane.registry, "namespaces_of", lambda: rejoin(one), times)
         assert await publisher.namespaces(timeout=20) == ["n"]
         assert await publisher.count("nobody") == 0
         assert await publisher.locate("n", "nobody") is None
@@ -104,18 +104,21 @@ async def test_a_node_that_rejoins_is_one_node(backend: Backend) -> None:
     async with backend.pools() as (one, two):
         await two.join("n", "bob")
         registering, go_on = asyncio.Event(), asyncio.Event()
-        register = two._lease_keeper._observer.register_all
+        register = two._parts.lease_keeper._observer.register_all
 
         async def slowly(incarnation: str, keep: Keep) -> None:
             registering.set()
             await go_on.wait()
             await register(incarnation, keep)
 
-        two._lease_keeper._observer.register_all = slowly  # type: ignore[method-assign]
-        two._lease.unsettle()
-        two._lease_keeper.wake()
+        two._parts.lease_keeper._observer.register_all = slowly  # type: ignore[method-assign]
+        two._parts.lease.unsettle()
+        two._parts.lease_keeper.wake()
         await registering.wait()
-        assert len(await one._registry.living(asyncio.get_running_loop().time() + 2)) == 3
+        assert (
+            len(await one._parts.backplane.registry.living(asyncio.get_running_loop().time() + 2))
+            == 3
+        )
         nodes = await one.nodes()
         assert [node.id for node in nodes] == ["node-1", "node-2"]
         assert nodes[1].incarnation == two.statistics()["incarnation"]

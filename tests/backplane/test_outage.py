@@ -104,13 +104,13 @@ async def test_a_refusal_is_told_in_the_same_words_everywhere(
         assert pool.statistics()["trouble"] is None
         break_it(server, fault)
         await eventually(lambda: words in pool.trouble)
-        await eventually(lambda: not pool._lease.held or pool._shard.up)
+        await eventually(lambda: not pool._parts.lease.held or pool._parts.backplane.shard.up)
         trouble = pool.statistics()["trouble"]
         assert trouble["reason"] == pool.trouble
         assert not pool.ready
         assert any(words in record.getMessage() for record in caplog.records)
         if fault != "NOPERM in a script":  # whose words differ with the command
-            await eventually(lambda: not pool._lease.held)
+            await eventually(lambda: not pool._parts.lease.held)
             with pytest.raises(BackplaneUnavailableError) as caught:
                 await pool.join("n", "bob", timeout=0.2)
             assert words in str(caught.value)
@@ -135,7 +135,7 @@ async def test_whose_lease_could_not_be_renewed_is_not_called_absent(
     async with Pool(server.url, node_id="node-1", timing=FAST) as pool, Publisher(server.url) as by:
         await pool.join("n", "alice")
         break_it(server, fault)
-        await eventually(lambda: not pool._lease.held)
+        await eventually(lambda: not pool._parts.lease.held)
 
         async def is_unreachable() -> bool:
             with contextlib.suppress(BackplaneUnavailableError):

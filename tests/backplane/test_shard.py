@@ -41,7 +41,7 @@ async def test_who_waits_for_a_lease_does_not_make_it_come_faster(backend: Backe
     """While heartbeats are refused they come at their own pace, whatever is asked of the node."""
     async with backend.pools(1) as (one,):
         await one.join("n", "alice")
-        registry = one._registry
+        registry = one._parts.backplane.registry
         asked = 0
 
         async def refuse(*arguments: object) -> None:
@@ -51,7 +51,7 @@ async def test_who_waits_for_a_lease_does_not_make_it_come_faster(backend: Backe
 
         join, heartbeat = registry.join, registry.heartbeat
         registry.join = registry.heartbeat = refuse  # type: ignore[method-assign,assignment]
-        await eventually(lambda: not one._lease.held)
+        await eventually(lambda: not one._parts.lease.held)
         asked = 0
         for at in range(40):
             with pytest.raises(BackplaneUnavailableError):
@@ -66,10 +66,10 @@ async def test_who_waits_for_a_lease_does_not_make_it_come_faster(backend: Backe
 async def test_a_redis_that_is_behind_its_own_time_is_left(backend: Backend) -> None:
     """A probe that comes too late by the time of Redis ends the generation; the next one asks."""
     async with backend.pools(1) as (one,):
-        before = one._shard.generation
-        one._shard.clock.hear(0, 0.0, 0.0)
-        await eventually(lambda: one._shard.generation > before and one.ready, 30)
-        assert "behind its own time" in str(one._shard._last_error)
+        before = one._parts.backplane.shard.generation
+        one._parts.backplane.shard.clock.hear(0, 0.0, 0.0)
+        await eventually(lambda: one._parts.backplane.shard.generation > before and one.ready, 30)
+        assert "behind its own time" in str(one._parts.backplane.shard._last_error)
 
 
 @async_test
@@ -78,12 +78,12 @@ async def test_a_session_that_fails_by_itself_begins_anew(
 ) -> None:
     """What is our own mistake is logged as an error, and ends one generation only."""
     async with backend.pools(1) as (one,):
-        before, tell = one._shard.generation, one._shard._tell_time
+        before, tell = one._parts.backplane.shard.generation, one._parts.backplane.shard._tell_time
 
         async def fail(link: object) -> None:
-            one._shard._tell_time = tell  # type: ignore[method-assign]
+            one._parts.backplane.shard._tell_time = tell  # type: ignore[method-assign]
             raise ValueError("ours")
 
-        one._shard._tell_time = fail  # type: ignore[method-assign]
-        await eventually(lambda: one._shard.generation > before and one.ready, 30)
+        one._parts.backplane.shard._tell_time = fail  # type: ignore[method-assign]
+        await eventually(lambda: one._parts.backplane.shard.generation > before and one.ready, 30)
         assert [record.levelname for record in caplog.records].count("ERROR") == 1

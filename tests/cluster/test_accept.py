@@ -96,14 +96,16 @@ async def test_watch_iterates_over_events() -> None:
                 note(event)
 
         task = asyncio.create_task(follow())
-        await eventually(lambda: one._shard.listens(one._keys.events("n")))
+        await eventually(lambda: one._parts.backplane.shard.listens(one._setup.keys.events("n")))
         bob = await two.join("n", "bob")
         await two.remove_connection(bob.connection)
         await eventually(lambda: len(seen) == 2)
         assert seen == [MemberEvent("join", "bob", "node-2"), MemberEvent("leave", "bob", "node-2")]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await eventually(lambda: not one._shard.listens(one._keys.events("n")))
+        await eventually(
+            lambda: not one._parts.backplane.shard.listens(one._setup.keys.events("n"))
+        )
 
 
 @async_test
@@ -149,10 +151,14 @@ async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
             await one.send(f"user:{at}", "tab", "y")
             assert await alice.wait_sent(2) == ["x", "y"]
             await one.remove_connection(alice.connection)
-        await eventually(lambda: not one._ownership._namespaces._held)
-        assert not one._outbound._queues
-        assert not one._ownership._claiming
-        assert set(one._progress._at) <= {one._keys.node_channel("node-1")}
-        assert set(one._shard._names.values()) == {one._keys.node_channel("node-1")}
-        assert set(one._shard.numbers._last) == {one._keys.node_channel("node-1")}
-        assert one._table.namespaces() == []
+        await eventually(lambda: not one._parts.ownership._namespaces._held)
+        assert not one._parts.backplane.outbound._queues
+        assert not one._parts.ownership._claiming
+        assert set(one._parts.backplane.progress._at) <= {one._setup.keys.node_channel("node-1")}
+        assert set(one._parts.backplane.shard._names.values()) == {
+            one._setup.keys.node_channel("node-1")
+        }
+        assert set(one._parts.backplane.shard.numbers._last) == {
+            one._setup.keys.node_channel("node-1")
+        }
+        assert one._parts.table.namespaces() == []

@@ -15,13 +15,13 @@ from tests.support import async_test, eventually
 
 def fails_once(pool: Pool, name: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next call of an operation on the registry raises, and those after it do not."""
-    operation = getattr(pool._registry, name)
+    operation = getattr(pool._parts.backplane.registry, name)
 
     def failing(*arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(pool._registry, name, operation)
+        monkeypatch.setattr(pool._parts.backplane.registry, name, operation)
         raise error
 
-    monkeypatch.setattr(pool._registry, name, failing)
+    monkeypatch.setattr(pool._parts.backplane.registry, name, failing)
 
 
 @async_test
@@ -82,7 +82,7 @@ async def test_a_newcomer_of_a_node_without_a_lease_fails_in_time(
     async with node_behind(own_server, "one") as (one, proxy):
         await one.join("n", "alice")
         await proxy.refuse()
-        await eventually(lambda: not one._lease.held)
+        await eventually(lambda: not one._parts.lease.held)
         with pytest.raises(BackplaneUnavailableError):
             await one.join("n", "bob", timeout=0.2)
         await proxy.accept()
@@ -100,8 +100,8 @@ async def test_who_waits_for_a_subscription_when_the_pool_stops_is_told(
     async with node_behind(own_server, "one") as (one, proxy):
         proxy.hold(upwards=False)
         joining = asyncio.create_task(one.join("n", "alice", timeout=60))
-        await eventually(lambda: one._ownership._namespaces._subscriptions)
-        await one._ownership.leave(0.1)
+        await eventually(lambda: one._parts.ownership._namespaces._subscriptions)
+        await one._parts.ownership.leave(0.1)
         with pytest.raises(PoolClosedError):
             await one.join("n", "bob")
         proxy.heal()
@@ -120,7 +120,7 @@ async def test_a_takeover_that_strangers_might_have_told_is_verified(
         joining = asyncio.create_task(one.join("n", "alice"))
         await eventually(lambda: is_member(two, "alice"))
         newer = await two.join("n", "alice")
-        await eventually(lambda: one._ownership._claiming["n", "alice"][0].taken)
+        await eventually(lambda: one._parts.ownership._claiming["n", "alice"][0].taken)
         told.set()
         try:
             older = await joining
@@ -139,9 +139,9 @@ async def test_a_takeover_of_what_was_asserted_since_closes_nobody(backend: Back
         alice = await one.join("n", "alice")
         connection = alice.connection  # type: ignore[attr-defined]
         before = connection.claim
-        start = one._shard.start_name
+        start = one._parts.backplane.shard.start_name
         connection.claim = before._replace(incarnation=incarnation_of(start, before.rejoin + 1))
-        one._ownership.taken("n", "alice", before)
+        one._parts.ownership.taken("n", "alice", before)
         assert alice.closed is None
         connection.claim = before
 
@@ -154,7 +154,7 @@ async def test_a_claim_that_only_its_lease_made_late_goes_again(
     async with Backend(own_server).pools(1) as (one,):
         left = [-1.0, -1.0, 5.0]
         monkeypatch.setattr(
-            one._lease, "seconds_left", lambda: left.pop(0) if left[1:] else left[0]
+            one._parts.lease, "seconds_left", lambda: left.pop(0) if left[1:] else left[0]
         )
         await one.join("n", "alice", timeout=30)
         assert left == [5.0]

@@ -47,7 +47,10 @@ async def test_a_claim_that_is_won_in_the_turn_of_its_deadline_is_owned(backend:
     """Its caller has it, once; and it is given up like any other, with its namespace."""
     async with backend.pools(1) as (one,):
         loop = asyncio.get_running_loop()
-        claim_batcher, namespaces = one._ownership._claim_batcher, one._ownership._namespaces
+        claim_batcher, namespaces = (
+            one._parts.ownership._claim_batcher,
+            one._parts.ownership._namespaces,
+        )
         settle = claim_batcher._settle
 
         def settle_late(claiming: PendingClaim, *answer: Any) -> None:
@@ -73,7 +76,7 @@ async def registered(pool: Pool) -> dict[str, str]:
 
 def held(pool: Pool) -> dict[str, str]:
     """What a pool holds itself, in the same form."""
-    return dict.fromkeys(pool._table.namespace("n") or {}, pool.node_id)
+    return dict.fromkeys(pool._parts.table.namespace("n") or {}, pool.node_id)
 
 
 async def agreed(*pools: Pool) -> bool:
@@ -173,7 +176,7 @@ async def test_a_claim_without_time_is_not_carried_out_with_one_that_has_more(
 
 def answers_wait(pool: Pool, told: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Redis answers to the claims of ``pool`` is not known to it before ``told``."""
-    claim = pool._registry.claim
+    claim = pool._parts.backplane.registry.claim
 
     def claim_and_wait(*arguments: Any, **options: Any) -> Any:
         replies = claim(*arguments, **options)
@@ -185,7 +188,7 @@ def answers_wait(pool: Pool, told: asyncio.Event, monkeypatch: pytest.MonkeyPatc
 
         return read()
 
-    monkeypatch.setattr(pool._registry, "claim", claim_and_wait)
+    monkeypatch.setattr(pool._parts.backplane.registry, "claim", claim_and_wait)
 
 
 @async_test
@@ -244,7 +247,7 @@ async def test_accept_closes_who_lost_its_id_at_once(
         await eventually(lambda: is_member(two, "a"))
         await eventually(lambda: is_member(two, "b"))
         newer = [await two.join("n", "a"), await two.join("n", "b")]
-        waiting = one._ownership._claiming.values()
+        waiting = one._parts.ownership._claiming.values()
         await eventually(lambda: all(claiming.taken for (claiming,) in waiting))
         told.set()
         for error in await asyncio.gather(*accepting, return_exceptions=True):
@@ -273,10 +276,10 @@ async def test_a_claim_that_waits_and_is_cancelled_takes_nothing(backend: Backen
     async with backend.pools(1) as (one,):
         owner = await fought_for(one)
         joining = asyncio.create_task(one.join("n", "alice"))
-        await eventually(lambda: one._ownership.coming())
+        await eventually(lambda: one._parts.ownership.coming())
         joining.cancel()
         await asyncio.gather(joining, return_exceptions=True)
-        await eventually(lambda: not one._ownership.coming())
+        await eventually(lambda: not one._parts.ownership.coming())
         assert owner.closed is None
         assert await one.count("n") == 1
         rejecting = one.join("n", "alice", on_conflict="reject")
@@ -290,7 +293,7 @@ async def test_a_pool_that_stops_waits_for_no_fight(backend: Backend) -> None:
     async with backend.pools(1) as (one,):
         owner = await fought_for(one)
         joining = asyncio.create_task(one.join("n", "alice", timeout=60))
-        await eventually(lambda: one._ownership.coming())
+        await eventually(lambda: one._parts.ownership.coming())
     assert joining.done()
     assert isinstance(joining.exception(), PoolClosedError)
     assert (await owner.wait_closed())[0] == 1012
@@ -384,7 +387,7 @@ async def test_a_node_takes_no_more_namespaces_than_its_limit(backend: Backend) 
         with pytest.raises(MembershipLimitError, match="node_namespaces"):
             await one.join("c", "x")
         await one.join("b", "y")
-        assert not one._shard.listens(f"{backend.prefix}:{{c}}")
+        assert not one._parts.backplane.shard.listens(f"{backend.prefix}:{{c}}")
 
 
 @async_test
@@ -392,7 +395,7 @@ async def test_who_leaves_while_its_claim_waits_for_others_takes_no_id(backend: 
     """Claims gather for some milliseconds; one whose client has left meanwhile is not sent."""
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")
-        claim_batcher = one._ownership._claim_batcher
+        claim_batcher = one._parts.ownership._claim_batcher
         second = Connection("alice", "n", FakeWebSocket())
         with patch.object(claim_batcher, "_flights", IN_FLIGHT):  # as many as may be under way
             claim = asyncio.create_task(one.new_connection(second))
@@ -411,7 +414,7 @@ async def test_a_newcomer_waits_for_a_link_that_was_up_just_now(own_server: Redi
     """The next one is made in some 50 ms, and the claim goes on with it."""
     async with Pool(own_server.url, node_id="a", timing=FAST) as pool:
         own_server.command("CLIENT", "KILL", "TYPE", "pubsub")
-        while pool._shard.up:  # noqa: ASYNC110  # each turn: it is up again very soon
+        while pool._parts.backplane.shard.up:  # noqa: ASYNC110  # each turn: it is up again very soon
             await asyncio.sleep(0)
         await pool.new_connection(Connection("alice", "n", FakeWebSocket()))
         assert await pool.count("n") == 1
@@ -425,7 +428,7 @@ async def test_a_newcomer_does_not_wait_for_a_redis_that_is_away(
     """The node knows; whoever comes learns it long before its time-out, and nothing is left."""
     async with Pool(own_server.url, node_id="a", timing=FAST) as pool:
         own_server.kill()
-        await eventually(lambda: not pool._shard.up)
+        await eventually(lambda: not pool._parts.backplane.shard.up)
         for _ in range(2):
             connection = Connection("alice", "n", FakeWebSocket())
             claim = pool.new_connection(connection, timeout=60, on_conflict=on_conflict)

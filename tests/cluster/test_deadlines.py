@@ -48,7 +48,7 @@ async def test_sends_after_an_outage_are_answered(own_server: RedisServer) -> No
         await one.join("room", "alice")
         bob = await two.join("room", "bob")
         await path.refuse()
-        await eventually(lambda: not one._shard.up)
+        await eventually(lambda: not one._parts.backplane.shard.up)
         with pytest.raises(BackplaneUnavailableError):
             await one.send("room", "bob", "expires")
         assert await one.send("room", "alice", "local") is SendResult.DELIVERED
@@ -61,7 +61,7 @@ async def test_sends_after_an_outage_are_answered(own_server: RedisServer) -> No
         assert all(await answers(calls, 30))
         await bob.wait_sent(101)
         assert one.statistics()["pending"] == 0
-        assert not one._outbound._ready
+        assert not one._parts.backplane.outbound._ready
 
 
 @async_test
@@ -79,7 +79,7 @@ async def test_every_call_of_sparse_traffic_is_answered(own_server: RedisServer)
         calls: list[asyncio.Task[Any]] = []
         for turn in range(3):
             await path.refuse()
-            await eventually(lambda: not one._shard.up)
+            await eventually(lambda: not one._parts.backplane.shard.up)
             for at in range(240):
                 name, id = names[(at * 7 + turn) % 40], ("here", "there", "nowhere")[at % 3]
                 calls.append(asyncio.create_task(one.send(name, id, "x", confirm=at % 5 == 0)))
@@ -92,7 +92,7 @@ async def test_every_call_of_sparse_traffic_is_answered(own_server: RedisServer)
         ends = await answers(calls, QUICK.timeout * 3)
         assert len(ends) == len(calls)
         assert one.statistics()["pending"] == 0
-        assert not one._outbound._ready
+        assert not one._parts.backplane.outbound._ready
 
 
 @async_test
@@ -101,7 +101,7 @@ async def test_a_cancelled_send_does_not_hold_up_local_ones(own_server: RedisSer
     async with Proxy(own_server.path) as path, Pool(own_server.through(path.port)) as one:
         await one.join("room", "alice")
         await path.refuse()
-        await eventually(lambda: not one._shard.up)
+        await eventually(lambda: not one._parts.backplane.shard.up)
         waiting = one.send_nowait("room", "bob", "x", timeout=60)
         waiting.cancel()
         assert await one.send("room", "alice", "local") is SendResult.DELIVERED
@@ -152,7 +152,7 @@ async def test_an_endless_timeout_lasts_an_hour_and_ends_nothing(own_server: Red
             assert await one.broadcast_message(name, "hi", timeout=1e300)
             assert await one.count(name, timeout=math.inf) == 1
         assert await one.send("r3", "x", "hello", confirm=True)
-        assert one._outbound._convoys == 0
+        assert one._parts.backplane.outbound._convoys == 0
         assert one.statistics()["pending"] == 0
 
 
@@ -165,7 +165,7 @@ def test_a_start_may_wait_for_ever(new_loop: Any, own_server: RedisServer) -> No
         pool = Pool(own_server.url, node_id="a")
         starting = asyncio.create_task(pool.start(wait=math.inf))
         await eventually(lambda: pool.state is NodeState.STARTING)
-        await eventually(lambda: pool._shard._last_error is not None)
+        await eventually(lambda: pool._parts.backplane.shard._last_error is not None)
         own_server.start()
         await starting
         await pool.stop()
@@ -184,7 +184,7 @@ async def test_what_cannot_be_written_fails_alone(
     """A call that raises while it is made gives back what it took; the next ones go out."""
     async with Backend(own_server).pools() as (one, two):
         await two.join("n", "x")
-        commands = one._shard.commands
+        commands = one._parts.backplane.shard.commands
         assert commands is not None
         whole = commands.script
 
@@ -200,7 +200,7 @@ async def test_what_cannot_be_written_fails_alone(
             with pytest.raises(BackplaneUnavailableError, match="too large"):
                 await one.broadcast_message("n", "poison")
         assert await one.send("n", "x", "well", confirm=True) is SendResult.DELIVERED
-        assert one._outbound._convoys == 0
+        assert one._parts.backplane.outbound._convoys == 0
         assert one.statistics()["pending"] == 0
 
 
@@ -211,7 +211,7 @@ async def test_a_flush_of_claims_that_raises_leaves_nothing_behind(
     """Claims fail, and releases are tried again with the next heartbeat."""
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
-        registry = one._registry
+        registry = one._parts.backplane.registry
         whole_claim, whole_release = registry.claim, registry.release
 
         def broken(*arguments: Any, **options: Any) -> Any:
@@ -364,7 +364,7 @@ async def test_a_slow_answer_about_the_time_takes_no_time_from_sends(
         Proxy(own_server.path) as path,
         Pool(own_server.through(path.port), node_id="a", timing=Timing(probe=1.0)) as one,
     ):
-        commands = one._shard.commands
+        commands = one._parts.backplane.shard.commands
         assert commands is not None
         ask, asked = commands.call, asyncio.Event()
 
@@ -376,9 +376,9 @@ async def test_a_slow_answer_about_the_time_takes_no_time_from_sends(
 
         commands.call = held_back  # type: ignore[method-assign]
         await asyncio.wait_for(asked.wait(), 10)
-        before = one._shard.clock._heard_at
+        before = one._parts.backplane.shard.clock._heard_at
         await asyncio.sleep(1.4)
         path.heal()
-        await eventually(lambda: one._shard.clock._heard_at > before)
-        assert one._shard.commands is commands
+        await eventually(lambda: one._parts.backplane.shard.clock._heard_at > before)
+        assert one._parts.backplane.shard.commands is commands
         assert await one.send("room", "nobody", "x", timeout=1.2) is SendResult.ABSENT

@@ -59,14 +59,14 @@ async def test_an_answer_to_another_start_is_not_taken_for_ones_own(backend: Bac
     """Node id and number may be the same in a process that was forked, restarted or cut off."""
     async with backend.pools() as (one, two):
         await two.join("n", "alice")
-        await two._dispatcher.stop()  # it hears, and says nothing
+        await two._parts.dispatcher.stop()  # it hears, and says nothing
         sent = asyncio.create_task(one.send("n", "alice", "x", confirm=True, timeout=20))
-        (request,) = await eventually(lambda: list(one._replies._waiting))
+        (request,) = await eventually(lambda: list(one._parts.replies._waiting))
         deadline = asyncio.get_running_loop().time() + 20
-        for start in ("other", "", one._identity.start):
+        for start in ("other", "", one._parts.backplane.identity.start):
             assert not sent.done()
             to = ReplyTo("node-1", request, start)
-            await two._outbound.tell(
+            await two._parts.backplane.outbound.tell(
                 "node-1", to.start, envelope.reply(to, SendResult.REFUSED), deadline
             )
             await one.send("n", "nobody", "a message behind it")
@@ -79,15 +79,22 @@ async def test_only_the_owner_of_the_claim_gives_its_word(backend: Backend) -> N
     """Who hears the channel because it has the same node id says nothing about another's member."""
     async with backend.pools() as (one, two):
         loop = asyncio.get_running_loop()
-        word = one._replies._waiting[7] = loop.create_future()
+        word = one._parts.replies._waiting[7] = loop.create_future()
         item = envelope.targeted(
-            True, "n", "alice", b"x", reply=ReplyTo("node-1", 7, one._identity.start)
+            True,
+            "n",
+            "alice",
+            b"x",
+            reply=ReplyTo("node-1", 7, one._parts.backplane.identity.start),
         )
-        channel, sender = two._identity.own_channel, one._shard.sender
-        for count, start in enumerate(("other", two._identity.start), 1):
+        channel, sender = (
+            two._parts.backplane.identity.own_channel,
+            one._parts.backplane.shard.sender,
+        )
+        for count, start in enumerate(("other", two._parts.backplane.identity.start), 1):
             assert not word.done()
             routed = b"\x92" + envelope.pack(f"{start}.0:1:1") + item
-            await one._shard.script(
+            await one._parts.backplane.shard.script(
                 loop.time() + 20, "publish", [], sender, channel, 2**52, 1, routed
             )
             await eventually(lambda count=count: two.statistics()["undelivered"] == count)

@@ -132,7 +132,7 @@ async def test_a_drained_node_is_no_acceptor(backend: Backend) -> None:
         await one.activate()
 
         async def accepting() -> bool:
-            return bool(await two._drain_controller.others_accepting())
+            return bool(await two._parts.drains.others_accepting())
 
         await eventually(accepting)
         assert (await two.drain_connections(1000)).closed == 0
@@ -301,7 +301,7 @@ async def test_who_is_on_the_way_when_it_begins(backend: Backend) -> None:
     """A claim that was sent before is refused or closed: nobody is left behind on the node."""
     async with backend.pools() as (one, two):
         claims = [asyncio.create_task(one.join("n", f"m{at}")) for at in range(200)]
-        await eventually(one._ownership.coming)
+        await eventually(one._parts.ownership.coming)
         report = await one.drain_connections(100_000)
         results = await asyncio.gather(*claims, return_exceptions=True)
         made = [result for result in results if not isinstance(result, BaseException)]

@@ -32,7 +32,7 @@ async def share(*drainers: Pool) -> None:
 
 def up(pool: Pool) -> bool:
     """Whether a node is with its cluster again."""
-    return pool._shard.up and pool._lease.held and pool._lease.settled
+    return pool._parts.backplane.shard.up and pool._parts.lease.held and pool._parts.lease.settled
 
 
 def lasting(backend: Backend) -> list[str]:
@@ -70,7 +70,7 @@ async def test_redis_frozen_before_it_begins(own_server: RedisServer) -> None:
     """Who has never had a lease takes the share that is left if all nodes drain; none refuses."""
     backend = Backend(own_server)
     async with backend.pools(2) as (one, two):
-        await eventually(lambda: one._lease.living == two._lease.living == 2)
+        await eventually(lambda: one._parts.lease.living == two._parts.lease.living == 2)
         sockets = await join(one, 40, name="a") + await join(two, 40, name="b")
         own_server.freeze()
         drains = [asyncio.create_task(pool.drain_connections(RATE)) for pool in (one, two)]
@@ -140,13 +140,13 @@ async def test_a_ledger_that_is_no_ledger(own_server: RedisServer) -> None:
     backend = Backend(own_server)
     async with backend.pools(2) as (one, two):
         sockets = await join(one, 60)
-        own_server.command("SET", one._keys.drains, "no hash")
+        own_server.command("SET", one._setup.keys.drains, "no hash")
         assert (await ended(asyncio.create_task(one.drain_connections(RATE)))).closed == 60
         assert peak_of(times_of(sockets)) <= allowed(RATE)
-        own_server.command("DEL", one._keys.drains)
+        own_server.command("DEL", one._setup.keys.drains)
 
         sockets = await join(two, 60)
-        own_server.command("HSET", one._keys.drains, "stranger", "draining 7 what")
+        own_server.command("HSET", one._setup.keys.drains, "stranger", "draining 7 what")
         drain = asyncio.create_task(two.drain_connections(RATE, force=True))
         await share(two)
         assert (await ended(drain)).closed == 60
@@ -207,19 +207,19 @@ async def test_acceptors_that_rejoin_do_not_double_the_budget(backend: Backend) 
         drain = asyncio.create_task(one.drain_connections())
         await eventually(lambda: rate_of(one) > 0)
         for pool in (two, three):
-            pool._lease_keeper._observer.register_all = slowly  # type: ignore[method-assign]
-            pool._lease.unsettle()
-            pool._lease_keeper.wake()
+            pool._parts.lease_keeper._observer.register_all = slowly  # type: ignore[method-assign]
+            pool._parts.lease.unsettle()
+            pool._parts.lease_keeper.wake()
         await registering.acquire()
         await registering.acquire()
         grants = []
-        ask = one._ledger.lease
+        ask = one._parts.backplane.drain_budget.lease
 
         async def asked(*arguments: Any) -> Any:
             grants.append(await ask(*arguments))
             return grants[-1]
 
-        one._ledger.lease = asked  # type: ignore[method-assign]
+        one._parts.backplane.drain_budget.lease = asked  # type: ignore[method-assign]
         await eventually(lambda: len(grants) >= 2)
         assert {grant.budget for grant in grants} == {2 * 30 * 0.7}
         assert {(grant.living, grant.acceptors) for grant in grants} == {(3, 2)}

@@ -108,7 +108,7 @@ async def test_orders_to_oneself_need_no_redis(backend: Backend) -> None:
         await join(one, 30)
         drain = asyncio.create_task(one.drain_connections(30))
         await eventually(lambda: one.statistics()["drained"])
-        one._outbound.tell = None  # type: ignore[assignment, method-assign]  # nothing may be said to anybody
+        one._parts.backplane.outbound.tell = None  # type: ignore[assignment, method-assign]  # nothing may be said to anybody
         await one.pause_drain()
         assert one.statistics()["drain"]["paused"]
         await one.resume_drain("node-1")
@@ -120,7 +120,7 @@ async def test_orders_to_oneself_need_no_redis(backend: Backend) -> None:
         await one.drain_node("node-1", 1000, announce=0)
         await eventually(lambda: one.state is NodeState.DRAINED)
         await one.activate("node-1")
-        del one._outbound.tell
+        del one._parts.backplane.outbound.tell
 
 
 @async_test
@@ -183,11 +183,15 @@ async def test_nonsense_is_answered_or_dropped(
     async with backend.pools() as (one, _), backend.publisher() as publisher:
         sockets = await join(one, 5)
         deadline = asyncio.get_running_loop().time() + 20
-        to = (publisher._identity.node_id, 7, publisher._identity.start)
+        to = (
+            publisher._parts.backplane.identity.node_id,
+            7,
+            publisher._parts.backplane.identity.start,
+        )
 
         async def tell(*item: Any) -> None:
             told = envelope.pack((envelope.COMMAND, *item))
-            assert await publisher._outbound.tell("node-1", "", told, deadline)
+            assert await publisher._parts.backplane.outbound.tell("node-1", "", told, deadline)
 
         for verb, options in nonsense():
             await tell(verb, options, to)
@@ -209,7 +213,7 @@ async def test_nonsense_is_answered_or_dropped(
         with caplog.at_level(logging.ERROR):
             with pytest.raises(DrainRefusedError, match="nothing to pause"):
                 await publisher.pause_drain("node-1")
-            await eventually(lambda: not one._drain_controller._orders)
+            await eventually(lambda: not one._parts.drains._orders)
             gc.collect()  # a task whose exception nobody has seen says so now
         assert one.state is NodeState.ACTIVE
         assert not times_of(sockets)

@@ -23,7 +23,7 @@ from tools.harness.proxy import Proxy
 
 def cut_ear(pool: ClusterPool) -> None:
     """Abort the subscribed socket of a node, as a broken network path would."""
-    subscriber = pool._shard._subscriber
+    subscriber = pool._parts.backplane.shard._subscriber
     assert subscriber is not None
     writer = subscriber.connection._writer
     assert writer is not None
@@ -33,7 +33,7 @@ def cut_ear(pool: ClusterPool) -> None:
 async def agree(*pools: Pool) -> bool:
     """Whether the registry equals the union of what the pools hold."""
     registered = {member async for member in pools[0].members("n")}
-    held = {(id, pool.node_id) for pool in pools for id in (pool._table.namespace("n") or {})}
+    held = {(id, pool.node_id) for pool in pools for id in (pool._parts.table.namespace("n") or {})}
     return {(member.id, member.node) for member in registered} == held and (
         await pools[0].count("n") == len(held)
     )
@@ -79,12 +79,12 @@ async def test_what_the_end_of_the_link_lost_does_not_stop_local_sends(
     """A broadcast that was published and will never be heard is not waited for."""
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
-        subscriber = one._shard._subscriber
+        subscriber = one._parts.backplane.shard._subscriber
         assert subscriber is not None
         subscriber._on_message = lambda channel, payload: None
         assert await one.broadcast_message("n", "lost") == 1
         own_server.kill()
-        await eventually(lambda: not one._shard.up)
+        await eventually(lambda: not one._parts.backplane.shard.up)
         assert await one.send("n", "alice", "local") is SendResult.DELIVERED
         assert await alice.wait_sent() == ["local"]
 
@@ -131,13 +131,13 @@ async def test_who_leaves_in_the_midst_of_a_rejoin_does_not_end_it(
     async with Backend(own_server).pools(1) as (one,):
         sockets = [await one.join("n", f"a{at}") for at in range(3)]
         alone = await one.join("m", "alone")
-        namespaces = one._ownership._namespaces
+        namespaces = one._parts.ownership._namespaces
         note = namespaces.note_before_claims
 
         async def note_and_leave(*arguments: Any) -> None:
             await note(*arguments)
             for socket in (sockets[0], alone):
-                one._ownership._evict(socket.connection)
+                one._parts.ownership._evict(socket.connection)
 
         with patch.object(namespaces, "note_before_claims", note_and_leave):
             rejoins = one.statistics()["rejoins"]
@@ -156,12 +156,12 @@ async def test_a_comparison_whose_link_is_lost_leaves_nothing_behind(
     """All that it asked is waited for, so that asyncio has nothing to complain of."""
     async with Backend(own_server).pools(1) as (one,):
         await one.join("n", "alice")
-        generation = one._shard.current
+        generation = one._parts.backplane.shard.current
         assert generation is not None
         own_server.kill()
-        await eventually(lambda: not one._shard.up)
+        await eventually(lambda: not one._parts.backplane.shard.up)
         with pytest.raises(BackplaneUnavailableError):
-            await one._reconciler._suspects(generation, ["n"])
+            await one._parts.reconciler._suspects(generation, ["n"])
         gc.collect()
         await asyncio.sleep(0)
         assert "never retrieved" not in caplog.text
@@ -255,7 +255,7 @@ async def test_a_namespace_that_is_left_while_the_ear_comes_back_is_counted_anew
         await bob.wait_sent()
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
-        shard, channel = one._shard, one._keys.channel("n")
+        shard, channel = one._parts.backplane.shard, one._setup.keys.channel("n")
         told = shard._state_lost
         asked: list[bool] = []
 
@@ -288,7 +288,7 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
         bob = await two.join("n", "bob")
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
-        shard, channel = one._shard, one._keys.channel("n")
+        shard, channel = one._parts.backplane.shard, one._setup.keys.channel("n")
         old, told = shard.sender, shard._state_lost
         sent = asyncio.Event()
 
@@ -352,12 +352,12 @@ async def test_a_full_inbox_is_reported_as_a_gap(own_server: RedisServer) -> Non
         bob = await two.join("n", "bob")
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
-        await two._dispatcher.stop()  # this node hears, but does not keep up
+        await two._parts.dispatcher.stop()  # this node hears, but does not keep up
         for batch in range(0, 200, 20):
             texts = [f"{at:04d}" + "x" * 996 for at in range(batch, batch + 20)]
             await asyncio.gather(*[one.broadcast_message("n", text) for text in texts])
         await eventually(lambda: gaps)
-        two._dispatcher.start()
+        two._parts.dispatcher.start()
         await eventually(lambda: bob.sent)
         await one.broadcast_message("n", "end")
         await eventually(lambda: bob.sent[-1:] == ["end"])
@@ -431,7 +431,7 @@ async def test_a_vanished_node_is_forgotten_and_reaped(own_server: RedisServer) 
         for at in range(1500):
             await two.join("n", f"b{at}", timeout=20)
         await two.join("alone", "bob", timeout=20)
-        await eventually(lambda: one._may_judge())
+        await eventually(lambda: one._parts._may_judge())
         await vanish(two)
         assert await one.count("n") == 1501
         lease = one.timing.lease
@@ -443,7 +443,7 @@ async def test_a_vanished_node_is_forgotten_and_reaped(own_server: RedisServer) 
         assert await one.send("n", "b7", "x") is SendResult.ABSENT
         await eventually(lambda: emptied == ["alone"])
         await one.join("n", "b7", on_conflict="reject")
-        two._state = None  # type: ignore[assignment]  # it is gone: nothing to stop
+        two._parts.life.state = None  # type: ignore[assignment]  # it is gone: nothing to stop
         await abandon(two)
 
 
@@ -453,15 +453,15 @@ async def is_count(pool: Pool, count: int) -> bool:
 
 async def vanish(pool: Pool) -> None:
     """What SIGKILL does to a node, as far as Redis can see: silence, and closed sockets."""
-    await pool._lease_keeper.stop()
-    await pool._reaper.stop()
-    await pool._reconciler.stop()
-    await pool._shard.stop()
+    await pool._parts.lease_keeper.stop()
+    await pool._parts.reaper.stop()
+    await pool._parts.reconciler.stop()
+    await pool._parts.backplane.shard.stop()
 
 
 async def abandon(pool: Pool) -> None:
     """End the tasks of a node that has vanished."""
-    await pool._ownership.stop()
+    await pool._parts.ownership.stop()
     await pool._close()
 
 
@@ -476,7 +476,7 @@ async def test_an_id_of_a_dead_node_is_free_for_a_newcomer_at_once(own_server: R
         await one.join("n", "bob", on_conflict="reject")
         assert await one.count("n") == 1
         await abandon(two)
-        two._state = None  # type: ignore[assignment]  # it is gone: nothing to stop
+        two._parts.life.state = None  # type: ignore[assignment]  # it is gone: nothing to stop
 
 
 @async_test
@@ -484,14 +484,14 @@ async def test_a_node_that_slept_past_its_lease_asks_before_it_sends(backend: Ba
     """It may have lost the id, and has not heard of that yet: its send goes to the new owner."""
     async with backend.pools() as (one, two):
         stale = await one.join("n", "alice")
-        await one._dispatcher.stop()  # what was said while it slept is still unread
+        await one._parts.dispatcher.stop()  # what was said while it slept is still unread
         newer = await two.join("n", "alice")
         assert await one.send("n", "alice", "before the lease is over") is SendResult.DELIVERED
-        one._lease._until = 0.0
+        one._parts.lease._until = 0.0
         assert await one.send("n", "alice", "after") is SendResult.ROUTED
         assert await newer.wait_sent() == ["after"]
         assert stale.sent == ["before the lease is over"]
-        one._dispatcher.start()
+        one._parts.dispatcher.start()
         assert (await stale.wait_closed())[0] == 4409
 
 
@@ -511,15 +511,15 @@ async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend:
     """It has its next lease, and not yet the answer to what it asserts under it."""
     async with backend.pools() as (one, two):
         stale = await one.join("n", "alice")
-        await one._dispatcher.stop()
-        lease, answered = one._lease, asyncio.Event()
+        await one._parts.dispatcher.stop()
+        lease, answered = one._parts.lease, asyncio.Event()
         incarnation = lease.incarnation
-        assert_only_after(answered, one._lease_keeper)
+        assert_only_after(answered, one._parts.lease_keeper)
         newer = await two.join("n", "alice")
         lease._until = 0.0
-        one._lease_keeper.wake()
+        one._parts.lease_keeper.wake()
         await eventually(lambda: lease.held and lease.incarnation != incarnation)
-        one._dispatcher.start()
+        one._parts.dispatcher.start()
         assert await one.send("n", "alice", "after") is SendResult.ROUTED
         assert await newer.wait_sent() == ["after"]
         answered.set()
@@ -532,9 +532,9 @@ async def test_a_node_with_an_unbroken_lease_need_not_ask(own_server: RedisServe
     """Redis has lost everything and the node has just begun to assert what it owns."""
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
-        lease, answered = one._lease, asyncio.Event()
+        lease, answered = one._parts.lease, asyncio.Event()
         incarnation = lease.incarnation
-        assert_only_after(answered, one._lease_keeper)
+        assert_only_after(answered, one._parts.lease_keeper)
         own_server.command("FLUSHALL")
         await eventually(lambda: lease.incarnation != incarnation)
         assert await one.send("n", "alice", "meanwhile") is SendResult.DELIVERED
@@ -548,7 +548,7 @@ async def test_what_is_no_claim_harms_no_other_send(backend: Backend) -> None:
     """Somebody's hand was in the hash: who stands beside it gets what he is sent."""
     async with backend.pools() as (one, two):
         alice = await two.join("n", "alice")
-        owner = two._lease.incarnation
+        owner = two._parts.lease.incarnation
         hand = {"empty": "", "bare": owner, "signs": ":::", "long": f"{owner}:1:{'x' * 70_000}"}
         with backend.sync_client() as client:
             client.hset(f"{backend.prefix}:{{n}}:members", mapping=hand)

@@ -20,7 +20,7 @@ from tests.support import async_test, eventually
 async def test_a_stop_ends_although_the_link_fails_at_that_moment() -> None:
     """A cancellation that meets the failure of a socket is not forgotten."""
     async with fake_cluster(nodes=1) as cluster:
-        shard = cluster[0]._shard
+        shard = cluster[0]._parts.backplane.shard
         cluster.server.script_cache.clear()
         with contextlib.suppress(BackplaneUnavailableError):
             await shard.script(asyncio.get_running_loop().time() + 1, "publish", [])
@@ -118,7 +118,7 @@ async def test_a_socket_that_is_closed_already_is_a_lost_link(
     """uvloop says so with a RuntimeError; it is no fault of ours, and needs no traceback."""
     async with fake_cluster(nodes=1) as cluster:
         (one,) = cluster
-        commands = one._shard.commands
+        commands = one._parts.backplane.shard.commands
         assert commands is not None
 
         async def closed(*arguments: object, **options: object) -> None:

@@ -118,29 +118,29 @@ async def test_a_reaper_whose_answer_is_lost_asks_again(
             for pool in (far, *rest):
                 pool.on("empty", told.append)
             for pool in rest:
-                await pool._reaper.stop()
+                await pool._parts.reaper.stop()
             gone = Pool(own_server.url, node_id="gone", timing=FAST)
             await gone.start()
             await gone.join("hall", "bob")
-            step = far._registry._reap
+            step = far._parts.backplane.registry._reap
 
             async def unheard(*arguments: Any) -> Any:
-                far._registry._reap = step  # type: ignore[method-assign]
+                far._parts.backplane.registry._reap = step  # type: ignore[method-assign]
                 proxy.hold(upwards=False, downwards=True)
                 return await step(*arguments)
 
-            far._registry._reap = unheard  # type: ignore[method-assign]
+            far._parts.backplane.registry._reap = unheard  # type: ignore[method-assign]
             await vanish(gone)
             members = "cluster_pool:{hall}:members"
             await eventually(lambda: own_server.command("EXISTS", members) == ":0\r\n", 30)
             for pool in rest:
-                pool._reaper.start()
-                pool._reaper.wake()
+                pool._parts.reaper.start()
+                pool._parts.reaper.wake()
                 await eventually(lambda: not backend.keys_of("dead"), 30)
             await proxy.cut()
             proxy.heal()
             await eventually(lambda: told, 30)
             await eventually(lambda: not backend.keys_of("emptied"))
             assert told == ["hall"]
-            gone._state = None  # type: ignore[assignment]  # it is gone: nothing to stop
+            gone._parts.life.state = None  # type: ignore[assignment]  # it is gone: nothing to stop
             await abandon(gone)

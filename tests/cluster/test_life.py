@@ -128,11 +128,11 @@ async def test_a_stop_ends_every_call_that_is_under_way(
         await two.join("n", "bob")
         events = asyncio.create_task(anext(one.watch("quiet")))
         if trouble == "mute":
-            await two._dispatcher.stop()
+            await two._parts.dispatcher.stop()
         if trouble in ("silent", "away"):
             proxy.hold()
         if trouble == "away":
-            await eventually(lambda: not one._shard.up)
+            await eventually(lambda: not one._parts.backplane.shard.up)
         tasks = {
             name: asyncio.ensure_future(call) for name, call in calls(one, alice.connection).items()
         }
@@ -320,10 +320,10 @@ async def test_nodes_that_start_together_on_a_new_redis_stay_what_they_are(
     await held.wait()
     async with second:
         await starting
-        renewed = [pool._lease.renewed_at for pool in (first, second)]
+        renewed = [pool._parts.lease.renewed_at for pool in (first, second)]
         await eventually(
             lambda: all(
-                pool._lease.renewed_at > at
+                pool._parts.lease.renewed_at > at
                 for pool, at in zip((first, second), renewed, strict=True)
             )
         )

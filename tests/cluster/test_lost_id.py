@@ -68,14 +68,14 @@ async def test_a_lease_that_is_not_renewed_costs_no_node_its_id(backend: Backend
     """Redis came back with the lease of a former start of this node, which ends by itself."""
     async with backend.pools(1) as (one,):
         await one.join("n", "alice")
-        keys = one._keys
+        keys = one._setup.keys
         with backend.sync_client() as client:
-            ends = client.zscore(keys.leases, one._lease.incarnation)
+            ends = client.zscore(keys.leases, one._parts.lease.incarnation)
             assert ends is not None
             client.zadd(keys.leases, {"former.0": ends})
             client.hset(keys.incarnations, "former.0", "node-1")
             client.hset(keys.nodes, "node-1", "former.0")
-            client.zrem(keys.leases, one._lease.incarnation)
+            client.zrem(keys.leases, one._parts.lease.incarnation)
         await eventually(lambda: not one.ready)
         await eventually(lambda: one.ready, 3 * FAST.lease)
         assert one.node_id == "node-1"
@@ -103,8 +103,8 @@ async def test_two_processes_with_one_node_id_keep_their_answers_apart(
         proxy.hold()
         async with ClusterPool(backend.redis(), node_id="pod-0", timing=FAST) as two:
             proxy.heal()
-            await eventually(lambda: one._shard.up and not one.ready)
-            numbers = [pool._replies for pool in (one, two)]
+            await eventually(lambda: one._parts.backplane.shard.up and not one.ready)
+            numbers = [pool._parts.replies for pool in (one, two)]
             numbers[0]._requests = numbers[1]._requests
             mute_proxy.hold(upwards=True, downwards=False)
             asked = asyncio.create_task(two.send("n", "carol", "x", confirm=True, timeout=1))

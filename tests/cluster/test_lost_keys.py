@@ -75,7 +75,7 @@ async def right_in_time(pools: tuple[Pool, Pool], ids: list[str]) -> bool:
     beats: list[set[float]] = [set(), set()]
     while min(map(len, beats)) <= 3 * TARGET / SHORT.heartbeat:
         for pool, times in zip(pools, beats, strict=True):
-            times.add(pool._lease.renewed_at)
+            times.add(pool._parts.lease.renewed_at)
         if await right(*pools, ids):
             return True
         await asyncio.sleep(0.01)
@@ -116,7 +116,7 @@ async def test_a_lease_too_far_ahead_is_over(backend: Backend) -> None:
         await two.join("room", "ghost")
         leases = f"{backend.prefix}:{{~}}:leases"
         ghost = two.statistics()["incarnation"]
-        await two._lease_keeper.stop()
+        await two._parts.lease_keeper.stop()
         for incarnation in (ghost, one.statistics()["incarnation"]):
             await client.zincrby(leases, 3_600_000, incarnation)
         assert await one.count("room") == 2
@@ -163,8 +163,8 @@ async def test_members_of_a_dead_node_are_reaped_although_their_counts_are_lost(
     async with backend.pools(timing=SHORT) as (one, two), backend.client() as client:
         for id in ("x", "y", "z"):
             await two.join("room", id)
-        await two._lease_keeper.stop()
-        await two._reconciler.stop()
+        await two._parts.lease_keeper.stop()
+        await two._parts.reconciler.stop()
         await client.delete(f"{backend.prefix}:{{room}}:owners")
         await eventually(lambda: one.statistics()["reaped"] == 3, 3 * (2 * SHORT.lease))
         left = [key for key, ttl in backend.keys().items() if "{room}" in key and ttl < 0]

@@ -50,7 +50,7 @@ async def test_what_was_subscribed_in_vain_helps_who_comes_next(own_server: Redi
         for number in range(2):
             with pytest.raises(BackplaneUnavailableError):
                 await one.join("n", f"{number}", timeout=FAR)
-        await eventually(lambda: one._ownership._namespaces._held["n"].subscription.done())
+        await eventually(lambda: one._parts.ownership._namespaces._held["n"].subscription.done())
         await one.join("n", "third", timeout=10)
         proxy.heal()
         assert subscribe_calls(own_server) == before + 1
@@ -82,10 +82,10 @@ async def test_a_namespace_that_nobody_could_join_is_forgotten(own_server: Redis
         proxy.hold()
         with pytest.raises(BackplaneUnavailableError, match="Redis at"):
             await one.join("n", "alice", timeout=0.2)
-        assert one._shard.listens("cluster_pool:{n}")
+        assert one._parts.backplane.shard.listens("cluster_pool:{n}")
         await proxy.refuse()
-        await eventually(lambda: not one._shard.up)
-        await eventually(lambda: not one._ownership._namespaces._held)
-        assert not one._shard.listens("cluster_pool:{n}")
-        await eventually(lambda: not one._ownership._namespaces._subscriptions)
+        await eventually(lambda: not one._parts.backplane.shard.up)
+        await eventually(lambda: not one._parts.ownership._namespaces._held)
+        assert not one._parts.backplane.shard.listens("cluster_pool:{n}")
+        await eventually(lambda: not one._parts.ownership._namespaces._subscriptions)
         await proxy.accept()

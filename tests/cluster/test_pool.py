@@ -609,7 +609,7 @@ async def test_a_command_that_cannot_be_packed_disturbs_no_other(backend: Backen
     """The replies behind it go to those who asked."""
     async with backend.pools(1) as (one,):
         await one.join("n", "alice")
-        commands = one._shard.commands
+        commands = one._parts.backplane.shard.commands
         assert commands is not None
         with pytest.raises(UnicodeEncodeError):
             commands.call("PUBLISH", backend.prefix, "\ud800")

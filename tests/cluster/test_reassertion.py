@@ -94,7 +94,7 @@ class Asserted:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.sent = 0
-        registry: Any = pool._registry
+        registry: Any = pool._parts.backplane.registry
         send = registry.assert_claims
 
         def assert_claims(link: Any, incarnation: str, groups: Any, *rest: Any) -> Any:
@@ -105,7 +105,7 @@ class Asserted:
 
     def under(self, rejoin: int) -> list[Connection]:
         """Who stands under an incarnation, as far as the node knows."""
-        everyone = self._pool._table.connections()
+        everyone = self._pool._parts.table.connections()
         return [one for one in everyone if one.claim is not None and one.claim.rejoin == rejoin]
 
 
@@ -221,7 +221,7 @@ async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backen
     """Its claim was written once more, and nobody wants it now."""
     async with backend.pools(1) as (one,):
         alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
-        registry: Any = one._registry
+        registry: Any = one._parts.backplane.registry
         send = registry.assert_claims
 
         def assert_claims(*arguments: Any) -> Any:
@@ -229,14 +229,18 @@ async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backen
 
             async def read() -> Any:
                 answers = await reply
-                one._ownership._evict(alice.connection)
+                one._parts.ownership._evict(alice.connection)
                 return answers
 
             return read()
 
         registry.assert_claims = assert_claims
-        generation = await one._shard.connected(asyncio.get_running_loop().time() + 5)
-        await one._ownership._reassertion.namespace(generation, "n", one._lease.incarnation)
+        generation = await one._parts.backplane.shard.connected(
+            asyncio.get_running_loop().time() + 5
+        )
+        await one._parts.ownership._reassertion.namespace(
+            generation, "n", one._parts.lease.incarnation
+        )
         assert alice.closed is not None
         assert bob.closed is None
         assert await one.locate("n", "alice") is None
@@ -250,18 +254,18 @@ async def test_a_link_that_ends_with_the_assertion_is_asked_over_again(
 ) -> None:
     """Everything was registered over a link that is not there any more; that is not enough."""
     async with on_proxy(own_server) as (pool, proxy):
-        register, calls = pool._lease_keeper._observer.register_all, 0
+        register, calls = pool._parts.lease_keeper._observer.register_all, 0
 
         async def registered_and_cut(incarnation: str, keep: Keep) -> None:
             nonlocal calls
             calls += 1
             await register(incarnation, keep)
             if calls == 1:
-                before = pool._shard.generation
+                before = pool._parts.backplane.shard.generation
                 await proxy.cut()
-                await eventually(lambda: pool._shard.generation > before, 30)
+                await eventually(lambda: pool._parts.backplane.shard.generation > before, 30)
 
-        pool._lease_keeper._observer.register_all = registered_and_cut  # type: ignore[method-assign]
+        pool._parts.lease_keeper._observer.register_all = registered_and_cut  # type: ignore[method-assign]
         await proxy.cut()
         await eventually(lambda: calls == 2 and pool.ready, 30)
         assert taken(pool) == 1

@@ -25,14 +25,14 @@ async def test_a_lost_hash_is_found_within_ten_heartbeats(
         names = [f"n{at}" for at in range(60)]
         await asyncio.gather(*[one.join(name, "x") for name in names])
         parts: list[int] = []
-        next_part = one._reconciler._next_part
+        next_part = one._parts.reconciler._next_part
 
         def counted() -> list[str]:
             part = next_part()
             parts.append(len(part))
             return part
 
-        monkeypatch.setattr(one._reconciler, "_next_part", counted)
+        monkeypatch.setattr(one._parts.reconciler, "_next_part", counted)
         await eventually(lambda: parts)
         parts.clear()
         await client.delete(f"{backend.prefix}:{{n7}}:{key}")
@@ -51,13 +51,13 @@ async def test_a_node_is_not_ready_while_it_knows_of_a_difference(
     """From the second look at it until it is repaired."""
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
         await one.join("n", "x")
-        repair, going = one._reconciler._repair, asyncio.Event()
+        repair, going = one._parts.reconciler._repair, asyncio.Event()
 
         async def held_up(*arguments: Any) -> None:
             await going.wait()
             await repair(*arguments)
 
-        monkeypatch.setattr(one._reconciler, "_repair", held_up)
+        monkeypatch.setattr(one._parts.reconciler, "_repair", held_up)
         await client.delete(f"{backend.prefix}:{{n}}:members", f"{backend.prefix}:{{n}}:owners")
         await eventually(lambda: not one.ready)
         going.set()
@@ -91,10 +91,10 @@ async def test_namespaces_that_were_left_are_not_noted_again(
         stays = await one.join("stays", "x")
         names = [f"n{at}" for at in range(30)]
         sockets = await asyncio.gather(*[one.join(name, "x") for name in names])
-        await eventually(lambda: len(one._reconciler._to_visit) > 10)
+        await eventually(lambda: len(one._parts.reconciler._to_visit) > 10)
         leaving = [one.remove_connection(each.connection) for each in sockets]  # type: ignore[attr-defined]
         await asyncio.gather(*leaving)
-        await eventually(lambda: not one._reconciler._to_visit)
+        await eventually(lambda: not one._parts.reconciler._to_visit)
         noted = f"{backend.prefix}:{{~}}:namespaces:{one.statistics()['incarnation']}"
 
         async def struck() -> bool:

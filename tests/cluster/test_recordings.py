@@ -149,7 +149,7 @@ async def test_a_broadcast_is_for_those_who_were_there(backend: Backend) -> None
     async with backend.pools(1, secret=SECRET) as (one,):
         early = await one.join("n", "early")
         seals, channel = Seals(SECRET), f"{backend.prefix}:{{n}}"
-        between = one._shard.redis_time_at_most()
+        between = one._parts.backplane.shard.redis_time_at_most()
         await asyncio.sleep(0.01)
         later = await one.join("n", "later")
         items = (
@@ -176,7 +176,7 @@ async def test_a_clock_that_was_set_back_silences_nobody(backend: Backend) -> No
         ahead = claim._replace(time=claim.time + 3600 * 1_000_000)
         members = f"{backend.prefix}:{{n}}:members"
         await client.hset(members, "alice", str(ahead))
-        connection.claim, two._ownership.newest = ahead, ahead.time
+        connection.claim, two._parts.ownership.newest = ahead, ahead.time
         assert await one.send("n", "alice", "1", confirm=True) is SendResult.DELIVERED
         assert await one.broadcast_message("n", "2") == 1
         assert await one.send("n", "alice", "3", confirm=True) is SendResult.DELIVERED

@@ -94,7 +94,7 @@ async def test_an_owner_that_says_nothing_keeps_the_id(
         assert all(isinstance(outcome, IdTakenError) for outcome in outcomes)
         assert alice.closed is None
         waiting = asyncio.create_task(claims(pools, 1, timeout=30))
-        await eventually(lambda: pools[1]._ownership.coming())
+        await eventually(lambda: pools[1]._parts.ownership.coming())
         await asyncio.sleep(0.05)
     assert all(isinstance(outcome, ClusterPoolError) for outcome in await waiting)
 
@@ -120,9 +120,9 @@ async def test_a_question_is_answered_by_whom_it_was_routed_to(backend: Backend)
     async with backend.pools(2, timing=TIMING) as (one, two):
         alice = await one.join("n", "alice")
         told: list[object] = []
-        two._ownership.standing.asked(None, told.append)
+        two._parts.ownership.standing.asked(None, told.append)
         assert [str(result) for result in told] == ["SendResult.ABSENT"]
-        start = one._shard.start_name
+        start = one._parts.backplane.shard.start_name
         channel = f"{backend.prefix}:{{~}}:node:node-1"
         for fields in ([], ["x"], ["node-2", 1, "x"]):
             item = envelope.pack((f"{start}.0:1:1", (envelope.QUESTION, "n", "nobody", fields)))

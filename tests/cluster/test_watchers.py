@@ -8,7 +8,7 @@ import pytest
 
 from cluster_pool import BackplaneUnavailableError, Limits, MemberEvent, Timing
 from cluster_pool.cluster import watchers
-from cluster_pool.cluster.sender import Sender
+from cluster_pool.cluster.public.directory import DirectoryCalls
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -24,7 +24,7 @@ async def take(events: AsyncIterator[MemberEvent], count: int) -> list[MemberEve
         return [await anext(events) for _ in range(count)]
 
 
-async def keep(sender: Sender, namespace: str, members: dict[str, str]) -> None:
+async def keep(sender: DirectoryCalls, namespace: str, members: dict[str, str]) -> None:
     """Keep a list of members, as docs/embedding.md does."""
 
     async def read() -> None:
@@ -139,7 +139,7 @@ async def test_who_had_no_lease_for_a_while_joins_again(own_server: RedisServer)
         assert await publisher.count("n") == 1
 
 
-async def _none_of(sender: Sender) -> bool:
+async def _none_of(sender: DirectoryCalls) -> bool:
     return not [member async for member in sender.members("n")]
 
 
@@ -173,7 +173,7 @@ async def test_a_list_that_is_kept_as_we_say_is_right(own_server: RedisServer) -
                 await proxy.accept()
             pool = pools[turn % 2]
             await asyncio.gather(*[pool.join("n", f"{at % 70}") for at in range(turn, turn + 9)])
-            leaving = list((pool._table.namespace("n") or {}).values())[: turn % 3]
+            leaving = list((pool._parts.table.namespace("n") or {}).values())[: turn % 3]
             await asyncio.gather(*[pool.remove_connection(one) for one in leaving])
 
         async def right() -> bool:

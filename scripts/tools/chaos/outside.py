@@ -60,7 +60,7 @@ class Commands:
 
     async def figures(self) -> dict[str, Any]:
         """What this process holds, and how many of its calls are watched."""
-        pending = self._publisher._outbound.pending
+        pending = self._publisher._parts.backplane.outbound.pending
         return {**held(0), "pending": pending, "watched": self._caller.watched}
 
     async def _stop(self) -> None:

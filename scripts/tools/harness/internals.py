@@ -22,7 +22,7 @@ def settle_collector() -> None:
 
 def pending_of(publisher: Publisher) -> int:
     """Calls of a publisher that are not answered."""
-    return publisher._outbound.pending
+    return publisher._parts.backplane.outbound.pending
 
 
 def loop_factory(name: str = "") -> Callable[[], asyncio.AbstractEventLoop]:

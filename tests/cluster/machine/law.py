@@ -19,7 +19,7 @@ def held(world: World) -> Held:
     """Who is listed as an owner by the pools of living nodes, whatever the registry says."""
     found: Held = {}
     for node in world.alive:
-        for connection in node.pool._table.connections():
+        for connection in node.pool._parts.table.connections():
             if connection.claim is not None:
                 client = next(one for one in world.clients if one.connection is connection)
                 found.setdefault(client.key, []).append((client, connection.claim))

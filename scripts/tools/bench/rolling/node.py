@@ -25,7 +25,7 @@ async def main(way: str, redis: str, name: str, *numbers: str) -> None:
         print(json.dumps({"event": "listening", "port": server.port}), flush=True)
         await signals.next()
         if way == "per-node":
-            pool._drain_controller._budget = LocalBudget()  # type: ignore[assignment]  # for comparison
+            pool._parts.drains._budget = LocalBudget()  # type: ignore[assignment]  # for comparison
             await pool.drain_connections(rate, announce=announce, force=True)
         await server.stop()
 

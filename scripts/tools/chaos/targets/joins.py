@@ -59,7 +59,7 @@ def _held(pools: list[ClusterPool]) -> dict[str, str]:
     return {
         member.id: pool.node_id
         for pool in pools
-        for member in (pool._table.namespace(NAMESPACE) or {}).values()
+        for member in (pool._parts.table.namespace(NAMESPACE) or {}).values()
     }
 
 

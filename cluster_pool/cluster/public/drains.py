@@ -1,31 +1,25 @@
-"""What a node of the cluster can do about its own drain: the drain side of :class:`ClusterPool`."""
+"""The public calls about the drain of a pool's own node; :class:`DrainController` does it."""
 
-import asyncio
 import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from typing import Final
 
-from cluster_pool.cluster.drain import DrainController, check_announcement
-from cluster_pool.cluster.lease import LeaseState
-from cluster_pool.cluster.sender import Sender
+from cluster_pool.cluster.node import Node
+from cluster_pool.cluster.public.handle import NOT_RUNNING
+from cluster_pool.cluster.public.orders import OrderCalls
 from cluster_pool.cluster.signals import Signals, in_main_thread
 from cluster_pool.cluster.stopping import LastDrain, Stopping, drain_for
 from cluster_pool.core.closing import SERVICE_RESTART
-from cluster_pool.core.identity import Identity
+from cluster_pool.core.config import Timing
 from cluster_pool.core.results import DrainReport, NodeState
-from cluster_pool.exceptions import (
-    BackplaneUnavailableError,
-    DrainRefusedError,
-    PoolClosedError,
-)
-from cluster_pool.local.drain_run import Terms
-from cluster_pool.local.table import ConnectionTable
+from cluster_pool.exceptions import PoolClosedError
+from cluster_pool.loops import check_loop
 
 log = logging.getLogger("cluster_pool.drain")
 
-SOON = 0.5
+SOON: Final = 0.5
 """Seconds for what is only nice to know while the process ends."""
 
 
@@ -35,14 +29,27 @@ def _say_no_signals() -> None:
     log.warning("drain_on_signal is not in the main thread: signals do not drain this node")
 
 
-class DrainingNode(Sender):
-    """A sender that is a node, and drains. Not used by itself."""
+class DrainCalls(OrderCalls):
+    """The drain of this node: begun by its user, by a signal, or by the end of the process."""
 
-    _identity: Identity
-    _state: NodeState
-    _drain_controller: DrainController
-    _lease: LeaseState
-    _table: ConnectionTable
+    timing: Timing
+    _parts: Node | None
+
+    def _running(self) -> Node:
+        """See :class:`Calls`."""
+        raise NotImplementedError
+
+    def _started(self) -> Node:
+        """The node of the last start, also when that has been stopped.
+
+        Raises:
+            PoolClosedError: it was never started.
+            WrongLoopError: this is not the loop of the start.
+        """
+        if self._parts is None:
+            raise PoolClosedError(NOT_RUNNING)
+        check_loop(self._parts.loop)
+        return self._parts
 
     async def drain_connections(
         self,
@@ -88,10 +95,9 @@ class DrainingNode(Sender):
             DrainRefusedError: no other live node takes newcomers; see ``force``.
             PoolClosedError: this node was not started, or was stopped.
         """
-        self._check_started()
-        terms = Terms.of(max_per_second, message, code, grace, self.limits.message_bytes)
-        seconds = check_announcement(announce, terms.grace)
-        return await self._drain_controller.drain(terms, seconds, force=force)
+        return await self._running().drains.drain_for_user(
+            max_per_second, message, code, grace, announce, force
+        )
 
     async def run_until_signal(self, stopping: Stopping | None = None) -> DrainReport:
         """Wait for SIGTERM or SIGINT, then drain; for a program whose last words this is.
@@ -110,8 +116,9 @@ class DrainingNode(Sender):
             ClusterPoolError: not called in the main thread.
             PoolClosedError: not started, or stopped.
         """
-        self._check_started()
-        with Signals(self.timing.signal_repeat) as signals:
+        node = self._running()
+        node.life.check_running()
+        with Signals(node.setup.timing.signal_repeat) as signals:
             return await drain_for(self, await signals.next(), signals, stopping or Stopping())
 
     @contextlib.asynccontextmanager
@@ -140,10 +147,15 @@ class DrainingNode(Sender):
             last = LastDrain(self, signals, stopping or Stopping())
             try:
                 yield
-                running = self._state is not NodeState.STOPPED
-                await last.finish(needed=running and len(self._table) > 0)
+                await last.finish(needed=self._holds_connections())
             finally:
                 await last.stop()
+
+    def _holds_connections(self) -> bool:
+        node = self._parts
+        if node is None or node.life.state is NodeState.STOPPED:
+            return False
+        return len(node.table) > 0
 
     async def drain_for_good(
         self, stopping: Stopping, grace: float, announce: float, last_grace: float | None
@@ -153,25 +165,11 @@ class DrainingNode(Sender):
         Args:
             last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
         """
-        self._check_started()
-        self._drain_controller.final = True
-        terms = Terms.of(
-            stopping.max_per_second,
-            stopping.message,
-            stopping.code,
-            grace,
-            self.limits.message_bytes,
-        )
-        terms = replace(terms, last_grace=last_grace)
-        announcement = check_announcement(announce, terms.grace)
-        return await self._drain_controller.drain(terms, announcement, force=False)
+        return await self._running().drains.drain_for_good(stopping, grace, announce, last_grace)
 
     async def alone(self) -> bool:
         """Whether no other node is alive; False, too, when Redis does not say so soon."""
-        try:
-            return len(set((await self._registry.living(self._deadline(SOON))).values())) <= 1
-        except BackplaneUnavailableError:
-            return False
+        return await self._running().directory.alone(SOON)
 
     def was_alone(self) -> bool:
         """Whether every heartbeat said so, of at least as long as one lasts.
@@ -179,51 +177,34 @@ class DrainingNode(Sender):
         Raises:
             PoolClosedError: not started, or stopped.
         """
-        self._check_started()
-        return self._lease.alone_for() >= self.timing.heartbeat
+        return self._running().drains.was_alone()
 
     def hurry_drain(self) -> None:
         """Begin every close that is left in the drain of this node, and wait for none of them."""
-        self._own_loop()
-        self._drain_controller.hurry()
+        self._started().drains.hurry()
 
     async def pause_drain(
         self, node_id: str | None = None, *, timeout: float | None = None
     ) -> None:
         """Pause the drain of a node, by default of this one; as :meth:`Publisher.pause_drain`."""
-        await self._order(node_id or self._identity.node_id, "pause", timeout)
+        await self._order_own(node_id, "pause", timeout)
 
     async def resume_drain(
         self, node_id: str | None = None, *, timeout: float | None = None
     ) -> None:
         """Resume the drain of a node, by default of this one; as :meth:`Publisher.resume_drain`."""
-        await self._order(node_id or self._identity.node_id, "resume", timeout)
+        await self._order_own(node_id, "resume", timeout)
 
     async def cancel_drain(
         self, node_id: str | None = None, *, timeout: float | None = None
     ) -> None:
         """Cancel the drain of a node, by default of this one; as :meth:`Publisher.cancel_drain`."""
-        await self._order(node_id or self._identity.node_id, "cancel", timeout)
+        await self._order_own(node_id, "cancel", timeout)
 
     async def activate(self, node_id: str | None = None, *, timeout: float | None = None) -> None:
         """Take newcomers again after a drain; as :meth:`Publisher.activate`."""
-        await self._order(node_id or self._identity.node_id, "activate", timeout)
+        await self._order_own(node_id, "activate", timeout)
 
-    async def _order(
-        self, node_id: str, verb: str, timeout: float | None, **options: object
-    ) -> None:
-        """Orders to this node itself need no Redis."""
-        if node_id != self._identity.node_id:
-            await super()._order(node_id, verb, timeout, **options)
-            return
-        self._check_started()
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._drain_controller.execute_order(verb, options, answer.set_result)
-        refusal = await answer
-        if refusal:
-            raise DrainRefusedError(node_id, refusal)
-
-    def _check_started(self) -> None:
-        self._own_loop()
-        if self._state is NodeState.STOPPED:
-            raise PoolClosedError("not started, or stopped")
+    async def _order_own(self, node_id: str | None, verb: str, timeout: float | None) -> None:
+        node = self._running()
+        await node.orders.give(node_id or node.backplane.identity.node_id, verb, timeout)

@@ -1,0 +1,156 @@
+"""Everything between one start of a node or publisher and Redis, built in one constructor.
+
+Redis is one shard so far. A user of this asks for a key's or a channel's owner nowhere: where there
+are several shards, this is the place that knows them.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
+
+from cluster_pool.backplane.address import Address, RedisOrUrl
+from cluster_pool.backplane.directory import Directory
+from cluster_pool.backplane.drain_budget import RedisDrainBudget
+from cluster_pool.backplane.outbound import Outbound
+from cluster_pool.backplane.registry import Registry
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.core.config import Limits, Timing, check_timeout
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.progress import Progress
+from cluster_pool.core.results import Gap
+from cluster_pool.core.seals import Seals, Secret
+from cluster_pool.core.statistics import Counters
+
+DEFAULT_REDIS: Final = "redis://localhost:6379/0"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a user gave a pool or publisher, checked; the same for each of its starts.
+
+    Attributes:
+        counters: count on from start to start.
+        seals: None where nothing is authenticated.
+        node_id: the one that was given; None has each start make one.
+    """
+
+    address: Address
+    keys: Keys
+    limits: Limits
+    timing: Timing
+    counters: Counters
+    seals: Seals | None
+    node_id: str | None
+
+    @classmethod
+    def of(
+        cls,
+        redis: RedisOrUrl,
+        *,
+        prefix: str,
+        limits: Limits | None,
+        timing: Timing,
+        secret: Secret | Iterable[Secret] | None,
+        node_id: str | None = None,
+    ) -> Self:
+        """Check what was given; raises InvalidValueError for what is not allowed."""
+        seals = None if secret is None else Seals(secret)
+        check_timeout(timing.timeout)
+        keys = Keys(prefix)
+        address = Address(redis, timing.timeout)
+        address.check_prefix(keys.prefix)
+        return cls(address, keys, limits or Limits(), timing, Counters(), seals, node_id)
+
+
+class BackplaneObserver(Protocol):
+    """What a backplane tells of itself, from the event loop; nothing is awaited."""
+
+    def up(self) -> None:
+        """A new generation hears itself: commands can be sent over it."""
+
+    def down(self) -> None:
+        """The generation that was up has ended."""
+
+    def gap(self, gap: Gap) -> None:
+        """Messages were missed."""
+
+
+class Backplane:
+    """The shard, what is published and read over it, and as whom.
+
+    Args:
+        observer: told nothing before :meth:`start`.
+        holds: whether connections are held here, whose gaps must be exact.
+    """
+
+    def __init__(self, setup: Setup, observer: BackplaneObserver, *, holds: bool) -> None:
+        self.setup = setup
+        self.loop = asyncio.get_running_loop()
+        self.identity = Identity(setup.keys, setup.node_id)
+        self.shard = Shard(
+            setup.address,
+            setup.keys,
+            self.identity,
+            self,
+            limits=setup.limits,
+            timing=setup.timing,
+            counters=setup.counters,
+            sealed=setup.seals is not None,
+            holds=holds,
+        )
+        self.progress = Progress()
+        self.outbound = Outbound(
+            self.shard,
+            setup.keys,
+            self.identity,
+            self.progress,
+            limits=setup.limits,
+            counters=setup.counters,
+            seals=setup.seals,
+        )
+        self.registry = Registry(self.shard, setup.keys, self.identity)
+        self.directory = Directory(self.registry)
+        self.drain_budget = RedisDrainBudget(self.shard, setup.keys)
+        self._observer = observer
+        self._timeout = check_timeout(setup.timing.timeout)
+
+    async def start(self, wait: float | None) -> None:
+        """Connect; returns when this process hears itself. Errors as :meth:`Shard.start`."""
+        self.outbound.start()
+        await self.shard.start(wait)
+
+    async def stop(self) -> None:
+        """Disconnect; what is unanswered fails."""
+        self.outbound.stop()
+        await self.shard.stop()
+
+    def deadline(self, timeout: float | None) -> float:
+        """When a call that begins now must have ended, on the loop's clock.
+
+        Raises:
+            InvalidValueError: ``timeout`` is no number above 0.
+        """
+        return self.loop.time() + (self._timeout if timeout is None else check_timeout(timeout))
+
+    # -- what the shard tells: see ShardObserver -------------------------------------------
+
+    def up(self) -> None:
+        """What was published over the old connection is not heard back over this one."""
+        self.progress.begin_anew()
+        self.outbound.resume()
+        self._observer.up()
+
+    def down(self) -> None:
+        """See :class:`BackplaneObserver`."""
+        self._observer.down()
+
+    def gap(self, gap: Gap) -> None:
+        """See :class:`BackplaneObserver`."""
+        self._observer.gap(gap)
+
+    def forgotten(self, channel: str) -> None:
+        """Nothing of this channel is heard any more."""
+        self.progress.forget(channel)
+        self.outbound.forget(channel)

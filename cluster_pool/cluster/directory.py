@@ -1,0 +1,93 @@
+"""Looking at the cluster: its namespaces, their members, its nodes, and joins and leaves."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.cluster.watchers import Watchers
+from cluster_pool.core.ids import check_id, check_namespace
+from cluster_pool.core.results import Member, MemberEvent, Node, NodeState
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+
+class ClusterDirectory:
+    """Reads what is registered, and who listens."""
+
+    def __init__(self, backplane: Backplane, watchers: Watchers) -> None:
+        self._loop = backplane.loop
+        self._deadline = backplane.deadline
+        self._directory = backplane.directory
+        self._registry = backplane.registry
+        self._shard = backplane.shard
+        self._keys = backplane.setup.keys
+        self._watchers = watchers
+
+    def count(self, namespace: str, timeout: float | None) -> Coroutine[Any, Any, int]:
+        """How many members of living nodes a namespace has."""
+        namespace = check_namespace(namespace)
+        return self._directory.count(namespace, self._deadline(timeout))
+
+    def members(self, namespace: str, timeout: float | None) -> AsyncIterator[Member]:
+        """The members of a namespace, a page at a time; ``timeout`` is for each page."""
+        seconds = self._deadline(timeout) - self._loop.time()
+        return self._directory.members(check_namespace(namespace), seconds)
+
+    def namespaces(self, timeout: float | None) -> Coroutine[Any, Any, list[str]]:
+        """The namespaces that have members, sorted."""
+        return self._directory.namespaces(self._deadline(timeout))
+
+    def locate(
+        self, namespace: str, id: str, timeout: float | None
+    ) -> Coroutine[Any, Any, Member | None]:
+        """Which living node owns an id."""
+        deadline = self._deadline(timeout)
+        namespace, id = check_namespace(namespace), check_id(id)
+        return self._directory.locate(namespace, id, deadline)
+
+    async def nodes(self, timeout: float | None) -> list[Node]:
+        """The living nodes, sorted by id."""
+        found = await self._directory.nodes(self._deadline(timeout))
+        nodes = []
+        for node_id, (incarnation, info, lease) in found.items():
+            state, count = _read_info(info)
+            nodes.append(Node(node_id, incarnation, state, count, lease))
+        return sorted(nodes, key=lambda node: node.id)
+
+    async def alone(self, within: float) -> bool:
+        """Whether at most one node is alive; False, too, when Redis does not say so in time."""
+        try:
+            living = await self._registry.living(self._deadline(within))
+        except BackplaneUnavailableError:
+            return False
+        return len(set(living.values())) <= 1
+
+    @contextlib.asynccontextmanager
+    async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:
+        """Joins and leaves of a namespace, from the moment this is entered."""
+        deadline = self._deadline(None)
+        namespace = check_namespace(namespace)
+        channel = self._keys.events(namespace)
+        watch = self._watchers.add(channel)
+
+        async def events() -> AsyncIterator[MemberEvent]:
+            while True:
+                yield await watch.get()
+
+        try:
+            counted = self._keys.owners(namespace)
+            await self._shard.subscribe(channel, deadline, counted=counted)
+            yield events()
+        finally:
+            if self._watchers.remove(channel, watch):
+                self._shard.unsubscribe([channel])
+
+
+def _read_info(info: str) -> tuple[NodeState, int]:
+    """State and connections, as a node told them; of what it never said, active and none."""
+    try:
+        said = json.loads(info)
+        return NodeState(said["state"]), int(said["connections"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return NodeState.ACTIVE, 0

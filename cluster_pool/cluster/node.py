@@ -1,0 +1,281 @@
+"""One start of a node: every part of it, built in one constructor, started and stopped in order."""
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+from typing import Any, Final
+
+from cluster_pool.backplane.backplane import Backplane, Setup
+from cluster_pool.backplane.upkeep import Upkeep
+from cluster_pool.cluster.admission import Admission
+from cluster_pool.cluster.capacity import Capacity
+from cluster_pool.cluster.delivery import Delivery
+from cluster_pool.cluster.directory import ClusterDirectory
+from cluster_pool.cluster.dispatcher import Dispatcher, Turn
+from cluster_pool.cluster.drain import DrainController
+from cluster_pool.cluster.hooks import Hooks
+from cluster_pool.cluster.inbound import InboundChannel
+from cluster_pool.cluster.lease import LeaseState, boottime
+from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
+from cluster_pool.cluster.life import in_turn
+from cluster_pool.cluster.node_life import NodeLife
+from cluster_pool.cluster.orders import NodeOrders
+from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.cluster.reaper import Reaper
+from cluster_pool.cluster.reconciler import Reconciler
+from cluster_pool.cluster.recordings import Recordings
+from cluster_pool.cluster.replies import Answers, Replies
+from cluster_pool.cluster.sending import Sending
+from cluster_pool.cluster.shortcut import LocalShortcut
+from cluster_pool.cluster.standing import Standing
+from cluster_pool.cluster.unsealing import unsealing_of
+from cluster_pool.cluster.watchers import Watchers
+from cluster_pool.core.closing import SERVICE_RESTART
+from cluster_pool.core.results import Gap, NodeState
+from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.pool import ConnectionsPool
+from cluster_pool.local.table import ConnectionTable
+
+log = logging.getLogger("cluster_pool")
+
+LOOK: Final = 0.05
+"""Seconds between two looks whether this node is ready, which depends on a clock, too."""
+
+NO_SIZES: Final = {
+    "incarnation": "",
+    "connections": 0,
+    "namespaces": 0,
+    "pending": 0,
+    "drain": None,
+    "inbox_bytes": 0,
+    "inbound_bytes": 0,
+    "generation": 0,
+    "trouble": None,
+}
+"""The :meth:`Node.sizes` of a node that was never started."""
+
+
+class Node:
+    """The parts of a node. It also is what backplane, lease and table tell what happens to them.
+
+    Args:
+        hooks: the handlers that users have registered; they outlive this start.
+        headroom: connections per second that this node can take when it takes nobody yet.
+        takeover: whether a claim takes an id over when the call does not say.
+
+    Attributes:
+        over: whether it was stopped, and is of no use but to be read.
+    """
+
+    def __init__(self, setup: Setup, hooks: Hooks, *, headroom: float, takeover: bool) -> None:
+        timing, counters = setup.timing, setup.counters
+        self.over = False
+        self.setup = setup
+        self.hooks = hooks
+        self.life = NodeLife(self._state_changed)
+        self.backplane = backplane = Backplane(setup, self, holds=True)
+        self.loop = backplane.loop
+        shard, registry, identity = backplane.shard, backplane.registry, backplane.identity
+        self.replies = Replies(identity)
+        self.watchers = Watchers(counters)
+        self.table = self._table()
+        self.local = ConnectionsPool(table=self.table)
+        self.inbound = InboundChannel(shard, setup.keys, setup.limits)
+        self.lease = lease = LeaseState(timing)
+        self.ownership = ownership = self._ownership()
+        self.capacity = Capacity(headroom, self.life, counters)
+        self.lease_keeper = LeaseKeeper(lease, shard, registry, identity, timing, counters, self)
+        upkeep = Upkeep(shard, setup.keys, identity)
+        emptied = partial(hooks.fire, "empty")
+        self.reaper = Reaper(registry, upkeep, timing, counters, self._may_judge, emptied)
+        self.reconciler = Reconciler(shard, registry, upkeep, ownership, lease, timing, counters)
+        self.drains = DrainController(backplane, self.life, self.table, ownership, lease, headroom)
+        self.admission = Admission(backplane, self.life, self.table, ownership, hooks, takeover)
+        shortcut = LocalShortcut(self.life, self.table, lease, shard, backplane.outbound)
+        self.sending = Sending(backplane, self.replies, shortcut)
+        self.directory = ClusterDirectory(backplane, self.watchers)
+        self.orders = NodeOrders(backplane, self.replies, self.drains)
+        self.dispatcher = self._dispatcher()
+
+    def _table(self) -> ConnectionTable:
+        return ConnectionTable(
+            limits=self.setup.limits,
+            timing=self.setup.timing,
+            counters=self.setup.counters,
+            on_departing=self._departing,
+            on_slow_consumer=partial(self.hooks.fire, "slow_consumer"),
+            loop=self.loop,
+        )
+
+    def _ownership(self) -> Ownership:
+        setup, backplane = self.setup, self.backplane
+        return Ownership(
+            backplane.shard,
+            backplane.registry,
+            setup.keys,
+            self.table,
+            setup.limits,
+            setup.timing,
+            setup.counters,
+            self.lease,
+            partial(self.hooks.fire, "takeover"),
+            Standing(backplane.outbound, self.replies, self.table, setup.timing),
+            verify=setup.seals is not None,
+        )
+
+    def _dispatcher(self) -> Dispatcher:
+        turn = Turn()
+        recordings = Recordings(self.backplane.shard, self.table, self.ownership)
+        unsealing = unsealing_of(self.backplane, recordings)
+        delivery = Delivery(
+            self.backplane,
+            self.table,
+            self.ownership,
+            self.lease,
+            Answers(self.backplane.outbound, self.setup.timing),
+            self.drains.execute_order,
+            unsealing,
+            turn,
+        )
+        return Dispatcher(self.backplane, self.replies, self.watchers, unsealing, turn, delivery)
+
+    # -- start and stop --------------------------------------------------------------------
+
+    async def start(self, wait: float | None) -> None:
+        """Connect, take a lease, and take newcomers."""
+        self.life.become(NodeState.STARTING)
+        self.dispatcher.start()
+        await self.backplane.start(wait)
+        await self.lease_keeper.start()
+        self.reaper.start()
+        self.life.become(NodeState.ACTIVE)
+
+    async def stop(self) -> None:
+        """Close and release what is held, give the lease up, disconnect; every step is taken."""
+        try:
+            await in_turn(
+                self.drains.stop,
+                self._leave,
+                self.table.stop,
+                self.lease_keeper.stop,
+                self.reaper.stop,
+                self.reconciler.stop,
+                self.ownership.stop,
+                self._give_up,
+                self.dispatcher.stop,
+                self._fail_calls,
+                self.backplane.stop,
+                self.hooks.stop,
+            )
+        finally:
+            self.over = True
+
+    async def _leave(self) -> None:
+        self.life.become(NodeState.STOPPED)
+        for connection in self.table.connections():
+            connection.begin_close(SERVICE_RESTART, "node is stopping")
+        if self.backplane.shard.up:
+            await self.ownership.leave(self.setup.timing.timeout)
+
+    async def _give_up(self) -> None:
+        if self.backplane.shard.up:
+            with contextlib.suppress(BackplaneUnavailableError):
+                await self.lease_keeper.give_up()
+                await self.reaper.reap_own(self.backplane.identity.start)
+
+    async def _fail_calls(self) -> None:
+        self.replies.stop()
+        self.watchers.stop()
+
+    # -- how it stands ---------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """See :attr:`ClusterPool.ready`."""
+        shard = self.backplane.shard
+        return (
+            self.life.state is NodeState.ACTIVE
+            and shard.up
+            and not shard.outage.refused
+            and self.lease.held
+            and self.lease.settled
+            and self.reconciler.clean
+        )
+
+    async def wait_ready(self) -> None:
+        """Wait until :attr:`ready` is true; raises PoolClosedError when it is stopped."""
+        while not self.ready:
+            self.life.check_running()
+            await asyncio.sleep(LOOK)
+
+    def sizes(self) -> dict[str, Any]:
+        """What :meth:`ClusterPool.statistics` says besides the counters."""
+        shard = self.backplane.shard
+        return {
+            "incarnation": self.lease.incarnation,
+            "connections": len(self.table),
+            "namespaces": len(self.table.namespaces()),
+            "pending": self.backplane.outbound.pending,
+            "drain": self.drains.progress(),
+            "inbox_bytes": shard.receiver.inbox.size,
+            "inbound_bytes": self.inbound.size,
+            "generation": shard.generation,
+            "trouble": shard.outage.as_dict(),
+        }
+
+    # -- what its parts tell ---------------------------------------------------------------
+
+    def _state_changed(self, state: NodeState) -> None:
+        self.hooks.fire("state", state)
+        if state not in (NodeState.STARTING, NodeState.STOPPED):
+            self.lease_keeper.wake()  # the cluster learns of it at once
+
+    def _departing(self, connection: Connection) -> None:
+        """A connection of this node began to close, for whatever reason."""
+        log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
+        self.ownership.release(connection)
+
+    def _may_judge(self) -> bool:
+        """Whether this node has held its lease for long enough to bury others."""
+        return boottime() - self.lease.held_since >= self.setup.timing.lease
+
+    def up(self) -> None:
+        """See :class:`BackplaneObserver`: a lease must be taken anew over a new generation."""
+        self.lease_keeper.wake()
+
+    def down(self) -> None:
+        """See :class:`BackplaneObserver`."""
+        self.lease_keeper.wake()
+
+    def gap(self, gap: Gap) -> None:
+        """See :class:`BackplaneObserver`."""
+        self.hooks.fire("gap", gap)
+
+    def node_info(self) -> dict[str, object]:
+        """See :class:`LeaseObserver`."""
+        return {
+            "state": self.life.state.value,
+            "connections": len(self.table),
+            "lease": self.setup.timing.lease,
+        }
+
+    def headroom(self) -> float | None:
+        """See :class:`LeaseObserver`."""
+        return self.capacity.headroom()
+
+    async def register_all(self, incarnation: str, keep: Keep) -> None:
+        """See :class:`LeaseObserver`."""
+        await self.ownership.register_all(incarnation, keep)
+
+    def lease_renewed(self) -> None:
+        """See :class:`LeaseObserver`: the time for what is done at every heartbeat."""
+        self.ownership.retry_releases()
+        self.reaper.wake()
+        self.reconciler.begin()
+
+    def node_renamed(self) -> None:
+        """See :class:`LeaseObserver`: the node's own channel is another one from now on."""
+        self.backplane.shard.begin_anew("this node goes on under another node id")
+        self.hooks.fire("state", self.life.state)

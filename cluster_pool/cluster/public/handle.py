@@ -1,0 +1,155 @@
+"""A pool or publisher as its user holds it: made once, started and stopped any number of times.
+
+What one start builds is another object, which this holds. Nothing here is bound to an event loop.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from cluster_pool.backplane.backplane import Backplane, Setup
+from cluster_pool.cluster.directory import ClusterDirectory
+from cluster_pool.cluster.life import Life
+from cluster_pool.cluster.orders import NodeOrders
+from cluster_pool.cluster.sending import Sending
+from cluster_pool.core.config import check_wait
+from cluster_pool.exceptions import PoolClosedError
+from cluster_pool.loops import check_loop
+
+NOT_RUNNING = "not started, or stopped"
+
+_LOST: list[object] = []
+"""What was started in another process, before a fork, or in a loop that is closed. It is kept: its
+coroutines, once nobody held them, would close sockets, and take them from the parent's selector."""
+
+
+class Running(Protocol):
+    """The parts of one start that a pool and a publisher have alike."""
+
+    @property
+    def backplane(self) -> Backplane:
+        """The way to Redis."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop in which it was started."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it was stopped."""
+
+    @property
+    def sending(self) -> Sending:
+        """Sends."""
+
+    @property
+    def directory(self) -> ClusterDirectory:
+        """Looks."""
+
+    @property
+    def orders(self) -> NodeOrders:
+        """Orders nodes."""
+
+    async def start(self, wait: float | None) -> None:
+        """Connect."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
+
+
+class Calls:
+    """What each class of calls is given."""
+
+    def _running(self) -> Running:
+        """The parts of the present start.
+
+        Raises:
+            PoolClosedError: not started, or stopped.
+            WrongLoopError: this is not the loop of the start.
+        """
+        raise NotImplementedError
+
+
+Parts = TypeVar("Parts", bound=Running)
+
+
+class Handle(Calls, Generic[Parts]):
+    """Starts and stops, and holds what the last start has built.
+
+    Args:
+        build: makes the parts of a start, in the running loop; none of them does anything yet.
+    """
+
+    def __init__(self, setup: Setup, build: Callable[[], Parts]) -> None:
+        self._setup = setup
+        self._build = build
+        self.limits = setup.limits
+        self.timing = setup.timing
+        self.counters = setup.counters
+        self._life = Life(self._end)
+        self._parts: Parts | None = None
+
+    def _running(self) -> Parts:
+        parts = self._parts
+        if parts is None or parts.over:
+            raise PoolClosedError(NOT_RUNNING)
+        check_loop(parts.loop)
+        return parts
+
+    def _begin(self, wait: float | None) -> Coroutine[Any, Any, None]:
+        if self._life.lost:
+            _LOST.append(self._parts)
+        parts = self._parts = self._build()
+        return parts.start(wait)
+
+    async def _end(self) -> None:
+        if self._parts is not None:
+            await self._parts.stop()
+
+    # -- lifetime --------------------------------------------------------------------------
+
+    async def start(self, *, wait: float | None = None) -> Self:
+        """Connect to Redis. ``async with`` does it too.
+
+        It may be started again after a stop. A call during another waits for the same start, one
+        that is cancelled leaves nothing behind.
+
+        Args:
+            wait: seconds to go on trying while Redis cannot be reached, 0 or more, infinity too;
+                None tries once.
+
+        Raises:
+            BackplaneUnavailableError: Redis cannot be reached; the text names its address.
+            PoolClosedError: :meth:`stop` was called before it was up.
+        """
+        await self._life.start(partial(self._begin, None if wait is None else check_wait(wait)))
+        return self
+
+    async def stop(self) -> None:
+        """Disconnect. What is still unanswered fails.
+
+        Harmless when called twice, and in the middle of a start, which then raises PoolClosedError.
+        A cancelled call goes on by itself; another one waits for it.
+        """
+        await self._life.stop()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    @property
+    def address(self) -> str:
+        """Where Redis is, without its password."""
+        return self._setup.address.shown
+
+    @property
+    def trouble(self) -> str:
+        """Why Redis does not serve this process, in a sentence; "" while it does.
+
+        It says what Redis or the network said, and what to do where that is known. From any thread,
+        also before the start. The errors of calls that wait in vain end with the same sentence.
+        """
+        return "" if self._parts is None else self._parts.backplane.shard.outage.reason

@@ -1,0 +1,92 @@
+"""The public calls by which a pool or publisher orders nodes; :class:`NodeOrders` does it."""
+
+from cluster_pool.cluster.public.handle import Calls
+from cluster_pool.core.closing import SERVICE_RESTART
+from cluster_pool.core.results import DrainProgress
+
+
+class OrderCalls(Calls):
+    """Drains of nodes anywhere in the cluster."""
+
+    async def drain_node(
+        self,
+        node_id: str,
+        max_per_second: float | None = None,
+        message: str | bytes = "",
+        code: int = SERVICE_RESTART,
+        *,
+        grace: float | None = None,
+        announce: float | None = None,
+        force: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Have a node drain; returns when it has begun, and the node carries on by itself.
+
+        It announces the drain (``/readyz`` says 503, newcomers are still welcome), closes its
+        connections at its share of the cluster's budget, and stays, drained, until it is activated
+        or stopped. Told again while it drains, paused or not, it goes on with the rate and the
+        earlier deadline.
+
+        Args:
+            node_id: which node.
+            max_per_second: closes per second of all nodes that drain, together; None leaves it to
+                what the nodes that take newcomers can take.
+            message: sent to each connection ahead of its close; "" sends nothing.
+            code: the close code.
+            grace: seconds until everyone must be closed; None for as long as it takes.
+            announce: seconds to announce; None: 5, or a quarter of the grace if that is less.
+            force: also when no other live node takes newcomers and there is no deadline.
+            timeout: seconds to wait for the node's answer; default 2.
+
+        Raises:
+            DrainRefusedError: the node says why it does not.
+            NodeUnreachableError: there is no such live node, or it did not answer.
+            InvalidValueError: an argument cannot be sent: a number of 2**64 or more, a set, a
+                message over ``Limits.message_bytes``.
+            BackplaneUnavailableError: Redis did not answer.
+        """
+        await self._running().orders.give(
+            node_id,
+            "drain",
+            timeout,
+            max_per_second=max_per_second,
+            message=message,
+            code=code,
+            grace=grace,
+            announce=announce,
+            force=force,
+        )
+
+    async def pause_drain(self, node_id: str, *, timeout: float | None = None) -> None:
+        """Have a draining node close nobody for a while; errors as :meth:`drain_node`.
+
+        Its deadline, if it has one, stays what it was.
+        """
+        await self._running().orders.give(node_id, "pause", timeout)
+
+    async def resume_drain(self, node_id: str, *, timeout: float | None = None) -> None:
+        """Have a paused drain go on; errors as :meth:`drain_node`."""
+        await self._running().orders.give(node_id, "resume", timeout)
+
+    async def cancel_drain(self, node_id: str, *, timeout: float | None = None) -> None:
+        """End a node's drain half-way: it is active again; errors as :meth:`drain_node`."""
+        await self._running().orders.give(node_id, "cancel", timeout)
+
+    async def activate(self, node_id: str, *, timeout: float | None = None) -> None:
+        """Have a drained node take newcomers again; errors as :meth:`drain_node`."""
+        await self._running().orders.give(node_id, "activate", timeout)
+
+    async def drains(self, *, timeout: float | None = None) -> list[DrainProgress]:
+        """The drains of all nodes, as of their last renewal; sorted by node."""
+        return await self._running().orders.drains(timeout)
+
+    async def drain_budget(self, *, timeout: float | None = None) -> float | None:
+        """Closes per second that the cluster allows its drains; None when nobody has set it."""
+        return await self._running().orders.budget(timeout)
+
+    async def set_drain_budget(self, rate: float | None, *, timeout: float | None = None) -> None:
+        """Allow the drains of this cluster so many closes per second; None takes it back.
+
+        Drains under way follow at their next renewal. What a drain names itself only lowers it.
+        """
+        await self._running().orders.set_budget(rate, timeout)

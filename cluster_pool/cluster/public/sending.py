@@ -1,0 +1,171 @@
+"""The public calls by which a pool or publisher sends; :class:`Sending` does it."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from cluster_pool.cluster.public.handle import Calls
+from cluster_pool.core.closing import NORMAL, check_close
+from cluster_pool.core.message import to_json
+from cluster_pool.core.results import SendResult
+
+
+class SendingCalls(Calls):
+    """Messages and closes for members anywhere in the cluster."""
+
+    async def send(
+        self,
+        namespace: str,
+        id: str,
+        message: str | bytes,
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send one message to one member, wherever it is.
+
+        Messages from here to one connection arrive in the order of these calls. At most once:
+        nothing is retried. Concurrent sends travel together.
+
+        Args:
+            namespace, id: whom.
+            message: ``str`` arrives as a text message, ``bytes`` as a binary one.
+            confirm: wait for the owner's word: DELIVERED, REFUSED, ABSENT, or TIMED_OUT.
+            timeout: seconds, more than 0; default 2, at most an hour (as for every call).
+
+        Returns:
+            What happened; truthy for DELIVERED and ROUTED. See :class:`SendResult`.
+
+        Raises:
+            InvalidValueError: an argument is not allowed, the message too large among them.
+            WrongLoopError: called in another thread or loop than :meth:`start`, as for every call.
+            PendingLimitError: too much waits for Redis already.
+            BackplaneUnavailableError: not sent; with ``maybe_executed``, Redis did not answer.
+        """
+        sending = self._running().sending
+        if confirm:
+            return await sending.send(namespace, id, message, None, True, timeout)
+        return await sending.send_nowait(namespace, id, message, timeout)
+
+    def send_nowait(
+        self, namespace: str, id: str, message: str | bytes, *, timeout: float | None = None
+    ) -> asyncio.Future[SendResult]:
+        """:meth:`send` from code that does not wait, or for many at once: no task for each.
+
+        The message has its place in the order when this returns. The future gives the result, or
+        raises what Redis makes of it; asyncio logs an error that nobody asked for. Cancelling it
+        takes the message back as long as it has not left for Redis.
+
+        Raises:
+            InvalidValueError, PendingLimitError: as :meth:`send`, at once.
+            PoolClosedError: not started, or stopped.
+            WrongLoopError: called in another thread or loop than :meth:`start`.
+        """
+        return self._running().sending.send_nowait(namespace, id, message, timeout)
+
+    async def send_json(
+        self,
+        namespace: str,
+        id: str,
+        value: Any,
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send ``value`` as JSON text; as :meth:`send`."""
+        return await self.send(namespace, id, to_json(value), confirm=confirm, timeout=timeout)
+
+    async def send_then_close(
+        self,
+        namespace: str,
+        id: str,
+        message: str | bytes,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send one message to one member and close its connection behind it; as :meth:`send`."""
+        sending, close = self._running().sending, check_close(code, reason)
+        return await sending.send(namespace, id, message, close, confirm, timeout)
+
+    async def send_json_then_close(
+        self,
+        namespace: str,
+        id: str,
+        value: Any,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Send ``value`` as JSON text and close behind it; as :meth:`send`."""
+        return await self.send_then_close(
+            namespace, id, to_json(value), code, reason, confirm=confirm, timeout=timeout
+        )
+
+    async def close(
+        self,
+        namespace: str,
+        id: str,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Close one member's connection, wherever it is; results and errors as :meth:`send`."""
+        sending = self._running().sending
+        return await sending.close(namespace, id, code, reason, confirm, timeout)
+
+    async def broadcast_message(
+        self,
+        namespace: str,
+        message: str | bytes,
+        exclude: Iterable[str] = (),
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Send one message to every member of a namespace, on every node.
+
+        Every member sees the broadcasts of its namespace in one order, the same everywhere.
+
+        Args:
+            exclude: ids that do not get it, at most 10,000.
+            timeout: seconds; default 2.
+
+        Returns:
+            How many nodes Redis handed it to. 0 proves that nobody heard it; more proves nothing.
+
+        Raises:
+            As :meth:`send`.
+        """
+        sending = self._running().sending
+        return await sending.broadcast(namespace, message, exclude, timeout)
+
+    async def broadcast_json_message(
+        self,
+        namespace: str,
+        value: Any,
+        exclude: Iterable[str] = (),
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Send ``value`` as JSON text to every member; as :meth:`broadcast_message`."""
+        return await self.broadcast_message(namespace, to_json(value), exclude, timeout=timeout)
+
+    async def close_all(
+        self,
+        namespace: str,
+        code: int = NORMAL,
+        reason: str = "",
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Close every member's connection; gives how many nodes Redis told.
+
+        Comes behind the broadcasts that were sent before it. Raises as :meth:`send`.
+        """
+        return await self._running().sending.close_all(namespace, code, reason, timeout)

@@ -1,0 +1,67 @@
+"""What a publisher has while it runs: a backplane, and the rooms that need no connections."""
+
+import contextlib
+
+from cluster_pool.backplane.backplane import Backplane, Setup
+from cluster_pool.cluster.directory import ClusterDirectory
+from cluster_pool.cluster.dispatcher import Dispatcher, Turn
+from cluster_pool.cluster.life import in_turn
+from cluster_pool.cluster.orders import NodeOrders
+from cluster_pool.cluster.replies import Replies
+from cluster_pool.cluster.sending import Sending
+from cluster_pool.cluster.unsealing import unsealing_of
+from cluster_pool.cluster.watchers import Watchers
+from cluster_pool.core.results import Gap
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+
+class Publishing:
+    """One start of a publisher, built whole."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.over = False
+        self.backplane = backplane = Backplane(setup, self, holds=False)
+        self.loop = backplane.loop
+        self.replies = Replies(backplane.identity)
+        self.watchers = Watchers(setup.counters)
+        self.sending = Sending(backplane, self.replies, None)
+        self.directory = ClusterDirectory(backplane, self.watchers)
+        self.orders = NodeOrders(backplane, self.replies, None)
+        unsealing = unsealing_of(backplane, None)
+        self.dispatcher = Dispatcher(
+            backplane, self.replies, self.watchers, unsealing, Turn(), None
+        )
+
+    async def start(self, wait: float | None) -> None:
+        """Connect."""
+        self.dispatcher.start()
+        await self.backplane.start(wait)
+
+    async def stop(self) -> None:
+        """Disconnect; calls that wait fail."""
+        try:
+            await in_turn(
+                self._forget_channel, self.dispatcher.stop, self._fail_calls, self.backplane.stop
+            )
+        finally:
+            self.over = True
+
+    async def _forget_channel(self) -> None:
+        if self.backplane.shard.up:
+            with contextlib.suppress(BackplaneUnavailableError):
+                await self.backplane.registry.forget_channel(self.backplane.deadline(None))
+
+    async def _fail_calls(self) -> None:
+        self.replies.stop()
+        self.watchers.stop()
+
+    # -- what the backplane tells: a publisher has no use for it ---------------------------
+
+    def up(self) -> None:
+        """See :class:`BackplaneObserver`."""
+
+    def down(self) -> None:
+        """See :class:`BackplaneObserver`."""
+
+    def gap(self, gap: Gap) -> None:
+        """See :class:`BackplaneObserver`."""

@@ -1,0 +1,170 @@
+"""Sending into the cluster: to one member or to all of a namespace, messages and closes.
+
+A node hands in a shortcut to its own connections; a publisher has none.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.cluster.replies import Replies
+from cluster_pool.core import envelope
+from cluster_pool.core.closing import check_close
+from cluster_pool.core.envelope import ReplyTo
+from cluster_pool.core.ids import check_excluded, check_id, check_namespace
+from cluster_pool.core.message import Outgoing, encode
+from cluster_pool.core.results import SendResult
+from cluster_pool.exceptions import PoolClosedError
+
+
+class LocalMember(Protocol):
+    """A connection of this process."""
+
+    def deliver(self, message: Outgoing) -> SendResult:
+        """Put a message into its outbox."""
+
+    def kick(self, code: int, reason: str) -> None:
+        """Begin to close it."""
+
+
+class Shortcut(Protocol):
+    """The way to members of this process that needs no Redis."""
+
+    def find(self, namespace: str, id: str) -> LocalMember | None:
+        """The member, if what it is given now cannot overtake anything; None sends by Redis."""
+
+
+class Sending:
+    """Checks what is to be sent, and takes it to a member here or to the backplane."""
+
+    def __init__(self, backplane: Backplane, replies: Replies, shortcut: Shortcut | None) -> None:
+        self._loop = backplane.loop
+        self._deadline = backplane.deadline
+        self._outbound = backplane.outbound
+        self._message_bytes = backplane.setup.limits.message_bytes
+        self._replies = replies
+        self._shortcut = shortcut
+
+    def send_nowait(
+        self, namespace: str, id: str, message: str | bytes, timeout: float | None
+    ) -> asyncio.Future[SendResult]:
+        """Send one message to one member; the future gives what became of it."""
+        deadline = self._deadline(timeout)
+        namespace, id = check_namespace(namespace), check_id(id)
+        text, payload = encode(message, self._message_bytes)
+        if self._shortcut is not None:
+            member = self._shortcut.find(namespace, id)
+            if member is not None:
+                return self._done(member.deliver(Outgoing(text, payload)))
+        item = envelope.targeted(text, namespace, id, payload)
+        return self._outbound.send(namespace, id, item, deadline)
+
+    def send(
+        self,
+        namespace: str,
+        id: str,
+        message: str | bytes,
+        close: tuple[int, str] | None,
+        confirm: bool,
+        timeout: float | None,
+    ) -> Awaitable[SendResult]:
+        """Send one message to one member, and with ``close`` close the connection behind it.
+
+        With ``confirm`` the result is the owner's word.
+        """
+        deadline = self._deadline(timeout)
+        namespace, id = check_namespace(namespace), check_id(id)
+        text, payload = encode(message, self._message_bytes)
+        member = None if self._shortcut is None else self._shortcut.find(namespace, id)
+        if member is not None:
+            result = member.deliver(Outgoing(text, payload))
+            if close is not None and result:
+                member.kick(*close)
+            return self._done(result)
+
+        def item(reply: ReplyTo | None) -> bytes:
+            return envelope.targeted(text, namespace, id, payload, close=close, reply=reply)
+
+        return self._route(namespace, id, item, confirm, deadline)
+
+    def close(
+        self,
+        namespace: str,
+        id: str,
+        code: int,
+        reason: str,
+        confirm: bool,
+        timeout: float | None,
+    ) -> Awaitable[SendResult]:
+        """Close one member's connection."""
+        deadline = self._deadline(timeout)
+        namespace, id = check_namespace(namespace), check_id(id)
+        code, reason = check_close(code, reason)
+        member = None if self._shortcut is None else self._shortcut.find(namespace, id)
+        if member is not None:
+            member.kick(code, reason)
+            return self._done(SendResult.DELIVERED)
+        item = partial(envelope.close_one, namespace, id, code, reason)
+        return self._route(namespace, id, item, confirm, deadline)
+
+    def broadcast(
+        self, namespace: str, message: str | bytes, exclude: Iterable[str], timeout: float | None
+    ) -> asyncio.Future[int]:
+        """Send one message to every member of a namespace but the excluded."""
+        deadline = self._deadline(timeout)
+        namespace = check_namespace(namespace)
+        text, payload = encode(message, self._message_bytes)
+        item = envelope.broadcast(text, payload, check_excluded(exclude))
+        return self._outbound.broadcast(namespace, item, deadline)
+
+    def close_all(
+        self, namespace: str, code: int, reason: str, timeout: float | None
+    ) -> asyncio.Future[int]:
+        """Close every member's connection."""
+        deadline = self._deadline(timeout)
+        namespace = check_namespace(namespace)
+        item = envelope.close_all(*check_close(code, reason))
+        return self._outbound.broadcast(namespace, item, deadline)
+
+    def _done(self, result: SendResult) -> asyncio.Future[SendResult]:
+        done: asyncio.Future[SendResult] = self._loop.create_future()
+        done.set_result(result)
+        return done
+
+    def _route(
+        self,
+        namespace: str,
+        id: str,
+        item: Callable[[ReplyTo | None], bytes],
+        confirm: bool,
+        deadline: float,
+    ) -> Awaitable[SendResult]:
+        """Hand a targeted item to its owner and, if asked, wait for the owner's word."""
+        if confirm:
+            return self._confirmed(namespace, id, item, deadline)
+        return self._outbound.send(namespace, id, item(None), deadline)
+
+    async def _confirmed(
+        self, namespace: str, id: str, item: Callable[[ReplyTo | None], bytes], deadline: float
+    ) -> SendResult:
+        to, word = self._replies.expect()
+        try:
+            result = await self._outbound.send(namespace, id, item(to), deadline)
+            return await _word_of_owner(word, deadline) if result else result
+        finally:
+            self._replies.forget(to)
+
+
+async def _word_of_owner(word: asyncio.Future[Any], deadline: float) -> SendResult:
+    """What the owner says of a message that it was handed, TIMED_OUT when that is not heard.
+
+    Also when this process stops first: the message is on its way all the same.
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            answer: SendResult = await word
+            return answer
+    except (TimeoutError, PoolClosedError):
+        return SendResult.TIMED_OUT
