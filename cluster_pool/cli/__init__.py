@@ -68,7 +68,7 @@ for name, command, summary in COMMANDS:
 def main() -> None:
     """Run the command line; the process exits with one of the statuses above."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the locale has no letters for
+        if isinstance(stream, io.TextIOWrapper):  # a name may have letters that the locale has not
             stream.reconfigure(errors="backslashreplace")
     if json_wanted():
         sys.exit(_run_with_json_errors())
@@ -79,7 +79,7 @@ def _run_with_json_errors() -> int:
     try:
         return app(standalone_mode=False) or DONE
     except Exception as error:
-        if not hasattr(error, "format_message"):  # typer's own, whichever class its version has
+        if not hasattr(error, "format_message"):  # typer's own have it, whatever their class
             raise
         status: int = getattr(error, "exit_code", 2)
         complain(error.format_message(), status)

@@ -19,7 +19,7 @@ from cluster_pool.exceptions import (
 
 DONE, NO, USAGE, NO_REDIS = 0, 1, 2, 3
 INTERRUPTED, BROKEN_PIPE = 130, 141
-"""What a shell says of a program that SIGINT or SIGPIPE has ended."""
+"""The statuses that shells report for a program that SIGINT or SIGPIPE has ended."""
 
 JSON_VARIABLE = "CLUSTER_POOL_JSON"
 LOG_FORMAT_VARIABLE = "CLUSTER_POOL_LOG_FORMAT"
@@ -74,9 +74,9 @@ DEFAULT_REDIS = "redis://localhost:6379/0"
 
 
 def run(work: Coroutine[Any, Any, int]) -> None:
-    """Run a command and exit with its status; errors of ours become a line and a status.
+    """Run a command and exit with its status; the library's errors become a line and a status.
 
-    What the library logs meanwhile (Redis went away under a ``watch``) becomes a note.
+    What the library logs meanwhile (Redis went away during a ``watch``, say) becomes a note.
     """
     logging.getLogger("cluster_pool").addHandler(_Notes(logging.WARNING))
     try:
@@ -84,8 +84,8 @@ def run(work: Coroutine[Any, Any, int]) -> None:
         if sys.stdout is not None:  # as under `>&-`
             sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has had enough (`… | head`), and the interpreter's own flush at
-        # the exit must not complain about it.
+        # The reader of the output has ended (`… | head`). Without this the interpreter's own flush
+        # at the exit would print an error about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = BROKEN_PIPE
     except Exception as error:
@@ -96,7 +96,7 @@ def run(work: Coroutine[Any, Any, int]) -> None:
 
 
 def explain(error: Exception) -> int:
-    """Say an error in one line on standard error, and give the exit status; raise what is a bug."""
+    """Print an error in one line on standard error and return the exit status; reraise bugs."""
     if isinstance(error, BackplaneUnavailableError):
         status = NO_REDIS
     elif isinstance(error, InvalidValueError | EmbeddedUnavailableError):
@@ -110,9 +110,9 @@ def explain(error: Exception) -> int:
 
 
 def json_wanted() -> bool:
-    """Whether errors are to be JSON: also those of a command line that cannot be read.
+    """Whether errors are to be JSON: with ``--json``, and where the log is JSON.
 
-    So they are with ``--json``, and where the log is JSON.
+    It reads the command line itself, since errors of one that cannot be parsed are JSON, too.
     """
     arguments = sys.argv[1:]
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
@@ -125,22 +125,22 @@ def json_wanted() -> bool:
 
 
 def say(as_json: bool, fields: dict[str, Any], text: str) -> None:
-    """One result: a JSON object on a line, or a sentence."""
+    """Print one result on standard output: a JSON object on a line, or a sentence."""
     typer.echo(json_text(fields, sys.stdout) if as_json else text)
 
 
 def note(text: str) -> None:
-    """What stands beside the results, on standard error: no error."""
+    """Print on standard error what a person may want to know besides the results."""
     _say_beside({"note": text}, text)
 
 
 def complain(text: str, status: int) -> None:
-    """An error, on standard error: the results on standard output stay what they are."""
+    """Print an error on standard error, so that standard output holds results alone."""
     _say_beside({"error": text, "status": status}, text)
 
 
 class _Notes(logging.Handler):
-    """Says what is logged in one line, on standard error, as all that stands beside results."""
+    """Prints each log record as a note."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
@@ -153,7 +153,7 @@ def _say_beside(fields: dict[str, Any], text: str) -> None:
 
 
 def message_from(argument: str, binary: bool) -> str | bytes:
-    """The message that an argument means: ``-`` is standard input, to its end."""
+    """Return the message that an argument means; ``-`` reads standard input to its end."""
     if argument != "-":
         return argument.encode("utf-8", "surrogateescape") if binary else argument
     raw = sys.stdin.buffer.read()

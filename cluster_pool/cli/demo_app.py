@@ -1,4 +1,4 @@
-"""What the demo's nodes run for each client: it sends on, from its node, what the client asks for.
+"""The application of the demo's nodes: it sends from its node what a client asks it to send.
 
 A client says ``{"send": ID, "text": …}`` or ``{"broadcast": TEXT}``; the result comes back as
 ``{"result": …}``.
@@ -11,7 +11,7 @@ from cluster_pool.local.connection import Connection
 
 
 async def handler(pool: ClusterPool, connection: Connection) -> None:
-    """Serve one client of the demo until it goes."""
+    """Serve one client of the demo until it leaves."""
     async for message in connection:
         wish = json.loads(message)
         if "send" in wish:

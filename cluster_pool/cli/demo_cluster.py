@@ -1,4 +1,4 @@
-"""The demo's cast: node processes and WebSocket clients, all of them real."""
+"""The demo's nodes and clients: real processes and real WebSockets."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ NAMESPACE = "demo"
 
 
 class DemoFailedError(ClusterPoolError):
-    """Something that the demo stands on did not work."""
+    """The demo could not start a node."""
 
 
 @dataclass(eq=False)
@@ -57,23 +57,23 @@ class NodeProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return self.process.returncode is None
 
     async def terminate(self) -> int:
-        """SIGTERM, and its exit status."""
+        """Send SIGTERM, and wait for the exit status."""
         self.process.terminate()
         return await self.process.wait()
 
     async def kill(self) -> None:
-        """SIGKILL: it says goodbye to nobody."""
+        """Send SIGKILL, and wait for the end: its clients and Redis are told nothing."""
         if self.running:
             self.process.kill()
         await self.process.wait()
 
 
 def _this_package_first() -> dict[str, str]:
-    """The environment in which a child finds this very package, whatever folder it is run in."""
+    """Return an environment in which a child imports this package, whatever its folder is."""
     root = str(Path(cluster_pool.__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, inherited)))}
@@ -81,7 +81,7 @@ def _this_package_first() -> dict[str, str]:
 
 @dataclass(eq=False)
 class Client:
-    """One WebSocket client that remembers what it heard, and when."""
+    """A WebSocket client that remembers what it heard, and when."""
 
     id: str
     node: NodeProcess
@@ -100,26 +100,26 @@ class Client:
         self._reader = asyncio.create_task(self._read(self._websocket))
 
     async def ask(self, **wish: str) -> Any:
-        """Have the client's node send something, and give the result."""
+        """Have the client's node send something, and return the result."""
         assert self._websocket is not None
         await self._websocket.send(json.dumps(wish))
         return await asyncio.wait_for(self.results.get(), 10)
 
     async def ended(self) -> int:
-        """Wait until the connection is closed, and give the code."""
+        """Wait until the connection is closed, and return the code."""
         assert self._reader is not None
         await asyncio.wait_for(asyncio.shield(self._reader), 20)
         return self.close_code or 1006
 
     async def shut(self) -> None:
-        """Go away without ceremony."""
+        """Cut the connection."""
         if self._websocket is not None:
             self._websocket.transport.abort()
         if self._reader is not None:
             await asyncio.gather(self._reader, return_exceptions=True)
 
     def times(self, text: str) -> list[float]:
-        """When ``text`` was heard, as often as it was."""
+        """Return each time at which ``text`` was heard."""
         return self.heard.get(text, [])
 
     async def hears(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The scenes of the demo: each does one thing to the cluster, and gives a row of what came of it.
+"""The scenes of the demo: each does one thing to the cluster and returns a row of results.
 
 A row counts what was sent, delivered and lost, and says whether every number is right.
 """
@@ -22,12 +22,12 @@ PATIENCE = 10.0
 BAR = 20
 """Characters that show how a lease runs out."""
 STAY_AWAY = 3
-"""Of the clients of the killed node, every third stays away."""
+"""One of so many clients of the killed node does not come back."""
 
 
 @dataclass
 class Stage:
-    """What every scene plays with."""
+    """What every scene works with."""
 
     cast: Cast
     publisher: Publisher
@@ -36,7 +36,7 @@ class Stage:
     screen: Screen
 
     async def arrived(self, text: str, clients: list[Client]) -> None:
-        """Wait until every one of these clients has heard ``text``, or patience is over."""
+        """Wait until each of these clients has heard ``text``, ``PATIENCE`` seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 for client in clients:
@@ -46,7 +46,7 @@ class Stage:
 def heard_row(
     scene: str, clients: list[Client], texts: list[str], sent_at: list[float], remark: str
 ) -> Row:
-    """A row from what the clients heard: each must have heard its text exactly once."""
+    """Make a row of what the clients heard: each must have heard its text exactly once."""
     delays = [
         (client.times(text)[0] - at) * 1000
         for client, text, at in zip(clients, texts, sent_at, strict=True)
@@ -87,7 +87,7 @@ async def broadcast(stage: Stage) -> Row:
 
 
 async def published(stage: Stage) -> Row:
-    """Someone without this library publishes, as redis-cli does."""
+    """A program without this library publishes, as redis-cli does."""
     clients = stage.cast.clients
     text, channel = "Hello world!", stage.outsider.channel(NAMESPACE)
     sent_at = time.perf_counter()
@@ -146,7 +146,7 @@ async def kill(stage: Stage) -> Row:
 
 
 async def _ghosts_gone(stage: Stage, expected: int, since: float) -> float:
-    """Seconds until neither the count, nor the members, nor the registry has a ghost."""
+    """Return the seconds until count, members and registry are free of ghosts."""
     while time.perf_counter() - since < PATIENCE * 2:
         count = await stage.publisher.count(NAMESPACE)
         stage.screen.detail(_lease_left(time.perf_counter() - since, count, expected))
@@ -159,7 +159,7 @@ async def _ghosts_gone(stage: Stage, expected: int, since: float) -> float:
 
 
 def _lease_left(seconds: float, count: int, expected: int) -> str:
-    """How the lease of the killed node runs out; it was renewed a moment before the kill."""
+    """Draw how the lease of the killed node runs out; it was renewed just before the kill."""
     lease = Timing().lease
     filled = round(min(seconds / lease, 1.0) * BAR)
     bar = "#" * filled + "-" * (BAR - filled)
@@ -167,7 +167,7 @@ def _lease_left(seconds: float, count: int, expected: int) -> str:
 
 
 async def after_kill(stage: Stage) -> Row:
-    """Whoever is there is reached, wherever it went; who stayed away is said to be absent."""
+    """Every client that is there is reached, at whichever node it is now."""
     clients = stage.cast.clients
     texts = [f"after the kill, {one.id}" for one in clients]
     sent_at = [time.perf_counter()] * len(clients)

@@ -1,6 +1,6 @@
-"""What the demo shows: rows that stay, and on a terminal one line below them that moves.
+"""Shows the demo: rows that stay, and on a terminal a moving line below them.
 
-No row is cut: a terminal that is too narrow for a row of columns gets it as lines.
+No row is cut: on a terminal that is too narrow for columns, a row takes several lines.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from rich.live import Live
 from rich.text import Text
 
 INDENT: Final = 6
-"""Columns of the word "ok" or "WRONG" and what is below it."""
+"""Columns of the word "ok" or "WRONG", and the indent of the lines below it."""
 COLUMNS: Final = 78
-"""Of a row with its numbers; the remark is below it."""
+"""Columns of a row with its numbers; the remark is in the next line."""
 WIDE: Final = 130
 """Columns that take a row and its remark side by side."""
 SPINNER: Final = "|/-\\"
 EVERY: Final = 2.0
-"""Seconds between two lines about what is under way, where nothing can move."""
+"""Seconds between two lines about a scene under way, where no line can move."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one scene came to. Milliseconds are None where nothing was timed."""
+    """The result of one scene. Milliseconds are None where nothing was timed."""
 
     scene: str
     sent: int
@@ -41,21 +41,21 @@ class Row:
 
 
 class Screen(Protocol):
-    """Where a demo is shown."""
+    """Where the demo is shown."""
 
     def scene(self, title: str) -> None:
-        """This happens now."""
+        """Show which scene begins."""
 
     def detail(self, text: str) -> None:
-        """It stands like this."""
+        """Show how far the scene is."""
 
     def row(self, row: Row) -> None:
-        """It has come to this."""
+        """Show the result of the scene."""
 
 
 @contextlib.contextmanager
 def screen(*, silent: bool) -> Iterator[Screen]:
-    """What fits where standard output goes; nothing at all if ``silent``."""
+    """Choose a screen that fits standard output; one that shows nothing if ``silent``."""
     console = Console(highlight=False)
     if silent:
         yield Silence()
@@ -68,7 +68,7 @@ def screen(*, silent: bool) -> Iterator[Screen]:
 
 
 class Silence:
-    """Shows nothing: what is printed at the end is for a program."""
+    """Shows nothing: a program reads what is printed at the end."""
 
     def scene(self, title: str) -> None:
         """See :class:`Screen`."""
@@ -81,10 +81,10 @@ class Silence:
 
 
 class Lines:
-    """One line for everything, for a log or a pipe.
+    """Prints a line for everything, for a log or a pipe.
 
     Args:
-        width: of a terminal that can do no more than print lines; a row is then as on others.
+        width: of a terminal that cannot move its cursor, whose rows must fit; None for a pipe.
     """
 
     def __init__(self, width: int | None) -> None:
@@ -115,7 +115,7 @@ class Lines:
 
 
 class Terminal:
-    """Rows that scroll away like all output, and a line below them in which something moves."""
+    """Prints rows that scroll like all output, and keeps a moving line below them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -146,7 +146,7 @@ class Terminal:
             self._print(line, "dim")
 
     def _print(self, line: str, style: str) -> None:
-        """Nothing wraps or crops it: what is too long for the terminal the terminal continues."""
+        """Print a line as it is; the terminal itself wraps one that is too long for it."""
         self._console.print(Text(line, style), soft_wrap=True)
 
     def _under_way(self) -> Text:
@@ -157,7 +157,7 @@ class Terminal:
 
 
 def lines_of(row: Row, width: int) -> list[str]:
-    """A row as lines, none of them wider than the terminal but for a word that is."""
+    """Format a row as lines that fit the terminal, unless one word alone does not."""
     if width < COLUMNS:
         times = {"median": _ms(row.median_ms), "longest": _ms(row.longest_ms)}
         timed = "".join(f", {name} {value} ms" for name, value in times.items() if value)
@@ -186,7 +186,7 @@ HEADING: Final = _columns("", "", "sent", "delivered", "lost", "median", "longes
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines below a row's name; a word is never broken: whoever copies it needs it whole."""
+    """Wrap text below a row's name. Words are not broken, so that they can be copied whole."""
     indent = " " * INDENT
     return textwrap.wrap(
         text,

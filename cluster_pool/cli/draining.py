@@ -1,4 +1,4 @@
-"""``drain``, ``activate`` and ``budget``: nodes are told, and carry on by themselves."""
+"""``drain``, ``activate`` and ``budget``: give orders to nodes, which carry them out themselves."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -201,7 +201,7 @@ def _check_names(nodes: list[str] | None, everyone: bool) -> None:
 
 
 async def _targets(publisher: Publisher, nodes: list[str] | None, everyone: bool) -> list[str]:
-    """The nodes that are meant; raises for who is not alive."""
+    """Return the nodes that are meant; raise NodeUnreachableError for one that is not alive."""
     living = [node.id for node in await publisher.nodes()]
     if not living:
         raise ClusterPoolError("no node is alive")
@@ -236,7 +236,7 @@ async def _tell_all(
     *,
     quiet: bool = False,
 ) -> int:
-    """Tell every node at once; DONE when all of them do it."""
+    """Tell all nodes concurrently, and return DONE if every one obeys."""
 
     async def one(node: str) -> str:
         try:

@@ -1,8 +1,8 @@
-"""What the environment sets: only settings, and only what was meant for us.
+"""Keeps variables away from the options that were not meant for this program.
 
 Options that say where Redis is, how its cluster is called and how ``serve`` runs have a variable
-each, which stands beside the option. What one command does (whom it closes, how a drain goes) has
-none: it would act on every later command.
+each, which is declared beside the option. Options that say what one command does (which members it
+closes, how a drain goes) have none: a variable would act on every later command.
 """
 
 import os
@@ -15,12 +15,12 @@ _NAME: Final = re.compile(r"CLUSTER_POOL_(?:\w+_)?PORT")
 
 
 def set_aside(environment: MutableMapping[str, str] = os.environ) -> list[str]:
-    """Take out what Kubernetes puts into a container for Services whose names begin like ours.
+    """Remove what Kubernetes puts into a container for Services named like this program.
 
     A Service ``cluster-pool`` becomes ``CLUSTER_POOL_PORT=tcp://10.0.0.1:80``, which is no port.
 
     Returns:
-        What was taken out, as ``NAME=VALUE``.
+        The removed variables, as ``NAME=VALUE``.
     """
     found = [
         name

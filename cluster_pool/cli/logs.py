@@ -1,7 +1,7 @@
-"""How ``serve`` logs: one line of text or one JSON object for each record, on standard error.
+"""Sets up the log of ``serve``: a line of text or a JSON object per record, on standard error.
 
-The library itself only uses the loggers below ``cluster_pool`` and configures nothing. Here the
-process is ours: warnings, and errors that nobody has caught, become records too.
+The library itself only uses the loggers below ``cluster_pool`` and configures nothing. The command
+owns its process: here Python's warnings and uncaught errors become records, too.
 """
 
 import json
@@ -23,7 +23,7 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class _Formatter(logging.Formatter):
-    """What both formats have: the time with its zone, the node, a message of one line."""
+    """What both formats share: the time with its zone, the node, a message of one line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,17 +37,17 @@ class _Formatter(logging.Formatter):
     def message_of(self, record: logging.LogRecord) -> str:
         try:
             return record.getMessage().strip()
-        except Exception as error:  # arguments that do not fit: better a poor line than none
+        except Exception as error:  # the arguments do not fit: a poor line is better than none
             return f"{record.msg} {record.args!r} ({error})"
 
     def behind(self, record: logging.LogRecord) -> str:
-        """The traceback and the stack, if the record has any."""
+        """Return the traceback and the stack of a record, if it has any."""
         parts = [self.formatException(record.exc_info)] if record.exc_info else []
         return "\n".join([*parts, *([record.stack_info] if record.stack_info else [])])
 
 
 class TextFormatter(_Formatter):
-    """``TIME LEVEL NODE LOGGER: MESSAGE``; a traceback stands in the lines behind it."""
+    """Formats ``TIME LEVEL NODE LOGGER: MESSAGE``, and a traceback in the lines below."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = "\\n".join(self.message_of(record).splitlines())
@@ -57,7 +57,7 @@ class TextFormatter(_Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object: ``time``, ``level``, ``node``, ``logger``, ``message``, ``traceback``."""
+    """Formats a JSON object: time, level, node, logger, message, and traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
@@ -74,13 +74,16 @@ class JsonFormatter(_Formatter):
 
 
 def json_text(fields: dict[str, Any], stream: TextIO | None) -> str:
-    """JSON as UTF-8; as ASCII where the terminal or the locale knows no more."""
+    """Make JSON for a stream: in ASCII unless the stream is encoded as UTF-8."""
     encoding = "" if stream is None else stream.encoding
     return json.dumps(fields, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
 
 
 def set_up(level: str, format: str) -> _Formatter:
-    """Log to standard error from now on; the formatter's ``node`` then gives the node id.
+    """Log to standard error from now on.
+
+    Returns:
+        The formatter; its ``node`` is to be set to a function that returns the node id.
 
     Raises:
         InvalidValueError: no such level or format.
@@ -97,15 +100,15 @@ def set_up(level: str, format: str) -> _Formatter:
     logging.captureWarnings(True)
     logging.getLogger("websockets").setLevel(max(number, logging.WARNING))
     if number > logging.DEBUG:
-        # It logs a traceback for each request that strangers get wrong; what is ours to tell of a
-        # connection, we tell ourselves.
+        # It logs a traceback for each malformed request of a stranger. Whatever operators need to
+        # know of a connection is logged by this package.
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
     _log_what_nobody_caught()
     return formatter
 
 
 def _log_what_nobody_caught() -> None:
-    """Errors that end a thread or the process, or came where none can be raised."""
+    """Log errors that end a thread or the process, or came where none can be raised."""
 
     def excepthook(
         kind: type[BaseException], error: BaseException, at: TracebackType | None

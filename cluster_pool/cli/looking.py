@@ -1,6 +1,6 @@
-"""``members``, ``count``, ``locate``, ``namespaces``, ``nodes`` and ``drains``: looks at a cluster.
+"""``members``, ``count``, ``locate``, ``namespaces``, ``nodes`` and ``drains``: read a cluster.
 
-A list that is empty prints nothing on standard output; why it is, stands on standard error.
+An empty list prints nothing on standard output, and the reason on standard error.
 """
 
 from collections.abc import Awaitable, Callable
@@ -186,7 +186,7 @@ def _say_drain(as_json: bool, drain: DrainProgress) -> None:
 def _look(
     look: Look, redis: str, prefix: str, timeout: float, namespace: str | None = None
 ) -> None:
-    """Connect, look, and exit with the status of that."""
+    """Connect, look, and exit with the status that ``look`` returns."""
 
     async def work() -> int:
         if namespace is not None:
@@ -214,7 +214,7 @@ def _say_why(text: str, status: int) -> int:
 
 
 async def why_nobody(publisher: Publisher, prefix: str, namespace: str) -> tuple[str, int]:
-    """Why nobody was found in a namespace, which may be misspelt, and the exit status of that."""
+    """Explain why a namespace, whose name may be misspelt, has no member; with an exit status."""
     return await _why_none(publisher, prefix, f"knows the namespace {shown(namespace)}")
 
 

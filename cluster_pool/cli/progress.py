@@ -1,4 +1,4 @@
-"""How drains go, for a person before a terminal, for a log, or as JSON."""
+"""Shows the progress of drains: as bars on a terminal, as lines in a log, or as JSON."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ LONGEST_NAME: Final = 24
 
 @dataclass(slots=True)
 class Row:
-    """One node as it stands.
+    """What is known of one node and its drain.
 
     Attributes:
         state: of the drain or the node; "active" when the drain was cancelled.
@@ -46,7 +46,7 @@ class Row:
     _idle: int = 0
 
     def update(self, node: Node | None, drain: DrainProgress | None) -> None:
-        """What Redis says now."""
+        """Take over what Redis says of the node and its drain now."""
         if drain is not None:
             self._begun = True
             self.state, self.rate = drain.state, drain.rate
@@ -55,7 +55,7 @@ class Row:
         self.rate = 0.0
         state = "stopped" if node is None else node.state.value
         if state == "active" and not self._begun and self._idle < PATIENCE:
-            self._idle += 1  # it has answered that it drains, and Redis does not say so yet
+            self._idle += 1  # it has confirmed the order, and Redis does not show the drain yet
             return
         self._begun, self.state = True, state
         if self.state in ("drained", "stopped"):
@@ -66,14 +66,14 @@ class Row:
 
 
 class View(Protocol):
-    """Shows rows."""
+    """Where the rows are shown."""
 
     def show(self, rows: Sequence[Row]) -> None:
-        """They stand like this."""
+        """Show the rows as they are now."""
 
 
 async def follow(publisher: Publisher, targets: Sequence[str], as_json: bool) -> int:
-    """Show the drains of these nodes until they have ended; DONE when all are drained."""
+    """Show the drains of nodes until all have ended; return DONE if all nodes are drained."""
     rows = [Row(node) for node in targets]
     with _view(as_json) as view:
         try:
@@ -90,7 +90,7 @@ async def follow(publisher: Publisher, targets: Sequence[str], as_json: bool) ->
 
 
 async def _look(publisher: Publisher, rows: Sequence[Row]) -> None:
-    """Without Redis nothing is known, and the nodes carry on: look again later."""
+    """Update the rows from Redis; leave them as they are while it cannot be reached."""
     with contextlib.suppress(BackplaneUnavailableError):
         drains = {drain.node: drain for drain in await publisher.drains()}
         nodes = {node.id: node for node in await publisher.nodes()}
@@ -108,7 +108,7 @@ def _view(as_json: bool) -> Iterator[View]:
 
 
 class Lines:
-    """One line a node whenever its state changes, and every few seconds."""
+    """Prints a line for a node whenever its state changes, and every few seconds."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
@@ -146,7 +146,7 @@ class Lines:
 
 
 class Bars:
-    """A bar for each node, and one for all of them."""
+    """Draws a bar for each node, and one for all of them."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -173,7 +173,7 @@ class Bars:
 
 
 def _short(name: str) -> str:
-    """Both ends of a long name: what tells nodes apart stands there."""
+    """Keep both ends of a long name: they tell nodes apart."""
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"

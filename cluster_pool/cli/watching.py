@@ -1,4 +1,4 @@
-"""``watch``: joins and leaves as they happen, until nobody reads them any more."""
+"""``watch``: prints joins and leaves as they happen, until the output has no reader."""
 
 import asyncio
 import contextlib
@@ -63,9 +63,10 @@ def _say_event(as_json: bool, event: MemberEvent) -> None:
 
 @contextlib.asynccontextmanager
 async def _ending_with_the_reader() -> AsyncIterator[None]:
-    """Raise BrokenPipeError inside once nobody reads a piped output, not only at the next line.
+    """Raise BrokenPipeError inside as soon as a piped output has no reader.
 
-    The end of a pipe that is written to becomes readable when the other end is closed.
+    Without this it would be raised at the next line, which may never come. The writing end of a
+    pipe becomes readable when its reading end is closed.
     """
     gone = False
     task = asyncio.current_task()
@@ -95,6 +96,6 @@ async def _ending_with_the_reader() -> AsyncIterator[None]:
 
 
 def _is_written_pipe(descriptor: int) -> bool:
-    """Whether it is the end of a pipe that is only written to: of others there may be to read."""
+    """Whether a descriptor is the writing end of a pipe; any other may be readable by itself."""
     access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
     return access == os.O_WRONLY and stat.S_ISFIFO(os.fstat(descriptor).st_mode)

@@ -1,4 +1,4 @@
-"""The admin listener, for those on this machine or with a token: ``/status``, ``/metrics``."""
+"""The admin listener: ``/status`` and ``/metrics``, for this machine or with a token."""
 
 import asyncio
 import functools
@@ -24,22 +24,22 @@ from cluster_pool.server.turns import read_in_turns
 
 
 class _Visitor(ServerConnection):
-    """Whoever connects, as long as there are descriptors. All that counts is its request."""
+    """A socket at the admin port; nothing of it is read but its request."""
 
     def __init__(self, *arguments: Any, newcomers: Newcomers, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._newcomers = newcomers
         self._reader = read_in_turns(self.protocol)
-        """Of turns that never come: nothing behind the request is parsed."""
+        """Grants no frame: nothing behind the request is parsed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See :class:`Newcomers`."""
+        """Go on if a descriptor is left: see :class:`Newcomers`."""
         tcp = cast("asyncio.Transport", transport)  # uvloop's is none by type
         if self._newcomers.admit(tcp, ours=True):
             super().connection_made(tcp)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came; what is behind the request, or behind what is none, is dropped."""
+        """Read the request, and drop whatever comes behind it."""
         if self._asks():
             super().data_received(data)
         if not self._asks():
@@ -50,7 +50,7 @@ class _Visitor(ServerConnection):
         return self.request is None and self.protocol.handshake_exc is None
 
     def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
-        """The visitor says nothing more, and is answered if its request was complete."""
+        """Keep the socket for the answer if the request was complete."""
         if self.request is not None:
             return True
         super().eof_received()
@@ -58,11 +58,13 @@ class _Visitor(ServerConnection):
 
 
 class AdminListener:
-    """Answers plain GETs; those without the token, if there is one, with 401, and without one those
-    that ask for a strange Host with 403.
+    """Answers plain GETs.
+
+    With a token, requests without it get 401. Without a token, requests for a Host that is not
+    known here get 403.
 
     Args:
-        names: besides ``localhost``, ``host`` and IP addresses, what a Host may be; ``*`` for any.
+        names: what a Host may be besides ``localhost``, ``host`` and IP addresses; ``*`` for any.
 
     Raises:
         InvalidValueError: it would listen elsewhere than on loopback without a token.
@@ -101,13 +103,13 @@ class AdminListener:
         self.port = next(iter(self._server.sockets)).getsockname()[1]
 
     def close(self) -> Server | None:
-        """Stop listening; the server that is then waited for."""
+        """Stop listening, and return the server, whose end can be waited for."""
         if self._server is not None:
             self._server.close()
         return self._server
 
     def status(self) -> dict[str, Any]:
-        """What ``/status`` tells; nothing secret is in it."""
+        """Return what ``/status`` tells; it holds no secret."""
         return {
             **self._pool.statistics(),
             "redis": self._pool.address,
@@ -141,11 +143,11 @@ class AdminListener:
         )
 
     def _asked_by_name(self, hosts: Sequence[str]) -> bool:
-        """Whether who asks knows whom it asks.
+        """Whether the request names this listener, or proves by a token that it may ask.
 
-        The page of a stranger can have its own name lead to loopback (DNS rebinding); its requests
-        then come with that name, and no other. Nobody can do so with an IP address, nor without
-        the token.
+        A stranger's page can have its own name resolve to loopback (DNS rebinding). Its requests
+        then carry that name as their Host, so a name that is not known here is refused. An IP
+        address cannot be rebound, and such a page does not have the token.
         """
         if self._expected is not None or "*" in self._names or not hosts:
             return True
@@ -153,14 +155,14 @@ class AdminListener:
         return all(name in self._names or _is_address(name) for name in names)
 
     async def _no_websockets(self, websocket: ServerConnection) -> None:
-        """Never called: every request is answered above."""
+        """Do nothing; never called, since every request is answered above."""
 
 
 def check_admin_host(host: str, token: str | None) -> None:
     """Refuse an admin listener that others can reach and that wants no token.
 
     Raises:
-        InvalidValueError: so it is.
+        InvalidValueError: ``host`` is not loopback, and there is no token.
     """
     if not token and not _is_loopback(host):
         raise InvalidValueError(
@@ -169,7 +171,7 @@ def check_admin_host(host: str, token: str | None) -> None:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without port, brackets and the dot at the end; in lower case."""
+    """Return the name in a Host header: in lower case, without port, brackets and last dot."""
     name = host.strip().lower()
     if name.startswith("["):
         return name[1:].partition("]")[0]

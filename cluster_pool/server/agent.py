@@ -1,14 +1,14 @@
 """The agent-check listener: HAProxy connects, reads one line, and acts on it.
 
-What the words do was seen at HAProxy 2.6 (its configuration manual, "agent-check"):
+The words do the following at HAProxy 2.6 (its configuration manual, "agent-check"):
 
-- ``drain`` keeps sessions and sends nobody new. Only the agent takes it back, by ``ready``; one
-  that is gone changes nothing. So a node says ``drain`` until it is gone, and the one that comes
-  after it at the same address says ``ready``.
-- ``up`` never overrides a health check that says down, so what else may be wrong with a node
-  (Redis lost, say) is left to /readyz.
-- ``N%`` is a share of the weight that the server has in HAProxy's file, rounded down: with the
-  default weight of 1, anything below 100 % is nobody. The file must say ``weight 100``.
+- ``drain`` keeps sessions and sends no new ones. Only ``ready`` takes it back; an agent that is
+  gone changes nothing. So a node says ``drain`` until it is gone, and the next node at the same
+  address says ``ready``.
+- ``up`` does not override a health check that says down, so any other trouble of a node (Redis
+  lost, say) is left to /readyz.
+- ``N%`` is a share of the server's weight in HAProxy's file, rounded down: with the default weight
+  of 1 anything below 100 % means no sessions. The file must say ``weight 100``.
 """
 
 import asyncio
@@ -18,27 +18,27 @@ from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.server.newcomers import Newcomers
 
 SPARE: Final = 0.1
-"""From this share of its headroom on a node has its full weight. Were every percent told, leastconn
-would send all newcomers to one node after another: a difference of one percent in weight is one of
-a hundred in ten thousand connections. Two nodes that each took 140 of 280 a second took 280 in
-turns."""
+"""The free share of its headroom from which on a node has its full weight. If every percent were
+told, leastconn would send all newcomers to one node after another, since one percent of weight
+outweighs a hundred of ten thousand connections: two nodes that each took 140 of 280 a second took
+280 in turns."""
 PATIENCE: Final = 1.0
 """Seconds that a client has to hang up after its line."""
 MOST_SAID: Final = 4096
-"""Bytes that a client may say meanwhile; nobody reads them."""
+"""Bytes that a client may send meanwhile; they are dropped."""
 MOST_OPEN: Final = 64
-"""Clients at a time; for one more the oldest is cut."""
+"""Clients at a time; one more cuts the oldest."""
 
 
 def line_of(free: float | None) -> bytes:
-    """What the agent says, given the free share of the headroom; None: it takes nobody."""
+    """Return the agent's line, given the free share of the headroom; None: no newcomers."""
     if free is None:
         return b"drain\n"
     return b"ready up %d%%\n" % max(1, min(100, int(100 * free / SPARE)))
 
 
 class AgentListener:
-    """Tells whoever connects what this node can take. No task, and no state but open sockets."""
+    """Tells each client that connects what this node can take. It has no task."""
 
     def __init__(self, pool: ClusterPool, port: int, host: str = "127.0.0.1") -> None:
         self._pool = pool
@@ -63,22 +63,22 @@ class AgentListener:
             client.cut()
 
     def enter(self, client: "_Client") -> bytes:
-        """A client connected: gives what it is told."""
+        """Remember a client that connected, and return its line."""
         while len(self._open) >= MOST_OPEN:
             next(iter(self._open)).cut()
         self._open[client] = None
         return line_of(self._pool.free())
 
     def leave(self, client: "_Client") -> None:
-        """A client is gone, or as good as gone."""
+        """Forget a client that is gone or is being cut."""
         self._open.pop(client, None)
 
 
 class _Client(asyncio.Protocol):
-    """Tell, then wait until the other side hangs up, but not for long.
+    """Sends the line, and waits a while until the other side hangs up.
 
     A socket that is closed with something unread is reset, and the line is lost: hence what a
-    client says (``agent-send``) is read and thrown away.
+    client sends (``agent-send``) is read and dropped.
     """
 
     def __init__(self, listener: AgentListener, newcomers: Newcomers) -> None:
@@ -89,7 +89,7 @@ class _Client(asyncio.Protocol):
         self._timer: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say the line, and that there is no more."""
+        """Send the line and the end of the stream."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by type
         if not self._newcomers.admit(self._transport, ours=True):
             return
@@ -101,17 +101,17 @@ class _Client(asyncio.Protocol):
             self.cut()
 
     def data_received(self, data: bytes) -> None:
-        """Nobody asked."""
+        """Drop what the client sends, and cut one that sends much."""
         self._said += len(data)
         if self._said > MOST_SAID:
             self.cut()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It hung up, or was cut."""
+        """Forget the client."""
         self._timer.cancel()
         self._listener.leave(self)
 
     def cut(self) -> None:
-        """Hang up."""
+        """Close the socket at once."""
         self._listener.leave(self)
         self._transport.abort()

@@ -1,26 +1,28 @@
-"""Python's garbage collector in a process that is a node and nothing else.
+"""Settings of Python's garbage collector for a process that is a node and nothing else.
 
-Owned by whoever owns the process; a library does not decide this for its user.
+They hold for a whole process, so only a program that owns its process applies them: not the
+library, and not :func:`.run.run` in a user's loop.
 """
 
 import gc
 from typing import Final
 
 YOUNG: Final = 10_000
-"""New objects from one collection to the next. A burst of 1,000 sends has 5,000 of its own in
-flight at once; at Python's 700 each is looked at, kept, and looked at again among the old ones."""
+"""New objects between two collections of the young ones. A burst of 1,000 sends has 5,000 objects
+in flight at once; at Python's default of 700 the collector looks at each of them, keeps it, and
+looks at it again among the older ones."""
 
 MIDDLE: Final = 5
-"""Young collections from one of what survived them to the next: 50,000 objects take 25 ms."""
+"""Collections of young objects between two of those that survived one: 50,000 take 25 ms."""
 OLD: Final = 20
-"""Those from one of everything to the next. Each connection is 70 objects, and a collection of
-everything holds the loop for 0.2 s per 5,000 connections: it must not come with a storm of them."""
+"""Collections of survivors between two of everything. Each connection is 70 objects, and a full
+collection holds the loop for 0.2 s per 5,000 connections: it must not come with each storm."""
 
 
-def settle() -> None:
-    """The program is loaded: never look at what it consists of again, and less often at the new.
+def tune() -> None:
+    """Exclude the loaded program from collection, and collect new objects less often.
 
-    What dies by its reference count, as nearly everything here does, needs no collection at all.
+    Nearly all objects of a node are freed by their reference count and need no collection.
     """
     gc.collect()
     gc.freeze()

@@ -1,7 +1,8 @@
-"""The ends of many WebSockets at once, dealt with a few milliseconds at a time.
+"""Deals with the ends of many WebSockets a few milliseconds at a time.
 
 When a proxy or a network dies, thousands of clients are gone in the same turn of the loop, and the
-end of each costs the WebSocket library and us some 60 µs. Everybody else would wait for all of it.
+end of each takes some 60 µs in the WebSocket library and here. Dealt with in one turn, they would
+hold up every client that is still there.
 """
 
 import asyncio
@@ -10,18 +11,18 @@ from collections.abc import Callable
 from time import monotonic
 
 TURN = 0.002
-"""Seconds of one turn of the loop for this. The readers and apps that it wakes cost more again."""
+"""Seconds of one turn of the loop for this. Readers and apps that it wakes take as long again."""
 
 
 class DisconnectQueue:
-    """What is left to do for those who have gone, in the order in which it was noticed."""
+    """Work that is left to do for clients that are gone, in the order in which it was noticed."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
         self._scheduled = False
 
     def add(self, work: Callable[[], None]) -> None:
-        """Do this soon: in the next turn of the loop, unless many wait before it."""
+        """Do ``work`` in the next turn of the loop, or in a later one if much waits before it."""
         self._waiting.append(work)
         self._schedule()
 

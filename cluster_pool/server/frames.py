@@ -1,4 +1,4 @@
-"""The queue of a WebSocket's unread frames, which knows how many bytes are in it."""
+"""The queue of the frames that a handler has not read yet, counted in bytes."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -7,26 +7,29 @@ from websockets.asyncio.messages import SimpleQueue
 from websockets.frames import Frame
 
 FRAME: Final = 300
-"""Bytes that a queued frame takes besides what is in it."""
+"""Bytes of memory that a queued frame takes besides its payload."""
 LARGE: Final = 4096
-"""Bytes of a frame that is worth being emptied."""
+"""Bytes of a payload that is worth freeing early."""
 PART: Final = 1024
-"""Bytes of a part of a message that costs as much to receive as to parse; some libraries send all
-that is long in parts of four of them."""
+"""Bytes of a part of a message that takes as long to receive as to parse. Some libraries send every
+long message in parts of four times as much."""
 
 
 class Frames(SimpleQueue[Frame]):
-    """As the library's own, and counted.
+    """A queue like the library's own that counts bytes, and joins the parts of a message.
 
     Args:
-        on_taken: called when the last frame was taken, and when somebody begins to wait for one.
+        on_taken: called when the last frame was taken, and when a handler begins to wait for one.
 
     Attributes:
-        size: bytes in the queued frames.
-        counted: frames so far that were a message, the last part of one, or not a small part.
-        partial: what has come of a message that is not complete. Its parts are no frames any more:
-            one of six bytes would take fifty times as many, and wake a reader that can do nothing.
-        paused: whether no more is read for now: then ``on_taken`` is called for every frame.
+        size: bytes in the payloads of the queued frames.
+        counted: frames so far that were a message, the last part of one, or a part that is not
+            small.
+        partial: what has come of a message that is not complete, joined into one frame. Queued one
+            by one, parts of six bytes would take fifty times their size, and each would wake a
+            reader that cannot do anything with it.
+        paused: whether reading from the client is paused; ``on_taken`` is then called for every
+            frame.
     """
 
     def __init__(self, on_taken: Callable[[], None]) -> None:
@@ -56,7 +59,7 @@ class Frames(SimpleQueue[Frame]):
             self.get_waiter.set_result(None)
 
     def _joined(self, part: Frame) -> Frame:
-        """The message so far, which this part belongs to."""
+        """The message so far, with this part at its end."""
         before = self.partial
         if before is None:
             return Frame(part.opcode, bytearray(part.data), fin=False)
@@ -66,7 +69,7 @@ class Frames(SimpleQueue[Frame]):
         return before
 
     async def get(self, block: bool = True) -> Frame:
-        """The next frame; raises EOFError when there is none and ``block`` is false."""
+        """Return the next frame; raise EOFError when there is none and ``block`` is false."""
         if not self.queue:
             if not block:
                 raise EOFError("stream of frames ended")
@@ -82,15 +85,15 @@ class Frames(SimpleQueue[Frame]):
         size = len(frame.data)
         self.size -= size
         if size > LARGE and frame.fin:
-            # Whoever takes it makes a message of it in this very turn. The library's parser keeps
-            # the frame until the next one is complete, which may be in an hour.
+            # The library makes a message of it in this turn of the loop, but its parser keeps the
+            # frame until the next one is complete, which may be in an hour.
             self.loop.call_soon(_empty, frame)
         if self.paused or not self.queue:
             self._on_taken()
         return frame
 
     def put_back(self, items: Sequence[Frame]) -> None:
-        """Put frames back at the front."""
+        """Put frames back at the front of the queue."""
         super().put_back(items)
         self.size += sum(len(item.data) for item in items)
 

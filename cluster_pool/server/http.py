@@ -1,4 +1,4 @@
-"""What a request asks for: paths, ids and answers. Pure but for the answers' type."""
+"""Reads the targets of requests and makes answers. Pure."""
 
 import http
 import re
@@ -19,32 +19,32 @@ from cluster_pool.exceptions import InvalidValueError
 PREFIX: Final = "/ws/"
 
 _WHERE: Final = re.compile(r" connecting to .*| the name '[^']*'| [\w.\[\]:-]+:\d{2,5}\b")
-"""Names, addresses and ports in what redis-py, the system and a Redis Cluster say."""
+"""Names, addresses and ports in the errors of redis-py, the system and a Redis Cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which member a WebSocket wants to be."""
+    """The member that a client asks to be."""
 
     namespace: str
     id: str
 
 
 def target_of(path: str) -> Target | None:
-    """The target of ``/ws/NAMESPACE?id=ID``, percent-decoded; None for any other path.
+    """Return the target of ``/ws/NAMESPACE?id=ID``, percent-decoded; None for any other path.
 
-    Without ``id`` a new one is made. A slash at the end of the path belongs to no namespace.
+    Without ``id`` a new one is made. A slash at the end of the path is not part of the namespace.
 
     Raises:
-        InvalidValueError: the namespace or the id is not allowed, or there is a fragment, which no
-            client may send (RFC 6455 section 3).
+        InvalidValueError: the namespace or the id is not allowed, or there is a fragment, which
+            clients must not send (RFC 6455 section 3).
     """
     if "#" in path:
         raise InvalidValueError("the URL has a fragment: write %23 for a # in an id")
     where, query = split_target(path)
     if not where.startswith(PREFIX):
         return None
-    where = where.removesuffix("/")  # of a namespace that ends with one, it is written %2F
+    where = where.removesuffix("/")  # a namespace that ends with a slash is written with %2F
     try:
         namespace = unquote(where[len(PREFIX) :], errors="strict")
         fields = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=20)
@@ -57,7 +57,7 @@ def target_of(path: str) -> Target | None:
 
 
 def split_target(target: str) -> tuple[str, str]:
-    """Path and query of a request target, which may be absolute (RFC 9112 section 3.2.2)."""
+    """Return path and query of a request target, which may be absolute (RFC 9112, 3.2.2)."""
     path, _, query = target.partition("?")
     scheme, separator, rest = path.partition("://")
     if separator and scheme.lower() in ("http", "https", "ws", "wss"):
@@ -68,9 +68,9 @@ def split_target(target: str) -> tuple[str, str]:
 def choose_subprotocol(
     websocket: ServerConnection, offered: Sequence[Subprotocol]
 ) -> Subprotocol | None:
-    """The first that is spoken here of those offered; None where there is nothing to choose.
+    """Return the best subprotocol that is offered and spoken here; None if none is wanted.
 
-    The library alone would refuse who offers none.
+    A client that offers none is let in; the library's own choice would refuse it.
 
     Raises:
         NegotiationError: none of those offered is spoken here; the handshake is refused with 400.
@@ -91,7 +91,7 @@ def answer(
     kind: str = "text/plain; charset=utf-8",
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A complete answer, after which the socket is closed."""
+    """Make a complete answer, after which the socket is closed."""
     body = text.encode()
     return Response(
         status.value,
@@ -111,16 +111,16 @@ def answer(
 def without_body_for_head(
     websocket: ServerConnection, request: Request, response: Response
 ) -> None:
-    """A HEAD is answered as a GET, without the body (RFC 9110 section 9.3.2)."""
+    """Answer a HEAD like a GET, without the body (RFC 9110 section 9.3.2)."""
     if request.method == "HEAD":
         response.body = b""
 
 
 def unlocated(reason: str, address: str) -> str:
-    """A reason why Redis does not serve, without where Redis is: any client may ask for it."""
+    """Strip from a reason why Redis does not serve where it is: any client can read the answer."""
     return _WHERE.sub("", reason.replace(f" at {address}", ""))
 
 
 def come_back(text: str) -> Response:
-    """503 for a client that should try again, elsewhere or here."""
+    """Make a 503 for a client that should try again, here or at another node."""
     return answer(http.HTTPStatus.SERVICE_UNAVAILABLE, text, headers={"Retry-After": "1"})

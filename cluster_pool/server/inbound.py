@@ -1,8 +1,9 @@
-"""What clients of ``serve`` say, on its way to the inbound channel.
+"""Publishes what clients of ``serve`` send to the inbound channel of their namespace.
 
-At most once, and in the order of each client. While Redis cannot be reached one message at a time
-tries its luck and the others are counted and dropped at once: a client whose messages are not read
-would be taken for dead, and an outage closes nobody.
+Each message is published at most once, and those of one client in their order. While Redis cannot
+be reached, one message at a time is tried, and the others are counted and dropped at once: if they
+waited, their clients would not be read from, would be taken for dead and closed, and an outage of
+Redis must close no client.
 """
 
 import asyncio
@@ -16,13 +17,13 @@ from cluster_pool.local.connection import Connection
 log = logging.getLogger("cluster_pool.server")
 
 PAUSE = 0.5
-"""Seconds between two attempts while Redis does not answer."""
+"""Seconds between two attempts while Redis cannot be reached."""
 COMPLAIN_EVERY = 10.0
-"""Seconds between two lines in the log."""
+"""Seconds between two lines in the log about lost messages."""
 
 
 class Inbound:
-    """Publishes for all connections of a node."""
+    """Publishes the messages of all connections of a node."""
 
     def __init__(self, pool: ClusterPool) -> None:
         self._pool = pool
@@ -33,10 +34,10 @@ class Inbound:
         self._lost = 0
 
     async def publish_all(self, connection: Connection) -> None:
-        """Publish what the client sends until it is closed. The pump of this connection."""
+        """Publish what one client sends, until its connection is closed."""
         async for message in connection:
             await self._publish(connection, message)
-            del message  # else it is kept until the next one comes
+            del message  # or it is kept until the next one comes
 
     async def _publish(self, connection: Connection, message: str | bytes) -> None:
         now = asyncio.get_running_loop().time

@@ -1,8 +1,9 @@
-"""What clients of ``serve`` have sent and nobody has taken yet: counted, and bounded in bytes.
+"""Bounds the bytes that clients of ``serve`` have sent and no handler has taken yet.
 
-Above a limit the node stops reading, so that TCP holds the client up: a client above its own, and,
-while the node is above its share, whoever has bytes here. Nobody waits for ever: while the node is
-above, one client after another may finish the message that its reader waits for.
+Above a limit the node stops reading from a client, so that TCP holds the client up. A client above
+its own limit is paused; while the node is above its share, every client of which it holds bytes is.
+No client waits for ever: while the node is above its share, one client after another may finish the
+message that its handler waits for.
 """
 
 import asyncio
@@ -13,9 +14,9 @@ from cluster_pool.core.config import Limits
 from cluster_pool.server.frames import Frames
 
 CHUNK: Final = 256 * 1024
-"""Bytes: the most that asyncio and uvloop read at once."""
+"""Bytes that asyncio and uvloop read at once, at most."""
 UNPARSED: Final = 64 * 1024
-"""Bytes of one client that may wait to be parsed: more are not read, for a read takes time, too."""
+"""Bytes of one client that may wait to be parsed. More are not read: reading takes time, too."""
 TURN: Final = 0.1
 """Seconds that one client may take to finish its message while the node is above its share."""
 
@@ -52,7 +53,7 @@ class Client(Protocol):
 
 
 class Intake:
-    """The bytes of all clients of a node, and whose reading is paused.
+    """Counts the bytes of all clients of a node, and pauses and resumes reading from each.
 
     Attributes:
         rate: messages that one client may send in a second.
@@ -64,19 +65,19 @@ class Intake:
         self._one = limits.inbound_bytes
         self._all = limits.node_inbound_bytes - limits.node_inbound_bytes // SHARE
         self._full: dict[Client, None] = {}
-        """Paused by themselves: they have as much here as one may."""
+        """Clients that are paused because they are above their own limit."""
         self._queue: dict[Client, None] = {}
-        """Paused by the node, in the order in which they read on."""
+        """Clients that are paused because the node is above its share, the next to resume first."""
         self._let_through: Client | None = None
         self._timer: asyncio.TimerHandle | None = None
         channel.on_less = self._less
 
     def has_room(self, parsed: int) -> bool:
-        """Whether a client of whom so many bytes wait as frames may have more of them."""
+        """Whether more of a client may be parsed, given how many bytes of it wait in frames."""
         return parsed <= self._one and self._room() >= 0
 
     def received(self, websocket: Client) -> None:
-        """Bytes came: count them, and pause reading if they are too many."""
+        """Count bytes that came, and pause reading if they are too many."""
         self._count(websocket)
         if not websocket.frames.paused and not self._may_read(websocket):
             self._pause(websocket)
@@ -84,7 +85,7 @@ class Intake:
             self._let_next()
 
     def changed(self, websocket: Client) -> None:
-        """A message was taken, or is waited for: read on if there is room now."""
+        """Count anew, a message being taken or waited for, and resume reading if there is room."""
         self._count(websocket)
         if websocket.frames.paused:
             if self._may_read(websocket):
@@ -95,21 +96,21 @@ class Intake:
         self._less()
 
     def left(self, websocket: Client) -> None:
-        """Nothing more comes from this one."""
+        """Forget a client from which nothing more comes; what it has sent is still counted."""
         self._full.pop(websocket, None)
         self._queue.pop(websocket, None)
         if self._let_through is websocket:
             self._let_next()
 
     def forget(self, websocket: Client) -> None:
-        """Nobody takes any more what it has sent."""
+        """Forget a client whose messages no handler takes any more, and what it has sent."""
         self._channel.unread -= websocket.held
         websocket.held = 0
         self.left(websocket)
         self._less()
 
     def stop(self) -> None:
-        """No more turns."""
+        """End the timer."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -119,7 +120,7 @@ class Intake:
         websocket.held = held
 
     def _room(self) -> int:
-        """Bytes that may come yet; below 0 when the node holds more than its share."""
+        """Return the bytes that may still come; below 0 when the node is above its share."""
         return self._all - self._channel.unread - self._channel.waiting
 
     def _has_its_fill(self, websocket: Client) -> bool:
@@ -150,7 +151,7 @@ class Intake:
             websocket.transport.resume_reading()
 
     def _less(self) -> None:
-        """Some bytes are gone: let others read, as many as there may be room for."""
+        """Resume clients that the node has paused, as far as there is room now."""
         if self._queue:
             room = self._room()
             while self._queue and room > 0:
@@ -158,9 +159,9 @@ class Intake:
                 room -= CHUNK
 
     def _let_next(self) -> None:
-        """Whoever waits longest with an unfinished message, and a reader that waits for it.
+        """Let the client read on that waits longest for the rest of a message.
 
-        Only while nothing else will make room: what waits to be published does.
+        Nothing is done while messages wait to be published: those will make room.
         """
         self._let_through = None
         if self._channel.waiting:
@@ -172,7 +173,7 @@ class Intake:
                 return
 
     def _turn(self) -> None:
-        """Once in a while, as long as the node makes anybody wait: the next one has its turn."""
+        """Give the next client its turn; called every ``TURN`` while the node pauses clients."""
         self._timer = None
         last = self._let_through
         self._less()

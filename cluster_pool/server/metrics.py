@@ -1,4 +1,4 @@
-"""``/metrics``: a pool's statistics in the text format of Prometheus. Pure."""
+"""Renders a pool's statistics in the text format of Prometheus, for ``/metrics``. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ NO_DRAIN: Final = {"paused": False, "remaining": 0, "closed": 0, "rate": 0.0, "o
 
 
 def render(statistics: Mapping[str, Any]) -> str:
-    """The text for what :meth:`ClusterPool.statistics` gave. What has no value has no line."""
+    """Render what :meth:`ClusterPool.statistics` returned. A metric without a value has no line."""
     said = dict(re.findall(r"^ +(\w+): (.+)$", Counters.__doc__ or "", re.MULTILINE))
     node = _quoted(statistics["node"])
     lines = [*_metric("info", "gauge", "Which node this is.", {f"{{node={node}}}": 1})]
@@ -51,7 +51,7 @@ def render(statistics: Mapping[str, Any]) -> str:
 
 
 def _metric(name: str, kind: str, text: str, samples: Mapping[str, float | None]) -> Iterator[str]:
-    """One metric: its lines, or none when it has no value."""
+    """Yield the lines of one metric, or none when it has no value."""
     known = {labels: value for labels, value in samples.items() if value is not None}
     if known:
         yield f"# HELP {PREFIX}{name} {text[0].upper()}{text[1:]}"
@@ -61,5 +61,5 @@ def _metric(name: str, kind: str, text: str, samples: Mapping[str, float | None]
 
 
 def _quoted(value: str) -> str:
-    """A label's value. A node id has no control characters."""
+    """Quote the value of a label. A node id has no control characters."""
     return '"' + value.replace("\\", r"\\").replace('"', r"\"") + '"'

@@ -1,8 +1,8 @@
-"""Who connects and is nothing yet: whether a descriptor is left for it, and whether it speaks HTTP.
+"""Judges every new socket: whether a descriptor is left for it, and whether it speaks HTTP.
 
-Owns the reserve of descriptors. Strangers open sockets as they like; the last descriptors are for
-the node itself: its links to Redis, its log, then the admin and the agent port. Nothing is said to
-a crowd of strangers one by one in the log.
+Owns the reserve of descriptors. Strangers can open as many sockets as they like, so the last
+descriptors are kept for the node itself: its connections to Redis and its log, then the admin and
+the agent port. The log has a line for many refusals, not for each.
 """
 
 import asyncio
@@ -19,28 +19,28 @@ from cluster_pool.server.http import answer, come_back
 
 try:
     import resource
-except ImportError:  # Windows, where a process may have as many as it likes
+except ImportError:  # Windows, where a process may have any number of descriptors
     resource = None  # type: ignore[assignment]  # else a module
 
 log = logging.getLogger("cluster_pool.server")
 
 RESERVE: Final = 64
-"""Descriptors that clients cannot have; half of all of them where that is less. While many are
-refused, some two dozen that are just being closed have one all the same. The first quarter of it is
-for those who ask for /healthz, or for what they then get as a proper answer."""
+"""Descriptors that are kept from clients; half of all where that is less. The first quarter of the
+reserve is for requests such as /healthz and for proper answers to newcomers. While many are
+refused, some two dozen sockets that are being closed hold a descriptor each all the same."""
 PATIENCE: Final = 1.0
-"""Seconds in which these must have had their answer."""
+"""Seconds that a socket in the reserve has to get its answer."""
 PROTOCOLS: Final = {
     b"\x16\x03": "TLS",
     b"PROXY ": "the PROXY protocol",
     b"\r\n\r\n\x00\r\nQUIT\n": "the PROXY protocol",
     b"PRI * HTTP/2": "HTTP/2 without an upgrade (h2c)",
 }
-"""What others begin with, and what that is."""
+"""The first bytes of other protocols, and their names."""
 
 
 def raise_limit() -> None:
-    """Let this process have as many descriptors as its hard limit allows."""
+    """Raise this process's limit of descriptors to its hard limit."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -53,7 +53,7 @@ def raise_limit() -> None:
 
 
 class Newcomers:
-    """Looks at every socket that a listener of this node has accepted.
+    """Admits or refuses the sockets that the listeners of a node have accepted.
 
     A new descriptor is the lowest free number, so its number tells how many are in use.
     """
@@ -69,10 +69,11 @@ class Newcomers:
                 self._limit, self._reserve = soft, min(RESERVE, soft // 2)
 
     def admit(self, transport: asyncio.Transport, *, ours: bool = False) -> bool:
-        """Whether it may stay; else it is told to come back later, and closed.
+        """Return whether a socket may stay; one that may not is answered with 503 and closed.
 
         Args:
-            ours: it came to the admin or the agent port, which have three quarters of the reserve.
+            ours: whether it came to the admin or the agent port, which may use three quarters of
+                the reserve.
         """
         number = _number(transport)
         if number < self._limit - (self._reserve // 4 if ours else self._reserve * 3 // 4):
@@ -84,11 +85,11 @@ class Newcomers:
         return False
 
     def crowded(self, transport: asyncio.Transport) -> bool:
-        """Whether its descriptor is of the reserve: it may ask, but be no member."""
+        """Whether the socket is in the reserve: it gets an answer, but becomes no member."""
         return _number(transport) >= self._limit - self._reserve
 
     def turn_away(self, transport: asyncio.Transport) -> Response:
-        """The answer to who wants to be a member when there are too few descriptors."""
+        """Return the refusal of a member for which there is no descriptor, and count it."""
         self._refused(_number(transport))
         return _no_room()
 
@@ -104,7 +105,7 @@ class Newcomers:
             )
 
     def no_http(self, data: bytes, peer: Any) -> bytes:
-        """What to answer to whoever begins with something else than a request that can be read."""
+        """Return the answer to first bytes that cannot be read as a request, and log them."""
         spoken = protocol_of(data)
         if times := self._quiet.due(spoken, asyncio.get_running_loop().time()):
             log.info(
@@ -127,5 +128,5 @@ def _no_room() -> Response:
 
 
 def protocol_of(data: bytes) -> str:
-    """Which other protocol begins like this; "" for none that is known."""
+    """Return which other protocol begins like this; "" if none is known."""
     return next((name for begin, name in PROTOCOLS.items() if data.startswith(begin)), "")

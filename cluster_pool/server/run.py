@@ -74,7 +74,7 @@ def serve_forever(
     """
 
     def listening(where: Listening) -> None:
-        collector.settle()
+        collector.tune()
         if on_listening is not None:
             on_listening(where)
 

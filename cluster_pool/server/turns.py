@@ -1,10 +1,10 @@
-"""What clients have sent is parsed in turns, so that no crowd of them holds the event loop.
+"""Bounds how much of what clients have sent is parsed in one turn of the event loop.
 
 A read of 256 KiB may be 44,000 frames of six bytes, which take the WebSocket library a third of a
-second; and every client may have sent as much. In one turn of the loop so many frames are parsed in
-all, and not many more of one client while others wait; the rest is parsed in the next turns, one
-client after another. Owns who waits. What is parsed, and what a client may say at all, is for
-:mod:`.keepalive` and :mod:`.intake`.
+second, and every client may have sent as much. In one turn of the loop ``FRAMES`` frames are parsed
+in all, and ``SHARE`` of one client while others wait; the rest is parsed in the next turns, one
+client after another. Owns who waits. The parsing itself is for :mod:`.websocket`, and how much a
+client may send at all for :mod:`.intake`.
 """
 
 import asyncio
@@ -17,22 +17,22 @@ from websockets.protocol import Protocol
 from websockets.streams import StreamReader
 
 FRAMES: Final = 256
-"""Frames of all clients in one turn of the loop. Each takes 7 µs, and 0.1 ms until it is published
-if it is a message."""
+"""Frames of all clients that are parsed in one turn of the loop. Each takes 7 µs, and a message
+0.1 ms until it is published."""
 SHARE: Final = 64
-"""Of them, those of one client."""
+"""Frames of one client that are parsed in one turn of the loop."""
 BYTES: Final = 16 * 1024
-"""So many bytes take as long as one frame more."""
+"""Bytes that take as long to parse as one frame more."""
 TINY: Final = 256
-"""Bytes of a read that is not worth being counted: not even 43 frames."""
+"""Bytes of a read that is not worth counting: it holds less than 43 frames."""
 
 
 class FrameReader(StreamReader):
-    """The bytes of one client; the parser stops ahead of a frame for which nothing is left.
+    """The bytes of one client; stops the parser ahead of a frame that is not granted.
 
     Attributes:
-        left: frames that may yet be begun, until somebody grants more; may be below 0.
-        begun: frames so far.
+        left: frames that the parser may begin before more are granted; may be below 0.
+        begun: frames that the parser has begun so far.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class FrameReader(StreamReader):
         self.begun = 0
 
     def at_eof(self) -> Generator[None, None, bool]:
-        """As the library's, which its parser asks ahead of every frame."""
+        """Tell the parser whether a frame may begin; it asks ahead of each."""
         while True:
             if self.buffer:
                 if self.left > 0:
@@ -54,7 +54,7 @@ class FrameReader(StreamReader):
 
 
 def read_in_turns(protocol: Protocol) -> FrameReader:
-    """Give a new protocol a reader of ours, in the way in which it made its own."""
+    """Give a new protocol a FrameReader in place of its own reader."""
     reader = protocol.reader = FrameReader()
     protocol.parser = protocol.parse()
     next(protocol.parser)
@@ -62,9 +62,9 @@ def read_in_turns(protocol: Protocol) -> FrameReader:
 
 
 class Inflating(Extension):
-    """An extension of a WebSocket, with what it makes of a frame counted.
+    """An extension of a WebSocket that counts the size of frames after decompression.
 
-    A compressed kilobyte may be a megabyte, which takes as long as hundreds of frames.
+    A compressed kilobyte may become a megabyte, which takes as long as hundreds of frames.
     """
 
     def __init__(self, extension: Extension, reader: FrameReader) -> None:
@@ -84,7 +84,7 @@ class Inflating(Extension):
 
 
 class Turns:
-    """Who waits for its turn, and how much may be parsed in this one."""
+    """Grants frames to parse in this turn of the loop, and keeps those that wait for the next."""
 
     def __init__(self) -> None:
         self._waiting: dict[Callable[[int], None], None] = {}
@@ -92,17 +92,17 @@ class Turns:
         self._scheduled = False
 
     def share(self, size: int) -> int:
-        """Frames of one client that may be parsed now, given the bytes to look at; or 0."""
+        """Return how many frames of one client may be parsed now, given the bytes that came."""
         self._schedule()
         self._left -= size // BYTES
         return max(0, min(SHARE, self._left))
 
     def spent(self, frames: int) -> None:
-        """So many were parsed."""
+        """Count frames that were parsed in this turn."""
         self._left -= frames
 
     def wait(self, go_on: Callable[[int], None]) -> None:
-        """Call ``go_on`` with a share, once, when its turn has come."""
+        """Call ``go_on`` once, with its share, in a later turn of the loop."""
         self._waiting[go_on] = None
         self._schedule()
 
@@ -112,7 +112,7 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
-        """A new turn of the loop: those who wait come first."""
+        """Begin a new turn of the loop with those that wait."""
         self._scheduled = False
         self._left = FRAMES
         try:

@@ -33,7 +33,7 @@ LONGEST_TURN = 0.15
 def settled_collector() -> Iterator[None]:
     """As the process of a node has it, or what is measured is Python's collector."""
     before = gc.get_threshold()
-    collector.settle()
+    collector.tune()
     try:
         yield
     finally:

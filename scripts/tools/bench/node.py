@@ -180,7 +180,7 @@ async def main(redis: str, node_id: str, gate: int) -> None:
         server = NodeServer(pool, port=0)
         await server.start()
         await pool.wait_ready()
-        collector.settle()
+        collector.tune()
         commands = Commands(pool, Opened(gate))
         names = [name for name in vars(Commands) if not name.startswith("_")]
         say(port=server.port)

@@ -17,7 +17,7 @@ __all__ = ["BACKLOG", "Keys", "NodeServer", "loop_factory", "pending_of", "settl
 
 def settle_collector() -> None:
     """Set Python's garbage collector as ``cluster-pool serve`` does."""
-    collector.settle()
+    collector.tune()
 
 
 def pending_of(publisher: Publisher) -> int:
