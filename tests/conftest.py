@@ -19,6 +19,20 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests with a real server ``real``. Modules that start processes mark themselves."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _is_real(item):
+            item.add_marker(pytest.mark.real)
+
+
+def _is_real(item: pytest.Function) -> bool:
+    """Whether a test has a server as a parameter, or a fixture that starts one."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    flavours = any(isinstance(value, str) and value in BINARIES for value in parameters)
+    return flavours or not {"own_server", "redis", "servers"}.isdisjoint(item.fixturenames)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[dict[str, RedisServer]]:
     """One server of each flavour, shared by all tests that do not harm it."""

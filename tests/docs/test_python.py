@@ -18,10 +18,10 @@ from websockets.asyncio.server import serve
 from cluster_pool import ClusterPool, Connection
 from cluster_pool.testing import FakeWebSocket, fake_cluster
 from tests.docs.pages import ROOT, Block, block_with, blocks
-from tests.nodes import NodeProcess
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 from tests.test_typing import check
+from tools.harness.nodes import NodeProcess
 
 PYTHON = blocks("python")
 URL = "redis://localhost:6379"

@@ -17,9 +17,9 @@ from cluster_pool import BackplaneUnavailableError, ClusterPool, Connection, Pub
 from cluster_pool.server.run import Listening, run
 from cluster_pool.server.settings import NodeSettings
 from cluster_pool.testing import FAST
-from tests.nodes import close_code, in_thread
 from tests.servers import RedisServer
 from tests.support import async_test
+from tools.harness.nodes import close_code, in_thread
 
 PROGRAM = """
 import asyncio, json, sys
