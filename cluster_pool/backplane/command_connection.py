@@ -8,7 +8,7 @@ command may have been carried out.
 import asyncio
 import logging
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import hiredis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
@@ -22,6 +22,14 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 log = logging.getLogger("cluster_pool.backplane")
 
 Argument = str | bytes | int
+
+
+class ScriptCall(NamedTuple):
+    """One of our scripts, the keys that it touches, and its arguments; see :mod:`.script_calls`."""
+
+    name: str
+    keys: list[str]
+    arguments: list[Argument]
 
 
 class Pipe:
@@ -85,8 +93,9 @@ class CommandConnection(Pipe):
         self._replies.append(future)
         return future
 
-    def script(self, name: str, keys: list[str], *arguments: Argument) -> asyncio.Future[Any]:
+    def script(self, call: ScriptCall) -> asyncio.Future[Any]:
         """Queue one of our scripts, as :meth:`call` does."""
+        name, keys, arguments = call
         return self.call("EVALSHA", digests()[name], len(keys), *keys, *arguments)
 
     async def load_scripts(self) -> None:

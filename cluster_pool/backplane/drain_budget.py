@@ -4,8 +4,10 @@ import asyncio
 from math import inf
 from typing import Final
 
+from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import in_time, pairs, texts, unheeded
-from cluster_pool.backplane.command_connection import Argument
+from cluster_pool.backplane.command_connection import ScriptCall
+from cluster_pool.backplane.script_words import KNOWN
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.ledger import Ask, Grant
@@ -29,11 +31,7 @@ class RedisDrainBudget:
             BackplaneUnavailableError: Redis did not answer within ``timeout`` seconds.
         """
         deadline = asyncio.get_running_loop().time() + timeout
-        reply = in_time(
-            await self._shard.script(
-                deadline, "drain", self._names(), *self._arguments(incarnation, ask, deadline)
-            )
-        )
+        reply = in_time(await self._shard.script(deadline, self._call(incarnation, ask, deadline)))
         rate, budget, needed, renew, ttl, *counts, deserted = map(float, reply[1:])
         drainers, living, acceptors = map(int, counts)
         return Grant(
@@ -53,36 +51,25 @@ class RedisDrainBudget:
         generation = self._shard.current
         if generation is not None:
             deadline = asyncio.get_running_loop().time() + timeout
-            arguments = self._arguments(incarnation, Ask(node, "done", 0, 0), deadline)
-            keys = self._names()
-            call = generation.commands(keys[0]).script("drain", keys, *arguments)
-            call.add_done_callback(unheeded)
+            call = self._call(incarnation, Ask(node, "done", 0, 0), deadline)
+            generation.script(call).add_done_callback(unheeded)
 
-    def _names(self) -> list[str]:
-        keys = self._keys
-        return [
-            keys.drains,
-            keys.calm,
-            keys.leases,
-            keys.headrooms,
-            keys.budget,
-            keys.incarnations,
-        ]
-
-    def _arguments(self, incarnation: str, ask: Ask, deadline: float) -> list[Argument]:
-        return [
-            self._shard.clock.at(deadline),
-            ask.node,
-            incarnation,
-            ask.state,
-            ask.remaining,
-            ask.total,
-            -1 if ask.time_left == inf else int(min(ask.time_left, LONGEST) * 1000),
-            "" if ask.max_rate == inf else f"{ask.max_rate:.4f}",
-            f"{ask.rate:.4f}",
-            "known" if ask.known else "",
-            f"{ask.closable:.4f}",
-        ]
+    def _call(self, incarnation: str, ask: Ask, deadline: float) -> ScriptCall:
+        time_left = min(ask.time_left, LONGEST)
+        return script_calls.drain(
+            self._keys,
+            not_after=self._shard.clock.at(deadline),
+            node=ask.node,
+            own=incarnation,
+            state=ask.state,
+            remaining=ask.remaining,
+            total=ask.total,
+            time_left=-1 if ask.time_left == inf else int(time_left * 1000),
+            max_rate="" if ask.max_rate == inf else f"{ask.max_rate:.4f}",
+            spent=f"{ask.rate:.4f}",
+            known=KNOWN if ask.known else "",
+            closable=f"{ask.closable:.4f}",
+        )
 
     async def progress(self, deadline: float) -> list[DrainProgress]:
         """The drainers that hold a lease, as of their last renewal."""

@@ -1,6 +1,9 @@
 """One life of the sockets to Redis, as those see it whose commands must keep their order in it."""
 
-from cluster_pool.backplane.command_connection import CommandConnection
+import asyncio
+from typing import Any
+
+from cluster_pool.backplane.command_connection import CommandConnection, ScriptCall
 
 
 class Generation:
@@ -24,3 +27,7 @@ class Generation:
     def commands(self, key: str) -> CommandConnection:
         """The command connection to the Redis that has ``key``."""
         return self._commands
+
+    def script(self, call: ScriptCall) -> asyncio.Future[Any]:
+        """Queue one of our scripts where its keys are; its first key stands for all of them."""
+        return self.commands(call.keys[0]).script(call)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from cluster_pool.backplane import script_calls, script_words
 from cluster_pool.backplane.batching import (
     BROADCAST,
     SEND,
@@ -30,6 +31,7 @@ from cluster_pool.backplane.batching import (
 )
 from cluster_pool.backplane.command_connection import Argument, CommandConnection
 from cluster_pool.backplane.refusals import refusal
+from cluster_pool.backplane.script_calls import Envelope, SendRun
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import unrouted
@@ -52,11 +54,12 @@ UNANSWERED: Final = "Redis did not answer in time"
 LATE: Final = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
 
 CODES: Final = {
-    48: SendResult.ABSENT,
-    49: SendResult.ROUTED,
-    50: SendResult.UNREACHABLE,
+    ord(script_words.ABSENT): SendResult.ABSENT,
+    ord(script_words.ROUTED): SendResult.ROUTED,
+    ord(script_words.UNREACHABLE): SendResult.UNREACHABLE,
 }
-LATE_CODE: Final = 52
+LATE_CODE: Final = ord(script_words.LATE_ITEM)
+LATE_MARK: Final = script_words.LATE.encode()
 
 
 @dataclass(slots=True)
@@ -273,32 +276,34 @@ class Outbound:
         call.add_done_callback(partial(self._on_reply, flight))
 
     def _send_call(self, commands: CommandConnection, flight: Flight) -> asyncio.Future[Any]:
-        node_prefix, redis_time = self._keys.node_prefix, self._shard.clock.at
-        arguments: list[Argument] = []
+        redis_time = self._shard.clock.at
+        runs = []
         for run in flight.runs:
-            arguments += (run.queue.members, redis_time(run.due), len(run.operations))
+            fields: list[Argument] = []
             items = self._sealed(ROUTED, run)
             for operation, item in zip(run.operations, items, strict=True):
-                arguments += (operation.id, item)
+                fields += (operation.id, item)
+            runs.append(SendRun(run.queue.members, redis_time(run.due), fields))
         return commands.script(
-            "send",
-            [self._keys.leases, self._keys.incarnations],
-            self._shard.sender,
-            node_prefix,
-            self._identity.node_id,
-            *arguments,
+            script_calls.send(
+                self._keys,
+                sender=self._shard.sender,
+                own_node=self._identity.node_id,
+                runs=runs,
+            )
         )
 
     def _publish_call(self, commands: CommandConnection, flight: Flight) -> asyncio.Future[Any]:
-        arguments: list[Argument] = []
+        envelopes = []
         for run in flight.runs:
             queue, due = run.queue, self._shard.clock.at(run.due)
             items = self._sealed(BOUND, run)
-            if queue.members:
-                arguments += (queue.channel, due, len(items), b"".join(items))
-            else:
-                arguments += (queue.channel, due, 0, b"".join(map(unrouted, items)))
-        return commands.script("publish", [], self._shard.sender, *arguments)
+            messages = len(items) if queue.members else 0
+            joined = b"".join(items if messages else map(unrouted, items))
+            envelopes.append(Envelope(queue.channel, queue.members, due, messages, joined))
+        return commands.script(
+            script_calls.publish(self._keys, sender=self._shard.sender, envelopes=envelopes)
+        )
 
     def _sealed(self, kind: int, run: Run) -> list[bytes]:
         """What is published for a run; sealed in the order of publishing."""
@@ -397,7 +402,7 @@ class Outbound:
 
     def _published(self, runs: list[Run], reply: list[Any]) -> None:
         for run, mark, heard in zip(runs, reply[::2], reply[1::2], strict=True):
-            run.late = mark == b"LATE"
+            run.late = mark == LATE_MARK
             if run.late:
                 continue
             if not mark:

@@ -14,9 +14,24 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from redis.exceptions import ResponseError
 
+from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import answered, in_time, pairs, text_of, texts, unheeded
-from cluster_pool.backplane.command_connection import Argument
 from cluster_pool.backplane.generation import Generation
+from cluster_pool.backplane.script_calls import AssertedClaims
+from cluster_pool.backplane.script_words import (
+    ALL,
+    COUNTED,
+    EMPTIED,
+    KEPT,
+    LOST,
+    NOT_REGISTERED,
+    OK,
+    REFUSED,
+    REJECT,
+    RELEASED,
+    TAKEN,
+    TAKEOVER,
+)
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
@@ -35,8 +50,8 @@ PAGE: Final = 500
 """Members to one page; also namespaces to one call, or one go, that does little for each."""
 
 _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
-_RELEASED: Final = {ord("0"): None, ord("1"): False, ord("2"): True}
-_ASSERTED: Final = {ord("0"): False, ord("1"): True, ord("2"): None}
+_RELEASED: Final = {ord(NOT_REGISTERED): None, ord(RELEASED): False, ord(EMPTIED): True}
+_ASSERTED: Final = {ord(LOST): False, ord(KEPT): True, ord(REFUSED): None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +71,6 @@ class LeaseReply:
     ends: float = 0.0
     living: int = 1
     holder: str = ""
-
-
-CLAIMED: Final = "CLAIMED"
-TAKEN: Final = "TAKEN"
-FULL: Final = "FULL"
-LATE: Final = "LATE"
 
 
 class ClaimReply(NamedTuple):
@@ -104,30 +113,19 @@ class Registry:
         what a Redis without an epoch gets; "" for its time. ``instead_of``: another start's
         incarnation with this node id, which is dead then.
         """
-        keys = self._keys
-        reply = await self._shard.script(
-            deadline,
-            "join",
-            [
-                keys.leases,
-                keys.incarnations,
-                keys.nodes,
-                keys.infos,
-                keys.epoch,
-                keys.headrooms,
-                keys.drains,
-                keys.dead,
-            ],
-            self._identity.node_id,
-            self._identity.start,
-            incarnation,
-            int(ttl * 1000),
-            info,
-            headroom,
-            epoch,
-            instead_of,
+        call = script_calls.join(
+            self._keys,
+            node=self._identity.node_id,
+            start=self._identity.start,
+            incarnation=incarnation,
+            ttl_ms=int(ttl * 1000),
+            info=info,
+            headroom=headroom,
+            new_epoch=epoch,
+            instead_of=instead_of,
         )
-        if reply[0] == b"TAKEN":
+        reply = await self._shard.script(deadline, call)
+        if reply[0] == TAKEN.encode():
             return LeaseReply(False, ends=float(reply[1]), holder=text_of(reply[2]) or "")
         return LeaseReply(True, reply[1].decode(), living=reply[2])
 
@@ -138,27 +136,17 @@ class Registry:
 
         What else was registered of it, the ``epoch`` included, is written again if it was lost.
         """
-        keys = self._keys
-        reply = await self._shard.script(
-            deadline,
-            "heartbeat",
-            [
-                keys.leases,
-                keys.nodes,
-                keys.infos,
-                keys.epoch,
-                keys.headrooms,
-                keys.drains,
-                keys.incarnations,
-            ],
-            self._identity.node_id,
-            incarnation,
-            int(ttl * 1000),
-            info,
-            headroom,
-            epoch,
+        call = script_calls.heartbeat(
+            self._keys,
+            node=self._identity.node_id,
+            incarnation=incarnation,
+            ttl_ms=int(ttl * 1000),
+            info=info,
+            headroom=headroom,
+            lease_epoch=epoch,
         )
-        if reply[0] != b"OK":
+        reply = await self._shard.script(deadline, call)
+        if reply[0] != OK.encode():
             return LeaseReply(False)
         return LeaseReply(True, reply[1].decode(), living=reply[2])
 
@@ -171,24 +159,8 @@ class Registry:
             why: ``"own"``, its node gives it up; ``"expired"``, its lease must be over;
                 ``"orphan"``, it has none, but something else is registered of it.
         """
-        keys = self._keys
-        return bool(
-            await self._shard.script(
-                deadline,
-                "bury",
-                [
-                    keys.leases,
-                    keys.incarnations,
-                    keys.nodes,
-                    keys.infos,
-                    keys.dead,
-                    keys.epoch,
-                    keys.headrooms,
-                ],
-                incarnation,
-                why,
-            )
-        )
+        call = script_calls.bury(self._keys, incarnation=incarnation, why=why)
+        return bool(await self._shard.script(deadline, call))
 
     async def expired(self, deadline: float) -> list[str]:
         """Incarnations whose lease seems to be over."""
@@ -268,11 +240,12 @@ class Registry:
         self, generation: Generation, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> Coroutine[Any, Any, bool]:
         """Note namespaces of an incarnation; False when it has no lease."""
-        keys = [self._keys.leases, self._keys.namespaces(incarnation)]
-        commands = generation.commands(self._keys.leases)
+        pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
         calls = [
-            commands.script("enlist", keys, incarnation, *namespaces[at : at + PAGE])
-            for at in range(0, len(namespaces), PAGE)
+            generation.script(
+                script_calls.add_namespaces(self._keys, incarnation=incarnation, names=page)
+            )
+            for page in pages
         ]
 
         async def read() -> bool:
@@ -305,28 +278,22 @@ class Registry:
                 one after which it must not be carried out.
             room: how many members the namespace may have.
         """
-        members = self._keys.members(namespace)
-        call = generation.commands(members).script(
-            "claim",
-            [
-                members,
-                self._keys.owners(namespace),
-                self._keys.numbers(self._keys.channel(namespace)),
-            ],
-            self._shard.sender,
-            self._keys.channel(namespace),
-            self._keys.events(namespace),
-            incarnation,
-            self._identity.start,
-            self._identity.node_id,
-            "takeover" if takeover else "reject",
-            dead,
-            room,
-            *[part for claim in claims for part in claim],
+        call = script_calls.claim(
+            self._keys,
+            namespace,
+            sender=self._shard.sender,
+            incarnation=incarnation,
+            start=self._identity.start,
+            node=self._identity.node_id,
+            conflict=TAKEOVER if takeover else REJECT,
+            dead=dead,
+            most=room,
+            claims=claims,
         )
+        written = generation.script(call)
 
         async def read() -> list[ClaimReply]:
-            reply: list[bytes] = await answered(call, None)
+            reply: list[bytes] = await answered(written, None)
             return [
                 ClaimReply(status.decode(), Claim.parse(claim))
                 for status, claim in zip(reply[::2], reply[1::2], strict=True)
@@ -350,26 +317,23 @@ class Registry:
         Args:
             groups: namespaces with ids and claims, as :func:`packed` makes them.
         """
-        keys: list[str] = []
-        arguments: list[Argument] = []
-        for namespace, claims in groups:
-            keys += (self._keys.members(namespace), self._keys.owners(namespace))
-            arguments += (self._keys.channel(namespace), self._keys.events(namespace), len(claims))
-            for id, claim in claims:
-                arguments += (id, claim.time, claim.nonce)
-        call = generation.commands(keys[0]).script(
-            "assert",
-            keys,
-            not_after,
-            self._shard.sender,
-            incarnation,
-            self._identity.start,
-            self._identity.node_id,
-            *arguments,
+        asserted = [
+            AssertedClaims(name, [(id, claim.time, claim.nonce) for id, claim in claims])
+            for name, claims in groups
+        ]
+        call = script_calls.assert_claims(
+            self._keys,
+            not_after=not_after,
+            sender=self._shard.sender,
+            incarnation=incarnation,
+            start=self._identity.start,
+            node=self._identity.node_id,
+            groups=asserted,
         )
+        written = generation.script(call)
 
         async def read() -> list[bool | None]:
-            reply = in_time(await answered(call, deadline))
+            reply = in_time(await answered(written, deadline))
             if reply[2]:
                 log.warning("claims were not registered: %s", reply[2].decode())
             return [_ASSERTED[code] for code in reply[1]]
@@ -380,11 +344,11 @@ class Registry:
         self, generation: Generation, namespaces: Sequence[str], incarnation: str, deadline: float
     ) -> Coroutine[Any, Any, list[tuple[int, int]]]:
         """The registered count and checksum of one owner in each of at most ``PAGE`` namespaces."""
-        owners = [self._keys.owners(namespace) for namespace in namespaces]
-        call = generation.commands(owners[0]).script("tallies", owners, incarnation)
+        call = script_calls.tallies(self._keys, incarnation=incarnation, namespaces=namespaces)
+        written = generation.script(call)
 
         async def read() -> list[tuple[int, int]]:
-            reply: list[int] = await answered(call, deadline)
+            reply: list[int] = await answered(written, deadline)
             return list(zip(reply[::2], reply[1::2], strict=True))
 
         return read()
@@ -402,28 +366,23 @@ class Registry:
 
         A retry gets the answer that was lost: Redis remembers it until this one has come.
         """
-        keys = self._keys
-        emptied = keys.emptied(namespace)
-        commands = generation.commands(emptied)
-        call = commands.script(
-            "release",
-            [
-                keys.members(namespace),
-                keys.owners(namespace),
-                emptied,
-                keys.numbers(keys.channel(namespace)),
-            ],
-            keys.events(namespace),
-            self._identity.node_id,
-            *[part for id, claim in claims for part in (id, str(claim))],
+        call = script_calls.release(
+            self._keys,
+            namespace,
+            node=self._identity.node_id,
+            claims=[(id, str(claim)) for id, claim in claims],
         )
+        written = generation.script(call)
+        emptied = self._keys.emptied(namespace)
 
         async def read() -> list[bool | None]:
-            codes: bytes = await answered(call, deadline)
+            codes: bytes = await answered(written, deadline)
             last_ones = [_RELEASED[code] for code in codes]
             for (_, claim), is_last in zip(claims, last_ones, strict=True):
                 if is_last:
-                    commands.call("HDEL", emptied, str(claim)).add_done_callback(unheeded)
+                    generation.commands(emptied).call(
+                        "HDEL", emptied, str(claim)
+                    ).add_done_callback(unheeded)
             return last_ones
 
         return read()
@@ -486,23 +445,17 @@ class Registry:
         counted: bool,
     ) -> tuple[str, int, bool]:
         """One step; gives the next cursor ("" at the end), how many went, and if it is empty."""
-        reply = await self._shard.script(
-            deadline,
-            "reap",
-            [
-                self._keys.members(namespace),
-                self._keys.owners(namespace),
-                self._keys.numbers(self._keys.channel(namespace)),
-                self._keys.emptied(namespace),
-            ],
-            incarnation,
-            node_id,
-            cursor,
-            REAPED,
-            self._keys.events(namespace),
-            "counted" if counted else "all",
-            self._removal(incarnation),
+        call = script_calls.reap(
+            self._keys,
+            namespace,
+            incarnation=incarnation,
+            node=node_id,
+            cursor=cursor,
+            most=REAPED,
+            extent=COUNTED if counted else ALL,
+            removal=self._removal(incarnation),
         )
+        reply = await self._shard.script(deadline, call)
         return reply[0].decode(), reply[1], bool(reply[2])
 
     async def counts(self, namespace: str, deadline: float) -> dict[str, int]:

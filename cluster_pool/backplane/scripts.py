@@ -1,33 +1,39 @@
-"""The Lua files: one operation each, loaded on every new link before anything else is sent."""
+"""The Lua files: one operation each, loaded on every new link before anything else is sent.
+
+What each of them takes is in :mod:`.script_calls`, which words it shares with Python in
+:mod:`.script_words`.
+"""
 
 import hashlib
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-NAMES = (
+from cluster_pool.backplane import script_words
+
+NAMES: Final = (
+    "add_namespaces",
     "assert",
     "bury",
     "claim",
     "compare",
     "correct",
     "drain",
-    "enlist",
     "heartbeat",
     "join",
     "publish",
     "reap",
     "release",
-    "renew",
+    "renew_epoch",
     "send",
     "sweep",
     "tallies",
 )
 
-MENDED: Final = b"MENDED"
+_MENDED: Final = script_words.MENDED.encode()
 END: Final = """
 local reply = main()
-if #mended > 0 then return {'MENDED', mended, reply} end
+if #mended > 0 then return {MENDED, mended, reply} end
 return reply
 """
 """Says beside the reply what was found in our keys that cannot be ours; see ``common.lua``."""
@@ -37,13 +43,25 @@ return reply
 def sources() -> dict[str, str]:
     """The text of each script by name, with what all of them share in front."""
     folder = files(__package__) / "lua"
-    common = (folder / "common.lua").read_text("utf-8")
+    words = script_words.constants().items()
+    constants = "".join(f"local {name} = {_lua(value)}\n" for name, value in words)
+    common = constants + (folder / "common.lua").read_text("utf-8")
 
     def script(name: str) -> str:
         own = (folder / f"{name}.lua").read_text("utf-8")  # whatever the locale
         return f"{common}\nlocal function main()\n{own}\nend\n{END}"
 
     return {name: script(name) for name in NAMES}
+
+
+def _lua(value: str | int | bytes) -> str:
+    """A constant as Lua has it."""
+    if isinstance(value, int):
+        return str(value)
+    raw = value if isinstance(value, bytes) else value.encode()
+    return "'{}'".format(
+        "".join(chr(x) if chr(x).isalnum() and x < 128 else f"\\{x:03}" for x in raw)
+    )
 
 
 @cache
@@ -65,7 +83,7 @@ def mended(reply: Any) -> list[bytes]:
     if (
         type(reply) is list
         and len(reply) == 3
-        and reply[0] == MENDED
+        and reply[0] == _MENDED
         and isinstance(reply[1], list)
     ):
         found: list[bytes] = reply[1]

@@ -19,13 +19,15 @@ from typing import Any, Protocol, TypeVar
 
 from redis.exceptions import ResponseError
 
+from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.calls import Deadline, ending_at
-from cluster_pool.backplane.command_connection import Argument, CommandConnection
+from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.refusals import misplaced, needs_another, refusal
+from cluster_pool.backplane.script_calls import Envelope
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.backplane.subscriber import BATCH, Subscriber
 from cluster_pool.core.clock import RedisClock
@@ -377,7 +379,9 @@ class Shard:
     async def _renew(self, commands: CommandConnection, epoch: str) -> str:
         new = str(self.redis_time())
         await self._soon(commands.call("SCRIPT", "LOAD", _mark(new)))
-        standing: bytes = await self._soon(commands.script("renew", [self._keys.epoch], epoch, new))
+        standing: bytes = await self._soon(
+            commands.script(script_calls.renew_epoch(self._keys, old=epoch, new=new))
+        )
         return standing.decode()
 
     async def propose_epoch(self, deadline: float) -> str:
@@ -411,7 +415,11 @@ class Shard:
         self.receiver.probed.clear()
         reply = await self._soon(
             commands.script(
-                "publish", [], self.sender, self._identity.own_channel, not_after, 0, b""
+                script_calls.publish(
+                    self._keys,
+                    sender=self.sender,
+                    envelopes=[Envelope(self._identity.own_channel, "", not_after, 0, b"")],
+                )
             )
         )
         mark, said = reply
@@ -556,13 +564,11 @@ class Shard:
         async with self._ending_at(deadline, maybe_executed=True):
             return await commands.call(*arguments)
 
-    async def script(
-        self, deadline: float, name: str, keys: list[str], *arguments: Argument
-    ) -> Any:
+    async def script(self, deadline: float, call: ScriptCall) -> Any:
         """One of our scripts, as :meth:`call`."""
         commands = (await self.connected(deadline)).commands("")
         async with self._ending_at(deadline, maybe_executed=True):
-            return await commands.script(name, keys, *arguments)
+            return await commands.script(call)
 
     def _ending_at(
         self, deadline: Deadline, *, maybe_executed: bool

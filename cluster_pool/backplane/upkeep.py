@@ -8,10 +8,11 @@ import re
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import answered, texts
-from cluster_pool.backplane.command_connection import Argument
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.registry import BATCH
+from cluster_pool.backplane.script_calls import ComparedClaims
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.events import COUNTER
@@ -77,15 +78,8 @@ class Upkeep:
         Returns:
             The next cursors, and incarnations that have neither a lease nor anybody to reap them.
         """
-        keys = self._keys
-        reply = await self._shard.script(
-            deadline,
-            "sweep",
-            [keys.leases, keys.dead, keys.incarnations, keys.nodes, keys.infos, keys.headrooms],
-            int(lease * 1000),
-            BATCH,
-            *cursors,
-        )
+        call = script_calls.sweep(self._keys, ttl_ms=int(lease * 1000), most=BATCH, cursors=cursors)
+        reply = await self._shard.script(deadline, call)
         return reply[0], texts(reply[1])
 
     def compare(
@@ -96,14 +90,18 @@ class Upkeep:
         deadline: float,
     ) -> Coroutine[Any, Any, tuple[list[str], list[str]]]:
         """The namespaces in which something else is registered, and the owners in all of them."""
-        keys: list[str] = []
-        arguments: list[Argument] = []
-        for one in holdings:
-            keys += (self._keys.members(one.namespace), self._keys.owners(one.namespace))
-            arguments += (one.size, one.checksum, len(one.sample))
-            for id, claim in one.sample:
-                arguments += (id, str(claim))
-        call = generation.commands(keys[0]).script("compare", keys, incarnation, *arguments)
+        compared = [
+            ComparedClaims(
+                one.namespace,
+                one.size,
+                one.checksum,
+                [(id, str(claim)) for id, claim in one.sample],
+            )
+            for one in holdings
+        ]
+        call = generation.script(
+            script_calls.compare(self._keys, incarnation=incarnation, holdings=compared)
+        )
 
         async def read() -> tuple[list[str], list[str]]:
             places, owners = await answered(call, deadline)
@@ -184,20 +182,14 @@ class Upkeep:
         deadline: float,
     ) -> None:
         """Remove what is listed as members and is none, unless it has changed since."""
-        keys = self._keys
-        names = [
-            keys.members(namespace),
-            keys.owners(namespace),
-            keys.emptied(namespace),
-            keys.numbers(keys.channel(namespace)),
-        ]
-        commands = generation.commands(names[0])
         for at in range(0, len(entries), BATCH):
-            parts = [part for entry in entries[at : at + BATCH] for part in entry]
-            call = commands.script(
-                "release", names, keys.events(namespace), self._identity.node_id, *parts
+            call = script_calls.release(
+                self._keys,
+                namespace,
+                node=self._identity.node_id,
+                claims=entries[at : at + BATCH],
             )
-            await answered(call, deadline)
+            await answered(generation.script(call), deadline)
 
     async def forget_counts(
         self, generation: Generation, namespace: str, fields: Iterable[bytes], deadline: float
@@ -217,6 +209,7 @@ class Upkeep:
         deadline: float,
     ) -> None:
         """Add to the registered count and checksum of one owner."""
-        keys = [self._keys.members(namespace), self._keys.owners(namespace)]
-        call = generation.commands(keys[0]).script("correct", keys, incarnation, count, checksum)
-        await answered(call, deadline)
+        call = script_calls.correct(
+            self._keys, namespace, incarnation=incarnation, count=count, checksum=checksum
+        )
+        await answered(generation.script(call), deadline)

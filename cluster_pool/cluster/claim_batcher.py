@@ -11,15 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.registry import (
-    CLAIMED,
-    LATE,
-    PAGE,
-    TAKEN,
-    ClaimReply,
-    Registry,
-    batches,
-)
+from cluster_pool.backplane.registry import PAGE, ClaimReply, Registry, batches
+from cluster_pool.backplane.script_words import CLAIMED, LATE, TAKEN
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep

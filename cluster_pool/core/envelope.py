@@ -48,6 +48,9 @@ ANSWER: Final = 11
 QUESTION: Final = 12
 """8 and 9 are seals."""
 
+TAKEN_ITEM: Final = bytes((0x93, TAKEN))
+"""How an item begins that tells of a takeover; the claiming scripts make it."""
+
 RESULT_CODES: Final = {result: number for number, result in enumerate(SendResult)}
 RESULTS: Final = dict(enumerate(SendResult))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import Redis
 
+from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.backplane.scripts import sources
 from cluster_pool.core.keys import Keys
@@ -24,10 +25,13 @@ def timed_source() -> str:
     for old, new in (
         ("local time = server.call('TIME')\n", ""),
         ("tonumber(time[1]) * 1000000 + tonumber(time[2])", "tonumber(ARGV[#ARGV])"),
-        ("'SET', KEYS[2], '1', 'PX', 2 * renew", "'SET', KEYS[2], digits(now_us() + 2000 * renew)"),
         (
-            "redis.call('EXISTS', KEYS[2]) == 1",
-            "tonumber(redis.call('GET', KEYS[2]) or 0) > now_us()",
+            "'SET', calm_key, '1', 'PX', 2 * renew",
+            "'SET', calm_key, digits(now_us() + 2000 * renew)",
+        ),
+        (
+            "redis.call('EXISTS', calm_key) == 1",
+            "tonumber(redis.call('GET', calm_key) or 0) > now_us()",
         ),
     ):
         assert text.count(old) == 1, old
@@ -47,8 +51,7 @@ class ScriptedLedger:
         self._digest = hashlib.sha1(self._source.encode()).hexdigest()
         self._client.script_load(self._source)
         self._now = 0.0
-        commands = SimpleNamespace(script=self._leave)
-        generation = SimpleNamespace(commands=lambda key: commands)
+        generation = SimpleNamespace(script=self._leave)
         shard: Any = SimpleNamespace(script=self._script, clock=self, current=generation)
         self._ledger = RedisDrainBudget(shard, self._keys)
 
@@ -56,16 +59,17 @@ class ScriptedLedger:
         """The Redis clock of a session: no call is late."""
         return 10**17
 
-    def _eval(self, names: list[str], arguments: tuple[Any, ...]) -> list[bytes]:
+    def _eval(self, call: ScriptCall) -> list[bytes]:
+        _, names, arguments = call
         now = f"{round((EPOCH + self._now) * 1e6)}"
         reply: Any = self._client.evalsha(self._digest, len(names), *names, *arguments, now)
         return list(reply)
 
-    async def _script(self, deadline: float, name: str, names: list[str], *arguments: Any) -> Any:
-        return self._eval(names, arguments)
+    async def _script(self, deadline: float, call: ScriptCall) -> Any:
+        return self._eval(call)
 
-    def _leave(self, name: str, names: list[str], *arguments: Any) -> Any:
-        assert self._eval(names, arguments) == [b"DONE"]
+    def _leave(self, call: ScriptCall) -> Any:
+        assert self._eval(call) == [b"DONE"]
         return SimpleNamespace(add_done_callback=lambda done: None)
 
     def lease(

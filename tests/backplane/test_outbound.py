@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster_pool.backplane.batching import BATCH_BYTES, BATCH_ITEMS
+from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.outbound import IN_FLIGHT, Outbound
 from cluster_pool.core.config import Limits
@@ -27,23 +28,26 @@ LATER = 1e9
 class Call:
     """A script that is on its way: per namespace or channel, the items in order."""
 
-    def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, script: ScriptCall) -> None:
+        name, keys, arguments = script
         self.name = name
-        self.not_after = arguments[4] if name == "send" else arguments[2]
+        self.not_after: Any = arguments[3] if name == "send" else arguments[2]
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.items: dict[str, list[bytes]] = dict(
-            self._sends(arguments[3:]) if name == "send" else self._broadcasts(arguments[1:])
+            self._sends(keys[2:], arguments[3:])
+            if name == "send"
+            else self._broadcasts(arguments[1:])
         )
 
     @staticmethod
-    def _sends(rest: tuple[Any, ...]) -> Iterator[tuple[str, list[bytes]]]:
-        while rest:
-            key, _, count = rest[:3]
-            yield key.split("{")[1].split("}")[0], list(rest[4 : 3 + 2 * count : 2])
-            rest = rest[3 + 2 * count :]
+    def _sends(members: list[str], rest: list[Any]) -> Iterator[tuple[str, list[bytes]]]:
+        sizes, items = rest[1 : 2 * len(members) : 2], rest[2 * len(members) + 1 :: 2]
+        for key, size in zip(members, sizes, strict=True):
+            yield key.split("{")[1].split("}")[0], list(items[:size])
+            items = items[size:]
 
     @staticmethod
-    def _broadcasts(rest: tuple[Any, ...]) -> Iterator[tuple[str, list[bytes]]]:
+    def _broadcasts(rest: list[Any]) -> Iterator[tuple[str, list[bytes]]]:
         for channel, count, joined in zip(rest[::4], rest[2::4], rest[3::4], strict=True):
             size = len(joined) // count
             yield (
@@ -69,8 +73,8 @@ class FakeCommands:
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
-    def script(self, name: str, keys: list[str], *arguments: Any) -> asyncio.Future[Any]:
-        call = Call(name, arguments)
+    def script(self, script: ScriptCall) -> asyncio.Future[Any]:
+        call = Call(script)
         self.calls.append(call)
         return call.future
 

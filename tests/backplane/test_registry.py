@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.registry import REAPED, Registry
 from cluster_pool.backplane.scripts import sources
 from cluster_pool.core.identity import Identity
@@ -34,8 +35,8 @@ def test_a_call_of_the_reaper_removes_no_more_than_it_may(backend: Backend, memb
     with backend.sync_client() as client:
         scripts = {name: client.register_script(text) for name, text in sources().items()}
 
-        async def script(deadline: float, name: str, names: list[str], *arguments: Any) -> Any:
-            reply = scripts[name](names, arguments)
+        async def script(deadline: float, call: ScriptCall) -> Any:
+            reply = scripts[call.name](call.keys, call.arguments)
             removed.append(reply[1])
             return reply
 

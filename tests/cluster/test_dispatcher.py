@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from cluster_pool import Connection, SendResult
+from cluster_pool.backplane import script_calls
+from cluster_pool.backplane.script_calls import Envelope
 from cluster_pool.cluster.dispatcher import RUN
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import ReplyTo
@@ -94,9 +96,9 @@ async def test_only_the_owner_of_the_claim_gives_its_word(backend: Backend) -> N
         for count, start in enumerate(("other", two._parts.backplane.identity.start), 1):
             assert not word.done()
             routed = b"\x92" + envelope.pack(f"{start}.0:1:1") + item
-            await one._parts.backplane.shard.script(
-                loop.time() + 20, "publish", [], sender, channel, 2**52, 1, routed
-            )
+            told = Envelope(channel, "", 2**52, 1, routed)
+            call = script_calls.publish(one._parts.backplane.keys, sender=sender, envelopes=[told])
+            await one._parts.backplane.shard.script(loop.time() + 20, call)
             await eventually(lambda count=count: two.statistics()["undelivered"] == count)
             await one.send("n", "nobody", "time for an answer")
         assert await word is SendResult.ABSENT

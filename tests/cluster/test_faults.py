@@ -10,7 +10,9 @@ from unittest.mock import patch
 import pytest
 
 from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Timing
+from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.script_calls import Envelope
 from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core import envelope
@@ -296,7 +298,9 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
             await sent.wait()
             late = shard.redis_time() + 2_000_000
             item = envelope.broadcast(True, b"broadcast")
-            await commands.script("publish", [], old, channel, late, 1, item)
+            carried = Envelope(channel, one._parts.backplane.keys.members("n"), late, 1, item)
+            call = script_calls.publish(one._parts.backplane.keys, sender=old, envelopes=[carried])
+            await commands.script(call)
             return await told(commands)
 
         with patch.object(shard, "_state_lost", carry):

@@ -7,6 +7,7 @@ import pytest
 from fakeredis import FakeAsyncRedis
 
 from cluster_pool import BackplaneUnavailableError, Timing
+from cluster_pool.backplane import script_calls
 from cluster_pool.testing import FAST, fake_cluster
 from tests.cluster.machine import law
 from tests.cluster.machine.loop import VirtualLoop
@@ -23,7 +24,8 @@ async def test_a_stop_ends_although_the_link_fails_at_that_moment() -> None:
         shard = cluster[0]._parts.backplane.shard
         cluster.server.script_cache.clear()
         with contextlib.suppress(BackplaneUnavailableError):
-            await shard.script(asyncio.get_running_loop().time() + 1, "publish", [])
+            call = script_calls.publish(cluster[0]._parts.backplane.keys, sender="", envelopes=[])
+            await shard.script(asyncio.get_running_loop().time() + 1, call)
         stopping = asyncio.create_task(shard.stop())
         done, _ = await asyncio.wait([stopping], timeout=5)
         assert done

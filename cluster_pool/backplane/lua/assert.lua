@@ -1,29 +1,32 @@
 -- Registers claims that a node holds already under its present incarnation, with their own tokens.
--- KEYS  per namespace: members, owners
--- ARGV  not_after (µs), sender, incarnation, start of the node, node id, then per namespace: its
---       channel, channel of its events, how many claims, and for each of them: id, time, nonce
--- Reply {"LATE"}, or {"OK", codes, error}: one digit per claim in order, 1 kept, 0 lost to a claim
---       with a greater token, 2 when Redis refused what its namespace needs; and why it did
+-- Reply {LATE}, or {OK, codes, error}: per claim KEPT, LOST to a claim with a greater token, or
+--       REFUSED by Redis with what its namespace needs; and why it did
 -- Given several namespaces it touches several hash tags: it is then for one Redis only. An error of
 -- one namespace is no end of the others.
 
-if late(ARGV[1]) then return {'LATE'} end
-local incarnation, start, node = ARGV[3], ARGV[4] .. '.', ARGV[5]
+local spaces = list(KEYS, 1, 3) -- members, owners, numbers
+local not_after = ARGV[1] -- µs
+local sender = ARGV[2]
+local incarnation = ARGV[3]
+local start = ARGV[4] -- of the node
+local node = ARGV[5]
+local groups = list(ARGV, 6, 3, spaces.size) -- channel, events, size
+local claims = list(ARGV, groups.last + 1, 3) -- id, time, nonce
+
+if late(not_after) then return {LATE} end
+local own_start = start .. '.'
 local codes = {}
 
-local function assert_in(members, owners, channel, event_channel, count, at)
-  local ids = {}
-  for i = 1, count do ids[i] = ARGV[at + 3 * i - 2] end
-  local claims = redis.call('HMGET', members, unpack(ids))
+local function assert_in(members, owners, numbers, channel, events_channel, asserted)
+  local registered = redis.call('HMGET', members, unpack(column(asserted, 1)))
   local found = {}
   local fields = {}
   local changes = {}
   local taken = {''}
   local events = {}
-  for i, id in ipairs(ids) do
-    local time, nonce = ARGV[at + 3 * i - 1], ARGV[at + 3 * i]
+  for i, id, time, nonce in each(asserted) do
     local claim = incarnation .. ':' .. time .. ':' .. nonce
-    local standing = claims[i]
+    local standing = registered[i]
     local kept = true
     local holder, holder_time, holder_nonce
     if standing and standing ~= claim then
@@ -31,7 +34,7 @@ local function assert_in(members, owners, channel, event_channel, count, at)
       standing = holder and standing
     end
     if holder then
-      local own = string.sub(holder, 1, #start) == start
+      local own = string.sub(holder, 1, #own_start) == own_start
       local newer = tonumber(holder_time) > tonumber(time)
       local same = tonumber(holder_time) == tonumber(time)
       if newer or (same and not own and holder_nonce > nonce) then
@@ -39,7 +42,7 @@ local function assert_in(members, owners, channel, event_channel, count, at)
       else
         tally(changes, holder, -1, holder_time)
         if not (own and holder_nonce == nonce) then
-          taken[#taken + 1] = '\147\7' .. packed(id) .. packed(standing)
+          taken[#taken + 1] = TAKEN_ITEM .. packed(id) .. packed(standing)
         end
       end
     end
@@ -47,31 +50,31 @@ local function assert_in(members, owners, channel, event_channel, count, at)
       tally(changes, incarnation, 1, time)
       fields[#fields + 1] = id
       fields[#fields + 1] = claim
-      events[#events + 1] = event('join', id, node) -- who read meanwhile saw no living owner
+      events[#events + 1] = event('join', id, node) -- a reader saw no living owner meanwhile
     end
-    found[i] = kept and '1' or '0'
+    found[i] = kept and KEPT or LOST
   end
   if #fields > 0 then
     redis.call('HSET', members, unpack(fields))
     settle(owners, changes)
   end
-  publish_events(owners, event_channel, events)
-  if #taken > 1 then publish(channel, ARGV[2], 0, taken) end
+  publish_events(owners, events_channel, events)
+  if #taken > 1 then publish(channel, numbers, sender, 0, taken) end
   return table.concat(found)
 end
 
 local refusal = ''
-local at = 6
-for key = 1, #KEYS, 2 do
-  local count = tonumber(ARGV[at + 2])
-  local done, found = pcall(
-    assert_in, KEYS[key], KEYS[key + 1], ARGV[at], ARGV[at + 1], count, at + 2
-  )
+local first = 1
+local space = each(spaces)
+for _, channel, events, size in each(groups) do
+  local _, members, owners, numbers = space()
+  local asserted = part(claims, first, first + size - 1)
+  first = first + size
+  local done, found = pcall(assert_in, members, owners, numbers, channel, events, asserted)
   if not done then
     refusal = type(found) == 'table' and found.err or tostring(found)
-    found = string.rep('2', count)
+    found = string.rep(REFUSED, size)
   end
   codes[#codes + 1] = found
-  at = at + 3 + 3 * count
 end
-return {'OK', table.concat(codes), refusal}
+return {OK, table.concat(codes), refusal}

@@ -1,6 +1,44 @@
--- Prepended to every script: time, numbered envelopes, and the counts beside the members.
--- Written for what Redis 7, Valkey 9 and fakeredis have in common: no struct, no cmsgpack, no bit.
--- The script itself is the function main() behind this; scripts.py puts it there.
+-- Prepended to every script: lists of arguments, time, numbered envelopes, and the counts beside the
+-- members. Written for what Redis 7, Valkey 9 and fakeredis have in common: no struct, no cmsgpack,
+-- no bit. The script itself is the function main() behind this; scripts.py puts it there, and the
+-- constants that Python has, too (CLAIMED, DAY …), in front.
+--
+-- A script begins with its keys and arguments, one local for each. What comes in any number is a list
+-- of entries, and the comment behind it names the fields of one. A test compares all of this with the
+-- function of the script's name in script_calls.py.
+
+local unpack = unpack
+
+-- A list of entries of `stride` fields in KEYS or ARGV, from a place on: so many, or all to the end.
+local function list(source, from, stride, size)
+  local last = size and from - 1 + size * stride or #source
+  return {source = source, from = from, stride = stride, last = last, size = (last - from + 1) / stride}
+end
+
+-- The entries `from` to `to` of a list, as a list.
+local function part(whole, from, to)
+  return list(whole.source, whole.from + (from - 1) * whole.stride, whole.stride, to - from + 1)
+end
+
+-- One field of every entry, as a table.
+local function column(entries, field)
+  local source, values, size = entries.source, {}, 0
+  for at = entries.from + field - 1, entries.last, entries.stride do
+    size = size + 1
+    values[size] = source[at]
+  end
+  return values
+end
+
+-- Walks a list: gives the number of each entry, from 1 on, and its fields.
+local function each(entries)
+  local source, stride, last = entries.source, entries.stride, entries.last
+  local number, at = 0, entries.from - stride
+  return function()
+    number, at = number + 1, at + stride
+    if at <= last then return number, unpack(source, at, at + stride - 1) end
+  end
+end
 
 -- What was found in our keys that cannot be ours, and is treated as absent. The caller logs it.
 local mended = {}
@@ -25,7 +63,7 @@ function redis.call(...)
     note_mended(key .. ' had a wrong type: deleted')
   elseif command == 'HINCRBY' and (string.find(refusal, 'not an integer', 1, true)
       or string.find(refusal, 'overflow', 1, true)) then
-    server.call('HDEL', key, field, 'epoch', 'epoch#')
+    server.call('HDEL', key, field, 'epoch', EVENTS_EPOCH)
     note_mended(key .. ' counted with what is no number: deleted')
   end
   return server.call(...) -- raises what cannot be mended
@@ -72,17 +110,16 @@ end
 -- Publishes one envelope that holds `count` messages, which are numbered; probes, replies and
 -- takeovers are no messages, and make no counter. `parts` are the items in pieces, behind a first
 -- place that is left for the header: a long string is copied and hashed whenever it is made, so it
--- is made once. The counter of a namespace that nobody listens to and nobody is a member of (of
--- `members`, when given) stays for a minute; a node that is cut off has its members, and its day.
--- Returns the mark of the last message, "epoch number", and how many heard it; who subscribed to a
+-- is made once. With `members`, the counter of a channel that nobody listens to stays for a minute,
+-- unless the namespace has members, whose node may be cut off; `numbers` in their place says that
+-- there are none. Any other counter stays for a day. Returns the mark of the last message, "epoch number", and how many heard it; who subscribed to a
 -- pattern is left out.
-local function publish(channel, sender, count, parts, members)
-  local numbers = channel .. ':numbers'
+local function publish(channel, numbers, sender, count, parts, members)
   local epoch, number
   if tonumber(count) > 0 then
     number = redis.call('HINCRBY', numbers, 'last', count)
     epoch = counted(server.call('HGET', numbers, 'epoch')) -- a hash now, if it was none
-    if number < tonumber(count) or number > 9007199254740991 then -- from what we never write
+    if number < tonumber(count) or number > LATEST then -- from what we never write
       number, epoch = count, false
       server.call('HSET', numbers, 'last', count)
     end
@@ -96,25 +133,26 @@ local function publish(channel, sender, count, parts, members)
     epoch, number = counted(counter[1]) or '0', counted(counter[2]) or '0'
   end
   local mark = epoch .. ' ' .. number
-  parts[1] = '\193\1' .. mark .. ' ' .. count .. ' ' .. sender .. '\n'
+  parts[1] = ENVELOPE .. mark .. ' ' .. count .. ' ' .. sender .. '\n'
   local heard = named(channel, server.call('PUBLISH', channel, table.concat(parts)))
-  local unwanted = members and heard == 0 and redis.call('EXISTS', members) == 0
-  server.call('EXPIRE', numbers, unwanted and 60 or 86400)
+  local unwanted = members and heard == 0
+    and (members == numbers or redis.call('EXISTS', members) == 0)
+  server.call('EXPIRE', numbers, unwanted and MINUTE or DAY)
   return mark, heard
 end
 
 -- The same, but what Redis refuses is no end of the script: then it returns false and the error.
-local function try_publish(channel, sender, count, parts, members)
-  local done, mark, heard = pcall(publish, channel, sender, count, parts, members)
+local function try_publish(...)
+  local done, mark, heard = pcall(publish, ...)
   if done then return mark, heard end
   return false, type(mark) == 'table' and mark.err or tostring(mark)
 end
 
 -- A claim's incarnation, time and nonce; nothing of what is no claim, as core/claims.py has it.
 local function parse(claim)
-  if #claim < 256 then
+  if #claim <= LONGEST_CLAIM then
     local incarnation, time, nonce = string.match(claim, '^([%w_.-]+):(%d+):(%w+)$')
-    if incarnation and (#time < 16 or #time == 16 and time < '9007199254740992') then
+    if incarnation and (#time < 16 or #time == 16 and tonumber(time) <= LATEST) then
       return incarnation, time, nonce
     end
   end
@@ -133,11 +171,11 @@ local function event(kind, id, node)
 end
 
 -- Keeps what emptied a namespace, a day at most, until who did it says that he knows: a retry after
--- a lost reply gets the same answer. Of what nobody asks about again a hundred stay, the newest.
+-- a lost reply gets the same answer. Of what is never asked about again the newest REMEMBERED stay.
 local function remember(emptied, field)
   redis.call('HSET', emptied, field, digits(now_us()))
-  redis.call('EXPIRE', emptied, 86400)
-  if redis.call('HLEN', emptied) <= 100 then return end
+  redis.call('EXPIRE', emptied, DAY)
+  if redis.call('HLEN', emptied) <= REMEMBERED then return end
   local oldest, since
   local fields = redis.call('HGETALL', emptied)
   for at = 1, #fields, 2 do
@@ -151,15 +189,15 @@ end
 -- owners and goes with it: the last leave of all says so, and the next join is 1 of a new epoch.
 local function publish_events(owners, channel, events, empty)
   if #events == 0 then return end
-  local before = redis.call('HINCRBY', owners, 'events#', #events) - #events
-  local epoch = counted(redis.call('HGET', owners, 'epoch#'))
+  local before = redis.call('HINCRBY', owners, EVENTS, #events) - #events
+  local epoch = counted(redis.call('HGET', owners, EVENTS_EPOCH))
   if before < 0 or before > 900000000000000 then -- from what we never write
     before, epoch = 0, false
-    redis.call('HSET', owners, 'events#', #events)
+    redis.call('HSET', owners, EVENTS, #events)
   end
   if not epoch then
     epoch = digits(now_us())
-    redis.call('HSET', owners, 'epoch#', epoch)
+    redis.call('HSET', owners, EVENTS_EPOCH, epoch)
   end
   local tail = ',"epoch":"' .. epoch .. '"'
   for i, event in ipairs(events) do
@@ -177,7 +215,7 @@ local function tally(changes, incarnation, sign, time)
     changes[incarnation] = change
   end
   change[1] = change[1] + sign
-  change[2] = change[2] + sign * (tonumber(time) % 1000000000)
+  change[2] = change[2] + sign * (tonumber(time) % CHECKSUM_MODULUS)
 end
 
 -- Writes the remembered changes to the hash of counts and checksums.

@@ -1,13 +1,16 @@
 -- Puts the count and checksum of one owner in one namespace right.
--- KEYS  members, owners
--- ARGV  incarnation, what is added to its count, what is added to its checksum
 -- Reply 1
 
+local members = KEYS[1]
+local owners = KEYS[2]
 local incarnation = ARGV[1]
-if redis.call('HINCRBY', KEYS[2], incarnation, ARGV[2]) > 0 then
-  redis.call('HINCRBY', KEYS[2], incarnation .. '#', ARGV[3])
+local count = ARGV[2] -- what is added to its count
+local checksum = ARGV[3] -- what is added to its checksum
+
+if redis.call('HINCRBY', owners, incarnation, count) > 0 then
+  redis.call('HINCRBY', owners, incarnation .. '#', checksum)
 else
-  redis.call('HDEL', KEYS[2], incarnation, incarnation .. '#')
+  redis.call('HDEL', owners, incarnation, incarnation .. '#')
 end
-if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
+if redis.call('EXISTS', members) == 0 then redis.call('DEL', owners) end
 return 1

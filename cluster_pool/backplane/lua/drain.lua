@@ -1,29 +1,41 @@
 -- Grants a drainer its share of the cluster's closes per second. core/ledger.py explains the rule
 -- and is the same rule for one process; the two are tested against each other.
--- KEYS  drains, calm, leases, headrooms, budget, incarnations
--- ARGV  not_after (µs), node, its incarnation, "draining", "paused", "announcing" or "done",
---       remaining, total, time left (ms, -1 without a deadline), most per second that it names ("" for none), rate
---       that it spends, "known" if it had a lease before, most per second that it can close
--- Reply {"LATE"}, {"DONE"}, or {"OK", rate, budget, needed, renew (ms), lasts (ms), drainers,
---       living, acceptors, 1 if there are no acceptors and all other nodes drain or have announced
---       their stop}
+-- Reply {LATE}, {DONE}, or {OK, rate, budget, needed, renew (ms), lasts (ms), drainers, living,
+--       acceptors, 1 if there are no acceptors and all other nodes drain or have announced their stop}
 -- An entry is "state remaining rate deadline most seen expiry starved total", times in Redis ms,
 -- "-" for no deadline and for no rate named. One pass over a hundred of them is what a call costs:
 -- no table is made per entry, and no number read that is not needed.
 
-if late(ARGV[1]) then return {'LATE'} end
+local drains = KEYS[1]
+local calm_key = KEYS[2]
+local leases = KEYS[3]
+local headrooms_key = KEYS[4]
+local budget_key = KEYS[5]
+local incarnations = KEYS[6]
+local not_after = ARGV[1] -- µs
+local node = ARGV[2]
+local own = ARGV[3] -- its incarnation
+local state = ARGV[4] -- "draining", "paused", "announcing" or "done"
+local remaining = tonumber(ARGV[5])
+local total = ARGV[6]
+local time_left = tonumber(ARGV[7]) -- ms, -1 without a deadline
+local max_rate = ARGV[8] -- that it names, "" for none
+local spent = tonumber(ARGV[9]) -- the rate that it closes at
+local known = ARGV[10] -- "known" if it had a lease before
+local closable = tonumber(ARGV[11]) -- per second, at most
+
+if late(not_after) then return {LATE} end
 local now = math.floor(now_us() / 1000)
-local node, state, remaining = ARGV[2], ARGV[4], tonumber(ARGV[5])
-redis.call('HDEL', KEYS[4], ARGV[3]) -- whoever drains takes nobody
+redis.call('HDEL', headrooms_key, own) -- a node that drains takes nobody
 if state == 'done' then
-  redis.call('HDEL', KEYS[1], node)
-  return {'DONE'}
+  redis.call('HDEL', drains, node)
+  return {DONE}
 end
 
-local headrooms = redis.call('HGETALL', KEYS[4])
+local headrooms = redis.call('HGETALL', headrooms_key)
 local accepts = {}
 for at = 1, #headrooms, 2 do accepts[headrooms[at]] = headrooms[at + 1] end
-local alive = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. digits(now), '+inf')
+local alive = redis.call('ZRANGEBYSCORE', leases, '(' .. digits(now), '+inf')
 local headroom, acceptors = 0, 0
 for _, incarnation in ipairs(alive) do
   if accepts[incarnation] then
@@ -32,7 +44,7 @@ for _, incarnation in ipairs(alive) do
   end
 end
 
-local budget = tonumber(redis.call('GET', KEYS[5]) or '') or math.huge
+local budget = tonumber(redis.call('GET', budget_key) or '') or math.huge
 local needed, weight = 0, 0
 local function count(left, deadline, most)
   local floor = deadline == '-' and 0 or left / math.max(deadline - now, 1) * 1000
@@ -44,13 +56,13 @@ end
 
 local drainers, held, held_since, starved = 1, 0, 0, nil
 local leaving = {[node] = true}
-local stored = redis.call('HGETALL', KEYS[1])
+local stored = redis.call('HGETALL', drains)
 for at = 1, #stored, 2 do
   local word, left, rate, deadline, most, seen, expiry, hungry =
     string.match(stored[at + 1], '^(%l+) (%d+) (%d+%.?%d*) (%-?%d*) (%-?%d*%.?%d*) (%d+) (%d+) (%d+)')
   expiry = tonumber(expiry or 0)
   if expiry <= now or expiry > now + 60000 then -- over, or of a clock that has been set back
-    redis.call('HDEL', KEYS[1], stored[at])
+    redis.call('HDEL', drains, stored[at])
   elseif stored[at] == node then
     starved = tonumber(hungry)
   else
@@ -67,21 +79,19 @@ end
 
 local renew = math.min(math.max(1000, 20 * drainers), 5000)
 local again = renew
-if not starved and ARGV[10] == 'known' then redis.call('SET', KEYS[2], '1', 'PX', 2 * renew) end
+if not starved and known == KNOWN then redis.call('SET', calm_key, '1', 'PX', 2 * renew) end
 starved = starved or 0
-local calm = redis.call('EXISTS', KEYS[2]) == 1
-local time_left = tonumber(ARGV[7])
+local calm = redis.call('EXISTS', calm_key) == 1
 local deadline = time_left < 0 and '-' or digits(now + time_left)
-local most = ARGV[8] == '' and '-' or ARGV[8]
+local most = max_rate == '' and '-' or max_rate
 local floor = count(state == 'draining' and remaining or 0, deadline, most)
 
 local rate = 0
 if state == 'draining' then
   local spare = remaining > 0 and math.max(0, budget - needed) * remaining / weight or 0
-  local share = math.max(floor, math.min(floor + spare, tonumber(ARGV[11])))
+  local share = math.max(floor, math.min(floor + spare, closable))
   rate = math.min(share, math.max(0, math.max(budget, needed) - held))
   if calm then
-    local spent = tonumber(ARGV[9])
     rate = budget > 0 and math.min(rate, spent) or spent -- without: headrooms are lost, too
   end
   if starved >= 2 or (time_left >= 0 and time_left < 5000) then rate = math.max(rate, floor) end
@@ -94,18 +104,18 @@ end
 -- A Redis that does not know this node, or has lost its state, does not know the others either.
 local deserted = 0
 if acceptors == 0 and not calm then
-  local known, stays = false, false
+  local listed, stays = false, false
   for _, incarnation in ipairs(alive) do
-    known = known or incarnation == ARGV[3]
-    stays = stays or not leaving[redis.call('HGET', KEYS[6], incarnation) or '']
+    listed = listed or incarnation == own
+    stays = stays or not leaving[redis.call('HGET', incarnations, incarnation) or '']
     if stays then break end
   end
-  if known and not stays then deserted = 1 end
+  if listed and not stays then deserted = 1 end
 end
 
 local function exact(number) return string.format('%.4f', number) end
-redis.call('HSET', KEYS[1], node, table.concat({state, remaining, exact(rate), deadline, most,
-  digits(now), digits(now + 3 * renew), starved, ARGV[6]}, ' '))
-redis.call('PEXPIRE', KEYS[1], 60000)
-return {'OK', exact(rate), exact(budget), exact(needed), again, 3 * renew, drainers,
+redis.call('HSET', drains, node, table.concat({state, remaining, exact(rate), deadline, most,
+  digits(now), digits(now + 3 * renew), starved, total}, ' '))
+redis.call('PEXPIRE', drains, 60000)
+return {OK, exact(rate), exact(budget), exact(needed), again, 3 * renew, drainers,
   nodes_of(alive), acceptors, deserted}

@@ -1,36 +1,46 @@
 -- Renews a lease that is still held. A lease that is over is never renewed. What else a node has
 -- written of itself is written again when it is gone or is not what it wrote.
--- KEYS  leases, nodes, infos, epoch, headrooms, drains, incarnations
--- ARGV  node id, incarnation, ttl (ms), info, connections per second that it can take ("" when it
---       takes nobody), epoch of the lease
--- Reply {"GONE"}, or {"OK", epoch, living nodes}
+-- Reply {GONE}, or {OK, epoch, living nodes}
+
+local leases = KEYS[1]
+local nodes = KEYS[2]
+local infos = KEYS[3]
+local epoch_key = KEYS[4]
+local headrooms = KEYS[5]
+local drains = KEYS[6]
+local incarnations = KEYS[7]
+local node = ARGV[1]
+local incarnation = ARGV[2]
+local ttl_ms = tonumber(ARGV[3])
+local info = ARGV[4]
+local headroom = ARGV[5] -- connections per second that it can take, "" when it takes nobody
+local lease_epoch = ARGV[6] -- the epoch under which the lease was taken
 
 local now = now_us() / 1000
-local node, incarnation = ARGV[1], ARGV[2]
 
 local function lives(one)
-  local ends = redis.call('ZSCORE', KEYS[1], one)
+  local ends = redis.call('ZSCORE', leases, one)
   return ends and tonumber(ends) > now
 end
 
-if not lives(incarnation) then return {'GONE'} end
-local present = redis.call('HGET', KEYS[2], node)
+if not lives(incarnation) then return {GONE} end
+local present = redis.call('HGET', nodes, node)
 if present ~= incarnation then
-  if present and lives(present) then return {'GONE'} end
-  redis.call('HSET', KEYS[2], node, incarnation)
-  note_mended(KEYS[2] .. ' did not have this node: written again')
+  if present and lives(present) then return {GONE} end
+  redis.call('HSET', nodes, node, incarnation)
+  note_mended(nodes .. ' did not have this node: written again')
 end
-if redis.call('HGET', KEYS[7], incarnation) ~= node then
-  redis.call('HSET', KEYS[7], incarnation, node)
-  note_mended(KEYS[7] .. ' did not have this node: written again')
+if redis.call('HGET', incarnations, incarnation) ~= node then
+  redis.call('HSET', incarnations, incarnation, node)
+  note_mended(incarnations .. ' did not have this node: written again')
 end
-local epoch = epoch_at(KEYS[4])
+local epoch = epoch_at(epoch_key)
 if not epoch then
-  epoch = ARGV[6]
-  redis.call('SET', KEYS[4], epoch)
-  note_mended(KEYS[4] .. ' was gone: written again')
+  epoch = lease_epoch
+  redis.call('SET', epoch_key, epoch)
+  note_mended(epoch_key .. ' was gone: written again')
 end
-redis.call('ZADD', KEYS[1], digits(now + tonumber(ARGV[3])), incarnation)
-redis.call('HSET', KEYS[3], incarnation, ARGV[4])
-set_headroom(KEYS[5], incarnation, ARGV[5], redis.call('EXISTS', KEYS[6]) == 1)
-return {'OK', epoch, living(KEYS[1])}
+redis.call('ZADD', leases, digits(now + ttl_ms), incarnation)
+redis.call('HSET', infos, incarnation, info)
+set_headroom(headrooms, incarnation, headroom, redis.call('EXISTS', drains) == 1)
+return {OK, epoch, living(leases)}

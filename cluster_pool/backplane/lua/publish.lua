@@ -1,17 +1,23 @@
 -- Publishes numbered envelopes, in order.
--- ARGV  sender ("start generation"), then per envelope: channel, not_after (µs), how many of its items
---       are messages, items
 -- Reply {mark, heard, mark, heard, …}: the epoch and number of the last message, and how many heard
---       it; "LATE" and 0 for an envelope that came after its not_after, "" and the error for one that
+--       it; LATE and 0 for an envelope that came after its not_after, "" and the error for one that
 --       Redis refused
+-- Given several namespaces it touches several hash tags: it is then for one Redis only.
+
+local spaces = list(KEYS, 1, 2) -- numbers, members
+-- of each channel; the channel of a node has no members, and names its numbers twice
+local sender = ARGV[1] -- "start generation"
+local envelopes = list(ARGV, 2, 4) -- channel, not_after, messages, items
+-- not_after in µs; messages: how many of the items are any
 
 local now = now_us()
+local space = each(spaces)
 local reply = {}
-for at = 2, #ARGV, 4 do
-  local channel, not_after, count = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local mark, heard = 'LATE', 0
+for _, channel, not_after, messages, items in each(envelopes) do
+  local _, numbers, members = space()
+  local mark, heard = LATE, 0
   if now <= tonumber(not_after) then
-    mark, heard = try_publish(channel, ARGV[1], count, {'', ARGV[at + 3]}, channel .. ':members')
+    mark, heard = try_publish(channel, numbers, sender, messages, {'', items}, members)
   end
   reply[#reply + 1] = mark or ''
   reply[#reply + 1] = heard

@@ -1,48 +1,51 @@
 -- Gives up claims in one namespace; a claim that is no longer registered is left alone.
--- KEYS  members, owners, emptied, numbers of the namespace's channel (soon nobody counts there)
--- ARGV  channel of the events, node id, then per id: id, claim
--- Reply one digit per id: 0 not registered, 1 released, 2 its release emptied the namespace
+-- Reply one code per id: NOT_REGISTERED, RELEASED, or EMPTIED when its release emptied the namespace
 -- Which release emptied it is remembered until its node says that it knows, a day at most: a retry
 -- after a lost reply gets the same answer, whatever others did in the namespace meanwhile.
 
-local ids = {}
-for at = 3, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
-local claims = redis.call('HMGET', KEYS[1], unpack(ids))
-local remembered = redis.call('EXISTS', KEYS[3]) == 1
+local members = KEYS[1]
+local owners = KEYS[2]
+local emptied_key = KEYS[3]
+local numbers = KEYS[4] -- of the namespace's channel, where nobody counts soon
+local events_channel = ARGV[1]
+local node = ARGV[2]
+local claims = list(ARGV, 3, 2) -- id, claim
+
+local registered = redis.call('HMGET', members, unpack(column(claims, 1)))
+local remembered = redis.call('EXISTS', emptied_key) == 1
 
 local codes = {}
 local gone = {}
 local changes = {}
 local events = {}
-local last = 0
-for i, id in ipairs(ids) do
-  local claim = ARGV[2 + 2 * i]
-  if claims[i] == claim then
+local last, last_claim
+for i, id, claim in each(claims) do
+  if registered[i] == claim then
     local incarnation, time = parse(claim)
     if incarnation then
       tally(changes, incarnation, -1, time)
-      events[#events + 1] = event('leave', id, ARGV[2])
+      events[#events + 1] = event('leave', id, node)
     end
     gone[#gone + 1] = id
-    codes[i] = '1'
-    last = i
-  elseif remembered and redis.call('HEXISTS', KEYS[3], claim) == 1 then
-    codes[i] = '2'
+    codes[i] = RELEASED
+    last, last_claim = i, claim
+  elseif remembered and redis.call('HEXISTS', emptied_key, claim) == 1 then
+    codes[i] = EMPTIED
   else
-    codes[i] = '0'
+    codes[i] = NOT_REGISTERED
   end
 end
 
 if #gone > 0 then
-  redis.call('HDEL', KEYS[1], unpack(gone))
-  settle(KEYS[2], changes)
-  local empty = redis.call('EXISTS', KEYS[1]) == 0
-  publish_events(KEYS[2], ARGV[1], events, empty)
+  redis.call('HDEL', members, unpack(gone))
+  settle(owners, changes)
+  local empty = redis.call('EXISTS', members) == 0
+  publish_events(owners, events_channel, events, empty)
   if empty then
-    codes[last] = '2'
-    remember(KEYS[3], ARGV[2 + 2 * last])
-    redis.call('EXPIRE', KEYS[4], 60)
+    codes[last] = EMPTIED
+    remember(emptied_key, last_claim)
+    redis.call('EXPIRE', numbers, MINUTE)
   end
 end
-if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
+if redis.call('EXISTS', members) == 0 then redis.call('DEL', owners) end
 return table.concat(codes)

@@ -1,12 +1,20 @@
 -- Routes targeted items to the nodes that own their ids; one envelope for each node.
--- KEYS  leases, incarnations
--- ARGV  sender, prefix of node channels, own node id,
---       then per namespace: members key, not_after (µs), count, and count times: id, item
--- Reply {codes, mark, error}: one digit per item in order (0 absent, 1 routed, 2 unreachable: nobody
---       listens, or the owner's lease is over and it is not buried yet,
---       3 refused by Redis, 4 after its not_after), epoch and number of the last message to the own
---       node, "" when there was none, and why Redis refused
--- The one script that touches keys of several hash tags: it is for one Redis only.
+-- Reply {codes, mark, error}: a code per item in order (ABSENT, ROUTED, UNREACHABLE when nobody
+--       listens, or the owner's lease is over and it is not buried yet, REFUSED by Redis, LATE_ITEM
+--       after its not_after); epoch and number of the last message to the own node, "" when there
+--       was none; and why Redis refused
+-- Given several namespaces it touches several hash tags, and those of the nodes' channels always: it
+-- is for one Redis only. The channels, and the counters beside them, are known by the claims alone.
+
+local leases = KEYS[1]
+local incarnations = KEYS[2]
+local spaces = list(KEYS, 3, 1) -- members
+local sender = ARGV[1] -- "start generation"
+local node_prefix = ARGV[2] -- of the nodes' channels
+local own_node = ARGV[3]
+local runs = list(ARGV, 4, 2, spaces.size) -- not_after, size
+local items = list(ARGV, runs.last + 1, 2) -- id, item
+-- one run of each namespace; not_after in µs, and how many items
 
 local argv, match = ARGV, string.match -- a global is looked up by its name, each time
 local micros = now_us()
@@ -14,16 +22,16 @@ local now = micros / 1000
 local codes = {}
 local position = 0
 local refusal = ''
-local parcels = {} -- by incarnation: for its node, ENDED, or false when nobody knows it
+local parcels = {} -- by incarnation: for its node, ENDED, or false when its node is not known
 local ENDED = {} -- its lease is over: dead, or kept from its heartbeat, which the next will tell
 local by_node = {}
 local order = {}
 local openings = {} -- of a list of two, with a claim of that many bytes before the item
 
 local function parcel_for(incarnation)
-  local ends = redis.call('ZSCORE', KEYS[1], incarnation)
+  local ends = redis.call('ZSCORE', leases, incarnation)
   if ends and tonumber(ends) <= now then return ENDED end
-  local node = ends and redis.call('HGET', KEYS[2], incarnation)
+  local node = ends and redis.call('HGET', incarnations, incarnation)
   if not node then return false end
   if not by_node[node] then
     by_node[node] = {node = node, count = 0, parts = {''}, positions = {}}
@@ -32,25 +40,24 @@ local function parcel_for(incarnation)
   return by_node[node]
 end
 
-local at = 4
-while at <= #argv do
-  local key = argv[at]
-  local count = tonumber(argv[at + 2])
-  local in_time = micros <= tonumber(argv[at + 1])
+local space = each(spaces)
+local first = 1
+for _, not_after, size in each(runs) do
+  local _, members = space()
+  local run = part(items, first, first + size - 1)
+  first = first + size
+  local in_time = micros <= tonumber(not_after)
   local claims = {}
-  if in_time then
-    local ids = {}
-    for i = 1, count do ids[i] = argv[at + 1 + 2 * i] end
-    claims = redis.pcall('HMGET', key, unpack(ids))
-  end
-  for i = 1, count do
+  if in_time then claims = redis.pcall('HMGET', members, unpack(column(run, 1))) end
+  local at = run.from
+  for i = 1, run.size do
     position = position + 1
-    codes[position] = in_time and '0' or '4'
+    codes[position] = in_time and ABSENT or LATE_ITEM
     local claim = claims[i]
     if claims.err then
-      codes[position] = '3'
+      codes[position] = REFUSED
       refusal = claims.err
-    elseif claim and #claim < 256 then -- no claim is longer: that would be somebody's hand
+    elseif claim and #claim <= LONGEST_CLAIM then
       local incarnation = match(claim, '^[^:]*')
       local parcel = parcels[incarnation]
       if parcel == nil then
@@ -58,29 +65,32 @@ while at <= #argv do
         parcels[incarnation] = parcel
       end
       if parcel == ENDED then
-        codes[position] = '2'
+        codes[position] = UNREACHABLE
       elseif parcel then
         local size = #claim
         if not openings[size] then openings[size] = '\146' .. str_header(size) end
         local count, parts = parcel.count, parcel.parts
         parts[3 * count + 2] = openings[size]
         parts[3 * count + 3] = claim
-        parts[3 * count + 4] = argv[at + 2 + 2 * i]
+        parts[3 * count + 4] = argv[at + 1]
         count = count + 1
         parcel.positions[count] = position
         parcel.count = count
       end
     end
+    at = at + 2
   end
-  at = at + 3 + 2 * count
 end
 
 local own = ''
 for _, parcel in ipairs(order) do
-  local mark, heard = try_publish(ARGV[2] .. parcel.node, ARGV[1], parcel.count, parcel.parts)
-  local code = '3'
-  if mark then code = heard > 0 and '1' or '2' else refusal = heard end
+  local channel = node_prefix .. parcel.node
+  local mark, heard = try_publish(
+    channel, channel .. ':numbers', sender, parcel.count, parcel.parts
+  )
+  local code = REFUSED
+  if mark then code = heard > 0 and ROUTED or UNREACHABLE else refusal = heard end
   for _, position in ipairs(parcel.positions) do codes[position] = code end
-  if mark and parcel.node == ARGV[3] then own = mark end
+  if mark and parcel.node == own_node then own = mark end
 end
 return {table.concat(codes), own, refusal}

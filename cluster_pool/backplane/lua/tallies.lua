@@ -1,19 +1,20 @@
 -- What is registered for one incarnation in each of many namespaces.
--- KEYS  owners of each namespace
--- ARGV  incarnation
 -- Reply per namespace: count and checksum, 0 for what is not there, -1 for what is no number
 -- Given several namespaces it touches several hash tags: it is then for one Redis only.
 
-local incarnation, checksum = ARGV[1], ARGV[1] .. '#'
+local spaces = list(KEYS, 1, 1) -- owners
+local incarnation = ARGV[1]
+
+local checksum = incarnation .. '#'
 
 local function number(found)
   return found and (tonumber(found) or -1) or 0
 end
 
 local reply = {}
-for at, owners in ipairs(KEYS) do
+for _, owners in each(spaces) do
   local found = redis.call('HMGET', owners, incarnation, checksum)
-  reply[2 * at - 1] = number(found[1])
-  reply[2 * at] = number(found[2])
+  reply[#reply + 1] = number(found[1])
+  reply[#reply + 1] = number(found[2])
 end
 return reply

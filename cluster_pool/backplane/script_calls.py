@@ -1,0 +1,341 @@
+"""What each Lua file takes: a function of its name, whose result a command connection is given.
+
+Nothing is decided or converted here. The parameters have the names of the locals with which the
+file begins, and a test holds both against each other: names, order, and the fields of lists. A
+function that takes one namespace touches one hash tag; those that take several (``assert_claims``,
+``compare``, ``publish``, ``send``, ``tallies``) touch one for each namespace, and ``send`` that of
+the nodes' channels besides.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from cluster_pool.backplane.command_connection import Argument, ScriptCall
+from cluster_pool.core.keys import Keys
+
+# -- leases ------------------------------------------------------------------------------------
+
+
+def join(
+    keys: Keys,
+    *,
+    node: str,
+    start: str,
+    incarnation: str,
+    ttl_ms: int,
+    info: str,
+    headroom: str,
+    new_epoch: str,
+    instead_of: str,
+) -> ScriptCall:
+    """Take a lease for a new incarnation of a node."""
+    names = [
+        keys.leases,
+        keys.incarnations,
+        keys.nodes,
+        keys.infos,
+        keys.epoch,
+        keys.headrooms,
+        keys.drains,
+        keys.dead,
+    ]
+    return ScriptCall(
+        "join", names, [node, start, incarnation, ttl_ms, info, headroom, new_epoch, instead_of]
+    )
+
+
+def heartbeat(
+    keys: Keys,
+    *,
+    node: str,
+    incarnation: str,
+    ttl_ms: int,
+    info: str,
+    headroom: str,
+    lease_epoch: str,
+) -> ScriptCall:
+    """Renew a lease that is still held."""
+    names = [
+        keys.leases,
+        keys.nodes,
+        keys.infos,
+        keys.epoch,
+        keys.headrooms,
+        keys.drains,
+        keys.incarnations,
+    ]
+    return ScriptCall("heartbeat", names, [node, incarnation, ttl_ms, info, headroom, lease_epoch])
+
+
+def bury(keys: Keys, *, incarnation: str, why: str) -> ScriptCall:
+    """End an incarnation for good."""
+    names = [
+        keys.leases,
+        keys.incarnations,
+        keys.nodes,
+        keys.infos,
+        keys.dead,
+        keys.epoch,
+        keys.headrooms,
+    ]
+    return ScriptCall("bury", names, [incarnation, why])
+
+
+def sweep(keys: Keys, *, ttl_ms: int, most: int, cursors: Sequence[bytes]) -> ScriptCall:
+    """Look for what would never be removed otherwise."""
+    names = [
+        keys.leases,
+        keys.dead,
+        keys.incarnations,
+        keys.nodes,
+        keys.infos,
+        keys.headrooms,
+    ]
+    return ScriptCall("sweep", names, [ttl_ms, most, *cursors])
+
+
+def renew_epoch(keys: Keys, *, old: str, new: str) -> ScriptCall:
+    """Replace an epoch that is older than this Redis process."""
+    return ScriptCall("renew_epoch", [keys.epoch], [old, new])
+
+
+def drain(
+    keys: Keys,
+    *,
+    not_after: int,
+    node: str,
+    own: str,
+    state: str,
+    remaining: int,
+    total: int,
+    time_left: int,
+    max_rate: str,
+    spent: str,
+    known: str,
+    closable: str,
+) -> ScriptCall:
+    """Ask for a share of the cluster's closes per second."""
+    names = [
+        keys.drains,
+        keys.calm,
+        keys.leases,
+        keys.headrooms,
+        keys.budget,
+        keys.incarnations,
+    ]
+    return ScriptCall(
+        "drain",
+        names,
+        [
+            not_after,
+            node,
+            own,
+            state,
+            remaining,
+            total,
+            time_left,
+            max_rate,
+            spent,
+            known,
+            closable,
+        ],
+    )
+
+
+def add_namespaces(keys: Keys, *, incarnation: str, names: Sequence[str]) -> ScriptCall:
+    """Note the namespaces in which an incarnation may hold members."""
+    keys_used = [keys.leases, keys.namespaces(incarnation)]
+    return ScriptCall("add_namespaces", keys_used, [incarnation, *names])
+
+
+# -- one namespace -----------------------------------------------------------------------------
+
+
+def claim(
+    keys: Keys,
+    namespace: str,
+    *,
+    sender: str,
+    incarnation: str,
+    start: str,
+    node: str,
+    conflict: str,
+    dead: str,
+    most: int,
+    claims: Iterable[tuple[str, str, int, int]],
+) -> ScriptCall:
+    """Claim ids for an incarnation.
+
+    Args:
+        claims: id, nonce, the time of the first attempt (0 if this is it) and the one after which
+            it must not be carried out, both in µs of Redis.
+    """
+    channel = keys.channel(namespace)
+    return ScriptCall(
+        "claim",
+        [keys.members(namespace), keys.owners(namespace), keys.numbers(channel)],
+        [
+            sender,
+            channel,
+            keys.events(namespace),
+            incarnation,
+            start,
+            node,
+            conflict,
+            dead,
+            most,
+            *[field for entry in claims for field in entry],
+        ],
+    )
+
+
+def release(
+    keys: Keys, namespace: str, *, node: str, claims: Iterable[tuple[str | bytes, str | bytes]]
+) -> ScriptCall:
+    """Give claims up: ids, and what must be registered for them."""
+    names = [
+        keys.members(namespace),
+        keys.owners(namespace),
+        keys.emptied(namespace),
+        keys.numbers(keys.channel(namespace)),
+    ]
+    fields = [field for entry in claims for field in entry]
+    return ScriptCall("release", names, [keys.events(namespace), node, *fields])
+
+
+def reap(
+    keys: Keys,
+    namespace: str,
+    *,
+    incarnation: str,
+    node: str,
+    cursor: str,
+    most: int,
+    extent: str,
+    removal: str,
+) -> ScriptCall:
+    """Remove a batch of what a dead incarnation left."""
+    names = [
+        keys.members(namespace),
+        keys.owners(namespace),
+        keys.numbers(keys.channel(namespace)),
+        keys.emptied(namespace),
+    ]
+    events = keys.events(namespace)
+    return ScriptCall("reap", names, [incarnation, node, cursor, most, events, extent, removal])
+
+
+def correct(
+    keys: Keys, namespace: str, *, incarnation: str, count: int, checksum: int
+) -> ScriptCall:
+    """Put the count and checksum of one owner right."""
+    names = [keys.members(namespace), keys.owners(namespace)]
+    return ScriptCall("correct", names, [incarnation, count, checksum])
+
+
+# -- several namespaces ------------------------------------------------------------------------
+
+
+class AssertedClaims(NamedTuple):
+    """What a node holds in one namespace: id, time and nonce of each claim."""
+
+    namespace: str
+    claims: Sequence[tuple[str, int, str]]
+
+
+def assert_claims(
+    keys: Keys,
+    *,
+    not_after: int,
+    sender: str,
+    incarnation: str,
+    start: str,
+    node: str,
+    groups: Sequence[AssertedClaims],
+) -> ScriptCall:
+    """Register claims that a node holds already under its present incarnation."""
+    names: list[str] = []
+    heads: list[Argument] = []
+    for namespace, claims in groups:
+        channel = keys.channel(namespace)
+        names += (keys.members(namespace), keys.owners(namespace), keys.numbers(channel))
+        heads += (channel, keys.events(namespace), len(claims))
+    fields = [field for group in groups for entry in group.claims for field in entry]
+    return ScriptCall(
+        "assert", names, [not_after, sender, incarnation, start, node, *heads, *fields]
+    )
+
+
+class ComparedClaims(NamedTuple):
+    """What a node holds in one namespace: size, checksum, and some ids with their claims."""
+
+    namespace: str
+    held: int
+    checksum: int
+    sample: Sequence[tuple[str, str]]
+
+
+def compare(keys: Keys, *, incarnation: str, holdings: Sequence[ComparedClaims]) -> ScriptCall:
+    """Compare what is registered in namespaces with what a node holds there."""
+    names: list[str] = []
+    heads: list[Argument] = []
+    for namespace, held, checksum, sample in holdings:
+        names += (keys.members(namespace), keys.owners(namespace))
+        heads += (held, checksum, len(sample))
+    fields = [field for holding in holdings for entry in holding.sample for field in entry]
+    return ScriptCall("compare", names, [incarnation, *heads, *fields])
+
+
+def tallies(keys: Keys, *, incarnation: str, namespaces: Iterable[str]) -> ScriptCall:
+    """Read the count and checksum of one incarnation in each namespace."""
+    return ScriptCall(
+        "tallies", [keys.owners(namespace) for namespace in namespaces], [incarnation]
+    )
+
+
+class Envelope(NamedTuple):
+    """What is published at once on one channel.
+
+    ``members`` is the key of the namespace's members, "" for the channel of a node; ``messages``
+    is how many of the items are any.
+    """
+
+    channel: str
+    members: str
+    not_after: int
+    messages: int
+    items: bytes
+
+
+def publish(keys: Keys, *, sender: str, envelopes: Iterable[Envelope]) -> ScriptCall:
+    """Publish numbered envelopes, in order."""
+    names: list[str] = []
+    arguments: list[Argument] = [sender]
+    for channel, members, not_after, messages, items in envelopes:
+        numbers = keys.numbers(channel)
+        names += (numbers, members or numbers)
+        arguments += (channel, not_after, messages, items)
+    return ScriptCall("publish", names, arguments)
+
+
+class SendRun(NamedTuple):
+    """Targeted items of one namespace, whose ``members`` is the key of its members.
+
+    ``fields`` are the id and the item of each, in order.
+    """
+
+    members: str
+    not_after: int
+    fields: list[Argument]
+
+
+def send(keys: Keys, *, sender: str, own_node: str, runs: Iterable[SendRun]) -> ScriptCall:
+    """Route targeted items to the nodes that own their ids."""
+    names = [keys.leases, keys.incarnations]
+    heads: list[Argument] = []
+    items: list[Argument] = []
+    for members, not_after, fields in runs:
+        names.append(members)
+        heads += (not_after, len(fields) // 2)
+        items += fields
+    return ScriptCall("send", names, [sender, keys.node_prefix, own_node, *heads, *items])

@@ -1,0 +1,234 @@
+"""What Python gives to a script is what the Lua file takes: names, order, fields of lists."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from itertools import cycle, islice
+from typing import Any, NamedTuple
+
+import pytest
+
+from cluster_pool import SendResult
+from cluster_pool.backplane import script_calls, scripts
+from cluster_pool.backplane.command_connection import ScriptCall
+from cluster_pool.backplane.script_calls import (
+    AssertedClaims,
+    ComparedClaims,
+    Envelope,
+    SendRun,
+)
+from cluster_pool.core.keys import Keys
+from tests.clusters import Backend
+from tests.support import async_test
+
+KEYS: Any = Keys()
+SPACES = ("one", "two")
+HELD: Any = "held"
+CHECKSUM: Any = "checksum"
+NOT_AFTER: Any = "not_after"
+
+LOCAL = re.compile(r"local (\w+) = (?:tonumber\()?(KEYS|ARGV)\[(\d+)\]\)?(?: -- .*)?")
+LIST = re.compile(r"local (\w+) = list\((KEYS|ARGV), ([^,]+), (\d+)(?:, .+)?\) -- (\w+(?:, \w+)*)")
+
+
+class Header(NamedTuple):
+    """With which locals a script begins: single ones, then the fields of each list."""
+
+    keys: list[str]
+    key_lists: list[list[str]]
+    arguments: list[str]
+    argument_lists: list[list[str]]
+
+
+def header_of(name: str) -> Header:
+    """Read the first block of a Lua file; the places must go up from 1 without a gap."""
+    text = (files(scripts.__package__) / "lua" / f"{name}.lua").read_text("utf-8")
+    block = text.split("\n\n")[1].splitlines()
+    header = Header([], [], [], [])
+    for line in block:
+        if line.startswith("-- "):
+            continue
+        if found := LOCAL.fullmatch(line):
+            local, source, place = found.groups()
+            names = header.keys if source == "KEYS" else header.arguments
+            names.append(local)
+            assert int(place) == len(names), line
+            continue
+        found = LIST.fullmatch(line)
+        assert found, f"{name}: {line}"
+        _, source, begin, stride, fields = found.groups()
+        singles, lists = (
+            (header.keys, header.key_lists)
+            if source == "KEYS"
+            else (header.arguments, header.argument_lists)
+        )
+        lists.append(fields.split(", "))
+        assert int(stride) == len(lists[-1]), line
+        assert begin == str(len(singles) + 1) or begin.endswith(".last + 1"), line
+    rest = text.split("\n\n", 2)[2]
+    assert not re.search(r"(KEYS|ARGV)\[|list\((KEYS|ARGV)", rest), "all stand in the header"
+    return header
+
+
+def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
+    """Each function, called with the names of its parameters and fields as their values."""
+    yield script_calls.join(
+        KEYS,
+        **named("node start incarnation ttl_ms info headroom new_epoch instead_of"),
+    )
+    yield script_calls.heartbeat(KEYS, **named("node incarnation ttl_ms info headroom lease_epoch"))
+    yield script_calls.bury(KEYS, **named("incarnation why"))
+    yield script_calls.sweep(KEYS, **named("ttl_ms most"), cursors=[b"cursor"] * 4)
+    yield script_calls.renew_epoch(KEYS, **named("old new"))
+    yield script_calls.drain(
+        KEYS,
+        **named("not_after node own state remaining total time_left max_rate spent known closable"),
+    )
+    yield script_calls.add_namespaces(KEYS, **named("incarnation"), names=["namespace"] * 2)
+    yield script_calls.claim(
+        KEYS,
+        spaces[0],
+        **named("sender incarnation start node conflict dead most"),
+        claims=[entry("id nonce first_attempt not_after")] * 2,
+    )
+    yield script_calls.release(KEYS, spaces[0], node="node", claims=[entry("id claim")] * 2)
+    yield script_calls.reap(KEYS, spaces[0], **named("incarnation node cursor most extent removal"))
+    yield script_calls.correct(KEYS, spaces[0], **named("incarnation count checksum"))
+    yield script_calls.assert_claims(
+        KEYS,
+        **named("not_after sender incarnation start node"),
+        groups=[AssertedClaims(name, [entry("id time nonce")] * 2) for name in spaces],
+    )
+    yield script_calls.compare(
+        KEYS,
+        incarnation="incarnation",
+        holdings=[ComparedClaims(name, HELD, CHECKSUM, [entry("id claim")] * 2) for name in spaces],
+    )
+    yield script_calls.tallies(KEYS, incarnation="incarnation", namespaces=spaces)
+    yield script_calls.publish(
+        KEYS,
+        sender="sender",
+        envelopes=[
+            Envelope(KEYS.channel(name), KEYS.members(name), *entry("not_after messages items"))
+            for name in spaces
+        ],
+    )
+    yield script_calls.send(
+        KEYS,
+        **named("sender"),
+        own_node="own_node",
+        runs=[SendRun(KEYS.members(name), NOT_AFTER, ["id", "item"] * 2) for name in spaces],
+    )
+
+
+def named(names: str) -> dict[str, Any]:
+    """Every name as its own value."""
+    return {name: name for name in names.split()}
+
+
+def entry(fields: str) -> Any:
+    """Every field's name as its value."""
+    return tuple(fields.split())
+
+
+def word_of(argument: Any) -> str:
+    """The local that an argument is for: keys and channels tell it by their last part."""
+    text = argument.decode() if isinstance(argument, bytes) else str(argument)
+    if "{" not in text:
+        return text
+    last = text.partition("}")[2].strip(":").partition(":")[0]
+    return {"": "channel", "node": "node_prefix"}.get(last, last)
+
+
+def is_for(local: str, argument: Any) -> bool:
+    """Whether an argument is for that local; a size stands as a number."""
+    if local == "size":
+        return bool(argument == 2)
+    return word_of(argument) == re.sub("_(key|channel)$", "", local)
+
+
+@pytest.mark.parametrize("name", scripts.NAMES)
+def test_a_call_gives_what_the_header_of_the_script_names(name: str) -> None:
+    """Every key and argument in its place; lists in whole entries to the end."""
+    header = header_of(name)
+    found = next((call for call in calls(SPACES) if call.name == name), None)
+    assert found is not None, "no function makes this call"
+    _, keys, arguments = found
+    wanted = [*header.keys, *islice(cycle([f for fields in header.key_lists for f in fields]), 100)]
+    assert len(keys) == len(header.keys) + len(SPACES) * sum(map(len, header.key_lists))
+    assert all(map(is_for, wanted, keys)), (wanted, keys)
+    singles = len(header.arguments)
+    assert all(map(is_for, header.arguments, arguments)), (header.arguments, arguments)
+    rest = arguments[singles:]
+    for fields in header.argument_lists:
+        count = 0
+        while rest and all(map(is_for, fields, rest)):
+            rest, count = rest[len(fields) :], count + 1
+        assert count >= 2, (fields, rest)
+    assert not rest
+
+
+def test_a_call_touches_one_hash_tag_for_each_namespace() -> None:
+    """On a Redis Cluster they live in one slot; only the targeted send names the nodes' besides."""
+    for call in calls(SPACES[:1]):
+        name, keys, arguments = call
+        tags = {tag for key in keys for tag in re.findall(r"\{(.*?)\}", key)}
+        if name == "send":
+            assert tags == {"~", "one"}
+            continue
+        assert len(tags) == 1, name
+        assert {tag for one in arguments for tag in re.findall(r"\{(.*?)\}", str(one))} <= tags
+    several = {call.name for call in calls(SPACES) if "two" in str(call.keys)}
+    assert several == {"assert", "compare", "publish", "send", "tallies"}
+
+
+GUARD = """
+local declared = {}
+for _, key in ipairs(KEYS) do declared[key] = true end
+local keyless = {TIME = true, PUBLISH = true, PUBSUB = true}
+local function guarded(how, command, key, ...)
+  if keyless[command] or declared[key] or string.find(key, ':node:[^:]*:numbers$') then
+    if key then return how(command, key, ...) end
+    return how(command)
+  end
+  error('not declared: ' .. command .. ' ' .. key)
+end
+local plain = redis
+local server = {
+  call = function(...) return guarded(plain.call, ...) end,
+  pcall = function(...) return guarded(plain.pcall, ...) end,
+}
+"""
+
+
+@async_test
+async def test_scripts_touch_no_key_that_is_not_declared(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a life of members and nodes; the counters of nodes' channels are the exception."""
+    guarded = {
+        name: text.replace("local server = redis\n", GUARD)
+        for name, text in scripts.sources().items()
+    }
+    assert all(GUARD in text for text in guarded.values())
+    digests = {name: scripts.digest(text) for name, text in guarded.items()}
+    for module in (scripts, "cluster_pool.backplane.command_connection"):
+        target = module if isinstance(module, str) else module.__name__
+        monkeypatch.setattr(f"{target}.sources", lambda: guarded)
+        monkeypatch.setattr(f"{target}.digests", lambda: digests)
+    async with backend.pools(2) as (one, two), backend.publisher() as publisher:
+        alice = await one.join("n", "alice")
+        await two.join("n", "alice")
+        assert await alice.wait_closed() == (4409, "taken over")
+        bob = await two.join("n", "bob")
+        assert await publisher.send("n", "bob", "x", confirm=True) is SendResult.DELIVERED
+        assert await one.send("n", "nobody", "x") is SendResult.ABSENT
+        assert await publisher.broadcast_message("n", "y") >= 1
+        assert await bob.wait_sent(2) == ["x", "y"]
+        held = two.get_connection("n", "bob")
+        assert held is not None
+        await two.remove_connection(held)
+        await asyncio.sleep(2 * one.timing.heartbeat)
+        assert not one.trouble
+        assert not two.trouble
