@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cluster_pool
+from cluster_pool.local.state import ConnectionState
 
 ROOT = Path(cluster_pool.__file__).parent
 FLOORS = [
@@ -157,19 +158,33 @@ def test_private_names_stay_on_their_floor() -> None:
     """What begins with an underscore is used in its own file, or beside it.
 
     A name says nothing of the object it is asked of. So it must be defined in the file that uses
-    it, or on its floor and on no other; ``self`` may have it from a base class on the same floor.
+    it, in one beside it that it imports, or on its floor and on no other; ``self`` may have it
+    from a base class on the same floor.
     """
     floors: dict[str, set[str]] = defaultdict(set)
     for module in modules():
         for name in module.defines:
             floors[name].add(module.floor)
+    defines = {f"cluster_pool.{module.name}": module.defines for module in modules()}
     for module in modules():
         for name, of_self in module.uses:
             known = floors.get(name, {module.floor})  # a library's is for others to judge
+            beside = (one for one in module.imports if one.split(".")[1:2] == [module.floor])
             at_home = name in module.defines or known == {module.floor}
+            at_home = at_home or any(name in defines.get(one, ()) for one in beside)
             inherited = of_self and module.floor in known
             excused = (module.name, name) in PRIVATE
             assert at_home or inherited or excused, f"{module.name} uses {name} of {known}"
+
+
+def test_other_floors_ask_a_connection_for_nothing_private() -> None:
+    """They call the functions of the room in ``local`` that owns what they need."""
+    private = {name for name in ConnectionState.__slots__ if is_private(name)}
+    for module in modules():
+        for node in ast.walk(module.tree) if module.floor != "local" else ():
+            if isinstance(node, ast.Attribute) and node.attr in private:
+                asked = ast.unparse(node.value)
+                assert not asked.endswith(("connection", "member")), f"{asked}.{node.attr}"
 
 
 def test_foreign_libraries_stay_where_they_belong() -> None:

@@ -19,16 +19,13 @@ LONG_FILES = {
     "backplane/outbound.py": 513,
     "backplane/registry.py": 626,
     "backplane/shard.py": 626,
-    "cluster/claim_batcher.py": 441,
-    "cluster/ownership.py": 420,
-    "local/connection.py": 878,
+    "cluster/claim_batcher.py": 442,
+    "cluster/ownership.py": 422,
 }
 LONG_FUNCTIONS = {
     "backplane/shard.py:Shard.__init__": 47,
     "cluster/claim_batcher.py:ClaimBatcher._claim_batch": 41,
     "cluster/ownership.py:Ownership.__init__": 45,
-    "local/connection.py:Connection.__init__": 55,
-    "local/connection.py:Connection._messages": 42,
 }
 
 

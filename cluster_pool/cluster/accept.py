@@ -23,7 +23,9 @@ from cluster_pool.exceptions import (
     PoolClosedError,
     WrongLoopError,
 )
+from cluster_pool.local import closing, handshake, reading
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import begin_close
 from cluster_pool.transports.base import Ahead
 from cluster_pool.transports.pick import transport_for
 
@@ -91,11 +93,11 @@ class Accepting:
             await transport.refuse(status, text)
             raise transport.refusal(error, status, text) from error.__cause__
         self._body = Body(self._connection)
-        self._connection.watched_by(self._body, self._ahead)
+        reading.watch(self._connection, self._body, self._ahead)
         try:
             await self._join()
         except BaseException:
-            await self._connection.unwatched()
+            await reading.unwatch(self._connection)
             raise
         return self._connection
 
@@ -108,7 +110,7 @@ class Accepting:
             idle_timeout=self._idle_timeout,
             metadata=self._metadata,
         )
-        connection.hold()
+        handshake.hold(connection)
         return connection
 
     async def _join(self) -> None:
@@ -118,7 +120,7 @@ class Accepting:
             await self._node.admission.join(connection, self._on_conflict, None)
         except ClusterPoolError as error:
             await self._turn_away(error)
-            raise connection.refusal(error, *refusal(error)) from error.__cause__
+            raise handshake.refusal(connection, error, *refusal(error)) from error.__cause__
         try:
             await self._answer()
         except BaseException as error:
@@ -130,28 +132,30 @@ class Accepting:
         door, connection = self._door, self._connection
         if self._origins is not None:
             door = door.with_origins(self._origins)
-        door.check(connection.request, self._subprotocol, answered=connection.answered)
+        door.check(
+            connection.request, self._subprotocol, answered=handshake.is_answered(connection)
+        )
 
     async def _turn_away(self, error: ClusterPoolError) -> None:
         """Tell a client that is no member why: by an HTTP status, or as it is told later."""
         connection = self._connection
         if isinstance(error, ConnectionClosedError) and error.code == TAKEN_OVER:
             with contextlib.suppress(ConnectionClosedError, OSError, RuntimeError):
-                await connection.accept(self._subprotocol)
+                await handshake.accept(connection, self._subprotocol)
         else:
-            await connection.refuse(*refusal(error))
+            await handshake.refuse(connection, *refusal(error))
 
     async def _answer(self) -> None:
         connection = self._connection
         try:
-            await connection.accept(self._subprotocol)
+            await handshake.accept(connection, self._subprotocol)
         except ConnectionClosedError as error:
-            raise connection.refusal(error, *refusal(error)) from error.__cause__
+            raise handshake.refusal(connection, error, *refusal(error)) from error.__cause__
         except (OSError, RuntimeError) as error:
-            if not connection.lost and not isinstance(error, OSError):
+            if not closing.is_lost(connection) and not isinstance(error, OSError):
                 raise
             gone = ConnectionClosedError(connection.close_code or ABNORMAL)
-            raise connection.refusal(gone, *refusal(gone)) from error
+            raise handshake.refusal(connection, gone, *refusal(gone)) from error
 
     async def __aexit__(
         self,
@@ -161,7 +165,9 @@ class Accepting:
     ) -> bool:
         over = self._body.leave(error)
         if isinstance(error, MessageTooLargeError):
-            self._connection.refusal(error, http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+            handshake.refusal(
+                self._connection, error, http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
+            )
         try:
             await self._end(_close_code(error, over), None if over else error)
         finally:
@@ -170,18 +176,20 @@ class Accepting:
 
     async def _end(self, code: int, error: BaseException | None) -> None:
         connection = self._connection
-        connection.begin_close(code, "")
+        begin_close(connection, code, "")
         try:
             if error is None or isinstance(error, Exception):  # who is cancelled has no time
-                await connection.close_begun()  # a server cuts when its endpoint returns
-                await connection.tell_end()
+                await closing.wait_close_begun(
+                    connection
+                )  # a server cuts when its endpoint returns
+                await reading.tell_end(connection)
         finally:
             try:
                 await self._node.admission.leave(connection, None, None)
             except BackplaneUnavailableError as unreleased:
                 log.debug("released later: %s", unreleased)
             finally:
-                await connection.unwatched()
+                await reading.unwatch(connection)
 
 
 def _close_code(error: BaseException | None, over: bool) -> int:

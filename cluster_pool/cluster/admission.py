@@ -11,6 +11,7 @@ from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.core.config import check_on_conflict
 from cluster_pool.core.results import NodeState
 from cluster_pool.exceptions import ClusterPoolError, NodeDrainingError, PoolClosedError
+from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
@@ -67,11 +68,11 @@ class Admission:
     async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
         if connection.claim is not None:
             raise ClusterPoolError(f"{connection!r} is a member already")
-        connection.attach(self._table)
+        attachment.attach(connection, self._table)
         try:
             await self._ownership.claim(connection, takeover=takeover, deadline=deadline)
         except BaseException:
-            connection.detach()
+            attachment.detach(connection)
             raise
 
     async def leave(

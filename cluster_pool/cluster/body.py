@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster_pool.core.quiet import others
 from cluster_pool.exceptions import ConnectionClosedError
+from cluster_pool.local import attachment, closing, reading
 from cluster_pool.local.connection import Connection
 from cluster_pool.transports.base import Reading
 
@@ -50,17 +51,17 @@ class Body:
                 self._mates = one._mates
                 self._mates.append(self)
                 break
-        self._connection.owner = self
+        attachment.set_owner(self._connection, self)
 
     # -- what the connection says ----------------------------------------------------------
 
     def departed(self, code: int, reason: str) -> None:
         """See :class:`Watcher`."""
-        self._connection.departed(code, reason)
+        closing.client_left(self._connection, code, reason)
 
     def dropped(self, *, first: bool) -> None:
         """See :class:`Watcher`."""
-        services = self._connection.services
+        services = attachment.services_of(self._connection)
         services.counters.inbound_dropped += 1
         if first and (times := services.quiet.due("dropped", asyncio.get_running_loop().time())):
             log.warning(
@@ -85,7 +86,7 @@ class Body:
 
     def _tell_mates(self) -> None:
         for one in list(self._mates):
-            if one._connection.over:
+            if closing.is_over(one._connection):
                 one.over()
 
     def calls(self) -> bool:
@@ -101,10 +102,11 @@ class Body:
         self._stop_timer()
         if self._stays():
             return
-        reading, timing = self._connection.reading(), self._connection.services.timing
-        if self._elsewhere or reading in (Reading.ELSEWHERE, Reading.WAITED):
+        reads = reading.reading(self._connection)
+        timing = attachment.services_of(self._connection).timing
+        if self._elsewhere or reads in (Reading.ELSEWHERE, Reading.WAITED):
             self._cancel_after(timing.handler)
-        elif reading is Reading.UNREAD and not self._connection.silenced:
+        elif reads is Reading.UNREAD and not closing.is_silenced(self._connection):
             self._cancel_after(timing.close)
         elif asyncio.current_task() is self._task:
             asyncio.get_running_loop().call_soon(self._cancel)  # it may leave without an await
@@ -136,7 +138,7 @@ class Body:
         A cancellation from outside is never taken for ours, also when both come together.
         """
         self._left = True
-        self._connection.owner = None
+        attachment.set_owner(self._connection, None)
         self._stop_timer()
         if self._token is not None:
             with contextlib.suppress(ValueError):  # it ends in another context than it began in

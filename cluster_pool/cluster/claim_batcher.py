@@ -25,6 +25,7 @@ from cluster_pool.exceptions import (
     ClusterPoolError,
     ConnectionClosedError,
 )
+from cluster_pool.local import closing
 from cluster_pool.local.connection import Connection
 
 log = logging.getLogger("cluster_pool.membership")
@@ -255,7 +256,7 @@ class ClaimBatcher:
             if claiming.won.done():  # while there was no lease its caller gave up
                 continue
             connection = claiming.connection
-            if connection.lost:  # its client left while this waited for its batch
+            if closing.is_lost(connection):  # its client left while this waited for its batch
                 claiming.fail(ConnectionClosedError())
                 continue
             key = (connection.namespace, connection.id)

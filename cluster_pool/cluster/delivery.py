@@ -21,6 +21,7 @@ from cluster_pool.core.closing import check_close
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
+from cluster_pool.local.outbox import deliver, kick
 from cluster_pool.local.table import ConnectionTable
 
 ExecuteOrder = Callable[[str, dict[str, Any], Callable[[str], None]], None]
@@ -71,7 +72,7 @@ class Delivery:
             if connection is None:
                 self._counters.undelivered += 1
             else:
-                connection.deliver(message)
+                deliver(connection, message)
 
     def carry_out(self, kind: int, claim: str, item: list[Any]) -> None:
         """Do what an item asks for that is more than a message, and answer if that is asked."""
@@ -107,14 +108,14 @@ class Delivery:
             code, reason = check_close(item[3], item[4])
             if connection is None:
                 return SendResult.ABSENT
-            connection.kick(code, reason)
+            kick(connection, code, reason)
             return SendResult.DELIVERED
         message = message_of(kind, item[3])
         if connection is None:
             return SendResult.ABSENT
-        result = connection.deliver(message)
+        result = deliver(connection, message)
         if result and item[4]:
-            connection.kick(*check_close(*item[4]))
+            kick(connection, *check_close(*item[4]))
         return result
 
     # -- to all ----------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from cluster_pool.core.closing import SERVICE_RESTART
 from cluster_pool.core.results import Gap, NodeState
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import begin_close
 from cluster_pool.local.pool import ConnectionsPool
 from cluster_pool.local.table import ConnectionTable
 
@@ -175,7 +176,7 @@ class Node:
     async def _leave(self) -> None:
         self.life.become(NodeState.STOPPED)
         for connection in self.table.connections():
-            connection.begin_close(SERVICE_RESTART, "node is stopping")
+            begin_close(connection, SERVICE_RESTART, "node is stopping")
         if self.backplane.shard.up:
             await self.ownership.leave(self.setup.timing.timeout)
 

@@ -33,7 +33,9 @@ from cluster_pool.exceptions import (
     MembershipLimitError,
     PoolClosedError,
 )
+from cluster_pool.local import closing
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import kick
 from cluster_pool.local.table import ConnectionTable
 
 FORMER = 1_000
@@ -245,7 +247,7 @@ class Ownership:
         self._namespaces.enter(connection.namespace)
         try:
             await self._namespaces.subscribed(connection.namespace, claiming.deadline)
-            if connection.lost:  # its client has gone, and must take the id from nobody
+            if closing.is_lost(connection):  # its client has gone, and must take the id from nobody
                 raise ConnectionClosedError
             if not claiming.won.done():
                 self._claim_batcher.claim(claiming)
@@ -325,7 +327,7 @@ class Ownership:
         """A newer claim stands already: what became of this one is what becomes of any older."""
         if not claiming.won.done():
             self._note_takeover(claiming.connection)
-            claiming.connection.kick(TAKEN_OVER, "taken over")
+            kick(claiming.connection, TAKEN_OVER, "taken over")
             claiming.fail(ConnectionClosedError(TAKEN_OVER, "taken over"))
 
     def _abandon(self, stray: OrphanedClaim) -> None:
@@ -387,7 +389,7 @@ class Ownership:
         self._table.discard(connection)
         self._namespaces.leave(connection.namespace)
         self._note_takeover(connection)
-        connection.kick(TAKEN_OVER, "taken over")
+        kick(connection, TAKEN_OVER, "taken over")
 
     def _note_takeover(self, connection: Connection) -> None:
         self._counters.taken_over += 1

@@ -19,21 +19,17 @@ from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import PoolClosedError
 
 
-class LocalMember(Protocol):
-    """A connection of this process."""
+class Shortcut(Protocol):
+    """The way to members of this process that needs no Redis; what a member is, it knows alone."""
 
-    def deliver(self, message: Outgoing) -> SendResult:
+    def find(self, namespace: str, id: str) -> Any | None:
+        """The member, if what it is given now cannot overtake anything; None sends by Redis."""
+
+    def deliver(self, member: Any, message: Outgoing, /) -> SendResult:
         """Put a message into its outbox."""
 
-    def kick(self, code: int, reason: str) -> None:
+    def kick(self, member: Any, code: int, reason: str, /) -> None:
         """Begin to close it."""
-
-
-class Shortcut(Protocol):
-    """The way to members of this process that needs no Redis."""
-
-    def find(self, namespace: str, id: str) -> LocalMember | None:
-        """The member, if what it is given now cannot overtake anything; None sends by Redis."""
 
 
 class Sending:
@@ -54,10 +50,11 @@ class Sending:
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self._message_bytes)
-        if self._shortcut is not None:
-            member = self._shortcut.find(namespace, id)
+        shortcut = self._shortcut
+        if shortcut is not None:
+            member = shortcut.find(namespace, id)
             if member is not None:
-                return self._done(member.deliver(Outgoing(text, payload)))
+                return self._done(shortcut.deliver(member, Outgoing(text, payload)))
         item = envelope.targeted(text, namespace, id, payload)
         return self._outbound.send(namespace, id, item, deadline)
 
@@ -77,11 +74,12 @@ class Sending:
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self._message_bytes)
-        member = None if self._shortcut is None else self._shortcut.find(namespace, id)
-        if member is not None:
-            result = member.deliver(Outgoing(text, payload))
+        shortcut = self._shortcut
+        member = None if shortcut is None else shortcut.find(namespace, id)
+        if shortcut is not None and member is not None:
+            result = shortcut.deliver(member, Outgoing(text, payload))
             if close is not None and result:
-                member.kick(*close)
+                shortcut.kick(member, *close)
             return self._done(result)
 
         def item(reply: ReplyTo | None) -> bytes:
@@ -102,9 +100,10 @@ class Sending:
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         code, reason = check_close(code, reason)
-        member = None if self._shortcut is None else self._shortcut.find(namespace, id)
-        if member is not None:
-            member.kick(code, reason)
+        shortcut = self._shortcut
+        member = None if shortcut is None else shortcut.find(namespace, id)
+        if shortcut is not None and member is not None:
+            shortcut.kick(member, code, reason)
             return self._done(SendResult.DELIVERED)
         item = partial(envelope.close_one, namespace, id, code, reason)
         return self._route(namespace, id, item, confirm, deadline)

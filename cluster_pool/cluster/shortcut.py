@@ -5,11 +5,15 @@ from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.node_life import NodeLife
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import deliver, kick
 from cluster_pool.local.table import ConnectionTable
 
 
 class LocalShortcut:
-    """Finds connections that may be sent to without asking Redis."""
+    """Finds connections that may be sent to without asking Redis; see :class:`Shortcut`."""
+
+    deliver = staticmethod(deliver)
+    kick = staticmethod(kick)
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from random import Random
 
 from cluster_pool.core.pacing import stratified
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import is_busy
 from cluster_pool.local.table import ConnectionTable
 
 
@@ -34,7 +35,7 @@ class DrainOrder:
             connection = self._order.popleft()
             if connection.closed:
                 continue
-            if not connection.busy:
+            if not is_busy(connection):
                 return connection
             self._busy.append(connection)
         while self._busy:

@@ -22,8 +22,11 @@ from cluster_pool.core.message import Message, Outgoing, outgoing
 from cluster_pool.core.pacing import STEP, Pacer, PeakRate
 from cluster_pool.core.results import DrainReport
 from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.local.closing import cut, is_gone
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.drain_order import DrainOrder
+from cluster_pool.local.outbox import begin_close, deliver
+from cluster_pool.local.sweeper import look
 from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.drain")
@@ -202,7 +205,7 @@ class DrainRun:
     def report(self) -> DrainReport:
         """What was done so far."""
         seconds = asyncio.get_running_loop().time() - self._asked_at
-        forced = self._forced + sum(one.forced for one in self._closing)
+        forced = self._forced + sum(one._forced for one in self._closing)
         return DrainReport(
             self._begun, forced, seconds, self._peak.peak, self.cancelled, self._over_budget
         )
@@ -253,21 +256,21 @@ class DrainRun:
         self._closing.append(connection)
         try:
             if self._message is not None:
-                connection.deliver(self._message)
-            connection.begin_close(self._code, REASON, self._plan.deadline - now)
+                deliver(connection, self._message)
+            begin_close(connection, self._code, REASON, self._plan.deadline - now)
         except Exception:
             self._table.counters.drain_errors += 1
             log.exception("closing %r failed: it is cut", connection)
-            connection.cut()
+            cut(connection)
 
     def _look_at_closing(self, now: float) -> None:
         """Forget whose socket is gone, from the oldest on; cut the oldest at its deadline."""
         while self._closing:
             oldest = self._closing[0]
-            oldest.sweep(now)
-            if not oldest.gone:
+            look(oldest, now)
+            if not is_gone(oldest):
                 return
-            self._forced += oldest.forced
+            self._forced += oldest._forced
             self._closing.popleft()
 
     async def _wait_closed(self) -> None:

@@ -16,6 +16,7 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError, IdTakenError, NodeDrainingError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.drain_run import DrainRun, LocalBudget, Terms, finished
+from cluster_pool.local.outbox import begin_close, kick
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -61,7 +62,7 @@ class ConnectionsPool:
         if self._drain is not None:
             self._drain.hurry()
         for connection in self._table.connections():
-            connection.begin_close(SERVICE_RESTART, "")
+            begin_close(connection, SERVICE_RESTART, "")
         await self._table.stop()
 
     # -- membership ------------------------------------------------------------------------
@@ -89,7 +90,7 @@ class ConnectionsPool:
         self._table.counters.accepted += 1
         connection.departure = None
         if older is not None and older is not connection:
-            older.kick(TAKEN_OVER, "taken over")
+            kick(older, TAKEN_OVER, "taken over")
 
     async def _still_there(self, older: Connection) -> Connection | None:
         """Who has its id once it was asked for a sign of life, itself or whoever came since."""
@@ -145,7 +146,7 @@ class ConnectionsPool:
         result = await self.send(namespace, id, message)
         connection = self._table.get(namespace, id)
         if result and connection is not None:
-            connection.kick(code, reason)
+            kick(connection, code, reason)
         return result
 
     async def send_json_then_close(
@@ -182,7 +183,7 @@ class ConnectionsPool:
         connection = self._table.get(namespace, id)
         if connection is None:
             return SendResult.ABSENT
-        connection.kick(code, reason)
+        kick(connection, code, reason)
         return SendResult.DELIVERED
 
     async def close_all(self, namespace: str, code: int = NORMAL, reason: str = "") -> int:

@@ -102,39 +102,3 @@ class ConnectionServices(Protocol):
 
     def watch(self, connection: Any) -> None:
         """A connection needs the sweep: it closes, holds unwritten bytes, handles, or may idle."""
-
-
-class Detached:
-    """For connections that belong to no pool: they close by timers of their own.
-
-    Args:
-        write: writes what is pending for connections.
-        sweep: looks at one whose close is due.
-    """
-
-    def __init__(
-        self, write: Callable[[list[Any]], None], sweep: Callable[[Any, float], object]
-    ) -> None:
-        self.limits = Limits()
-        self.timing = Timing()
-        self.counters = Counters()
-        self.flusher: Flusher[Any] = LooseFlusher(write)
-        self.quiet = Quiet()
-        self._sweep = sweep
-
-    def check_loop(self) -> None:
-        """See :class:`ConnectionServices`."""
-        running_loop()
-
-    def departing(self, connection: Any) -> None:
-        """See :class:`ConnectionServices`."""
-
-    def slow_consumer(self, connection: Any) -> None:
-        """See :class:`ConnectionServices`."""
-
-    def watch(self, connection: Any) -> None:
-        """See :class:`ConnectionServices`."""
-        loop = asyncio.get_running_loop()
-        if connection.closed:
-            due = self.timing.close
-            loop.call_later(due, self._sweep, connection, loop.time() + due)

@@ -8,7 +8,8 @@ import asyncio
 from math import inf
 from weakref import WeakKeyDictionary
 
-from cluster_pool.local.connection import Connection
+from cluster_pool.local.closing import cut, is_gone
+from cluster_pool.local.state import ConnectionState
 
 
 class SignsOfLife:
@@ -20,10 +21,10 @@ class SignsOfLife:
 
     def __init__(self, within: float) -> None:
         self._within = within
-        self._asking: dict[Connection, asyncio.Task[bool]] = {}
-        self._given: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+        self._asking: dict[ConnectionState, asyncio.Task[bool]] = {}
+        self._given: WeakKeyDictionary[ConnectionState, float] = WeakKeyDictionary()
 
-    async def of(self, connection: Connection) -> bool:
+    async def of(self, connection: ConnectionState) -> bool:
         """Whether its client gives a sign of life; one that gives none is cut (1006) by then.
 
         True, too, where that cannot be told: see :meth:`Transport.alive`.
@@ -38,11 +39,11 @@ class SignsOfLife:
         await asyncio.wait((asking,))
         return asking.cancelled() or asking.result()
 
-    async def _ask(self, connection: Connection) -> bool:
-        if await connection.alive(self._within):
+    async def _ask(self, connection: ConnectionState) -> bool:
+        if await is_alive(connection, self._within):
             self._given[connection] = asyncio.get_running_loop().time()
             return True
-        connection.cut()
+        cut(connection)
         return False
 
     async def stop(self) -> None:
@@ -51,3 +52,8 @@ class SignsOfLife:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def is_alive(connection: ConnectionState, within: float) -> bool:
+    """Whether its client gives a sign of life within so many seconds; see the transport's."""
+    return not is_gone(connection) and await connection._transport.alive(within)

@@ -6,7 +6,11 @@ A connection that is just open costs nothing here.
 import asyncio
 import contextlib
 
-from cluster_pool.local.connection import Connection
+from cluster_pool.core.closing import IDLE
+from cluster_pool.local import closing
+from cluster_pool.local.handlers import report_hang
+from cluster_pool.local.outbox import begin_close, close_slow, is_stuck
+from cluster_pool.local.state import CLOSED, ConnectionState
 
 PERIOD = 1.0
 HURRIED_PERIOD = 0.02
@@ -14,15 +18,40 @@ HURRIED_PERIOD = 0.02
 YIELD_EVERY = 1000
 
 
+def look(connection: ConnectionState, now: float) -> bool:
+    """Judge a connection by its deadlines. False when there is nothing left to watch."""
+    report_hang(connection, now)
+    if connection._state is not CLOSED and connection._transport.is_closed():
+        closing.finish(connection)
+    if connection._state is CLOSED:
+        return bool(connection._busy_since)
+    if connection.closed:
+        if closing.is_late(connection, now):
+            closing.cut(connection)
+        return not closing.is_gone(connection)
+    if is_stuck(connection, now):
+        close_slow(connection)
+        connection._transport.abort()
+    if closing.is_idle(connection, now):
+        begin_close(connection, IDLE, "idle")
+    connection._watched = (
+        connection.idle_timeout is not None
+        or bool(connection._stuck_since)
+        or bool(connection._busy_since)
+        or connection.closed
+    )
+    return connection._watched
+
+
 class Sweeper:
     """Holds the watched connections; its task runs only while there are any."""
 
     def __init__(self) -> None:
-        self._watched: dict[Connection, None] = {}
+        self._watched: dict[ConnectionState, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
 
-    def watch(self, connection: Connection) -> None:
+    def watch(self, connection: ConnectionState) -> None:
         """Look at ``connection`` from now on until it says that there is nothing left."""
         self._watched[connection] = None
         if self._task is None:
@@ -43,12 +72,12 @@ class Sweeper:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(PERIOD):
                             await self._hurry.wait()
-                elif any(one.closed and not one.gone for one in self._watched):
+                elif any(one.closed and not closing.is_gone(one) for one in self._watched):
                     await asyncio.sleep(HURRIED_PERIOD)
                 else:
                     return
                 for at, connection in enumerate(list(self._watched)):
-                    if not connection.sweep(loop.time()):
+                    if not look(connection, loop.time()):
                         self._watched.pop(connection, None)
                     if at % YIELD_EVERY == YIELD_EVERY - 1:
                         await asyncio.sleep(0)

@@ -12,7 +12,9 @@ from cluster_pool.core.message import Outgoing
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
-from cluster_pool.local.connection import Connection, deliver_to_all, write_out
+from cluster_pool.local.attachment import attach
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import deliver, deliver_to_all, kick, write_out
 from cluster_pool.local.services import Flusher
 from cluster_pool.local.signs import SignsOfLife
 from cluster_pool.local.sweeper import Sweeper
@@ -77,7 +79,7 @@ class ConnectionTable:
 
     def add(self, connection: Connection) -> None:
         """List a connection; one that had its id is no longer listed."""
-        connection.attach(self)
+        attach(connection, self)
         members = self._namespaces.setdefault(connection.namespace, {})
         if connection.id not in members:
             self._count += 1
@@ -117,7 +119,7 @@ class ConnectionTable:
     def send(self, namespace: str, id: str, message: Outgoing) -> SendResult:
         """Deliver to one; ABSENT when there is none."""
         connection = self.get(namespace, id)
-        return SendResult.ABSENT if connection is None else connection.deliver(message)
+        return SendResult.ABSENT if connection is None else deliver(connection, message)
 
     def namespace_busy(self, namespace: str) -> bool:
         """Whether a fan-out to this namespace has not reached everyone yet."""
@@ -157,7 +159,7 @@ class ConnectionTable:
         chosen = [one for id, one in members.items() if id not in exclude]
         async for part in self._in_parts(namespace, chosen):
             for connection in part:
-                connection.kick(code, reason)
+                kick(connection, code, reason)
         return len(chosen)
 
     async def _in_parts(

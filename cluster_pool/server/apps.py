@@ -13,7 +13,9 @@ from websockets.asyncio.server import ServerConnection
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL
 from cluster_pool.core.quiet import Quiet, fault, others
+from cluster_pool.local import closing, handshake
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import begin_close
 from cluster_pool.server.inbound import Inbound
 from cluster_pool.server.websocket import NodeWebSocket
 
@@ -53,9 +55,9 @@ class Apps:
         connection = websocket.member
         assert connection is not None
         websocket.opened()
-        connection.release_hold()
+        handshake.release_hold(connection)
         if connection.closed:  # since its claim: it got what was sent to it, and then the close
-            connection.silence()
+            closing.silence(connection)
             await websocket.wait_closed()
             return
         code = NORMAL
@@ -68,8 +70,8 @@ class Apps:
             code = INTERNAL_ERROR
             self._failed(connection, error)
         finally:
-            connection.begin_close(code, "")
-            connection.silence()
+            begin_close(connection, code, "")
+            closing.silence(connection)
 
     async def _run(self, app: App, websocket: NodeWebSocket, connection: Connection) -> None:
         task = asyncio.current_task()

@@ -23,6 +23,7 @@ from cluster_pool.exceptions import (
     NodeDrainingError,
     OriginRefusedError,
 )
+from cluster_pool.local import handshake
 from cluster_pool.local.connection import Connection
 from cluster_pool.server.http import (
     Target,
@@ -111,7 +112,7 @@ class Handshakes:
 
     async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
         """Make the connection a member; the answer to one that is none, and None for a member."""
-        connection.hold()
+        handshake.hold(connection)
         try:
             await self._pool.new_connection(connection)
         except IdTakenError:

@@ -12,6 +12,7 @@ import logging
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import BackplaneUnavailableError, ClusterPoolError
+from cluster_pool.local.closing import is_silenced
 from cluster_pool.local.connection import Connection
 
 log = logging.getLogger("cluster_pool.server")
@@ -42,7 +43,7 @@ class Inbound:
     async def _publish(self, connection: Connection, message: str | bytes) -> None:
         now = asyncio.get_running_loop().time
         await self._pool.inbound.room(message)
-        if connection.silenced:
+        if is_silenced(connection):
             return  # taken over or closed by the pool while it waited
         if self._failing and (self._trying or now() < self._again_at):
             self._count_lost("Redis cannot be reached")

@@ -13,7 +13,9 @@ from websockets.protocol import CLOSING, OPEN
 from websockets.server import ServerProtocol
 
 from cluster_pool.core.closing import INTERNAL_ERROR
+from cluster_pool.local import closing
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import kick
 
 PING_INTERVAL: Final = 20.0
 """Seconds between two pings of a WebSocket, unless it is said otherwise."""
@@ -95,7 +97,7 @@ def _ping(websocket: Pinged) -> None:
         return
     judged = tcp.is_reading()
     if judged and not websocket.heard:
-        member.kick(INTERNAL_ERROR, "no answer to a ping")
+        kick(member, INTERNAL_ERROR, "no answer to a ping")
         return
     websocket.heard = not judged
     tcp.write(PING)
@@ -105,9 +107,11 @@ def _cut_if_late(websocket: Pinged) -> None:
     """Cut a client that has begun to leave, or was told to, and is still here a round later."""
     member = websocket.member
     over = websocket.protocol.eof_sent or member is None
-    if websocket.closing and (over or (member and websocket.loop.time() >= member.deadline)):
-        if member is None or member.gone:
+    if websocket.closing and (
+        over or (member and websocket.loop.time() >= closing.deadline_of(member))
+    ):
+        if member is None or closing.is_gone(member):
             websocket.transport.abort()
         else:
-            member.cut()
+            closing.cut(member)
     websocket.closing = True

@@ -19,7 +19,10 @@ from websockets.http11 import Request
 from websockets.protocol import CLOSED, CONNECTING, OPEN, SEND_EOF, Event, Protocol
 
 from cluster_pool.core.closing import ABNORMAL, NORMAL, POLICY
+from cluster_pool.local import reading
+from cluster_pool.local.closing import note_end
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import begin_close, judge
 from cluster_pool.server.disconnect_queue import DisconnectQueue
 from cluster_pool.server.frames import FRAME, Frames
 from cluster_pool.server.intake import Intake
@@ -165,7 +168,7 @@ class NodeWebSocket(ServerConnection):
             self.intake.received(self)
         member = self.member
         if member is not None and self.transport.get_write_buffer_size() > UNREAD:
-            self.loop.call_soon(member.judge)
+            self.loop.call_soon(judge, member)
 
     def _read_request(self, data: bytes) -> None:
         """Read the request; bytes that are none are answered all the same.
@@ -243,7 +246,7 @@ class NodeWebSocket(ServerConnection):
         if self.noise_due - now <= 1:
             return
         if self.member is not None:
-            self.member.flood(rate, "frames")
+            reading.flood(self.member, rate, "frames")
         self._hear_no_more()
 
     def _hear_no_more(self) -> None:
@@ -320,7 +323,7 @@ class NodeWebSocket(ServerConnection):
         """The client has sent a Close, or what is no WebSocket: from now on it is no member."""
         member, close = self.member, self.protocol.close_rcvd
         if member is not None and not member.closed:
-            member.begin_close(*(ABNORMAL, "") if close is None else (close.code, close.reason))
+            begin_close(member, *(ABNORMAL, "") if close is None else (close.code, close.reason))
 
     def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
         """The client says nothing more; True keeps the transport open until this has its turn.
@@ -345,7 +348,7 @@ class NodeWebSocket(ServerConnection):
             return  # this comes again when it is
         if self.unparsed:  # it is heard to its end, but not for long, and is no member any more
             if self.member is not None:
-                self.member.begin_close(NORMAL, "")
+                begin_close(self.member, NORMAL, "")
             return
         super().eof_received()
         self.transport.close()
@@ -368,7 +371,4 @@ class NodeWebSocket(ServerConnection):
     def _end_member(self) -> None:
         member = self.member
         if member is not None:
-            if member.close_code is None:
-                member.close_code = self.close_code or ABNORMAL
-                member.close_reason = self.close_reason or ""
-            member.sweep(self.loop.time())
+            note_end(member, self.close_code or ABNORMAL, self.close_reason or "")

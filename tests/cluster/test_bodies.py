@@ -27,6 +27,7 @@ from cluster_pool import (
     PoolClosedError,
     SendResult,
 )
+from cluster_pool.local.closing import client_left
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.stubborn import stubborn
@@ -227,7 +228,7 @@ async def test_an_outside_cancellation_is_never_swallowed() -> None:
             elif order == "same turn":
                 connection = pool.get_connection("n", "a")
                 assert connection is not None
-                connection.departed(1001, "")
+                client_left(connection, 1001, "")
             client.task.cancel()
             results = await asyncio.gather(client.task, return_exceptions=True)
             if order != "behind":  # there it may have ended by itself already

@@ -7,10 +7,12 @@ import pytest
 from cluster_pool import Connection, SendResult
 from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.script_calls import Envelope
+from cluster_pool.cluster import delivery
 from cluster_pool.cluster.dispatcher import RUN
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.message import Outgoing
+from cluster_pool.local.outbox import deliver
 from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend
 from tests.support import async_test, eventually
@@ -37,14 +39,13 @@ async def test_one_that_cannot_be_delivered_makes_no_other_arrive_twice(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault of ours in the middle of a run is counted; what was before it is not done again."""
-    deliver = Connection.deliver
 
     def faulty(connection: Connection, message: Outgoing) -> SendResult:
         if connection.id == "b":
             raise RuntimeError("a fault")
         return deliver(connection, message)
 
-    monkeypatch.setattr(Connection, "deliver", faulty)
+    monkeypatch.setattr(delivery, "deliver", faulty)
     async with backend.pools() as (one, two):
         sockets: list[FakeWebSocket] = [await two.join("n", id) for id in ("a", "b")]
         before = [str(number) for number in range(RUN - 1)]

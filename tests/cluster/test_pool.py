@@ -30,6 +30,7 @@ from cluster_pool import (
     Timing,
 )
 from cluster_pool.core import envelope
+from cluster_pool.local.handshake import hold, release_hold
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -640,12 +641,12 @@ async def test_a_full_outbox_refuses_and_the_sender_is_told(backend: Backend) ->
     async with backend.pools(limits=limits) as (one, two):
         websocket = FakeWebSocket()
         connection = Connection("bob", "n", websocket)
-        connection.hold()
+        hold(connection)
         await two.new_connection(connection)
         for expected in (SendResult.DELIVERED, SendResult.REFUSED):
             assert await one.send("n", "bob", "x" * 60, confirm=True) is expected
         assert two.statistics()["refused"] == 1
-        connection.release_hold()
+        release_hold(connection)
         assert await websocket.wait_sent() == ["x" * 60]
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from cluster_pool import ClusterPoolError, Connection, IdTakenError
 from cluster_pool.core import envelope
+from cluster_pool.local import signs
+from cluster_pool.local.closing import is_gone
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.support import async_test, eventually
@@ -28,7 +30,7 @@ class Clients:
             await asyncio.sleep(within if clients.answer is not None else 60)
             return bool(clients.answer)
 
-        monkeypatch.setattr(Connection, "alive", alive)
+        monkeypatch.setattr(signs, "is_alive", alive)
 
 
 async def claims(pools: list[Pool], count: int, **options: float) -> list[object]:
@@ -58,7 +60,7 @@ async def test_a_client_that_is_gone_keeps_its_id_from_nobody(
             assert (len(won), len(lost)) == (1, len(outcomes) - 1)
             assert clients.asked == 1
             connection: Connection = stale.connection  # type: ignore[attr-defined]
-            assert (connection.gone, connection.close_code) == (True, 1006)
+            assert (is_gone(connection), connection.close_code) == (True, 1006)
             assert await pools[0].send("n", "alice", "x", confirm=True)
             assert await won[0].wait_sent() == ["x"]
             assert await pools[0].count("n") == 1

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +22,14 @@ from cluster_pool import (
     Timing,
 )
 from cluster_pool.core.message import Outgoing
+from cluster_pool.local.closing import is_gone
+from cluster_pool.local.handshake import hold, release_hold
+from cluster_pool.local.outbox import deliver
 from cluster_pool.testing import FakeWebSocket
 from cluster_pool.transports.callables import SendAndClose
 from tests.support import async_test, eventually
+
+EMBEDDING = Path(__file__).parents[2] / "docs" / "embedding.md"
 
 
 class StuckWebSocket(SendAndClose):
@@ -97,9 +104,9 @@ async def test_what_one_tick_delivers_leaves_in_one_write() -> None:
         writes: list[Outgoing] = []
         connection._transport.write = lambda one, written: len(writes.append(one) or "")  # type: ignore[method-assign,func-returns-value]
         parts = [Outgoing(True, b"b"), Outgoing(True, b"c")]
-        connection.deliver(Outgoing(True, b"a"))
-        connection.deliver(Outgoing.join(parts))
-        connection.deliver(Outgoing(False, b"d"))
+        deliver(connection, Outgoing(True, b"a"))
+        deliver(connection, Outgoing.join(parts))
+        deliver(connection, Outgoing(False, b"d"))
         assert writes == []
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -126,7 +133,7 @@ async def test_a_full_outbox_closes_with_1013_and_cuts_at_the_deadline() -> None
         assert results[-1] in (SendResult.REFUSED, SendResult.ABSENT)
         assert stuck.close_code == 1013
         assert pool.statistics()["slow_consumers"] == 1
-        await eventually(lambda: stuck.gone)
+        await eventually(lambda: is_gone(stuck))
         assert pool.statistics()["forced_closes"] == 1
         assert len(await fine.websocket.wait_sent(5)) == 5
         assert not fine.closed
@@ -149,7 +156,7 @@ async def test_bytes_that_do_not_move_are_cut_by_age() -> None:
         connection = Connection("1", "n", StuckWebSocket())
         await pool.new_connection(connection)
         await connection.send("x")
-        await eventually(lambda: connection.gone)
+        await eventually(lambda: is_gone(connection))
         assert connection.close_code == 1013
 
 
@@ -170,14 +177,14 @@ async def test_a_held_connection_gathers_and_then_delivers() -> None:
     """Before its handshake is done nothing is written, nothing is lost, and it is bounded."""
     async with ConnectionsPool(limits=Limits(outbox_bytes=100)) as pool:
         connection = Connection("1", "n", FakeWebSocket())
-        connection.hold()
+        hold(connection)
         await pool.new_connection(connection)
         assert await connection.send("a") is SendResult.DELIVERED
         assert await connection.send("b" * 99) is SendResult.DELIVERED
         assert await connection.send("c") is SendResult.REFUSED
         await asyncio.sleep(0.01)
         assert connection.websocket.sent == []
-        connection.release_hold()
+        release_hold(connection)
         assert await connection.websocket.wait_sent(2) == ["a", "b" * 99]
 
 
@@ -353,3 +360,12 @@ async def test_a_storm_is_one_line_of_each_kind(caplog: pytest.LogCaptureFixture
         assert statistics["inbound_floods"] == 50
         assert statistics["handler_errors"] >= 50
         assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "ERROR"]
+
+
+@async_test
+async def test_a_connection_shows_what_the_documentation_lists() -> None:
+    """What other floors need of it are functions of theirs, and no names of the user's."""
+    (line,) = re.findall(r"^\| `Connection` \|.*$", EMBEDDING.read_text(), re.MULTILINE)
+    listed = set(re.findall(r"`([a-z_]+)`", line))
+    shown = {name for name in dir(Connection("1", "n", FakeWebSocket())) if name[0] != "_"}
+    assert shown - {"claim", "departure"} == listed

@@ -5,8 +5,10 @@ from collections import Counter
 from random import Random
 
 from cluster_pool import ConnectionsPool
+from cluster_pool.local.closing import cut
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.drain_order import DrainOrder
+from cluster_pool.local.outbox import begin_close, is_busy
 from tests.drains import TimedWebSocket, UnreadWebSocket, join
 from tests.support import async_test
 
@@ -24,7 +26,7 @@ async def test_everyone_is_taken_once() -> None:
     """No connection is named twice, none is forgotten, and then there is nobody."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 50) + await join(pool, 20, "other")
-        victims = DrainOrder(pool._parts.table, Random(1))
+        victims = DrainOrder(pool._table, Random(1))
         assert len(victims) == 0
         victims.refill()
         assert len(victims) == 70
@@ -41,7 +43,7 @@ async def test_the_order_is_by_chance() -> None:
         arrived = [socket.connection for socket in await join(pool, 100)]
         orders = []
         for seed in (1, 2):
-            victims = DrainOrder(pool._parts.table, Random(seed))
+            victims = DrainOrder(pool._table, Random(seed))
             victims.refill()
             orders.append(all_of(victims))
         assert orders[0] != orders[1]
@@ -55,7 +57,7 @@ async def test_no_namespace_empties_at_a_stroke() -> None:
     async with ConnectionsPool() as pool:
         for name, size in sizes.items():
             await join(pool, size, name)
-        victims = DrainOrder(pool._parts.table, Random(1))
+        victims = DrainOrder(pool._table, Random(1))
         victims.refill()
         order = [one.namespace for one in all_of(victims)]
         for upto in range(0, len(order), 19):
@@ -78,7 +80,7 @@ async def test_idle_before_busy() -> None:
         for socket in unread:
             await socket.connection.send("x")
         await asyncio.sleep(0)
-        victims = DrainOrder(pool._parts.table, Random(1))
+        victims = DrainOrder(pool._table, Random(1))
         victims.refill()
         order = all_of(victims)
         assert all(one.id.startswith("idle") for one in order[:30])
@@ -86,7 +88,7 @@ async def test_idle_before_busy() -> None:
         hold.set()
         await asyncio.gather(*feeds)
         for socket in unread:
-            socket.connection.cut()
+            cut(socket.connection)
 
 
 @async_test
@@ -98,8 +100,8 @@ async def test_who_became_idle_meanwhile_is_not_put_off() -> None:
         socket.connection.on("message", lambda message: hold.wait())
         feed = asyncio.create_task(socket.connection.feed("x"))
         await asyncio.sleep(0)
-        assert socket.connection.busy
-        victims = DrainOrder(pool._parts.table, Random(1))
+        assert is_busy(socket.connection)
+        victims = DrainOrder(pool._table, Random(1))
         victims.refill()
         hold.set()
         await feed
@@ -113,12 +115,12 @@ async def test_who_left_by_itself_is_passed_over() -> None:
         sockets: list[TimedWebSocket] = await join(pool, 10)
         busy = (await join(pool, 2, kind=UnreadWebSocket, name="busy"))[0]
         await busy.connection.send("x")
-        victims = DrainOrder(pool._parts.table, Random(1))
+        victims = DrainOrder(pool._table, Random(1))
         victims.refill()
         first = victims.next()
         gone = [socket.connection for socket in sockets[:5] if socket.connection is not first]
         for connection in [*gone, busy.connection]:
-            connection.cut()
+            cut(connection)
         assert not {*gone, busy.connection} & set(all_of(victims))
 
 
@@ -127,10 +129,10 @@ async def test_who_came_since_is_found_by_a_refill() -> None:
     """Whoever was on the way when the list was made is listed next; who is closing is not."""
     async with ConnectionsPool() as pool:
         old = await join(pool, 3, name="old")
-        victims = DrainOrder(pool._parts.table, Random(1))
+        victims = DrainOrder(pool._table, Random(1))
         victims.refill()
         for connection in all_of(victims):
-            connection.begin_close(1012, "")
+            begin_close(connection, 1012, "")
         new = await join(pool, 2, name="new")
         victims.refill()
         assert set(all_of(victims)) == {socket.connection for socket in new}

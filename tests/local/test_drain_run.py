@@ -12,6 +12,7 @@ from cluster_pool import (
     InvalidValueError,
     NodeDrainingError,
 )
+from cluster_pool.local.closing import is_gone
 from cluster_pool.testing import FakeWebSocket
 from tests.drains import allowed, ended, gap_of, join, peak_of, times_of
 from tests.support import async_test, eventually
@@ -23,7 +24,7 @@ async def test_the_pace_is_kept_and_awaited() -> None:
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 60)
         report = await pool.drain_connections(40)
-        assert all(socket.connection.gone for socket in sockets)
+        assert all(is_gone(socket.connection) for socket in sockets)
         assert {socket.closed for socket in sockets} == {(1012, "draining")}
         assert (report.closed, report.forced) == (60, 0)
         assert (report.cancelled, report.over_budget) == (False, False)
@@ -255,7 +256,7 @@ async def test_leaving_the_pool_closes_who_is_left() -> None:
         sockets = await join(pool, 50)
         drain = asyncio.create_task(pool.drain_connections(1))
         await eventually(lambda: pool.statistics()["drained"])
-    assert all(socket.connection.gone for socket in sockets)
+    assert all(is_gone(socket.connection) for socket in sockets)
     await ended(drain)
 
 

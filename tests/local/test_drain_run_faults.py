@@ -8,6 +8,7 @@ import time
 import pytest
 
 from cluster_pool import ConnectionsPool, Timing
+from cluster_pool.local.closing import is_gone
 from tests.drains import MuteWebSocket, UnreadWebSocket, gap_of, join, peak_of, times_of
 from tests.support import async_test, eventually
 
@@ -19,12 +20,12 @@ async def test_a_client_that_does_not_answer_is_cut_and_delays_nobody() -> None:
         mute = await join(pool, 10, kind=MuteWebSocket, name="mute")
         fine = await join(pool, 40, name="fine")
         drain = asyncio.create_task(pool.drain_connections(500))
-        await eventually(lambda: all(socket.connection.gone for socket in fine))
-        assert not any(socket.connection.gone for socket in mute)
+        await eventually(lambda: all(is_gone(socket.connection) for socket in fine))
+        assert not any(is_gone(socket.connection) for socket in mute)
         report = await drain
         assert (report.closed, report.forced) == (50, 10)
         assert pool.statistics()["forced_closes"] == 10
-        assert all(socket.connection.forced for socket in mute)
+        assert all(socket.connection._forced for socket in mute)
         assert 1.5 <= report.seconds < 4.5
 
 
@@ -49,7 +50,7 @@ async def test_a_client_that_does_not_read_is_cut_after_the_flush() -> None:
         fine = await join(pool, 10)
         report = await pool.drain_connections(500)
         assert (report.closed, report.forced) == (13, 3)
-        assert all(socket.connection.gone for socket in [*unread, *fine])
+        assert all(is_gone(socket.connection) for socket in [*unread, *fine])
         assert 0.4 <= report.seconds < 6
 
 
@@ -69,7 +70,7 @@ async def test_one_close_that_fails_is_cut_and_counted(caplog: pytest.LogCapture
         assert (report.closed, report.forced) == (20, 1)
         assert pool.statistics()["drain_errors"] == 1
         assert pool.statistics()["connections"] == 0
-        assert bad.gone
+        assert is_gone(bad)
         assert pool.get_connection("n", bad.id) is None
         (record,) = caplog.records
         assert repr(bad.id) in record.getMessage()
@@ -136,7 +137,7 @@ async def test_close_handshakes_end_within_the_grace() -> None:
             await socket.connection.send("x")
         report = await pool.drain_connections(1000, grace=1.2)
         assert (report.closed, report.forced) == (40, 40)
-        assert all(socket.connection.gone for socket in [*mute, *unread])
+        assert all(is_gone(socket.connection) for socket in [*mute, *unread])
         assert report.seconds < 3.6
 
 

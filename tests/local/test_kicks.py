@@ -6,6 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from cluster_pool import Connection, ConnectionsPool, SendResult, Timing
+from cluster_pool.local.handshake import hold, release_hold
+from cluster_pool.local.outbox import begin_close, kick
+from cluster_pool.local.sweeper import look
 from cluster_pool.testing import FakeWebSocket
 from cluster_pool.transports.base import TransportClosed
 from tests.support import async_test, eventually
@@ -116,7 +119,7 @@ async def test_a_message_that_is_being_handled_is_handled_to_its_end() -> None:
         for number in range(5):
             pump.mouth.said.put_nowait(str(number))
         await eventually(lambda: pump.got)
-        connection.kick(4000, "")
+        kick(connection, 4000, "")
         await asyncio.sleep(0.01)
         assert not pump.left
         pump.at_ease.set()
@@ -132,7 +135,7 @@ async def test_a_real_cancellation_at_the_same_time_is_not_swallowed(kick_first:
         connection = connected()
         await pool.new_connection(connection)
         pump = await Pump(connection).begun()
-        steps = [lambda: connection.kick(4000, ""), pump.task.cancel]
+        steps = [lambda: kick(connection, 4000, ""), pump.task.cancel]
         for step in steps if kick_first else reversed(steps):
             step()
         with pytest.raises(asyncio.CancelledError):
@@ -149,7 +152,7 @@ async def test_a_timeout_around_the_iteration_still_is_one() -> None:
         await pool.new_connection(connection)
         Mouth(connection)
         loop = asyncio.get_running_loop()
-        loop.call_later(0.01, connection.kick, 4000, "")
+        loop.call_later(0.01, kick, connection, 4000, "")
         with pytest.raises(TimeoutError):
             await iterate_for(0.01, connection)
         task = asyncio.current_task()
@@ -170,7 +173,7 @@ async def test_an_error_of_the_library_leaves_nobody_to_be_cancelled() -> None:
         connection._transport.receive = broken  # type: ignore[method-assign]
         with pytest.raises(UnicodeDecodeError):
             await connection.run()
-        connection.kick(4000, "")
+        kick(connection, 4000, "")
         await asyncio.sleep(0.01)
 
 
@@ -185,13 +188,13 @@ async def test_ones_own_close_and_a_drain_still_hear_the_client() -> None:
             await pool.new_connection(connection)
             pumps.append((connection, await Pump(connection).begun()))
         (own, _), (drained, _), (cut, cuts) = pumps
-        own.begin_close(1000, "")
-        drained.begin_close(1012, "draining", 5.0)
-        cut.begin_close(1000, "")
+        begin_close(own, 1000, "")
+        begin_close(drained, 1012, "draining", 5.0)
+        begin_close(cut, 1000, "")
         for _, pump in pumps:
             pump.mouth.said.put_nowait("one thing more")
         await eventually(lambda: all(pump.got == ["one thing more"] for _, pump in pumps))
-        cut.sweep(cut.deadline)
+        look(cut, cut._deadline)
         cuts.mouth.said.put_nowait("and another")
         await cuts.task
         assert cuts.got == ["one thing more"]
@@ -223,7 +226,7 @@ async def test_handlers_hear_nothing_after_a_kick() -> None:
         own = connected("own")
         own.on("message", got.append)
         await pool.new_connection(own)
-        own.begin_close(1000, "")
+        begin_close(own, 1000, "")
         await own.feed("d")
         assert got == ["a", "d"]
 
@@ -234,7 +237,7 @@ async def test_a_close_before_the_handshake_waits_for_it() -> None:
     longer."""
     async with ConnectionsPool() as pool:
         connection = connected()
-        connection.hold()
+        hold(connection)
         await pool.new_connection(connection)
         assert await pool.send("n", "1", "first") is SendResult.DELIVERED
         assert await pool.send_then_close("n", "1", "last", 4000, "out") is SendResult.DELIVERED
@@ -243,7 +246,7 @@ async def test_a_close_before_the_handshake_waits_for_it() -> None:
         assert not pool.has_namespace("n")
         await asyncio.sleep(0.01)
         assert (connection.websocket.sent, connection.websocket.closed) == ([], None)
-        connection.release_hold()
+        release_hold(connection)
         assert await connection.websocket.wait_closed() == (4000, "out")
         assert connection.websocket.sent == ["first", "last"]
 
@@ -254,16 +257,16 @@ async def test_a_handshake_that_never_ends_is_cut_at_the_deadline() -> None:
     async with ConnectionsPool(timing=Timing(close=0.2)) as pool:
         never, late = connected("never"), connected("late")
         for one in (never, late):
-            one.hold()
+            hold(one)
             await pool.new_connection(one)
             await one.send("held")
         closing = [asyncio.create_task(one.close(4000, "out")) for one in (never, late)]
         await asyncio.sleep(0.05)
         assert not any(task.done() for task in closing)
-        late.release_hold()
+        release_hold(late)
         await asyncio.gather(*closing)
-        assert (never.forced, never.websocket.sent, never.websocket.closed) == (True, [], None)
-        assert (late.forced, late.websocket.sent) == (False, ["held"])
+        assert (never._forced, never.websocket.sent, never.websocket.closed) == (True, [], None)
+        assert (late._forced, late.websocket.sent) == (False, ["held"])
         assert late.websocket.closed == (4000, "out")
-        never.release_hold()
+        release_hold(never)
         assert never.websocket.sent == []

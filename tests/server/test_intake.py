@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from cluster_pool import ClusterPool, Connection, Limits
+from cluster_pool.local.closing import is_gone
 from cluster_pool.server.intake import CHUNK
 from cluster_pool.server.node import NodeServer
 from cluster_pool.testing import FAST
@@ -201,7 +202,7 @@ async def test_who_pings_and_reads_nothing_is_closed_and_then_cut(own_server: Re
             tcp = connection.websocket.transport
             tcp.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             async with asyncio.timeout(30):
-                while not connection.gone and most <= 8 * limit:
+                while not is_gone(connection) and most <= 8 * limit:
                     client.writer.write(pings)
                     await asyncio.sleep(0)
                     most = max(most, tcp.get_write_buffer_size())

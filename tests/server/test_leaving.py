@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 
 from cluster_pool import ClusterPool, SendResult
+from cluster_pool.local.closing import is_gone
 from cluster_pool.testing import FAST
 from tests.server.test_node import node, url
 from tests.servers import RedisServer
@@ -55,7 +56,7 @@ async def test_who_has_left_and_keeps_its_socket_is_no_member(
         assert await pool.send("room", "a", "x") is SendResult.ABSENT
         assert await other.send("room", "a", "x", confirm=True) is SendResult.ABSENT
         assert connection.close_code == code
-        await eventually(lambda: connection.gone)
+        await eventually(lambda: is_gone(connection))
         assert pool.statistics()["forced_closes"] == 1
 
 
@@ -71,7 +72,7 @@ async def test_who_is_closing_in_two_rounds_of_pings_is_cut(own_server: RedisSer
         connection = pool.get_connection("room", "a")
         assert connection is not None
         client.writer.write(ENDS["close"][0])
-        await eventually(lambda: connection.gone)
+        await eventually(lambda: is_gone(connection))
         assert pool.statistics()["forced_closes"] == 1
 
 
@@ -96,5 +97,5 @@ async def test_what_was_said_before_the_end_is_heard(own_server: RedisServer) ->
         client.writer.write(ENDS["no mask"][0])
         await eventually(lambda: connection.closed)
         go.set()
-        await eventually(lambda: connection.gone)
+        await eventually(lambda: is_gone(connection))
         await eventually(lambda: got == ["one", "two"])

@@ -14,6 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from cluster_pool import ClusterPool, Connection, InvalidValueError, Timing
+from cluster_pool.local.closing import is_gone
 from cluster_pool.server.node import ACCEPTS, NodeServer
 from cluster_pool.testing import FAST
 from tests.servers import RedisServer
@@ -136,7 +137,7 @@ async def test_a_member_ends_with_its_websocket(own_server: RedisServer) -> None
             connection = pool.get_connection("room", "alice")
             assert connection is not None
         await eventually(lambda: not pool.get_connection("room", "alice"))
-        await eventually(lambda: connection.gone)
+        await eventually(lambda: is_gone(connection))
         assert (connection.close_code, connection.close_reason) == (1000, "")
         assert not cancelled.is_set()
         began = time.monotonic()

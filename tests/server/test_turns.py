@@ -12,6 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.protocol import Protocol
 
 from cluster_pool import ClusterPool, Connection, Limits
+from cluster_pool.local.closing import is_gone
+from cluster_pool.local.outbox import kick
 from cluster_pool.server.intake import CHUNK, UNPARSED
 from cluster_pool.server.node import NodeServer
 from cluster_pool.server.turns import FRAMES, SHARE, TINY, Turns
@@ -242,9 +244,9 @@ async def test_who_is_not_listened_to_is_read_no_faster_than_it_is_parsed(
         assert connection is not None
         monkeypatch.setattr(Turns, "share", lambda turns, size: 0)
         monkeypatch.setattr(Turns, "wait", lambda turns, go_on: None)
-        connection.kick(1008, "enough")
+        kick(connection, 1008, "enough")
         client.writer.write(masked(TEXT, b"x" * 1000) * 8_000)
-        await eventually(lambda: connection.gone)
+        await eventually(lambda: is_gone(connection))
         assert 0 < most[0] <= UNPARSED + 2 * CHUNK
         await eventually(lambda: not pool.statistics()["inbound_bytes"])
 

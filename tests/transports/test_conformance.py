@@ -13,6 +13,8 @@ from websockets.http11 import Request
 from websockets.protocol import CLOSED, OPEN
 
 from cluster_pool import Connection, ConnectionsPool, Limits, SendResult, Timing
+from cluster_pool.local.closing import is_gone
+from cluster_pool.local.outbox import begin_close
 from cluster_pool.transports.websockets import WebsocketsTransport
 from tests.support import async_test, eventually
 from tests.transports.frames import BINARY, CLOSE, PING, TEXT, read_frames, read_messages
@@ -215,7 +217,7 @@ def test_nothing_follows_a_close_frame(
             await asyncio.sleep(0.01)
             await one.send("second")
             if how == "connection":
-                one.begin_close(4000, "")
+                begin_close(one, 4000, "")
             elif how == "websocket":
                 one.websocket.protocol.send_close(4000)
                 one.websocket.send_data()
@@ -229,7 +231,7 @@ def test_nothing_follows_a_close_frame(
             assert messages[-1] == (CLOSE, b"\x0f\xa0")
             assert (TEXT, b"late") not in messages
             assert messages[0] == (TEXT, b"first")
-            await eventually(lambda: one.gone)
+            await eventually(lambda: is_gone(one))
 
     run(loop, test())
 

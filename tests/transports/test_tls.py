@@ -8,6 +8,7 @@ from pathlib import Path
 from websockets.asyncio.server import ServerConnection, serve
 
 from cluster_pool import Connection, ConnectionsPool, Limits, Timing
+from cluster_pool.local.closing import is_gone
 from tests.support import async_test, eventually
 
 CERTIFICATE = Path(__file__).parent / "certificate.pem"
@@ -57,6 +58,6 @@ async def test_a_client_that_never_reads_is_closed_at_its_cap() -> None:
                     await asyncio.sleep(0)
                 assert sent < KERNEL + limits.outbox_bytes
                 assert alice.close_code == 1013
-                await eventually(lambda: alice.gone)
+                await eventually(lambda: is_gone(alice))
                 assert pool.statistics()["slow_consumers"] == 1
                 assert pool.statistics()["forced_closes"] == 1

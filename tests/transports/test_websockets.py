@@ -11,6 +11,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.protocol import State
 
 from cluster_pool import Connection, ConnectionsPool, IdTakenError, SendResult, Timing
+from cluster_pool.local.closing import is_gone
+from cluster_pool.local.signs import is_alive
 from cluster_pool.testing import FakeWebSocket
 from tests.support import async_test, eventually
 
@@ -142,7 +144,7 @@ async def test_a_client_that_does_not_answer_the_close_is_cut() -> None:
     async with ConnectionsPool(timing=Timing(close=0.3)) as pool, pair(pool) as (one, client):
         client.transport.pause_reading()
         await one.close(1000)
-        assert one.gone
+        assert is_gone(one)
         assert pool.statistics()["forced_closes"] == 1
         client.transport.abort()
 
@@ -194,7 +196,7 @@ async def test_who_gives_a_sign_of_life_keeps_its_id() -> None:
         joining = [pool.new_connection(newcomer) for newcomer in newcomers]
         outcomes = await asyncio.gather(*joining, return_exceptions=True)
         assert sum(isinstance(outcome, IdTakenError) for outcome in outcomes) == 4
-        assert (one.gone, one.close_code, one.forced) == (True, 1006, True)
+        assert (is_gone(one), one.close_code, one._forced) == (True, 1006, True)
         assert pool.get_connection("n", "1") in newcomers
         client.transport.resume_reading()
 
@@ -218,7 +220,7 @@ async def test_a_client_whose_messages_are_not_read_is_not_judged() -> None:
                 for _ in range(100):
                     await client.send("x")
                 await eventually(lambda: not one.websocket.transport.is_reading())
-                assert await one.alive(0.2)
+                assert await is_alive(one, 0.2)
                 one.websocket.transport.abort()
                 await eventually(lambda: one.websocket.state is State.CLOSED)
-                assert not await one.alive(0.2)
+                assert not await is_alive(one, 0.2)

@@ -1,0 +1,71 @@
+"""Which pool a connection belongs to, and what it has while it belongs to none."""
+
+import asyncio
+
+from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.quiet import Quiet
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import ClusterPoolError
+from cluster_pool.local.outbox import write_out
+from cluster_pool.local.services import ConnectionServices, Flusher, LooseFlusher, Owner
+from cluster_pool.local.state import OPEN, ConnectionState
+from cluster_pool.local.sweeper import look
+from cluster_pool.loops import running_loop
+
+
+class Detached:
+    """The services of connections that belong to no pool: they close by timers of their own."""
+
+    def __init__(self) -> None:
+        self.limits = Limits()
+        self.timing = Timing()
+        self.counters = Counters()
+        self.flusher: Flusher[ConnectionState] = LooseFlusher(write_out)
+        self.quiet = Quiet()
+
+    def check_loop(self) -> None:
+        """See :class:`ConnectionServices`."""
+        running_loop()
+
+    def departing(self, connection: ConnectionState) -> None:
+        """See :class:`ConnectionServices`."""
+
+    def slow_consumer(self, connection: ConnectionState) -> None:
+        """See :class:`ConnectionServices`."""
+
+    def watch(self, connection: ConnectionState) -> None:
+        """See :class:`ConnectionServices`."""
+        loop = asyncio.get_running_loop()
+        if connection.closed:
+            due = self.timing.close
+            loop.call_later(due, look, connection, loop.time() + due)
+
+
+DETACHED = Detached()
+
+
+def attach(connection: ConnectionState, services: ConnectionServices) -> None:
+    """Have it belong to a pool; to one at most."""
+    if connection._services is not DETACHED and connection._services is not services:
+        raise ClusterPoolError(f"{connection!r} belongs to another pool")
+    if connection._state is OPEN:
+        connection._transport.check_sending()
+    connection._services = services
+    if connection.idle_timeout is not None:
+        connection._last_heard = asyncio.get_running_loop().time()
+        services.watch(connection)
+
+
+def detach(connection: ConnectionState) -> None:
+    """Have it belong to no pool any more."""
+    connection._services = DETACHED
+
+
+def services_of(connection: ConnectionState) -> ConnectionServices:
+    """The pool that it belongs to, or what stands for none."""
+    return connection._services
+
+
+def set_owner(connection: ConnectionState, owner: Owner | None) -> None:
+    """Have ``owner`` told when it is over; None for nobody."""
+    connection._owner = owner

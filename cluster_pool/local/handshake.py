@@ -1,0 +1,59 @@
+"""A connection whose handshake is not answered yet: what is sent gathers until it is."""
+
+from cluster_pool.core.closing import ABNORMAL
+from cluster_pool.core.ids import exact
+from cluster_pool.exceptions import ClusterPoolError, ConnectionClosedError
+from cluster_pool.local import closing
+from cluster_pool.local.outbox import flush
+from cluster_pool.local.state import CLOSED, CLOSING, DUE, HOLDING, OPEN, ConnectionState
+
+
+def is_answered(connection: ConnectionState) -> bool:
+    """Whether its handshake was answered before the connection was made."""
+    return connection._transport.is_answered()
+
+
+def hold(connection: ConnectionState) -> None:
+    """Gather what is sent until :func:`release_hold`: the handshake is not finished."""
+    if connection._state is OPEN:
+        connection._state = HOLDING
+
+
+def release_hold(connection: ConnectionState) -> None:
+    """The WebSocket is open: write what has gathered, and behind it the close that is due."""
+    if connection._state is HOLDING:
+        connection._state = OPEN
+        flush(connection)
+    elif connection._state is DUE:
+        connection._state = CLOSING
+        flush(connection)
+        closing.resume(connection)
+    closing.tell_released(connection)
+
+
+async def accept(connection: ConnectionState, subprotocol: str | None = None) -> None:
+    """Answer the handshake where the framework leaves that to us, and open.
+
+    Raises:
+        ConnectionClosedError: it was closed meanwhile (taken over, drained). The client got
+            what was sent to it before, and then the code.
+    """
+    await connection._transport.accept(None if subprotocol is None else exact(subprotocol))
+    release_hold(connection)
+    if connection.closed:
+        await closing.wait_closed(connection)
+        raise ConnectionClosedError(connection.close_code or ABNORMAL, connection.close_reason)
+
+
+async def refuse(connection: ConnectionState, status: int, text: str) -> None:
+    """Decline the handshake with an HTTP status; where it was answered already, close."""
+    connection._state = CLOSED
+    closing.tell_released(connection)
+    await connection._transport.refuse(status, text)
+
+
+def refusal(
+    connection: ConnectionState, error: ClusterPoolError, status: int, text: str
+) -> ClusterPoolError:
+    """What to raise where its handshake was refused; see the transport's."""
+    return connection._transport.refusal(error, status, text)

@@ -1,0 +1,135 @@
+"""What a connection hears of its client: the messages, their rate, and that it has left.
+
+A connection has no task of its own: whoever iterates over it is its pump.
+"""
+
+import asyncio
+import logging
+from asyncio import current_task
+from collections.abc import AsyncIterator
+from typing import Any
+
+from cluster_pool.core.closing import ABNORMAL, NORMAL, POLICY
+from cluster_pool.core.message import Message, encode
+from cluster_pool.core.quiet import others
+from cluster_pool.exceptions import AlreadyReadError
+from cluster_pool.local import closing
+from cluster_pool.local.handlers import fire
+from cluster_pool.local.outbox import begin_close, throw_out
+from cluster_pool.local.state import CLOSED, ConnectionState
+from cluster_pool.transports.base import Ahead, Reading, TransportClosed, Watcher
+
+log = logging.getLogger("cluster_pool.connection")
+
+
+async def messages(connection: ConnectionState) -> AsyncIterator[Message]:
+    """The messages of the client, until it is closed or silenced; for one task at a time."""
+    receive, time = connection._transport.receive, asyncio.get_running_loop().time
+    timed = connection.idle_timeout is not None
+    owner, pump, finished, over = connection._owner, current_task(), False, None
+    if owner is not None:
+        owner.reading_begins()
+    try:
+        while not connection._silenced:
+            if connection._reader is not None:
+                raise AlreadyReadError(f"{connection!r} is being read by another task")
+            reader: Any = current_task()
+            connection._reader, cancelling = reader, reader.cancelling()
+            try:
+                message = await receive()
+            except TransportClosed as closed:
+                over = closed.code, closed.reason
+            except asyncio.CancelledError:
+                if connection._reader is not None or reader.cancelling() > cancelling + 1:
+                    raise  # somebody else cancels the pump, perhaps at the same time
+            finally:
+                if connection._reader is None:  # cancelled by silence, which is over with this
+                    reader.uncancel()
+                connection._reader = None
+            if over is not None or connection._silenced:
+                break
+            now = time()
+            if timed:
+                connection._last_heard = now
+            if not _floods(connection, now):
+                yield message
+            del message  # a large one is not kept until the next one comes
+        finished = True
+        if over is None:
+            await closing.wait_close_begun(connection)
+            over = connection.close_code or ABNORMAL, connection.close_reason
+        await _ended(connection, *over)
+    finally:
+        if owner is not None:
+            owner.reading_ends(pump, finished=finished)
+
+
+async def feed(connection: ConnectionState, message: Message) -> None:
+    """Give the handlers what the client sent, where the transport has no reading side."""
+    encode(message, connection._services.limits.message_bytes)
+    if connection._silenced or connection._state is CLOSED:
+        return
+    connection._last_heard = asyncio.get_running_loop().time()
+    if not _floods(connection, connection._last_heard):
+        await fire(connection, "message", message)
+
+
+async def _ended(connection: ConnectionState, code: int, reason: str) -> None:
+    closing.note_end(connection, code, reason)
+    if not connection.closed:
+        begin_close(connection, NORMAL, "")
+    if not connection._told:
+        connection._told = True
+        await fire(connection, "close", connection.close_code, connection.close_reason)
+
+
+# -- the rate ------------------------------------------------------------------------------
+
+
+def _floods(connection: ConnectionState, now: float) -> bool:
+    """Whether the client says more than it may; it is then closed with 1008."""
+    rate = connection._services.limits.inbound_per_second
+    connection._inbound_due = max(connection._inbound_due, now) + 1 / rate
+    if connection._inbound_due - now <= 1 + 1 / rate:
+        return False
+    flood(connection, rate, "messages")
+    return True
+
+
+def flood(connection: ConnectionState, rate: int, what: str) -> None:
+    """Its client says more than it may: close it with 1008, count it and say so."""
+    if connection.closed:
+        return
+    services = connection._services
+    services.counters.inbound_floods += 1
+    if times := services.quiet.due("flood", asyncio.get_running_loop().time()):
+        text = "%r sent more than %d %s in a second%s"
+        log.info(text, connection, rate, what, others(times))
+    throw_out(connection, POLICY, f"too many {what}")
+
+
+# -- a client that leaves while nobody reads -----------------------------------------------
+
+
+def watch(connection: ConnectionState, watcher: Watcher, ahead: Ahead) -> None:
+    """Have a departure noticed at once, also when nobody reads."""
+    connection._transport.watch(watcher, ahead)
+    connection._watcher = watcher
+
+
+async def unwatch(connection: ConnectionState) -> None:
+    """No more of :func:`watch`."""
+    watcher, connection._watcher = connection._watcher, None
+    if watcher is not None:
+        await connection._transport.unwatch(watcher)
+
+
+def reading(connection: ConnectionState) -> Reading:
+    """Who reads the WebSocket beside the connection, while it is watched."""
+    return connection._transport.reading()
+
+
+async def tell_end(connection: ConnectionState) -> None:
+    """Tell the handlers that it is closed, if its client has left and nobody has told them."""
+    if connection._left:
+        await _ended(connection, connection.close_code or ABNORMAL, connection.close_reason)

@@ -1,0 +1,178 @@
+"""What the rooms of one connection share: the slots of :class:`Connection`, and no behaviour.
+
+The outbox, the closing, the handshake and the reading of a connection are modules of functions over
+these slots. As objects of their own they would add their headers to each idle connection, and each
+would need a way back to the connection: a circle that only the collector frees.
+"""
+
+import asyncio
+import enum
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from cluster_pool.core.ids import check_id, check_namespace, shown
+from cluster_pool.core.message import Outgoing
+from cluster_pool.core.request import Request
+from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.local.services import ConnectionServices, Owner
+from cluster_pool.transports.base import Transport, Watcher, Writer
+
+
+class State(enum.Enum):
+    """Where a connection stands.
+
+    Holding: the handshake is not answered yet, and the outbox gathers. Due: the same, and a close
+    waits behind it. Closing: the close is on its way. Closed: the socket is gone.
+    """
+
+    HOLDING = "holding"
+    DUE = "due"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+HOLDING, DUE, OPEN, CLOSING, CLOSED = State
+
+
+class ConnectionState:
+    """One connection as the functions of this floor see it."""
+
+    __slots__ = (
+        "__weakref__",
+        "_busy_since",
+        "_deadline",
+        "_flush_by",
+        "_forced",
+        "_handlers",
+        "_inbound_due",
+        "_last_heard",
+        "_left",
+        "_owner",
+        "_pending",
+        "_pending_bytes",
+        "_reader",
+        "_released",
+        "_reported",
+        "_request",
+        "_services",
+        "_silenced",
+        "_state",
+        "_stuck_since",
+        "_told",
+        "_transport",
+        "_watched",
+        "_watcher",
+        "_writer",
+        "_written_before",
+        "claim",
+        "close_code",
+        "close_reason",
+        "departure",
+        "id",
+        "idle_timeout",
+        "metadata",
+        "namespace",
+        "websocket",
+    )
+
+    id: str
+    namespace: str
+    websocket: Any
+    metadata: dict[str, Any]
+    idle_timeout: float | None
+    close_code: int | None
+    close_reason: str
+    claim: Any
+    """The registered claim; belongs to the cluster."""
+    departure: Any
+    """What became of its leaving; belongs to the pool."""
+    _services: ConnectionServices
+    _transport: Transport
+    _request: Request | None
+    _state: State
+    _owner: Owner | None
+    """Is told when it is over; belongs to the cluster."""
+
+    # The outbox.
+    _writer: Writer
+    _pending: Outgoing | list[Outgoing] | None
+    _pending_bytes: int
+    _stuck_since: float
+    """When the sweep first saw the bytes that wait now; 0 while none do."""
+    _written_before: int
+
+    # The closing.
+    _deadline: float
+    """When a socket that is closing is cut."""
+    _flush_by: float
+    """When the close stops waiting for bytes that were sent before it."""
+    _forced: bool
+    """Whether its socket was cut, because the close handshake did not end in time."""
+    _watched: bool
+    """Whether the sweep looks at it, for another reason than a close."""
+    _left: bool
+    """Whether the client has left."""
+    _released: "asyncio.Future[None] | None"
+    """Ends with the handshake; there if somebody waits for that."""
+
+    # The reading, and the handlers.
+    _handlers: dict[str, list[Callable[..., Any]]] | None
+    _reader: "asyncio.Task[Any] | None"
+    """Waits for a message now; None also once it was told to stop."""
+    _last_heard: float
+    _silenced: bool
+    """Whether nothing that its client says counts any more."""
+    _told: bool
+    """Whether the close handlers were called."""
+    _reported: bool
+    """Whether an error of one of its handlers was logged."""
+    _busy_since: float
+    """When the handler that is running began; 0 while none is."""
+    _inbound_due: float
+    """When everything that was received would have come at the rate that is allowed."""
+    _watcher: Watcher | None
+
+    def __init__(
+        self,
+        id: str,
+        namespace: str,
+        websocket: Any,
+        transport: Transport,
+        services: ConnectionServices,
+        *,
+        idle_timeout: float | None,
+        metadata: dict[str, Any] | None,
+        request: Request | None,
+    ) -> None:
+        if idle_timeout is not None and not idle_timeout > 0:
+            raise InvalidValueError(f"idle_timeout must be more than 0, not {idle_timeout!r}")
+        self.id = check_id(id)
+        self.namespace = check_namespace(namespace)
+        self.websocket = websocket
+        self.metadata = {} if metadata is None else metadata
+        self.idle_timeout = idle_timeout
+        self.close_code = None
+        self.close_reason = ""
+        self.claim = self.departure = None
+        self._transport, self._writer = transport, transport.writer
+        self._services, self._owner = services, None
+        self._request = request
+        self._state = OPEN
+        self._pending, self._pending_bytes = None, 0
+        self._stuck_since, self._written_before = 0.0, 0
+        self._deadline, self._flush_by = 0.0, inf
+        self._forced = self._watched = self._left = False
+        self._released = None
+        self._handlers = self._reader = self._watcher = None
+        self._silenced = self._told = self._reported = False
+        self._last_heard = self._busy_since = self._inbound_due = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Connection {shown(self.id)} in {shown(self.namespace)}, {self._state.value}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closing or closed: nothing is accepted any more."""
+        return self._state is not OPEN and self._state is not HOLDING
