@@ -98,7 +98,9 @@ async def test_only_the_owner_of_the_claim_gives_its_word(backend: Backend) -> N
             assert not word.done()
             routed = b"\x92" + envelope.pack(f"{start}.0:1:1") + item
             told = Envelope(channel, "", 2**52, 1, routed)
-            call = script_calls.publish(one._parts.backplane.keys, sender=sender, envelopes=[told])
+            call = script_calls.publish(
+                one._parts.backplane.setup.keys, sender=sender, envelopes=[told]
+            )
             await one._parts.backplane.shard.script(loop.time() + 20, call)
             await eventually(lambda count=count: two.statistics()["undelivered"] == count)
             await one.send("n", "nobody", "time for an answer")

@@ -298,8 +298,10 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
             await sent.wait()
             late = shard.redis_time() + 2_000_000
             item = envelope.broadcast(True, b"broadcast")
-            carried = Envelope(channel, one._parts.backplane.keys.members("n"), late, 1, item)
-            call = script_calls.publish(one._parts.backplane.keys, sender=old, envelopes=[carried])
+            carried = Envelope(channel, one._parts.backplane.setup.keys.members("n"), late, 1, item)
+            call = script_calls.publish(
+                one._parts.backplane.setup.keys, sender=old, envelopes=[carried]
+            )
             await commands.script(call)
             return await told(commands)
 

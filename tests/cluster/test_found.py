@@ -24,7 +24,9 @@ async def test_a_stop_ends_although_the_link_fails_at_that_moment() -> None:
         shard = cluster[0]._parts.backplane.shard
         cluster.server.script_cache.clear()
         with contextlib.suppress(BackplaneUnavailableError):
-            call = script_calls.publish(cluster[0]._parts.backplane.keys, sender="", envelopes=[])
+            call = script_calls.publish(
+                cluster[0]._parts.backplane.setup.keys, sender="", envelopes=[]
+            )
             await shard.script(asyncio.get_running_loop().time() + 1, call)
         stopping = asyncio.create_task(shard.stop())
         done, _ = await asyncio.wait([stopping], timeout=5)
