@@ -17,6 +17,12 @@ EXPIRING = re.compile(r":numbers$")
 """Keys that a clean stop may leave, because they have a ttl."""
 
 
+def claim_of(websocket: FakeWebSocket) -> Any:
+    """The claim of a member that :meth:`Pool.join` has made; None once it has left."""
+    memberships: Any = websocket.connection.memberships  # type: ignore[attr-defined]
+    return memberships[0].claim if memberships else None
+
+
 class Backend:
     """A fakeredis server, or a real one, and a prefix of its own."""
 

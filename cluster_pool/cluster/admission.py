@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+from functools import partial
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.hooks import Hooks
@@ -13,6 +14,7 @@ from cluster_pool.core.results import NodeState
 from cluster_pool.exceptions import ClusterPoolError, NodeDrainingError, PoolClosedError
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Departure
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -66,7 +68,7 @@ class Admission:
             raise PoolClosedError(f"node {self._identity.node_id} is {state.value}")
 
     async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
-        if connection.claim is not None:
+        if connection.memberships:
             raise ClusterPoolError(f"{connection!r} is a member already")
         attachment.attach(connection, self._table)
         try:
@@ -80,33 +82,26 @@ class Admission:
     ) -> None:
         """End a connection's membership; see :meth:`ClusterPool.remove_connection`."""
         deadline = self._deadline(timeout)
-        if connection.departure is None and connection.claim is None:
+        departure = connection.departure
+        if connection.memberships:
+            departure = self._ownership.release(connection.memberships[0])
+        if departure is None:
             return
-        departure = self._ownership.release(connection)
         try:
             async with asyncio.timeout_at(deadline):
-                await asyncio.shield(departure)
+                await asyncio.shield(departure.over)
         except TimeoutError:
             if on_empty is not None:
-                departure.add_done_callback(lambda done: self._emptied_late(connection, on_empty))
+                late = partial(self._emptied_late, departure, on_empty)
+                departure.over.add_done_callback(late)
             raise self._outage.error("not released yet", maybe_executed=True) from None
-        if on_empty is not None and _take_emptied(connection):
+        if on_empty is not None and departure.take_emptied():
             result = on_empty()
             if inspect.isawaitable(result):
                 await result
 
-    def _emptied_late(self, connection: Connection, callback: EmptyCallback) -> None:
-        if _take_emptied(connection):
+    def _emptied_late(
+        self, departure: Departure, callback: EmptyCallback, over: asyncio.Future[None]
+    ) -> None:
+        if departure.take_emptied():
             self._hooks.call("empty", callback)
-
-
-def _take_emptied(connection: Connection) -> bool:
-    """Whether a connection's release emptied its namespace; true for the first to ask."""
-    departure = connection.departure
-    if departure is None or departure.cancelled() or departure.exception():
-        return False
-    if not departure.result():
-        return False
-    connection.departure = asyncio.get_running_loop().create_future()
-    connection.departure.set_result(False)
-    return True

@@ -68,11 +68,11 @@ class Delivery:
         """Deliver messages to one member each; what finds no connection counts as undelivered."""
         find = self._ownership.find
         for claim, item, message in run:
-            connection = find(item[1], item[2], claim)
-            if connection is None:
+            membership = find(item[1], item[2], claim)
+            if membership is None:
                 self._counters.undelivered += 1
             else:
-                deliver(connection, message)
+                deliver(membership.connection, message)
 
     def carry_out(self, kind: int, claim: str, item: list[Any]) -> None:
         """Do what an item asks for that is more than a message, and answer if that is asked."""
@@ -99,11 +99,12 @@ class Delivery:
     def _question(self, claim: str, item: list[Any], to: ReplyTo) -> None:
         """Another node claims an id that is held here: does its connection still have a client?"""
         if self._is_ours(claim):
-            connection = self._ownership.find(item[1], item[2], claim)
-            self._ownership.standing.asked(connection, partial(self._answers.reply, to))
+            membership = self._ownership.find(item[1], item[2], claim)
+            self._ownership.standing.asked(membership, partial(self._answers.reply, to))
 
     def _act(self, kind: int, claim: str, item: list[Any]) -> SendResult:
-        connection = self._ownership.find(item[1], item[2], claim)
+        membership = self._ownership.find(item[1], item[2], claim)
+        connection = None if membership is None else membership.connection
         if kind == envelope.CLOSE:
             code, reason = check_close(item[3], item[4])
             if connection is None:
@@ -175,7 +176,7 @@ class Delivery:
             claim = Claim.parse(item[2])
             if claim is None:
                 raise BrokenEnvelopeError("claim")
-            self._ownership.taken(namespace, item[1], claim)
+            self._ownership.taken_over(namespace, item[1], claim)
         else:
             raise BrokenEnvelopeError("kind")
 

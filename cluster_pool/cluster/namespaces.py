@@ -1,8 +1,9 @@
-"""The namespaces in which this node holds connections: their channels, and the registry's note.
+"""The namespaces in which this node holds members: their channels, and the registry's list of them.
 
-A namespace is subscribed, with the server's confirmation, before the first claim in it, and noted
-in the registry for whoever may have to reap it. After its last connection has left it lingers for
-a while, so that a client that comes back at once costs nothing.
+A namespace is subscribed, with the server's confirmation, before the first claim in it, and added
+to the registry's list of this node's namespaces, by which a node that reaps this one finds its
+members. After its last member has left it lingers for a while, so that a client that comes back at
+once costs nothing.
 """
 
 import asyncio
@@ -31,16 +32,16 @@ class Held:
         count: connections that claim, own, or are being released.
         subscription: ends when the server has confirmed the channel; lives until the namespace
             is forgotten, whoever waits for it.
-        noted: the incarnation under which the registry has noted it.
+        listed_under: the incarnation under which the registry lists it.
     """
 
     count: int = 0
     subscription: asyncio.Task[None] | None = None
-    noted: str = ""
+    listed_under: str = ""
 
 
 class Namespaces:
-    """Counts who is in which namespace, and keeps subscriptions and notes in step with that."""
+    """Counts the members of each namespace; keeps subscriptions and the registry's list in step."""
 
     def __init__(
         self, shard: Shard, registry: Registry, keys: Keys, timing: Timing, limit: int
@@ -52,7 +53,7 @@ class Namespaces:
         self._limit = limit
         self._held: dict[str, Held] = {}
         self._fresh: set[str] = set()
-        self._noted_under = ""
+        self._incarnation = ""
         self._lingering: dict[str, float] = {}
         self._tidying: asyncio.TimerHandle | None = None
         self._subscriptions: set[asyncio.Task[None]] = set()
@@ -80,19 +81,19 @@ class Namespaces:
             raise MembershipLimitError("node_namespaces", self._limit)
 
     def enter(self, namespace: str) -> None:
-        """One connection more."""
+        """One member more: before its claim is sent."""
         held = self._held.get(namespace)
         if held is None:
             held = self._held[namespace] = Held()
-        if held.noted != self._noted_under or not held.noted:
+        if held.listed_under != self._incarnation or not held.listed_under:
             self._fresh.add(namespace)
         held.count += 1
 
     def leave(self, namespace: str, *, unanswered: bool = False) -> None:
-        """One connection less; the last one leaves the namespace lingering.
+        """One member less; after the last one the namespace lingers.
 
         Longer if its claim was not answered in time: it will be tried again, and then the channel
-        is subscribed. With a slow Redis nobody could ever join otherwise.
+        is subscribed. With a slow Redis no client could ever join otherwise.
         """
         held = self._held[namespace]
         held.count -= 1
@@ -142,58 +143,58 @@ class Namespaces:
         if not task.cancelled():
             task.exception()  # taken note of, also when everybody who waited has given up
 
-    def note(
+    def add_new(
         self, generation: Generation, incarnation: str, deadline: float
     ) -> Coroutine[Any, Any, None]:
-        """Have the registry note what it has not noted under this incarnation.
+        """Have the registry list what it does not list under this incarnation.
 
         The command is queued before this returns, hence ahead of any claim queued after it.
         """
         self._under(incarnation)
         fresh = [name for name in self._fresh if name in self._held and self._held[name].count]
         self._fresh.clear()
-        noting = self._enlist(generation, incarnation, fresh, deadline)
+        adding = self._add(generation, incarnation, fresh, deadline)
 
         async def read() -> None:
             with contextlib.suppress(BackplaneUnavailableError):
-                await noting
+                await adding
 
         return read()
 
-    async def note_before_claims(
+    async def add_before_claims(
         self, generation: Generation, incarnation: str, names: Iterable[str], deadline: float
     ) -> None:
-        """Have the registry note some namespaces, unless it has under this incarnation.
+        """Have the registry list some namespaces, unless it does under this incarnation.
 
         Raises BackplaneUnavailableError when it did not, or the incarnation has no lease.
         """
         self._under(incarnation)
         fresh = [name for name in names if name in self._fresh]
         self._fresh.difference_update(fresh)
-        if not await self._enlist(generation, incarnation, fresh, deadline):
+        if not await self._add(generation, incarnation, fresh, deadline):
             raise BackplaneUnavailableError("the lease is over")
 
     def _under(self, incarnation: str) -> None:
-        if incarnation != self._noted_under:
-            self._noted_under = incarnation
+        if incarnation != self._incarnation:
+            self._incarnation = incarnation
             self._fresh = set(self._held)
 
-    def _enlist(
+    def _add(
         self, generation: Generation, incarnation: str, fresh: list[str], deadline: float
     ) -> Coroutine[Any, Any, bool]:
         for namespace in fresh:
             if namespace in self._held:
-                self._held[namespace].noted = incarnation
-        noting = self._registry.add_namespaces(generation, incarnation, fresh, deadline)
+                self._held[namespace].listed_under = incarnation
+        adding = self._registry.add_namespaces(generation, incarnation, fresh, deadline)
 
         async def read() -> bool:
-            noted = False
+            added = False
             try:
-                noted = await noting
+                added = await adding
             finally:
-                if not noted:
+                if not added:
                     self._fresh.update(fresh)
-            return noted
+            return added
 
         return read()
 
@@ -214,7 +215,7 @@ class Namespaces:
         if left:
             self._shard.unsubscribe(self._keys.channel(namespace) for namespace in left)
             generation = self._shard.current
-            if generation is not None and self._noted_under:
-                self._registry.remove_namespaces(generation, self._noted_under, left)
+            if generation is not None and self._incarnation:
+                self._registry.remove_namespaces(generation, self._incarnation, left)
         if self._lingering:
             self._tidying = loop.call_later(self._timing.linger, self._tidy)

@@ -19,6 +19,7 @@ from cluster_pool.cluster.inbound import InboundChannel
 from cluster_pool.cluster.lease import LeaseState, boottime
 from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
 from cluster_pool.cluster.life import in_turn
+from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.cluster.node_life import NodeLife
 from cluster_pool.cluster.orders import NodeOrders
 from cluster_pool.cluster.ownership import Ownership
@@ -29,6 +30,7 @@ from cluster_pool.cluster.replies import Answers, Replies
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.cluster.shortcut import LocalShortcut
 from cluster_pool.cluster.standing import Standing
+from cluster_pool.cluster.takeover_fights import TakeoverFights
 from cluster_pool.cluster.unsealing import unsealing_of
 from cluster_pool.cluster.watchers import Watchers
 from cluster_pool.core.closing import SERVICE_RESTART
@@ -112,16 +114,16 @@ class Node:
 
     def _ownership(self) -> Ownership:
         setup, backplane = self.setup, self.backplane
+        most = setup.limits.node_namespaces
         return Ownership(
             backplane.shard,
             backplane.registry,
-            setup.keys,
+            Namespaces(backplane.shard, backplane.registry, setup.keys, setup.timing, most),
             self.table,
             setup.limits,
             setup.timing,
-            setup.counters,
             self.lease,
-            partial(self.hooks.fire, "takeover"),
+            TakeoverFights(setup.counters, partial(self.hooks.fire, "takeover")),
             Standing(backplane.outbound, self.replies, self.table, setup.timing),
             verify=setup.seals is not None,
         )
@@ -178,7 +180,7 @@ class Node:
         for connection in self.table.connections():
             begin_close(connection, SERVICE_RESTART, "node is stopping")
         if self.backplane.shard.up:
-            await self.ownership.leave(self.setup.timing.timeout)
+            await self.ownership.end(self.setup.timing.timeout)
 
     async def _give_up(self) -> None:
         if self.backplane.shard.up:
@@ -236,7 +238,8 @@ class Node:
     def _departing(self, connection: Connection) -> None:
         """A connection of this node began to close, for whatever reason."""
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
-        self.ownership.release(connection)
+        for membership in connection.memberships:
+            self.ownership.release(membership)
 
     def _may_judge(self) -> bool:
         """Whether this node has held its lease for long enough to bury others."""

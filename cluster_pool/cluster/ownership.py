@@ -1,66 +1,73 @@
-"""Who owns what: what becomes of this node's connections when they claim, lose, or leave an id.
+"""What becomes of this node's memberships when they claim an id, lose it to another, or give it up.
 
-A connection is *claiming*, known by its nonce, before its claim is sent; what arrives for it then
-waits in its outbox, a takeover of that nonce is remembered, and both are settled by the reply.
+A claim is *pending*, known by its nonce, before it is sent; what arrives for it meanwhile waits in
+the connection's outbox, a takeover of that nonce is remembered, and Redis's answer *decides* both.
+The words: a newer claim *takes over* an id; the older membership is then *evicted*, and its
+connection closed with 4409. A membership *departs* from its release (or its eviction) on, until
+Redis has answered. A membership *enters* its namespace before its claim and *leaves* it when it
+holds no claim any more. Only a lease is *settled*: see ``cluster/lease.py``.
 """
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable
+import itertools
 
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.cluster.claim_batcher import ClaimBatcher, OrphanedClaim, PendingClaim, Releasable
+from cluster_pool.cluster.claim_batcher import ClaimBatcher
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
+from cluster_pool.cluster.pending_claim import PendingClaim
 from cluster_pool.cluster.reassertion import Reassertion
+from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from cluster_pool.cluster.standing import Standing
+from cluster_pool.cluster.takeover_fights import TakeoverFights
 from cluster_pool.core.claims import Claim, FormerClaims
-from cluster_pool.core.closing import TAKEN_OVER
+from cluster_pool.core.closing import ABNORMAL, TAKEN_OVER
 from cluster_pool.core.config import Limits, Timing
-from cluster_pool.core.ids import base36, shown
-from cluster_pool.core.keys import Keys
-from cluster_pool.core.quiet import Quiet
-from cluster_pool.core.statistics import Counters
-from cluster_pool.core.takeovers import Takeovers
+from cluster_pool.core.ids import base36
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
     ConnectionClosedError,
     IdTakenError,
-    MembershipLimitError,
     PoolClosedError,
 )
 from cluster_pool.local import closing
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Departure, Membership
 from cluster_pool.local.outbox import kick
 from cluster_pool.local.table import ConnectionTable
 
 FORMER = 1_000
 """Claims that are remembered after their end, in a cluster with a secret."""
 
-log = logging.getLogger("cluster_pool.membership")
-
 ASKED = 0.9
 """Of the time that a claim has left, it waits for the owner's word no more than this part."""
 
 
 class Ownership:
-    """The claims of one node. The table holds whom it owns; this holds whom it wants or leaves."""
+    """The claims of one node. The table has the memberships that own their ids.
+
+    Args:
+        verify: ask the registry before a takeover is believed, because others may tell lies.
+
+    Attributes:
+        newest: the Redis time in µs of the latest claim that was won here.
+        former: claims that ended, in a cluster with a secret.
+    """
 
     def __init__(
         self,
         shard: Shard,
         registry: Registry,
-        keys: Keys,
+        namespaces: Namespaces,
         table: ConnectionTable,
         limits: Limits,
         timing: Timing,
-        counters: Counters,
         lease: LeaseState,
-        on_takeover: Callable[[Connection], None],
+        fights: TakeoverFights,
         standing: Standing,
         *,
         verify: bool,
@@ -68,36 +75,31 @@ class Ownership:
         self._verify = verify
         self._shard = shard
         self._table = table
-        self._counters = counters
-        self._on_takeover = on_takeover
         self.standing = standing
-        self._takeovers = Takeovers()
-        self._quiet = Quiet()
-        self._room = limits.namespace_members
-        self._namespaces = Namespaces(shard, registry, keys, timing, limits.node_namespaces)
-        self._claiming: dict[tuple[str, str], list[PendingClaim]] = {}
-        self._nonces = 0
+        self._fights = fights
+        self._namespaces = namespaces
+        self._pending: dict[tuple[str, str], list[PendingClaim]] = {}
+        self._nonces = itertools.count(1)
         self.newest = 0
-        """The Redis time in µs of the latest claim that was won here."""
         self.former = FormerClaims(FORMER if verify else 0)
-        self._leaving = False
+        self._ending = False
         self._reassertion = Reassertion(
-            shard, registry, self._namespaces, table, timing, lease, self._evict
+            shard, registry, namespaces, table, timing, lease, self._evict
         )
         self._claim_batcher = ClaimBatcher(
             shard,
             registry,
-            self._namespaces,
+            namespaces,
             timing,
-            self._room,
+            limits.namespace_members,
             lease,
             self._reassertion,
-            self._settle,
-            self._departed,
+            ReleaseBatcher(registry, self._released),
+            self._decide,
         )
 
     async def stop(self) -> None:
-        """End whatever is still under way; the connections are released before this."""
+        """End whatever is still under way; the memberships are released before this."""
         await self.standing.stop()
         await self._namespaces.stop()
         await self._claim_batcher.stop()
@@ -105,51 +107,49 @@ class Ownership:
             "not released: stopped while Redis could not be reached; its lease runs out",
             maybe_executed=True,
         )
-        for connection in self._table.connections():
-            departure = connection.departure
-            if departure is not None and not departure.done():
-                departure.set_exception(error)
-                departure.exception()  # taken note of, if nobody waits for it
+        for membership in self._table.memberships():
+            if membership.departure is not None:
+                membership.departure.fail(error)
 
-    # -- what the router asks --------------------------------------------------------------
+    # -- what others ask -------------------------------------------------------------------
 
-    def find(self, namespace: str, id: str, claim: str) -> Connection | None:
-        """The connection for which an item was routed: the claim it names, else the owner.
+    def find(self, namespace: str, id: str, claim: str) -> Membership[Connection] | None:
+        """The membership to which an item was routed: the claim it names, else the owner.
 
-        A claim of which we have not heard yet is known by its nonce alone.
+        A claim that Redis has not answered yet is known by its nonce alone.
         """
-        if self._claiming:
+        if self._pending:
             nonce = claim.rpartition(":")[2]
-            for claiming in self._claiming.get((namespace, id), ()):
-                if claiming.nonce == nonce:
-                    return claiming.connection
+            for pending in self._pending.get((namespace, id), ()):
+                if pending.nonce == nonce:
+                    return pending.membership
         return self._table.get(namespace, id)
 
-    def taken(self, namespace: str, id: str, standing: Claim) -> None:
+    def taken_over(self, namespace: str, id: str, standing: Claim) -> None:
         """A claim was replaced; if it was one of ours, its connection is closed with 4409.
 
         Where strangers must not be believed, the registry is asked first.
         """
         if standing.start != self._shard.start_name:
             return
-        for claiming in self._claiming.get((namespace, id), ()):
-            if claiming.nonce == standing.nonce and not claiming.won.done():
-                claiming.taken = True
+        for pending in self._pending.get((namespace, id), ()):
+            if pending.nonce == standing.nonce and not pending.won.done():
+                pending.taken_over = True
                 return
-        connection = self._table.get(namespace, id)
-        claim: Claim | None = connection.claim if connection is not None else None
-        if connection is None or claim is None or claim.nonce != standing.nonce:
+        membership = self._table.get(namespace, id)
+        claim = None if membership is None else membership.claim
+        if membership is None or claim is None or claim.nonce != standing.nonce:
             return
         if standing.rejoin < claim.rejoin:
             return  # it was asserted since then, and kept
         if self._verify:
-            self._claim_batcher.verify(connection)
+            self._claim_batcher.verify(membership)
         else:
-            self._evict(connection)
+            self._evict(membership)
 
     def coming(self) -> bool:
         """Whether claims are on their way."""
-        return bool(self._claiming)
+        return bool(self._pending)
 
     def namespaces(self) -> list[str]:
         """The namespaces in which this node holds connections."""
@@ -159,9 +159,9 @@ class Ownership:
         """Whether it is one of them."""
         return self._namespaces.holds(namespace)
 
-    def take_doubted(self) -> set[str]:
+    def pop_doubted(self) -> set[str]:
         """Namespaces, held or not, in which a claim was not found when it was given up."""
-        return self._claim_batcher.take_doubted()
+        return self._claim_batcher.pop_doubted()
 
     def owned(self, namespace: str) -> dict[str, Claim]:
         """The claims that this node holds in a namespace, by id; those being released too."""
@@ -170,23 +170,20 @@ class Ownership:
 
     def knows(self, namespace: str, id: str, nonce: str) -> bool:
         """Whether a claim is held here, or on its way."""
-        if any(one.nonce == nonce for one in self._claiming.get((namespace, id), ())):
+        if any(one.nonce == nonce for one in self._pending.get((namespace, id), ())):
             return True
-        connection = self._table.get(namespace, id)
-        return (
-            connection is not None
-            and connection.claim is not None
-            and (connection.claim.nonce == nonce)
-        )
+        membership = self._table.get(namespace, id)
+        claim = None if membership is None else membership.claim
+        return claim is not None and claim.nonce == nonce
 
     # -- claiming --------------------------------------------------------------------------
 
     async def claim(self, connection: Connection, *, takeover: bool, deadline: float) -> None:
-        """Become the owner of a connection's id; the connection is then in the table.
+        """Become the owner of a connection's id; its membership is then in the table.
 
         A claim whose reply was lost with the link is tried again, and found if it stands.
         Cancelling gives it up, or lets it finish first if it is on its way. A takeover of an id
-        that clients fight for waits before it is sent: see :class:`Takeovers`.
+        that clients fight for waits before it is sent: see :class:`TakeoverFights`.
 
         Raises:
             IdTakenError: the id has a living owner and may not be taken over.
@@ -197,214 +194,185 @@ class Ownership:
                 already; nothing is owned, and what may have been claimed is given up as soon as
                 Redis can be reached.
         """
-        self._nonces += 1
+        membership = Membership(connection, connection.namespace, connection.id)
         won = asyncio.get_running_loop().create_future()
-        claiming = PendingClaim(connection, base36(self._nonces), takeover, deadline, won)
-        task = self._claim_batcher.own(self._claim(claiming))
+        pending = PendingClaim(membership, base36(next(self._nonces)), takeover, deadline, won)
+        task = self._claim_batcher.spawn(self._claim(pending))
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
-            if not claiming.sent:
-                claiming.fail(ConnectionClosedError())
-            task.add_done_callback(lambda done: self._unwanted(connection, done))
+            if not pending.sent:
+                pending.fail(ConnectionClosedError())
+            task.add_done_callback(lambda done: self._release_unwanted(membership, done))
             raise
         if task.cancelled():  # by the stop, not by the caller
             raise PoolClosedError("stopped")
         task.result()
 
-    def _unwanted(self, connection: Connection, claim: asyncio.Task[None]) -> None:
+    def _release_unwanted(
+        self, membership: Membership[Connection], claim: asyncio.Task[None]
+    ) -> None:
+        """The caller of a claim was cancelled while it was on its way, and the claim has ended."""
         if not claim.cancelled() and claim.exception() is None:
-            self.release(connection)
+            self.release(membership)
 
-    async def _claim(self, claiming: PendingClaim) -> None:
-        if self._leaving:
+    async def _claim(self, pending: PendingClaim) -> None:
+        if self._ending:
             raise PoolClosedError("stopped")
-        key = (claiming.connection.namespace, claiming.connection.id)
-        self._claiming.setdefault(key, []).append(claiming)
+        key = (pending.membership.namespace, pending.membership.id)
+        self._pending.setdefault(key, []).append(pending)
         try:
-            await self._shard.connected_soon(claiming.deadline)
-            if claiming.takeover:
-                await self._slow_down(claiming)
-            await self._register(claiming)
+            await self._shard.connected_soon(pending.deadline)
+            if pending.takeover:
+                await self._fights.slow_down(pending)
+            await self._register(pending)
         finally:
-            siblings = self._claiming[key]
-            siblings.remove(claiming)
+            siblings = self._pending[key]
+            siblings.remove(pending)
             if not siblings:
-                del self._claiming[key]
+                del self._pending[key]
 
-    async def _slow_down(self, claiming: PendingClaim) -> None:
-        """Make the claim of an id that is fought for wait, so that a fight costs little."""
-        namespace, id = claiming.connection.namespace, claiming.connection.id
-        now = asyncio.get_running_loop().time()
-        delay = self._takeovers.delay(namespace, id, now, claiming.deadline)
-        if delay:
-            self._counters.delayed_claims += 1
-            await asyncio.wait((claiming.won,), timeout=delay)
-
-    async def _register(self, claiming: PendingClaim) -> None:
-        connection = claiming.connection
-        self._namespaces.check_room(connection.namespace)
-        self._namespaces.enter(connection.namespace)
+    async def _register(self, pending: PendingClaim) -> None:
+        namespace = pending.membership.namespace
+        self._namespaces.check_room(namespace)
+        self._namespaces.enter(namespace)
         try:
-            await self._namespaces.subscribed(connection.namespace, claiming.deadline)
-            if closing.is_lost(connection):  # its client has gone, and must take the id from nobody
+            await self._namespaces.subscribed(namespace, pending.deadline)
+            if closing.is_lost(pending.membership.connection):  # it must take the id from no other
                 raise ConnectionClosedError
-            if not claiming.won.done():
-                self._claim_batcher.claim(claiming)
-            await self._answered(claiming)
+            if not pending.won.done():
+                self._claim_batcher.claim(pending)
+            await self._decided(pending)
         except BaseException as error:
             unanswered = isinstance(error, BackplaneUnavailableError)
-            self._namespaces.leave(connection.namespace, unanswered=unanswered)
+            self._namespaces.leave(namespace, unanswered=unanswered)
             raise
 
-    async def _answered(self, claiming: PendingClaim) -> None:
-        """Wait for the claim to be settled, until its deadline; a later reply finds a stray.
-
-        Settled and late in one turn of the loop is settled: what was won is owned already.
-        """
+    async def _decided(self, pending: PendingClaim) -> None:
+        """Wait until a claim is decided, or its deadline; what is won later is given up again."""
         try:
-            async with asyncio.timeout_at(claiming.deadline):
-                await claiming.won
+            async with asyncio.timeout_at(pending.deadline):
+                await pending.won
         except TimeoutError:
-            if not claiming.won.cancelled():
-                return claiming.won.result()
-            raise self._shard.in_vain(maybe_executed=claiming.sent) from None
+            if not pending.won.cancelled():  # decided in this turn: what was won is owned already
+                return pending.won.result()
+            raise self._shard.in_vain(maybe_executed=pending.sent) from None
 
-    def _settle(self, claiming: PendingClaim, won: bool, claim: Claim | None) -> None:
-        """The registry has answered: the connection is owned now, or it is not."""
-        connection = claiming.connection
-        if claim is None:
-            claiming.fail(MembershipLimitError("namespace_members", self._room))
-            return
-        older = self._table.get(connection.namespace, connection.id)
-        overtaken = (
-            older is not None and older.claim is not None and older.claim.time > claim.time
-        ) or (claiming.taken and not self._verify)
-        if not won and not claiming.takeover:
-            self._rejected(claiming, claim)
+    def _decide(self, pending: PendingClaim, won: bool, claim: Claim) -> None:
+        """The registry has answered: the id is owned now, or another claim of it stands."""
+        membership = pending.membership
+        connection = membership.connection
+        older = self._table.get(membership.namespace, membership.id)
+        newer = older is not None and older.claim is not None and older.claim.time > claim.time
+        overtaken = newer or (pending.taken_over and not self._verify)
+        if not won and not pending.takeover:
+            self._lost(pending, claim)
         elif not won or overtaken:
-            self._overtaken(claiming)
-        elif claiming.won.done() or connection.closed:
-            self._abandon(OrphanedClaim(connection.namespace, connection.id, claim))
-            claiming.fail(ConnectionClosedError(connection.close_code or 1006))
+            self._overtaken(pending)
+        elif pending.won.done() or connection.closed:
+            self._give_back(membership, claim)
+            pending.fail(ConnectionClosedError(connection.close_code or ABNORMAL))
         else:
-            connection.claim = claim
+            membership.claim = claim
             self.newest = max(self.newest, claim.time)
-            connection.departure = None
-            self._table.add(connection)
-            self._counters.accepted += 1
+            self._table.add(membership)
             if older is not None:
                 self._evict(older)
-            claiming.won.set_result(None)
-            if claiming.taken:
-                self._claim_batcher.verify(connection)
+            pending.won.set_result(None)
+            if pending.taken_over:
+                self._claim_batcher.verify(membership)
 
-    def _rejected(self, claiming: PendingClaim, standing: Claim) -> None:
+    def _lost(self, pending: PendingClaim, standing: Claim) -> None:
         """Another's claim stands; before that is the last word its owner is asked, once."""
-        if claiming.asked:
-            claiming.fail(IdTakenError(claiming.connection.namespace, claiming.connection.id))
-        elif not claiming.won.done():
-            claiming.asked = True
-            self._claim_batcher.own(self._ask_owner(claiming, standing))
+        if pending.asked:
+            pending.fail(IdTakenError(pending.membership.namespace, pending.membership.id))
+        elif not pending.won.done():
+            pending.asked = True
+            self._claim_batcher.spawn(self._ask_owner(pending, standing))
 
-    async def _ask_owner(self, claiming: PendingClaim, standing: Claim) -> None:
+    async def _ask_owner(self, pending: PendingClaim, standing: Claim) -> None:
         """Claim again if the connection that stands has lost its client, and else give up.
 
         A claim that has no time to wait for the owner's word is answered before its deadline.
         """
-        namespace, id = claiming.connection.namespace, claiming.connection.id
-        left = claiming.deadline - asyncio.get_running_loop().time()
+        namespace, id = pending.membership.namespace, pending.membership.id
+        left = pending.deadline - asyncio.get_running_loop().time()
         gone = self.standing.question(namespace, id, standing)
         await asyncio.wait(
-            (gone, claiming.won), timeout=left * ASKED, return_when=asyncio.FIRST_COMPLETED
+            (gone, pending.won), timeout=left * ASKED, return_when=asyncio.FIRST_COMPLETED
         )
-        if gone.done() and not gone.cancelled() and gone.result() and not claiming.won.done():
-            self._claim_batcher.claim(claiming)
+        if gone.done() and not gone.cancelled() and gone.result() and not pending.won.done():
+            self._claim_batcher.claim(pending)
         else:
-            claiming.fail(IdTakenError(namespace, id))
+            pending.fail(IdTakenError(namespace, id))
 
-    def _overtaken(self, claiming: PendingClaim) -> None:
+    def _overtaken(self, pending: PendingClaim) -> None:
         """A newer claim stands already: what became of this one is what becomes of any older."""
-        if not claiming.won.done():
-            self._note_takeover(claiming.connection)
-            kick(claiming.connection, TAKEN_OVER, "taken over")
-            claiming.fail(ConnectionClosedError(TAKEN_OVER, "taken over"))
+        if not pending.won.done():
+            self._fights.note(pending.membership)
+            kick(pending.membership.connection, TAKEN_OVER, "taken over")
+            pending.fail(ConnectionClosedError(TAKEN_OVER, "taken over"))
 
-    def _abandon(self, stray: OrphanedClaim) -> None:
-        """Nobody wants what was won: release it as if it had been held."""
-        self._namespaces.enter(stray.namespace)
-        self.release(stray)
+    def _give_back(self, membership: Membership[Connection], claim: Claim) -> None:
+        """The claim was won after its caller gave up: release it as if it had been held."""
+        membership.claim = claim
+        self._namespaces.enter(membership.namespace)
+        self.release(membership)
 
     # -- releasing -------------------------------------------------------------------------
 
-    def release(self, connection: Releasable) -> "asyncio.Future[bool]":
-        """Give up a connection's id; the future gives whether that emptied the namespace.
+    def release(self, membership: Membership[Connection]) -> Departure:
+        """Give up a membership's id, unless that has begun.
 
-        While Redis cannot be reached the release waits for it; the future then ends late.
+        While Redis cannot be reached the release waits for it; the departure is then over late.
         """
-        departure: asyncio.Future[bool] | None = connection.departure
-        if departure is None:
-            departure = asyncio.get_running_loop().create_future()
-            connection.departure = departure
-            if connection.claim is None:
-                self._departed(connection, False)
+        if membership.departure is None:
+            membership.depart()
+            if membership.claim is None:
+                self._released(membership, False)
             else:
-                self._claim_batcher.release(connection)
-        return departure
+                self._claim_batcher.release(membership)
+        return membership.depart()
 
     def retry_releases(self) -> None:
         """Try again what could not be released."""
         self._claim_batcher.retry_releases()
 
-    async def leave(self, seconds: float) -> None:
-        """Refuse who is still claiming; wait until every claim and release has been answered.
+    async def end(self, seconds: float) -> None:
+        """Fail the claims that are pending; wait until every claim and release has been answered.
 
         A claim that was on its way is given up once it is registered. ``seconds`` at most.
         """
-        self._leaving = True
-        for claiming in [one for group in self._claiming.values() for one in group]:
-            claiming.fail(PoolClosedError("stopped"))
+        self._ending = True
+        for pending in [one for group in self._pending.values() for one in group]:
+            pending.fail(PoolClosedError("stopped"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._claim_batcher.settled()
-                leaving = [one.departure for one in self._table.connections() if one.departure]
-                if leaving:
-                    await asyncio.wait(leaving)
+                await self._claim_batcher.wait_idle()
+                memberships = self._table.memberships()
+                under_way = [one.departure.over for one in memberships if one.departure]
+                if under_way:
+                    await asyncio.wait(under_way)
 
-    def _departed(self, connection: Releasable, emptied: bool) -> None:
-        listed = self._table.get(connection.namespace, connection.id) is connection
-        if isinstance(connection, Connection):
-            self._table.discard(connection)
-        if listed or connection.claim is not None:
-            self._namespaces.leave(connection.namespace)
-        self.former.note(connection.namespace, connection.id, connection.claim)
-        connection.claim = None
-        if connection.departure is not None and not connection.departure.done():
-            connection.departure.set_result(emptied)
+    def _released(self, membership: Membership[Connection], emptied: bool) -> None:
+        """A membership holds no claim any more; ``emptied`` if that left its namespace empty."""
+        self._drop(membership)
+        membership.depart().end(emptied)
 
-    def _evict(self, connection: Connection) -> None:
-        """Another connection owns the id now: close this one, and release nothing."""
-        self.former.note(connection.namespace, connection.id, connection.claim)
-        connection.claim = None
-        self._table.discard(connection)
-        self._namespaces.leave(connection.namespace)
-        self._note_takeover(connection)
-        kick(connection, TAKEN_OVER, "taken over")
+    def _evict(self, membership: Membership[Connection]) -> None:
+        """Another connection owns the id now: close the one that had it, and release nothing."""
+        if membership.departure is None:
+            membership.depart().end(emptied=False)
+        self._drop(membership)
+        self._fights.note(membership)
+        kick(membership.connection, TAKEN_OVER, "taken over")
 
-    def _note_takeover(self, connection: Connection) -> None:
-        self._counters.taken_over += 1
-        now = asyncio.get_running_loop().time()
-        if self._takeovers.note(connection.namespace, connection.id, now):
-            self._counters.takeover_fights += 1
-            times = self._quiet.due((connection.namespace, connection.id), now)
-            if times:
-                log.info(
-                    "id %s in %s is taken over again and again (%d times more): two clients use it",
-                    shown(connection.id),
-                    shown(connection.namespace),
-                    times,
-                )
-        self._on_takeover(connection)
+    def _drop(self, membership: Membership[Connection]) -> None:
+        self._table.discard(membership)
+        if membership.claim is not None:
+            self._namespaces.leave(membership.namespace)
+            self.former.note(membership.namespace, membership.id, membership.claim)
+            membership.claim = None
 
     # -- registering again -----------------------------------------------------------------
 

@@ -253,7 +253,7 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         if self._parts is None:
             raise PoolClosedError(NOT_RUNNING)
         self._parts.life.check_running()
-        return self._parts.table.get(namespace, id)
+        return self._parts.local.get_connection(namespace, id)
 
     def has_namespace(self, namespace: str) -> bool:
         """Whether this node has members in a namespace. From any thread, also before the start."""

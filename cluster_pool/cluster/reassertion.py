@@ -19,6 +19,7 @@ from cluster_pool.core.claims import CHECKSUM_MODULUS
 from cluster_pool.core.config import Timing
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Membership
 from cluster_pool.local.table import ConnectionTable
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ WINDOW = 16
 STEP = WINDOW * BATCH
 """Namespaces that are looked at together, before others get their turn on the loop."""
 
-Group = tuple[str, list[Connection]]
+Group = tuple[str, list[Membership[Connection]]]
 
 
 class Reassertion:
@@ -42,7 +43,7 @@ class Reassertion:
         table: ConnectionTable,
         timing: Timing,
         lease: LeaseState,
-        evict: Callable[[Connection], None],
+        evict: Callable[[Membership[Connection]], None],
     ) -> None:
         self._shard = shard
         self._registry = registry
@@ -79,12 +80,14 @@ class Reassertion:
         for batch in packed([self._owned(namespace)]):
             await self._batch(generation, incarnation, batch)
 
-    async def doubtful(self, generation: Generation, connections: Iterable[Connection]) -> None:
-        """Ask for some connections; if the generation ends now, the rejoin after it asks again."""
-        groups: dict[str, list[Connection]] = {}
-        for connection in dict.fromkeys(connections):
-            if connection.claim is not None:
-                groups.setdefault(connection.namespace, []).append(connection)
+    async def doubtful(
+        self, generation: Generation, memberships: Iterable[Membership[Connection]]
+    ) -> None:
+        """Ask for some memberships; if the generation ends now, the rejoin after it asks again."""
+        groups: dict[str, list[Membership[Connection]]] = {}
+        for membership in dict.fromkeys(memberships):
+            if membership.claim is not None:
+                groups.setdefault(membership.namespace, []).append(membership)
         incarnation = self._lease.incarnation
         with contextlib.suppress(BackplaneUnavailableError):
             await asyncio.gather(
@@ -103,7 +106,7 @@ class Reassertion:
         standing: list[str] = []
         for name in names:
             _, owned = self._owned(name)
-            missing = [one for one in owned if one.claim.incarnation != incarnation]
+            missing = [one for one in owned if one.claim and one.claim.incarnation != incarnation]
             if missing:
                 groups.append((name, missing))
             if len(missing) < len(owned):
@@ -127,7 +130,8 @@ class Reassertion:
         ]
 
     def _tally(self, namespace: str) -> tuple[int, int]:
-        times = [one.claim.time % CHECKSUM_MODULUS for one in self._owned(namespace)[1]]
+        claims = [one.claim for one in self._owned(namespace)[1] if one.claim is not None]
+        times = [claim.time % CHECKSUM_MODULUS for claim in claims]
         return len(times), sum(times)
 
     # -- asserting it ----------------------------------------------------------------------
@@ -136,7 +140,7 @@ class Reassertion:
         self, generation: Generation, incarnation: str, groups: list[Group], keep: Keep
     ) -> None:
         names = [name for name, _ in groups]
-        await self._namespaces.note_before_claims(generation, incarnation, names, self._deadline())
+        await self._namespaces.add_before_claims(generation, incarnation, names, self._deadline())
         for window in pieces(list(packed(groups)), WINDOW):
             await asyncio.gather(*[self._batch(generation, incarnation, batch) for batch in window])
             await keep()
@@ -145,26 +149,31 @@ class Reassertion:
         self, generation: Generation, incarnation: str, batch: list[Group]
     ) -> Coroutine[Any, Any, None]:
         """Assert what is still owned of a batch; some may have left since it was put together."""
-        batch = [(name, [one for one in part if one.claim is not None]) for name, part in batch]
+        owned = [
+            (name, [(one, one.claim) for one in part if one.claim is not None])
+            for name, part in batch
+        ]
         deadline = self._deadline()
         left = asyncio.get_running_loop().time() + self._lease.seconds_left()
         not_after = self._shard.clock.at(min(deadline, left))
-        groups = [(name, [(one.id, one.claim) for one in part]) for name, part in batch]
+        groups = [(name, [(one.id, claim) for one, claim in part]) for name, part in owned]
         reply = self._registry.assert_claims(generation, incarnation, groups, not_after, deadline)
 
         async def read() -> None:
             answers = iter(await reply)
-            for (namespace, part), (_, claims) in zip(batch, groups, strict=True):
+            for namespace, part in owned:
                 unwanted = []
-                for connection, (id, claim) in zip(part, claims, strict=True):
+                for membership, claim in part:
                     kept = next(answers)
-                    if connection.claim is None or connection.claim.nonce != claim.nonce:
+                    if membership.claim is None:
                         if kept:  # it was given up meanwhile, and is registered all the same
-                            unwanted.append((id, claim._replace(incarnation=incarnation)))
+                            unwanted.append(
+                                (membership.id, claim._replace(incarnation=incarnation))
+                            )
                     elif kept:
-                        connection.claim = claim._replace(incarnation=incarnation)
+                        membership.claim = claim._replace(incarnation=incarnation)
                     elif kept is not None:
-                        self._evict(connection)
+                        self._evict(membership)
                 if unwanted:
                     await self._registry.release(generation, namespace, unwanted, deadline)
 

@@ -129,10 +129,10 @@ class Reconciler:
         if not self._to_visit:
             self._to_visit = self._ownership.namespaces()
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
-        taken, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
-        doubted = self._doubted | self._ownership.take_doubted()
+        part, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
+        doubted = self._doubted | self._ownership.pop_doubted()
         self._doubted = set()
-        return list(dict.fromkeys([*self._wrong, *doubted, *taken]))
+        return list(dict.fromkeys([*self._wrong, *doubted, *part]))
 
     # -- comparing -------------------------------------------------------------------------
 

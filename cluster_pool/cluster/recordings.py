@@ -42,10 +42,10 @@ class Recordings:
             BrokenEnvelopeError: it is a recording.
         """
         namespace, id = item[1], item[2]
-        connection = self._ownership.find(namespace, id, named)
-        if connection is None:
+        membership = self._ownership.find(namespace, id, named)
+        if membership is None:
             return
-        own: Claim | None = connection.claim
+        own = membership.claim
         if own is not None and counter >= own.time:
             return
         claimed = now if own is None else min(own.time, now)

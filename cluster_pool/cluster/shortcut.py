@@ -39,9 +39,9 @@ class LocalShortcut:
             PoolClosedError: the node is stopping.
         """
         self._life.check_running()
-        connection = self._table.get(namespace, id)
-        if connection is None or self._table.namespace_busy(namespace):
+        membership = self._table.get(namespace, id)
+        if membership is None or self._table.namespace_busy(namespace):
             return None
         if self._shard.up and not self._lease.unbroken:
             return None
-        return connection if self._outbound.quiet(namespace) else None
+        return membership.connection if self._outbound.quiet(namespace) else None

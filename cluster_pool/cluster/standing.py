@@ -1,8 +1,8 @@
 """Under ``on_conflict="reject"``: does the connection that holds an id still have its client?
 
-Who claims an id that a living node owns asks that node for a sign of life of the connection. The
-owner asks the client, answers DELIVERED when it is there, and else cuts the connection, releases
-the id and answers ABSENT: then the claim is tried again.
+The node that claims an id which another living node owns asks that node for a sign of life of the
+connection. The owner asks the client, answers DELIVERED when it is there, and else cuts the
+connection, releases the id and answers ABSENT: then the claim is tried again.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from cluster_pool.core.config import Timing
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Membership
 from cluster_pool.local.table import ConnectionTable
 
 
@@ -76,19 +77,23 @@ class Standing:
 
     # -- answering -------------------------------------------------------------------------
 
-    def asked(self, connection: Connection | None, tell: Callable[[SendResult], None]) -> None:
-        """Another node asks about a connection of this one, or one that has left already."""
-        if connection is None:
+    def asked(
+        self, membership: Membership[Connection] | None, tell: Callable[[SendResult], None]
+    ) -> None:
+        """Another node asks about a member of this one, or one that has left already."""
+        if membership is None:
             tell(SendResult.ABSENT)
             return
-        task = asyncio.create_task(self._answer(connection, tell))
+        task = asyncio.create_task(self._answer(membership, tell))
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
-    async def _answer(self, connection: Connection, tell: Callable[[SendResult], None]) -> None:
-        if await self._table.signs.of(connection):
+    async def _answer(
+        self, membership: Membership[Connection], tell: Callable[[SendResult], None]
+    ) -> None:
+        if await self._table.signs.of(membership.connection):
             tell(SendResult.DELIVERED)
             return
-        if connection.departure is not None:
-            await asyncio.wait((connection.departure,), timeout=self._timing.timeout)
+        if membership.departure is not None:
+            await asyncio.wait((membership.departure.over,), timeout=self._timing.timeout)
         tell(SendResult.ABSENT)

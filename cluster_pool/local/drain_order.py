@@ -46,7 +46,11 @@ class DrainOrder:
 
     def _open_by_namespace(self) -> list[list[Connection]]:
         groups = [
-            [one for one in (self._table.namespace(name) or {}).values() if not one.closed]
+            [
+                one.connection
+                for one in (self._table.namespace(name) or {}).values()
+                if not one.connection.closed
+            ]
             for name in self._table.namespaces()
         ]
         return [group for group in groups if group]

@@ -16,6 +16,7 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError, IdTakenError, NodeDrainingError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.drain_run import DrainRun, LocalBudget, Terms, finished
+from cluster_pool.local.membership import Membership
 from cluster_pool.local.outbox import begin_close, kick
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
@@ -51,7 +52,7 @@ class ConnectionsPool:
                 limits=limits or Limits(),
                 timing=timing or Timing(),
                 counters=Counters(),
-                on_departing=self._write_batch,
+                on_departing=self._depart,
             )
         self._table = table
 
@@ -77,25 +78,26 @@ class ConnectionsPool:
         """
         self._check_own()
         self._table.check_loop()
-        older = self._table.get(connection.namespace, connection.id)
-        if not (self._takeover or older in (None, connection)):
-            older = await self._still_there(older)
+        older = self._holder(connection)
+        if older is not None and not self._takeover:
+            await self._table.signs.of(older)  # another may have come or gone meanwhile
+            older = self._holder(connection)
         if self._drain is not None:
             raise NodeDrainingError("this pool is draining")
-        if older is not None and older is not connection:
+        if older is not None:
             if not self._takeover:
                 raise IdTakenError(connection.namespace, connection.id)
             self._table.counters.taken_over += 1
-        self._table.add(connection)
-        self._table.counters.accepted += 1
-        connection.departure = None
-        if older is not None and older is not connection:
+        self._table.add(Membership(connection, connection.namespace, connection.id))
+        if older is not None:
             kick(older, TAKEN_OVER, "taken over")
 
-    async def _still_there(self, older: Connection) -> Connection | None:
-        """Who has its id once it was asked for a sign of life, itself or whoever came since."""
-        await self._table.signs.of(older)
-        return self._table.get(older.namespace, older.id)
+    def _holder(self, connection: Connection) -> Connection | None:
+        """The other connection that has the id of this one, or None."""
+        membership = self._table.get(connection.namespace, connection.id)
+        if membership is None or membership.connection is connection:
+            return None
+        return membership.connection
 
     async def remove_connection(
         self, connection: Connection, on_empty_namespace: EmptyCallback | None = None
@@ -108,17 +110,18 @@ class ConnectionsPool:
         """
         self._check_own()
         self._table.check_loop()
-        self._write_batch(connection)
-        emptied, connection.departure = connection.departure, False
+        self._depart(connection)
+        departure = connection.departure
+        emptied = departure is not None and departure.take_emptied()
         if emptied and on_empty_namespace is not None:
             result = on_empty_namespace()
             if inspect.isawaitable(result):
                 await result
 
-    def _write_batch(self, connection: Connection) -> None:
-        emptied = self._table.discard(connection)
-        if connection.departure is None:
-            connection.departure = emptied
+    def _depart(self, connection: Connection) -> None:
+        for membership in connection.memberships:
+            departure = membership.depart()
+            departure.end(self._table.discard(membership))
 
     def _check_own(self) -> None:
         if self._of_cluster:
@@ -144,7 +147,7 @@ class ConnectionsPool:
         """Send one message to one member and close its connection behind it, once."""
         code, reason = check_close(code, reason)
         result = await self.send(namespace, id, message)
-        connection = self._table.get(namespace, id)
+        connection = self.get_connection(namespace, id)
         if result and connection is not None:
             kick(connection, code, reason)
         return result
@@ -180,7 +183,7 @@ class ConnectionsPool:
         self._table.check_loop()
         namespace, id = check_namespace(namespace), check_id(id)
         code, reason = check_close(code, reason)
-        connection = self._table.get(namespace, id)
+        connection = self.get_connection(namespace, id)
         if connection is None:
             return SendResult.ABSENT
         kick(connection, code, reason)
@@ -257,7 +260,8 @@ class ConnectionsPool:
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
         """The connection with an id, or None."""
-        return self._table.get(namespace, id)
+        membership = self._table.get(namespace, id)
+        return None if membership is None else membership.connection
 
     def has_namespace(self, namespace: str) -> bool:
         """Whether a namespace has members. Looking creates nothing."""

@@ -15,6 +15,7 @@ from cluster_pool.core.ids import check_id, check_namespace, shown
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.local.membership import Departure, Membership
 from cluster_pool.local.services import ConnectionServices, Owner
 from cluster_pool.transports.base import Transport, Watcher, Writer
 
@@ -66,12 +67,12 @@ class ConnectionState:
         "_watcher",
         "_writer",
         "_written_before",
-        "claim",
         "close_code",
         "close_reason",
         "departure",
         "id",
         "idle_timeout",
+        "memberships",
         "metadata",
         "namespace",
         "websocket",
@@ -84,10 +85,10 @@ class ConnectionState:
     idle_timeout: float | None
     close_code: int | None
     close_reason: str
-    claim: Any
-    """The registered claim; belongs to the cluster."""
-    departure: Any
-    """What became of its leaving; belongs to the pool."""
+    memberships: tuple[Membership[Any], ...]
+    """Where it is a member, its home first; belongs to the table."""
+    departure: Departure | None
+    """How its last membership ended, for a removal that comes later; belongs to the table."""
     _services: ConnectionServices
     _transport: Transport
     _request: Request | None
@@ -155,7 +156,7 @@ class ConnectionState:
         self.idle_timeout = idle_timeout
         self.close_code = None
         self.close_reason = ""
-        self.claim = self.departure = None
+        self.memberships, self.departure = (), None
         self._transport, self._writer = transport, transport.writer
         self._services, self._owner = services, None
         self._request = request

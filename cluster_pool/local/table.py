@@ -1,4 +1,4 @@
-"""The connections of this node by namespace and id, and what is done to many of them.
+"""The memberships of this node by namespace and id, and what is done to many of them.
 
 Synchronous but for what goes over many connections, which yields on the way. Looking something up
 never creates it.
@@ -14,6 +14,7 @@ from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
 from cluster_pool.local.attachment import attach
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Membership
 from cluster_pool.local.outbox import deliver, deliver_to_all, kick, write_out
 from cluster_pool.local.services import Flusher
 from cluster_pool.local.signs import SignsOfLife
@@ -45,7 +46,7 @@ class ConnectionTable:
         """Which lines about connections are due in the log."""
         self.signs = SignsOfLife(timing.sign_of_life)
         self._sweeper = Sweeper()
-        self._namespaces: dict[str, dict[str, Connection]] = {}
+        self._namespaces: dict[str, dict[str, Membership[Connection]]] = {}
         self._busy: dict[str, asyncio.Event] = {}
         self._count = 0
         self._loop = loop
@@ -77,32 +78,47 @@ class ConnectionTable:
 
     # -- who is here -----------------------------------------------------------------------
 
-    def add(self, connection: Connection) -> None:
-        """List a connection; one that had its id is no longer listed."""
-        attach(connection, self)
-        members = self._namespaces.setdefault(connection.namespace, {})
-        if connection.id not in members:
-            self._count += 1
-        members[connection.id] = connection
+    def add(self, membership: Membership[Connection]) -> None:
+        """List a membership, here and at its connection; one that had its id is not listed here.
 
-    def discard(self, connection: Connection) -> bool:
-        """Unlist a connection, if it is this very one; True when its namespace is empty now."""
-        members = self._namespaces.get(connection.namespace)
-        if members is None or members.get(connection.id) is not connection:
+        It is counted as accepted.
+        """
+        connection = membership.connection
+        attach(connection, self)
+        connection.memberships = (membership,)
+        connection.departure = None
+        members = self._namespaces.setdefault(membership.namespace, {})
+        if membership.id not in members:
+            self._count += 1
+        members[membership.id] = membership
+        self.counters.accepted += 1
+
+    def discard(self, membership: Membership[Connection]) -> bool:
+        """Unlist a membership, if it is this very one; True when its namespace is empty now.
+
+        Its connection forgets it, too, and keeps how it ends: a circle of the two would live until
+        the garbage collector comes.
+        """
+        connection = membership.connection
+        if membership in connection.memberships:
+            connection.memberships = ()
+            connection.departure = membership.departure
+        members = self._namespaces.get(membership.namespace)
+        if members is None or members.get(membership.id) is not membership:
             return False
-        del members[connection.id]
+        del members[membership.id]
         self._count -= 1
         if members:
             return False
-        del self._namespaces[connection.namespace]
+        del self._namespaces[membership.namespace]
         return True
 
-    def get(self, namespace: str, id: str) -> Connection | None:
-        """The connection with an id, or None."""
+    def get(self, namespace: str, id: str) -> Membership[Connection] | None:
+        """The membership that has an id, or None."""
         members = self._namespaces.get(namespace)
         return members.get(id) if members is not None else None
 
-    def namespace(self, namespace: str) -> dict[str, Connection] | None:
+    def namespace(self, namespace: str) -> dict[str, Membership[Connection]] | None:
         """The members of a namespace by id, or None when it has none."""
         return self._namespaces.get(namespace)
 
@@ -110,16 +126,20 @@ class ConnectionTable:
         """The namespaces that have members."""
         return list(self._namespaces)
 
+    def memberships(self) -> list[Membership[Connection]]:
+        """Every membership."""
+        return [one for members in self._namespaces.values() for one in members.values()]
+
     def connections(self) -> list[Connection]:
         """Every connection."""
-        return [one for members in self._namespaces.values() for one in members.values()]
+        return [one.connection for one in self.memberships()]
 
     # -- what is done to them --------------------------------------------------------------
 
     def send(self, namespace: str, id: str, message: Outgoing) -> SendResult:
         """Deliver to one; ABSENT when there is none."""
-        connection = self.get(namespace, id)
-        return SendResult.ABSENT if connection is None else deliver(connection, message)
+        membership = self.get(namespace, id)
+        return SendResult.ABSENT if membership is None else deliver(membership.connection, message)
 
     def namespace_busy(self, namespace: str) -> bool:
         """Whether a fan-out to this namespace has not reached everyone yet."""
@@ -139,13 +159,14 @@ class ConnectionTable:
         members = self._namespaces.get(namespace)
         if members is None:
             return 0
-        chosen: list[Connection] | Collection[Connection] = members.values()
         if exclude:
-            chosen = [one for id, one in members.items() if id not in exclude]
+            chosen = [one.connection for id, one in members.items() if id not in exclude]
+        else:
+            chosen = [one.connection for one in members.values()]
         if len(chosen) <= YIELD_EVERY:
             return deliver_to_all(self, chosen, message)
         delivered = 0
-        async for part in self._in_parts(namespace, list(chosen)):
+        async for part in self._in_parts(namespace, chosen):
             delivered += deliver_to_all(self, part, message)
         return delivered
 
@@ -156,7 +177,7 @@ class ConnectionTable:
         if namespace in self._busy:
             await self.settled(namespace)
         members = self._namespaces.get(namespace) or {}
-        chosen = [one for id, one in members.items() if id not in exclude]
+        chosen = [one.connection for id, one in members.items() if id not in exclude]
         async for part in self._in_parts(namespace, chosen):
             for connection in part:
                 kick(connection, code, reason)

@@ -153,7 +153,7 @@ async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
             await one.remove_connection(alice.connection)
         await eventually(lambda: not one._parts.ownership._namespaces._held)
         assert not one._parts.backplane.outbound._queues
-        assert not one._parts.ownership._claiming
+        assert not one._parts.ownership._pending
         assert set(one._parts.backplane.progress._at) <= {one._setup.keys.node_channel("node-1")}
         assert set(one._parts.backplane.shard._names.values()) == {
             one._setup.keys.node_channel("node-1")

@@ -101,7 +101,7 @@ async def test_who_waits_for_a_subscription_when_the_pool_stops_is_told(
         proxy.hold(upwards=False)
         joining = asyncio.create_task(one.join("n", "alice", timeout=60))
         await eventually(lambda: one._parts.ownership._namespaces._subscriptions)
-        await one._parts.ownership.leave(0.1)
+        await one._parts.ownership.end(0.1)
         with pytest.raises(PoolClosedError):
             await one.join("n", "bob")
         proxy.heal()
@@ -120,7 +120,7 @@ async def test_a_takeover_that_strangers_might_have_told_is_verified(
         joining = asyncio.create_task(one.join("n", "alice"))
         await eventually(lambda: is_member(two, "alice"))
         newer = await two.join("n", "alice")
-        await eventually(lambda: one._parts.ownership._claiming["n", "alice"][0].taken)
+        await eventually(lambda: one._parts.ownership._pending["n", "alice"][0].taken_over)
         told.set()
         try:
             older = await joining
@@ -137,13 +137,13 @@ async def test_a_takeover_of_what_was_asserted_since_closes_nobody(backend: Back
     """It was told before the rejoin, at which the registry said that the claim stands."""
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")
-        connection = alice.connection  # type: ignore[attr-defined]
-        before = connection.claim
+        (membership,) = alice.connection.memberships  # type: ignore[attr-defined]
+        before = membership.claim
         start = one._parts.backplane.shard.start_name
-        connection.claim = before._replace(incarnation=incarnation_of(start, before.rejoin + 1))
-        one._parts.ownership.taken("n", "alice", before)
+        membership.claim = before._replace(incarnation=incarnation_of(start, before.rejoin + 1))
+        one._parts.ownership.taken_over("n", "alice", before)
         assert alice.closed is None
-        connection.claim = before
+        membership.claim = before
 
 
 @async_test

@@ -21,7 +21,8 @@ from cluster_pool import (
     PoolClosedError,
     SendResult,
 )
-from cluster_pool.cluster.claim_batcher import IN_FLIGHT, PendingClaim
+from cluster_pool.cluster.claim_batcher import IN_FLIGHT
+from cluster_pool.cluster.pending_claim import PendingClaim
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -51,15 +52,15 @@ async def test_a_claim_that_is_won_in_the_turn_of_its_deadline_is_owned(backend:
             one._parts.ownership._claim_batcher,
             one._parts.ownership._namespaces,
         )
-        settle = claim_batcher._settle
+        decide = claim_batcher._decide
 
-        def settle_late(claiming: PendingClaim, *answer: Any) -> None:
-            loop.call_at(claiming.deadline - 0.1, time.sleep, 0.2)
-            loop.call_at(claiming.deadline - 0.001, settle, claiming, *answer)
+        def decide_late(pending: PendingClaim, *answer: Any) -> None:
+            loop.call_at(pending.deadline - 0.1, time.sleep, 0.2)
+            loop.call_at(pending.deadline - 0.001, decide, pending, *answer)
 
         socket = FakeWebSocket()
         connection = Connection("alice", "n", socket)
-        with patch.object(claim_batcher, "_settle", settle_late):
+        with patch.object(claim_batcher, "_decide", decide_late):
             await one.new_connection(connection, timeout=0.5)
         assert one.get_connection("n", "alice") is connection
         assert await registered(one) == {"alice": "node-1"}
@@ -247,8 +248,8 @@ async def test_accept_closes_who_lost_its_id_at_once(
         await eventually(lambda: is_member(two, "a"))
         await eventually(lambda: is_member(two, "b"))
         newer = [await two.join("n", "a"), await two.join("n", "b")]
-        waiting = one._parts.ownership._claiming.values()
-        await eventually(lambda: all(claiming.taken for (claiming,) in waiting))
+        waiting = one._parts.ownership._pending.values()
+        await eventually(lambda: all(pending.taken_over for (pending,) in waiting))
         told.set()
         for error in await asyncio.gather(*accepting, return_exceptions=True):
             assert isinstance(error, ConnectionClosedError)

@@ -133,15 +133,16 @@ async def test_who_leaves_in_the_midst_of_a_rejoin_does_not_end_it(
     async with Backend(own_server).pools(1) as (one,):
         sockets = [await one.join("n", f"a{at}") for at in range(3)]
         alone = await one.join("m", "alone")
+        leaving = [socket.connection.memberships[0] for socket in (sockets[0], alone)]
         namespaces = one._parts.ownership._namespaces
-        note = namespaces.note_before_claims
+        add = namespaces.add_before_claims
 
-        async def note_and_leave(*arguments: Any) -> None:
-            await note(*arguments)
-            for socket in (sockets[0], alone):
-                one._parts.ownership._evict(socket.connection)
+        async def add_and_leave(*arguments: Any) -> None:
+            await add(*arguments)
+            for membership in leaving:
+                one._parts.ownership._evict(membership)
 
-        with patch.object(namespaces, "note_before_claims", note_and_leave):
+        with patch.object(namespaces, "add_before_claims", add_and_leave):
             rejoins = one.statistics()["rejoins"]
             own_server.command("FLUSHALL")
             await eventually(lambda: one.statistics()["rejoins"] > rejoins and one.ready)

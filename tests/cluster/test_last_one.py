@@ -91,6 +91,7 @@ async def test_a_reaper_that_emptied_it_leaves_no_callback(own_server: RedisServ
             fired: list[str] = []
             one.on("empty", empty.append)
             alice = await far.join("hall", "alice")
+            (membership,) = alice.connection.memberships
             proxy.hold()
             with contextlib.suppress(BackplaneUnavailableError):
                 await far.remove_connection(
@@ -100,7 +101,7 @@ async def test_a_reaper_that_emptied_it_leaves_no_callback(own_server: RedisServ
             await proxy.cut()
             proxy.heal()
             await eventually(lambda: far.ready, 30)
-            await eventually(lambda: alice.connection.departure.done())
+            await eventually(lambda: membership.departure.over.done())
             assert (fired, empty) == ([], ["hall"])
 
 

@@ -104,9 +104,9 @@ class Asserted:
         registry.assert_claims = assert_claims
 
     def under(self, rejoin: int) -> list[Connection]:
-        """Who stands under an incarnation, as far as the node knows."""
-        everyone = self._pool._parts.table.connections()
-        return [one for one in everyone if one.claim is not None and one.claim.rejoin == rejoin]
+        """Whose claims stand under an incarnation, as far as the node knows."""
+        everyone = self._pool._parts.table.memberships()
+        return [one.connection for one in everyone if one.claim and one.claim.rejoin == rejoin]
 
 
 @ONE_FLAVOUR
@@ -221,6 +221,7 @@ async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backen
     """Its claim was written once more, and nobody wants it now."""
     async with backend.pools(1) as (one,):
         alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
+        (membership,) = alice.connection.memberships
         registry: Any = one._parts.backplane.registry
         send = registry.assert_claims
 
@@ -229,7 +230,7 @@ async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backen
 
             async def read() -> Any:
                 answers = await reply
-                one._parts.ownership._evict(alice.connection)
+                one._parts.ownership._evict(membership)
                 return answers
 
             return read()

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,7 @@ from cluster_pool import DrainRefusedError, NodeState, NodeUnreachableError, Sen
 from cluster_pool.cluster.unsealing import CROSSED_US
 from cluster_pool.core import envelope
 from cluster_pool.core.seals import BOUND, GOOD_FOR_US, ROUTED, Seals
-from tests.clusters import Backend, Pool
+from tests.clusters import Backend, Pool, claim_of
 from tests.support import async_test, eventually
 
 SECRET = "not known to strangers"
@@ -115,9 +114,9 @@ def envelope_of(sender: str, *items: bytes) -> bytes:
 async def test_what_crosses_with_a_claim_is_told_by_the_claim(backend: Backend) -> None:
     """Sealed before it, and carried out after it by a script, which names it: that is for it."""
     async with backend.pools(1, secret=SECRET) as (one,):
-        older = (await one.join("n", "alice")).connection.claim  # type: ignore[attr-defined]
+        older = claim_of(await one.join("n", "alice"))
         alice = await one.join("n", "alice")
-        claim = alice.connection.claim  # type: ignore[attr-defined]
+        claim = claim_of(alice)
         guessed, elsewhere = claim._replace(time=claim.time - 1), older._replace(incarnation="x.0")
         seals, channel = Seals(SECRET), f"{backend.prefix}:{{~}}:node:node-1"
 
@@ -171,18 +170,18 @@ async def test_a_clock_that_was_set_back_silences_nobody(backend: Backend) -> No
     """Claims from before lie ahead of all counters: what is sent now is for them all the same."""
     async with backend.pools(secret=SECRET) as (one, two), backend.client() as client:
         alice = await two.join("n", "alice")
-        connection: Any = alice.connection  # type: ignore[attr-defined]
-        claim = connection.claim
+        (membership,) = alice.connection.memberships  # type: ignore[attr-defined]
+        claim = membership.claim
         ahead = claim._replace(time=claim.time + 3600 * 1_000_000)
         members = f"{backend.prefix}:{{n}}:members"
         await client.hset(members, "alice", str(ahead))
-        connection.claim, two._parts.ownership.newest = ahead, ahead.time
+        membership.claim, two._parts.ownership.newest = ahead, ahead.time
         assert await one.send("n", "alice", "1", confirm=True) is SendResult.DELIVERED
         assert await one.broadcast_message("n", "2") == 1
         assert await one.send("n", "alice", "3", confirm=True) is SendResult.DELIVERED
         assert await alice.wait_sent(3) == ["1", "2", "3"]
         await client.hset(members, "alice", str(claim))
-        connection.claim = claim
+        membership.claim = claim
 
 
 @async_test

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from cluster_pool import Publisher, SendResult
 from cluster_pool.core import envelope
-from tests.clusters import Backend, Pool
+from tests.clusters import Backend, Pool, claim_of
 from tests.support import async_test, eventually
 
 SECRET = "not known to strangers"
@@ -106,7 +106,7 @@ async def test_a_forged_takeover_closes_nobody(backend: Backend) -> None:
     """Takeovers are told by a script, which has no secret: the registry is asked before acting."""
     async with backend.pools(1, secret=SECRET) as (one,):
         alice = await one.join("n", "alice")
-        claim = str(alice.connection.claim)  # type: ignore[attr-defined]
+        claim = str(claim_of(alice))
         forged = b"\xc1\x011 1 1 x 1\n" + envelope.pack((envelope.TAKEN, "alice", claim))
         await backend.publish(f"{backend.prefix}:{{n}}", forged)
         assert await one.broadcast_message("n", "still here") == 1

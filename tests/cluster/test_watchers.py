@@ -173,7 +173,7 @@ async def test_a_list_that_is_kept_as_we_say_is_right(own_server: RedisServer) -
                 await proxy.accept()
             pool = pools[turn % 2]
             await asyncio.gather(*[pool.join("n", f"{at % 70}") for at in range(turn, turn + 9)])
-            leaving = list((pool._parts.table.namespace("n") or {}).values())[: turn % 3]
+            leaving = pool._parts.table.connections()[: turn % 3]
             await asyncio.gather(*[pool.remove_connection(one) for one in leaving])
 
         async def right() -> bool:

@@ -94,7 +94,7 @@ async def test_who_leaves_while_its_claim_waits_takes_nothing(own_server: RedisS
                 with socket.create_connection(("127.0.0.1", node.port)) as client:
                     client.sendall(request.encode())
             await eventually(lambda: pool.statistics()["delayed_claims"] == waited + 5)
-            await eventually(lambda: not pool._parts.ownership._claiming)
+            await eventually(lambda: not pool._parts.ownership._pending)
             assert owner.closed is None
             assert await pool.count("room") == 1
         finally:

@@ -19,10 +19,11 @@ def held(world: World) -> Held:
     """Who is listed as an owner by the pools of living nodes, whatever the registry says."""
     found: Held = {}
     for node in world.alive:
-        for connection in node.pool._parts.table.connections():
-            if connection.claim is not None:
+        for membership in node.pool._parts.table.memberships():
+            if membership.claim is not None:
+                connection = membership.connection
                 client = next(one for one in world.clients if one.connection is connection)
-                found.setdefault(client.key, []).append((client, connection.claim))
+                found.setdefault(client.key, []).append((client, membership.claim))
     return found
 
 

@@ -1,0 +1,115 @@
+"""Releases on their way to Redis: in batches, and again until they are answered.
+
+A release names the claim, so it is safe to repeat: one that was carried out finds nothing the next
+time. It owns no clock and no task; the :class:`ClaimBatcher` says when a batch goes.
+"""
+
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from cluster_pool.backplane.generation import Generation
+from cluster_pool.backplane.registry import PAGE, Registry, batches
+from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Membership
+
+log = logging.getLogger("cluster_pool.membership")
+
+MOST_DOUBTED = 1000
+"""Namespaces that wait for a closer look."""
+
+Released = Callable[[Membership[Connection], bool], None]
+"""Told of each membership that holds no claim any more, and whether that emptied its namespace."""
+
+
+class ReleaseBatcher:
+    """Memberships that give up their claims.
+
+    Args:
+        on_released: see :data:`Released`.
+    """
+
+    def __init__(self, registry: Registry, on_released: Released) -> None:
+        self._registry = registry
+        self._on_released = on_released
+        self._waiting: list[Membership[Connection]] = []
+        self._unanswered: list[Membership[Connection]] = []
+        self._doubted: set[str] = set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something for the next flush."""
+        return bool(self._waiting)
+
+    def add(self, membership: Membership[Connection]) -> None:
+        """Release it with the next flush."""
+        self._waiting.append(membership)
+
+    def retry(self) -> None:
+        """Let what was not answered go with the next flush."""
+        self._waiting += self._unanswered
+        self._unanswered = []
+
+    def pop_waiting(self) -> list[Membership[Connection]]:
+        """What goes with this flush."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def keep_for_later(self, memberships: list[Membership[Connection]]) -> None:
+        """These could not be sent; they wait for :meth:`retry`."""
+        self._unanswered += memberships
+
+    def unanswered_pages(self) -> Iterator[list[Membership[Connection]]]:
+        """What was not answered so far, a page at a time; a page is the caller's to deal with."""
+        for _ in range(0, len(self._unanswered), PAGE):
+            page, self._unanswered = self._unanswered[:PAGE], self._unanswered[PAGE:]
+            yield page
+
+    def pop_doubted(self) -> set[str]:
+        """Namespaces where a release found nothing: the claim may have been lost, not its count."""
+        doubted, self._doubted = self._doubted, set()
+        return doubted
+
+    def write(
+        self, generation: Generation, memberships: list[Membership[Connection]], deadline: float
+    ) -> Iterator[Coroutine[Any, Any, None]]:
+        """Queue the releases, a batch with each step; each coroutine deals with a reply."""
+        groups: dict[str, list[Membership[Connection]]] = {}
+        for membership in memberships:
+            if membership.claim is None:  # another connection has taken the id over meanwhile
+                self._on_released(membership, False)
+            else:
+                groups.setdefault(membership.namespace, []).append(membership)
+        for group in groups.values():
+            for batch in batches(group):
+                yield self._write_batch(generation, batch, deadline)
+
+    def _write_batch(
+        self, generation: Generation, batch: list[Membership[Connection]], deadline: float
+    ) -> Coroutine[Any, Any, None]:
+        namespace = batch[0].namespace
+        claims = [(one.id, one.claim) for one in batch if one.claim is not None]
+        try:
+            reply = self._registry.release(generation, namespace, claims, deadline)
+        except Exception:
+            log.exception("releases could not be written: they are tried again")
+            self._unanswered += batch
+            return _nothing()
+
+        async def read() -> None:
+            try:
+                last_ones = await reply
+            except BackplaneUnavailableError:
+                self._unanswered += batch
+                return
+            if None in last_ones and len(self._doubted) < MOST_DOUBTED:
+                self._doubted.add(namespace)
+            for membership, emptied in zip(batch, last_ones, strict=True):
+                self._on_released(membership, bool(emptied))
+
+        return read()
+
+
+async def _nothing() -> None:
+    """The reply to a batch that could not be written."""

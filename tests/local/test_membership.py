@@ -1,0 +1,91 @@
+"""A membership in a table: listed there and at its connection, and how it ends."""
+
+import gc
+import weakref
+
+from cluster_pool import Connection, ConnectionsPool
+from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.statistics import Counters
+from cluster_pool.local.membership import Departure, Membership
+from cluster_pool.local.table import ConnectionTable
+from cluster_pool.testing import FakeWebSocket
+from tests.support import async_test
+
+
+def new_table() -> ConnectionTable:
+    """Empty, and told of nothing."""
+    return ConnectionTable(
+        limits=Limits(), timing=Timing(), counters=Counters(), on_departing=lambda connection: None
+    )
+
+
+def new_membership() -> Membership[Connection]:
+    """Of a connection of its own, in the namespace ``n``."""
+    return Membership(Connection("alice", "n", FakeWebSocket()), "n", "alice")
+
+
+@async_test
+async def test_a_membership_is_listed_in_the_table_and_at_its_connection() -> None:
+    """Until it is discarded; the connection then knows how it departs."""
+    table, membership = new_table(), new_membership()
+    table.add(membership)
+    assert table.get("n", "alice") is membership
+    assert membership.connection.memberships == (membership,)
+    departure = membership.depart()
+    assert table.discard(membership)
+    assert table.get("n", "alice") is None
+    assert membership.connection.memberships == ()
+    assert membership.connection.departure is departure
+
+
+@async_test
+async def test_an_older_membership_cannot_discard_a_newer_one_with_its_id() -> None:
+    """A late release must not end what another connection, or the same one, has joined since."""
+    table, older, newer = new_table(), new_membership(), new_membership()
+    table.add(older)
+    table.add(newer)
+    assert not table.discard(older)
+    assert table.get("n", "alice") is newer
+    assert len(table) == 1
+    again = Membership(newer.connection, "n", "alice")
+    table.add(again)
+    assert not table.discard(newer)
+    assert newer.connection.memberships == (again,)
+
+
+@async_test
+async def test_a_departure_tells_once_that_it_emptied_its_namespace() -> None:
+    """The first who asks may call its last-one callback; the first end counts."""
+    departure = Departure()
+    assert not departure.take_emptied()
+    departure.end(emptied=True)
+    departure.end(emptied=False)
+    await departure.over
+    assert departure.take_emptied()
+    assert not departure.take_emptied()
+
+
+@async_test
+async def test_a_departure_that_failed_has_emptied_nothing() -> None:
+    """And an answer that comes later is not believed."""
+    departure = Departure()
+    departure.fail(RuntimeError("stopped"))
+    departure.end(emptied=True)
+    assert isinstance(departure.over.exception(), RuntimeError)
+    assert not departure.take_emptied()
+
+
+@async_test
+async def test_a_connection_that_left_is_freed_without_the_garbage_collector() -> None:
+    """It and its membership know each other; a circle of many would pile up until it runs."""
+    pool = ConnectionsPool()
+    connection = Connection("alice", "n", FakeWebSocket())
+    await pool.new_connection(connection)
+    await pool.remove_connection(connection)
+    freed = weakref.ref(connection)
+    gc.disable()
+    try:
+        del connection
+        assert freed() is None
+    finally:
+        gc.enable()
