@@ -82,7 +82,7 @@ def script(name: str) -> Callable[[list[str]], None]:
 
 
 def help_of(path: Path) -> str:
-    """What the program behind a script says of its options."""
+    """What a script says of its options, and the program behind it."""
     found = re.search(r'exec "\$venv/bin/python" -P -m ([\w.]+)', path.read_text())
     assert found, path
     python_path = os.pathsep.join(
@@ -96,7 +96,7 @@ def help_of(path: Path) -> str:
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return path.read_text() + done.stdout
 
 
 def file_of(option: str) -> Callable[[list[str]], None]:
