@@ -19,7 +19,7 @@ EXPIRING = re.compile(r":numbers$")
 
 def claim_of(websocket: FakeWebSocket) -> Any:
     """The claim of a member that :meth:`Pool.join` has made; None once it has left."""
-    memberships: Any = websocket.connection.memberships  # type: ignore[attr-defined]
+    memberships: Any = websocket.connection._memberships  # type: ignore[attr-defined]
     return memberships[0].claim if memberships else None
 
 

@@ -68,7 +68,7 @@ class Admission:
             raise PoolClosedError(f"node {self._identity.node_id} is {state.value}")
 
     async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
-        if connection.memberships:
+        if self._table.memberships_of(connection):
             raise ClusterPoolError(f"{connection!r} is a member already")
         attachment.attach(connection, self._table)
         try:
@@ -82,9 +82,10 @@ class Admission:
     ) -> None:
         """End a connection's membership; see :meth:`ClusterPool.remove_connection`."""
         deadline = self._deadline(timeout)
-        departure = connection.departure
-        if connection.memberships:
-            departure = self._ownership.release(connection.memberships[0])
+        departure = self._table.departure_of(connection)
+        memberships = self._table.memberships_of(connection)
+        if memberships:
+            departure = self._ownership.release(memberships[0])
         if departure is None:
             return
         try:

@@ -238,7 +238,7 @@ class Node:
     def _departing(self, connection: Connection) -> None:
         """A connection of this node began to close, for whatever reason."""
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
-        for membership in connection.memberships:
+        for membership in self.table.memberships_of(connection):
             self.ownership.release(membership)
 
     def _may_judge(self) -> bool:

@@ -111,7 +111,7 @@ class ConnectionsPool:
         self._check_own()
         self._table.check_loop()
         self._depart(connection)
-        departure = connection.departure
+        departure = self._table.departure_of(connection)
         emptied = departure is not None and departure.take_emptied()
         if emptied and on_empty_namespace is not None:
             result = on_empty_namespace()
@@ -119,7 +119,7 @@ class ConnectionsPool:
                 await result
 
     def _depart(self, connection: Connection) -> None:
-        for membership in connection.memberships:
+        for membership in self._table.memberships_of(connection):
             departure = membership.depart()
             departure.end(self._table.discard(membership))
 

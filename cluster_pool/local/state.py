@@ -44,12 +44,14 @@ class ConnectionState:
         "__weakref__",
         "_busy_since",
         "_deadline",
+        "_departure",
         "_flush_by",
         "_forced",
         "_handlers",
         "_inbound_due",
         "_last_heard",
         "_left",
+        "_memberships",
         "_owner",
         "_pending",
         "_pending_bytes",
@@ -69,10 +71,8 @@ class ConnectionState:
         "_written_before",
         "close_code",
         "close_reason",
-        "departure",
         "id",
         "idle_timeout",
-        "memberships",
         "metadata",
         "namespace",
         "websocket",
@@ -85,9 +85,9 @@ class ConnectionState:
     idle_timeout: float | None
     close_code: int | None
     close_reason: str
-    memberships: tuple[Membership[Any], ...]
+    _memberships: tuple[Membership[Any], ...]
     """Where it is a member, its home first; belongs to the table."""
-    departure: Departure | None
+    _departure: Departure | None
     """How its last membership ended, for a removal that comes later; belongs to the table."""
     _services: ConnectionServices
     _transport: Transport
@@ -156,7 +156,7 @@ class ConnectionState:
         self.idle_timeout = idle_timeout
         self.close_code = None
         self.close_reason = ""
-        self.memberships, self.departure = (), None
+        self._memberships, self._departure = (), None
         self._transport, self._writer = transport, transport.writer
         self._services, self._owner = services, None
         self._request = request

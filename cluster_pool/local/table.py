@@ -14,7 +14,7 @@ from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
 from cluster_pool.local.attachment import attach
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.membership import Membership
+from cluster_pool.local.membership import Departure, Membership
 from cluster_pool.local.outbox import deliver, deliver_to_all, kick, write_out
 from cluster_pool.local.services import Flusher
 from cluster_pool.local.signs import SignsOfLife
@@ -85,8 +85,8 @@ class ConnectionTable:
         """
         connection = membership.connection
         attach(connection, self)
-        connection.memberships = (membership,)
-        connection.departure = None
+        connection._memberships = (membership,)
+        connection._departure = None
         members = self._namespaces.setdefault(membership.namespace, {})
         if membership.id not in members:
             self._count += 1
@@ -100,9 +100,9 @@ class ConnectionTable:
         the garbage collector comes.
         """
         connection = membership.connection
-        if membership in connection.memberships:
-            connection.memberships = ()
-            connection.departure = membership.departure
+        if membership in connection._memberships:
+            connection._memberships = ()
+            connection._departure = membership.departure
         members = self._namespaces.get(membership.namespace)
         if members is None or members.get(membership.id) is not membership:
             return False
@@ -112,6 +112,14 @@ class ConnectionTable:
             return False
         del self._namespaces[membership.namespace]
         return True
+
+    def memberships_of(self, connection: Connection) -> tuple[Membership[Connection], ...]:
+        """Where a connection is a member, its home first."""
+        return connection._memberships
+
+    def departure_of(self, connection: Connection) -> Departure | None:
+        """How the last membership of a connection ended that is no member any more, or None."""
+        return connection._departure
 
     def get(self, namespace: str, id: str) -> Membership[Connection] | None:
         """The membership that has an id, or None."""

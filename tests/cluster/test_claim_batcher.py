@@ -137,7 +137,7 @@ async def test_a_takeover_of_what_was_asserted_since_closes_nobody(backend: Back
     """It was told before the rejoin, at which the registry said that the claim stands."""
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")
-        (membership,) = alice.connection.memberships  # type: ignore[attr-defined]
+        (membership,) = alice.connection._memberships  # type: ignore[attr-defined]
         before = membership.claim
         start = one._parts.backplane.shard.start_name
         membership.claim = before._replace(incarnation=incarnation_of(start, before.rejoin + 1))

@@ -133,7 +133,7 @@ async def test_who_leaves_in_the_midst_of_a_rejoin_does_not_end_it(
     async with Backend(own_server).pools(1) as (one,):
         sockets = [await one.join("n", f"a{at}") for at in range(3)]
         alone = await one.join("m", "alone")
-        leaving = [socket.connection.memberships[0] for socket in (sockets[0], alone)]
+        leaving = [socket.connection._memberships[0] for socket in (sockets[0], alone)]
         namespaces = one._parts.ownership._namespaces
         add = namespaces.add_before_claims
 

@@ -91,7 +91,7 @@ async def test_a_reaper_that_emptied_it_leaves_no_callback(own_server: RedisServ
             fired: list[str] = []
             one.on("empty", empty.append)
             alice = await far.join("hall", "alice")
-            (membership,) = alice.connection.memberships
+            (membership,) = alice.connection._memberships
             proxy.hold()
             with contextlib.suppress(BackplaneUnavailableError):
                 await far.remove_connection(

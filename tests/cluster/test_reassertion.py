@@ -221,7 +221,7 @@ async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backen
     """Its claim was written once more, and nobody wants it now."""
     async with backend.pools(1) as (one,):
         alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
-        (membership,) = alice.connection.memberships
+        (membership,) = alice.connection._memberships
         registry: Any = one._parts.backplane.registry
         send = registry.assert_claims
 

@@ -170,7 +170,7 @@ async def test_a_clock_that_was_set_back_silences_nobody(backend: Backend) -> No
     """Claims from before lie ahead of all counters: what is sent now is for them all the same."""
     async with backend.pools(secret=SECRET) as (one, two), backend.client() as client:
         alice = await two.join("n", "alice")
-        (membership,) = alice.connection.memberships  # type: ignore[attr-defined]
+        (membership,) = alice.connection._memberships  # type: ignore[attr-defined]
         claim = membership.claim
         ahead = claim._replace(time=claim.time + 3600 * 1_000_000)
         members = f"{backend.prefix}:{{n}}:members"

@@ -30,12 +30,12 @@ async def test_a_membership_is_listed_in_the_table_and_at_its_connection() -> No
     table, membership = new_table(), new_membership()
     table.add(membership)
     assert table.get("n", "alice") is membership
-    assert membership.connection.memberships == (membership,)
+    assert membership.connection._memberships == (membership,)
     departure = membership.depart()
     assert table.discard(membership)
     assert table.get("n", "alice") is None
-    assert membership.connection.memberships == ()
-    assert membership.connection.departure is departure
+    assert membership.connection._memberships == ()
+    assert membership.connection._departure is departure
 
 
 @async_test
@@ -50,7 +50,7 @@ async def test_an_older_membership_cannot_discard_a_newer_one_with_its_id() -> N
     again = Membership(newer.connection, "n", "alice")
     table.add(again)
     assert not table.discard(newer)
-    assert newer.connection.memberships == (again,)
+    assert newer.connection._memberships == (again,)
 
 
 @async_test
