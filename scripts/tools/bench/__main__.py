@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,26 +11,42 @@ from pathlib import Path
 from cluster_pool.embedded import SERVER_VARIABLE, EmbeddedUnavailableError, server_binary
 from tools.bench import (
     delivery,
-    ghosts,
     idle,
     latency,
     machine,
-    memory,
     peers,
-    registry,
+    recovery,
+    rolling,
     scale,
     storm,
 )
-from tools.bench.cluster import Settings
-from tools.bench.rolling import scenario as rolling
+from tools.bench.stage import Settings
 from tools.bench.table import Row, as_json, markdown
+from tools.harness.descriptors import too_few_descriptors
 
-NAMES = (
-    *delivery.NAMES,
-    *("latency", "memory", "idle", "storm", "registry", "scale", "ghosts", "peers", "rolling"),
-)
+EACH_LOOP = {"latency": latency, "idle": idle, "storm": storm}
+ONE_LOOP = {"scale": scale, "recovery": recovery, "peers": peers, "rolling": rolling}
+NAMES = (*delivery.NAMES, *EACH_LOOP, *ONE_LOOP)
 BUSY = 0.7
 """Load above which the head of the table warns."""
+EPILOG = """\
+scenarios:
+  floor          a bare write(2) for each message: what the others are compared with
+  broadcast      CPU per delivery of broadcasts, one at a time; broadcast-16: 16 at once
+  targeted       CPU per delivery of sends to 1,000 ids at once
+  latency        one send at a time, until its answer and until the client has it
+  idle           memory, CPU and Redis commands of connections that say nothing
+  storm          accepts and claims when everybody connects at once, and the longest turn
+  scale          a send among many nodes and beside many members; Redis bytes per member
+  recovery       from kill -9 of a node until its members are gone
+  peers          CPU per delivery of socket.io, python-socketio and channels_redis, beside ours
+  rolling        a rolling restart behind HAProxy, seen from the clients
+
+Another tree of the package is measured by the same bench when PYTHONPATH names its folder:
+  PYTHONPATH=/path/to/older/checkout scripts/bench --only broadcast --only targeted
+
+exit status: 0 every message arrived, 1 a check failed, 2 it cannot run, 130 interrupted
+"""
 
 
 def _positive(text: str) -> int:
@@ -44,22 +59,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures cluster_pool on this machine and prints a table.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--only", action="append", choices=NAMES, help="this scenario alone; may be repeated")
-    add("--server", metavar="PROGRAM", help="such as redis-server, instead of the wheel's Valkey")
+    add("--only", action="append", choices=NAMES, metavar="SCENARIO", help="may be repeated")
     add("--quick", action="store_true", help="fewer rounds of less: a look, not a measurement")
     add("--loop", choices=("uvloop", "asyncio", "both"), help="default: both, if uvloop is there")
-    add("--rounds", type=_positive, help="of each scenario; the table has their median (12)")
-    add("--connections", type=_positive, default=1000, help="that get the messages (1000)")
-    add("--idle-connections", type=_positive, help="whose memory is measured (5000)")
-    add("--idle-per-node", type=_positive, help="whose CPU is measured, on two nodes (10000)")
-    add("--storm", type=_positive, help="connections that come at once (5000)")
-    add("--nodes", type=_positive, help="to which the cluster grows, at least 2 (16)")
-    add("--many", type=_positive, help="members to which a namespace grows (1000000)")
-    add("--members", type=_positive, help="whose bytes in Redis are measured (100000)")
+    add("--rounds", type=_positive, metavar="N", help="of each; the table has their median (12)")
+    add("--connections", type=_positive, default=1000, metavar="N", help="that get messages (1000)")
+    add("--idle", type=_positive, metavar="N", help="connections that say nothing (5000)")
+    add("--storm", type=_positive, metavar="N", help="connections that come at once (5000)")
+    add("--nodes", type=_positive, metavar="N", help="of scale, at least 2 (16)")
+    add("--members", type=_positive, metavar="N", help="of scale, in one namespace (100000)")
+    add("--restarted", type=_positive, metavar="N", help="connections of rolling (4000)")
+    add("--server", metavar="PROGRAM", help="such as redis-server, instead of the wheel's Valkey")
     add("--json", metavar="FILE", type=Path, help="write everything that was measured there")
-    add("--restarted", type=_positive, help="connections in the rolling restart (4000)")
     add("--charts", metavar="FOLDER", type=Path, help="draw peers.svg and rolling.svg there")
     add("--profile", metavar="FOLDER", type=Path, help="profile the nodes' paths, as pstats files")
     return parser
@@ -73,14 +88,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         messages=10 if quick else 15,
         bursts=10,
         single_sends=100 if quick else 300,
-        idle=options.idle_connections or (1000 if quick else 5000),
-        members=options.members or (10_000 if quick else 100_000),
-        victims=1 if quick else 5,
-        idle_each=options.idle_per_node or (1000 if quick else 10_000),
+        idle=options.idle or (1000 if quick else 5000),
         idle_seconds=10.0 if quick else 40.0,
         storm=options.storm or (1000 if quick else 5000),
         nodes=max(2, options.nodes or (4 if quick else 16)),
-        many=options.many or (50_000 if quick else 1_000_000),
+        members=options.members or (10_000 if quick else 100_000),
+        victims=1 if quick else 5,
         restarted=options.restarted or (1600 if quick else 4000),
         close_rate=120.0 if quick else 160.0,
         profile=str(options.profile) if options.profile else "",
@@ -103,60 +116,34 @@ def _tell(text: str) -> None:
 def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
     """Why the descriptor limit forbids what is asked, before anything starts."""
     needs = {
-        "delivery": settings.connections,
-        "memory": settings.idle + memory.FIRST,
-        "idle": settings.idle_each + memory.FIRST,
+        **dict.fromkeys((*delivery.NAMES, "latency", "peers"), settings.connections),
+        "idle": settings.idle + idle.FIRST,
         "storm": settings.storm,
-        "scale": 4 * settings.connections,
-        "ghosts": settings.connections * settings.victims,
-        "peers": settings.connections,
+        "scale": 2 * settings.connections,
+        "recovery": settings.connections * settings.victims,
         "rolling": 2 * settings.restarted,  # HAProxy has two for each
     }
-    for name, connections in needs.items():
-        if name in wanted or (name == "delivery" and wanted & set(delivery.NAMES)):
-            problem = machine.too_few_descriptors(connections)
-            if problem:
-                yield f"{name}: {problem}"
+    for name in NAMES:
+        if name in wanted and (problem := too_few_descriptors(needs[name])):
+            yield f"{name}: {problem}"
 
 
-async def _measure(
-    settings: Settings, loops: list[str], wanted: set[str], charts: Path | None
-) -> list[Row]:
+async def _measure(settings: Settings, loops: list[str], wanted: set[str]) -> list[Row]:
     rows: list[Row] = []
-    fresh_rounds = min(settings.rounds, 3)
-    for loop in loops:
-        if wanted & set(delivery.NAMES):
-            rows += await delivery.measure(settings, loop, wanted, _tell)
-    for loop in loops:
-        if "latency" in wanted:
-            rows += await latency.measure(settings, loop, _tell)
-    for loop in loops:
-        if "memory" in wanted:
-            rows += await memory.measure(settings, loop, fresh_rounds, _tell)
-    for loop in loops:
-        if "idle" in wanted:
-            rows += await idle.measure(settings, loop, _tell)
-    for loop in loops:
-        if "storm" in wanted:
-            rows += await storm.measure(settings, loop, fresh_rounds, _tell)
-    if "registry" in wanted:
-        rows += await registry.measure(settings, fresh_rounds, _tell)
-    if "scale" in wanted:
-        rows += await scale.measure(settings, loops[0], _tell)
-        installed = shutil.which("redis-server")
-        if installed and SERVER_VARIABLE not in os.environ:
-            rows += await scale.measure(settings, loops[0], _tell, installed)
-    if "ghosts" in wanted:
-        rows += await ghosts.measure(settings, loops[0], _tell)
-    if "peers" in wanted:
-        rows += await peers.measure(settings, loops[0], _tell)
-    if "rolling" in wanted:
-        rows += await rolling.measure(settings, _tell, charts)
+    if wanted & set(delivery.NAMES):
+        for loop in loops:
+            rows += await delivery.measure(settings, loop, _tell, wanted)
+    for name, scenario in EACH_LOOP.items():
+        for loop in loops if name in wanted else ():
+            rows += await scenario.measure(settings, loop, _tell)
+    for name, scenario in ONE_LOOP.items():
+        if name in wanted:
+            rows += await scenario.measure(settings, loops[0], _tell)
     return rows
 
 
 def main() -> int:
-    """Status 0 when every message arrived; 1 when a check failed; 2 for what cannot run; 130."""
+    """Measure what is wanted; gives the exit status."""
     options = _parser().parse_args()
     if sys.platform != "linux":
         _tell("scripts/bench: needs Linux, whose CPU clocks of other processes it reads")
@@ -165,6 +152,9 @@ def main() -> int:
     wanted = set(options.only or NAMES)
     for problem in _too_many(settings, wanted):
         _tell(f"scripts/bench: {problem}")
+        return 2
+    if options.charts and find_spec("matplotlib") is None:
+        _tell("scripts/bench: --charts needs matplotlib: pip install 'cluster-pool[charts]'")
         return 2
     for folder in filter(None, (options.profile, options.charts)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,10 +165,9 @@ def main() -> int:
     except EmbeddedUnavailableError as error:
         _tell(f"scripts/bench: {error}")
         return 2
-    load = machine.load()
-    loops = _loops(options.loop)
+    load = os.getloadavg()[0]
     try:
-        rows = asyncio.run(_measure(settings, loops, wanted, options.charts))
+        rows = asyncio.run(_measure(settings, _loops(options.loop), wanted))
     except KeyboardInterrupt:
         return 130
     about = machine.description(server)
@@ -188,8 +177,10 @@ def main() -> int:
     print(markdown(rows))
     if options.json:
         options.json.write_text(as_json({**about, "load": f"{load:.2f}"}, rows))
-    if options.charts and "peers" in wanted:
-        (options.charts / "peers.svg").write_text(peers.drawn(rows, about))
+    if options.charts:
+        from tools.bench import chart
+
+        chart.draw(rows, about, options.charts)
     return 1 if any(row.wrong for row in rows) else 0
 
 

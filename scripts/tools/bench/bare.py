@@ -10,17 +10,18 @@ import contextlib
 import os
 import sys
 import time
-from typing import Any
 
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from cluster_pool.server.node import BACKLOG
-from tools.bench.children import Opened, obey, say
-from tools.bench.node import GATE_TIMEOUT, loop_factory
+from tools.bench.gate import Opened
+from tools.bench.node import GATE_TIMEOUT
 from tools.bench.payloads import payload
+from tools.harness.internals import BACKLOG, loop_factory
+from tools.harness.obeying import answer, obey_object
+from tools.harness.ports import HOST
 
 CHANNEL = "bare"
 
@@ -35,7 +36,7 @@ class Commands:
         self._heard: list[int] = []
         self._listening: asyncio.Task[None] | None = None
 
-    async def listen(self) -> dict[str, Any]:
+    async def listen(self) -> None:
         """Subscribe; each message opens the gate."""
         subscription = self._redis.pubsub(ignore_subscribe_messages=True)
         await subscription.subscribe(CHANNEL)
@@ -46,21 +47,19 @@ class Commands:
                 os.write(self._gate_end, b".")
 
         self._listening = asyncio.create_task(hear())
-        return {}
 
-    async def stop_listening(self) -> dict[str, Any]:
+    async def stop_listening(self) -> None:
         """Hear no more."""
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
-        return {}
 
-    async def heard(self) -> dict[str, Any]:
+    async def heard(self) -> list[int]:
         """When the messages since the last call came."""
         heard, self._heard = self._heard, []
-        return {"heard": heard}
+        return heard
 
-    async def publish(self, count: int, pause: float) -> dict[str, Any]:
+    async def publish(self, count: int, pause: float) -> list[int]:
         """Publish, the next message when this one was heard; when each call began."""
         if self._gate is None:
             self._gate = Opened(self._gate_end)
@@ -73,12 +72,12 @@ class Commands:
             await self._redis.publish(CHANNEL, message)
             if not await self._gate.wait(GATE_TIMEOUT):
                 break
-        return {"begun": begun}
+        return begun
 
-    async def echo(self, port: int, count: int, pause: float) -> dict[str, Any]:
+    async def echo(self, port: int, count: int, pause: float) -> list[int]:
         """One message after another to the other process's server and back; each in ns."""
         times = []
-        async with connect(f"ws://127.0.0.1:{port}", compression=None) as websocket:
+        async with connect(f"ws://{HOST}:{port}", compression=None) as websocket:
             for number in range(count):
                 if pause:
                     await asyncio.sleep(pause)
@@ -87,7 +86,7 @@ class Commands:
                 await websocket.send(message)
                 await websocket.recv()
                 times.append(time.monotonic_ns() - begun)
-        return {"times": times}
+        return times
 
 
 async def _echo(websocket: ServerConnection) -> None:
@@ -100,12 +99,11 @@ async def main(redis_url: str, gate_end: int) -> None:
     """Run until standard input ends."""
     async with (
         Redis.from_url(redis_url) as redis,
-        serve(_echo, "127.0.0.1", 0, compression=None, backlog=BACKLOG) as server,
+        serve(_echo, HOST, 0, compression=None, backlog=BACKLOG) as server,
     ):
         commands = Commands(redis, gate_end)
-        names = [name for name in vars(Commands) if not name.startswith("_")]
-        say(port=next(iter(server.sockets)).getsockname()[1])
-        await obey({name: getattr(commands, name) for name in names})
+        answer({"port": next(iter(server.sockets)).getsockname()[1]})
+        await obey_object(commands)
         await commands.stop_listening()
 
 

@@ -14,13 +14,14 @@ import time
 from typing import Any
 
 from websockets.client import ClientProtocol
-from websockets.frames import Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from tools.bench import engineio
-from tools.bench.children import say
 from tools.bench.payloads import DIGITS, ID_AT, TO_ALL, member_id
+from tools.harness import frames
+from tools.harness.frames import END, masked
+from tools.harness.obeying import answer
 
 TOGETHER = 200
 """Handshakes under way at once."""
@@ -118,11 +119,6 @@ class Clients:
                 raise RuntimeError(f"{wanted - self._joined} clients could not join")
             self.receive(0.2)
 
-    def disconnect(self) -> None:
-        """Cut every connection."""
-        for client in list(self._by_fd.values()):
-            self._gone(client)
-
     def _gone(self, client: Client) -> None:
         self._poll.unregister(client.socket)
         del self._by_fd[client.socket.fileno()]
@@ -172,35 +168,23 @@ class Clients:
             os.write(self._gate, b".")
 
     def _read(self, client: Client, data: bytes) -> None:
-        at, end = 0, len(data)
-        while end - at >= 2:
-            size, head = data[at + 1], 2
-            if size >= 126:
-                head = 4 if size == 126 else 10
-                if end - at < head:
-                    break
-                size = int.from_bytes(data[at + 2 : at + head], "big")
-            start = at + head
-            if start + size > end:
-                break
-            opcode = data[at] & 0x0F
-            if opcode == Opcode.TEXT or opcode == Opcode.BINARY:
-                message = data[start : start + size]
+        end = 0
+        for opcode, message, end in frames.read(data):  # noqa: B007  # it is needed behind
+            if opcode in (frames.TEXT, frames.BINARY):
                 if client.packets:
                     self._packet(client, message)
                 else:
                     self._message(client, message)
-            elif opcode == Opcode.PING:
-                client.socket.send(b"\x8a" + bytes((0x80 | size,)) + bytes(4) + data[start:][:size])
-            elif opcode == Opcode.CLOSE:
-                client.socket.send(b"\x88\x80" + bytes(4))
-            at = start + size
-        client.rest = data[at:]
+            elif opcode == frames.PING:
+                client.socket.send(masked(frames.PONG, message))
+            elif opcode == frames.CLOSE:
+                client.socket.send(masked(frames.CLOSE))
+        client.rest = data[end:]
 
     def _packet(self, client: Client, packet: bytes) -> None:
         asked = engineio.read(packet)
         if asked.reply:
-            client.socket.send(engineio.frame(asked.reply))
+            client.socket.send(masked(frames.TEXT, asked.reply))
         if asked.message is not None:
             self._message(client, asked.message)
         self._joined += asked.joined
@@ -234,18 +218,17 @@ class Clients:
                 *lines, pending = (pending + data).split(b"\n")
                 for line in lines:
                     fields = json.loads(line)
-                    answer = getattr(self, fields.pop("do"))(**fields)
-                    say(**(answer or {}))
+                    answer(getattr(self, fields.pop("do"))(**fields))
 
 
 def _finish_handshake(client: Client, protocol: ClientProtocol) -> None:
     data = b""
-    while b"\r\n\r\n" not in data:
+    while END not in data:
         more = client.socket.recv(READ)
         if not more:
             raise RuntimeError(f"no handshake: {data!r}")
         data += more
-    end = data.index(b"\r\n\r\n") + 4
+    end = data.index(END) + len(END)
     protocol.receive_data(data[:end])
     events = protocol.events_received()
     if protocol.handshake_exc is not None or not isinstance(events[0], Response):
@@ -255,5 +238,5 @@ def _finish_handshake(client: Client, protocol: ClientProtocol) -> None:
 
 if __name__ == "__main__":
     clients = Clients(int(sys.argv[1]))
-    say(ready=True)
+    answer()
     clients.obey()

@@ -8,34 +8,30 @@ well, and the same client program reads both.
 What a write costs depends on when the socket last had one. After a pause that is longer than TCP's
 retransmission timeout, Linux acknowledges the next 16 segments at once (``TCP_MAX_QUICKACKS`` and
 ``tcp_event_data_recv`` in its ``tcp_input.c``), on loopback at the writer's expense, and later ones
-at the reader's. So a round is of either kind and never of both: each begins after a rest and ends
-within those 16, or another 16 go before it, uncounted, and it is a stream.
+at the reader's. So a round begins after a rest and ends within those 16. (Of 16 at once, those who
+write each by itself leave that state on the way, which is cheaper.)
 """
 
 import asyncio
 import contextlib
 import statistics
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
 
-from cluster_pool.embedded import EmbeddedServer
-from tools.bench.children import Child
-from tools.bench.cluster import NAMESPACE, Clients, Meter, Settings, clients, fault, node
+from tools.bench.payloads import member_id
+from tools.bench.stage import Clients, Meter, Settings, Tell, clients, fault, gated, node
 from tools.bench.table import Row
+from tools.harness.programs import Program
+from tools.harness.servers import RedisServer
 
 BURST = 16
-QUICK = 16
-"""Segments after a pause that are acknowledged at once."""
 REST = 0.3
 """Seconds that are such a pause: more than the least retransmission timeout, which is 0.2."""
-FLOOR, BROADCAST, BROADCAST_16, BROADCAST_STREAM, TARGETED, TARGETED_STREAM, GATHERED = NAMES = (
+FLOOR, BROADCAST, BROADCAST_16, TARGETED = NAMES = (
     "floor",
     "broadcast",
     "broadcast-16",
-    "broadcast-stream",
     "targeted",
-    "targeted-stream",
-    "targeted-tasks",
 )
 
 
@@ -43,203 +39,175 @@ FLOOR, BROADCAST, BROADCAST_16, BROADCAST_STREAM, TARGETED, TARGETED_STREAM, GAT
 class Work:
     """What a round sends: so many times so many messages to each client, one after another."""
 
+    what: str
     do: str
     rounds: int
     burst: int = 1
-    stream: bool = False
+
+    def less(self, share: int) -> "Work":
+        """One in so many of the rounds, but some."""
+        return Work(self.what, self.do, max(1, self.rounds // share), self.burst)
+
+
+def works(settings: Settings) -> dict[str, Work]:
+    """What is measured, by the names of the scenarios."""
+    count = f"{settings.connections:,}"
+    everyone = f"broadcast to {count} clients of another node"
+    return {
+        BROADCAST: Work(f"{everyone}, one at a time", "broadcast", settings.messages),
+        BROADCAST_16: Work(f"{everyone}, {BURST} at once", "broadcast", settings.bursts, BURST),
+        TARGETED: Work(f"sends to {count} ids, all at once", "targeted", settings.messages),
+    }
 
 
 @dataclass
-class Result:
+class Rounds:
     """The rounds of one scenario: µs per message by process, and the floor before each."""
 
-    rounds: list[dict[str, float]] = field(default_factory=list)
+    spent: list[dict[str, float]] = field(default_factory=list)
     floors: list[float] = field(default_factory=list)
+    deliveries: int = 0
+    disordered: int = 0
     wrong: str = ""
 
     def sums(self) -> list[float]:
-        return [sum(parts.values()) for parts in self.rounds]
+        """Of all processes, by round."""
+        return [sum(parts.values()) for parts in self.spent]
 
     def parts(self) -> dict[str, float]:
-        return {
-            name: statistics.median(parts[name] for parts in self.rounds) for name in self.rounds[0]
-        }
+        """The medians, by process."""
+        names = self.spent[0] if self.spent else ()
+        return {name: statistics.median(parts[name] for parts in self.spent) for name in names}
 
 
 class Floor:
     """A process that only writes, and the bare sockets it writes to."""
 
-    def __init__(self, writer: Child, readers: Clients) -> None:
+    def __init__(self, writer: Program, readers: Clients) -> None:
         self._writer = writer
         self._readers = readers
         self._first = 0
 
-    async def round(self, messages: int, *, stream: bool = False) -> tuple[dict[str, float], str]:
-        """CPU of the writing process alone, per write; after a rest, or in a stream."""
+    async def round(self, messages: int, into: Rounds) -> float:
+        """CPU of the writing process alone, per write, after a rest."""
         await asyncio.sleep(REST)
-        before = (await self._write(QUICK))[1] if stream else ""
-        spent, wrong = await self._write(messages)
-        return spent, before or wrong
-
-    async def _write(self, messages: int) -> tuple[dict[str, float], str]:
         total = messages * self._readers.count
         await self._readers.expect(self._readers.count, self._first)
         meter = Meter({"writer": self._writer.pid})
         await self._writer.ask("write", count=messages, first=self._first)
-        spent = meter.micros(total)
+        spent = meter.micros(total)["writer"]
         self._first += messages
-        return spent, fault(await self._readers.report(total), total, ())
+        into.wrong = into.wrong or fault(await self._readers.report(total), total)
+        return spent
 
 
 class Pair:
-    """Node A, node B with the clients, and Redis."""
+    """Node A that sends, the clients, who may be of node B, and the processes whose CPU counts."""
 
-    def __init__(self, a: Child, b: Child, redis: int, readers: Clients) -> None:
+    def __init__(self, a: Program, processes: dict[str, int], readers: Clients) -> None:
         self._a = a
-        self._b = b
-        self._processes = {"A": a.pid, "B": b.pid, "Redis": redis}
+        self._processes = processes
         self._readers = readers
         self._first = 0
 
-    async def round(self, work: Work) -> tuple[dict[str, float], str]:
-        """CPU of the three processes, per message that reached a client."""
+    async def round(self, work: Work, into: Rounds) -> dict[str, float]:
+        """CPU of the processes, per message that reached a client; faults are noted."""
         await asyncio.sleep(REST)
-        before = (await self._send(replace(work, rounds=QUICK)))[1] if work.stream else ""
-        spent, wrong = await self._send(work)
-        return spent, before or wrong
-
-    async def _send(self, work: Work) -> tuple[dict[str, float], str]:
         each = work.rounds * work.burst
         total = each * self._readers.count
-        targeted = work.do != "broadcast"
+        targeted = work.do == "targeted"
         await self._a.ask(
             "load", rounds=work.rounds, burst=work.burst, first=self._first, targeted=targeted
         )
         await self._readers.expect(self._readers.count * work.burst, self._first)
         meter = Meter(self._processes)
-        said = await self._a.ask(work.do, namespace=NAMESPACE)
+        said = await self._a.ask(work.do)
         report = await self._readers.report(total)
         spent = meter.micros(total)
         self._first += each
-        lost = [f"{said['lost']} round did not arrive in time"] if said.pop("lost") else []
-        refused = [f"{count:,} sends {word}" for word, count in said.items() if count]
-        return spent, fault(report, total, [*lost, *refused])
+        into.deliveries += total
+        into.disordered += report["disordered"]
+        faults = [f"{count:,} {what}" for what, count in said.items() if count]
+        into.wrong = into.wrong or fault({**report, "disordered": 0}, total, faults)
+        return spent
 
-    async def profile(self, work: Work, path: str) -> None:
-        """A round under cProfile in both nodes, written to ``path-A`` and ``path-B``."""
-        for child in (self._a, self._b):
-            await child.ask("profile")
-        await self.round(work)
-        for name, child in (("A", self._a), ("B", self._b)):
-            await child.ask("profile", path=f"{path}-{name}.pstats")
+    async def profile(self, work: Work, path: str, programs: Iterable[tuple[str, Program]]) -> None:
+        """A round under cProfile in some nodes, written to files that begin with ``path``."""
+        for _, program in programs:
+            await program.ask("profile")
+        await self.round(work, Rounds())
+        for name, program in programs:
+            await program.ask("profile", path=f"{path}-{name}.pstats")
 
 
 @contextlib.asynccontextmanager
 async def bare_writes(settings: Settings) -> AsyncIterator[Floor]:
     """The floor, with as many sockets as there are connections."""
-    async with clients() as readers:
-        gate = readers.gate
-        writer = await Child.start("writer", str(gate.read_end), fds=(gate.read_end,))
-        try:
-            writer.tell("accept", count=settings.connections)
-            await readers.connect(writer.hello["port"], "", settings.connections)
-            await writer.answer()
-            yield Floor(writer, readers)
-        finally:
-            await writer.stop()
+    async with clients() as readers, gated("writer", gate=readers.gate) as writer:
+        accepted = writer.tell("accept", count=settings.connections)
+        await readers.open(writer.hello["port"], "", settings.connections)
+        await accepted
+        yield Floor(writer, readers)
 
 
 @contextlib.asynccontextmanager
-async def _pair(settings: Settings, loop: str) -> AsyncIterator[Pair]:
-    async with contextlib.AsyncExitStack() as stack:
-        redis = stack.enter_context(EmbeddedServer())
-        b = await stack.enter_async_context(node(redis.url, "B", loop))
-        readers = await stack.enter_async_context(clients())
-        a = await stack.enter_async_context(node(redis.url, "A", loop, readers.gate))
-        await readers.connect(b.hello["port"], NAMESPACE, settings.connections)
-        await a.ask("know", first=0, count=settings.connections)
-        yield Pair(a, b, redis.pid, readers)
+async def ours(settings: Settings, loop: str) -> AsyncIterator[tuple[Pair, Program, Program]]:
+    """Two nodes of cluster_pool, and both programs."""
+    with RedisServer() as redis:
+        async with (
+            node(redis.url, "B", loop) as b,
+            clients() as readers,
+            node(redis.url, "A", loop, readers.gate) as a,
+        ):
+            await readers.connect(b.hello["port"], settings.connections)
+            await a.ask("know", ids=[member_id(at) for at in range(settings.connections)])
+            yield Pair(a, {"A": a.pid, "B": b.pid, "Redis": redis.pid}, readers), a, b
 
 
-async def measure(
-    settings: Settings, loop: str, wanted: set[str], tell: Callable[[str], None]
-) -> list[Row]:
-    """The rows of the wanted scenarios; their floors are always among them."""
-    works = {
-        BROADCAST: Work("broadcast", settings.messages),
-        BROADCAST_16: Work("broadcast", settings.bursts, BURST),
-        BROADCAST_STREAM: Work("broadcast", settings.messages, stream=True),
-        TARGETED: Work("targeted", settings.messages),
-        TARGETED_STREAM: Work("targeted", settings.messages, stream=True),
-        GATHERED: Work("gathered", settings.messages),
-    }
-    chosen = {name: works[name] for name in works if name in wanted}
-    results = {name: Result() for name in chosen}
-    floors = {stream: Result() for stream in (False, True)}
-    async with bare_writes(settings) as floor, _pair(settings, loop) as pair:
-
-        async def floor_round(stream: bool, counted: bool) -> float:
-            spent, wrong = await floor.round(settings.messages, stream=stream)
-            floors[stream].wrong = floors[stream].wrong or wrong
-            if counted:
-                floors[stream].rounds.append(spent)
-            return sum(spent.values())
-
+async def measure(settings: Settings, loop: str, tell: Tell, wanted: set[str]) -> list[Row]:
+    """The rows of the wanted scenarios; the floor is always among them."""
+    chosen = {name: work for name, work in works(settings).items() if name in wanted}
+    results = {name: Rounds() for name in chosen}
+    floors = Rounds()
+    async with bare_writes(settings) as floor, ours(settings, loop) as (pair, a, b):
         for at in range(settings.rounds + 1):
             tell(f"delivery, {loop}: round {at} of {settings.rounds}" if at else "warming up")
-            if not chosen:
-                await floor_round(False, at > 0)
-                await floor_round(True, at > 0)
-            for name, work in chosen.items():
-                bare = await floor_round(work.stream, at > 0)
-                spent, wrong = await pair.round(work)
-                result = results[name]
-                result.wrong = result.wrong or wrong
+            for name in chosen or (FLOOR,):
+                bare = await floor.round(settings.messages, floors)
                 if at:
-                    result.rounds.append(spent)
-                    result.floors.append(bare)
+                    floors.floors.append(bare)
+                if name in chosen:
+                    spent = await pair.round(chosen[name], results[name])
+                    if at:
+                        results[name].spent.append(spent)
+                        results[name].floors.append(bare)
         if settings.profile:
             for name, work in chosen.items():
                 tell(f"delivery, {loop}: profiling {name}")
-                await pair.profile(work, f"{settings.profile}/{name}-{loop}")
-    return [*_floor_rows(settings, floors), *_rows(settings, loop, results)]
-
-
-def _floor_rows(settings: Settings, floors: dict[bool, Result]) -> list[Row]:
+                path = f"{settings.profile}/{name}-{loop}"
+                await pair.profile(work, path, (("A", a), ("B", b)))
     return [
         Row(
-            f"floor: bare write(2) to {settings.connections:,} sockets, "
-            f"{'in a stream' if stream else 'after quiet'}",
+            f"floor: bare write(2) to {settings.connections:,} sockets",
             "µs",
-            result.sums(),
-            wrong=result.wrong,
+            floors.floors,
+            wrong=floors.wrong,
             note="CPU of the writing process per write",
-        )
-        for stream, result in floors.items()
-        if result.rounds
+        ),
+        *[row(chosen[name].what, loop, results[name]) for name in chosen],
     ]
 
 
-def _rows(settings: Settings, loop: str, results: dict[str, Result]) -> list[Row]:
-    count = f"{settings.connections:,}"
-    texts = {
-        BROADCAST: f"broadcast to {count} clients of another node, one at a time",
-        BROADCAST_16: f"the same, {BURST} at once",
-        BROADCAST_STREAM: "the same, one at a time, in a stream",
-        TARGETED: f"sends to {count} ids of another node, all at once (`send_nowait`)",
-        TARGETED_STREAM: "the same, in a stream",
-        GATHERED: "the same, a task for each (`gather` of `send`)",
-    }
-    return [
-        Row(
-            texts[name],
-            "µs",
-            result.sums(),
-            loop=loop,
-            floors=result.floors,
-            wrong=result.wrong,
-            note="CPU per delivery",
-            parts=result.parts(),
-        )
-        for name, result in results.items()
-    ]
+def row(what: str, loop: str, rounds: Rounds) -> Row:
+    """What became of a scenario of ours, where nothing may come out of order."""
+    late = f"WRONG: {rounds.disordered:,} messages out of order" if rounds.disordered else ""
+    return Row(
+        what,
+        "µs",
+        rounds.sums(),
+        loop,
+        rounds.floors,
+        rounds.wrong or late,
+        "CPU per delivery",
+        rounds.parts(),
+    )

@@ -59,9 +59,3 @@ def _text(packet: bytes) -> bytes:
     except ValueError:
         pass
     raise ProtocolError(f"not a text message: {packet[:100]!r}")
-
-
-def frame(packet: bytes) -> bytes:
-    """A packet as a WebSocket text frame of a client (RFC 6455 section 5.2), masked with zeros."""
-    assert len(packet) < 126
-    return b"\x81" + bytes((0x80 | len(packet),)) + bytes(4) + packet

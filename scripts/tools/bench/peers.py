@@ -6,37 +6,29 @@ up all the time and take turns within a round, so that the moods of the machine 
 """
 
 import contextlib
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 
-from tools.bench import chart, contest
-from tools.bench.cluster import Settings
-from tools.bench.contenders.install import NotInstalledError
+from tools.bench import delivery
+from tools.bench.contenders.install import Installed, NotInstalledError
 from tools.bench.contenders.line_up import Contender, line_up
-from tools.bench.contest import Contest, Mode, Result, modes
-from tools.bench.delivery import Floor, bare_writes
-from tools.bench.payloads import SIZE
+from tools.bench.delivery import Floor, Pair, Rounds, Work, bare_writes
+from tools.bench.gate import Gate
+from tools.bench.payloads import SIZE, member_id
+from tools.bench.stage import PATIENCE, Settings, Tell, clients
 from tools.bench.table import Row
+from tools.harness.programs import Program, ProgramEndedError
+from tools.harness.servers import RedisServer
 
 OURS = "cluster_pool"
-FLOOR = "bare write(2)"
 WARM_UP = 3
 """Rounds that are not counted: a just-in-time compiler needs more than one."""
-REMARKS = (
-    "CPU of both nodes and of Redis, not of the clients. Dashed, and 1 ×: a bare write(2) for each",
-    "message, measured before each round. Thin lines: the least and the most of all rounds.",
-    "Below 1 ×: messages that are due to one client together leave in one write.",
-    "websockets.broadcast is one process without Redis: it reaches no other node.",
-)
+SHARE, SLOW = 2, 4
+"""One in so many rounds of ``delivery`` is enough here; and of these, for a slow contender."""
 
 
-@dataclass
-class PeerRow(Row):
-    """A row that knows what it compares, for the chart."""
-
-    mode: str = ""
-    name: str = ""
+def works(settings: Settings) -> list[Work]:
+    """What is measured of each."""
+    return [work.less(SHARE) for work in delivery.works(settings).values()]
 
 
 class Entry:
@@ -50,136 +42,135 @@ class Entry:
         self.note = ""
         self.versions = ""
         self.absent = ""
-        self.contest: Contest | None = None
-        self.results: dict[str, Result] = {}
+        self.pair: Pair | None = None
+        self.results: dict[str, Rounds] = {}
 
-    def plays(self, mode: Mode) -> bool:
-        """Whether the mode is one of its."""
-        return not (self.alone and mode.do == "targeted")
+    def plays(self, work: Work) -> bool:
+        """Whether it can do this: a process alone sends to everybody or to nobody."""
+        return not (self.alone and work.do == "targeted")
 
-    async def round(self, mode: Mode, floor: Floor, settings: Settings, counted: bool) -> None:
+    def share(self, work: Work) -> Work:
+        """As much of it as it gets."""
+        return work.less(SLOW) if self.slow else work
+
+    async def round(self, work: Work, floor: Floor, settings: Settings, counted: bool) -> None:
         """A round of the floor and one of the contender, which is out when it fails."""
-        if self.contest is None:
+        if self.pair is None:
             return
-        bare, wrong = await floor.round(settings.messages)
-        result = self.results.setdefault(mode.text, Result())
-        result.wrong = result.wrong or wrong
+        result = self.results.setdefault(work.what, Rounds())
+        bare = await floor.round(settings.messages, result)
         try:
-            spent = await self.contest.round(mode, self.slow, result)
-        except (RuntimeError, OSError, TimeoutError) as error:
-            self.contest, self.absent = None, f"failed: {error or type(error).__name__}"
+            spent = await self.pair.round(self.share(work), result)
+        except (ProgramEndedError, OSError) as error:
+            self.pair, self.absent = None, f"failed: {error}"
             result.wrong = result.wrong or f"WRONG: {self.absent}"
             return
         if counted:
-            result.rounds.append(spent)
-            result.floors.append(sum(bare.values()))
+            result.spent.append(spent)
+            result.floors.append(bare)
 
-    def row(self, mode: Mode, connections: int, *, versions: bool) -> PeerRow:
-        """What became of it; the versions are not told in every row."""
-        result = self.results.get(mode.text, Result())
+    def row(self, work: Work, connections: int, *, versions: bool) -> Row:
+        """What became of it. Others may promise no order: what came out of it is told."""
+        result = self.results.get(work.what, Rounds())
         late = result.disordered / result.deliveries if result.deliveries else 0
         wrong = result.wrong
         if late and self.name == OURS:
             wrong = wrong or "WRONG: messages out of order"
+        share = self.share(work)
         notes = [
             self.absent,
-            f"{mode.work(self.slow) * mode.burst * connections:,} a round" if result.rounds else "",
+            f"{share.rounds * share.burst * connections:,} a round" if result.spent else "",
             f"{late:.1%} out of order" if late else "",
             self.note,
             self.versions if versions else "",
         ]
-        return PeerRow(
-            f"{mode.text}: {self.name}",
+        return Row(
+            f"{work.what}: {self.name}",
             "µs",
-            [sum(parts.values()) for parts in result.rounds],
+            result.sums(),
             self.loop,
             result.floors,
             wrong,
             "; ".join(note for note in notes if note),
-            _medians(result.rounds),
-            mode=mode.text,
+            result.parts(),
+            group=work.what,
             name=self.name,
         )
 
 
-def _medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    if not rounds:
-        return {}
-    return {name: statistics.median(parts[name] for parts in rounds) for name in rounds[0]}
+async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
+    """The floor, and in each way to send ourselves and every contender."""
+    async with contextlib.AsyncExitStack() as stack:
+        floor = await stack.enter_async_context(bare_writes(settings))
+        us = Entry(OURS, loop)
+        us.pair, _, _ = await stack.enter_async_context(delivery.ours(settings, loop))
+        entries = [us]
+        for contender in line_up(loop):
+            tell(f"peers: preparing {contender.name}")
+            entries.append(await _enter(contender, settings, stack))
+        for at in range(1 - WARM_UP, settings.rounds + 1):
+            tell(f"peers: round {at} of {settings.rounds}" if at > 0 else "peers: warming up")
+            for work in works(settings):
+                for entry in entries:
+                    if entry.plays(work):
+                        await entry.round(work, floor, settings, counted=at > 0)
+    return rows(settings, entries)
+
+
+def rows(settings: Settings, entries: Sequence[Entry]) -> list[Row]:
+    """The floor's, and everybody's; the first of each tells its versions."""
+    floors = [one for entry in entries for made in entry.results.values() for one in made.floors]
+    what = f"floor: bare write(2) of {SIZE} bytes, before each round of peers"
+    return [
+        Row(what, "µs", floors, note="CPU of the writing process per write", name="floor"),
+        *[
+            entry.row(work, settings.connections, versions=not at)
+            for at, work in enumerate(works(settings))
+            for entry in entries
+            if entry.plays(work)
+        ],
+    ]
 
 
 async def _enter(
-    contender: Contender,
-    settings: Settings,
-    stack: contextlib.AsyncExitStack,
-    tell: Callable[[str], None],
+    contender: Contender, settings: Settings, stack: contextlib.AsyncExitStack
 ) -> Entry:
     entry = Entry(contender.name, contender.loop, slow=contender.slow, alone=not contender.nodes)
     entry.note = contender.note
-    tell(f"peers: preparing {contender.name}")
     try:
         installed = await contender.install()
         entry.versions = installed.versions
-        entry.contest = await stack.enter_async_context(
-            contest.others(contender, installed, settings)
-        )
+        entry.pair = await stack.enter_async_context(_others(contender, installed, settings))
     except NotInstalledError as error:
         entry.absent = f"not installed: {error}"
-    except (RuntimeError, OSError, TimeoutError) as error:
-        entry.absent = f"did not start: {error or type(error).__name__}"
+    except (ProgramEndedError, OSError) as error:
+        entry.absent = f"did not start: {error}"
     return entry
 
 
-async def measure(settings: Settings, loop: str, tell: Callable[[str], None]) -> list[Row]:
-    """The floor, and in each mode ourselves and every contender."""
-    ours = Entry(OURS, loop)
+@contextlib.asynccontextmanager
+async def _others(
+    contender: Contender, installed: Installed, settings: Settings
+) -> AsyncIterator[Pair]:
+    """Somebody else's processes, with their clients."""
     async with contextlib.AsyncExitStack() as stack:
-        floor = await stack.enter_async_context(bare_writes(settings))
-        ours.contest = await stack.enter_async_context(contest.ours(settings, loop))
-        others = [await _enter(one, settings, stack, tell) for one in line_up(loop)]
-        entries = [ours, *others]
-        for at in range(1 - WARM_UP, settings.rounds + 1):
-            tell(f"peers: round {at} of {settings.rounds}" if at > 0 else "peers: warming up")
-            for mode in modes(settings):
-                for entry in entries:
-                    if entry.plays(mode):
-                        await entry.round(mode, floor, settings, counted=at > 0)
-    return _rows(settings, entries)
+        redis = stack.enter_context(RedisServer()) if contender.nodes else None
+        readers = await stack.enter_async_context(clients())
+        unused = stack.enter_context(contextlib.closing(Gate()))
 
+        async def program(gate: Gate) -> Program:
+            command = [*installed.command, redis.url if redis else "", str(gate.read_end)]
+            started = await Program.launch(
+                contender.name, command, fds=(gate.read_end,), patience=PATIENCE
+            )
+            stack.push_async_callback(started.stop)
+            return started
 
-def drawn(rows: Sequence[Row], about: Mapping[str, str]) -> str:
-    """The chart of the table, as SVG."""
-    compared = [row for row in rows if isinstance(row, PeerRow)]
-    groups: dict[str, list[chart.Bar]] = {}
-    for row in compared:
-        if row.mode:
-            groups.setdefault(row.mode, []).append(_bar(row))
-    floor = next((row for row in compared if not row.mode and row.samples), None)
-    line = (f"{floor.name}: {chart.number(floor.median)} µs = 1 ×", floor.median) if floor else None
-    title = f"CPU per delivered message of {SIZE} bytes"
-    return chart.bars(groups, title, "µs", line, (*REMARKS, about["machine"]))
-
-
-def _bar(row: PeerRow) -> chart.Bar:
-    if not row.samples or row.wrong:
-        return chart.Bar(row.name, None, row.wrong or row.note.partition(";")[0])
-    ratio = row.ratio or 0
-    times = f"{ratio:.2f}" if ratio < 10 else chart.number(ratio)
-    told = f"{chart.number(row.median)} µs, {times} ×"
-    spread = (min(row.samples), max(row.samples))
-    return chart.Bar(row.name, row.median, told, spread, ours=row.name == OURS)
-
-
-def _rows(settings: Settings, entries: Sequence[Entry]) -> list[Row]:
-    floors = [one for entry in entries for made in entry.results.values() for one in made.floors]
-    note = f"CPU of the writing process per write of {SIZE} bytes"
-    rows: list[Row] = [
-        PeerRow(f"{FLOOR} to {settings.connections:,} sockets", "µs", floors, note=note, name=FLOOR)
-    ]
-    for at, mode in enumerate(modes(settings)):
-        rows += [
-            entry.row(mode, settings.connections, versions=at == 0)
-            for entry in entries
-            if entry.plays(mode)
-        ]
-    return rows
+        a = await program(readers.gate)
+        b = await program(unused) if redis else a
+        await readers.open(
+            b.hello["port"], contender.path, settings.connections, packets=contender.packets
+        )
+        await a.ask("know", ids=[member_id(at) for at in range(settings.connections)])
+        pids = {"A": a.pid, "B": b.pid, "Redis": redis.pid} if redis else {"server": a.pid}
+        yield Pair(a, pids, readers)

@@ -3,34 +3,34 @@ and how long anything else on the node has to wait."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
 
-from cluster_pool.embedded import EmbeddedServer
-from tools.bench.children import Child, Gate
-from tools.bench.cluster import NAMESPACE, Settings, node
+from tools.bench.node import NAMESPACE
+from tools.bench.stage import PATIENCE, Settings, Tell, gated, miscounted, node
 from tools.bench.table import Row
+from tools.harness.programs import Program, program
+from tools.harness.servers import RedisServer
 
 
-async def measure(
-    settings: Settings, loop: str, rounds: int, tell: Callable[[str], None]
-) -> list[Row]:
+async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
     """A fresh bare server and a fresh node in each round."""
     bare, claimed, wrong, count = [], [], "", settings.storm
     turns: dict[str, list[float]] = {"come": [], "go": []}
-    for at in range(rounds):
-        tell(f"storm, {loop}: round {at + 1} of {rounds}")
-        with EmbeddedServer() as redis:
-            async with _bare(redis.url, loop) as server, _crowd(server, "/", count) as seconds:
-                bare.append(count / seconds)
+    for at in range(settings.fresh_rounds):
+        tell(f"storm, {loop}: round {at + 1} of {settings.fresh_rounds}")
+        with RedisServer() as redis:
+            async with (
+                gated("bare", redis.url, loop) as server,
+                _crowd(server, "/", count) as crowd,
+            ):
+                bare.append(count / crowd.hello["seconds"])
             async with node(redis.url, "B", loop) as server:
                 await server.ask("longest_turn")
-                async with _crowd(server, f"/ws/{NAMESPACE}", count) as seconds:
-                    claimed.append(count / seconds)
-                    members = (await server.ask("count", namespace=NAMESPACE))["count"]
-                    wrong = wrong or (f"WRONG: {members:,} members" if members != count else "")
-                    turns["come"].append(await _longest_turn(server))
+                async with _crowd(server, f"/ws/{NAMESPACE}", count) as crowd:
+                    claimed.append(count / crowd.hello["seconds"])
+                    wrong = wrong or miscounted(await server.ask("count"), count)
+                    turns["come"].append(await server.ask("longest_turn") * 1000)
                 await _until_empty(server)
-                turns["go"].append(await _longest_turn(server))
+                turns["go"].append(await server.ask("longest_turn") * 1000)
     what = f"{count:,} connect as fast as they can"
     return [
         Row(f"{what}: accepts of bare websockets", "/s", bare, loop),
@@ -46,34 +46,15 @@ async def measure(
     ]
 
 
-async def _until_empty(server: Child) -> None:
-    for _ in range(600):
-        if not (await server.ask("count", namespace=NAMESPACE))["count"]:
-            return
-        await asyncio.sleep(0.05)
-    raise RuntimeError("members are left of a crowd that has gone")
+async def _until_empty(server: Program) -> None:
+    async with asyncio.timeout(30):
+        while await server.ask("count"):  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.05)
 
 
-async def _longest_turn(server: Child) -> float:
-    return float((await server.ask("longest_turn"))["seconds"]) * 1000
-
-
-@contextlib.asynccontextmanager
-async def _bare(redis: str, loop: str) -> AsyncIterator[Child]:
-    gate = Gate()
-    child = await Child.start("bare", redis, loop, str(gate.read_end), fds=(gate.read_end,))
-    try:
-        yield child
-    finally:
-        await child.stop()
-        gate.close()
-
-
-@contextlib.asynccontextmanager
-async def _crowd(server: Child, path: str, count: int) -> AsyncIterator[float]:
-    """Everybody is connected to a server; gives the seconds that it took."""
-    crowd = await Child.start("crowd", str(server.hello["port"]), path, str(count))
-    try:
-        yield crowd.hello["seconds"]
-    finally:
-        await crowd.stop()
+def _crowd(
+    server: Program, path: str, count: int
+) -> contextlib.AbstractAsyncContextManager[Program]:
+    """Everybody is connected to a server."""
+    port = str(server.hello["port"])
+    return program("tools.harness.crowd", port, path, str(count), patience=PATIENCE)

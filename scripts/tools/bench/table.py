@@ -19,6 +19,9 @@ class Row:
         floors: of the same rounds, to which the samples compare one by one.
         wrong: what the check found missing, "" when everything arrived.
         note: how the number is made up.
+        parts: of the median, by process.
+        group, name: what is compared, and who, for a chart of bars.
+        series: points (seconds, value) by name, for a chart of lines.
     """
 
     what: str
@@ -29,6 +32,9 @@ class Row:
     wrong: str = ""
     note: str = ""
     parts: dict[str, float] = field(default_factory=dict)
+    group: str = ""
+    name: str = ""
+    series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def median(self) -> float:

@@ -9,8 +9,9 @@ import os
 import socket
 import sys
 
-from tools.bench.children import say
 from tools.bench.payloads import payload
+from tools.harness.obeying import answer
+from tools.harness.ports import HOST
 
 
 def frame(number: int) -> bytes:
@@ -21,8 +22,8 @@ def frame(number: int) -> bytes:
 
 def main(gate: int) -> None:
     """Accept, then write what is asked for until standard input ends."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    say(port=listener.getsockname()[1])
+    listener = socket.create_server((HOST, 0), backlog=4096)
+    answer({"port": listener.getsockname()[1]})
     sockets: list[socket.socket] = []
     for line in sys.stdin:
         fields = json.loads(line)
@@ -37,7 +38,7 @@ def main(gate: int) -> None:
                 for descriptor in descriptors:
                     os.write(descriptor, data)
                 os.read(gate, 1)
-        say(done=True)
+        answer()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ __all__ = ["BACKLOG", "Keys", "NodeServer", "loop_factory", "pending_of", "settl
 
 def settle_collector() -> None:
     """Set Python's garbage collector as ``cluster-pool serve`` does."""
-    collector.tune()
+    tune = getattr(collector, "tune", None) or collector.settle  # as it was called before
+    tune()
 
 
 def pending_of(publisher: Publisher) -> int:

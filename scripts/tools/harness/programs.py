@@ -86,7 +86,7 @@ class Program:
         )
         program = cls(name, process, on_told, patience)
         try:
-            program.hello = await program.answer()
+            program.hello = await program._in_time(program._answer())
         except BaseException:
             await program.kill()
             raise
@@ -94,20 +94,23 @@ class Program:
 
     async def ask(self, do: str, **fields: Any) -> Any:
         """Have something done, and wait for the answer."""
-        self.tell(do, **fields)
-        return await self.answer()
+        return await self._in_time(self.tell(do, **fields))
 
-    def tell(self, do: str, **fields: Any) -> None:
-        """Have something done; :meth:`answer` is for later."""
+    def tell(self, do: str, **fields: Any) -> "asyncio.Future[Any]":
+        """Have something done; what it gives is the answer, for later."""
+        answer = self._answer()
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+        return answer
 
-    async def answer(self) -> Any:
-        """The answer to what was told."""
-        answer = asyncio.get_running_loop().create_future()
-        self._asked.append(answer)
+    def _answer(self) -> "asyncio.Future[Any]":
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._reader.done():
             raise ProgramEndedError(f"{self._name} has ended")
+        self._asked.append(answer)
+        return answer
+
+    async def _in_time(self, answer: "asyncio.Future[Any]") -> Any:
         try:
             async with asyncio.timeout(self._patience):
                 return await answer

@@ -41,7 +41,8 @@ class Wire:
 
     def close(self) -> None:
         """Close everything."""
-        self.clients.disconnect()
+        for client in self.clients._by_fd.values():
+            client.socket.close()
         self.clients._poll.close()
         self.server.close()
         os.close(self.gate)

@@ -1,51 +1,75 @@
-"""The states of a socket in scripts/bench: what is compared is in the same one."""
+"""What scripts/bench sends in a round: what is compared is in the same state, and checked."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tools.bench import delivery
 from tools.bench.__main__ import _parser, _settings
-from tools.bench.cluster import Settings
-from tools.bench.contest import modes
-from tools.bench.delivery import QUICK, Floor, Pair, Work
+from tools.bench.delivery import Pair, Rounds, Work, works
+from tools.bench.stage import fault
 
-
-def settings(*arguments: str) -> Settings:
-    """As the command line gives them."""
-    return _settings(_parser().parse_args(arguments))
+QUICK = 16
+"""Segments after a pause that Linux acknowledges at once."""
 
 
 @pytest.mark.parametrize("arguments", [(), ("--quick",)])
-def test_what_is_sent_after_quiet_stays_within_the_quick_segments(arguments: list[str]) -> None:
-    """Of the floor, of the broadcasts and the sends, and of our bursts, which are a write each."""
-    made = settings(*arguments)
-    assert max(made.messages, made.bursts) <= QUICK
-    assert all(mode.rounds <= QUICK for mode in modes(made))
-
-
-def test_a_stream_has_its_quick_segments_behind_it_and_their_faults_count(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_round_stays_within_the_segments_that_are_acknowledged_at_once(
+    arguments: tuple[str, ...],
 ) -> None:
-    """They are sent, not counted, and what went wrong among them is told."""
-    sent: list[int] = []
+    """Of the floor, of the broadcasts and the sends, and of our bursts, which are a write each."""
+    settings = _settings(_parser().parse_args(arguments))
+    assert settings.messages <= QUICK
+    assert all(work.rounds <= QUICK for work in works(settings).values())
 
-    async def write(_: Floor, messages: int) -> tuple[dict[str, float], str]:
-        sent.append(messages)
-        return {"writer": float(len(sent))}, "WRONG: lost" if len(sent) == 1 else ""
 
-    async def send(_: Pair, work: Work) -> tuple[dict[str, float], str]:
-        return await write(nobody, work.rounds)
+def test_less_work_is_some_work() -> None:
+    """Whatever is asked for."""
+    assert Work("", "broadcast", 30).less(4).rounds == 7
+    assert Work("", "broadcast", 1, 16).less(4) == Work("", "broadcast", 1, 16)
 
-    nobody: Any = SimpleNamespace(pid=0)
-    monkeypatch.setattr("tools.bench.delivery.REST", 0)
-    monkeypatch.setattr(Floor, "_write", write)
-    monkeypatch.setattr(Pair, "_send", send)
-    for round_ in (
-        lambda: Floor(nobody, nobody).round(15, stream=True),
-        lambda: Pair(nobody, nobody, 0, nobody).round(Work("broadcast", 15, stream=True)),
-    ):
-        sent.clear()
-        assert asyncio.run(round_()) == ({"writer": 2.0}, "WRONG: lost")
-        assert sent == [QUICK, 15]
+
+class Scripted:
+    """Programs of a round that answer as they are told."""
+
+    pid = 0
+    count = 10
+
+    def __init__(self, said: dict[str, int], report: dict[str, int]) -> None:
+        self._said = said
+        self._report = report
+
+    async def ask(self, do: str, **fields: Any) -> dict[str, int]:
+        return self._said
+
+    async def expect(self, per_gate: int, first: int) -> None: ...
+
+    async def report(self, total: int) -> dict[str, int]:
+        return self._report
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, said: dict[str, int], **report: int) -> Rounds:
+    """A round of two messages to ten clients."""
+    monkeypatch.setattr(delivery, "REST", 0)
+    programs: Any = Scripted(said, {"received": 20, "wrong": 0, "disordered": 0, **report})
+    rounds = Rounds()
+    asyncio.run(Pair(programs, {}, programs).round(Work("", "broadcast", 2), rounds))
+    return rounds
+
+
+def test_a_round_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost, doubled and unheard messages make it wrong; disorder is counted: others may have it."""
+    assert judged(monkeypatch, {"sends unheard": 0}).wrong == ""
+    assert "3 sends unheard" in judged(monkeypatch, {"sends unheard": 3}).wrong
+    assert "19 of 20" in judged(monkeypatch, {}, received=19).wrong
+    assert "1 messages doubled" in judged(monkeypatch, {}, wrong=1).wrong
+    late = judged(monkeypatch, {}, disordered=4)
+    assert (late.wrong, late.disordered, late.deliveries) == ("", 4, 20)
+    assert delivery.row("", "", late).wrong
+
+
+def test_out_of_order_is_a_fault_where_order_is_promised() -> None:
+    """As everything else that is wrong with a report."""
+    report = {"received": 5, "wrong": 0, "disordered": 2}
+    assert fault(report, 5) == "WRONG: 2 messages out of order"

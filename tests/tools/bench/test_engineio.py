@@ -2,7 +2,6 @@
 
 import pytest
 
-from tools.bench import engineio
 from tools.bench.engineio import Packet, ProtocolError, read
 
 
@@ -36,8 +35,3 @@ def test_anything_else_is_an_error(packet: bytes) -> None:
     """A packet that a well-behaved server would not send is not passed over."""
     with pytest.raises(ProtocolError):
         read(packet)
-
-
-def test_frames_are_masked_with_zeros() -> None:
-    """Which leaves what they carry readable."""
-    assert engineio.frame(b"40") == b"\x81\x82\0\0\0\x0040"

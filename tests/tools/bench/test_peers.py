@@ -1,4 +1,4 @@
-"""The comparison of scripts/bench with peers: rows and chart of made-up rounds, and refusals."""
+"""The comparison of scripts/bench with peers: rows of made-up rounds, and refusals."""
 
 import asyncio
 import resource
@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tools.bench import __main__, machine, peers
+from tools.bench import __main__, peers
 from tools.bench.contenders import install
 from tools.bench.contenders.line_up import line_up
-from tools.bench.contest import Mode, Result
-from tools.bench.peers import Entry, drawn
+from tools.bench.delivery import Rounds, Work
+from tools.bench.peers import Entry
 from tools.bench.table import markdown
+from tools.harness.descriptors import SPARE
 
-ONE = Mode("broadcast", "broadcast", 30, 1)
-ID = Mode("sends", "targeted", 15, 1)
+ONE = Work("broadcast", "broadcast", 30)
+ID = Work("sends", "targeted", 15)
 
 
 def entry(name: str, *micros: float, disordered: int = 0) -> Entry:
@@ -23,7 +24,7 @@ def entry(name: str, *micros: float, disordered: int = 0) -> Entry:
     made = Entry(name, "uvloop")
     rounds = [{"A": 1.0, "B": one - 1.5, "Redis": 0.5} for one in micros]
     floors = [10.0] * len(rounds)
-    made.results[ONE.text] = Result(rounds, floors, 1000 * len(rounds), disordered)
+    made.results[ONE.what] = Rounds(rounds, floors, 1000 * len(rounds), disordered)
     made.versions = "it 1.2.3"
     return made
 
@@ -59,26 +60,16 @@ def test_out_of_order_is_a_fault_of_ours_alone() -> None:
     assert entry(peers.OURS, 20.0, disordered=1).row(ONE, 1000, versions=False).wrong
 
 
-def test_the_chart_has_every_row() -> None:
-    """With its ratio, or with the reason why there is none."""
-    entries = [entry(peers.OURS, 12.0), entry("they", 30.0), absent()]
-    rows = [one.row(ONE, 1000, versions=True) for one in entries]
-    chart = drawn(rows, {"machine": "2 CPUs"})
-    for words in ("cluster_pool", "12 µs, 1.20 ×", "30 µs, 3.00 ×", "no npm here", "2 CPUs", "1 ×"):
-        assert words in chart
-
-
 def test_one_process_has_no_targeted_sends() -> None:
     """There is nobody to route them to."""
     alone = Entry("alone", "uvloop", alone=True)
     assert (alone.plays(ONE), alone.plays(ID)) == (True, False)
 
 
-def test_slow_ones_get_less_to_do_but_something() -> None:
-    """Whatever is asked for."""
-    assert ONE.work(slow=False) == 30
-    assert ONE.work(slow=True) == 7
-    assert Mode("", "broadcast", 1, 16).work(slow=True) == 1
+def test_slow_ones_get_less_to_do() -> None:
+    """A quarter of it."""
+    assert Entry("fast", "node").share(ONE).rounds == 30
+    assert Entry("slow", "node", slow=True).share(ONE).rounds == 7
 
 
 def test_every_contender_has_a_program() -> None:
@@ -96,7 +87,7 @@ def test_more_connections_than_descriptors_are_refused_before_anything_starts(
     assert __main__.main() == 2
     said = capsys.readouterr()
     assert "peers: 1000 connections" in said.err
-    assert f"ask for at most {1024 - machine.SPARE_DESCRIPTORS}" in said.err
+    assert f"ask for at most {1024 - SPARE}" in said.err
     assert not said.out
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.bench.rolling.figures import between, longest_gap, mean_rate, peak, per_second
+from tools.bench.rolling import mean_rate, peak, per_second
 
 
 def test_the_peak_is_of_any_second() -> None:
@@ -10,12 +10,6 @@ def test_the_peak_is_of_any_second() -> None:
     assert peak([]) == 0
     assert peak([0.0, 0.5, 0.99, 1.0, 1.4]) == 4
     assert peak([3.0, 1.0, 2.0]) == 1
-
-
-def test_the_longest_gap() -> None:
-    """Between neighbours, whatever their order."""
-    assert longest_gap([5.0]) == 0
-    assert longest_gap([4.0, 1.0, 1.5]) == 2.5
 
 
 def test_the_mean_is_of_the_middle() -> None:
@@ -33,4 +27,3 @@ def test_times_become_points_for_a_chart() -> None:
     assert points[0] == (0.0, 2.0)
     assert points[16] == (4.0, 1.0)
     assert points[-1] == (6.0, 0.0)
-    assert between([1.0, 2.0, 3.0], 1.0, 3.0) == [1.0, 2.0]

@@ -25,9 +25,7 @@ async def main(gate: int) -> None:
     from channels.generic.websocket import AsyncWebsocketConsumer
     from channels.layers import get_channel_layer
 
-    from tools.bench.children import Opened
-    from tools.bench.contenders.sender import Sender
-    from tools.bench.contenders.uvicorn_server import served
+    from tools.bench.contenders.uvicorn_server import serve_and_send
 
     class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no types
         """One connection."""
@@ -53,8 +51,7 @@ async def main(gate: int) -> None:
     async def to_one(id: str, message: str) -> None:
         await layer.group_send(id, {"type": "chat.message", "text": message})
 
-    async with served(Consumer.as_asgi()) as port:
-        await Sender(to_all, to_one, Opened(gate)).obey(port)
+    await serve_and_send(Consumer.as_asgi(), to_all, to_one, gate)
 
 
 if __name__ == "__main__":

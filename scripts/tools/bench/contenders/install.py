@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +26,14 @@ LONGEST_REASON = 120
 
 class NotInstalledError(Exception):
     """It cannot be installed here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """How to run a contender, and what it is made of."""
+
+    command: Sequence[str]
+    versions: str
 
 
 async def python_environment(name: str, packages: Sequence[str]) -> Path:

@@ -7,17 +7,9 @@ from pathlib import Path
 
 from tools.bench import engineio, machine
 from tools.bench.contenders import install
+from tools.bench.contenders.install import Installed
 
-Command = Callable[[str, str, int], list[str]]
-"""(URL of Redis, path of its unix socket, gate) to the command line of a process."""
-
-
-@dataclass(frozen=True)
-class Installed:
-    """How to run a contender, and what it is made of."""
-
-    command: Command
-    versions: str
+Install = Callable[[], Awaitable[Installed]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class Contender:
 
     name: str
     loop: str
-    install: Callable[[], Awaitable[Installed]]
+    install: Install
     path: str = "/"
     packets: bool = False
     nodes: bool = True
@@ -54,79 +46,50 @@ UNDER_UVICORN = ("uvicorn", "websockets", "uvloop", "redis", "hiredis")
 async def _socketio_node() -> Installed:
     folder = await install.node_environment("socketio", SOCKETIO)
     program = Path(__file__).with_name("socketio_node.cjs")
-
-    def command(redis: str, path: str, gate: int) -> list[str]:
-        return ["node", str(program), str(folder), path, str(gate)]
-
+    command = ["node", str(program), str(folder)]
     return Installed(command, install.node_versions(folder, (*SOCKETIO, "ws")))
 
 
-def _python(
-    name: str, program: str, packages: tuple[str, ...], told: tuple[str, ...]
-) -> Callable[[], Awaitable[Installed]]:
+def python_program(program: str, packages: tuple[str, ...], *also_told: str) -> Install:
+    """A program of this folder in an environment with these packages."""
+
     async def installed() -> Installed:
-        python = await install.python_environment(name, (*packages, *UVICORN))
-
-        def command(redis: str, path: str, gate: int) -> list[str]:
-            module = f"tools.bench.contenders.{program}"
-            return [str(python), "-P", "-m", module, redis, str(gate)]
-
-        return Installed(command, install.python_versions(python, (*told, *UNDER_UVICORN)))
+        python = await install.python_environment(program, (*packages, *UVICORN))
+        command = [str(python), "-P", "-m", f"tools.bench.contenders.{program}"]
+        told = (*packages, *also_told, *UNDER_UVICORN)
+        return Installed(command, install.python_versions(python, told))
 
     return installed
 
 
-def _websockets(loop: str) -> Callable[[], Awaitable[Installed]]:
+def _websockets(loop: str) -> Install:
     async def installed() -> Installed:
-        def command(redis: str, path: str, gate: int) -> list[str]:
-            module = "tools.bench.contenders.websockets_alone"
-            return [sys.executable, "-P", "-m", module, loop, str(gate)]
-
+        command = [sys.executable, "-P", "-m", "tools.bench.contenders.websockets_alone", loop]
         return Installed(command, f"websockets {machine.package_version('websockets')}")
 
     return installed
 
 
 def line_up(loop: str) -> list[Contender]:
-    """All of them; ``loop`` is ours, for those that run in our environment."""
+    """All of them; ``loop`` is ours, for the one that runs in our environment."""
     return [
+        Contender("socket.io", "node", _socketio_node, path=engineio.PATH, packets=True),
         Contender(
-            "socket.io",
-            "node",
-            _socketio_node,
-            path=engineio.PATH,
-            packets=True,
-        ),
-        Contender(
-            "websockets.broadcast",
-            loop,
-            _websockets(loop),
+            *("websockets.broadcast", loop, _websockets(loop)),
             nodes=False,
             note="one process, no Redis",
         ),
         Contender(
-            "python-socketio",
-            "uvloop",
-            _python(
-                "python-socketio",
-                "socketio_python",
-                ("python-socketio",),
-                ("python-socketio", "python-engineio"),
-            ),
+            *("python-socketio", "uvloop"),
+            python_program("socketio_python", ("python-socketio",), "python-engineio"),
             path=engineio.PATH,
             packets=True,
             slow=True,
             note="no limit to its Redis connections",
         ),
         Contender(
-            "channels_redis",
-            "uvloop",
-            _python(
-                "channels",
-                "channels_layer",
-                ("channels", "channels_redis"),
-                ("channels", "channels_redis", "django"),
-            ),
+            *("channels_redis", "uvloop"),
+            python_program("channels_layer", ("channels", "channels_redis"), "django"),
             slow=True,
             note="pub/sub layer, AsyncWebsocketConsumer",
         ),

@@ -1,6 +1,6 @@
 // Socket.IO with its Redis adapter; everyone in a room named by its id.
-// Run as `node socketio_node.cjs FOLDER REDIS-SOCKET GATE`, where FOLDER has node_modules.
-// Answers the commands of tools/bench/contenders/sender.py, and ends with its standard input.
+// Run as `node socketio_node.cjs FOLDER REDIS GATE`, where FOLDER has node_modules.
+// Answers the commands of tools/bench/sender.py, and ends with its standard input.
 "use strict";
 
 const { createRequire } = require("node:module");
@@ -8,7 +8,7 @@ const { createServer } = require("node:http");
 const { createInterface } = require("node:readline");
 const net = require("node:net");
 
-const [folder, path, gateFd] = process.argv.slice(2);
+const [folder, redis, gateFd] = process.argv.slice(2);
 const installed = createRequire(folder + "/");
 const { Server } = installed("socket.io");
 const { createAdapter } = installed("@socket.io/redis-adapter");
@@ -16,7 +16,7 @@ const { Redis } = installed("ioredis");
 
 const SIZE = 128;
 const GATE_TIMEOUT = 60000;
-const say = (fields) => process.stdout.write(JSON.stringify(fields) + "\n");
+const answer = (fields) => process.stdout.write(JSON.stringify(["answer", fields]) + "\n");
 
 // A message of tools/bench/payloads.py.
 const payload = (number, id) => `${String(number).padStart(8, "0")} ${id} `.padEnd(SIZE, ".");
@@ -46,7 +46,7 @@ function gateOf(fd) {
 }
 
 async function main() {
-  const publisher = new Redis(path);
+  const publisher = new Redis(redis.replace("unix://", ""));
   const subscriber = publisher.duplicate();
   const web = createServer();
   const io = new Server(web, {
@@ -63,9 +63,9 @@ async function main() {
   async function each(send) {
     for (const messages of rounds) {
       send(messages);
-      if (!(await opened())) return { lost: 1 };
+      if (!(await opened())) return { "rounds lost": 1 };
     }
-    return { lost: 0 };
+    return { "rounds lost": 0 };
   }
 
   const commands = {
@@ -87,11 +87,11 @@ async function main() {
       each((messages) => messages.forEach((text, at) => io.to(ids[at]).emit("message", text))),
   };
 
-  web.listen(0, "127.0.0.1", () => say({ port: web.address().port }));
+  web.listen(0, "127.0.0.1", () => answer({ port: web.address().port }));
   const lines = createInterface({ input: process.stdin });
   lines.on("line", async (line) => {
     const { do: name, ...fields } = JSON.parse(line);
-    say(await commands[name](fields));
+    answer(await commands[name](fields));
   });
   lines.on("close", () => process.exit(0));
 }

@@ -10,9 +10,7 @@ from urllib.parse import parse_qs
 import socketio
 import uvloop
 
-from tools.bench.children import Opened
-from tools.bench.contenders.sender import Sender
-from tools.bench.contenders.uvicorn_server import served
+from tools.bench.contenders.uvicorn_server import serve_and_send
 
 # redis-py refuses the 101st command at once of a default pool, and the manager then drops the
 # message with a line in the log.
@@ -38,8 +36,7 @@ async def main(redis: str, gate: int) -> None:
     async def to_one(id: str, message: str) -> None:
         await server.emit("message", message, to=id)
 
-    async with served(socketio.ASGIApp(server)) as port:
-        await Sender(to_all, to_one, Opened(gate)).obey(port)
+    await serve_and_send(socketio.ASGIApp(server), to_all, to_one, gate)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """``websockets.broadcast`` in one process: no Redis, no other node, nobody addressed by id.
 
-Run as ``python -m tools.bench.contenders.websockets_alone LOOP GATE``.
+Run as ``python -m tools.bench.contenders.websockets_alone LOOP NOTHING GATE``.
 """
 
 import asyncio
 import sys
+from collections.abc import Sequence
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from tools.bench.children import Opened
-from tools.bench.contenders.sender import Sender
+from tools.bench.gate import Opened
+from tools.bench.sender import Sender
+from tools.harness.obeying import answer, obey_object
 
 
 async def main(gate: int) -> None:
@@ -23,21 +25,23 @@ async def main(gate: int) -> None:
         finally:
             connections.discard(connection)
 
-    async def to_all(message: str) -> None:
-        broadcast(connections, message)
+    async def to_all(messages: Sequence[str]) -> int:
+        for message in messages:
+            broadcast(connections, message)
+        return 0
 
-    server = await serve(handle, "127.0.0.1", 0, compression=None)
-    await Sender(to_all, None, Opened(gate)).obey(server.sockets[0].getsockname()[1])
-    server.close()
-    for connection in connections:
-        connection.transport.abort()
-    await server.wait_closed()
+    async with serve(handle, "127.0.0.1", 0, compression=None) as server:
+        answer({"port": server.sockets[0].getsockname()[1]})
+        await obey_object(Sender(to_all, None, Opened(gate)))
+        for connection in connections:
+            connection.transport.abort()
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "uvloop":
+    loop, _, gate_fd = sys.argv[1:]
+    if loop == "uvloop":
         import uvloop
 
-        uvloop.run(main(int(sys.argv[2])))
+        uvloop.run(main(int(gate_fd)))
     else:
-        asyncio.run(main(int(sys.argv[2])))
+        asyncio.run(main(int(gate_fd)))

@@ -1,9 +1,9 @@
-"""What the programs of the bench say to each other beside their lines."""
+"""The gate by which clients tell a sender that all has arrived."""
 
 import asyncio
 import os
 
-from tools.bench.children import Opened
+from tools.bench.gate import Opened
 
 
 async def _waits(data: bytes, times: int) -> list[bool]:
