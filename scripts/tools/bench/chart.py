@@ -49,7 +49,7 @@ def draw(rows: Sequence[Row], about: Mapping[str, str], folder: Path) -> list[Pa
             drawn.append(_saved(figure, folder / "peers.svg"))
         for row in rows:
             if row.series:
-                figure = lines(row.series, row.what, "seconds since SIGTERM")
+                figure = lines(row.series, row.what, "seconds since SIGTERM", row.limit)
                 drawn.append(_saved(figure, folder / "rolling.svg"))
     return drawn
 
@@ -70,6 +70,7 @@ def bars(rows: Sequence[Row], floor: float, remarks: str) -> Figure:
         axes.axvline(floor, color=SOFT, linestyle="--", linewidth=1)
         axes.set_yticks(range(len(group)), [row.name for row in group])
         axes.invert_yaxis()
+        axes.minorticks_off()
         axes.grid(axis="x")
         axes.margins(x=0.35)
         for at, row in enumerate(group):
@@ -110,8 +111,9 @@ def lines(
         if limit is not None:
             axes.axhline(limit, color=SOFT, linestyle="--", linewidth=1)
         axes.grid(axis="y")
-        axes.set_ylim(bottom=0)
         axes.margins(x=0)
+    most = max((value for points in series.values() for _, value in points), default=0.0)
+    panels[0, 0].set_ylim(0, 1.05 * max(most, limit or 1.0))
     figure.suptitle(title)
     panels[-1, 0].set_xlabel(x_label)
     return figure

@@ -61,7 +61,10 @@ class Commands:
         self._refusals.clear()
 
     async def open(self) -> int:
-        """How many are."""
+        """How many are; none of them may have given up."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
         return len(self._open)
 
     async def report(self) -> dict[str, Any]:
@@ -100,7 +103,8 @@ class Commands:
     async def _read(self, websocket: ClientConnection, index: int) -> None:
         with contextlib.suppress(ConnectionClosed):
             while True:
-                self._heard.setdefault(index, []).append(str(await websocket.recv()))
+                message = str(await websocket.recv())
+                self._heard.setdefault(index, []).append(message)
         self._closed.append(time.monotonic())
         self._codes[str(websocket.close_code)] += 1
 

@@ -21,7 +21,7 @@ class Row:
         note: how the number is made up.
         parts: of the median, by process.
         group, name: what is compared, and who, for a chart of bars.
-        series: points (seconds, value) by name, for a chart of lines.
+        series: points (seconds, value) by name, for a chart of lines with a dashed ``limit``.
     """
 
     what: str
@@ -35,6 +35,7 @@ class Row:
     group: str = ""
     name: str = ""
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    limit: float | None = None
 
     @property
     def median(self) -> float:
