@@ -41,6 +41,7 @@ class Program:
 
     Attributes:
         hello: what it said when it was ready.
+        patience: seconds after which it is given up when it does not answer.
     """
 
     hello: Any = None
@@ -52,7 +53,7 @@ class Program:
         self._name = name
         self._process = process
         self._on_told = on_told
-        self._patience = patience
+        self.patience = patience
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._reader = asyncio.create_task(self._read())
 
@@ -112,7 +113,7 @@ class Program:
 
     async def _in_time(self, answer: "asyncio.Future[Any]") -> Any:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self.patience):
                 return await answer
         except TimeoutError:
             raise ProgramEndedError(f"{self._name} does not answer") from None

@@ -63,8 +63,9 @@ async def test_a_program_that_ends_by_itself_is_an_error(module: str) -> None:
 @async_test
 async def test_a_frozen_program_does_not_answer_and_can_be_stopped(module: str) -> None:
     """It is given up after a while, and thawed to stop."""
-    async with program(module, patience=0.2) as running:
+    async with program(module) as running:
         running.freeze()
+        running.patience = 0.2
         with pytest.raises(ProgramEndedError, match="does not answer"):
             await running.ask("add", one=1, two=2)
         running.thaw()
