@@ -18,11 +18,8 @@ TABLES = {"cli/serving.py:serve", "cli/draining.py:drain"}
 LONG_FILES = {
     "backplane/outbound.py": 513,
     "backplane/registry.py": 626,
-    "backplane/shard.py": 626,
 }
-LONG_FUNCTIONS = {
-    "backplane/shard.py:Shard.__init__": 47,
-}
+LONG_FUNCTIONS: dict[str, int] = {}
 
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -1,9 +1,22 @@
-"""One life of the sockets to Redis, as those see it whose commands must keep their order in it."""
+"""Generations: each is one life of the sockets to Redis, and commands are sent over the one that is
+up.
+
+Owns which one that is, and the errors of those who wait for it in vain. The sockets are made and
+ended by :mod:`.shard`.
+"""
 
 import asyncio
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Final
 
-from cluster_pool.backplane.command_connection import CommandConnection, ScriptCall
+from cluster_pool.backplane.calls import Deadline, ending_at
+from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
+from cluster_pool.backplane.outage import Outage
+from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
+
+A_MOMENT: Final = 1.0
+"""Seconds after a generation ended in which another is likely to come up at once."""
 
 
 class Generation:
@@ -31,3 +44,134 @@ class Generation:
     def script(self, call: ScriptCall) -> asyncio.Future[Any]:
         """Queue one of our scripts where its keys are; its first key stands for all of them."""
         return self.commands(call.keys[0]).script(call)
+
+
+class Generations:
+    """The generations of one start, of which one at most is up.
+
+    Args:
+        start: the name of the start, which no other has.
+    """
+
+    def __init__(self, start: str, outage: Outage) -> None:
+        self.number = 0
+        """Of the newest generation that subscribed everything; 0 before the first."""
+        self.sender = f"{start} 0"
+        """How the newest generation is named in the headers of envelopes."""
+        self.current: Generation | None = None
+        """The generation that is up; None while none is."""
+        self.commands: CommandConnection | None = None
+        """Its command connection."""
+        self.last_error: BackplaneUnavailableError | None = None
+        """Why the last generation ended, or did not come up."""
+        self._start = start
+        self.outage = outage
+        self._open = False
+        self._changed = asyncio.Event()
+        """Set while a generation is up, and once there will be none."""
+        self._down_since = 0.0
+
+    def open(self) -> None:
+        """From now on there will be generations to wait for."""
+        self._open = True
+
+    def close(self) -> None:
+        """There will be no generation any more: whoever waits for one gets PoolClosedError."""
+        self._open = False
+        self._changed.set()
+
+    def count(self) -> None:
+        """Another generation has subscribed everything, and may come up."""
+        self.number += 1
+        self.sender = f"{self._start} {self.number}"
+
+    def begin(self, commands: CommandConnection) -> None:
+        """The newest generation is up."""
+        self.commands = commands
+        self.current = Generation(commands)
+        self._changed.set()
+
+    def end(self) -> bool:
+        """The generation has ended; gives whether it was up."""
+        if self.current is None:
+            return False
+        self.current = self.commands = None
+        if self._open:
+            self._changed.clear()
+        self._down_since = asyncio.get_running_loop().time()
+        return True
+
+    def seconds_down(self) -> float:
+        """For how long no generation has been up; 0 while one is."""
+        if self.current is not None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._down_since
+
+    async def changed(self) -> None:
+        """Wait until a generation is up, or there will be none."""
+        await self._changed.wait()
+
+    async def connected(self, deadline: Deadline) -> Generation:
+        """The generation that is up, waited for until ``deadline``.
+
+        Raises:
+            BackplaneUnavailableError: none is up by then.
+            PoolClosedError: there will be none.
+        """
+        if self.current is not None:
+            return self.current
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self.current is None:  # it may have ended again before this has its turn
+                    if not self._open:
+                        raise PoolClosedError("not started, or stopped")
+                    await self._changed.wait()
+        except TimeoutError:
+            raise self.unavailable() from self.last_error
+        return self.current
+
+    async def connected_soon(self, deadline: float) -> None:
+        """As :meth:`connected`, but raise at once when none has been up for a moment.
+
+        For newcomers: another node may take them, and they learn at once that this one cannot.
+        """
+        if self.current is None:
+            await self.connected(min(deadline, self._down_since + A_MOMENT))
+
+    # -- commands --------------------------------------------------------------------------
+
+    async def call(self, deadline: float, *arguments: Argument) -> Any:
+        """One command; raises BackplaneUnavailableError when it was not answered in time."""
+        commands = (await self.connected(deadline)).commands("")
+        async with self.ending_at(deadline, maybe_executed=True):
+            return await commands.call(*arguments)
+
+    async def script(self, deadline: float, call: ScriptCall) -> Any:
+        """One of our scripts, as :meth:`call`."""
+        commands = (await self.connected(deadline)).commands("")
+        async with self.ending_at(deadline, maybe_executed=True):
+            return await commands.script(call)
+
+    # -- errors ----------------------------------------------------------------------------
+
+    def ending_at(
+        self, deadline: Deadline, *, maybe_executed: bool
+    ) -> AbstractAsyncContextManager[None]:
+        """:func:`.calls.ending_at` with an error that says why Redis does not answer."""
+        return ending_at(deadline, partial(self._unanswered, maybe_executed=maybe_executed))
+
+    def in_vain(self, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
+        """What to raise after something was waited for that sends nothing by itself."""
+        if self.current is None and not maybe_executed:
+            return self.unavailable()
+        return self._unanswered(maybe_executed=maybe_executed)
+
+    def unavailable(self) -> BackplaneUnavailableError:
+        """What to raise when no generation came up in time."""
+        reason = self.outage.reason or f"no link to Redis at {self.outage.where} yet"
+        return BackplaneUnavailableError(reason)
+
+    def _unanswered(self, *, maybe_executed: bool) -> BackplaneUnavailableError:
+        silent = f"Redis at {self.outage.where} did not answer in time"
+        what = "not done in time" if self.outage.reason else silent
+        return self.outage.error(what, maybe_executed=maybe_executed)

@@ -29,7 +29,7 @@ class Outage:
     """
 
     def __init__(self, where: str) -> None:
-        self._where = where
+        self.where = where
         self._reasons: dict[Source, str] = {}
         self._outages = 0
         self._told = False
@@ -75,7 +75,7 @@ class Outage:
         if self._reasons.pop(source, "") and not self._reasons:
             self._next = None
             if self._told:
-                log.info("Redis at %s is there again, after %.1f s", self._where, self._lasted())
+                log.info("Redis at %s is there again, after %.1f s", self.where, self._lasted())
 
     def _lasted(self) -> float:
         return monotonic() - self._began

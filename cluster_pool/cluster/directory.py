@@ -75,13 +75,14 @@ class ClusterDirectory:
             while True:
                 yield await watch.get()
 
+        owners = self._keys.owners(namespace)
+        subscription = self._shard.subscriptions.add(channel, counted=owners)
         try:
-            counted = self._keys.owners(namespace)
-            await self._shard.subscribe(channel, deadline, counted=counted)
+            await subscription.confirmed(deadline)
             yield events()
         finally:
-            if self._watchers.remove(channel, watch):
-                self._shard.unsubscribe([channel])
+            self._watchers.remove(channel, watch)
+            subscription.end()
 
 
 def _read_info(info: str) -> tuple[NodeState, int]:

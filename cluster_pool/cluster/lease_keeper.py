@@ -173,7 +173,7 @@ class LeaseKeeper:
             NodeIdTakenError: the other renews its lease.
         """
         incarnation = self._asked = incarnation_of(self._identity.start, self._joins)
-        epoch = await self._shard.propose_epoch(self._deadline())
+        epoch = await self._shard.health.propose_epoch(self._deadline())
         generation, sent = self._shard.generation, boottime()
         reply = await self._registry.join(
             incarnation,
@@ -197,7 +197,7 @@ class LeaseKeeper:
         self._generation = generation
         self._epoch = reply.epoch
         self._lease.begin(incarnation, sent, reply.living)
-        await self._shard.mark(reply.epoch, self._deadline())
+        await self._shard.health.mark(reply.epoch, self._deadline())
         self._unfinished = True
         return True
 

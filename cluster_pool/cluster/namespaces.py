@@ -15,6 +15,7 @@ from typing import Any
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.subscriptions import Subscription, end_all
 from cluster_pool.core.config import Timing
 from cluster_pool.core.keys import Keys
 from cluster_pool.exceptions import (
@@ -30,13 +31,15 @@ class Held:
 
     Attributes:
         count: connections that claim, own, or are being released.
-        subscription: ends when the server has confirmed the channel; lives until the namespace
+        subscription: to its channel; None before it is wanted.
+        confirming: ends when the server has confirmed the channel; lives until the namespace
             is forgotten, whoever waits for it.
         listed_under: the incarnation under which the registry lists it.
     """
 
     count: int = 0
-    subscription: asyncio.Task[None] | None = None
+    subscription: Subscription | None = None
+    confirming: asyncio.Task[None] | None = None
     listed_under: str = ""
 
 
@@ -114,28 +117,31 @@ class Namespaces:
             BackplaneUnavailableError: not confirmed in time, or Redis refused.
         """
         held = self._held[namespace]
-        if held.subscription is None:
-            held.subscription = task = asyncio.create_task(self._subscribe(namespace, held))
+        if held.confirming is None:
+            held.confirming = task = asyncio.create_task(self._subscribe(namespace, held))
             self._subscriptions.add(task)
             task.add_done_callback(self._subscribed)
-        subscription = held.subscription
-        if not subscription.done():
+        confirming = held.confirming
+        if not confirming.done():
             left = deadline - asyncio.get_running_loop().time()
-            await asyncio.wait((subscription,), timeout=max(0.0, left))
-        if not subscription.done():
+            await asyncio.wait((confirming,), timeout=max(0.0, left))
+        if not confirming.done():
             raise self._shard.in_vain()
-        if subscription.cancelled():
+        if confirming.cancelled():
             raise PoolClosedError("stopped")
-        error = subscription.exception()
+        error = confirming.exception()
         if isinstance(error, BackplaneUnavailableError):  # one of its own for each who waits
             raise BackplaneUnavailableError(str(error)) from error
-        subscription.result()
+        confirming.result()
 
     async def _subscribe(self, namespace: str, held: Held) -> None:
         try:
-            await self._shard.subscribe(self._keys.channel(namespace), None)
+            if held.subscription is None:
+                channel = self._keys.channel(namespace)
+                held.subscription = self._shard.subscriptions.add(channel)
+            await held.subscription.confirmed(None)
         except BaseException:
-            held.subscription = None  # whoever comes next tries again
+            held.confirming = None  # whoever comes next tries again
             raise
 
     def _subscribed(self, task: asyncio.Task[None]) -> None:
@@ -204,16 +210,19 @@ class Namespaces:
         loop = asyncio.get_running_loop()
         due = [name for name, end in self._lingering.items() if end <= loop.time() + 0.01]
         left: list[str] = []
+        ended: list[Subscription] = []
         for namespace in due:
             del self._lingering[namespace]
             held = self._held.get(namespace)
             if held is not None and not held.count:
                 del self._held[namespace]
+                if held.confirming is not None:
+                    held.confirming.cancel()
                 if held.subscription is not None:
-                    held.subscription.cancel()
+                    ended.append(held.subscription)
                 left.append(namespace)
         if left:
-            self._shard.unsubscribe(self._keys.channel(namespace) for namespace in left)
+            end_all(ended)
             generation = self._shard.current
             if generation is not None and self._incarnation:
                 self._registry.remove_namespaces(generation, self._incarnation, left)

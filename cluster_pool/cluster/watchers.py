@@ -78,13 +78,12 @@ class Watchers:
         self._watches.setdefault(channel, []).append(watch)
         return watch
 
-    def remove(self, channel: str, watch: Watch) -> bool:
-        """Take a reader away; whether it was the last one of its channel."""
+    def remove(self, channel: str, watch: Watch) -> None:
+        """Take a reader away."""
         watches = self._watches[channel]
         watches.remove(watch)
         if not watches:
             del self._watches[channel]
-        return not watches
 
     def stop(self) -> None:
         """Nothing more will be heard: tell every reader, behind what it has not read yet."""

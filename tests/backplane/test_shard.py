@@ -69,7 +69,7 @@ async def test_a_redis_that_is_behind_its_own_time_is_left(backend: Backend) -> 
         before = one._parts.backplane.shard.generation
         one._parts.backplane.shard.clock.hear(0, 0.0, 0.0)
         await eventually(lambda: one._parts.backplane.shard.generation > before and one.ready, 30)
-        assert "behind its own time" in str(one._parts.backplane.shard._last_error)
+        assert "behind its own time" in str(one._parts.backplane.shard.generations.last_error)
 
 
 @async_test
@@ -78,12 +78,15 @@ async def test_a_session_that_fails_by_itself_begins_anew(
 ) -> None:
     """What is our own mistake is logged as an error, and ends one generation only."""
     async with backend.pools(1) as (one,):
-        before, tell = one._parts.backplane.shard.generation, one._parts.backplane.shard._tell_time
+        before, tell = (
+            one._parts.backplane.shard.generation,
+            one._parts.backplane.shard.health.hear_time,
+        )
 
         async def fail(link: object) -> None:
-            one._parts.backplane.shard._tell_time = tell  # type: ignore[method-assign]
+            one._parts.backplane.shard.health.hear_time = tell  # type: ignore[method-assign]
             raise ValueError("ours")
 
-        one._parts.backplane.shard._tell_time = fail  # type: ignore[method-assign]
+        one._parts.backplane.shard.health.hear_time = fail  # type: ignore[method-assign]
         await eventually(lambda: one._parts.backplane.shard.generation > before and one.ready, 30)
         assert [record.levelname for record in caplog.records].count("ERROR") == 1

@@ -155,10 +155,10 @@ async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
         assert not one._parts.backplane.outbound._queues
         assert not one._parts.ownership._pending
         assert set(one._parts.backplane.progress._at) <= {one._setup.keys.node_channel("node-1")}
-        assert set(one._parts.backplane.shard._names.values()) == {
+        assert set(one._parts.backplane.shard.subscriptions._users) == {
             one._setup.keys.node_channel("node-1")
         }
-        assert set(one._parts.backplane.shard.numbers._last) == {
+        assert set(one._parts.backplane.shard.receiver.numbers._last) == {
             one._setup.keys.node_channel("node-1")
         }
         assert one._parts.table.namespaces() == []

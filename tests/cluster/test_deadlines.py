@@ -165,7 +165,7 @@ def test_a_start_may_wait_for_ever(new_loop: Any, own_server: RedisServer) -> No
         pool = Pool(own_server.url, node_id="a")
         starting = asyncio.create_task(pool.start(wait=math.inf))
         await eventually(lambda: pool.state is NodeState.STARTING)
-        await eventually(lambda: pool._parts.backplane.shard._last_error is not None)
+        await eventually(lambda: pool._parts.backplane.shard.generations.last_error is not None)
         own_server.start()
         await starting
         await pool.stop()

@@ -25,7 +25,7 @@ from tools.harness.proxy import Proxy
 
 def cut_ear(pool: ClusterPool) -> None:
     """Abort the subscribed socket of a node, as a broken network path would."""
-    subscriber = pool._parts.backplane.shard._subscriber
+    subscriber = pool._parts.backplane.shard.subscriptions._subscriber
     assert subscriber is not None
     writer = subscriber.connection._writer
     assert writer is not None
@@ -81,7 +81,7 @@ async def test_what_the_end_of_the_link_lost_does_not_stop_local_sends(
     """A broadcast that was published and will never be heard is not waited for."""
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
-        subscriber = one._parts.backplane.shard._subscriber
+        subscriber = one._parts.backplane.shard.subscriptions._subscriber
         assert subscriber is not None
         subscriber._on_message = lambda channel, payload: None
         assert await one.broadcast_message("n", "lost") == 1
@@ -259,7 +259,7 @@ async def test_a_namespace_that_is_left_while_the_ear_comes_back_is_counted_anew
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
         shard, channel = one._parts.backplane.shard, one._setup.keys.channel("n")
-        told = shard._state_lost
+        told = shard.health.state_lost
         asked: list[bool] = []
 
         async def tell_late(commands: CommandConnection) -> bool:
@@ -268,7 +268,7 @@ async def test_a_namespace_that_is_left_while_the_ear_comes_back_is_counted_anew
             return await told(commands)
 
         await one.remove_connection(bob.connection)
-        with patch.object(shard, "_state_lost", tell_late):
+        with patch.object(shard.health, "state_lost", tell_late):
             cut_ear(one)
             await eventually(lambda: asked and one.ready)
         assert asked[0], "the namespace was left before the ear came back"
@@ -292,7 +292,7 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
         shard, channel = one._parts.backplane.shard, one._setup.keys.channel("n")
-        old, told = shard.sender, shard._state_lost
+        old, told = shard.sender, shard.health.state_lost
         sent = asyncio.Event()
 
         async def carry(commands: CommandConnection) -> bool:
@@ -306,7 +306,7 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
             await commands.script(call)
             return await told(commands)
 
-        with patch.object(shard, "_state_lost", carry):
+        with patch.object(shard.health, "state_lost", carry):
             cut_ear(one)
             await eventually(lambda: not shard.up)
             assert await one.send("n", "alice", "send") is SendResult.DELIVERED

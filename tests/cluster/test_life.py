@@ -18,7 +18,7 @@ from cluster_pool import (
     SendResult,
 )
 from cluster_pool.backplane.command_connection import Argument
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.generation import Generations
 from cluster_pool.cluster.life import Life, in_turn
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
@@ -78,7 +78,7 @@ async def test_a_stop_ends_a_start_that_waits_for_a_silent_redis(
         proxy.hold()
         for one in (ClusterPool(own_server.through(proxy.port)), Publisher("redis://127.0.0.1:1")):
             start = asyncio.create_task(one.start(wait=wait or 60))
-            await eventually(lambda: "cluster_pool session" in ours())
+            await eventually(lambda: "cluster_pool shard" in ours())
             await asyncio.wait_for(one.stop(), 5)
             with pytest.raises(PoolClosedError):
                 await asyncio.wait_for(start, 5)
@@ -306,15 +306,15 @@ async def test_nodes_that_start_together_on_a_new_redis_stay_what_they_are(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of them takes the epoch of another, which is a moment old, for a restored one."""
-    whole, held = Shard.call, asyncio.Event()
+    whole, held = Generations.call, asyncio.Event()
 
-    async def slow_to_mark(shard: Shard, deadline: float, *words: Argument) -> Any:
+    async def slow_to_mark(generations: Generations, deadline: float, *words: Argument) -> Any:
         if words[:2] == ("SCRIPT", "LOAD") and not held.is_set():
             held.set()
             await asyncio.sleep(0.5)
-        return await whole(shard, deadline, *words)
+        return await whole(generations, deadline, *words)
 
-    monkeypatch.setattr(Shard, "call", slow_to_mark)
+    monkeypatch.setattr(Generations, "call", slow_to_mark)
     first, second = (Pool(own_server.url, node_id=name, timing=FAST) for name in ("a", "b"))
     starting = asyncio.create_task(first.start())
     await held.wait()

@@ -50,7 +50,7 @@ async def test_what_was_subscribed_in_vain_helps_who_comes_next(own_server: Redi
         for number in range(2):
             with pytest.raises(BackplaneUnavailableError):
                 await one.join("n", f"{number}", timeout=FAR)
-        await eventually(lambda: one._parts.ownership._namespaces._held["n"].subscription.done())
+        await eventually(lambda: one._parts.ownership._namespaces._held["n"].confirming.done())
         await one.join("n", "third", timeout=10)
         proxy.heal()
         assert subscribe_calls(own_server) == before + 1

@@ -29,7 +29,7 @@ async def test_who_listens_to_a_pattern_is_no_node(backend: Backend) -> None:
         assert await publisher.close_all("nobody") == 0
         with pytest.raises(NodeUnreachableError, match="nobody listens"):
             await one.drain_node("nobody", force=True)
-        subscriber = two._parts.backplane.shard._subscriber
+        subscriber = two._parts.backplane.shard.subscriptions._subscriber
         assert subscriber is not None
         subscriber.unsubscribe([f"{backend.prefix}:{{~}}:node:node-2".encode()])
         assert await subscriber.confirmed(f"{backend.prefix}:{{last}}".encode())

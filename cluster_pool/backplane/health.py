@@ -1,0 +1,213 @@
+"""Whether a Redis can be lived on, and what it says of itself: its kind, its time, its state.
+
+Owns the probe, the clock and the epoch. It judges a generation by raising, which ends it; it makes
+none, and knows no channel but the one that it is told to probe.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Final, TypeVar
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane import script_calls
+from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.generation import Generations
+from cluster_pool.backplane.refusals import misplaced, needs_another, refusal
+from cluster_pool.backplane.script_calls import Envelope
+from cluster_pool.backplane.scripts import digest
+from cluster_pool.core.clock import RedisClock
+from cluster_pool.core.config import Timing
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+log = logging.getLogger("cluster_pool.backplane")
+
+T = TypeVar("T")
+
+PROBES_LOST: Final = 3
+"""Probes without an answer that end a generation."""
+STALL: Final = 0.5
+"""Seconds that the event loop must have stood still for a line in the log."""
+
+
+class Health:
+    """The health of one Redis primary, as one start sees it.
+
+    Args:
+        probed: set when a probe of this start was heard.
+        holds: whether connections are held here, so that a restored Redis must be noticed.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        generations: Generations,
+        probed: asyncio.Event,
+        *,
+        timing: Timing,
+        counters: Counters,
+        holds: bool,
+    ) -> None:
+        self.clock = RedisClock()
+        self.epoch = ""
+        """Of the state of Redis, as last told; "" before anything was."""
+        self._keys = keys
+        self._generations = generations
+        self._outage = generations.outage
+        self._probed = probed
+        self._timing = timing
+        self._counters = counters
+        self._holds = holds
+
+    # -- time ------------------------------------------------------------------------------
+
+    def redis_time(self) -> int:
+        """The time of Redis in µs, as far as this process knows; never ahead of it."""
+        return self.clock.at(asyncio.get_running_loop().time())
+
+    def redis_time_at_most(self) -> int:
+        """The time of Redis in µs, or a little more; never behind it."""
+        return self.clock.not_before(asyncio.get_running_loop().time())
+
+    async def hear_time(self, commands: CommandConnection) -> None:
+        """Ask Redis for its time."""
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        seconds, micros = await self.soon(commands.call("TIME"))
+        self.clock.hear(int(seconds) * 1_000_000 + int(micros), asked, loop.time())
+
+    # -- probes ----------------------------------------------------------------------------
+
+    async def soon(self, answer: Awaitable[T], silence: str = "Redis said nothing") -> T:
+        """What is awaited, or the end of this generation after three probes without anything.
+
+        They are waited for one by one: when the loop stood still, what has arrived meanwhile is
+        read before the next, and our own stall is not taken for the silence of Redis.
+        """
+        waiting = asyncio.ensure_future(answer)
+        up = self._generations.current is not None
+        probes = PROBES_LOST - up  # the pause before a probe was the first
+        try:
+            for _ in range(probes):
+                await asyncio.wait((waiting,), timeout=self._timing.probe)
+                if waiting.done():
+                    return waiting.result()
+        except ResponseError as error:
+            raise BackplaneUnavailableError(refusal(error)) from error
+        finally:
+            waiting.cancel()
+        raise BackplaneUnavailableError(f"{silence} for {PROBES_LOST * self._timing.probe:g} s")
+
+    async def rest(self) -> None:
+        """Wait until the next probe is due; log it when the event loop stood still meanwhile."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._timing.probe
+        await asyncio.sleep(self._timing.probe)
+        late = loop.time() - due
+        if late >= STALL:
+            self._counters.stalls += 1
+            log.warning("the event loop stood still for %.1f s: does something block it?", late)
+
+    async def probe(self, commands: CommandConnection, channel: str) -> None:
+        """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
+        not_after = self.clock.at(asyncio.get_running_loop().time() + self._timing.timeout)
+        self._probed.clear()
+        envelope = Envelope(channel, "", not_after, 0, b"")
+        reply = await self.soon(
+            commands.script(
+                script_calls.publish(
+                    self._keys, sender=self._generations.sender, envelopes=[envelope]
+                )
+            )
+        )
+        mark, said = reply
+        if mark == b"LATE":
+            raise BackplaneUnavailableError("Redis is behind its own time")
+        refused = "" if mark else refusal(said)
+        if needs_another(refused):
+            raise BackplaneUnavailableError(refused)
+        try:
+            silence = "deaf: this node has not heard its own probe"
+            await self.soon(self._probed.wait(), silence)
+        except BackplaneUnavailableError as error:
+            raise BackplaneUnavailableError(refused or str(error)) from error
+        if refused:  # hearing goes on, for what comes by a plain PUBLISH
+            self._outage.fail("probe", refused, self._timing.probe)
+        else:
+            self._outage.recover("probe")
+
+    # -- kind and state --------------------------------------------------------------------
+
+    async def check_kind(self, commands: CommandConnection) -> None:
+        """Refuse a Redis on which no node can live, and say what it is.
+
+        A cluster of one primary would do half of what is asked, and refuse the rest.
+        """
+        try:
+            said = await self._hello(commands)
+        except ResponseError:  # not allowed, or not known: what it is will show
+            return
+        why = misplaced(said.get(b"mode", b"").decode())
+        if why:
+            raise BackplaneUnavailableError(f"Redis at {self._outage.where}: {why}")
+
+    async def _hello(self, commands: CommandConnection) -> dict[bytes, bytes]:
+        """What Redis says of itself, in the fields that are words."""
+        call = commands.call("HELLO")
+        await self.soon(asyncio.wait((call,)))
+        flat = call.result()
+        fields = zip(flat[::2], flat[1::2], strict=False) if isinstance(flat, list) else ()
+        return {name: value for name, value in fields if isinstance(value, bytes)}
+
+    async def state_lost(self, commands: CommandConnection) -> bool:
+        """Whether this Redis may have lost its state since this process was last connected.
+
+        It has then another epoch. One that was restored from a snapshot has the old one, but knows
+        no script: then the first node to notice renews the epoch, for all to see.
+        """
+        epoch = await self.soon(self._read_epoch(commands))
+        if epoch and self._holds:
+            exists = commands.call("SCRIPT", "EXISTS", digest(_mark(epoch)))
+            if not (await self.soon(exists))[0]:
+                epoch = await self._renew(commands, epoch)
+        before, self.epoch = self.epoch, epoch
+        return before != "" and before != epoch
+
+    async def _read_epoch(self, commands: CommandConnection) -> str:
+        """The epoch, "" when there is none that a node may have written."""
+        try:
+            found = await commands.call("GET", self._keys.epoch) or b""
+        except ResponseError:  # of a wrong type: the next join deletes it
+            return ""
+        return found.decode() if found.isdigit() else ""
+
+    async def _renew(self, commands: CommandConnection, epoch: str) -> str:
+        new = str(self.redis_time())
+        await self.soon(commands.call("SCRIPT", "LOAD", _mark(new)))
+        renewal = script_calls.renew_epoch(self._keys, old=epoch, new=new)
+        standing: bytes = await self.soon(commands.script(renewal))
+        return standing.decode()
+
+    async def propose_epoch(self, deadline: float) -> str:
+        """An epoch for a Redis that has none, marked before anybody can see it; "" if it has one.
+
+        A node that came up between a new epoch and its mark would take it for a restored one.
+        """
+        if self.epoch:
+            return ""
+        proposed = str(self.redis_time())
+        await self._generations.call(deadline, "SCRIPT", "LOAD", _mark(proposed))
+        return proposed
+
+    async def mark(self, epoch: str, deadline: float) -> None:
+        """Leave in this Redis process, which has this epoch, what no restart survives."""
+        await self._generations.call(deadline, "SCRIPT", "LOAD", _mark(epoch))
+        self.epoch = epoch
+
+
+def _mark(epoch: str) -> str:
+    """A script that does nothing, and that only the process knows to which it was given."""
+    return f"return '{epoch}'"

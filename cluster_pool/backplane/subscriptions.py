@@ -1,0 +1,236 @@
+"""The channels that are wanted: by whom, since which number, and what was missed on them.
+
+Owns who wants which channel, and keeps the subscriber of each generation in step with that. What
+is heard goes to :mod:`.receiver`, which counts it.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane.calls import Deadline
+from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.generation import Generations
+from cluster_pool.backplane.health import Health
+from cluster_pool.backplane.receiver import Receiver
+from cluster_pool.backplane.subscriber import BATCH, Subscriber
+from cluster_pool.core.identity import Identity
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+Counter = tuple[str | None, int]
+"""Epoch and last number of a channel; None and 0 when nobody may have written them."""
+
+
+class Subscription:
+    """The wish of one user to hear a channel, from :meth:`Subscriptions.add` until :meth:`end`.
+
+    It outlives generations: each new one subscribes the channel again, and counts what was missed.
+    """
+
+    __slots__ = ("channel", "ended", "owner")
+
+    def __init__(self, owner: "Subscriptions", channel: str) -> None:
+        self.owner = owner
+        self.channel = channel
+        self.ended = False
+
+    async def confirmed(self, deadline: Deadline) -> None:
+        """Wait until the server has confirmed it: what is published after this returns is heard.
+
+        A generation that ends meanwhile is no failure: the next one is waited for.
+
+        Raises:
+            BackplaneUnavailableError: not confirmed by ``deadline`` (None: there is none), or
+                Redis refused. The wish stands all the same.
+        """
+        await self.owner.confirm(self.channel, deadline)
+
+    def end(self) -> None:
+        """Want the channel no longer. Harmless when called twice."""
+        end_all((self,))
+
+
+def end_all(subscriptions: Iterable[Subscription]) -> None:
+    """Want several channels no longer: those of one Redis are given up in few commands."""
+    channels: dict[Subscriptions, list[str]] = {}
+    for one in subscriptions:
+        if not one.ended:
+            one.ended = True
+            channels.setdefault(one.owner, []).append(one.channel)
+    for owner, names in channels.items():
+        owner.drop(names)
+
+
+class Subscriptions:
+    """The wanted channels of one start at one Redis.
+
+    The first of them is the one over which this start probes itself.
+
+    Args:
+        forgotten: told of each channel that nobody wants any more.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        generations: Generations,
+        health: Health,
+        receiver: Receiver,
+        forgotten: Callable[[str], None],
+    ) -> None:
+        self._identity = identity
+        self._generations = generations
+        self._health = health
+        self._receiver = receiver
+        self._forgotten = forgotten
+        self._subscriber: Subscriber | None = None
+        self._names: dict[bytes, str] = {}
+        self._users: dict[str, int] = {}
+        """How many want each channel."""
+        self._own: Subscription | None = None
+        self._settling: set[str] = set()
+        """Channels whose numbers are being read, and that were not dropped meanwhile."""
+
+    @property
+    def probed(self) -> str:
+        """The channel over which this start probes itself."""
+        return "" if self._own is None else self._own.channel
+
+    # -- wanting ---------------------------------------------------------------------------
+
+    def add(self, channel: str, *, counted: str = "") -> Subscription:
+        """Want a channel. It is subscribed once :meth:`Subscription.confirmed` is awaited.
+
+        Args:
+            counted: the hash of owners in which the joins and leaves of this channel are counted;
+                "" for a channel of messages.
+        """
+        if counted:
+            self._receiver.events[channel] = counted
+        self._users[channel] = self._users.get(channel, 0) + 1
+        self._names[channel.encode()] = channel
+        return Subscription(self, channel)
+
+    def listens(self, channel: str) -> bool:
+        """Whether anybody wants ``channel``."""
+        return channel in self._users
+
+    def drop(self, channels: Iterable[str]) -> None:
+        """One user less for each channel; without any it is unsubscribed and forgotten."""
+        unwanted = []
+        for channel in channels:
+            left = self._users.pop(channel, 0) - 1
+            if left > 0:
+                self._users[channel] = left
+                continue
+            name = channel.encode()
+            if self._names.pop(name, None) is None:  # all was dropped at the end
+                continue
+            unwanted.append(name)
+            self._settling.discard(channel)
+            self._receiver.forget(channel)
+            self._forgotten(channel)
+        if self._subscriber is not None and unwanted:
+            self._subscriber.unsubscribe(unwanted)
+
+    def drop_all(self) -> None:
+        """Forget every wish: this start ends."""
+        self._names, self._users, self._own = {}, {}, None
+
+    async def confirm(self, channel: str, deadline: Deadline) -> None:
+        """Subscribe a wanted channel; see :meth:`Subscription.confirmed`."""
+        name = channel.encode()
+        while True:
+            generation = await self._generations.connected(deadline)
+            subscriber = self._subscriber
+            if subscriber is None:
+                continue
+            try:
+                async with self._generations.ending_at(deadline, maybe_executed=False):
+                    if not await subscriber.confirmed(name):
+                        continue
+                    commands = generation.commands(channel)
+                    epoch, number = await _counter(self._ask_counter(commands, channel))
+                    self._receiver.begin(channel, epoch, number)
+                return
+            except BackplaneUnavailableError:
+                if generation.lasts:
+                    raise
+
+    # -- hearing ---------------------------------------------------------------------------
+
+    def hear(self, name: bytes, payload: bytes) -> None:
+        """One payload has arrived."""
+        channel = self._names.get(name)
+        if channel is not None:
+            self._receiver.hear(channel, payload)
+
+    # -- generations -----------------------------------------------------------------------
+
+    async def begin(self, subscriber: Subscriber) -> None:
+        """Subscribe every wanted channel in a new generation."""
+        self._want_own()
+        self._subscriber = subscriber
+        names = list(self._names)
+        for at in range(0, len(names), BATCH):
+            await self._health.soon(subscriber.all_confirmed(names[at : at + BATCH]))
+        self._settling = {self._names[name] for name in names if name in self._names}
+
+    def end(self) -> None:
+        """The generation has ended, and its subscriber with it."""
+        self._subscriber = None
+
+    def _want_own(self) -> None:
+        """The own channel stands first; after a change of the node id it is another."""
+        former = self._own
+        if former is not None and former.channel == self._identity.own_channel:
+            return
+        others, self._names = self._names, {}
+        self._own = self.add(self._identity.own_channel)
+        self._names.update(others)
+        if former is not None:
+            former.end()
+
+    async def read_counters(self, commands: CommandConnection) -> list[tuple[str, Counter]]:
+        """Where the counters of all channels stand that :meth:`begin` has subscribed."""
+        channels = list(self._settling)
+        counters: list[tuple[str, Counter]] = []
+        for at in range(0, len(channels), BATCH):
+            part = channels[at : at + BATCH]
+            replies = await self._health.soon(self._read_part(commands, part))
+            counters.extend(zip(part, replies, strict=True))
+        return counters
+
+    async def _read_part(self, commands: CommandConnection, channels: list[str]) -> list[Counter]:
+        calls = [self._ask_counter(commands, channel) for channel in channels]
+        return [await _counter(call) for call in calls]
+
+    async def settle(self, counters: list[tuple[str, Counter]], *, lost: bool) -> None:
+        """Compare with what was heard: all that was published up to the counters has arrived.
+
+        A channel that was dropped meanwhile is forgotten, and stays so: what was read of it would
+        be compared with what is published until somebody wants it again.
+
+        Args:
+            lost: Redis may have lost its state, and the counters with it.
+        """
+        for at in range(0, len(counters), BATCH):
+            for channel, (epoch, number) in counters[at : at + BATCH]:
+                if channel in self._settling:
+                    self._receiver.settle(channel, epoch, number, lost=lost)
+            await asyncio.sleep(0)
+
+    def _ask_counter(self, commands: CommandConnection, channel: str) -> asyncio.Future[Any]:
+        return commands.call("HMGET", *self._receiver.counter_of(channel))
+
+
+async def _counter(call: asyncio.Future[Any]) -> Counter:
+    try:
+        epoch, last = await call
+    except ResponseError:  # of a wrong type: who publishes next deletes it
+        return None, 0
+    if epoch is None or not epoch.isdigit():
+        return None, 0
+    return epoch.decode(), int(last) if (last or b"").isdigit() else 0
