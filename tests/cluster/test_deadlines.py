@@ -17,6 +17,7 @@ from cluster_pool import (
     SendResult,
     Timing,
 )
+from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.core.config import LONGEST_TIMEOUT, check_timeout
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
@@ -188,10 +189,10 @@ async def test_what_cannot_be_written_fails_alone(
         assert commands is not None
         whole = commands.script
 
-        def broken(name: str, keys: list[str], *arguments: Any) -> asyncio.Future[Any]:
-            if b"poison" in repr(arguments).encode():
+        def broken(call: ScriptCall) -> asyncio.Future[Any]:
+            if "poison" in repr(call.arguments):
                 raise OverflowError("too large")
-            return whole(name, keys, *arguments)
+            return whole(call)
 
         monkeypatch.setattr(commands, "script", broken)
         for _ in range(5):

@@ -468,8 +468,9 @@ async def vanish(pool: Pool) -> None:
 
 async def abandon(pool: Pool) -> None:
     """End the tasks of a node that has vanished."""
-    await pool._parts.ownership.stop()
-    await pool._close()
+    parts = pool._parts
+    for end in (parts.ownership.stop, parts.dispatcher.stop, parts.backplane.stop):
+        await end()
 
 
 @async_test
