@@ -9,8 +9,8 @@ from cluster_pool.backplane.calls import in_time, pairs, texts, unheeded
 from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.script_words import KNOWN
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.core.drain_budget import Ask, Grant
 from cluster_pool.core.keys import Keys
-from cluster_pool.core.ledger import Ask, Grant
 from cluster_pool.core.results import DrainProgress
 
 LONGEST: Final = 1e9

@@ -9,7 +9,7 @@ EMPTY = 128
 
 
 class Heard(NamedTuple):
-    """One payload. The items of an envelope begin at ``start``, which is 0 for what is none.
+    """One payload. The items of an envelope begin at ``items_offset``, which is 0 for what is none.
 
     ``epoch`` and ``number`` are those of the envelope's last message, ``sender`` the start of who
     sent it.
@@ -18,7 +18,7 @@ class Heard(NamedTuple):
     channel: str
     number: int
     payload: bytes
-    start: int
+    items_offset: int
     sender: str
     epoch: str = ""
 

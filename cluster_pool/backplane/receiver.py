@@ -94,10 +94,10 @@ class Receiver:
     def _hear_envelope(self, channel: str, payload: bytes) -> None:
         if payload[:2] != ENVELOPE:
             raise BrokenEnvelopeError("version")
-        header, start = read_header(payload)
-        if header.epoch != UNCOUNTED:
-            self.numbers.heard(channel, header.epoch, header.number, header.messages)
-        own = header.start == self._identity.start
+        header, items_offset = read_header(payload)
+        if header.counter_epoch != UNCOUNTED:
+            self.numbers.heard(channel, header.counter_epoch, header.number, header.messages)
+        own = header.sender_start == self._identity.start
         if (own or not self._sealed) and self._stale(header):
             self._counters.dropped_stale += 1
             if header.messages:
@@ -105,13 +105,14 @@ class Receiver:
         elif len(payload) > self._largest + ENVELOPE_ROOM:
             self._counters.dropped_oversize += 1
             self.numbers.dropped(channel, header.messages)
-        elif start < len(payload):
-            heard = Heard(channel, header.number, payload, start, header.start, header.epoch)
+        elif items_offset < len(payload):
+            sender, epoch = header.sender_start, header.counter_epoch
+            heard = Heard(channel, header.number, payload, items_offset, sender, epoch)
             self._put(heard, header.messages)
         elif own:
             self.probed.set()
         elif channel == self._identity.own_channel:
-            self._hear_namesake(header.start)
+            self._hear_namesake(header.sender_start)
 
     def _hear_namesake(self, start: str) -> None:
         """Another start probes this node's own channel.
@@ -132,11 +133,11 @@ class Receiver:
 
     def _stale(self, header: Header) -> bool:
         """Whether it comes from an older link of its sender than one heard before."""
-        newest = self._senders.get(header.start, 0)
+        newest = self._senders.get(header.sender_start, 0)
         if header.generation > newest:
             if len(self._senders) >= MAX_SENDERS:
                 self._senders.clear()
-            self._senders[header.start] = header.generation
+            self._senders[header.sender_start] = header.generation
         return header.generation < newest
 
     def _hear_events(self, channel: str, payload: bytes) -> None:

@@ -56,8 +56,8 @@ from cluster_pool.cli.serve_options import (
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.keys import DEFAULT_PREFIX
-from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.apps import App
 from cluster_pool.server.keepalive import PING_INTERVAL

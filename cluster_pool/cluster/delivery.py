@@ -127,7 +127,7 @@ class Delivery:
         Neighbours in an envelope that exclude nobody go out as one write.
         """
         namespace = heard.channel[self._head : -1]
-        if not heard.start:
+        if not heard.items_offset:
             message = Outgoing(*envelope.raw_message(heard.payload))
             await self._table.broadcast(namespace, message, frozenset())
             return
@@ -135,7 +135,7 @@ class Delivery:
         run: list[Outgoing] = []
         later: Collection[str] = ()
         try:
-            for sealed in envelope.read_items(heard.payload[heard.start :]):
+            for sealed in envelope.read_items(heard.payload[heard.items_offset :]):
                 if monotonic() >= turn.ends:
                     await turn.let_others()
                 item = sealed

@@ -139,7 +139,7 @@ class Dispatcher:
         except Exception as error:  # whatever others wrote, this task goes on
             log.debug("on %s: %r", shown(heard.channel), error, exc_info=True)
             self._shard.receiver.broken(BrokenEnvelopeError("content"), heard.channel)
-        if heard.start:
+        if heard.items_offset:
             self._progress.reach(heard.channel, heard.epoch, heard.number)
 
     async def _targeted(self, heard: Heard) -> None:
@@ -148,12 +148,12 @@ class Dispatcher:
         What nearly all are, a message and nothing else is asked, is done in runs: one kind of work
         after the other keeps the CPU's caches warm.
         """
-        if not heard.start:
+        if not heard.items_offset:
             raise BrokenEnvelopeError("raw payload on the channel of a node")
         handler, unsealing, turn = self._handler, self._unsealing, self._turn
         run: Run = []
         try:
-            for claim, sealed in envelope.read_items(heard.payload[heard.start :]):
+            for claim, sealed in envelope.read_items(heard.payload[heard.items_offset :]):
                 item = sealed if unsealing is None else unsealing.targeted(heard, claim, sealed)
                 if item is None:
                     continue

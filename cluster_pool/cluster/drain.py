@@ -18,10 +18,10 @@ from cluster_pool.cluster.node_life import NodeLife
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.claims import start_of
+from cluster_pool.core.drain_budget import USED, Ask, Grant
 from cluster_pool.core.drain_plan import announcement_of
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import shown
-from cluster_pool.core.ledger import USED, Ask, Grant
 from cluster_pool.core.results import DrainReport, NodeState
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -30,7 +30,8 @@ from cluster_pool.exceptions import (
     InvalidValueError,
     PoolClosedError,
 )
-from cluster_pool.local.drain_run import DrainRun, Terms, finished
+from cluster_pool.local.drain_run import DrainRun, finished
+from cluster_pool.local.drain_terms import Terms
 from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool.drain")

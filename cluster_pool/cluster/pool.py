@@ -17,9 +17,9 @@ from cluster_pool.cluster.public.drains import DrainCalls
 from cluster_pool.cluster.public.handle import NOT_RUNNING, Handle
 from cluster_pool.cluster.public.sending import SendingCalls
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
+from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.keys import DEFAULT_PREFIX
-from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.core.results import NodeState
 from cluster_pool.core.seals import Secret
 from cluster_pool.exceptions import PoolClosedError

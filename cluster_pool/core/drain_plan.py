@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
-from cluster_pool.core.ledger import (
+from cluster_pool.core.drain_budget import (
     ANNOUNCING,
     CLOSABLE,
     DRAINING,
@@ -94,7 +94,7 @@ class DrainPlan:
             self._patient = deadline, reserve
 
     def granted(self, grant: Grant, sent: float) -> None:
-        """The ledger has answered what was asked at ``sent``."""
+        """A lease was granted, as asked at ``sent``."""
         self.grant, self._sent = grant, sent
         self.nodes = max(grant.living, 1)
         if self.hastened and grant.acceptors:
@@ -107,7 +107,7 @@ class DrainPlan:
             self._hasten(self._deserted, sent, self.last_grace)
 
     def unanswered(self) -> None:
-        """The ledger has not answered: nobody knows who takes newcomers."""
+        """No answer came: it is not known which nodes take newcomers."""
         self._deserted = None
 
     def until_agreed(self, now: float) -> float:
@@ -169,7 +169,7 @@ class DrainPlan:
         return self.grant is not None and self.grant.budget == 0
 
     def ask(self, now: float, remaining: int) -> Ask:
-        """What to ask of the ledger now."""
+        """The request for the next lease."""
         return Ask(
             node=self.node,
             state=PAUSED if self.paused else ANNOUNCING if self.announcing else DRAINING,

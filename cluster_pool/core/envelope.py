@@ -64,12 +64,19 @@ class BrokenEnvelopeError(ValueError):
 
 
 class Header(NamedTuple):
-    """The header of an envelope."""
+    """The header of an envelope.
 
-    epoch: str
+    Attributes:
+        counter_epoch, number: those of its last message, by its channel's counter.
+        messages: how many messages its items are.
+        sender_start: the start of the node or publisher that sent it.
+        generation: of the sender's link to Redis.
+    """
+
+    counter_epoch: str
     number: int
     messages: int
-    start: str
+    sender_start: str
     generation: int
 
 

@@ -50,7 +50,7 @@ class Keys:
         self.drains = f"{self._cluster}:drains"
         """Hash with a ttl: node id to its lease on the drain budget."""
         self.calm = f"{self._cluster}:calm"
-        """String with a ttl: the drain ledger was lost, and nobody's rate may grow."""
+        """String with a ttl: the drainers' record was lost, and no rate may grow."""
         self.budget = f"{self._cluster}:budget"
         """String: closes per second that the cluster allows its drains; set by people."""
         self.node_prefix = f"{self._cluster}:node:"

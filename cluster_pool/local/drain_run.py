@@ -10,21 +10,18 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from cluster_pool.core.closing import SERVICE_RESTART, check_close
-from cluster_pool.core.config import check_above_zero
+from cluster_pool.core.drain_budget import RENEWAL, Grant
 from cluster_pool.core.drain_plan import DrainPlan, reserve_of
-from cluster_pool.core.ledger import RENEWAL, Ask, DrainBudget, Grant
-from cluster_pool.core.message import Message, Outgoing, outgoing
 from cluster_pool.core.pacing import STEP, Pacer, PeakRate
 from cluster_pool.core.results import DrainReport
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.closing import cut, is_gone
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.drain_order import DrainOrder
+from cluster_pool.local.drain_terms import Budget, Terms
 from cluster_pool.local.outbox import begin_close, deliver
 from cluster_pool.local.sweeper import look
 from cluster_pool.local.table import ConnectionTable
@@ -34,62 +31,6 @@ log = logging.getLogger("cluster_pool.drain")
 REASON: Final = "draining"
 YIELD_EVERY: Final = 200
 """Closes of one step before others get their turn on the loop."""
-
-
-class Budget(Protocol):
-    """Grants shares of what all drainers together may close."""
-
-    async def lease(self, ask: Ask) -> Grant:
-        """A share; raises BackplaneUnavailableError when there is no answer in time."""
-
-    def leave(self, node: str) -> None:
-        """Give the share back. Never waits."""
-
-
-class LocalBudget:
-    """The budget of a process that shares it with nobody."""
-
-    def __init__(self) -> None:
-        self._ledger = DrainBudget()
-
-    async def lease(self, ask: Ask) -> Grant:
-        """See :class:`Budget`."""
-        return self._ledger.lease(asyncio.get_running_loop().time(), ask)
-
-    def leave(self, node: str) -> None:
-        """See :class:`Budget`."""
-        self._ledger.leave(node)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a drain is to be done.
-
-    Attributes:
-        max_rate: closes per second of all nodes that drain, together; None names none.
-        message: sent to each connection ahead of its close; None for none.
-        code: the close code.
-        grace: seconds until the drain must have ended; None for as long as it takes.
-        last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
-    """
-
-    max_rate: float | None = None
-    message: Outgoing | None = None
-    code: int = SERVICE_RESTART
-    grace: float | None = None
-    last_grace: float | None = None
-
-    @classmethod
-    def of(
-        cls, max_rate: object, message: Message, code: int, grace: object, message_bytes: int
-    ) -> "Terms":
-        """Checked terms; raises InvalidValueError."""
-        return cls(
-            None if max_rate is None else check_above_zero("max_per_second", max_rate),
-            outgoing(message, message_bytes) if message else None,
-            check_close(code, "")[0],
-            None if grace is None else check_above_zero("grace", grace),
-        )
 
 
 class DrainRun:
@@ -168,7 +109,7 @@ class DrainRun:
     async def announce(self, seconds: float) -> None:
         """Wait while others learn of the drain; it may be cancelled or hurried meanwhile.
 
-        If its process stops then, they learn of it from the ledger: who waits for it waits in vain.
+        If its process stops then, they learn of it from the budget, and do not wait for it.
         """
         plan = self._plan
         plan.announcing = plan.last_grace is not None

@@ -8,14 +8,15 @@ from typing import Any, Self
 
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, TAKEN_OVER, check_close
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
+from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.ids import check_excluded, check_id, check_namespace
-from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.core.message import Message, outgoing, to_json
 from cluster_pool.core.results import DrainReport, SendResult
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError, IdTakenError, NodeDrainingError
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.drain_run import DrainRun, LocalBudget, Terms, finished
+from cluster_pool.local.drain_run import DrainRun, finished
+from cluster_pool.local.drain_terms import LocalBudget, Terms
 from cluster_pool.local.membership import Membership
 from cluster_pool.local.outbox import begin_close, kick
 from cluster_pool.local.protocol import EmptyCallback

@@ -18,15 +18,15 @@ from cluster_pool.core.config import (
     check_on_conflict,
     check_wait,
 )
+from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.handshake import check_subprotocols
 from cluster_pool.core.ids import check_node_id, shown
 from cluster_pool.core.keys import DEFAULT_PREFIX, Keys
-from cluster_pool.core.ledger import HEADROOM
 from cluster_pool.core.origins import Origins
 from cluster_pool.core.proxies import Proxies
 from cluster_pool.core.seals import Seals, Secret
 from cluster_pool.exceptions import InvalidValueError
-from cluster_pool.local.drain_run import Terms
+from cluster_pool.local.drain_terms import Terms
 from cluster_pool.server.admin import check_admin_host
 from cluster_pool.server.apps import App
 from cluster_pool.server.keepalive import PING_INTERVAL

@@ -12,8 +12,8 @@ from redis import Redis
 from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.backplane.scripts import sources
+from cluster_pool.core.drain_budget import Ask, Grant
 from cluster_pool.core.keys import Keys
-from cluster_pool.core.ledger import Ask, Grant
 
 EPOCH = 1_700_000_000.0
 """What Redis TIME would be when the test begins."""
@@ -41,7 +41,7 @@ def timed_source() -> str:
 
 
 class ScriptedLedger:
-    """Has the methods of core.ledger.DrainBudget, and keeps everything on a server."""
+    """Has the methods of core.drain_budget.DrainBudget, and keeps everything on a server."""
 
     def __init__(self, client: Redis, prefix: str, runner: asyncio.Runner) -> None:
         self._client = client

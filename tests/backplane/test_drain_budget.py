@@ -1,4 +1,4 @@
-"""The drain ledger on Redis grants what core.ledger grants, and what a call of it costs."""
+"""The drain ledger on Redis grants what core.drain_budget grants, and what a call of it costs."""
 
 import asyncio
 from dataclasses import astuple, replace
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cluster_pool.core.ledger import (
+from cluster_pool.core.drain_budget import (
     ANNOUNCING,
     CLOSABLE,
     DRAINING,

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cluster_pool.core.ledger import (
+from cluster_pool.core.drain_budget import (
     HEADROOM,
     HURRY,
     LATE,

@@ -5,8 +5,8 @@ from math import inf
 from random import Random
 from typing import Final
 
+from cluster_pool.core.drain_budget import HEADROOM, RENEWAL, USED, Ask, DrainBudget, Grant
 from cluster_pool.core.drain_plan import DrainPlan, reserve_of
-from cluster_pool.core.ledger import HEADROOM, RENEWAL, USED, Ask, DrainBudget, Grant
 from cluster_pool.core.pacing import STEP, Pacer
 
 SECOND: Final = round(1 / STEP)

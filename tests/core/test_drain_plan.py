@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool.core.drain_plan import DrainPlan, announcement_of, reserve_of
-from cluster_pool.core.ledger import (
+from cluster_pool.core.drain_budget import (
     ANNOUNCING,
     CLOSABLE,
     DRAINING,
@@ -16,6 +15,7 @@ from cluster_pool.core.ledger import (
     DrainBudget,
     Grant,
 )
+from cluster_pool.core.drain_plan import DrainPlan, announcement_of, reserve_of
 
 
 def lease(rate: float, **known: Any) -> Grant:

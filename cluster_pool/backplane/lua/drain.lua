@@ -1,4 +1,4 @@
--- Grants a drainer its share of the cluster's closes per second. core/ledger.py explains the rule
+-- Grants a drainer its share of the cluster's closes per second. core/drain_budget.py explains the rule
 -- and is the same rule for one process; the two are tested against each other.
 -- Reply {LATE}, {DONE}, or {OK, rate, budget, needed, renew (ms), lasts (ms), drainers, living,
 --       acceptors, 1 if there are no acceptors and all other nodes drain or have announced their stop}

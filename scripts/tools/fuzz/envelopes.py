@@ -109,8 +109,8 @@ class Header:
             header, start = envelope.read_header(case)
         except BrokenEnvelopeError:
             return False
-        assert isinstance(header.epoch, str)
-        assert isinstance(header.start, str)
+        assert isinstance(header.counter_epoch, str)
+        assert isinstance(header.sender_start, str)
         assert header.number >= 0
         assert header.generation >= 0
         assert 2 < start <= len(case)

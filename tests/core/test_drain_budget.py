@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool.core.ledger import (
+from cluster_pool.core.drain_budget import (
     CLOSABLE,
     DRAINING,
     HEADROOM,

@@ -1,4 +1,4 @@
-"""The drain budget of a cluster: who may close how many connections per second right now.
+"""The drain budget of a cluster: how many connections per second each drainer may close now.
 
 Each drainer holds a lease on a share of one budget and renews it every second or so. This is the
 rule by which shares are granted; ``backplane/lua/drain.lua`` is the same rule, number for number,
@@ -17,13 +17,13 @@ from typing import Final
 DRAINING: Final = "draining"
 PAUSED: Final = "paused"
 ANNOUNCING: Final = "announcing"
-"""It closes nobody yet, and its process will stop: others need not count on it."""
+"""It closes no connection yet, and its process will stop: others need not count on it."""
 LEAVING: Final = (DRAINING, ANNOUNCING)
 
 HEADROOM: Final = 200.0
 """Connections per second that a node can take unless it says otherwise."""
 USED: Final = 0.7
-"""Part of the headroom of all acceptors that a drain uses when nobody names a rate."""
+"""Part of the headroom of all acceptors that a drain uses when no drainer names a rate."""
 RENEWAL: Final = 1.0
 LONGEST_RENEWAL: Final = 5.0
 RENEWAL_PER_DRAINER: Final = 0.02
@@ -31,9 +31,9 @@ RENEWAL_PER_DRAINER: Final = 0.02
 TTL: Final = 3.0
 """Renewals that a lease lasts: a drainer that dies gives its share back within four."""
 CALM: Final = 2.0
-"""Renewals during which nobody's rate grows after the ledger was lost."""
+"""Renewals during which no rate grows after the record of the drainers was lost."""
 LATE: Final = 0.1
-"""Seconds by which a renewal may be late: so much later comes who waits for the others'."""
+"""Seconds by which a renewal may be late; waiting for those of others takes so much longer."""
 MAX_MISSED: Final = 2
 """Renewals below its floor after which a drainer takes it."""
 HURRY: Final = 5.0
@@ -44,7 +44,7 @@ CLOSABLE: Final = 2000.0
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a drainer says when it asks for its lease.
+    """A drainer's request for a lease.
 
     Attributes:
         node: the drainer.
@@ -54,7 +54,7 @@ class Ask:
         time_left: seconds until all of them must have begun to close; inf without a deadline.
         max_rate: closes per second that it names for the whole cluster; inf for none.
         rate: what it is spending at the moment.
-        known: whether it has had a lease of this ledger before.
+        known: whether it has had a lease before.
         closable: closes per second that it can do.
     """
 
@@ -78,12 +78,12 @@ class Grant:
         budget: R, closes per second of the whole cluster.
         needed: S, closes per second that the deadlines of all drainers need.
         renew: seconds until it should be renewed.
-        lasts: seconds that it lasts.
-        drainers: who holds leases, the caller included.
+        ttl: seconds that it lasts.
+        drainers: how many hold leases, the caller included.
         living: nodes that hold a lease on owning anything, drainers among them.
         acceptors: nodes that take newcomers.
         deserted: whether there is none, and every other living node is leaving: it drains, or has
-            announced that it stops. False while the ledger may have been lost.
+            announced that it stops. False while the record may have been lost.
     """
 
     rate: float
@@ -99,7 +99,7 @@ class Grant:
 
 @dataclass(slots=True)
 class Entry:
-    """One drainer as the ledger knows it; times on the ledger's own clock."""
+    """The record of one drainer; times on the clock of the record."""
 
     state: str
     remaining: int
@@ -111,7 +111,7 @@ class Entry:
     expiry: float
 
     def left(self, now: float) -> float:
-        """What it has left to close, if it has kept its rate since it was last seen."""
+        """Connections left to close, if it has kept its rate since it was last seen."""
         if self.state != DRAINING:
             return 0.0
         return max(0.0, self.remaining - self.rate * (now - self.seen))
@@ -187,7 +187,7 @@ class DrainBudget:
         return others is not None and leaving.issuperset(others)
 
     def _when_others_have_renewed(self, now: float, mine: Entry, renew: float) -> float:
-        """Seconds until those who hold more than their share will have given it up."""
+        """Seconds until the drainers that hold more than their share will have given it up."""
         holders = [one.seen for one in self._entries.values() if one is not mine and one.rate]
         return max(LATE, max(holders) + renew + LATE - now) if holders else renew
 
@@ -201,7 +201,7 @@ class DrainBudget:
         return sum(entry.floor(now) for entry in self._entries.values())
 
     def _grant(self, now: float, ask: Ask, mine: Entry, budget: float, needed: float) -> float:
-        """Set the rate of an entry; gives what it would be if nobody held too much."""
+        """Set the rate of an entry; gives what it would be if no other held too much."""
         entries = self._entries
         floor = mine.floor(now)
         weight = sum(one.left(now) for one in entries.values())
