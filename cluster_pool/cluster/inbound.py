@@ -30,7 +30,6 @@ class InboundChannel:
     Attributes:
         unread: bytes that were received and nobody has taken yet, as their owner counts them.
         waiting: bytes of messages that wait for :meth:`room`.
-        on_less: called when fewer bytes wait or are being published.
     """
 
     def __init__(self, shard: Shard, keys: Keys, limits: Limits) -> None:
@@ -42,12 +41,16 @@ class InboundChannel:
         self.waiting = 0
         self._queue: deque[tuple[asyncio.Future[None], int]] = deque()
         self.unread = 0
-        self.on_less: Callable[[], None] = lambda: None
+        self._told: list[Callable[[], None]] = []
 
     @property
     def size(self) -> int:
         """Bytes of all that clients sent and this node still holds."""
         return self.unread + self.waiting + self._publishing
+
+    def tell_of_room(self, told: Callable[[], None]) -> None:
+        """Call ``told`` whenever fewer bytes wait or are being published, from now on."""
+        self._told.append(told)
 
     async def room(self, message: str | bytes) -> None:
         """Wait until :meth:`publish` takes this message, if that is called at once; in order."""
@@ -100,7 +103,8 @@ class InboundChannel:
             turn, cost = self._queue[0]
             if not turn.done() and self._fits(cost):
                 turn.set_result(None)
-        self.on_less()
+        for told in self._told:
+            told()
 
 
 def _cost(message: str | bytes) -> int:

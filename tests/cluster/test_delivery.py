@@ -1,0 +1,48 @@
+"""What items do to the connections of a node, given without a bus."""
+
+from cluster_pool.backplane.inbox import Heard
+from cluster_pool.cluster.node import Node
+from cluster_pool.core import envelope
+from cluster_pool.core.message import Outgoing
+from tests.clusters import Backend, Pool
+from tests.support import async_test
+
+
+def delivery_of(pool: Pool) -> tuple[Node, object]:
+    """A node, and what its dispatcher hands items to."""
+    assert pool._parts is not None
+    return pool._parts, pool._parts.dispatcher._handler
+
+
+@async_test
+async def test_messages_go_to_the_claim_they_were_routed_for() -> None:
+    """What finds no connection is counted, and the rest of a run is delivered."""
+    async with Backend(None).pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        _, delivery = delivery_of(one)
+        run = [
+            ("", [envelope.TEXT, "n", id, b"x"], Outgoing(True, text))
+            for id, text in (("nobody", b"0"), ("alice", b"1"), ("alice", b"2"))
+        ]
+        delivery.hand_out(run)
+        assert await alice.wait_sent(2) == ["1", "2"]
+        assert one.statistics()["undelivered"] == 1
+
+
+@async_test
+async def test_a_control_item_waits_for_the_messages_before_it() -> None:
+    """Neighbours are joined to one write; a close comes behind them, and what is behind it late."""
+    async with Backend(None).pools(1) as (one,):
+        alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
+        node, delivery = delivery_of(one)
+        items = (
+            envelope.broadcast(True, b"1")
+            + envelope.broadcast(True, b"2", ["bob"])
+            + envelope.broadcast(True, b"3")
+            + envelope.close_all(4000, "over")
+            + envelope.broadcast(True, b"4")
+        )
+        channel = node.setup.keys.channel("n")
+        await delivery.broadcast(Heard(channel, 1, b"-" + items, 1, "sender"))
+        assert await alice.wait_closed() == await bob.wait_closed() == (4000, "over")
+        assert (alice.sent, bob.sent) == (["1", "2", "3"], ["1", "3"])

@@ -1,0 +1,61 @@
+"""Sending, with and without a shortcut to connections of this process."""
+
+import pytest
+
+from cluster_pool import PoolClosedError, SendResult
+from cluster_pool.cluster.sending import Sending
+from cluster_pool.core.message import Outgoing
+from tests.clusters import Backend
+from tests.support import async_test
+
+
+class Near:
+    """A member that is always here."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def find(self, namespace: str, id: str) -> "Near | None":
+        return self if id == "near" else None
+
+    def deliver(self, message: Outgoing) -> SendResult:
+        self.told.append(message.payload)
+        return SendResult.DELIVERED
+
+    def kick(self, code: int, reason: str) -> None:
+        self.told.append((code, reason))
+
+
+@async_test
+async def test_a_shortcut_takes_what_is_for_members_here() -> None:
+    """Everything else goes over Redis, and without a shortcut everything does."""
+    async with Backend(None).pools(1) as (one,):
+        node, near = one._parts, Near()
+        assert node is not None
+        before = one.statistics()["published"]
+        sending = Sending(node.backplane, node.replies, near)
+        assert await sending.send_nowait("n", "near", "1", None) is SendResult.DELIVERED
+        assert await sending.send("n", "near", "2", (4000, ""), True, None) is SendResult.DELIVERED
+        assert await sending.close("n", "near", 4001, "", False, None) is SendResult.DELIVERED
+        assert near.told == [b"1", b"2", (4000, ""), (4001, "")]
+        assert one.statistics()["published"] == before
+        assert await sending.send_nowait("n", "far", "1", None) is SendResult.ABSENT
+        without = Sending(node.backplane, node.replies, None)
+        assert await without.send("n", "near", "1", None, True, None) is SendResult.ABSENT
+        assert len(near.told) == 4
+
+
+@async_test
+async def test_a_shortcut_finds_nobody_once_the_node_stops() -> None:
+    """A send says so, although the connection is still there to be closed."""
+    async with Backend(None).pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        assert one._parts is not None
+        shortcut = one._parts.sending._shortcut
+        assert shortcut is not None
+        assert shortcut.find("n", "alice") is alice.connection  # type: ignore[attr-defined]
+        assert shortcut.find("n", "bob") is None
+        one._parts.lease._until = 0.0  # another node may have the id by now
+        assert shortcut.find("n", "alice") is None
+    with pytest.raises(PoolClosedError):
+        shortcut.find("n", "alice")
