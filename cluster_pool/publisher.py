@@ -320,7 +320,7 @@ class SyncPublisher:
 
 _PUBLISHERS: "weakref.WeakSet[SyncPublisher]" = weakref.WeakSet()
 _ABANDONED: list[Background[Publisher]] = []
-"""What the parent has; kept, so that nothing is ended here that belongs to a loop of the parent."""
+"""Threads and loops of the parent, kept in its child, so that nothing of them is ended there."""
 
 
 def _begin_anew() -> None:
@@ -333,7 +333,7 @@ if hasattr(os, "register_at_fork"):
 
 
 async def _nothing(publisher: Publisher, *, timeout: float) -> None:
-    """What ``with`` waits for: a publisher that is started."""
+    """``with`` waits for this call, and hence for the start of the publisher."""
 
 
 async def _next(

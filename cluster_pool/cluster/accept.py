@@ -36,7 +36,7 @@ FAILED: Final = 1011
 
 
 def refusal(error: ClusterPoolError) -> tuple[int, str]:
-    """The HTTP status for who is refused, and what he is told: nothing of this node's affairs."""
+    """The HTTP status and text for a refused client; they tell nothing of this node's affairs."""
     if isinstance(error, InvalidValueError):
         return http.HTTPStatus.BAD_REQUEST, str(error)
     if isinstance(error, OriginRefusedError):
@@ -48,7 +48,7 @@ def refusal(error: ClusterPoolError) -> tuple[int, str]:
 
 
 class Accepting:
-    """What :meth:`ClusterPool.accept` gives; the context of one connection."""
+    """The context of one connection, as :meth:`ClusterPool.accept` gives it."""
 
     def __init__(
         self,
@@ -178,10 +178,9 @@ class Accepting:
         connection = self._connection
         begin_close(connection, code, "")
         try:
-            if error is None or isinstance(error, Exception):  # who is cancelled has no time
-                await closing.wait_close_begun(
-                    connection
-                )  # a server cuts when its endpoint returns
+            if error is None or isinstance(error, Exception):  # a cancelled body has no time
+                # A server cuts the socket when its endpoint returns.
+                await closing.wait_close_begun(connection)
                 await reading.tell_end(connection)
         finally:
             try:

@@ -31,7 +31,7 @@ class Background(Generic[P]):
     the first call.
 
     Args:
-        publisher: not started; nobody else has it.
+        publisher: not started, and used by nothing else.
     """
 
     def __init__(self, publisher: P) -> None:

@@ -21,11 +21,12 @@ log = logging.getLogger("cluster_pool.connection")
 class Body:
     """Watches the connection and ends the body when it is over, as :class:`asyncio.timeout` does.
 
-    The body's own iteration ends by itself, and who is in it, or has come to its end, is never
-    cancelled: it works on what it has read. Anybody else who waits is cancelled: at once, if
-    nothing is there to be read; after ``Timing.close``, when something that came before is, and
-    has not been read by then; after ``Timing.handler``, when another task reads, or the WebSocket
-    is read by its library's own means, which end then. Who closed the connection itself knows.
+    The body's own iteration ends by itself, and a body that is in it, or has come to its end, is
+    never cancelled: it works on what it has read. A body that waits for anything else is cancelled:
+    at once, if nothing is there to be read; after ``Timing.close``, when something that came before
+    is, and has not been read by then; after ``Timing.handler``, when another task reads, or the
+    WebSocket is read by its library's own means, which end then. A body that closed the connection
+    itself is never cancelled.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -40,10 +41,10 @@ class Body:
         self._timer: asyncio.TimerHandle | None = None
         self._token: Token[tuple[Body, ...]] | None = None
         self._mates: list[Body] = [self]
-        """Those of one socket, which is in several contexts: who reads in one of them reads."""
+        """The bodies of one socket that is in several contexts: a read in one is a read in all."""
 
     def begin(self) -> None:
-        """The body runs from here on; until then the connection's end is nobody's."""
+        """The body runs from here on; until then nothing is ended by the connection's end."""
         outer = _running.get()
         self._token = _running.set((*outer, self))
         for one in outer:

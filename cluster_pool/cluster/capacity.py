@@ -11,7 +11,7 @@ class Capacity:
     """Connections per second that a node can take.
 
     Attributes:
-        most: when it takes nobody yet.
+        most: of a node that no client connects to at the moment.
     """
 
     def __init__(self, most: float, life: NodeLife, counters: Counters) -> None:
@@ -21,7 +21,7 @@ class Capacity:
         self._arrivals = ArrivalRate()
 
     def headroom(self) -> float | None:
-        """What is left of it; None while the node takes nobody."""
+        """What is left of it; None while the node takes no newcomers."""
         if self._life.state not in (NodeState.STARTING, NodeState.ACTIVE):
             return None
         taking = self._arrivals.rate(self._counters.accepted, boottime())

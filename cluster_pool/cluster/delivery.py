@@ -1,4 +1,4 @@
-"""What becomes of a decoded item at this node: messages, closes, takeovers, questions and orders.
+"""Carries decoded items out at this node: messages, closes, takeovers, questions and orders.
 
 It never awaits one connection; a fan-out over many yields in between.
 """
@@ -55,7 +55,7 @@ class Delivery:
 
     @property
     def allowed(self) -> bool:
-        """Whether nobody else can have claimed what is owned here."""
+        """Whether no other node can have claimed what is owned here."""
         return self._lease.unbroken
 
     async def wait_allowed(self) -> None:
@@ -124,7 +124,7 @@ class Delivery:
     async def broadcast(self, heard: Heard) -> None:
         """Deliver what was published to a namespace, by a node or by a user's own PUBLISH.
 
-        Neighbours in an envelope that exclude nobody go out as one write.
+        Neighbours in an envelope that exclude no id go out as one write.
         """
         namespace = heard.channel[self._head : -1]
         if not heard.items_offset:
@@ -182,7 +182,7 @@ class Delivery:
 
 
 def _asker(fields: object) -> ReplyTo:
-    """Who waits for an answer that must be given; raises BrokenEnvelopeError when nobody does."""
+    """The address of an answer that must be given; raises BrokenEnvelopeError without one."""
     to = ReplyTo.read(fields)
     if to is None:
         raise BrokenEnvelopeError("reply address")

@@ -1,7 +1,7 @@
-"""What comes from the bus: decoded, and handed to whom it concerns, one payload after another.
+"""Decodes what comes from the bus and hands it on, one payload after another.
 
-Order is therefore what the channel's order was. It never awaits one connection. What becomes of an
-item at this node's connections is :mod:`.delivery`'s; a publisher has none.
+The order of each channel is kept, and no connection is ever awaited. :mod:`.delivery` carries items
+out at this node's connections; a publisher has none.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Turn:
 
 
 class Handler(Protocol):
-    """What a node does with what concerns it and its connections: see :class:`Delivery`."""
+    """Carries out what is for a node and its connections: see :class:`Delivery`."""
 
     @property
     def allowed(self) -> bool:
@@ -178,7 +178,7 @@ class Dispatcher:
             self._handler.hand_out(messages)
 
     def _carry_out(self, claim: str, item: list[Any]) -> None:
-        """Answers are for whoever waits here; all else is for the node, if this is one."""
+        """Answers go to the calls that wait for them; all else to the node, if this is one."""
         kind = item[0]
         if kind == envelope.REPLY:
             self._replies.heard(item[1], item[3], envelope.RESULTS[item[2]])

@@ -1,4 +1,4 @@
-"""Who is let in: what is refused before anything is claimed, and how that is told and counted."""
+"""Refuses handshakes before anything is claimed for them, and counts and logs what it refuses."""
 
 import logging
 import time

@@ -104,7 +104,7 @@ class DrainController:
         self._task: asyncio.Task[DrainReport] | None = None
         self._orders: set[asyncio.Task[None]] = set()
         self._final = False
-        """Whether the process ends after this drain: then nobody can cancel it."""
+        """Whether the process ends after this drain: then it cannot be cancelled."""
 
     async def drain_for_user(
         self,
@@ -126,7 +126,7 @@ class DrainController:
         """Drain because the process ends; a cancel from elsewhere is refused.
 
         Args:
-            last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
+            last_grace: seconds that are left once no node takes newcomers; None: as many as before.
         """
         self._life.check_running()
         self._final = True
@@ -185,9 +185,9 @@ class DrainController:
         return drain, self._task
 
     async def _permitted(self, terms: Terms, force: bool) -> Terms:
-        """The terms, with a rate if nobody takes newcomers; raises unless somebody does.
+        """The terms, with a rate if no other node takes newcomers; raises unless that is forced.
 
-        While Redis cannot say who does, nobody knows better than the caller.
+        While Redis cannot say which nodes do, the caller is believed.
         """
         if terms.grace is not None or self._drain is not None:
             return terms

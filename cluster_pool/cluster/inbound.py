@@ -1,7 +1,7 @@
 """The inbound channels: publishing what clients sent, and how many bytes of it this node holds.
 
-Owns the count of a node: what was received and nobody has taken, what waits for its turn, what is
-on its way to Redis. Never reads from a client: who does, adds what it holds to ``unread``.
+Owns the count of a node: what was received and not taken yet, what waits for its turn, what is on
+its way to Redis. It never reads from a client; whatever does adds what it holds to ``unread``.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class InboundChannel:
     """Publishes inbound messages; bounded in number and bytes.
 
     Attributes:
-        unread: bytes that were received and nobody has taken yet, as their owner counts them.
+        unread: bytes that were received and not taken yet, as their owner counts them.
         waiting: bytes of messages that wait for :meth:`room`.
     """
 

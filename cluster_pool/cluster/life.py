@@ -117,7 +117,7 @@ class Life:
                 beginning.cancel()
                 await asyncio.wait((beginning,))
             if not beginning.cancelled():
-                beginning.exception()  # taken note of, if nobody waits for it any more
+                beginning.exception()  # marked as seen: perhaps no caller waits for it any more
             await self._end()
         finally:
             self._beginning = self._ending = None

@@ -65,7 +65,7 @@ class Node:
 
     Args:
         hooks: the handlers that users have registered; they outlive this start.
-        headroom: connections per second that this node can take when it takes nobody yet.
+        headroom: connections per second that this node can take at most.
         takeover: whether a claim takes an id over when the call does not say.
 
     Attributes:
@@ -214,7 +214,7 @@ class Node:
             await asyncio.sleep(LOOK)
 
     def sizes(self) -> dict[str, Any]:
-        """What :meth:`ClusterPool.statistics` says besides the counters."""
+        """The part of :meth:`ClusterPool.statistics` that is no counter."""
         shard = self.backplane.shard
         return {
             "incarnation": self.lease.incarnation,

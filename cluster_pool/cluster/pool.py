@@ -55,15 +55,15 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
             raises IdTakenError for the newer one.
         limits, timing: see :class:`Limits` and :class:`Timing`.
         headroom: connections per second that this node can take; what it takes already is
-            subtracted. 70 % of it, over all nodes, is what drains use when nobody names a rate.
+            subtracted. 70 % of it, over all nodes, is what drains use when no rate is named.
         secret: at least 16 bytes that every node and publisher of the cluster knows: what they say
             to each other is then authenticated, and what strangers put into an envelope is
             refused and counted. Several: the first seals, each is accepted, so that a new one can
             be brought in node by node. A plain PUBLISH is no envelope and stays a message: who may
             publish is for Redis's ACL to say.
-        origins: whose pages may connect by :meth:`accept`, besides those of the same origin (the
+        origins: pages of these may connect by :meth:`accept`, besides those of the same origin (the
             header ``Host``, with its port): ``["https://app.example"]``; ``["*"]`` for all. None:
-            the same origin alone. Who sends no ``Origin`` is no page, and may always.
+            the same origin alone. A client that sends no ``Origin`` is no page, and is let in.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
             BackplaneUnavailableError: Redis cannot be reached; the text names its address.
             PoolClosedError: :meth:`stop` was called before it was up.
             NodeIdTakenError: another live node has this node id. A crashed node's lease under
-                the same id is waited for: four seconds, while nobody listens to the channel of that
-                node id, and at most as long as a lease lasts.
+                the same id is waited for: four seconds, while no process listens to the channel of
+                that node id, and at most as long as a lease lasts.
         """
         self.door.opened = True
         return await super().start(wait=wait)
@@ -153,7 +153,7 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
                 closed), or the connection is closed, or its client has gone.
             MembershipLimitError: the namespace or this node is full.
             BackplaneUnavailableError: Redis did not say in time, or this node has known for a
-                second that it is away, and then nobody waits; what may have been claimed
+                second that it is away, and then it does not wait; what may have been claimed
                 (``maybe_executed``) is given up as soon as Redis can be reached.
         """
         await self._running().admission.join(connection, on_conflict, timeout)
@@ -216,7 +216,7 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         Args:
             id: None makes one that no other has.
             subprotocol: to accept, for frameworks that ask; one that the client has offered.
-            origins: whose pages may connect here, in place of the pool's own.
+            origins: pages of these may connect here, in place of the pool's own.
 
         Raises:
             OriginRefusedError, InvalidValueError: a page of a foreign origin; offers that cannot be
@@ -323,16 +323,16 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
 
     @property
     def inbound(self) -> InboundChannel:
-        """What clients sent and this node still holds; there while it runs."""
+        """The inbound channels, and what clients sent and this node still holds."""
         parts = self._parts
         return _NOT_RUNNING if parts is None or parts.over else parts.inbound
 
     def headroom(self) -> float | None:
-        """Connections per second that this node can take now; None while it takes nobody."""
+        """Connections per second that this node can take now; None while it takes none."""
         return None if self._parts is None else self._parts.capacity.headroom()
 
     def free(self) -> float | None:
-        """The share of its headroom that this node has left, 0 to 1; None while it takes nobody."""
+        """The share of its headroom that this node has left, 0 to 1; None while it takes none."""
         return None if self._parts is None else self._parts.capacity.free()
 
     def statistics(self) -> dict[str, Any]:

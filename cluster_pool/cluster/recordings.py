@@ -64,7 +64,7 @@ class Recordings:
     def later(self, namespace: str, counter: int) -> Collection[str] | None:
         """The members here who claimed after an item was sealed; None when all of them did.
 
-        Where nobody is, nobody came later.
+        Nobody came later to a namespace without members.
         """
         now = self._shard.redis_time_at_most()
         members = self._table.namespace(namespace) or {}

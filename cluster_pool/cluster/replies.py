@@ -1,4 +1,4 @@
-"""Answers between nodes: who waits here for whose, and what this node answers others."""
+"""Answers between nodes: the calls here that wait for one, and what this node answers."""
 
 import asyncio
 import logging
@@ -53,7 +53,7 @@ class Replies:
 
 
 class Answers:
-    """Sends this node's answers to those who asked; nobody waits for that."""
+    """Sends this node's answers to other nodes, without waiting for anything."""
 
     def __init__(self, outbound: Outbound, timing: Timing) -> None:
         self._outbound = outbound

@@ -1,7 +1,7 @@
 """Draining when the process is told to end: SIGTERM from an orchestrator, SIGINT from a person.
 
-The signals are taken from whoever has them (an ASGI server, say, which would close every socket at
-once), and can be handed on when the drain is over. :mod:`.stopping` says what is done meanwhile.
+The signals are taken from their present handler (an ASGI server's, say, which would close every
+socket at once), and can be handed on when the drain is over. :mod:`.stopping` does the drain.
 
 A handler of ``loop.add_signal_handler`` is not called by Python's handler, but by the byte that the
 interpreter writes to the wakeup descriptor; so that is taken as well, and what comes over it for
@@ -38,12 +38,12 @@ def in_main_thread() -> bool:
 
 
 class WakeupDescriptor:
-    """Takes the wakeup descriptor while anybody in this process takes signals."""
+    """Takes the wakeup descriptor while anything in this process takes signals."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._theirs = NO_DESCRIPTOR
-        """Whose it was before."""
+        """The descriptor that was set before."""
         self._write, self._read = socket.socketpair()
         for end in (self._write, self._read):
             end.setblocking(False)
@@ -62,7 +62,7 @@ class WakeupDescriptor:
 
     @contextlib.contextmanager
     def given_back(self) -> Iterator[None]:
-        """Inside, whoever had it before has it."""
+        """Inside, the descriptor of before is set."""
         self._take()
         self._set(self._theirs)
         try:
@@ -109,7 +109,7 @@ def _is_ours(handler: object) -> bool:
 
 @contextlib.contextmanager
 def _wakeup_descriptor() -> Iterator[WakeupDescriptor]:
-    """The one of this process, for as long as somebody uses it."""
+    """The one of this process, for as long as it is used."""
     global _wakeup  # a process has one; of a loop that is no more it is of no use
     if _wakeup is None or _wakeup.loop is not asyncio.get_running_loop():
         _wakeup = WakeupDescriptor()
@@ -181,10 +181,10 @@ class Signals:
         return await self._heard.get()
 
     async def hand_on(self, number: int) -> None:
-        """Do what whoever had the signal before would have done, once nobody inside needs longer.
+        """Do what the handler of before would have done, once those inside are ready.
 
         Raises:
-            SystemExit: nobody had it, and the kernel spares this process: it is PID 1.
+            SystemExit: it had no handler, and the kernel spares this process: it is PID 1.
             What the handler raises.
         """
         await self._alone.wait()
@@ -202,13 +202,13 @@ class Signals:
             raise SystemExit(128 + number)
 
     def ignore(self, number: int) -> None:
-        """Whoever had this signal has it no more: the process ends, and was told so by it."""
+        """Hand this signal on to no handler: the process ends, and the signal has said so."""
         self._previous[number] = signal.SIG_IGN
 
     def _before(self, number: int) -> Any:
-        """The handler of whoever had a signal; None is one that Python cannot put back.
+        """The handler of before; None is one that Python cannot put back.
 
-        One of these that was left meanwhile has given it back to whoever had it before.
+        If it is one of this class that was left meanwhile, the handler before that.
         """
         before = self._previous[number]
         if _is_ours(before) and before.__self__._left:
@@ -216,7 +216,7 @@ class Signals:
         return signal.SIG_DFL if before is None else before
 
     def _outer(self, number: int) -> "Signals | None":
-        """Who had a signal before, if it is one of these."""
+        """The handler of before, if it is one of this class."""
         before = self._before(number)
         return before.__self__ if _is_ours(before) else None
 
@@ -233,7 +233,7 @@ class Signals:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._note, number)
             return
-        signal.set_wakeup_fd(NO_DESCRIPTOR)  # shared with the parent, who was not told
+        signal.set_wakeup_fd(NO_DESCRIPTOR)  # shared with the parent, which was not told
         signal.signal(number, self._before(number))
         signal.raise_signal(number)
 

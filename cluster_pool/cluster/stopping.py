@@ -16,7 +16,7 @@ log = logging.getLogger("cluster_pool.drain")
 GRACE: Final = 25.0
 """Seconds; orchestrators kill after 30."""
 HASTY_GRACE: Final = 5.0
-"""Seconds when a person waits, or when nobody is there to take anybody."""
+"""Seconds when a person waits, or when no other node could take the clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class StopTarget(Protocol):
     async def drain_for_good(
         self, stopping: Stopping, grace: float, announce: float, last_grace: float | None
     ) -> DrainReport:
-        """Drain, and be cancelled by nobody."""
+        """Drain; no order cancels it."""
 
     def hurry_drain(self) -> None:
         """See :class:`ClusterPool`."""
 
     async def alone(self) -> bool:
-        """Whether no other node is alive; False when nobody knows."""
+        """Whether no other node is alive; False when that is not known."""
 
     def was_alone(self) -> bool:
         """The same of a whole heartbeat."""
@@ -97,7 +97,7 @@ async def drain_for(
 
 
 async def _second(number: int | None, signals: Signals | None) -> None:
-    """Wait for the signal that ends all patience."""
+    """Wait for the signal that ends the grace."""
     if signals is None:
         await asyncio.Event().wait()
         return

@@ -1,4 +1,4 @@
-"""Opens what crossed nodes under a seal, and keeps it from those who came after it was sealed.
+"""Opens what crossed nodes under a seal, and keeps it from connections that came later.
 
 A seal says who said what, to which channel, and about when; not to whom a script routed it, which
 knows no secret. So a recording is told by its counter, and by the claim that the script named:
@@ -22,7 +22,7 @@ CROSSED_US: Final = 100_000
 
 
 class ReplayCheck(Protocol):
-    """What a node knows of the claims of its connections; a publisher has none."""
+    """Tells recordings by the claims of a node's connections; a publisher has none."""
 
     @property
     def newest(self) -> int:
@@ -61,7 +61,7 @@ class Unsealing:
         self._recordings = recordings
 
     def targeted(self, heard: Heard, claim: str, sealed: list[Any]) -> list[Any] | None:
-        """Open an item of this node's own channel; None for what nobody may have."""
+        """Open an item of this node's own channel; None when it is refused."""
         if heard.channel != self._own:
             self._own = heard.channel
             self._scopes[BOUND] = own_scope(self._own, self._start)
@@ -84,7 +84,10 @@ class Unsealing:
     def broadcast(
         self, heard: Heard, namespace: str, sealed: list[Any]
     ) -> tuple[list[Any], Collection[str]] | None:
-        """An item of a namespace's channel, and the ids here that came later; None for no one."""
+        """Open an item of a namespace's channel; None when it is refused.
+
+        Also gives the ids here that came later, and must not have it.
+        """
         if sealed[0] == TAKEN:
             return sealed, ()
         now = self._shard.redis_time()
@@ -107,7 +110,7 @@ class Unsealing:
 
 
 def unsealing_of(backplane: Backplane, recordings: ReplayCheck | None) -> Unsealing | None:
-    """What opens the items of this cluster; None where they have no seals."""
+    """Make what opens the items of this cluster; None where they have no seals."""
     setup = backplane.setup
     if setup.seals is None:
         return None

@@ -15,7 +15,7 @@ LOST: Final = MemberEvent("lost", "", "")
 
 
 class Watch:
-    """What one reader has not read yet.
+    """The events that one reader has not read yet.
 
     When it falls behind the oldest events go, and one ``LOST`` stands in their place.
     """

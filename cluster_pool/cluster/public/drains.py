@@ -67,9 +67,9 @@ class DrainCalls(OrderCalls):
         deadline forces more, which the report says. This node takes no newcomers from the end of
         the announcement on, and none when it is done, until :meth:`activate`. Idle connections go
         first, otherwise in random order, each namespace's evenly apart; what was sent before a
-        close reaches whoever reads. A client that does not answer its close is cut (after
-        ``Timing.flush`` and ``Timing.close``, or earlier when a deadline is near), and delays
-        nobody. Without Redis it goes on with its last share, and never stalls.
+        close reaches a client that reads. A client that does not answer its close is cut (after
+        ``Timing.flush`` and ``Timing.close``, or earlier when a deadline is near), and delays no
+        other. Without Redis it goes on with its last share, and never stalls.
 
         A second call joins the drain under way, paused or not, which goes on: its rate, if it names
         one, the earlier deadline and the earlier end of the announcement hold, and both get the
@@ -104,7 +104,7 @@ class DrainCalls(OrderCalls):
 
         ``async with pool, serve(…): await pool.run_until_signal()``. A second signal closes
         everyone who is left at once; the same one within ``Timing.signal_repeat`` of the first is
-        no second. Whoever had the signals before has them again afterwards.
+        no second. The handlers of before are set again afterwards.
 
         Args:
             stopping: rate, grace and announcement; see :class:`Stopping`.
@@ -127,13 +127,14 @@ class DrainCalls(OrderCalls):
 
         For servers that close every socket when they are told to stop, before they run the end of
         an application's lifespan: uvicorn does. In the lifespan, behind the pool:
-        ``async with pool, pool.drain_on_signal(): yield``. It holds back whoever has the signals
+        ``async with pool, pool.drain_on_signal(): yield``. It holds back the handlers that are set
         when it is entered, by ``signal.signal`` or ``loop.add_signal_handler``. A second signal is
         handed on at once; the same one within ``Timing.signal_repeat`` of the first is no second.
         Several pools of one process drain at the same time, and it is handed on after the last.
 
-        Left without a signal (a server that ends by itself) it drains whoever is still connected.
-        Outside the main thread no signal can be taken: that is logged once, and the rest is done.
+        Left without a signal (a server that ends by itself) it drains the clients that are still
+        connected. Outside the main thread no signal can be taken: that is logged once, and the rest
+        is done.
 
         Args:
             stopping: rate, grace and announcement; see :class:`Stopping`.
@@ -163,7 +164,7 @@ class DrainCalls(OrderCalls):
         """Drain because the process ends; a cancel from elsewhere is refused.
 
         Args:
-            last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
+            last_grace: seconds that are left once no node takes newcomers; None: as many as before.
         """
         return await self._running().drains.drain_for_good(stopping, grace, announce, last_grace)
 

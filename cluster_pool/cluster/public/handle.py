@@ -20,8 +20,9 @@ from cluster_pool.loops import check_loop
 NOT_RUNNING = "not started, or stopped"
 
 _LOST: list[object] = []
-"""What was started in another process, before a fork, or in a loop that is closed. It is kept: its
-coroutines, once nobody held them, would close sockets, and take them from the parent's selector."""
+"""Parts that were started in another process, before a fork, or in a loop that is closed. They are
+kept: their coroutines, once they were freed, would close sockets, and take them from the parent's
+selector."""
 
 
 class Running(Protocol):
@@ -59,7 +60,7 @@ class Running(Protocol):
 
 
 class Calls:
-    """What each class of calls is given."""
+    """The base of each class of calls."""
 
     def _running(self) -> Running:
         """The parts of the present start.

@@ -58,7 +58,7 @@ class OrderCalls(Calls):
         )
 
     async def pause_drain(self, node_id: str, *, timeout: float | None = None) -> None:
-        """Have a draining node close nobody for a while; errors as :meth:`drain_node`.
+        """Have a draining node close no connection for a while; errors as :meth:`drain_node`.
 
         Its deadline, if it has one, stays what it was.
         """

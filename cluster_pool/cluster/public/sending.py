@@ -53,7 +53,7 @@ class SendingCalls(Calls):
         """:meth:`send` from code that does not wait, or for many at once: no task for each.
 
         The message has its place in the order when this returns. The future gives the result, or
-        raises what Redis makes of it; asyncio logs an error that nobody asked for. Cancelling it
+        raises what Redis makes of it; asyncio logs an error that is never asked for. Cancelling it
         takes the message back as long as it has not left for Redis.
 
         Raises:
@@ -137,7 +137,7 @@ class SendingCalls(Calls):
             timeout: seconds; default 2.
 
         Returns:
-            How many nodes Redis handed it to. 0 proves that nobody heard it; more proves nothing.
+            How many nodes Redis handed it to. 0 proves that no node heard it; more proves nothing.
 
         Raises:
             As :meth:`send`.
