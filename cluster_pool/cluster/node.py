@@ -167,10 +167,7 @@ class Node:
                 self.reconciler.stop,
                 self.ownership.stop,
                 self._give_up,
-                self.dispatcher.stop,
-                self._fail_calls,
-                self.backplane.stop,
-                self.hooks.stop,
+                self.close,
             )
         finally:
             self.over = True
@@ -188,9 +185,12 @@ class Node:
                 await self.lease_keeper.give_up()
                 await self.reaper.reap_own(self.backplane.identity.start)
 
-    async def _fail_calls(self) -> None:
+    async def close(self) -> None:
+        """Disconnect, whatever is held; every call that waits for an answer fails."""
+        await self.dispatcher.stop()
         self.replies.stop()
         self.watchers.stop()
+        await in_turn(self.backplane.stop, self.hooks.stop)
 
     # -- how it stands ---------------------------------------------------------------------
 

@@ -40,9 +40,7 @@ class Publishing:
     async def stop(self) -> None:
         """Disconnect; calls that wait fail."""
         try:
-            await in_turn(
-                self._forget_channel, self.dispatcher.stop, self._fail_calls, self.backplane.stop
-            )
+            await in_turn(self._forget_channel, self._close)
         finally:
             self.over = True
 
@@ -51,9 +49,11 @@ class Publishing:
             with contextlib.suppress(BackplaneUnavailableError):
                 await self.backplane.registry.forget_channel(self.backplane.deadline(None))
 
-    async def _fail_calls(self) -> None:
+    async def _close(self) -> None:
+        await self.dispatcher.stop()
         self.replies.stop()
         self.watchers.stop()
+        await self.backplane.stop()
 
     # -- what the backplane tells: a publisher has no use for it ---------------------------
 

@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from cluster_pool import ClusterPool, Stopping
-from cluster_pool.cluster import drainable
+from cluster_pool.cluster.public import drains
 from cluster_pool.cluster.signals import LOOK, Signals
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.testing import FAST
@@ -292,7 +292,7 @@ def test_only_the_main_thread_may_take_them() -> None:
 
 def test_a_pool_outside_the_main_thread_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     """Starlette's TestClient, a server in a thread: the application runs, without signals."""
-    drainable._say_no_signals.cache_clear()
+    drains._say_no_signals.cache_clear()
     backend = Backend(None)
 
     async def live() -> None:
