@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
 from cluster_pool.backplane.address import Address, RedisOrUrl
+from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.directory import Directory
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
+from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.outbound import Outbound
-from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.config import Limits, Timing, check_timeout
 from cluster_pool.core.identity import Identity
@@ -110,8 +111,9 @@ class Backplane:
             counters=setup.counters,
             seals=setup.seals,
         )
-        self.registry = Registry(self.shard, setup.keys, self.identity)
-        self.directory = Directory(self.registry)
+        self.leases = Leases(self.shard, setup.keys, self.identity)
+        self.claims = Claims(self.shard, setup.keys, self.identity)
+        self.directory = Directory(self.shard, setup.keys, self.leases, self.claims)
         self.drain_budget = RedisDrainBudget(self.shard, setup.keys)
         self._observer = observer
         self._timeout = check_timeout(setup.timing.timeout)

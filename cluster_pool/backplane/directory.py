@@ -8,32 +8,44 @@ reading is left over. What was read before that may have moved, and is read agai
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Final
 
-from cluster_pool.backplane.registry import Registry
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane.calls import answered, pairs, text_of
+from cluster_pool.backplane.claims import PAGE, Claims
+from cluster_pool.backplane.leases import Leases
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
+from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Member
 
 READINGS: Final = 5
 """Readings at most of what changes from one to the next; the last of them is the answer then."""
 
+_COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
+
 
 class Directory:
-    """Answers about the whole cluster, each from a few readings of the registry."""
+    """Answers about the whole cluster, each from a few readings of leases and claims."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, shard: Shard, keys: Keys, leases: Leases, claims: Claims) -> None:
+        self._shard = shard
+        self._keys = keys
+        self._leases = leases
+        self._claims = claims
 
     async def count(self, namespace: str, deadline: float) -> int:
         """How many members a namespace has, those of dead nodes left out."""
         lost: set[str] = set()
         total = 0
         for _ in range(READINGS):
-            counts = await self._registry.counts(namespace, deadline)
+            counts = await self.counts(namespace, deadline)
             if counts.keys() <= lost:
                 return 0
-            living = await self._registry.living(deadline)
+            living = await self._leases.living(deadline)
             total = sum(counts[owner] for owner in counts.keys() & living.keys())
             unknown = counts.keys() - living.keys()
             if unknown <= lost:
@@ -45,10 +57,10 @@ class Directory:
         """Which living node owns an id."""
         lost: set[str] = set()
         while len(lost) < READINGS:
-            claim = await self._registry.claim_of(namespace, id, deadline)
+            claim = await self.claim_of(namespace, id, deadline)
             if claim is None or claim.incarnation in lost:
                 return None
-            node = (await self._registry.living(deadline)).get(claim.incarnation)
+            node = (await self._leases.living(deadline)).get(claim.incarnation)
             if node is not None:
                 return Member(id, node)
             lost.add(claim.incarnation)
@@ -58,7 +70,7 @@ class Directory:
         """Members whose owner holds a lease, a page at a time; ``timeout`` is for each page."""
         loop = asyncio.get_running_loop()
         lost: set[str] = set()
-        async for page in self._registry.claim_pages(namespace, timeout):
+        async for page in self.claim_pages(namespace, timeout):
             nodes = await self._owners(namespace, page, lost, loop.time() + timeout)
             for id, claim in page.items():
                 node = nodes.get(claim.incarnation)
@@ -69,28 +81,28 @@ class Directory:
         self, namespace: str, page: dict[str, Claim], lost: set[str], deadline: float
     ) -> dict[str, str]:
         """The nodes by their living incarnations; claims of an owner that just died are renewed."""
-        living = await self._registry.living(deadline)
+        living = await self._leases.living(deadline)
         for _ in range(READINGS):
             unknown = {claim.incarnation for claim in page.values()} - living.keys() - lost
             if not unknown:
                 break
             lost |= unknown
             ids = [id for id, claim in page.items() if claim.incarnation in unknown]
-            page.update(await self._registry.claims(namespace, ids, deadline))
-            living = await self._registry.living(deadline)
+            page.update(await self.claims(namespace, ids, deadline))
+            living = await self._leases.living(deadline)
         return living
 
     async def namespaces(self, deadline: float) -> list[str]:
         """The namespaces that have members of living nodes, sorted."""
         found: list[str] = []
         for _ in range(READINGS):
-            living = await self._registry.living(deadline)
+            living = await self._leases.living(deadline)
             noted = await asyncio.gather(
-                *[self._registry.namespaces_of(incarnation, deadline) for incarnation in living]
+                *[self._claims.namespaces_of(incarnation, deadline) for incarnation in living]
             )
             names = sorted(set().union(*noted))
-            found = await self._registry.populated(names, living, deadline)
-            if (await self._registry.living(deadline)).keys() <= living.keys():
+            found = await self.populated(names, living, deadline)
+            if (await self._leases.living(deadline)).keys() <= living.keys():
                 break
         return found
 
@@ -102,7 +114,7 @@ class Directory:
         """
         nodes: dict[str, tuple[str, str, float]] = {}
         for _ in range(READINGS):
-            infos = await self._registry.infos(deadline)
+            infos = await self._leases.infos(deadline)
             nodes.clear()
             for incarnation, (node_id, info, left) in infos.items():
                 if node_id not in nodes or left >= nodes[node_id][2]:
@@ -110,3 +122,79 @@ class Directory:
             if all(left for _, _, left in nodes.values()):
                 break
         return nodes
+
+    # -- single readings, dead owners included ---------------------------------------------
+
+    async def counts(self, namespace: str, deadline: float) -> dict[str, int]:
+        """Members of a namespace per incarnation, dead ones included."""
+        reply = await self._shard.call(deadline, "HGETALL", self._keys.owners(namespace))
+        return _counts(reply)
+
+    async def populated(
+        self, namespaces: Sequence[str], living: Collection[str], deadline: float
+    ) -> list[str]:
+        """Those in which a living incarnation has members, in the order given.
+
+        Their counts are read in pipelines: a page of them costs a round trip. What Redis refuses
+        for one namespace is no answer about another.
+        """
+        found: list[str] = []
+        for at in range(0, len(namespaces), PAGE):
+            page = namespaces[at : at + PAGE]
+            generation = await self._shard.connected(deadline)
+            owners = [self._keys.owners(name) for name in page]
+            calls = [generation.commands(key).call("HGETALL", key) for key in owners]
+            replies = await answered(asyncio.gather(*calls, return_exceptions=True), deadline)
+            for name, reply in zip(page, replies, strict=True):
+                if isinstance(reply, ResponseError):
+                    continue
+                if isinstance(reply, BaseException):
+                    raise reply
+                if any(n > 0 for owner, n in _counts(reply).items() if owner in living):
+                    found.append(name)
+        return found
+
+    async def claim_of(self, namespace: str, id: str, deadline: float) -> Claim | None:
+        """The registered claim of an id, whether or not its lease stands."""
+        value = await self._shard.call(deadline, "HGET", self._keys.members(namespace), id)
+        return Claim.parse(value)
+
+    async def claims(self, namespace: str, ids: Sequence[str], deadline: float) -> dict[str, Claim]:
+        """The registered claims of some ids, at most a few pages of them."""
+        key = self._keys.members(namespace)
+        values = await self._shard.call(deadline, "HMGET", key, *ids)
+        found = {id: Claim.parse(value) for id, value in zip(ids, values, strict=True)}
+        return {id: claim for id, claim in found.items() if claim is not None}
+
+    async def claim_pages(self, namespace: str, timeout: float) -> AsyncIterator[dict[str, Claim]]:
+        """Every claim of a namespace, page by page; ``timeout`` is for each page.
+
+        What is no claim, and what has no id that can be read, is left out.
+        """
+        async for page in pages(self._shard, self._keys.members(namespace), timeout):
+            claims = {text_of(id): Claim.parse(value) for id, value in page}
+            yield {
+                id: claim for id, claim in claims.items() if id is not None and claim is not None
+            }
+
+
+def _counts(flat: Iterable[bytes]) -> dict[str, int]:
+    """Members per incarnation; what ends with "#" stands beside them and counts nobody."""
+    return {
+        name: int(n)
+        for name, n in pairs(flat).items()
+        if not name.endswith("#") and _COUNT.fullmatch(n)
+    }
+
+
+async def pages(shard: Shard, key: str, timeout: float) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+    """The fields and values of a hash, page by page, whatever they are."""
+    loop = asyncio.get_running_loop()
+    cursor: bytes | str = "0"
+    while True:
+        cursor, fields = await shard.call(
+            loop.time() + timeout, "HSCAN", key, cursor, "COUNT", PAGE
+        )
+        yield list(zip(fields[::2], fields[1::2], strict=True))
+        if cursor in (b"0", "0", 0):
+            return

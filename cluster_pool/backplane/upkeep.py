@@ -5,13 +5,14 @@ Everything here expects that what it reads may be anything. Nothing here decides
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import answered, texts
+from cluster_pool.backplane.claims import BATCH
+from cluster_pool.backplane.directory import pages
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.registry import BATCH
 from cluster_pool.backplane.script_calls import ComparedClaims
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.claims import Claim
@@ -19,8 +20,6 @@ from cluster_pool.core.events import COUNTER
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 
-BEGIN: Final = (b"0",) * 4
-"""The cursors of the first sweep."""
 _OWNER: Final = re.compile(rb"[\w.-]+#?", re.ASCII)
 _COUNT: Final = re.compile(rb"-?\d{1,18}", re.ASCII)
 
@@ -66,22 +65,6 @@ class Upkeep:
         self._keys = keys
         self._identity = identity
 
-    async def sweep(
-        self, lease: float, cursors: Sequence[bytes], deadline: float
-    ) -> tuple[list[bytes], list[str]]:
-        """Cut leases that end too far ahead, and look for incarnations without any.
-
-        Args:
-            lease: seconds that one lasts whose node nobody knows.
-            cursors: where to go on: what the last call gave, or :data:`BEGIN`.
-
-        Returns:
-            The next cursors, and incarnations that have neither a lease nor anybody to reap them.
-        """
-        call = script_calls.sweep(self._keys, ttl_ms=int(lease * 1000), most=BATCH, cursors=cursors)
-        reply = await self._shard.script(deadline, call)
-        return reply[0], texts(reply[1])
-
     def compare(
         self,
         generation: Generation,
@@ -108,18 +91,6 @@ class Upkeep:
             return [holdings[place - 1].namespace for place in places], texts(owners)
 
         return read()
-
-    async def left_by(
-        self, incarnation: str, namespaces: Sequence[str], deadline: float
-    ) -> list[str]:
-        """Those in which an incarnation may have members: by its count, or as no count is right."""
-        generation = await self._shard.connected(deadline)
-        holdings = [Holding(namespace, 0, 0, ()) for namespace in namespaces]
-        calls = [
-            self.compare(generation, incarnation, holdings[at : at + BATCH], deadline)
-            for at in range(0, len(holdings), BATCH)
-        ]
-        return [name for differing, _ in await asyncio.gather(*calls) for name in differing]
 
     def look(
         self, generation: Generation, incarnation: str, holding: Holding, deadline: float
@@ -173,6 +144,15 @@ class Upkeep:
         )
         known = await answered(asyncio.gather(*calls), deadline)
         return {name for name, *said in zip(names, *known, strict=True) if said == [None] * 3}
+
+    async def entries_of(
+        self, namespace: str, timeout: float
+    ) -> AsyncIterator[tuple[bytes, bytes]]:
+        """What stands in the hash of a namespace's members, whatever it is; ``timeout`` is for each
+        page of it."""
+        async for page in pages(self._shard, self._keys.members(namespace), timeout):
+            for one in page:
+                yield one
 
     async def discard(
         self,

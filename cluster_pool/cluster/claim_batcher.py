@@ -10,8 +10,9 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from cluster_pool.backplane.claims import ClaimReply, Claims, batches
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.registry import ClaimReply, Registry, batches
+from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.script_words import CLAIMED, LATE, TAKEN
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import LeaseState
@@ -51,7 +52,8 @@ class ClaimBatcher:
     def __init__(
         self,
         shard: Shard,
-        registry: Registry,
+        leases: Leases,
+        claims: Claims,
         namespaces: Namespaces,
         timing: Timing,
         room: int,
@@ -61,7 +63,8 @@ class ClaimBatcher:
         decide: Callable[[PendingClaim, bool, Claim], None],
     ) -> None:
         self._shard = shard
-        self._registry = registry
+        self._leases = leases
+        self._claims = claims
         self._namespaces = namespaces
         self._timing = timing
         self._room = room
@@ -235,7 +238,7 @@ class ClaimBatcher:
             for one in batch
         ]
         try:
-            replies = self._registry.claim(
+            replies = self._claims.claim(
                 generation,
                 batch[0].membership.namespace,
                 self._lease.incarnation,
@@ -298,7 +301,7 @@ class ClaimBatcher:
         """An owner whose lease is gone does not keep an id from a newcomer."""
         deadline = max(pending.deadline for pending, _ in lost)  # each ends at its own
         try:
-            living = await self._registry.living(deadline)
+            living = await self._leases.living(deadline)
             generation = await self._shard.connected(deadline)
         except ClusterPoolError as error:
             for pending, _ in lost:

@@ -19,7 +19,7 @@ class ClusterDirectory:
         self._loop = backplane.loop
         self._deadline = backplane.deadline
         self._directory = backplane.directory
-        self._registry = backplane.registry
+        self._leases = backplane.leases
         self._shard = backplane.shard
         self._keys = backplane.setup.keys
         self._watchers = watchers
@@ -58,7 +58,7 @@ class ClusterDirectory:
     async def alone(self, within: float) -> bool:
         """Whether at most one node is alive; False, too, when Redis does not say so in time."""
         try:
-            living = await self._registry.living(self._deadline(within))
+            living = await self._leases.living(self._deadline(within))
         except BackplaneUnavailableError:
             return False
         return len(set(living.values())) <= 1

@@ -12,8 +12,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.refusals import is_refusal
-from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import LONGEST_REFUSED, Shard
 from cluster_pool.cluster.lease import LeaseState, boottime
 from cluster_pool.core.claims import incarnation_of
@@ -67,7 +67,7 @@ class LeaseKeeper:
         self,
         lease: LeaseState,
         shard: Shard,
-        registry: Registry,
+        leases: Leases,
         identity: Identity,
         timing: Timing,
         counters: Counters,
@@ -75,7 +75,7 @@ class LeaseKeeper:
     ) -> None:
         self._lease = lease
         self._shard = shard
-        self._registry = registry
+        self._leases = leases
         self._identity = identity
         self._timing = timing
         self._counters = counters
@@ -120,9 +120,9 @@ class LeaseKeeper:
         self._lease.end()
         for incarnation in dict.fromkeys((*self._former, self._lease.incarnation, self._asked)):
             if incarnation:
-                await self._registry.bury(incarnation, self._deadline(), "own")
+                await self._leases.bury(incarnation, self._deadline(), "own")
         if not self._rival:
-            await self._registry.forget_channel(self._deadline())
+            await self._leases.forget_channel(self._deadline())
 
     def wake(self) -> None:
         """Look at once whether the lease must be taken anew."""
@@ -157,7 +157,7 @@ class LeaseKeeper:
         False, too, where Redis does not say so: a lease is then waited for.
         """
         try:
-            return await self._registry.listeners(self._deadline()) == 1
+            return await self._leases.listeners(self._deadline()) == 1
         except BackplaneUnavailableError:
             return False
 
@@ -175,7 +175,7 @@ class LeaseKeeper:
         incarnation = self._asked = incarnation_of(self._identity.start, self._joins)
         epoch = await self._shard.health.propose_epoch(self._deadline())
         generation, sent = self._shard.generation, boottime()
-        reply = await self._registry.join(
+        reply = await self._leases.join(
             incarnation,
             self._timing.lease,
             json.dumps(self._observer.node_info()),
@@ -224,7 +224,7 @@ class LeaseKeeper:
         log.warning("rejoined as %s: %s", self._lease.incarnation, reason)
         self._settle()
         while self._former:
-            await self._registry.bury(self._former[0], self._deadline(), "own")
+            await self._leases.bury(self._former[0], self._deadline(), "own")
             self._former.pop(0)
 
     async def _take_anew(self) -> None:
@@ -299,7 +299,7 @@ class LeaseKeeper:
     async def _renew(self) -> bool:
         """A heartbeat; False when the lease is gone or Redis has lost its state."""
         sent = boottime()
-        reply = await self._registry.heartbeat(
+        reply = await self._leases.heartbeat(
             self._lease.incarnation,
             self._timing.lease,
             json.dumps(self._observer.node_info()),

@@ -12,8 +12,8 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.registry import Registry
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.subscriptions import Subscription, end_all
 from cluster_pool.core.config import Timing
@@ -47,10 +47,10 @@ class Namespaces:
     """Counts the members of each namespace; keeps subscriptions and the registry's list in step."""
 
     def __init__(
-        self, shard: Shard, registry: Registry, keys: Keys, timing: Timing, limit: int
+        self, shard: Shard, claims: Claims, keys: Keys, timing: Timing, limit: int
     ) -> None:
         self._shard = shard
-        self._registry = registry
+        self._claims = claims
         self._keys = keys
         self._timing = timing
         self._limit = limit
@@ -191,7 +191,7 @@ class Namespaces:
         for namespace in fresh:
             if namespace in self._held:
                 self._held[namespace].listed_under = incarnation
-        adding = self._registry.add_namespaces(generation, incarnation, fresh, deadline)
+        adding = self._claims.add_namespaces(generation, incarnation, fresh, deadline)
 
         async def read() -> bool:
             added = False
@@ -225,6 +225,6 @@ class Namespaces:
             end_all(ended)
             generation = self._shard.current
             if generation is not None and self._incarnation:
-                self._registry.remove_namespaces(generation, self._incarnation, left)
+                self._claims.remove_namespaces(generation, self._incarnation, left)
         if self._lingering:
             self._tidying = loop.call_later(self._timing.linger, self._tidy)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from cluster_pool.backplane.backplane import Backplane, Setup
+from cluster_pool.backplane.reaping import Reaping
 from cluster_pool.backplane.upkeep import Upkeep
 from cluster_pool.cluster.admission import Admission
 from cluster_pool.cluster.capacity import Capacity
@@ -80,7 +81,8 @@ class Node:
         self.life = NodeLife(self._state_changed)
         self.backplane = backplane = Backplane(setup, self, holds=True)
         self.loop = backplane.loop
-        shard, registry, identity = backplane.shard, backplane.registry, backplane.identity
+        shard, leases, claims = backplane.shard, backplane.leases, backplane.claims
+        identity = backplane.identity
         self.replies = Replies(identity)
         self.watchers = Watchers(counters)
         self.table = self._table()
@@ -89,11 +91,14 @@ class Node:
         self.lease = lease = LeaseState(timing)
         self.ownership = ownership = self._ownership()
         self.capacity = Capacity(headroom, self.life, counters)
-        self.lease_keeper = LeaseKeeper(lease, shard, registry, identity, timing, counters, self)
+        self.lease_keeper = LeaseKeeper(lease, shard, leases, identity, timing, counters, self)
         upkeep = Upkeep(shard, setup.keys, identity)
+        reaping = Reaping(shard, setup.keys, identity, upkeep)
         emptied = partial(hooks.fire, "empty")
-        self.reaper = Reaper(registry, upkeep, timing, counters, self._may_judge, emptied)
-        self.reconciler = Reconciler(shard, registry, upkeep, ownership, lease, timing, counters)
+        self.reaper = Reaper(leases, claims, reaping, timing, counters, self._may_judge, emptied)
+        self.reconciler = Reconciler(
+            shard, claims, upkeep, reaping, ownership, lease, timing, counters
+        )
         self.drains = DrainController(backplane, self.life, self.table, ownership, lease, headroom)
         self.admission = Admission(backplane, self.life, self.table, ownership, hooks, takeover)
         shortcut = LocalShortcut(self.life, self.table, lease, shard, backplane.outbound)
@@ -117,8 +122,9 @@ class Node:
         most = setup.limits.node_namespaces
         return Ownership(
             backplane.shard,
-            backplane.registry,
-            Namespaces(backplane.shard, backplane.registry, setup.keys, setup.timing, most),
+            backplane.leases,
+            backplane.claims,
+            Namespaces(backplane.shard, backplane.claims, setup.keys, setup.timing, most),
             self.table,
             setup.limits,
             setup.timing,

@@ -36,7 +36,7 @@ class NodeOrders:
         self._deadline = backplane.deadline
         self._identity = backplane.identity
         self._outbound = backplane.outbound
-        self._registry = backplane.registry
+        self._leases = backplane.leases
         self._budget = backplane.drain_budget
         self._sealed = backplane.setup.seals is not None
         self._message_bytes = backplane.setup.limits.message_bytes
@@ -61,7 +61,7 @@ class NodeOrders:
     async def _ask(
         self, node_id: str, verb: str, options: dict[str, object], deadline: float
     ) -> str:
-        start = await self._registry.start_of(node_id, deadline) if self._sealed else ""
+        start = await self._leases.start_of(node_id, deadline) if self._sealed else ""
         to, answer = self._replies.expect()
         try:
             item = self._item(verb, options, to)

@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import itertools
 
+from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.registry import Registry
+from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.claim_batcher import ClaimBatcher
 from cluster_pool.cluster.lease import LeaseState
@@ -61,7 +62,8 @@ class Ownership:
     def __init__(
         self,
         shard: Shard,
-        registry: Registry,
+        leases: Leases,
+        claims: Claims,
         namespaces: Namespaces,
         table: ConnectionTable,
         limits: Limits,
@@ -83,18 +85,18 @@ class Ownership:
         self.newest = 0
         self.former = FormerClaims(FORMER if verify else 0)
         self._ending = False
-        self._reassertion = Reassertion(
-            shard, registry, namespaces, table, timing, lease, self._evict
-        )
+        evict = self._evict
+        self._reassertion = Reassertion(shard, claims, namespaces, table, timing, lease, evict)
         self._claim_batcher = ClaimBatcher(
             shard,
-            registry,
+            leases,
+            claims,
             namespaces,
             timing,
             limits.namespace_members,
             lease,
             self._reassertion,
-            ReleaseBatcher(registry, self._released),
+            ReleaseBatcher(claims, self._released),
             self._decide,
         )
 

@@ -47,7 +47,7 @@ class Publishing:
     async def _forget_channel(self) -> None:
         if self.backplane.shard.up:
             with contextlib.suppress(BackplaneUnavailableError):
-                await self.backplane.registry.forget_channel(self.backplane.deadline(None))
+                await self.backplane.leases.forget_channel(self.backplane.deadline(None))
 
     async def _close(self) -> None:
         await self.dispatcher.stop()

@@ -10,8 +10,9 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from cluster_pool.backplane.registry import PAGE, Registry
-from cluster_pool.backplane.upkeep import BEGIN, Upkeep
+from cluster_pool.backplane.claims import PAGE, Claims
+from cluster_pool.backplane.leases import Leases
+from cluster_pool.backplane.reaping import BEGIN, Reaping
 from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import shown
 from cluster_pool.core.statistics import Counters
@@ -41,15 +42,17 @@ class Reaper:
 
     def __init__(
         self,
-        registry: Registry,
-        upkeep: Upkeep,
+        leases: Leases,
+        claims: Claims,
+        reaping: Reaping,
         timing: Timing,
         counters: Counters,
         may_judge: Callable[[], bool],
         on_empty: Callable[[str], None],
     ) -> None:
-        self._registry = registry
-        self._upkeep = upkeep
+        self._leases = leases
+        self._claims = claims
+        self._reaping = reaping
         self._cursors: Sequence[bytes] = BEGIN
         self._orphans: dict[str, float] = {}
         """Incarnations without a lease, with when that was first seen."""
@@ -102,60 +105,60 @@ class Reaper:
 
     async def _look(self) -> None:
         if self._may_judge():
-            for incarnation in await self._registry.expired(self._deadline()):
-                if await self._registry.bury(incarnation, self._deadline(), "expired"):
+            for incarnation in await self._leases.expired(self._deadline()):
+                if await self._leases.bury(incarnation, self._deadline(), "expired"):
                     log.warning("incarnation %s has vanished", shown(incarnation))
             await self._sweep()
             await self._look_ahead()
         for (namespace, incarnation), node_id in list(self._unanswered.items()):
             with _later(incarnation):
                 await self._clear(namespace, incarnation, node_id, counted=True)
-        for incarnation, node_id in (await self._registry.dead(self._deadline())).items():
+        for incarnation, node_id in (await self._reaping.dead(self._deadline())).items():
             with _later(incarnation):
                 await self._reap(incarnation, node_id)
 
     async def _sweep(self) -> None:
         """Bury what has had no lease for as long as one lasts: it joins in that time, or never."""
         now = asyncio.get_running_loop().time()
-        self._cursors, found = await self._upkeep.sweep(
+        self._cursors, found = await self._reaping.sweep(
             self._timing.lease, self._cursors, self._deadline()
         )
         for incarnation in found:
             since = self._orphans.setdefault(incarnation, now)
             if now - since >= self._timing.lease:
-                await self._registry.bury(incarnation, self._deadline(), "orphan")
+                await self._leases.bury(incarnation, self._deadline(), "orphan")
                 log.warning("incarnation %s had lost its lease", shown(incarnation))
         if len(self._orphans) > MOST_ORPHANS or not found:
             self._orphans = {name: self._orphans[name] for name in found if name in self._orphans}
 
     async def reap_own(self, start: str) -> None:
         """Remove what this node's incarnations left, so that a stop leaves nothing behind."""
-        for incarnation, node_id in (await self._registry.dead(self._deadline())).items():
+        for incarnation, node_id in (await self._reaping.dead(self._deadline())).items():
             if incarnation.startswith(f"{start}."):
                 await self._reap(incarnation, node_id)
 
     async def _look_ahead(self) -> None:
-        next_end = await self._registry.next_end(self._deadline())
+        next_end = await self._leases.next_end(self._deadline())
         if next_end:
-            self.wake_in(next_end / 1000 - self._registry.now())
+            self.wake_in(next_end / 1000 - self._leases.now())
 
     async def _reap(self, incarnation: str, node_id: str) -> None:
         """A rejoin leaves members in hardly any namespace: hundreds are looked at in a call."""
-        namespaces = await self._registry.namespaces_of(incarnation, self._deadline())
+        namespaces = await self._claims.namespaces_of(incarnation, self._deadline())
         total = 0
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
         for page in random.sample(pages, len(pages)):  # other nodes do the same
             for counted in (True, False):  # what is left behind the first was not counted
-                page = await self._upkeep.left_by(incarnation, page, self._deadline())
+                page = await self._reaping.left_by(incarnation, page, self._deadline())
                 for namespace in page:
                     total += await self._clear(namespace, incarnation, node_id, counted)
-        await self._registry.forget(incarnation, self._deadline())
+        await self._reaping.forget(incarnation, self._deadline())
         if total:
             log.info("reaped %d members of %s on %s", total, incarnation, node_id)
 
     async def _clear(self, namespace: str, incarnation: str, node_id: str, counted: bool) -> int:
         self._unanswered[namespace, incarnation] = node_id
-        gone, emptied = await self._registry.clear(
+        gone, emptied = await self._reaping.clear(
             namespace, incarnation, node_id, self._timing.timeout, counted=counted
         )
         del self._unanswered[namespace, incarnation]

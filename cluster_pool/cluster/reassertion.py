@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
+from cluster_pool.backplane.claims import BATCH, PAGE, Claims, packed
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.registry import BATCH, PAGE, Registry, packed
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
@@ -38,7 +38,7 @@ class Reassertion:
     def __init__(
         self,
         shard: Shard,
-        registry: Registry,
+        claims: Claims,
         namespaces: Namespaces,
         table: ConnectionTable,
         timing: Timing,
@@ -46,7 +46,7 @@ class Reassertion:
         evict: Callable[[Membership[Connection]], None],
     ) -> None:
         self._shard = shard
-        self._registry = registry
+        self._claims = claims
         self._namespaces = namespaces
         self._table = table
         self._timing = timing
@@ -118,7 +118,7 @@ class Reassertion:
     ) -> list[str]:
         """The namespaces in which something else is registered than what is owned."""
         calls = [
-            self._registry.tallies(generation, part, incarnation, self._deadline())
+            self._claims.tallies(generation, part, incarnation, self._deadline())
             for part in pieces(names, PAGE)
         ]
         registered = [tally for part in await asyncio.gather(*calls) for tally in part]
@@ -157,7 +157,7 @@ class Reassertion:
         left = asyncio.get_running_loop().time() + self._lease.seconds_left()
         not_after = self._shard.clock.at(min(deadline, left))
         groups = [(name, [(one.id, claim) for one, claim in part]) for name, part in owned]
-        reply = self._registry.assert_claims(generation, incarnation, groups, not_after, deadline)
+        reply = self._claims.assert_claims(generation, incarnation, groups, not_after, deadline)
 
         async def read() -> None:
             answers = iter(await reply)
@@ -175,7 +175,7 @@ class Reassertion:
                     elif kept is not None:
                         self._evict(membership)
                 if unwanted:
-                    await self._registry.release(generation, namespace, unwanted, deadline)
+                    await self._claims.release(generation, namespace, unwanted, deadline)
 
         return read()
 

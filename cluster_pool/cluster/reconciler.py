@@ -14,8 +14,9 @@ import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.registry import Registry
+from cluster_pool.backplane.reaping import Reaping
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.upkeep import Holding, Upkeep
 from cluster_pool.cluster.lease import LeaseState, boottime
@@ -74,16 +75,18 @@ class Reconciler:
     def __init__(
         self,
         shard: Shard,
-        registry: Registry,
+        claims: Claims,
         upkeep: Upkeep,
+        reaping: Reaping,
         ownership: Ownership,
         lease: LeaseState,
         timing: Timing,
         counters: Counters,
     ) -> None:
         self._shard = shard
-        self._registry = registry
+        self._claims = claims
         self._upkeep = upkeep
+        self._reaping = reaping
         self._ownership = ownership
         self._lease = lease
         self._timing = timing
@@ -144,7 +147,7 @@ class Reconciler:
         for part in parts:
             deadline = self._deadline()
             held = [name for name in part if self._ownership.holds(name)]
-            noting = self._registry.add_namespaces(generation, incarnation, held, deadline)
+            noting = self._claims.add_namespaces(generation, incarnation, held, deadline)
             holdings = [self._holding(name) for name in part]
             comparing = self._upkeep.compare(generation, incarnation, holdings, deadline)
             _, (differing, owners) = await asyncio.gather(noting, comparing)
@@ -235,7 +238,7 @@ class Reconciler:
                 generation, namespace, left.unreadable, self._deadline()
             )
             for stranger in left.unknown | strangers:
-                await self._registry.clear(
+                await self._reaping.clear(
                     namespace, stranger, "", self._timing.timeout, counted=False
                 )
             left = await self._difference(generation, namespace)
@@ -253,7 +256,7 @@ class Reconciler:
         """Remove what is listed as ours and is not, and what is no claim; gives the strangers."""
         strays: list[tuple[bytes, bytes]] = []
         others: set[str] = set()
-        async for id, value in self._registry.entries_of(namespace, self._timing.timeout):
+        async for id, value in self._upkeep.entries_of(namespace, self._timing.timeout):
             claim = Claim.parse(value)
             if claim is None:
                 strays.append((id, value))

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from cluster_pool.backplane.claims import PAGE, Claims, batches
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.registry import PAGE, Registry, batches
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
@@ -30,8 +30,8 @@ class ReleaseBatcher:
         on_released: see :data:`Released`.
     """
 
-    def __init__(self, registry: Registry, on_released: Released) -> None:
-        self._registry = registry
+    def __init__(self, claims: Claims, on_released: Released) -> None:
+        self._claims = claims
         self._on_released = on_released
         self._waiting: list[Membership[Connection]] = []
         self._unanswered: list[Membership[Connection]] = []
@@ -91,7 +91,7 @@ class ReleaseBatcher:
         namespace = batch[0].namespace
         claims = [(one.id, one.claim) for one in batch if one.claim is not None]
         try:
-            reply = self._registry.release(generation, namespace, claims, deadline)
+            reply = self._claims.release(generation, namespace, claims, deadline)
         except Exception:
             log.exception("releases could not be written: they are tried again")
             self._unanswered += batch

@@ -25,7 +25,7 @@ async def rejoin(pool: Pool) -> None:
 
     async def buried() -> bool:
         deadline = asyncio.get_running_loop().time() + 20
-        return former not in await pool._parts.backplane.registry.living(deadline)
+        return former not in await pool._parts.backplane.leases.living(deadline)
 
     await eventually(buried)
 
@@ -67,7 +67,7 @@ async def test_a_page_that_moved_behind_its_reading_is_read_again(own_server: Re
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
         own_server.command("HSET", f"{backend.prefix}:{{n}}:members", "ghost", "gone.0:1:1")
-        registry: Any = publisher._parts.backplane.registry
+        registry: Any = publisher._parts.backplane.directory
         pages = registry.claim_pages
 
         async def claim_pages(*arguments: Any) -> Any:
@@ -88,11 +88,11 @@ async def test_counts_and_places_do_not_flicker(own_server: RedisServer, times: 
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
-        after(publisher._parts.backplane.registry, "counts", lambda: rejoin(one), times)
+        after(publisher._parts.backplane.directory, "counts", lambda: rejoin(one), times)
         assert await publisher.count("n", timeout=20) == 20
-        after(publisher._parts.backplane.registry, "claim_of", lambda: rejoin(one), times)
+        after(publisher._parts.backplane.directory, "claim_of", lambda: rejoin(one), times)
         assert await publisher.locate("n", "a7", timeout=20) == Member("a7", "node-1")
-        after(publisher._parts.backplane.registry, "namespaces_of", lambda: rejoin(one), times)
+        after(publisher._parts.backplane.claims, "namespaces_of", lambda: rejoin(one), times)
         assert await publisher.namespaces(timeout=20) == ["n"]
         assert await publisher.count("nobody") == 0
         assert await publisher.locate("n", "nobody") is None
@@ -116,7 +116,7 @@ async def test_a_node_that_rejoins_is_one_node(backend: Backend) -> None:
         two._parts.lease_keeper.wake()
         await registering.wait()
         assert (
-            len(await one._parts.backplane.registry.living(asyncio.get_running_loop().time() + 2))
+            len(await one._parts.backplane.leases.living(asyncio.get_running_loop().time() + 2))
             == 3
         )
         nodes = await one.nodes()

@@ -41,7 +41,7 @@ async def test_who_waits_for_a_lease_does_not_make_it_come_faster(backend: Backe
     """While heartbeats are refused they come at their own pace, whatever is asked of the node."""
     async with backend.pools(1) as (one,):
         await one.join("n", "alice")
-        registry = one._parts.backplane.registry
+        registry = one._parts.backplane.leases
         asked = 0
 
         async def refuse(*arguments: object) -> None:

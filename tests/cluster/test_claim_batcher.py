@@ -15,13 +15,15 @@ from tests.support import async_test, eventually
 
 def fails_once(pool: Pool, name: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next call of an operation on the registry raises, and those after it do not."""
-    operation = getattr(pool._parts.backplane.registry, name)
+    backplane = pool._parts.backplane
+    room = backplane.claims if hasattr(backplane.claims, name) else backplane.leases
+    operation = getattr(room, name)
 
     def failing(*arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(pool._parts.backplane.registry, name, operation)
+        monkeypatch.setattr(room, name, operation)
         raise error
 
-    monkeypatch.setattr(pool._parts.backplane.registry, name, failing)
+    monkeypatch.setattr(room, name, failing)
 
 
 @async_test

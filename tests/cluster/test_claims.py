@@ -177,7 +177,7 @@ async def test_a_claim_without_time_is_not_carried_out_with_one_that_has_more(
 
 def answers_wait(pool: Pool, told: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Redis answers to the claims of ``pool`` is not known to it before ``told``."""
-    claim = pool._parts.backplane.registry.claim
+    claim = pool._parts.backplane.claims.claim
 
     def claim_and_wait(*arguments: Any, **options: Any) -> Any:
         replies = claim(*arguments, **options)
@@ -189,7 +189,7 @@ def answers_wait(pool: Pool, told: asyncio.Event, monkeypatch: pytest.MonkeyPatc
 
         return read()
 
-    monkeypatch.setattr(pool._parts.backplane.registry, "claim", claim_and_wait)
+    monkeypatch.setattr(pool._parts.backplane.claims, "claim", claim_and_wait)
 
 
 @async_test

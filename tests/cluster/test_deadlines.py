@@ -212,7 +212,7 @@ async def test_a_flush_of_claims_that_raises_leaves_nothing_behind(
     """Claims fail, and releases are tried again with the next heartbeat."""
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
-        registry = one._parts.backplane.registry
+        registry = one._parts.backplane.claims
         whole_claim, whole_release = registry.claim, registry.release
 
         def broken(*arguments: Any, **options: Any) -> Any:

@@ -123,14 +123,14 @@ async def test_a_reaper_whose_answer_is_lost_asks_again(
             gone = Pool(own_server.url, node_id="gone", timing=FAST)
             await gone.start()
             await gone.join("hall", "bob")
-            step = far._parts.backplane.registry._reap
+            step = far._parts.reconciler._reaping._reap
 
             async def unheard(*arguments: Any) -> Any:
-                far._parts.backplane.registry._reap = step  # type: ignore[method-assign]
+                far._parts.reconciler._reaping._reap = step  # type: ignore[method-assign]
                 proxy.hold(upwards=False, downwards=True)
                 return await step(*arguments)
 
-            far._parts.backplane.registry._reap = unheard  # type: ignore[method-assign]
+            far._parts.reconciler._reaping._reap = unheard  # type: ignore[method-assign]
             await vanish(gone)
             members = "cluster_pool:{hall}:members"
             await eventually(lambda: own_server.command("EXISTS", members) == ":0\r\n", 30)

@@ -94,7 +94,7 @@ class Asserted:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.sent = 0
-        registry: Any = pool._parts.backplane.registry
+        registry: Any = pool._parts.backplane.claims
         send = registry.assert_claims
 
         def assert_claims(link: Any, incarnation: str, groups: Any, *rest: Any) -> Any:
@@ -222,7 +222,7 @@ async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backen
     async with backend.pools(1) as (one,):
         alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
         (membership,) = alice.connection._memberships
-        registry: Any = one._parts.backplane.registry
+        registry: Any = one._parts.backplane.claims
         send = registry.assert_claims
 
         def assert_claims(*arguments: Any) -> Any:

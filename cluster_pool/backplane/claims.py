@@ -1,0 +1,261 @@
+"""Claims at Redis: making, asserting and giving them up, and the notes of namespaces beside them.
+
+A function that must keep its order takes the generation and queues its command before it returns.
+Nothing here decides; the scripts and the callers do.
+"""
+
+import logging
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane import script_calls
+from cluster_pool.backplane.calls import answered, in_time, texts, unheeded
+from cluster_pool.backplane.generation import Generation
+from cluster_pool.backplane.script_calls import AssertedClaims
+from cluster_pool.backplane.script_words import (
+    EMPTIED,
+    KEPT,
+    LOST,
+    NOT_REGISTERED,
+    REFUSED,
+    REJECT,
+    RELEASED,
+    TAKEOVER,
+)
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+log = logging.getLogger("cluster_pool.registry")
+
+T = TypeVar("T")
+
+BATCH: Final = 100
+"""Claims to one call, which keeps everybody else waiting for a millisecond."""
+PAGE: Final = 500
+"""Members to one page; also namespaces to one call, or one go, that does little for each."""
+
+_RELEASED: Final = {ord(NOT_REGISTERED): None, ord(RELEASED): False, ord(EMPTIED): True}
+_ASSERTED: Final = {ord(LOST): False, ord(KEPT): True, ord(REFUSED): None}
+
+
+class ClaimReply(NamedTuple):
+    """What became of a claim.
+
+    Attributes:
+        status: CLAIMED, TAKEN (somebody else's stands), FULL (there is no room in the namespace),
+            or LATE (it came after its deadline and changed nothing).
+        claim: the one that stands now; None for FULL and LATE.
+    """
+
+    status: str
+    claim: Claim | None
+
+
+class Claims:
+    """The claims of a cluster as one node writes them."""
+
+    def __init__(self, shard: Shard, keys: Keys, identity: Identity) -> None:
+        self._shard = shard
+        self._keys = keys
+        self._identity = identity
+
+    def claim(
+        self,
+        generation: Generation,
+        namespace: str,
+        incarnation: str,
+        claims: Sequence[tuple[str, str, int, int]],
+        *,
+        takeover: bool,
+        dead: str = "",
+        room: int,
+    ) -> Coroutine[Any, Any, list[ClaimReply]]:
+        """Claim ids; gives what became of each. The reply is waited for while the generation lasts.
+
+        Args:
+            claims: id, nonce, the Redis time in µs of the first attempt, 0 if this is it, and the
+                one after which it must not be carried out.
+            room: how many members the namespace may have.
+        """
+        call = script_calls.claim(
+            self._keys,
+            namespace,
+            sender=self._shard.sender,
+            incarnation=incarnation,
+            start=self._identity.start,
+            node=self._identity.node_id,
+            conflict=TAKEOVER if takeover else REJECT,
+            dead=dead,
+            most=room,
+            claims=claims,
+        )
+        written = generation.script(call)
+
+        async def read() -> list[ClaimReply]:
+            reply: list[bytes] = await answered(written, None)
+            return [
+                ClaimReply(status.decode(), Claim.parse(claim))
+                for status, claim in zip(reply[::2], reply[1::2], strict=True)
+            ]
+
+        return read()
+
+    def release(
+        self,
+        generation: Generation,
+        namespace: str,
+        claims: Sequence[tuple[str, Claim]],
+        deadline: float,
+    ) -> Coroutine[Any, Any, list[bool | None]]:
+        """Give claims up; tells for each whether its release emptied the namespace.
+
+        None for what was not registered: it was released before, or another has it, or it was lost.
+
+        A retry gets the answer that was lost: Redis remembers it until this one has come.
+        """
+        call = script_calls.release(
+            self._keys,
+            namespace,
+            node=self._identity.node_id,
+            claims=[(id, str(claim)) for id, claim in claims],
+        )
+        written = generation.script(call)
+        emptied = self._keys.emptied(namespace)
+
+        async def read() -> list[bool | None]:
+            codes: bytes = await answered(written, deadline)
+            last_ones = [_RELEASED[code] for code in codes]
+            for (_, claim), is_last in zip(claims, last_ones, strict=True):
+                if is_last:
+                    generation.commands(emptied).call(
+                        "HDEL", emptied, str(claim)
+                    ).add_done_callback(unheeded)
+            return last_ones
+
+        return read()
+
+    def assert_claims(
+        self,
+        generation: Generation,
+        incarnation: str,
+        groups: Sequence[tuple[str, Sequence[tuple[str, Claim]]]],
+        not_after: int,
+        deadline: float,
+    ) -> Coroutine[Any, Any, list[bool | None]]:
+        """Register claims under a new incarnation; for each whether this node still owns it.
+
+        None when Redis refused what the claim's namespace needs, which is logged: that one is not
+        registered, and the others are.
+
+        Args:
+            groups: namespaces with ids and claims, as :func:`packed` makes them.
+        """
+        asserted = [
+            AssertedClaims(name, [(id, claim.time, claim.nonce) for id, claim in claims])
+            for name, claims in groups
+        ]
+        call = script_calls.assert_claims(
+            self._keys,
+            not_after=not_after,
+            sender=self._shard.sender,
+            incarnation=incarnation,
+            start=self._identity.start,
+            node=self._identity.node_id,
+            groups=asserted,
+        )
+        written = generation.script(call)
+
+        async def read() -> list[bool | None]:
+            reply = in_time(await answered(written, deadline))
+            if reply[2]:
+                log.warning("claims were not registered: %s", reply[2].decode())
+            return [_ASSERTED[code] for code in reply[1]]
+
+        return read()
+
+    def tallies(
+        self, generation: Generation, namespaces: Sequence[str], incarnation: str, deadline: float
+    ) -> Coroutine[Any, Any, list[tuple[int, int]]]:
+        """The registered count and checksum of one owner in each of at most ``PAGE`` namespaces."""
+        call = script_calls.tallies(self._keys, incarnation=incarnation, namespaces=namespaces)
+        written = generation.script(call)
+
+        async def read() -> list[tuple[int, int]]:
+            reply: list[int] = await answered(written, deadline)
+            return list(zip(reply[::2], reply[1::2], strict=True))
+
+        return read()
+
+    # -- in which namespaces there may be any ----------------------------------------------
+
+    def add_namespaces(
+        self, generation: Generation, incarnation: str, namespaces: Sequence[str], deadline: float
+    ) -> Coroutine[Any, Any, bool]:
+        """Note namespaces of an incarnation; False when it has no lease."""
+        pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
+        calls = [
+            generation.script(
+                script_calls.add_namespaces(self._keys, incarnation=incarnation, names=page)
+            )
+            for page in pages
+        ]
+
+        async def read() -> bool:
+            return all([await answered(call, deadline) for call in calls])
+
+        return read()
+
+    def remove_namespaces(
+        self, generation: Generation, incarnation: str, namespaces: Sequence[str]
+    ) -> None:
+        """Remove namespaces of an incarnation from the note; nobody waits for it."""
+        key = self._keys.namespaces(incarnation)
+        generation.commands(key).call("SREM", key, *namespaces).add_done_callback(unheeded)
+
+    async def namespaces_of(self, incarnation: str, deadline: float) -> list[str]:
+        """The namespaces in which an incarnation may hold members."""
+        cursor, found = b"0", set[str]()
+        while True:
+            try:
+                cursor, names = await self._shard.call(
+                    deadline, "SSCAN", self._keys.namespaces(incarnation), cursor, "COUNT", PAGE
+                )
+            except BackplaneUnavailableError as error:
+                if isinstance(error.__cause__, ResponseError):
+                    return []  # of a wrong type: it says nothing, and is deleted in the end
+                raise
+            found.update(texts(names))
+            if cursor in (b"0", "0", 0):
+                return list(found)
+
+
+def batches(items: list[T]) -> Iterator[list[T]]:
+    """Pieces of as many as one call takes."""
+    for at in range(0, len(items), BATCH):
+        yield items[at : at + BATCH]
+
+
+def packed(groups: Iterable[tuple[str, list[T]]]) -> Iterator[list[tuple[str, list[T]]]]:
+    """What many namespaces hold, in pieces of as many as one call takes; large groups are split.
+
+    Which namespaces go together is decided here alone: on a Redis Cluster, those of one slot.
+    """
+    batch: list[tuple[str, list[T]]] = []
+    room = BATCH
+    for namespace, items in groups:
+        at = 0
+        while at < len(items):
+            part = items[at : at + room]
+            batch.append((namespace, part))
+            at += len(part)
+            room -= len(part)
+            if not room:
+                yield batch
+                batch, room = [], BATCH
+    if batch:
+        yield batch
