@@ -12,24 +12,27 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import check_close
+from cluster_pool.core.config import check_timeout
 from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.ids import check_excluded, check_id, check_namespace
-from cluster_pool.core.message import Outgoing, encode
+from cluster_pool.core.message import encode
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import PoolClosedError
 
 
 class Shortcut(Protocol):
-    """The way to members of this process that needs no Redis; what a member is, it knows alone."""
+    """The way to members of this process that needs no Redis."""
 
-    def find(self, namespace: str, id: str) -> Any | None:
-        """The member, if what it is given now cannot overtake anything; None sends by Redis."""
+    def send(
+        self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
+    ) -> SendResult | None:
+        """Deliver a message, and with ``close`` close the connection behind it.
 
-    def deliver(self, member: Any, message: Outgoing, /) -> SendResult:
-        """Put a message into its outbox."""
+        None when the member is not here, or this would overtake something: Redis takes it then.
+        """
 
-    def kick(self, member: Any, code: int, reason: str, /) -> None:
-        """Begin to close it."""
+    def close(self, namespace: str, id: str, code: int, reason: str) -> SendResult | None:
+        """Close a member's connection; None as in :meth:`send`."""
 
 
 class Sending:
@@ -38,6 +41,7 @@ class Sending:
     def __init__(self, backplane: Backplane, replies: Replies, shortcut: Shortcut | None) -> None:
         self._loop = backplane.loop
         self._deadline = backplane.deadline
+        self._timeout = check_timeout(backplane.setup.timing.timeout)
         self._outbound = backplane.outbound
         self._message_bytes = backplane.setup.limits.message_bytes
         self._replies = replies
@@ -47,14 +51,16 @@ class Sending:
         self, namespace: str, id: str, message: str | bytes, timeout: float | None
     ) -> asyncio.Future[SendResult]:
         """Send one message to one member; the future gives what became of it."""
-        deadline = self._deadline(timeout)
+        seconds = self._timeout if timeout is None else check_timeout(timeout)
+        deadline = self._loop.time() + seconds
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self._message_bytes)
-        shortcut = self._shortcut
-        if shortcut is not None:
-            member = shortcut.find(namespace, id)
-            if member is not None:
-                return self._done(shortcut.deliver(member, Outgoing(text, payload)))
+        if self._shortcut is not None:
+            result = self._shortcut.send(namespace, id, text, payload, None)
+            if result is not None:
+                done: asyncio.Future[SendResult] = self._loop.create_future()
+                done.set_result(result)
+                return done
         item = envelope.targeted(text, namespace, id, payload)
         return self._outbound.send(namespace, id, item, deadline)
 
@@ -74,13 +80,10 @@ class Sending:
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self._message_bytes)
-        shortcut = self._shortcut
-        member = None if shortcut is None else shortcut.find(namespace, id)
-        if shortcut is not None and member is not None:
-            result = shortcut.deliver(member, Outgoing(text, payload))
-            if close is not None and result:
-                shortcut.kick(member, *close)
-            return self._done(result)
+        if self._shortcut is not None:
+            result = self._shortcut.send(namespace, id, text, payload, close)
+            if result is not None:
+                return self._done(result)
 
         def item(reply: ReplyTo | None) -> bytes:
             return envelope.targeted(text, namespace, id, payload, close=close, reply=reply)
@@ -100,11 +103,10 @@ class Sending:
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         code, reason = check_close(code, reason)
-        shortcut = self._shortcut
-        member = None if shortcut is None else shortcut.find(namespace, id)
-        if shortcut is not None and member is not None:
-            shortcut.kick(member, code, reason)
-            return self._done(SendResult.DELIVERED)
+        if self._shortcut is not None:
+            result = self._shortcut.close(namespace, id, code, reason)
+            if result is not None:
+                return self._done(result)
         item = partial(envelope.close_one, namespace, id, code, reason)
         return self._route(namespace, id, item, confirm, deadline)
 

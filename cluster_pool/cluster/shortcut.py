@@ -4,16 +4,16 @@ from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.node_life import NodeLife
+from cluster_pool.core.message import Outgoing
+from cluster_pool.core.results import NodeState, SendResult
+from cluster_pool.exceptions import PoolClosedError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import deliver, kick
 from cluster_pool.local.table import ConnectionTable
 
 
 class LocalShortcut:
-    """Finds connections that may be sent to without asking Redis; see :class:`Shortcut`."""
-
-    deliver = staticmethod(deliver)
-    kick = staticmethod(kick)
+    """Sends to connections that may be sent to without asking Redis; see :class:`Shortcut`."""
 
     def __init__(
         self,
@@ -29,16 +29,34 @@ class LocalShortcut:
         self._shard = shard
         self._outbound = outbound
 
-    def find(self, namespace: str, id: str) -> Connection | None:
+    def send(
+        self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
+    ) -> SendResult | None:
+        """See :class:`Shortcut`; raises PoolClosedError when the node is stopping."""
+        connection = self._find(namespace, id)
+        if connection is None:
+            return None
+        result = deliver(connection, Outgoing(text, payload))
+        if close is not None and result:
+            kick(connection, *close)
+        return result
+
+    def close(self, namespace: str, id: str, code: int, reason: str) -> SendResult | None:
+        """See :class:`Shortcut`; raises PoolClosedError when the node is stopping."""
+        connection = self._find(namespace, id)
+        if connection is None:
+            return None
+        kick(connection, code, reason)
+        return SendResult.DELIVERED
+
+    def _find(self, namespace: str, id: str) -> Connection | None:
         """The connection here, when what it is given now can overtake nothing from this node.
 
         A node that slept past its lease may have lost the id; one that knows that Redis is away
         goes on serving its connections.
-
-        Raises:
-            PoolClosedError: the node is stopping.
         """
-        self._life.check_running()
+        if self._life.state is NodeState.STOPPED:
+            raise PoolClosedError("not started, or stopped")
         membership = self._table.get(namespace, id)
         if membership is None or self._table.namespace_busy(namespace):
             return None

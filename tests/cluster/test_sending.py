@@ -4,26 +4,29 @@ import pytest
 
 from cluster_pool import PoolClosedError, SendResult
 from cluster_pool.cluster.sending import Sending
-from cluster_pool.core.message import Outgoing
 from tests.clusters import Backend
 from tests.support import async_test
 
 
 class Near:
-    """A member that is always here."""
+    """A shortcut to one member."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def find(self, namespace: str, id: str) -> "Near | None":
-        return self if id == "near" else None
-
-    def deliver(self, message: Outgoing) -> SendResult:
-        self.told.append(message.payload)
+    def send(
+        self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
+    ) -> SendResult | None:
+        if id != "near":
+            return None
+        self.told += [payload, close]
         return SendResult.DELIVERED
 
-    def kick(self, code: int, reason: str) -> None:
+    def close(self, namespace: str, id: str, code: int, reason: str) -> SendResult | None:
+        if id != "near":
+            return None
         self.told.append((code, reason))
+        return SendResult.DELIVERED
 
 
 @async_test
@@ -37,12 +40,12 @@ async def test_a_shortcut_takes_what_is_for_members_here() -> None:
         assert await sending.send_nowait("n", "near", "1", None) is SendResult.DELIVERED
         assert await sending.send("n", "near", "2", (4000, ""), True, None) is SendResult.DELIVERED
         assert await sending.close("n", "near", 4001, "", False, None) is SendResult.DELIVERED
-        assert near.told == [b"1", b"2", (4000, ""), (4001, "")]
+        assert near.told == [b"1", None, b"2", (4000, ""), (4001, "")]
         assert one.statistics()["published"] == before
         assert await sending.send_nowait("n", "far", "1", None) is SendResult.ABSENT
         without = Sending(node.backplane, node.replies, None)
         assert await without.send("n", "near", "1", None, True, None) is SendResult.ABSENT
-        assert len(near.told) == 4
+        assert len(near.told) == 5
 
 
 @async_test
@@ -53,9 +56,11 @@ async def test_a_shortcut_finds_nobody_once_the_node_stops() -> None:
         assert one._parts is not None
         shortcut = one._parts.sending._shortcut
         assert shortcut is not None
-        assert shortcut.find("n", "alice") is alice.connection  # type: ignore[attr-defined]
-        assert shortcut.find("n", "bob") is None
+        assert shortcut.send("n", "alice", True, b"x", None) is SendResult.DELIVERED
+        assert shortcut.send("n", "bob", True, b"x", None) is None
         one._parts.lease._until = 0.0  # another node may have the id by now
-        assert shortcut.find("n", "alice") is None
+        assert shortcut.send("n", "alice", True, b"y", None) is None
+        assert shortcut.close("n", "alice", 4000, "") is None
+        assert await alice.wait_sent() == ["x"]
     with pytest.raises(PoolClosedError):
-        shortcut.find("n", "alice")
+        shortcut.close("n", "alice", 4000, "")
