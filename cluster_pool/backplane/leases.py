@@ -164,7 +164,7 @@ class Leases:
     # -- the channel of this node ----------------------------------------------------------
 
     async def listeners(self, deadline: float) -> int:
-        """How many listen to the channel of this node's id, this node among them."""
+        """How many listen to the channel of this node's id; this node does once it has it."""
         channel = self._identity.own_channel
         return int((await self._shard.call(deadline, "PUBSUB", "NUMSUB", channel))[1])
 

@@ -117,7 +117,7 @@ class Shard:
             holds=holds,
         )
         self.subscriptions = Subscriptions(
-            identity, self.generations, self.health, self.receiver, observer.forgotten
+            identity, self.generations, self.health, self.receiver, observer.forgotten, holds
         )
         self.clock = self.health.clock
         self.listens = self.subscriptions.listens
@@ -329,7 +329,7 @@ class Shard:
         self._observer.up()
         while True:
             await health.rest()
-            await health.probe(commands, self.subscriptions.probed)
+            await self._probe(commands)
             await health.hear_time(commands)
             self._report_gap("messages were dropped: too many, or too large")
 
@@ -337,9 +337,15 @@ class Shard:
         """Find out what was published while nothing could be heard."""
         lost = await self.health.state_lost(commands)
         counters = await self.subscriptions.read_counters(commands)
-        await self.health.probe(commands, self.subscriptions.probed)
+        await self._probe(commands)
         await self.subscriptions.settle(counters, lost=lost)
         self._report_gap(str(self.generations.last_error or "the first link"))
+
+    async def _probe(self, commands: CommandConnection) -> None:
+        """Hear oneself, or end this generation with an error."""
+        channel = self.subscriptions.probed
+        await self.health.probe(commands, channel)
+        self.subscriptions.heard_probe(channel)
 
     def _report_gap(self, cause: str) -> None:
         """Tell what was missed, if anything was."""

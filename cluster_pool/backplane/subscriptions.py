@@ -70,6 +70,8 @@ class Subscriptions:
 
     Args:
         forgotten: told of each channel that nobody wants any more.
+        claims: whether the node id may belong to another start, and must be claimed first; then
+            :meth:`hear_own` says that it has been.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Subscriptions:
         health: Health,
         receiver: Receiver,
         forgotten: Callable[[str], None],
+        claims: bool,
     ) -> None:
         self._identity = identity
         self._generations = generations
@@ -89,7 +92,11 @@ class Subscriptions:
         self._names: dict[bytes, str] = {}
         self._users: dict[str, int] = {}
         """How many want each channel."""
+        self._claimed = not claims
         self._own: Subscription | None = None
+        """To the channel over which this start probes itself."""
+        self._former: Subscription | None = None
+        """To the one before, over which a probe may be on its way."""
         self._settling: set[str] = set()
         """Channels whose numbers are being read, and that were not dropped meanwhile."""
 
@@ -137,7 +144,8 @@ class Subscriptions:
 
     def drop_all(self) -> None:
         """Forget every wish: this start ends."""
-        self._names, self._users, self._own = {}, {}, None
+        self._names, self._users = {}, {}
+        self._own = self._former = None
 
     async def confirm(self, channel: str, deadline: Deadline) -> None:
         """Subscribe a wanted channel; see :meth:`Subscription.confirmed`."""
@@ -184,14 +192,39 @@ class Subscriptions:
 
     def _want_own(self) -> None:
         """The own channel stands first; after a change of the node id it is another."""
-        former = self._own
-        if former is not None and former.channel == self._identity.own_channel:
-            return
-        others, self._names = self._names, {}
-        self._own = self.add(self._identity.own_channel)
-        self._names.update(others)
-        if former is not None:
-            former.end()
+        identity = self._identity
+        channel = identity.own_channel if self._claimed else identity.start_channel
+        formers = [self._former]
+        self._former = None
+        if self._own is None or self._own.channel != channel:
+            formers.append(self._own)
+            others, self._names = self._names, {}
+            self._own = self.add(channel)
+            self._names.update(others)
+        end_all(one for one in formers if one is not None)
+
+    async def hear_own(self, deadline: float) -> None:
+        """The node id is this start's: hear what is meant for it, own probes among it.
+
+        Until then nobody listens to the channel of the node id for this start, so that what is
+        sent to a dead predecessor's members is known to reach nobody.
+
+        Raises:
+            BackplaneUnavailableError: not confirmed by ``deadline``.
+        """
+        self._claimed = True
+        own = self.add(self._identity.own_channel)
+        await own.confirmed(deadline)
+        if self.probed == own.channel:  # a new generation has begun with it
+            own.end()
+        else:
+            self._former, self._own = self._own, own
+
+    def heard_probe(self, channel: str) -> None:
+        """A probe over ``channel`` was heard: none is on its way over the one before."""
+        if self._former is not None and channel == self.probed:
+            self._former.end()
+            self._former = None
 
     async def read_counters(self, commands: CommandConnection) -> list[tuple[str, Counter]]:
         """Where the counters of all channels stand that :meth:`begin` has subscribed."""

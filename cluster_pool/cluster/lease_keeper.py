@@ -106,6 +106,7 @@ class LeaseKeeper:
             BackplaneUnavailableError: Redis did not answer.
         """
         await self._join_first()
+        await self._shard.subscriptions.hear_own(self._deadline())
         self._task = asyncio.create_task(self._run(), name="cluster_pool lease")
 
     async def stop(self) -> None:
@@ -152,12 +153,12 @@ class LeaseKeeper:
         self._settle()
 
     async def _silent(self) -> bool:
-        """Whether this start alone listens to the channel of its node id.
+        """Whether nobody listens to the channel of this node id; this start does not yet.
 
         False, too, where Redis does not say so: a lease is then waited for.
         """
         try:
-            return await self._leases.listeners(self._deadline()) == 1
+            return await self._leases.listeners(self._deadline()) == 0
         except BackplaneUnavailableError:
             return False
 

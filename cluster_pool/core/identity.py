@@ -20,13 +20,15 @@ class Identity:
         given: the node id that the user chose; None makes one.
     """
 
-    __slots__ = ("_given", "_keys", "node_id", "own_channel", "start")
+    __slots__ = ("_given", "_keys", "node_id", "own_channel", "start", "start_channel")
 
     def __init__(self, keys: Keys, given: str | None = None) -> None:
         self._keys = keys
         self._given = given
         self.start = new_start()
         """The name of this start, which no other has; it stays when the node id changes."""
+        self.start_channel = keys.start_channel(self.start)
+        """Where this start hears its probes until the node id is known to be its own."""
         self.node_id = ""
         """Unique among live nodes."""
         self.own_channel = ""

@@ -28,6 +28,7 @@ class Keys:
         "node_prefix",
         "nodes",
         "prefix",
+        "start_prefix",
     )
 
     def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
@@ -54,6 +55,7 @@ class Keys:
         self.budget = f"{self._cluster}:budget"
         """String: closes per second that the cluster allows its drains; set by people."""
         self.node_prefix = f"{self._cluster}:node:"
+        self.start_prefix = f"{self._cluster}:start:"
 
     def channel(self, namespace: str) -> str:
         """The channel of broadcasts to ``namespace``: the one that users publish to."""
@@ -85,6 +87,10 @@ class Keys:
     def node_channel(self, node_id: str) -> str:
         """The channel of one node: what is targeted at its connections, replies and probes."""
         return f"{self.node_prefix}{node_id}"
+
+    def start_channel(self, start: str) -> str:
+        """The channel over which a start probes itself while it may not use its node's."""
+        return f"{self.start_prefix}{start}"
 
     def namespaces(self, incarnation: str) -> str:
         """Set: the namespaces in which this incarnation may hold members."""

@@ -149,3 +149,57 @@ async def test_a_predecessor_that_listens_keeps_its_lease(own_server: RedisServe
         async with Pool(backend.redis(), node_id="pod-0", timing=FAST):
             assert asyncio.get_running_loop().time() - began > 5
             frozen.signal(signal.SIGCONT)
+
+
+@async_test
+async def test_a_dead_nodes_members_are_unreachable_until_its_successor_has_the_node_id(
+    own_server: RedisServer,
+) -> None:
+    """While the successor waits for the lease, nothing that is sent to them is handed to it."""
+    backend = Backend(own_server)
+    async with Pool(backend.redis(), node_id="other", timing=FAST) as other:
+
+        async def answers(expected: SendResult) -> bool:
+            return await other.send("n", "alice", "x") is expected
+
+        with NodeProcess(own_server.url, "--node-id", "pod-0", "--lease", "9") as node:
+            async with node.connect("n", "alice"):
+                await eventually(lambda: answers(SendResult.ROUTED))
+                node.signal(signal.SIGKILL)
+                node.finish()
+        await eventually(lambda: answers(SendResult.UNREACHABLE))
+        successor = Pool(backend.redis(), node_id="pod-0", timing=FAST)
+        starting = asyncio.create_task(successor.start())
+        said: list[SendResult] = []
+        while not starting.done():
+            said.append(await other.send("n", "alice", "x"))
+            await asyncio.sleep(0.02)
+        try:
+            await starting
+            assert len(said) > 50, "it had to wait for the lease"
+            assert said == sorted(said, key=lambda one: one is SendResult.ABSENT)
+            assert set(said) <= {SendResult.UNREACHABLE, SendResult.ABSENT}
+            assert successor.ready
+            await successor.join("n", "alice")
+            assert await other.send("n", "alice", "x", confirm=True) is SendResult.DELIVERED
+        finally:
+            await successor.stop()
+
+
+@async_test
+async def test_a_node_probes_itself_over_the_channel_of_its_node_id_once_it_has_it(
+    own_server: RedisServer,
+) -> None:
+    """The channel of its start is given up then: one channel more than its namespaces is kept."""
+    backend = Backend(own_server)
+    async with Pool(backend.redis(), node_id="pod-0", timing=FAST) as one:
+        shard = one._parts.backplane.shard
+        assert shard.subscriptions.probed == "cluster_pool:{~}:node:pod-0"
+
+        def channels() -> str:
+            return own_server.command("PUBSUB", "CHANNELS", "cluster_pool:*")
+
+        await eventually(lambda: channels() == "*1\r\n$27\r\ncluster_pool:{~}:node:pod-0\r\n")
+        heard = one.statistics()["heard"]
+        await eventually(lambda: one.statistics()["heard"] > heard + 2)
+        assert one.statistics()["generation"] == 1
