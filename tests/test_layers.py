@@ -15,6 +15,8 @@ import cluster_pool
 from cluster_pool.local.state import ConnectionState
 
 ROOT = Path(cluster_pool.__file__).parent
+TESTS = Path(__file__).parent
+MIRRORED = ("core", "transports", "local")
 FLOORS = [
     ["exceptions"],
     ["core", "loops"],
@@ -109,6 +111,14 @@ def modules() -> list[Module]:
 def test_every_module_is_on_a_floor() -> None:
     """A new file must be given a place."""
     assert {module.floor for module in modules()} == set(ORDER)
+
+
+def test_every_module_of_the_lower_floors_has_its_test_file() -> None:
+    """``tests/local/test_outbox.py`` is where to look for what ``local/outbox.py`` promises."""
+    for module in modules():
+        if module.floor in MIRRORED and "." in module.name:
+            name = module.name.rpartition(".")[2]
+            assert TESTS.joinpath(module.floor, f"test_{name}.py").exists(), module.name
 
 
 def test_imports_go_down_only() -> None:

@@ -72,3 +72,12 @@ def test_lines_about_many_subjects_are_bounded_too() -> None:
     assert sum(quiet.due(number, 1.0) > 0 for number in range(5000)) == LINES
     assert sum(quiet.due(number, PERIOD + 1) > 0 for number in range(5000)) == LINES
     assert len(quiet._subjects) <= 1024
+
+
+def test_takeovers_that_repeat_are_noticed() -> None:
+    """More than five of one id within ten seconds; others and older ones do not count."""
+    takeovers = Takeovers()
+    assert not any(takeovers.note("n", "a", moment) for moment in range(5))
+    assert takeovers.note("n", "a", 5)
+    assert not takeovers.note("n", "b", 5)
+    assert not takeovers.note("n", "a", 30)

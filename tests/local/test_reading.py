@@ -1,12 +1,16 @@
-"""Who is kicked is not heard any more; who closes by itself, or is drained, still is."""
+"""What is heard of a client: a kicked one is heard no more, one that closes by itself still is."""
 
 import asyncio
 from collections.abc import Callable
 
 import pytest
 
-from cluster_pool import Connection, ConnectionsPool, SendResult, Timing
-from cluster_pool.local.handshake import hold, release_hold
+from cluster_pool import (
+    Connection,
+    ConnectionsPool,
+    Limits,
+    Timing,
+)
 from cluster_pool.local.outbox import begin_close, kick
 from cluster_pool.local.sweeper import look
 from cluster_pool.testing import FakeWebSocket
@@ -232,41 +236,30 @@ async def test_handlers_hear_nothing_after_a_kick() -> None:
 
 
 @async_test
-async def test_a_close_before_the_handshake_waits_for_it() -> None:
-    """With what was sent before it, in order; nothing is taken behind it, and it is a member no
-    longer."""
-    async with ConnectionsPool() as pool:
-        connection = connected()
-        hold(connection)
+async def test_who_says_more_than_allowed_is_closed() -> None:
+    """As many messages as a second may have can come at once; then 1008, and nothing is handled."""
+    async with ConnectionsPool(limits=Limits(inbound_per_second=50)) as pool:
+        websocket = FakeWebSocket()
+        connection = Connection("a", "n", websocket)
         await pool.new_connection(connection)
-        assert await pool.send("n", "1", "first") is SendResult.DELIVERED
-        assert await pool.send_then_close("n", "1", "last", 4000, "out") is SendResult.DELIVERED
-        assert await connection.send("late") is SendResult.REFUSED
-        assert connection.closed
-        assert not pool.has_namespace("n")
-        await asyncio.sleep(0.01)
-        assert (connection.websocket.sent, connection.websocket.closed) == ([], None)
-        release_hold(connection)
-        assert await connection.websocket.wait_closed() == (4000, "out")
-        assert connection.websocket.sent == ["first", "last"]
+        seen: list[str | bytes] = []
+        connection.on("message", seen.append)
+        for at in range(500):
+            await connection.feed(str(at))
+        assert 50 <= len(seen) < 200
+        assert seen == [str(at) for at in range(len(seen))]
+        assert (await websocket.wait_closed())[0] == 1008
+        assert pool.statistics()["inbound_floods"] == 1
 
 
 @async_test
-async def test_a_handshake_that_never_ends_is_cut_at_the_deadline() -> None:
-    """Then whoever waits for the close knows; until then the close waits with it."""
-    async with ConnectionsPool(timing=Timing(close=0.2)) as pool:
-        never, late = connected("never"), connected("late")
-        for one in (never, late):
-            hold(one)
-            await pool.new_connection(one)
-            await one.send("held")
-        closing = [asyncio.create_task(one.close(4000, "out")) for one in (never, late)]
-        await asyncio.sleep(0.05)
-        assert not any(task.done() for task in closing)
-        release_hold(late)
-        await asyncio.gather(*closing)
-        assert (never._forced, never.websocket.sent, never.websocket.closed) == (True, [], None)
-        assert (late._forced, late.websocket.sent) == (False, ["held"])
-        assert late.websocket.closed == (4000, "out")
-        release_hold(never)
-        assert never.websocket.sent == []
+async def test_who_says_as_much_as_allowed_stays() -> None:
+    """The rate is an average: bursts within it close nobody."""
+    async with ConnectionsPool(limits=Limits(inbound_per_second=1000)) as pool:
+        connection = Connection("a", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        for _ in range(4):
+            for _ in range(400):
+                await connection.feed("x")
+            await asyncio.sleep(0.5)
+        assert not connection.closed

@@ -1,0 +1,34 @@
+"""Limits and times are checked when they are made."""
+
+import pytest
+
+from cluster_pool import InvalidValueError, Limits, Timing
+from cluster_pool.core.config import check_above_zero
+
+
+def test_limits_and_times_are_checked() -> None:
+    """Zero, less, infinity and other types are refused, and a heartbeat that is too slow."""
+    for bad in (0, -1, 1.5, "1", None, True):
+        with pytest.raises(InvalidValueError):
+            Limits(outbox_bytes=bad)  # type: ignore[arg-type]
+    for bad in (0, -1, float("inf"), float("nan"), "1"):
+        with pytest.raises(InvalidValueError):
+            Timing(timeout=bad)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValueError, match="a third of the lease"):
+        Timing(lease=3, heartbeat=1.1)
+
+
+@pytest.mark.parametrize("huge", [10**400, 1e305, 1.1e8])
+def test_no_time_is_longer_than_a_loop_can_count(huge: float) -> None:
+    """It would be refused by the loop, or by Redis, long after the node has started."""
+    for name in ("timeout", "lease", "close", "linger", "probe", "handler"):
+        with pytest.raises(InvalidValueError, match=f"{name} must be .* 1e\\+08 at most"):
+            Timing(**{name: huge})
+    assert Timing(timeout=1e8).timeout == 1e8
+
+
+def test_a_number_that_no_float_can_hold_is_refused() -> None:
+    """As what is no number above 0 is, and not by whoever calculates with it."""
+    assert check_above_zero("rate", 10**300) == 1e300
+    with pytest.raises(InvalidValueError):
+        check_above_zero("rate", 10**400)

@@ -1,0 +1,91 @@
+"""What the numbers of messages tell of those that are missing."""
+
+from cluster_pool.core.numbers import NO_COUNTER, Numbers
+
+
+def test_numbers_count_what_is_missing() -> None:
+    """Holes within and across interruptions are exact, in messages; what is late is no hole."""
+    numbers = Numbers()
+    numbers.heard("c", "e", 5, 3)
+    numbers.heard("c", "e", 6, 1)
+    numbers.heard("c", "e", 6, 0)
+    assert numbers.take_missed() == ({}, True)
+    numbers.heard("c", "e", 9, 2)
+    assert numbers.take_missed() == ({"c": 1}, True)
+    numbers.interrupted()
+    numbers.heard("c", "e", 12, 1)
+    numbers.settle("c", "e", 12, lost=False)
+    assert numbers.take_missed() == ({"c": 2}, True)
+    numbers.interrupted()
+    numbers.settle("c", "e", 15, lost=False)
+    assert numbers.take_missed() == ({"c": 3}, True)
+    numbers.heard("c", "e", 14, 1)
+    numbers.dropped("c", 7)
+    assert numbers.take_missed() == ({"c": 7}, True)
+    numbers.heard("c", "e", 16, 1)
+    assert numbers.take_missed() == ({}, True)
+
+
+def test_a_settled_counter_may_be_older_than_what_was_heard_since() -> None:
+    """The counter is read first, and messages go on arriving before it is looked at."""
+    numbers = Numbers()
+    numbers.heard("c", "e", 5, 1)
+    numbers.interrupted()
+    numbers.heard("c", "e", 8, 1)
+    numbers.settle("c", "e", 7, lost=False)
+    assert numbers.take_missed() == ({"c": 2}, True)
+    numbers.heard("c", "e", 9, 1)
+    assert numbers.take_missed() == ({}, True)
+
+
+def test_a_lost_counter_gives_a_lower_bound() -> None:
+    """Across an interruption; while nothing was interrupted pub/sub has lost nothing."""
+    numbers = Numbers()
+    numbers.heard("c", "e", 5, 1)
+    numbers.heard("c", "new", 2, 2)
+    assert numbers.take_missed() == ({}, True)
+    numbers.interrupted()
+    numbers.settle("c", "newer", 4, lost=False)
+    assert numbers.take_missed() == ({"c": 4}, False)
+    numbers.interrupted()
+    numbers.settle("c", "newer", 4, lost=True)
+    assert numbers.take_missed() == ({"c": 0}, False)
+    numbers.interrupted()
+    numbers.settle("c", None, 0, lost=False)
+    assert numbers.take_missed() == ({}, True)
+    numbers.interrupted()
+    numbers.settle("c", "newer", 3, lost=False)
+    assert numbers.take_missed() == ({"c": 0}, False), "restored from a snapshot: it went back"
+    numbers.heard("c", "newer", 4, 1)
+    assert numbers.take_missed() == ({}, True)
+    numbers.interrupted()
+    numbers.heard("c", "newer", 4, 2)
+    numbers.settle("c", "newer", 4, lost=False)
+    assert numbers.take_missed() == ({"c": 0}, False)
+
+
+def test_a_restored_counter_may_reach_the_same_number_again() -> None:
+    """What was heard of it since is not taken back for the counter that was read before."""
+    numbers = Numbers()
+    numbers.heard("c", "e", 20, 1)
+    numbers.interrupted()
+    numbers.heard("c", "e", 20, 10)
+    numbers.settle("c", "e", 17, lost=True)
+    assert numbers.take_missed() == ({"c": 0}, False)
+    numbers.heard("c", "e", 21, 1)
+    assert numbers.take_missed() == ({}, True)
+
+
+def test_a_channel_that_had_no_counter_begins_at_one() -> None:
+    """Whoever subscribed before the first message misses from the first one on."""
+    numbers = Numbers()
+    numbers.begin("c", NO_COUNTER, 0)
+    numbers.interrupted()
+    numbers.settle("c", "e", 3, lost=False)
+    assert numbers.take_missed() == ({"c": 3}, True)
+    numbers.begin("d", "e", 7)
+    numbers.heard("d", "e", 8, 1)
+    assert numbers.take_missed() == ({}, True)
+    numbers.settle("new", "e", 8, lost=True)
+    numbers.heard("new", "e", 9, 1)
+    assert numbers.take_missed() == ({}, True)

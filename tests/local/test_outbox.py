@@ -1,0 +1,97 @@
+"""The outbox: one write in a tick, order, limits in bytes and in age."""
+
+import asyncio
+
+from cluster_pool import (
+    Connection,
+    ConnectionsPool,
+    Limits,
+    SendResult,
+    Timing,
+)
+from cluster_pool.core.message import Outgoing
+from cluster_pool.local.closing import is_gone
+from cluster_pool.local.outbox import deliver
+from cluster_pool.testing import FakeWebSocket
+from cluster_pool.transports.callables import SendAndClose
+from tests.support import async_test, eventually
+
+
+class StuckWebSocket(SendAndClose):
+    """Takes the first message and never comes back."""
+
+    def __init__(self) -> None:
+        self.began = 0
+        self.closed = False
+
+    async def send(self, message: str | bytes) -> None:
+        self.began += 1
+        await asyncio.Event().wait()
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed = True
+
+
+@async_test
+async def test_what_one_tick_delivers_leaves_in_one_write() -> None:
+    """Messages of one tick reach the transport together, in order, joined and single alike."""
+    async with ConnectionsPool() as pool:
+        connection = Connection("1", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        writes: list[Outgoing] = []
+        connection._transport.write = lambda one, written: len(writes.append(one) or "")  # type: ignore[method-assign,func-returns-value]
+        parts = [Outgoing(True, b"b"), Outgoing(True, b"c")]
+        deliver(connection, Outgoing(True, b"a"))
+        deliver(connection, Outgoing.join(parts))
+        deliver(connection, Outgoing(False, b"d"))
+        assert writes == []
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(writes) == 1
+        assert [part.payload for part in writes[0].parts] == [b"a", b"b", b"c", b"d"]
+        assert pool.statistics()["delivered"] == 4
+
+
+@async_test
+async def test_a_full_outbox_closes_with_1013_and_cuts_at_the_deadline() -> None:
+    """The client that takes nothing is closed alone; what it was sent beyond is refused."""
+    limits, timing = Limits(outbox_bytes=1000), Timing(close=0.2)
+    async with ConnectionsPool(limits=limits, timing=timing) as pool:
+        stuck = Connection("stuck", "n", StuckWebSocket())
+        fine = Connection("fine", "n", FakeWebSocket())
+        await pool.new_connection(stuck)
+        await pool.new_connection(fine)
+        results = []
+        for _ in range(5):
+            results.append(await pool.send("n", "stuck", "x" * 400))
+            await pool.send("n", "fine", "x" * 400)
+            await asyncio.sleep(0)
+        assert results[:2] == [SendResult.DELIVERED] * 2
+        assert results[-1] in (SendResult.REFUSED, SendResult.ABSENT)
+        assert stuck.close_code == 1013
+        assert pool.statistics()["slow_consumers"] == 1
+        await eventually(lambda: is_gone(stuck))
+        assert pool.statistics()["forced_closes"] == 1
+        assert len(await fine.websocket.wait_sent(5)) == 5
+        assert not fine.closed
+
+
+@async_test
+async def test_an_empty_outbox_takes_any_permitted_message() -> None:
+    """A message larger than the outbox limit is fine when nothing is waiting."""
+    async with ConnectionsPool(limits=Limits(outbox_bytes=10, message_bytes=1000)) as pool:
+        connection = Connection("1", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        assert await connection.send("x" * 1000) is SendResult.DELIVERED
+
+
+@async_test
+async def test_bytes_that_do_not_move_are_cut_by_age() -> None:
+    """A few unread bytes are enough, once they have waited too long."""
+    timing = Timing(outbox_age=0.5, close=0.2)
+    async with ConnectionsPool(timing=timing) as pool:
+        connection = Connection("1", "n", StuckWebSocket())
+        await pool.new_connection(connection)
+        await connection.send("x")
+        await eventually(lambda: is_gone(connection))
+        assert connection.close_code == 1013

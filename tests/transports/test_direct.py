@@ -1,0 +1,18 @@
+"""Frames that are written to descriptors."""
+
+import socket
+
+from cluster_pool.core.message import Outgoing
+from cluster_pool.transports.direct import write_directly
+from tests.support import async_test
+
+HELLO = Outgoing(True, b"hello")
+
+
+@async_test
+async def test_a_lost_socket_takes_nothing_and_raises_nothing() -> None:
+    """The loop sees the loss by itself."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    assert write_directly([("one", ours.fileno(), HELLO)]) == [("one", HELLO, 0)]
+    ours.close()

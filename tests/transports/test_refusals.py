@@ -1,0 +1,38 @@
+"""Refusals that starlette takes for its own."""
+
+from typing import Any
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from cluster_pool import IdTakenError
+from cluster_pool.transports.refusals import as_http, leave_answered
+from tests.support import async_test
+
+
+def test_a_refusal_is_both_our_error_and_an_http_exception() -> None:
+    """It stays the same object, with its attributes; making it so twice changes nothing."""
+    error = IdTakenError("room", "alice")
+    text = str(error)
+    for status in (503, 409):
+        as_http(error, status, "taken")
+    assert isinstance(error, HTTPException)
+    assert (error.status_code, error.detail, str(error)) == (503, "taken", text)
+    assert error.headers == {"Retry-After": "1"}
+    with pytest.raises(IdTakenError):
+        raise error
+
+
+@async_test
+async def test_handlers_of_the_application_answer_others_still() -> None:
+    """The handler of a status is left out for what was answered, and for nothing else."""
+    error = IdTakenError("room", "alice")
+    as_http(error, 409, "taken")
+    by_class: dict[Any, Any] = {}
+    by_status = {409: lambda connection, error: "answered"}
+    leave_answered({"starlette.exception_handlers": (by_class, by_status)}, error)
+    leave_answered({}, error)
+    handler: Any = by_status[409]
+    assert await handler(None, error) is None
+    assert await handler(None, HTTPException(409)) == "answered"
+    assert await by_class[type(error)](None, error) is None
