@@ -1,8 +1,6 @@
 """Sending, with and without a shortcut to connections of this process."""
 
-import pytest
-
-from cluster_pool import PoolClosedError, SendResult
+from cluster_pool import SendResult
 from cluster_pool.cluster.sending import Sending
 from tests.clusters import Backend
 from tests.support import async_test
@@ -46,21 +44,3 @@ async def test_a_shortcut_takes_what_is_for_members_here() -> None:
         without = Sending(node.backplane, node.replies, None)
         assert await without.send("n", "near", "1", None, True, None) is SendResult.ABSENT
         assert len(near.told) == 5
-
-
-@async_test
-async def test_a_shortcut_finds_nobody_once_the_node_stops() -> None:
-    """A send says so, although the connection is still there to be closed."""
-    async with Backend(None).pools(1) as (one,):
-        alice = await one.join("n", "alice")
-        assert one._parts is not None
-        shortcut = one._parts.sending._shortcut
-        assert shortcut is not None
-        assert shortcut.send("n", "alice", True, b"x", None) is SendResult.DELIVERED
-        assert shortcut.send("n", "bob", True, b"x", None) is None
-        one._parts.lease._until = 0.0  # another node may have the id by now
-        assert shortcut.send("n", "alice", True, b"y", None) is None
-        assert shortcut.close("n", "alice", 4000, "") is None
-        assert await alice.wait_sent() == ["x"]
-    with pytest.raises(PoolClosedError):
-        shortcut.close("n", "alice", 4000, "")

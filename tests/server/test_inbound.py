@@ -41,7 +41,7 @@ class FakePool:
 class Saying:
     """A connection whose client says these things, as fast as they are read."""
 
-    silenced = False
+    _silenced = False
 
     def __init__(self, *messages: str) -> None:
         self.messages = messages

@@ -1,0 +1,35 @@
+"""What a publisher has while it runs, without a publisher round it."""
+
+import asyncio
+
+import pytest
+
+from cluster_pool import PoolClosedError, SendResult, Timing
+from cluster_pool.backplane.backplane import Setup
+from cluster_pool.cluster.publishing import Publishing
+from tests.clusters import Backend
+from tests.support import async_test
+
+
+@async_test
+async def test_calls_that_wait_when_it_stops_fail() -> None:
+    """It is handed items for nobody: it has no connections, and answers no orders."""
+    backend = Backend(None)
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        setup = Setup.of(
+            backend.redis(), prefix=backend.prefix, limits=None, timing=Timing(), secret=None
+        )
+        parts = Publishing(setup)
+        await parts.start(None)
+        assert await parts.sending.send("n", "alice", "x", None, True, None) is SendResult.DELIVERED
+        assert await parts.directory.count("n", None) == 1
+        assert await alice.wait_sent() == ["x"]
+        _, word = parts.replies.expect()
+        events = parts.watchers.add("channel")
+        waiting = asyncio.create_task(events.get())
+        await parts.stop()
+        for call in (word, waiting):
+            with pytest.raises(PoolClosedError):
+                await call
+        assert parts.over
