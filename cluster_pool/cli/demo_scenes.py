@@ -149,7 +149,7 @@ async def _ghosts_gone(stage: Stage, expected: int, since: float) -> float:
     """Return the seconds until count, members and registry are free of ghosts."""
     while time.perf_counter() - since < PATIENCE * 2:
         count = await stage.publisher.count(NAMESPACE)
-        stage.screen.detail(_lease_left(time.perf_counter() - since, count, expected))
+        stage.screen.detail(lease_left(time.perf_counter() - since, count, expected))
         if count == expected:
             listed = [member async for member in stage.publisher.members(NAMESPACE)]
             if len(listed) == expected == await stage.outsider.registered(NAMESPACE):
@@ -158,7 +158,7 @@ async def _ghosts_gone(stage: Stage, expected: int, since: float) -> float:
     return time.perf_counter() - since
 
 
-def _lease_left(seconds: float, count: int, expected: int) -> str:
+def lease_left(seconds: float, count: int, expected: int) -> str:
     """Draw how the lease of the killed node runs out; it was renewed just before the kill."""
     lease = Timing().lease
     filled = round(min(seconds / lease, 1.0) * BAR)

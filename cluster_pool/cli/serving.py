@@ -194,7 +194,7 @@ def load_app(name: str) -> App:
         handler: App = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InvalidValueError(f"--app {name}: {error}") from error
-    called = handler if inspect.isroutine(handler) else getattr(handler, "__call__", None)  # noqa: B004  # its type is asked, not callability
+    called = handler if inspect.isroutine(handler) else type(handler).__call__  # not of a class
     if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(called):
         raise InvalidValueError(f"--app {name}: must be an async def handler(pool, connection)")
     return handler

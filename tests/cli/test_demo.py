@@ -1,4 +1,4 @@
-"""What the demo shows, on terminals of any width and where there is none."""
+"""The whole demo, on a terminal, into a pipe, and for a reader that ends."""
 
 import fcntl
 import json
@@ -10,45 +10,6 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
-
-import pytest
-
-from cluster_pool.cli.demo_screen import HEADING, Lines, Row, lines_of
-
-CHANNEL = "cluster_pool_demo_1a2b3c4d:{demo}"
-ROWS = [
-    Row("connect", 3000, 3000, 0, None, 123456.7, True, "server, 3 nodes, clients: all up"),
-    Row("targeted sends after the kill", 3000, 2999, 1, 29.8, 31.5, False, "1 not confirmed"),
-    Row("PUBLISH, as by redis-cli", 300, 300, 0, 3.8, 4.4, True, CHANNEL),
-    Row("SIGTERM of a node", 9, 9, 0, None, 4.4, True, "closed with 1012, exit status 0"),
-]
-
-
-@pytest.mark.parametrize("width", [20, 40, 60, 77, 78, 80, 100, 129, 130, 200])
-def test_no_row_is_cut(width: int) -> None:
-    """Every line fits, or is one word that must be copied whole; nothing of a row is missing."""
-    assert len(HEADING) <= 78
-    for row in ROWS:
-        lines = lines_of(row, width)
-        for line in lines:
-            assert len(line) <= width or len(line.split()) == 1, line
-        text = " ".join(" ".join(lines).split())
-        assert row.scene in text
-        assert row.remark in text
-        assert text.startswith("ok" if row.right else "WRONG")
-        for number in (row.sent, row.delivered, row.lost, row.median_ms, row.longest_ms):
-            assert number is None or str(number) in text
-
-
-def test_a_terminal_that_only_prints_lines_cuts_none(capsys: pytest.CaptureFixture[str]) -> None:
-    """TERM=dumb: the same rows, and lines instead of what moves."""
-    screen = Lines(width=60)
-    screen.scene("now")
-    for row in ROWS:
-        screen.row(row)
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 60
-    assert f"      {CHANNEL}" in lines
 
 
 def on_a_terminal(columns: int, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -77,7 +38,7 @@ def on_a_terminal(columns: int, *arguments: str, **environment: str) -> tuple[in
     return status, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", got.decode())
 
 
-def test_the_demo_on_a_terminal_of_80_columns() -> None:
+def test_demo_on_a_terminal_shows_rows_and_a_moving_lease() -> None:
     """Each row is whole, the channel can be copied, and something moves while the lease ends."""
     status, shown = on_a_terminal(80, "demo", "--clients", "9")
     assert status == 0, shown
@@ -90,7 +51,7 @@ def test_the_demo_on_a_terminal_of_80_columns() -> None:
     assert lines[-2].startswith("Every number is right (")
 
 
-def test_the_demo_without_a_terminal(tmp_path: Path) -> None:
+def test_demo_into_a_pipe_prints_lines_or_one_json_object(tmp_path: Path) -> None:
     """A line for each scene and each row, and some while nothing happens; as JSON one object.
 
     Its nodes are of the package that runs it, also in a folder with another of the same name.
@@ -121,7 +82,7 @@ def test_the_demo_without_a_terminal(tmp_path: Path) -> None:
     assert all(row["right"] and row["lost"] == 0 for row in result["rows"])
 
 
-def test_a_demo_that_nobody_reads_ends_with_its_nodes(tmp_path: Path) -> None:
+def test_demo_into_head_ends_with_its_nodes_and_files(tmp_path: Path) -> None:
     """``demo | head -1``: no complaint, and nothing runs on or stays on disk."""
     command = (
         f"{sys.executable} -m cluster_pool demo --clients 9 | head -1; echo ${{PIPESTATUS[0]}}"

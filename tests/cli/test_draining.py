@@ -6,13 +6,11 @@ import subprocess
 import sys
 from typing import Any
 
-import pytest
 from redis import Redis
 
 from cluster_pool import Publisher
-from cluster_pool.cli.progress import PATIENCE, Bars, Row, _bars
-from cluster_pool.core.results import DrainProgress, Node, NodeState
-from tests.cli.test_cli import run
+from cluster_pool.core.results import DrainProgress
+from tests.cli.commands import run
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 from tools.harness.nodes import NodeProcess, close_code, in_thread
@@ -33,7 +31,9 @@ def started(*arguments: str, redis: str) -> "subprocess.Popen[bytes]":
 
 
 @async_test
-async def test_nodes_are_drained_and_activated(own_server: RedisServer) -> None:
+async def test_drain_closes_clients_and_activate_takes_newcomers_again(
+    own_server: RedisServer,
+) -> None:
     """Both at one pace, shown until the end; they stay, drained, and take newcomers again."""
     redis = own_server.url
     with (
@@ -63,7 +63,7 @@ async def test_nodes_are_drained_and_activated(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_the_nodes_survive_the_command(own_server: RedisServer) -> None:
+async def test_drain_goes_on_when_its_command_is_interrupted(own_server: RedisServer) -> None:
     """Interrupted, it says so; they carry on, and can be paused, resumed and cancelled."""
     redis = own_server.url
     with NodeProcess(redis, "--node-id", "a") as a, NodeProcess(redis, "--node-id", "b"):
@@ -112,7 +112,7 @@ async def test_the_nodes_survive_the_command(own_server: RedisServer) -> None:
             await client.close()
 
 
-def test_a_no_is_an_exit_status_of_1(own_server: RedisServer) -> None:
+def test_refused_drain_exits_with_1(own_server: RedisServer) -> None:
     """Unknown nodes, nobody alive, and nobody left who would take the clients."""
     redis = own_server.url
     assert run("drain", "--all", redis=redis)[0] == 1
@@ -129,7 +129,7 @@ def test_a_no_is_an_exit_status_of_1(own_server: RedisServer) -> None:
         assert run("drain", "a", "--detach", "--grace", "5", redis=redis)[:2] == (0, "a: drain\n")
 
 
-def test_the_budget_of_the_cluster(own_server: RedisServer) -> None:
+def test_budget_is_shown_set_and_taken_back(own_server: RedisServer) -> None:
     """Shown, set and taken back."""
     redis = own_server.url
     assert "70 %" in run("budget", redis=redis)[1]
@@ -138,52 +138,3 @@ def test_the_budget_of_the_cluster(own_server: RedisServer) -> None:
     assert json.loads(run("budget", "none", "--json", redis=redis)[1]) == {"budget": None}
     with Redis.from_url(f"unix://{own_server.path}") as client:
         assert client.keys("*") == []
-
-
-def node_in(state: NodeState, connections: int = 0) -> Node:
-    """What the registry says of a node."""
-    return Node("a", "i", state, connections, 9.0)
-
-
-def test_a_row_waits_until_a_drain_is_seen() -> None:
-    """A node that has said yes may still be listed as active for a moment."""
-    row = Row("a")
-    row.update(node_in(NodeState.ACTIVE, 9), None)
-    assert row.state == "announcing"
-    row.update(node_in(NodeState.ANNOUNCING, 9), None)
-    assert (row.state, row.total, row.remaining) == ("announcing", 9, 9)
-    row.update(node_in(NodeState.DRAINING, 9), DrainProgress("a", "draining", 5, 9, 2.0, None))
-    assert (row.state, row.remaining, row.rate) == ("draining", 5, 2.0)
-    row.update(node_in(NodeState.ACTIVE, 4), None)
-    assert row.state == "active"
-    row.update(None, None)
-    assert (row.state, row.remaining) == ("stopped", 0)
-
-
-def test_a_row_does_not_wait_for_ever() -> None:
-    """A drain that nobody saw was cancelled at once."""
-    row = Row("a")
-    for _ in range(PATIENCE + 1):
-        row.update(node_in(NodeState.ACTIVE), None)
-    assert row.state == "active"
-
-
-@pytest.mark.parametrize("state", [NodeState.DRAINED, NodeState.DRAINING])
-def test_a_drain_that_is_over_has_nothing_left(state: NodeState) -> None:
-    """Drained is the end; draining, without a lease on the ledger, has its last closes to await."""
-    row = Row("a")
-    row.update(node_in(state, 3), None)
-    assert row.remaining == (0 if state is NodeState.DRAINED else 3)
-
-
-def test_a_long_name_leaves_room_for_its_bar(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Both of its ends and the figures are shown; what looks like markup is only a name."""
-    monkeypatch.setenv("COLUMNS", "80")
-    with _bars() as progress:
-        Bars(progress).show([Row("web-" + "x" * 200 + "[/]-7", "draining", 100, 40, 12.0)])
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("web-xxx")
-    assert "[/]-7 " in line
-    assert line.rstrip().endswith("60/100 12/s draining")

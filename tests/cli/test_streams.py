@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.cli.test_cli import run
+from tests.cli.commands import run
 from tests.servers import RedisServer
 from tools.harness.nodes import NodeProcess
 
@@ -16,7 +16,7 @@ NAME = "nöde-日本-[/]"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_names_in_any_locale(own_server: RedisServer, encoding: str) -> None:
+def test_names_are_printed_in_any_locale(own_server: RedisServer, encoding: str) -> None:
     """As they are, or escaped; as JSON always the same names."""
     with NodeProcess(own_server.url, "--node-id", NAME) as node:
         assert node.listening["node"] == NAME
@@ -32,7 +32,7 @@ def test_names_in_any_locale(own_server: RedisServer, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_a_log_in_any_locale(own_server: RedisServer, encoding: str) -> None:
+def test_log_is_written_in_any_locale(own_server: RedisServer, encoding: str) -> None:
     """Each line is JSON, whatever letters the message has."""
     environment = {"PYTHONIOENCODING": encoding}
     arguments = ("--node-id", NAME, "--log-format", "json")
@@ -44,7 +44,7 @@ def test_a_log_in_any_locale(own_server: RedisServer, encoding: str) -> None:
         assert {line["node"] for line in said} == {NAME}
 
 
-def test_a_locale_without_utf_8(own_server: RedisServer) -> None:
+def test_arguments_are_read_in_a_locale_without_utf_8(own_server: RedisServer) -> None:
     """What the package reads of its own files does not depend on it."""
     locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     assert run("count", "room", redis=own_server.url, **locale)[:2] == (1, "0\n")
@@ -52,7 +52,7 @@ def test_a_locale_without_utf_8(own_server: RedisServer) -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">/dev/full"])
 @pytest.mark.parametrize("command", ["count room", "count room --json", "nodes --bogus --json"])
-def test_a_stream_that_is_closed_or_full(
+def test_closed_or_full_output_ends_without_a_traceback(
     own_server: RedisServer, command: str, closed: str
 ) -> None:
     """The exit status stays a status, and nothing is said of the inside of this program."""

@@ -63,7 +63,7 @@ def ask(port: int, first: bytes = b"") -> bytes:
         (None, b"drain\n"),
     ],
 )
-def test_the_words(free: float | None, line: bytes) -> None:
+def test_agent_line_gives_state_and_weight(free: float | None, line: bytes) -> None:
     """Full weight while a tenth is free, then less, never 0; drain when it takes nobody."""
     assert line_of(free) == line
 
@@ -86,7 +86,7 @@ def scenario_of_rude_clients() -> Any:
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_whoever_connects_gets_one_line(loop: Any) -> None:
+def test_agent_sends_each_client_one_line(loop: Any) -> None:
     """Also who speaks first, and whatever others do; on both loops, without a complaint."""
     complaints: list[Any] = []
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -96,7 +96,7 @@ def test_whoever_connects_gets_one_line(loop: Any) -> None:
 
 
 @async_test
-async def test_it_says_what_is_true_now() -> None:
+async def test_agent_line_follows_the_state_of_the_node() -> None:
     """Nothing is remembered from one question to the next."""
     load = Load()
     async with listening(load) as listener:
@@ -106,7 +106,9 @@ async def test_it_says_what_is_true_now() -> None:
 
 
 @async_test
-async def test_silent_clients_are_cut_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_agent_cuts_silent_clients_and_bounds_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Whoever neither reads nor leaves is cut in time; a crowd of them keeps nobody from asking."""
     monkeypatch.setattr(agent, "PATIENCE", 30.0)
     async with listening(Load()) as listener:
@@ -123,7 +125,7 @@ async def test_silent_clients_are_cut_and_bounded(monkeypatch: pytest.MonkeyPatc
 
 
 @async_test
-async def test_a_talker_is_cut() -> None:
+async def test_agent_cuts_a_client_that_sends_much() -> None:
     """Nobody reads more than a few kilobytes of what a client says."""
     async with listening(Load()) as listener:
         with (
@@ -144,7 +146,7 @@ def _is_cut(client: socket.socket) -> bool:
 
 
 @async_test
-async def test_a_node_tells_what_it_does(own_server: RedisServer) -> None:
+async def test_agent_says_drain_while_its_node_drains(own_server: RedisServer) -> None:
     """ready with a weight; drain from the announcement on, as when it is drained; then nothing."""
     with NodeProcess(own_server.url) as other, NodeProcess(
         own_server.url, "--agent-port", "0", "--admin-port", "0", "--announce", "60",
@@ -165,7 +167,7 @@ async def test_a_node_tells_what_it_does(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_without_redis_the_health_check_decides(own_server: RedisServer) -> None:
+async def test_agent_stays_up_without_redis_while_readyz_fails(own_server: RedisServer) -> None:
     """The agent goes on as before, which never brings a node up that /readyz holds down."""
     with NodeProcess(own_server.url, "--agent-port", "0") as node:
         own_server.kill()

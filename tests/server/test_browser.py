@@ -117,7 +117,9 @@ def visit(url: str, folder: Path, front: int, reports: "queue.Queue[list[str | N
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
 @pytest.mark.parametrize("proxy", [haproxy, nginx])
 @async_test
-async def test_pages_through_a_proxy(proxy: Proxy, tmp_path: Path) -> None:
+async def test_browser_pages_connect_through_a_proxy_unless_their_origin_is_foreign(
+    proxy: Proxy, tmp_path: Path
+) -> None:
     """A page of the same host and port gets in, with port and without; others do not."""
     if not shutil.which(proxy.__name__):
         pytest.skip(f"{proxy.__name__} is not installed")

@@ -9,7 +9,7 @@ from tests.support import async_test, eventually
 
 
 @async_test
-async def test_many_have_their_turn_in_order_and_others_in_between() -> None:
+async def test_queued_ends_run_in_order_and_yield_to_the_loop() -> None:
     """Ten that take half of a turn each need five turns, in which the rest of the loop goes on."""
     departures, done, turns = DisconnectQueue(), list[int](), 0
 
@@ -28,7 +28,7 @@ async def test_many_have_their_turn_in_order_and_others_in_between() -> None:
 
 
 @async_test
-async def test_one_that_fails_keeps_nobody_from_going() -> None:
+async def test_an_end_that_raises_does_not_stop_the_others() -> None:
     """Its error goes where the loop's go."""
     departures, done, errors = DisconnectQueue(), list[str](), list[object]()
     asyncio.get_running_loop().set_exception_handler(

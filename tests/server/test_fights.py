@@ -23,7 +23,7 @@ CLIENTS = 40
 
 
 @async_test
-async def test_of_many_that_come_at_once_one_stays(own_server: RedisServer) -> None:
+async def test_of_many_clients_with_one_id_exactly_one_stays(own_server: RedisServer) -> None:
     """Every handshake succeeds, all but one are closed with 4409, on one node and on two."""
     with NodeProcess(own_server.url) as a, NodeProcess(own_server.url) as b:
         for nodes in ((a, a), (a, b)):
@@ -42,7 +42,7 @@ async def test_of_many_that_come_at_once_one_stays(own_server: RedisServer) -> N
 
 
 @async_test
-async def test_two_that_come_back_at_once_cost_little(own_server: RedisServer) -> None:
+async def test_two_clients_that_fight_for_an_id_cost_little(own_server: RedisServer) -> None:
     """A fight is slowed down at both nodes, and said in a line or two; nobody is refused."""
     handshakes = 0
 
@@ -76,7 +76,9 @@ async def test_two_that_come_back_at_once_cost_little(own_server: RedisServer) -
 
 
 @async_test
-async def test_who_leaves_while_its_claim_waits_takes_nothing(own_server: RedisServer) -> None:
+async def test_client_that_leaves_while_its_claim_waits_takes_nothing(
+    own_server: RedisServer,
+) -> None:
     """Its TCP connection has ended when its turn comes: the owner stays, nothing is left."""
     async with Pool(own_server.url, node_id="one") as pool:
         node = NodeServer(pool, port=0)
@@ -102,7 +104,9 @@ async def test_who_leaves_while_its_claim_waits_takes_nothing(own_server: RedisS
 
 
 @async_test
-async def test_a_phone_whose_network_died_is_back_at_once(own_server: RedisServer) -> None:
+async def test_client_of_a_dead_network_reconnects_at_once_under_reject(
+    own_server: RedisServer,
+) -> None:
     """Under reject: its old connection is silent and open, at this node or at another; the first
     attempt to come back wins. Who is there and answers pings keeps its id."""
     reject = ("--on-conflict", "reject")

@@ -10,7 +10,9 @@ from tools.harness.nodes import NodeProcess, close_code
 
 
 @async_test
-async def test_a_frozen_node_gives_up_what_others_have_taken_over(own_server: RedisServer) -> None:
+async def test_frozen_node_gives_up_ids_that_others_have_taken_over(
+    own_server: RedisServer,
+) -> None:
     """While it sleeps its ids are free; awake, it closes the stale one and keeps the other."""
     with (
         NodeProcess(own_server.url, "--lease", "2", "--node-id", "one") as one,

@@ -34,12 +34,12 @@ from cluster_pool.server.http import (
         ("ftp://host/ws/room", None),
     ],
 )
-def test_targets(target: str, wanted: Target | None) -> None:
+def test_target_is_read_from_path_and_query(target: str, wanted: Target | None) -> None:
     """Namespace and id are percent-decoded; every other path is none."""
     assert target_of(target) == wanted
 
 
-def test_an_id_is_made_when_none_is_given() -> None:
+def test_target_without_an_id_gets_a_new_one() -> None:
     """Each time another."""
     made = {target_of("/ws/room") for _ in range(10)}
     assert len(made) == 10
@@ -60,14 +60,14 @@ def test_an_id_is_made_when_none_is_given() -> None:
         "/ws/room?" + "&".join(f"n{at}=1" for at in range(30)),
     ],
 )
-def test_targets_that_are_not_allowed(target: str) -> None:
+def test_malformed_targets_are_refused(target: str) -> None:
     """They are told apart from paths that do not exist."""
     with pytest.raises(InvalidValueError):
         target_of(target)
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=0xDCFF), max_size=60))
-def test_no_target_is_a_surprise(text: str) -> None:
+def test_any_text_is_a_target_or_an_invalid_value(text: str) -> None:
     """Whatever is asked for: a target, none, or our error, and an answer that can be sent."""
     for target in (text, f"/ws/{text}", f"/ws/room?id={text}"):
         said = "fine"
@@ -78,14 +78,14 @@ def test_no_target_is_a_surprise(text: str) -> None:
         assert answer(http.HTTPStatus.BAD_REQUEST, said).body
 
 
-def test_the_path_of_an_absolute_target() -> None:
+def test_absolute_target_has_the_same_path() -> None:
     """RFC 9112 section 3.2.2 wants servers to take them."""
     assert split_target("http://host/healthz?x=1") == ("/healthz", "x=1")
     assert split_target("https://host") == ("/", "")
     assert split_target("/a?b?c") == ("/a", "b?c")
 
 
-def test_answers_are_complete() -> None:
+def test_answers_have_length_and_close_the_connection() -> None:
     """Length in bytes, a socket that is not kept, and when to come back."""
     response = come_back("später\n")
     assert (response.status_code, response.body) == (503, "später\n".encode())
@@ -104,7 +104,7 @@ def test_answers_are_complete() -> None:
         ("Redis refused: OOM command not allowed when used memory", "OOM command not allowed"),
     ],
 )
-def test_strangers_are_not_told_where_redis_is(reason: str, told: str) -> None:
+def test_reasons_are_shown_without_addresses_of_redis(reason: str, told: str) -> None:
     """What is wrong is told to everybody."""
     said = unlocated(reason, "A")
     assert told in said

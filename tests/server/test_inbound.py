@@ -56,7 +56,7 @@ async def publish(made: Inbound, *messages: str) -> None:
 
 
 @async_test
-async def test_messages_keep_their_order() -> None:
+async def test_inbound_messages_of_a_client_keep_their_order() -> None:
     """One after the other, none lost."""
     pool = FakePool()
     await publish(Inbound(cast(Any, pool)), "a", "b", "c")
@@ -65,7 +65,9 @@ async def test_messages_keep_their_order() -> None:
 
 
 @async_test
-async def test_an_outage_is_felt_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_outage_of_redis_delays_one_inbound_message_and_drops_the_rest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """The first failure is waited for; what follows it is dropped at once, counted, said once."""
     pool = FakePool()
     pool.error = BackplaneUnavailableError("gone")
@@ -78,7 +80,9 @@ async def test_an_outage_is_felt_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @async_test
-async def test_one_message_tries_its_luck_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_inbound_message_at_a_time_is_tried_during_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """While it waits nobody else does; when it succeeds everyone goes on."""
     monkeypatch.setattr(inbound, "PAUSE", 0.0)
     pool = FakePool()
@@ -98,7 +102,7 @@ async def test_one_message_tries_its_luck_at_a_time(monkeypatch: pytest.MonkeyPa
 
 
 @async_test
-async def test_other_refusals_are_counted_and_no_outage() -> None:
+async def test_refused_inbound_message_is_counted_and_starts_no_outage() -> None:
     """Too much waiting already: this one is lost, the next one may not be."""
     pool = FakePool()
     pool.error = PendingLimitError("full")

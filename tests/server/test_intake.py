@@ -13,7 +13,7 @@ from cluster_pool.local.closing import is_gone
 from cluster_pool.server.intake import CHUNK
 from cluster_pool.server.node import NodeServer
 from cluster_pool.testing import FAST
-from tests.server.test_node import url
+from tests.server.running import url
 from tests.servers import RedisServer
 from tests.stubborn import stubborn
 from tests.support import async_test, eventually
@@ -74,7 +74,7 @@ async def gets_through(pool: ClusterPool, client: ClientConnection) -> bool:
 
 
 @async_test
-async def test_a_frozen_redis_and_many_who_talk_stay_within_the_bound(
+async def test_bytes_from_many_clients_stay_bounded_while_redis_is_frozen(
     own_server: RedisServer,
 ) -> None:
     """Half of the bytes for what is unread, half for what is published, and a read of each; when
@@ -104,7 +104,7 @@ async def test_a_frozen_redis_and_many_who_talk_stay_within_the_bound(
 
 
 @async_test
-async def test_one_client_has_its_share_and_what_it_said_arrives(own_server: RedisServer) -> None:
+async def test_client_above_its_limit_is_paused_and_loses_nothing(own_server: RedisServer) -> None:
     """Its app is slow: it is held up, not the one beside it; then everything comes, in order."""
     go, got, other = asyncio.Event(), [], []
 
@@ -139,7 +139,9 @@ async def test_one_client_has_its_share_and_what_it_said_arrives(own_server: Red
 
 
 @async_test
-async def test_half_messages_of_many_do_not_block_each_other(own_server: RedisServer) -> None:
+async def test_unfinished_messages_of_many_clients_do_not_block_each_other(
+    own_server: RedisServer,
+) -> None:
     """Together they are over the bound, and none is complete: they take turns, whole or in parts;
     one that never goes on does not keep the others."""
     got: list[int] = []
@@ -166,7 +168,9 @@ async def test_half_messages_of_many_do_not_block_each_other(own_server: RedisSe
 
 @pytest.mark.parametrize("how", ["kicked", "left"])
 @async_test
-async def test_what_nobody_will_take_is_not_counted(own_server: RedisServer, how: str) -> None:
+async def test_bytes_that_no_handler_will_take_are_not_counted(
+    own_server: RedisServer, how: str
+) -> None:
     """Of a client that was kicked while its app was busy, and of one whose app returned early."""
     go = asyncio.Event()
 
@@ -191,7 +195,7 @@ async def test_what_nobody_will_take_is_not_counted(own_server: RedisServer, how
 
 
 @async_test
-async def test_who_pings_and_reads_nothing_is_closed_and_then_cut(own_server: RedisServer) -> None:
+async def test_client_that_pings_and_never_reads_is_closed_and_cut(own_server: RedisServer) -> None:
     """The library answers each ping, and no limit of an outbox was asked: it grew for ever."""
     pings, limit, most = (b"\x89\xfd" + bytes(4) + b"x" * 125) * 500, 128 * 1024, 0
     limits = Limits(outbox_bytes=limit, inbound_per_second=10**9)

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 
 from cluster_pool import ClusterPool, Connection, SendResult
 from cluster_pool.testing import FAST, FakeWebSocket
-from tests.server.test_node import node, url
+from tests.server.running import node, url
 from tests.servers import RedisServer
 from tests.stubborn import stubborn
 from tests.support import async_test, eventually
@@ -44,7 +44,7 @@ async def _is_absent(pool: ClusterPool, id: str) -> bool:
     [(_send_then_close, 4000, ["banned"]), (_take_over, 4409, []), (_close_all, 4000, [])],
 )
 @async_test
-async def test_who_is_closed_before_the_handshake_gets_what_was_sent(
+async def test_client_closed_before_its_handshake_gets_what_was_sent(
     own_server: RedisServer, step: Step, code: int, more: list[str]
 ) -> None:
     """DELIVERED is true: what came between claim and answer is written, and then the close."""
@@ -79,7 +79,7 @@ async def test_who_is_closed_before_the_handshake_gets_what_was_sent(
 
 
 @async_test
-async def test_who_is_taken_over_says_nothing_more_in_this_name(own_server: RedisServer) -> None:
+async def test_client_that_is_taken_over_publishes_nothing_more(own_server: RedisServer) -> None:
     """It does not answer its Close and goes on talking: nothing of it is published."""
     async with (
         node(own_server) as (pool, server),
@@ -104,34 +104,7 @@ async def test_who_is_taken_over_says_nothing_more_in_this_name(own_server: Redi
 
 
 @async_test
-async def test_an_app_ends_with_its_kicked_client(own_server: RedisServer) -> None:
-    """Although the client stays on the line; what it does after its loop is done."""
-    after: list[tuple[str, list[object]]] = []
-
-    async def app(pool: ClusterPool, connection: Connection) -> None:
-        got = [message async for message in connection]
-        await asyncio.sleep(0.01)
-        after.append((connection.id, got))
-
-    async with (
-        node(own_server, app=app) as (pool, server),
-        stubborn(url(server, "loud")) as loud,
-        stubborn(url(server, "quiet")) as quiet,
-    ):
-        await eventually(lambda: pool.statistics()["connections"] == 2)
-        loud.say("hello")
-        await asyncio.sleep(0.1)
-        await pool.close_all("room", 4000, "out")
-        await loud.told(4000)
-        await quiet.told(4000)
-        for number in range(100):
-            loud.say(str(number))
-        await eventually(lambda: len(after) == 2)
-        assert sorted(after) == [("loud", ["hello"]), ("quiet", [])]
-
-
-@async_test
-async def test_a_drained_client_is_heard_until_it_answers(own_server: RedisServer) -> None:
+async def test_drained_client_is_heard_until_it_answers_the_close(own_server: RedisServer) -> None:
     """What it sent before its own Close is published, as after any close that is no kick."""
     got: list[object] = []
 

@@ -70,7 +70,7 @@ def statistics(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_every_value_is_there_once_with_its_kind() -> None:
+def test_metrics_have_each_value_once_with_its_kind() -> None:
     """Counters end in _total, and a large one keeps its last digit."""
     values = parsed(render(statistics(delivered=123_456_789_012, connections=7)))
     assert values["cluster_pool_delivered_total"] == {"": 123_456_789_012}
@@ -82,21 +82,21 @@ def test_every_value_is_there_once_with_its_kind() -> None:
 
 
 @pytest.mark.parametrize("state", ["active", "announcing", "draining", "drained"])
-def test_the_state_is_a_labelled_gauge(state: str) -> None:
+def test_node_state_is_a_labelled_gauge(state: str) -> None:
     """1 for the present one, 0 for each other."""
     samples = parsed(render(statistics(state=state)))["cluster_pool_state"]
     assert len(samples) == 6
     assert [labels for labels, value in samples.items() if value] == [f'state="{state}"']
 
 
-def test_a_node_id_is_quoted() -> None:
+def test_node_id_is_quoted_in_labels() -> None:
     """It may have quotes and backslashes in it, as any text."""
     (labels,) = parsed(render(statistics(node='a "b" \\ ü')))["cluster_pool_info"]
     assert labels == r'node="a \"b\" \\ ü"'
 
 
 @async_test
-async def test_a_pool_says_nothing_that_is_left_out(own_server: RedisServer) -> None:
+async def test_metrics_leave_out_no_number_of_the_statistics(own_server: RedisServer) -> None:
     """Whatever number is in the statistics is in the metrics."""
     async with ClusterPool(own_server.url) as pool:
         values = parsed(render(pool.statistics()))
@@ -107,7 +107,7 @@ async def test_a_pool_says_nothing_that_is_left_out(own_server: RedisServer) -> 
 
 
 @async_test
-async def test_a_draining_node_is_scraped(own_server: RedisServer) -> None:
+async def test_metrics_of_a_draining_node_tell_its_progress(own_server: RedisServer) -> None:
     """State, budget and what remains, from the admin listener, with the type of the format."""
     with NodeProcess(own_server.url), NodeProcess(
         *(own_server.url, "--admin-port", "0", "--node-id", "a"),

@@ -91,7 +91,7 @@ def status_in_haproxy(control: Path) -> dict[str, tuple[str, int]]:
 
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 @async_test
-async def test_a_rolling_restart_behind_haproxy(tmp_path: Path) -> None:
+async def test_rolling_restart_behind_haproxy_loses_no_message(tmp_path: Path) -> None:
     """Nobody is refused, no confirmed message is lost, and HAProxy heard of each drain in time."""
     front = free_port()
     with contextlib.ExitStack() as stack:
@@ -121,7 +121,7 @@ async def test_a_rolling_restart_behind_haproxy(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 @async_test
-async def test_the_agent_brings_no_node_up_that_is_not_ready(tmp_path: Path) -> None:
+async def test_agent_does_not_bring_up_a_node_that_is_not_ready(tmp_path: Path) -> None:
     """Without Redis /readyz says no and the agent says up: HAProxy believes the former."""
     front = free_port()
     with contextlib.ExitStack() as stack:
@@ -144,7 +144,7 @@ async def test_the_agent_brings_no_node_up_that_is_not_ready(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 @async_test
-async def test_a_rolling_restart_behind_nginx(tmp_path: Path) -> None:
+async def test_rolling_restart_behind_nginx_loses_no_message(tmp_path: Path) -> None:
     """It asks nobody whether he is ready: a refused upgrade moves to another node, unseen."""
     front = free_port()
     with contextlib.ExitStack() as stack:
@@ -171,7 +171,9 @@ async def status_of(front: int, namespace: str) -> int:
 
 @pytest.mark.parametrize("proxy", [haproxy, nginx])
 @async_test
-async def test_a_full_namespace_keeps_nobody_else_out(proxy: Proxy, tmp_path: Path) -> None:
+async def test_full_namespace_does_not_keep_clients_out_of_others(
+    proxy: Proxy, tmp_path: Path
+) -> None:
     """Its 503 is the answer to one client, whatever a proxy tries; no node is given up for it."""
     if not shutil.which(proxy.__name__):
         pytest.skip(f"{proxy.__name__} is not installed")

@@ -36,7 +36,7 @@ async def status_of(url: str) -> int:
 
 
 @async_test
-async def test_a_client_is_a_member_when_its_handshake_is_done(own_server: RedisServer) -> None:
+async def test_client_is_a_member_when_its_handshake_is_done(own_server: RedisServer) -> None:
     """Targeted, broadcast and raw messages reach clients on two nodes."""
     with NodeProcess(own_server.url, "--node-id", "a") as a, NodeProcess(own_server.url) as b:
         async with (
@@ -80,7 +80,9 @@ async def test_bad_requests_are_answered_with_a_status(own_server: RedisServer) 
 
 
 @async_test
-async def test_what_clients_send_is_published(own_server: RedisServer) -> None:
+async def test_messages_of_clients_are_published_to_the_inbound_channel(
+    own_server: RedisServer,
+) -> None:
     """Without an app, text and binary messages go to the inbound channel as JSON."""
     with NodeProcess(own_server.url, "--node-id", "a") as node:
         async with (
@@ -99,7 +101,9 @@ async def test_what_clients_send_is_published(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_an_app_deals_with_connections(own_server: RedisServer, tmp_path: Path) -> None:
+async def test_app_serves_connections_and_its_return_closes_with_1000(
+    own_server: RedisServer, tmp_path: Path
+) -> None:
     """Its return closes with 1000, its exception with 1011, and the node lives on."""
     (tmp_path / "my_app.py").write_text(
         "async def handler(pool, connection):\n"
@@ -138,7 +142,7 @@ async def test_an_app_deals_with_connections(own_server: RedisServer, tmp_path: 
 
 
 @async_test
-async def test_an_oversize_message_closes_its_sender_with_1009(own_server: RedisServer) -> None:
+async def test_oversize_message_closes_its_sender_with_1009(own_server: RedisServer) -> None:
     """The client that sent it is closed; others are not."""
     with NodeProcess(own_server.url, "--message-bytes", "1000") as node:
         async with node.connect("room", "big") as big, node.connect("room", "small") as small:
@@ -155,7 +159,9 @@ async def _is_absent(publisher: Publisher, id: str) -> bool:
 
 
 @async_test
-async def test_a_client_that_does_not_read_is_closed_alone(own_server: RedisServer) -> None:
+async def test_client_that_does_not_read_is_closed_and_delays_no_other(
+    own_server: RedisServer,
+) -> None:
     """Its outbox fills to the limit; it is cut; everyone else gets every message."""
     with (
         NodeProcess(own_server.url, "--outbox-bytes", "65536", "--admin-port", "0") as node,
@@ -183,7 +189,7 @@ async def test_a_client_that_does_not_read_is_closed_alone(own_server: RedisServ
 
 
 @async_test
-async def test_a_claim_whose_client_went_away_is_released(own_server: RedisServer) -> None:
+async def test_claim_of_a_client_that_went_away_is_released(own_server: RedisServer) -> None:
     """A socket that is cut in the middle of its handshake leaves no member behind."""
     with NodeProcess(own_server.url) as node:
         for _ in range(20):
@@ -203,7 +209,9 @@ async def _is_empty(publisher: Publisher) -> bool:
 
 
 @async_test
-async def test_sigterm_closes_at_a_pace_and_leaves_nothing(own_server: RedisServer) -> None:
+async def test_sigterm_closes_at_a_pace_and_leaves_nothing_in_redis(
+    own_server: RedisServer,
+) -> None:
     """Clients get 1012, newcomers 503, the exit status is 0, and Redis is clean."""
     with NodeProcess(own_server.url, "--close-rate", "40") as node:
         clients: list[ClientConnection] = [await node.connect("room", f"c{n}") for n in range(40)]
@@ -220,7 +228,7 @@ async def test_sigterm_closes_at_a_pace_and_leaves_nothing(own_server: RedisServ
 
 
 @async_test
-async def test_a_second_signal_stops_at_once(own_server: RedisServer) -> None:
+async def test_second_signal_stops_at_once(own_server: RedisServer) -> None:
     """A slow drain is cut short, and still nothing stays in Redis."""
     with NodeProcess(own_server.url, "--close-rate", "1", "--grace", "3600") as node:
         clients = [await node.connect("room", f"c{number}") for number in range(50)]
@@ -234,7 +242,7 @@ async def test_a_second_signal_stops_at_once(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_a_killed_node_is_forgotten_by_the_others(own_server: RedisServer) -> None:
+async def test_members_of_a_killed_node_are_forgotten(own_server: RedisServer) -> None:
     """After kill -9 its members leave count and registry with its lease; reconnects win at once."""
     with (
         NodeProcess(own_server.url, "--lease", "3") as one,
@@ -262,7 +270,7 @@ async def _count_is(publisher: Publisher, count: int) -> bool:
 
 
 @async_test
-async def test_redis_away_closes_no_client(own_server: RedisServer) -> None:
+async def test_outage_of_redis_closes_no_client(own_server: RedisServer) -> None:
     """While Redis is down nodes are not ready and newcomers get 503; then everyone is back."""
     with NodeProcess(own_server.url) as node:
         async with node.connect("room", "alice") as alice:
@@ -278,7 +286,7 @@ async def test_redis_away_closes_no_client(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_a_stop_without_redis(own_server: RedisServer) -> None:
+async def test_node_stops_in_time_without_redis(own_server: RedisServer) -> None:
     """Frozen, it cannot be told anything; clients get their 1012 and the node ends with 0."""
     with NodeProcess(own_server.url) as node:
         clients = [await node.connect("room", f"c{number}") for number in range(10)]
@@ -291,7 +299,9 @@ async def test_a_stop_without_redis(own_server: RedisServer) -> None:
 
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 @async_test
-async def test_haproxy_in_front(own_server: RedisServer) -> None:
+async def test_haproxy_spreads_clients_and_moves_those_of_a_stopped_node(
+    own_server: RedisServer,
+) -> None:
     """With deploy/haproxy.cfg clients are spread evenly, reached, and moved off a stopped node."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         front = probe.getsockname()[1]
@@ -353,7 +363,7 @@ OLD_SECRET, NEW_SECRET = "the-old-secret-of-all", "the-new-secret-of-all"
 
 
 @async_test
-async def test_a_node_with_a_secret_and_limits(own_server: RedisServer) -> None:
+async def test_secret_and_limits_of_the_command_line_hold(own_server: RedisServer) -> None:
     """From the environment; strangers are not believed, and who does not fit is told to go."""
     environment = {
         "CLUSTER_POOL_SECRET": f"{NEW_SECRET} {OLD_SECRET}",
@@ -389,7 +399,7 @@ async def test_a_node_with_a_secret_and_limits(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_a_crashed_node_with_a_fixed_id_restarts(own_server: RedisServer) -> None:
+async def test_crashed_node_restarts_under_its_fixed_id(own_server: RedisServer) -> None:
     """The port is open while it waits (alive, not ready); and not for the whole lease."""
     fixed = ("--node-id", "pod-0", "--lease", "120")
     with NodeProcess(own_server.url, *fixed) as crashed:
@@ -413,7 +423,7 @@ async def test_a_crashed_node_with_a_fixed_id_restarts(own_server: RedisServer) 
 
 
 @async_test
-async def test_a_signal_while_it_waits_ends_it(own_server: RedisServer) -> None:
+async def test_signal_during_the_wait_for_a_lease_ends_the_process(own_server: RedisServer) -> None:
     """Nothing has begun that would have to be drained."""
     fixed = ("--node-id", "pod-0", "--lease", "120")
     with NodeProcess(own_server.url, *fixed) as running:

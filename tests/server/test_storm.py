@@ -103,7 +103,9 @@ async def crowded(server: RedisServer) -> AsyncIterator[tuple[ClusterPool, Progr
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of descriptors is set there")
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_crowd_comes_and_goes_in_batches(own_server: RedisServer, loop: str) -> None:
+def test_storm_of_clients_is_claimed_and_released_in_batches(
+    own_server: RedisServer, loop: str
+) -> None:
     """5,000 WebSockets come as fast as they can and end at once: few calls, no long turn."""
 
     async def test() -> None:
@@ -120,7 +122,7 @@ def test_a_crowd_comes_and_goes_in_batches(own_server: RedisServer, loop: str) -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of descriptors is set there")
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_crowd_is_cut_off_in_the_middle_of_a_broadcast(
+def test_clients_cut_off_during_a_broadcast_do_not_stall_the_node(
     own_server: RedisServer, loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was not read makes TCP reset each: all are gone, in batches, and nothing fails."""
@@ -143,7 +145,7 @@ def test_a_crowd_is_cut_off_in_the_middle_of_a_broadcast(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of descriptors is set there")
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_node_stops_while_a_crowd_is_going(
+def test_node_stops_while_many_clients_leave(
     own_server: RedisServer, loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whose end has not had its turn yet is written to no more; nothing stays behind."""

@@ -17,8 +17,8 @@ from cluster_pool.local.outbox import kick
 from cluster_pool.server.intake import CHUNK, UNPARSED
 from cluster_pool.server.node import NodeServer
 from cluster_pool.server.turns import FRAMES, SHARE, TINY, Turns
+from tests.server.running import raw_client, url
 from tests.server.test_intake import node
-from tests.server.test_node import raw_client, url
 from tests.servers import RedisServer
 from tests.stubborn import stubborn
 from tests.support import async_test, eventually
@@ -79,7 +79,7 @@ async def listens(pool: ClusterPool, connection: Connection) -> None:
 
 @pytest.mark.parametrize("kind", FLOODS)
 @async_test
-async def test_a_turn_of_the_loop_is_short_whoever_sends_tiny_frames(
+async def test_tiny_frames_of_many_clients_do_not_hold_the_loop(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Thirty at once: each turn parses a bounded number, and the node keeps its lease."""
@@ -112,7 +112,9 @@ async def test_a_turn_of_the_loop_is_short_whoever_sends_tiny_frames(
 
 
 @async_test
-async def test_what_waits_for_its_turn_arrives_whole_and_in_order(own_server: RedisServer) -> None:
+async def test_bytes_that_wait_for_their_turn_arrive_whole_and_in_order(
+    own_server: RedisServer,
+) -> None:
     """Far more than a share in one write, then the end of the stream: everything is delivered."""
     got: list[str | bytes] = []
 
@@ -130,7 +132,7 @@ async def test_what_waits_for_its_turn_arrives_whole_and_in_order(own_server: Re
 
 
 @async_test
-async def test_a_slow_app_leaves_unparsed_what_it_does_not_take(own_server: RedisServer) -> None:
+async def test_bytes_for_a_slow_app_stay_unparsed(own_server: RedisServer) -> None:
     """A frame takes fifty times the memory of its six bytes: they stay as they came."""
     go, got = asyncio.Event(), []
 
@@ -156,7 +158,7 @@ async def test_a_slow_app_leaves_unparsed_what_it_does_not_take(own_server: Redi
 
 
 @async_test
-async def test_large_parts_of_a_message_are_no_flood(own_server: RedisServer) -> None:
+async def test_large_parts_of_a_message_do_not_count_as_noise(own_server: RedisServer) -> None:
     """Some libraries send whatever is long in parts of 4 KiB; one message is one message."""
     got = []
 
@@ -179,7 +181,7 @@ async def test_large_parts_of_a_message_are_no_flood(own_server: RedisServer) ->
 
 
 @async_test
-async def test_everybody_has_a_turn() -> None:
+async def test_waiting_clients_take_turns() -> None:
     """Who waited longest comes first, with no more than a share; then the loop goes round."""
     turns, order = Turns(), []
 
@@ -231,7 +233,7 @@ async def test_small_parts_of_a_message_take_no_more_memory_than_their_bytes(
 
 
 @async_test
-async def test_who_is_not_listened_to_is_read_no_faster_than_it_is_parsed(
+async def test_client_without_a_handler_is_read_no_faster_than_it_is_parsed(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client was closed and talks on while others use up every turn: its bytes do not gather."""
@@ -261,7 +263,7 @@ def inflating(size: int) -> bytes:
 
 @pytest.mark.parametrize("room", [True, False], ids=["a free node", "a full node"])
 @async_test
-async def test_what_is_compressed_counts_as_what_it_becomes(
+async def test_compressed_frames_count_by_their_decompressed_size(
     own_server: RedisServer, room: bool
 ) -> None:
     """Forty kilobytes in one read are forty megabytes: parsed as they are taken, and all arrive."""

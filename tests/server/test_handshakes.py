@@ -1,8 +1,9 @@
-"""The door of real ``serve`` processes: who is refused before the claim, and what apps see.
+"""Requests and handshakes: what is refused before the claim, and what apps see of a request.
 
 Every refusal is tried against the id of a member, who must stay.
 """
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -14,9 +15,16 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from cluster_pool import Publisher
+from cluster_pool import ClusterPool, Publisher
+from tests.server.running import (
+    RESET,
+    node,
+    raw_client,
+    url,
+    whole_answer,
+)
 from tests.servers import RedisServer
-from tests.support import async_test
+from tests.support import async_test, eventually
 from tools.harness.nodes import NodeProcess, in_thread
 
 HANDSHAKE = (
@@ -106,7 +114,7 @@ SAME = (
 
 
 @async_test
-async def test_pages_of_foreign_origins_take_nobodys_id(redis: RedisServer) -> None:
+async def test_foreign_origins_are_refused_before_any_id_is_claimed(redis: RedisServer) -> None:
     """403, counted, and said once a minute for each; the same origin and what is no page may."""
     with serving(redis) as node:
         async with node.connect("room", "alice") as alice, Publisher(redis.url) as publisher:
@@ -135,7 +143,7 @@ async def test_pages_of_foreign_origins_take_nobodys_id(redis: RedisServer) -> N
 
 
 @async_test
-async def test_origins_that_are_named_may_connect(redis: RedisServer) -> None:
+async def test_named_origins_may_connect(redis: RedisServer) -> None:
     """Several, besides the same one; from the variable as well; * is for all."""
     evil = FOREIGN[0]
     named = ("Host: 127.0.0.1:{port}", "Origin: https://app.example")
@@ -163,7 +171,7 @@ async def test_origins_that_are_named_may_connect(redis: RedisServer) -> None:
         ("--host", ".json"),  # a label of no letters: no error of the system
     ],
 )
-def test_options_that_make_no_sense_end_the_start(
+def test_bad_origins_proxies_and_subprotocols_end_the_start(
     redis: RedisServer, option: tuple[str, str]
 ) -> None:
     """Status 2, and the value is named."""
@@ -172,7 +180,7 @@ def test_options_that_make_no_sense_end_the_start(
 
 
 @async_test
-async def test_the_host_and_the_address_come_from_named_proxies_only(
+async def test_forwarded_headers_count_only_from_named_proxies(
     redis: RedisServer, tmp_path: Path
 ) -> None:
     """X-Forwarded-Host takes the place of the Host; X-Forwarded-For is read from the right."""
@@ -228,7 +236,7 @@ BROKEN = (
 
 
 @async_test
-async def test_a_handshake_that_fails_takes_nobodys_id(redis: RedisServer) -> None:
+async def test_failed_handshake_does_not_take_an_id(redis: RedisServer) -> None:
     """Missing, wrong, doubled and unreadable headers, and offers without a match."""
     with serving(redis, "--compression", "--subprotocol", "v2", "--subprotocol", "v1") as node:
         async with node.connect("room", "alice") as alice, Publisher(redis.url) as publisher:
@@ -244,7 +252,7 @@ async def test_a_handshake_that_fails_takes_nobodys_id(redis: RedisServer) -> No
 
 
 @async_test
-async def test_a_subprotocol_is_answered(redis: RedisServer) -> None:
+async def test_best_offered_subprotocol_is_answered(redis: RedisServer) -> None:
     """The node's first choice of those offered; without the option offers are ignored."""
     with serving(redis, "--subprotocol", "v2", "--subprotocol", "v1") as node:
         async with connect(node.url("room", "a"), subprotocols=["v1", "v0", "v2"]) as client:
@@ -257,7 +265,7 @@ async def test_a_subprotocol_is_answered(redis: RedisServer) -> None:
 
 
 @async_test
-async def test_who_leaves_at_once_takes_nobodys_id(redis: RedisServer) -> None:
+async def test_client_that_leaves_during_its_handshake_takes_no_id(redis: RedisServer) -> None:
     """The request and the end of the stream come together, or a reset."""
     text = "\r\n".join((*HANDSHAKE, "Host: x", "", "")).encode()
 
@@ -285,7 +293,9 @@ async def test_who_leaves_at_once_takes_nobodys_id(redis: RedisServer) -> None:
 
 
 @async_test
-async def test_apps_see_the_request(redis: RedisServer, tmp_path: Path) -> None:
+async def test_app_reads_headers_and_client_address_of_the_request(
+    redis: RedisServer, tmp_path: Path
+) -> None:
     """Path, query, headers, cookies, address and subprotocols, for as long as they like."""
     (tmp_path / "my_app.py").write_text(
         "async def handler(pool, connection):\n"
@@ -307,3 +317,61 @@ async def test_apps_see_the_request(redis: RedisServer, tmp_path: Path) -> None:
                     *("/ws/ro om", "ü", ["1", "2"], {"a": "1", "b": "2"}, "127.0.0.1"),
                     ["v1", "v2"],
                 ]
+
+
+@async_test
+async def test_claim_of_a_client_that_left_is_given_up(own_server: RedisServer) -> None:
+    """Redis is slow, the client impatient: when the claim succeeds it is given up."""
+    async with (
+        node(own_server) as (pool, server),
+        connect(url(server, "warm")),
+    ):
+        own_server.freeze()
+        clients = [raw_client(server, f"impatient{number}") for number in range(5)]
+        await asyncio.sleep(0.2)
+        for client in clients:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            client.close()
+        await asyncio.sleep(0.1)
+        own_server.thaw()
+        await asyncio.wait_for(pool.wait_ready(), 15)
+        await eventually(lambda: _count_is(pool, 1))
+
+
+async def _count_is(pool: ClusterPool, count: int) -> bool:
+    return await pool.count("room") == count
+
+
+@async_test
+async def test_handshake_without_a_valid_key_leaves_no_member(own_server: RedisServer) -> None:
+    """A key that is none: 400, and nobody became a member."""
+    async with node(own_server) as (pool, server):
+        with raw_client(server, "odd", key="short") as odd:
+            assert (await in_thread(odd.recv, 4096)).startswith(b"HTTP/1.1 400")
+        await eventually(lambda: _count_is(pool, 0))
+        assert pool.statistics()["connections"] == 0
+
+
+@async_test
+async def test_head_is_answered_without_a_body(own_server: RedisServer) -> None:
+    """All else is as for GET."""
+    async with node(own_server, admin_port=0) as (_, server):
+        for path in ("/healthz", "/readyz", "/ws/room", "/elsewhere"):
+            asked = f" {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            got = await in_thread(whole_answer, server.port, f"GET{asked}".encode())
+            head, _, body = got.partition(b"\r\n\r\n")
+            assert body
+            got = await in_thread(whole_answer, server.port, f"HEAD{asked}".encode())
+            assert got.partition(b"\r\n\r\n")[2] == b""
+            assert got.partition(b"\r\n")[0].split()[1] in (head.split()[1], b"405")
+
+
+@async_test
+async def test_last_slash_of_the_path_is_not_part_of_the_namespace(own_server: RedisServer) -> None:
+    """A slash is forgiven; so much is told apart that was written as %2F."""
+    async with node(own_server) as (pool, server):
+        base = f"ws://127.0.0.1:{server.port}/ws"
+        async with connect(url(server, "a")), connect(f"{base}/room/?id=b"):
+            assert await pool.count("room") == 2
+            async with connect(f"{base}/room%2F?id=c"):
+                assert await pool.count("room/") == 1

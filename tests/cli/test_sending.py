@@ -1,0 +1,58 @@
+"""``send``, ``broadcast`` and ``close``: what they say of what became of a message."""
+
+import json
+
+from tests.cli.commands import run
+from tests.servers import RedisServer
+from tests.support import async_test
+from tools.harness.nodes import NodeProcess, in_thread
+
+
+def test_absent_member_or_no_listener_exits_with_1(own_server: RedisServer) -> None:
+    """Absent members and broadcasts that nobody heard."""
+    assert run("send", "room", "nobody", "x", redis=own_server.url)[:2] == (1, "absent\n")
+    assert run("broadcast", "room", "x", redis=own_server.url)[:2] == (1, "handed to 0 nodes\n")
+    status, out, _ = run("broadcast", "room", "x", "--json", redis=own_server.url)
+    assert (status, json.loads(out)) == (1, {"nodes": 0})
+
+
+@async_test
+async def test_commands_say_what_happened_as_text_and_as_json(own_server: RedisServer) -> None:
+    """send, broadcast, members, nodes and close say what happened, as text and as JSON."""
+    redis = own_server.url
+    with NodeProcess(redis, "--node-id", "a") as node:
+        async with node.connect("room", "alice") as alice, node.connect("room", "bob") as bob:
+            assert await in_thread(
+                lambda: run("send", "room", "alice", "hi", "--confirm", redis=redis)
+            ) == (0, "delivered\n", "")
+            status, out, _ = await in_thread(
+                lambda: run("send", "room", "alice", "-", "--json", redis=redis, stdin=b"piped")
+            )
+            assert (status, json.loads(out)) == (0, {"result": "routed"})
+            await in_thread(
+                lambda: run("send", "room", "alice", "-", "--binary", redis=redis, stdin=b"\xff")
+            )
+            assert [await alice.recv() for _ in range(3)] == ["hi", "piped", b"\xff"]
+            status, out, _ = await in_thread(
+                lambda: run("broadcast", "room", "all", "--exclude", "alice", redis=redis)
+            )
+            assert (status, out) == (0, "handed to 1 node\n")
+            assert await bob.recv() == "all"
+            status, out, _ = await in_thread(lambda: run("members", "room", "--json", redis=redis))
+            members = [json.loads(line) for line in out.splitlines()]
+            assert sorted(members, key=lambda member: member["id"]) == [
+                {"id": "alice", "node": "a"},
+                {"id": "bob", "node": "a"},
+            ]
+            status, out, _ = await in_thread(lambda: run("nodes", "--json", redis=redis))
+            (listed,) = map(json.loads, out.splitlines())
+            assert (listed["node"], listed["state"]) == ("a", "active")
+            status, out, _ = await in_thread(
+                lambda: run("close", "room", "alice", "eve", "--code", "4000", redis=redis)
+            )
+            assert (status, out) == (1, "alice: delivered\neve: absent\n")
+            await alice.wait_closed()
+            assert alice.close_code == 4000
+            assert (await in_thread(lambda: run("close", "room", "--all", redis=redis)))[0] == 0
+            await bob.wait_closed()
+            assert (await in_thread(lambda: run("members", "room", redis=redis)))[:2] == (0, "")

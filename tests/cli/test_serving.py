@@ -1,0 +1,136 @@
+"""``serve``: what it says when it starts, when it cannot, and when it is stopped at once."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster_pool import InvalidValueError
+from cluster_pool.cli.serving import load_app
+from tests.cli.commands import run
+from tests.servers import RedisServer
+from tools.harness.nodes import NodeProcess
+
+
+def test_serve_with_wait_starts_when_redis_does(own_server: RedisServer) -> None:
+    """With --wait it starts when Redis does."""
+    own_server.kill()
+    node = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "cluster_pool", "serve", "--json", "--port", "0"),
+            *("--redis", own_server.url, "--wait", "30"),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        time.sleep(0.5)  # it says nothing while it waits: that it goes on is all there is to see
+        assert node.poll() is None
+        own_server.start()
+        assert node.stdout is not None
+        assert json.loads(node.stdout.readline())["event"] == "listening"
+        node.send_signal(signal.SIGINT)
+        assert node.wait(20) == 0
+    finally:
+        node.kill()
+        node.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_during_the_wait_for_redis_exits_with_0(number: int) -> None:
+    """Nothing was started; the exit status is 0."""
+    node = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "cluster_pool", "serve", "--port", "0", "--wait", "30"),
+            *("--redis", "redis://127.0.0.1:1"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert node.stderr is not None
+        assert "waiting" in node.stderr.readline()
+        node.send_signal(number)
+        assert node.wait(20) == 0
+        assert "Traceback" not in node.stderr.read()
+    finally:
+        node.kill()
+        node.communicate()
+
+
+def test_port_in_use_exits_with_2_and_leaves_nothing_in_redis(own_server: RedisServer) -> None:
+    """Said with its number; nothing stays in Redis."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, out, said = run("serve", "--port", port, redis=own_server.url)
+    assert (status, out) == (2, "")
+    assert port in said
+    assert "Traceback" not in said
+    assert run("nodes", redis=own_server.url)[:2] == (1, "")
+
+
+def test_node_id_of_a_live_node_exits_with_1(own_server: RedisServer) -> None:
+    """The cluster says no: 1."""
+    with NodeProcess(own_server.url, "--node-id", "a"):
+        status, out, said = run("serve", "--port", "0", "--node-id", "a", redis=own_server.url)
+    assert (status, out) == (1, "")
+    assert "'a'" in said or " a " in said
+    assert "Traceback" not in said
+
+
+def test_serve_embedded_prints_its_redis_url_and_leaves_no_folder() -> None:
+    """It says which URL the other commands take, and leaves nothing behind."""
+    node = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "cluster_pool", "serve", "--port", "0"),
+            *("--redis", "embedded"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert node.stdout is not None
+        lines = [node.stdout.readline() for _ in range(3)]
+        assert lines[0].startswith("node ")
+        found = re.search(r"--redis (unix://(\S+))", lines[1])
+        assert found is not None
+        assert "PUBLISH 'cluster_pool:{default}' 'Hello world!'" in lines[2]
+        status, out, _ = run("nodes", "--json", redis=found.group(1))
+        assert (status, json.loads(out)["state"]) == (0, "active")
+        node.send_signal(signal.SIGTERM)
+        assert node.wait(20) == 0
+        assert not Path(found.group(2)).parent.exists()
+    finally:
+        node.kill()
+        node.communicate()
+
+
+APPS = """
+async def handler(pool, connection): ...
+
+class Callable:
+    async def __call__(self, pool, connection): ...
+
+instance = Callable()
+def function(pool, connection): ...
+"""
+
+
+def test_app_is_loaded_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An async function or an object whose call is one; anything else is refused by name."""
+    (tmp_path / "apps_of_this_test.py").write_text(APPS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("handler", "instance"):
+        assert callable(load_app(f"apps_of_this_test:{name}"))
+    for wrong in ("function", "Callable", "nothing", ""):
+        with pytest.raises(InvalidValueError, match="--app"):
+            load_app(f"apps_of_this_test:{wrong}")
