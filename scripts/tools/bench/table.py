@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tools.harness.markdown import table
+
 
 @dataclass
 class Row:
@@ -75,17 +77,9 @@ def _short(number: float) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, its columns aligned so that it can be read as it is."""
+    """The table of all rows."""
     head = ["what", "loop", "median", "range", "to the floor", "how"]
-    lines = [head, *[row.cells() for row in rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
-
-    def text(cells: list[str]) -> str:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
-        return "| " + " | ".join([*padded, cells[-1]]) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|---|"
-    return "\n".join([text(head), rule, *[text(line) for line in lines[1:]]])
+    return table([head, *[row.cells() for row in rows]])
 
 
 def as_json(about: dict[str, str], rows: Sequence[Row]) -> str:

@@ -122,7 +122,7 @@ class Cluster:
         """Let one program send."""
         await place.program.ask(
             "begin",
-            targets=self.members,
+            targets=self.members if place.kind == "node" else [],
             rate=self.settings.rate * (1 - RAW_SHARE) / len(self.places),
             namespaces=self.namespaces,
             sparse_rate=self.settings.sparse_rate / len(self.senders),

@@ -6,59 +6,25 @@ ends, so that the books are right even for a node that is killed.
 
 import asyncio
 import contextlib
-import gc
-import logging
-import os
-import resource
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap
-from cluster_pool.server.node import NodeServer
-from tools.chaos.books import BROADCAST
-from tools.chaos.caller import Caller
-from tools.chaos.streams import DenseStream, SparseStream
+from tools.chaos.sending import Sending, quiet, tell_left_over
+from tools.harness.internals import NodeServer, loop_factory
 from tools.harness.obeying import answer, obey_object, tell
 
-STATM = Path("/proc/self/statm")
 AT_ONCE = 50
 """Namespaces that are read at the same time."""
 
 
-class Commands:
+class Commands(Sending):
     """What this node can be asked to do."""
 
     def __init__(self, pool: ClusterPool) -> None:
+        super().__init__(pool, pool.node_id)
         self._pool = pool
-        self._caller = Caller(pool, pool.node_id)
-        self._dense = DenseStream(self._caller, pool.node_id)
-        self._sparse = SparseStream(self._caller, pool.node_id)
-
-    async def begin(
-        self,
-        targets: list[tuple[str, str]],
-        rate: float,
-        namespaces: list[str],
-        sparse_rate: float,
-    ) -> None:
-        """Begin the streams: the dense one to ``targets``, the sparse one over ``namespaces``."""
-        self._dense.targets = targets
-        self._dense.begin(rate)
-        if namespaces:
-            self._sparse.namespaces = namespaces
-            self._sparse.begin(sparse_rate)
-
-    async def end(self, namespaces: list[str]) -> dict[str, int]:
-        """End the streams; gives the number of a last broadcast to each of these namespaces."""
-        await self._dense.end()
-        await self._sparse.end()
-        await self._caller.finish()
-        return {name: await self._caller.call(BROADCAST, name) for name in namespaces}
 
     async def state(self) -> list[Any]:
         """Whether it is ready, and as what."""
@@ -86,26 +52,7 @@ class Commands:
     async def figures(self) -> dict[str, Any]:
         """The pool's counters, and what this process holds beside its connections."""
         statistics = self._pool.statistics()
-        return {**statistics, **held(statistics["connections"]), "watched": self._caller.watched}
-
-    async def _stop(self) -> None:
-        """End the streams; every call must be answered, though the node has stopped."""
-        await self._dense.end()
-        await self._sparse.end()
-        await self._caller.finish()
-        await self._caller.stop()
-
-
-def held(connections: int) -> dict[str, Any]:
-    """What this process holds beside so many connections; tasks also by what they run."""
-    gc.collect()
-    tasks = Counter(getattr(one.get_coro(), "__qualname__", "?") for one in asyncio.all_tasks())
-    return {
-        "memory": int(STATM.read_text().split()[1]) * resource.getpagesize(),
-        "tasks": tasks.total() - connections,
-        "running": tasks,
-        "descriptors": len(os.listdir("/proc/self/fd")) - connections,
-    }
+        return {**statistics, **self._held(statistics["connections"])}
 
 
 async def serve_one(pool: ClusterPool, connection: Connection) -> None:
@@ -118,34 +65,6 @@ async def serve_one(pool: ClusterPool, connection: Connection) -> None:
 
     with contextlib.suppress(ClusterPoolError):
         await pool.remove_connection(connection, last_one)
-
-
-def tell_left_over() -> None:
-    """Of a program that has stopped: which tasks go on."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    if left:
-        tell("left", sorted(one.get_name() for one in left))
-
-
-class Telling(logging.Handler):
-    """Tells what is logged."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Tell the line, and the error that came with it."""
-        error = record.exc_info[1] if record.exc_info else None
-        tell("logged", [record.getMessage(), repr(error)])
-
-
-def quiet() -> None:
-    """Faults are no news here; what goes wrong by itself is, and is told and printed."""
-    logging.captureWarnings(True)
-    errors, warnings = logging.ERROR, logging.WARNING
-    levels = {"cluster_pool": errors, "asyncio": errors, "py.warnings": warnings}
-    for name, level in levels.items():
-        logger = logging.getLogger(name)
-        logger.setLevel(level)
-        logger.addHandler(Telling())
-        logger.addHandler(logging.StreamHandler())
 
 
 async def main(redis: str, node_id: str) -> None:
@@ -161,22 +80,12 @@ async def main(redis: str, node_id: str) -> None:
         server = NodeServer(pool, port=0, app=serve_one)
         await server.start()
         await pool.wait_ready()
-        answer(server.port)
         commands = Commands(pool)
+        answer(server.port)
         await obey_object(commands)
         await server.stop()
         await commands._stop()
     tell_left_over()
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """As ``cluster-pool serve``: uvloop when it is installed."""
-    if find_spec("uvloop") is not None:
-        import uvloop
-
-        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-        return factory
-    return asyncio.new_event_loop
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 from tools.chaos.account import COLUMNS, Account
 from tools.chaos.growth import Growth
 from tools.chaos.runner import Round, Run
+from tools.harness import markdown
 
 
 def messages(account: Account) -> str:
@@ -17,7 +18,7 @@ def messages(account: Account) -> str:
     rows = [
         [kind, *(f"{row[column]:,}" for column in head[1:])] for kind, row in account.rows.items()
     ]
-    return _markdown([head, *rows])
+    return markdown.table([head, *rows])
 
 
 def faults(rounds: Sequence[Round]) -> str:
@@ -37,7 +38,7 @@ def faults(rounds: Sequence[Round]) -> str:
         ]
         for name, of in sorted(by_name.items())
     ]
-    return _markdown([head, *rows])
+    return markdown.table([head, *rows])
 
 
 def as_json(about: dict[str, Any], run: Run, grown: Iterable[Growth]) -> str:
@@ -69,14 +70,3 @@ def _seconds(values: Sequence[float]) -> str:
         return "never"
     median = f"{statistics.median(values):.2f} s"
     return median if len(values) == 1 else f"{median}, at most {max(values):.2f} s"
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
-
-    def text(cells: Sequence[str]) -> str:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([text(lines[0]), rule, *[text(line) for line in lines[1:]]])

@@ -14,11 +14,11 @@ from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.seals import BOUND, ROUTED
-from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.testing import FakeWebSocket
 from tools.fuzz import mutation, traffic
 from tools.fuzz.envelopes import ITEMS, hostile_items
 from tools.fuzz.traffic import ALICE, NAMESPACE, NODE
+from tools.harness.servers import RedisServer
 
 PREFIX = "cluster_pool:fuzz"
 LARGEST = 1024 * 1024
@@ -49,7 +49,7 @@ class Channels:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            url = stack.enter_context(EmbeddedServer()).url
+            url = stack.enter_context(RedisServer()).url
             self._real = await traffic.record(url, PREFIX, self.secret)
             self._redis: Redis = await stack.enter_async_context(Redis.from_url(url))
             self._node = await stack.enter_async_context(

@@ -59,8 +59,11 @@ class Commands:
         return made
 
     def judge(self, case: Command) -> bool:
+        ours = logging.getLogger("cluster_pool").handlers
+        before = list(ours)
         result = self._runner.invoke(app, case.words, env=case.environment)
         logging.getLogger().handlers.clear()  # serve's, on what the runner has closed
+        ours[:] = before  # other commands' notes go there
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code in (DONE, NO, USAGE, NO_REDIS), result.exit_code

@@ -8,8 +8,8 @@ import msgpack
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
 from cluster_pool.core.results import SendResult
-from cluster_pool.embedded import EmbeddedServer
 from tools.fuzz import mutation, traffic
+from tools.harness.servers import RedisServer
 
 LARGEST = 1024 * 1024
 TO = ReplyTo("node", 7, "start")
@@ -88,7 +88,7 @@ class Header:
     name, share = "header", 20.0
 
     def __init__(self) -> None:
-        with EmbeddedServer() as server:
+        with RedisServer() as server:
             self._real = asyncio.run(traffic.record(server.url, "cluster_pool")).envelopes
 
     def make(self, random: Random) -> bytes:

@@ -13,23 +13,19 @@ from redis.asyncio import Redis
 from cluster_pool import ClusterPool, Connection
 from cluster_pool.core.closing import NORMAL, check_close
 from cluster_pool.core.config import Limits
-from cluster_pool.core.keys import Keys
-from cluster_pool.embedded import EmbeddedServer
 from cluster_pool.exceptions import InvalidMessageError, MessageTooLargeError
-from cluster_pool.server.node import NodeServer
 from cluster_pool.testing import FakeWebSocket
 from tools.fuzz import mutation
 from tools.fuzz.settings import hostile_path
 from tools.fuzz.traffic import ALICE, NAMESPACE
+from tools.harness.frames import CLOSE, END, TEXT, client_frame, masked, read, request
+from tools.harness.internals import Keys, NodeServer
+from tools.harness.servers import RedisServer
 
 PREFIX = "cluster_pool:fuzz"
 PATIENCE = 20.0
 LARGEST = 64 * 1024
-HANDSHAKE = (
-    b"GET /ws/room HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
-END = b"\r\n\r\n"
+HANDSHAKE = request("/ws/room")
 LINES = (b"GET / HTTP/1.1\r\n", b"Upgrade: websocket\r\n", b"X: " + b"y" * 9000 + b"\r\n", b"\r\n")
 
 
@@ -38,7 +34,7 @@ class Node:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            url = stack.enter_context(EmbeddedServer()).url
+            url = stack.enter_context(RedisServer()).url
             limits = Limits(message_bytes=LARGEST, inbound_per_second=1_000_000)
             self.pool = await stack.enter_async_context(
                 ClusterPool(url, prefix=PREFIX, limits=limits)
@@ -140,7 +136,7 @@ class Frames(Node):
         answer = await self.answer_to(HANDSHAKE, case)
         head, _, frames = answer.partition(END)
         assert head.startswith(b"HTTP/1.1 101"), head
-        good = _masked(0x81, b"good") + _masked(0x88, struct.pack("!H", 1000))
+        good = masked(TEXT, b"good") + masked(CLOSE, struct.pack("!H", 1000))
         await self.answer_to(HANDSHAKE, good)
         while (await self.said()).get("text") != "good":
             pass
@@ -188,28 +184,12 @@ def _frame(random: Random) -> bytes:
         )
     )
     first = random.choice((0x81, 0x82, 0x81, 0x82, 0x01, 0x00, 0x80, 0x88, 0x89, 0x8A, 0xC1, 0x83))
-    return _masked(first, payload)
-
-
-def _masked(first: int, payload: bytes) -> bytes:
-    """A frame as a client sends it, masked with zeros (RFC 6455 section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        length = bytes((0x80 | size,))
-    elif size < 65536:
-        length = struct.pack("!BH", 0x80 | 126, size)
-    else:
-        length = struct.pack("!BQ", 0x80 | 127, size)
-    return bytes((first,)) + length + b"\x00" * 4 + payload
+    return client_frame(first, payload)
 
 
 def _close_code(frames: bytes) -> int | None:
     """The code of the close frame among a server's frames, None when there is none."""
-    while len(frames) >= 2:
-        size, at = frames[1], 2
-        if size == 126:
-            size, at = struct.unpack_from("!H", frames, 2)[0], 4
-        if frames[0] == 0x88:
-            return struct.unpack_from("!H", frames, at)[0] if size else 1000
-        frames = frames[at + size :]
+    for frame in read(frames):
+        if frame.opcode == CLOSE:
+            return int.from_bytes(frame.payload[:2], "big") if frame.payload else NORMAL
     return None

@@ -20,8 +20,12 @@ def request(path: str, *lines: str) -> bytes:
 
 
 def masked(opcode: int, payload: bytes = b"") -> bytes:
-    """A frame as a client sends it, masked with zeros; ``opcode`` may bring other bits with it."""
-    first = opcode if opcode > PONG else FIN | opcode
+    """A whole message as a client sends it, masked with zeros."""
+    return client_frame(FIN | opcode, payload)
+
+
+def client_frame(first: int, payload: bytes) -> bytes:
+    """The same as a frame with any first byte."""
     size = len(payload)
     if size < 126:
         head = bytes((first, 0x80 | size))

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from tools.chaos.contenders.count import (
+from tools.chaos.peers.__main__ import cuts
+from tools.chaos.peers.count import (
     NOT_SENT,
     RETURNED,
     UNANSWERED,
@@ -15,10 +16,9 @@ from tools.chaos.contenders.count import (
     Heard,
     count,
     deaf_after,
-    longest_call,
     longest_silence,
 )
-from tools.chaos.contenders.schedule import BOTH, CUT, HOLE, cuts, holes
+from tools.chaos.peers.side import BOTH
 
 
 def calls(*outcomes: str, stream: int = 0) -> list[Call]:
@@ -107,11 +107,6 @@ def test_deafness_ends_with_a_message_that_set_out_after_the_fault() -> None:
     assert deaf_after(2.5, sent, late[:1]) is None
 
 
-def test_the_longest_call_counts_however_it_ended() -> None:
-    """Callers wait for exceptions, too."""
-    assert longest_call(calls(RETURNED, NOT_SENT, UNKNOWN, UNANSWERED)) == 0.5
-
-
 def test_silence_counts_from_the_first_fault_to_the_last_call() -> None:
     """Also when nothing arrives at all, or nothing any more."""
     assert longest_silence(0.0, 10.0, []) == 10.0
@@ -122,16 +117,8 @@ def test_silence_counts_from_the_first_fault_to_the_last_call() -> None:
 def test_a_schedule_is_the_same_for_everyone() -> None:
     """One seed, one schedule; the last fault is of both sides, the others of one."""
     assert cuts(7, 100, 0.3) == cuts(7, 100, 0.3) != cuts(8, 100, 0.3)
-    assert holes(7, 10) == holes(7, 10) != holes(8, 10)
     drawn = cuts(7, 100, 0.3)
     assert len(drawn) == 100
-    assert {fault.kind for fault in drawn} == {CUT}
+    assert not any(fault.strand for fault in drawn)
     assert [len(fault.at) for fault in drawn] == [1] * 99 + [2]
     assert set(sum((tuple(fault.at) for fault in drawn[:-1]), ())) == set(BOTH)
-
-
-def test_holes_are_of_one_to_five_seconds_and_every_second_is_downwards_only() -> None:
-    """As the table says."""
-    drawn = holes(7, 10)
-    assert all(fault.kind == HOLE and 1 <= fault.seconds <= 5 for fault in drawn)
-    assert [fault.upwards for fault in drawn] == [False, True] * 5

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support import async_test
-from tools.chaos.targets import freeze, joins, parent, restart, silence, slow
+from tools.chaos.targets import freeze, restart, silence, slow
 from tools.chaos.targets.rows import Row, markdown
 
 
@@ -33,12 +33,6 @@ async def test_silence_is_noticed() -> None:
 
 
 @async_test
-async def test_joins_and_leaves_during_cuts() -> None:
-    """The registry is soon what the nodes hold."""
-    check(await joins.measure(times=1, tell=quiet))
-
-
-@async_test
 async def test_a_frozen_node_gives_way() -> None:
     """Never two registered owners; stale connections are closed when it runs again."""
     check(await freeze.measure(times=1, tell=quiet))
@@ -48,12 +42,6 @@ async def test_a_frozen_node_gives_way() -> None:
 async def test_clients_that_never_read() -> None:
     """They are cut, the others are served, a SIGTERM ends in time and leaves nothing."""
     check(await slow.measure(stuck=100, turns=1, pings=100, tell=quiet))
-
-
-@async_test
-async def test_the_parent_of_an_embedded_server_is_killed() -> None:
-    """The server is gone with it."""
-    check(await parent.measure(times=1, tell=quiet))
 
 
 def test_a_missed_target_is_seen() -> None:

@@ -7,16 +7,14 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tools.chaos.targets import freeze, joins, parent, restart, silence, slow
+from tools.chaos.targets import freeze, restart, silence, slow
 from tools.chaos.targets.rows import Row, markdown
 
 ABOUT = """\
 restart  Redis is killed and comes back empty, or from an old snapshot, under 10,000 members
 silence  links that carry nothing, in both directions or in one; a Redis that is frozen
-joins    1,000 joins and leaves while the links of both nodes are cut again and again
 freeze   SIGSTOP of a node past its lease, while others take half of its ids over
 slow     1,000 clients that never read: what they cost the others, and a SIGTERM
-parent   SIGKILL of the process that started an embedded server
 
 exit status: 0 every target was kept, 1 one was missed or something was wrong
 """
@@ -36,10 +34,8 @@ def _measures(quick: bool) -> dict[str, Measure]:
     return {
         "restart": lambda: restart.measure(members=members, downs=downs, tell=_tell),
         "silence": lambda: silence.measure(times=times, tell=_tell),
-        "joins": lambda: joins.measure(times=times, tell=_tell),
         "freeze": lambda: freeze.measure(times=1 if quick else 3, tell=_tell),
         "slow": lambda: slow.measure(stuck=stuck, turns=1 if quick else 3, pings=500, tell=_tell),
-        "parent": lambda: parent.measure(times=times, tell=_tell),
     }
 
 

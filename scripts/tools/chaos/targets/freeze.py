@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from cluster_pool import Publisher
-from tools.chaos.targets.members import NAMESPACE, until_async
+from tools.chaos.targets.members import NAMESPACE, clients, until_async
 from tools.chaos.targets.rows import Row
-from tools.chaos.targets.serving import serving
+from tools.harness.nodes import NodeProcess
 from tools.harness.servers import RedisServer
 
 CLOSED = 1.0
@@ -33,17 +33,16 @@ async def measure(*, times: int, tell: Callable[[str], None]) -> list[Row]:
 async def _freeze() -> tuple[float, list[str]]:
     async with contextlib.AsyncExitStack() as stack:
         redis = stack.enter_context(RedisServer())
-        url = f"unix://{redis.path}"
-        one = await stack.enter_async_context(serving(url, "one"))
-        two = await stack.enter_async_context(serving(url, "two"))
-        publisher = await stack.enter_async_context(Publisher(url))
+        one = stack.enter_context(NodeProcess(redis.url, "--node-id", "one"))
+        two = stack.enter_context(NodeProcess(redis.url, "--node-id", "two"))
+        publisher = await stack.enter_async_context(Publisher(redis.url))
         ids = [f"m{at}" for at in range(IDS)]
-        older = await one.clients(NAMESPACE, ids)
+        older = await clients(one, NAMESPACE, ids)
         one.signal(signal.SIGSTOP)
         thaw_at = time.monotonic() + FROZEN
         await until_async(lambda: _count(publisher, 0))
         taken = ids[: IDS // 2]
-        newer = await two.clients(NAMESPACE, taken)
+        newer = await clients(two, NAMESPACE, taken)
         wrong = await _not_owned_by(publisher, dict.fromkeys(taken, "two"))
         await asyncio.sleep(thaw_at - time.monotonic())
         one.signal(signal.SIGCONT)

@@ -1,13 +1,23 @@
-"""Members without a socket, which keep what they are sent; and what a registry must look like."""
+"""Members without a socket, which keep what they are sent, and some that are clients of a node."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
 
 from cluster_pool import BackplaneUnavailableError, ClusterPool, Connection
+from tools.harness.nodes import NodeProcess
 
 TOGETHER = 1000
 NAMESPACE = "n"
+
+
+async def clients(node: NodeProcess, namespace: str, ids: Iterable[str]) -> list[ClientConnection]:
+    """WebSocket clients that read, and are never the first to close."""
+    options: dict[str, Any] = {"compression": None, "ping_interval": None, "open_timeout": 60}
+    return await asyncio.gather(*[connect(node.url(namespace, id), **options) for id in ids])
 
 
 class Member:

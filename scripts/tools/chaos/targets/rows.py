@@ -2,7 +2,9 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+
+from tools.harness.markdown import table
 
 
 @dataclass(frozen=True)
@@ -31,26 +33,16 @@ class Row:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "fault": self.fault,
-            "what": self.what,
-            "values": list(self.values),
-            "target": self.target,
-            "unit": self.unit,
-            "wrong": list(self.wrong),
-        }
+        return asdict(self)
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, as it stands in docs/faults.md."""
-    lines = ["| fault | measured | target | median | worst | times |", "|---|---|---|---|---|---|"]
+    """The table of all rows."""
+    lines = [["fault", "measured", "target", "median", "worst", "times", ""]]
     for row in rows:
         target = "" if row.target is None else f"≤ {row.target:g} {row.unit}"
         median, worst = statistics.median(row.values), max(row.values)
-        cells = (
-            *(row.fault, row.what, target),
-            *(f"{median:.3g} {row.unit}", f"{worst:.3g} {row.unit}", str(len(row.values))),
-        )
-        lines.append("| " + " | ".join(cells) + " |" + ("" if row.kept else " **MISSED**"))
-        lines += [f"| | WRONG: {text} | | | | |" for text in row.wrong]
-    return "\n".join(lines)
+        numbers = (f"{median:.3g} {row.unit}", f"{worst:.3g} {row.unit}", str(len(row.values)))
+        lines.append([row.fault, row.what, target, *numbers, "" if row.kept else "**MISSED**"])
+        lines += [["", f"WRONG: {text}", "", "", "", "", ""] for text in row.wrong]
+    return table(lines)

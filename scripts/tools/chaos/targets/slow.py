@@ -15,10 +15,11 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from cluster_pool import Publisher, SendResult
-from tools.chaos.targets.crowd import never_reading, reading
-from tools.chaos.targets.members import until_async
+from tools.chaos.targets.members import clients, until_async
 from tools.chaos.targets.rows import Row
-from tools.chaos.targets.serving import Node, serving
+from tools.harness import crowd
+from tools.harness.nodes import NodeProcess, in_thread
+from tools.harness.programs import Program, program
 from tools.harness.servers import RedisServer
 
 CROWD, OTHERS = "crowd", "others"
@@ -36,21 +37,20 @@ async def measure(*, stuck: int, turns: int, pings: int, tell: Callable[[str], N
     tell(f"{stuck:,} clients that never read, in {turns} turns with as many that do; a SIGTERM")
     async with contextlib.AsyncExitStack() as stack:
         redis = stack.enter_context(RedisServer())
-        url = f"unix://{redis.path}"
-        options = ("--outbox-bytes", str(OUTBOX), "--grace", f"{GRACE:g}")
-        node = await stack.enter_async_context(serving(url, "one", *options))
-        publisher = await stack.enter_async_context(Publisher(url))
-        people = await node.clients(OTHERS, [f"p{at}" for at in range(PEOPLE)])
+        options = ("--outbox-bytes", str(OUTBOX), "--grace", f"{GRACE:g}", "--log-level", "error")
+        node = stack.enter_context(NodeProcess(redis.url, "--node-id", "one", *options))
+        publisher = await stack.enter_async_context(Publisher(redis.url))
+        people = await clients(node, OTHERS, [f"p{at}" for at in range(PEOPLE)])
         listening = [asyncio.create_task(_read(one)) for one in people]
         good, bad, wrong = [], [], []
         for _ in range(turns):
-            async with reading(node.port, CROWD, stuck):
+            async with _crowd(node, stuck, crowd.READING):
                 good.append(await _p99(publisher, pings))
             await until_async(lambda: _empty(publisher))
-            async with never_reading(node.port, CROWD, stuck):
+            async with _crowd(node, stuck, crowd.STUCK):
                 bad.append(await _p99(publisher, pings))
                 await _fill(publisher)
-        async with never_reading(node.port, CROWD, stuck):
+        async with _crowd(node, stuck, crowd.STUCK):
             await _broadcast(publisher, AHEAD)
             stopped, faults = await _stop(node, publisher)
         wrong += faults
@@ -61,14 +61,21 @@ async def measure(*, stuck: int, turns: int, pings: int, tell: Callable[[str], N
 def _rows(
     stuck: int, good: list[float], bad: list[float], stopped: float, wrong: list[str]
 ) -> list[Row]:
-    crowd, p99 = f"{stuck:,} clients that", "p99 of a confirmed send to others"
+    which, p99 = f"{stuck:,} clients that", "p99 of a confirmed send to others"
     more = (statistics.median(bad) / statistics.median(good) - 1) * 100
     return [
-        Row(f"{crowd} read", p99, good, unit="ms"),
-        Row(f"{crowd} never read", p99, bad, unit="ms"),
-        Row(f"{crowd} never read", "the median p99 is up by", [more], SLOWER, unit="%"),
-        Row(f"{crowd} never read, SIGTERM", "until it has left", [stopped], STOPPED, wrong=wrong),
+        Row(f"{which} read", p99, good, unit="ms"),
+        Row(f"{which} never read", p99, bad, unit="ms"),
+        Row(f"{which} never read", "the median p99 is up by", [more], SLOWER, unit="%"),
+        Row(f"{which} never read, SIGTERM", "until it has left", [stopped], STOPPED, wrong=wrong),
     ]
+
+
+def _crowd(
+    node: NodeProcess, count: int, manner: str
+) -> contextlib.AbstractAsyncContextManager[Program]:
+    """So many clients in a process of their own."""
+    return program("tools.harness.crowd", str(node.port), f"/ws/{CROWD}", str(count), manner)
 
 
 async def _read(client: ClientConnection) -> None:
@@ -130,13 +137,13 @@ async def _empty(publisher: Publisher) -> bool:
     return await publisher.count(CROWD) == 0
 
 
-async def _stop(node: Node, publisher: Publisher) -> tuple[float, list[str]]:
+async def _stop(node: NodeProcess, publisher: Publisher) -> tuple[float, list[str]]:
     wrong = []
     if await _empty(publisher):
         wrong.append("the crowd was cut before the SIGTERM")
     begun = time.monotonic()
     node.signal(signal.SIGTERM)
-    status = await node.process.wait()
+    status, _ = await in_thread(node.finish)
     stopped = time.monotonic() - begun
     if status:
         wrong.append(f"exit status {status}")

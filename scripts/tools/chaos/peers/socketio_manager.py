@@ -9,14 +9,14 @@ from typing import Any
 import socketio
 import uvicorn
 
-from tools.chaos.contenders.contract import Ear, Send, tuning
-from tools.chaos.contenders.count import BROADCAST, RETURNED
+from tools.chaos.peers.count import BROADCAST, RETURNED
+from tools.chaos.peers.side import Ear, Send, tuning
 
 ROOM = "n"
 
 
 class SocketIO:
-    """A :class:`tools.chaos.contenders.contract.Contender`; ``options`` are the manager's own."""
+    """A :class:`tools.chaos.peers.side.Contender`; ``options`` are the manager's own."""
 
     def __init__(self, **options: Any) -> None:
         self._options = options
@@ -38,7 +38,6 @@ class SocketIO:
         async with self._served(redis) as (_, port):
             connection = socketio.AsyncClient()
             connection.on("message", ear.hear)
-            connection.on("disconnect", lambda why: ear.notice(f"disconnect: {why}"))
             await connection.connect(f"http://127.0.0.1:{port}", transports=["websocket"])
             yield connection.get_sid()
             await connection.disconnect()

@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 from websockets.asyncio.client import ClientConnection, connect
 
 from cluster_pool import BackplaneUnavailableError, ClusterPool, Gap, SendResult
-from cluster_pool.server.node import NodeServer
-from tools.chaos.contenders.contract import Ear, Send
-from tools.chaos.contenders.count import BROADCAST, NOT_SENT, RETURNED, SEND, UNHEARD, UNKNOWN
+from tools.chaos.peers.count import BROADCAST, NOT_SENT, RETURNED, SEND, UNHEARD, UNKNOWN
+from tools.chaos.peers.side import Ear, Send
+from tools.harness.internals import NodeServer
 
 NAMESPACE, ID = "n", "alice"
 ANSWERS = {SendResult.UNREACHABLE: UNHEARD, SendResult.ABSENT: NOT_SENT}
 
 
 class Ours:
-    """A :class:`tools.chaos.contenders.contract.Contender`."""
+    """A :class:`tools.chaos.peers.side.Contender`."""
 
     @asynccontextmanager
     async def sender(self, redis: str, address: str) -> AsyncIterator[Send]:
@@ -55,11 +55,9 @@ class Ours:
 async def _read(websocket: ClientConnection, ear: Ear) -> None:
     async for text in websocket:
         ear.hear(str(text))
-    ear.notice("the client's connection was closed")
 
 
 def _report(gap: Gap, ear: Ear) -> None:
-    ear.notice("gap, exact" if gap.exact else "gap, a lower bound")
     ear.miss(SEND, gap.namespaces.get("", 0))
     ear.miss(BROADCAST, gap.namespaces.get(NAMESPACE, 0))
 

@@ -1,16 +1,15 @@
 """channels_redis: a channel layer in each process, and a consumer's loop of ``receive()``."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from channels.exceptions import ChannelFull
-from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
-from tools.chaos.contenders.contract import Ear, Send, tuning
-from tools.chaos.contenders.count import BROADCAST, NOT_SENT, RETURNED
+from tools.chaos.peers.count import BROADCAST, NOT_SENT, RETURNED
+from tools.chaos.peers.side import Ear, Send, tuning
 
 GROUP = "n"
 PAUSE = 0.1
@@ -18,14 +17,10 @@ PAUSE = 0.1
 
 
 class Layer:
-    """A :class:`tools.chaos.contenders.contract.Contender` over one of the package's two layers."""
+    """A :class:`tools.chaos.peers.side.Contender` over the package's pub/sub layer."""
 
-    def __init__(
-        self, make: Callable[..., Any], host: dict[str, Any] | None = None, **options: Any
-    ) -> None:
-        self._make = make
+    def __init__(self, host: dict[str, Any] | None = None) -> None:
         self._host = host or {}
-        self._options = options
 
     @asynccontextmanager
     async def sender(self, redis: str, address: str) -> AsyncIterator[Send]:
@@ -56,28 +51,19 @@ class Layer:
         consuming.cancel()
 
     def _layer(self, redis: str) -> Any:
-        return self._make(hosts=[{"address": redis, **self._host}], **self._options)
+        return RedisPubSubChannelLayer(hosts=[{"address": redis, **self._host}])
 
 
 async def _consume(layer: Any, channel: str, ear: Ear) -> None:
     while True:
         try:
             message = await layer.receive(channel)
-        except Exception as error:
-            ear.notice(f"receive() raised {type(error).__name__}")
+        except Exception:
             await asyncio.sleep(PAUSE)
             continue
         if message["type"] == "message":
             ear.hear(message["text"])
-        else:
-            ear.notice(message["type"])
 
 
-# What the README of channels_redis offers to consumers that must know that they may have missed
-# something; whatever it tells them is counted as a notice.
-NOTICES: dict[str, Any] = {"on_disconnect": "redis.disconnect", "on_reconnect": "redis.reconnect"}
-
-PUBSUB = Layer(RedisPubSubChannelLayer, **NOTICES)
-PUBSUB_TUNED = Layer(RedisPubSubChannelLayer, tuning(), **NOTICES)
-CORE = Layer(RedisChannelLayer)
-CORE_TUNED = Layer(RedisChannelLayer, tuning(), capacity=1_000_000)
+PUBSUB = Layer()
+PUBSUB_TUNED = Layer(tuning())

@@ -118,11 +118,6 @@ def deaf_after(healed: float, calls: Iterable[Call], heard: Iterable[Heard]) -> 
     return min(arrivals) - healed if arrivals else None
 
 
-def longest_call(calls: Iterable[Call]) -> float:
-    """How long a caller had to wait at most, in seconds."""
-    return max(call.ended - call.begun for call in calls)
-
-
 def longest_silence(begun: float, ended: float, heard: Iterable[Heard]) -> float:
     """The longest time between two arrivals, in seconds."""
     arrivals = sorted(one.at for one in heard if begun < one.at < ended)
