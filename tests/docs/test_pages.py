@@ -78,8 +78,9 @@ def options() -> dict[str, set[str]]:
 
 
 def scripts() -> str:
-    """All that is written in scripts/."""
-    return "\n".join(path.read_text() for path in (ROOT / "scripts").rglob("*.py"))
+    """All that is written in scripts/, those in the shell's language included."""
+    programs = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "scripts").glob("*")]
+    return "\n".join(path.read_text() for path in programs if path.is_file())
 
 
 def test_options_that_pages_name_exist() -> None:
@@ -89,7 +90,8 @@ def test_options_that_pages_name_exist() -> None:
     for page in PAGES:
         for code in inline(page, "code_inline"):
             for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code.content):
-                known = option in ours | OF_OTHERS or f'"{option}"' in of_scripts
+                read = (f'"{option}"', f"= {option} ]")  # in Python, and in the shell
+                known = option in ours | OF_OTHERS or any(one in of_scripts for one in read)
                 assert known, f"{page.name}: {option}"
 
 
