@@ -19,7 +19,7 @@ LARGEST = sys.float_info.max
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What bounds memory. Every limit is inclusive and at least 1.
+    """Bounds of memory. Every limit is inclusive and at least 1.
 
     Attributes:
         outbox_bytes: of one connection, judged after a flush on what the kernel would not take;
@@ -58,7 +58,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What is waited for, and how long. Every time is more than 0, and 1e8 (three years) at most.
+    """Times, in seconds. Each is more than 0, and 1e8 (three years) at most.
 
     Attributes:
         timeout: of one operation on the backplane unless the call says otherwise; an hour at most

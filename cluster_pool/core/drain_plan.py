@@ -1,11 +1,11 @@
-"""What one drainer does with its lease, and without one. Pure: ``now`` is given.
+"""One drainer's rate and deadline, with a lease and without. Pure: ``now`` is given.
 
 The lease decides while Redis answers. When it does not, a drain never stalls: the larger of the
 last lease and of what the deadline needs, and after the lease a share that all nodes fit into.
 
-A drain that ends in its process's stop has less time once nobody takes newcomers and nobody will:
-what is closed slowly then is closed for nobody. Two readings of that must agree, a heartbeat apart,
-with none in between that says otherwise or was not answered. Once somebody takes newcomers after
+A drain that ends in its process's stop has less time once no node takes newcomers and none will:
+closing slowly then helps no node. Two readings of that must agree, a heartbeat apart,
+with none in between that says otherwise or was not answered. Once a node takes newcomers after
 all, it has its time back.
 """
 
@@ -34,7 +34,7 @@ MOST_OF_GRACE: Final = 0.25
 FRESH: Final = 2 / 3
 """Part of a lease's time after which its renewal is overdue: Redis does not answer."""
 ANNOUNCE: Final = 5.0
-"""Seconds during which a node says that it will drain, before it turns anybody away."""
+"""Seconds during which a node says that it will drain, before it turns newcomers away."""
 
 
 def reserve_of(grace: float) -> float:
@@ -59,9 +59,9 @@ class DrainPlan:
         deadline: when it must have ended; inf for never.
         reserve: seconds before the deadline by which every close has begun.
         nodes: how many nodes there were when it was last known.
-        paused: it keeps its lease, and closes nobody.
+        paused: it keeps its lease, and closes no connection.
         announcing: it has not begun to close: others are told that it will.
-        last_grace: seconds that it has from the first reading on that nobody takes newcomers, half
+        last_grace: seconds that it has from the first reading on that no node takes newcomers, half
             of them from the one that agrees; None: what happens to others does not shorten it.
         agree: seconds between two such readings.
         hastened: whether they have agreed.
@@ -82,7 +82,7 @@ class DrainPlan:
     hastened: bool = False
     _sent: float = 0.0
     _deserted: float | None = None
-    """When it was first read that nobody takes newcomers, if nothing spoke against it since."""
+    """When it was first read that no node takes newcomers, if nothing spoke against it since."""
     _patient: tuple[float, float] | None = None
     """Deadline and reserve as they were before they were shortened."""
 
@@ -165,7 +165,7 @@ class DrainPlan:
         return grant is not None and 0 < grant.budget * 1.001 < grant.needed
 
     def alone(self) -> bool:
-        """Whether nobody takes those who are closed: no budget, but for what a deadline needs."""
+        """Whether no node takes the clients that are closed: then only deadlines close any."""
         return self.grant is not None and self.grant.budget == 0
 
     def ask(self, now: float, remaining: int) -> Ask:

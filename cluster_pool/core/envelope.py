@@ -1,4 +1,4 @@
-"""What nodes say to each other, byte for byte: docs/redis-protocol.md has it for other languages.
+"""The messages between nodes, byte for byte: docs/redis-protocol.md has it for other languages.
 
 An envelope is ``0xC1 0x01``, a header in ASCII up to a newline, and a msgpack stream of items::
 
@@ -81,7 +81,7 @@ class Header(NamedTuple):
 
 
 class ReplyTo(NamedTuple):
-    """Who waits for the owner's word: the node id, the number of the request, the start.
+    """Where the owner's answer goes: the node id, the number of the request, the start.
 
     A node id and a number may come again, in another process or after a restart; a start does not.
     """
@@ -92,7 +92,7 @@ class ReplyTo(NamedTuple):
 
     @classmethod
     def read(cls, fields: object) -> "ReplyTo | None":
-        """From an item, None when nobody waits; raises BrokenEnvelopeError for anything else."""
+        """From an item, None when no answer is awaited; else raises BrokenEnvelopeError."""
         match fields:
             case []:
                 return None
@@ -230,7 +230,7 @@ def command(verb: str, options: Mapping[str, object], to: ReplyTo) -> bytes:
 
 
 def answer(to: ReplyTo, refusal: str) -> bytes:
-    """What a node says to an order: "" when it is carried out, or why it is not."""
+    """A node's answer to an order: "" when it is carried out, or why it is not."""
     return pack((ANSWER, to.request, refusal, to.start))
 
 
@@ -240,7 +240,7 @@ def unrouted(item: bytes) -> bytes:
 
 
 def raw_message(payload: bytes) -> tuple[bool, bytes]:
-    """What a user's own PUBLISH means: whether it is text, and the payload.
+    """A user's own PUBLISH as a message: whether it is text, and the payload.
 
     Valid UTF-8 is text, other bytes are binary; what follows 0xC1 0x00 is always binary.
     """

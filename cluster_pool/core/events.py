@@ -48,7 +48,7 @@ class EventNumbers:
         self._before: dict[str, Mark] = {}
 
     def begin(self, channel: str, epoch: str | None, number: int) -> None:
-        """A new subscription: what was published up to ``number`` is none of its business."""
+        """A new subscription: counting begins behind ``number``."""
         told = _mark(epoch, number)._replace(told=True)
         self._last.setdefault(channel, told)
 
@@ -106,7 +106,7 @@ def _mark(epoch: str | None, number: int) -> Mark:
 def read_events(payload: bytes) -> Iterator[MemberEvent]:
     """The events of a payload, in order; raises BrokenEnvelopeError or ValueError for what is none.
 
-    A leave of a node that nobody knows any more has no node.
+    A leave of a node that is known no more has no node.
     """
     for line in payload.splitlines():
         fields: dict[str, Any] = json.loads(line)

@@ -1,4 +1,4 @@
-"""What of a handshake can be judged before anything is done for it. Pure."""
+"""Checks of a handshake before anything is done for it. Pure."""
 
 import re
 from collections.abc import Sequence

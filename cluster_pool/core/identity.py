@@ -1,4 +1,4 @@
-"""Who one start of a node or publisher is: its node id, the name of the start, its own channel.
+"""The identity of one start of a node or publisher: node id, name of the start, own channel.
 
 Made when something starts, never when it is constructed: of a pool that a module makes and three
 processes start, each start is another.
@@ -13,7 +13,7 @@ from cluster_pool.core.keys import Keys
 class Identity:
     """One start of one node or publisher.
 
-    Whoever needs it is given the identity and reads it when it is used: a node whose id another
+    A part that needs it is given the identity and reads it when it is used: a node whose id another
     has taken goes on under a new one.
 
     Args:
@@ -36,7 +36,7 @@ class Identity:
         self._take(new_node_id() if given is None else given)
 
     def take_another(self) -> None:
-        """Another node has this node id now: go on under one that nobody has."""
+        """Another node has this node id now: go on under a new one."""
         self._take(new_node_id() if self._given is None else varied(self._given))
 
     def _take(self, node_id: str) -> None:

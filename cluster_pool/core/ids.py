@@ -1,4 +1,4 @@
-"""What an id, a namespace and a node id may look like, and how new ones are made."""
+"""Ids, namespaces and node ids: which are allowed, and how new ones are made."""
 
 import re
 import secrets
@@ -135,5 +135,5 @@ def new_node_id() -> str:
 
 
 def new_start() -> str:
-    """What tells one start of a node from every other: 48 random bits in 8 characters."""
+    """The name of one start of a node, unlike every other: 48 random bits in 8 characters."""
     return secrets.token_urlsafe(6)

@@ -1,8 +1,8 @@
-"""Accounting of message numbers: what was heard, and how much was not.
+"""Accounting of message numbers: how many messages were missed.
 
-The scripts that publish number the messages of each channel. A hole in what arrives is what was
-missed; after an interruption the channel's counter says how many came after the last one heard. A
-Redis that lost its state may have lost counts with it: then what is known is a lower bound.
+The scripts that publish number the messages of each channel. A hole in the numbers that arrive is
+what was missed; after an interruption the channel's counter says how many came after the last one
+heard. A Redis that lost its state may have lost counts with it: then the sum is a lower bound.
 """
 
 NO_COUNTER = ""
@@ -11,7 +11,7 @@ NO_COUNTER = ""
 class Numbers:
     """The last number heard of each channel.
 
-    What is found missing by :meth:`heard` and :meth:`settle`, or dropped, gathers until
+    Messages that :meth:`heard` and :meth:`settle` find missing, and those dropped, add up until
     :meth:`take_missed`.
     """
 
@@ -73,9 +73,9 @@ class Numbers:
             self._last[channel] = (epoch, number)
 
     def begin(self, channel: str, epoch: str, number: int) -> None:
-        """A new subscription: what was published up to ``number`` is none of its business.
+        """A new subscription: counting begins behind ``number``.
 
-        With NO_COUNTER and 0 the channel had no counter yet: whichever comes begins at 1.
+        With NO_COUNTER and 0 the channel had no counter yet: the one that comes begins at 1.
         """
         self._last.setdefault(channel, (epoch, number))
 
@@ -89,7 +89,7 @@ class Numbers:
         self._miss(channel, count)
 
     def take_missed(self) -> tuple[dict[str, int], bool]:
-        """What was missed since the last call, per channel, and whether the numbers are exact."""
+        """The messages missed since the last call, per channel, and whether that is exact."""
         taken = self._missed, self.exact
         self._missed, self.exact = {}, True
         return taken

@@ -15,7 +15,7 @@ from cluster_pool.exceptions import InvalidValueError
 
 ALL: Final = "*"
 OPAQUE: Final = "null"
-"""What browsers send for a page that has no origin: a file, a frame in a sandbox."""
+"""Sent by browsers for a page that has no origin: a file, a frame in a sandbox."""
 SYNTAX: Final = "SCHEME://HOST or SCHEME://HOST:PORT, null, or * for all"
 
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}

@@ -1,6 +1,6 @@
-"""What a proxy in front says about its clients, and whether it is believed.
+"""The address of a client as a proxy in front tells it, if that proxy is trusted.
 
-Anybody can send these headers; they say something only if the one that the request comes from was
+Any client can send these headers; they count only if the address that the request comes from was
 named, and about the next one only if he was, too.
 """
 
@@ -92,7 +92,7 @@ def _address(text: str) -> Address | None:
         return None
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    # What a socket for both kinds gives for IPv4 is mapped.
+    # A socket for both kinds gives IPv4 addresses mapped.
     return address.ipv4_mapped or ipaddress.IPv6Address(int(address))
 
 

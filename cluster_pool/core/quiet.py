@@ -1,4 +1,4 @@
-"""Keeping the log quiet: what a stranger or a storm can cause is said now and then, and counted."""
+"""Keeping the log quiet: lines that a stranger or a storm can cause are thinned out and counted."""
 
 from collections.abc import Hashable
 from typing import Final
@@ -13,8 +13,8 @@ _SUBJECTS: Final = 1024
 class Quiet:
     """Decides which of many equal lines are logged: one per subject and period, ``LINES`` in all.
 
-    What is not said is counted for the next line about its subject. A subject that is not heard of
-    for long is forgotten, and what was not said about it.
+    Lines that are left out are counted in the next line about their subject. A subject that has
+    not come up for long is forgotten, with its count.
 
     Args:
         period: seconds.
@@ -44,12 +44,12 @@ class Quiet:
 
 
 def others(times: int) -> str:
-    """What a line says at its end when it stands for more than one."""
+    """The end of a line that stands for more than one."""
     return "" if times == 1 else f" (and {times - 1} more like it)"
 
 
 def fault(error: BaseException) -> Hashable:
-    """What tells one fault from another: its type, and where it was raised."""
+    """The identity of a fault: its type, and where it was raised."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

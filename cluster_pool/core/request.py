@@ -62,7 +62,7 @@ class Headers(Fields):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Request:
-    """What a client asked for when it opened its WebSocket.
+    """The request with which a client opened its WebSocket.
 
     For tests of your own it may be made by hand:
     ``Request("/ws/room", "token=secret", "Cookie: session=1\\nOrigin: https://app.example")``.
@@ -102,7 +102,7 @@ class Request:
 
     @property
     def query(self) -> Fields:
-        """What the query names, percent-decoded, a name without a value included; made anew."""
+        """The query's parameters, percent-decoded, those without a value included; made anew."""
         return Fields(parse_qsl(self.query_string, keep_blank_values=True, errors="replace"))
 
     @property

@@ -1,4 +1,4 @@
-"""What operations answer."""
+"""The results of operations."""
 
 import enum
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from typing import Literal
 
 
 class SendResult(enum.Enum):
-    """What became of one targeted send. Truthy for DELIVERED and ROUTED."""
+    """The result of one targeted send. Truthy for DELIVERED and ROUTED."""
 
     DELIVERED = "delivered"
     """In the outbox of an open connection, ahead of any close."""
@@ -69,13 +69,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class MemberEvent:
-    """What :meth:`ClusterPool.watch` yields.
+    """An event that :meth:`ClusterPool.watch` yields.
 
     Attributes:
         event: ``"join"``, ``"leave"``, or ``"lost"``: events were lost here, or may have been; read
             the members again.
-        id: who joined or left; "" when events were lost.
-        node: which node owned it; "" when events were lost, or nobody knows that node any more.
+        id: the member that joined or left; "" when events were lost.
+        node: which node owned it; "" when events were lost, or that node is known no more.
     """
 
     event: Literal["join", "leave", "lost"]
@@ -85,7 +85,7 @@ class MemberEvent:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What this node missed while its ear was interrupted, or its inbox was full.
+    """Messages that this node missed: its subscriber was interrupted, or its inbox was full.
 
     Attributes:
         namespaces: messages missed per namespace; what was targeted at this node stands under the
@@ -104,14 +104,14 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class DrainReport:
-    """What a drain did.
+    """The account of a drain.
 
     Attributes:
         closed: connections closed, whether by handshake or by force.
         forced: of these, the ones that were cut: their client did not answer the close in time.
         seconds: how long it took, its announcement included.
         peak_rate: the most closes begun within any one second, on this node.
-        cancelled: it was cancelled half-way; who was left stays connected.
+        cancelled: it was cancelled half-way; the clients that were left stay connected.
         over_budget: a deadline forced more closes per second than the budget allowed.
     """
 
@@ -132,7 +132,7 @@ class DrainProgress:
 
     Attributes:
         node: the node id.
-        state: ``"draining"``, ``"paused"``, or ``"announcing"`` (a stop whose grace nobody gave).
+        state: ``"draining"``, ``"paused"``, or ``"announcing"`` (a stop without a grace).
         remaining: connections whose close has not begun.
         total: the same when the drain began.
         rate: closes per second that the node may do: its share of the cluster's budget.

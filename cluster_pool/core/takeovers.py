@@ -1,7 +1,7 @@
 """Ids that clients fight for, taken over again and again: noticed, and slowed down.
 
 Two clients with one id that come back at once, against the advice on 4409, would take it from each
-other hundreds of times in a second. What is decided here is how long their next claim waits.
+other hundreds of times in a second. This decides how long their next claim waits.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 2.0
 """Seconds. A fight settles at about one takeover a second, which is below that."""
 SHARE: Final = 0.5
-"""Of the time that its caller has, a claim waits no more than this part."""
+"""Part of its caller's time that a claim waits at most."""
 _TRACKED: Final = 1024
 _COUNTED: Final = 32
 """Takeovers of one id that are remembered: the delay is the longest before that."""

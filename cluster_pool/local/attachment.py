@@ -67,5 +67,5 @@ def services_of(connection: ConnectionState) -> ConnectionServices:
 
 
 def set_owner(connection: ConnectionState, owner: Owner | None) -> None:
-    """Have ``owner`` told when it is over; None for nobody."""
+    """Have ``owner`` told when it is over; None for no owner."""
     connection._owner = owner

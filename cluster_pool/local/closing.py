@@ -1,8 +1,8 @@
 """How a connection ends: its deadlines (flush, handshake, cut, idle), and the loss of its socket.
 
 A close has ``Timing.close`` seconds for its handshake, and in a drain ``Timing.flush`` ahead of
-that for what was sent before; then the socket is cut. There is no timer: the sweep looks. Writing
-what is pending ahead of a close is the outbox's.
+that for what was sent before; then the socket is cut. There is no timer: the sweep looks. The
+outbox writes what is pending ahead of a close.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ def is_gone(connection: ConnectionState) -> bool:
 
 
 def is_lost(connection: ConnectionState) -> bool:
-    """Whether its socket is gone, also when nobody has noticed yet."""
+    """Whether its socket is gone, also when that is not noticed yet."""
     return connection._state is CLOSED or connection._transport.is_closed()
 
 
@@ -72,7 +72,7 @@ def begin(connection: ConnectionState, code: int, reason: str, within: float | N
 
 def resume(connection: ConnectionState) -> None:
     """The handshake is answered: close the WebSocket, which has waited for that."""
-    if connection._flush_by == inf:  # nobody is in a hurry: the client has all its time to answer
+    if connection._flush_by == inf:  # no deadline but its own: the client has all its time
         now = asyncio.get_running_loop().time()
         connection._deadline = now + connection._services.timing.close
         connection._services.watch(connection)
@@ -136,7 +136,7 @@ async def _handshake_ends(connection: ConnectionState) -> None:
 
 
 def tell_released(connection: ConnectionState) -> None:
-    """The handshake is answered, or never will be: tell who waits for that."""
+    """The handshake is answered, or never will be: wake the tasks that wait for that."""
     if connection._released is not None and not connection._released.done():
         connection._released.set_result(None)
 
@@ -164,7 +164,7 @@ def finish(connection: ConnectionState) -> None:
 
 
 def client_left(connection: ConnectionState, code: int, reason: str) -> None:
-    """The client has left: it is a member no longer, and who sends learns of it."""
+    """The client has left: it is a member no longer, and later sends are refused."""
     if connection._left:
         return
     connection._left = True

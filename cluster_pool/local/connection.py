@@ -1,7 +1,7 @@
 """The user's face of one WebSocket that this process holds.
 
-What it does stands in the rooms beside it: ``outbox``, ``closing``, ``handshake``, ``reading`` and
-``handlers``. A connection has no task and no timer of its own; whoever awaits ``run``,
+The work is done in the rooms beside it: ``outbox``, ``closing``, ``handshake``, ``reading`` and
+``handlers``. A connection has no task and no timer of its own; the task that awaits ``run``,
 ``wait_closed`` or the iteration is its pump.
 """
 
@@ -74,10 +74,10 @@ class Connection(ConnectionState):
 
     @property
     def request(self) -> Request:
-        """What the client asked for: path, query, headers, cookies, address, subprotocols.
+        """The client's request: path, query, headers, cookies, address, subprotocols.
 
-        An empty :class:`Request` where nobody knows, and in ``serve`` without ``--app``, where
-        nobody asks. Made anew at each access under ASGI and ``websockets``.
+        An empty :class:`Request` where it is not known, and in ``serve`` without ``--app``, which
+        keeps none. Made anew at each access under ASGI and ``websockets``.
         """
         return self._transport.request() if self._request is None else self._request
 
@@ -100,13 +100,13 @@ class Connection(ConnectionState):
         services.check_loop()
         owner = self._owner
         if (self._left or self._state is CLOSED) and owner is not None and owner.calls():
-            await asyncio.sleep(0)  # as below: who takes every Exception must not hold up the loop
+            await asyncio.sleep(0)  # as below: a body that catches it must not hold up the loop
             raise ConnectionClosedError(self.close_code or ABNORMAL, self.close_reason, self)
         if services is DETACHED:
             self._transport.check_sending()
         result = deliver(self, outgoing(message, services.limits.message_bytes))
         if result is SendResult.REFUSED:
-            await asyncio.sleep(0)  # who sends in a loop must not keep the end from being noticed
+            await asyncio.sleep(0)  # a loop of sends must not keep the end from being noticed
         return result
 
     async def send_json(self, value: Any) -> SendResult:

@@ -1,4 +1,4 @@
-"""Who is closed next in a drain: idle before busy, otherwise spread evenly over the namespaces."""
+"""The order of closes in a drain: idle before busy, otherwise even over the namespaces."""
 
 from collections import deque
 from random import Random
@@ -26,11 +26,11 @@ class DrainOrder:
         return len(self._order) + len(self._busy)
 
     def refill(self) -> None:
-        """List whoever is open now; when all are done, those who have come since."""
+        """List the open connections; when all are done, those that have come since."""
         self._order.extend(stratified(self._open_by_namespace(), self._random))
 
     def next(self) -> Connection | None:
-        """Whose turn it is; None when there is nobody left."""
+        """The next to be closed; None when none is left."""
         while self._order:
             connection = self._order.popleft()
             if connection.closed:

@@ -39,7 +39,7 @@ class DrainRun:
     Args:
         coming: whether connections are still on their way into the table.
         nodes: how many nodes there are, as far as is known.
-        agree: seconds between two readings that nobody takes newcomers, before that is believed.
+        agree: seconds between two readings that no node takes newcomers, before that is believed.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class DrainRun:
     def tighten(self, terms: Terms) -> None:
         """Take over the rate and the deadline of terms that name them, the earlier deadline.
 
-        Whoever asks for a drain wants it to go on: one that is paused does.
+        A drain that is paused goes on: a new call for it asks for that.
         """
         plan = self._plan
         if terms.max_rate is not None:
@@ -92,12 +92,12 @@ class DrainRun:
         self.pause(False)
 
     def pause(self, paused: bool) -> None:
-        """Close nobody for a while, or go on; a deadline stays what it was."""
+        """Close no connection for a while, or go on; a deadline stays what it was."""
         self._plan.paused = paused
         self._renew.set()
 
     def cancel(self) -> None:
-        """Close nobody any more, and end."""
+        """Close no connection any more, and end."""
         self.cancelled = True
         self._ended.set()
 
@@ -144,7 +144,7 @@ class DrainRun:
         return self.report()
 
     def report(self) -> DrainReport:
-        """What was done so far."""
+        """The account of what was done so far."""
         seconds = asyncio.get_running_loop().time() - self._asked_at
         forced = self._forced + sum(one._forced for one in self._closing)
         return DrainReport(

@@ -21,7 +21,7 @@ class Budget(Protocol):
 
 
 class LocalBudget:
-    """The budget of a process that shares it with nobody."""
+    """The budget of a process that shares it with no other."""
 
     def __init__(self) -> None:
         self._budget = DrainBudget()
@@ -44,7 +44,7 @@ class Terms:
         message: sent to each connection ahead of its close; None for none.
         code: the close code.
         grace: seconds until the drain must have ended; None for as long as it takes.
-        last_grace: seconds that are left once nobody takes newcomers; None: as many as before.
+        last_grace: seconds that are left once no node takes newcomers; None: as many as before.
     """
 
     max_rate: float | None = None

@@ -55,5 +55,5 @@ async def refuse(connection: ConnectionState, status: int, text: str) -> None:
 def refusal(
     connection: ConnectionState, error: ClusterPoolError, status: int, text: str
 ) -> ClusterPoolError:
-    """What to raise where its handshake was refused; see the transport's."""
+    """The error to raise where its handshake was refused; see the transport's."""
     return connection._transport.refusal(error, status, text)

@@ -1,6 +1,6 @@
-"""What is pending for one connection: bytes, order, limits, slow consumers.
+"""The outbox of one connection: pending bytes, order, limits, slow consumers.
 
-What is delivered in one tick of the loop leaves in one write at its end, in order, and a close goes
+Messages delivered in one tick of the loop leave in one write at its end, in order, and a close goes
 behind it. The outbox is bounded in bytes, judged a turn after a write on what the kernel would not
 take. Nothing here ever waits.
 """
@@ -204,15 +204,15 @@ def begin_close(
 def kick(connection: ConnectionState, code: int, reason: str) -> None:
     """Close it, whatever its client would still say: as :func:`begin_close`, and deaf to it.
 
-    For who lost its id or is not wanted: nothing more is yielded or given to a handler, and
-    whoever waits for a message stops at once.
+    For a client that lost its id or is not wanted: nothing more is yielded or given to a handler,
+    and a task that waits for a message stops at once.
     """
     closing.tell_owner(connection)
     throw_out(connection, code, reason)
 
 
 def throw_out(connection: ConnectionState, code: int, reason: str) -> None:
-    """As :func:`kick`, for what its client did: who runs just now did not ask for it."""
+    """As :func:`kick`, for what its client did: the current task did not ask for it."""
     closing.silence(connection)
     begin_close(connection, code, reason)
 

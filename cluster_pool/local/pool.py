@@ -207,10 +207,10 @@ class ConnectionsPool:
         """Close every connection at a pace, and take no newcomers meanwhile.
 
         Idle connections go first, otherwise in random order, each namespace's evenly apart. What
-        was sent before reaches whoever reads. A client that does not answer its close is cut, and
-        delays nobody. A second call joins the drain under way, paused or not, which goes on: its
-        rate, if it names one, and the earlier deadline hold, and both get the report. Cancelling
-        the first call cancels the drain.
+        was sent before reaches clients that read. A client that does not answer its close is cut,
+        and delays no other. A second call joins the drain under way, paused or not, which goes
+        on: its rate, if it names one, and the earlier deadline hold, and both get the report.
+        Cancelling the first call cancels the drain.
 
         Args:
             max_per_second: closes per second, more than 0; None: 200.
@@ -240,7 +240,7 @@ class ConnectionsPool:
             self._drain = self._drain_task = None
 
     async def pause_drain(self) -> None:
-        """Close nobody for a while; newcomers are still refused. Harmless without a drain."""
+        """Close none for a while; newcomers are still refused. Harmless without a drain."""
         self._table.check_loop()
         if self._drain is not None:
             self._drain.pause(True)
@@ -252,7 +252,7 @@ class ConnectionsPool:
             self._drain.pause(False)
 
     async def cancel_drain(self) -> None:
-        """End a drain half-way: who is left stays, newcomers are welcome, the report says so."""
+        """End a drain half-way: the rest stays, newcomers are welcome, the report says so."""
         self._table.check_loop()
         if self._drain is not None:
             self._drain.cancel()

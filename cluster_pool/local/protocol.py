@@ -1,4 +1,4 @@
-"""What both pools offer under the same names; code written for one works with the other."""
+"""The methods of both pools; code written for one works with the other."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -14,8 +14,8 @@ EmptyCallback = Callable[[], Any]
 class Pool(Protocol):
     """Membership, targeted sends, broadcasts, closing and draining.
 
-    What is sent from one place to one connection arrives in order and at most once; results say
-    what happened. Bad input raises InvalidValueError before anything is done.
+    Messages from one place to one connection arrive in order and at most once; results say what
+    happened. Bad input raises InvalidValueError before anything is done.
     """
 
     async def new_connection(self, connection: Connection) -> None:

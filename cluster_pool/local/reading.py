@@ -1,6 +1,6 @@
-"""What a connection hears of its client: the messages, their rate, and that it has left.
+"""Reading from a client: its messages, their rate, and that it has left.
 
-A connection has no task of its own: whoever iterates over it is its pump.
+A connection has no task of its own: the task that iterates over it is its pump.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ async def messages(connection: ConnectionState) -> AsyncIterator[Message]:
                 over = closed.code, closed.reason
             except asyncio.CancelledError:
                 if connection._reader is not None or reader.cancelling() > cancelling + 1:
-                    raise  # somebody else cancels the pump, perhaps at the same time
+                    raise  # another task cancels the pump, perhaps at the same time
             finally:
                 if connection._reader is None:  # cancelled by silence, which is over with this
                     reader.uncancel()
@@ -108,11 +108,11 @@ def flood(connection: ConnectionState, rate: int, what: str) -> None:
     throw_out(connection, POLICY, f"too many {what}")
 
 
-# -- a client that leaves while nobody reads -----------------------------------------------
+# -- a client that leaves while no task reads ----------------------------------------------
 
 
 def watch(connection: ConnectionState, watcher: Watcher, ahead: Ahead) -> None:
-    """Have a departure noticed at once, also when nobody reads."""
+    """Have a departure noticed at once, also when no task reads."""
     connection._transport.watch(watcher, ahead)
     connection._watcher = watcher
 
@@ -125,11 +125,11 @@ async def unwatch(connection: ConnectionState) -> None:
 
 
 def reading(connection: ConnectionState) -> Reading:
-    """Who reads the WebSocket beside the connection, while it is watched."""
+    """How the WebSocket is read beside the connection, while it is watched."""
     return connection._transport.reading()
 
 
 async def tell_end(connection: ConnectionState) -> None:
-    """Tell the handlers that it is closed, if its client has left and nobody has told them."""
+    """Tell the handlers that it is closed, if its client has left and they do not know yet."""
     if connection._left:
         await _ended(connection, connection.close_code or ABNORMAL, connection.close_reason)

@@ -1,4 +1,4 @@
-"""What a connection is given by the pool it belongs to, and whom it tells what becomes of it."""
+"""The services that a pool gives its connections, and the observers that they tell of events."""
 
 import asyncio
 from collections.abc import Callable
@@ -64,7 +64,7 @@ class LooseFlusher(Flusher[C]):
 
 
 class Owner(Protocol):
-    """Who runs while a connection is open, and is told when it is over."""
+    """Code that runs while a connection is open, and is told when it is over."""
 
     def reading_begins(self) -> None:
         """The connection is iterated over by the current task."""

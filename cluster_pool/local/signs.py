@@ -1,7 +1,7 @@
-"""Whether clients are still there: asked when somebody else wants their id, and never otherwise.
+"""Whether clients are still there: asked only when another client wants their id.
 
 A connection whose network died silently looks open until a keepalive gives it up. There is no task
-and no timer here while nobody asks.
+and no timer here while no answer is awaited.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class SignsOfLife:
         return False
 
     async def stop(self) -> None:
-        """Ask no more; who waits is told that the client may be there."""
+        """Ask no more; callers that wait are told that the client may be there."""
         asking = list(self._asking.values())
         for task in asking:
             task.cancel()

@@ -1,4 +1,4 @@
-"""What the rooms of one connection share: the slots of :class:`Connection`, and no behaviour.
+"""The state that the rooms of one connection share: slots, and no behaviour.
 
 The outbox, the closing, the handshake and the reading of a connection are modules of functions over
 these slots. As objects of their own they would add their headers to each idle connection, and each
@@ -116,7 +116,7 @@ class ConnectionState:
     _left: bool
     """Whether the client has left."""
     _released: "asyncio.Future[None] | None"
-    """Ends with the handshake; there if somebody waits for that."""
+    """Ends with the handshake; there if a task waits for that."""
 
     # The reading, and the handlers.
     _handlers: dict[str, list[Callable[..., Any]]] | None

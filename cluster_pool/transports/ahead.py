@@ -1,8 +1,8 @@
 """Reading an ASGI WebSocket ahead of its application, so that a departure is noticed at once.
 
-ASGI tells that a client has left only to whoever calls ``receive``, and an application that pushes
+ASGI tells only a caller of ``receive`` that a client has left, and an application that pushes
 or waits calls it late or never. Here one task per WebSocket calls it all the time and keeps what
-comes, bounded in bytes, for whoever asks for it later.
+comes, bounded in bytes, for a later call.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class ReadAhead:
     who takes nothing for ``Ahead.patience`` seconds then counts as nobody.
 
     Attributes:
-        read: whether anybody reads.
+        read: whether there is a reader.
         awaited: whether a message is being waited for at the moment.
         own: whether it is the connection that takes a message now.
         elsewhere: whether messages were taken by others, by the library's own means.
@@ -67,7 +67,7 @@ class ReadAhead:
             watcher.departed(*self.over)
 
     async def unwatch(self, watcher: Watcher) -> bool:
-        """Tell it nothing more; True when nobody watches any more, and reading has ended."""
+        """Tell it nothing more; True when it was the last, and reading has ended."""
         self._watchers.remove(watcher)
         if self._watchers:
             return False
@@ -77,7 +77,7 @@ class ReadAhead:
         return True
 
     async def take(self) -> Event:
-        """What ASGI's ``receive`` would have given.
+        """The event that ASGI's ``receive`` would have given.
 
         Raises:
             RuntimeError: another coroutine is waiting in here.
@@ -113,11 +113,11 @@ class ReadAhead:
                 self._put(event, first=True)
 
     def accepted(self) -> None:
-        """The handshake was answered: who waited for its beginning has read no message."""
+        """The handshake was answered: waiting for its beginning was no reading."""
         self.read = self.elsewhere = False
 
     def deafen(self, code: int, reason: str) -> None:
-        """Nothing more counts of what the client says: for whoever reads this is the end."""
+        """Nothing more counts of what the client says: a reader is told of the end."""
         self._ignoring = True
         self._forget()
         if self._deaf is None:
@@ -142,7 +142,7 @@ class ReadAhead:
                 self._begun = True
         except OSError:
             self._finish(ABNORMAL, "")
-        except Exception as error:  # the server's, or another reader was here before: for who reads
+        except Exception as error:  # the server's, or of an earlier reader: raised to the next one
             self._failure = error
             if self._taker is not None and not self._taker.done():
                 self._taker.set_exception(error)
@@ -170,7 +170,7 @@ class ReadAhead:
         return self._held + size <= ahead.one and ahead.held + size <= ahead.all
 
     async def _wait_for_space(self) -> None:
-        """Until half of it is free, or nobody has taken anything for too long."""
+        """Wait until half of it is free, or nothing was taken for too long."""
         before = -1
         while self.over is None and not self._has_space() and before != self._held:
             before = self._held
@@ -211,7 +211,7 @@ class ReadAhead:
                 self._put(event)
 
     def _finish(self, code: int, reason: str) -> None:
-        """Tell whoever waits, and the watchers; what came before is there to be taken."""
+        """Tell the reader that waits, and the watchers; what came before is there to be taken."""
         if self.over is not None:
             return
         self.over = code, reason

@@ -1,4 +1,4 @@
-"""What a connection needs of a WebSocket, whatever library it comes from."""
+"""The interface between a connection and the WebSocket of some library."""
 
 import enum
 import http
@@ -47,11 +47,11 @@ class TransportClosed(Exception):
 
 @dataclass(slots=True)
 class Ahead:
-    """How much may be read ahead of those who take it; one for all WebSockets of a pool.
+    """Limits of reading ahead; one object for all WebSockets of a pool.
 
     Attributes:
         one, all: bytes of one WebSocket, and of all; above the second, one message for each.
-        patience: seconds after which who takes nothing counts as one that does not read.
+        patience: seconds after which a reader that takes nothing counts as none.
         held: bytes that are here now.
     """
 
@@ -62,13 +62,13 @@ class Ahead:
 
 
 class Watcher(Protocol):
-    """Who wants to know at once what becomes of a WebSocket that perhaps nobody reads."""
+    """An observer of a WebSocket, told at once also while no task reads it."""
 
     def departed(self, code: int, reason: str) -> None:
         """The client has sent a Close, broken the protocol, or is gone; told once."""
 
     def dropped(self, *, first: bool) -> None:
-        """A message was dropped, as nobody reads and there is no room for it."""
+        """A message was dropped: no task reads, and there is no room for it."""
 
 
 class Reading(enum.Enum):
@@ -120,7 +120,7 @@ class Transport(Protocol):
         """Its writing side, the same for as long as it lives."""
 
     def request(self) -> Request:
-        """What the client asked for; an empty one where the library does not tell."""
+        """The client's request; an empty one where the library does not tell."""
 
     def is_answered(self) -> bool:
         """Whether the handshake has been answered, so that :meth:`accept` does nothing."""
@@ -147,13 +147,13 @@ class Transport(Protocol):
         """Drop what has come and what comes, so that the answer to a close gets through."""
 
     def watch(self, watcher: Watcher, ahead: Ahead) -> None:
-        """Notice a departure at once, also when nobody reads: see :class:`Watcher`."""
+        """Notice a departure at once, also when no task reads: see :class:`Watcher`."""
 
     async def unwatch(self, watcher: Watcher) -> None:
         """No more of :meth:`watch`."""
 
     def reading(self) -> Reading:
-        """Who reads, while it is watched."""
+        """How it is read, while it is watched."""
 
     def check_sending(self) -> None:
         """Raise NotAcceptedError when nothing can be sent before the handshake is answered."""
@@ -162,7 +162,7 @@ class Transport(Protocol):
         """Whether :meth:`receive` ever gives a message."""
 
     def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
-        """What to raise where a handshake was refused: ``error``, so that a framework knows it."""
+        """The error to raise for a refused handshake: ``error``, made known to a framework."""
 
     async def alive(self, within: float) -> bool:
         """Whether the client gives a sign of life within so many seconds, to a ping or by itself.

@@ -81,7 +81,7 @@ class CallablesTransport:
         self.close(*refusal_close(status, text))
 
     def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
-        """See :class:`Transport`: nobody but the application sees it."""
+        """See :class:`Transport`: only the application sees it."""
         return error
 
     def is_closed(self) -> bool:
@@ -122,7 +122,7 @@ class CallablesTransport:
         """See :class:`Transport`: nothing was here."""
 
     def watch(self, watcher: Watcher, ahead: Ahead) -> None:
-        """See :class:`Transport`: nobody tells of a departure here."""
+        """See :class:`Transport`: departures are not told here."""
 
     async def unwatch(self, watcher: Watcher) -> None:
         """See :class:`Transport`."""

@@ -1,6 +1,6 @@
 """Writing frames to file descriptors: the loop at the end of a tick, whatever libraries there are.
 
-It is apart from :mod:`frames`, which knows a library, so that who uses none of that loads none.
+It is apart from :mod:`frames`, which knows a library, so that nothing loads that without need.
 """
 
 import os

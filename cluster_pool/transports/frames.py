@@ -110,7 +110,7 @@ class FrameWriter(Generic[L]):
         return busy or self._library.send_in_progress is not None
 
     def queue(self) -> SendQueue:
-        """What sends by the library's own means, one after another."""
+        """The queue that sends by the library's own means, one after another."""
         if self._queue is None:
             self._queue = self._make_queue(self._library)
         return self._queue

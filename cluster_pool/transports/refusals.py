@@ -13,12 +13,12 @@ from cluster_pool.exceptions import ClusterPoolError
 
 
 def headers_of(status: int) -> dict[str, str]:
-    """What goes with a status."""
+    """The headers of a refusal."""
     return {"Retry-After": "1"} if status == http.HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
 def as_http(error: ClusterPoolError, status: int, text: str) -> None:
-    """Make an error starlette's HTTPException as well; who catches it by its own class still can.
+    """Make an error starlette's HTTPException as well; its own class still catches it.
 
     It is the same object, so that its attributes, its cause and its traceback stay with it.
     """
@@ -54,7 +54,7 @@ def leave_answered(scope: MutableMapping[str, Any], error: ClusterPoolError) -> 
 
 
 async def _no_answer(connection: Any, error: Exception) -> None:
-    """What was raised at a handshake that has been answered."""
+    """Answer nothing: that has been done."""
 
 
 class _Unless:

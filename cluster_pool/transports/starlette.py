@@ -30,7 +30,7 @@ log = logging.getLogger("cluster_pool.transports")
 
 
 class Said:
-    """What is said once in a process."""
+    """Log lines that were said in this process."""
 
     unreachable = False
 
@@ -141,7 +141,7 @@ class StarletteTransport:
             )
 
     def watch(self, watcher: Watcher, ahead: Ahead) -> None:
-        """See :class:`Transport`; who reads the WebSocket itself gets what was read ahead, too."""
+        """See :class:`Transport`; reads of the WebSocket itself give what was read ahead, too."""
         receive = self._websocket._receive
         known = getattr(receive, "__self__", None)
         if isinstance(known, ReadAhead):  # it is two connections at a time

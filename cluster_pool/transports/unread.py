@@ -1,7 +1,7 @@
-"""What ``websockets`` has received and perhaps nobody reads; and that its client has left.
+"""Messages that ``websockets`` has received and perhaps no task reads; and departures.
 
 The library reads ahead by itself, up to a number of frames; then it stops, and would not see a
-Close either. It tells nobody of a Close before the socket is gone. Both are mended on the object,
+Close either. It does not tell of a Close before the socket is gone. Both are mended on the object,
 and the path of a message that is read stays the library's own.
 """
 
@@ -19,10 +19,10 @@ from cluster_pool.transports.base import OVERHEAD, Ahead, Reading, Watcher
 class Unread:
     """Watches one WebSocket, until :meth:`end`.
 
-    While nobody reads, what comes is kept within the bytes of :class:`Ahead`, and what comes
-    further is dropped in whole messages. When somebody reads and the library's queue is full,
-    reading stops, and TCP holds the client up; who takes nothing for ``Ahead.patience`` seconds
-    then counts as nobody.
+    While no task reads, what comes is kept within the bytes of :class:`Ahead`, and what comes
+    further is dropped in whole messages. When a task reads and the library's queue is full, reading
+    stops, and TCP holds the client up; a reader that takes nothing for ``Ahead.patience`` seconds
+    then counts as none.
 
     Attributes:
         own: whether its connection reads it.
@@ -81,7 +81,7 @@ class Unread:
             code, reason = (ABNORMAL, "") if close is None else (int(close.code), close.reason)
             self._watcher.departed(code, reason)
 
-    # -- who reads -------------------------------------------------------------------------
+    # -- readers ---------------------------------------------------------------------------
 
     def _watch_reads(self) -> None:
         """See the next read, and no other: reading costs nothing more."""
@@ -104,7 +104,7 @@ class Unread:
         frames: AsyncIterator[Any] = self._messages.get_iter(decode)
         return frames
 
-    # -- what nobody reads -----------------------------------------------------------------
+    # -- messages without a reader ---------------------------------------------------------
 
     def _full(self) -> None:
         """The library's queue is full: it would stop reading."""

@@ -1,4 +1,4 @@
-"""What is known of uvicorn, below an ASGI application: what its protocols do differently."""
+"""The differences of uvicorn's protocols, below an ASGI application."""
 
 import asyncio
 import contextlib

@@ -141,7 +141,7 @@ class WebsocketsTransport:
             await asyncio.Event().wait()
 
     def _signs(self) -> tuple[tuple[int, int], int | None]:
-        """What changes while a client sends; and while it takes what waited, if anything does."""
+        """Numbers that change while a client sends; and while it takes what waits, if anything."""
         writer = self._writer
         sent = self._received, len(self._protocol.reader.buffer)
         return sent, writer.bytes_written() if writer.buffered() else None
@@ -155,7 +155,7 @@ class WebsocketsTransport:
         await self._writer.wait_close_begun()
 
     def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
-        """See :class:`Transport`: nobody but the application sees it."""
+        """See :class:`Transport`: only the application sees it."""
         return error
 
     def can_read(self) -> bool:
@@ -196,4 +196,4 @@ async def _close(websocket: WebSocket, code: int, reason: str) -> None:
 
 
 def _drop(frame: Frame) -> None:
-    """Of a client that nobody listens to any more."""
+    """Drop a frame of a client that is heard no more."""
