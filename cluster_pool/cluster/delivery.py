@@ -11,7 +11,6 @@ from typing import Any
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.cluster.dispatcher import MESSAGES, Run, Turn, message_of
-from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.replies import Answers
 from cluster_pool.cluster.unsealing import Unsealing
@@ -36,7 +35,6 @@ class Delivery:
         backplane: Backplane,
         table: ConnectionTable,
         ownership: Ownership,
-        lease: LeaseState,
         answers: Answers,
         execute_order: ExecuteOrder,
         unsealing: Unsealing | None,
@@ -47,20 +45,10 @@ class Delivery:
         self._counters = backplane.setup.counters
         self._table = table
         self._ownership = ownership
-        self._lease = lease
         self._answers = answers
         self._execute_order = execute_order
         self._unsealing = unsealing
         self._turn = turn
-
-    @property
-    def allowed(self) -> bool:
-        """Whether no other node can have claimed what is owned here."""
-        return self._lease.unbroken
-
-    async def wait_allowed(self) -> None:
-        """Wait for the lease, and until everything that is owned stands under it."""
-        await self._lease.wait_held()
 
     # -- to one ----------------------------------------------------------------------------
 

@@ -42,25 +42,25 @@ class Turn:
     def __init__(self) -> None:
         self.ends = 0.0
 
-    def begin(self) -> None:
-        """A turn begins now."""
+    async def let_others(self) -> None:
+        """Wait for the next turn, and begin it."""
+        await asyncio.sleep(0)
         self.ends = monotonic() + TURN
 
-    async def let_others(self) -> None:
-        """Wait for the next turn."""
-        await asyncio.sleep(0)
-        self.begin()
+
+class Permit(Protocol):
+    """Whether a node may carry anything out: see :class:`LeaseState`."""
+
+    @property
+    def unbroken(self) -> bool:
+        """Whether no other node can have claimed what is owned here."""
+
+    async def wait_held(self) -> None:
+        """Wait for the lease, and until everything that is owned stands under it."""
 
 
 class Handler(Protocol):
     """Carries out what is for a node and its connections: see :class:`Delivery`."""
-
-    @property
-    def allowed(self) -> bool:
-        """Whether anything may be delivered now."""
-
-    async def wait_allowed(self) -> None:
-        """Wait until anything may be delivered."""
 
     def hand_out(self, run: Run) -> None:
         """Deliver messages that ask for nothing else."""
@@ -77,7 +77,7 @@ class Dispatcher:
 
     Args:
         turn: shared with ``handler``.
-        handler: None for a publisher, which only replies and events concern.
+        handler, permit: None for a publisher, which only replies and events concern.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Dispatcher:
         unsealing: Unsealing | None,
         turn: Turn,
         handler: Handler | None,
+        permit: Permit | None,
     ) -> None:
         self._shard = backplane.shard
         self._identity = backplane.identity
@@ -98,6 +99,7 @@ class Dispatcher:
         self._unsealing = unsealing
         self._turn = turn
         self._handler = handler
+        self._permit = permit
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -112,12 +114,12 @@ class Dispatcher:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
-        inbox, handler, turn = self._shard.receiver.inbox, self._handler, self._turn
+        inbox, permit, turn = self._shard.receiver.inbox, self._permit, self._turn
         while True:
             await inbox.wait()
-            if handler is not None and not handler.allowed:
-                await handler.wait_allowed()
-            turn.begin()
+            if permit is not None and not permit.unbroken:
+                await permit.wait_held()
+            turn.ends = monotonic() + TURN
             while monotonic() < turn.ends and (heard := inbox.take()) is not None:
                 self._progress.dealing = True
                 await self._deal_with(heard)

@@ -142,13 +142,14 @@ class Node:
             self.backplane,
             self.table,
             self.ownership,
-            self.lease,
             Answers(self.backplane.outbound, self.setup.timing),
             self.drains.execute_order,
             unsealing,
             turn,
         )
-        return Dispatcher(self.backplane, self.replies, self.watchers, unsealing, turn, delivery)
+        return Dispatcher(
+            self.backplane, self.replies, self.watchers, unsealing, turn, delivery, self.lease
+        )
 
     # -- start and stop --------------------------------------------------------------------
 

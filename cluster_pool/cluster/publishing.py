@@ -29,7 +29,7 @@ class Publishing:
         self.orders = NodeOrders(backplane, self.replies, None)
         unsealing = unsealing_of(backplane, None)
         self.dispatcher = Dispatcher(
-            backplane, self.replies, self.watchers, unsealing, Turn(), None
+            backplane, self.replies, self.watchers, unsealing, Turn(), None, None
         )
 
     async def start(self, wait: float | None) -> None:
