@@ -22,6 +22,8 @@ from cluster_pool.embedded import (
     server_binary,
 )
 
+pytestmark = pytest.mark.real
+
 
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""

@@ -11,6 +11,8 @@ import pytest
 
 import cluster_pool
 
+pytestmark = pytest.mark.real
+
 PROGRAM = """
 import asyncio
 from collections.abc import Sequence

@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cluster_pool import Publisher
 from tests.cluster.test_drain_faults import ONE_FLAVOUR
 from tests.drains import Clients, gap_of, peak_of
@@ -80,6 +82,7 @@ async def test_a_killed_drainer_leaves_its_share_to_the_others(own_server: Redis
             assert peak_of(drained + ours) <= 1.10 * rate * (1 + lag) + 3
 
 
+@pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
 async def test_a_drainer_frozen_and_thawed(own_server: RedisServer) -> None:

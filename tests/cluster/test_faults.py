@@ -427,6 +427,7 @@ async def test_a_batch_that_fails_in_part_is_answered_for_each(backend: Backend)
         await client.delete(f"{prefix}:{{bad}}:members", f"{prefix}:{{bad}}:numbers")
 
 
+@pytest.mark.slow
 @async_test
 async def test_a_vanished_node_is_forgotten_and_reaped(own_server: RedisServer) -> None:
     """When a node vanishes, its members leave counts with its lease and the registry after."""

@@ -10,6 +10,7 @@ import os
 from typing import ClassVar
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -97,6 +98,7 @@ async def proxy(backend: Backend) -> Line:
     return await Line(backend.server.path).__aenter__()
 
 
+@pytest.mark.slow
 def test_on_fakeredis() -> None:
     """Whatever happens, in whatever order."""
     run_state_machine_as_test(OnFakeredis, settings=some_examples(30, 25))

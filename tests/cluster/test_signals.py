@@ -22,6 +22,8 @@ from tests.servers import RedisServer
 from tests.support import async_test, eventually
 from tools.harness.nodes import NodeProcess, close_code, in_thread
 
+pytestmark = pytest.mark.real
+
 FASTAPI = """
 import contextlib, os
 from fastapi import FastAPI, WebSocket

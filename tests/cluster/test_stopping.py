@@ -21,6 +21,8 @@ from tests.servers import RedisServer
 from tests.support import async_test, eventually
 from tools.harness.nodes import NodeProcess, close_code, in_thread
 
+pytestmark = pytest.mark.real
+
 PROGRAM = """
 import asyncio, contextlib, os, signal, sys
 from websockets.asyncio.server import serve

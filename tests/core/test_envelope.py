@@ -127,6 +127,7 @@ def test_a_list_that_claims_much_costs_nothing() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_many_empty_lists_cost_little() -> None:
     """A large item may have few; small ones may have many, and are built one at a time."""
     message = [1, "n", "a", b"x" * envelope.SMALL_ITEM]

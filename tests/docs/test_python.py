@@ -71,6 +71,7 @@ def run(text: str, url: str = URL, page: str | None = None) -> dict[str, Any]:
     return defined
 
 
+@pytest.mark.real
 def test_every_block_passes_a_type_check(tmp_path: Path) -> None:
     """Strict, but that examples need not say what their own functions take."""
     assert len(PYTHON) >= 12
@@ -82,6 +83,7 @@ def test_every_block_passes_a_type_check(tmp_path: Path) -> None:
     assert not [line for line in said.splitlines() if line.startswith("block_")], said
 
 
+@pytest.mark.real
 def test_tests_on_the_pages_pass(tmp_path: Path) -> None:
     """As somebody's first test, by pytest with its own plugin and nothing configured."""
     tests = [block.text for block in PYTHON if "def test_" in block.text]

@@ -26,6 +26,8 @@ from tests.support import async_test, eventually
 from tools.harness.nodes import in_thread
 from tools.harness.ports import accepts, free_port
 
+pytestmark = pytest.mark.real
+
 APP = """
 async def handler(pool, connection):
     await connection.send(str(connection.request.client))

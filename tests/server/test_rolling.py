@@ -89,6 +89,7 @@ def status_in_haproxy(control: Path) -> dict[str, tuple[str, int]]:
     return {row[name]: (row[status], int(row[since] or 0)) for row in rows[1:]}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 @async_test
 async def test_rolling_restart_behind_haproxy_loses_no_message(tmp_path: Path) -> None:
@@ -142,6 +143,7 @@ async def test_agent_does_not_bring_up_a_node_that_is_not_ready(tmp_path: Path) 
         await eventually(lambda: all_are("UP"), 30)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 @async_test
 async def test_rolling_restart_behind_nginx_loses_no_message(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ FAULTS = ("refuse", "stop", "kill", "redis-empty")
 TIMEOUT = 180
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_every_message_is_accounted_for(tmp_path: Path) -> None:
     """A fixed seed, two nodes, the faults that pass quickly."""

@@ -11,6 +11,8 @@ import pytest
 from tests.support import async_test
 from tools.harness.programs import Program, ProgramEndedError, program
 
+pytestmark = pytest.mark.real
+
 PROGRAM = """
 import asyncio
 from tools.harness.obeying import answer, obey_object, tell
