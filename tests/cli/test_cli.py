@@ -11,6 +11,8 @@ from tests.servers import RedisServer
 from tests.support import async_test
 from tools.harness.nodes import NodeProcess, in_thread
 
+pytestmark = pytest.mark.real
+
 
 @pytest.mark.parametrize(
     "arguments",

@@ -11,6 +11,8 @@ from cluster_pool.cli.common import explain, message_from
 from cluster_pool.embedded import EmbeddedUnavailableError
 from tests.cli.commands import run
 
+pytestmark = pytest.mark.real
+
 
 @pytest.mark.parametrize(
     ("arguments", "status"),

@@ -11,6 +11,10 @@ import sys
 import termios
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.real
+
 
 def on_a_terminal(columns: int, *arguments: str, **environment: str) -> tuple[int, str]:
     """Exit status of a command, and what a terminal was sent, escape sequences left out."""
@@ -38,6 +42,7 @@ def on_a_terminal(columns: int, *arguments: str, **environment: str) -> tuple[in
     return status, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", got.decode())
 
 
+@pytest.mark.slow
 def test_demo_on_a_terminal_shows_rows_and_a_moving_lease() -> None:
     """Each row is whole, the channel can be copied, and something moves while the lease ends."""
     status, shown = on_a_terminal(80, "demo", "--clients", "9")
@@ -51,6 +56,7 @@ def test_demo_on_a_terminal_shows_rows_and_a_moving_lease() -> None:
     assert lines[-2].startswith("Every number is right (")
 
 
+@pytest.mark.slow
 def test_demo_into_a_pipe_prints_lines_or_one_json_object(tmp_path: Path) -> None:
     """A line for each scene and each row, and some while nothing happens; as JSON one object.
 
@@ -82,6 +88,7 @@ def test_demo_into_a_pipe_prints_lines_or_one_json_object(tmp_path: Path) -> Non
     assert all(row["right"] and row["lost"] == 0 for row in result["rows"])
 
 
+@pytest.mark.slow
 def test_demo_into_head_ends_with_its_nodes_and_files(tmp_path: Path) -> None:
     """``demo | head -1``: no complaint, and nothing runs on or stays on disk."""
     command = (

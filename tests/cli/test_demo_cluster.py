@@ -6,6 +6,8 @@ from cluster_pool.cli.demo_cluster import DemoFailedError, cast
 from tests.servers import RedisServer
 from tests.support import async_test
 
+pytestmark = pytest.mark.real
+
 
 @async_test
 async def test_clients_are_spread_evenly_over_nodes_that_end_with_the_demo(

@@ -4,10 +4,14 @@ import asyncio
 import subprocess
 import sys
 
+import pytest
+
 from cluster_pool.cli.environment import set_aside
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 from tools.harness.nodes import NodeProcess, close_code, in_thread
+
+pytestmark = pytest.mark.real
 
 INJECTED = {
     "CLUSTER_POOL_PORT": "tcp://10.0.0.1:80",

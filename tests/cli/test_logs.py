@@ -17,6 +17,8 @@ from tests.servers import RedisServer
 from tests.support import async_test
 from tools.harness.nodes import NodeProcess, close_code, in_thread
 
+pytestmark = pytest.mark.real
+
 LINE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d "
     r"(DEBUG|INFO|WARNING|ERROR) (\S+) [\w.]+: .+"

@@ -11,6 +11,8 @@ from tests.servers import RedisServer
 from tests.support import async_test, eventually
 from tools.harness.nodes import NodeProcess, in_thread
 
+pytestmark = pytest.mark.real
+
 
 @async_test
 async def test_count_locate_and_namespaces_tell_where_members_are(

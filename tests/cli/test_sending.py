@@ -2,10 +2,14 @@
 
 import json
 
+import pytest
+
 from tests.cli.commands import run
 from tests.servers import RedisServer
 from tests.support import async_test
 from tools.harness.nodes import NodeProcess, in_thread
+
+pytestmark = pytest.mark.real
 
 
 def test_absent_member_or_no_listener_exits_with_1(own_server: RedisServer) -> None:

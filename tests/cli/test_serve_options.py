@@ -2,7 +2,11 @@
 
 import re
 
+import pytest
+
 from tests.cli.commands import run
+
+pytestmark = pytest.mark.real
 
 
 def test_help_names_every_option_and_its_variable() -> None:

@@ -17,6 +17,8 @@ from tests.cli.commands import run
 from tests.servers import RedisServer
 from tools.harness.nodes import NodeProcess
 
+pytestmark = pytest.mark.real
+
 
 def test_serve_with_wait_starts_when_redis_does(own_server: RedisServer) -> None:
     """With --wait it starts when Redis does."""

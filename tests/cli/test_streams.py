@@ -12,6 +12,8 @@ from tests.cli.commands import run
 from tests.servers import RedisServer
 from tools.harness.nodes import NodeProcess
 
+pytestmark = pytest.mark.real
+
 NAME = "nöde-日本-[/]"
 
 

@@ -8,6 +8,8 @@ from tests.support import async_test
 from tools.chaos.targets import freeze, restart, silence, slow
 from tools.chaos.targets.rows import Row, markdown
 
+pytestmark = pytest.mark.real
+
 
 def quiet(text: str) -> None:
     """Nobody reads along."""
@@ -26,18 +28,21 @@ async def test_redis_comes_back_empty_or_from_a_snapshot() -> None:
     check(await restart.measure(members=999, downs=(0.3,), tell=quiet))
 
 
+@pytest.mark.slow
 @async_test
 async def test_silence_is_noticed() -> None:
     """Not ready, sends that fail in time, answers that are true, nothing twice."""
     check(await silence.measure(times=1, tell=quiet))
 
 
+@pytest.mark.slow
 @async_test
 async def test_a_frozen_node_gives_way() -> None:
     """Never two registered owners; stale connections are closed when it runs again."""
     check(await freeze.measure(times=1, tell=quiet))
 
 
+@pytest.mark.slow
 @async_test
 async def test_clients_that_never_read() -> None:
     """They are cut, the others are served, a SIGTERM ends in time and leaves nothing."""
