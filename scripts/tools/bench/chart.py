@@ -21,7 +21,7 @@ from tools.bench.table import Row
 OURS = "cluster_pool"
 COLOURS = {True: "#1f6feb", False: "#a9b4c0"}
 SOFT = "#656d76"
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cluster_pool",
     "font.size": 10,

@@ -217,11 +217,12 @@ async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
     if shutil.which("haproxy") is None:
         return [Row("rolling restart", "", [], wrong="haproxy is not installed")]
     connections, rate = settings.restarted, settings.close_rate
-    trials = {}
-    for way, at in (("shared", rate), ("at-once", AT_ONCE)):
-        tell(f"rolling, {way}: starting {NODES} nodes and {connections:,} clients")
-        trials[way] = await _trial(connections, at, lambda text, way=way: tell(f"{way}: {text}"))
-    return _rows(trials["shared"], trials["at-once"], connections, rate)
+    trials: list[Trial] = []
+    for way, pace in zip(WAYS, (rate, AT_ONCE), strict=True):
+        tell(f"rolling, {way}: {NODES} nodes and {connections:,} clients")
+        trials.append(await _trial(connections, pace, tell))
+    ours, at_once = trials
+    return _rows(ours, at_once, connections, rate)
 
 
 async def _trial(connections: int, rate: float, tell: Tell) -> Trial:
@@ -260,62 +261,70 @@ async def _settled(comers: Program, traffic: Traffic) -> dict[str, Any]:
         await asyncio.sleep(0.2)
 
 
-def _rows(ours: Trial, at_once: Trial, connections: int, rate: float) -> list[Row]:
-    def row(
-        what: str, unit: str, of: Callable[[Trial], list[float]], target: str = "", wrong: str = ""
-    ) -> Row:
-        beside = f"at once {max(of(at_once), default=0):,.4g}"
-        said = "; ".join(filter(None, [target and f"target {target}", beside]))
-        return Row(what, unit, of(ours), wrong=wrong, note=said)
+@dataclass(frozen=True)
+class Figure:
+    """What is read off a trial, at which budget; ``beside``: also told of the one at once."""
 
-    about = f"{NODES} nodes, {connections:,} connections, {rate:g}/s"
-    wrong = "" if set(ours.statuses) <= {0} else f"WRONG: exit statuses {ours.statuses}"
-    ideal = [
-        (max(wave.closed) - wave.began - ANNOUNCE) / (len(wave.closed) / rate)
-        for wave in ours.waves
-    ]
-    mean = [mean_rate(wave.closed) / rate for wave in ours.waves]
-    evenness = [peak(wave.back) / max(mean_rate(wave.back), 1) for wave in ours.waves]
-    reconnects = row(
-        "reconnects in any second",
-        "",
-        lambda trial: [float(peak(wave.back)) for wave in trial.waves],
-    )
-    reconnects.limit = rate
-    rows = [
-        row(
-            f"closes in any second, {about}",
-            "",
-            lambda trial: [float(peak(wave.closed)) for wave in trial.waves],
-            f"≤ {1.1 * rate + NODES // 2:.0f}",
-            wrong,
-        ),
-        Row("mean rate ÷ budget over 10 s, cluster", "×", mean, note="target within 5 %"),
-        Row("reconnects per second, peak ÷ mean", "×", evenness, note="target ≤ 1.15"),
-        reconnects,
-        row(
-            "connections cut",
-            "",
-            lambda t: [float(sum(n for code, n in t.report["codes"].items() if code != "1012"))],
-            "0",
-        ),
-        Row("drain time ÷ ideal, after the announcement", "×", ideal, note="target ≤ 1.10"),
-        row(
-            f"messages lost of {ours.lost[1]:,} answered DELIVERED",
-            "",
-            lambda trial: [float(trial.lost[0])],
-            "0",
-        ),
-        row(
-            "handshakes that were refused",
-            "",
-            lambda trial: [float(sum(trial.report["refusals"].values()))],
-        ),
-        row("broadcasts heard by their members", "%", lambda trial: [100 * trial.share]),
-    ]
+    what: str
+    unit: str
+    of: Callable[[Trial, float], list[float]]
+    target: str = ""
+    beside: bool = True
+
+
+def _cut(trial: Trial) -> int:
+    return sum(n for code, n in trial.report["codes"].items() if code != "1012")
+
+
+CLOSES = Figure("closes in any second", "", lambda t, _: [float(peak(w.closed)) for w in t.waves])
+RECONNECTS = Figure(
+    "reconnects in any second", "", lambda t, _: [float(peak(w.back)) for w in t.waves]
+)
+FIGURES = (
+    CLOSES,
+    Figure(
+        *("mean rate ÷ budget over 10 s, cluster", "×"),
+        lambda t, rate: [mean_rate(w.closed) / rate for w in t.waves],
+        *("within 5 %", False),
+    ),
+    Figure(
+        *("reconnects per second, peak ÷ mean", "×"),
+        lambda t, _: [peak(w.back) / max(mean_rate(w.back), 1) for w in t.waves],
+        *("≤ 1.15", False),
+    ),
+    RECONNECTS,
+    Figure("connections cut", "", lambda t, _: [float(_cut(t))], "0"),
+    Figure(
+        *("drain time ÷ ideal, after the announcement", "×"),
+        lambda t, rate: [
+            (max(w.closed) - w.began - ANNOUNCE) / (len(w.closed) / rate) for w in t.waves
+        ],
+        *("≤ 1.10", False),
+    ),
+    Figure("messages lost of those answered DELIVERED", "", lambda t, _: [float(t.lost[0])], "0"),
+    Figure(
+        *("handshakes that were refused", ""),
+        lambda t, _: [float(sum(t.report["refusals"].values()))],
+    ),
+    Figure("broadcasts heard by their members", "%", lambda t, _: [100 * t.share]),
+)
+
+
+def _rows(ours: Trial, at_once: Trial, connections: int, rate: float) -> list[Row]:
+    rows = {}
+    for figure in FIGURES:
+        said = [f"target {figure.target}"] if figure.target else []
+        if figure.beside:
+            said.append(f"at once {max(figure.of(at_once, rate)):,.4g}")
+        rows[figure] = Row(figure.what, figure.unit, figure.of(ours, rate), note="; ".join(said))
+    rows[CLOSES].what += f", {NODES} nodes, {connections:,} connections, {rate:g}/s"
+    rows[CLOSES].note += f"; target ≤ {1.1 * rate + NODES // 2:.0f}"
+    if any(ours.statuses):
+        rows[CLOSES].wrong = f"WRONG: exit statuses {ours.statuses}"
+    rows[RECONNECTS].limit = rate
     length = max(max(one.waves[0].back) - one.waves[0].began for one in (ours, at_once)) + 1
-    for what, trial in ((WAYS[0], ours), (WAYS[1], at_once)):
+    for way, trial in zip(WAYS, (ours, at_once), strict=True):
         began = trial.waves[0].began
         curve = per_second(trial.waves[0].back, began, began + length)
-        reconnects.series[what] = curve
-    return rows
+        rows[RECONNECTS].series[way] = curve
+    return list(rows.values())

@@ -17,13 +17,14 @@ __all__ = ["BACKLOG", "Keys", "NodeServer", "loop_factory", "pending_of", "settl
 
 def settle_collector() -> None:
     """Set Python's garbage collector as ``cluster-pool serve`` does."""
-    tune = getattr(collector, "tune", None) or collector.settle  # as it was called before
+    tune: Callable[[], None] = getattr(collector, "tune", None) or vars(collector)["settle"]
     tune()
 
 
 def pending_of(publisher: Publisher) -> int:
     """Calls of a publisher that are not answered."""
-    return publisher._parts.backplane.outbound.pending
+    parts = publisher._parts
+    return 0 if parts is None else parts.backplane.outbound.pending
 
 
 def loop_factory(name: str = "") -> Callable[[], asyncio.AbstractEventLoop]:

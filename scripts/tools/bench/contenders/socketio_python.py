@@ -26,7 +26,7 @@ async def main(redis: str, gate: int) -> None:
         transports=["websocket"],
     )
 
-    @server.event
+    @server.event  # type: ignore[untyped-decorator]  # socketio has no types
     async def connect(sid: str, environ: dict[str, Any]) -> None:
         await server.enter_room(sid, parse_qs(environ["QUERY_STRING"])["id"][0])
 

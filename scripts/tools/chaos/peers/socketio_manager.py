@@ -51,7 +51,7 @@ class SocketIO:
             logger=logging.getLogger("socketio"),
         )
 
-        @server.event
+        @server.event  # type: ignore[untyped-decorator]  # socketio has no types
         async def connect(sid: str, environ: dict[str, Any]) -> None:
             await server.enter_room(sid, ROOM)
 
