@@ -139,6 +139,25 @@ def test_the_backplane_knows_no_connection() -> None:
             assert not {"local", "transports"} & floors, module.name
 
 
+def test_commands_are_written_by_the_backplane_alone() -> None:
+    """Others call operations with names of their own: no command word, no socket, no script."""
+    inside = {"command_connection", "subscriber", "script_calls", "scripts"}
+    for module in modules():
+        if module.floor != "backplane":
+            assert not {f"cluster_pool.backplane.{name}" for name in inside} & module.imports
+            words = {word for node in ast.walk(module.tree) for word in _command(node)}
+            assert not words, f"{module.name} writes {words}"
+
+
+def _command(node: ast.AST) -> Iterator[str]:
+    """The words in capitals that a method ``call`` is given, as those of Redis are."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return
+    if node.func.attr == "call":
+        values = [one.value for one in node.args if isinstance(one, ast.Constant)]
+        yield from (word for word in values if isinstance(word, str) and word.isupper())
+
+
 def test_siblings_form_no_circle() -> None:
     """Whatever a module imports, directly or not, does not import it: not for its types either."""
     siblings = {

@@ -1,7 +1,6 @@
 """Everything between one start of a node or publisher and Redis, built in one constructor.
 
-Redis is one shard so far. A user of this asks for a key's or a channel's owner nowhere: where there
-are several shards, this is the place that knows them.
+Redis is one shard so far; :mod:`.topology` says which one has a namespace.
 """
 
 import asyncio
@@ -16,6 +15,7 @@ from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.config import Limits, Timing, check_timeout
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -101,6 +101,7 @@ class Backplane:
             sealed=setup.seals is not None,
             holds=holds,
         )
+        self.topology = Topology(self.shard)
         self.progress = Progress()
         self.outbound = Outbound(
             self.shard,
@@ -112,8 +113,8 @@ class Backplane:
             seals=setup.seals,
         )
         self.leases = Leases(self.shard, setup.keys, self.identity)
-        self.claims = Claims(self.shard, setup.keys, self.identity)
-        self.directory = Directory(self.shard, setup.keys, self.leases, self.claims)
+        self.claims = Claims(self.topology, setup.keys, self.identity)
+        self.directory = Directory(self.topology, setup.keys, self.leases, self.claims)
         self.drain_budget = RedisDrainBudget(self.shard, setup.keys)
         self._observer = observer
         self._timeout = check_timeout(setup.timing.timeout)

@@ -24,7 +24,7 @@ from cluster_pool.backplane.script_words import (
     RELEASED,
     TAKEOVER,
 )
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -59,8 +59,8 @@ class ClaimReply(NamedTuple):
 class Claims:
     """The claims of a cluster as one node writes them."""
 
-    def __init__(self, shard: Shard, keys: Keys, identity: Identity) -> None:
-        self._shard = shard
+    def __init__(self, topology: Topology, keys: Keys, identity: Identity) -> None:
+        self._topology = topology
         self._keys = keys
         self._identity = identity
 
@@ -85,7 +85,7 @@ class Claims:
         call = script_calls.claim(
             self._keys,
             namespace,
-            sender=self._shard.sender,
+            sender=self._topology.of(namespace).sender,
             incarnation=incarnation,
             start=self._identity.start,
             node=self._identity.node_id,
@@ -162,7 +162,7 @@ class Claims:
         call = script_calls.assert_claims(
             self._keys,
             not_after=not_after,
-            sender=self._shard.sender,
+            sender=self._topology.of(groups[0][0]).sender,
             incarnation=incarnation,
             start=self._identity.start,
             node=self._identity.node_id,
@@ -222,7 +222,7 @@ class Claims:
         cursor, found = b"0", set[str]()
         while True:
             try:
-                cursor, names = await self._shard.call(
+                cursor, names = await self._topology.home.call(
                     deadline, "SSCAN", self._keys.namespaces(incarnation), cursor, "COUNT", PAGE
                 )
             except BackplaneUnavailableError as error:

@@ -18,6 +18,7 @@ from cluster_pool.backplane.calls import answered, pairs, text_of
 from cluster_pool.backplane.claims import PAGE, Claims
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Member
@@ -31,8 +32,8 @@ _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
 class Directory:
     """Answers about the whole cluster, each from a few readings of leases and claims."""
 
-    def __init__(self, shard: Shard, keys: Keys, leases: Leases, claims: Claims) -> None:
-        self._shard = shard
+    def __init__(self, topology: Topology, keys: Keys, leases: Leases, claims: Claims) -> None:
+        self._topology = topology
         self._keys = keys
         self._leases = leases
         self._claims = claims
@@ -127,7 +128,9 @@ class Directory:
 
     async def counts(self, namespace: str, deadline: float) -> dict[str, int]:
         """Members of a namespace per incarnation, dead ones included."""
-        reply = await self._shard.call(deadline, "HGETALL", self._keys.owners(namespace))
+        reply = await self._topology.of(namespace).call(
+            deadline, "HGETALL", self._keys.owners(namespace)
+        )
         return _counts(reply)
 
     async def populated(
@@ -141,7 +144,7 @@ class Directory:
         found: list[str] = []
         for at in range(0, len(namespaces), PAGE):
             page = namespaces[at : at + PAGE]
-            generation = await self._shard.connected(deadline)
+            generation = await self._topology.connected(deadline)
             owners = [self._keys.owners(name) for name in page]
             calls = [generation.commands(key).call("HGETALL", key) for key in owners]
             replies = await answered(asyncio.gather(*calls, return_exceptions=True), deadline)
@@ -156,13 +159,15 @@ class Directory:
 
     async def claim_of(self, namespace: str, id: str, deadline: float) -> Claim | None:
         """The registered claim of an id, whether or not its lease stands."""
-        value = await self._shard.call(deadline, "HGET", self._keys.members(namespace), id)
+        value = await self._topology.of(namespace).call(
+            deadline, "HGET", self._keys.members(namespace), id
+        )
         return Claim.parse(value)
 
     async def claims(self, namespace: str, ids: Sequence[str], deadline: float) -> dict[str, Claim]:
         """The registered claims of some ids, at most a few pages of them."""
         key = self._keys.members(namespace)
-        values = await self._shard.call(deadline, "HMGET", key, *ids)
+        values = await self._topology.of(namespace).call(deadline, "HMGET", key, *ids)
         found = {id: Claim.parse(value) for id, value in zip(ids, values, strict=True)}
         return {id: claim for id, claim in found.items() if claim is not None}
 
@@ -171,7 +176,8 @@ class Directory:
 
         What is no claim, and what has no id that can be read, is left out.
         """
-        async for page in pages(self._shard, self._keys.members(namespace), timeout):
+        shard = self._topology.of(namespace)
+        async for page in pages(shard, self._keys.members(namespace), timeout):
             claims = {text_of(id): Claim.parse(value) for id, value in page}
             yield {
                 id: claim for id, claim in claims.items() if id is not None and claim is not None

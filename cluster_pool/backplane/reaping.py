@@ -11,7 +11,7 @@ from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import pairs, texts, unheeded
 from cluster_pool.backplane.claims import BATCH
 from cluster_pool.backplane.script_words import ALL, COUNTED
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.backplane.upkeep import Holding, Upkeep
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -25,8 +25,8 @@ REAPED: Final = 125
 class Reaping:
     """What is registered of the dead, as whoever removes it sees it."""
 
-    def __init__(self, shard: Shard, keys: Keys, identity: Identity, upkeep: Upkeep) -> None:
-        self._shard = shard
+    def __init__(self, topology: Topology, keys: Keys, identity: Identity, upkeep: Upkeep) -> None:
+        self._topology = topology
         self._keys = keys
         self._identity = identity
         self._upkeep = upkeep
@@ -44,18 +44,18 @@ class Reaping:
             The next cursors, and incarnations that have neither a lease nor anybody to reap them.
         """
         call = script_calls.sweep(self._keys, ttl_ms=int(lease * 1000), most=BATCH, cursors=cursors)
-        reply = await self._shard.script(deadline, call)
+        reply = await self._topology.home.script(deadline, call)
         return reply[0], texts(reply[1])
 
     async def dead(self, deadline: float) -> dict[str, str]:
         """Incarnations that wait for being reaped, with their node ids."""
-        return pairs(await self._shard.call(deadline, "HGETALL", self._keys.dead))
+        return pairs(await self._topology.home.call(deadline, "HGETALL", self._keys.dead))
 
     async def left_by(
         self, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> list[str]:
         """Those in which an incarnation may have members: by its count, or as no count is right."""
-        generation = await self._shard.connected(deadline)
+        generation = await self._topology.connected(deadline)
         holdings = [Holding(namespace, 0, 0, ()) for namespace in namespaces]
         calls = [
             self._upkeep.compare(generation, incarnation, holdings[at : at + BATCH], deadline)
@@ -85,7 +85,7 @@ class Reaping:
                 break
         if empty:
             key = self._keys.emptied(namespace)
-            commands = (await self._shard.connected(deadline)).commands(key)
+            commands = (await self._topology.connected(deadline)).commands(key)
             commands.call("HDEL", key, self._removal(incarnation)).add_done_callback(unheeded)
         return total, empty
 
@@ -113,12 +113,12 @@ class Reaping:
             extent=COUNTED if counted else ALL,
             removal=self._removal(incarnation),
         )
-        reply = await self._shard.script(deadline, call)
+        reply = await self._topology.of(namespace).script(deadline, call)
         return reply[0].decode(), reply[1], bool(reply[2])
 
     async def forget(self, incarnation: str, deadline: float) -> None:
         """An incarnation has been reaped: remove the last that is known of it."""
-        keys = self._keys
-        await self._shard.call(deadline, "DEL", keys.namespaces(incarnation))
-        await self._shard.call(deadline, "HDEL", keys.incarnations, incarnation)
-        await self._shard.call(deadline, "HDEL", keys.dead, incarnation)
+        keys, home = self._keys, self._topology.home
+        await home.call(deadline, "DEL", keys.namespaces(incarnation))
+        await home.call(deadline, "HDEL", keys.incarnations, incarnation)
+        await home.call(deadline, "HDEL", keys.dead, incarnation)

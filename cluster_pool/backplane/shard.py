@@ -173,21 +173,25 @@ class Shard:
 
     # -- commands --------------------------------------------------------------------------
 
-    async def connected(self, deadline: Deadline) -> Generation:
+    def connected(self, deadline: Deadline) -> Coroutine[Any, Any, Generation]:
         """The generation that is up; see :meth:`.Generations.connected`."""
-        return await self.generations.connected(deadline)
+        return self.generations.connected(deadline)
 
-    async def connected_soon(self, deadline: float) -> None:
+    def connected_soon(self, deadline: float) -> Coroutine[Any, Any, None]:
         """Wait for a generation as a newcomer does; see :meth:`.Generations.connected_soon`."""
-        await self.generations.connected_soon(deadline)
+        return self.generations.connected_soon(deadline)
 
-    async def call(self, deadline: float, *arguments: Argument) -> Any:
+    def call(self, deadline: float, *arguments: Argument) -> Coroutine[Any, Any, Any]:
         """One command; raises BackplaneUnavailableError when it was not answered in time."""
-        return await self.generations.call(deadline, *arguments)
+        return self.generations.call(deadline, *arguments)
 
-    async def script(self, deadline: float, call: ScriptCall) -> Any:
+    def script(self, deadline: float, call: ScriptCall) -> Coroutine[Any, Any, Any]:
         """One of our scripts, as :meth:`call`."""
-        return await self.generations.script(deadline, call)
+        return self.generations.script(deadline, call)
+
+    def publish(self, channel: str, payload: bytes, deadline: float) -> Coroutine[Any, Any, int]:
+        """Publish what is no envelope, in no order; gives how many subscribers heard it."""
+        return self.generations.call(deadline, "PUBLISH", channel, payload)
 
     def in_vain(self, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
         """What to raise after something was waited for that sends nothing by itself."""

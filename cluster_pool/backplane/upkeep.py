@@ -14,7 +14,7 @@ from cluster_pool.backplane.claims import BATCH
 from cluster_pool.backplane.directory import pages
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.script_calls import ComparedClaims
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.events import COUNTER
 from cluster_pool.core.identity import Identity
@@ -60,8 +60,8 @@ class Registered(NamedTuple):
 class Upkeep:
     """The registry as whoever puts it right sees it."""
 
-    def __init__(self, shard: Shard, keys: Keys, identity: Identity) -> None:
-        self._shard = shard
+    def __init__(self, topology: Topology, keys: Keys, identity: Identity) -> None:
+        self._topology = topology
         self._keys = keys
         self._identity = identity
 
@@ -150,7 +150,8 @@ class Upkeep:
     ) -> AsyncIterator[tuple[bytes, bytes]]:
         """What stands in the hash of a namespace's members, whatever it is; ``timeout`` is for each
         page of it."""
-        async for page in pages(self._shard, self._keys.members(namespace), timeout):
+        shard = self._topology.of(namespace)
+        async for page in pages(shard, self._keys.members(namespace), timeout):
             for one in page:
                 yield one
 

@@ -14,7 +14,7 @@ from cluster_pool.backplane.claims import ClaimReply, Claims, batches
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.script_words import CLAIMED, LATE, TAKEN
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
@@ -51,7 +51,7 @@ class ClaimBatcher:
 
     def __init__(
         self,
-        shard: Shard,
+        topology: Topology,
         leases: Leases,
         claims: Claims,
         namespaces: Namespaces,
@@ -62,7 +62,7 @@ class ClaimBatcher:
         releases: ReleaseBatcher,
         decide: Callable[[PendingClaim, bool, Claim], None],
     ) -> None:
-        self._shard = shard
+        self._topology = topology
         self._leases = leases
         self._claims = claims
         self._namespaces = namespaces
@@ -202,8 +202,8 @@ class ClaimBatcher:
                 async with asyncio.timeout_at(deadline):
                     await self._lease.wait_held()
             except TimeoutError:
-                raise self._shard.outage.error("this node has no lease") from None
-            generation = await self._shard.connected(deadline)
+                raise self._topology.home.outage.error("this node has no lease") from None
+            generation = await self._topology.connected(deadline)
             if self._lease.held and self._lease.settled:
                 return generation  # else it is a new one, under which everything is asserted first
 
@@ -231,7 +231,8 @@ class ClaimBatcher:
     def _claim_batch(
         self, generation: Generation, batch: list[PendingClaim], dead: str
     ) -> Coroutine[Any, Any, None]:
-        now, clock = asyncio.get_running_loop().time(), self._shard.clock
+        namespace, now = batch[0].membership.namespace, asyncio.get_running_loop().time()
+        clock = self._topology.of(namespace).clock
         lease_ends = now + self._lease.seconds_left()
         claims = [
             (one.membership.id, one.nonce, one.first, clock.at(min(one.deadline, lease_ends)))
@@ -240,7 +241,7 @@ class ClaimBatcher:
         try:
             replies = self._claims.claim(
                 generation,
-                batch[0].membership.namespace,
+                namespace,
                 self._lease.incarnation,
                 claims,
                 takeover=batch[0].takeover,
@@ -302,7 +303,7 @@ class ClaimBatcher:
         deadline = max(pending.deadline for pending, _ in lost)  # each ends at its own
         try:
             living = await self._leases.living(deadline)
-            generation = await self._shard.connected(deadline)
+            generation = await self._topology.connected(deadline)
         except ClusterPoolError as error:
             for pending, _ in lost:
                 pending.fail(error)
@@ -325,7 +326,7 @@ class ClaimBatcher:
         What another node won meanwhile is closed with 4409. ``keep`` renews the lease meanwhile.
         """
         await self._nothing_written.wait()
-        generation = await self._shard.connected(self._timeout())
+        generation = await self._topology.connected(self._timeout())
         for page in self._releases.unanswered_pages():
             await asyncio.gather(*self._releases.write(generation, page, self._timeout()))
             await keep()

@@ -20,7 +20,7 @@ class ClusterDirectory:
         self._deadline = backplane.deadline
         self._directory = backplane.directory
         self._leases = backplane.leases
-        self._shard = backplane.shard
+        self._topology = backplane.topology
         self._keys = backplane.setup.keys
         self._watchers = watchers
 
@@ -76,7 +76,7 @@ class ClusterDirectory:
                 yield await watch.get()
 
         owners = self._keys.owners(namespace)
-        subscription = self._shard.subscriptions.add(channel, counted=owners)
+        subscription = self._topology.of(namespace).subscriptions.add(channel, counted=owners)
         try:
             await subscription.confirmed(deadline)
             yield events()

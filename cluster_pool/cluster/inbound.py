@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.config import Limits
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.message import encode
@@ -32,8 +32,8 @@ class InboundChannel:
         waiting: bytes of messages that wait for :meth:`room`.
     """
 
-    def __init__(self, shard: Shard, keys: Keys, limits: Limits) -> None:
-        self._shard = shard
+    def __init__(self, topology: Topology, keys: Keys, limits: Limits) -> None:
+        self._topology = topology
         self._keys = keys
         self._limits = limits
         self._pending = 0
@@ -81,9 +81,9 @@ class InboundChannel:
         self._pending += 1
         self._publishing += cost
         try:
-            heard: int = await self._shard.call(
-                deadline, "PUBLISH", self._keys.inbound(connection.namespace), payload
-            )
+            namespace = connection.namespace
+            shard = self._topology.of(namespace)
+            heard = await shard.publish(self._keys.inbound(namespace), payload, deadline)
         finally:
             self._pending -= 1
             self._publishing -= cost

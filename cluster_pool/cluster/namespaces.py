@@ -14,8 +14,8 @@ from typing import Any
 
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.subscriptions import Subscription, end_all
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.config import Timing
 from cluster_pool.core.keys import Keys
 from cluster_pool.exceptions import (
@@ -47,9 +47,9 @@ class Namespaces:
     """Counts the members of each namespace; keeps subscriptions and the registry's list in step."""
 
     def __init__(
-        self, shard: Shard, claims: Claims, keys: Keys, timing: Timing, limit: int
+        self, topology: Topology, claims: Claims, keys: Keys, timing: Timing, limit: int
     ) -> None:
-        self._shard = shard
+        self._topology = topology
         self._claims = claims
         self._keys = keys
         self._timing = timing
@@ -126,7 +126,7 @@ class Namespaces:
             left = deadline - asyncio.get_running_loop().time()
             await asyncio.wait((confirming,), timeout=max(0.0, left))
         if not confirming.done():
-            raise self._shard.in_vain()
+            raise self._topology.of(namespace).in_vain()
         if confirming.cancelled():
             raise PoolClosedError("stopped")
         error = confirming.exception()
@@ -138,7 +138,7 @@ class Namespaces:
         try:
             if held.subscription is None:
                 channel = self._keys.channel(namespace)
-                held.subscription = self._shard.subscriptions.add(channel)
+                held.subscription = self._topology.of(namespace).subscriptions.add(channel)
             await held.subscription.confirmed(None)
         except BaseException:
             held.confirming = None  # whoever comes next tries again
@@ -223,7 +223,7 @@ class Namespaces:
                 left.append(namespace)
         if left:
             end_all(ended)
-            generation = self._shard.current
+            generation = self._topology.current
             if generation is not None and self._incarnation:
                 self._claims.remove_namespaces(generation, self._incarnation, left)
         if self._lingering:

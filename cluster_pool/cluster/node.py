@@ -81,23 +81,23 @@ class Node:
         self.life = NodeLife(self._state_changed)
         self.backplane = backplane = Backplane(setup, self, holds=True)
         self.loop = backplane.loop
-        shard, leases, claims = backplane.shard, backplane.leases, backplane.claims
-        identity = backplane.identity
+        shard, topology, identity = backplane.shard, backplane.topology, backplane.identity
+        leases, claims = backplane.leases, backplane.claims
         self.replies = Replies(identity)
         self.watchers = Watchers(counters)
         self.table = self._table()
         self.local = ConnectionsPool(table=self.table)
-        self.inbound = InboundChannel(shard, setup.keys, setup.limits)
+        self.inbound = InboundChannel(topology, setup.keys, setup.limits)
         self.lease = lease = LeaseState(timing)
         self.ownership = ownership = self._ownership()
         self.capacity = Capacity(headroom, self.life, counters)
         self.lease_keeper = LeaseKeeper(lease, shard, leases, identity, timing, counters, self)
-        upkeep = Upkeep(shard, setup.keys, identity)
-        reaping = Reaping(shard, setup.keys, identity, upkeep)
+        upkeep = Upkeep(topology, setup.keys, identity)
+        reaping = Reaping(topology, setup.keys, identity, upkeep)
         emptied = partial(hooks.fire, "empty")
         self.reaper = Reaper(leases, claims, reaping, timing, counters, self._may_judge, emptied)
         self.reconciler = Reconciler(
-            shard, claims, upkeep, reaping, ownership, lease, timing, counters
+            topology, claims, upkeep, reaping, ownership, lease, timing, counters
         )
         self.drains = DrainController(backplane, self.life, self.table, ownership, lease, headroom)
         self.admission = Admission(backplane, self.life, self.table, ownership, hooks, takeover)
@@ -121,10 +121,10 @@ class Node:
         setup, backplane = self.setup, self.backplane
         most = setup.limits.node_namespaces
         return Ownership(
-            backplane.shard,
+            backplane.topology,
             backplane.leases,
             backplane.claims,
-            Namespaces(backplane.shard, backplane.claims, setup.keys, setup.timing, most),
+            Namespaces(backplane.topology, backplane.claims, setup.keys, setup.timing, most),
             self.table,
             setup.limits,
             setup.timing,

@@ -15,7 +15,7 @@ import itertools
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.leases import Leases
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.cluster.claim_batcher import ClaimBatcher
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
@@ -61,7 +61,7 @@ class Ownership:
 
     def __init__(
         self,
-        shard: Shard,
+        topology: Topology,
         leases: Leases,
         claims: Claims,
         namespaces: Namespaces,
@@ -75,7 +75,7 @@ class Ownership:
         verify: bool,
     ) -> None:
         self._verify = verify
-        self._shard = shard
+        self._topology = topology
         self._table = table
         self.standing = standing
         self._fights = fights
@@ -86,9 +86,9 @@ class Ownership:
         self.former = FormerClaims(FORMER if verify else 0)
         self._ending = False
         evict = self._evict
-        self._reassertion = Reassertion(shard, claims, namespaces, table, timing, lease, evict)
+        self._reassertion = Reassertion(topology, claims, namespaces, table, timing, lease, evict)
         self._claim_batcher = ClaimBatcher(
-            shard,
+            topology,
             leases,
             claims,
             namespaces,
@@ -132,7 +132,7 @@ class Ownership:
 
         Where strangers must not be believed, the registry is asked first.
         """
-        if standing.start != self._shard.start_name:
+        if standing.start != self._topology.home.start_name:
             return
         for pending in self._pending.get((namespace, id), ()):
             if pending.nonce == standing.nonce and not pending.won.done():
@@ -224,7 +224,7 @@ class Ownership:
         key = (pending.membership.namespace, pending.membership.id)
         self._pending.setdefault(key, []).append(pending)
         try:
-            await self._shard.connected_soon(pending.deadline)
+            await self._topology.of(key[0]).connected_soon(pending.deadline)
             if pending.takeover:
                 await self._fights.slow_down(pending)
             await self._register(pending)
@@ -258,7 +258,8 @@ class Ownership:
         except TimeoutError:
             if not pending.won.cancelled():  # decided in this turn: what was won is owned already
                 return pending.won.result()
-            raise self._shard.in_vain(maybe_executed=pending.sent) from None
+            shard = self._topology.of(pending.membership.namespace)
+            raise shard.in_vain(maybe_executed=pending.sent) from None
 
     def _decide(self, pending: PendingClaim, won: bool, claim: Claim) -> None:
         """The registry has answered: the id is owned now, or another claim of it stands."""

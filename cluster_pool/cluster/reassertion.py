@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from cluster_pool.backplane.claims import BATCH, PAGE, Claims, packed
 from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
@@ -37,7 +37,7 @@ class Reassertion:
 
     def __init__(
         self,
-        shard: Shard,
+        topology: Topology,
         claims: Claims,
         namespaces: Namespaces,
         table: ConnectionTable,
@@ -45,7 +45,7 @@ class Reassertion:
         lease: LeaseState,
         evict: Callable[[Membership[Connection]], None],
     ) -> None:
-        self._shard = shard
+        self._topology = topology
         self._claims = claims
         self._namespaces = namespaces
         self._table = table
@@ -155,7 +155,7 @@ class Reassertion:
         ]
         deadline = self._deadline()
         left = asyncio.get_running_loop().time() + self._lease.seconds_left()
-        not_after = self._shard.clock.at(min(deadline, left))
+        not_after = self._topology.of(batch[0][0]).clock.at(min(deadline, left))
         groups = [(name, [(one.id, claim) for one, claim in part]) for name, part in owned]
         reply = self._claims.assert_claims(generation, incarnation, groups, not_after, deadline)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.reaping import Reaping
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.backplane.upkeep import Holding, Upkeep
 from cluster_pool.cluster.lease import LeaseState, boottime
 from cluster_pool.cluster.ownership import Ownership
@@ -74,7 +74,7 @@ class Reconciler:
 
     def __init__(
         self,
-        shard: Shard,
+        topology: Topology,
         claims: Claims,
         upkeep: Upkeep,
         reaping: Reaping,
@@ -83,7 +83,7 @@ class Reconciler:
         timing: Timing,
         counters: Counters,
     ) -> None:
-        self._shard = shard
+        self._topology = topology
         self._claims = claims
         self._upkeep = upkeep
         self._reaping = reaping
@@ -118,7 +118,7 @@ class Reconciler:
 
     async def _compare(self) -> None:
         try:
-            generation = await self._shard.connected(self._deadline())
+            generation = await self._topology.connected(self._deadline())
             suspects = await self._suspects(generation, self._next_part())
             if suspects:
                 await self._judge(generation, suspects)

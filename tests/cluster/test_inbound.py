@@ -6,28 +6,29 @@ from typing import Any, cast
 import pytest
 
 from cluster_pool import Connection, Limits, PendingLimitError
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.cluster.inbound import COPIES, InboundChannel
 from cluster_pool.core.keys import Keys
 from cluster_pool.testing import FakeWebSocket
 from tests.support import async_test
 
 
-class SlowSession:
+class SlowShard:
     """Answers each call when it is told to."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[bytes, asyncio.Future[int]]] = []
 
-    async def call(self, deadline: float, command: str, channel: str, payload: bytes) -> int:
+    async def publish(self, channel: str, payload: bytes, deadline: float) -> int:
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.calls.append((payload, answer))
         return await answer
 
 
-def made(node_inbound_bytes: int) -> tuple[SlowSession, InboundChannel, Connection]:
-    shard = SlowSession()
+def made(node_inbound_bytes: int) -> tuple[SlowShard, InboundChannel, Connection]:
+    shard = SlowShard()
     limits = Limits(node_inbound_bytes=node_inbound_bytes)
-    channel = InboundChannel(cast(Any, shard), Keys("p"), limits)
+    channel = InboundChannel(Topology(cast(Any, shard)), Keys("p"), limits)
     return shard, channel, Connection("a", "n", FakeWebSocket())
 
 

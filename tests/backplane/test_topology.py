@@ -1,0 +1,28 @@
+"""Which shard has what: there is one, and all is there."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from cluster_pool.backplane.topology import Topology
+from cluster_pool.core.keys import Keys
+from tests.clusters import Backend
+from tests.support import async_test
+
+
+def test_a_namespace_and_its_keys_are_at_one_shard() -> None:
+    """And so is what belongs to no namespace, while there is one shard."""
+    shard: Any = SimpleNamespace()
+    topology, keys = Topology(shard), Keys()
+    assert topology.of("room") is topology.of(keys.members("room")) is shard
+    assert topology.of(keys.channel("room")) is topology.home is topology.of(keys.leases)
+
+
+@async_test
+async def test_the_generation_of_a_topology_is_the_one_that_commands_go_over() -> None:
+    """Whoever waits for it gets the same that is current."""
+    async with Backend(None).pools(1) as (one,):
+        topology = one._parts.backplane.topology
+        generation = await topology.connected(None)
+        assert generation is topology.current
+        assert generation.commands("any") is topology.home.commands
+        assert generation.lasts
