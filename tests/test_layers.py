@@ -16,7 +16,7 @@ from cluster_pool.local.state import ConnectionState
 
 ROOT = Path(cluster_pool.__file__).parent
 TESTS = Path(__file__).parent
-MIRRORED = ("core", "transports", "local")
+MIRRORED = ("core", "transports", "local", "server", "cli")
 FLOORS = [
     ["exceptions"],
     ["core", "loops"],
@@ -113,7 +113,7 @@ def test_every_module_is_on_a_floor() -> None:
     assert {module.floor for module in modules()} == set(ORDER)
 
 
-def test_every_module_of_the_lower_floors_has_its_test_file() -> None:
+def test_every_module_of_a_mirrored_floor_has_its_test_file() -> None:
     """``tests/local/test_outbox.py`` is where to look for what ``local/outbox.py`` promises."""
     for module in modules():
         if module.floor in MIRRORED and "." in module.name:

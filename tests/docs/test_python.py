@@ -8,6 +8,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from cluster_pool import ClusterPool, Connection
+from cluster_pool.server.run import Listening
+from cluster_pool.server.run import run as run_node
 from cluster_pool.testing import FakeWebSocket, fake_cluster
 from tests.docs.pages import ROOT, Block, block_with, blocks
 from tests.servers import RedisServer
@@ -153,6 +156,19 @@ async def test_the_example_of_an_app_for_serve_runs(
         async with node.connect("room", "alice") as alice, node.connect("room", "bob") as bob:
             await alice.send("hello")
             assert await bob.recv() == "hello"
+
+
+@async_test
+async def test_the_example_of_a_node_in_a_program_runs(own_server: RedisServer) -> None:
+    """Its app answers a client, on a free port here."""
+    settings = replace(run("run(settings)", own_server.url)["settings"], port=0)
+    where: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
+    node = asyncio.create_task(run_node(settings, on_listening=where.set_result))
+    async with connect(f"{(await asyncio.wait_for(where, 20)).url}/ws/room?id=alice") as alice:
+        await alice.send("hello")
+        assert await alice.recv() == "hello"
+    node.cancel()
+    await asyncio.gather(node, return_exceptions=True)
 
 
 @async_test
