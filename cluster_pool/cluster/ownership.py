@@ -76,7 +76,7 @@ class Ownership:
     ) -> None:
         self._verify = verify
         self._topology = topology
-        self._table = table
+        self._table, self._members = table, table.members
         self.standing = standing
         self._fights = fights
         self._namespaces = namespaces
@@ -125,7 +125,8 @@ class Ownership:
             for pending in self._pending.get((namespace, id), ()):
                 if pending.nonce == nonce:
                     return pending.membership
-        return self._table.get(namespace, id)
+        members = self._members.get(namespace)  # as table.get(), with a call less
+        return None if members is None else members.get(id)
 
     def taken_over(self, namespace: str, id: str, standing: Claim) -> None:
         """A claim was replaced; if it was one of ours, its connection is closed with 4409.

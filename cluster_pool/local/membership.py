@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from cluster_pool.core.claims import Claim
 
-C = TypeVar("C")
+C = TypeVar("C", covariant=True)
 """The connection; a parameter, so that connections can list their memberships."""
 
 

@@ -13,6 +13,7 @@ from cluster_pool.core.closing import TRY_AGAIN_LATER
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
 from cluster_pool.local import closing
+from cluster_pool.local.membership import Membership
 from cluster_pool.local.services import ConnectionServices
 from cluster_pool.local.state import DUE, HOLDING, OPEN, ConnectionState
 from cluster_pool.transports.direct import write_directly
@@ -49,7 +50,9 @@ def deliver(connection: ConnectionState, message: Outgoing) -> SendResult:
 
 
 def deliver_to_all(
-    services: ConnectionServices, connections: Iterable[ConnectionState], message: Outgoing
+    services: ConnectionServices,
+    memberships: Iterable[Membership[ConnectionState]],
+    message: Outgoing,
 ) -> int:
     """:func:`deliver` to many of one pool; gives to how many outboxes it went.
 
@@ -58,7 +61,8 @@ def deliver_to_all(
     size = message.size
     fresh: list[ConnectionState] = []
     others = 0
-    for one in connections:
+    for membership in memberships:
+        one = membership.connection
         if one._pending is None and one._state is OPEN:
             one._pending = message
             one._pending_bytes = size

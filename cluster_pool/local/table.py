@@ -46,7 +46,8 @@ class ConnectionTable:
         """Which lines about connections are due in the log."""
         self.signs = SignsOfLife(timing.sign_of_life)
         self._sweeper = Sweeper()
-        self._namespaces: dict[str, dict[str, Membership[Connection]]] = {}
+        self.members: dict[str, dict[str, Membership[Connection]]] = {}
+        """By namespace and id, for lookups that must be fast; changed here alone."""
         self._busy: dict[str, asyncio.Event] = {}
         self._count = 0
         self._loop = loop
@@ -87,7 +88,7 @@ class ConnectionTable:
         attach(connection, self)
         connection._memberships = (membership,)
         connection._departure = None
-        members = self._namespaces.setdefault(membership.namespace, {})
+        members = self.members.setdefault(membership.namespace, {})
         if membership.id not in members:
             self._count += 1
         members[membership.id] = membership
@@ -103,14 +104,14 @@ class ConnectionTable:
         if membership in connection._memberships:
             connection._memberships = ()
             connection._departure = membership.departure
-        members = self._namespaces.get(membership.namespace)
+        members = self.members.get(membership.namespace)
         if members is None or members.get(membership.id) is not membership:
             return False
         del members[membership.id]
         self._count -= 1
         if members:
             return False
-        del self._namespaces[membership.namespace]
+        del self.members[membership.namespace]
         return True
 
     def memberships_of(self, connection: Connection) -> tuple[Membership[Connection], ...]:
@@ -123,20 +124,20 @@ class ConnectionTable:
 
     def get(self, namespace: str, id: str) -> Membership[Connection] | None:
         """The membership that has an id, or None."""
-        members = self._namespaces.get(namespace)
+        members = self.members.get(namespace)
         return members.get(id) if members is not None else None
 
     def namespace(self, namespace: str) -> dict[str, Membership[Connection]] | None:
         """The members of a namespace by id, or None when it has none."""
-        return self._namespaces.get(namespace)
+        return self.members.get(namespace)
 
     def namespaces(self) -> list[str]:
         """The namespaces that have members."""
-        return list(self._namespaces)
+        return list(self.members)
 
     def memberships(self) -> list[Membership[Connection]]:
         """Every membership."""
-        return [one for members in self._namespaces.values() for one in members.values()]
+        return [one for members in self.members.values() for one in members.values()]
 
     def connections(self) -> list[Connection]:
         """Every connection."""
@@ -153,7 +154,7 @@ class ConnectionTable:
         """Whether a fan-out to this namespace has not reached everyone yet."""
         return namespace in self._busy
 
-    async def settled(self, namespace: str) -> None:
+    async def wait_fanned_out(self, namespace: str) -> None:
         """Wait until no fan-out to this namespace is under way."""
         while (event := self._busy.get(namespace)) is not None:
             await event.wait()
@@ -163,14 +164,14 @@ class ConnectionTable:
     ) -> int:
         """Deliver to every member but the excluded; gives to how many outboxes it went."""
         if namespace in self._busy:
-            await self.settled(namespace)
-        members = self._namespaces.get(namespace)
+            await self.wait_fanned_out(namespace)
+        members = self.members.get(namespace)
         if members is None:
             return 0
         if exclude:
-            chosen = [one.connection for id, one in members.items() if id not in exclude]
+            chosen = [one for id, one in members.items() if id not in exclude]
         else:
-            chosen = [one.connection for one in members.values()]
+            chosen = list(members.values())  # a member whose outbox is full departs meanwhile
         if len(chosen) <= YIELD_EVERY:
             return deliver_to_all(self, chosen, message)
         delivered = 0
@@ -183,17 +184,17 @@ class ConnectionTable:
     ) -> int:
         """Begin to close every member but the excluded; gives how many."""
         if namespace in self._busy:
-            await self.settled(namespace)
-        members = self._namespaces.get(namespace) or {}
-        chosen = [one.connection for id, one in members.items() if id not in exclude]
+            await self.wait_fanned_out(namespace)
+        members = self.members.get(namespace) or {}
+        chosen = [one for id, one in members.items() if id not in exclude]
         async for part in self._in_parts(namespace, chosen):
-            for connection in part:
-                kick(connection, code, reason)
+            for membership in part:
+                kick(membership.connection, code, reason)
         return len(chosen)
 
     async def _in_parts(
-        self, namespace: str, chosen: list[Connection]
-    ) -> AsyncIterator[list[Connection]]:
+        self, namespace: str, chosen: list[Membership[Connection]]
+    ) -> AsyncIterator[list[Membership[Connection]]]:
         self._busy[namespace] = done = asyncio.Event()
         try:
             for at in range(0, len(chosen), YIELD_EVERY):

@@ -1,9 +1,10 @@
 """A membership in a table: listed there and at its connection, and how it ends."""
 
+import asyncio
 import gc
 import weakref
 
-from cluster_pool import Connection, ConnectionsPool
+from cluster_pool import Connection, ConnectionsPool, SendResult
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.statistics import Counters
 from cluster_pool.local.membership import Departure, Membership
@@ -89,3 +90,25 @@ async def test_a_connection_that_left_is_freed_without_the_garbage_collector() -
         assert freed() is None
     finally:
         gc.enable()
+
+
+@async_test
+async def test_a_member_that_is_closed_in_a_broadcast_keeps_it_from_no_other() -> None:
+    """One whose outbox is full leaves the table while the broadcast goes over it."""
+
+    async def never(message: object) -> None:
+        await asyncio.Event().wait()
+
+    async def close(code: int, reason: str) -> None:
+        pass
+
+    limits, timing = Limits(outbox_bytes=1000), Timing(close=0.2)
+    async with ConnectionsPool(limits=limits, timing=timing) as pool:
+        hears = FakeWebSocket()
+        await pool.new_connection(Connection("stuck", "n", (never, close)))
+        await pool.new_connection(Connection("hears", "n", hears))
+        for _ in range(2):
+            assert await pool.send("n", "stuck", "x" * 900) is SendResult.DELIVERED
+        assert await pool.broadcast_message("n", "y" * 900) == 1
+        assert pool.get_connection("n", "stuck") is None
+        assert await hears.wait_sent() == ["y" * 900]
