@@ -1,4 +1,4 @@
-"""This node's timed right to own anything, as everybody on the node reads it.
+"""This node's timed right to own anything, as the other parts of the node read it.
 
 A lease is *held* from a join or a heartbeat until a little before Redis ends it, by this node's own
 clock. It is *settled* while it is held and everything that this node owns is registered under its
@@ -37,6 +37,7 @@ class LeaseState:
     """
 
     def __init__(self, timing: Timing) -> None:
+        self._ttl = timing.lease
         self._lasts = timing.lease - min(MARGIN, timing.lease / 5)
         self._until = 0.0
         self._broken = False
@@ -75,6 +76,13 @@ class LeaseState:
     def seconds_left(self) -> float:
         """How long this node may still own, by its own clock."""
         return max(0.0, self._until - boottime())
+
+    def may_judge(self) -> bool:
+        """Whether this node may call other nodes dead: it has held its own lease for a whole ttl.
+
+        Before, after Redis has lost its state, living nodes may not have joined again yet.
+        """
+        return boottime() - self.held_since >= self._ttl
 
     def alone_for(self) -> float:
         """For how many seconds every heartbeat has said that no other node lives; else 0."""

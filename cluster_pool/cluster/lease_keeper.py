@@ -143,8 +143,11 @@ class LeaseKeeper:
     # -- joining ---------------------------------------------------------------------------
 
     async def _join_first(self) -> None:
-        """Take the first lease: of a crashed predecessor, when it has ended, or when nobody listens
-        to the channel of this node id any more."""
+        """Take the first lease.
+
+        That of a crashed predecessor is taken when it has ended, or when no process has listened
+        to the channel of this node id for some time.
+        """
         silent_since = math.inf
         silence = max(SILENCE, LONGEST_REFUSED + 2 * self._timing.probe)
         while not await self._join(boottime() - silent_since >= silence):
@@ -153,7 +156,7 @@ class LeaseKeeper:
         self._settle()
 
     async def _silent(self) -> bool:
-        """Whether nobody listens to the channel of this node id; this start does not yet.
+        """Whether no process listens to the channel of this node id; this start does not yet.
 
         False, too, where Redis does not say so: a lease is then waited for.
         """

@@ -27,7 +27,7 @@ from cluster_pool.exceptions import (
 
 @dataclass(slots=True)
 class Held:
-    """A namespace in which this node holds connections, or did a moment ago.
+    """A namespace in which this node holds members, or did a moment ago.
 
     Attributes:
         count: connections that claim, own, or are being released.
@@ -70,11 +70,11 @@ class Namespaces:
         await asyncio.gather(*self._subscriptions, return_exceptions=True)
 
     def held(self) -> list[str]:
-        """The namespaces with connections."""
+        """The namespaces with members of this node."""
         return [namespace for namespace, held in self._held.items() if held.count]
 
     def holds(self, namespace: str) -> bool:
-        """Whether it has connections."""
+        """Whether a namespace has members of this node."""
         held = self._held.get(namespace)
         return held is not None and held.count > 0
 
@@ -130,7 +130,7 @@ class Namespaces:
         if confirming.cancelled():
             raise PoolClosedError("stopped")
         error = confirming.exception()
-        if isinstance(error, BackplaneUnavailableError):  # one of its own for each who waits
+        if isinstance(error, BackplaneUnavailableError):  # each caller raises one of its own
             raise BackplaneUnavailableError(str(error)) from error
         confirming.result()
 
@@ -141,13 +141,13 @@ class Namespaces:
                 held.subscription = self._topology.of(namespace).subscriptions.add(channel)
             await held.subscription.confirmed(None)
         except BaseException:
-            held.confirming = None  # whoever comes next tries again
+            held.confirming = None  # the next caller tries again
             raise
 
     def _subscribed(self, task: asyncio.Task[None]) -> None:
         self._subscriptions.discard(task)
         if not task.cancelled():
-            task.exception()  # taken note of, also when everybody who waited has given up
+            task.exception()  # taken note of, also when all callers have given up
 
     def add_new(
         self, generation: Generation, incarnation: str, deadline: float

@@ -17,7 +17,7 @@ from cluster_pool.cluster.dispatcher import Dispatcher, Turn
 from cluster_pool.cluster.drain import DrainController
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.inbound import InboundChannel
-from cluster_pool.cluster.lease import LeaseState, boottime
+from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
 from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.namespaces import Namespaces
@@ -95,7 +95,7 @@ class Node:
         upkeep = Upkeep(topology, setup.keys, identity)
         reaping = Reaping(topology, setup.keys, identity, upkeep)
         emptied = partial(hooks.fire, "empty")
-        self.reaper = Reaper(leases, claims, reaping, timing, counters, self._may_judge, emptied)
+        self.reaper = Reaper(lease, leases, claims, reaping, timing, counters, emptied)
         self.reconciler = Reconciler(
             topology, claims, upkeep, reaping, ownership, lease, timing, counters
         )
@@ -247,10 +247,6 @@ class Node:
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
         for membership in self.table.memberships_of(connection):
             self.ownership.release(membership)
-
-    def _may_judge(self) -> bool:
-        """Whether this node has held its lease for long enough to bury others."""
-        return boottime() - self.lease.held_since >= self.setup.timing.lease
 
     def up(self) -> None:
         """See :class:`BackplaneObserver`: a lease must be taken anew over a new generation."""

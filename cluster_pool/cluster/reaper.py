@@ -1,4 +1,4 @@
-"""Removing what vanished nodes left behind. Every node does it, none leads.
+"""Removes what vanished nodes left behind. Each node does it; there is no leader.
 
 An incarnation is first buried (its lease is gone for good), then its members are deleted by
 comparison with it, so that a living node's members are never touched, however late this runs.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from cluster_pool.backplane.claims import PAGE, Claims
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.reaping import BEGIN, Reaping
+from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import shown
 from cluster_pool.core.statistics import Counters
@@ -27,7 +28,7 @@ MOST_ORPHANS = 10_000
 
 @contextlib.contextmanager
 def _later(incarnation: str) -> Iterator[None]:
-    """What Redis does not answer is done at the next look; the others are reaped all the same."""
+    """If Redis does not answer, leave this incarnation for the next look and go on with others."""
     try:
         yield
     except BackplaneUnavailableError as error:
@@ -37,17 +38,18 @@ def _later(incarnation: str) -> Iterator[None]:
 class Reaper:
     """A task that sleeps until it is woken: by a heartbeat, or at the very end of a lease.
 
-    ``on_empty(namespace)`` tells what it emptied.
+    Args:
+        on_empty: told of each namespace that a removal left without members.
     """
 
     def __init__(
         self,
+        lease: LeaseState,
         leases: Leases,
         claims: Claims,
         reaping: Reaping,
         timing: Timing,
         counters: Counters,
-        may_judge: Callable[[], bool],
         on_empty: Callable[[str], None],
     ) -> None:
         self._leases = leases
@@ -55,12 +57,12 @@ class Reaper:
         self._reaping = reaping
         self._cursors: Sequence[bytes] = BEGIN
         self._orphans: dict[str, float] = {}
-        """Incarnations without a lease, with when that was first seen."""
+        """Incarnations without a lease, and when each was first seen without one."""
         self._unanswered: dict[tuple[str, str], str] = {}
         """Namespace and incarnation of removals whose answer was lost, to the node id."""
         self._timing = timing
         self._counters = counters
-        self._may_judge = may_judge
+        self._lease = lease
         self._on_empty = on_empty
         self._wake = asyncio.Event()
         self._due: asyncio.TimerHandle | None = None
@@ -84,7 +86,7 @@ class Reaper:
         self._wake.set()
 
     def wake_in(self, seconds: float) -> None:
-        """Look when a lease should be over, unless a heartbeat comes first and does it anyway."""
+        """Look in so many seconds, when a lease ends; not if a heartbeat comes before that."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
@@ -104,7 +106,7 @@ class Reaper:
                 log.exception("reaping failed by itself")
 
     async def _look(self) -> None:
-        if self._may_judge():
+        if self._lease.may_judge():
             for incarnation in await self._leases.expired(self._deadline()):
                 if await self._leases.bury(incarnation, self._deadline(), "expired"):
                     log.warning("incarnation %s has vanished", shown(incarnation))
@@ -118,7 +120,7 @@ class Reaper:
                 await self._reap(incarnation, node_id)
 
     async def _sweep(self) -> None:
-        """Bury what has had no lease for as long as one lasts: it joins in that time, or never."""
+        """Bury incarnations that have had no lease for as long as one lasts: they will not join."""
         now = asyncio.get_running_loop().time()
         self._cursors, found = await self._reaping.sweep(
             self._timing.lease, self._cursors, self._deadline()
@@ -143,7 +145,10 @@ class Reaper:
             self.wake_in(next_end / 1000 - self._leases.now())
 
     async def _reap(self, incarnation: str, node_id: str) -> None:
-        """A rejoin leaves members in hardly any namespace: hundreds are looked at in a call."""
+        """Remove the members of a buried incarnation.
+
+        After a rejoin hardly any namespace has some: a call looks at hundreds of namespaces.
+        """
         namespaces = await self._claims.namespaces_of(incarnation, self._deadline())
         total = 0
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]

@@ -1,7 +1,7 @@
 """Registering again what this node owns: after a rejoin, after drift, and when there is doubt.
 
-Claims are asserted with their original tokens. What another node has won with a greater one is
-handed to ``evict``, which closes it.
+Claims are asserted with their original tokens. A membership whose id another node has won with a
+greater token is handed to ``evict``, which closes its connection.
 """
 
 import asyncio
@@ -54,14 +54,14 @@ class Reassertion:
         self._evict = evict
 
     async def everything(self, generation: Generation, incarnation: str, keep: Keep) -> None:
-        """Register all that is owned under an incarnation, and note its namespaces.
+        """Register all that is owned under an incarnation, and list its namespaces.
 
         ``keep`` renews the lease meanwhile. What an earlier attempt registered under the same
         incarnation, before its link was cut or an answer came late, is not asserted again: the
-        rest comes first, so each attempt gets further. While this node was deaf another may have
-        taken over an id that was registered already, so at the end the count and checksum of those
-        namespaces are compared, and one that differs is asserted as a whole. A later takeover is
-        heard: the ear of this generation was there before the first comparison.
+        rest comes first, so each attempt gets further. While this node heard nothing another may
+        have taken over an id that was registered already, so at the end the count and checksum of
+        those namespaces are compared, and one that differs is asserted as a whole. A later takeover
+        is heard: this generation subscribed before the first comparison.
 
         Raises BackplaneUnavailableError; what has not been done then is for the next attempt.
         """
@@ -94,14 +94,14 @@ class Reassertion:
                 *[self._batch(generation, incarnation, batch) for batch in packed(groups.items())]
             )
 
-    # -- what there is ---------------------------------------------------------------------
+    # -- what is owned ---------------------------------------------------------------------
 
     def _owned(self, namespace: str) -> Group:
         members = self._table.namespace(namespace) or {}
         return namespace, [one for one in members.values() if one.claim is not None]
 
     def _sorted(self, names: Iterable[str], incarnation: str) -> tuple[list[Group], list[str]]:
-        """What is not yet under the incarnation, and the namespaces where something is."""
+        """The memberships that are not under the incarnation yet; the namespaces where some are."""
         groups: list[Group] = []
         standing: list[str] = []
         for name in names:
@@ -116,7 +116,7 @@ class Reassertion:
     async def _changed(
         self, generation: Generation, incarnation: str, names: list[str], keep: Keep
     ) -> list[str]:
-        """The namespaces in which something else is registered than what is owned."""
+        """The namespaces whose count or checksum is not that of what is owned."""
         calls = [
             self._claims.tallies(generation, part, incarnation, self._deadline())
             for part in pieces(names, PAGE)
@@ -134,7 +134,7 @@ class Reassertion:
         times = [claim.time % CHECKSUM_MODULUS for claim in claims]
         return len(times), sum(times)
 
-    # -- asserting it ----------------------------------------------------------------------
+    # -- asserting -------------------------------------------------------------------------
 
     async def _register(
         self, generation: Generation, incarnation: str, groups: list[Group], keep: Keep
@@ -184,6 +184,6 @@ class Reassertion:
 
 
 def pieces(items: list[T], size: int) -> Iterator[list[T]]:
-    """Of at most ``size`` items."""
+    """Parts of a list, of at most ``size`` items."""
     for at in range(0, len(items), size):
         yield items[at : at + size]

@@ -1,4 +1,4 @@
-"""Does the registry say what this node holds? A part of its namespaces at each heartbeat.
+"""Compares what the registry says with what this node holds, a part at each heartbeat.
 
 A thousand of them, or a tenth if that is more: all of 100,000 are compared within ten heartbeats,
 by a hundred calls of a hundred namespaces each in a heartbeat, spread over half of it. Compared
@@ -19,7 +19,7 @@ from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.reaping import Reaping
 from cluster_pool.backplane.topology import Topology
 from cluster_pool.backplane.upkeep import Holding, Upkeep
-from cluster_pool.cluster.lease import LeaseState, boottime
+from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.core.claims import CHECKSUM_MODULUS, Claim
 from cluster_pool.core.config import Timing
@@ -46,7 +46,7 @@ REPAIRS = 16
 
 
 class Difference(NamedTuple):
-    """What is held less what is registered.
+    """How far what is registered is from what is held.
 
     Attributes:
         size, checksum: of this node's claims.
@@ -65,7 +65,7 @@ class Difference(NamedTuple):
 
     @property
     def own(self) -> bool:
-        """Whether it concerns what this node holds."""
+        """Whether claims of this node are registered wrongly."""
         return bool(self.size or self.checksum or self.absent)
 
 
@@ -94,10 +94,10 @@ class Reconciler:
         self._to_visit: list[str] = []
         self._size = AT_LEAST
         self._left: dict[str, Difference] = {}
-        """What the last repair could not change: it is for others to repair."""
+        """Differences that the last repair could not change; other nodes repair them."""
         self._wrong: set[str] = set()
         self._doubted: set[str] = set()
-        """What is not held any more, and whose turn does not come again by itself."""
+        """Namespaces that are not held any more, so that their turn does not come by itself."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -128,7 +128,7 @@ class Reconciler:
             log.exception("a comparison failed by itself")
 
     def _next_part(self) -> list[str]:
-        """What was wrong the last time or is in doubt, and those whose turn it is."""
+        """The namespaces that were wrong last time or are in doubt, and those whose turn it is."""
         if not self._to_visit:
             self._to_visit = self._ownership.namespaces()
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
@@ -140,7 +140,7 @@ class Reconciler:
     # -- comparing -------------------------------------------------------------------------
 
     async def _suspects(self, generation: Generation, names: list[str]) -> list[str]:
-        """The namespaces in which something else is registered, or a stranger to all of us."""
+        """The namespaces that differ, or in which an owner is listed of whom nothing is known."""
         incarnation = self._lease.incarnation
         parts = [names[at : at + CALL] for at in range(0, len(names), CALL)]
         suspects: dict[str, None] = {}
@@ -165,13 +165,13 @@ class Reconciler:
         return Holding(namespace, len(held), checksum, sample)
 
     async def _strangers(self, generation: Generation, owners: Iterable[str]) -> set[str]:
-        """Owners of whom nothing is known, once that cannot be the begin of all things."""
-        if boottime() - self._lease.held_since < self._timing.lease:
+        """The owners of whom nothing is known; none while they may not have joined again yet."""
+        if not self._lease.may_judge():
             return set()
         return await self._upkeep.unknown(generation, owners, self._deadline())
 
     async def _differences(self, generation: Generation, names: list[str]) -> dict[str, Difference]:
-        """For each namespace where that is not nothing."""
+        """The difference of each namespace that has one."""
         differences: dict[str, Difference] = {}
         for at in range(0, len(names), REPAIRS):
             part = names[at : at + REPAIRS]
@@ -253,7 +253,10 @@ class Reconciler:
             self._left[namespace] = left
 
     async def _clean(self, generation: Generation, namespace: str, incarnation: str) -> set[str]:
-        """Remove what is listed as ours and is not, and what is no claim; gives the strangers."""
+        """Remove entries that are no claims, or claims of this node that it does not hold.
+
+        Gives the owners in the namespace of whom nothing is known.
+        """
         strays: list[tuple[bytes, bytes]] = []
         others: set[str] = set()
         async for id, value in self._upkeep.entries_of(namespace, self._timing.timeout):

@@ -1,4 +1,4 @@
-"""Under ``on_conflict="reject"``: does the connection that holds an id still have its client?
+"""Asks, under ``on_conflict="reject"``, whether the connection that has an id still has its client.
 
 The node that claims an id which another living node owns asks that node for a sign of life of the
 connection. The owner asks the client, answers DELIVERED when it is there, and else cuts the
@@ -47,7 +47,7 @@ class Standing:
     # -- asking ----------------------------------------------------------------------------
 
     def question(self, namespace: str, id: str, claim: Claim) -> "asyncio.Task[bool]":
-        """Whether the connection behind a claim has gone, and its id with it.
+        """Ask whether the connection behind a claim has gone, and its id with it.
 
         All who want to know it at the same time share one question, which has a deadline of its
         own. It ends without an error: an owner that says nothing has not gone.

@@ -77,7 +77,7 @@ class ConnectionTable:
         self.flusher.flush()
         await self._sweeper.stop()
 
-    # -- who is here -----------------------------------------------------------------------
+    # -- membership ------------------------------------------------------------------------
 
     def add(self, membership: Membership[Connection]) -> None:
         """List a membership, here and at its connection; one that had its id is not listed here.
@@ -143,7 +143,7 @@ class ConnectionTable:
         """Every connection."""
         return [one.connection for one in self.memberships()]
 
-    # -- what is done to them --------------------------------------------------------------
+    # -- sending and closing ---------------------------------------------------------------
 
     def send(self, namespace: str, id: str, message: Outgoing) -> SendResult:
         """Deliver to one; ABSENT when there is none."""

@@ -23,6 +23,7 @@ from cluster_pool import (
 )
 from cluster_pool.cluster.claim_batcher import IN_FLIGHT
 from cluster_pool.cluster.pending_claim import PendingClaim
+from cluster_pool.local import closing
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -401,7 +402,7 @@ async def test_who_leaves_while_its_claim_waits_for_others_takes_no_id(backend: 
         with patch.object(claim_batcher, "_flights", IN_FLIGHT):  # as many as may be under way
             claim = asyncio.create_task(one.new_connection(second))
             await eventually(lambda: claim_batcher._to_claim)
-            second.cut()
+            closing.cut(second)
         claim_batcher._schedule()
         with pytest.raises(ConnectionClosedError):
             await claim

@@ -439,7 +439,7 @@ async def test_a_vanished_node_is_forgotten_and_reaped(own_server: RedisServer) 
         for at in range(1500):
             await two.join("n", f"b{at}", timeout=20)
         await two.join("alone", "bob", timeout=20)
-        await eventually(lambda: one._parts._may_judge())
+        await eventually(lambda: one._parts.lease.may_judge())
         await vanish(two)
         assert await one.count("n") == 1501
         lease = one.timing.lease

@@ -59,6 +59,21 @@ def test_a_node_is_alone_from_the_first_of_the_heartbeats_that_say_so(clock: lis
     assert lease.alone_for() == 0
 
 
+def test_a_node_judges_others_once_it_has_held_its_lease_for_a_whole_ttl(
+    clock: list[float],
+) -> None:
+    """A rejoin begins that time anew: Redis may have lost the leases of all."""
+    lease = LeaseState(Timing(lease=10))
+    lease.begin("start.0", clock[0], 1)
+    clock[0] += 9.9
+    lease.renew(clock[0], 1)
+    assert not lease.may_judge()
+    clock[0] += 0.1
+    assert lease.may_judge()
+    lease.begin("start.1", clock[0], 1)
+    assert not lease.may_judge()
+
+
 @async_test
 async def test_a_caller_that_waits_has_the_keeper_look_at_once_unless_it_fails(
     clock: list[float],

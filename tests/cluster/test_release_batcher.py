@@ -1,0 +1,106 @@
+"""Releases on their way: batches by namespace, and again what was not answered."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from cluster_pool import BackplaneUnavailableError, Connection
+from cluster_pool.cluster.release_batcher import ReleaseBatcher
+from cluster_pool.core.claims import Claim
+from cluster_pool.local.membership import Membership
+from cluster_pool.testing import FakeWebSocket
+from tests.support import async_test
+
+Answers = list[bool | None]
+
+
+class FakeClaims:
+    """Writes down what is released; each call has the next answer, None if there is none."""
+
+    def __init__(self, *answers: Answers | None) -> None:
+        self._answers = list(answers)
+        self.calls: list[tuple[str, list[str]]] = []
+
+    def release(
+        self, generation: Any, namespace: str, claims: list[tuple[str, Claim]], deadline: float
+    ) -> Coroutine[Any, Any, Answers]:
+        self.calls.append((namespace, [id for id, _ in claims]))
+        answer = self._answers.pop(0)
+
+        async def read() -> Answers:
+            if answer is None:
+                raise BackplaneUnavailableError("the link is gone")
+            return answer
+
+        return read()
+
+
+def owned(namespace: str, id: str) -> Membership[Connection]:
+    """A membership with a claim."""
+    membership = Membership(Connection(id, namespace, FakeWebSocket()), namespace, id)
+    membership.claim = Claim("start.0", 1, id)
+    return membership
+
+
+class Releasing:
+    """A batcher over fake claims, and what it has told."""
+
+    def __init__(self, *answers: Answers | None) -> None:
+        self.claims = FakeClaims(*answers)
+        self.told: list[tuple[str, bool]] = []
+        claims: Any = self.claims
+        self.batcher = ReleaseBatcher(
+            claims, lambda one, emptied: self.told.append((one.id, emptied))
+        )
+
+    async def flush(self) -> None:
+        """Write what waits, and read the replies."""
+        generation: Any = None
+        await asyncio.gather(*self.batcher.write(generation, self.batcher.pop_waiting(), 0.0))
+
+
+@async_test
+async def test_releases_of_a_namespace_go_together_and_say_which_one_emptied_it() -> None:
+    """One call for each namespace."""
+    releasing = Releasing([False, True], [True])
+    for namespace, id in [("n", "a"), ("m", "b"), ("n", "c")]:
+        releasing.batcher.add(owned(namespace, id))
+    await releasing.flush()
+    assert releasing.claims.calls == [("n", ["a", "c"]), ("m", ["b"])]
+    assert releasing.told == [("a", False), ("c", True), ("b", True)]
+    assert not releasing.batcher.waiting
+
+
+@async_test
+async def test_a_release_that_was_not_answered_goes_again_only_when_that_is_said() -> None:
+    """A heartbeat says so: until then Redis may be away."""
+    releasing = Releasing(None, [False])
+    releasing.batcher.add(owned("n", "a"))
+    await releasing.flush()
+    assert (releasing.told, releasing.batcher.waiting) == ([], False)
+    releasing.batcher.retry()
+    assert releasing.batcher.waiting
+    await releasing.flush()
+    assert releasing.told == [("a", False)]
+
+
+@async_test
+async def test_a_claim_that_was_taken_over_meanwhile_is_not_released() -> None:
+    """There is none any more: the membership departs all the same."""
+    releasing = Releasing()
+    membership = owned("n", "a")
+    releasing.batcher.add(membership)
+    membership.claim = None
+    await releasing.flush()
+    assert releasing.claims.calls == []
+    assert releasing.told == [("a", False)]
+
+
+@async_test
+async def test_a_release_that_found_no_claim_puts_its_namespace_in_doubt() -> None:
+    """Its count may be wrong: the reconciler looks at it, once."""
+    releasing = Releasing([None])
+    releasing.batcher.add(owned("n", "a"))
+    await releasing.flush()
+    assert releasing.batcher.pop_doubted() == {"n"}
+    assert releasing.batcher.pop_doubted() == set()
