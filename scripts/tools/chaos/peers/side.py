@@ -6,6 +6,7 @@ of its connection, and ``… CONTENDER sender REDIS ADDRESS``.
 
 import asyncio
 import importlib
+import logging
 import sys
 import time
 from collections import Counter
@@ -145,7 +146,8 @@ class Streams:
 
 
 async def main(name: str, door: str, redis: str, address: str = "") -> None:
-    """Be one side until standard input ends."""
+    """Be one side until standard input ends; what libraries log of bad links is no news here."""
+    logging.getLogger().addHandler(logging.NullHandler())
     module, _, attribute = CONTENDERS[name].partition(":")
     contender: Contender = getattr(
         importlib.import_module(f"tools.chaos.peers.{module}"), attribute
