@@ -42,7 +42,8 @@ async def test_a_connection_that_was_not_let_in_belongs_to_no_pool() -> None:
         newcomer = Connection("alice", "n", FakeWebSocket())
         with pytest.raises(IdTakenError):
             await one.new_connection(newcomer, on_conflict="reject", timeout=0.3)
-        assert newcomer.claim is None
+        assert one._parts is not None
+        assert one._parts.table.memberships_of(newcomer) == ()
         await one.new_connection(newcomer)
         with pytest.raises(ClusterPoolError, match="is a member already"):
             await one.new_connection(newcomer)
