@@ -19,6 +19,8 @@ import pytest
 from tests.servers import RedisServer
 from tools.harness.nodes import NodeProcess
 
+pytestmark = pytest.mark.real
+
 ECHO = """
 async def echo(pool, connection):
     async for message in connection:

@@ -19,6 +19,8 @@ from tests.support import async_test, eventually
 from tools.harness.nodes import in_thread
 from tools.harness.ports import accepts, free_port
 
+pytestmark = pytest.mark.real
+
 CLIENTS = 60
 
 

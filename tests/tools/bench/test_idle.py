@@ -2,9 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tests.support import async_test
 from tools.bench import idle
 from tools.bench.__main__ import _parser, _settings
+
+pytestmark = pytest.mark.real
 
 
 @async_test

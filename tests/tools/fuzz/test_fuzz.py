@@ -20,6 +20,7 @@ CASES = {
 NEVER_REFUSED = ("raw",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_hostile_input(name: str) -> None:
     """It is accepted, or refused as documented; no turn of the loop is long, and memory is bounded.
