@@ -15,9 +15,7 @@ TABLES = {"cli/serving.py:serve", "cli/draining.py:drain"}
 """Lists of command line options, with little code below."""
 
 # What is not so yet: how long it was when somebody looked. A number may only become smaller.
-LONG_FILES = {
-    "backplane/outbound.py": 518,
-}
+LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {}
 
 

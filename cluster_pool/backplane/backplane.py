@@ -12,6 +12,7 @@ from cluster_pool.backplane.address import Address, RedisOrUrl
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.directory import Directory
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
+from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.shard import Shard
@@ -103,16 +104,18 @@ class Backplane:
         )
         self.topology = Topology(self.shard)
         self.progress = Progress()
+        view = LeaseView(setup.keys, self.shard.clock, setup.timing.heartbeat)
         self.outbound = Outbound(
             self.shard,
             setup.keys,
             self.identity,
             self.progress,
+            view,
             limits=setup.limits,
             counters=setup.counters,
             seals=setup.seals,
         )
-        self.leases = Leases(self.shard, setup.keys, self.identity)
+        self.leases = Leases(self.shard, setup.keys, self.identity, view)
         self.claims = Claims(self.topology, setup.keys, self.identity)
         self.directory = Directory(self.topology, setup.keys, self.leases, self.claims)
         self.drain_budget = RedisDrainBudget(self.shard, setup.keys)

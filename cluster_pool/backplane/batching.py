@@ -50,15 +50,17 @@ class NamespaceQueue:
     of the namespace and on this node's own, and will be heard here.
     """
 
-    __slots__ = ("barrier", "channel", "flying", "late", "members", "own_barrier", "waiting")
+    __slots__ = ("again", "barrier", "channel", "flying", "members", "own_barrier", "waiting")
 
     def __init__(self, channel: str, members: str) -> None:
         self.channel = channel
         self.members = members
         self.waiting: deque[Operation] = deque()
-        self.late: list[Operation] = []
-        """What Redis refused as late, until all that was in flight with it has come back."""
+        self.again: list[Operation] = []
+        """What was certainly not carried out and is sent again, ahead of what waits, as soon as
+        nothing of this queue is in flight or looked up."""
         self.flying = 0
+        """Runs in flight, and lookups."""
         self.barrier = NOWHERE
         self.own_barrier = NOWHERE
 
@@ -76,6 +78,15 @@ class Run:
     operations: list[Operation]
     due: float
     late: bool = False
+    """Whether Redis refused it as late."""
+    strangers: "dict[Operation, bytes] | None" = None
+    """What was not carried out, until an owner is looked up: operations with the incarnation that
+    is not known, b"" for those that came behind such a one. None: everything was."""
+
+    @property
+    def kind(self) -> int:
+        """``SEND`` or ``BROADCAST``, of every operation."""
+        return self.operations[0].kind
 
     @property
     def bytes(self) -> int:
@@ -95,6 +106,11 @@ class Batch:
     queues: list[NamespaceQueue] = field(default_factory=list)
     dead: list[Operation] = field(default_factory=list)
     """Answered already, or past their deadline; they are in no queue any more."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them, in the order in which they are carried out."""
+        return [run for stage in self.stages for runs in stage for run in runs]
 
 
 def next_batch(ready: dict[str, NamespaceQueue], now: float) -> Batch:

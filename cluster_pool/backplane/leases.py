@@ -9,6 +9,7 @@ from typing import Literal
 
 from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import pairs, text_of, texts
+from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.script_words import OK, TAKEN
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.identity import Identity
@@ -37,10 +38,11 @@ class LeaseReply:
 class Leases:
     """The leases of a cluster as one node, or a publisher, sees them."""
 
-    def __init__(self, shard: Shard, keys: Keys, identity: Identity) -> None:
+    def __init__(self, shard: Shard, keys: Keys, identity: Identity, view: LeaseView) -> None:
         self._shard = shard
         self._keys = keys
         self._identity = identity
+        self._view = view
 
     async def join(
         self,
@@ -73,7 +75,7 @@ class Leases:
         reply = await self._shard.script(deadline, call)
         if reply[0] == TAKEN.encode():
             return LeaseReply(False, ends=float(reply[1]), holder=text_of(reply[2]) or "")
-        return LeaseReply(True, reply[1].decode(), living=reply[2])
+        return self._held(*reply[1:])
 
     async def heartbeat(
         self, incarnation: str, ttl: float, info: str, headroom: str, epoch: str, deadline: float
@@ -94,7 +96,13 @@ class Leases:
         reply = await self._shard.script(deadline, call)
         if reply[0] != OK.encode():
             return LeaseReply(False)
-        return LeaseReply(True, reply[1].decode(), living=reply[2])
+        return self._held(*reply[1:])
+
+    def _held(self, epoch: bytes, living: list[bytes]) -> LeaseReply:
+        """The lease is held; what was told of all leases is the view of those who send."""
+        self._view.read(living)
+        nodes = {incarnation.partition(b".")[0] for incarnation in living[::3]}
+        return LeaseReply(True, epoch.decode(), living=len(nodes))
 
     async def bury(
         self, incarnation: str, deadline: float, why: Literal["own", "expired", "orphan"]

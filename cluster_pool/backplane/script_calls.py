@@ -3,8 +3,8 @@
 Nothing is decided or converted here. The parameters have the names of the locals with which the
 file begins, and a test holds both against each other: names, order, and the fields of lists. A
 function that takes one namespace touches one hash tag; those that take several (``assert_claims``,
-``compare``, ``publish``, ``send``, ``tallies``) touch one for each namespace, and ``send`` that of
-the nodes' channels besides.
+``compare``, ``publish``, ``send``, ``tallies``) touch one for each namespace, and ``send`` besides
+publishes on the channels of nodes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -65,6 +65,11 @@ def heartbeat(
         keys.incarnations,
     ]
     return ScriptCall("heartbeat", names, [node, incarnation, ttl_ms, info, headroom, lease_epoch])
+
+
+def living(keys: Keys, *, asked: Sequence[bytes]) -> ScriptCall:
+    """Read which incarnations hold a lease, and what has become of some."""
+    return ScriptCall("living", [keys.leases, keys.incarnations], [*asked])
 
 
 def bury(keys: Keys, *, incarnation: str, why: str) -> ScriptCall:
@@ -329,13 +334,36 @@ class SendRun(NamedTuple):
     fields: list[Argument]
 
 
-def send(keys: Keys, *, sender: str, own_node: str, runs: Iterable[SendRun]) -> ScriptCall:
-    """Route targeted items to the nodes that own their ids."""
-    names = [keys.leases, keys.incarnations]
+def send(
+    keys: Keys,
+    *,
+    sender: str,
+    own_node: str,
+    view: bytes,
+    view_ends: int,
+    runs: Iterable[SendRun | Envelope],
+) -> ScriptCall:
+    """Carry out runs in order: route targeted items to their owners' nodes, publish the others."""
+    targets: list[str] = []
+    spaces: list[str] = []
+    envelopes: list[Argument] = []
     heads: list[Argument] = []
     items: list[Argument] = []
-    for members, not_after, fields in runs:
-        names.append(members)
-        heads += (not_after, len(fields) // 2)
-        items += fields
-    return ScriptCall("send", names, [sender, keys.node_prefix, own_node, *heads, *items])
+    for run in runs:
+        if isinstance(run, SendRun):
+            targets.append(run.members)
+            heads += (run.not_after, len(run.fields) // 2)
+            items += run.fields
+        else:
+            numbers = keys.numbers(run.channel)
+            spaces += (numbers, run.members or numbers)
+            envelopes += (len(targets), run.channel, run.not_after, run.messages, run.items)
+    arguments: list[Argument] = [
+        sender,
+        keys.node_prefix,
+        own_node,
+        view,
+        view_ends,
+        len(spaces) // 2,
+    ]
+    return ScriptCall("send", targets + spaces, [*arguments, *envelopes, *heads, *items])

@@ -17,12 +17,18 @@ LATE = "LATE"
 """The script came after its ``not_after`` and has changed nothing."""
 GONE = "GONE"
 DONE = "DONE"
+HELD = "HELD"
+"""Not carried out, since something before it was not."""
 MENDED = "MENDED"
 
 # What became of a claim.
 CLAIMED = "CLAIMED"
 TAKEN = "TAKEN"
 FULL = "FULL"
+
+# What has become of an incarnation, or GONE.
+LIVES = "LIVES"
+OVER = "OVER"
 
 # Words among the arguments.
 TAKEOVER = "takeover"
@@ -35,7 +41,7 @@ ALL = "all"
 KNOWN = "known"
 
 # A digit for each item of a send, each claim that is asserted, each claim that is released.
-ABSENT, ROUTED, UNREACHABLE, REFUSED, LATE_ITEM = "01234"
+ABSENT, ROUTED, UNREACHABLE, REFUSED, LATE_ITEM, UNKNOWN, HELD_ITEM = "0123456"
 LOST, KEPT = "01"
 NOT_REGISTERED, RELEASED, EMPTIED = "012"
 

@@ -21,6 +21,7 @@ NAMES: Final = (
     "drain",
     "heartbeat",
     "join",
+    "living",
     "publish",
     "reap",
     "release",

@@ -1,7 +1,6 @@
 """The outgoing batches: bounded in flight, fair to small namespaces, in order."""
 
 import asyncio
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from cluster_pool.backplane.batching import BATCH_BYTES, BATCH_ITEMS
 from cluster_pool.backplane.command_connection import ScriptCall
+from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.outbound import IN_FLIGHT, Outbound
 from cluster_pool.core.config import Limits
@@ -25,35 +25,54 @@ from tests.support import async_test
 LATER = 1e9
 
 
+LISTED = b"start9.0"
+"""The incarnation of an owner that lives, on node-9."""
+
+
 class Call:
-    """A script that is on its way: per namespace or channel, the items in order."""
+    """A script that is on its way: its runs in order, each a namespace with its items."""
 
     def __init__(self, script: ScriptCall) -> None:
-        name, keys, arguments = script
-        self.name = name
-        self.not_after: Any = arguments[3] if name == "send" else arguments[2]
+        self.script = script
+        self.name = script.name
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.items: dict[str, list[bytes]] = dict(
-            self._sends(keys[2:], arguments[3:])
-            if name == "send"
-            else self._broadcasts(arguments[1:])
-        )
+        arguments: list[Any] = list(script.arguments)
+        self.runs: list[tuple[str, str, list[bytes]]] = []
+        """Kind, namespace, items."""
+        if self.name == "send":
+            self._read_send(script.keys, arguments[5], arguments[6:])
+        elif self.name == "publish":
+            self.not_after = arguments[2]
+            self.runs = [
+                self._envelope(channel, count, joined)
+                for channel, _, count, joined in zip(*[iter(arguments[1:])] * 4, strict=True)
+            ]
 
-    @staticmethod
-    def _sends(members: list[str], rest: list[Any]) -> Iterator[tuple[str, list[bytes]]]:
+    def _read_send(self, keys: list[str], envelopes: int, rest: list[Any]) -> None:
+        members = keys[: len(keys) - 2 * envelopes]
+        heads, rest = rest[: 5 * envelopes], rest[5 * envelopes :]
         sizes, items = rest[1 : 2 * len(members) : 2], rest[2 * len(members) + 1 :: 2]
+        self.not_after = rest[0]
         for key, size in zip(members, sizes, strict=True):
-            yield key.split("{")[1].split("}")[0], list(items[:size])
+            self.runs.append(("send", key.split("{")[1].split("}")[0], list(items[:size])))
             items = items[size:]
+        published = list(zip(*[iter(heads)] * 5, strict=True))
+        for after, channel, _, count, joined in reversed(published):
+            self.runs.insert(after, self._envelope(channel, count, joined))
 
     @staticmethod
-    def _broadcasts(rest: list[Any]) -> Iterator[tuple[str, list[bytes]]]:
-        for channel, count, joined in zip(rest[::4], rest[2::4], rest[3::4], strict=True):
-            size = len(joined) // count
-            yield (
-                channel.split("{")[1].split("}")[0],
-                [joined[at : at + size] for at in range(0, len(joined), size)],
-            )
+    def _envelope(channel: str, count: int, joined: bytes) -> tuple[str, str, list[bytes]]:
+        size = len(joined) // count
+        items = [joined[at : at + size] for at in range(0, len(joined), size)]
+        return "publish", channel.split("{")[1].split("}")[0], items
+
+    @property
+    def items(self) -> dict[str, list[bytes]]:
+        """By namespace."""
+        items: dict[str, list[bytes]] = {}
+        for _, namespace, some in self.runs:
+            items.setdefault(namespace, []).extend(some)
+        return items
 
     @property
     def count(self) -> int:
@@ -61,10 +80,14 @@ class Call:
 
     def answer(self) -> None:
         """Redis has carried it out."""
-        if self.name == "send":
-            self.future.set_result([b"1" * self.count, b"", b""])
-        else:
-            self.future.set_result([b"7 1", 1] * len(self.items))
+        if self.name == "living":
+            self.future.set_result([[LISTED, b"%d" % 1e15, b"node-9"], []])
+            return
+        kinds = [kind for kind, _, _ in self.runs]
+        heard = [b"7 1", 1] * kinds.count("publish")
+        sent = sum(len(items) for kind, _, items in self.runs if kind == "send")
+        routed = [b"1" * sent, b"", b"", [], heard]
+        self.future.set_result(routed if self.name == "send" else heard)
 
 
 class FakeCommands:
@@ -72,10 +95,15 @@ class FakeCommands:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.asked = False
+        """Whether tests answer what is asked about leases; else it is answered at once."""
 
     def script(self, script: ScriptCall) -> asyncio.Future[Any]:
         call = Call(script)
-        self.calls.append(call)
+        if call.name == "living" and not self.asked:
+            call.answer()
+        else:
+            self.calls.append(call)
         return call.future
 
     @property
@@ -99,6 +127,7 @@ def make_bus(commands: FakeCommands, seals: Seals | None = None, **limits: int) 
         Keys(),
         Identity(Keys(), "node-1"),
         Progress(),
+        LeaseView(Keys(), shard.clock, 3.0),
         limits=Limits(**limits),
         counters=Counters(),
         seals=seals,
@@ -129,7 +158,7 @@ async def test_what_is_sealed_is_carried_out_soon_or_sealed_again() -> None:
     sent = outbound.send("n", "1", b"item", LATER)
     await turns()
     await asyncio.sleep(0.01)
-    commands.calls[0].future.set_result([b"4", b"", b""])
+    commands.calls[0].future.set_result([b"4", b"", b"", [], []])
     await turns()
     after = asyncio.get_running_loop().time()
     for call in commands.calls:
@@ -215,7 +244,8 @@ async def test_runs_of_one_namespace_leave_in_order() -> None:
             outbound.send("n", "1", item, LATER)
     await turns()
     await answer_rest(commands)
-    assert [(call.name, b"".join(call.items["n"])) for call in commands.calls] == [
+    runs = [run for call in commands.calls for run in call.runs]
+    assert [(kind, b"".join(items)) for kind, _, items in runs] == [
         ("send", b"0"),
         ("publish", b"1"),
         ("send", b"23"),
@@ -275,7 +305,7 @@ async def test_what_is_sent_beside_a_message_to_the_own_node_leaves_no_queue_beh
         outbound.send(f"n{at}", "1", b"item", LATER)
     await turns()
     (call,) = commands.flying
-    call.future.set_result([b"1" * 50, b"7 1", b""])
+    call.future.set_result([b"1" * 50, b"7 1", b"", [], []])
     await turns()
     assert not outbound._queues
 

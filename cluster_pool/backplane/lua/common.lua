@@ -248,10 +248,21 @@ local function nodes_of(incarnations)
   return count
 end
 
--- How many nodes hold a lease.
-local function living(leases)
+-- The incarnations that hold a lease: name, end of the lease in ms, and node ("" if not known) of each.
+local function living(leases, incarnations)
   local now = digits(now_us() / 1000)
-  return nodes_of(redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf'))
+  local found = redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf', 'WITHSCORES')
+  if #found == 0 then return {} end
+  local names = {}
+  for at = 1, #found, 2 do names[#names + 1] = found[at] end
+  local nodes = redis.call('HMGET', incarnations, unpack(names))
+  local flat = {}
+  for i, name in ipairs(names) do
+    flat[3 * i - 2] = name
+    flat[3 * i - 1] = found[2 * i]
+    flat[3 * i] = nodes[i] or ''
+  end
+  return flat
 end
 
 -- Notes what an incarnation can take, "" for nothing. While somebody drains it is not lowered: what

@@ -1,6 +1,6 @@
 -- Renews a lease that is still held. A lease that is over is never renewed. What else a node has
 -- written of itself is written again when it is gone or is not what it wrote.
--- Reply {GONE}, or {OK, epoch, living nodes}
+-- Reply {GONE}, or {OK, epoch, living}
 
 local leases = KEYS[1]
 local nodes = KEYS[2]
@@ -43,4 +43,4 @@ end
 redis.call('ZADD', leases, digits(now + ttl_ms), incarnation)
 redis.call('HSET', infos, incarnation, info)
 set_headroom(headrooms, incarnation, headroom, redis.call('EXISTS', drains) == 1)
-return {OK, epoch, living(leases)}
+return {OK, epoch, living(leases, incarnations)}

@@ -1,5 +1,5 @@
 -- Takes a lease for a new incarnation of a node.
--- Reply {OK, epoch, living nodes}, or {TAKEN, end of the lease (ms), its incarnation} while another
+-- Reply {OK, epoch, living}, or {TAKEN, end of the lease (ms), its incarnation} while another
 --       start of a node with this id has a lease
 
 local leases = KEYS[1]
@@ -44,4 +44,4 @@ if former then -- it is counted once, under the new incarnation, although the fo
   redis.call('HSET', headrooms, incarnation, former)
 end
 set_headroom(headrooms, incarnation, headroom, redis.call('EXISTS', drains) == 1)
-return {OK, redis.call('GET', epoch_key), living(leases)}
+return {OK, redis.call('GET', epoch_key), living(leases, incarnations)}

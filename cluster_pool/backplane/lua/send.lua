@@ -1,38 +1,46 @@
--- Routes targeted items to the nodes that own their ids; one envelope for each node.
--- Reply {codes, mark, error}: a code per item in order (ABSENT, ROUTED, UNREACHABLE when nobody
---       listens, or the owner's lease is over and it is not buried yet, REFUSED by Redis, LATE_ITEM
---       after its not_after); epoch and number of the last message to the own node, "" when there
---       was none; and why Redis refused
--- Given several namespaces it touches several hash tags, and those of the nodes' channels always: it
--- is for one Redis only. The channels, and the counters beside them, are known by the claims alone.
+-- Carries out runs in order: targeted items go to the nodes that own their ids, in one envelope for
+-- each node; what a namespace publishes between them goes to its channel. lease_view.py has the theory.
+-- Reply {codes, mark, error, unknown, heard}: a code per item in order (ABSENT; ROUTED; UNREACHABLE
+--       when nobody listens; REFUSED by Redis; LATE_ITEM after its not_after; UNKNOWN when the view
+--       does not have the owner; HELD_ITEM behind such a one); epoch and number of the last message
+--       to the own node, "" when there was none; why Redis refused; the incarnation of each UNKNOWN
+--       item; and for each envelope what publish.lua says, or HELD and 0 behind an UNKNOWN item
+-- Given several namespaces it touches several hash tags, and that of the nodes' channels always: it is
+-- for one Redis only. The nodes' channels, and the counters beside them, are known by the claims alone.
 
-local leases = KEYS[1]
-local incarnations = KEYS[2]
-local spaces = list(KEYS, 3, 1) -- members
 local sender = ARGV[1] -- "start generation"
 local node_prefix = ARGV[2] -- of the nodes' channels
 local own_node = ARGV[3]
-local runs = list(ARGV, 4, 2, spaces.size) -- not_after, size
+local view = ARGV[4] -- a line for each incarnation: its name, a space, its node, or nothing if it is gone
+local view_ends = tonumber(ARGV[5]) -- ms, from which on the view says nothing
+local envelope_count = tonumber(ARGV[6])
+local targets = list(KEYS, 1, 1, #KEYS - 2 * envelope_count) -- members
+local spaces = list(KEYS, targets.last + 1, 2) -- numbers, members
+local envelopes = list(ARGV, 7, 5, envelope_count) -- after, channel, not_after, messages, items
+local runs = list(ARGV, envelopes.last + 1, 2, targets.size) -- not_after, size
 local items = list(ARGV, runs.last + 1, 2) -- id, item
--- one run of each namespace; not_after in µs, and how many items
+-- a target for each run, a space for each envelope, which comes after so many runs; not_after in µs
 
-local argv, match = ARGV, string.match -- a global is looked up by its name, each time
+local argv, match, find = ARGV, string.match, string.find -- a global is looked up by its name, each time
 local micros = now_us()
-local now = micros / 1000
+if micros >= view_ends * 1000 then view = '' end
 local codes = {}
 local position = 0
 local refusal = ''
-local parcels = {} -- by incarnation: for its node, ENDED, or false when its node is not known
-local ENDED = {} -- its lease is over: dead, or kept from its heartbeat, which the next will tell
+local own = ''
+local unknown = {}
+local held = {} -- the members of namespaces of which nothing more is carried out
+local parcels = {} -- by incarnation: for its node, false when it is gone, STRANGER when not in the view
+local STRANGER = {}
 local by_node = {}
 local order = {}
 local openings = {} -- of a list of two, with a claim of that many bytes before the item
 
 local function parcel_for(incarnation)
-  local ends = redis.call('ZSCORE', leases, incarnation)
-  if ends and tonumber(ends) <= now then return ENDED end
-  local node = ends and redis.call('HGET', incarnations, incarnation)
-  if not node then return false end
+  local _, stop = find(view, '\n' .. incarnation .. ' ', 1, true)
+  if not stop then return STRANGER end
+  local node = string.sub(view, stop + 1, find(view, '\n', stop + 1, true) - 1)
+  if node == '' then return false end
   if not by_node[node] then
     by_node[node] = {node = node, count = 0, parts = {''}, positions = {}}
     order[#order + 1] = by_node[node]
@@ -40,32 +48,75 @@ local function parcel_for(incarnation)
   return by_node[node]
 end
 
-local space = each(spaces)
+-- Publishes what was gathered for the nodes.
+local function flush()
+  for _, parcel in ipairs(order) do
+    local channel = node_prefix .. parcel.node
+    local mark, heard = try_publish(
+      channel, channel .. ':numbers', sender, parcel.count, parcel.parts
+    )
+    local code = REFUSED
+    if mark then code = heard > 0 and ROUTED or UNREACHABLE else refusal = heard end
+    for _, position in ipairs(parcel.positions) do codes[position] = code end
+    if mark and parcel.node == own_node then own = mark end
+  end
+  parcels, by_node, order = {}, {}, {}
+end
+
+local heard_of = {}
+local next_envelope, next_space = each(envelopes), each(spaces)
+local envelope, after, channel, channel_not_after, messages, joined = next_envelope()
+
+-- Publishes the envelopes that come after so many runs, or fewer.
+local function publish_after(count)
+  while envelope and tonumber(after) <= count do
+    flush()
+    local _, numbers, members = next_space()
+    local mark, heard = LATE, 0
+    if held[members] then
+      mark = HELD
+    elseif micros <= tonumber(channel_not_after) then
+      mark, heard = try_publish(channel, numbers, sender, messages, {'', joined}, members)
+    end
+    heard_of[#heard_of + 1] = mark or ''
+    heard_of[#heard_of + 1] = heard
+    envelope, after, channel, channel_not_after, messages, joined = next_envelope()
+  end
+end
+
+local next_target = each(targets)
 local first = 1
-for _, not_after, size in each(runs) do
-  local _, members = space()
+for number, not_after, size in each(runs) do
+  if envelope then publish_after(number - 1) end
+  local _, members = next_target()
   local run = part(items, first, first + size - 1)
   first = first + size
   local in_time = micros <= tonumber(not_after)
   local claims = {}
-  if in_time then claims = redis.pcall('HMGET', members, unpack(column(run, 1))) end
+  local code = in_time and (held[members] and HELD_ITEM or ABSENT) or LATE_ITEM
+  if code == ABSENT then claims = redis.pcall('HMGET', members, unpack(column(run, 1))) end
   local at = run.from
   for i = 1, run.size do
     position = position + 1
-    codes[position] = in_time and ABSENT or LATE_ITEM
+    codes[position] = code
     local claim = claims[i]
     if claims.err then
       codes[position] = REFUSED
       refusal = claims.err
     elseif claim and #claim <= LONGEST_CLAIM then
-      local incarnation = match(claim, '^[^:]*')
-      local parcel = parcels[incarnation]
-      if parcel == nil then
-        parcel = parcel_for(incarnation)
-        parcels[incarnation] = parcel
+      local incarnation = match(claim, '^([%w_.-]+):')
+      local parcel = false
+      if incarnation then
+        parcel = parcels[incarnation]
+        if parcel == nil then
+          parcel = parcel_for(incarnation)
+          parcels[incarnation] = parcel
+        end
       end
-      if parcel == ENDED then
-        codes[position] = UNREACHABLE
+      if parcel == STRANGER then
+        codes[position] = UNKNOWN
+        unknown[#unknown + 1] = incarnation
+        held[members] = true
       elseif parcel then
         local size = #claim
         if not openings[size] then openings[size] = '\146' .. str_header(size) end
@@ -81,16 +132,6 @@ for _, not_after, size in each(runs) do
     at = at + 2
   end
 end
-
-local own = ''
-for _, parcel in ipairs(order) do
-  local channel = node_prefix .. parcel.node
-  local mark, heard = try_publish(
-    channel, channel .. ':numbers', sender, parcel.count, parcel.parts
-  )
-  local code = REFUSED
-  if mark then code = heard > 0 and ROUTED or UNREACHABLE else refusal = heard end
-  for _, position in ipairs(parcel.positions) do codes[position] = code end
-  if mark and parcel.node == own_node then own = mark end
-end
-return {table.concat(codes), own, refusal}
+publish_after(runs.size)
+flush()
+return {table.concat(codes), own, refusal, unknown, heard_of}

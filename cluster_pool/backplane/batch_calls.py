@@ -1,0 +1,192 @@
+"""A batch as Redis is told it, and what its reply means for each operation.
+
+Owns nothing that waits. A batch is one call: its runs are carried out in their order, so nothing of
+one namespace overtakes anything, also where an owner is not known; see :mod:`.lease_view`.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane import script_calls, script_words
+from cluster_pool.backplane.batching import SEND, Operation, Run
+from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
+from cluster_pool.backplane.lease_view import LeaseView
+from cluster_pool.backplane.pending import refuse
+from cluster_pool.backplane.refusals import refusal
+from cluster_pool.backplane.script_calls import Envelope, SendRun
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.core.envelope import unrouted
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.progress import Mark
+from cluster_pool.core.results import SendResult
+from cluster_pool.core.seals import BOUND, ROUTED, Seals, own_scope
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+RESULTS: Final = {
+    ord(script_words.ABSENT): SendResult.ABSENT,
+    ord(script_words.ROUTED): SendResult.ROUTED,
+    ord(script_words.UNREACHABLE): SendResult.UNREACHABLE,
+}
+_LATE_ITEM: Final = ord(script_words.LATE_ITEM)
+_HELD_ITEM: Final = ord(script_words.HELD_ITEM)
+_UNKNOWN: Final = ord(script_words.UNKNOWN)
+_LATE: Final = script_words.LATE.encode()
+_HELD: Final = script_words.HELD.encode()
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A batch that is on its way: its runs in order, and which reading of the view went with it."""
+
+    runs: list[Run]
+    routed: bool = False
+    """Whether it routes anything; else it only publishes."""
+    reading: int = 0
+
+
+class BatchCalls:
+    """Writes batches for one node or publisher, and reads their replies."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        keys: Keys,
+        identity: Identity,
+        view: LeaseView,
+        counters: Counters,
+        seals: Seals | None,
+    ) -> None:
+        self._shard = shard
+        self._keys = keys
+        self._identity = identity
+        self._view = view
+        self._counters = counters
+        self._seals = seals
+
+    def write(self, commands: CommandConnection, call: Call) -> asyncio.Future[Any]:
+        """Queue a batch; the future gives the reply that :meth:`answer` reads."""
+        call.routed = any(run.kind == SEND for run in call.runs)
+        if not call.routed:
+            envelopes = [self._envelope(run) for run in call.runs]
+            return commands.script(
+                script_calls.publish(self._keys, sender=self._shard.sender, envelopes=envelopes)
+            )
+        self._view.refresh_if_old(commands)
+        call.reading = self._view.readings
+        return commands.script(self._send(call.runs))
+
+    def _send(self, runs: list[Run]) -> ScriptCall:
+        view, view_ends = self._view.for_script()
+        return script_calls.send(
+            self._keys,
+            sender=self._shard.sender,
+            own_node=self._identity.node_id,
+            view=view,
+            view_ends=view_ends,
+            runs=[self._send_run(run) if run.kind == SEND else self._envelope(run) for run in runs],
+        )
+
+    def _send_run(self, run: Run) -> SendRun:
+        fields: list[Argument] = []
+        for operation, item in zip(run.operations, self._sealed(ROUTED, run), strict=True):
+            fields += (operation.id, item)
+        return SendRun(run.queue.members, self._shard.clock.at(run.due), fields)
+
+    def _envelope(self, run: Run) -> Envelope:
+        queue, due = run.queue, self._shard.clock.at(run.due)
+        items = self._sealed(BOUND, run)
+        messages = len(items) if queue.members else 0
+        joined = b"".join(items if messages else map(unrouted, items))
+        return Envelope(queue.channel, queue.members, due, messages, joined)
+
+    def _sealed(self, kind: int, run: Run) -> list[bytes]:
+        """What is published for a run; sealed in the order of publishing."""
+        if self._seals is None:
+            return [operation.item for operation in run.operations]
+        seal, start = self._seals.seal, self._identity.start
+        now = self._shard.redis_time_at_most()
+        scope = self._keys.node_prefix if kind == ROUTED else run.queue.channel
+        if run.queue.members:
+            return [seal(kind, scope, start, one.item, now) for one in run.operations]
+        return [
+            seal(kind, own_scope(scope, one.id), start, one.item, now) for one in run.operations
+        ]
+
+    # -- replies ---------------------------------------------------------------------------
+
+    def answer(self, call: Call, reply: list[Any]) -> None:
+        """Answer what was carried out or refused; mark the runs of which something was not."""
+        if call.routed:
+            self._routed(call.runs, *reply)
+        else:
+            for run, mark, heard in zip(call.runs, reply[::2], reply[1::2], strict=True):
+                self._published(run, mark, heard)
+
+    def _routed(
+        self,
+        runs: list[Run],
+        codes: bytes,
+        own_mark: bytes,
+        refused: bytes,
+        unknown: list[bytes],
+        heard_of: list[Any],
+    ) -> None:
+        strangers, envelopes = iter(unknown), iter(heard_of)
+        at = 0
+        for run in runs:
+            if run.kind != SEND:
+                self._published(run, next(envelopes), next(envelopes))
+                continue
+            until = at + len(run.operations)
+            part = codes[at:until]
+            at = until
+            if own_mark and self._shard.listens(run.queue.channel):
+                run.queue.own_barrier = Mark.parse(own_mark)
+            run.late = part[0] == _LATE_ITEM
+            if not run.late:
+                self._sent(run, part, refused, strangers)
+
+    def _sent(self, run: Run, codes: bytes, refused: bytes, strangers: Iterator[bytes]) -> None:
+        held: dict[Operation, bytes] = {}
+        for operation, code in zip(run.operations, codes, strict=True):
+            result = RESULTS.get(code)
+            if result is not None:
+                if not operation.future.done():
+                    operation.future.set_result(result)
+            elif code == _UNKNOWN:
+                held[operation] = next(strangers)
+            elif code == _HELD_ITEM:
+                held[operation] = b""
+            else:
+                refuse(operation, refused_by(refused))
+        run.strangers = held or None
+        self._counters.published += len(run.operations) - len(held)
+
+    def _published(self, run: Run, mark: bytes, heard: Any) -> None:
+        run.late = mark == _LATE
+        if run.late:
+            return
+        if mark == _HELD:
+            run.strangers = dict.fromkeys(run.operations, b"")
+            return
+        if not mark:
+            for operation in run.operations:
+                refuse(operation, refused_by(heard))
+            return
+        if self._shard.listens(run.queue.channel):
+            run.queue.barrier = Mark.parse(mark)
+        for operation in run.operations:
+            if not operation.future.done():
+                operation.future.set_result(heard)
+        self._counters.published += len(run.operations)
+
+
+def refused_by(why: bytes | ResponseError) -> BackplaneUnavailableError:
+    """The error for what Redis has refused."""
+    return BackplaneUnavailableError(refusal(why))

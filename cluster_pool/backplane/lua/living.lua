@@ -1,0 +1,19 @@
+-- Reads which incarnations hold a lease, and what has become of some.
+-- Reply {living, states}: incarnation, end of its lease (ms) and node of each, "" for no node; and of
+--       each that was asked for LIVES, OVER when it is not buried yet, or GONE
+
+local leases = KEYS[1]
+local incarnations = KEYS[2]
+local asked = list(ARGV, 1, 1) -- incarnation
+
+local states = {}
+for i, incarnation in each(asked) do
+  local ends = redis.call('ZSCORE', leases, incarnation)
+  states[i] = GONE
+  if ends and tonumber(ends) <= now_us() / 1000 then
+    states[i] = OVER
+  elseif ends and string.find(redis.call('HGET', incarnations, incarnation) or '', '^[^\n]+$') then
+    states[i] = LIVES
+  end
+end
+return {living(leases, incarnations), states}

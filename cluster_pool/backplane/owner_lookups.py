@@ -1,0 +1,71 @@
+"""Owners that a send met and did not know: who waits for them, and how it ends.
+
+The theory is in :mod:`.lease_view`. Nothing is sent from here.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+
+from cluster_pool.backplane.batching import NamespaceQueue, Operation
+from cluster_pool.backplane.lease_view import LeaseView
+from cluster_pool.backplane.pending import refuse
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.core.results import SendResult
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+Strangers = dict[Operation, bytes]
+"""Operations that were not carried out, with the incarnation that was not known, if any."""
+
+
+class OwnerLookups:
+    """Lookups under way. A queue counts as in flight as long as one is for it.
+
+    Args:
+        over: told of queues whose lookup has ended; what was not carried out may be sent again.
+    """
+
+    def __init__(
+        self, shard: Shard, view: LeaseView, over: Callable[[Collection[NamespaceQueue]], None]
+    ) -> None:
+        self._shard = shard
+        self._view = view
+        self._over = over
+        self._queues: dict[NamespaceQueue, None] = {}
+
+    @property
+    def queues(self) -> Iterator[NamespaceQueue]:
+        """Those that wait for a lookup."""
+        return iter(self._queues)
+
+    def begin(self, strangers: Strangers, queues: Collection[NamespaceQueue], reading: int) -> None:
+        """Look owners up, unless the view was read since ``reading`` and has them by now.
+
+        Without a connection nothing is looked up: the next one makes a new view, and everything is
+        sent again over it.
+        """
+        commands = self._shard.commands
+        unknown = list(dict.fromkeys(filter(None, strangers.values())))
+        if commands is None or self._view.knows(unknown, reading):
+            return
+        for queue in queues:
+            queue.flying += 1
+            self._queues[queue] = None
+        self._view.look_up(commands, unknown, partial(self._end, strangers, queues))
+
+    def _end(
+        self,
+        strangers: Strangers,
+        queues: Collection[NamespaceQueue],
+        ended: Collection[bytes],
+        error: BaseException | None,
+    ) -> None:
+        """Answer the items of owners whose lease has ended; the others are sent again."""
+        for operation, incarnation in strangers.items():
+            if error is not None:
+                refuse(operation, BackplaneUnavailableError(f"not sent: {error}"))
+            elif incarnation in ended and not operation.future.done():
+                operation.future.set_result(SendResult.UNREACHABLE)
+        for queue in queues:
+            queue.flying -= 1
+            del self._queues[queue]
+        self._over(queues)

@@ -1,0 +1,110 @@
+"""What waits for the backplane or is on its way: how much there may be, and until when."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Final
+
+from cluster_pool.backplane.batching import Operation
+from cluster_pool.core.config import Limits
+from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError
+
+TICK: Final = 0.02
+"""Seconds at least between two looks for what has waited too long."""
+
+
+class Pending:
+    """Counts operations and their bytes, from when they are queued until they are answered."""
+
+    __slots__ = ("_limits", "bytes", "count")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.count = 0
+        self.bytes = 0
+
+    def admit(self, size: int) -> bool:
+        """Count one more, unless there is no room for it; a single one of any size always has."""
+        limits = self._limits
+        if self.count and (
+            self.count >= limits.pending_messages or self.bytes + size > limits.pending_bytes
+        ):
+            return False
+        self.count += 1
+        self.bytes += size
+        return True
+
+    def forget(self, operations: list[Operation]) -> None:
+        """These wait no longer, and are not in flight."""
+        self.count -= len(operations)
+        self.bytes -= sum([len(operation.item) for operation in operations])
+
+    def full(self) -> PendingLimitError:
+        """What is raised for one that was not admitted."""
+        return PendingLimitError(
+            f"{self.count} messages ({self.bytes} bytes) wait for the backplane"
+        )
+
+
+class Expiry:
+    """Looks for what has waited too long, at the soonest deadline that it was told of.
+
+    Args:
+        look: deals with what is past its deadline at the moment that it is given, and gives the
+            soonest deadline of the rest, ``inf`` when nothing is left.
+
+    Attributes:
+        at: when it looks next; whoever has a sooner deadline must say so.
+    """
+
+    __slots__ = ("_look", "_loop", "_timer", "at")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, look: Callable[[float], float]) -> None:
+        self._loop = loop
+        self._look = look
+        self._timer: asyncio.TimerHandle | None = None
+        self.at = inf
+
+    def look_at(self, moment: float) -> None:
+        """Look then, and no more at another time."""
+        self.cancel()
+        self.at = moment
+        self._timer = self._loop.call_at(moment, self._fire)
+
+    def cancel(self) -> None:
+        """Look no more, until told to."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self.at = None, inf
+
+    def _fire(self) -> None:
+        self._timer, self.at = None, inf
+        now = self._loop.time()
+        soonest = self._look(now)
+        if soonest < self.at:
+            self.look_at(max(soonest, now + TICK))
+
+
+def refuse(operation: Operation, error: BaseException) -> None:
+    """Fail one operation with an exception of its own, so that tracebacks do not pile up."""
+    if operation.future.done():
+        return
+    if isinstance(error, BackplaneUnavailableError):
+        own: BaseException = BackplaneUnavailableError(
+            str(error), maybe_executed=error.maybe_executed
+        )
+        own.__cause__ = error
+    else:
+        own = type(error)(*error.args)
+    operation.future.set_exception(own)
+
+
+def refuse_late(operations: Iterable[Operation], now: float, error: BaseException) -> float:
+    """Fail what is past its deadline; gives the soonest deadline of the rest."""
+    soonest = inf
+    for operation in operations:
+        if operation.deadline <= now:
+            refuse(operation, error)
+        elif not operation.future.done():
+            soonest = min(soonest, operation.deadline)
+    return soonest

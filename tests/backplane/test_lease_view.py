@@ -1,0 +1,170 @@
+"""Which owners a sender knows, what it does about those that it does not, and in which order."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from cluster_pool import Publisher, SendResult
+from cluster_pool.backplane.command_connection import ScriptCall
+from cluster_pool.backplane.lease_view import LeaseView
+from cluster_pool.core.keys import Keys
+from cluster_pool.testing import FAST
+from tests.clusters import Backend, Pool
+from tests.support import async_test, eventually
+
+SOON = 5_000
+
+
+class Redis:
+    """Answers what is asked about leases, when a test says so; its clock stands at 0."""
+
+    def __init__(self) -> None:
+        self.asked: list[ScriptCall] = []
+        self.replies: list[asyncio.Future[Any]] = []
+        self.now = 0
+        self.clock: Any = SimpleNamespace(at=lambda moment: self.now * 1000)
+
+    def script(self, call: ScriptCall) -> asyncio.Future[Any]:
+        self.asked.append(call)
+        self.replies.append(asyncio.get_running_loop().create_future())
+        return self.replies[-1]
+
+
+@async_test
+async def test_the_view_ends_with_the_soonest_lease_and_goes_on_without_it() -> None:
+    """Each incarnation has a line; one whose lease is over has none."""
+    redis = Redis()
+    view = LeaseView(Keys(), redis.clock, 3.0)
+    view.read([b"a.0", b"100", b"one", b"b.0", b"200", b"node two"])
+    assert view.for_script() == (b"\na.0 one\nb.0 node two\n", 100)
+    redis.now = 100
+    assert view.for_script() == (b"\nb.0 node two\n", 200)
+    view.clear()
+    assert view.for_script()[0] == b"\n"
+
+
+@async_test
+async def test_what_is_gone_stays_gone_until_it_is_seen_alive() -> None:
+    """Later readings do not forget it; one that lists it does."""
+    redis: Any = Redis()
+    view = LeaseView(Keys(), redis.clock, 3.0)
+    answers: list[Any] = []
+    view.look_up(redis, [b"a.0", b"b.0"], lambda over, error: answers.append((set(over), error)))
+    redis.replies[0].set_result([[b"c.0", b"200", b"three"], [b"GONE", b"OVER"]])
+    await asyncio.sleep(0)
+    assert answers == [({b"b.0"}, None)]
+    assert view.for_script()[0] == b"\nc.0 three\na.0 \n"
+    view.read([b"c.0", b"300", b"three"])
+    assert view.for_script()[0] == b"\nc.0 three\na.0 \n"
+    view.read([b"a.0", b"300", b"one"])
+    assert view.for_script()[0] == b"\na.0 one\n"
+
+
+@async_test
+async def test_it_is_read_in_front_of_a_send_when_it_is_older_than_a_heartbeat() -> None:
+    """Once, whatever is sent meanwhile; an answer without the owner is no reason to send again."""
+    redis: Any = Redis()
+    view = LeaseView(Keys(), redis.clock, 0.05)
+    for _ in range(3):
+        view.refresh_if_old(redis)
+    assert len(redis.asked) == 1
+    assert not view.knows([b"a.0"], 0)
+    redis.replies[0].set_result([[b"a.0", b"200", b"one"], []])
+    await asyncio.sleep(0)
+    assert view.knows([b"a.0"], 0)
+    assert not view.knows([b"a.0"], view.readings)
+    assert not view.knows([b"a.0", b"b.0"], 0)
+    await asyncio.sleep(0.06)
+    view.refresh_if_old(redis)
+    assert len(redis.asked) == 2
+
+
+def written(publisher: Publisher) -> list[str]:
+    """The names of the scripts that a publisher calls from now on."""
+    commands: Any = publisher._parts.backplane.shard.commands
+    names: list[str] = []
+    script = commands.script
+
+    def noting(call: ScriptCall) -> Any:
+        names.append(call.name)
+        return script(call)
+
+    commands.script = noting
+    return names
+
+
+@async_test
+async def test_a_send_to_a_known_owner_is_one_call(backend: Backend) -> None:
+    """The first reads the view and is repeated; an owner that joined later is looked up once."""
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        await one.join("n", "alice")
+        names = written(publisher)
+        assert await publisher.send("n", "alice", "first") is SendResult.ROUTED
+        assert [name for name in names if name != "publish"] == ["living", "send", "send"]
+        names.clear()
+        for _ in range(3):
+            assert await publisher.send("n", "alice", "x") is SendResult.ROUTED
+        assert await publisher.send("n", "nobody", "x") is SendResult.ABSENT
+        assert [name for name in names if name != "publish"] == ["send"] * 4
+        names.clear()
+        pool = Pool(backend.redis(), node_id="later", prefix=backend.prefix, timing=FAST)
+        async with pool:
+            await pool.join("n", "bob")
+            assert await publisher.send("n", "bob", "x") is SendResult.ROUTED
+            assert [name for name in names if name != "publish"] == ["send", "living", "send"]
+
+
+@async_test
+async def test_nothing_overtakes_what_waits_for_its_owner(backend: Backend) -> None:
+    """Sends and broadcasts in one batch arrive in their order, also for those whose owner is known;
+    another namespace does not wait."""
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        alice = await one.join("n", "alice")
+        other = await one.join("other", "carol")
+        assert await publisher.send("n", "alice", "known")
+        pool = Pool(backend.redis(), node_id="later", prefix=backend.prefix, timing=FAST)
+        async with pool:
+            bob = await pool.join("n", "bob")
+            names = written(publisher)
+            sent = [
+                publisher.send("n", "alice", "1"),
+                publisher.send("n", "bob", "1"),
+                publisher.broadcast_message("n", "2"),
+                publisher.send("other", "carol", "1"),
+                publisher.send("n", "alice", "3"),
+                publisher.send("n", "bob", "3"),
+                publisher.broadcast_message("n", "4"),
+                publisher.send("n", "bob", "5"),
+            ]
+            results = await asyncio.gather(*sent)
+            assert "living" in names
+            assert all(results), results
+            assert await alice.wait_sent(5) == ["known", "1", "2", "3", "4"]
+            assert await bob.wait_sent(5) == ["1", "2", "3", "4", "5"]
+            assert await other.wait_sent() == ["1"]
+            await eventually(lambda: not publisher._parts.backplane.outbound._queues)
+
+
+@async_test
+async def test_a_claim_of_an_owner_that_is_gone_is_absent(backend: Backend) -> None:
+    """It is looked up once; what is sent to it later is answered with one call."""
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        await one.join("n", "alice")
+        with backend.sync_client() as client:
+            client.hset(f"{backend.prefix}:{{n}}:members", "ghost", "gone.0:1:1")
+        assert await publisher.send("n", "ghost", "x") is SendResult.ABSENT
+        names = written(publisher)
+        assert await publisher.send("n", "ghost", "x") is SendResult.ABSENT
+        assert await publisher.send("n", "alice", "x") is SendResult.ROUTED
+        assert [name for name in names if name != "publish"] == ["send", "send"]
+        with backend.sync_client() as client:
+            client.hdel(f"{backend.prefix}:{{n}}:members", "ghost")
+            now = client.time()
+            over = now[0] * 1000 - SOON
+            client.zadd(f"{backend.prefix}:{{~}}:leases", {"over.0": over})
+            client.hset(f"{backend.prefix}:{{n}}:members", "late", "over.0:1:1")
+        result = await publisher.send("n", "late", "x")
+        assert result in (SendResult.UNREACHABLE, SendResult.ABSENT)  # once it is buried
+        with backend.sync_client() as client:
+            client.zrem(f"{backend.prefix}:{{~}}:leases", "over.0")
+            client.hdel(f"{backend.prefix}:{{n}}:members", "late")
