@@ -4,14 +4,15 @@ A function that must keep its order takes the generation and queues its command 
 Nothing here decides; the scripts and the callers do.
 """
 
+import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls
-from cluster_pool.backplane.calls import answered, in_time, texts, unheeded
+from cluster_pool.backplane.calls import Reply, in_time, texts, unheeded
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.script_calls import AssertedClaims
 from cluster_pool.backplane.script_words import (
@@ -74,7 +75,7 @@ class Claims:
         takeover: bool,
         dead: str = "",
         room: int,
-    ) -> Coroutine[Any, Any, list[ClaimReply]]:
+    ) -> Reply[list[ClaimReply]]:
         """Claim ids; gives what became of each. The reply is waited for while the generation lasts.
 
         Args:
@@ -94,16 +95,14 @@ class Claims:
             most=room,
             claims=claims,
         )
-        written = generation.script(call)
 
-        async def read() -> list[ClaimReply]:
-            reply: list[bytes] = await answered(written, None)
+        def read(reply: list[bytes]) -> list[ClaimReply]:
             return [
                 ClaimReply(status.decode(), Claim.parse(claim))
                 for status, claim in zip(reply[::2], reply[1::2], strict=True)
             ]
 
-        return read()
+        return Reply(generation.script(call), read)
 
     def release(
         self,
@@ -111,7 +110,7 @@ class Claims:
         namespace: str,
         claims: Sequence[tuple[str, Claim]],
         deadline: float,
-    ) -> Coroutine[Any, Any, list[bool | None]]:
+    ) -> Reply[list[bool | None]]:
         """Give claims up; tells for each whether its release emptied the namespace.
 
         None for what was not registered: it was released before, or another has it, or it was lost.
@@ -124,11 +123,9 @@ class Claims:
             node=self._identity.node_id,
             claims=[(id, str(claim)) for id, claim in claims],
         )
-        written = generation.script(call)
         emptied = self._keys.emptied(namespace)
 
-        async def read() -> list[bool | None]:
-            codes: bytes = await answered(written, deadline)
+        def read(codes: bytes) -> list[bool | None]:
             last_ones = [_RELEASED[code] for code in codes]
             for (_, claim), is_last in zip(claims, last_ones, strict=True):
                 if is_last:
@@ -137,7 +134,7 @@ class Claims:
                     ).add_done_callback(unheeded)
             return last_ones
 
-        return read()
+        return Reply(generation.script(call), read, deadline)
 
     def assert_claims(
         self,
@@ -146,7 +143,7 @@ class Claims:
         groups: Sequence[tuple[str, Sequence[tuple[str, Claim]]]],
         not_after: int,
         deadline: float,
-    ) -> Coroutine[Any, Any, list[bool | None]]:
+    ) -> Reply[list[bool | None]]:
         """Register claims under a new incarnation; for each whether this node still owns it.
 
         None when Redis refused what the claim's namespace needs, which is logged: that one is not
@@ -168,34 +165,31 @@ class Claims:
             node=self._identity.node_id,
             groups=asserted,
         )
-        written = generation.script(call)
 
-        async def read() -> list[bool | None]:
-            reply = in_time(await answered(written, deadline))
-            if reply[2]:
-                log.warning("claims were not registered: %s", reply[2].decode())
-            return [_ASSERTED[code] for code in reply[1]]
+        def read(reply: list[Any]) -> list[bool | None]:
+            _, codes, refused = in_time(reply)
+            if refused:
+                log.warning("claims were not registered: %s", refused.decode())
+            return [_ASSERTED[code] for code in codes]
 
-        return read()
+        return Reply(generation.script(call), read, deadline)
 
     def tallies(
         self, generation: Generation, namespaces: Sequence[str], incarnation: str, deadline: float
-    ) -> Coroutine[Any, Any, list[tuple[int, int]]]:
+    ) -> Reply[list[tuple[int, int]]]:
         """The registered count and checksum of one owner in each of at most ``PAGE`` namespaces."""
         call = script_calls.tallies(self._keys, incarnation=incarnation, namespaces=namespaces)
-        written = generation.script(call)
 
-        async def read() -> list[tuple[int, int]]:
-            reply: list[int] = await answered(written, deadline)
+        def read(reply: list[int]) -> list[tuple[int, int]]:
             return list(zip(reply[::2], reply[1::2], strict=True))
 
-        return read()
+        return Reply(generation.script(call), read, deadline)
 
     # -- in which namespaces there may be any ----------------------------------------------
 
     def add_namespaces(
         self, generation: Generation, incarnation: str, namespaces: Sequence[str], deadline: float
-    ) -> Coroutine[Any, Any, bool]:
+    ) -> Reply[bool]:
         """Note namespaces of an incarnation; False when it has no lease."""
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
         calls = [
@@ -205,10 +199,7 @@ class Claims:
             for page in pages
         ]
 
-        async def read() -> bool:
-            return all([await answered(call, deadline) for call in calls])
-
-        return read()
+        return Reply(asyncio.gather(*calls), all, deadline)
 
     def remove_namespaces(
         self, generation: Generation, incarnation: str, namespaces: Sequence[str]

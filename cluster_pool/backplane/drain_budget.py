@@ -5,7 +5,7 @@ from math import inf
 from typing import Final
 
 from cluster_pool.backplane import script_calls
-from cluster_pool.backplane.calls import in_time, pairs, texts, unheeded
+from cluster_pool.backplane.calls import deadline_in, in_time, pairs, texts, unheeded
 from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.script_words import KNOWN
 from cluster_pool.backplane.shard import Shard
@@ -30,7 +30,7 @@ class RedisDrainBudget:
         Raises:
             BackplaneUnavailableError: Redis did not answer within ``timeout`` seconds.
         """
-        deadline = asyncio.get_running_loop().time() + timeout
+        deadline = deadline_in(timeout)
         reply = in_time(await self._shard.script(deadline, self._call(incarnation, ask, deadline)))
         rate, budget, needed, renew, ttl, *counts, deserted = map(float, reply[1:])
         drainers, living, acceptors = map(int, counts)
@@ -50,7 +50,7 @@ class RedisDrainBudget:
         """Give the share back; nobody waits for it, and without Redis it runs out by itself."""
         generation = self._shard.current
         if generation is not None:
-            deadline = asyncio.get_running_loop().time() + timeout
+            deadline = deadline_in(timeout)
             call = self._call(incarnation, Ask(node, "done", 0, 0), deadline)
             generation.script(call).add_done_callback(unheeded)
 

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.generation import Generations
 from cluster_pool.backplane.refusals import misplaced, needs_another, refusal
@@ -113,7 +114,7 @@ class Health:
 
     async def probe(self, commands: CommandConnection, channel: str) -> None:
         """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
-        not_after = self.clock.at(asyncio.get_running_loop().time() + self._timing.timeout)
+        not_after = self.clock.at(deadline_in(self._timing.timeout))
         self._probed.clear()
         envelope = Envelope(channel, "", not_after, 0, b"")
         reply = await self.soon(

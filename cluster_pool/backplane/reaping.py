@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cluster_pool.backplane import script_calls
-from cluster_pool.backplane.calls import pairs, texts, unheeded
+from cluster_pool.backplane.calls import deadline_in, pairs, texts, unheeded
 from cluster_pool.backplane.claims import BATCH
 from cluster_pool.backplane.script_words import ALL, COUNTED
 from cluster_pool.backplane.topology import Topology
@@ -76,7 +76,7 @@ class Reaping:
         """
         cursor, total, empty = "0", 0, False
         while True:
-            deadline = asyncio.get_running_loop().time() + timeout
+            deadline = deadline_in(timeout)
             cursor, gone, emptied = await self._reap(
                 namespace, incarnation, node_id, cursor, deadline, counted
             )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from cluster_pool.backplane.address import Address
-from cluster_pool.backplane.calls import Deadline
+from cluster_pool.backplane.calls import Deadline, deadline_in
 from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
 from cluster_pool.backplane.generation import Generation, Generations
 from cluster_pool.backplane.health import Health
@@ -215,7 +215,7 @@ class Shard:
             if wait is None:
                 await self._up_or_failed()
             else:
-                await self.connected(asyncio.get_running_loop().time() + wait)
+                await self.connected(deadline_in(wait))
         except BaseException:
             await self.stop()
             raise

@@ -5,11 +5,11 @@ Everything here expects that what it reads may be anything. Nothing here decides
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from cluster_pool.backplane import script_calls
-from cluster_pool.backplane.calls import answered, texts
+from cluster_pool.backplane.calls import Reply, answered, texts
 from cluster_pool.backplane.claims import BATCH
 from cluster_pool.backplane.directory import pages
 from cluster_pool.backplane.generation import Generation
@@ -71,7 +71,7 @@ class Upkeep:
         incarnation: str,
         holdings: Sequence[Holding],
         deadline: float,
-    ) -> Coroutine[Any, Any, tuple[list[str], list[str]]]:
+    ) -> Reply[tuple[list[str], list[str]]]:
         """The namespaces in which something else is registered, and the owners in all of them."""
         compared = [
             ComparedClaims(
@@ -86,26 +86,29 @@ class Upkeep:
             script_calls.compare(self._keys, incarnation=incarnation, holdings=compared)
         )
 
-        async def read() -> tuple[list[str], list[str]]:
-            places, owners = await answered(call, deadline)
+        def read(reply: list[Any]) -> tuple[list[str], list[str]]:
+            places, owners = reply
             return [holdings[place - 1].namespace for place in places], texts(owners)
 
-        return read()
+        return Reply(call, read, deadline)
 
     def look(
         self, generation: Generation, incarnation: str, holding: Holding, deadline: float
-    ) -> Coroutine[Any, Any, Registered]:
+    ) -> Reply[Registered]:
         """What is registered in one namespace. Raises when Redis refuses it."""
         members = self._keys.members(holding.namespace)
         commands = generation.commands(members)
-        owners = commands.call("HGETALL", self._keys.owners(holding.namespace))
-        listed = commands.call("HLEN", members)
         ids = [id for id, _ in holding.sample]
-        sample = commands.call("HMGET", members, *(ids or [""]))
+        wanted = [str(claim).encode() for _, claim in holding.sample]
+        calls = (
+            commands.call("HGETALL", self._keys.owners(holding.namespace)),
+            commands.call("HLEN", members),
+            commands.call("HMGET", members, *(ids or [""])),
+        )
 
-        async def read() -> Registered:
-            flat: list[bytes] = await answered(owners, deadline)
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        def read(replies: list[Any]) -> Registered:
+            flat, listed, claims = replies
+            fields: dict[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=True))
             for name in COUNTER:
                 fields.pop(name.encode(), None)
             bad = {
@@ -115,18 +118,16 @@ class Upkeep:
             }
             counts = {name.decode(): int(n) for name, n in fields.items() if name not in bad}
             total = sum(n for name, n in counts.items() if not name.endswith("#"))
-            claims = await answered(sample, deadline)
-            wanted = [str(claim).encode() for _, claim in holding.sample]
             return Registered(
                 counts.get(incarnation, 0),
                 counts.get(f"{incarnation}#", 0),
-                await answered(listed, deadline) - total,
+                listed - total,
                 bool(ids) and claims != wanted,
                 frozenset(name.removesuffix("#") for name in counts),
                 frozenset(bad),
             )
 
-        return read()
+        return Reply(asyncio.gather(*calls), read, deadline)
 
     async def unknown(
         self, generation: Generation, incarnations: Iterable[str], deadline: float

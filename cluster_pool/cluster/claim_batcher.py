@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import ClaimReply, Claims, batches
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.leases import Leases
@@ -333,7 +334,7 @@ class ClaimBatcher:
         await self._reassertion.everything(generation, incarnation, keep)
 
     def _timeout(self) -> float:
-        return asyncio.get_running_loop().time() + self._timing.timeout
+        return deadline_in(self._timing.timeout)
 
     def _begin_writing(self) -> None:
         self._writing += 1

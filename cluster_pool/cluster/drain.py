@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Final
 
 from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.node_life import NodeLife
@@ -208,7 +209,7 @@ class DrainController:
 
     async def others_accepting(self) -> int:
         """How many other live nodes take newcomers; raises BackplaneUnavailableError."""
-        deadline = asyncio.get_running_loop().time() + self._timing.timeout
+        deadline = deadline_in(self._timing.timeout)
         accepting = await self._ledger.acceptors(deadline)
         return len({start_of(one) for one in accepting} - {start_of(self._lease.incarnation)})
 

@@ -12,6 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.refusals import is_refusal
 from cluster_pool.backplane.shard import LONGEST_REFUSED, Shard
@@ -340,4 +341,4 @@ class LeaseKeeper:
         return random.uniform(longest / 2, longest)
 
     def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timing.timeout
+        return deadline_in(self._timing.timeout)

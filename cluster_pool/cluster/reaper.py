@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import PAGE, Claims
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.reaping import BEGIN, Reaping
@@ -173,4 +174,4 @@ class Reaper:
         return gone
 
     def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timing.timeout
+        return deadline_in(self._timing.timeout)

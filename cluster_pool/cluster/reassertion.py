@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import BATCH, PAGE, Claims, packed
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.topology import Topology
@@ -180,7 +181,7 @@ class Reassertion:
         return read()
 
     def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timing.timeout
+        return deadline_in(self._timing.timeout)
 
 
 def pieces(items: list[T], size: int) -> Iterator[list[T]]:

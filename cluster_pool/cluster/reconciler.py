@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.reaping import Reaping
@@ -272,4 +273,4 @@ class Reconciler:
         return await self._strangers(generation, others)
 
     def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timing.timeout
+        return deadline_in(self._timing.timeout)

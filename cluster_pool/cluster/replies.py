@@ -5,6 +5,7 @@ import logging
 import secrets
 from typing import Any
 
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.core import envelope
 from cluster_pool.core.config import Timing
@@ -68,7 +69,7 @@ class Answers:
         self._tell(to, envelope.answer(to, refusal))
 
     def _tell(self, to: ReplyTo, item: bytes) -> None:
-        deadline = asyncio.get_running_loop().time() + self._timing.timeout
+        deadline = deadline_in(self._timing.timeout)
         try:
             told = self._outbound.tell(to.node, to.start, item, deadline)
         except ClusterPoolError as error:

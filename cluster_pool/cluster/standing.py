@@ -8,6 +8,7 @@ connection, releases the id and answers ABSENT: then the claim is tried again.
 import asyncio
 from collections.abc import Callable
 
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
@@ -65,7 +66,7 @@ class Standing:
         try:
             async with asyncio.timeout(allowed):
                 item = envelope.question(namespace, id, to)
-                deadline = asyncio.get_running_loop().time() + self._timing.timeout
+                deadline = deadline_in(self._timing.timeout)
                 result = await self._outbound.send(namespace, id, item, deadline)
                 if result is SendResult.ROUTED:
                     result = await word

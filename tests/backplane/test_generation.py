@@ -1,0 +1,55 @@
+"""Which generation is up, and what becomes of those who wait for one or hold one that has ended."""
+
+import asyncio
+
+import pytest
+
+from cluster_pool import BackplaneUnavailableError, PoolClosedError
+from cluster_pool.backplane.calls import deadline_in
+from cluster_pool.backplane.generation import Generations
+from cluster_pool.backplane.outage import Outage
+from tests.clusters import Backend
+from tests.support import async_test, eventually
+
+
+@async_test
+async def test_a_generation_that_has_ended_sends_nothing() -> None:
+    """Whoever still holds it is told that nothing was executed; the next one serves."""
+    async with Backend(None).pools(1) as (one,):
+        shard = one._parts.backplane.shard
+        generation = await shard.connected(deadline_in(5))
+        shard.begin_anew("a test wants it")
+        await eventually(lambda: not generation.lasts)
+        with pytest.raises(BackplaneUnavailableError, match="a test wants it") as raised:
+            await generation.commands("").call("PING")
+        assert not raised.value.maybe_executed
+        following = await shard.connected(deadline_in(5))
+        assert following is not generation
+        assert following.lasts
+
+
+@async_test
+async def test_who_waits_for_a_generation_is_told_when_there_will_be_none() -> None:
+    """At the deadline why there is none; at once when it was closed."""
+    outage = Outage("redis://nowhere")
+    generations = Generations("start", outage)
+    generations.open()
+    with pytest.raises(BackplaneUnavailableError, match="no link to Redis at redis://nowhere yet"):
+        await generations.connected(deadline_in(0.01))
+    outage.fail("link", "it burns")
+    with pytest.raises(BackplaneUnavailableError, match="it burns"):
+        await generations.connected_soon(deadline_in(60))
+    waiting = asyncio.create_task(generations.connected(None))
+    await asyncio.sleep(0)
+    generations.close()
+    with pytest.raises(PoolClosedError):
+        await waiting
+
+
+@async_test
+async def test_senders_are_named_by_start_and_generation() -> None:
+    """So that receivers can tell what an older connection still carries."""
+    generations = Generations("start", Outage("nowhere"))
+    generations.count()
+    generations.count()
+    assert (generations.number, generations.sender) == (2, "start 2")

@@ -1,0 +1,94 @@
+"""Who wants which channel: several users of one, and what is left of it when they have gone."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cluster_pool import BackplaneUnavailableError, ClusterPool
+from cluster_pool.backplane.calls import deadline_in
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.subscriptions import end_all
+from tests.clusters import Backend
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+from tools.harness.proxy import Proxy
+
+
+def shard_of(pool: ClusterPool) -> Shard:
+    """The shard of a pool that runs."""
+    parts: Any = pool._parts
+    shard: Shard = parts.backplane.shard
+    return shard
+
+
+def listeners(server: RedisServer, channel: str) -> Callable[[], int]:
+    """Asks how many listen to a channel."""
+    return lambda: int(server.command("PUBSUB", "NUMSUB", channel).rsplit(":", 1)[1])
+
+
+@async_test
+async def test_a_channel_is_given_up_with_the_last_of_its_users(own_server: RedisServer) -> None:
+    """A watcher and a membership may want the same, and one of them goes first."""
+    heard = listeners(own_server, "cluster_pool:{n}")
+    async with Backend(own_server).pools(1) as (one,):
+        shard = shard_of(one)
+        subscriptions = shard.subscriptions
+        first, second = (subscriptions.add("cluster_pool:{n}") for _ in range(2))
+        for subscription in (first, second):
+            await subscription.confirmed(deadline_in(5))
+        assert heard() == 1
+        first.end()
+        first.end()
+        assert shard.listens("cluster_pool:{n}")
+        alice = await one.join("n", "alice")
+        second.end()
+        assert await one.broadcast_message("n", "x") == 1
+        assert await alice.wait_sent() == ["x"]
+        await one.remove_connection(alice.connection)
+        await eventually(lambda: not shard.listens("cluster_pool:{n}"))
+        await eventually(lambda: heard() == 0)
+
+
+@async_test
+async def test_several_subscriptions_end_together(own_server: RedisServer) -> None:
+    """Those that have ended already are left aside."""
+    async with Backend(own_server).pools(1) as (one,):
+        subscriptions = shard_of(one).subscriptions
+        names = [f"cluster_pool:{{{at}}}" for at in range(3)]
+        wanted = [subscriptions.add(name) for name in names]
+        await asyncio.gather(*[one.confirmed(deadline_in(5)) for one in wanted])
+        wanted[0].end()
+        end_all(wanted)
+        assert not any(subscriptions.listens(name) for name in names)
+        await eventually(lambda: listeners(own_server, names[2])() == 0)
+
+
+@async_test
+async def test_a_wish_that_is_not_confirmed_in_time_stands_all_the_same(
+    own_server: RedisServer,
+) -> None:
+    """The next generation subscribes it, whoever has given up waiting."""
+    async with Proxy(own_server.path) as proxy:
+        through = own_server.through(proxy.port)
+        async with Backend(own_server).pools(1) as (_,), ClusterPool(through) as one:
+            subscription = shard_of(one).subscriptions.add("cluster_pool:{late}")
+            proxy.hold()
+            with pytest.raises(BackplaneUnavailableError):
+                await subscription.confirmed(deadline_in(0.1))
+            await proxy.cut()
+            proxy.heal()
+            await subscription.confirmed(deadline_in(10))
+            assert listeners(own_server, "cluster_pool:{late}")() == 1
+
+
+@async_test
+async def test_what_ends_after_the_stop_is_harmless() -> None:
+    """Everything is dropped at the stop; whoever still has a subscription may end it."""
+    async with Backend(None).pools(1) as (one,):
+        shard = shard_of(one)
+        subscription = shard.subscriptions.add("cluster_pool:{n}")
+        await subscription.confirmed(deadline_in(5))
+    subscription.end()
+    assert not shard.listens("cluster_pool:{n}")
