@@ -54,6 +54,7 @@ class Program:
         self._process = process
         self._on_told = on_told
         self.patience = patience
+        self._frozen = False
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._reader = asyncio.create_task(self._read())
 
@@ -136,11 +137,17 @@ class Program:
 
     def freeze(self) -> None:
         """SIGSTOP."""
+        self._frozen = True
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
+        """SIGCONT; nothing for one that is not frozen.
+
+        A signal to a program that has just ended would reap it, and asyncio not know its status.
+        """
+        if self._frozen:
+            self._frozen = False
+            self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         """SIGKILL, and read what it had written before."""
