@@ -25,27 +25,28 @@ MOST_LEFT: Final = 4
 
 def deliver(connection: ConnectionState, message: Outgoing) -> SendResult:
     """Put a prepared message into the outbox."""
-    state = connection._state
+    state, services = connection._state, connection._services
     if state is OPEN:
         pending = connection._pending
         if pending is None:
-            connection._services.flusher.add(connection)
+            services.flusher.add(connection)
             connection._pending = message
             connection._pending_bytes = message.size
-        elif connection._pending_bytes + message.size > connection._services.limits.outbox_bytes:
-            return _deliver_full(connection, message)
         else:
+            size = connection._pending_bytes + message.size
+            if size > services.limits.outbox_bytes:
+                return _deliver_full(connection, message)
             if isinstance(pending, list):
                 pending.append(message)
             else:
                 connection._pending = [pending, message]
-            connection._pending_bytes += message.size
-        connection._services.counters.delivered += message.count
+            connection._pending_bytes = size
+        services.counters.delivered += message.count
         return DELIVERED
     if state is HOLDING and _hold_more(connection, message):
-        connection._services.counters.delivered += message.count
+        services.counters.delivered += message.count
         return DELIVERED
-    connection._services.counters.refused += message.count
+    services.counters.refused += message.count
     return REFUSED
 
 

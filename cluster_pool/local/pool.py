@@ -135,7 +135,8 @@ class ConnectionsPool:
         self._table.check_loop()
         namespace, id = check_namespace(namespace), check_id(id)
         framed = outgoing(message, self._table.limits.message_bytes)
-        await self._table.wait_fanned_out(namespace)
+        if self._table.namespace_busy(namespace):
+            await self._table.wait_fanned_out(namespace)
         return self._table.send(namespace, id, framed)
 
     async def send_json(self, namespace: str, id: str, value: Any) -> SendResult:

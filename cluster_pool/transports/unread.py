@@ -166,3 +166,20 @@ class Unread:
     def _release(self) -> None:
         self._ahead.held -= self._held
         self._held = 0
+
+
+def ignore_incoming(websocket: WebSocket) -> None:
+    """Drop what has come and what comes; else the library stops reading when its queue is full."""
+    messages = websocket.recv_messages
+    messages.put = _drop  # type: ignore[method-assign]  # this one hears nothing any more
+    if messages.frames.get_waiter is None:
+        messages.frames.queue.clear()
+    ignore = getattr(websocket, "ignore", None)
+    if ignore is not None:  # one of ours, with a flow control of its own
+        ignore()
+    elif not websocket.transport.is_closing():
+        messages.maybe_resume()
+
+
+def _drop(frame: Frame) -> None:
+    """Drop a frame of a client that is heard no more."""

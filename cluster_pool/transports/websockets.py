@@ -6,7 +6,6 @@ from typing import Final
 
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
-from websockets.frames import Frame
 from websockets.protocol import CLOSED, CONNECTING, OPEN
 
 from cluster_pool.core.closing import ABNORMAL
@@ -23,7 +22,7 @@ from cluster_pool.transports.base import (
 )
 from cluster_pool.transports.frames import FrameWriter
 from cluster_pool.transports.queued import SendQueue
-from cluster_pool.transports.unread import Unread
+from cluster_pool.transports.unread import Unread, ignore_incoming
 
 LOOKS: Final = 4
 """At a client that was asked for a sign of life, before there is none."""
@@ -78,15 +77,7 @@ class WebsocketsTransport:
 
     def ignore_incoming(self) -> None:
         """See :class:`Transport`; else the library stops reading when its queue is full."""
-        messages = self._websocket.recv_messages
-        messages.put = _drop  # type: ignore[method-assign]  # this one hears nothing any more
-        if messages.frames.get_waiter is None:
-            messages.frames.queue.clear()
-        ignore = getattr(self._websocket, "ignore", None)
-        if ignore is not None:  # one of ours, with a flow control of its own
-            ignore()
-        elif not self._tcp.is_closing():
-            messages.maybe_resume()
+        ignore_incoming(self._websocket)
 
     def watch(self, watcher: Watcher, ahead: Ahead) -> None:
         """See :class:`Transport`."""
@@ -193,7 +184,3 @@ async def _close(websocket: WebSocket, code: int, reason: str) -> None:
     if websocket.protocol.state is OPEN:
         websocket.protocol.send_close(code, reason)
         websocket.send_data()
-
-
-def _drop(frame: Frame) -> None:
-    """Drop a frame of a client that is heard no more."""

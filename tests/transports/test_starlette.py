@@ -181,10 +181,11 @@ async def test_who_is_closed_before_the_accept_gets_what_was_sent(
         Backend(None).pools(timing=PATIENT) as (one, two),
         served(endpoints(one, after), ws) as url,
     ):
-        claim = one.new_connection
+        admission = one._parts.admission
+        claim = admission.join
 
-        async def claim_and_more(connection: Connection, **options: Any) -> None:
-            await claim(connection, **options)
+        async def claim_and_more(connection: Connection, *options: Any) -> None:
+            await claim(connection, *options)
             assert await two.send("n", "a", "first", confirm=True) is SendResult.DELIVERED
             if taken_over:
                 await two.join("n", "a")
@@ -192,7 +193,7 @@ async def test_who_is_closed_before_the_accept_gets_what_was_sent(
             else:
                 assert await two.send_then_close("n", "a", "x" * 100_000, 4000, confirm=True)
 
-        one.new_connection = claim_and_more  # type: ignore[method-assign]
+        admission.join = claim_and_more  # type: ignore[method-assign]
         async with connect(f"{url}/a") as client:
             assert await client.recv() == "first"
             if not taken_over:
