@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import redis.asyncio as redis_asyncio
 from redis.asyncio.connection import AbstractConnection
@@ -80,8 +79,7 @@ class Address:
         """
         connection = self._class(**self._settings)
         try:
-            with translated(f"cannot reach Redis at {self.shown}"):
-                await self._connect(connection)
+            await self._reach(connection)
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, BackplaneUnavailableError) and self._is_quoted_by(error):
@@ -89,6 +87,12 @@ class Address:
                 raise BackplaneUnavailableError(text) from None
             raise
         return connection
+
+    async def _reach(self, connection: Raw) -> None:
+        try:
+            await self._connect(connection)
+        except FAULTS as error:
+            raise unavailable(f"cannot reach Redis at {self.shown}", error) from error
 
     async def _connect(self, connection: Raw) -> None:
         try:
@@ -133,16 +137,11 @@ def _pool_of(redis: RedisOrUrl) -> redis_asyncio.ConnectionPool:
     raise InvalidValueError(f"redis must be a URL or a redis.asyncio.Redis, not {kind}")
 
 
-@contextlib.contextmanager
-def translated(what: str, maybe_executed: bool = False) -> Iterator[None]:
-    """Turn what redis-py and the socket raise into BackplaneUnavailableError.
+FAULTS: Final = (RedisError, OSError, EOFError, RuntimeError)
+"""What redis-py and a socket raise when a connection does not serve. RuntimeError is uvloop's, when
+a socket is written to that has just been reset."""
 
-    uvloop raises RuntimeError when a socket is written to that has just been reset.
-    """
-    try:
-        yield
-    except (RedisError, OSError, EOFError, RuntimeError) as error:
-        reason = with_advice(said(error))
-        raise BackplaneUnavailableError(
-            f"{what}: {reason}", maybe_executed=maybe_executed
-        ) from error
+
+def unavailable(what: str, error: BaseException) -> BackplaneUnavailableError:
+    """What to raise for one of :data:`FAULTS`; ``what`` says what did not work."""
+    return BackplaneUnavailableError(f"{what}: {with_advice(said(error))}")

@@ -8,18 +8,20 @@ command may have been carried out.
 import asyncio
 import logging
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import hiredis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from cluster_pool.backplane.address import Raw, translated
+from cluster_pool.backplane.address import FAULTS, Raw, unavailable
 from cluster_pool.backplane.refusals import refusal
 from cluster_pool.backplane.scripts import digests, mended, sources
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.backplane")
+
+LOST: Final = "the link to Redis failed"
 
 Argument = str | bytes | int
 
@@ -52,8 +54,10 @@ class Pipe:
             await self._wake.wait()
             self._wake.clear()
             commands, self.unwritten = self.unwritten, []
-            with translated("the link to Redis failed"):
+            try:
                 await self.connection.send_packed_command(commands, check_health=False)
+            except FAULTS as error:
+                raise unavailable(LOST, error) from error
 
     async def drop(self) -> None:
         """Close the socket without waiting for the other side."""
@@ -110,11 +114,12 @@ class CommandConnection(Pipe):
         read = self.connection.read_response
         while True:
             reply: Any
-            with translated("the link to Redis failed"):
-                try:
-                    reply = await read(disconnect_on_error=False)
-                except ResponseError as error:
-                    reply = error
+            try:
+                reply = await read(disconnect_on_error=False)
+            except ResponseError as error:
+                reply = error
+            except FAULTS as error:
+                raise unavailable(LOST, error) from error
             future = self._replies.popleft()
             if isinstance(reply, NoScriptError | ReadOnlyError):
                 failure = BackplaneUnavailableError(refusal(reply))

@@ -6,7 +6,7 @@ It parses no payload: what arrives is handed on as it is, in the order of arriva
 import asyncio
 from collections.abc import Callable, Sequence
 
-from cluster_pool.backplane.address import Raw, translated
+from cluster_pool.backplane.address import FAULTS, Raw, unavailable
 from cluster_pool.backplane.command_connection import Pipe
 
 BATCH = 500
@@ -60,8 +60,10 @@ class Subscriber(Pipe):
         """Hand on what is heard. Ends only with an error or by cancellation."""
         read = self.connection.read_response
         while True:
-            with translated("the subscription failed"):
+            try:
                 push = await read(disconnect_on_error=False)
+            except FAULTS as error:
+                raise unavailable("the subscription failed", error) from error
             if push[0] == b"message":
                 self._on_message(push[1], push[2])
             elif push[0] in _REPLIES:
