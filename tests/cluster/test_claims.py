@@ -71,6 +71,25 @@ async def test_a_claim_that_is_won_in_the_turn_of_its_deadline_is_owned(backend:
         assert await registered(one) == {}
 
 
+@async_test
+async def test_a_connection_that_joins_twice_at_once_leaves_no_claim_behind(
+    backend: Backend,
+) -> None:
+    """The second claim takes the id from the first, and closing the connection gives it up."""
+    async with backend.pools(1) as (one,):
+        connection = Connection("alice", "n", FakeWebSocket())
+        twice = one.new_connection(connection), one.new_connection(connection)
+        await asyncio.gather(*twice, return_exceptions=True)
+        assert connection.close_code == 4409
+        await one.remove_connection(connection)
+        await eventually(lambda: is_empty(one))
+        assert one._parts.ownership._namespaces.held() == []
+
+
+async def is_empty(pool: Pool) -> bool:
+    return await registered(pool) == {} and await pool.count("n") == 0
+
+
 async def registered(pool: Pool) -> dict[str, str]:
     """Every member of the namespace ``n`` with its owner, as the registry has it."""
     return {member.id: member.node async for member in pool.members("n")}
