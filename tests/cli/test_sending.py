@@ -20,6 +20,7 @@ def test_absent_member_or_no_listener_exits_with_1(own_server: RedisServer) -> N
     assert (status, json.loads(out)) == (1, {"nodes": 0})
 
 
+@pytest.mark.slow
 @async_test
 async def test_commands_say_what_happened_as_text_and_as_json(own_server: RedisServer) -> None:
     """send, broadcast, members, nodes and close say what happened, as text and as JSON."""

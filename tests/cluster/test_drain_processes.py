@@ -116,6 +116,7 @@ async def test_a_drainer_frozen_and_thawed(own_server: RedisServer) -> None:
             assert gap_of(times) < 1.5, "the others stalled, too"
 
 
+@pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
 async def test_a_node_whose_loop_stalls(own_server: RedisServer, tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ async def test_ctrl_c_does_not_announce(own_server: RedisServer) -> None:
             assert peak_of(times, 0.5) < 0.5 * len(times), "it was no drain"
 
 
+@pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
 async def test_a_drain_that_ends_in_a_stop_cannot_be_cancelled(own_server: RedisServer) -> None:
@@ -162,6 +163,7 @@ async def test_a_drain_that_ends_in_a_stop_cannot_be_cancelled(own_server: Redis
             assert clients.codes == {1012}
 
 
+@pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
 async def test_the_same_signal_twice_is_one_stop(own_server: RedisServer) -> None:
@@ -252,6 +254,7 @@ async def test_nohup_is_heeded(own_server: RedisServer) -> None:
             await stopped(node)
 
 
+@pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
 async def test_a_whole_cluster_that_stops(own_server: RedisServer) -> None:
@@ -276,6 +279,7 @@ async def test_a_whole_cluster_that_stops(own_server: RedisServer) -> None:
             assert clients.codes == {1012}
 
 
+@pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
 async def test_nobody_is_left_in_the_middle_of_a_stop(own_server: RedisServer) -> None:
