@@ -57,22 +57,30 @@ def deliver_to_all(
 ) -> int:
     """:func:`deliver` to many of one pool; gives to how many outboxes it went.
 
-    Most have an empty outbox, and are dealt with here: a call less for each.
+    Most have an empty outbox, or gather several messages of this tick, and are dealt with here: a
+    call less for each.
     """
-    size = message.size
+    size, limit = message.size, services.limits.outbox_bytes
     fresh: list[ConnectionState] = []
-    others = 0
+    gathered = others = 0
     for membership in memberships:
         one = membership.connection
-        if one._pending is None and one._state is OPEN:
+        pending = one._pending
+        if one._state is not OPEN:
+            others += bool(deliver(one, message))
+        elif pending is None:
             one._pending = message
             one._pending_bytes = size
             fresh.append(one)
+        elif isinstance(pending, list) and one._pending_bytes + size <= limit:
+            pending.append(message)
+            one._pending_bytes += size
+            gathered += 1
         elif deliver(one, message):
             others += 1
     services.flusher.add_all(fresh)
-    services.counters.delivered += len(fresh) * message.count
-    return len(fresh) + others
+    services.counters.delivered += (len(fresh) + gathered) * message.count
+    return len(fresh) + gathered + others
 
 
 def _deliver_full(connection: ConnectionState, message: Outgoing) -> SendResult:
