@@ -1,4 +1,4 @@
-"""Sockets to Redis that live for one generation: the writing side, and the pipelined link.
+"""Sockets to Redis that live for one generation: the writing side, and pipelined commands.
 
 Write a command, and a FIFO of futures that the reader resolves in order. Nothing is ever retried
 here: when the socket fails, everything unanswered fails with it, and each failure says whether the
@@ -66,7 +66,7 @@ class Pipe:
 
 
 class CommandConnection(Pipe):
-    """A pipelined command link.
+    """Commands to Redis over one socket, pipelined.
 
     Commands are executed in the order of :meth:`call`, and replies resolve in that order.
     """
@@ -86,7 +86,7 @@ class CommandConnection(Pipe):
         """Queue a command; its future gives the reply.
 
         Raises (in the future): ResponseError for an error reply; BackplaneUnavailableError when
-        the link failed. Cancelling the future abandons the reply, not the command.
+        the connection failed. Cancelling the future abandons the reply, not the command.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._failure is not None:
@@ -103,13 +103,13 @@ class CommandConnection(Pipe):
         return self.call("EVALSHA", digests()[name], len(keys), *keys, *arguments)
 
     async def load_scripts(self) -> None:
-        """Make every script known; the first thing to do on a new link."""
+        """Make every script known; the first thing to do on a new connection."""
         await asyncio.gather(*[self.call("SCRIPT", "LOAD", text) for text in sources().values()])
 
     async def read_forever(self) -> None:
         """Resolve replies. Ends only with an error or by cancellation.
 
-        A reply of NOSCRIPT or READONLY ends the link: what is behind it must not overtake it.
+        NOSCRIPT or READONLY ends the connection: what is behind the command must not overtake it.
         """
         read = self.connection.read_response
         while True:
@@ -138,7 +138,7 @@ class CommandConnection(Pipe):
                 future.set_result(reply)
 
     async def fail(self, error: BackplaneUnavailableError) -> None:
-        """Give the link up: everything unanswered fails, and the socket is dropped."""
+        """Give the connection up: everything unanswered fails, and the socket is dropped."""
         self._failure = error
         replies, self._replies = self._replies, deque()
         written = len(replies) - len(self.unwritten)

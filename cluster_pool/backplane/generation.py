@@ -76,7 +76,7 @@ class Generations:
         self._open = True
 
     def close(self) -> None:
-        """There will be no generation any more: whoever waits for one gets PoolClosedError."""
+        """There will be no generation any more: waiting for one raises PoolClosedError."""
         self._open = False
         self._changed.set()
 

@@ -24,7 +24,7 @@ class Heard(NamedTuple):
 
 
 class Inbox:
-    """A queue with one reader, who takes all that is there."""
+    """A queue, bounded in bytes, of which one reader takes all that is there."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

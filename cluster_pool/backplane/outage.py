@@ -18,7 +18,7 @@ AGAIN: Final = 30.0
 """Seconds between two lines about one reason."""
 
 Source = Literal["link", "probe", "lease"]
-"""Who failed: no link that hears itself, a write that only shows this, the node's lease."""
+"""What failed: no generation is up, a probe cannot be written, or the node has no lease."""
 
 
 class Outage:
@@ -40,7 +40,7 @@ class Outage:
 
     @property
     def reason(self) -> str:
-        """Why, in a sentence; "" while nothing is wrong. A link that is not there goes first."""
+        """Why, in a sentence; "" while nothing is wrong. A missing generation goes first."""
         reasons = dict(self._reasons)
         return next((reasons[one] for one in ("link", "probe", "lease") if one in reasons), "")
 
@@ -81,7 +81,7 @@ class Outage:
         return monotonic() - self._began
 
     def error(self, what: str, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
-        """An error for whoever has waited in vain: what it waited for, and the reason, if any."""
+        """An error that says what was waited for in vain, and the reason, if there is one."""
         reason = self.reason
         text = f"{what}: {reason}" if reason else what
         return BackplaneUnavailableError(text, maybe_executed=maybe_executed)

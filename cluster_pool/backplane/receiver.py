@@ -1,7 +1,7 @@
-"""What an ear hears: told apart, numbered, put into the inbox, and its losses counted.
+"""What a subscriber hears: told apart, numbered, put into the inbox, and its losses counted.
 
 Owns the inbox and the account of message numbers. It reads headers only, never the items of an
-envelope, so that the ear is never slow; what it cannot keep it counts, for the gap.
+envelope, so that the subscriber is never slow; what it cannot keep it counts, for the gap.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ ENVELOPE_ROOM = 4 * 1024 * 1024
 
 
 class Receiver:
-    """The receiving side of a session, over all its generations.
+    """The receiving side of a shard, over all its generations.
 
     Args:
         identity: its start tells its own probes.
@@ -132,7 +132,7 @@ class Receiver:
             )
 
     def _stale(self, header: Header) -> bool:
-        """Whether it comes from an older link of its sender than one heard before."""
+        """Whether it comes from an older generation of its sender than one heard before."""
         newest = self._senders.get(header.sender_start, 0)
         if header.generation > newest:
             if len(self._senders) >= MAX_SENDERS:
@@ -172,9 +172,9 @@ class Receiver:
             self.numbers.begin(channel, epoch or NO_COUNTER, number)
 
     def interrupted(self, generation: int) -> None:
-        """The subscriptions ended, with the link of a generation.
+        """The subscriptions of a generation ended, and its command connection with them.
 
-        What was sent over that link and is still on its way may not be heard any more: meanwhile
+        What was sent in it and is still on its way may not be heard any more: meanwhile
         members here are sent to directly, which would then have overtaken it.
         """
         self._senders[self._identity.start] = generation + 1

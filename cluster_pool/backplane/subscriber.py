@@ -26,7 +26,7 @@ class Subscriber(Pipe):
         self._gone = False
 
     def confirmed(self, channel: bytes) -> asyncio.Future[bool]:
-        """Subscribe; gives True when the server has confirmed it, False when this ear is gone."""
+        """Subscribe; gives True when the server has confirmed it, False when the socket is gone."""
         return self._ask((channel,))[0]
 
     async def all_confirmed(self, channels: Sequence[bytes]) -> None:
@@ -70,7 +70,7 @@ class Subscriber(Pipe):
                 self._confirm(push[1])
 
     async def drop(self) -> None:
-        """Close the socket; whoever waits for a confirmation learns that there is none."""
+        """Close the socket; confirmations that are waited for are False."""
         self._gone = True
         for futures in self._waiters.values():
             for future in futures:
