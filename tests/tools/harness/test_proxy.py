@@ -18,7 +18,7 @@ NOTHING = 0.2
 """Seconds in which nothing that is held back comes through."""
 
 
-class CommandConnection:
+class Link:
     """A client of the echo server, through the proxy."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -54,7 +54,7 @@ class Echo:
     def __init__(self) -> None:
         self.heard = bytearray()
         self.proxy: proxy.Proxy
-        self._links: list[CommandConnection] = []
+        self._links: list[Link] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -64,8 +64,8 @@ class Echo:
                 await writer.drain()
         writer.close()
 
-    async def link(self) -> CommandConnection:
-        link = CommandConnection(*await asyncio.open_connection("127.0.0.1", self.proxy.port))
+    async def link(self) -> Link:
+        link = Link(*await asyncio.open_connection("127.0.0.1", self.proxy.port))
         self._links.append(link)
         return link
 
