@@ -1,0 +1,73 @@
+"""What the reply to a batch means for each of its operations."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from cluster_pool import SendResult
+from cluster_pool.backplane.batch_calls import BatchCalls, Call
+from cluster_pool.backplane.batching import BROADCAST, SEND, NamespaceQueue, Operation, Run
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.progress import NOWHERE, Mark
+from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import BackplaneUnavailableError
+from tests.support import async_test
+
+SHARD: Any = SimpleNamespace(listens=lambda channel: channel == "n")
+
+
+def run(channel: str, kind: int, count: int) -> Run:
+    """Operations of one kind in one namespace."""
+    create = asyncio.get_running_loop().create_future
+    operations = [Operation(kind, str(at), b"item", 9.0, create()) for at in range(count)]
+    return Run(NamespaceQueue(channel, f"{channel}:members"), operations, 9.0)
+
+
+def answer(runs: list[Run], reply: list[Any], *, routed: bool) -> Counters:
+    """Read a reply to a batch; gives what was counted."""
+    keys, counters, view = Keys(), Counters(), SimpleNamespace()
+    calls = BatchCalls(SHARD, keys, Identity(keys), view, counters, None)  # type: ignore[arg-type]
+    calls.answer(Call(runs, routed=routed), reply)
+    return counters
+
+
+@async_test
+async def test_each_item_has_its_code_and_what_was_not_carried_out_is_marked() -> None:
+    """A run behind an item whose owner is not known is held as a whole; a late one is late."""
+    sends, behind = run("n", SEND, 6), run("n", BROADCAST, 1)
+    late, other = run("late", SEND, 2), run("other", BROADCAST, 1)
+    counters = answer(
+        [sends, behind, late, other],
+        [b"01235144", b"7 5", b"OOM no room", [b"a.0"], [b"HELD", 0, b"8 1", 3]],
+        routed=True,
+    )
+    results = [one.future for one in sends.operations]
+    assert [one.result() for one in results[:3]] == [
+        SendResult.ABSENT,
+        SendResult.ROUTED,
+        SendResult.UNREACHABLE,
+    ]
+    assert isinstance(results[3].exception(), BackplaneUnavailableError)
+    assert sends.strangers == {sends.operations[4]: b"a.0"}
+    assert results[5].result() is SendResult.ROUTED
+    assert behind.strangers == {behind.operations[0]: b""}
+    assert (late.late, late.strangers, sends.late) == (True, None, False)
+    assert other.operations[0].future.result() == 3
+    assert sends.queue.own_barrier == Mark("7", 5)
+    assert (other.queue.barrier, late.queue.own_barrier) == (NOWHERE, NOWHERE)
+    assert counters.published == 6
+
+
+@async_test
+async def test_envelopes_are_answered_late_or_refused_one_by_one() -> None:
+    """Where this process listens, the mark of the last message is what must be heard back."""
+    heard, late, refused = run("n", BROADCAST, 2), run("b", BROADCAST, 1), run("c", BROADCAST, 1)
+    reply = [b"7 9", 2, b"LATE", 0, b"", b"OOM no room"]
+    counters = answer([heard, late, refused], reply, routed=False)
+    assert [one.future.result() for one in heard.operations] == [2, 2]
+    assert heard.queue.barrier == Mark("7", 9)
+    assert late.late
+    assert not late.operations[0].future.done()
+    assert isinstance(refused.operations[0].future.exception(), BackplaneUnavailableError)
+    assert counters.published == 2

@@ -1,0 +1,89 @@
+"""Owners that a send met and did not know: who waits for them, and how it ends."""
+
+import asyncio
+from collections.abc import Collection
+from types import SimpleNamespace
+from typing import Any
+
+from cluster_pool import SendResult
+from cluster_pool.backplane.batching import SEND, NamespaceQueue, Operation
+from cluster_pool.backplane.owner_lookups import OwnerLookups
+from cluster_pool.exceptions import BackplaneUnavailableError
+from tests.support import async_test
+
+
+class View:
+    """Has been read so often, knows some owners, and answers when a test says so."""
+
+    def __init__(self) -> None:
+        self.known: set[bytes] = set()
+        self.asked: list[tuple[list[bytes], Any]] = []
+
+    def knows(self, incarnations: Collection[bytes], since: int) -> bool:
+        return since < 1 and self.known >= set(incarnations)
+
+    def look_up(self, commands: object, incarnations: list[bytes], answer: Any) -> None:
+        self.asked.append((incarnations, answer))
+
+
+class Waiting:
+    """A queue that waits, and who is told when it does no longer."""
+
+    def __init__(self, *, connected: bool = True) -> None:
+        self.view = View()
+        self.over: list[NamespaceQueue] = []
+        shard: Any = SimpleNamespace(commands=object() if connected else None)
+        view: Any = self.view
+        self.lookups = OwnerLookups(shard, view, self.over.extend)
+        self.queue = NamespaceQueue("channel", "members")
+        self.items = [
+            Operation(SEND, id, b"item", 9.0, asyncio.get_running_loop().create_future())
+            for id in ("a", "b", "behind")
+        ]
+        self.strangers = dict(zip(self.items, (b"a.0", b"b.0", b""), strict=True))
+
+    def begin(self, reading: int) -> None:
+        self.lookups.begin(self.strangers, [self.queue], reading)
+
+
+@async_test
+async def test_an_owner_whose_lease_is_over_is_unreachable_and_the_others_go_again() -> None:
+    """The queue counts as in flight meanwhile."""
+    waiting = Waiting()
+    waiting.begin(1)
+    assert (waiting.queue.flying, list(waiting.lookups.queues)) == (1, [waiting.queue])
+    ((incarnations, answer),) = waiting.view.asked
+    assert incarnations == [b"a.0", b"b.0"]
+    answer({b"b.0"}, None)
+    assert waiting.over == [waiting.queue]
+    assert (waiting.queue.flying, list(waiting.lookups.queues)) == (0, [])
+    assert [item.future.done() for item in waiting.items] == [False, True, False]
+    assert waiting.items[1].future.result() is SendResult.UNREACHABLE
+
+
+@async_test
+async def test_what_cannot_be_looked_up_was_certainly_not_sent() -> None:
+    """Also when the lookup itself may have been carried out."""
+    waiting = Waiting()
+    waiting.begin(1)
+    ((_, answer),) = waiting.view.asked
+    answer((), BackplaneUnavailableError("the link was lost", maybe_executed=True))
+    for item in waiting.items:
+        error = item.future.exception()
+        assert isinstance(error, BackplaneUnavailableError)
+        assert not error.maybe_executed
+    assert waiting.over == [waiting.queue]
+
+
+@async_test
+async def test_nothing_is_looked_up_that_was_read_since_or_that_the_next_link_will_ask() -> None:
+    """Then its queue does not wait; a view that was not read since the send is not believed."""
+    waiting, away = Waiting(), Waiting(connected=False)
+    waiting.view.known = {b"a.0", b"b.0"}
+    waiting.begin(0)
+    away.begin(1)
+    for one in (waiting, away):
+        assert one.view.asked == []
+        assert one.queue.flying == 0
+    waiting.begin(1)
+    assert len(waiting.view.asked) == 1
