@@ -6,7 +6,6 @@ one namespace overtakes anything, also where an owner is not known; see :mod:`.l
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -40,14 +39,21 @@ _LATE: Final = script_words.LATE.encode()
 _HELD: Final = script_words.HELD.encode()
 
 
-@dataclass(slots=True, eq=False)
 class Call:
-    """A batch that is on its way: its runs in order, and which reading of the view went with it."""
+    """A batch that is on its way.
 
-    runs: list[Run]
-    routed: bool = False
-    """Whether it routes anything; else it only publishes."""
-    reading: int = 0
+    Attributes:
+        runs: in order.
+        routed: whether it routes anything; else it only publishes.
+        reading: the reading of the view that went with it.
+    """
+
+    __slots__ = ("reading", "routed", "runs")
+
+    def __init__(self, runs: list[Run], *, routed: bool) -> None:
+        self.runs = runs
+        self.routed = routed
+        self.reading = 0
 
 
 class BatchCalls:
@@ -69,20 +75,19 @@ class BatchCalls:
         self._counters = counters
         self._seals = seals
 
-    def write(self, commands: CommandConnection, call: Call) -> asyncio.Future[Any]:
+    def write(self, commands: CommandConnection, call: Call, now: float) -> asyncio.Future[Any]:
         """Queue a batch; the future gives the reply that :meth:`answer` reads."""
-        call.routed = any(run.kind == SEND for run in call.runs)
         if not call.routed:
             envelopes = [self._envelope(run) for run in call.runs]
             return commands.script(
                 script_calls.publish(self._keys, sender=self._shard.sender, envelopes=envelopes)
             )
-        self._view.refresh_if_old(commands)
+        self._view.refresh_if_old(commands, now)
         call.reading = self._view.readings
-        return commands.script(self._send(call.runs))
+        return commands.script(self._send(call.runs, now))
 
-    def _send(self, runs: list[Run]) -> ScriptCall:
-        view, view_ends = self._view.for_script()
+    def _send(self, runs: list[Run], now: float) -> ScriptCall:
+        view, view_ends = self._view.for_script(now)
         return script_calls.send(
             self._keys,
             sender=self._shard.sender,

@@ -75,6 +75,8 @@ class Run:
     """
 
     queue: NamespaceQueue
+    kind: int
+    """``SEND`` or ``BROADCAST``, of every operation."""
     operations: list[Operation]
     due: float
     late: bool = False
@@ -82,11 +84,6 @@ class Run:
     strangers: "dict[Operation, bytes] | None" = None
     """What was not carried out, until an owner is looked up: operations with the incarnation that
     is not known, b"" for those that came behind such a one. None: everything was."""
-
-    @property
-    def kind(self) -> int:
-        """``SEND`` or ``BROADCAST``, of every operation."""
-        return self.operations[0].kind
 
     @property
     def bytes(self) -> int:
@@ -104,6 +101,8 @@ class Batch:
 
     stages: list[BatchStage] = field(default_factory=list)
     queues: list[NamespaceQueue] = field(default_factory=list)
+    sends: bool = False
+    """Whether anything in it is targeted."""
     dead: list[Operation] = field(default_factory=list)
     """Answered already, or past their deadline; they are in no queue any more."""
 
@@ -129,7 +128,8 @@ def next_batch(ready: dict[str, NamespaceQueue], now: float) -> Batch:
                 break
             if number == len(batch.stages):
                 batch.stages.append(([], []))
-            batch.stages[number][run.operations[0].kind].append(run)
+            batch.stages[number][run.kind].append(run)
+            batch.sends |= run.kind == SEND
             due = run.due
             left -= len(run.operations)
             items -= len(run.operations)
@@ -156,4 +156,4 @@ def _next_run(
             break
         size -= len(head.item)
         taken.append(waiting.popleft())
-    return Run(queue, taken, due) if taken else None
+    return Run(queue, taken[0].kind, taken, due) if taken else None

@@ -65,6 +65,8 @@ class LeaseView:
         self._gone: dict[bytes, None] = {}
         self._lines = b""
         self._ends = 0
+        self._written_until = NEVER
+        """When its soonest lease ends on the clock of the loop, as far as that is known."""
         self._due = NEVER
         self.readings = 0
         """How often it was read."""
@@ -73,7 +75,7 @@ class LeaseView:
         """Another Redis may answer now: nothing is known."""
         self._living.clear()
         self._gone.clear()
-        self._lines, self._ends, self._due = b"", 0, NEVER
+        self._written_until = self._due = NEVER
 
     def knows(self, incarnations: Iterable[bytes], since: int) -> bool:
         """Whether there was a reading after ``since``, and the view has all of these.
@@ -84,9 +86,13 @@ class LeaseView:
         known = self._living.keys() | self._gone.keys()
         return self.readings > since and known >= set(incarnations)
 
-    def for_script(self) -> tuple[bytes, int]:
-        """The view as the sending script takes it, and the Redis time in ms at which it ends."""
-        if self._now() >= self._ends:
+    def for_script(self, now: float) -> tuple[bytes, int]:
+        """The view as the sending script takes it, and the Redis time in ms at which it ends.
+
+        Args:
+            now: on the clock of the loop.
+        """
+        if now >= self._written_until:
             self._write()
         return self._lines, self._ends
 
@@ -103,10 +109,10 @@ class LeaseView:
         self.readings += 1
         self._write()
 
-    def refresh_if_old(self, commands: CommandConnection) -> None:
+    def refresh_if_old(self, commands: CommandConnection, now: float) -> None:
         """Read it anew in front of what is written next, unless it was lately."""
-        if self._loop.time() >= self._due:
-            self._due = self._loop.time() + self._refresh_after
+        if now >= self._due:
+            self._due = now + self._refresh_after
             self.look_up(commands, (), _ignore)
 
     def look_up(
@@ -137,17 +143,17 @@ class LeaseView:
         self.read(living)
         return {name for name, state in zip(asked, states, strict=True) if state == _OVER}
 
-    def _now(self) -> int:
-        """Redis time in ms, or a little less; the script judges by its own."""
-        return self._clock.at(self._loop.time()) // 1000
-
     def _write(self) -> None:
-        now = self._now()
+        """Leave out whose lease is over by Redis time, or a little less: the script judges by its
+        own."""
+        moment = self._loop.time()
+        now = self._clock.at(moment) // 1000
         lives = {name: one for name, one in self._living.items() if one[1] > now}
         lines = [name + b" " + node for name, (node, _) in lives.items()]
         lines += [name + b" " for name in self._gone]
         self._lines = b"\n".join([b"", *lines, b""])
         self._ends = min((ends for _, ends in lives.values()), default=now + 1_000)
+        self._written_until = moment + (self._ends - now) / 1000
 
 
 _GONE: Final = GONE.encode()

@@ -206,7 +206,7 @@ class Outbound:
         self._pending.forget(batch.dead)
         for operation in batch.dead:
             refuse(operation, self._shard.outage.error(UNREACHED))
-        call = Call(batch.runs)
+        call = Call(batch.runs, routed=batch.sends)
         for run in call.runs:
             run.queue.flying += 1
             if self._sealed:
@@ -217,7 +217,7 @@ class Outbound:
             return
         self._calls.add(call)
         try:
-            written = self._batch_calls.write(commands, call)
+            written = self._batch_calls.write(commands, call, now)
         except Exception as error:
             log.exception("a batch could not be written")
             written = self._loop.create_future()
@@ -229,7 +229,7 @@ class Outbound:
     def _on_reply(self, call: Call, reply: asyncio.Future[Any]) -> None:
         self._calls.discard(call)
         error = self._take_reply(call, reply)
-        strangers: dict[Operation, bytes] = {}
+        strangers: dict[Operation, bytes] | None = None
         for run in call.runs:
             run.queue.flying -= 1
             if error is not None:
@@ -238,7 +238,7 @@ class Outbound:
                 self._keep_for_another(run)
             elif run.strangers is not None:
                 self._hold(run, run.strangers)
-                strangers |= run.strangers
+                strangers = {**(strangers or {}), **run.strangers}
             else:
                 self._pending.forget(run.operations)
         if strangers:

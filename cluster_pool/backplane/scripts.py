@@ -5,6 +5,7 @@ What each of them takes is in :mod:`.script_calls`, which words it shares with P
 """
 
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -32,6 +33,13 @@ NAMES: Final = (
 )
 
 _MENDED: Final = script_words.MENDED.encode()
+_DEFINITION: Final = re.compile(
+    r"(?:--.*\n)*local (?:function )?(\w+)\b(?!(?s:.*)\n(?:local|function) )"
+)
+"""A paragraph with the definition of one local, and nothing else."""
+_COMMENT: Final = re.compile(r"--.*")
+_WORD: Final = re.compile(r"\w+")
+
 END: Final = """
 local reply = main()
 if #mended > 0 then return {MENDED, mended, reply} end
@@ -42,17 +50,43 @@ return reply
 
 @cache
 def sources() -> dict[str, str]:
-    """The text of each script by name, with what all of them share in front."""
-    folder = files(__package__) / "lua"
-    words = script_words.constants().items()
-    constants = "".join(f"local {name} = {_lua(value)}\n" for name, value in words)
-    common = constants + (folder / "common.lua").read_text("utf-8")
+    """The text of each script by name, with what it uses of shared words and functions in front.
+
+    Redis runs all of a text at each call: what it does not use would cost every call.
+    """
+    folder = files(__package__) / "lua"  # read as UTF-8, whatever the locale
+    shared = [*constants(), *(folder / "common.lua").read_text("utf-8").split("\n\n")]
 
     def script(name: str) -> str:
-        own = (folder / f"{name}.lua").read_text("utf-8")  # whatever the locale
-        return f"{common}\nlocal function main()\n{own}\nend\n{END}"
+        own = (folder / f"{name}.lua").read_text("utf-8")
+        main = f"local function main()\n{own}\nend\n{END}"
+        return "\n\n".join([*used(shared, main), main])
 
     return {name: script(name) for name in NAMES}
+
+
+def constants() -> list[str]:
+    """The shared words as Lua has them."""
+    words = script_words.constants().items()
+    return [f"local {name} = {_lua(value)}" for name, value in words]
+
+
+def used(paragraphs: list[str], text: str) -> list[str]:
+    """Those that ``text`` needs: each defines one local, which what follows may use.
+
+    A paragraph that does more is needed always.
+    """
+    needed, kept = _words(text), []
+    for paragraph in reversed(paragraphs):
+        defined = _DEFINITION.match(paragraph)
+        if defined is None or defined[1] in needed:
+            needed |= _words(paragraph)
+            kept.append(paragraph)
+    return kept[::-1]
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(_COMMENT.sub("", text)))
 
 
 def _lua(value: str | int | bytes) -> str:

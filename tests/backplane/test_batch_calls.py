@@ -21,7 +21,7 @@ def run(channel: str, kind: int, count: int) -> Run:
     """Operations of one kind in one namespace."""
     create = asyncio.get_running_loop().create_future
     operations = [Operation(kind, str(at), b"item", 9.0, create()) for at in range(count)]
-    return Run(NamespaceQueue(channel, f"{channel}:members"), operations, 9.0)
+    return Run(NamespaceQueue(channel, f"{channel}:members"), kind, operations, 9.0)
 
 
 def answer(runs: list[Run], reply: list[Any], *, routed: bool) -> Counters:
