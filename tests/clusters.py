@@ -100,3 +100,18 @@ class Pool(ClusterPool):
         websocket.connection = connection  # type: ignore[attr-defined]
         await self.new_connection(connection, **options)
         return websocket
+
+
+async def vanish(pool: Pool) -> None:
+    """What SIGKILL does to a node, as far as Redis can see: silence, and closed sockets."""
+    await pool._parts.lease_keeper.stop()
+    await pool._parts.reaper.stop()
+    await pool._parts.reconciler.stop()
+    await pool._parts.backplane.shard.stop()
+
+
+async def abandon(pool: Pool) -> None:
+    """End the tasks of a node that has vanished."""
+    parts = pool._parts
+    for end in (parts.ownership.stop, parts.dispatcher.stop, parts.backplane.stop):
+        await end()

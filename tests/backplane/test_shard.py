@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -34,32 +33,6 @@ async def test_a_generation_that_never_comes_up_is_no_reason_to_hurry(
         own_server.command("ACL", "SETUSER", "cluster_pool", f"+{right}")
         await eventually(lambda: pool.ready)
         assert await pool.count("n") == 1
-
-
-@async_test
-async def test_who_waits_for_a_lease_does_not_make_it_come_faster(backend: Backend) -> None:
-    """While heartbeats are refused they come at their own pace, whatever is asked of the node."""
-    async with backend.pools(1) as (one,):
-        await one.join("n", "alice")
-        registry = one._parts.backplane.leases
-        asked = 0
-
-        async def refuse(*arguments: object) -> None:
-            nonlocal asked
-            asked += 1
-            raise BackplaneUnavailableError("refused")
-
-        join, heartbeat = registry.join, registry.heartbeat
-        registry.join = registry.heartbeat = refuse  # type: ignore[method-assign,assignment]
-        await eventually(lambda: not one._parts.lease.held)
-        asked = 0
-        for at in range(40):
-            with pytest.raises(BackplaneUnavailableError):
-                await one.join("n", f"b{at}", timeout=0.03)
-        assert asked < 15
-        registry.join, registry.heartbeat = join, heartbeat  # type: ignore[method-assign]
-        await eventually(lambda: one.ready)
-        await eventually(lambda: one.statistics()["connections"] == 1)
 
 
 @async_test

@@ -7,7 +7,7 @@ import pytest
 
 from cluster_pool import BackplaneUnavailableError, ConnectionClosedError, PoolClosedError, Timing
 from cluster_pool.core.claims import incarnation_of
-from tests.cluster.test_claims import agreed, answers_wait, is_member, node_behind
+from tests.cluster.test_ownership import agreed, answers_wait, is_member, node_behind
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually

@@ -228,22 +228,6 @@ async def test_a_pause_leaves_the_budget_to_the_others(backend: Backend) -> None
 
 
 @async_test
-async def test_draining_twice(backend: Backend) -> None:
-    """The second call joins and gets the same report; on a drained node there is nothing to do."""
-    async with backend.pools() as (one, _):
-        sockets = await join(one, 60)
-        first = begun(one, 1, announce=30)
-        await eventually(lambda: one.state is NodeState.ANNOUNCING)
-        report = await one.drain_connections(100)
-        assert await ended(first) is report
-        assert report.closed == 60
-        assert peak_of(times_of(sockets), 0.1) <= allowed(100 * 0.16)
-        assert one.state is NodeState.DRAINED
-        again = await one.drain_connections(100)
-        assert (again.closed, again.cancelled) == (0, False)
-
-
-@async_test
 async def test_a_drained_node_is_kept_and_activated(backend: Backend) -> None:
     """It takes nobody until then, is reached all the same, and can be drained again."""
     async with backend.pools() as (one, two):

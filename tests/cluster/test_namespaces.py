@@ -6,7 +6,7 @@ import re
 import pytest
 
 from cluster_pool import BackplaneUnavailableError
-from tests.cluster.test_claims import node_behind
+from tests.cluster.test_ownership import node_behind
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 

@@ -1,4 +1,4 @@
-"""Orders about drains from other nodes and from publishers, signed, unsigned, and nonsense."""
+"""Orders about drains that are not obeyed: impossible, unsigned, or nonsense."""
 
 import asyncio
 import gc
@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 
 from cluster_pool import (
-    ClusterPool,
     DrainRefusedError,
-    InvalidIdError,
     InvalidValueError,
     MessageTooLargeError,
     NodeState,
     NodeUnreachableError,
-    Publisher,
 )
 from cluster_pool.core import envelope
 from tests.clusters import Backend
@@ -23,37 +20,6 @@ from tests.drains import join, times_of
 from tests.support import async_test, eventually
 
 SECRET = "known to all of the cluster"
-
-
-@pytest.mark.parametrize("secret", [None, SECRET], ids=["open", "sealed"])
-@pytest.mark.parametrize("teller", ["pool", "publisher"])
-@async_test
-async def test_orders_are_obeyed(backend: Backend, secret: str | None, teller: str) -> None:
-    """Drain, pause, resume, cancel, drain again, activate: the node does it and says so."""
-    async with (
-        backend.pools(secret=secret) as (one, two),
-        backend.publisher(secret=secret) as publisher,
-    ):
-        says: ClusterPool | Publisher = two if teller == "pool" else publisher
-        sockets = await join(one, 40)
-        await says.drain_node("node-1", 50, "bye", 4001, announce=0)
-        await eventually(lambda: len(times_of(sockets)) >= 2)
-        await says.pause_drain("node-1")
-        assert one.statistics()["drain"]["paused"]
-        await says.resume_drain("node-1")
-        assert not one.statistics()["drain"]["paused"]
-        await says.cancel_drain("node-1")
-        await eventually(lambda: one.state is NodeState.ACTIVE)
-        assert len(times_of(sockets)) < 40
-        await says.drain_node("node-1", 1000, "bye", 4001, grace=60, announce=30)
-        await eventually(lambda: one.state is NodeState.ANNOUNCING)
-        await says.drain_node("node-1", announce=0)
-        await eventually(lambda: one.state is NodeState.DRAINED)
-        assert {socket.closed for socket in sockets} == {(4001, "draining")}
-        assert all(socket.sent == ["bye"] for socket in sockets)
-        await says.activate("node-1")
-        assert one.ready
-        await says.activate("node-1")
 
 
 @async_test
@@ -86,41 +52,6 @@ async def test_what_cannot_be_done_is_refused_with_the_reason(backend: Backend) 
         assert one.state is NodeState.ACTIVE
         await publisher.drain_node("node-1", 1000, announce=0, force=True)
         await eventually(lambda: one.state is NodeState.DRAINED)
-
-
-@async_test
-async def test_a_node_that_is_not_there(backend: Backend) -> None:
-    """Nobody listens under its id: that is said at once, to pools and publishers."""
-    async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        for says in (one, publisher):
-            with pytest.raises(NodeUnreachableError, match="nobody listens"):
-                await says.drain_node("elsewhere", 5)
-            with pytest.raises(NodeUnreachableError):
-                await says.activate("elsewhere")
-            with pytest.raises(InvalidIdError):
-                await says.drain_node("", 5)
-
-
-@async_test
-async def test_orders_to_oneself_need_no_redis(backend: Backend) -> None:
-    """A pool pauses, resumes, cancels and activates its own drain, by its id or without."""
-    async with backend.pools() as (one, _):
-        await join(one, 30)
-        drain = asyncio.create_task(one.drain_connections(30))
-        await eventually(lambda: one.statistics()["drained"])
-        one._parts.backplane.outbound.tell = None  # type: ignore[assignment, method-assign]  # nothing may be said to anybody
-        await one.pause_drain()
-        assert one.statistics()["drain"]["paused"]
-        await one.resume_drain("node-1")
-        await one.cancel_drain()
-        assert (await drain).cancelled
-        await one.activate()
-        with pytest.raises(DrainRefusedError, match="nothing to pause"):
-            await one.pause_drain()
-        await one.drain_node("node-1", 1000, announce=0)
-        await eventually(lambda: one.state is NodeState.DRAINED)
-        await one.activate("node-1")
-        del one._parts.backplane.outbound.tell
 
 
 @async_test

@@ -23,7 +23,6 @@ from cluster_pool import (
     Member,
     MessageTooLargeError,
     NodeDrainingError,
-    NodeIdTakenError,
     PendingLimitError,
     PoolClosedError,
     SendResult,
@@ -57,66 +56,6 @@ async def test_send_to_a_member_of_this_node_is_delivered_without_redis(backend:
         assert await one.send("default", "alice", b"\x00\x01") is SendResult.DELIVERED
         assert await alice.wait_sent() == [b"\x00\x01"]
         assert one.statistics()["published"] == 0
-
-
-@async_test
-async def test_send_nowait_has_its_place_when_it_returns(backend: Backend) -> None:
-    """Nobody needs to wait: messages arrive in the order of the calls, broadcasts among them."""
-    async with backend.pools() as (one, two):
-        bob = await two.join("default", "bob")
-        futures = [one.send_nowait("default", "bob", str(number)) for number in range(100)]
-        await one.broadcast_message("default", "all")
-        one.send_nowait("default", "bob", b"last")
-        assert await bob.wait_sent(102) == [*map(str, range(100)), "all", b"last"]
-        assert await asyncio.gather(*futures) == [SendResult.ROUTED] * 100
-        assert await one.send_nowait("default", "nobody", "x") is SendResult.ABSENT
-        assert two.send_nowait("default", "bob", "here").result() is SendResult.DELIVERED
-
-
-@async_test
-async def test_send_nowait_refuses_at_once(backend: Backend) -> None:
-    """What is not allowed raises in the call, not in the future."""
-    async with backend.pools(limits=Limits(pending_messages=2)) as (one, _):
-        with pytest.raises(InvalidIdError):
-            one.send_nowait("default", "", "x")
-        with pytest.raises(InvalidMessageError):
-            one.send_nowait("default", "bob", 5)  # type: ignore[arg-type]  # what is tested
-        waiting = [one.send_nowait("default", "bob", "x") for _ in range(2)]
-        with pytest.raises(PendingLimitError):
-            one.send_nowait("default", "bob", "x")
-        assert await asyncio.gather(*waiting) == [SendResult.ABSENT] * 2
-    with pytest.raises(PoolClosedError):
-        one.send_nowait("default", "bob", "x")
-
-
-@async_test
-async def test_send_nowait_that_is_cancelled_is_not_sent(backend: Backend) -> None:
-    """Until it leaves for Redis, a message can be taken back; those around it are sent."""
-    async with backend.pools() as (one, two):
-        bob = await two.join("default", "bob")
-        futures = [one.send_nowait("default", "bob", text) for text in "abc"]
-        futures[1].cancel()
-        assert await one.send("default", "bob", "d") is SendResult.ROUTED
-        assert await bob.wait_sent(3) == ["a", "c", "d"]
-
-
-@async_test
-async def test_send_to_nobody_is_absent(backend: Backend) -> None:
-    """An id that no one owns is said to be absent, with and without confirm."""
-    async with backend.pools() as (one, two):
-        await two.join("default", "bob")
-        for confirm in (False, True):
-            assert await one.send("default", "nobody", "x", confirm=confirm) is SendResult.ABSENT
-        assert await one.send("elsewhere", "bob", "x") is SendResult.ABSENT
-
-
-@async_test
-async def test_confirmed_send_gives_the_owners_word(backend: Backend) -> None:
-    """With confirm the answer is the owner's: delivered, or refused by a closing connection."""
-    async with backend.pools() as (one, two):
-        bob = await two.join("default", "bob")
-        assert await one.send("default", "bob", "1", confirm=True) is SendResult.DELIVERED
-        assert await bob.wait_sent() == ["1"]
 
 
 @async_test
@@ -361,67 +300,6 @@ async def test_last_one_callback_after_a_close(backend: Backend) -> None:
 
 
 @async_test
-async def test_count_members_namespaces_nodes_locate(backend: Backend) -> None:
-    """What the cluster says of itself is the same from every node."""
-    async with backend.pools() as (one, two), backend.publisher() as publisher:
-        for at in range(1200):
-            await (one if at % 2 else two).join("big", f"m{at}")
-        await one.join("small", "alice:with/odd €")
-        for sender in (one, two, publisher):
-            assert await sender.count("big") == 1200
-            assert await sender.count("nothing") == 0
-            members = [member async for member in sender.members("big")]
-            assert {member.id for member in members} == {f"m{at}" for at in range(1200)}
-            assert {member.node for member in members} == {"node-1", "node-2"}
-            assert await sender.namespaces() == ["big", "small"]
-            assert [node.id for node in await sender.nodes()] == ["node-1", "node-2"]
-            odd = await sender.locate("small", "alice:with/odd €")
-            assert odd == Member("alice:with/odd €", "node-1")
-            assert await sender.locate("small", "bob") is None
-
-
-@async_test
-async def test_watch_tells_joins_and_leaves(backend: Backend) -> None:
-    """Events come in order, with ids that need escaping in JSON intact."""
-    async with backend.pools() as (one, two):
-        async with one.watching("n") as events:
-            alice = await two.join("n", 'al"ice\\')
-            await two.remove_connection(alice.connection)
-            first, second = await anext(events), await anext(events)
-        assert (first.event, first.id, first.node) == ("join", 'al"ice\\', "node-2")
-        assert (second.event, second.id, second.node) == ("leave", 'al"ice\\', "node-2")
-
-
-@async_test
-async def test_close_and_close_all_across_nodes(backend: Backend) -> None:
-    """A remote close carries code and reason; closed members are members no longer."""
-    async with backend.pools() as (one, two):
-        bob = await two.join("n", "bob")
-        others = [await pool.join("n", f"{pool.node_id}-x") for pool in (one, two)]
-        assert await one.close("n", "bob", 4000, "you") is SendResult.ROUTED
-        assert await bob.wait_closed() == (4000, "you")
-        assert await one.close("n", "nobody") is SendResult.ABSENT
-        assert await one.close_all("n", 4001, "all") == 2
-        for other in others:
-            assert await other.wait_closed() == (4001, "all")
-        for pool in (one, two):
-            await eventually(lambda: not pool.has_namespace("n"))  # noqa: B023  # awaited here
-        assert await one.count("n") == 0
-        assert not one.has_namespace("n")
-
-
-@async_test
-async def test_send_then_close_keeps_the_message_ahead(backend: Backend) -> None:
-    """The message arrives and the close follows it, locally and across nodes."""
-    async with backend.pools() as (one, two):
-        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
-        for id, socket in (("alice", alice), ("bob", bob)):
-            assert await one.send_json_then_close("n", id, {"bye": id}, 4002, "done")
-            assert await socket.wait_closed() == (4002, "done")
-            assert socket.sent == [f'{{"bye":"{id}"}}']
-
-
-@async_test
 async def test_bad_input_is_refused_at_the_door(backend: Backend) -> None:
     """Every argument is checked before anything is sent, with the error that names it."""
     async with backend.pools(1, limits=Limits(message_bytes=100)) as (one,):
@@ -484,18 +362,6 @@ async def test_an_enum_of_str_is_its_text_everywhere(backend: Backend) -> None:
         assert await a.send_then_close(Room.LOBBY, "bob", "x", 4000, Room.HELLO, confirm=True)
         await eventually(lambda: ends[1].closed == (4000, "hello"))
         assert backend.keys_of("Room.LOBBY}:members") == []
-
-
-@async_test
-async def test_a_node_id_in_use_is_refused(backend: Backend) -> None:
-    """A second node with the id of a live one does not start."""
-    async with backend.pools(1) as (one,):
-        with pytest.raises(NodeIdTakenError):
-            async with Pool(
-                backend.redis(), node_id="node-1", prefix=backend.prefix, timing=one.timing
-            ):
-                pass
-        assert one.ready
 
 
 @async_test

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import select
 import signal
@@ -14,7 +13,6 @@ import pytest
 import uvloop
 
 from cluster_pool import ClusterPool, Stopping
-from cluster_pool.cluster.public import drains
 from cluster_pool.cluster.signals import LOOK, Signals
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.testing import FAST
@@ -288,25 +286,6 @@ def test_only_the_main_thread_may_take_them() -> None:
     thread.start()
     thread.join()
     assert raised
-
-
-def test_a_pool_outside_the_main_thread_warns_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Starlette's TestClient, a server in a thread: the application runs, without signals."""
-    drains._say_no_signals.cache_clear()
-    backend = Backend(None)
-
-    async def live() -> None:
-        async with ClusterPool(backend.redis(), timing=FAST) as pool, pool.drain_on_signal():
-            pass
-
-    for _ in range(3):
-        with caplog.at_level(logging.WARNING):
-            thread = threading.Thread(target=lambda: asyncio.run(live()))
-            thread.start()
-            thread.join()
-    assert [text for text in caplog.messages if "main thread" in text] == [
-        "drain_on_signal is not in the main thread: signals do not drain this node"
-    ]
 
 
 def test_the_readme_app_under_a_test_client() -> None:

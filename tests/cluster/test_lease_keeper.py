@@ -1,4 +1,4 @@
-"""A node whose node id was taken by another while it was cut off: it goes on under a fresh one."""
+"""A node id belongs to one living node: who gets it, who waits, and who goes on under another."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cluster_pool import NodeState, SendResult, Timing
+from cluster_pool import BackplaneUnavailableError, NodeIdTakenError, NodeState, SendResult, Timing
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
@@ -199,3 +199,41 @@ async def test_a_node_probes_itself_over_the_channel_of_its_node_id_once_it_has_
         heard = one.statistics()["heard"]
         await eventually(lambda: one.statistics()["heard"] > heard + 2)
         assert one.statistics()["generation"] == 1
+
+
+@async_test
+async def test_a_node_id_in_use_is_refused(backend: Backend) -> None:
+    """A second node with the id of a live one does not start."""
+    async with backend.pools(1) as (one,):
+        with pytest.raises(NodeIdTakenError):
+            async with Pool(
+                backend.redis(), node_id="node-1", prefix=backend.prefix, timing=one.timing
+            ):
+                pass
+        assert one.ready
+
+
+@async_test
+async def test_who_waits_for_a_lease_does_not_make_it_come_faster(backend: Backend) -> None:
+    """While heartbeats are refused they come at their own pace, whatever is asked of the node."""
+    async with backend.pools(1) as (one,):
+        await one.join("n", "alice")
+        registry = one._parts.backplane.leases
+        asked = 0
+
+        async def refuse(*arguments: object) -> None:
+            nonlocal asked
+            asked += 1
+            raise BackplaneUnavailableError("refused")
+
+        join, heartbeat = registry.join, registry.heartbeat
+        registry.join = registry.heartbeat = refuse  # type: ignore[method-assign,assignment]
+        await eventually(lambda: not one._parts.lease.held)
+        asked = 0
+        for at in range(40):
+            with pytest.raises(BackplaneUnavailableError):
+                await one.join("n", f"b{at}", timeout=0.03)
+        assert asked < 15
+        registry.join, registry.heartbeat = join, heartbeat  # type: ignore[method-assign]
+        await eventually(lambda: one.ready)
+        await eventually(lambda: one.statistics()["connections"] == 1)

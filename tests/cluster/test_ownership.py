@@ -1,4 +1,4 @@
-"""Claims whose replies are lost, that come too late, or that do not fit."""
+"""Ids are claimed, taken over and given up: also when replies are lost, late, or wait."""
 
 import asyncio
 import contextlib
