@@ -74,6 +74,10 @@ else:
         found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
         return found
 
+    def __dir__() -> list[str]:
+        """With what is loaded later: completion in a shell, help and documentation tools ask."""
+        return sorted({*globals(), *_LATER})
+
 
 __version__ = "0.1.0"
 

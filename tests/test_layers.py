@@ -251,6 +251,13 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     assert not optional & set(loaded)
 
 
+def test_what_is_loaded_later_is_listed() -> None:
+    """Completion in a shell, help and documentation tools ask the package for its names."""
+    program = "import cluster_pool; print(*dir(cluster_pool))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert set(found.stdout.decode().split()) >= set(cluster_pool.__all__)
+
+
 def test_a_publisher_loads_nothing_that_holds_connections() -> None:
     """Neither its import nor making and using one, sync or async."""
     program = """

@@ -85,6 +85,8 @@ class Admission:
         departure = self._table.departure_of(connection)
         memberships = self._table.memberships_of(connection)
         if memberships:
+            if memberships[0].departure is None:
+                attachment.check_services(connection, self._table)
             departure = self._ownership.release(memberships[0])
         if departure is None:
             return

@@ -46,14 +46,20 @@ DETACHED = Detached()
 
 def attach(connection: ConnectionState, services: ConnectionServices) -> None:
     """Have it belong to a pool; to one at most."""
-    if connection._services is not DETACHED and connection._services is not services:
-        raise ClusterPoolError(f"{connection!r} belongs to another pool")
+    if connection._services is not DETACHED:
+        check_services(connection, services)
     if connection._state is OPEN:
         connection._transport.check_sending()
     connection._services = services
     if connection.idle_timeout is not None:
         connection._last_heard = asyncio.get_running_loop().time()
         services.watch(connection)
+
+
+def check_services(connection: ConnectionState, services: ConnectionServices) -> None:
+    """Raise ClusterPoolError unless it belongs to this pool."""
+    if connection._services is not services:
+        raise ClusterPoolError(f"{connection!r} belongs to another pool")
 
 
 def detach(connection: ConnectionState) -> None:

@@ -9,6 +9,7 @@ from cluster_pool import (
     NodeDrainingError,
     NodeState,
     PoolClosedError,
+    SendResult,
 )
 from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend
@@ -48,4 +49,17 @@ async def test_a_connection_that_was_not_let_in_belongs_to_no_pool() -> None:
         with pytest.raises(ClusterPoolError, match="is a member already"):
             await one.new_connection(newcomer)
         await one.remove_connection(newcomer)
+        assert await one.count("n") == 0
+
+
+@async_test
+async def test_a_member_of_one_pool_is_not_removed_at_another() -> None:
+    """Its release there would end what that pool sends to the registry, and it would stay."""
+    async with Backend(None).pools(2) as (one, two):
+        alice = await one.join("n", "alice")
+        connection = alice.connection  # type: ignore[attr-defined]
+        with pytest.raises(ClusterPoolError, match="another pool"):
+            await two.remove_connection(connection)
+        assert await two.send("n", "alice", "hello", confirm=True) is SendResult.DELIVERED
+        await one.remove_connection(connection)
         assert await one.count("n") == 0
