@@ -52,6 +52,7 @@ class NodeProcess:
         assert process.stdout is not None
         line = await process.stdout.readline()
         if not line:
+            await process.wait()
             raise DemoFailedError(f"{id} did not start")
         return cls(id, process, json.loads(line)["port"])
 
