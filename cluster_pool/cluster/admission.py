@@ -45,6 +45,8 @@ class Admission:
         self._ownership = ownership
         self._hooks = hooks
         self._takeover = takeover
+        self._joining: set[Connection] = set()
+        """Whose claims are on their way: a second one would take the id from the first."""
 
     async def join(
         self, connection: Connection, on_conflict: str | None, timeout: float | None
@@ -68,14 +70,17 @@ class Admission:
             raise PoolClosedError(f"node {self._identity.node_id} is {state.value}")
 
     async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
-        if self._table.memberships_of(connection):
+        if connection in self._joining or self._table.memberships_of(connection):
             raise ClusterPoolError(f"{connection!r} is a member already")
         attachment.attach(connection, self._table)
+        self._joining.add(connection)
         try:
             await self._ownership.claim(connection, takeover=takeover, deadline=deadline)
         except BaseException:
             attachment.detach(connection)
             raise
+        finally:
+            self._joining.discard(connection)
 
     async def leave(
         self, connection: Connection, on_empty: EmptyCallback | None, timeout: float | None

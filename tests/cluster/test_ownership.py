@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 
 from cluster_pool import (
     BackplaneUnavailableError,
+    ClusterPoolError,
     Connection,
     ConnectionClosedError,
     IdTakenError,
@@ -71,17 +72,20 @@ async def test_a_claim_that_is_won_in_the_turn_of_its_deadline_is_owned(backend:
         assert await registered(one) == {}
 
 
+@pytest.mark.parametrize("rule", ["takeover", "reject"])
 @async_test
-async def test_a_connection_that_joins_twice_at_once_leaves_no_claim_behind(
-    backend: Backend,
+async def test_of_two_joins_of_one_connection_at_once_the_second_is_refused(
+    backend: Backend, rule: str
 ) -> None:
-    """The second claim takes the id from the first, and closing the connection gives it up."""
+    """The first makes it a member, which stays one, is reached, and leaves nothing behind."""
     async with backend.pools(1) as (one,):
         connection = Connection("alice", "n", FakeWebSocket())
-        twice = one.new_connection(connection), one.new_connection(connection)
-        await asyncio.gather(*twice, return_exceptions=True)
-        assert connection.close_code == 4409
-        await one.remove_connection(connection)
+        twice = [one.new_connection(connection, on_conflict=rule) for _ in range(2)]
+        first, second = await asyncio.gather(*twice, return_exceptions=True)
+        assert first is None
+        assert type(second) is ClusterPoolError
+        assert await one.send("n", "alice", "hi") is SendResult.DELIVERED
+        await connection.close()
         await eventually(lambda: is_empty(one))
         assert one._parts.ownership._namespaces.held() == []
 
