@@ -323,9 +323,12 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
 
     @property
     def inbound(self) -> InboundChannel:
-        """The inbound channels, and what clients sent and this node still holds."""
+        """The inbound channels, and what clients sent and this node still holds.
+
+        After a stop it is that of the last start, for handlers that end later than their pool.
+        """
         parts = self._parts
-        return _NOT_RUNNING if parts is None or parts.over else parts.inbound
+        return _NOT_RUNNING if parts is None else parts.inbound
 
     def headroom(self) -> float | None:
         """Connections per second that this node can take now; None while it takes none."""

@@ -11,6 +11,7 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError
 from cluster_pool.server import inbound
 from cluster_pool.server.inbound import Inbound
+from cluster_pool.testing import fake_cluster
 from tests.support import async_test, eventually
 
 
@@ -110,3 +111,12 @@ async def test_refused_inbound_message_is_counted_and_starts_no_outage() -> None
     await publish(made, "a", "b")
     assert pool.attempts == 2
     assert pool.counters.inbound_lost == 2
+
+
+@async_test
+async def test_a_message_that_is_handled_after_the_stop_is_counted_as_lost() -> None:
+    """No handler fails for it."""
+    async with fake_cluster(1) as (pool,):
+        made = Inbound(pool)
+    await publish(made, "late")
+    assert pool.counters.inbound_lost == 1
