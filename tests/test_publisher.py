@@ -8,7 +8,6 @@ import pytest
 from cluster_pool import (
     BackplaneUnavailableError,
     ClusterPool,
-    InvalidValueError,
     Member,
     NodeUnreachableError,
     PoolClosedError,
@@ -109,28 +108,6 @@ async def test_no_redis_is_said_with_its_address_and_without_its_password() -> N
     """The error names where it looked."""
     with pytest.raises(BackplaneUnavailableError, match=r"redis://user:\*\*\*@127\.0\.0\.1:1/0"):
         await Publisher("redis://user:s3cret@127.0.0.1:1/0").start()
-
-
-def test_urls_that_are_none() -> None:
-    """Bad input is refused when it is given."""
-    for url in ("http://x", "localhost", "", 5, "redis://127.0.0.1/0?nonsense=1"):
-        with pytest.raises(InvalidValueError):
-            Publisher(url)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *("redis://:s3cret/x@127.0.0.1", "redis://u:s3cret?#@127.0.0.1", "redis://u:a@s3cret@x:y"),
-        *("redis://u:s3cret@127.0.0.1:port/0", "redis://u:s3cret@127.0.0.1/0?db=x", "u:s3cret@x"),
-        *("redis://127.0.0.1/0?password=s3cret&db=x", "redis://u:s3cret@127.0.0.1/0?nonsense=1"),
-    ],
-)
-def test_an_url_that_is_none_keeps_its_password(url: str) -> None:
-    """Also when what is special in it was not percent-encoded."""
-    with pytest.raises(InvalidValueError) as caught:
-        Publisher(url)
-    assert "s3cret" not in str(caught.value)
 
 
 def test_a_sync_publisher(own_server: RedisServer) -> None:
