@@ -1,9 +1,7 @@
 """What users' tests are given works as docs/testing.md says."""
 
-from collections.abc import Callable
-
 from cluster_pool import SendResult
-from cluster_pool.testing import FakeCluster, fake_cluster
+from cluster_pool.testing import fake_cluster
 from tests.support import async_test
 
 
@@ -20,14 +18,3 @@ async def test_fake_cluster_is_all_that_a_test_needs() -> None:
         assert await alice.wait_sent() == ["Hello world!"]
         assert await two.close("default", "alice", 4000, "bye")
         assert await alice.wait_closed() == (4000, "bye")
-
-
-def test_the_fixture_runs_an_async_test(run_cluster: Callable[..., None]) -> None:
-    """Without any async plugin."""
-    seen = []
-
-    async def test(cluster: FakeCluster) -> None:
-        seen.append(len(cluster))
-
-    run_cluster(test, nodes=3)
-    assert seen == [3]
