@@ -42,11 +42,6 @@ KNOWS = {
     "uvloop": {"server"},
 }
 
-# What is not so yet. A line may be taken out of here, and none be added.
-CIRCLES: set[str] = set()
-FOREIGN: set[tuple[str, str]] = set()
-PRIVATE: set[tuple[str, str]] = set()
-
 
 class Module:
     """One file of the package.
@@ -168,7 +163,7 @@ def test_siblings_form_no_circle() -> None:
         for module in modules()
     }
     found = {name for name in siblings if name in _reached(siblings, name)}
-    assert {name.removeprefix("cluster_pool.") for name in found} <= CIRCLES
+    assert not found
 
 
 def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
@@ -201,8 +196,7 @@ def test_private_names_stay_on_their_floor() -> None:
             at_home = name in module.defines or known == {module.floor}
             at_home = at_home or any(name in defines.get(one, ()) for one in beside)
             inherited = of_self and module.floor in known
-            excused = (module.name, name) in PRIVATE
-            assert at_home or inherited or excused, f"{module.name} uses {name} of {known}"
+            assert at_home or inherited, f"{module.name} uses {name} of {known}"
 
 
 def test_other_floors_ask_a_connection_for_nothing_private() -> None:
@@ -221,16 +215,7 @@ def test_foreign_libraries_stay_where_they_belong() -> None:
         for name in module.imports:
             library = name.split(".")[0]
             allowed = KNOWS.get(library, {module.floor})
-            excused = (module.name, library) in FOREIGN
-            assert module.floor in allowed or excused, f"{module.name} imports {name}"
-
-
-def test_exceptions_from_the_rules_are_needed() -> None:
-    """What is so by now is no exception any more: take it out of the list."""
-    imported = {(one.name, name.split(".")[0]) for one in modules() for name in one.imports}
-    used = {(one.name, name) for one in modules() for name, _ in one.uses}
-    assert imported >= FOREIGN
-    assert used >= PRIVATE
+            assert module.floor in allowed, f"{module.name} imports {name}"
 
 
 def test_the_core_has_no_clock_and_no_loop() -> None:
