@@ -92,7 +92,7 @@ async def test_an_owner_that_says_nothing_keeps_the_id(
     clients.answer = None
     async with backend.pools(2, timing=TIMING) as pools:
         alice = await pools[0].join("n", "alice")
-        outcomes = await claims(pools, 1, timeout=0.5)
+        outcomes = await claims(pools, 1, timeout=1.5)
         assert all(isinstance(outcome, IdTakenError) for outcome in outcomes)
         assert alice.closed is None
         waiting = asyncio.create_task(claims(pools, 1, timeout=30))

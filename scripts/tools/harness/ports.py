@@ -1,23 +1,33 @@
 """Ports of loopback."""
 
+import contextlib
+import random
 import socket
+from typing import Final
 
-HOST = "127.0.0.1"
+HOST: Final = "127.0.0.1"
+OURS: Final = range(20_000, 32_000)
+"""Ports to listen on: below those that a kernel gives to outgoing connections by itself, of which
+one may take a port between the look at it and its use."""
+
+_random = random.SystemRandom()  # a test that seeds the other has all processes choose alike
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has now, all different."""
-    probes = [socket.create_server((HOST, 0)) for _ in range(count)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Ports that are free now, all different, in no order."""
+    with contextlib.ExitStack() as probes:
+        return [probes.enter_context(_free()).getsockname()[1] for _ in range(count)]
 
 
 def free_port() -> int:
-    """One of them."""
+    """A port that is free now."""
     return free_ports(1)[0]
+
+
+def _free() -> socket.socket:
+    while True:
+        with contextlib.suppress(OSError):
+            return socket.create_server((HOST, _random.choice(OURS)))
 
 
 def accepts(port: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Self
 
 from cluster_pool.embedded import bound_to_parent, server_binary
 
-START_TIMEOUT = 10.0
+START_TIMEOUT = 30.0
 
 
 class RedisServer:
