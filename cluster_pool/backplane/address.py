@@ -1,4 +1,4 @@
-"""Where Redis is, and how a socket to it is opened; foreign errors become ours here."""
+"""The address of Redis, read from a URL or a client, and its sockets; translates their errors."""
 
 import asyncio
 import contextlib
@@ -20,13 +20,13 @@ from cluster_pool.exceptions import BackplaneUnavailableError, InvalidValueError
 Raw = AbstractConnection
 
 RedisOrUrl: TypeAlias = "str | redis_asyncio.Redis"
-"""What users name a Redis by: a URL, or a client of their own."""
+"""How users name a Redis: a URL, or a client of their own."""
 
 
 class Address:
     """A Redis: its address, credentials and TLS, from a URL or from a user's own client.
 
-    What the client says of time-outs, retries, decoding and protocol is left aside: a link that
+    The client's time-outs, retries, decoding and protocol are ignored: a connection that
     reconnects or retries by itself could deliver a message twice.
     """
 
@@ -70,11 +70,11 @@ class Address:
     async def open(self) -> Raw:
         """A new connected socket, authenticated and with its database selected.
 
-        redis-py's connect time-out ends with TCP's handshake; the answers after it are waited for
-        no longer than that either.
+        redis-py's connect time-out covers only the TCP handshake; here it covers the replies
+        after it, too.
 
         Raises:
-            BackplaneUnavailableError: it could not be made in time; the text names the address
+            BackplaneUnavailableError: the socket was not ready in time; the text names the address
                 without its password.
         """
         connection = self._class(**self._settings)
@@ -107,10 +107,10 @@ class Address:
             raise TimeoutError(f"{what} takes longer than {self._timeout:g} s") from None
 
     def _is_quoted_by(self, error: BaseException | None) -> bool:
-        """Whether an error or what caused it has the password in its text.
+        """Whether the text of an error, or of one that caused it, contains the password.
 
-        A Redis that does not know AUTH answers with what it was given. A short password may stand
-        anywhere, and is looked for nowhere.
+        A Redis that does not know AUTH quotes its arguments. A password of up to three characters
+        is not looked for: it may be part of any word.
         """
         while error is not None and len(self._password) > 3:
             if self._password in str(error):
@@ -120,7 +120,7 @@ class Address:
 
 
 def _pool_of(redis: RedisOrUrl) -> redis_asyncio.ConnectionPool:
-    """Where a URL or a client points to; raises InvalidValueError without a password in it."""
+    """The connection pool of a URL or client; an InvalidValueError never has the password in it."""
     if isinstance(redis, str):
         redis = exact(redis)
         check_url(redis)
@@ -138,10 +138,10 @@ def _pool_of(redis: RedisOrUrl) -> redis_asyncio.ConnectionPool:
 
 
 FAULTS: Final = (RedisError, OSError, EOFError, RuntimeError)
-"""What redis-py and a socket raise when a connection does not serve. RuntimeError is uvloop's, when
-a socket is written to that has just been reset."""
+"""Errors of redis-py and of sockets when a connection fails. uvloop raises RuntimeError for a write
+to a socket that has just been reset."""
 
 
 def unavailable(what: str, error: BaseException) -> BackplaneUnavailableError:
-    """What to raise for one of :data:`FAULTS`; ``what`` says what did not work."""
+    """The error to raise for one of :data:`FAULTS`; ``what`` says what failed."""
     return BackplaneUnavailableError(f"{what}: {with_advice(said(error))}")

@@ -30,12 +30,12 @@ DEFAULT_REDIS: Final = "redis://localhost:6379/0"
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a user gave a pool or publisher, checked; the same for each of its starts.
+    """The checked arguments of a pool or publisher, the same for each of its starts.
 
     Attributes:
-        counters: count on from start to start.
-        seals: None where nothing is authenticated.
-        node_id: the one that was given; None has each start make one.
+        counters: keep counting across starts.
+        seals: None if items are not authenticated.
+        node_id: the given one; with None each start makes one.
     """
 
     address: Address
@@ -57,7 +57,7 @@ class Setup:
         secret: Secret | Iterable[Secret] | None,
         node_id: str | None = None,
     ) -> Self:
-        """Check what was given; raises InvalidValueError for what is not allowed."""
+        """Check the arguments; raises InvalidValueError for one that is not allowed."""
         seals = None if secret is None else Seals(secret)
         check_timeout(timing.timeout)
         keys = Keys(prefix)
@@ -67,10 +67,10 @@ class Setup:
 
 
 class BackplaneObserver(Protocol):
-    """What a backplane tells of itself, from the event loop; nothing is awaited."""
+    """Is told what happens to a backplane, by plain calls from the event loop."""
 
     def up(self) -> None:
-        """A new generation hears itself: commands can be sent over it."""
+        """A new generation hears its own probe: commands can be sent over it."""
 
     def down(self) -> None:
         """The generation that was up has ended."""
@@ -80,11 +80,11 @@ class BackplaneObserver(Protocol):
 
 
 class Backplane:
-    """The shard, what is published and read over it, and as whom.
+    """The shard of one start, and all that publishes and reads over it.
 
     Args:
-        observer: told nothing before :meth:`start`.
-        holds: whether connections are held here, whose gaps must be exact.
+        observer: not called before :meth:`start`.
+        holds: whether this process holds connections, whose gaps must be exact.
     """
 
     def __init__(self, setup: Setup, observer: BackplaneObserver, *, holds: bool) -> None:
@@ -128,7 +128,7 @@ class Backplane:
         await self.shard.start(wait)
 
     async def stop(self) -> None:
-        """Disconnect; what is unanswered fails."""
+        """Disconnect; unanswered operations fail."""
         self.outbound.stop()
         await self.shard.stop()
 
@@ -140,10 +140,10 @@ class Backplane:
         """
         return self.loop.time() + (self._timeout if timeout is None else check_timeout(timeout))
 
-    # -- what the shard tells: see ShardObserver -------------------------------------------
+    # -- the shard's observer --------------------------------------------------------------
 
     def up(self) -> None:
-        """What was published over the old connection is not heard back over this one."""
+        """Forget publications over the old connection: this one does not hear them back."""
         self.progress.begin_anew()
         self.outbound.resume()
         self._observer.up()
@@ -157,6 +157,6 @@ class Backplane:
         self._observer.gap(gap)
 
     def forgotten(self, channel: str) -> None:
-        """Nothing of this channel is heard any more."""
+        """The channel is unsubscribed: nothing more is heard on it."""
         self.progress.forget(channel)
         self.outbound.forget(channel)

@@ -1,7 +1,7 @@
-"""A batch as Redis is told it, and what its reply means for each operation.
+"""Writes a batch as one script call, and reads its reply for each operation.
 
-Owns nothing that waits. A batch is one call: its runs are carried out in their order, so nothing of
-one namespace overtakes anything, also where an owner is not known; see :mod:`.lease_view`.
+The script executes the runs of a batch in order, so messages of one namespace never overtake each
+other, even when an owner is not known; see :mod:`.lease_view`. Nothing waits here.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from cluster_pool.backplane import script_calls, script_words
 from cluster_pool.backplane.batching import SEND, Operation, Run
 from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
 from cluster_pool.backplane.lease_view import LeaseView
-from cluster_pool.backplane.pending import refuse
+from cluster_pool.backplane.pending import fail
 from cluster_pool.backplane.refusals import refusal
 from cluster_pool.backplane.script_calls import Envelope, SendRun
 from cluster_pool.backplane.shard import Shard
@@ -40,12 +40,12 @@ _HELD: Final = script_words.HELD.encode()
 
 
 class Call:
-    """A batch that is on its way.
+    """A batch in flight.
 
     Attributes:
         runs: in order.
-        routed: whether it routes anything; else it only publishes.
-        reading: the reading of the view that went with it.
+        routed: whether it has targeted items; else it only publishes.
+        reading: the number of the view's reading that was sent with it.
     """
 
     __slots__ = ("reading", "routed", "runs")
@@ -111,7 +111,7 @@ class BatchCalls:
         return Envelope(queue.channel, queue.members, due, messages, joined)
 
     def _sealed(self, kind: int, run: Run) -> list[bytes]:
-        """What is published for a run; sealed in the order of publishing."""
+        """The items of a run; with a secret they are sealed, in the order of publishing."""
         if self._seals is None:
             return [operation.item for operation in run.operations]
         seal, start = self._seals.seal, self._identity.start
@@ -126,7 +126,7 @@ class BatchCalls:
     # -- replies ---------------------------------------------------------------------------
 
     def answer(self, call: Call, reply: list[Any]) -> None:
-        """Answer what was carried out or refused; mark the runs of which something was not."""
+        """Answer the operations that were executed or failed; mark runs that have others."""
         if call.routed:
             self._routed(call.runs, *reply)
         else:
@@ -169,7 +169,7 @@ class BatchCalls:
             elif code == _HELD_ITEM:
                 held[operation] = b""
             else:
-                refuse(operation, refused_by(refused))
+                fail(operation, refused_by(refused))
         run.strangers = held or None
         self._counters.published += len(run.operations) - len(held)
 
@@ -182,7 +182,7 @@ class BatchCalls:
             return
         if not mark:
             for operation in run.operations:
-                refuse(operation, refused_by(heard))
+                fail(operation, refused_by(heard))
             return
         if self._shard.listens(run.queue.channel):
             run.queue.barrier = Mark.parse(mark)
@@ -193,5 +193,5 @@ class BatchCalls:
 
 
 def refused_by(why: bytes | ResponseError) -> BackplaneUnavailableError:
-    """The error for what Redis has refused."""
+    """The error for an operation that Redis refused."""
     return BackplaneUnavailableError(refusal(why))

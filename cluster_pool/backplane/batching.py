@@ -1,6 +1,6 @@
-"""What leaves together: fair batches of what many namespaces have waiting, in the order of each.
+"""Fair batches: picks waiting operations of many namespaces, in the order of each.
 
-Pure: it is given the time, and changes nothing but the queues that it takes from.
+Pure: it is passed the time, and changes only the queues that it is given.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ SEND, BROADCAST = 0, 1
 class Operation:
     """One item on its way to Redis. ``future`` gives a SendResult, or how many nodes heard it.
 
-    ``id`` is of the member, or the start of the node to which it is said.
+    ``id`` is the member's id, or the start of the node that the item is for.
     """
 
     __slots__ = ("deadline", "future", "id", "item", "kind")
@@ -44,10 +44,10 @@ class Operation:
 
 
 class NamespaceQueue:
-    """What one namespace (or one node's channel) has waiting, in flight, or not heard back yet.
+    """The operations of one namespace (or one node's channel): waiting, in flight, not heard back.
 
-    The barriers are the marks of the last messages that were published from here, on the channel
-    of the namespace and on this node's own, and will be heard here.
+    A barrier is the mark of the last message that this process published and will hear itself:
+    ``barrier`` on the channel of the namespace, ``own_barrier`` on this node's own channel.
     """
 
     __slots__ = ("again", "barrier", "channel", "flying", "members", "own_barrier", "waiting")
@@ -57,21 +57,21 @@ class NamespaceQueue:
         self.members = members
         self.waiting: deque[Operation] = deque()
         self.again: list[Operation] = []
-        """What was certainly not carried out and is sent again, ahead of what waits, as soon as
-        nothing of this queue is in flight or looked up."""
+        """Operations that were certainly not executed. They are sent again, ahead of ``waiting``,
+        as soon as nothing of this queue is in flight or being looked up."""
         self.flying = 0
-        """Runs in flight, and lookups."""
+        """The number of runs in flight and of lookups."""
         self.barrier = NOWHERE
         self.own_barrier = NOWHERE
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """Neighbours of one kind in one namespace.
+    """Consecutive operations of one kind in one namespace.
 
-    ``due`` is when Redis must not carry it out any more: the deadline of its first operation, or
-    that of the run of its queue before it in the batch, whichever is earlier. So no operation has
-    less time because of one behind it, and when a run is late, so are those that follow it.
+    Redis must not execute it after ``due``: the deadline of its first operation, or ``due`` of the
+    run before it from the same queue in this batch, whichever is earlier. So no operation has less
+    time because of one behind it, and when a run is late, so are the runs after it.
     """
 
     queue: NamespaceQueue
@@ -82,39 +82,42 @@ class Run:
     late: bool = False
     """Whether Redis refused it as late."""
     strangers: "dict[Operation, bytes] | None" = None
-    """What was not carried out, until an owner is looked up: operations with the incarnation that
-    is not known, b"" for those that came behind such a one. None: everything was."""
+    """Operations that were not executed because an owner must be looked up: each with the unknown
+    incarnation, or b"" if it stands behind such a one. None: all were executed."""
 
     @property
     def bytes(self) -> int:
-        """Of all items."""
+        """The size of all items."""
         return sum([len(operation.item) for operation in self.operations])
 
 
 BatchStage = tuple[list[Run], list[Run]]
-"""Runs of sends and runs of broadcasts, of one namespace each."""
+"""Runs of sends and runs of broadcasts; each run is of another namespace."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """As many stages as leave together, and what was found dead on the way."""
+    """The stages that are sent together, and operations that need not be sent."""
 
     stages: list[BatchStage] = field(default_factory=list)
     queues: list[NamespaceQueue] = field(default_factory=list)
     sends: bool = False
-    """Whether anything in it is targeted."""
+    """Whether it has targeted items."""
     dead: list[Operation] = field(default_factory=list)
-    """Answered already, or past their deadline; they are in no queue any more."""
+    """Operations that are answered already or past their deadline; removed from their queues."""
 
     @property
     def runs(self) -> list[Run]:
-        """All of them, in the order in which they are carried out."""
+        """All runs, in the order of execution."""
         return [run for stage in self.stages for runs in stage for run in runs]
 
 
 def next_batch(ready: dict[str, NamespaceQueue], now: float) -> Batch:
-    """As many runs of each namespace that is ready as a batch and fairness allow; a stage holds one
-    run of each. Whose turn has come is taken out of ``ready``, the others keep their places."""
+    """The next batch: as many runs of each ready queue as size and fairness allow.
+
+    A stage has one run of each queue. Queues that had their turn are removed from ``ready``, the
+    others keep their places.
+    """
     batch = Batch()
     items, size = BATCH_ITEMS, BATCH_BYTES
     share = max(MIN_SHARE, BATCH_ITEMS // max(1, len(ready)))
@@ -140,7 +143,7 @@ def next_batch(ready: dict[str, NamespaceQueue], now: float) -> Batch:
 def _next_run(
     queue: NamespaceQueue, items: int, size: int, due: float, now: float, dead: list[Operation]
 ) -> Run | None:
-    """The next run of a queue, of so many items and bytes at most; None when there is none."""
+    """The next run of a queue, of at most ``items`` and ``size`` bytes; None when there is none."""
     if size <= 0:
         return None
     taken: list[Operation] = []

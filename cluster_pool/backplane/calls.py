@@ -1,7 +1,6 @@
-"""Calls to Redis: how long they may take, what their replies mean, and which errors they end with.
+"""Calls to Redis: deadlines, replies, and the translation of errors.
 
-Owns :class:`Reply`, deadlines, and the translation of what Redis refuses. It knows no command and
-no socket.
+Owns :class:`Reply`. It knows no command and no socket.
 """
 
 import asyncio
@@ -26,16 +25,16 @@ def deadline_in(seconds: float) -> float:
 
 
 class Reply(Awaitable[T], Generic[T]):
-    """The reply of a command that is queued already, hence ahead of all that is queued later.
+    """The reply of a command that is queued already, ahead of all that is queued later.
 
-    Awaiting it gives the reply as ``read`` understands it, and raises BackplaneUnavailableError
-    when Redis refused, the connection was lost, or the deadline has passed. It need not be awaited:
-    a failure that nobody asks for is not reported.
+    Awaiting it gives the value that ``read`` makes of the reply, and raises
+    BackplaneUnavailableError when Redis refused, the connection was lost, or the deadline has
+    passed. It need not be awaited: then a failure is not reported.
 
     Args:
-        call: gives what Redis says, of one command or of several that were gathered.
+        call: the raw reply, of one command or of several that were gathered.
         read: turns that into a value.
-        deadline: until when it is waited for.
+        deadline: the end of waiting for it.
     """
 
     __slots__ = ("_call", "_deadline", "_read")
@@ -68,7 +67,7 @@ async def answered(call: asyncio.Future[Any], deadline: Deadline) -> Any:
 async def ending_at(
     deadline: Deadline, unanswered: Callable[[], BackplaneUnavailableError]
 ) -> AsyncIterator[None]:
-    """Run the body until ``deadline`` at the latest, and turn what Redis refuses into our error.
+    """Run the body until ``deadline`` at the latest, and translate an error reply of Redis.
 
     Args:
         unanswered: makes the error for a body that has not ended by then.
@@ -87,12 +86,12 @@ def _unanswered() -> BackplaneUnavailableError:
 
 
 def unheeded(call: asyncio.Future[Any]) -> None:
-    """Take note of the outcome of a call that nobody waits for."""
+    """Read the outcome of a call that is not awaited, so that asyncio does not log it."""
     if not call.cancelled():
         call.exception()
 
 
-# -- what replies say --------------------------------------------------------------------------
+# -- reading replies ---------------------------------------------------------------------------
 
 
 def in_time(reply: Any) -> Any:
@@ -103,7 +102,7 @@ def in_time(reply: Any) -> Any:
 
 
 def text_of(raw: bytes | None) -> str | None:
-    """What Redis holds, as text; None for what is not UTF-8, and hence not written by us."""
+    """A value of Redis as text; None if it is not UTF-8, and hence not written by us."""
     try:
         return None if raw is None else raw.decode()
     except UnicodeDecodeError:
@@ -111,7 +110,7 @@ def text_of(raw: bytes | None) -> str | None:
 
 
 def texts(raw: Iterable[bytes]) -> list[str]:
-    """Those of several values that are text."""
+    """Several values as text, without those that are not text."""
     return [text for text in map(text_of, raw) if text is not None]
 
 

@@ -1,7 +1,7 @@
-"""Claims at Redis: making, asserting and giving them up, and the notes of namespaces beside them.
+"""Claims in Redis: making, asserting and releasing them, and the list of namespaces beside them.
 
-A function that must keep its order takes the generation and queues its command before it returns.
-Nothing here decides; the scripts and the callers do.
+A function whose order matters has the generation as a parameter, and queues its command before it
+returns. The scripts and the callers decide; nothing here does.
 """
 
 import asyncio
@@ -36,19 +36,19 @@ log = logging.getLogger("cluster_pool.registry")
 T = TypeVar("T")
 
 BATCH: Final = 100
-"""Claims to one call, which keeps everybody else waiting for a millisecond."""
+"""Claims per call. It occupies Redis for a millisecond, in which every other client waits."""
 PAGE: Final = 500
-"""Members to one page; also namespaces to one call, or one go, that does little for each."""
+"""Members per page; also namespaces per call, or per step, that does little for each."""
 
 _RELEASED: Final = {ord(NOT_REGISTERED): None, ord(RELEASED): False, ord(EMPTIED): True}
 _ASSERTED: Final = {ord(LOST): False, ord(KEPT): True, ord(REFUSED): None}
 
 
 class ClaimReply(NamedTuple):
-    """What became of a claim.
+    """The outcome of a claim.
 
     Attributes:
-        status: CLAIMED, TAKEN (somebody else's stands), FULL (there is no room in the namespace),
+        status: CLAIMED, TAKEN (another claim stands), FULL (there is no room in the namespace),
             or LATE (it came after its deadline and changed nothing).
         claim: the one that stands now; None for FULL and LATE.
     """
@@ -76,11 +76,11 @@ class Claims:
         dead: str = "",
         room: int,
     ) -> Reply[list[ClaimReply]]:
-        """Claim ids; gives what became of each. The reply is waited for while the generation lasts.
+        """Claim ids; gives the outcome of each. The wait ends only with the generation.
 
         Args:
-            claims: id, nonce, the Redis time in µs of the first attempt, 0 if this is it, and the
-                one after which it must not be carried out.
+            claims: id, nonce, the Redis time in µs of the first attempt (0 if this is the first),
+                and the time after which it must not be executed.
             room: how many members the namespace may have.
         """
         call = script_calls.claim(
@@ -111,11 +111,11 @@ class Claims:
         claims: Sequence[tuple[str, Claim]],
         deadline: float,
     ) -> Reply[list[bool | None]]:
-        """Give claims up; tells for each whether its release emptied the namespace.
+        """Release claims; gives for each whether its release emptied the namespace.
 
-        None for what was not registered: it was released before, or another has it, or it was lost.
+        None for a claim that was not registered: it was released before, taken over, or lost.
 
-        A retry gets the answer that was lost: Redis remembers it until this one has come.
+        A retry gets the same answer as the lost reply: Redis keeps it until a reply has arrived.
         """
         call = script_calls.release(
             self._keys,
@@ -144,10 +144,10 @@ class Claims:
         not_after: int,
         deadline: float,
     ) -> Reply[list[bool | None]]:
-        """Register claims under a new incarnation; for each whether this node still owns it.
+        """Register claims under a new incarnation; gives for each whether this node still owns it.
 
-        None when Redis refused what the claim's namespace needs, which is logged: that one is not
-        registered, and the others are.
+        None when Redis refused a command for the claim's namespace, which is logged: that claim is
+        not registered, the others are.
 
         Args:
             groups: namespaces with ids and claims, as :func:`packed` makes them.
@@ -185,12 +185,12 @@ class Claims:
 
         return Reply(generation.script(call), read, deadline)
 
-    # -- in which namespaces there may be any ----------------------------------------------
+    # -- the namespaces of an incarnation --------------------------------------------------
 
     def add_namespaces(
         self, generation: Generation, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> Reply[bool]:
-        """Note namespaces of an incarnation; False when it has no lease."""
+        """Add namespaces to the list of an incarnation; False when it has no lease."""
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
         calls = [
             generation.script(
@@ -204,7 +204,7 @@ class Claims:
     def remove_namespaces(
         self, generation: Generation, incarnation: str, namespaces: Sequence[str]
     ) -> None:
-        """Remove namespaces of an incarnation from the note; nobody waits for it."""
+        """Remove namespaces from the list of an incarnation; the reply is not awaited."""
         key = self._keys.namespaces(incarnation)
         generation.commands(key).call("SREM", key, *namespaces).add_done_callback(unheeded)
 
@@ -218,7 +218,7 @@ class Claims:
                 )
             except BackplaneUnavailableError as error:
                 if isinstance(error.__cause__, ResponseError):
-                    return []  # of a wrong type: it says nothing, and is deleted in the end
+                    return []  # of a wrong type: useless, and deleted when it has been reaped
                 raise
             found.update(texts(names))
             if cursor in (b"0", "0", 0):
@@ -226,15 +226,15 @@ class Claims:
 
 
 def batches(items: list[T]) -> Iterator[list[T]]:
-    """Pieces of as many as one call takes."""
+    """Split into lists of ``BATCH``, one for each call."""
     for at in range(0, len(items), BATCH):
         yield items[at : at + BATCH]
 
 
 def packed(groups: Iterable[tuple[str, list[T]]]) -> Iterator[list[tuple[str, list[T]]]]:
-    """What many namespaces hold, in pieces of as many as one call takes; large groups are split.
+    """Split the items of many namespaces into batches, one for each call; large groups are split.
 
-    Which namespaces go together is decided here alone: on a Redis Cluster, those of one slot.
+    Which namespaces share a call is decided here alone: on a Redis Cluster, those of one slot.
     """
     batch: list[tuple[str, list[T]]] = []
     room = BATCH

@@ -1,8 +1,8 @@
 """Sockets to Redis that live for one generation: the writing side, and pipelined commands.
 
-Write a command, and a FIFO of futures that the reader resolves in order. Nothing is ever retried
-here: when the socket fails, everything unanswered fails with it, and each failure says whether the
-command may have been carried out.
+Commands are written without waiting for replies; the reader resolves their futures in order.
+Nothing is retried here: when the socket fails, every unanswered command fails, and its error says
+whether it may have been executed.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Pipe:
         self._wake = asyncio.Event()
 
     def put(self, *arguments: Argument) -> None:
-        """Queue a command; what one tick queues leaves in one write."""
+        """Queue a command; those of one tick are written together."""
         self.unwritten.append(hiredis.pack_command(arguments))  # type: ignore[arg-type]  # its stub has one element
         if len(self.unwritten) == 1:
             self._wake.set()
@@ -79,7 +79,7 @@ class CommandConnection(Pipe):
 
     @property
     def failed(self) -> bool:
-        """Whether it has been given up, and sends nothing any more."""
+        """Whether it has failed, and sends nothing any more."""
         return self._failure is not None
 
     def call(self, *arguments: Argument) -> asyncio.Future[Any]:
@@ -93,7 +93,7 @@ class CommandConnection(Pipe):
             future.set_exception(_copy(self._failure, maybe_executed=False))
             future.exception()  # as in :meth:`fail`
             return future
-        self.put(*arguments)  # first: what cannot be packed raises, and has no reply to wait for
+        self.put(*arguments)  # first: it raises for what cannot be packed, which gets no reply
         self._replies.append(future)
         return future
 
@@ -103,13 +103,13 @@ class CommandConnection(Pipe):
         return self.call("EVALSHA", digests()[name], len(keys), *keys, *arguments)
 
     async def load_scripts(self) -> None:
-        """Make every script known; the first thing to do on a new connection."""
+        """Load every script; this comes first on a new connection."""
         await asyncio.gather(*[self.call("SCRIPT", "LOAD", text) for text in sources().values()])
 
     async def read_forever(self) -> None:
         """Resolve replies. Ends only with an error or by cancellation.
 
-        NOSCRIPT or READONLY ends the connection: what is behind the command must not overtake it.
+        NOSCRIPT or READONLY ends the connection: later commands must not overtake the failed one.
         """
         read = self.connection.read_response
         while True:
@@ -138,19 +138,19 @@ class CommandConnection(Pipe):
                 future.set_result(reply)
 
     async def fail(self, error: BackplaneUnavailableError) -> None:
-        """Give the connection up: everything unanswered fails, and the socket is dropped."""
+        """Fail every unanswered command, and drop the socket."""
         self._failure = error
         replies, self._replies = self._replies, deque()
         written = len(replies) - len(self.unwritten)
         for index, future in enumerate(replies):
             if not future.done():
                 future.set_exception(_copy(error, maybe_executed=index < written))
-                future.exception()  # taken note of, even if nobody waits for it any more
+                future.exception()  # read here, so that asyncio does not log it
         await self.drop()
 
 
 def _warn(found: list[bytes]) -> None:
-    """Say what a script found in our keys that cannot be ours."""
+    """Log what a script repaired in our keys: values that this library never writes."""
     texts = "; ".join(shown(text.decode(errors="backslashreplace"), 400) for text in found)
     log.warning("Redis was not as this library left it: %s", texts)
 

@@ -1,10 +1,10 @@
-"""Who is a member, where, and which nodes there are: reading that a rejoin does not mislead.
+"""Reads members, their owners and the nodes of a cluster, correctly also while a node rejoins.
 
 A node that rejoins has two incarnations for a while. It registers its members under the new one,
-claim by claim, before it gives the old one up; so nobody is ever without a living owner. But claims
-and leases are read one after the other, and the rejoin may fall in between. Hence leases are read
-after claims: an owner that has none then is dead for good, and what is registered for it in a later
-reading is left over. What was read before that may have moved, and is read again.
+claim by claim, before it gives up the old one, so every member has a living owner all the time. But
+claims and leases are read one after the other, and the rejoin may fall in between. Hence leases are
+read after claims: an owner without a lease is then dead for good, and its claims in a later reading
+are leftovers. Its claims in an earlier reading may have moved, and are read again.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Member
 
 READINGS: Final = 5
-"""Readings at most of what changes from one to the next; the last of them is the answer then."""
+"""Readings at most, if data changes from one to the next; the last one is then the answer."""
 
 _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
 
@@ -39,7 +39,7 @@ class Directory:
         self._claims = claims
 
     async def count(self, namespace: str, deadline: float) -> int:
-        """How many members a namespace has, those of dead nodes left out."""
+        """The number of members of a namespace, without those of dead nodes."""
         lost: set[str] = set()
         total = 0
         for _ in range(READINGS):
@@ -55,7 +55,7 @@ class Directory:
         return total
 
     async def locate(self, namespace: str, id: str, deadline: float) -> Member | None:
-        """Which living node owns an id."""
+        """The member with an id and the living node that owns it, or None."""
         lost: set[str] = set()
         while len(lost) < READINGS:
             claim = await self.claim_of(namespace, id, deadline)
@@ -81,7 +81,7 @@ class Directory:
     async def _owners(
         self, namespace: str, page: dict[str, Claim], lost: set[str], deadline: float
     ) -> dict[str, str]:
-        """The nodes by their living incarnations; claims of an owner that just died are renewed."""
+        """Living incarnations with their nodes; claims of owners that just died are read again."""
         living = await self._leases.living(deadline)
         for _ in range(READINGS):
             unknown = {claim.incarnation for claim in page.values()} - living.keys() - lost
@@ -110,8 +110,8 @@ class Directory:
     async def nodes(self, deadline: float) -> dict[str, tuple[str, str, float]]:
         """Living nodes by id: their present incarnation, info as JSON, and seconds of its lease.
 
-        Of two incarnations of a node the present one is that whose lease ends later: the other is
-        not renewed any more.
+        If a node has two incarnations, the one whose lease ends later is the present one: the
+        other is not renewed any more.
         """
         nodes: dict[str, tuple[str, str, float]] = {}
         for _ in range(READINGS):
@@ -136,10 +136,10 @@ class Directory:
     async def populated(
         self, namespaces: Sequence[str], living: Collection[str], deadline: float
     ) -> list[str]:
-        """Those in which a living incarnation has members, in the order given.
+        """The namespaces in which a living incarnation has members, in the order given.
 
-        Their counts are read in pipelines: a page of them costs a round trip. What Redis refuses
-        for one namespace is no answer about another.
+        Counts are read in pipelines, a page per round trip. A namespace for which Redis replies
+        with an error is left out.
         """
         found: list[str] = []
         for at in range(0, len(namespaces), PAGE):
@@ -158,7 +158,7 @@ class Directory:
         return found
 
     async def claim_of(self, namespace: str, id: str, deadline: float) -> Claim | None:
-        """The registered claim of an id, whether or not its lease stands."""
+        """The registered claim of an id, whether or not its owner has a lease."""
         value = await self._topology.of(namespace).call(
             deadline, "HGET", self._keys.members(namespace), id
         )
@@ -174,7 +174,7 @@ class Directory:
     async def claim_pages(self, namespace: str, timeout: float) -> AsyncIterator[dict[str, Claim]]:
         """Every claim of a namespace, page by page; ``timeout`` is for each page.
 
-        What is no claim, and what has no id that can be read, is left out.
+        Entries without a readable id or claim are left out.
         """
         shard = self._topology.of(namespace)
         async for page in pages(shard, self._keys.members(namespace), timeout):
@@ -185,7 +185,7 @@ class Directory:
 
 
 def _counts(flat: Iterable[bytes]) -> dict[str, int]:
-    """Members per incarnation; what ends with "#" stands beside them and counts nobody."""
+    """Members per incarnation, without the checksums, whose fields end with "#"."""
     return {
         name: int(n)
         for name, n in pairs(flat).items()
@@ -194,7 +194,7 @@ def _counts(flat: Iterable[bytes]) -> dict[str, int]:
 
 
 async def pages(shard: Shard, key: str, timeout: float) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-    """The fields and values of a hash, page by page, whatever they are."""
+    """The fields and values of a hash, page by page, unchecked."""
     loop = asyncio.get_running_loop()
     cursor: bytes | str = "0"
     while True:

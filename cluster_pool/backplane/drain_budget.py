@@ -1,4 +1,4 @@
-"""The drain ledger on Redis: leases on the closes per second of the cluster, a call each."""
+"""The drain budget in Redis: leases on shares of the cluster's closes per second, a call each."""
 
 import asyncio
 from math import inf
@@ -14,18 +14,19 @@ from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import DrainProgress
 
 LONGEST: Final = 1e9
-"""Seconds until a deadline that Redis is told: any more is the same, in too many digits."""
+"""The longest time to a deadline in seconds that Redis is told; a longer one has too many digits
+and changes nothing."""
 
 
 class RedisDrainBudget:
-    """The ledger as one node, or whoever only looks, sees it."""
+    """The drain budget as one node or publisher uses it."""
 
     def __init__(self, shard: Shard, keys: Keys) -> None:
         self._shard = shard
         self._keys = keys
 
     async def lease(self, incarnation: str, ask: Ask, timeout: float) -> Grant:
-        """Ask for a share; it is granted by the time of Redis, and no clock is compared.
+        """Ask for a share. Redis grants it by its own time; no node's clock matters.
 
         Raises:
             BackplaneUnavailableError: Redis did not answer within ``timeout`` seconds.
@@ -46,8 +47,8 @@ class RedisDrainBudget:
             deserted == 1,
         )
 
-    def leave(self, incarnation: str, node: str, timeout: float) -> None:
-        """Give the share back; nobody waits for it, and without Redis it runs out by itself."""
+    def give_back(self, incarnation: str, node: str, timeout: float) -> None:
+        """Give the share back, without waiting; if Redis is away, it expires by itself."""
         generation = self._shard.current
         if generation is not None:
             deadline = deadline_in(timeout)
@@ -79,7 +80,7 @@ class RedisDrainBudget:
         return sorted((one for one in drains if one is not None), key=lambda drain: drain.node)
 
     async def acceptors(self, deadline: float) -> set[str]:
-        """The living incarnations that take newcomers."""
+        """The living incarnations that accept newcomers."""
         now = self._shard.clock.at(asyncio.get_running_loop().time()) // 1000
         living = await self._shard.call(
             deadline, "ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf"
@@ -88,15 +89,15 @@ class RedisDrainBudget:
         return set(texts(set(living) & set(accepting)))
 
     async def budget(self, deadline: float) -> float | None:
-        """Closes per second that the cluster allows, None when nobody has set it."""
+        """Closes per second that the cluster allows, None when that is not set."""
         value = await self._shard.call(deadline, "GET", self._keys.budget)
         try:
             return None if value is None else float(value)
-        except ValueError:  # what is no number limits nothing, for drains neither
+        except ValueError:  # not a number: it limits nothing, in the script of drains neither
             return None
 
     async def set_budget(self, rate: float | None, deadline: float) -> None:
-        """Set it, or with None leave it to what the acceptors can take."""
+        """Set it; None removes it, so that the headroom of the acceptors is the limit."""
         if rate is None:
             await self._shard.call(deadline, "DEL", self._keys.budget)
         else:
@@ -104,7 +105,7 @@ class RedisDrainBudget:
 
 
 def _read(node: str, fields: list[str], now: float) -> DrainProgress | None:
-    """An entry that has not run out; None for others, and for what somebody else has written."""
+    """An entry that has not expired; None for others, and for what no drainer has written."""
     try:
         state, remaining, rate, deadline, _, _, expiry, _, total = fields
         if float(expiry) <= now:

@@ -1,8 +1,7 @@
-"""Generations: each is one life of the sockets to Redis, and commands are sent over the one that is
-up.
+"""Generations: each is one life of the sockets to Redis; commands go over the one that is up.
 
-Owns which one that is, and the errors of those who wait for it in vain. The sockets are made and
-ended by :mod:`.shard`.
+Owns which one that is, and the errors of calls that wait for one in vain. :mod:`.shard` opens and
+closes the sockets.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ A_MOMENT: Final = 1.0
 
 
 class Generation:
-    """What an operation is given that must be executed in this generation or not at all.
+    """One generation, for operations that must be executed in it or not at all.
 
     Such an operation queues its command before it returns, so that Redis executes operations in
     the order of their calls. Once the generation has ended it sends nothing, and its reply raises
@@ -34,7 +33,7 @@ class Generation:
 
     @property
     def lasts(self) -> bool:
-        """Whether its sockets still serve."""
+        """Whether its sockets still work."""
         return not self._commands.failed
 
     def commands(self, key: str) -> CommandConnection:
@@ -42,7 +41,7 @@ class Generation:
         return self._commands
 
     def script(self, call: ScriptCall) -> asyncio.Future[Any]:
-        """Queue one of our scripts where its keys are; its first key stands for all of them."""
+        """Queue one of our scripts at the Redis that has its keys; the first key stands for all."""
         return self.commands(call.keys[0]).script(call)
 
 
@@ -55,7 +54,7 @@ class Generations:
 
     def __init__(self, start: str, outage: Outage) -> None:
         self.number = 0
-        """Of the newest generation that subscribed everything; 0 before the first."""
+        """The number of the newest generation that subscribed everything; 0 before the first."""
         self.sender = f"{start} 0"
         """How the newest generation is named in the headers of envelopes."""
         self.current: Generation | None = None
@@ -68,15 +67,15 @@ class Generations:
         self.outage = outage
         self._open = False
         self._changed = asyncio.Event()
-        """Set while a generation is up, and once there will be none."""
+        """Set while a generation is up, and after :meth:`close`."""
         self._down_since = 0.0
 
     def open(self) -> None:
-        """From now on there will be generations to wait for."""
+        """From now on calls wait for a generation."""
         self._open = True
 
     def close(self) -> None:
-        """There will be no generation any more: waiting for one raises PoolClosedError."""
+        """No generation will come any more: waiting for one raises PoolClosedError."""
         self._open = False
         self._changed.set()
 
@@ -92,7 +91,7 @@ class Generations:
         self._changed.set()
 
     def end(self) -> bool:
-        """The generation has ended; gives whether it was up."""
+        """The generation has ended; returns whether it was up."""
         if self.current is None:
             return False
         self.current = self.commands = None
@@ -161,13 +160,13 @@ class Generations:
         return ending_at(deadline, partial(self._unanswered, maybe_executed=maybe_executed))
 
     def in_vain(self, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
-        """What to raise after something was waited for that sends nothing by itself."""
+        """The error for a wait that has timed out and sent no command by itself."""
         if self.current is None and not maybe_executed:
             return self.unavailable()
         return self._unanswered(maybe_executed=maybe_executed)
 
     def unavailable(self) -> BackplaneUnavailableError:
-        """What to raise when no generation came up in time."""
+        """The error when no generation came up in time."""
         reason = self.outage.reason or f"no link to Redis at {self.outage.where} yet"
         return BackplaneUnavailableError(reason)
 

@@ -1,7 +1,7 @@
-"""Whether a Redis can be lived on, and what it says of itself: its kind, its time, its state.
+"""Health of a Redis: the probe, its kind, its time, and the epoch of its state.
 
-Owns the probe, the clock and the epoch. It judges a generation by raising, which ends it; it makes
-none, and knows no channel but the one that it is told to probe.
+An error that is raised here ends the generation. Makes no generation, and knows no channel but the
+one that it is told to probe.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Health:
 
     Args:
         probed: set when a probe of this start was heard.
-        holds: whether connections are held here, so that a restored Redis must be noticed.
+        holds: whether this process holds connections, and must notice a restored Redis.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Health:
     ) -> None:
         self.clock = RedisClock()
         self.epoch = ""
-        """Of the state of Redis, as last told; "" before anything was."""
+        """The epoch of the state of Redis, as last read; "" before the first reading."""
         self._keys = keys
         self._generations = generations
         self._outage = generations.outage
@@ -83,10 +83,10 @@ class Health:
     # -- probes ----------------------------------------------------------------------------
 
     async def soon(self, answer: Awaitable[T], silence: str = "Redis said nothing") -> T:
-        """What is awaited, or the end of this generation after three probes without anything.
+        """Wait for an answer; raise, which ends the generation, after three probes without one.
 
-        They are waited for one by one: when the loop stood still, what has arrived meanwhile is
-        read before the next, and our own stall is not taken for the silence of Redis.
+        The probes are waited for one by one: after a stall of the event loop, what has arrived is
+        read before the next wait, so that our own stall does not look like a silent Redis.
         """
         waiting = asyncio.ensure_future(answer)
         up = self._generations.current is not None
@@ -113,7 +113,10 @@ class Health:
             log.warning("the event loop stood still for %.1f s: does something block it?", late)
 
     async def probe(self, commands: CommandConnection, channel: str) -> None:
-        """Publish to oneself and wait until it is heard; a write, so a replica refuses it."""
+        """Publish to this start's own channel, by a write, and wait until that is heard.
+
+        A replica refuses the write.
+        """
         not_after = self.clock.at(deadline_in(self._timing.timeout))
         self._probed.clear()
         envelope = Envelope(channel, "", not_after, 0, b"")
@@ -135,7 +138,7 @@ class Health:
             await self.soon(self._probed.wait(), silence)
         except BackplaneUnavailableError as error:
             raise BackplaneUnavailableError(refused or str(error)) from error
-        if refused:  # hearing goes on, for what comes by a plain PUBLISH
+        if refused:  # the subscriber still works, for messages by a plain PUBLISH
             self._outage.fail("probe", refused, self._timing.probe)
         else:
             self._outage.recover("probe")
@@ -143,20 +146,20 @@ class Health:
     # -- kind and state --------------------------------------------------------------------
 
     async def check_kind(self, commands: CommandConnection) -> None:
-        """Refuse a Redis on which no node can live, and say what it is.
+        """Raise for a Redis that no node can use, and say what it is.
 
-        A cluster of one primary would do half of what is asked, and refuse the rest.
+        A cluster of one primary would execute half of the commands and refuse the others.
         """
         try:
             said = await self._hello(commands)
-        except ResponseError:  # not allowed, or not known: what it is will show
+        except ResponseError:  # not allowed, or not known: later errors will show what it is
             return
         why = misplaced(said.get(b"mode", b"").decode())
         if why:
             raise BackplaneUnavailableError(f"Redis at {self._outage.where}: {why}")
 
     async def _hello(self, commands: CommandConnection) -> dict[bytes, bytes]:
-        """What Redis says of itself, in the fields that are words."""
+        """The reply of HELLO, as far as its values are strings."""
         call = commands.call("HELLO")
         await self.soon(asyncio.wait((call,)))
         flat = call.result()
@@ -166,8 +169,8 @@ class Health:
     async def state_lost(self, commands: CommandConnection) -> bool:
         """Whether this Redis may have lost its state since this process was last connected.
 
-        It has then another epoch. One that was restored from a snapshot has the old one, but knows
-        no script: then the first node to notice renews the epoch, for all to see.
+        Then it has another epoch. A Redis that was restored from a snapshot has the old epoch, but
+        knows no script: the first node to notice renews the epoch, so that all nodes see it.
         """
         epoch = await self.soon(self._read_epoch(commands))
         if epoch and self._holds:
@@ -178,7 +181,7 @@ class Health:
         return before != "" and before != epoch
 
     async def _read_epoch(self, commands: CommandConnection) -> str:
-        """The epoch, "" when there is none that a node may have written."""
+        """The epoch; "" when there is none, or none that a node can have written."""
         try:
             found = await commands.call("GET", self._keys.epoch) or b""
         except ResponseError:  # of a wrong type: the next join deletes it
@@ -193,9 +196,9 @@ class Health:
         return standing.decode()
 
     async def propose_epoch(self, deadline: float) -> str:
-        """An epoch for a Redis that has none, marked before anybody can see it; "" if it has one.
+        """An epoch for a Redis that has none, marked before any node sees it; "" if it has one.
 
-        A node that came up between a new epoch and its mark would take it for a restored one.
+        A node that saw a new epoch without its mark would think that Redis was restored.
         """
         if self.epoch:
             return ""
@@ -204,11 +207,11 @@ class Health:
         return proposed
 
     async def mark(self, epoch: str, deadline: float) -> None:
-        """Leave in this Redis process, which has this epoch, what no restart survives."""
+        """Mark this Redis process, which has this epoch, by a script that no restart survives."""
         await self._generations.call(deadline, "SCRIPT", "LOAD", _mark(epoch))
         self.epoch = epoch
 
 
 def _mark(epoch: str) -> str:
-    """A script that does nothing, and that only the process knows to which it was given."""
+    """A script that does nothing; only the Redis process that has loaded it knows it."""
     return f"return '{epoch}'"

@@ -1,18 +1,18 @@
-"""What was heard and not yet handed on: bounded in bytes, in order."""
+"""The queue of payloads that were heard and not handled yet: in order, bounded in bytes."""
 
 import asyncio
 from collections import deque
 from typing import NamedTuple
 
 EMPTY = 128
-"""Bytes for which a payload counts that has none."""
+"""Bytes that an empty payload counts for."""
 
 
 class Heard(NamedTuple):
-    """One payload. The items of an envelope begin at ``items_offset``, which is 0 for what is none.
+    """One payload. ``items_offset`` is where the items of an envelope begin, 0 for a raw payload.
 
-    ``epoch`` and ``number`` are those of the envelope's last message, ``sender`` the start of who
-    sent it.
+    ``epoch`` and ``number`` are those of the envelope's last message, ``sender`` is the start of
+    the process that sent it.
     """
 
     channel: str
@@ -24,7 +24,7 @@ class Heard(NamedTuple):
 
 
 class Inbox:
-    """A queue, bounded in bytes, of which one reader takes all that is there."""
+    """A queue that is bounded in bytes and has one reader."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -36,7 +36,7 @@ class Inbox:
         return len(self._queue)
 
     def put(self, heard: Heard, *, control: bool = False) -> bool:
-        """Add one; False when it does not fit and was dropped. Control has as much room again."""
+        """Add one; False when it does not fit and was dropped. For control the limit is doubled."""
         size = len(heard.payload) or EMPTY
         if self.size + size > self.limit * (1 + control) and self._queue:
             return False
@@ -47,11 +47,11 @@ class Inbox:
         return True
 
     async def wait(self) -> None:
-        """Wait until there is something to take."""
+        """Wait until there is something to read."""
         await self._filled.wait()
 
-    def take(self) -> Heard | None:
-        """The oldest, or None when there is nothing."""
+    def pop(self) -> Heard | None:
+        """Remove the oldest and return it, or None when there is nothing."""
         if not self._queue:
             self._filled.clear()
             return None

@@ -1,33 +1,41 @@
-"""Which incarnations live, as this process knows it: what a targeted send needs to reach an owner.
+"""The living incarnations and their nodes, as this process knows them; sends are routed by it.
 
 A claim names an incarnation; the channel of its owner is that of the incarnation's node. Leases and
-nodes stand under another hash tag than claims, so the script that routes does not read them: it is
-given this view with the call, one line for each incarnation.
+nodes have another hash tag than claims, so the script that routes cannot read them: each call
+carries this view, one line for each incarnation.
 
-**What the view says holds.** An incarnation has one node for ever, and while its lease has not
-ended it may be sent to; how its lease ends is known beforehand, since nobody but its node can make
-it longer. So the view says nothing wrong as long as no end in it is past. Its soonest end goes with
-the call, and the script, which has the time of Redis, takes nothing from a view that is past it. A
-lease that is given up before its end is believed in until the next reading, a heartbeat later at
-most: its node has released its claims before, or asserted them under another incarnation.
+**The view can be trusted until its soonest end.** An incarnation has one node for ever, and may be
+sent to while its lease lasts. The end of a lease is known, since only its node can extend it. So
+the view is right as long as no end in it has passed. Its soonest end goes with the call, and the
+script, which has the time of Redis, ignores a view that is past it.
 
-**What it does not say is looked up.** An item whose owner is not in the view is not carried out.
-The sender reads which incarnations live and what has become of that one, and then: sends again,
-when it lives; answers UNREACHABLE, when its lease is over and it is not buried yet; and when it is
-gone says so in the view and sends again, since whoever held that claim may have registered it anew
-under another incarnation meanwhile. An incarnation that is gone never comes back. Hence nothing is
-called absent or unreachable for what was read earlier than the claim.
+**A lease may be given up before its end.** Other views have it until their next reading, a
+heartbeat (3 s) later at most. There are two cases:
 
-**Order.** What one namespace sends in one call is carried out in order. Behind an item whose owner
-is not known, no later run of the namespace is carried out in that call, whatever it is: those items
-come back with it, are at the head of the queue together, and the queue sends nothing until the
-lookup is over. In the same run, other items go: no order is promised between two ids, and those of
-one id have the same claim in one call, so all of them are carried out or none. Other namespaces are
-not concerned.
+- A node gives up its own lease. It has released its claims before, or asserted them under another
+  incarnation, so no send meets the old one.
+- A successor with the node id of a silent predecessor ends the predecessor's lease and joins. The
+  claims of the predecessor stay until they are reaped, and the successor listens to the channel of
+  the node id. So up to a heartbeat later an unconfirmed send to one of those members may be
+  answered ROUTED although nothing will be delivered; the successor counts it as undelivered.
 
-**Who keeps it fresh.** A node's joins and heartbeats read it. Whoever sends and finds it older than
-a heartbeat reads it in front of the send, without waiting; the send is then sent again at once if
-it met a stranger. So a publisher reads only while it is in use.
+**An unknown owner is looked up.** The script does not execute an item whose owner is not in the
+view. The sender reads which incarnations live and what has become of that one. If it lives, the
+item is sent again. If its lease is over and it is not buried yet, the answer is UNREACHABLE. If it
+is gone, the view notes that and the item is sent again, since the node may have registered the
+claim under another incarnation meanwhile. An incarnation that is gone never comes back. Hence no
+member is called absent or unreachable because of a reading that is older than its claim.
+
+**Order.** The items of one namespace in one call are executed in order. Behind an item of an
+unknown owner, no later run of the namespace is executed in that call: its items come back together
+with that item to the head of the queue, and the queue sends nothing until the lookup has ended.
+Other items of the same run are executed: no order is promised between two ids, and the items of one
+id have the same claim in one call, so all of them are executed or none. Other namespaces are not
+affected.
+
+**Refreshing.** A node's joins and heartbeats read the view. A sender that finds it older than a
+heartbeat queues a reading in front of the send, without waiting; if the send meets an unknown owner
+it is sent again at once. So a publisher reads the view only while it is in use.
 """
 
 import asyncio
@@ -42,10 +50,10 @@ from cluster_pool.core.keys import Keys
 
 NEVER: Final = float("-inf")
 MOST_GONE: Final = 1_000
-"""Incarnations that are gone which are remembered: those that claims still name, in a view."""
+"""How many incarnations that are gone a view remembers; claims may still name them."""
 
 Answer = Callable[[Collection[bytes], BaseException | None], None]
-"""Takes the incarnations whose lease is over, or why that is not known."""
+"""Called with the incarnations whose lease is over, or with the error of the lookup."""
 
 
 class LeaseView:
@@ -66,13 +74,13 @@ class LeaseView:
         self._lines = b""
         self._ends = 0
         self._written_until = NEVER
-        """When its soonest lease ends on the clock of the loop, as far as that is known."""
+        """When the soonest lease in ``_lines`` ends, on the clock of the loop."""
         self._due = NEVER
         self.readings = 0
-        """How often it was read."""
+        """The number of readings so far."""
 
     def clear(self) -> None:
-        """Another Redis may answer now: nothing is known."""
+        """Forget everything: another Redis may answer now."""
         self._living.clear()
         self._gone.clear()
         self._written_until = self._due = NEVER
@@ -80,14 +88,14 @@ class LeaseView:
     def knows(self, incarnations: Iterable[bytes], since: int) -> bool:
         """Whether there was a reading after ``since``, and the view has all of these.
 
-        A view that was read again has none that was over then, whatever the clock of this process
-        says of it; so a send is not repeated for ever.
+        A reading has only leases that last by the time of Redis. So whatever the clock of this
+        process says, a send is not repeated for ever.
         """
         known = self._living.keys() | self._gone.keys()
         return self.readings > since and known >= set(incarnations)
 
     def for_script(self, now: float) -> tuple[bytes, int]:
-        """The view as the sending script takes it, and the Redis time in ms at which it ends.
+        """The view as the sending script reads it, and the Redis time in ms at which it ends.
 
         Args:
             now: on the clock of the loop.
@@ -97,7 +105,7 @@ class LeaseView:
         return self._lines, self._ends
 
     def read(self, living: Sequence[bytes]) -> None:
-        """Take what a script says of all that live: incarnation, end and node of each."""
+        """Replace the view by a script's list of living incarnations: name, end, node of each."""
         self._living = {
             name: (node, int(float(ends)))
             for name, ends, node in zip(living[::3], living[1::3], living[2::3], strict=True)
@@ -110,7 +118,7 @@ class LeaseView:
         self._write()
 
     def refresh_if_old(self, commands: CommandConnection, now: float) -> None:
-        """Read it anew in front of what is written next, unless it was lately."""
+        """Queue a new reading ahead of the next command, unless the last one is recent."""
         if now >= self._due:
             self._due = now + self._refresh_after
             self.look_up(commands, (), _ignore)
@@ -118,7 +126,7 @@ class LeaseView:
     def look_up(
         self, commands: CommandConnection, incarnations: Sequence[bytes], answer: Answer
     ) -> None:
-        """Read it anew, and find out what has become of some."""
+        """Queue a new reading that also asks what has become of ``incarnations``."""
 
         def read(call: asyncio.Future[Any]) -> None:
             error = asyncio.CancelledError() if call.cancelled() else call.exception()
@@ -144,8 +152,10 @@ class LeaseView:
         return {name for name, state in zip(asked, states, strict=True) if state == _OVER}
 
     def _write(self) -> None:
-        """Leave out whose lease is over by Redis time, or a little less: the script judges by its
-        own."""
+        """Write the lines, without incarnations whose lease is over by our estimate of Redis time.
+
+        The estimate is never ahead; the script checks by the real time.
+        """
         moment = self._loop.time()
         now = self._clock.at(moment) // 1000
         lives = {name: one for name, one in self._living.items() if one[1] > now}
@@ -161,4 +171,4 @@ _OVER: Final = OVER.encode()
 
 
 def _ignore(over: Collection[bytes], error: BaseException | None) -> None:
-    """Nothing waits for this reading; the next send will have the next one."""
+    """No send waits for this reading; the next send uses it."""

@@ -1,6 +1,6 @@
-"""Leases at Redis: taking, renewing and ending them, and which nodes hold one.
+"""Leases in Redis: taking, renewing and ending them, and which nodes hold one.
 
-Nothing here decides; the scripts and the callers do.
+The scripts and the callers decide; nothing here does.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from cluster_pool.core.keys import Keys
 
 @dataclass(frozen=True, slots=True)
 class LeaseReply:
-    """What Redis said to a join or a heartbeat.
+    """The reply of Redis to a join or a heartbeat.
 
     Attributes:
         held: False when the lease belongs to another (join) or is gone (heartbeat).
@@ -57,9 +57,9 @@ class Leases:
     ) -> LeaseReply:
         """Take a lease for a new incarnation of this node.
 
-        ``headroom``: connections per second that it can take, "" when it takes nobody. ``epoch``:
-        what a Redis without an epoch gets; "" for its time. ``instead_of``: another start's
-        incarnation with this node id, which is dead then.
+        ``headroom``: connections per second that it can accept, "" when it accepts none.
+        ``epoch``: the epoch for a Redis that has none; "" for its time. ``instead_of``: an
+        incarnation of another start with this node id, whose lease ends with this call.
         """
         call = script_calls.join(
             self._keys,
@@ -82,7 +82,7 @@ class Leases:
     ) -> LeaseReply:
         """Renew the lease of this node's incarnation, unless it is over; as :meth:`join`.
 
-        What else was registered of it, the ``epoch`` included, is written again if it was lost.
+        Its other entries, and the ``epoch``, are written again if they were lost.
         """
         call = script_calls.heartbeat(
             self._keys,
@@ -99,7 +99,7 @@ class Leases:
         return self._held(*reply[1:])
 
     def _held(self, epoch: bytes, living: list[bytes]) -> LeaseReply:
-        """The lease is held; what was told of all leases is the view of those who send."""
+        """The reply for a lease that is held; its list of all leases becomes the lease view."""
         self._view.read(living)
         nodes = {incarnation.partition(b".")[0] for incarnation in living[::3]}
         return LeaseReply(True, epoch.decode(), living=len(nodes))
@@ -172,11 +172,12 @@ class Leases:
     # -- the channel of this node ----------------------------------------------------------
 
     async def listeners(self, deadline: float) -> int:
-        """How many listen to the channel of this node's id; this node does once it has it."""
+        """The number of subscribers to the channel of this node's id, this node among them once
+        it has the id."""
         channel = self._identity.own_channel
         return int((await self._shard.call(deadline, "PUBSUB", "NUMSUB", channel))[1])
 
     async def forget_channel(self, deadline: float) -> None:
-        """This node's own channel is used no more: remove its counter."""
+        """Remove the counter of this node's own channel, which is not used any more."""
         numbers = self._keys.numbers(self._identity.own_channel)
         await self._shard.call(deadline, "DEL", numbers)

@@ -1,7 +1,7 @@
-"""Looking host names up: outside the event loop's own executor, one look-up at a time.
+"""Looks up host names in a thread of its own, one look-up at a time.
 
-A resolver may take as long as it wants. It then holds up one thread of ours, which keeps no process
-alive, and nobody else's look-ups; whoever asks again meanwhile waits for the one under way.
+A resolver may hang. Then it blocks one daemon thread of ours and not the event loop's executor;
+other look-ups of the same address wait for the one under way.
 """
 
 import asyncio
@@ -40,7 +40,8 @@ class Names:
     async def addresses(self, host: str, port: int) -> list[str]:
         """The addresses of a host, in the order of preference.
 
-        Raises OSError when there is none. Cancelling leaves the look-up to whoever asks next.
+        Raises OSError when there is none. Cancelling does not end the look-up: the next call uses
+        it.
         """
         if not host or _is_address(host):
             return [host]
@@ -57,11 +58,11 @@ class Names:
                     return found
 
     def forget(self) -> None:
-        """What was found is of no use: the next call looks again."""
+        """Forget the addresses, which did not work: the next call looks them up again."""
         self._known.clear()
 
     def _ask(self, where: Where) -> tuple[Where, Answer]:
-        """The look-up that is under way, of whatever host, or a new one."""
+        """The look-up that is under way, even if of another host, or a new one."""
         with self._lock:
             if self._process != os.getpid():  # the thread has stayed in the parent
                 self._asked, self._process = None, os.getpid()
@@ -72,7 +73,7 @@ class Names:
             if monotonic() < until:
                 answer.set_result(found)
                 return where, answer
-            answer.set_running_or_notify_cancel()  # from here on nobody cancels it
+            answer.set_running_or_notify_cancel()  # from here on it cannot be cancelled
             self._asked = where, answer
         threading.Thread(
             target=self._look_up, args=(where, answer), name="cluster_pool names", daemon=True
@@ -85,7 +86,7 @@ class Names:
             addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         except OSError as error:
             answer.set_exception(error)
-        except Exception as error:  # a name that IDNA does not have
+        except Exception as error:  # a name that IDNA cannot encode
             answer.set_exception(OSError(f"the name {where[0]!r} cannot be looked up: {error}"))
         else:
             self._known = {where: (monotonic() + FRESH, addresses)}
@@ -132,7 +133,7 @@ class _Resolved:
 def resolving(kind: type[Any], names: Names) -> type[Any]:
     """The same class of connections, with names looked up by ``names``, if it connects by TCP.
 
-    One that connects in a way of its own is left as it is.
+    A class that connects in a way of its own is returned unchanged.
     """
     if getattr(kind, "_connect", None) is not redis_asyncio.Connection._connect:
         return kind

@@ -1,7 +1,7 @@
 """Why Redis does not serve this node: one reason for the log, the status and every error.
 
-Owns the reason, since when it stands, when the next attempt is due, and how often it is logged. It
-knows neither a socket nor what is refused: :mod:`.shard` and the lease tell it.
+Owns the reason, when it began, when the next attempt is due, and how often it is logged.
+:mod:`.shard` and the lease report to it.
 """
 
 import logging
@@ -18,11 +18,11 @@ AGAIN: Final = 30.0
 """Seconds between two lines about one reason."""
 
 Source = Literal["link", "probe", "lease"]
-"""What failed: no generation is up, a probe cannot be written, or the node has no lease."""
+"""The part that failed: no generation is up, a probe cannot be written, or there is no lease."""
 
 
 class Outage:
-    """What keeps this node from its cluster, if anything does. It may be read in any thread.
+    """The reason why this node is cut off from its cluster, if it is. Any thread may read it.
 
     Args:
         where: the address, without a password.
@@ -40,7 +40,7 @@ class Outage:
 
     @property
     def reason(self) -> str:
-        """Why, in a sentence; "" while nothing is wrong. A missing generation goes first."""
+        """The reason in a sentence; "" while nothing is wrong. "link" comes first."""
         reasons = dict(self._reasons)
         return next((reasons[one] for one in ("link", "probe", "lease") if one in reasons), "")
 
@@ -52,11 +52,10 @@ class Outage:
     def fail(
         self, source: Source, reason: str, retry_in: float | None = None, *, tell: bool = True
     ) -> None:
-        """Something failed, once more or for another reason.
+        """``source`` failed, once more or for another reason.
 
-        It is logged when the reason is another one, and every ``AGAIN`` seconds while it stands;
-        at most ten lines in that time, whatever comes and goes. Not where somebody is told by an
-        error (``tell``).
+        A new reason is logged at once, and again every ``AGAIN`` seconds while it lasts; at most
+        ten lines in that time. With ``tell=False`` nothing is logged: an error tells the caller.
         """
         now = monotonic()
         if not self._reasons:
@@ -71,7 +70,7 @@ class Outage:
             log.warning("%s%s", reason, more)
 
     def recover(self, source: Source) -> None:
-        """What failed works again."""
+        """``source`` works again."""
         if self._reasons.pop(source, "") and not self._reasons:
             self._next = None
             if self._told:
@@ -81,7 +80,7 @@ class Outage:
         return monotonic() - self._began
 
     def error(self, what: str, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
-        """An error that says what was waited for in vain, and the reason, if there is one."""
+        """An error that says what failed, and the reason, if there is one."""
         reason = self.reason
         text = f"{what}: {reason}" if reason else what
         return BackplaneUnavailableError(text, maybe_executed=maybe_executed)

@@ -1,13 +1,13 @@
-"""The outgoing side of the bus: what is to be published, in order, in batches.
+"""The outgoing side of the bus: a queue for each namespace, published in order and in batches.
 
-Each namespace has one queue. Only neighbours of one kind are joined to a run; runs of different
-namespaces travel in one call, which carries out those of one namespace in their order. While
-batches are in flight the next one gathers, and a namespace has something in one of them at a time.
+Consecutive operations of one kind and namespace form a run. One call has runs of many namespaces,
+and the script executes those of one namespace in order. While batches are in flight the next one
+gathers; a namespace has runs in one batch at a time.
 
-Every operation is answered at its deadline at the latest. What Redis did not answer fails and says
-so; it is never sent again, since it may have been carried out. What was certainly not carried out,
-because it came late or its owner was not known, goes again at the head of its queue, if it has time
-left.
+Every operation is answered at its deadline at the latest. An operation that Redis did not answer
+fails; it is never sent again, since it may have been executed. An operation that was certainly not
+executed, because it came late or its owner was not known, is sent again from the head of its queue
+while it has time left.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from cluster_pool.backplane.batching import (
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.owner_lookups import OwnerLookups
-from cluster_pool.backplane.pending import Expiry, Pending, refuse, refuse_late
+from cluster_pool.backplane.pending import Expiry, Pending, fail, fail_late
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.config import Limits
 from cluster_pool.core.identity import Identity
@@ -46,7 +46,7 @@ from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
 log = logging.getLogger("cluster_pool.backplane")
 
 IN_FLIGHT: Final = 2
-"""Batches on their way at the same time."""
+"""The number of batches in flight, at most."""
 UNREACHED: Final = "Redis was not reached in time"
 UNANSWERED: Final = "Redis did not answer in time"
 LATE: Final = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
@@ -55,8 +55,8 @@ LATE: Final = BackplaneUnavailableError("Redis was reached too late; nothing was
 class Outbound:
     """Publishes for one node or publisher over its shard.
 
-    ``progress`` tells how far this process has dealt with what it heard on each channel. It decides
-    when a local shortcut cannot overtake what was published before.
+    ``progress`` tells how far this process has handled what it heard on each channel. It decides
+    when a local shortcut cannot overtake an earlier publication.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class Outbound:
         self._expiry = Expiry(self._loop, self._expire)
         self._queues: dict[str, NamespaceQueue] = {}
         self._ready: OrderedDict[str, NamespaceQueue] = OrderedDict()
-        """Those of the queues that wait for their turn; never one that is not in ``_queues``. The
-        first of a plain dict is found past all that was taken out before it."""
+        """The queues that wait for their turn; each of them is in ``_queues``. It is not a plain
+        dict: finding the first key of that walks past all keys that were removed before it."""
         self._calls: set[Call] = set()
         self._lookups = OwnerLookups(shard, view, self._go_on)
         self._scheduled = False
@@ -96,16 +96,16 @@ class Outbound:
         self._open = True
 
     def stop(self) -> None:
-        """End; what is still waiting fails, what is in flight is answered by the link's end."""
+        """Fail what is waiting; what is in flight is answered when the connection ends."""
         self._open = False
         for queue in list(self._queues.values()):
-            self._refuse_waiting(queue)
+            self._fail_waiting(queue)
             self._retire(queue)
         if not self._pending.count:
             self._expiry.cancel()
 
     def resume(self) -> None:
-        """There is a new link: what was published over the old one will not be heard back."""
+        """There is a new connection: publications over the old one will not be heard back."""
         self._view.clear()
         for channel in list(self._queues):
             self.forget(channel)
@@ -132,11 +132,13 @@ class Outbound:
         return self._put(SEND, self._keys.channel(namespace), namespace, id, item, deadline)
 
     def broadcast(self, namespace: str, item: bytes, deadline: float) -> asyncio.Future[int]:
-        """Queue one item for a namespace's channel; the future gives how many nodes Redis fed."""
+        """Queue one item for a namespace's channel; the future gives how many nodes heard it."""
         return self._put(BROADCAST, self._keys.channel(namespace), namespace, "", item, deadline)
 
-    def tell(self, node_id: str, start: str, item: bytes, deadline: float) -> asyncio.Future[int]:
-        """Queue one item that is no message for the channel of a node; sealed for this start."""
+    def send_to_node(
+        self, node_id: str, start: str, item: bytes, deadline: float
+    ) -> asyncio.Future[int]:
+        """Queue one control item for the channel of a node, sealed for this start of it."""
         return self._put(BROADCAST, self._keys.node_channel(node_id), "", start, item, deadline)
 
     def quiet(self, namespace: str) -> bool:
@@ -152,15 +154,15 @@ class Outbound:
         return True
 
     def _will_come(self, queue: NamespaceQueue) -> bool:
-        """Whether something that was published may still be heard back: not what the end of the
-        link has lost, or its connections here could not be sent to until Redis is there again."""
+        """Whether a publication may still be heard back. One that was lost with the connection
+        does not count: it would keep sends from local members until Redis is there again."""
         passed = self._progress.passed
         own = self._identity.own_channel
         unheard = not (passed(queue.channel, queue.barrier) and passed(own, queue.own_barrier))
         return unheard and (self._shard.up or self._behind())
 
     def _behind(self) -> bool:
-        """Whether something that was heard has not been dealt with yet."""
+        """Whether something that was heard has not been handled yet."""
         return self._progress.dealing or bool(self._shard.receiver.inbox)
 
     def _put(
@@ -199,13 +201,13 @@ class Outbound:
             self._write_batch(self._shard.commands)
 
     def _write_batch(self, commands: CommandConnection) -> None:
-        """Write a batch, which is one call. What cannot be written ends as one that was answered
-        with an error does, and gives back what it took."""
+        """Write a batch as one call. If it cannot be written, it ends like one whose reply is an
+        error."""
         now = self._loop.time()
         batch = next_batch(self._ready, now)
         self._pending.forget(batch.dead)
         for operation in batch.dead:
-            refuse(operation, self._shard.outage.error(UNREACHED))
+            fail(operation, self._shard.outage.error(UNREACHED))
         call = Call(batch.runs, routed=batch.sends)
         for run in call.runs:
             run.queue.flying += 1
@@ -228,14 +230,14 @@ class Outbound:
 
     def _on_reply(self, call: Call, reply: asyncio.Future[Any]) -> None:
         self._calls.discard(call)
-        error = self._take_reply(call, reply)
+        error = self._read_reply(call, reply)
         strangers: dict[Operation, bytes] | None = None
         for run in call.runs:
             run.queue.flying -= 1
             if error is not None:
-                self._refuse_run(run, error)
+                self._fail_run(run, error)
             elif run.late:
-                self._keep_for_another(run)
+                self._repeat_late(run)
             elif run.strangers is not None:
                 self._hold(run, run.strangers)
                 strangers = {**(strangers or {}), **run.strangers}
@@ -246,12 +248,12 @@ class Outbound:
             self._lookups.begin(strangers, dict.fromkeys(held), call.reading)
         for run in call.runs:
             if not run.queue.flying:
-                self._come_back(run.queue)
+                self._make_ready(run.queue)
         if self._ready:
             self._schedule()
 
-    def _take_reply(self, call: Call, reply: asyncio.Future[Any]) -> BaseException | None:
-        """Answer who can be answered; gives the error for whoever has no answer yet."""
+    def _read_reply(self, call: Call, reply: asyncio.Future[Any]) -> BaseException | None:
+        """Answer operations by a reply; returns the error for all that have no answer yet."""
         error = self._unanswered() if reply.cancelled() else reply.exception()
         if isinstance(error, ResponseError):
             return refused_by(error)
@@ -264,63 +266,63 @@ class Outbound:
             return BackplaneUnavailableError(f"unreadable reply: {wrong!r}", maybe_executed=True)
         return None
 
-    def _refuse_run(self, run: Run, error: BaseException) -> None:
+    def _fail_run(self, run: Run, error: BaseException) -> None:
         self._pending.forget(run.operations)
         for operation in run.operations:
-            refuse(operation, error)
+            fail(operation, error)
 
-    def _keep_for_another(self, run: Run) -> None:
-        """Nothing of this run was carried out: what has time left is sent again."""
+    def _repeat_late(self, run: Run) -> None:
+        """A run came late and was not executed: its operations that have time left go again."""
         past = max(run.due, self._loop.time())
         for operation in run.operations:
             if operation.deadline <= past or operation.future.done():
-                refuse(operation, LATE)
+                fail(operation, LATE)
                 self._pending.forget([operation])
             else:
                 run.queue.again.append(operation)
 
     def _hold(self, run: Run, strangers: dict[Operation, bytes]) -> None:
-        """These of a run were not carried out: they are sent again when their owners are known."""
+        """Keep the operations of a run that met unknown owners: they go again after the lookup."""
         self._pending.forget([one for one in run.operations if one not in strangers])
         run.queue.again += strangers
 
-    def _come_back(self, queue: NamespaceQueue) -> None:
-        """Nothing of a queue is in flight or looked up any more: it may leave again, first of all
-        what was not carried out."""
+    def _make_ready(self, queue: NamespaceQueue) -> None:
+        """Nothing of a queue is in flight or looked up any more: give it its next turn, with the
+        operations that go again at its head."""
         if queue.again:
             queue.waiting.extendleft(reversed(queue.again))
             queue.again.clear()
         if queue.waiting:
             self._ready[queue.channel] = queue
         if not self._open:
-            self._refuse_waiting(queue)
+            self._fail_waiting(queue)
         self._retire(queue)
 
     def _retire(self, queue: NamespaceQueue) -> None:
-        """Forget a queue of which nothing waits, is in flight, or will be heard back."""
+        """Forget a queue with nothing that waits, is in flight, or will be heard back."""
         if not (queue.waiting or queue.flying):
             self._ready.pop(queue.channel, None)
             if queue.barrier is NOWHERE and queue.own_barrier is NOWHERE:
                 self._queues.pop(queue.channel, None)
 
     def _go_on(self, queues: Collection[NamespaceQueue]) -> None:
-        """The owners that these waited for are known."""
+        """The lookups of these queues have ended."""
         for queue in queues:
-            self._come_back(queue)
+            self._make_ready(queue)
         if self._ready:
             self._schedule()
 
     # -- waiting ---------------------------------------------------------------------------
 
     def _drop_done(self, queue: NamespaceQueue) -> None:
-        """Drop what was answered or cancelled while it waited, as far as it is at the head."""
+        """Drop operations at the head that were answered or cancelled while they waited."""
         while queue.waiting and queue.waiting[0].future.done():
             self._drop_first(queue)
 
     def _drop_cancelled(self) -> None:
-        """Drop what was answered or cancelled while it waited, wherever it stands.
+        """Drop all operations that were answered or cancelled while they waited.
 
-        A caller that goes on at the limit would have this done each time; so it takes a tenth of
+        A caller that goes on at the limit would cause this at each call; so it may use a tenth of
         the time at most.
         """
         began = self._loop.time()
@@ -335,9 +337,9 @@ class Outbound:
         now = self._loop.time()
         self._next_drop = now + 9 * (now - began)
 
-    def _refuse_waiting(self, queue: NamespaceQueue) -> None:
+    def _fail_waiting(self, queue: NamespaceQueue) -> None:
         while queue.waiting:
-            refuse(self._drop_first(queue), PoolClosedError("stopped"))
+            fail(self._drop_first(queue), PoolClosedError("stopped"))
 
     def _drop_first(self, queue: NamespaceQueue) -> Operation:
         operation = queue.waiting.popleft()
@@ -345,16 +347,16 @@ class Outbound:
         return operation
 
     def _expire(self, now: float) -> float:
-        """Fail what has waited, queued or in flight, past its deadline; gives the soonest of the
-        other deadlines."""
+        """Fail operations past their deadline, queued or in flight; returns the soonest deadline
+        of the others."""
         soonest, unreached = inf, self._shard.outage.error(UNREACHED)
         unanswered = self._unanswered()
         for call in self._calls:
             for run in call.runs:
-                soonest = min(soonest, refuse_late(run.operations, now, unanswered))
+                soonest = min(soonest, fail_late(run.operations, now, unanswered))
         for queue in self._busy():
             for operations in (queue.again, queue.waiting):
-                soonest = min(soonest, refuse_late(operations, now, unreached))
+                soonest = min(soonest, fail_late(operations, now, unreached))
             self._drop_done(queue)
             self._retire(queue)
         return soonest
@@ -363,7 +365,7 @@ class Outbound:
         return self._shard.outage.error(UNANSWERED, maybe_executed=True)
 
     def _busy(self) -> list[NamespaceQueue]:
-        """The queues of which something waits or is under way: few of those that there are."""
+        """The queues with operations that wait, are in flight or looked up: a few of all."""
         queues = [run.queue for call in self._calls for run in call.runs]
         queues += [*self._ready.values(), *self._lookups.queues]
         return list(dict.fromkeys(queues))

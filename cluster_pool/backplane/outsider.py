@@ -1,6 +1,6 @@
-"""What a person with redis-cli can do to a cluster and see of it: the demo's independent witness.
+"""A cluster as a person with redis-cli sees it: the demo checks itself by this.
 
-It uses an ordinary client and plain commands, and nothing of what nodes and publishers use.
+Uses an ordinary client and plain commands, and none of the code of nodes and publishers.
 """
 
 from typing import Final, Self
@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from cluster_pool.core.keys import Keys
 
 NO_EXPIRY: Final = -1
-"""What TTL says of a key that stays; of one that is gone meanwhile it says -2."""
+"""The reply of TTL for a key that does not expire; for one that is gone meanwhile it is -2."""
 
 
 class Outsider:
@@ -40,7 +40,7 @@ class Outsider:
         await self._redis.publish(self.channel(namespace), message)
 
     async def registered(self, namespace: str) -> int:
-        """How many members are registered, those of dead nodes that are not reaped among them."""
+        """The number of registered members, with those of dead nodes that are not reaped yet."""
         return int(await self._redis.hlen(self._keys.members(namespace)))
 
     async def permanent_keys(self) -> list[str]:

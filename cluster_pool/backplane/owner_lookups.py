@@ -1,6 +1,6 @@
-"""Owners that a send met and did not know: who waits for them, and how it ends.
+"""Lookups of owners that the lease view did not know, and the sends that wait for them.
 
-The theory is in :mod:`.lease_view`. Nothing is sent from here.
+:mod:`.lease_view` explains them. Nothing is sent from here.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -8,20 +8,20 @@ from functools import partial
 
 from cluster_pool.backplane.batching import NamespaceQueue, Operation
 from cluster_pool.backplane.lease_view import LeaseView
-from cluster_pool.backplane.pending import refuse
+from cluster_pool.backplane.pending import fail
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 Strangers = dict[Operation, bytes]
-"""Operations that were not carried out, with the incarnation that was not known, if any."""
+"""Operations that were not executed, each with the unknown incarnation, if any."""
 
 
 class OwnerLookups:
-    """Lookups under way. A queue counts as in flight as long as one is for it.
+    """Lookups under way. A queue counts as in flight while there is one for it.
 
     Args:
-        over: told of queues whose lookup has ended; what was not carried out may be sent again.
+        over: called with the queues whose lookup has ended: their operations may be sent again.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class OwnerLookups:
 
     @property
     def queues(self) -> Iterator[NamespaceQueue]:
-        """Those that wait for a lookup."""
+        """The queues that wait for a lookup."""
         return iter(self._queues)
 
     def begin(self, strangers: Strangers, queues: Collection[NamespaceQueue], reading: int) -> None:
         """Look owners up, unless the view was read since ``reading`` and has them by now.
 
-        Without a connection nothing is looked up: the next one makes a new view, and everything is
-        sent again over it.
+        Without a connection nothing is looked up: with the next one the view begins anew, and
+        everything is sent again.
         """
         commands = self._shard.commands
         unknown = list(dict.fromkeys(filter(None, strangers.values())))
@@ -62,7 +62,7 @@ class OwnerLookups:
         """Answer the items of owners whose lease has ended; the others are sent again."""
         for operation, incarnation in strangers.items():
             if error is not None:
-                refuse(operation, BackplaneUnavailableError(f"not sent: {error}"))
+                fail(operation, BackplaneUnavailableError(f"not sent: {error}"))
             elif incarnation in ended and not operation.future.done():
                 operation.future.set_result(SendResult.UNREACHABLE)
         for queue in queues:

@@ -1,4 +1,4 @@
-"""What waits for the backplane or is on its way: how much there may be, and until when."""
+"""Operations that wait for the backplane or are in flight: their limits and their deadlines."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from cluster_pool.core.config import Limits
 from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError
 
 TICK: Final = 0.02
-"""Seconds at least between two looks for what has waited too long."""
+"""Seconds between two looks for operations past their deadline, at least."""
 
 
 class Pending:
@@ -24,7 +24,7 @@ class Pending:
         self.bytes = 0
 
     def admit(self, size: int) -> bool:
-        """Count one more, unless there is no room for it; a single one of any size always has."""
+        """Count one more if there is room for it; alone, one of any size has room."""
         limits = self._limits
         if self.count and (
             self.count >= limits.pending_messages or self.bytes + size > limits.pending_bytes
@@ -35,26 +35,26 @@ class Pending:
         return True
 
     def forget(self, operations: list[Operation]) -> None:
-        """These wait no longer, and are not in flight."""
+        """Count these no longer: they neither wait nor are in flight."""
         self.count -= len(operations)
         self.bytes -= sum([len(operation.item) for operation in operations])
 
     def full(self) -> PendingLimitError:
-        """What is raised for one that was not admitted."""
+        """The error for an operation that was not admitted."""
         return PendingLimitError(
             f"{self.count} messages ({self.bytes} bytes) wait for the backplane"
         )
 
 
 class Expiry:
-    """Looks for what has waited too long, at the soonest deadline that it was told of.
+    """Looks for operations past their deadline, at the soonest deadline that it was told of.
 
     Args:
-        look: deals with what is past its deadline at the moment that it is given, and gives the
-            soonest deadline of the rest, ``inf`` when nothing is left.
+        look: fails what is past its deadline at the given moment, and returns the soonest
+            deadline of the rest, ``inf`` when nothing is left.
 
     Attributes:
-        at: when it looks next; whoever has a sooner deadline must say so.
+        at: when it looks next; call :meth:`look_at` for a sooner deadline.
     """
 
     __slots__ = ("_look", "_loop", "_timer", "at")
@@ -66,13 +66,13 @@ class Expiry:
         self.at = inf
 
     def look_at(self, moment: float) -> None:
-        """Look then, and no more at another time."""
+        """Look at ``moment``, instead of the time set before."""
         self.cancel()
         self.at = moment
         self._timer = self._loop.call_at(moment, self._fire)
 
     def cancel(self) -> None:
-        """Look no more, until told to."""
+        """Do not look, until :meth:`look_at` is called."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self.at = None, inf
@@ -85,7 +85,7 @@ class Expiry:
             self.look_at(max(soonest, now + TICK))
 
 
-def refuse(operation: Operation, error: BaseException) -> None:
+def fail(operation: Operation, error: BaseException) -> None:
     """Fail one operation with an exception of its own, so that tracebacks do not pile up."""
     if operation.future.done():
         return
@@ -99,12 +99,12 @@ def refuse(operation: Operation, error: BaseException) -> None:
     operation.future.set_exception(own)
 
 
-def refuse_late(operations: Iterable[Operation], now: float, error: BaseException) -> float:
-    """Fail what is past its deadline; gives the soonest deadline of the rest."""
+def fail_late(operations: Iterable[Operation], now: float, error: BaseException) -> float:
+    """Fail operations past their deadline; returns the soonest deadline of the rest."""
     soonest = inf
     for operation in operations:
         if operation.deadline <= now:
-            refuse(operation, error)
+            fail(operation, error)
         elif not operation.future.done():
             soonest = min(soonest, operation.deadline)
     return soonest

@@ -1,6 +1,6 @@
-"""Removing what dead incarnations left behind, in steps that keep nobody waiting for long.
+"""Removes what dead incarnations left behind, in steps so short that Redis serves others between.
 
-Which incarnations are dead is decided by the scripts, and when to look by the callers.
+The scripts decide which incarnations are dead, and the callers when to look.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from cluster_pool.core.keys import Keys
 BEGIN: Final = (b"0",) * 4
 """The cursors of the first sweep."""
 REAPED: Final = 125
-"""Members to one step, which keeps everybody else waiting for a millisecond."""
+"""Members per step. It occupies Redis for a millisecond, in which every other client waits."""
 
 
 class Reaping:
-    """What is registered of the dead, as whoever removes it sees it."""
+    """The entries of dead incarnations: finds and removes them."""
 
     def __init__(self, topology: Topology, keys: Keys, identity: Identity, upkeep: Upkeep) -> None:
         self._topology = topology
@@ -37,24 +37,25 @@ class Reaping:
         """Cut leases that end too far ahead, and look for incarnations without any.
 
         Args:
-            lease: seconds that one lasts whose node nobody knows.
-            cursors: where to go on: what the last call gave, or :data:`BEGIN`.
+            lease: seconds that the lease of an unknown node lasts, at most.
+            cursors: where to go on: those that the last call returned, or :data:`BEGIN`.
 
         Returns:
-            The next cursors, and incarnations that have neither a lease nor anybody to reap them.
+            The next cursors, and incarnations that have no lease and are not being reaped.
         """
         call = script_calls.sweep(self._keys, ttl_ms=int(lease * 1000), most=BATCH, cursors=cursors)
         reply = await self._topology.home.script(deadline, call)
         return reply[0], texts(reply[1])
 
     async def dead(self, deadline: float) -> dict[str, str]:
-        """Incarnations that wait for being reaped, with their node ids."""
+        """Incarnations that wait to be reaped, with their node ids."""
         return pairs(await self._topology.home.call(deadline, "HGETALL", self._keys.dead))
 
     async def left_by(
         self, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> list[str]:
-        """Those in which an incarnation may have members: by its count, or as no count is right."""
+        """The namespaces in which an incarnation may have members: it has a count there, or the
+        counts are wrong."""
         generation = await self._topology.connected(deadline)
         holdings = [Holding(namespace, 0, 0, ()) for namespace in namespaces]
         calls = [
@@ -68,11 +69,11 @@ class Reaping:
     ) -> tuple[int, bool]:
         """Remove an incarnation's members from a namespace; how many, and if that emptied it.
 
-        In steps, for each of which ``timeout`` seconds are waited. A retry after a lost answer
-        tells again if it emptied it: Redis remembers it until the answer has come.
+        It goes in steps of at most ``timeout`` seconds each. A retry after a lost reply tells
+        again if the namespace was emptied: Redis keeps that until the reply has come.
 
         Args:
-            counted: its count there can be believed; else every member is looked at.
+            counted: whether its count there is trusted; else every member is looked at.
         """
         cursor, total, empty = "0", 0, False
         while True:
@@ -90,7 +91,7 @@ class Reaping:
         return total, empty
 
     def _removal(self, incarnation: str) -> str:
-        """What this process calls its removal of an incarnation's members."""
+        """The name of this process's removal of an incarnation's members."""
         return f"{incarnation}@{self._identity.start}"
 
     async def _reap(
@@ -102,7 +103,7 @@ class Reaping:
         deadline: float,
         counted: bool,
     ) -> tuple[str, int, bool]:
-        """One step; gives the next cursor ("" at the end), how many went, and if it is empty."""
+        """One step; gives the next cursor ("" at the end), how many it removed, if it is empty."""
         call = script_calls.reap(
             self._keys,
             namespace,
@@ -117,7 +118,7 @@ class Reaping:
         return reply[0].decode(), reply[1], bool(reply[2])
 
     async def forget(self, incarnation: str, deadline: float) -> None:
-        """An incarnation has been reaped: remove the last that is known of it."""
+        """Remove the last entries of an incarnation that has been reaped."""
         keys, home = self._keys, self._topology.home
         await home.call(deadline, "DEL", keys.namespaces(incarnation))
         await home.call(deadline, "HDEL", keys.incarnations, incarnation)

@@ -1,7 +1,7 @@
-"""What a subscriber hears: told apart, numbered, put into the inbox, and its losses counted.
+"""Receives what a subscriber hears: checks numbers, fills the inbox, and counts losses.
 
-Owns the inbox and the account of message numbers. It reads headers only, never the items of an
-envelope, so that the subscriber is never slow; what it cannot keep it counts, for the gap.
+Owns the inbox and the account of message numbers. It reads only the header of an envelope, never
+its items, so that the subscriber is never slow; payloads that do not fit are counted for the gap.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ class Receiver:
     """The receiving side of a shard, over all its generations.
 
     Args:
-        identity: its start tells its own probes.
-        sealed: whether items are sealed: what is stale is then told by their counters.
+        identity: its start tells our own probes from those of others.
+        sealed: whether items are sealed; then their counters tell which are stale.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Receiver:
     ) -> None:
         self.numbers = Numbers()
         self.events: dict[str, str] = {}
-        """Channels of joins and leaves, to the hashes where these are counted."""
+        """Channels of joins and leaves, with the hashes in which these are counted."""
         self._event_numbers = EventNumbers()
         self.inbox = Inbox(limits.inbox_bytes)
         self.probed = asyncio.Event()
@@ -72,11 +72,11 @@ class Receiver:
         self._quiet = Quiet()
 
     def hear(self, channel: str, payload: bytes) -> None:
-        """One payload has arrived; for each channel in the order of publishing.
+        """Handle one payload; those of a channel come in the order of publishing.
 
         Raises:
-            BackplaneUnavailableError: a takeover or a reply did not fit into the inbox any more;
-                this generation must end, so that a rejoin finds out what was taken over.
+            BackplaneUnavailableError: a takeover or a reply did not fit into the inbox; this
+                generation must end, and the rejoin finds out which ids were taken over.
         """
         self._counters.heard += 1
         if payload[:1] == b"\xc1" and payload[:2] != RAW_BINARY:
@@ -117,7 +117,7 @@ class Receiver:
     def _hear_namesake(self, start: str) -> None:
         """Another start probes this node's own channel.
 
-        One probe may be the last of a process that died under this node id; two are said.
+        One probe may be the last of a process that died under this node id; a second is logged.
         """
         self._counters.namesakes += 1
         if start not in self._namesakes:
@@ -141,7 +141,7 @@ class Receiver:
         return header.generation < newest
 
     def _hear_events(self, channel: str, payload: bytes) -> None:
-        """Joins and leaves: what is missing among them is said in their place."""
+        """Handle joins and leaves; where some are missing, the inbox gets an empty payload."""
         if self._event_numbers.heard(channel, payload):
             self._lose_events(channel)
         if len(payload) > MAX_BYTES:
@@ -152,7 +152,7 @@ class Receiver:
             self._lose_events(channel)
 
     def _lose_events(self, channel: str) -> None:
-        """Events were missed: an empty payload, behind all that was heard, says so."""
+        """Events were missed: put an empty payload, which says so, behind what was heard."""
         if not self.inbox.put(Heard(channel, 0, b"", 0, ""), control=True):
             raise BackplaneUnavailableError("the inbox is full, and what was lost cannot be said")
 
@@ -174,18 +174,18 @@ class Receiver:
     def interrupted(self, generation: int) -> None:
         """The subscriptions of a generation ended, and its command connection with them.
 
-        What was sent in it and is still on its way may not be heard any more: meanwhile
-        members here are sent to directly, which would then have overtaken it.
+        Messages that this process sent in it and has not heard back are stale from now on:
+        members here are sent to directly meanwhile, which would overtake them.
         """
         self._senders[self._identity.start] = generation + 1
         self.numbers.interrupted()
         self._event_numbers.interrupted()
 
-    def settle(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> None:
+    def resubscribed(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> None:
         """A channel was subscribed again, while its counter stood at ``number``."""
         if channel not in self.events:
-            self.numbers.settle(channel, epoch, number, lost=lost)
-        elif self._event_numbers.settle(channel, epoch, number, lost=lost):
+            self.numbers.resubscribed(channel, epoch, number, lost=lost)
+        elif self._event_numbers.resubscribed(channel, epoch, number, lost=lost):
             self._lose_events(channel)
 
     def forget(self, channel: str) -> None:
@@ -203,14 +203,14 @@ class Receiver:
         self.numbers.dropped(heard.channel, messages)
 
     def broken(self, error: BrokenEnvelopeError, channel: str) -> None:
-        """Count what is no valid envelope; log it once per kind."""
+        """Count an invalid envelope; log it once per kind."""
         self._counters.dropped_garbage += 1
         if error.kind not in self._broken:
             self._broken.add(error.kind)
             log.warning("dropped a broken envelope (%s) on %s", error.kind, shown(channel))
 
     def take_gap(self, seconds: float, cause: str) -> Gap | None:
-        """What was missed since the last call, if anything was; counted and logged."""
+        """The messages missed since the last call, if there are any; counted and logged."""
         missed, exact = self.numbers.take_missed()
         if not missed and exact:
             return None

@@ -1,4 +1,4 @@
-"""What Redis says when it refuses: in full, and what somebody can do about it. Pure."""
+"""Error replies of Redis: their full text, and advice what to do about it. Pure."""
 
 import re
 from typing import Final
@@ -71,16 +71,16 @@ _CODES: Final[dict[type[RedisError], str]] = {
     OutOfMemoryError: "OOM",
     ReadOnlyError: "READONLY",
 }
-"""Of the errors from which a redis-py without ``status_code`` cuts the first word off."""
+"""The first words that a redis-py without ``status_code`` cuts off, by the class of the error."""
 _OURS: Final = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script: ?\d+\.?$")
 _ARGUMENTS: Final = re.compile(r",? with args beginning with: .*", re.DOTALL)
 
 
 def said(error: BaseException) -> str:
-    """The words of an error; of a reply of Redis all that it said, its first word included.
+    """The text of an error; of an error reply of Redis the full text with its first word.
 
     redis-py cuts that word off (``OOM``, ``MOVED``). The arguments of an unknown command are left
-    out: one of them may be a password. So is which line of our script it was.
+    out, since one of them may be a password, and so is the line of our script.
     """
     text = str(error) or type(error).__name__
     if isinstance(error, RedisError):
@@ -93,19 +93,19 @@ def said(error: BaseException) -> str:
 
 
 def advice(text: str) -> str:
-    """What to do about something that Redis said; "" when that is not known."""
+    """The advice for an error reply; "" when there is none."""
     known = _ADVICE.get(text.partition(" ")[0], "")
     return known or next((what for phrase, what in _PHRASES.items() if phrase in text), "")
 
 
 def with_advice(text: str) -> str:
-    """The same with what to do behind it, if that is known."""
+    """The text, followed by the advice for it if there is any."""
     what = advice(text)
     return f"{text} ({what})" if what else text
 
 
 def refusal(reply: BaseException | bytes) -> str:
-    """One sentence: that Redis refused, what it said in full, and what to do."""
+    """One sentence: that Redis refused, its full reply, and the advice."""
     if isinstance(reply, bytes):
         text = _ARGUMENTS.sub("", _OURS.sub("", reply.decode(errors="replace").removeprefix("-")))
     else:
@@ -114,15 +114,15 @@ def refusal(reply: BaseException | bytes) -> str:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether Redis was there and said no, by what a translated error comes from."""
+    """Whether a translated error was caused by an error reply: Redis was there and refused."""
     return isinstance(error.__cause__, ResponseError)
 
 
 def misplaced(mode: str) -> str:
-    """Why no node can live on a Redis in this mode, of its HELLO; "" when one can."""
+    """Why no node can use a Redis in this mode (of its HELLO); "" when it can."""
     return {"cluster": _CLUSTER, "sentinel": _SENTINEL}.get(mode, "")
 
 
 def needs_another(text: str) -> bool:
-    """Whether a refusal says that another Redis must be asked: the next look may find it."""
+    """Whether a refusal means that another Redis must be asked; connecting again may find it."""
     return advice(text.removeprefix("Redis refused: ").partition(" (")[0]) in (_REPLICA, _CLUSTER)

@@ -1,7 +1,7 @@
-"""What each Lua file takes: a function of its name, whose result a command connection is given.
+"""The arguments of each Lua file: a function of its name, which makes a call of the script.
 
 Nothing is decided or converted here. The parameters have the names of the locals with which the
-file begins, and a test holds both against each other: names, order, and the fields of lists. A
+file begins, and a test compares both: names, order, and the fields of lists. A
 function that takes one namespace touches one hash tag; those that take several (``assert_claims``,
 ``compare``, ``publish``, ``send``, ``tallies``) touch one for each namespace, and ``send`` besides
 publishes on the channels of nodes.
@@ -68,7 +68,7 @@ def heartbeat(
 
 
 def living(keys: Keys, *, asked: Sequence[bytes]) -> ScriptCall:
-    """Read which incarnations hold a lease, and what has become of some."""
+    """Read which incarnations hold a lease, and what has become of those in ``asked``."""
     return ScriptCall("living", [keys.leases, keys.incarnations], [*asked])
 
 
@@ -87,7 +87,7 @@ def bury(keys: Keys, *, incarnation: str, why: str) -> ScriptCall:
 
 
 def sweep(keys: Keys, *, ttl_ms: int, most: int, cursors: Sequence[bytes]) -> ScriptCall:
-    """Look for what would never be removed otherwise."""
+    """Find leases and entries that nothing else would ever remove."""
     names = [
         keys.leases,
         keys.dead,
@@ -148,7 +148,7 @@ def drain(
 
 
 def add_namespaces(keys: Keys, *, incarnation: str, names: Sequence[str]) -> ScriptCall:
-    """Note the namespaces in which an incarnation may hold members."""
+    """Add to the list of namespaces in which an incarnation may hold members."""
     keys_used = [keys.leases, keys.namespaces(incarnation)]
     return ScriptCall("add_namespaces", keys_used, [incarnation, *names])
 
@@ -172,8 +172,8 @@ def claim(
     """Claim ids for an incarnation.
 
     Args:
-        claims: id, nonce, the time of the first attempt (0 if this is it) and the one after which
-            it must not be carried out, both in µs of Redis.
+        claims: id, nonce, the time of the first attempt (0 if this is the first) and the time
+            after which it must not be executed, both in µs of Redis.
     """
     channel = keys.channel(namespace)
     return ScriptCall(
@@ -197,7 +197,7 @@ def claim(
 def release(
     keys: Keys, namespace: str, *, node: str, claims: Iterable[tuple[str | bytes, str | bytes]]
 ) -> ScriptCall:
-    """Give claims up: ids, and what must be registered for them."""
+    """Release claims: ids, and the claims that must be registered for them."""
     names = [
         keys.members(namespace),
         keys.owners(namespace),
@@ -219,7 +219,7 @@ def reap(
     extent: str,
     removal: str,
 ) -> ScriptCall:
-    """Remove a batch of what a dead incarnation left."""
+    """Remove a batch of the members of a dead incarnation."""
     names = [
         keys.members(namespace),
         keys.owners(namespace),
@@ -233,7 +233,7 @@ def reap(
 def correct(
     keys: Keys, namespace: str, *, incarnation: str, count: int, checksum: int
 ) -> ScriptCall:
-    """Put the count and checksum of one owner right."""
+    """Correct the count and checksum of one owner."""
     names = [keys.members(namespace), keys.owners(namespace)]
     return ScriptCall("correct", names, [incarnation, count, checksum])
 
@@ -242,7 +242,7 @@ def correct(
 
 
 class AssertedClaims(NamedTuple):
-    """What a node holds in one namespace: id, time and nonce of each claim."""
+    """The claims of a node in one namespace: id, time and nonce of each."""
 
     namespace: str
     claims: Sequence[tuple[str, int, str]]
@@ -258,7 +258,7 @@ def assert_claims(
     node: str,
     groups: Sequence[AssertedClaims],
 ) -> ScriptCall:
-    """Register claims that a node holds already under its present incarnation."""
+    """Register claims that a node holds already, under its present incarnation."""
     names: list[str] = []
     heads: list[Argument] = []
     for namespace, claims in groups:
@@ -272,7 +272,7 @@ def assert_claims(
 
 
 class ComparedClaims(NamedTuple):
-    """What a node holds in one namespace: size, checksum, and some ids with their claims."""
+    """The claims of a node in one namespace: size, checksum, and some ids with their claims."""
 
     namespace: str
     held: int
@@ -299,10 +299,10 @@ def tallies(keys: Keys, *, incarnation: str, namespaces: Iterable[str]) -> Scrip
 
 
 class Envelope(NamedTuple):
-    """What is published at once on one channel.
+    """Items that are published together on one channel.
 
     ``members`` is the key of the namespace's members, "" for the channel of a node; ``messages``
-    is how many of the items are any.
+    is how many of the items are messages.
     """
 
     channel: str
@@ -324,7 +324,7 @@ def publish(keys: Keys, *, sender: str, envelopes: Iterable[Envelope]) -> Script
 
 
 class SendRun(NamedTuple):
-    """Targeted items of one namespace, whose ``members`` is the key of its members.
+    """Targeted items of one namespace: ``members`` is the key of its members.
 
     ``fields`` are the id and the item of each, in order.
     """
@@ -343,7 +343,7 @@ def send(
     view_ends: int,
     runs: Iterable[SendRun | Envelope],
 ) -> ScriptCall:
-    """Carry out runs in order: route targeted items to their owners' nodes, publish the others."""
+    """Execute runs in order: route targeted items to their owners' nodes, publish the others."""
     targets: list[str] = []
     spaces: list[str] = []
     envelopes: list[Argument] = []

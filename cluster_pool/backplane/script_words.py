@@ -1,6 +1,6 @@
-"""What Python and the Lua files both say: each of these is a local of its name in every script.
+"""Constants that Python and the Lua files share.
 
-A name written in capitals is meant for the scripts.
+Each name in capitals is a local of the same name in every script that uses it.
 """
 
 from cluster_pool.core import claims, envelope, events
@@ -18,15 +18,15 @@ LATE = "LATE"
 GONE = "GONE"
 DONE = "DONE"
 HELD = "HELD"
-"""Not carried out, since something before it was not."""
+"""Not executed, since something before it was not."""
 MENDED = "MENDED"
 
-# What became of a claim.
+# Outcomes of a claim.
 CLAIMED = "CLAIMED"
 TAKEN = "TAKEN"
 FULL = "FULL"
 
-# What has become of an incarnation, or GONE.
+# States of an incarnation; the third is GONE.
 LIVES = "LIVES"
 OVER = "OVER"
 
@@ -45,11 +45,11 @@ ABSENT, ROUTED, UNREACHABLE, REFUSED, LATE_ITEM, UNKNOWN, HELD_ITEM = "0123456"
 LOST, KEPT = "01"
 NOT_REGISTERED, RELEASED, EMPTIED = "012"
 
-# Seconds that a counter or a memory stays, and how many emptying releases are remembered.
+# Seconds until a counter or an emptying release expires, and how many of these releases are kept.
 MINUTE, DAY = 60, 86_400
 REMEMBERED = 100
 
 
 def constants() -> dict[str, str | int | bytes]:
-    """All of the above, by name."""
+    """All constants by name."""
     return {name: value for name, value in globals().items() if name.isupper()}

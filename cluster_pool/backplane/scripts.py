@@ -1,6 +1,6 @@
-"""The Lua files: one operation each, loaded on every new link before anything else is sent.
+"""The Lua files: one operation each, loaded on every new connection before anything else is sent.
 
-What each of them takes is in :mod:`.script_calls`, which words it shares with Python in
+Their arguments are in :mod:`.script_calls`, the constants that they share with Python in
 :mod:`.script_words`.
 """
 
@@ -45,14 +45,14 @@ local reply = main()
 if #mended > 0 then return {MENDED, mended, reply} end
 return reply
 """
-"""Says beside the reply what was found in our keys that cannot be ours; see ``common.lua``."""
+"""Adds to the reply which values were repaired that this library never writes: ``common.lua``."""
 
 
 @cache
 def sources() -> dict[str, str]:
-    """The text of each script by name, with what it uses of shared words and functions in front.
+    """The text of each script by name, behind the shared constants and functions that it uses.
 
-    Redis runs all of a text at each call: what it does not use would cost every call.
+    Redis runs the whole text at each call, so an unused definition would cost every call.
     """
     folder = files(__package__) / "lua"  # read as UTF-8, whatever the locale
     shared = [*constants(), *(folder / "common.lua").read_text("utf-8").split("\n\n")]
@@ -66,15 +66,15 @@ def sources() -> dict[str, str]:
 
 
 def constants() -> list[str]:
-    """The shared words as Lua has them."""
+    """The shared constants as Lua definitions."""
     words = script_words.constants().items()
     return [f"local {name} = {_lua(value)}" for name, value in words]
 
 
 def used(paragraphs: list[str], text: str) -> list[str]:
-    """Those that ``text`` needs: each defines one local, which what follows may use.
+    """The paragraphs that ``text`` needs: each defines one local, which later ones may use.
 
-    A paragraph that does more is needed always.
+    A paragraph that does more is always kept.
     """
     needed, kept = _words(text), []
     for paragraph in reversed(paragraphs):
@@ -90,7 +90,7 @@ def _words(text: str) -> set[str]:
 
 
 def _lua(value: str | int | bytes) -> str:
-    """A constant as Lua has it."""
+    """A constant as a Lua literal."""
     if isinstance(value, int):
         return str(value)
     raw = value if isinstance(value, bytes) else value.encode()
@@ -111,9 +111,9 @@ def digest(text: str) -> str:
 
 
 def mended(reply: Any) -> list[bytes]:
-    """What a script found and mended, when ``reply`` says so; the script's own reply is its last.
+    """What a script repaired, if ``reply`` says so; the last item is then the script's own reply.
 
-    No other reply is a list of three whose first is that word and whose second is a list.
+    No other reply is a list of three with that word first and a list second.
     """
     if (
         type(reply) is list

@@ -1,12 +1,12 @@
-"""One Redis primary, as one start of a node or publisher lives on it.
+"""One Redis primary, as one start of a node or publisher uses it.
 
-A generation is one pair of sockets, a command connection and a subscriber, made anew together after
-any fault. Either of them failing, or three probes unheard, ends it; the next begins at once if the
-last one was up for a while, else after a pause with jitter, subscribes everything again, and says
-what was missed. The pause grows while none comes up.
+A generation is one pair of sockets, a command connection and a subscriber, which are opened anew
+together after any fault. It ends when either socket fails or three probes are not heard. The next
+one begins at once if the last one was up for a while, else after a backoff with jitter, which grows
+while no generation comes up. It subscribes everything again, and reports what was missed.
 
-Owns the sockets and that loop. Which generation is up is :mod:`.generation`'s, whether one may live
-:mod:`.health`'s, what it subscribes :mod:`.subscriptions`'s, what it hears :mod:`.receiver`'s.
+Owns the sockets and this loop. :mod:`.generation` knows which generation is up, :mod:`.health`
+whether it is healthy, :mod:`.subscriptions` which channels it has, :mod:`.receiver` what it hears.
 """
 
 import asyncio
@@ -38,16 +38,17 @@ log = logging.getLogger("cluster_pool.backplane")
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
 LONGEST_REFUSED: Final = 2.0
-"""The longest pause when Redis lets a node in and then refuses what it needs, which costs more."""
+"""The longest pause when Redis accepts the connection and then refuses a command, which costs more.
+"""
 STEADY: Final = 1.0
 """Seconds that a generation must have been up for the next one to begin without a pause."""
 
 
 class ShardObserver(Protocol):
-    """What a shard tells of itself. It calls these from the event loop, and awaits nothing."""
+    """Is told what happens to a shard, by plain calls from the event loop."""
 
     def up(self) -> None:
-        """A generation hears itself: commands can be sent over it."""
+        """A generation hears its own probe: commands can be sent over it."""
 
     def down(self) -> None:
         """The generation that was up has ended."""
@@ -64,10 +65,10 @@ class Attempt:
     """How far a generation has come.
 
     Attributes:
-        reached: whether Redis has let it in, whatever became of it.
-        up_since: when it heard itself, if it has.
-        unwanted: set when it shall end, whatever its sockets say.
-        why: it shall.
+        reached: whether Redis has accepted both sockets.
+        up_since: when it first heard its own probe; inf before.
+        unwanted: set when it shall end although its sockets work.
+        why: the reason for that.
     """
 
     reached: bool = False
@@ -77,18 +78,18 @@ class Attempt:
 
     @property
     def up(self) -> bool:
-        """Whether it has heard itself."""
+        """Whether it has heard its own probe."""
         return self.up_since != math.inf
 
 
 class Shard:
     """Commands and subscriptions that outlive any one socket.
 
-    Nothing is connected, and nothing is told to the observer, before :meth:`start`.
+    Nothing is connected, and the observer is not called, before :meth:`start`.
 
     Args:
         sealed: whether items are sealed.
-        holds: whether connections are held here, whose gaps must be exact.
+        holds: whether this process holds connections, whose gaps must be exact.
     """
 
     def __init__(
@@ -128,10 +129,10 @@ class Shard:
         """Set when the first generation has ended, or did not come up."""
         self._attempt = Attempt()
         self._raises = False
-        """Whether a first failure ends the start, which raises it."""
+        """Whether the start gives up, and raises the error, after a first failure."""
         self._task: asyncio.Task[None] | None = None
 
-    # -- what it is now --------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------
 
     @property
     def up(self) -> bool:
@@ -160,7 +161,7 @@ class Shard:
 
     @property
     def sender(self) -> str:
-        """How this generation is named in the headers of envelopes."""
+        """The name of this generation in the headers of envelopes."""
         return self.generations.sender
 
     def redis_time(self) -> int:
@@ -190,17 +191,17 @@ class Shard:
         return self.generations.script(deadline, call)
 
     def publish(self, channel: str, payload: bytes, deadline: float) -> Coroutine[Any, Any, int]:
-        """Publish what is no envelope, in no order; gives how many subscribers heard it."""
+        """Publish a payload that is no envelope, in no order; gives how many heard it."""
         return self.generations.call(deadline, "PUBLISH", channel, payload)
 
     def in_vain(self, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
-        """What to raise after something was waited for that sends nothing by itself."""
+        """The error for a wait that has timed out and sent no command by itself."""
         return self.generations.in_vain(maybe_executed=maybe_executed)
 
     # -- lifetime --------------------------------------------------------------------------
 
     async def start(self, wait: float | None) -> None:
-        """Begin. Returns when the node hears itself.
+        """Connect. Returns when this process hears its own probe.
 
         Args:
             wait: seconds to go on trying while Redis cannot be reached; None tries once.
@@ -257,7 +258,7 @@ class Shard:
             except Exception as error:
                 self.generations.last_error = _reason(error)
             refused = attempt.reached and not attempt.up
-            if attempt.up:  # Redis served it whole, and then a socket failed
+            if attempt.up:  # it worked, and then a socket failed
                 pause = FIRST_PAUSE
             steady = asyncio.get_running_loop().time() - attempt.up_since >= STEADY
             wait = 0.0 if steady else random.uniform(pause / 2 if refused else 0, pause)
@@ -268,7 +269,7 @@ class Shard:
                 pause = min(pause * 2, LONGEST_REFUSED if refused else LONGEST_PAUSE)
 
     def _tell_loss(self, wait: float) -> None:
-        """Say why a generation ended; one that ended by our own wish is no outage."""
+        """Report why a generation ended; one that :meth:`begin_anew` ended is no outage."""
         said, where = str(self.generations.last_error), self.address.shown
         if self._attempt.unwanted.is_set() and self._attempt.up:
             log.info("begins a new link to Redis at %s: %s", where, said)
@@ -279,7 +280,7 @@ class Shard:
         self.outage.fail("link", said, wait, tell=not self._raises)
 
     async def _live_once(self) -> None:
-        """Open both sockets and live on them; ends with an error, that of the first to fail."""
+        """Open both sockets and use them until one fails; ends with the error of the first."""
         commands = CommandConnection(await self.address.open())
         try:
             subscriber = Subscriber(await self.address.open(), self.subscriptions.hear)
@@ -287,7 +288,7 @@ class Shard:
             await commands.drop()
             raise
         self._attempt.reached = True
-        self._attempt.unwanted.clear()  # this one is new
+        self._attempt.unwanted.clear()  # this generation is new
         lost = f"lost Redis at {self.address.shown}"
         try:
             await _until_one_fails(
@@ -311,7 +312,7 @@ class Shard:
                 self._observer.down()
 
     async def _end_unwanted(self) -> None:
-        """Ends only with an error, when :meth:`begin_anew` wants it."""
+        """Wait for :meth:`begin_anew`, then raise."""
         attempt = self._attempt
         await attempt.unwanted.wait()
         raise BackplaneUnavailableError(attempt.why)
@@ -325,7 +326,7 @@ class Shard:
         await self.subscriptions.begin(subscriber)
         self.generations.count()
         self._counters.generations += 1
-        await self._settle(commands)
+        await self._count_missed(commands)
         self.generations.begin(commands)
         self._attempt.up_since = asyncio.get_running_loop().time()
         self._raises = False
@@ -337,31 +338,31 @@ class Shard:
             await health.hear_time(commands)
             self._report_gap("messages were dropped: too many, or too large")
 
-    async def _settle(self, commands: CommandConnection) -> None:
-        """Find out what was published while nothing could be heard."""
+    async def _count_missed(self, commands: CommandConnection) -> None:
+        """Find out how much was published while nothing could be heard."""
         lost = await self.health.state_lost(commands)
         counters = await self.subscriptions.read_counters(commands)
         await self._probe(commands)
-        await self.subscriptions.settle(counters, lost=lost)
+        await self.subscriptions.compare(counters, lost=lost)
         self._report_gap(str(self.generations.last_error or "the first link"))
 
     async def _probe(self, commands: CommandConnection) -> None:
-        """Hear oneself, or end this generation with an error."""
+        """Hear our own probe, or raise, which ends this generation."""
         channel = self.subscriptions.probed
         await self.health.probe(commands, channel)
         self.subscriptions.heard_probe(channel)
 
     def _report_gap(self, cause: str) -> None:
-        """Tell what was missed, if anything was."""
+        """Tell the observer what was missed, if anything was."""
         gap = self.receiver.take_gap(self.generations.seconds_down(), cause)
         if gap is not None:
             self._observer.gap(gap)
 
 
 async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
-    """Run what never ends by itself, until one of them raises; then so does this.
+    """Run coroutines that never end by themselves, until one raises; then cancel all and raise it.
 
-    A TaskGroup would do, but that it forgets a cancellation which meets a failure.
+    A TaskGroup loses a cancellation that comes together with a failure.
     """
     tasks = [asyncio.create_task(work) for work in works]
     try:
@@ -376,7 +377,7 @@ async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
 
 
 def _reason(error: Exception) -> BackplaneUnavailableError:
-    """Why a generation ended; what is not the fault of Redis or the network is ours, and logged."""
+    """The error that ended a generation; one not of Redis or the network is our fault: logged."""
     if isinstance(error, BackplaneUnavailableError):
         return error
     log.error("the session failed by itself", exc_info=error)

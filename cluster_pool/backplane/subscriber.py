@@ -1,6 +1,6 @@
-"""The subscriber of one generation: it hears, confirms subscriptions, and is never reconnected.
+"""The subscriber of one generation: receives messages, confirms subscriptions, never reconnects.
 
-It parses no payload: what arrives is handed on as it is, in the order of arrival.
+It parses no payload: each is handed on unchanged, in the order of arrival.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from cluster_pool.backplane.address import FAULTS, Raw, unavailable
 from cluster_pool.backplane.command_connection import Pipe
 
 BATCH = 500
-"""Channels to one SUBSCRIBE."""
+"""Channels per SUBSCRIBE."""
 
 _REPLIES = (b"subscribe", b"unsubscribe")
 
@@ -26,7 +26,7 @@ class Subscriber(Pipe):
         self._gone = False
 
     def confirmed(self, channel: bytes) -> asyncio.Future[bool]:
-        """Subscribe; gives True when the server has confirmed it, False when the socket is gone."""
+        """Subscribe; gives True when Redis has confirmed it, False when the socket is gone."""
         return self._ask((channel,))[0]
 
     async def all_confirmed(self, channels: Sequence[bytes]) -> None:
@@ -50,14 +50,14 @@ class Subscriber(Pipe):
         return futures
 
     def unsubscribe(self, channels: Sequence[bytes]) -> None:
-        """Give channels up. A later subscription is confirmed by its own reply only."""
+        """Unsubscribe channels. A later subscription is confirmed only by its own reply."""
         for channel in channels:
             self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
         for at in range(0, len(channels), BATCH):
             self.put("UNSUBSCRIBE", *channels[at : at + BATCH])
 
     async def read_forever(self) -> None:
-        """Hand on what is heard. Ends only with an error or by cancellation."""
+        """Hand on messages. Ends only with an error or by cancellation."""
         read = self.connection.read_response
         while True:
             try:
@@ -70,7 +70,7 @@ class Subscriber(Pipe):
                 self._confirm(push[1])
 
     async def drop(self) -> None:
-        """Close the socket; confirmations that are waited for are False."""
+        """Close the socket; open confirmations become False."""
         self._gone = True
         for futures in self._waiters.values():
             for future in futures:

@@ -1,7 +1,7 @@
-"""The channels that are wanted: by whom, since which number, and what was missed on them.
+"""The channels that one start wants, with reference counts, over all its generations.
 
-Owns who wants which channel, and keeps the subscriber of each generation in step with that. What
-is heard goes to :mod:`.receiver`, which counts it.
+Keeps the subscriber of each generation in step with them. Payloads go to :mod:`.receiver`, which
+counts them.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from cluster_pool.core.identity import Identity
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 Counter = tuple[str | None, int]
-"""Epoch and last number of a channel; None and 0 when nobody may have written them."""
+"""Epoch and last number of a channel; None and 0 when no script can have written them."""
 
 
 class Subscription:
-    """The wish of one user to hear a channel, from :meth:`Subscriptions.add` until :meth:`end`.
+    """One reference to a channel, from :meth:`Subscriptions.add` until :meth:`end`.
 
     It outlives generations: each new one subscribes the channel again, and counts what was missed.
     """
@@ -37,23 +37,23 @@ class Subscription:
         self.ended = False
 
     async def confirmed(self, deadline: Deadline) -> None:
-        """Wait until the server has confirmed it: what is published after this returns is heard.
+        """Wait until Redis has confirmed it: what is published after this returns is heard.
 
-        A generation that ends meanwhile is no failure: the next one is waited for.
+        When a generation ends meanwhile, this waits for the next one.
 
         Raises:
             BackplaneUnavailableError: not confirmed by ``deadline`` (None: there is none), or
-                Redis refused. The wish stands all the same.
+                Redis refused. The channel stays wanted all the same.
         """
         await self.owner.confirm(self.channel, deadline)
 
     def end(self) -> None:
-        """Want the channel no longer. Harmless when called twice."""
+        """Drop this reference. A second call does nothing."""
         end_all((self,))
 
 
 def end_all(subscriptions: Iterable[Subscription]) -> None:
-    """Want several channels no longer: those of one Redis are given up in few commands."""
+    """Drop several references; channels of one Redis are unsubscribed in few commands."""
     channels: dict[Subscriptions, list[str]] = {}
     for one in subscriptions:
         if not one.ended:
@@ -69,9 +69,9 @@ class Subscriptions:
     The first of them is the one over which this start probes itself.
 
     Args:
-        forgotten: told of each channel that nobody wants any more.
-        claims: whether the node id may belong to another start, and must be claimed first; then
-            :meth:`hear_own` says that it has been.
+        forgotten: called with each channel that is no longer wanted.
+        claims: whether the node id may belong to another start, so that it must be claimed first;
+            :meth:`hear_own` is called when it has been.
     """
 
     def __init__(
@@ -91,24 +91,24 @@ class Subscriptions:
         self._subscriber: Subscriber | None = None
         self._names: dict[bytes, str] = {}
         self._users: dict[str, int] = {}
-        """How many want each channel."""
+        """The number of references to each channel."""
         self._claimed = not claims
         self._own: Subscription | None = None
-        """To the channel over which this start probes itself."""
+        """The subscription to the channel over which this start probes itself."""
         self._former: Subscription | None = None
-        """To the one before, over which a probe may be on its way."""
-        self._settling: set[str] = set()
-        """Channels whose numbers are being read, and that were not dropped meanwhile."""
+        """The one before, over which a probe may still be on its way."""
+        self._resubscribed: set[str] = set()
+        """Channels whose counters are being read, and that were not dropped meanwhile."""
 
     @property
     def probed(self) -> str:
         """The channel over which this start probes itself."""
         return "" if self._own is None else self._own.channel
 
-    # -- wanting ---------------------------------------------------------------------------
+    # -- references ------------------------------------------------------------------------
 
     def add(self, channel: str, *, counted: str = "") -> Subscription:
-        """Want a channel. It is subscribed once :meth:`Subscription.confirmed` is awaited.
+        """Add a reference to a channel; :meth:`Subscription.confirmed` subscribes it.
 
         Args:
             counted: the hash of owners in which the joins and leaves of this channel are counted;
@@ -121,11 +121,11 @@ class Subscriptions:
         return Subscription(self, channel)
 
     def listens(self, channel: str) -> bool:
-        """Whether anybody wants ``channel``."""
+        """Whether ``channel`` is wanted."""
         return channel in self._users
 
     def drop(self, channels: Iterable[str]) -> None:
-        """One user less for each channel; without any it is unsubscribed and forgotten."""
+        """Drop one reference to each channel; without any it is unsubscribed and forgotten."""
         unwanted = []
         for channel in channels:
             left = self._users.pop(channel, 0) - 1
@@ -136,14 +136,14 @@ class Subscriptions:
             if self._names.pop(name, None) is None:  # all was dropped at the end
                 continue
             unwanted.append(name)
-            self._settling.discard(channel)
+            self._resubscribed.discard(channel)
             self._receiver.forget(channel)
             self._forgotten(channel)
         if self._subscriber is not None and unwanted:
             self._subscriber.unsubscribe(unwanted)
 
     def drop_all(self) -> None:
-        """Forget every wish: this start ends."""
+        """Drop all references: this start ends."""
         self._names, self._users = {}, {}
         self._own = self._former = None
 
@@ -184,14 +184,14 @@ class Subscriptions:
         names = list(self._names)
         for at in range(0, len(names), BATCH):
             await self._health.soon(subscriber.all_confirmed(names[at : at + BATCH]))
-        self._settling = {self._names[name] for name in names if name in self._names}
+        self._resubscribed = {self._names[name] for name in names if name in self._names}
 
     def end(self) -> None:
         """The generation has ended, and its subscriber with it."""
         self._subscriber = None
 
     def _want_own(self) -> None:
-        """The own channel stands first; after a change of the node id it is another."""
+        """Put the start's own channel first; after a change of the node id it is another one."""
         identity = self._identity
         channel = identity.own_channel if self._claimed else identity.start_channel
         formers = [self._former]
@@ -204,10 +204,10 @@ class Subscriptions:
         end_all(one for one in formers if one is not None)
 
     async def hear_own(self, deadline: float) -> None:
-        """The node id is this start's: hear what is meant for it, own probes among it.
+        """Subscribe the channel of the node id, which is now this start's, and probe over it.
 
-        Until then nobody listens to the channel of the node id for this start, so that what is
-        sent to a dead predecessor's members is known to reach nobody.
+        Before, this start does not listen to that channel, so that sends to the members of a dead
+        predecessor are answered UNREACHABLE.
 
         Raises:
             BackplaneUnavailableError: not confirmed by ``deadline``.
@@ -221,14 +221,14 @@ class Subscriptions:
             self._former, self._own = self._own, own
 
     def heard_probe(self, channel: str) -> None:
-        """A probe over ``channel`` was heard: none is on its way over the one before."""
+        """A probe over ``channel`` was heard: none is on its way over the former channel."""
         if self._former is not None and channel == self.probed:
             self._former.end()
             self._former = None
 
     async def read_counters(self, commands: CommandConnection) -> list[tuple[str, Counter]]:
-        """Where the counters of all channels stand that :meth:`begin` has subscribed."""
-        channels = list(self._settling)
+        """Read the counters of all channels that :meth:`begin` has subscribed."""
+        channels = list(self._resubscribed)
         counters: list[tuple[str, Counter]] = []
         for at in range(0, len(channels), BATCH):
             part = channels[at : at + BATCH]
@@ -240,19 +240,19 @@ class Subscriptions:
         calls = [self._ask_counter(commands, channel) for channel in channels]
         return [await _counter(call) for call in calls]
 
-    async def settle(self, counters: list[tuple[str, Counter]], *, lost: bool) -> None:
-        """Compare with what was heard: all that was published up to the counters has arrived.
+    async def compare(self, counters: list[tuple[str, Counter]], *, lost: bool) -> None:
+        """Compare counters with what was heard, after all that they count has arrived.
 
-        A channel that was dropped meanwhile is forgotten, and stays so: what was read of it would
-        be compared with what is published until somebody wants it again.
+        A channel that was dropped meanwhile is left out: it may be wanted again by now, and its
+        counter was read before that.
 
         Args:
             lost: Redis may have lost its state, and the counters with it.
         """
         for at in range(0, len(counters), BATCH):
             for channel, (epoch, number) in counters[at : at + BATCH]:
-                if channel in self._settling:
-                    self._receiver.settle(channel, epoch, number, lost=lost)
+                if channel in self._resubscribed:
+                    self._receiver.resubscribed(channel, epoch, number, lost=lost)
             await asyncio.sleep(0)
 
     def _ask_counter(self, commands: CommandConnection, channel: str) -> asyncio.Future[Any]:
@@ -262,7 +262,7 @@ class Subscriptions:
 async def _counter(call: asyncio.Future[Any]) -> Counter:
     try:
         epoch, last = await call
-    except ResponseError:  # of a wrong type: who publishes next deletes it
+    except ResponseError:  # of a wrong type: the next publication deletes it
         return None, 0
     if epoch is None or not epoch.isdigit():
         return None, 0

@@ -1,7 +1,7 @@
-"""Which Redis has a key: the one place that knows how many there are.
+"""Which shard has a key: the one place that knows how many shards there are.
 
-There is one shard today, and asking for it costs one call. A Redis Cluster has one for each
-primary; what relies on there being one is here, and in the script that routes targeted items.
+There is one today, and asking for it costs one call. A Redis Cluster has one for each primary; only
+this module and the script that routes targeted items rely on there being one.
 """
 
 from collections.abc import Coroutine
@@ -16,7 +16,7 @@ class Topology:
     """The shards of one start.
 
     Attributes:
-        home: the shard of what belongs to no namespace: leases, nodes, drains, nodes' own channels.
+        home: the shard of leases, nodes, drains and nodes' own channels, which are of no namespace.
     """
 
     __slots__ = ("home",)
@@ -38,5 +38,5 @@ class Topology:
         return self.home.current
 
     def connected(self, deadline: Deadline) -> Coroutine[Any, Any, Generation]:
-        """The same, waited for; see :meth:`.Generations.connected`."""
+        """Wait for it; see :meth:`.Generations.connected`."""
         return self.home.connected(deadline)

@@ -1,6 +1,6 @@
-"""What the registry is compared and put right with: its upkeep, beside its use.
+"""Compares the registry with what nodes hold, and repairs it.
 
-Everything here expects that what it reads may be anything. Nothing here decides.
+Nothing here trusts what it reads: other programs may have written it. The callers decide.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ _COUNT: Final = re.compile(rb"-?\d{1,18}", re.ASCII)
 
 
 class Holding(NamedTuple):
-    """What a node holds in a namespace.
+    """The claims of a node in a namespace.
 
     Attributes:
-        size, checksum: how many claims it has there, and the sum of their times.
-        sample: some of them, of which each is looked at.
+        size, checksum: the number of claims, and the sum of their times.
+        sample: some of them, each of which is compared.
     """
 
     namespace: str
@@ -39,14 +39,14 @@ class Holding(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """What is registered in a namespace.
+    """The entries of a namespace in the registry.
 
     Attributes:
-        size, checksum: of one owner's claims.
-        unaccounted: members listed beyond all counts, less than 0 when some are missing.
-        absent: whether a claim of the sample is not listed.
+        size, checksum: those of one owner's claims.
+        unaccounted: members beyond the sum of all counts, below 0 when some are missing.
+        absent: whether a claim of the sample is not registered.
         owners: the incarnations that have a count.
-        unreadable: fields of the counts that are none.
+        unreadable: fields among the counts that are no counts.
     """
 
     size: int
@@ -58,7 +58,7 @@ class Registered(NamedTuple):
 
 
 class Upkeep:
-    """The registry as whoever puts it right sees it."""
+    """Reads and repairs the registry."""
 
     def __init__(self, topology: Topology, keys: Keys, identity: Identity) -> None:
         self._topology = topology
@@ -72,7 +72,7 @@ class Upkeep:
         holdings: Sequence[Holding],
         deadline: float,
     ) -> Reply[tuple[list[str], list[str]]]:
-        """The namespaces in which something else is registered, and the owners in all of them."""
+        """The namespaces whose registered claims differ, and all owners in the given ones."""
         compared = [
             ComparedClaims(
                 one.namespace,
@@ -95,7 +95,7 @@ class Upkeep:
     def look(
         self, generation: Generation, incarnation: str, holding: Holding, deadline: float
     ) -> Reply[Registered]:
-        """What is registered in one namespace. Raises when Redis refuses it."""
+        """Read the entries of one namespace. Raises when Redis refuses it."""
         members = self._keys.members(holding.namespace)
         commands = generation.commands(members)
         ids = [id for id, _ in holding.sample]
@@ -132,7 +132,7 @@ class Upkeep:
     async def unknown(
         self, generation: Generation, incarnations: Iterable[str], deadline: float
     ) -> set[str]:
-        """Those of whom nothing is known: no lease, no node, nobody who would reap them."""
+        """The incarnations of which nothing is known: no lease, no node, no pending reaping."""
         names = list(incarnations)
         if not names:
             return set()
@@ -149,8 +149,8 @@ class Upkeep:
     async def entries_of(
         self, namespace: str, timeout: float
     ) -> AsyncIterator[tuple[bytes, bytes]]:
-        """What stands in the hash of a namespace's members, whatever it is; ``timeout`` is for each
-        page of it."""
+        """The fields and values of a namespace's hash of members, unchecked; ``timeout`` is for
+        each page."""
         shard = self._topology.of(namespace)
         async for page in pages(shard, self._keys.members(namespace), timeout):
             for one in page:
@@ -163,7 +163,7 @@ class Upkeep:
         entries: Sequence[tuple[bytes, bytes]],
         deadline: float,
     ) -> None:
-        """Remove what is listed as members and is none, unless it has changed since."""
+        """Remove entries that are no claims from the members, unless they have changed since."""
         for at in range(0, len(entries), BATCH):
             call = script_calls.release(
                 self._keys,
@@ -176,7 +176,7 @@ class Upkeep:
     async def forget_counts(
         self, generation: Generation, namespace: str, fields: Iterable[bytes], deadline: float
     ) -> None:
-        """Remove fields that are no counts."""
+        """Remove fields that are no counts from the hash of counts."""
         if fields:
             key = self._keys.owners(namespace)
             await answered(generation.commands(key).call("HDEL", key, *fields), deadline)

@@ -1,7 +1,7 @@
-"""The addresses of Redis as text: which URLs may be used, and how an address is shown. Pure.
+"""The addresses of Redis as text: which URLs are allowed, and how an address is shown. Pure.
 
-Owns that no password is ever shown: an address is written anew from its parts, and a URL that may
-have been taken apart at the wrong place is refused.
+No password is ever shown: an address is written anew from its parts, and a URL that may have been
+split at the wrong place is refused.
 """
 
 import re
@@ -24,7 +24,7 @@ _PLAIN: Final = re.compile(
 
 
 def check_url(url: str) -> None:
-    """Refuse what a parser would end too early: a part of the password would be host or option.
+    """Refuse a URL that a parser may split inside the password, which would show a part of it.
 
     Raises:
         InvalidValueError: with what to do, and without the URL.
@@ -47,16 +47,16 @@ def check_url(url: str) -> None:
 
 
 def malformed(url: str, error: Exception) -> InvalidValueError:
-    """Why ``url`` is none. Quoted is only what has no place for a password."""
+    """The error for a URL that is none. It is quoted only if it cannot contain a password."""
     if _PLAIN.fullmatch(url) and "pass" not in url.lower():
         return InvalidValueError(f"{shown(url, 200)} is no Redis URL: {error}")
     return InvalidValueError(f"this is no Redis URL: check its scheme and options, and {ENCODE}")
 
 
 def shown_of(pool: redis_asyncio.ConnectionPool) -> str:
-    """Where a client connects to, as a URL, with *** for its password.
+    """The address that a client connects to, as a URL, with *** for its password.
 
-    Of Sentinel it is where the Sentinels are, and the name of the service.
+    For Sentinel it has the addresses of the Sentinels, and the name of the service.
     """
     settings = pool.connection_kwargs
     kind = pool.connection_class
@@ -76,14 +76,14 @@ def shown_of(pool: redis_asyncio.ConnectionPool) -> str:
 
 
 def sentinels_of(pool: Any) -> list[tuple[str, int]]:
-    """Hosts and ports of the Sentinels that a pool asks; none for a pool that asks none."""
+    """Hosts and ports of the Sentinels that a pool asks; an empty list if it asks none."""
     manager = getattr(pool, "sentinel_manager", None)
     parts = [one.connection_pool.connection_kwargs for one in getattr(manager, "sentinels", ())]
     return [(str(one.get("host", "localhost")), int(one.get("port", 26379))) for one in parts]
 
 
 def _user_of(settings: Mapping[str, Any]) -> str:
-    """What stands before the host; a user name alone may be a password at the wrong place."""
+    """The part before the host. A user name alone is hidden: it may be a misplaced password."""
     user, password = settings.get("username"), settings.get("password")
     if user and password:
         return f"{quote(str(user))}:***@"

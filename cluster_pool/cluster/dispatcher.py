@@ -120,7 +120,7 @@ class Dispatcher:
             if permit is not None and not permit.unbroken:
                 await permit.wait_held()
             turn.ends = monotonic() + TURN
-            while monotonic() < turn.ends and (heard := inbox.take()) is not None:
+            while monotonic() < turn.ends and (heard := inbox.pop()) is not None:
                 self._progress.dealing = True
                 await self._deal_with(heard)
                 self._progress.dealing = False

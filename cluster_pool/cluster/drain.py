@@ -1,7 +1,7 @@
-"""One node's drain as a part of the cluster's: announced, paced by the shared budget, told to all.
+"""The drain of this node in its cluster: announces it, paces it by the shared budget, reports it.
 
-Owns the node's way from active to drained and back. The executor is ``local/drain_run.py``; the
-budget is a ledger on Redis.
+Owns the node's states from active to drained and back. ``local/drain_run.py`` closes the
+connections; the budget is in Redis (``backplane/drain_budget.py``).
 """
 
 import asyncio
@@ -54,31 +54,31 @@ def check_announcement(asked: object, grace: float | None) -> float:
 
 
 class SharedDrainBudget:
-    """The cluster's budget, as one node's drain asks for it."""
+    """The cluster's drain budget as the budget of one node's drain."""
 
     def __init__(
-        self, identity: Identity, ledger: RedisDrainBudget, lease: LeaseState, timeout: float
+        self, identity: Identity, budget: RedisDrainBudget, lease: LeaseState, timeout: float
     ) -> None:
         self._identity = identity
-        self._ledger = ledger
+        self._budget = budget
         self._lease = lease
         self._timeout = timeout
 
     async def lease(self, ask: Ask) -> Grant:
         """See :class:`Budget`."""
         asks = replace(ask, node=self._identity.node_id)
-        return await self._ledger.lease(self._lease.incarnation, asks, self._timeout)
+        return await self._budget.lease(self._lease.incarnation, asks, self._timeout)
 
-    def leave(self, node: str) -> None:
+    def give_back(self, node: str) -> None:
         """See :class:`Budget`."""
-        self._ledger.leave(self._lease.incarnation, self._identity.node_id, self._timeout)
+        self._budget.give_back(self._lease.incarnation, self._identity.node_id, self._timeout)
 
 
 class DrainController:
     """Begins, pauses, ends and undoes the drain of this node.
 
     Args:
-        headroom: connections per second that this node can take when it takes nobody yet.
+        headroom: connections per second that this node can accept once it accepts any.
     """
 
     def __init__(
@@ -92,9 +92,11 @@ class DrainController:
     ) -> None:
         timing = backplane.setup.timing
         self._identity = backplane.identity
-        self._ledger = backplane.drain_budget
+        self._cluster_budget = backplane.drain_budget
         self._life = life
-        self._budget = SharedDrainBudget(self._identity, self._ledger, lease, timing.timeout)
+        self._budget = SharedDrainBudget(
+            self._identity, self._cluster_budget, lease, timing.timeout
+        )
         self._table = table
         self._ownership = ownership
         self._lease = lease
@@ -210,7 +212,7 @@ class DrainController:
     async def others_accepting(self) -> int:
         """How many other live nodes take newcomers; raises BackplaneUnavailableError."""
         deadline = deadline_in(self._timing.timeout)
-        accepting = await self._ledger.acceptors(deadline)
+        accepting = await self._cluster_budget.acceptors(deadline)
         return len({start_of(one) for one in accepting} - {start_of(self._lease.incarnation)})
 
     async def _run(self, drain: DrainRun, announce: float) -> DrainReport:

@@ -65,7 +65,8 @@ class NodeOrders:
         to, answer = self._replies.expect()
         try:
             item = self._item(verb, options, to)
-            if start is None or not await self._outbound.tell(node_id, start, item, deadline):
+            send = self._outbound.send_to_node
+            if start is None or not await send(node_id, start, item, deadline):
                 raise NodeUnreachableError(node_id, "is not there: nobody listens under this id")
             async with asyncio.timeout_at(deadline):
                 return str(await answer)

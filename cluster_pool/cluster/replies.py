@@ -71,7 +71,7 @@ class Answers:
     def _tell(self, to: ReplyTo, item: bytes) -> None:
         deadline = deadline_in(self._timing.timeout)
         try:
-            told = self._outbound.tell(to.node, to.start, item, deadline)
+            told = self._outbound.send_to_node(to.node, to.start, item, deadline)
         except ClusterPoolError as error:
             log.debug("no reply to %s: %s", shown(to.node), error)
         else:

@@ -1,12 +1,13 @@
 """The drain budget of a cluster: how many connections per second each drainer may close now.
 
 Each drainer holds a lease on a share of one budget and renews it every second or so. This is the
-rule by which shares are granted; ``backplane/lua/drain.lua`` is the same rule, number for number,
-on Redis, and a test holds the two together. Here it serves one process alone, and the simulation.
+rule by which shares are granted. ``backplane/lua/drain.lua`` is the same rule in Redis, number for
+number; a test compares both. This one serves a process without Redis, and the simulation.
 
 With R the budget, a drainer's *floor* the rate that it needs to be done by its deadline, and S the
-sum of floors: a share is the floor and, in proportion to what is left to close, a part of R - S. A
-grant never lifts the sum of grants above max(R, S); one renewal after any event that holds.
+sum of floors: a share is the floor plus a part of R - S, in proportion to what is left to close. A
+grant never lifts the sum of grants above max(R, S). After any event, the sum is below that within
+one renewal.
 """
 
 from collections.abc import Collection
@@ -17,27 +18,27 @@ from typing import Final
 DRAINING: Final = "draining"
 PAUSED: Final = "paused"
 ANNOUNCING: Final = "announcing"
-"""It closes no connection yet, and its process will stop: others need not count on it."""
-LEAVING: Final = (DRAINING, ANNOUNCING)
+"""It closes no connection yet, but its process will stop: other nodes do not count on it."""
+STOPPING: Final = (DRAINING, ANNOUNCING)
 
 HEADROOM: Final = 200.0
-"""Connections per second that a node can take unless it says otherwise."""
+"""Connections per second that a node can accept unless it is configured otherwise."""
 USED: Final = 0.7
-"""Part of the headroom of all acceptors that a drain uses when no drainer names a rate."""
+"""Part of the headroom of all acceptors that drains use when no drainer names a rate."""
 RENEWAL: Final = 1.0
 LONGEST_RENEWAL: Final = 5.0
 RENEWAL_PER_DRAINER: Final = 0.02
 """Seconds between two renewals of a drainer, so that Redis is asked 50 times a second at most."""
 TTL: Final = 3.0
-"""Renewals that a lease lasts: a drainer that dies gives its share back within four."""
+"""Renewals that a lease lasts: the share of a drainer that dies is free within four."""
 CALM: Final = 2.0
 """Renewals during which no rate grows after the record of the drainers was lost."""
 LATE: Final = 0.1
-"""Seconds by which a renewal may be late; waiting for those of others takes so much longer."""
+"""Seconds by which a renewal may be late; waiting for the renewals of others lasts that longer."""
 MAX_MISSED: Final = 2
-"""Renewals below its floor after which a drainer takes it."""
+"""Renewals below its floor after which a drainer is granted its floor in any case."""
 HURRY: Final = 5.0
-"""Seconds before its deadline at which a drainer takes its floor in any case."""
+"""Seconds before its deadline from which on a drainer is granted its floor in any case."""
 CLOSABLE: Final = 2000.0
 """Closes per second that one process can do; a larger share would be lost to the others."""
 
@@ -50,10 +51,10 @@ class Ask:
         node: the drainer.
         state: DRAINING, PAUSED or ANNOUNCING.
         remaining: connections whose close has not begun.
-        total: the same when the drain began.
+        total: that number when the drain began.
         time_left: seconds until all of them must have begun to close; inf without a deadline.
         max_rate: closes per second that it names for the whole cluster; inf for none.
-        rate: what it is spending at the moment.
+        rate: closes per second that it does at the moment.
         known: whether it has had a lease before.
         closable: closes per second that it can do.
     """
@@ -80,9 +81,9 @@ class Grant:
         renew: seconds until it should be renewed.
         ttl: seconds that it lasts.
         drainers: how many hold leases, the caller included.
-        living: nodes that hold a lease on owning anything, drainers among them.
-        acceptors: nodes that take newcomers.
-        deserted: whether there is none, and every other living node is leaving: it drains, or has
+        living: nodes that hold a node's lease, drainers among them.
+        acceptors: nodes that accept newcomers.
+        deserted: whether there are no acceptors, and every other living node drains or has
             announced that it stops. False while the record may have been lost.
     """
 
@@ -130,7 +131,7 @@ class DrainBudget:
         self._entries: dict[str, Entry] = {}
         self._calm_until = -inf
 
-    def leave(self, node: str) -> None:
+    def give_back(self, node: str) -> None:
         """A drainer has begun every close, or was cancelled: its share is free."""
         self._entries.pop(node, None)
 
@@ -148,10 +149,10 @@ class DrainBudget:
         """Grant a share to one drainer.
 
         Args:
-            headroom: connections per second that all acceptors together can take.
+            headroom: connections per second that all acceptors together can accept.
             setting: closes per second that the cluster allows; inf for none.
-            living, acceptors: handed on in the grant.
-            others: the other living nodes; None when that cannot be told.
+            living, acceptors: as in the grant.
+            others: the other living nodes; None when they are not known.
         """
         entries = self._entries
         for node in [node for node, entry in entries.items() if entry.expiry <= now]:
@@ -177,14 +178,14 @@ class DrainBudget:
             share = self._grant(now, ask, mine, budget, needed)
             if mine.rate < share / 2:
                 again = self._when_others_have_renewed(now, mine, renew)
-        deserted = not acceptors and now >= self._calm_until and self._all_leaving(others)
+        deserted = not acceptors and now >= self._calm_until and self._all_stopping(others)
         return Grant(
             mine.rate, budget, needed, again, TTL * renew, drainers, living, acceptors, deserted
         )
 
-    def _all_leaving(self, others: Collection[str] | None) -> bool:
-        leaving = {node for node, entry in self._entries.items() if entry.state in LEAVING}
-        return others is not None and leaving.issuperset(others)
+    def _all_stopping(self, others: Collection[str] | None) -> bool:
+        stopping = {node for node, entry in self._entries.items() if entry.state in STOPPING}
+        return others is not None and stopping.issuperset(others)
 
     def _when_others_have_renewed(self, now: float, mine: Entry, renew: float) -> float:
         """Seconds until the drainers that hold more than their share will have given it up."""
@@ -201,7 +202,7 @@ class DrainBudget:
         return sum(entry.floor(now) for entry in self._entries.values())
 
     def _grant(self, now: float, ask: Ask, mine: Entry, budget: float, needed: float) -> float:
-        """Set the rate of an entry; gives what it would be if no other held too much."""
+        """Set the rate of an entry; returns what it would be if no other held too much."""
         entries = self._entries
         floor = mine.floor(now)
         weight = sum(one.left(now) for one in entries.values())

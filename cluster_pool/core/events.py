@@ -1,8 +1,8 @@
 """Joins and leaves as the scripts publish them: numbered lines of JSON, and what is missing.
 
-The events of a namespace are numbered from 1 under an epoch. Both stand in its hash of owners and
-go with it: the leave that empties a namespace says so, and the next join begins another epoch.
-Pure: nothing here knows a socket.
+The events of a namespace are numbered from 1 under an epoch. Both are kept in its hash of owners
+and deleted with it: the leave that empties a namespace says so, and the next join begins another
+epoch. Pure.
 """
 
 import json
@@ -15,18 +15,18 @@ from cluster_pool.core.ids import check_id
 from cluster_pool.core.results import MemberEvent
 
 MAX_BYTES: Final = 256 * 1024
-"""Of one payload: 125 events with ids and node ids of 256 bytes, each of them escaped."""
+"""The size of a payload with 125 events whose ids and node ids have 256 bytes, all escaped."""
 
 COUNTER: Final = ("epoch#", "events#")
-"""The fields of the hash of owners that name the epoch and count the events; no owner's."""
+"""The fields of the hash of owners with the epoch and the count of events; they are no owners."""
 
 TAIL: Final = re.compile(rb',"n":(\d{1,15}),"epoch":"(\d{1,17})"(,"empty":true)?\}\Z')
 
 
 class Mark(NamedTuple):
-    """Where a channel stands.
+    """The last number of a channel.
 
-    ``told``: the counter said so, and what it counted may still be on its way to a new subscriber.
+    ``told``: it is from the counter; events up to it may still be on their way to a new subscriber.
     """
 
     epoch: str
@@ -35,11 +35,11 @@ class Mark(NamedTuple):
 
 
 NOTHING: Final = Mark("", 0)
-"""The namespace is empty: whichever epoch comes begins at 1."""
+"""The namespace is empty: the next epoch begins at 1."""
 
 
 class EventNumbers:
-    """The last number heard of each channel. What is missed shows in what the methods return."""
+    """The last number heard of each channel. The methods return whether events were missed."""
 
     __slots__ = ("_before", "_last")
 
@@ -58,9 +58,9 @@ class EventNumbers:
         self._before.pop(channel, None)
 
     def heard(self, channel: str, payload: bytes) -> bool:
-        """A payload has arrived; whether events ahead of it were missed.
+        """A payload has arrived; returns whether events ahead of it were missed.
 
-        One without numbers is a stranger's and says nothing.
+        A payload without numbers is from another program and does not count.
         """
         found = TAIL.search(payload, payload.rfind(b"\n") + 1)
         if found is None:
@@ -76,15 +76,15 @@ class EventNumbers:
         return known.epoch not in (epoch, NOTHING.epoch) or first != known.number + 1
 
     def interrupted(self) -> None:
-        """The subscriptions ended: :meth:`settle` tells when they stand again."""
+        """The subscriptions ended: :meth:`resubscribed` tells whether they missed events."""
         self._before = {**self._last, **self._before}
         self._last.clear()
 
-    def settle(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> bool:
+    def resubscribed(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> bool:
         """The counter stood at ``number`` after ``channel`` was subscribed again.
 
         Args:
-            epoch: None when there is no counter, which hides what it counted.
+            epoch: None when there is no counter: then it is not known what was missed.
             lost: Redis may have lost its state since the interruption.
 
         Returns:
@@ -104,9 +104,9 @@ def _mark(epoch: str | None, number: int) -> Mark:
 
 
 def read_events(payload: bytes) -> Iterator[MemberEvent]:
-    """The events of a payload, in order; raises BrokenEnvelopeError or ValueError for what is none.
+    """The events of a payload, in order; raises BrokenEnvelopeError or ValueError if it has none.
 
-    A leave of a node that is known no more has no node.
+    A leave from a node that is not known any more has "" as its node.
     """
     for line in payload.splitlines():
         fields: dict[str, Any] = json.loads(line)

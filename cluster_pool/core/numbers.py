@@ -1,8 +1,8 @@
 """Accounting of message numbers: how many messages were missed.
 
-The scripts that publish number the messages of each channel. A hole in the numbers that arrive is
-what was missed; after an interruption the channel's counter says how many came after the last one
-heard. A Redis that lost its state may have lost counts with it: then the sum is a lower bound.
+The scripts that publish number the messages of each channel. Numbers that do not arrive were
+missed; after an interruption the channel's counter says how many came after the last one heard. A
+Redis that lost its state may have lost counts with it: then the sum is a lower bound.
 """
 
 NO_COUNTER = ""
@@ -11,8 +11,8 @@ NO_COUNTER = ""
 class Numbers:
     """The last number heard of each channel.
 
-    Messages that :meth:`heard` and :meth:`settle` find missing, and those dropped, add up until
-    :meth:`take_missed`.
+    Messages that :meth:`heard` and :meth:`resubscribed` find missing, and those dropped, add up
+    until :meth:`take_missed`.
     """
 
     __slots__ = ("_doubtful", "_last", "_missed", "exact")
@@ -26,8 +26,8 @@ class Numbers:
     def heard(self, channel: str, epoch: str, number: int, count: int) -> None:
         """``count`` messages of ``channel`` have arrived, the last of which has ``number``.
 
-        A counter that begins anew while nothing was interrupted has expired or was flushed, and
-        what was published was heard all the same.
+        A counter that begins anew without an interruption has expired or was flushed, and nothing
+        was missed.
         """
         known = self._last.get(channel)
         self._last[channel] = (epoch, number)
@@ -43,13 +43,13 @@ class Numbers:
             self._last[channel] = known  # heard only after the counter had told of it
 
     def interrupted(self) -> None:
-        """The subscriptions ended: what was published since is settled when they stand again."""
+        """The subscriptions ended: :meth:`resubscribed` counts what they miss."""
         self._doubtful = {**self._last, **self._doubtful}
 
-    def settle(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> None:
+    def resubscribed(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> None:
         """The counter of ``channel`` stands at ``number``, and all up to it must have arrived.
 
-        For a channel of which nothing was known before, this is where counting begins.
+        For a channel that was not known before, counting begins here.
 
         Args:
             epoch: None when the channel has no counter.
@@ -75,7 +75,7 @@ class Numbers:
     def begin(self, channel: str, epoch: str, number: int) -> None:
         """A new subscription: counting begins behind ``number``.
 
-        With NO_COUNTER and 0 the channel had no counter yet: the one that comes begins at 1.
+        With NO_COUNTER and 0 the channel had no counter yet: a new one begins at 1.
         """
         self._last.setdefault(channel, (epoch, number))
 
@@ -85,7 +85,7 @@ class Numbers:
         self._doubtful.pop(channel, None)
 
     def dropped(self, channel: str, count: int) -> None:
-        """``count`` messages that arrived were not handed on."""
+        """``count`` messages arrived and were dropped."""
         self._miss(channel, count)
 
     def take_missed(self) -> tuple[dict[str, int], bool]:

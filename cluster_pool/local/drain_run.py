@@ -138,7 +138,7 @@ class DrainRun:
             async with self._renewing():
                 await self._close_at_pace()
         finally:
-            self._budget.leave(plan.node)
+            self._budget.give_back(plan.node)
         if not self.cancelled and not self.hurried:
             await self._wait_closed()
         return self.report()

@@ -1,4 +1,4 @@
-"""How a drain is to be done: its terms, and the budget that grants it its rate."""
+"""The terms of a drain, and the budget that grants its rate."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from cluster_pool.core.message import Message, Outgoing, outgoing
 
 
 class Budget(Protocol):
-    """Grants shares of what all drainers together may close."""
+    """Grants shares of the closes per second of all drainers together."""
 
     async def lease(self, ask: Ask) -> Grant:
         """A share; raises BackplaneUnavailableError when there is no answer in time."""
 
-    def leave(self, node: str) -> None:
+    def give_back(self, node: str) -> None:
         """Give the share back. Never waits."""
 
 
 class LocalBudget:
-    """The budget of a process that shares it with no other."""
+    """The budget of a process without a cluster."""
 
     def __init__(self) -> None:
         self._budget = DrainBudget()
@@ -30,9 +30,9 @@ class LocalBudget:
         """See :class:`Budget`."""
         return self._budget.lease(asyncio.get_running_loop().time(), ask)
 
-    def leave(self, node: str) -> None:
+    def give_back(self, node: str) -> None:
         """See :class:`Budget`."""
-        self._budget.leave(node)
+        self._budget.give_back(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Terms:
     """How a drain is to be done.
 
     Attributes:
-        max_rate: closes per second of all nodes that drain, together; None names none.
+        max_rate: closes per second of all draining nodes together; None for no limit of its own.
         message: sent to each connection ahead of its close; None for none.
         code: the close code.
-        grace: seconds until the drain must have ended; None for as long as it takes.
-        last_grace: seconds that are left once no node takes newcomers; None: as many as before.
+        grace: seconds until the drain must have ended; None for no limit.
+        last_grace: seconds that are left once no node accepts newcomers; None changes nothing.
     """
 
     max_rate: float | None = None

@@ -40,7 +40,7 @@ def timed_source() -> str:
     return text
 
 
-class ScriptedLedger:
+class ScriptedBudget:
     """Has the methods of core.drain_budget.DrainBudget, and keeps everything on a server."""
 
     def __init__(self, client: Redis, prefix: str, runner: asyncio.Runner) -> None:
@@ -51,9 +51,9 @@ class ScriptedLedger:
         self._digest = hashlib.sha1(self._source.encode()).hexdigest()
         self._client.script_load(self._source)
         self._now = 0.0
-        generation = SimpleNamespace(script=self._leave)
+        generation = SimpleNamespace(script=self._give_back)
         shard: Any = SimpleNamespace(script=self._script, clock=self, current=generation)
-        self._ledger = RedisDrainBudget(shard, self._keys)
+        self._budget = RedisDrainBudget(shard, self._keys)
 
     def at(self, moment: float) -> int:
         """The Redis clock of a session: no call is late."""
@@ -68,7 +68,7 @@ class ScriptedLedger:
     async def _script(self, deadline: float, call: ScriptCall) -> Any:
         return self._eval(call)
 
-    def _leave(self, call: ScriptCall) -> Any:
+    def _give_back(self, call: ScriptCall) -> Any:
         assert self._eval(call) == [b"DONE"]
         return SimpleNamespace(add_done_callback=lambda done: None)
 
@@ -100,15 +100,15 @@ class ScriptedLedger:
         if setting != inf:
             pipe.set(keys.budget, repr(setting))
         pipe.execute()
-        return self._runner.run(self._ledger.lease(ask.node, ask, 1.0))
+        return self._runner.run(self._budget.lease(ask.node, ask, 1.0))
 
-    def leave(self, node: str) -> None:
+    def give_back(self, node: str) -> None:
         """Give the share back."""
 
-        async def leave() -> None:
-            self._ledger.leave(node, node, 1.0)
+        async def give_back() -> None:
+            self._budget.give_back(node, node, 1.0)
 
-        self._runner.run(leave())
+        self._runner.run(give_back())
 
     def forget(self) -> None:
         """FLUSHALL, and what a node does about it: it loads its scripts again."""

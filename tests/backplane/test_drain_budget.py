@@ -19,7 +19,7 @@ from cluster_pool.core.drain_budget import (
     Ask,
     DrainBudget,
 )
-from tests.backplane.budgets import EPOCH, ScriptedLedger
+from tests.backplane.budgets import EPOCH, ScriptedBudget
 from tests.clusters import Backend
 from tests.servers import RedisServer
 
@@ -107,7 +107,7 @@ TELLING: list[tuple[str, Any]] = [
 class Twins:
     """Both ledgers, told the same."""
 
-    def __init__(self, scripted: ScriptedLedger) -> None:
+    def __init__(self, scripted: ScriptedBudget) -> None:
         scripted.forget()
         self.scripted, self.core = scripted, DrainBudget()
         self.now = self.latest = 1000.0
@@ -166,12 +166,12 @@ class Twins:
                 self.scripted.forget()
                 self.core = DrainBudget()
             else:
-                self.scripted.leave(what)
-                self.core.leave(what)
+                self.scripted.give_back(what)
+                self.core.give_back(what)
                 self.last.pop(what, None)
 
 
-def compare(scripted: ScriptedLedger, examples: int) -> None:
+def compare(scripted: ScriptedBudget, examples: int) -> None:
     """Let hypothesis tell both of them histories."""
 
     @settings(
@@ -189,19 +189,19 @@ def compare(scripted: ScriptedLedger, examples: int) -> None:
     agree()
 
 
-def test_the_script_and_the_core_agree(own_ledger: ScriptedLedger) -> None:
+def test_the_script_and_the_core_agree(own_budget: ScriptedBudget) -> None:
     """Whatever is asked, left, lost or changed in whatever order, and wherever the clock goes."""
-    compare(own_ledger, 60)
+    compare(own_budget, 60)
 
 
 def test_the_script_and_the_core_agree_on_fakeredis() -> None:
     """The same, for those who test with it."""
     backend = Backend(None)
     with asyncio.Runner() as runner, backend.sync_client() as client:
-        compare(ScriptedLedger(client, backend.prefix, runner), 20)
+        compare(ScriptedBudget(client, backend.prefix, runner), 20)
 
 
-def test_many_drainers_agree(scripted: ScriptedLedger) -> None:
+def test_many_drainers_agree(scripted: ScriptedBudget) -> None:
     """With so many that they renew less often than every second."""
     core, cluster = DrainBudget(), {"headroom": 4000.0, "living": 80, "acceptors": 20}
     for number in range(120):
@@ -213,7 +213,7 @@ def test_many_drainers_agree(scripted: ScriptedLedger) -> None:
     assert scripted_grant.renew == pytest.approx(1.2)
 
 
-def test_a_clock_that_is_set_back_by_minutes(scripted: ScriptedLedger) -> None:
+def test_a_clock_that_is_set_back_by_minutes(scripted: ScriptedBudget) -> None:
     """What was granted on the other clock is forgotten, or it would be held for minutes."""
     first, late = (Ask(node, DRAINING, 100, 100, max_rate=50.0) for node in "ab")
     scripted.lease(1000.0, first)
@@ -222,7 +222,7 @@ def test_a_clock_that_is_set_back_by_minutes(scripted: ScriptedLedger) -> None:
     assert list(scripted.entries()) == ["b"]
 
 
-def test_entries_and_calm_have_a_ttl(scripted: ScriptedLedger, backend: Backend) -> None:
+def test_entries_and_calm_have_a_ttl(scripted: ScriptedBudget, backend: Backend) -> None:
     """Nothing of a drain outlives it by more than a minute."""
     scripted.lease(0.0, Ask("a", DRAINING, 100, 100, known=True))
     ttls = {key.rsplit(":", 1)[1]: ttl for key, ttl in backend.keys().items()}
@@ -230,7 +230,7 @@ def test_entries_and_calm_have_a_ttl(scripted: ScriptedLedger, backend: Backend)
     assert "calm" in ttls
 
 
-def test_what_is_stored_can_be_read(scripted: ScriptedLedger) -> None:
+def test_what_is_stored_can_be_read(scripted: ScriptedBudget) -> None:
     """By whoever shows the drains."""
     scripted.lease(1.0, Ask("a", DRAINING, 90, 100, time_left=30.0, max_rate=5.0), setting=50.0)
     scripted.lease(1.0, Ask("b", PAUSED, 1, 2))
@@ -241,7 +241,7 @@ def test_what_is_stored_can_be_read(scripted: ScriptedLedger) -> None:
     }
 
 
-def test_what_a_call_costs(own_server: RedisServer, own_ledger: ScriptedLedger) -> None:
+def test_what_a_call_costs(own_server: RedisServer, own_budget: ScriptedBudget) -> None:
     """With 100 drainers among 200 nodes, by Redis' own account; thrice the target is too much."""
     costs = []
     with Backend(own_server).sync_client() as client:
@@ -250,7 +250,7 @@ def test_what_a_call_costs(own_server: RedisServer, own_ledger: ScriptedLedger) 
             for number in range(100):
                 ask = Ask(f"n{number}", DRAINING, 9999, 10_000, time_left=60.0, max_rate=300.0)
                 now = 10.0 + turn + number / 128
-                own_ledger.lease(now, ask, headroom=100 * HEADROOM, living=100, acceptors=50)
+                own_budget.lease(now, ask, headroom=100 * HEADROOM, living=100, acceptors=50)
             costs.append(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
     print(f"{own_server.flavour}: {min(costs[1:]):.0f} us a call")
     assert min(costs[1:]) < 3 * TARGET_US

@@ -28,7 +28,7 @@ from cluster_pool.core.drain_budget import (
     Grant,
 )
 from cluster_pool.core.pacing import STEP
-from tests.backplane.budgets import ScriptedLedger
+from tests.backplane.budgets import ScriptedBudget
 from tests.core.simulation import Drainer
 
 EXAMPLES = int(os.environ.get("CLUSTER_POOL_EXAMPLES", "0"))
@@ -42,7 +42,7 @@ rates = st.sampled_from([inf, inf, 50.0, 120.0, 200.0])
 having = precondition(lambda self: self.drainers)
 
 
-class CoreLedger(DrainBudget):
+class CoreBudget(DrainBudget):
     """The one in Python, which can be lost, too."""
 
     def forget(self) -> None:
@@ -52,12 +52,12 @@ class CoreLedger(DrainBudget):
 class Drains(RuleBasedStateMachine):
     """Up to six drainers; whoever derives from it says where their ledger is."""
 
-    ledger: ClassVar[ScriptedLedger | CoreLedger]
+    drain_budget: ClassVar[ScriptedBudget | CoreBudget]
 
     @initialize()
     def begin(self) -> None:
         """Nobody drains, and two nodes accept."""
-        self.ledger.forget()
+        self.drain_budget.forget()
         self.now = 1000.0
         self.drainers: dict[str, Drainer] = {}
         self.overdue: set[Drainer] = set()
@@ -103,7 +103,7 @@ class Drains(RuleBasedStateMachine):
             self.dead.append((self.now + TTL + RENEWED, drainer))
             self.happened(TTL)
         elif drainer:
-            self.ledger.leave(name)
+            self.drain_budget.give_back(name)
             self.happened()
 
     @having
@@ -123,7 +123,7 @@ class Drains(RuleBasedStateMachine):
 
         Without acceptors it takes their headrooms for lost, too, for as long as it is calm.
         """
-        self.ledger.forget()
+        self.drain_budget.forget()
         self.starving = dict.fromkeys(self.starving, 0)
         self.happened(CALM)
         self.quiet_at = self.now + 2 * RENEWED
@@ -154,7 +154,7 @@ class Drains(RuleBasedStateMachine):
                 del self.drainers[name]
                 due = drainer.plan.deadline - drainer.plan.reserve
                 assert self.now <= due + 2 * STEP or drainer in self.overdue
-                self.ledger.leave(name)
+                self.drain_budget.give_back(name)
                 self.growing_at = max(self.growing_at, self.now + 2 * RENEWED)
         if self.now > (self.quiet_at if self.budget() else max(self.quiet_at, self.known_at)):
             self.check_sum()
@@ -162,7 +162,7 @@ class Drains(RuleBasedStateMachine):
             self.check_growth()
 
     def lease(self, ask: Ask) -> Grant:
-        grant = self.ledger.lease(
+        grant = self.drain_budget.lease(
             self.now,
             ask,
             headroom=self.acceptors * HEADROOM,
@@ -225,12 +225,12 @@ class Drains(RuleBasedStateMachine):
         while self.drainers:
             self.step()
             assert self.now < patience, self.drainers
-        self.ledger.leave("a")
+        self.drain_budget.give_back("a")
 
 
-def run(ledger: ScriptedLedger | CoreLedger, examples: int) -> None:
+def run(drain_budget: ScriptedBudget | CoreBudget, examples: int) -> None:
     """Let hypothesis run it: the same examples every time, or as many as the environment says."""
-    machine: Callable[..., Any] = type("DrainsHere", (Drains,), {"ledger": ledger})
+    machine: Callable[..., Any] = type("DrainsHere", (Drains,), {"drain_budget": drain_budget})
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -248,9 +248,9 @@ def run(ledger: ScriptedLedger | CoreLedger, examples: int) -> None:
 
 def test_in_python() -> None:
     """The rule itself."""
-    run(CoreLedger(), 120)
+    run(CoreBudget(), 120)
 
 
-def test_on_a_server(own_ledger: ScriptedLedger) -> None:
+def test_on_a_server(own_budget: ScriptedBudget) -> None:
     """The script."""
-    run(own_ledger, 40)
+    run(own_budget, 40)

@@ -27,9 +27,9 @@ async def test_payloads_are_taken_in_order_and_give_their_room_back() -> None:
     inbox.put(heard(0))
     await inbox.wait()
     assert inbox.size == 7 + EMPTY
-    first, second = inbox.take(), inbox.take()
+    first, second = inbox.pop(), inbox.pop()
     assert first is not None
     assert second is not None
     assert (len(first.payload), len(second.payload)) == (7, 0)
-    assert inbox.take() is None
+    assert inbox.pop() is None
     assert inbox.size == 0

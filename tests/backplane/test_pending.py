@@ -4,7 +4,7 @@ import asyncio
 from math import inf
 
 from cluster_pool.backplane.batching import SEND, Operation
-from cluster_pool.backplane.pending import TICK, Expiry, Pending, refuse, refuse_late
+from cluster_pool.backplane.pending import TICK, Expiry, Pending, fail, fail_late
 from cluster_pool.core.config import Limits
 from cluster_pool.exceptions import BackplaneUnavailableError
 from tests.support import async_test
@@ -60,10 +60,10 @@ async def test_each_refused_operation_has_an_error_of_its_own() -> None:
     error = BackplaneUnavailableError("away", maybe_executed=True)
     late, early, answered = operation(1.0), operation(9.0), operation(1.0)
     answered.future.set_result(None)
-    assert refuse_late([late, early, answered], 5.0, error) == 9.0
+    assert fail_late([late, early, answered], 5.0, error) == 9.0
     raised = late.future.exception()
     assert isinstance(raised, BackplaneUnavailableError)
     assert (raised is error, raised.maybe_executed, raised.__cause__) == (False, True, error)
     assert not early.future.done()
-    refuse(early, error)
+    fail(early, error)
     assert early.future.exception() is not raised

@@ -15,7 +15,7 @@ def event(number: int, size: int = 0) -> bytes:
 
 def taken(receiver: Receiver) -> list[bytes]:
     """What the router would get."""
-    return [heard.payload for heard in iter(receiver.inbox.take, None)]
+    return [heard.payload for heard in iter(receiver.inbox.pop, None)]
 
 
 def test_events_that_do_not_fit_are_said_to_be_lost() -> None:
@@ -37,8 +37,8 @@ def test_events_that_do_not_fit_are_said_to_be_lost() -> None:
     assert (counters.dropped_overflow, counters.dropped_oversize) == (1, 1)
     assert receiver.take_gap(0.0, "") is None, "no message was among them"
     receiver.interrupted(1)
-    receiver.settle("events", "1", 6, lost=False)
+    receiver.resubscribed("events", "1", 6, lost=False)
     assert taken(receiver) == []
     receiver.interrupted(1)
-    receiver.settle("events", "1", 7, lost=False)
+    receiver.resubscribed("events", "1", 7, lost=False)
     assert taken(receiver) == [b""]

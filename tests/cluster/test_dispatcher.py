@@ -69,7 +69,7 @@ async def test_an_answer_to_another_start_is_not_taken_for_ones_own(backend: Bac
         for start in ("other", "", one._parts.backplane.identity.start):
             assert not sent.done()
             to = ReplyTo("node-1", request, start)
-            await two._parts.backplane.outbound.tell(
+            await two._parts.backplane.outbound.send_to_node(
                 "node-1", to.start, envelope.reply(to, SendResult.REFUSED), deadline
             )
             await one.send("n", "nobody", "a message behind it")

@@ -122,7 +122,8 @@ async def test_nonsense_is_answered_or_dropped(
 
         async def tell(*item: Any) -> None:
             told = envelope.pack((envelope.COMMAND, *item))
-            assert await publisher._parts.backplane.outbound.tell("node-1", "", told, deadline)
+            outbound = publisher._parts.backplane.outbound
+            assert await outbound.send_to_node("node-1", "", told, deadline)
 
         for verb, options in nonsense():
             await tell(verb, options, to)

@@ -90,7 +90,7 @@ class Cluster:
     def __init__(self, nodes: int = 100, headroom: float = HEADROOM, setting: float = inf) -> None:
         self.now = 0.0
         self.redis, self.chasing = True, False
-        self.ledger = DrainBudget()
+        self.drain_budget = DrainBudget()
         self.random = Random(nodes)
         self.headroom, self.setting = headroom, setting
         self.advertised = {f"n{number}": headroom for number in range(nodes)}
@@ -140,7 +140,7 @@ class Cluster:
 
     def flush(self) -> None:
         """The ledger is lost, and so is the headroom until each acceptor's next heartbeat."""
-        self.ledger = DrainBudget()
+        self.drain_budget = DrainBudget()
         for name in self.advertised:
             self._unheard[name] = self.now + self.random.random() * HEARTBEAT
 
@@ -169,7 +169,7 @@ class Cluster:
             if not drainer.remaining:
                 self.gone.append(self.drainers.pop(name))
                 if self.redis:
-                    self.ledger.leave(name)
+                    self.drain_budget.give_back(name)
         self.closes.append(done)
         self.limits.append(self._limit)
 
@@ -180,7 +180,7 @@ class Cluster:
             room for name, room in self.advertised.items() if self._unheard.get(name, 0) <= self.now
         ]
         living = len(heard) + len(self.drainers)
-        return lambda ask: self.ledger.lease(
+        return lambda ask: self.drain_budget.lease(
             self.now,
             ask,
             headroom=sum(heard),

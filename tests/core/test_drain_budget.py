@@ -23,7 +23,7 @@ class Drains:
     """A ledger, and drainers that ask it at ``now``, spending what they were granted before."""
 
     def __init__(self, **cluster: Any) -> None:
-        self.ledger = DrainBudget()
+        self.drain_budget = DrainBudget()
         self.cluster = cluster
         self.now = 1000.0
         self.rates: dict[str, float] = {}
@@ -32,7 +32,7 @@ class Drains:
         known = node in self.rates
         said = {"state": DRAINING, "rate": self.rates.get(node, 0.0), "known": known, **what}
         ask = Ask(node, remaining=remaining, total=remaining, **said)
-        grant = self.ledger.lease(self.now, ask, **self.cluster)
+        grant = self.drain_budget.lease(self.now, ask, **self.cluster)
         self.rates[node] = grant.rate
         return grant
 
@@ -52,7 +52,7 @@ def test_the_budget_is_the_smallest_rate_that_anybody_names() -> None:
     assert drains.ask("a").budget == 600
     assert drains.ask("b", max_rate=500).budget == 500
     assert drains.ask("a").budget == 500
-    drains.ledger.leave("b")
+    drains.drain_budget.give_back("b")
     assert drains.ask("a").budget == 600
     drains.cluster = {"headroom": 500.0, "setting": 600.0}
     assert drains.ask("a").budget == USED * 500
@@ -202,8 +202,8 @@ def test_whoever_leaves_gives_its_share_back() -> None:
     """Done or cancelled; leaving twice is no fault."""
     drains = Drains(setting=100.0)
     drains.ask("a")
-    drains.ledger.leave("a")
-    drains.ledger.leave("a")
+    drains.drain_budget.give_back("a")
+    drains.drain_budget.give_back("a")
     assert drains.ask("b").rate == 100
     assert drains.ask("b").drainers == 1
 
@@ -237,12 +237,12 @@ def test_nobody_grows_for_two_renewals_after_the_ledger_was_lost() -> None:
     for _ in range(3):
         drains.round("a", "b")
     held = dict(drains.rates)
-    drains.ledger = DrainBudget()
+    drains.drain_budget = DrainBudget()
     for _ in range(2):
         drains.round("a", "b")
         assert all(drains.rates[node] <= held[node] for node in held)
     drains.round("a", "b")
-    drains.ledger.leave("b")
+    drains.drain_budget.give_back("b")
     assert drains.ask("a").rate == 100
 
 
@@ -250,7 +250,7 @@ def test_a_newcomer_waits_while_the_lost_ledger_is_rebuilt() -> None:
     """It has nothing to spend, but starving for a deadline has its end."""
     drains = Drains(setting=100.0)
     drains.ask("a")
-    drains.ledger = DrainBudget()
+    drains.drain_budget = DrainBudget()
     drains.ask("a")
     assert drains.ask("b").rate == 0
     assert [drains.ask("c", time_left=50.0).rate for _ in range(3)] == [0, 0, 20]
@@ -260,7 +260,7 @@ def test_headroom_that_was_lost_with_the_ledger_is_waited_for() -> None:
     """Acceptors advertise it again within a heartbeat; until then a drain goes on as it did."""
     drains = Drains(headroom=1000.0)
     assert drains.round("a") == [700]
-    drains.ledger, drains.cluster["headroom"] = DrainBudget(), 0.0
+    drains.drain_budget, drains.cluster["headroom"] = DrainBudget(), 0.0
     assert drains.round("a") == [700]
     drains.cluster["headroom"] = 500.0
     assert drains.round("a") == [350]

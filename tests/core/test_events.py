@@ -63,20 +63,20 @@ def test_an_interruption_is_settled_by_the_counter() -> None:
     """Nothing came: nothing is lost. Anything may have come: it is."""
     numbers = EventNumbers()
 
-    def settle(epoch: str | None, number: int, *, lost: bool = False) -> bool:
+    def resubscribed(epoch: str | None, number: int, *, lost: bool = False) -> bool:
         numbers.interrupted()
-        return numbers.settle("c", epoch, number, lost=lost)
+        return numbers.resubscribed("c", epoch, number, lost=lost)
 
     numbers.begin("c", "7", 4)
-    assert not settle("7", 4)
+    assert not resubscribed("7", 4)
     assert not numbers.heard("c", lines(5))
-    assert settle("7", 6)
-    assert not settle("7", 6)
-    assert settle("7", 6, lost=True)
-    assert settle(None, 0)
-    assert settle(None, 0), "somebody may have joined and left"
+    assert resubscribed("7", 6)
+    assert not resubscribed("7", 6)
+    assert resubscribed("7", 6, lost=True)
+    assert resubscribed(None, 0)
+    assert resubscribed(None, 0), "somebody may have joined and left"
     assert not numbers.heard("c", lines(1, epoch="8"))
-    assert settle("9", 1)
+    assert resubscribed("9", 1)
     assert not numbers.heard("c", lines(2, epoch="9"))
 
 
@@ -88,9 +88,9 @@ def test_what_comes_before_it_is_settled_is_no_hole_by_itself() -> None:
     assert not numbers.heard("c", lines(5))
     numbers.interrupted()
     assert not numbers.heard("c", lines(9))
-    assert numbers.settle("c", "7", 8, lost=False)
+    assert numbers.resubscribed("c", "7", 8, lost=False)
     assert not numbers.heard("c", lines(10))
-    assert not numbers.settle("new", "7", 3, lost=True)
+    assert not numbers.resubscribed("new", "7", 3, lost=True)
     assert not numbers.heard("new", lines(4))
 
 

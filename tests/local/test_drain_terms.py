@@ -33,5 +33,5 @@ async def test_a_budget_of_ones_own_grants_all_of_it() -> None:
     budget = LocalBudget()
     grant = await budget.lease(Ask("", DRAINING, 1000, 1000, max_rate=50.0))
     assert (grant.rate, grant.budget) == (50.0, 50.0)
-    budget.leave("")
-    budget.leave("")
+    budget.give_back("")
+    budget.give_back("")

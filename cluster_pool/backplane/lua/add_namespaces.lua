@@ -1,4 +1,4 @@
--- Notes the namespaces in which an incarnation may hold members, before its first claim there.
+-- Adds to the list of namespaces in which an incarnation may hold members, before its first claim there.
 -- Reply 1, or 0 when the incarnation has no lease
 
 local leases = KEYS[1]

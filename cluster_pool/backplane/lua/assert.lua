@@ -1,8 +1,8 @@
--- Registers claims that a node holds already under its present incarnation, with their own tokens.
+-- Registers claims that a node holds already, under its present incarnation, with their own tokens.
 -- Reply {LATE}, or {OK, codes, error}: per claim KEPT, LOST to a claim with a greater token, or
---       REFUSED by Redis with what its namespace needs; and why it did
--- Given several namespaces it touches several hash tags: it is then for one Redis only. An error of
--- one namespace is no end of the others.
+--       REFUSED when Redis refused a command for its namespace; and the error of that
+-- With several namespaces it touches several hash tags, and works on one Redis only. An error in one
+-- namespace does not stop the others.
 
 local spaces = list(KEYS, 1, 3) -- members, owners, numbers
 local not_after = ARGV[1] -- µs
@@ -50,13 +50,13 @@ local function assert_in(members, owners, numbers, channel, events_channel, asse
       tally(changes, incarnation, 1, time)
       fields[#fields + 1] = id
       fields[#fields + 1] = claim
-      events[#events + 1] = event('join', id, node) -- a reader saw no living owner meanwhile
+      events[#events + 1] = event('join', id, node) -- a watcher may have seen no living owner meanwhile
     end
     found[i] = kept and KEPT or LOST
   end
   if #fields > 0 then
     redis.call('HSET', members, unpack(fields))
-    settle(owners, changes)
+    write_tallies(owners, changes)
   end
   publish_events(owners, events_channel, events)
   if #taken > 1 then publish(channel, numbers, sender, 0, taken) end

@@ -7,11 +7,11 @@ local incarnations = KEYS[2]
 local nodes = KEYS[3]
 local infos = KEYS[4]
 local dead = KEYS[5]
-local epoch = KEYS[6] -- goes with the last lease
+local epoch = KEYS[6] -- is deleted with the last lease
 local headrooms = KEYS[7]
 local incarnation = ARGV[1]
-local why = ARGV[2] -- OWN: its own node gives it up; EXPIRED: it must be over; ORPHAN: something is
--- known of it, but no lease
+local why = ARGV[2] -- OWN: its own node gives it up; EXPIRED: its lease must be over; ORPHAN: it has
+-- entries, but no lease
 
 local ends = redis.call('ZSCORE', leases, incarnation)
 if why ~= OWN and ends and tonumber(ends) > now_us() / 1000 then return 0 end
@@ -19,8 +19,8 @@ redis.call('ZREM', leases, incarnation)
 redis.call('HDEL', infos, incarnation)
 redis.call('HDEL', headrooms, incarnation)
 local node = redis.call('HGET', incarnations, incarnation)
--- One whose node is not known any more may have members all the same. One that has neither node nor
--- lease was buried and reaped by others before.
+-- An incarnation without a known node may still have members. One that has neither node nor lease was
+-- buried and reaped by another node before.
 if node or ends or why ~= EXPIRED then redis.call('HSET', dead, incarnation, node or '') end
 if node and redis.call('HGET', nodes, node) == incarnation then
   redis.call('HDEL', nodes, node)

@@ -1,13 +1,13 @@
 -- Claims ids of one namespace for an incarnation.
 -- Reply {status, claim, status, claim, …}: CLAIMED and the new claim, TAKEN and the claim that
---       stands, FULL and "", or LATE and "" for what is not waited for any more
--- A claim that is replaced is told to its owner on the channel of the namespace, in order with
--- everything else there. A retry that finds its own nonce keeps that claim, under the present
--- incarnation; one that finds a claim newer than its first attempt has lost its own to it.
+--       stands, FULL and "", or LATE and "" for a claim whose caller has given up
+-- The owner of a claim that is replaced is told on the channel of the namespace, in order with all
+-- messages there. A retry that finds its own nonce keeps that claim, under the present incarnation; one
+-- that finds a claim newer than its first attempt has lost its own to it.
 
 local members = KEYS[1]
 local owners = KEYS[2]
-local numbers = KEYS[3] -- of the namespace's channel, whose last release let it expire soon
+local numbers = KEYS[3] -- of the namespace's channel; the last release there made it expire soon
 local sender = ARGV[1]
 local channel = ARGV[2]
 local events_channel = ARGV[3]
@@ -70,7 +70,7 @@ for i, id, nonce, first_attempt, not_after in each(claims) do
 end
 if #fields > 0 then
   redis.call('HSET', members, unpack(fields))
-  settle(owners, changes)
+  write_tallies(owners, changes)
   if before == 0 then redis.call('EXPIRE', numbers, DAY) end
 end
 publish_events(owners, events_channel, events)

@@ -1,15 +1,15 @@
--- Prepended to every script: lists of arguments, time, numbered envelopes, and the counts beside the
--- members. Written for what Redis 7, Valkey 9 and fakeredis have in common: no struct, no cmsgpack,
--- no bit. The script itself is the function main() behind this; scripts.py puts it there, and the
--- constants that Python has, too (CLAIMED, DAY …), in front.
+-- Shared by all scripts: lists of arguments, time, numbered envelopes, and the counts beside the
+-- members. Uses only what Redis 7, Valkey 9 and fakeredis have in common: no struct, no cmsgpack, no
+-- bit. scripts.py puts the shared constants (CLAIMED, DAY …) and these functions, as far as they are
+-- used, in front of a script, which becomes the function main().
 --
--- A script begins with its keys and arguments, one local for each. What comes in any number is a list
--- of entries, and the comment behind it names the fields of one. A test compares all of this with the
+-- A script begins with its keys and arguments, one local for each. Arguments of any number are a list of
+-- entries; the comment behind it names the fields of an entry. A test compares all of this with the
 -- function of the script's name in script_calls.py.
 
 local unpack = unpack
 
--- A list of entries of `stride` fields in KEYS or ARGV, from a place on: so many, or all to the end.
+-- A list of entries of `stride` fields each in KEYS or ARGV, from index `from` on: `size` entries, or all.
 local function list(source, from, stride, size)
   local last = size and from - 1 + size * stride or #source
   return {source = source, from = from, stride = stride, last = last, size = (last - from + 1) / stride}
@@ -30,7 +30,7 @@ local function column(entries, field)
   return values
 end
 
--- Walks a list: gives the number of each entry, from 1 on, and its fields.
+-- Iterates over a list: the number of each entry, from 1 on, and its fields.
 local function each(entries)
   local source, stride, last = entries.source, entries.stride, entries.last
   local number, at = 0, entries.from - stride
@@ -40,16 +40,16 @@ local function each(entries)
   end
 end
 
--- What was found in our keys that cannot be ours, and is treated as absent. The caller logs it.
+-- Values in our keys that this library never writes; they are treated as absent. The caller logs them.
 local mended = {}
 
 local function note_mended(what)
   if #mended < 10 then mended[#mended + 1] = what end
 end
 
--- The commands of a script go through here. A key of another type than the command's is
--- somebody's hand: it is deleted, and the command is carried out as if it had not been there. So is
--- a counter that is no number, with the epoch of the channel's numbers: they begin anew.
+-- The commands of a script go through here. A key of another type than the command's is left over from
+-- manual edits: it is deleted, and the command is executed as if it had not been there. A counter that
+-- is no number is deleted, too, with the epoch of the channel's numbers, which begin anew.
 local server = redis
 local redis = {pcall = server.pcall}
 
@@ -66,7 +66,7 @@ function redis.call(...)
     server.call('HDEL', key, field, 'epoch', EVENTS_EPOCH)
     note_mended(key .. ' counted with what is no number: deleted')
   end
-  return server.call(...) -- raises what cannot be mended
+  return server.call(...) -- raises an error that is none of these
 end
 
 local function now_us()
@@ -82,7 +82,7 @@ local function late(not_after)
   return now_us() > tonumber(not_after)
 end
 
--- What stands before a msgpack str of so many bytes, at most 65535.
+-- The header of a msgpack str of `size` bytes, at most 65535.
 local function str_header(size)
   if size < 32 then return string.char(160 + size) end
   if size < 256 then return string.char(217, size) end
@@ -94,32 +94,32 @@ local function packed(text)
   return str_header(#text) .. text
 end
 
--- How many subscribed to the channel by its name. PUBLISH counts patterns too, and a monitor's
--- `PSUBSCRIBE *` is no node. Where NUMSUB is not allowed, what PUBLISH said must do.
+-- The number of subscribers to the channel by its name. PUBLISH counts patterns too, and a monitor with
+-- `PSUBSCRIBE *` is no node. If NUMSUB is not allowed, the reply of PUBLISH is used.
 local function named(channel, heard)
   if heard == 0 then return 0 end
   local counts = redis.pcall('PUBSUB', 'NUMSUB', channel)
   return counts.err and heard or counts[2]
 end
 
--- What a header can carry as an epoch or a number; false for anything else.
+-- The text if it can be an epoch or a number in a header; false for any other.
 local function counted(text)
   return text and #text <= 16 and string.find(text, '^%d+$') and text
 end
 
--- Publishes one envelope that holds `count` messages, which are numbered; probes, replies and
--- takeovers are no messages, and make no counter. `parts` are the items in pieces, behind a first
--- place that is left for the header: a long string is copied and hashed whenever it is made, so it
--- is made once. With `members`, the counter of a channel that nobody listens to stays for a minute,
--- unless the namespace has members, whose node may be cut off; `numbers` in their place says that
--- there are none. Any other counter stays for a day. Returns the mark of the last message, "epoch number", and how many heard it; who subscribed to a
--- pattern is left out.
+-- Publishes one envelope of `count` messages, which are numbered; probes, replies and takeovers are no
+-- messages, and make no counter. `parts` are the pieces of the items, behind a first place that is left
+-- for the header: Lua copies and hashes each long string that is made, so only one is made. With
+-- `members`, the counter of a channel without subscribers expires after a minute, unless the namespace
+-- has members, whose node may be cut off; `numbers` in place of `members` says that it has none. Any
+-- other counter expires after a day. Returns the mark of the last message, "epoch number", and the number
+-- of subscribers, without those to patterns.
 local function publish(channel, numbers, sender, count, parts, members)
   local epoch, number
   if tonumber(count) > 0 then
     number = redis.call('HINCRBY', numbers, 'last', count)
-    epoch = counted(server.call('HGET', numbers, 'epoch')) -- a hash now, if it was none
-    if number < tonumber(count) or number > LATEST then -- from what we never write
+    epoch = counted(server.call('HGET', numbers, 'epoch')) -- a hash by now
+    if number < tonumber(count) or number > LATEST then -- from a value that we never write
       number, epoch = count, false
       server.call('HSET', numbers, 'last', count)
     end
@@ -141,14 +141,14 @@ local function publish(channel, numbers, sender, count, parts, members)
   return mark, heard
 end
 
--- The same, but what Redis refuses is no end of the script: then it returns false and the error.
+-- The same, but if Redis refuses, the script goes on: returns false and the error.
 local function try_publish(...)
   local done, mark, heard = pcall(publish, ...)
   if done then return mark, heard end
   return false, type(mark) == 'table' and mark.err or tostring(mark)
 end
 
--- A claim's incarnation, time and nonce; nothing of what is no claim, as core/claims.py has it.
+-- A claim's incarnation, time and nonce; nothing if it is no claim by the rules of core/claims.py.
 local function parse(claim)
   if #claim <= LONGEST_CLAIM then
     local incarnation, time, nonce = string.match(claim, '^([%w_.-]+):(%d+):(%w+)$')
@@ -159,19 +159,19 @@ local function parse(claim)
   note_mended('a claim that is none: ' .. string.sub(claim, 1, 64))
 end
 
--- What may stand between quotes in JSON; ids hold no control characters, so two escapes suffice.
+-- Escapes text for a JSON string; ids have no control characters, so two escapes suffice.
 local function escaped(text)
   if string.find(text, '["\\]') then return (string.gsub(text, '["\\]', '\\%0')) end
   return text
 end
 
--- A join or a leave as JSON, as far as it is known before it is numbered.
+-- The beginning of a join or a leave as JSON; publish_events adds its number and end.
 local function event(kind, id, node)
   return '{"event":"' .. kind .. '","id":"' .. escaped(id) .. '","node":"' .. escaped(node) .. '"'
 end
 
--- Keeps what emptied a namespace, a day at most, until who did it says that he knows: a retry after
--- a lost reply gets the same answer. Of what is never asked about again the newest REMEMBERED stay.
+-- Keeps which release or removal emptied a namespace, until its node confirms that it knows, a day at
+-- most: a retry after a lost reply gets the same answer. Only the newest REMEMBERED are kept.
 local function remember(emptied, field)
   redis.call('HSET', emptied, field, digits(now_us()))
   redis.call('EXPIRE', emptied, DAY)
@@ -185,13 +185,13 @@ local function remember(emptied, field)
   redis.call('HDEL', emptied, oldest)
 end
 
--- Numbers and publishes joins and leaves of one namespace. The counter stands in its hash of
--- owners and goes with it: the last leave of all says so, and the next join is 1 of a new epoch.
+-- Numbers and publishes joins and leaves of one namespace. The counter is in its hash of owners and is
+-- deleted with it: the leave that empties the namespace says so, and the next join is 1 of a new epoch.
 local function publish_events(owners, channel, events, empty)
   if #events == 0 then return end
   local before = redis.call('HINCRBY', owners, EVENTS, #events) - #events
   local epoch = counted(redis.call('HGET', owners, EVENTS_EPOCH))
-  if before < 0 or before > 900000000000000 then -- from what we never write
+  if before < 0 or before > 900000000000000 then -- from a value that we never write
     before, epoch = 0, false
     redis.call('HSET', owners, EVENTS, #events)
   end
@@ -207,7 +207,7 @@ local function publish_events(owners, channel, events, empty)
   redis.call('PUBLISH', channel, table.concat(events, '\n'))
 end
 
--- Remembers in `changes` that an incarnation gained (1) or lost (-1) a claim made at `time`.
+-- Adds to `changes` that an incarnation gained (1) or lost (-1) a claim made at `time`.
 local function tally(changes, incarnation, sign, time)
   local change = changes[incarnation]
   if not change then
@@ -218,8 +218,8 @@ local function tally(changes, incarnation, sign, time)
   change[2] = change[2] + sign * (tonumber(time) % CHECKSUM_MODULUS)
 end
 
--- Writes the remembered changes to the hash of counts and checksums.
-local function settle(owners, changes)
+-- Writes the collected changes to the hash of counts and checksums.
+local function write_tallies(owners, changes)
   for incarnation, change in pairs(changes) do
     local left = redis.call('HINCRBY', owners, incarnation, digits(change[1]))
     if left > 0 then
@@ -230,12 +230,12 @@ local function settle(owners, changes)
   end
 end
 
--- The epoch of this state of Redis; false when it is none that a node has written.
+-- The epoch of this state of Redis; false when there is none, or none that a node can have written.
 local function epoch_at(key)
   return counted(redis.call('GET', key))
 end
 
--- How many nodes these incarnations are of: one that rejoins has two for a while.
+-- The number of nodes that these incarnations belong to: a node that rejoins has two for a while.
 local function nodes_of(incarnations)
   local seen, count = {}, 0
   for _, incarnation in ipairs(incarnations) do
@@ -248,7 +248,8 @@ local function nodes_of(incarnations)
   return count
 end
 
--- The incarnations that hold a lease: name, end of the lease in ms, and node ("" if not known) of each.
+-- The incarnations that hold a lease: the name, the end of the lease in ms, and the node ("" if it is
+-- not known) of each.
 local function living(leases, incarnations)
   local now = digits(now_us() / 1000)
   local found = redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf', 'WITHSCORES')
@@ -265,8 +266,8 @@ local function living(leases, incarnations)
   return flat
 end
 
--- Notes what an incarnation can take, "" for nothing. While somebody drains it is not lowered: what
--- a node takes then is mostly what the drain sends it, and the budget would chase itself.
+-- Writes how many connections per second an incarnation can accept, "" for none. During a drain it is
+-- not lowered: most newcomers then come from the drain itself, and the budget would fall with them.
 local function set_headroom(headrooms, incarnation, headroom, draining)
   local before = redis.call('HGET', headrooms, incarnation)
   if headroom == '' then

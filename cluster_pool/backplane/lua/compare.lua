@@ -1,13 +1,13 @@
 -- Compares what is registered in many namespaces with what a node holds there.
--- Reply {places, owners}: the namespaces that differ, by their places from 1 on; and whatever stands
---       as an owner in any of them
--- Given several namespaces it touches several hash tags: it is then for one Redis only.
+-- Reply {places, owners}: the namespaces that differ, by their places from 1 on; and the owners in all
+--       given namespaces
+-- With several namespaces it touches several hash tags, and works on one Redis only.
 
 local spaces = list(KEYS, 1, 2) -- members, owners
 local incarnation = ARGV[1]
 local holdings = list(ARGV, 2, 3, spaces.size) -- held, checksum, size
 local sample = list(ARGV, holdings.last + 1, 2) -- id, claim
--- of each namespace `size` claims are looked at
+-- `size` claims of each namespace are compared
 
 local sum = incarnation .. '#'
 local places, owners_met, met = {}, {}, {}

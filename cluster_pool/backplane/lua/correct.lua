@@ -1,4 +1,4 @@
--- Puts the count and checksum of one owner in one namespace right.
+-- Corrects the count and checksum of one owner in one namespace.
 -- Reply 1
 
 local members = KEYS[1]

@@ -1,10 +1,10 @@
 -- Grants a drainer its share of the cluster's closes per second. core/drain_budget.py explains the rule
--- and is the same rule for one process; the two are tested against each other.
+-- and is the same rule for one process; a test compares the two.
 -- Reply {LATE}, {DONE}, or {OK, rate, budget, needed, renew (ms), lasts (ms), drainers, living,
 --       acceptors, 1 if there are no acceptors and all other nodes drain or have announced their stop}
 -- An entry is "state remaining rate deadline most seen expiry starved total", times in Redis ms,
--- "-" for no deadline and for no rate named. One pass over a hundred of them is what a call costs:
--- no table is made per entry, and no number read that is not needed.
+-- "-" for no deadline and for no rate named. A call reads all entries, often a hundred, so it makes no
+-- table for an entry and converts no number without need.
 
 local drains = KEYS[1]
 local calm_key = KEYS[2]
@@ -19,14 +19,14 @@ local state = ARGV[4] -- "draining", "paused", "announcing" or "done"
 local remaining = tonumber(ARGV[5])
 local total = ARGV[6]
 local time_left = tonumber(ARGV[7]) -- ms, -1 without a deadline
-local max_rate = ARGV[8] -- that it names, "" for none
-local spent = tonumber(ARGV[9]) -- the rate that it closes at
+local max_rate = ARGV[8] -- closes per second that it names for the cluster, "" for none
+local spent = tonumber(ARGV[9]) -- closes per second that it does now
 local known = ARGV[10] -- "known" if it had a lease before
-local closable = tonumber(ARGV[11]) -- per second, at most
+local closable = tonumber(ARGV[11]) -- closes per second that it can do
 
 if late(not_after) then return {LATE} end
 local now = math.floor(now_us() / 1000)
-redis.call('HDEL', headrooms_key, own) -- a node that drains takes nobody
+redis.call('HDEL', headrooms_key, own) -- a node that drains accepts no newcomers
 if state == 'done' then
   redis.call('HDEL', drains, node)
   return {DONE}
@@ -55,19 +55,19 @@ local function count(left, deadline, most)
 end
 
 local drainers, held, held_since, starved = 1, 0, 0, nil
-local leaving = {[node] = true}
+local stopping = {[node] = true}
 local stored = redis.call('HGETALL', drains)
 for at = 1, #stored, 2 do
   local word, left, rate, deadline, most, seen, expiry, hungry =
     string.match(stored[at + 1], '^(%l+) (%d+) (%d+%.?%d*) (%-?%d*) (%-?%d*%.?%d*) (%d+) (%d+) (%d+)')
   expiry = tonumber(expiry or 0)
-  if expiry <= now or expiry > now + 60000 then -- over, or of a clock that has been set back
+  if expiry <= now or expiry > now + 60000 then -- over, or the clock has been set back since
     redis.call('HDEL', drains, stored[at])
   elseif stored[at] == node then
     starved = tonumber(hungry)
   else
     drainers = drainers + 1
-    if acceptors == 0 and word ~= 'paused' then leaving[stored[at]] = true end
+    if acceptors == 0 and word ~= 'paused' then stopping[stored[at]] = true end
     if word == 'draining' then
       rate = tonumber(rate)
       held = held + rate
@@ -92,22 +92,22 @@ if state == 'draining' then
   local share = math.max(floor, math.min(floor + spare, closable))
   rate = math.min(share, math.max(0, math.max(budget, needed) - held))
   if calm then
-    rate = budget > 0 and math.min(rate, spent) or spent -- without: headrooms are lost, too
+    rate = budget > 0 and math.min(rate, spent) or spent -- no budget: the headrooms are lost, too
   end
   if starved >= 2 or (time_left >= 0 and time_left < 5000) then rate = math.max(rate, floor) end
   starved = rate < floor * 0.999 and starved + 1 or 0
-  if rate < share / 2 and held_since > 0 then -- when those who hold too much will have renewed
+  if rate < share / 2 and held_since > 0 then -- ask again when those with too much have renewed
     again = math.max(100, held_since + renew + 100 - now)
   end
 end
 
--- A Redis that does not know this node, or has lost its state, does not know the others either.
+-- If Redis does not know this node, or has lost its state, it does not know the others either.
 local deserted = 0
 if acceptors == 0 and not calm then
   local listed, stays = false, false
   for _, incarnation in ipairs(alive) do
     listed = listed or incarnation == own
-    stays = stays or not leaving[redis.call('HGET', incarnations, incarnation) or '']
+    stays = stays or not stopping[redis.call('HGET', incarnations, incarnation) or '']
     if stays then break end
   end
   if listed and not stays then deserted = 1 end

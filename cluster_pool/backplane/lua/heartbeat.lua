@@ -1,5 +1,5 @@
--- Renews a lease that is still held. A lease that is over is never renewed. What else a node has
--- written of itself is written again when it is gone or is not what it wrote.
+-- Renews a lease that is still held. A lease that is over is never renewed. The other entries of the
+-- node are written again when they are gone or have changed.
 -- Reply {GONE}, or {OK, epoch, living}
 
 local leases = KEYS[1]
@@ -13,7 +13,7 @@ local node = ARGV[1]
 local incarnation = ARGV[2]
 local ttl_ms = tonumber(ARGV[3])
 local info = ARGV[4]
-local headroom = ARGV[5] -- connections per second that it can take, "" when it takes nobody
+local headroom = ARGV[5] -- connections per second that it can accept, "" when it accepts none
 local lease_epoch = ARGV[6] -- the epoch under which the lease was taken
 
 local now = now_us() / 1000

@@ -15,10 +15,10 @@ local start = ARGV[2] -- of the node
 local incarnation = ARGV[3]
 local ttl_ms = tonumber(ARGV[4])
 local info = ARGV[5]
-local headroom = ARGV[6] -- connections per second that it can take, "" when it takes nobody
+local headroom = ARGV[6] -- connections per second that it can accept, "" when it accepts none
 local new_epoch = ARGV[7] -- if there is none; "" for the time
-local instead_of = ARGV[8] -- an incarnation of another start that has this node id, and is dead from
--- now on; "" for none
+local instead_of = ARGV[8] -- an incarnation of another start with this node id, whose lease ends now;
+-- "" for none
 
 local now = now_us()
 local present = redis.call('HGET', nodes, node)
@@ -39,7 +39,7 @@ if not epoch_at(epoch_key) then
   redis.call('SET', epoch_key, new_epoch ~= '' and new_epoch or digits(now))
 end
 local former = present and redis.call('HGET', headrooms, present)
-if former then -- it is counted once, under the new incarnation, although the former one lives on
+if former then -- counted once, under the new incarnation, although the former lease goes on
   redis.call('HDEL', headrooms, present)
   redis.call('HSET', headrooms, incarnation, former)
 end

@@ -2,13 +2,13 @@
 -- Reply {mark, heard, mark, heard, …}: the epoch and number of the last message, and how many heard
 --       it; LATE and 0 for an envelope that came after its not_after, "" and the error for one that
 --       Redis refused
--- Given several namespaces it touches several hash tags: it is then for one Redis only.
+-- With several namespaces it touches several hash tags, and works on one Redis only.
 
 local spaces = list(KEYS, 1, 2) -- numbers, members
 -- of each channel; the channel of a node has no members, and names its numbers twice
 local sender = ARGV[1] -- "start generation"
 local envelopes = list(ARGV, 2, 4) -- channel, not_after, messages, items
--- not_after in µs; messages: how many of the items are any
+-- not_after in µs; messages: how many of the items are messages
 
 local now = now_us()
 local space = each(spaces)

@@ -1,8 +1,8 @@
 -- Removes a batch of the members that a dead incarnation left in one namespace.
 -- Reply {cursor, removed, emptied}: "" as cursor when done; 1 when this removal emptied the namespace,
---       now or in a call of the same name before, whose reply may have been lost
--- While a table shrinks HSCAN gives eight times as many as it was asked for, and small hashes it
--- gives whole: what is too much for one call stays, and the next looks from the same cursor.
+--       now or in an earlier call of the same name, whose reply may have been lost
+-- HSCAN returns eight times as many as asked for while a table shrinks, and small hashes as a whole: the
+-- rest is left, and the next call begins at the same cursor.
 
 local members = KEYS[1]
 local owners = KEYS[2]
@@ -11,9 +11,9 @@ local emptied_key = KEYS[4]
 local incarnation = ARGV[1]
 local node = ARGV[2] -- of the incarnation
 local cursor = ARGV[3] -- "0" to begin
-local most = tonumber(ARGV[4]) -- that are removed
+local most = tonumber(ARGV[4]) -- members to remove at most
 local events_channel = ARGV[5]
-local extent = ARGV[6] -- COUNTED: end as soon as its count says that nothing is left; ALL: doubt that
+local extent = ARGV[6] -- COUNTED: end when its count says that nothing is left; ALL: scan everything
 local removal = ARGV[7] -- the reaper's name for this removal
 
 local function finished()
@@ -43,7 +43,7 @@ for at = 1, #found[2], 2 do
 end
 if #gone > 0 then
   redis.call('HDEL', members, unpack(gone))
-  settle(owners, changes)
+  write_tallies(owners, changes)
   local empty = redis.call('EXISTS', members) == 0
   publish_events(owners, events_channel, events, empty)
   if empty then

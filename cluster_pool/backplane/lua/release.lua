@@ -1,12 +1,12 @@
--- Gives up claims in one namespace; a claim that is no longer registered is left alone.
+-- Releases claims in one namespace; a claim that is no longer registered is left alone.
 -- Reply one code per id: NOT_REGISTERED, RELEASED, or EMPTIED when its release emptied the namespace
--- Which release emptied it is remembered until its node says that it knows, a day at most: a retry
--- after a lost reply gets the same answer, whatever others did in the namespace meanwhile.
+-- Redis keeps which release emptied the namespace until its node confirms that it knows, a day at most:
+-- a retry after a lost reply gets the same answer, whatever others did in the namespace meanwhile.
 
 local members = KEYS[1]
 local owners = KEYS[2]
 local emptied_key = KEYS[3]
-local numbers = KEYS[4] -- of the namespace's channel, where nobody counts soon
+local numbers = KEYS[4] -- of the namespace's channel, which may have no subscriber soon
 local events_channel = ARGV[1]
 local node = ARGV[2]
 local claims = list(ARGV, 3, 2) -- id, claim
@@ -38,7 +38,7 @@ end
 
 if #gone > 0 then
   redis.call('HDEL', members, unpack(gone))
-  settle(owners, changes)
+  write_tallies(owners, changes)
   local empty = redis.call('EXISTS', members) == 0
   publish_events(owners, events_channel, events, empty)
   if empty then

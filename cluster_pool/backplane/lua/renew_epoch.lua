@@ -1,5 +1,5 @@
 -- Replaces an epoch that is older than this Redis process.
--- Reply the epoch that stands now
+-- Reply the present epoch
 
 local epoch = KEYS[1]
 local old = ARGV[1]

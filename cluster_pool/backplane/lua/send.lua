@@ -1,27 +1,27 @@
--- Carries out runs in order: targeted items go to the nodes that own their ids, in one envelope for
--- each node; what a namespace publishes between them goes to its channel. lease_view.py has the theory.
+-- Executes runs in order: targeted items go to the nodes that own their ids, in one envelope for each
+-- node; broadcasts between them go to the channel of their namespace. lease_view.py explains the view.
 -- Reply {codes, mark, error, unknown, heard}: a code per item in order (ABSENT; ROUTED; UNREACHABLE
 --       when nobody listens; REFUSED by Redis; LATE_ITEM after its not_after; UNKNOWN when the view
 --       does not have the owner; HELD_ITEM behind such a one); epoch and number of the last message
 --       to the own node, "" when there was none; why Redis refused; the incarnation of each UNKNOWN
---       item; and for each envelope what publish.lua says, or HELD and 0 behind an UNKNOWN item
--- Given several namespaces it touches several hash tags, and that of the nodes' channels always: it is
--- for one Redis only. The nodes' channels, and the counters beside them, are known by the claims alone.
+--       item; and for each envelope the reply of publish.lua, or HELD and 0 behind an UNKNOWN item
+-- It touches the hash tags of its namespaces and that of the nodes' channels, and works on one Redis
+-- only. Which nodes' channels, and counters beside them, follows from the claims: they are not in KEYS.
 
 local sender = ARGV[1] -- "start generation"
 local node_prefix = ARGV[2] -- of the nodes' channels
 local own_node = ARGV[3]
 local view = ARGV[4] -- a line for each incarnation: its name, a space, its node, or nothing if it is gone
-local view_ends = tonumber(ARGV[5]) -- ms, from which on the view says nothing
+local view_ends = tonumber(ARGV[5]) -- ms, from which on the view is ignored
 local envelope_count = tonumber(ARGV[6])
 local targets = list(KEYS, 1, 1, #KEYS - 2 * envelope_count) -- members
 local spaces = list(KEYS, targets.last + 1, 2) -- numbers, members
 local envelopes = list(ARGV, 7, 5, envelope_count) -- after, channel, not_after, messages, items
 local runs = list(ARGV, envelopes.last + 1, 2, targets.size) -- not_after, size
 local items = list(ARGV, runs.last + 1, 2) -- id, item
--- a target for each run, a space for each envelope, which comes after so many runs; not_after in µs
+-- a target for each run; a space for each envelope, which comes after `after` runs; not_after in µs
 
-local argv, match, find = ARGV, string.match, string.find -- a global is looked up by its name, each time
+local argv, match, find = ARGV, string.match, string.find -- locals are faster than globals
 local micros = now_us()
 if micros >= view_ends * 1000 then view = '' end
 local codes = {}
@@ -29,12 +29,12 @@ local position = 0
 local refusal = ''
 local own = ''
 local unknown = {}
-local held = {} -- the members of namespaces of which nothing more is carried out
-local parcels = {} -- by incarnation: for its node, false when it is gone, STRANGER when not in the view
+local held = {} -- the members of namespaces for which nothing more is executed
+local parcels = {} -- by incarnation: that of its node, false when it is gone, STRANGER if not in the view
 local STRANGER = {}
 local by_node = {}
 local order = {}
-local openings = {} -- of a list of two, with a claim of that many bytes before the item
+local openings = {} -- by the size of a claim: the msgpack bytes before it, of the pair (claim, item)
 
 local function parcel_for(incarnation)
   local _, stop = find(view, '\n' .. incarnation .. ' ', 1, true)
@@ -48,7 +48,7 @@ local function parcel_for(incarnation)
   return by_node[node]
 end
 
--- Publishes what was gathered for the nodes.
+-- Publishes the items gathered for each node.
 local function flush()
   for _, parcel in ipairs(order) do
     local channel = node_prefix .. parcel.node
@@ -67,7 +67,7 @@ local heard_of = {}
 local next_envelope, next_space = each(envelopes), each(spaces)
 local envelope, after, channel, channel_not_after, messages, joined = next_envelope()
 
--- Publishes the envelopes that come after so many runs, or fewer.
+-- Publishes the envelopes that come after `count` runs or fewer.
 local function publish_after(count)
   while envelope and tonumber(after) <= count do
     flush()

@@ -1,8 +1,8 @@
--- Looks for what would never be removed otherwise: leases that end later than their node can have
--- asked for (the clock of Redis was set back since), names that are none, and incarnations of which
--- something is registered, but neither a lease nor that they are being reaped.
+-- Finds what nothing else would ever remove: leases that end later than their node can have asked for
+-- (the clock of Redis was set back since), names that are no incarnations, and incarnations with
+-- entries, but without a lease and not being reaped.
 -- Reply {cursors, orphans}
--- A lease too far ahead is cut to its full time from now on, in which its node renews it if it lives.
+-- A lease too far ahead is cut to its full time from now on; its node renews it meanwhile if it lives.
 
 local leases = KEYS[1]
 local dead = KEYS[2]
@@ -11,7 +11,7 @@ local nodes = KEYS[4]
 local infos = KEYS[5]
 local headrooms = KEYS[6]
 local ttl_ms = tonumber(ARGV[1]) -- of a lease whose node is not known
-local most = ARGV[2] -- fields of each hash that are looked at
+local most = ARGV[2] -- fields of each hash to look at
 local cursors = list(ARGV, 3, 1) -- cursor
 -- of incarnations, nodes, infos and headrooms
 
@@ -24,7 +24,7 @@ end
 
 local function cut(incarnation, ends)
   local told = string.match(redis.call('HGET', infos, incarnation) or '', '"lease": ?(%d+%.?%d*)')
-  -- what a node has told is lost until its next heartbeat, which may take any time
+  -- the node's info was lost, and comes back with its next heartbeat, at any time
   if not told and redis.call('HEXISTS', incarnations, incarnation) == 1 then return end
   local longest = told and tonumber(told) * 1000 or ttl_ms
   if ends > now + longest + 1000 then

@@ -1,6 +1,6 @@
--- What is registered for one incarnation in each of many namespaces.
--- Reply per namespace: count and checksum, 0 for what is not there, -1 for what is no number
--- Given several namespaces it touches several hash tags: it is then for one Redis only.
+-- Reads the count and checksum of one incarnation in each of many namespaces.
+-- Reply per namespace: count and checksum, 0 for one that is not there, -1 for one that is no number
+-- With several namespaces it touches several hash tags, and works on one Redis only.
 
 local spaces = list(KEYS, 1, 1) -- owners
 local incarnation = ARGV[1]
