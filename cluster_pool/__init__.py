@@ -2,11 +2,11 @@
 
 Floors, from the top; a module imports only from floors below its own:
 
-    cli, testing     the command line; what users' tests need
+    cli, testing     the command line; help for users' tests
     server           the node that people run behind a load balancer
     publisher        Publisher, SyncPublisher: sending without connections
     cluster          ClusterPool: ownership and routing across nodes
-    backplane        the only place that knows what a Redis is
+    backplane        the only floor that knows Redis
     local            Connection, ConnectionsPool: what one process does alone
     transports       one file per WebSocket library
     core             words and decisions: no asyncio, no redis, no clock
@@ -68,14 +68,14 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        """Load what holds connections when it is first asked for: a publisher needs none of it."""
+        """Load the classes that hold connections at their first use: a publisher needs none."""
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
         return found
 
     def __dir__() -> list[str]:
-        """With what is loaded later: completion in a shell, help and documentation tools ask."""
+        """Include the names that are loaded later, for completion, help and documentation tools."""
         return sorted({*globals(), *_LATER})
 
 

@@ -10,14 +10,14 @@ ClusterPoolError
 ├── IdTakenError                           ``on_conflict="reject"`` and the id has an owner
 ├── OriginRefusedError                     a page of a foreign origin may not connect (403)
 ├── NodeIdTakenError                       another live node has this node id
-├── NodeDrainingError                      this node takes no newcomers
-├── DrainRefusedError                      a node does not do what it was told about its drain
+├── NodeDrainingError                      this node accepts no newcomers
+├── DrainRefusedError                      a node refuses an order about its drain
 ├── NodeUnreachableError                   no live node with this id has answered
 ├── MembershipLimitError                   the namespace or the node is full
 ├── ConnectionClosedError                  the connection is closing or closed
 ├── NotAcceptedError                       the handshake of the WebSocket is not answered yet
 ├── NotReadableError                       a pair of callables has no reading side
-├── AlreadyReadError                       somebody else reads the WebSocket
+├── AlreadyReadError                       another task reads the WebSocket
 ├── PendingLimitError                      too much is waiting for the backplane already
 ├── PoolClosedError                        the pool was not started, or was stopped
 ├── WrongLoopError                         called in another thread or event loop
@@ -69,7 +69,7 @@ class IdTakenError(ClusterPoolError):
     """The id has an owner already, and the claim was not allowed to take it over.
 
     Attributes:
-        namespace, id: what was claimed.
+        namespace, id: those of the claim.
     """
 
     def __init__(self, namespace: str, id: str) -> None:
@@ -79,7 +79,7 @@ class IdTakenError(ClusterPoolError):
 
 
 class OriginRefusedError(ClusterPoolError):
-    """The page that opened the WebSocket may not: its origin is foreign, and was not allowed.
+    """The page that opened the WebSocket has a foreign origin, which is not allowed.
 
     Attributes:
         status: the HTTP status for the handshake, 403.
@@ -98,7 +98,7 @@ class NodeIdTakenError(ClusterPoolError):
     """Another node renews its lease under this node id.
 
     Attributes:
-        node_id: the id that both want.
+        node_id: the id of both nodes.
     """
 
     def __init__(self, node_id: str) -> None:
@@ -107,15 +107,15 @@ class NodeIdTakenError(ClusterPoolError):
 
 
 class NodeDrainingError(ClusterPoolError):
-    """This node is draining or stopping and takes no newcomers."""
+    """This node is draining or stopping and accepts no newcomers."""
 
 
 class DrainRefusedError(ClusterPoolError):
-    """A node does not drain, pause, resume, cancel or activate as it was told.
+    """A node refuses an order to drain, pause, resume, cancel or activate.
 
     Attributes:
         node_id: the node.
-        reason: why, in a sentence.
+        reason: its reason, in a sentence.
     """
 
     def __init__(self, node_id: str, reason: str) -> None:
@@ -128,7 +128,7 @@ class NodeUnreachableError(ClusterPoolError):
     """No live node with this id listened, or it did not answer in time.
 
     Attributes:
-        node_id: whom nobody answered for.
+        node_id: the id of the node that did not answer.
     """
 
     def __init__(self, node_id: str, what: str) -> None:
@@ -167,18 +167,18 @@ class ConnectionClosedError(ClusterPoolError):
 
 
 class NotAcceptedError(ClusterPoolError):
-    """Sent to, or read from, before the handshake of the WebSocket was answered.
+    """A send or a read came before the handshake of the WebSocket was answered.
 
-    ``pool.accept(…)`` answers it; who makes a :class:`Connection` does it first.
+    ``pool.accept(…)`` answers it. Code that makes a :class:`Connection` must answer it first.
     """
 
 
 class NotReadableError(ClusterPoolError):
-    """Read from a pair of callables, which has no reading side: hand in what comes by ``feed``."""
+    """A pair of callables cannot be read from: pass what arrives to ``Connection.feed``."""
 
 
 class AlreadyReadError(ClusterPoolError):
-    """Read while another task reads the same WebSocket."""
+    """Another task reads the same WebSocket."""
 
 
 class PendingLimitError(ClusterPoolError):
@@ -192,8 +192,8 @@ class PoolClosedError(ClusterPoolError):
 class WrongLoopError(ClusterPoolError):
     """A method was called in a thread without an event loop, or in another loop than its own.
 
-    Nothing was done. What only reads or registers (``ready``, ``statistics``, ``has_namespace``,
-    ``on``, ``Connection.closed``, ``metadata``) may be used in any thread.
+    Nothing was done. Methods that only read or register (``ready``, ``statistics``,
+    ``has_namespace``, ``on``, ``Connection.closed``, ``metadata``) may be used in any thread.
     """
 
     def __init__(self, what: str) -> None:
@@ -206,11 +206,11 @@ class WrongLoopError(ClusterPoolError):
 class BackplaneUnavailableError(ClusterPoolError):
     """Redis could not be reached, refused, or did not answer in time.
 
-    The text has what Redis or the network said, and what to do where that is known.
+    The text has the error of Redis or of the network, and advice where there is any.
 
     Attributes:
-        maybe_executed: whether Redis may have carried the command out all the same. False means
-            that it certainly did not.
+        maybe_executed: whether Redis may have executed the command all the same. False means that
+            it certainly did not.
     """
 
     def __init__(self, message: str, *, maybe_executed: bool = False) -> None:

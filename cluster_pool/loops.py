@@ -1,7 +1,8 @@
 """Which event loop an object belongs to.
 
-An object that is used from another loop or thread would schedule its work where nobody runs it, and
-wait for it for ever. So each public call looks first, and changes nothing when the loop is wrong.
+An object that is used from another loop or thread would schedule work in a loop that does not run,
+and wait for it for ever. So each public call checks the loop first, and changes nothing if it is
+the wrong one.
 """
 
 from asyncio import AbstractEventLoop, get_running_loop

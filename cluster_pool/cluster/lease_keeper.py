@@ -247,7 +247,7 @@ class LeaseKeeper:
                 return
         except NodeIdTakenError:
             self._rival = 0.0
-            self._identity.take_another()
+            self._identity.change()
             log.warning(
                 "another node has taken the node id %r while this one was cut off from Redis: "
                 "it goes on as %r, with its connections",

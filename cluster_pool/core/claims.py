@@ -13,9 +13,9 @@ CHECKSUM_MODULUS = 1_000_000_000
 """The checksum of an owner is the sum of the times of its claims, each modulo this."""
 
 LONGEST: Final = 255
-"""Bytes of a claim that scripts read."""
+"""The size of the longest claim that scripts read, in bytes."""
 LATEST: Final = 2**53 - 1
-"""The greatest time that scripts, whose numbers are doubles, can tell from its neighbours."""
+"""The greatest time of a claim: beyond it the numbers of scripts, doubles, are not exact."""
 _CLAIM: Final = re.compile(r"([\w.-]+):(\d{1,16}):([A-Za-z0-9]+)", re.ASCII)
 
 
@@ -41,29 +41,29 @@ class Claim(NamedTuple):
 
     @property
     def start(self) -> str:
-        """The start of the node that made the claim, whatever its rejoins since."""
+        """The start of the node that made the claim; it stays the same over rejoins."""
         return start_of(self.incarnation)
 
     @property
     def rejoin(self) -> int:
-        """Which lease of that start guards it: 0 for the first, one more for each rejoin."""
+        """The number of the lease that guards it: 0 for the first of the start, +1 per rejoin."""
         number = self.incarnation.rpartition(".")[2]
         return int(number) if number.isdecimal() else 0
 
 
 class FormerClaims:
-    """The last claims that a node gave up or lost, so many at most."""
+    """The last ``most`` claims that a node released or lost."""
 
     def __init__(self, most: int) -> None:
         self._claims: deque[tuple[str, str, int, str]] = deque(maxlen=most)
 
     def note(self, namespace: str, id: str, claim: Claim | None) -> None:
-        """This one is held no longer; None for what was none."""
+        """A claim is not held any more; None is ignored."""
         if claim is not None:
             self._claims.append((namespace, id, claim.time, claim.nonce))
 
     def had(self, namespace: str, id: str, claim: Claim) -> bool:
-        """Whether it was held, whatever the lease that guarded it."""
+        """Whether a claim was held, under whichever lease."""
         return (namespace, id, claim.time, claim.nonce) in self._claims
 
 

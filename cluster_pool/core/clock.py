@@ -1,4 +1,4 @@
-"""Redis time as a node may assume it, from what it was last told. Nothing is read here."""
+"""Estimates of the Redis time, from the last replies of TIME. Pure."""
 
 DRIFT = 1e-3
 """How much faster than this machine's clock that of Redis may run; NTP slews by half of it."""
@@ -7,10 +7,10 @@ DRIFT = 1e-3
 class RedisClock:
     """Two estimates of Redis TIME: one that it has reached, and one that it has not passed.
 
-    A reply that says TIME arrives after that instant, and its question left before it: what has
-    passed since the one is added for the first estimate, and since the other for the second. Both
-    hold while Redis's own clock is steady. A reply that was long on its way says little: what was
-    known before stays known, as far as it agrees with the reply.
+    TIME was read after the question was sent and before the reply arrived. The first estimate adds
+    the time since the arrival, the second the time since the question. Both are right while the
+    clock of Redis is steady. A reply that took long is inexact: then an earlier estimate is kept,
+    if it agrees with the reply.
     """
 
     __slots__ = ("_asked_at", "_heard_at", "_micros", "_reached")
@@ -20,7 +20,7 @@ class RedisClock:
         self._heard_at = self._asked_at = 0.0
 
     def hear(self, micros: int, asked: float, now: float) -> None:
-        """A reply said ``micros``; asked and arrived at these times of the own monotonic clock."""
+        """A reply was ``micros``; its question was sent at ``asked`` and it arrived at ``now``."""
         known = self._reached + int((now - self._heard_at) * (1 - DRIFT) * 1_000_000)
         most = micros + int((now - asked) * (1 + DRIFT) * 1_000_000)
         self._reached = known if micros < known <= most else micros

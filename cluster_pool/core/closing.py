@@ -1,4 +1,4 @@
-"""Close codes: which ones may be sent, and what ours mean to a client.
+"""Close codes: which ones may be sent, and the meaning of ours for a client.
 
 Source: RFC 6455 section 7.4 and IANA's WebSocket Close Code Number Registry.
 """
@@ -9,11 +9,11 @@ from cluster_pool.exceptions import InvalidCloseError
 NORMAL = 1000
 GOING_AWAY = 1001
 POLICY = 1008
-"""This client says more than it may."""
+"""The client sent more messages than it may."""
 MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
-"""Drained: come back at once, another node takes you."""
+"""Drained: the client should come back at once, to another node."""
 TRY_AGAIN_LATER = 1013
 """Slow consumer: this connection did not read and its outbox was full."""
 ABNORMAL = 1006
@@ -21,7 +21,7 @@ ABNORMAL = 1006
 IDLE = 4408
 """Nothing was received for ``idle_timeout`` seconds."""
 TAKEN_OVER = 4409
-"""A newer connection has this id: do not come back by yourself."""
+"""A newer connection has this id: the client should not come back by itself."""
 
 MAX_REASON_BYTES = 123
 

@@ -11,10 +11,10 @@ MIB = 1024 * 1024
 YEARS = 1e8
 """Seconds; event loops cannot count to infinity."""
 LONGEST_TIMEOUT = 3600.0
-"""Seconds that any call may wait for Redis, whatever it asks for."""
+"""The longest time in seconds that a call waits for Redis."""
 
 LARGEST = sys.float_info.max
-"""An ``int`` may be larger, and is below infinity all the same."""
+"""The largest float; an ``int`` can be larger and still be below infinity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,22 +22,23 @@ class Limits:
     """Bounds of memory. Every limit is inclusive and at least 1.
 
     Attributes:
-        outbox_bytes: of one connection, judged after a flush on what the kernel would not take;
-            an empty outbox takes any permitted message.
-        message_bytes: of one message, from the user or from another node.
-        pending_messages, pending_bytes: waiting for the backplane on this node, or on their way
-            to it and unanswered; when nothing is, any permitted message may.
-        inbox_bytes: heard from the backplane and not yet handed on.
-        namespace_members: of one namespace in the cluster, as registered: those of a dead node
-            count until they are reaped. Who claims decides by its own limit.
-        node_namespaces: in which one node has members.
-        inbound_bytes: of one client of ``serve``, received and taken by nobody yet, beyond the
-            message that is waited for; then it is not read from. Of one client of
-            :meth:`ClusterPool.accept`, where a body that does not read loses what comes further.
-        node_inbound_bytes: of all clients: one half for what nobody has taken yet (then who has
-            bytes here is not read from), the other for what is being published.
+        outbox_bytes: pending bytes of one connection, counted after a flush, without what the
+            kernel has accepted; an empty outbox accepts any permitted message.
+        message_bytes: size of one message, from the user or from another node.
+        pending_messages, pending_bytes: messages of this node that wait for the backplane or are
+            not answered yet; if there are none, any permitted message is accepted.
+        inbox_bytes: payloads heard from the backplane and not handled yet.
+        namespace_members: registered members of one namespace in the cluster; those of a dead node
+            count until they are reaped. A claim is judged by the limit of its own node.
+        node_namespaces: namespaces in which one node has members.
+        inbound_bytes: messages of one client of ``serve`` that were received and not handled,
+            beyond the one that is waited for; above that the client is not read from. The same for
+            a client of :meth:`ClusterPool.accept`: if the body does not read, more is lost.
+        node_inbound_bytes: of all clients: one half for messages that are not handled yet (above
+            that, clients with such messages are not read from), the other for messages that are
+            being published.
         inbound_per_second: messages of one client, on average; as many may come at once. A client
-            that says more is closed with 1008. A client of ``serve`` may also send as many frames
+            that sends more is closed with 1008. A client of ``serve`` may also send as many frames
             (100 at least) that are no messages: pings, pongs, and parts of a message below 1 KiB.
     """
 
@@ -61,20 +62,21 @@ class Timing:
     """Times, in seconds. Each is more than 0, and 1e8 (three years) at most.
 
     Attributes:
-        timeout: of one operation on the backplane unless the call says otherwise; an hour at most
-            counts.
-        lease: how long this node owns anything after its last heartbeat.
+        timeout: of one operation on the backplane unless the call says otherwise; an hour at most.
+        lease: how long this node owns its members after its last heartbeat.
         heartbeat: between two renewals; at most a third of the lease.
-        probe: between two proofs that this node hears itself; three lost ones mean deaf.
+        probe: between two probes, by which this node hears itself; it reconnects after three that
+            it did not hear.
         linger: how long a channel stays subscribed after its last member left.
         close: from the close frame until the socket is cut.
-        flush: what a drain waits for bytes that were sent before a close, ahead of ``close``.
-        sign_of_life: what a client has to answer a ping when somebody else claims its id under
-            ``"reject"``; then it is cut. A claim whose timeout is not longer learns nothing.
+        flush: how long a drain waits, before ``close`` begins, for earlier bytes to be sent.
+        sign_of_life: how long a client may take to answer a ping when another connection claims
+            its id under ``"reject"``; then it is cut. A claim with a timeout no longer than this
+            fails before the answer.
         outbox_age: how long bytes may wait in an outbox that does not move.
-        handler: what a handler or hook may take, and an app after the end of its connection,
+        handler: how long a handler or hook may run, or an app after the end of its connection,
             before it is reported as hanging.
-        signal_repeat: within which the same signal again is the same stop, not a hurry.
+        signal_repeat: a repeated signal within this time is the same stop and does not hurry it.
     """
 
     timeout: float = 2.0
@@ -121,7 +123,7 @@ def check_above_zero(name: str, value: object) -> float:
 
 
 def check_timeout(value: object) -> float:
-    """The seconds that a call may take: ``value``, but LONGEST_TIMEOUT at most, also for infinity.
+    """The seconds that a call may last: ``value``, LONGEST_TIMEOUT at most, also for infinity.
 
     Raises:
         InvalidValueError: it is no number above 0.

@@ -1,12 +1,13 @@
-"""One drainer's rate and deadline, with a lease and without. Pure: ``now`` is given.
+"""One drainer's rate and deadline, with a lease and without. Pure: ``now`` is passed in.
 
-The lease decides while Redis answers. When it does not, a drain never stalls: the larger of the
-last lease and of what the deadline needs, and after the lease a share that all nodes fit into.
+While Redis answers, the lease decides. Without Redis a drain goes on: at the larger of the last
+lease's rate and the rate that the deadline needs, and after the lease at a share so small that all
+nodes together keep the budget.
 
-A drain that ends in its process's stop has less time once no node takes newcomers and none will:
-closing slowly then helps no node. Two readings of that must agree, a heartbeat apart,
-with none in between that says otherwise or was not answered. Once a node takes newcomers after
-all, it has its time back.
+A drain before the stop of its process gets a shorter deadline when no node accepts newcomers and
+none will: closing slowly does not help then. Two readings of that must agree, a heartbeat apart,
+without a different or missing reading in between. When a node accepts newcomers after all, the
+drain gets its deadline back.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ MOST_OF_GRACE: Final = 0.25
 FRESH: Final = 2 / 3
 """Part of a lease's time after which its renewal is overdue: Redis does not answer."""
 ANNOUNCE: Final = 5.0
-"""Seconds during which a node says that it will drain, before it turns newcomers away."""
+"""Seconds for which a node announces that it will drain, before it refuses newcomers."""
 
 
 def reserve_of(grace: float) -> float:
@@ -54,16 +55,16 @@ class DrainPlan:
 
     Attributes:
         node: the drainer.
-        began: when it began to close, which is when it first asks for a lease.
+        began: when it began to close and first asked for a lease.
         max_rate: closes per second that it names for the whole cluster; inf for none.
         deadline: when it must have ended; inf for never.
         reserve: seconds before the deadline by which every close has begun.
-        nodes: how many nodes there were when it was last known.
+        nodes: the last known number of nodes.
         paused: it keeps its lease, and closes no connection.
         announcing: it has not begun to close: others are told that it will.
-        last_grace: seconds that it has from the first reading on that no node takes newcomers, half
-            of them from the one that agrees; None: what happens to others does not shorten it.
-        agree: seconds between two such readings.
+        last_grace: seconds until its deadline, from the first reading on that no node accepts
+            newcomers, and at least half of them from the second; None never shortens it.
+        agree: seconds between these two readings.
         hastened: whether they have agreed.
     """
 
@@ -82,23 +83,23 @@ class DrainPlan:
     hastened: bool = False
     _sent: float = 0.0
     _deserted: float | None = None
-    """When it was first read that no node takes newcomers, if nothing spoke against it since."""
+    """When it was first read that no node accepts newcomers, if every reading since agreed."""
     _patient: tuple[float, float] | None = None
-    """Deadline and reserve as they were before they were shortened."""
+    """Deadline and reserve before they were shortened."""
 
     def end_by(self, deadline: float, reserve: float) -> None:
-        """Take over a deadline, if it is the earlier one."""
+        """Use a deadline if it is earlier than the present one."""
         if deadline < self.deadline:
             self.deadline, self.reserve = deadline, reserve
         if self._patient is not None and deadline < self._patient[0]:
             self._patient = deadline, reserve
 
     def granted(self, grant: Grant, sent: float) -> None:
-        """A lease was granted, as asked at ``sent``."""
+        """A lease was granted to a request sent at ``sent``."""
         self.grant, self._sent = grant, sent
         self.nodes = max(grant.living, 1)
         if self.hastened and grant.acceptors:
-            self._take_time(grant)
+            self._lengthen(grant)
         if not grant.deserted or self.paused or self.last_grace is None:
             self._deserted = None
         elif self._deserted is None:
@@ -107,11 +108,11 @@ class DrainPlan:
             self._hasten(self._deserted, sent, self.last_grace)
 
     def unanswered(self) -> None:
-        """No answer came: it is not known which nodes take newcomers."""
+        """No answer came: it is not known which nodes accept newcomers."""
         self._deserted = None
 
     def until_agreed(self, now: float) -> float:
-        """Seconds until a reading could agree with an earlier one; inf when none waits for that."""
+        """Seconds until a reading can agree with the first one; inf when there is none."""
         if self._deserted is None or self.hastened:
             return inf
         return max(0.0, self._deserted + self.agree - now)
@@ -123,9 +124,9 @@ class DrainPlan:
             self._patient = self.deadline, self.reserve
             self.deadline, self.reserve = deadline, reserve_of(deadline - now)
 
-    def _take_time(self, grant: Grant) -> None:
+    def _lengthen(self, grant: Grant) -> None:
         self.hastened = False
-        self.grant = replace(grant, renew=0.0)  # it is of the need that is no more
+        self.grant = replace(grant, renew=0.0)  # asked for under the shorter deadline: ask again
         if self._patient is not None:
             self.deadline, self.reserve = self._patient
             self._patient = None
@@ -156,7 +157,7 @@ class DrainPlan:
         return share if age <= patience and self.time_left(now) >= HURRY else max(share, floor)
 
     def _share_unasked(self) -> float:
-        """Without any lease so far: as if every node that was seen drained, too."""
+        """The share without any lease so far: as if all known nodes drained."""
         return (USED * HEADROOM if self.max_rate == inf else self.max_rate) / self.nodes
 
     def over_budget(self) -> bool:
@@ -165,7 +166,7 @@ class DrainPlan:
         return grant is not None and 0 < grant.budget * 1.001 < grant.needed
 
     def alone(self) -> bool:
-        """Whether no node takes the clients that are closed: then only deadlines close any."""
+        """Whether no node accepts the closed clients: then only deadlines close any."""
         return self.grant is not None and self.grant.budget == 0
 
     def ask(self, now: float, remaining: int) -> Ask:

@@ -1,17 +1,17 @@
-"""The messages between nodes, byte for byte: docs/redis-protocol.md has it for other languages.
+"""The messages between nodes, byte for byte; docs/redis-protocol.md describes them for others.
 
 An envelope is ``0xC1 0x01``, a header in ASCII up to a newline, and a msgpack stream of items::
 
     epoch SP number SP messages SP start SP generation LF  item item item …
 
-``epoch`` and ``number`` are the channel's own counter of messages, written by the publishing
-script: this envelope holds ``messages`` of them, the last of which has ``number`` (probes, replies
+``epoch`` and ``number`` are of the channel's own counter of messages, written by the publishing
+script: this envelope has ``messages`` of them, the last of which has ``number`` (probes, replies
 and takeovers are no messages). ``start`` names one start of one sender, ``generation`` counts its
-links. Nothing here reads a user's payload.
+connections to Redis. Nothing here reads a user's payload.
 
-On the channel of a namespace an item is ``[kind, …]``; on the channel of a node it is
-``[claim, [kind, …]]``, where the claim is the one of the id for which the registry routed it (empty
-for what concerns none).
+On the channel of a namespace an item is ``[kind, …]``. On the channel of a node it is
+``[claim, [kind, …]]``, with the claim of the id by which the registry routed it (empty if it is
+about no id).
 """
 
 import re
@@ -28,14 +28,14 @@ MARK: Final = 0xC1
 RAW_BINARY: Final = b"\xc1\x00"
 ENVELOPE: Final = b"\xc1\x01"
 UNCOUNTED: Final = "0"
-"""In place of an epoch: the channel has no counter, for nothing was numbered there of late."""
+"""In place of an epoch: the channel has no counter, since no message was published there lately."""
 MAX_HEADER: Final = 128
 HEADER: Final = re.compile(rb"(\d{1,17}) (\d{1,16}) (\d{1,9}) ([!-~]{1,40}) (\d{1,9})\n")
 MAX_ITEMS: Final = 1_000
 MAX_LISTS: Final = 8
-"""Lists in one item, itself included; a megabyte of empty ones would be seventy of memory."""
+"""Lists in one item, itself included; a megabyte of empty lists would need seventy of memory."""
 SMALL_ITEM: Final = 4096
-"""Bytes of an item whose lists are not counted: a quarter of a megabyte is the most they can be."""
+"""Bytes of an item whose lists are not counted: they need a quarter of a megabyte at most."""
 
 TEXT: Final = 1
 BINARY: Final = 2
@@ -49,14 +49,14 @@ QUESTION: Final = 12
 """8 and 9 are seals."""
 
 TAKEN_ITEM: Final = bytes((0x93, TAKEN))
-"""How an item begins that tells of a takeover; the claiming scripts make it."""
+"""The first bytes of an item that tells of a takeover; the claiming scripts write it."""
 
 RESULT_CODES: Final = {result: number for number, result in enumerate(SendResult)}
 RESULTS: Final = dict(enumerate(SendResult))
 
 
 class BrokenEnvelopeError(ValueError):
-    """Bytes that begin like an envelope and are none; ``kind`` is a short word for the log."""
+    """Bytes begin like an envelope and are none; ``kind`` is a short word for the log."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -67,10 +67,10 @@ class Header(NamedTuple):
     """The header of an envelope.
 
     Attributes:
-        counter_epoch, number: those of its last message, by its channel's counter.
-        messages: how many messages its items are.
+        counter_epoch, number: the mark of its last message, by its channel's counter.
+        messages: how many of its items are messages.
         sender_start: the start of the node or publisher that sent it.
-        generation: of the sender's link to Redis.
+        generation: the number of the sender's connection to Redis.
     """
 
     counter_epoch: str
@@ -81,9 +81,9 @@ class Header(NamedTuple):
 
 
 class ReplyTo(NamedTuple):
-    """Where the owner's answer goes: the node id, the number of the request, the start.
+    """The address for an owner's answer: the node id, the number of the request, the start.
 
-    A node id and a number may come again, in another process or after a restart; a start does not.
+    Another process or a restart may use the same node id and number, but not the same start.
     """
 
     node: str
@@ -92,7 +92,7 @@ class ReplyTo(NamedTuple):
 
     @classmethod
     def read(cls, fields: object) -> "ReplyTo | None":
-        """From an item, None when no answer is awaited; else raises BrokenEnvelopeError."""
+        """Read it from an item; None when no answer is awaited; BrokenEnvelopeError for others."""
         match fields:
             case []:
                 return None
@@ -102,7 +102,7 @@ class ReplyTo(NamedTuple):
 
 
 pack: Final[Callable[[object], bytes]] = msgpack.Packer(use_bin_type=True, autoreset=True).pack
-"""One msgpack object."""
+"""Encodes one msgpack object."""
 
 
 def read_header(payload: bytes) -> tuple[Header, int]:
@@ -118,11 +118,11 @@ def read_header(payload: bytes) -> tuple[Header, int]:
 
 
 def read_items(body: bytes) -> Iterator[list[Any]]:
-    """The items, one after another; raises BrokenEnvelopeError at the first that is none.
+    """The items, one after another; raises BrokenEnvelopeError at the first invalid one.
 
-    Nothing is given of a body that is cut off or has more than MAX_ITEMS. A list has at most
-    MAX_EXCLUDE elements, and there are at most MAX_LISTS in an item beyond SMALL_ITEM, or beside
-    one: counting them takes longer than all the rest.
+    A body that is cut off or has more than MAX_ITEMS yields nothing. A list has at most MAX_EXCLUDE
+    elements. If any item is larger than SMALL_ITEM, each item has at most MAX_LISTS lists; in other
+    bodies they are not counted, since that takes longer than all the rest.
     """
     lists = 0
 
@@ -158,8 +158,8 @@ def read_items(body: bytes) -> Iterator[list[Any]]:
 def _longest(body: bytes) -> int:
     """Bytes of the longest item; raises BrokenEnvelopeError for more than MAX_ITEMS, or a torn one.
 
-    Nothing is built here: msgpack makes a list as long as it claims to be before there is anything
-    in it, and three bytes can claim 80 KB, a thousand times over.
+    Nothing is built here: msgpack allocates a list by the length that it claims, and three bytes
+    can claim 80 KB, a thousand times in one body.
     """
     walker = msgpack.Unpacker(max_buffer_size=len(body) + 1)
     walker.feed(body)
@@ -220,29 +220,29 @@ def close_all(code: int, reason: str) -> bytes:
 
 
 def reply(to: ReplyTo, result: SendResult) -> bytes:
-    """The owner's word, for the channel of the node that asked."""
+    """The owner's answer, for the channel of the node that asked."""
     return pack((REPLY, to.request, RESULT_CODES[result], to.start))
 
 
 def command(verb: str, options: Mapping[str, object], to: ReplyTo) -> bytes:
-    """An order to a node, for its own channel: what it is to do about its drain."""
+    """An order about its drain to a node, for its own channel."""
     return pack((COMMAND, verb, [part for pair in options.items() for part in pair], to))
 
 
 def answer(to: ReplyTo, refusal: str) -> bytes:
-    """A node's answer to an order: "" when it is carried out, or why it is not."""
+    """A node's answer to an order: "" when it was executed, or why not."""
     return pack((ANSWER, to.request, refusal, to.start))
 
 
 def unrouted(item: bytes) -> bytes:
-    """An item as it stands on the channel of a node when it concerns no claim."""
+    """An item for the channel of a node that is about no claim."""
     return b"\x92\xa0" + item
 
 
 def raw_message(payload: bytes) -> tuple[bool, bytes]:
     """A user's own PUBLISH as a message: whether it is text, and the payload.
 
-    Valid UTF-8 is text, other bytes are binary; what follows 0xC1 0x00 is always binary.
+    Valid UTF-8 is text, other bytes are binary; bytes behind 0xC1 0x00 are always binary.
     """
     if payload[:2] == RAW_BINARY:
         return False, payload[2:]

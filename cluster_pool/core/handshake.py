@@ -1,4 +1,4 @@
-"""Checks of a handshake before anything is done for it. Pure."""
+"""Checks of a handshake, before a claim is made for it. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ _WHOLE_TOKEN: Final = re.compile(_TOKEN)
 
 
 def check_offers(request: Request, answered: str | None) -> None:
-    """Judge what a client offers in a handshake that is still to be answered.
+    """Check the extensions and subprotocols that a client offers, before the answer.
 
-    Some servers call the application first, and read these headers when it has accepted.
+    Some servers call the application first, and read these headers only after it has accepted.
 
     Args:
-        answered: the subprotocol that it will be answered with.
+        answered: the subprotocol of the answer.
 
     Raises:
         InvalidValueError: the offers cannot be read, or a client that has not offered the answer

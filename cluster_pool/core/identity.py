@@ -1,7 +1,7 @@
 """The identity of one start of a node or publisher: node id, name of the start, own channel.
 
-Made when something starts, never when it is constructed: of a pool that a module makes and three
-processes start, each start is another.
+Made at a start, not at construction: a pool that a module makes may be started by three processes,
+and each start needs its own identity.
 """
 
 import secrets
@@ -13,8 +13,8 @@ from cluster_pool.core.keys import Keys
 class Identity:
     """One start of one node or publisher.
 
-    A part that needs it is given the identity and reads it when it is used: a node whose id another
-    has taken goes on under a new one.
+    The parts of a node keep the identity, not the node id: a node whose id another node has now
+    goes on under a new one.
 
     Args:
         given: the node id that the user chose; None makes one.
@@ -28,23 +28,23 @@ class Identity:
         self.start = new_start()
         """The name of this start, which no other has; it stays when the node id changes."""
         self.start_channel = keys.start_channel(self.start)
-        """Where this start hears its probes until the node id is known to be its own."""
+        """The channel of this start's probes until the node id is known to be its own."""
         self.node_id = ""
         """Unique among live nodes."""
         self.own_channel = ""
-        """Where this node hears what is targeted at its connections, replies and its own probes."""
-        self._take(new_node_id() if given is None else given)
+        """The channel of targeted items for this node, of replies, and of its own probes."""
+        self._use(new_node_id() if given is None else given)
 
-    def take_another(self) -> None:
+    def change(self) -> None:
         """Another node has this node id now: go on under a new one."""
-        self._take(new_node_id() if self._given is None else varied(self._given))
+        self._use(new_node_id() if self._given is None else varied(self._given))
 
-    def _take(self, node_id: str) -> None:
+    def _use(self, node_id: str) -> None:
         self.node_id = node_id
         self.own_channel = self._keys.node_channel(node_id)
 
 
 def varied(node_id: str) -> str:
-    """A node id that begins as ``node_id``, cut if need be, and ends in 32 random bits."""
+    """A node id that begins with ``node_id``, cut if it is too long, and ends in 32 random bits."""
     ending = f"-{secrets.token_hex(4)}"
     return node_id.encode()[: MAX_BYTES - len(ending)].decode(errors="ignore") + ending

@@ -17,7 +17,7 @@ MAX_BYTES = 256
 MAX_EXCLUDE: Final = 10_000
 """Ids that one broadcast may leave out."""
 NODE_TAG = "~"
-"""The hash tag of what belongs to no namespace; hence no namespace may have this name."""
+"""The hash tag of keys that belong to no namespace; hence no namespace may have this name."""
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f{}\ud800-\udfff]")
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -33,7 +33,7 @@ def exact(value: str) -> str:
 
 
 def _is_plain(value: object) -> TypeGuard[str]:
-    """Whether it is as most names are, which :func:`_check` would take three times as long for."""
+    """Whether a name is valid and plain, as most are: three times as fast as :func:`_check`."""
     return (
         type(value) is str
         and value.isascii()
@@ -93,7 +93,7 @@ def check_namespace(value: object) -> str:
 
 @lru_cache(maxsize=4096)
 def _check_namespace(value: str) -> str:
-    """Namespaces are few, and each is named again and again."""
+    """Check a namespace; the result is cached, since there are few and each is used often."""
     if value == NODE_TAG:
         raise InvalidNamespaceError(f"no namespace may be called {NODE_TAG!r}")
     return _check(value, "namespace", InvalidNamespaceError)
@@ -108,7 +108,7 @@ def shown(value: object, limit: int = 64) -> str:
     """``value`` as it may stand in a log or an error: escaped, cut after ``limit`` characters."""
     try:
         text = ascii(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+    except ValueError:  # Python does not format an integer of more than 4,300 digits
         text = f"a huge {type(value).__name__}"
     return text if len(text) <= limit else f"{text[:limit]}…"
 

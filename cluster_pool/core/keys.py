@@ -1,7 +1,7 @@
-"""How every key and channel is spelled; nothing else in the package spells one.
+"""The names of all keys and channels; no other module spells one.
 
-Everything of one namespace carries the hash tag ``{NAMESPACE}``, everything of no namespace the
-hash tag ``{~}``, so that on a Redis Cluster each group lives in one slot.
+The names of one namespace have the hash tag ``{NAMESPACE}``, those of none the hash tag ``{~}``, so
+that on a Redis Cluster each group is in one slot.
 """
 
 from typing import Final
@@ -41,19 +41,19 @@ class Keys:
         self.nodes = f"{self._cluster}:nodes"
         """Hash: node id to its present incarnation."""
         self.infos = f"{self._cluster}:infos"
-        """Hash: incarnation to what its node says of itself, as JSON."""
+        """Hash: incarnation to its node's info, as JSON."""
         self.dead = f"{self._cluster}:dead"
         """Hash: incarnation whose members are being reaped, to its node id."""
         self.epoch = f"{self._cluster}:epoch"
         """String: changes when Redis has lost its state."""
         self.headrooms = f"{self._cluster}:headrooms"
-        """Hash: incarnation to the connections per second that it can take; of acceptors alone."""
+        """Hash: incarnation to the connections per second that it can accept; only of acceptors."""
         self.drains = f"{self._cluster}:drains"
         """Hash with a ttl: node id to its lease on the drain budget."""
         self.calm = f"{self._cluster}:calm"
         """String with a ttl: the drainers' record was lost, and no rate may grow."""
         self.budget = f"{self._cluster}:budget"
-        """String: closes per second that the cluster allows its drains; set by people."""
+        """String: closes per second that the cluster allows its drains; set by operators."""
         self.node_prefix = f"{self._cluster}:node:"
         self.start_prefix = f"{self._cluster}:start:"
 
@@ -66,7 +66,7 @@ class Keys:
         return f"{self.prefix}:{{{namespace}}}:events"
 
     def inbound(self, namespace: str) -> str:
-        """The channel of what clients of ``cluster-pool serve`` send."""
+        """The channel of messages that clients of ``cluster-pool serve`` send."""
         return f"{self.prefix}:{{{namespace}}}:inbound"
 
     def members(self, namespace: str) -> str:
@@ -79,17 +79,17 @@ class Keys:
         return f"{self.prefix}:{{{namespace}}}:owners"
 
     def emptied(self, namespace: str) -> str:
-        """Hash with a ttl: the claims whose releases emptied the namespace, and as
-        ``incarnation@start`` those reaped by a process to the same end, until the node that did
-        it knows it; to the Redis time in µs."""
+        """Hash with a ttl: the claim whose release emptied the namespace, or ``incarnation@start``
+        if a process emptied it by reaping, to the Redis time in µs; kept until that node has the
+        reply."""
         return f"{self.prefix}:{{{namespace}}}:emptied"
 
     def node_channel(self, node_id: str) -> str:
-        """The channel of one node: what is targeted at its connections, replies and probes."""
+        """The channel of one node: items targeted at its connections, replies and probes."""
         return f"{self.node_prefix}{node_id}"
 
     def start_channel(self, start: str) -> str:
-        """The channel over which a start probes itself while it may not use its node's."""
+        """The channel over which a start probes itself until the node's channel is its own."""
         return f"{self.start_prefix}{start}"
 
     def namespaces(self, incarnation: str) -> str:

@@ -1,8 +1,8 @@
-"""A message on its way out: validated and framed once, however many connections it goes to.
+"""A message to clients: validated and framed once, however many connections it goes to.
 
 An uncompressed frame from a server is the same bytes for every recipient (RFC 6455 section 5.2:
-servers do not mask), so it is built here, once, and a transport that can take raw frames writes
-these very bytes.
+servers do not mask). So it is built once, here, and a transport that can send raw frames writes
+these bytes.
 """
 
 import json

@@ -1,8 +1,7 @@
-"""Which pages may open a WebSocket: the rule for the header ``Origin``, for every library alike.
+"""Which pages may open a WebSocket: the rule for the header ``Origin``, the same for every library.
 
-A browser sends the cookies of a user with a WebSocket that any page opens, and the address of a
-server on loopback can be reached from any page: the same-origin policy does not hold for
-WebSockets. What the browser does send is the origin of the page (RFC 6455 section 10.2).
+The same-origin policy does not apply to WebSockets: any page may open one, with the user's cookies,
+also to a server on loopback. But the browser sends the origin of the page (RFC 6455 section 10.2).
 """
 
 import ipaddress
@@ -27,7 +26,7 @@ Place = tuple[str, int | None]
 
 
 class Origins:
-    """Whose pages may open a WebSocket: those of the host that they connect to, and those named.
+    """The allowed origins: the host that a page connects to, and those named.
 
     Args:
         named: origins that are allowed besides the same one: ``https://app.example``,
@@ -50,13 +49,13 @@ class Origins:
     def allow(self, origins: Sequence[str], hosts: Sequence[str]) -> bool:
         """Whether a handshake with these headers may go on.
 
-        A request without an Origin is not from a page, and may. What is said twice, or cannot be
-        read, is foreign. Without a port both sides have the default one of the Origin's scheme:
-        behind a proxy that speaks TLS nobody else knows it.
+        A request without an Origin is not from a page, and is allowed. Several values, or one that
+        cannot be read, are foreign. A missing port, on either side, is the default of the Origin's
+        scheme: behind a proxy that speaks TLS only the Origin has the right scheme.
 
         Args:
             origins: every value of the header ``Origin``.
-            hosts: every value of the header ``Host``, or what a trusted proxy says in its place.
+            hosts: every value of the header ``Host``, or those of a trusted proxy in its place.
         """
         if not origins or self._all:
             return True
@@ -99,9 +98,9 @@ def _origin(text: str) -> tuple[str, Place] | None:
 
 
 def _place(text: str, default_port: int | None) -> Place | None:
-    """Host and port; None for what has a user in it, or is no host by RFC 3986 section 3.2.2.
+    """Host and port; None if there is a user, or it is no host by RFC 3986 section 3.2.2.
 
-    Names stay as they are but for their case: to a browser ``a.example.`` is not ``a.example``.
+    Only the case of a name is changed: for a browser ``a.example.`` is not ``a.example``.
     """
     match = _HOST.fullmatch(text)
     if match is None:

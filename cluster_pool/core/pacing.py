@@ -1,7 +1,7 @@
-"""How many closes are due now at a rate, and in which order. Pure: ``now`` and chance are given.
+"""How many closes are due now at a rate, and in which order. Pure: time and randomness are passed.
 
-The order is stratified: each namespace's members are spread evenly over it, so that none of them
-empties at a stroke.
+The order is stratified: each namespace's members are spread evenly over it, so that no namespace
+empties all at once.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ T = TypeVar("T")
 STEP: Final = 0.02
 """Seconds between two looks of a pacer."""
 CREDIT: Final = 0.06
-"""Seconds of unused rate, beside one close, that may be caught up; more would be a burst."""
+"""Seconds of unused rate, plus one close, that may be caught up; more would be a burst."""
 
 
 class Pacer:
@@ -23,8 +23,8 @@ class Pacer:
 
     Args:
         now: the moment it begins, on any monotonic clock.
-        start: the share of a whole close that is due at once, from 0 to 1; a random one keeps
-            pacers that begin together from stepping together.
+        start: the part of the first close that is due at once, from 0 to 1; a random one keeps
+            pacers that begin together from closing at the same moments.
     """
 
     __slots__ = ("_credit", "_last")
@@ -34,9 +34,9 @@ class Pacer:
         self._credit = start
 
     def due(self, now: float, rate: float) -> float:
-        """How many may be done at ``now``, at ``rate`` per second since the last look.
+        """How many may be done at ``now``, at ``rate`` per second since the last call.
 
-        They count as done. A whole number, but for an infinite rate.
+        They count as done. A whole number, or inf for an infinite rate.
         """
         elapsed, self._last = now - self._last, now
         if rate == inf:
@@ -57,7 +57,7 @@ class PeakRate:
         self.peak = 0
 
     def note(self, now: float) -> None:
-        """One event at ``now``."""
+        """Count one event at ``now``."""
         times = self._times
         times.append(now)
         while times[0] <= now - 1.0:
@@ -66,11 +66,11 @@ class PeakRate:
 
 
 class ArrivalRate:
-    """How many newcomers came per second, over the last few seconds."""
+    """Newcomers per second, over the last few seconds."""
 
     __slots__ = ("_at", "_count", "_rate")
     SPAN: Final = 2.0
-    """Seconds at least over which is counted."""
+    """The shortest time over which the rate is measured, in seconds."""
 
     def __init__(self) -> None:
         self._at = -inf
@@ -78,7 +78,7 @@ class ArrivalRate:
         self._rate = 0.0
 
     def rate(self, count: int, now: float) -> float:
-        """The rate, given how many have come since ever."""
+        """The rate at ``now``, when ``count`` have come altogether."""
         if now - self._at >= self.SPAN:
             self._rate = (count - self._count) / (now - self._at)
             self._at, self._count = now, count

@@ -1,35 +1,35 @@
-"""How far this process has dealt with what it heard on each channel. Pure.
+"""How far this process has handled what it heard on each channel. Pure.
 
-A message is known by a mark: the epoch of its channel's counter, and its number there. A counter
-that expired or was evicted begins again at 1 under another epoch, so that numbers alone would make
-what was published under the new epoch look as if it had been heard long ago.
+A message has a mark: the epoch of its channel's counter, and its number there. A counter that
+expired or was evicted begins again at 1 under another epoch. By numbers alone, messages of the new
+epoch would look as if they had been handled long ago.
 """
 
 from typing import Final, NamedTuple
 
 
 class Mark(NamedTuple):
-    """Where a message stands on its channel."""
+    """The place of a message on its channel."""
 
     epoch: str
     number: int
 
     @classmethod
     def parse(cls, value: bytes) -> "Mark":
-        """Read ``epoch SP number``, as the publishing scripts give it."""
+        """Read ``epoch SP number``, as the publishing scripts return it."""
         epoch, number = value.split()
         return cls(epoch.decode(), int(number))
 
 
 NOWHERE: Final = Mark("", 0)
-"""Stands for no message; it is always passed."""
+"""The mark of no message; it is always passed."""
 
 
 class Progress:
-    """The last message of each channel that was dealt with, in the order of the channel.
+    """The last message of each channel that was handled, in the order of the channel.
 
     Attributes:
-        dealing: whether something that was heard is being dealt with at the moment.
+        dealing: whether something that was heard is being handled at the moment.
     """
 
     __slots__ = ("_at", "_before", "dealing")
@@ -41,16 +41,16 @@ class Progress:
         """The epoch before the present one, of the channels whose counter has begun again."""
 
     def reach(self, channel: str, epoch: str, number: int) -> None:
-        """The message with this mark, and all before it, have been dealt with."""
+        """The message with this mark, and all before it, have been handled."""
         at = self._at.get(channel)
         if at is not None and at.epoch != epoch:
             self._before[channel] = at.epoch
         self._at[channel] = Mark(epoch, number)
 
     def passed(self, channel: str, mark: Mark) -> bool:
-        """Whether the message with this mark has been dealt with.
+        """Whether the message with this mark has been handled.
 
-        False for a mark of an epoch that was never reached, or of one before the last two.
+        False for a mark of an epoch that was never reached, or older than the last two.
         """
         if mark is NOWHERE:
             return True
@@ -67,6 +67,6 @@ class Progress:
         self._before.pop(channel, None)
 
     def begin_anew(self) -> None:
-        """The subscriptions were interrupted: what was on its way is not heard any more."""
+        """The subscriptions were interrupted: messages under way will not be heard."""
         self._at.clear()
         self._before.clear()

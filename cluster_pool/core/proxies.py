@@ -1,7 +1,7 @@
-"""The address of a client as a proxy in front tells it, if that proxy is trusted.
+"""The address of a client, from the headers of trusted proxies.
 
-Any client can send these headers; they count only if the address that the request comes from was
-named, and about the next one only if he was, too.
+Any client can send these headers. An entry counts only if the proxy that wrote it is named: the one
+that the request comes from, then the one that it names, and so on.
 """
 
 import ipaddress
@@ -17,11 +17,11 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Proxies:
-    """The proxies whose word is taken.
+    """The proxies that are trusted.
 
     Args:
         named: IP addresses and networks (``10.0.0.0/8``), separated by commas or one by one;
-            ``*`` for everybody. None or none of them: nobody.
+            ``*`` trusts every address, None or an empty list none.
 
     Raises:
         InvalidValueError: one of them is neither.
@@ -40,13 +40,14 @@ class Proxies:
         return self._all or (self._networks != [] and self._names(_address(peer or "")))
 
     def client(self, peer: str | None, forwarded_for: Sequence[str]) -> str | None:
-        """The address of the client: the rightmost that no trusted proxy has, as in uvicorn.
+        """The address of the client: the rightmost that is no trusted proxy's, as in uvicorn.
 
-        Each proxy writes at the end from whom it has the request. Where all are trusted it is the
-        leftmost. What is no address ends the search: then it is the proxy that wrote it.
+        Each proxy adds the address that its request came from at the end. If all are trusted, the
+        leftmost is the client. An entry that is no address ends the search: then the client is the
+        proxy that wrote it.
 
         Args:
-            peer: who the request comes from; None when he has no address.
+            peer: the address that the request comes from; None when there is none.
             forwarded_for: every value of the header ``X-Forwarded-For``.
         """
         if not self.trust(peer):
@@ -64,7 +65,7 @@ class Proxies:
     def hosts(
         self, peer: str | None, hosts: Sequence[str], forwarded: Sequence[str]
     ) -> Sequence[str]:
-        """The host that the client asked for: what a trusted proxy says, else the header ``Host``.
+        """The host that the client asked for: from a trusted proxy, else from ``Host``.
 
         Args:
             hosts, forwarded: every value of ``Host`` and of ``X-Forwarded-Host``.
@@ -85,7 +86,7 @@ def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def _address(text: str) -> Address | None:
-    """The address without a zone: that has a meaning for one machine alone, and any letters."""
+    """The address without a zone, which is any text and has a meaning on one machine only."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Keeping the log quiet: lines that a stranger or a storm can cause are thinned out and counted."""
+"""Limits log lines that strangers or storms can cause; those left out are counted."""
 
 from collections.abc import Hashable
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 PERIOD: Final = 10.0
 """Seconds between two lines about one subject."""
 LINES: Final = 10
-"""Lines in one period, whatever they are about."""
+"""Lines in one period, about all subjects together."""
 _SUBJECTS: Final = 1024
 
 
@@ -29,7 +29,7 @@ class Quiet:
         self._ends = 0.0
 
     def due(self, subject: Hashable, now: float) -> int:
-        """It has happened once more; gives for how many a line is to be logged now, 0 for none."""
+        """It happened once more. Returns how many times one line now reports, 0 for no line."""
         if now >= self._ends:
             self._ends, self._left = now + self._period, LINES
         again_at, unsaid = self._subjects.pop(subject, (0.0, 0))
@@ -44,7 +44,7 @@ class Quiet:
 
 
 def others(times: int) -> str:
-    """The end of a line that stands for more than one."""
+    """The end of a line that reports more than one time."""
     return "" if times == 1 else f" (and {times - 1} more like it)"
 
 

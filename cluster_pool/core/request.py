@@ -1,7 +1,7 @@
-"""The HTTP request that asked for a WebSocket: one small type, whatever library it came through.
+"""The HTTP request that asked for a WebSocket: one small type for every library.
 
-It keeps four strings, and makes everything else of them when it is asked: who holds many
-connections and looks at their requests once, when they come, pays for the strings alone.
+It keeps four strings and makes everything else from them on access. So a process with many
+connections, which reads a request once, keeps only the strings.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,7 +50,7 @@ class Fields(Mapping[str, str]):
 class Headers(Fields):
     """Headers: as :class:`Fields`, but upper and lower case are the same. Iterates in lower case.
 
-    Values are text as ISO 8859-1 has it, without the white space around them.
+    Values are decoded as ISO 8859-1, without the white space around them.
     """
 
     __slots__ = ()
@@ -72,7 +72,7 @@ class Request:
         query_string: behind the question mark, as it was sent; "" for none.
         header_lines: ``name: value`` in the order in which they came, one a line.
         client: the client's IP address, without a port; None when it is not known. Behind a proxy
-            it is the proxy's, unless the server was told to trust that one: ``serve`` by
+            it is the proxy's, unless the server trusts the proxy: ``serve`` by
             ``--forwarded-allow-ips``, an ASGI server by its own option.
     """
 

@@ -15,8 +15,8 @@ class SendResult(enum.Enum):
     ABSENT = "absent"
     """There is no such member."""
     UNREACHABLE = "unreachable"
-    """The owner's node listened to nothing at that moment, or its lease is over and its members are
-    not removed yet (also where Redis refuses its heartbeats); nothing was handed over."""
+    """The owner's node was not subscribed at that moment, or its lease is over and its members are
+    not removed yet (also when Redis refuses its heartbeats); nothing was handed over."""
     REFUSED = "refused"
     """The connection is closing, or its outbox is full."""
     TIMED_OUT = "timed_out"
@@ -75,7 +75,7 @@ class MemberEvent:
         event: ``"join"``, ``"leave"``, or ``"lost"``: events were lost here, or may have been; read
             the members again.
         id: the member that joined or left; "" when events were lost.
-        node: which node owned it; "" when events were lost, or that node is known no more.
+        node: the node that owned it; "" when events were lost, or that node is not known any more.
     """
 
     event: Literal["join", "leave", "lost"]
@@ -88,8 +88,8 @@ class Gap:
     """Messages that this node missed: its subscriber was interrupted, or its inbox was full.
 
     Attributes:
-        namespaces: messages missed per namespace; what was targeted at this node stands under the
-            empty name. A plain PUBLISH has no number: none that came during an interruption counts.
+        namespaces: messages missed per namespace; those targeted at this node's members are under
+            the empty name. A plain PUBLISH has no number: one that was missed is not counted.
         exact: False when Redis may have lost its counters meanwhile: the numbers are then lower
             bounds, 0 among them.
         seconds: how long nothing could be heard.
@@ -128,13 +128,13 @@ class DrainReport:
 
 @dataclass(frozen=True, slots=True)
 class DrainProgress:
-    """One node's drain as of its last word, at most a few seconds ago.
+    """One node's drain as of its last report, at most a few seconds ago.
 
     Attributes:
         node: the node id.
         state: ``"draining"``, ``"paused"``, or ``"announcing"`` (a stop without a grace).
         remaining: connections whose close has not begun.
-        total: the same when the drain began.
+        total: that number when the drain began.
         rate: closes per second that the node may do: its share of the cluster's budget.
         time_left: seconds until all must have begun to close; None without a deadline.
     """

@@ -1,14 +1,14 @@
-"""Seals: what nodes say to each other, authenticated item by item, if the cluster has a secret.
+"""Seals: items between nodes are authenticated one by one, if the cluster has a secret.
 
 A sealed item is ``[8 or 9, counter, seal, item]``, where the seal is a keyed BLAKE2b (RFC 7693)
-over the scope, the sender's start, the counter and the item's bytes. ``BOUND`` (8) belongs to the
-channel on which it is heard, on a node's own channel also to one start of that node; ``ROUTED`` (9)
-names its member inside and goes wherever the registry says.
+over the scope, the sender's start, the counter and the item's bytes. ``BOUND`` (8) is valid on one
+channel only, and on a node's own channel only for one start of that node; ``ROUTED`` (9) names its
+member inside and is valid on any node's channel.
 
-A sender's counters only grow, and none is below the Redis time in µs at which it was given. So a
-recording is refused by whoever heard the sender since; whoever came later knows from the counter
-that it was sealed before it was there. What may have been under way meanwhile was carried out by
-Redis within ``GOOD_FOR`` seconds of its seal, or not at all.
+A sender's counters only grow, and each is at least the Redis time in µs at which it was made. So a
+replayed item is refused by every process that has heard the sender since. A process that came later
+sees from the counter that the item was sealed before it came. An item that was under way meanwhile
+was published by Redis within ``GOOD_FOR`` seconds after its seal, or not at all.
 """
 
 import hmac
@@ -25,20 +25,20 @@ ROUTED: Final = 9
 SEAL_BYTES: Final = 16
 MIN_SECRET_BYTES: Final = 16
 GOOD_FOR: Final = 2.0
-"""Seconds in which Redis carries a sealed item out; one that is late is sealed and sent again."""
+"""Seconds in which Redis publishes a sealed item; one that is late is sealed and sent again."""
 GOOD_FOR_US: Final = int(GOOD_FOR * 1_000_000)
 FRESH_US: Final = 300 * 1_000_000
-"""How old an item may be: a node that waits for its lease holds what it hears."""
+"""How old an item may be: a node that waits for its lease keeps what it hears for later."""
 MAX_SENDERS: Final = 10_000
 
 Secret = str | bytes
 
 
 class Seals:
-    """Seals with the first secret, and accepts what was sealed with any of them.
+    """Seals with the first secret, and accepts items sealed with any of them.
 
     Args:
-        secrets: of at least 16 bytes each; while a new one is brought in, the new and the old.
+        secrets: of at least 16 bytes each; during a change of the secret, the new and the old.
 
     Raises:
         InvalidValueError: a secret is too short, or there is none. The text does not contain it.
@@ -52,7 +52,7 @@ class Seals:
         self._counter = 0
         self._heard: OrderedDict[str, int] = OrderedDict()
         self._forgotten = 0
-        """The newest counter of all senders that are remembered no longer."""
+        """The newest counter of all senders that were dropped from ``_heard``."""
 
     def seal(self, kind: int, scope: str, sender: str, item: bytes, now: int) -> bytes:
         """A sealed item; call in the order of publishing.
@@ -66,12 +66,12 @@ class Seals:
     def open(
         self, scopes: dict[int, str], sender: str, item: Sequence[Any], now: int
     ) -> tuple[int, list[Any]]:
-        """The counter of a sealed item, and what is inside; each kind must have its scope.
+        """The counter of a sealed item, and the item inside; ``scopes`` has the scope of each kind.
 
         ``now`` is the Redis time in µs, or a little less.
 
         Raises:
-            BrokenEnvelopeError: "seal" for what has none that is valid, "replay" for what was
+            BrokenEnvelopeError: "seal" for an item without a valid one, "replay" for one that was
                 heard before or is too old to tell.
         """
         try:
@@ -102,15 +102,15 @@ class Seals:
 
 
 def own_scope(channel: str, start: str) -> str:
-    """The scope of what is said to one start of a node on its own channel."""
+    """The scope of items for one start of a node on its own channel."""
     return f"{channel} {start}"
 
 
 def sealed_before(arrival: int, counter: int, now: int) -> bool:
-    """Whether an item was sealed before somebody came, whose arrival is a Redis time in µs.
+    """Whether an item was sealed before ``arrival``, the Redis time in µs at which a member came.
 
-    ``now`` is that time, or a little more. An arrival beyond it is from before Redis's clock was
-    set back, and says nothing: then the item must be young.
+    ``now`` is the present Redis time, or a little more. An arrival later than that is from before
+    the clock of Redis was set back, and tells nothing: then only a recent item counts as later.
     """
     return counter < (arrival if arrival <= now else now - GOOD_FOR_US)
 

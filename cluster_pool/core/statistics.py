@@ -1,4 +1,4 @@
-"""Counters of one pool: every message is in exactly one of them, and nothing is lost uncounted."""
+"""Counters of one pool: every message is counted in exactly one of them, also when it is lost."""
 
 from dataclasses import dataclass, fields
 
@@ -20,31 +20,31 @@ class Counters:
         forced_closes: connections cut because the close handshake did not end in time.
         handler_errors: exceptions raised by user code.
         handler_hangs: handlers, hooks and apps that did not return in time.
-        inbound_floods: connections closed with 1008 because their clients said too much.
+        inbound_floods: connections closed with 1008 because their clients sent too much.
         descriptors_refused: sockets closed at once because too few descriptors are left.
         stalls: times the event loop stood still for half a second or more.
         taken_over: connections closed with 4409.
         takeover_fights: takeovers beyond five of one id within ten seconds.
-        delayed_claims: claims that waited because clients fight for their ids.
+        delayed_claims: claims that waited because several clients fight for one id.
         inbound_dropped: messages of clients whose endpoints inside an ASGI server or ``websockets``
             do not read.
         inbound_lost: messages of clients that could not be published to the inbound channel.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
         dropped_garbage: payloads and items that were no valid envelope.
-        dropped_forged: in a cluster that has a secret, items without a valid seal, and recordings.
+        dropped_forged: in a cluster with a secret, items without a valid seal, and replayed ones.
         dropped_oversize: raw payloads above the message limit, envelopes far above it.
-        dropped_stale: envelopes of an older link generation than one heard before, or of a link of
-            one's own that has ended; a gap names their messages.
-        dropped_overflow: payloads that found the inbox full.
+        dropped_stale: envelopes of an older generation of their sender than one heard before, or of
+            a generation of this process that has ended; a gap names their messages.
+        dropped_overflow: payloads that did not fit into the inbox.
         namesakes: probes of other processes that have this node's id and prefix.
         missed: messages that a gap report named.
         gaps: gap reports.
         watch_losses: times that a reader of joins and leaves was told that some were lost.
-        generations: times the link to the backplane was made.
+        generations: times that this process connected to the backplane.
         rejoins: times this node took a new incarnation after the first.
         reaped: members of vanished nodes that this node removed.
-        repaired: registry entries that a comparison found wrong and put right.
+        repaired: registry entries that a comparison found wrong and corrected.
     """
 
     delivered: int = 0

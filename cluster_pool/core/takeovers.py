@@ -1,7 +1,7 @@
-"""Ids that clients fight for, taken over again and again: noticed, and slowed down.
+"""Detects ids that clients take over from each other again and again, and slows their claims down.
 
-Two clients with one id that come back at once, against the advice on 4409, would take it from each
-other hundreds of times in a second. This decides how long their next claim waits.
+Two clients with one id that come back at once, against the advice on 4409, would take the id over
+from each other hundreds of times per second. This decides how long their next claim waits.
 """
 
 from collections import deque
@@ -10,16 +10,16 @@ from typing import Final
 WINDOW: Final = 10.0
 """Seconds."""
 TOLERATED: Final = 5
-"""Takeovers of one id within the window: a phone that comes back a few times is not slowed down."""
+"""Takeovers of one id in the window that are not slowed down: a phone may reconnect a few times."""
 FIRST_DELAY: Final = 0.1
-"""Seconds that a claim waits after one takeover more; doubles with each of them."""
+"""Seconds that a claim waits after the first takeover beyond; doubles with each further one."""
 LONGEST_DELAY: Final = 2.0
-"""Seconds. A fight settles at about one takeover a second, which is below that."""
+"""Seconds. A fight levels off at about one takeover per second, so the delay stays below this."""
 SHARE: Final = 0.5
-"""Part of its caller's time that a claim waits at most."""
+"""The longest wait of a claim, as a part of its caller's time."""
 _TRACKED: Final = 1024
 _COUNTED: Final = 32
-"""Takeovers of one id that are remembered: the delay is the longest before that."""
+"""Takeovers of one id that are remembered; the delay reaches its maximum earlier."""
 
 
 class Takeovers:
@@ -31,7 +31,7 @@ class Takeovers:
         self._recent: dict[tuple[str, str], deque[float]] = {}
 
     def note(self, namespace: str, id: str, now: float) -> bool:
-        """One more takeover at ``now``; True when that is one too many within the window."""
+        """Count one takeover at ``now``; True when there are too many within the window."""
         key = (namespace, id)
         times = self._recent.pop(key, None) or deque(maxlen=_COUNTED)
         self._recent[key] = times
@@ -41,7 +41,7 @@ class Takeovers:
         return self._count(times, now) > TOLERATED
 
     def delay(self, namespace: str, id: str, now: float, deadline: float) -> float:
-        """Seconds that a claim of an id waits before it is sent, 0 unless the id is fought for."""
+        """Seconds that a claim of an id must wait before it is sent; 0 for most ids."""
         times = self._recent.get((namespace, id))
         if times is None:
             return 0.0

@@ -23,12 +23,12 @@ def test_a_node_that_lost_its_id_takes_another(given: str | None) -> None:
     """With the channel that belongs to it, and under the same start."""
     one = Identity(KEYS, given)
     before, start = one.node_id, one.start
-    one.take_another()
+    one.change()
     assert one.node_id != before
     assert one.node_id.startswith(given or "")
     assert one.own_channel == KEYS.node_channel(one.node_id)
     assert one.start == start
-    one.take_another()
+    one.change()
     assert one.node_id.count("-") == before.count("-") + (given is not None)
 
 
