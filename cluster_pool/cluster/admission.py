@@ -103,7 +103,7 @@ class Admission:
                 late = partial(self._emptied_late, departure, on_empty)
                 departure.over.add_done_callback(late)
             raise self._outage.error("not released yet", maybe_executed=True) from None
-        if on_empty is not None and departure.take_emptied():
+        if on_empty is not None and departure.pop_emptied():
             result = on_empty()
             if inspect.isawaitable(result):
                 await result
@@ -111,5 +111,5 @@ class Admission:
     def _emptied_late(
         self, departure: Departure, callback: EmptyCallback, over: asyncio.Future[None]
     ) -> None:
-        if departure.take_emptied():
+        if departure.pop_emptied():
             self._hooks.call("empty", callback)

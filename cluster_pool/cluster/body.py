@@ -56,7 +56,7 @@ class Body:
 
     # -- what the connection says ----------------------------------------------------------
 
-    def departed(self, code: int, reason: str) -> None:
+    def client_left(self, code: int, reason: str) -> None:
         """See :class:`Watcher`."""
         closing.client_left(self._connection, code, reason)
 

@@ -112,7 +112,7 @@ class Node:
             limits=self.setup.limits,
             timing=self.setup.timing,
             counters=self.setup.counters,
-            on_departing=self._departing,
+            on_closing=self._connection_closing,
             on_slow_consumer=partial(self.hooks.fire, "slow_consumer"),
             loop=self.loop,
         )
@@ -242,7 +242,7 @@ class Node:
         if state not in (NodeState.STARTING, NodeState.STOPPED):
             self.lease_keeper.wake()  # the cluster learns of it at once
 
-    def _departing(self, connection: Connection) -> None:
+    def _connection_closing(self, connection: Connection) -> None:
         """A connection of this node began to close, for whatever reason."""
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
         for membership in self.table.memberships_of(connection):

@@ -1,1 +1,1 @@
-"""The part of one process: connections, their outboxes, and the pool without a cluster."""
+"""What one process does alone: connections, their outboxes, and the pool without a cluster."""

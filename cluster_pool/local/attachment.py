@@ -1,4 +1,4 @@
-"""Which pool a connection belongs to, and what it has while it belongs to none."""
+"""Which pool a connection belongs to, and the services of connections without a pool."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from cluster_pool.loops import running_loop
 
 
 class Detached:
-    """The services of connections that belong to no pool: they close by timers of their own."""
+    """The services of connections without a pool: a timer of its own ends each close."""
 
     def __init__(self) -> None:
         self.limits = Limits()
@@ -27,7 +27,7 @@ class Detached:
         """See :class:`ConnectionServices`."""
         running_loop()
 
-    def departing(self, connection: ConnectionState) -> None:
+    def connection_closing(self, connection: ConnectionState) -> None:
         """See :class:`ConnectionServices`."""
 
     def slow_consumer(self, connection: ConnectionState) -> None:
@@ -45,7 +45,7 @@ DETACHED = Detached()
 
 
 def attach(connection: ConnectionState, services: ConnectionServices) -> None:
-    """Have it belong to a pool; to one at most."""
+    """Make it belong to a pool; raises ClusterPoolError if it belongs to another one."""
     if connection._services is not DETACHED:
         check_services(connection, services)
     if connection._state is OPEN:
@@ -63,15 +63,15 @@ def check_services(connection: ConnectionState, services: ConnectionServices) ->
 
 
 def detach(connection: ConnectionState) -> None:
-    """Have it belong to no pool any more."""
+    """Make it belong to no pool any more."""
     connection._services = DETACHED
 
 
 def services_of(connection: ConnectionState) -> ConnectionServices:
-    """The pool that it belongs to, or what stands for none."""
+    """The services of its pool, or DETACHED."""
     return connection._services
 
 
 def set_owner(connection: ConnectionState, owner: Owner | None) -> None:
-    """Have ``owner`` told when it is over; None for no owner."""
+    """Tell ``owner`` when it is over; None for no owner."""
     connection._owner = owner

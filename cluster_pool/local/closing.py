@@ -1,8 +1,8 @@
 """How a connection ends: its deadlines (flush, handshake, cut, idle), and the loss of its socket.
 
-A close has ``Timing.close`` seconds for its handshake, and in a drain ``Timing.flush`` ahead of
-that for what was sent before; then the socket is cut. There is no timer: the sweep looks. The
-outbox writes what is pending ahead of a close.
+A close has ``Timing.close`` seconds for its handshake, and in a drain ``Timing.flush`` before that
+to write earlier messages; then the socket is cut. There is no timer: the sweeper checks the
+deadlines. The outbox writes pending messages ahead of a close.
 """
 
 import asyncio
@@ -18,35 +18,35 @@ def is_gone(connection: ConnectionState) -> bool:
 
 
 def is_lost(connection: ConnectionState) -> bool:
-    """Whether its socket is gone, also when that is not noticed yet."""
+    """Whether its socket is gone, even if that was not noticed yet."""
     return connection._state is CLOSED or connection._transport.is_closed()
 
 
 def is_over(connection: ConnectionState) -> bool:
-    """Whether its client has left, or nothing that it says counts any more."""
+    """Whether its client has left, or its further messages are ignored."""
     return connection._left or connection._silenced or connection._state is CLOSED
 
 
 def is_silenced(connection: ConnectionState) -> bool:
-    """Whether nothing that its client says counts any more."""
+    """Whether further messages of its client are ignored."""
     return connection._silenced
 
 
 def is_late(connection: ConnectionState, now: float) -> bool:
-    """Whether a close that is under way has used up its time."""
+    """Whether a close under way has passed its deadline."""
     return now >= connection._deadline or (
         now >= connection._flush_by and connection._writer.buffered() > 0
     )
 
 
 def is_idle(connection: ConnectionState, now: float) -> bool:
-    """Whether its client has said nothing for its ``idle_timeout``."""
+    """Whether its client has sent nothing for its ``idle_timeout``."""
     limit = connection.idle_timeout
     return limit is not None and now - connection._last_heard >= limit
 
 
 def deadline_of(connection: ConnectionState) -> float:
-    """When its close, which is under way, is cut off: in the time of the loop."""
+    """When its socket is cut if the close has not ended, on the clock of the loop."""
     return connection._deadline
 
 
@@ -71,8 +71,8 @@ def begin(connection: ConnectionState, code: int, reason: str, within: float | N
 
 
 def resume(connection: ConnectionState) -> None:
-    """The handshake is answered: close the WebSocket, which has waited for that."""
-    if connection._flush_by == inf:  # no deadline but its own: the client has all its time
+    """The handshake is answered: close the WebSocket, since the close has waited for that."""
+    if connection._flush_by == inf:  # not in a drain: the client gets the full time
         now = asyncio.get_running_loop().time()
         connection._deadline = now + connection._services.timing.close
         connection._services.watch(connection)
@@ -86,7 +86,7 @@ def tell_owner(connection: ConnectionState) -> None:
 
 
 def silence(connection: ConnectionState) -> None:
-    """Hear nothing more of the client; wake the pump, which then ends."""
+    """Ignore further messages of the client; wake the pump, which then ends."""
     if connection._silenced:
         return
     connection._silenced = True
@@ -109,9 +109,9 @@ def cut(connection: ConnectionState) -> None:
 
 
 async def wait_close_begun(connection: ConnectionState) -> None:
-    """Wait until what was sent before a close has left, and the close behind it.
+    """Wait until earlier messages, and the close behind them, were handed to the library.
 
-    That is over at the close's deadline at the latest, when the socket is cut.
+    That ends at the deadline of the close at the latest, when the socket is cut.
     """
     await connection._transport.wait_close_begun()
 
@@ -136,7 +136,7 @@ async def _handshake_ends(connection: ConnectionState) -> None:
 
 
 def tell_released(connection: ConnectionState) -> None:
-    """The handshake is answered, or never will be: wake the tasks that wait for that."""
+    """The handshake is answered, or never will be: wake the tasks that wait for it."""
     if connection._released is not None and not connection._released.done():
         connection._released.set_result(None)
 
@@ -176,7 +176,7 @@ def client_left(connection: ConnectionState, code: int, reason: str) -> None:
 
 
 def note_end(connection: ConnectionState, code: int, reason: str) -> None:
-    """Keep why it ended, unless that is known; if its socket is gone, that is its end."""
+    """Record code and reason of the end, unless they are known; finish if the socket is gone."""
     if connection.close_code is None:
         connection.close_code, connection.close_reason = code, reason
     if connection._transport.is_closed():
@@ -185,4 +185,4 @@ def note_end(connection: ConnectionState, code: int, reason: str) -> None:
 
 def _report(connection: ConnectionState) -> None:
     connection._services.watch(connection)
-    connection._services.departing(connection)
+    connection._services.connection_closing(connection)

@@ -1,6 +1,6 @@
-"""The user's face of one WebSocket that this process holds.
+"""The public object for one WebSocket that this process holds.
 
-The work is done in the rooms beside it: ``outbox``, ``closing``, ``handshake``, ``reading`` and
+The work is done by the modules beside it: ``outbox``, ``closing``, ``handshake``, ``reading`` and
 ``handlers``. A connection has no task and no timer of its own; the task that awaits ``run``,
 ``wait_closed`` or the iteration is its pump.
 """
@@ -40,13 +40,13 @@ class Connection(ConnectionState):
             pair ``(send, close)`` of callables, sync or async.
         idle_timeout: seconds without a message from the client after which it is closed with
             4408; None for never. Checked once a second.
-        metadata: whatever the application wants to keep with it.
-        request: what the client asked for, where the WebSocket does not know it (a pair of
-            callables, a test); else it is taken from there.
+        metadata: data of the application, kept with the connection.
+        request: the client's request, if the WebSocket does not have it (a pair of callables, a
+            test); else the WebSocket's own is used.
 
     Raises:
         InvalidIdError, InvalidNamespaceError: not allowed.
-        TypeError: ``websocket`` is none.
+        TypeError: ``websocket`` is of no supported type.
     """
 
     __slots__ = ()
@@ -76,7 +76,7 @@ class Connection(ConnectionState):
     def request(self) -> Request:
         """The client's request: path, query, headers, cookies, address, subprotocols.
 
-        An empty :class:`Request` where it is not known, and in ``serve`` without ``--app``, which
+        An empty :class:`Request` if it is not known, and in ``serve`` without ``--app``, which
         keeps none. Made anew at each access under ASGI and ``websockets``.
         """
         return self._transport.request() if self._request is None else self._request
@@ -93,20 +93,20 @@ class Connection(ConnectionState):
         Raises:
             InvalidMessageError, MessageTooLargeError: not allowed.
             ConnectionClosedError: in the body of ``pool.accept``, and in tasks that it made: the
-                client has left, or the socket is gone. (Anywhere else that is REFUSED.)
-            NotAcceptedError: the handshake is not answered, and no pool does it.
+                client has left, or the socket is gone. (In other code the result is REFUSED.)
+            NotAcceptedError: the handshake is not answered, and no pool will do it.
         """
         services = self._services
         services.check_loop()
         owner = self._owner
         if (self._left or self._state is CLOSED) and owner is not None and owner.calls():
-            await asyncio.sleep(0)  # as below: a body that catches it must not hold up the loop
+            await asyncio.sleep(0)  # as below: a body that catches it must not block the loop
             raise ConnectionClosedError(self.close_code or ABNORMAL, self.close_reason, self)
         if services is DETACHED:
             self._transport.check_sending()
         result = deliver(self, outgoing(message, services.limits.message_bytes))
         if result is SendResult.REFUSED:
-            await asyncio.sleep(0)  # a loop of sends must not keep the end from being noticed
+            await asyncio.sleep(0)  # else a loop of sends never lets the end be noticed
         return result
 
     async def send_json(self, value: Any) -> SendResult:
@@ -131,10 +131,10 @@ class Connection(ConnectionState):
         return await self.send_then_close(to_json(value), code, reason)
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close behind what was sent, and wait until the socket is gone.
+        """Close behind earlier messages, and wait until the socket is gone.
 
-        The client has ``Timing.close`` seconds (default 5) to answer, then the socket is cut; what
-        it says until then is still read. Closing twice is harmless.
+        The client has ``Timing.close`` seconds (default 5) to answer, then the socket is cut. Its
+        messages until then are still read. A second call only waits.
 
         Raises:
             InvalidCloseError: the code or the reason is not allowed.
@@ -161,13 +161,13 @@ class Connection(ConnectionState):
     def on(self, event: Literal["error"], handler: OnError) -> OnError: ...
     def on(self, event: str, handler: Callable[..., Any] | None = None) -> Any:
         """Register a handler, sync or async: ``message(message)``, ``close(code, reason)`` once,
-        ``error(exception)`` for what another handler raised. Also a decorator: ``@c.on("close")``.
+        ``error(exception)`` when another handler raised. Also a decorator: ``@c.on("close")``.
 
         Handlers of one event run one after another, in the order of registration, and each message
         is handled before the next is read.
 
         Raises:
-            InvalidValueError: there is no such event; the text names those that there are.
+            InvalidValueError: there is no such event; the text names the events.
         """
         check_event(event)
         if handler is None:
@@ -177,10 +177,10 @@ class Connection(ConnectionState):
     async def run(self) -> None:
         """Read messages and give them to the handlers until the connection is closed.
 
-        As the iteration does: once it was taken over, closed by the pool or cut, it ends at once,
-        and nothing that the client says reaches a handler. After a drain, an idle time-out or
-        :meth:`close`, what arrives before the client's answer is still handled. With a pair of
-        callables it waits for the end, while :meth:`feed` gives the messages to the handlers.
+        It ends as the iteration does: at once when the connection was taken over, closed by the
+        pool or cut; no later message reaches a handler. After a drain, an idle time-out or
+        :meth:`close`, messages that arrive before the client's answer are still handled. With a
+        pair of callables it waits for the end, while :meth:`feed` gives messages to the handlers.
         """
         self._services.check_loop()
         async for message in reading.messages(self):
@@ -188,16 +188,16 @@ class Connection(ConnectionState):
             del message
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is closed; what the client sends is read and dropped."""
+        """Wait until the connection is closed; messages of the client are read and dropped."""
         self._services.check_loop()
         async for _ in reading.messages(self):
             pass
 
     def __aiter__(self) -> AsyncIterator[Message]:
-        """The messages of the client, until it is closed; of one task at a time.
+        """The messages of the client, until the connection is closed; for one task at a time.
 
         Raises:
-            NotReadableError: it was made of a pair of callables, which gives none.
+            NotReadableError: it was made of a pair of callables, which cannot be read.
             NotAcceptedError: the handshake of the WebSocket is not answered yet.
             AlreadyReadError: another task reads it.
         """
@@ -207,9 +207,9 @@ class Connection(ConnectionState):
         return reading.messages(self)
 
     async def feed(self, message: Message) -> None:
-        """Hand in what the client sent, for transports that have no reading side.
+        """Hand in a message of the client, for transports that cannot be read.
 
-        Ignored once the connection was taken over, closed by the pool or cut, or is gone.
+        It is ignored once the connection was taken over, closed by the pool or cut, or is gone.
 
         Raises:
             InvalidMessageError: text with a lone surrogate, or neither ``str`` nor ``bytes``.

@@ -1,4 +1,4 @@
-"""The order of closes in a drain: idle before busy, otherwise even over the namespaces."""
+"""The order of closes in a drain: idle before busy, each namespace spread evenly."""
 
 from collections import deque
 from random import Random
@@ -10,10 +10,10 @@ from cluster_pool.local.table import ConnectionTable
 
 
 class DrainOrder:
-    """The connections of a node in the order of their end, each once.
+    """The connections of a node in the order in which a drain closes them, each once.
 
     A connection that is busy when its turn comes (a handler is running, or bytes wait to be
-    written) lets the idle ones go first.
+    written) is closed after all idle ones.
     """
 
     def __init__(self, table: ConnectionTable, random: Random) -> None:
@@ -26,7 +26,7 @@ class DrainOrder:
         return len(self._order) + len(self._busy)
 
     def refill(self) -> None:
-        """List the open connections; when all are done, those that have come since."""
+        """Add the open connections; later calls add those that have come since."""
         self._order.extend(stratified(self._open_by_namespace(), self._random))
 
     def next(self) -> Connection | None:

@@ -1,7 +1,7 @@
-"""Closing a node's connections at the pace that a budget grants, and waiting until they are closed.
+"""Closes a node's connections at the pace that a budget grants, and waits until they are closed.
 
-Owns the pacing and the order. How much this node may close is the budget's to say: it is asked in a
-task of its own, so that a budget which does not answer never holds up a close.
+Owns the pacing and the order. The budget decides how many this node may close: a task of its own
+asks it, so that a budget that does not answer never holds up a close.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ log = logging.getLogger("cluster_pool.drain")
 
 REASON: Final = "draining"
 YIELD_EVERY: Final = 200
-"""Closes of one step before others get their turn on the loop."""
+"""Closes in one step before other tasks run."""
 
 
 class DrainRun:
     """One drain of one node.
 
     Args:
-        coming: whether connections are still on their way into the table.
-        nodes: how many nodes there are, as far as is known.
-        agree: seconds between two readings that no node takes newcomers, before that is believed.
+        coming: whether more connections will still be added to the table.
+        nodes: the number of nodes, as far as it is known.
+        agree: seconds between two readings that no node accepts newcomers, before it is believed.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class DrainRun:
         self.cancelled = False
         self.hurried = False
 
-    # -- what others may say meanwhile -----------------------------------------------------
+    # -- orders during the drain -----------------------------------------------------------
 
     def tighten(self, terms: Terms) -> None:
-        """Take over the rate and the deadline of terms that name them, the earlier deadline.
+        """Use the rate of new terms, if they have one, and the earlier of both deadlines.
 
-        A drain that is paused goes on: a new call for it asks for that.
+        A paused drain goes on: a new call for a drain means that.
         """
         plan = self._plan
         if terms.max_rate is not None:
@@ -92,12 +92,12 @@ class DrainRun:
         self.pause(False)
 
     def pause(self, paused: bool) -> None:
-        """Close no connection for a while, or go on; a deadline stays what it was."""
+        """Close no connection for a while, or go on; the deadline does not change."""
         self._plan.paused = paused
         self._renew.set()
 
     def cancel(self) -> None:
-        """Close no connection any more, and end."""
+        """Close no more connections, and end."""
         self.cancelled = True
         self._ended.set()
 
@@ -107,9 +107,9 @@ class DrainRun:
         self._ended.set()
 
     async def announce(self, seconds: float) -> None:
-        """Wait while others learn of the drain; it may be cancelled or hurried meanwhile.
+        """Wait while other nodes learn of the drain; it may be cancelled or hurried meanwhile.
 
-        If its process stops then, they learn of it from the budget, and do not wait for it.
+        Before a stop of the process they learn it from the budget, and do not count on this node.
         """
         plan = self._plan
         plan.announcing = plan.last_grace is not None
@@ -120,7 +120,7 @@ class DrainRun:
         self._announcing, plan.announcing, plan.grant = None, False, None
 
     def announce_at_most(self, seconds: float) -> None:
-        """End an announcement that is under way earlier, if it would last longer than that."""
+        """Shorten an announcement that is under way to ``seconds`` from now."""
         limit = self._announcing
         if limit is not None and not limit.expired():
             ends = asyncio.get_running_loop().time() + seconds
@@ -129,7 +129,7 @@ class DrainRun:
     # -- closing ---------------------------------------------------------------------------
 
     async def run(self) -> DrainReport:
-        """Close everyone. Ends when all of them are closed, or when it is cancelled or hurried."""
+        """Close all connections. Ends when all are closed, or when it is cancelled or hurried."""
         plan = self._plan
         plan.began = asyncio.get_running_loop().time()
         self._drain_order.refill()
@@ -144,7 +144,7 @@ class DrainRun:
         return self.report()
 
     def report(self) -> DrainReport:
-        """The account of what was done so far."""
+        """The report so far."""
         seconds = asyncio.get_running_loop().time() - self._asked_at
         forced = self._forced + sum(one._forced for one in self._closing)
         return DrainReport(
@@ -152,7 +152,7 @@ class DrainRun:
         )
 
     def progress(self) -> dict[str, Any]:
-        """Where it stands, for ``/status`` and metrics."""
+        """The progress, for ``/status`` and metrics."""
         now, plan = self._time(), self._plan
         remaining = len(self._drain_order)
         left = plan.time_left(now)
@@ -205,7 +205,7 @@ class DrainRun:
             cut(connection)
 
     def _look_at_closing(self, now: float) -> None:
-        """Forget whose socket is gone, from the oldest on; cut the oldest at its deadline."""
+        """Drop connections whose socket is gone, oldest first; cut the oldest at its deadline."""
         while self._closing:
             oldest = self._closing[0]
             look(oldest, now)
@@ -227,7 +227,7 @@ class DrainRun:
 
     @contextlib.asynccontextmanager
     async def _renewing(self) -> AsyncIterator[None]:
-        """Inside, the share is renewed."""
+        """Renew the share while the body runs."""
         task = asyncio.create_task(self._renew_forever(), name="cluster_pool drain lease")
         try:
             yield

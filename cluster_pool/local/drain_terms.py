@@ -37,7 +37,7 @@ class LocalBudget:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How a drain is to be done.
+    """The terms of a drain.
 
     Attributes:
         max_rate: closes per second of all draining nodes together; None for no limit of its own.

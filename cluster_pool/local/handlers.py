@@ -1,4 +1,4 @@
-"""The handlers of a connection: for which events there are any, how they are called and judged."""
+"""The handlers of a connection: their events, how they are called, and reports about them."""
 
 import asyncio
 import inspect
@@ -23,7 +23,7 @@ OnError = TypeVar("OnError", bound=Callable[[Exception], Any])
 
 
 def check_event(event: str) -> None:
-    """Raise InvalidValueError, which names the events that there are, unless this is one."""
+    """Raise InvalidValueError, which names the events, unless this is one."""
     if event not in EVENTS:
         raise InvalidValueError(f"no event {shown(event)}: there are {', '.join(EVENTS)}")
 
@@ -31,7 +31,7 @@ def check_event(event: str) -> None:
 def add_handler(
     connection: ConnectionState, event: str, handler: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Call ``handler`` at each ``event`` from now on; gives it back."""
+    """Call ``handler`` at each ``event`` from now on; returns it."""
     if connection._handlers is None:
         connection._handlers = {}
     connection._handlers.setdefault(event, []).append(handler)
@@ -39,21 +39,21 @@ def add_handler(
 
 
 async def fire(connection: ConnectionState, event: str, *arguments: Any) -> None:
-    """Call the handlers of an event, one after another; what one raises is reported."""
+    """Call the handlers of an event, one after another; an error of one is reported."""
     for handler in (connection._handlers or {}).get(event, ()):
         try:
             result = handler(*arguments)
             if inspect.isawaitable(result):
                 await _attend(connection, result)
         except ConnectionClosedError as error:
-            if error.connection is not connection:  # else its client has left: no handler's fault
+            if error.connection is not connection:  # else its client has left: no fault of theirs
                 await _failed(connection, event, error)
         except Exception as error:
             await _failed(connection, event, error)
 
 
 async def _attend(connection: ConnectionState, handling: Awaitable[Any]) -> None:
-    """Await a handler; the sweep looks at how long that takes."""
+    """Await a handler; the sweeper reports it if it takes too long."""
     if not connection._watched:
         connection._watched = True
         connection._services.watch(connection)
@@ -72,7 +72,7 @@ async def _failed(connection: ConnectionState, event: str, error: Exception) -> 
 
 
 def _report(connection: ConnectionState, event: str, error: Exception) -> None:
-    """Log what a handler raised: the first of a connection, and of many with one fault one."""
+    """Log an error of a handler: only the first of each connection, and each fault only once."""
     now = asyncio.get_running_loop().time()
     quiet = connection._services.quiet
     times = 0 if connection._reported else quiet.due((event, fault(error)), now)
@@ -83,7 +83,7 @@ def _report(connection: ConnectionState, event: str, error: Exception) -> None:
 
 
 def report_hang(connection: ConnectionState, now: float) -> None:
-    """Say once of a handler that does not return that it holds up its own connection."""
+    """Report once a handler that does not return: it blocks its own connection."""
     services = connection._services
     limit = services.timing.handler
     if connection._busy_since and now - connection._busy_since >= limit:

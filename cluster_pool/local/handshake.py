@@ -1,4 +1,4 @@
-"""A connection whose handshake is not answered yet: what is sent gathers until it is."""
+"""A connection whose handshake is not answered yet: messages to it are held until then."""
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.ids import exact
@@ -14,13 +14,13 @@ def is_answered(connection: ConnectionState) -> bool:
 
 
 def hold(connection: ConnectionState) -> None:
-    """Gather what is sent until :func:`release_hold`: the handshake is not finished."""
+    """Hold messages to it until :func:`release_hold`: the handshake is not answered yet."""
     if connection._state is OPEN:
         connection._state = HOLDING
 
 
 def release_hold(connection: ConnectionState) -> None:
-    """The WebSocket is open: write what has gathered, and behind it the close that is due."""
+    """The WebSocket is open: write the held messages, and a close behind them if there is one."""
     if connection._state is HOLDING:
         connection._state = OPEN
         flush(connection)
@@ -32,11 +32,11 @@ def release_hold(connection: ConnectionState) -> None:
 
 
 async def accept(connection: ConnectionState, subprotocol: str | None = None) -> None:
-    """Answer the handshake where the framework leaves that to us, and open.
+    """Answer the handshake, if the framework has not done it, and open the connection.
 
     Raises:
-        ConnectionClosedError: it was closed meanwhile (taken over, drained). The client got
-            what was sent to it before, and then the code.
+        ConnectionClosedError: it was closed meanwhile (taken over, drained). The client got the
+            earlier messages, and then the code.
     """
     await connection._transport.accept(None if subprotocol is None else exact(subprotocol))
     release_hold(connection)
@@ -46,7 +46,7 @@ async def accept(connection: ConnectionState, subprotocol: str | None = None) ->
 
 
 async def refuse(connection: ConnectionState, status: int, text: str) -> None:
-    """Decline the handshake with an HTTP status; where it was answered already, close."""
+    """Refuse the handshake with an HTTP status; if it was answered already, close."""
     connection._state = CLOSED
     closing.tell_released(connection)
     await connection._transport.refuse(status, text)
@@ -55,5 +55,5 @@ async def refuse(connection: ConnectionState, status: int, text: str) -> None:
 def refusal(
     connection: ConnectionState, error: ClusterPoolError, status: int, text: str
 ) -> ClusterPoolError:
-    """The error to raise where its handshake was refused; see the transport's."""
+    """The error to raise for its refused handshake; see :meth:`Transport.refusal`."""
     return connection._transport.refusal(error, status, text)

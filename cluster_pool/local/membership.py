@@ -1,9 +1,9 @@
-"""A connection's place in one namespace, from the claim that is made for it until it is over.
+"""A connection's place in one namespace, from its claim until the end of its release.
 
 The table maps namespace and id to memberships; a connection lists its own, one for now, which is
-its *home*. Each join makes a new one: what is left of an older one, such as a release that Redis
-has not answered, cannot be mistaken for it. In one process there is no claim, and everything else
-is the same.
+its *home*. Each join makes a new membership, so that an older one, whose release Redis has perhaps
+not answered yet, is never mistaken for it. In a process without a cluster there are no claims; all
+else is the same.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from typing import Generic, TypeVar
 from cluster_pool.core.claims import Claim
 
 C = TypeVar("C", covariant=True)
-"""The connection; a parameter, so that connections can list their memberships."""
+"""The type of the connection: a parameter, since the module of connections imports this one."""
 
 
 class Departure:
     """The end of one membership: under way until its release was answered, then over.
 
     Attributes:
-        over: ends with it; with BackplaneUnavailableError where Redis was never heard.
+        over: done when it is over; with BackplaneUnavailableError if Redis has never answered.
     """
 
     __slots__ = ("_emptied", "over")
@@ -29,19 +29,19 @@ class Departure:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(self, emptied: bool) -> None:
-        """It is over now; ``emptied`` tells whether that left the namespace without members."""
+        """It is over now; ``emptied`` tells whether it left the namespace without members."""
         if not self.over.done():
             self._emptied = emptied
             self.over.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        """It will not be heard whether it is over."""
+        """Redis will not answer the release any more."""
         if not self.over.done():
             self.over.set_exception(error)
-            self.over.exception()  # taken note of, also when nobody waits for it
+            self.over.exception()  # read here, so that asyncio does not log it
 
-    def take_emptied(self) -> bool:
-        """Whether it emptied the namespace; true for the first who asks once it is over."""
+    def pop_emptied(self) -> bool:
+        """Whether it emptied the namespace; True only for the first call after it is over."""
         emptied, self._emptied = self._emptied, False
         return emptied
 
@@ -50,8 +50,8 @@ class Membership(Generic[C]):
     """One connection in one namespace under one id.
 
     Attributes:
-        claim: as the registry holds it; None before it is won, and when it is given up or lost.
-        departure: None until it begins to end.
+        claim: as it is registered; None before it is won, and after it was released or lost.
+        departure: None until it begins to depart.
     """
 
     __slots__ = ("claim", "connection", "departure", "id", "namespace")
@@ -64,7 +64,7 @@ class Membership(Generic[C]):
         self.departure: Departure | None = None
 
     def depart(self) -> Departure:
-        """Begin its end, unless that has begun."""
+        """Begin its departure, unless that has begun."""
         if self.departure is None:
             self.departure = Departure()
         return self.departure

@@ -1,8 +1,8 @@
 """The outbox of one connection: pending bytes, order, limits, slow consumers.
 
-Messages delivered in one tick of the loop leave in one write at its end, in order, and a close goes
-behind it. The outbox is bounded in bytes, judged a turn after a write on what the kernel would not
-take. Nothing here ever waits.
+Messages delivered in one tick of the loop are written at its end, in order and in one write, and a
+close goes behind them. The outbox is bounded by the bytes that the kernel has not accepted a turn
+after a write. Nothing here ever waits.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from cluster_pool.transports.direct import write_directly
 
 DELIVERED, REFUSED = SendResult.DELIVERED, SendResult.REFUSED
 MOST_LEFT: Final = 4
-"""Outboxes that may wait while it closes: those of two turns, and a message beyond each."""
+"""Full outboxes that may wait while it closes: those of two turns, and a message beyond each."""
 
 
 def deliver(connection: ConnectionState, message: Outgoing) -> SendResult:
@@ -55,10 +55,10 @@ def deliver_to_all(
     memberships: Iterable[Membership[ConnectionState]],
     message: Outgoing,
 ) -> int:
-    """:func:`deliver` to many of one pool; gives to how many outboxes it went.
+    """:func:`deliver` to many members of one pool; returns the number of outboxes that got it.
 
-    Most have an empty outbox, or gather several messages of this tick, and are dealt with here: a
-    call less for each.
+    The common cases, an empty outbox or one that gathers several messages of this tick, are handled
+    here, which saves a call for each.
     """
     size, limit = message.size, services.limits.outbox_bytes
     fresh: list[ConnectionState] = []
@@ -84,7 +84,7 @@ def deliver_to_all(
 
 
 def _deliver_full(connection: ConnectionState, message: Outgoing) -> SendResult:
-    """This tick's share is full: hand it over now, and take as much again, but no more."""
+    """The outbox is full in this tick: write it now, then accept as much again, but no more."""
     flush(connection)
     waiting = connection._writer.buffered()
     services = connection._services
@@ -113,10 +113,10 @@ def _hold_more(connection: ConnectionState, message: Outgoing) -> bool:
 
 
 def write_out(connections: Iterable[ConnectionState]) -> None:
-    """Write what is pending for each of ``connections``: at the end of a tick.
+    """Write the pending messages of each of ``connections``, at the end of a tick.
 
-    First look, then write, then deal with what could not be written: nothing can change between
-    look and write. What something is in the way of is still pending until its turn comes.
+    First look up all descriptors, then write, then handle what could not be written: so nothing can
+    change between look and write. Connections without a descriptor are flushed last.
     """
     due: list[tuple[ConnectionState, int, Outgoing]] = []
     others: list[ConnectionState] = []
@@ -138,7 +138,7 @@ def write_out(connections: Iterable[ConnectionState]) -> None:
 
 
 def flush(connection: ConnectionState) -> None:
-    """Write what is pending for one connection, unless its handshake is not answered."""
+    """Write the pending messages of one connection, unless its handshake is not answered."""
     pending = connection._pending
     if pending is not None and connection._state is not HOLDING and connection._state is not DUE:
         connection._pending = None
@@ -146,7 +146,7 @@ def flush(connection: ConnectionState) -> None:
 
 
 def _hand_over(connection: ConnectionState, outgoing: Outgoing, written: int = 0) -> None:
-    """Hand over what was pending, of which ``written`` bytes of the frame are gone already."""
+    """Hand messages to the writer; ``written`` bytes of the frame were written already."""
     left = connection._writer.write(outgoing, written)
     if left > 0:
         services = connection._services
@@ -163,10 +163,10 @@ def _hand_over(connection: ConnectionState, outgoing: Outgoing, written: int = 0
 
 
 def judge(connection: ConnectionState) -> None:
-    """A turn of the loop after a write: what is left is what the kernel would not take.
+    """Check the limit a turn after a write: what is buffered then, the kernel has not accepted.
 
-    Too much closes the connection. One that closes already, and still has more to write because
-    its client pings and reads nothing, is cut.
+    Above the limit the connection is closed. If it is closing already, and gets more to write since
+    its client sends pings and reads nothing, it is cut.
     """
     waiting, limit = connection._writer.buffered(), connection._services.limits.outbox_bytes
     if connection._state is OPEN and waiting > limit:
@@ -176,7 +176,7 @@ def judge(connection: ConnectionState) -> None:
 
 
 def is_stuck(connection: ConnectionState, now: float) -> bool:
-    """Whether bytes wait of which the kernel has taken none for too long."""
+    """Whether bytes wait and the kernel has accepted none of them for too long."""
     if not connection._writer.buffered():
         connection._stuck_since = 0.0
         return False
@@ -191,19 +191,19 @@ def is_busy(connection: ConnectionState) -> bool:
     return bool(connection._busy_since or connection._pending or connection._writer.buffered())
 
 
-# -- the close behind it -------------------------------------------------------------------
+# -- closes behind messages ----------------------------------------------------------------
 
 
 def begin_close(
     connection: ConnectionState, code: int, reason: str, within: float | None = None
 ) -> None:
-    """Close behind what was delivered. Harmless when closing already.
+    """Close behind delivered messages. Does nothing if it is closing already.
 
-    Before the handshake is answered, what was delivered and the close wait for that.
+    Before the handshake is answered, the messages and the close wait for that.
 
     Args:
-        within: cut it after so many seconds at the latest: ``Timing.flush`` for what was sent
-            before and ``Timing.close`` for the handshake, or less of both. By default it is cut
+        within: cut it after so many seconds at the latest: ``Timing.flush`` to write earlier
+            messages and ``Timing.close`` for the handshake, or less of both. By default it is cut
             after ``Timing.close``.
     """
     if connection.closed:
@@ -215,23 +215,23 @@ def begin_close(
 
 
 def kick(connection: ConnectionState, code: int, reason: str) -> None:
-    """Close it, whatever its client would still say: as :func:`begin_close`, and deaf to it.
+    """As :func:`begin_close`, and ignore further messages of the client.
 
-    For a client that lost its id or is not wanted: nothing more is yielded or given to a handler,
-    and a task that waits for a message stops at once.
+    For a client that lost its id or is closed by the pool: no message is yielded or given to a
+    handler any more, and a task that waits for one stops at once.
     """
     closing.tell_owner(connection)
     throw_out(connection, code, reason)
 
 
 def throw_out(connection: ConnectionState, code: int, reason: str) -> None:
-    """As :func:`kick`, for what its client did: the current task did not ask for it."""
+    """As :func:`kick`, for a reason that the client gave and not the current task."""
     closing.silence(connection)
     begin_close(connection, code, reason)
 
 
 def close_slow(connection: ConnectionState) -> None:
-    """Close with 1013: its client takes less than it is sent."""
+    """Close with 1013: its client reads less than it is sent."""
     connection._services.counters.slow_consumers += 1
     connection._services.slow_consumer(connection)
     throw_out(connection, TRY_AGAIN_LATER, "slow consumer")

@@ -26,14 +26,14 @@ from cluster_pool.local.table import ConnectionTable
 class ConnectionsPool:
     """Connections by namespace and id, in this process alone.
 
-    Works with or without ``async with``; at its end, whatever is still closing is waited for.
+    Works with or without ``async with``, whose end closes all connections and waits for that.
 
     Args:
         on_conflict: ``"takeover"`` closes the older connection of an id with 4409, ``"reject"``
             raises IdTakenError for the newer one.
         limits, timing: see :class:`Limits` and :class:`Timing`.
-        table: the connections of a :class:`ClusterPool`, whose ``local`` this then is: it sends
-            and closes here, and leaves membership to the cluster.
+        table: the connections of a :class:`ClusterPool`. This object is then its ``local``: it
+            sends and closes here, and the cluster decides about membership.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ConnectionsPool:
                 limits=limits or Limits(),
                 timing=timing or Timing(),
                 counters=Counters(),
-                on_departing=self._depart,
+                on_closing=self._depart,
             )
         self._table = table
 
@@ -73,8 +73,8 @@ class ConnectionsPool:
         """Make a connection a member.
 
         Raises:
-            IdTakenError: with ``on_conflict="reject"``, the id is taken, and the client that has
-                it gave a sign of life; without one in ``Timing.sign_of_life`` it is cut.
+            IdTakenError: with ``on_conflict="reject"``, the id is taken by a client that has shown
+                that it lives; one that does not within ``Timing.sign_of_life`` is cut.
             NodeDrainingError: a drain has begun.
         """
         self._check_own()
@@ -103,17 +103,17 @@ class ConnectionsPool:
     async def remove_connection(
         self, connection: Connection, on_empty_namespace: EmptyCallback | None = None
     ) -> None:
-        """End a connection's membership. Does not close it. Harmless when called twice.
+        """End a connection's membership. Does not close it. A second call does nothing.
 
         Args:
             on_empty_namespace: called without arguments, and awaited if it is async, when this was
-                the last member of the namespace; also when it was closed by the pool before.
+                the last member of the namespace; also if the pool had closed it before.
         """
         self._check_own()
         self._table.check_loop()
         self._depart(connection)
         departure = self._table.departure_of(connection)
-        emptied = departure is not None and departure.take_emptied()
+        emptied = departure is not None and departure.pop_emptied()
         if emptied and on_empty_namespace is not None:
             result = on_empty_namespace()
             if inspect.isawaitable(result):
@@ -163,7 +163,7 @@ class ConnectionsPool:
     async def broadcast_message(
         self, namespace: str, message: Message, exclude: Iterable[str] = ()
     ) -> int:
-        """Send one message to every member but the excluded ids; gives how many got it."""
+        """Send one message to every member but the excluded ids; returns how many got it."""
         self._table.check_loop()
         namespace = check_namespace(namespace)
         framed = outgoing(message, self._table.limits.message_bytes)
@@ -192,7 +192,7 @@ class ConnectionsPool:
         return SendResult.DELIVERED
 
     async def close_all(self, namespace: str, code: int = NORMAL, reason: str = "") -> int:
-        """Begin to close every member; they are members no longer. Gives how many."""
+        """Begin to close every member; they are no members any more. Returns how many."""
         self._table.check_loop()
         namespace = check_namespace(namespace)
         return await self._table.close_all(namespace, *check_close(code, reason))
@@ -205,20 +205,20 @@ class ConnectionsPool:
         *,
         grace: float | None = None,
     ) -> DrainReport:
-        """Close every connection at a pace, and take no newcomers meanwhile.
+        """Close every connection at a pace, and accept no newcomers meanwhile.
 
-        Idle connections go first, otherwise in random order, each namespace's evenly apart. What
-        was sent before reaches clients that read. A client that does not answer its close is cut,
-        and delays no other. A second call joins the drain under way, paused or not, which goes
-        on: its rate, if it names one, and the earlier deadline hold, and both get the report.
-        Cancelling the first call cancels the drain.
+        Idle connections go first, otherwise the order is random, with the members of each namespace
+        spread evenly. Messages sent before reach clients that read. A client that does not answer
+        its close is cut, and delays no other. A second call joins the drain under way, and resumes
+        a paused one: its rate, if it names one, and the earlier deadline apply, and both calls get
+        the report. Cancelling the first call cancels the drain.
 
         Args:
             max_per_second: closes per second, more than 0; None: 200.
             message: sent to each ahead of its close; "" sends nothing.
-            code: the close code; 1012 is the one on which every client library comes back.
-            grace: seconds until all must be closed: the rate is raised evenly as far as that
-                needs. None: as long as it takes.
+            code: the close code; after 1012 every client library comes back.
+            grace: seconds until all must be closed: the rate is raised as far as that needs. None:
+                no limit.
 
         Returns:
             When all are closed: how many, how many by force, how long it took.
@@ -241,24 +241,24 @@ class ConnectionsPool:
             self._drain = self._drain_task = None
 
     async def pause_drain(self) -> None:
-        """Close none for a while; newcomers are still refused. Harmless without a drain."""
+        """Close none for a while; newcomers are still refused. Without a drain it does nothing."""
         self._table.check_loop()
         if self._drain is not None:
             self._drain.pause(True)
 
     async def resume_drain(self) -> None:
-        """Go on after :meth:`pause_drain`; a deadline is still what it was."""
+        """Go on after :meth:`pause_drain`; the deadline has not changed."""
         self._table.check_loop()
         if self._drain is not None:
             self._drain.pause(False)
 
     async def cancel_drain(self) -> None:
-        """End a drain half-way: the rest stays, newcomers are welcome, the report says so."""
+        """End a drain half-way: the rest stays, newcomers are accepted, the report says so."""
         self._table.check_loop()
         if self._drain is not None:
             self._drain.cancel()
 
-    # -- looking ---------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
         """The connection with an id, or None."""

@@ -14,7 +14,7 @@ EmptyCallback = Callable[[], Any]
 class Pool(Protocol):
     """Membership, targeted sends, broadcasts, closing and draining.
 
-    Messages from one place to one connection arrive in order and at most once; results say what
+    Messages from one sender to one connection arrive in order and at most once; results say what
     happened. Bad input raises InvalidValueError before anything is done.
     """
 
@@ -63,7 +63,7 @@ class Pool(Protocol):
     async def drain_connections(
         self, max_per_second: float | None = None, message: Message = "", code: int = 1012
     ) -> DrainReport:
-        """Take no newcomers, and close what is here at a pace."""
+        """Accept no newcomers, and close all connections at a pace."""
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
         """This process's connection with an id."""

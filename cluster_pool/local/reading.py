@@ -1,4 +1,4 @@
-"""Reading from a client: its messages, their rate, and that it has left.
+"""Reading from a client: its messages, their rate, and its end.
 
 A connection has no task of its own: the task that iterates over it is its pump.
 """
@@ -43,7 +43,7 @@ async def messages(connection: ConnectionState) -> AsyncIterator[Message]:
                 if connection._reader is not None or reader.cancelling() > cancelling + 1:
                     raise  # another task cancels the pump, perhaps at the same time
             finally:
-                if connection._reader is None:  # cancelled by silence, which is over with this
+                if connection._reader is None:  # silence() has cancelled this read, not the task
                     reader.uncancel()
                 connection._reader = None
             if over is not None or connection._silenced:
@@ -53,7 +53,7 @@ async def messages(connection: ConnectionState) -> AsyncIterator[Message]:
                 connection._last_heard = now
             if not _floods(connection, now):
                 yield message
-            del message  # a large one is not kept until the next one comes
+            del message  # do not keep a large one until the next one comes
         finished = True
         if over is None:
             await closing.wait_close_begun(connection)
@@ -65,7 +65,7 @@ async def messages(connection: ConnectionState) -> AsyncIterator[Message]:
 
 
 async def feed(connection: ConnectionState, message: Message) -> None:
-    """Give the handlers what the client sent, where the transport has no reading side."""
+    """Give a message of the client to the handlers, if the transport cannot be read."""
     encode(message, connection._services.limits.message_bytes)
     if connection._silenced or connection._state is CLOSED:
         return
@@ -87,7 +87,7 @@ async def _ended(connection: ConnectionState, code: int, reason: str) -> None:
 
 
 def _floods(connection: ConnectionState, now: float) -> bool:
-    """Whether the client says more than it may; it is then closed with 1008."""
+    """Whether the client sends more than it may; then it is closed with 1008."""
     rate = connection._services.limits.inbound_per_second
     connection._inbound_due = max(connection._inbound_due, now) + 1 / rate
     if connection._inbound_due - now <= 1 + 1 / rate:
@@ -97,7 +97,7 @@ def _floods(connection: ConnectionState, now: float) -> bool:
 
 
 def flood(connection: ConnectionState, rate: int, what: str) -> None:
-    """Its client says more than it may: close it with 1008, count it and say so."""
+    """Its client sends more than it may: close it with 1008, count and log it."""
     if connection.closed:
         return
     services = connection._services
@@ -112,13 +112,13 @@ def flood(connection: ConnectionState, rate: int, what: str) -> None:
 
 
 def watch(connection: ConnectionState, watcher: Watcher, ahead: Ahead) -> None:
-    """Have a departure noticed at once, also when no task reads."""
+    """Notice at once that the client leaves, also when no task reads."""
     connection._transport.watch(watcher, ahead)
     connection._watcher = watcher
 
 
 async def unwatch(connection: ConnectionState) -> None:
-    """No more of :func:`watch`."""
+    """End :func:`watch`."""
     watcher, connection._watcher = connection._watcher, None
     if watcher is not None:
         await connection._transport.unwatch(watcher)
@@ -130,6 +130,6 @@ def reading(connection: ConnectionState) -> Reading:
 
 
 async def tell_end(connection: ConnectionState) -> None:
-    """Tell the handlers that it is closed, if its client has left and they do not know yet."""
+    """Tell the handlers that it is closed, if its client has left and they were not told."""
     if connection._left:
         await _ended(connection, connection.close_code or ABNORMAL, connection.close_reason)

@@ -1,4 +1,4 @@
-"""The services that a pool gives its connections, and the observers that they tell of events."""
+"""The services that a pool gives its connections, and the observer of a connection's end."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,10 +14,10 @@ C = TypeVar("C")
 
 
 class Flusher(Generic[C]):
-    """Has the connections that got something in this tick of the loop written, once, at its end.
+    """Writes the connections that got messages in this tick of the loop, once, at its end.
 
     Args:
-        write: writes what is pending for each of them.
+        write: writes the pending messages of each of them.
     """
 
     __slots__ = ("_dirty", "_write")
@@ -27,7 +27,7 @@ class Flusher(Generic[C]):
         self._write = write
 
     def add(self, connection: C) -> None:
-        """``connection`` has something to write. Changes nothing where no loop would write it."""
+        """``connection`` has something to write. Without a running loop it raises, adding nothing."""
         if not self._dirty:
             running_loop().call_soon(self.flush)
         self._dirty.append(connection)
@@ -45,7 +45,7 @@ class Flusher(Generic[C]):
 
 
 class LooseFlusher(Flusher[C]):
-    """Of connections that belong to no pool: what each loop has to write, it writes itself."""
+    """The flusher of connections without a pool: each loop writes its own connections."""
 
     __slots__ = ("_by_loop",)
 
@@ -64,13 +64,13 @@ class LooseFlusher(Flusher[C]):
 
 
 class Owner(Protocol):
-    """Code that runs while a connection is open, and is told when it is over."""
+    """The owner of a connection: code that runs while it is open, and is told when it is over."""
 
     def reading_begins(self) -> None:
-        """The connection is iterated over by the current task."""
+        """The current task begins to iterate over the connection."""
 
     def reading_ends(self, task: "asyncio.Task[Any] | None", *, finished: bool) -> None:
-        """The iteration that ``task`` began is over: at its end, or it was left."""
+        """The iteration that ``task`` began has ended: at the end of the client, or before."""
 
     def closing(self) -> None:
         """The current task has told the connection to close."""
@@ -79,11 +79,11 @@ class Owner(Protocol):
         """Whether the current code is the owner's."""
 
     def over(self) -> None:
-        """The client has left, or nothing that it says counts any more; perhaps both in turn."""
+        """The client has left, or its messages are ignored from now on; perhaps called for both."""
 
 
 class ConnectionServices(Protocol):
-    """A pool, as its connections see it; what it is told of them is told by themselves."""
+    """A pool as its connections use it: limits, counters, and calls about their events."""
 
     limits: Limits
     timing: Timing
@@ -94,11 +94,11 @@ class ConnectionServices(Protocol):
     def check_loop(self) -> None:
         """Raise WrongLoopError unless this is the loop in which the connections live."""
 
-    def departing(self, connection: Any) -> None:
-        """A connection begins to close, for whatever reason; told once."""
+    def connection_closing(self, connection: Any) -> None:
+        """A connection begins to close, for any reason; called once."""
 
     def slow_consumer(self, connection: Any) -> None:
         """A connection is being closed with 1013."""
 
     def watch(self, connection: Any) -> None:
-        """A connection needs the sweep: it closes, holds unwritten bytes, handles, or may idle."""
+        """The sweeper must look at it: it closes, has unwritten bytes, a handler, or may idle."""

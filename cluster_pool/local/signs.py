@@ -1,7 +1,7 @@
-"""Whether clients are still there: asked only when another client wants their id.
+"""Signs of life of clients, asked for only when another client claims their id.
 
-A connection whose network died silently looks open until a keepalive gives it up. There is no task
-and no timer here while no answer is awaited.
+A connection whose network died silently looks open until a keepalive ends it. There is no task and
+no timer here while no answer is awaited.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from cluster_pool.local.state import ConnectionState
 
 
 class SignsOfLife:
-    """Asks the clients of one table, each once at a time, however many want to know.
+    """Asks the clients of one table, each once at a time, for any number of callers.
 
     Args:
-        within: seconds that a client has to give a sign; as long it is believed afterwards.
+        within: seconds that a client has to give a sign; a sign is valid for as long.
     """
 
     def __init__(self, within: float) -> None:
@@ -25,9 +25,9 @@ class SignsOfLife:
         self._given: WeakKeyDictionary[ConnectionState, float] = WeakKeyDictionary()
 
     async def of(self, connection: ConnectionState) -> bool:
-        """Whether its client gives a sign of life; one that gives none is cut (1006) by then.
+        """Whether its client gives a sign of life; one that gives none is cut (1006).
 
-        True, too, where that cannot be told: see :meth:`Transport.alive`.
+        True if that cannot be found out: see :meth:`Transport.alive`.
         """
         now = asyncio.get_running_loop().time()
         if now - self._given.get(connection, -inf) < self._within:
@@ -47,7 +47,7 @@ class SignsOfLife:
         return False
 
     async def stop(self) -> None:
-        """Ask no more; callers that wait are told that the client may be there."""
+        """Stop asking; callers that wait are told that the client may be there."""
         asking = list(self._asking.values())
         for task in asking:
             task.cancel()
@@ -55,5 +55,5 @@ class SignsOfLife:
 
 
 async def is_alive(connection: ConnectionState, within: float) -> bool:
-    """Whether its client gives a sign of life within so many seconds; see the transport's."""
+    """Whether its client gives a sign of life within so many seconds; see Transport.alive."""
     return not is_gone(connection) and await connection._transport.alive(within)

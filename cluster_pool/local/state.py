@@ -1,8 +1,8 @@
-"""The state that the rooms of one connection share: slots, and no behaviour.
+"""The state of one connection, shared by the modules of this floor: slots, and no behaviour.
 
 The outbox, the closing, the handshake and the reading of a connection are modules of functions over
-these slots. As objects of their own they would add their headers to each idle connection, and each
-would need a way back to the connection: a circle that only the collector frees.
+these slots. Objects of their own would add memory to each idle connection, and each would need a
+reference back to the connection: a cycle that only the garbage collector frees.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from cluster_pool.transports.base import Transport, Watcher, Writer
 
 
 class State(enum.Enum):
-    """Where a connection stands.
+    """The states of a connection.
 
-    Holding: the handshake is not answered yet, and the outbox gathers. Due: the same, and a close
-    waits behind it. Closing: the close is on its way. Closed: the socket is gone.
+    Holding: the handshake is not answered yet, and the outbox holds messages. Due: the same, and a
+    close waits behind them. Closing: the close is under way. Closed: the socket is gone.
     """
 
     HOLDING = "holding"
@@ -38,7 +38,7 @@ HOLDING, DUE, OPEN, CLOSING, CLOSED = State
 
 
 class ConnectionState:
-    """One connection as the functions of this floor see it."""
+    """The slots of one connection."""
 
     __slots__ = (
         "__weakref__",
@@ -86,22 +86,22 @@ class ConnectionState:
     close_code: int | None
     close_reason: str
     _memberships: tuple[Membership[Any], ...]
-    """Where it is a member, its home first; belongs to the table."""
+    """Its memberships, its home first; written by the table."""
     _departure: Departure | None
-    """How its last membership ended, for a removal that comes later; belongs to the table."""
+    """The end of its last membership, for a later removal; written by the table."""
     _services: ConnectionServices
     _transport: Transport
     _request: Request | None
     _state: State
     _owner: Owner | None
-    """Is told when it is over; belongs to the cluster."""
+    """Is told when it is over; written by the cluster."""
 
     # The outbox.
     _writer: Writer
     _pending: Outgoing | list[Outgoing] | None
     _pending_bytes: int
     _stuck_since: float
-    """When the sweep first saw the bytes that wait now; 0 while none do."""
+    """When the sweeper first saw the bytes that wait now; 0 while none wait."""
     _written_before: int
 
     # The closing.
@@ -112,27 +112,27 @@ class ConnectionState:
     _forced: bool
     """Whether its socket was cut, because the close handshake did not end in time."""
     _watched: bool
-    """Whether the sweep looks at it, for another reason than a close."""
+    """Whether the sweeper looks at it, for another reason than a close."""
     _left: bool
     """Whether the client has left."""
     _released: "asyncio.Future[None] | None"
-    """Ends with the handshake; there if a task waits for that."""
+    """Done when the handshake ends; made when a task waits for that."""
 
     # The reading, and the handlers.
     _handlers: dict[str, list[Callable[..., Any]]] | None
     _reader: "asyncio.Task[Any] | None"
-    """Waits for a message now; None also once it was told to stop."""
+    """The task that waits for a message now; None also after it was told to stop."""
     _last_heard: float
     _silenced: bool
-    """Whether nothing that its client says counts any more."""
+    """Whether further messages of its client are ignored."""
     _told: bool
     """Whether the close handlers were called."""
     _reported: bool
     """Whether an error of one of its handlers was logged."""
     _busy_since: float
-    """When the handler that is running began; 0 while none is."""
+    """When the running handler began; 0 while none runs."""
     _inbound_due: float
-    """When everything that was received would have come at the rate that is allowed."""
+    """When all received messages would have come at the allowed rate."""
     _watcher: Watcher | None
 
     def __init__(

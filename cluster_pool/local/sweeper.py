@@ -1,6 +1,6 @@
-"""One look a second at the connections that need one: closing, stuck, handling, or idle too long.
+"""Looks once a second at connections that need it: closing, stuck, with a handler, or idle.
 
-A connection that is just open costs nothing here.
+A connection that is only open costs nothing here.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from cluster_pool.local.state import CLOSED, ConnectionState
 
 PERIOD = 1.0
 HURRIED_PERIOD = 0.02
-"""While the pool waits for its last connections."""
+"""The period while the pool waits for its last connections."""
 YIELD_EVERY = 1000
 
 
 def look(connection: ConnectionState, now: float) -> bool:
-    """Judge a connection by its deadlines. False when there is nothing left to watch."""
+    """Apply the deadlines of a connection. False when there is nothing left to watch."""
     report_hang(connection, now)
     if connection._state is not CLOSED and connection._transport.is_closed():
         closing.finish(connection)
@@ -52,7 +52,7 @@ class Sweeper:
         self._hurry = asyncio.Event()
 
     def watch(self, connection: ConnectionState) -> None:
-        """Look at ``connection`` from now on until it says that there is nothing left."""
+        """Look at ``connection`` from now on, until :func:`look` returns False."""
         self._watched[connection] = None
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="cluster_pool sweep")

@@ -1,7 +1,7 @@
-"""The memberships of this node by namespace and id, and what is done to many of them.
+"""The memberships of this node by namespace and id, and operations on many of them.
 
-Synchronous but for what goes over many connections, which yields on the way. Looking something up
-never creates it.
+Synchronous, but for operations on many connections, which yield in between. A lookup never creates
+anything.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from cluster_pool.local.sweeper import Sweeper
 from cluster_pool.loops import check_loop, running_loop
 
 YIELD_EVERY = 1000
-"""Connections of one fan-out before others get their turn on the loop."""
+"""Connections in one part of a fan-out before other tasks run."""
 
 
 class ConnectionTable:
-    """The services of its connections."""
+    """The memberships; implements the services of its connections."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ConnectionTable:
         limits: Limits,
         timing: Timing,
         counters: Counters,
-        on_departing: Callable[[Connection], None],
+        on_closing: Callable[[Connection], None],
         on_slow_consumer: Callable[[Connection], None] = lambda connection: None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
@@ -43,16 +43,16 @@ class ConnectionTable:
         self.counters = counters
         self.flusher = Flusher(write_out)
         self.quiet = Quiet()
-        """Which lines about connections are due in the log."""
+        """Decides which lines about connections are logged."""
         self.signs = SignsOfLife(timing.sign_of_life)
         self._sweeper = Sweeper()
         self.members: dict[str, dict[str, Membership[Connection]]] = {}
-        """By namespace and id, for lookups that must be fast; changed here alone."""
+        """By namespace and id, for fast lookups by others; changed only here."""
         self._busy: dict[str, asyncio.Event] = {}
         self._count = 0
         self._loop = loop
         self._bound = loop is not None
-        self.departing = on_departing
+        self.connection_closing = on_closing
         self.slow_consumer = on_slow_consumer
         self.watch = self._sweeper.watch
 
@@ -62,8 +62,8 @@ class ConnectionTable:
     def check_loop(self) -> None:
         """Raise WrongLoopError unless this is the loop in which the connections live.
 
-        A table that was given none belongs to the loop in which its first connection came; while
-        it is empty any loop will do.
+        A table without a given loop belongs to that of its first connection; while it is empty,
+        any loop is right.
         """
         loop = self._loop
         if loop is not None and (self._bound or self._count):
@@ -80,7 +80,7 @@ class ConnectionTable:
     # -- membership ------------------------------------------------------------------------
 
     def add(self, membership: Membership[Connection]) -> None:
-        """List a membership, here and at its connection; one that had its id is not listed here.
+        """Add a membership, here and at its connection; it replaces one with the same id here.
 
         It is counted as accepted.
         """
@@ -95,10 +95,10 @@ class ConnectionTable:
         self.counters.accepted += 1
 
     def discard(self, membership: Membership[Connection]) -> bool:
-        """Unlist a membership, if it is this very one; True when its namespace is empty now.
+        """Remove a membership, unless another has its id; True when its namespace is empty now.
 
-        Its connection forgets it, too, and keeps how it ends: a circle of the two would live until
-        the garbage collector comes.
+        Its connection drops it, too, and keeps only its departure: a cycle of the two would live
+        until the garbage collector runs.
         """
         connection = membership.connection
         if membership in connection._memberships:
@@ -115,15 +115,15 @@ class ConnectionTable:
         return True
 
     def memberships_of(self, connection: Connection) -> tuple[Membership[Connection], ...]:
-        """Where a connection is a member, its home first."""
+        """The memberships of a connection, its home first."""
         return connection._memberships
 
     def departure_of(self, connection: Connection) -> Departure | None:
-        """How the last membership of a connection ended that is no member any more, or None."""
+        """The departure of the last membership of a connection that is no member any more."""
         return connection._departure
 
     def get(self, namespace: str, id: str) -> Membership[Connection] | None:
-        """The membership that has an id, or None."""
+        """The membership with an id, or None."""
         members = self.members.get(namespace)
         return members.get(id) if members is not None else None
 
@@ -146,12 +146,12 @@ class ConnectionTable:
     # -- sending and closing ---------------------------------------------------------------
 
     def send(self, namespace: str, id: str, message: Outgoing) -> SendResult:
-        """Deliver to one; ABSENT when there is none."""
+        """Deliver to one member; ABSENT when there is none."""
         membership = self.get(namespace, id)
         return SendResult.ABSENT if membership is None else deliver(membership.connection, message)
 
     def namespace_busy(self, namespace: str) -> bool:
-        """Whether a fan-out to this namespace has not reached everyone yet."""
+        """Whether a fan-out to this namespace is still under way."""
         return namespace in self._busy
 
     async def wait_fanned_out(self, namespace: str) -> None:
@@ -162,7 +162,7 @@ class ConnectionTable:
     async def broadcast(
         self, namespace: str, message: Outgoing, exclude: Collection[str] = ()
     ) -> int:
-        """Deliver to every member but the excluded; gives to how many outboxes it went."""
+        """Deliver to every member but the excluded; returns the number of outboxes that got it."""
         if namespace in self._busy:
             await self.wait_fanned_out(namespace)
         members = self.members.get(namespace)
@@ -171,7 +171,7 @@ class ConnectionTable:
         if exclude:
             chosen = [one for id, one in members.items() if id not in exclude]
         else:
-            chosen = list(members.values())  # a member whose outbox is full departs meanwhile
+            chosen = list(members.values())  # one whose outbox is full is removed meanwhile
         if len(chosen) <= YIELD_EVERY:
             return deliver_to_all(self, chosen, message)
         delivered = 0
@@ -182,7 +182,7 @@ class ConnectionTable:
     async def close_all(
         self, namespace: str, code: int, reason: str, exclude: Collection[str] = ()
     ) -> int:
-        """Begin to close every member but the excluded; gives how many."""
+        """Begin to close every member but the excluded; returns how many."""
         if namespace in self._busy:
             await self.wait_fanned_out(namespace)
         members = self.members.get(namespace) or {}

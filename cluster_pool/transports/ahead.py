@@ -1,8 +1,8 @@
-"""Reading an ASGI WebSocket ahead of its application, so that a departure is noticed at once.
+"""Reads an ASGI WebSocket ahead of its application, so that the end of a client is noticed at once.
 
-ASGI tells only a caller of ``receive`` that a client has left, and an application that pushes
-or waits calls it late or never. Here one task per WebSocket calls it all the time and keeps what
-comes, bounded in bytes, for a later call.
+ASGI tells only a caller of ``receive`` that a client has gone, and an application that pushes or
+waits calls it late or never. Here one task per WebSocket calls it all the time, and keeps the
+events, bounded in bytes, for later calls.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ MESSAGE: Final = "websocket.receive"
 
 
 class ReadAhead:
-    """Takes the place of an ASGI ``receive``; made and ended in one event loop.
+    """Replaces an ASGI ``receive``; made and ended in one event loop.
 
-    While its bytes are within :class:`Ahead`, all that comes is kept in order. Beyond that it
-    depends on who reads. Nobody has yet: what comes further is dropped, so that the beginning is
-    kept whole, and the end is noticed. Somebody has: reading stops, and TCP holds the client up;
-    who takes nothing for ``Ahead.patience`` seconds then counts as nobody.
+    While its bytes are within the limits of :class:`Ahead`, all messages are kept in order. Beyond
+    that it depends on the reader. Without one, further messages are dropped: the first ones are
+    kept, and the end is noticed. With one, reading stops, and TCP holds the client up; a reader
+    that reads nothing for ``Ahead.patience`` seconds then counts as none.
 
     Attributes:
         read: whether there is a reader.
-        awaited: whether a message is being waited for at the moment.
-        own: whether it is the connection that takes a message now.
-        elsewhere: whether messages were taken by others, by the library's own means.
+        awaited: whether a caller waits for a message at the moment.
+        own: whether the connection itself is reading a message now.
+        elsewhere: whether other code has read messages, by the library's own methods.
         over: the code and the reason of the end, once it came.
     """
 
@@ -46,25 +46,25 @@ class ReadAhead:
         self._told = self._begun = self._ignoring = False
         self._deaf: Event | None = None
         self._failure: Exception | None = None
-        self._taker: asyncio.Future[Event] | None = None
+        self._waiter: asyncio.Future[Event] | None = None
         self._space: asyncio.Future[None] | None = None
         self._task = asyncio.create_task(self._run(), name="cluster_pool reads ahead")
 
     @property
     def awaited(self) -> bool:
         """See the class."""
-        return self._taker is not None
+        return self._waiter is not None
 
     @property
     def unread(self) -> bool:
-        """Whether messages wait to be taken."""
+        """Whether messages wait to be read."""
         return any(event["type"] == MESSAGE for event, _ in self._events)
 
     def watch(self, watcher: Watcher) -> None:
         """Tell ``watcher`` of the end, also when it came already."""
         self._watchers.append(watcher)
         if self.over is not None:
-            watcher.departed(*self.over)
+            watcher.client_left(*self.over)
 
     async def unwatch(self, watcher: Watcher) -> bool:
         """Tell it nothing more; True when it was the last, and reading has ended."""
@@ -76,57 +76,57 @@ class ReadAhead:
         await asyncio.wait((self._task,))
         return True
 
-    async def take(self) -> Event:
+    async def next(self) -> Event:
         """The event that ASGI's ``receive`` would have given.
 
         Raises:
             RuntimeError: another coroutine is waiting in here.
         """
-        if self._taker is not None:
+        if self._waiter is not None:
             raise RuntimeError("the WebSocket is being read by another task already")
         if self._events:
             event = self._pop()
             if event["type"] == MESSAGE:
-                self._taken()
+                self._note_reader()
             return event
-        self._taken()
+        self._note_reader()
         if self._deaf is not None:
             return self._deaf
         if self._failure is not None:
             raise self._failure
-        taker: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-        self._taker = taker
+        waiter: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+        self._waiter = waiter
         try:
-            event = await taker
+            event = await waiter
         except asyncio.CancelledError:
-            self._take_back(taker)
+            self._put_back(waiter)
             raise
         finally:
-            self._taker = None
+            self._waiter = None
         return event
 
-    def _take_back(self, taker: "asyncio.Future[Event]") -> None:
-        """Keep what came in the very turn in which its taker was cancelled."""
-        if taker.done() and not taker.cancelled() and taker.exception() is None:
-            event = taker.result()
+    def _put_back(self, waiter: "asyncio.Future[Event]") -> None:
+        """Keep the event that came in the same turn in which its reader was cancelled."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            event = waiter.result()
             if event["type"] == MESSAGE and not self._ignoring:
                 self._put(event, first=True)
 
     def accepted(self) -> None:
-        """The handshake was answered: waiting for its beginning was no reading."""
+        """The handshake was answered: reads before that were of its first event."""
         self.read = self.elsewhere = False
 
     def deafen(self, code: int, reason: str) -> None:
-        """Nothing more counts of what the client says: a reader is told of the end."""
+        """Ignore all further messages of the client; readers get the end with this code."""
         self._ignoring = True
         self._forget()
         if self._deaf is None:
             self._deaf = {"type": "websocket.disconnect", "code": code, "reason": reason}
-        if self._taker is not None and not self._taker.done():
-            self._taker.set_result(self._deaf)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._deaf)
 
     def lose(self) -> None:
-        """The socket is given up: as if the server had said that it is lost."""
+        """The socket is given up: do as if the server had said that it is lost."""
         self._finish(ABNORMAL, "")
 
     async def _run(self) -> None:
@@ -142,17 +142,17 @@ class ReadAhead:
                 self._begun = True
         except OSError:
             self._finish(ABNORMAL, "")
-        except Exception as error:  # the server's, or of an earlier reader: raised to the next one
+        except Exception as error:  # of the server or an earlier reader: raised at the next read
             self._failure = error
-            if self._taker is not None and not self._taker.done():
-                self._taker.set_exception(error)
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(error)
 
     def _keep(self, event: Event) -> bool:
-        """Hand an event over, or keep it, or drop it; False when no more should be read now."""
+        """Give an event to the reader that waits, or keep it, or drop it; False to stop reading."""
         if self._ignoring and event["type"] == MESSAGE:
             return True
-        if self._taker is not None and not self._taker.done():
-            self._taker.set_result(event)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(event)
             return True
         fits = self._fits(_size(event))
         if fits or self.read:
@@ -170,7 +170,7 @@ class ReadAhead:
         return self._held + size <= ahead.one and ahead.held + size <= ahead.all
 
     async def _wait_for_space(self) -> None:
-        """Wait until half of it is free, or nothing was taken for too long."""
+        """Wait until half of the space is free, or nothing was read for too long."""
         before = -1
         while self.over is None and not self._has_space() and before != self._held:
             before = self._held
@@ -180,7 +180,7 @@ class ReadAhead:
         if not self._has_space():
             self.read = False
 
-    def _taken(self) -> None:
+    def _note_reader(self) -> None:
         self.read = True
         self.elsewhere = self.elsewhere or not self.own
 
@@ -204,25 +204,25 @@ class ReadAhead:
         return event
 
     def _forget(self) -> None:
-        """Drop the messages; the beginning of the handshake is still to be taken."""
+        """Drop the messages; keep the first event of the handshake, which is still to be read."""
         kept = [self._pop() for _ in range(len(self._events))]
         for event in kept:
             if event["type"] != MESSAGE:
                 self._put(event)
 
     def _finish(self, code: int, reason: str) -> None:
-        """Tell the reader that waits, and the watchers; what came before is there to be taken."""
+        """Tell the reader that waits, and the watchers; earlier messages can still be read."""
         if self.over is not None:
             return
         self.over = code, reason
         event = {"type": "websocket.disconnect", "code": code, "reason": reason}
         self._deaf = self._deaf or event
-        if self._taker is not None and not self._taker.done():
-            self._taker.set_result(event)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(event)
         if self._space is not None and not self._space.done():
             self._space.set_result(None)
         for watcher in list(self._watchers):
-            watcher.departed(code, reason)
+            watcher.client_left(code, reason)
 
 
 def _size(event: Event) -> int:

@@ -18,13 +18,13 @@ from cluster_pool.exceptions import ClusterPoolError
 
 FINAL: Final = (http.HTTPStatus.BAD_REQUEST, http.HTTPStatus.FORBIDDEN)
 OVERHEAD: Final = 512
-"""Bytes that what is read ahead takes beside each message, so that empty ones are bounded, too."""
+"""Bytes counted for each message that is read ahead, beside its own, to bound empty ones, too."""
 
 
 def refusal_close(status: int, text: str) -> tuple[int, str]:
-    """The close code and the reason that say to an open WebSocket what a status would have said.
+    """The close code and reason for an open WebSocket in place of an HTTP status and a text.
 
-    A reason is shorter than the body of an answer may be: what does not fit is left out.
+    The text is cut to the length that a close reason may have.
     """
     reason = text.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
     if status in FINAL:
@@ -36,7 +36,7 @@ class TransportClosed(Exception):
     """The WebSocket is closed; raised by :meth:`Transport.receive`.
 
     Attributes:
-        code, reason: what the peer or we said; 1006 when the socket was lost.
+        code, reason: those of the peer's Close, or of ours; 1006 when the socket was lost.
     """
 
     def __init__(self, code: int = ABNORMAL, reason: str = "") -> None:
@@ -51,8 +51,8 @@ class Ahead:
 
     Attributes:
         one, all: bytes of one WebSocket, and of all; above the second, one message for each.
-        patience: seconds after which a reader that takes nothing counts as none.
-        held: bytes that are here now.
+        patience: seconds after which a reader that reads nothing counts as none.
+        held: bytes that are kept now.
     """
 
     one: int
@@ -62,20 +62,20 @@ class Ahead:
 
 
 class Watcher(Protocol):
-    """An observer of a WebSocket, told at once also while no task reads it."""
+    """An observer of a WebSocket; it is told at once, also while no task reads."""
 
-    def departed(self, code: int, reason: str) -> None:
-        """The client has sent a Close, broken the protocol, or is gone; told once."""
+    def client_left(self, code: int, reason: str) -> None:
+        """The client has sent a Close, broken the protocol, or is gone; called once."""
 
     def dropped(self, *, first: bool) -> None:
-        """A message was dropped: no task reads, and there is no room for it."""
+        """A message was dropped: no task reads, and there is no room to keep it."""
 
 
 class Reading(enum.Enum):
-    """How a WebSocket that is watched is read, beside what its connection reads.
+    """How a watched WebSocket is read, apart from reads by its connection.
 
-    Untouched: nobody has read it. Unread: the same, and messages are there. Elsewhere: somebody
-    reads it by the library's own means. Waited: and waits for a message right now.
+    Untouched: it was not read. Unread: the same, and messages are there. Elsewhere: other code
+    reads it by the library's own methods. Waited: and waits for a message right now.
     """
 
     UNTOUCHED = "untouched"
@@ -85,42 +85,42 @@ class Reading(enum.Enum):
 
 
 class Writer(Protocol):
-    """The writing side of a WebSocket. What is written leaves in order; nothing here blocks."""
+    """The writing side of a WebSocket. It writes in order and never blocks."""
 
     def descriptor(self) -> int:
         """File descriptor to write a frame to directly, or -1 if that is unsafe now.
 
-        Where it is -1, :meth:`write` knows what to do.
+        If it is -1, use :meth:`write`.
         """
 
     def write(self, outgoing: Outgoing, written: int = 0) -> int:
-        """Hand messages over. Gives what is buffered then, -1 when the WebSocket is not open.
+        """Write messages. Returns the bytes buffered then, -1 when the WebSocket is not open.
 
-        ``written`` bytes of the frame have gone to the :meth:`descriptor` already.
+        ``written`` bytes of the frame were written to the :meth:`descriptor` already.
 
-        A loop may try the kernel only at the end of its turn (uvloop does), so what is buffered
-        right after a write says little; a turn later it is what the kernel would not take.
+        An event loop may write to the kernel only at the end of its turn (uvloop does). So the
+        bytes buffered right after a write may still be written; those of a turn later were refused.
         """
 
     def buffered(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Bytes that the kernel has not accepted yet."""
 
     def bytes_written(self) -> int:
-        """Bytes that the kernel has taken so far: while this grows, the peer reads."""
+        """Bytes that the kernel has accepted so far: while this grows, the peer reads."""
 
 
 class Transport(Protocol):
-    """A WebSocket. A close goes behind what its writer was given.
+    """A WebSocket. A close goes behind all that was written.
 
-    Only ``accept`` and ``receive`` wait; nothing here waits for a slow peer.
+    Only ``accept`` and ``receive`` wait; no method waits for a slow peer.
     """
 
     @property
     def writer(self) -> Writer:
-        """Its writing side, the same for as long as it lives."""
+        """Its writing side; it never changes."""
 
     def request(self) -> Request:
-        """The client's request; an empty one where the library does not tell."""
+        """The client's request; an empty one if the library does not have it."""
 
     def is_answered(self) -> bool:
         """Whether the handshake has been answered, so that :meth:`accept` does nothing."""
@@ -135,22 +135,22 @@ class Transport(Protocol):
         """Cut the socket now."""
 
     async def accept(self, subprotocol: str | None) -> None:
-        """Answer the handshake, where the framework leaves that to us."""
+        """Answer the handshake, if the framework has not done it."""
 
     async def refuse(self, status: int, text: str) -> None:
-        """Decline a handshake with an HTTP status; where it was answered already, close."""
+        """Refuse a handshake with an HTTP status; if it was answered already, close."""
 
     async def wait_close_begun(self) -> None:
         """Wait until the library was told of the :meth:`close`, or cannot be told any more."""
 
     def ignore_incoming(self) -> None:
-        """Drop what has come and what comes, so that the answer to a close gets through."""
+        """Drop all received and further messages, so that the answer to a close gets through."""
 
     def watch(self, watcher: Watcher, ahead: Ahead) -> None:
-        """Notice a departure at once, also when no task reads: see :class:`Watcher`."""
+        """Notice at once that the client leaves, also when no task reads: see :class:`Watcher`."""
 
     async def unwatch(self, watcher: Watcher) -> None:
-        """No more of :meth:`watch`."""
+        """End :meth:`watch`."""
 
     def reading(self) -> Reading:
         """How it is read, while it is watched."""
@@ -159,17 +159,16 @@ class Transport(Protocol):
         """Raise NotAcceptedError when nothing can be sent before the handshake is answered."""
 
     def can_read(self) -> bool:
-        """Whether :meth:`receive` ever gives a message."""
+        """Whether :meth:`receive` can give messages."""
 
     def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
-        """The error to raise for a refused handshake: ``error``, made known to a framework."""
+        """The error to raise for a refused handshake: ``error``, as the framework needs it."""
 
     async def alive(self, within: float) -> bool:
-        """Whether the client gives a sign of life within so many seconds, to a ping or by itself.
+        """Whether the client shows within so many seconds that it lives, by a pong or otherwise.
 
-        True, too, where that cannot be told: nobody is judged whom the library gives no way to
-        ask (ASGI has none), or of whom nothing is read at the moment. False when the socket is
-        gone.
+        True if that cannot be found out: the library has no way to send a ping (ASGI has none),
+        or the socket is not being read at the moment. False when the socket is gone.
         """
 
     async def wait_closed(self) -> None:

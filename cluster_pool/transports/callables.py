@@ -1,4 +1,4 @@
-"""A pair of functions, ``send`` and ``close``, of whatever library."""
+"""A pair of functions, ``send`` and ``close``, of any library."""
 
 import asyncio
 import inspect
@@ -21,14 +21,14 @@ from cluster_pool.transports.queued import SendQueue
 
 
 class SendAndClose:
-    """Base class of an object whose ``send`` and ``close`` are such a pair."""
+    """Base class of objects whose ``send`` and ``close`` are such a pair."""
 
 
 class CallablesTransport:
     """``send(message)`` and ``close(code, reason)``, sync or async; it has no reading side.
 
-    Sync functions are called at once, so long as nothing async is being awaited. What the client
-    sends is handed to the connection with ``feed``; that it has gone, with ``close``.
+    Sync functions are called at once, unless an async one is being awaited. Pass messages of the
+    client to the connection's ``feed``, and call its ``close`` when the client has gone.
     """
 
     def __init__(self, send: Callable[..., Any], close: Callable[..., Any]) -> None:
@@ -44,7 +44,7 @@ class CallablesTransport:
         return self
 
     def descriptor(self) -> int:
-        """See :class:`Writer`: the library alone knows how to send."""
+        """See :class:`Writer`: only the library can send."""
         return -1
 
     def write(self, outgoing: Outgoing, written: int = 0) -> int:
@@ -57,13 +57,13 @@ class CallablesTransport:
         return self._queue.queued
 
     def bytes_written(self) -> int:
-        """See :class:`Writer`; here it is what the library's send has returned from."""
+        """See :class:`Writer`; it counts messages for which the library's send has returned."""
         return self._queue.sent
 
     # -- the handshake and the end ---------------------------------------------------------
 
     def request(self) -> Request:
-        """See :class:`Transport`; two functions tell nothing."""
+        """See :class:`Transport`; two functions have none."""
         return Request()
 
     def is_answered(self) -> bool:
@@ -74,7 +74,7 @@ class CallablesTransport:
         """See :class:`Transport`."""
 
     async def accept(self, subprotocol: str | None) -> None:
-        """Nothing to answer."""
+        """See :class:`Transport`: there is no handshake."""
 
     async def refuse(self, status: int, text: str) -> None:
         """See :class:`Transport`."""
@@ -107,22 +107,22 @@ class CallablesTransport:
         """See :class:`Transport`."""
         await self._closed.wait()
 
-    # -- the reading side, which there is none of ------------------------------------------
+    # -- the missing reading side ----------------------------------------------------------
 
     def can_read(self) -> bool:
         """See :class:`Transport`."""
         return False
 
     async def receive(self) -> Message:
-        """Nothing ever comes from here; waits for the end."""
+        """Wait for the end; messages never come here."""
         await self._closed.wait()
         raise TransportClosed(*(self._closing or ()))
 
     def ignore_incoming(self) -> None:
-        """See :class:`Transport`: nothing was here."""
+        """See :class:`Transport`: there are none."""
 
     def watch(self, watcher: Watcher, ahead: Ahead) -> None:
-        """See :class:`Transport`: departures are not told here."""
+        """See :class:`Transport`: two functions cannot tell that a client has left."""
 
     async def unwatch(self, watcher: Watcher) -> None:
         """See :class:`Transport`."""
@@ -132,7 +132,7 @@ class CallablesTransport:
         return Reading.UNTOUCHED
 
     async def alive(self, within: float) -> bool:
-        """See :class:`Transport`; a client cannot be asked here, so it is there until it leaves."""
+        """See :class:`Transport`; there is no ping, so it counts as alive until it is closed."""
         return not self.is_closed()
 
 

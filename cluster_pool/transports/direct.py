@@ -1,6 +1,7 @@
-"""Writing frames to file descriptors: the loop at the end of a tick, whatever libraries there are.
+"""Writes frames to file descriptors, in one loop at the end of a tick; the same for every library.
 
-It is apart from :mod:`frames`, which knows a library, so that nothing loads that without need.
+It is apart from :mod:`frames`, which imports a library, so that the library is not loaded without
+need.
 """
 
 import os
@@ -13,10 +14,10 @@ T = TypeVar("T")
 
 
 def write_directly(due: Iterable[tuple[T, int, Outgoing]]) -> list[tuple[T, Outgoing, int]]:
-    """Write frames to descriptors; gives those that were cut short, and how much of each went.
+    """Write frames to descriptors; returns those that were cut short, with the bytes written.
 
-    Nothing else happens in between: a loop that only writes is the fastest there is, and what was
-    safe when the descriptors were given is so until the last of them is written to.
+    Nothing else runs in between: a loop that only writes is the fastest, and each descriptor is
+    still as safe as when it was looked up.
     """
     cut_short: list[tuple[T, Outgoing, int]] = []
     write = os.write
@@ -24,7 +25,7 @@ def write_directly(due: Iterable[tuple[T, int, Outgoing]]) -> list[tuple[T, Outg
         frame = outgoing.frame
         try:
             written = write(descriptor, frame)
-        except OSError:  # the kernel takes no more, or the socket is lost: the loop will see
+        except OSError:  # the kernel accepts no more, or the socket is lost: the loop will see
             written = 0
         if written != len(frame):
             cut_short.append((one, outgoing, written))

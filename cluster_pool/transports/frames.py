@@ -1,12 +1,12 @@
-"""Writing prebuilt frames to a socket, past the library that owns it, where nothing is in the way.
+"""Writes prebuilt frames to a socket, past the library that owns it, when that is safe.
 
 A server's uncompressed frame is the same bytes for every recipient, so it is built once and written
 to each. A library's own writes (a ping, a pong, a close) are flushed before it awaits anything, so
-a whole frame cannot split them. That holds for every server that frames by the sans-I/O protocol of
+a whole frame cannot split them. That is true for every server that uses the sans-I/O protocol of
 ``websockets`` and writes to an asyncio transport: its own asyncio server, and uvicorn's protocols.
 
-This owns what is known of that protocol and of asyncio's transports. It never decides what is
-written, nor what becomes of a client that takes nothing.
+Owns the knowledge of that protocol and of asyncio's transports. The callers decide what is written,
+and what happens to a client that does not read.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ from cluster_pool.transports.queued import SendQueue
 
 
 class Library(Protocol):
-    """A server's own end of a WebSocket, as far as it may be in the way of a frame."""
+    """A library's own WebSocket object, as far as it may be in the middle of a message."""
 
     @property
     def send_in_progress(self) -> "asyncio.Future[None] | None":
-        """There while a message is being sent in fragments, between which no other may come."""
+        """Not None while a message is sent in fragments, between which no other may be sent."""
 
 
 L = TypeVar("L", bound=Library)
 
 
 class FrameWriter(Generic[L]):
-    """The writing side of a WebSocket whose asyncio transport and protocol state are at hand.
+    """The writing side of a WebSocket whose asyncio transport and protocol state are known.
 
     Args:
         tcp: the asyncio transport that the library writes to.
         protocol: the state of the WebSocket.
-        library: tells when a fragmented message is under way.
-        make_queue: makes a queue that sends by the library's own means; called on first need,
+        library: tells whether a fragmented message is being sent.
+        make_queue: makes a queue that sends by the library's own methods; called on first need,
             when a message has to wait for a fragmented one.
     """
 
@@ -66,11 +66,11 @@ class FrameWriter(Generic[L]):
     def descriptor(self) -> int:
         """File descriptor to write a frame to directly, or -1 if that is unsafe now.
 
-        Safe is: no close is sent, the transport is not closing and its buffer is empty, nothing
-        is sent in fragments or by the library's own means, and the library would write these very
-        bytes. Once the protocol is open, it is so until a close is sent or the transport begins
-        to close; ``state`` says the same, but it is a property, and asking it takes 2 % of a
-        broadcast.
+        It is safe if no close was sent, the transport is not closing and its buffer is empty,
+        nothing is being sent in fragments or by the library's own methods, and the library would
+        write the same bytes. Once the protocol is open, it stays open until a close is sent or the
+        transport begins to close; ``state`` says the same, but it is a property, and reading it
+        costs 2 % of a broadcast.
         """
         tcp = self._tcp
         if (
@@ -84,7 +84,7 @@ class FrameWriter(Generic[L]):
         if self._descriptor is None:
             if self._protocol.state is not OPEN:
                 return -1
-            self._descriptor = _descriptor_of(tcp) if self._takes_frames() else -1
+            self._descriptor = _descriptor_of(tcp) if self._same_bytes() else -1
         return self._descriptor
 
     def write(self, outgoing: Outgoing, written: int = 0) -> int:
@@ -96,7 +96,7 @@ class FrameWriter(Generic[L]):
             if self.in_use():
                 self.queue().enqueue(outgoing)
                 return self.buffered()
-            if not self._takes_frames():
+            if not self._same_bytes():
                 self._write_by_protocol(outgoing)
                 return tcp.get_write_buffer_size()
         frame = outgoing.frame[written:]
@@ -105,18 +105,18 @@ class FrameWriter(Generic[L]):
         return tcp.get_write_buffer_size()
 
     def in_use(self) -> bool:
-        """Whether the library is sending by its own means: what comes now has to wait for that."""
+        """Whether the library is sending by its own methods: further messages must wait for it."""
         busy = self._queue is not None and self._queue.busy
         return busy or self._library.send_in_progress is not None
 
     def queue(self) -> SendQueue:
-        """The queue that sends by the library's own means, one after another."""
+        """The queue that sends by the library's own methods, one message after another."""
         if self._queue is None:
             self._queue = self._make_queue(self._library)
         return self._queue
 
     def drop(self) -> None:
-        """Send nothing more of what is queued."""
+        """Drop the queued messages."""
         if self._queue is not None:
             self._queue.drop()
 
@@ -126,19 +126,19 @@ class FrameWriter(Generic[L]):
         return self._tcp.get_write_buffer_size() + queued
 
     def bytes_written(self) -> int:
-        """See :class:`Writer`; what went past the loop never waited, and does not count."""
+        """See :class:`Writer`; direct writes to the descriptor never wait, and do not count."""
         sent = 0 if self._queue is None else self._queue.sent
         return self._written - self._tcp.get_write_buffer_size() + sent
 
     async def wait_close_begun(self) -> None:
-        """Wait until the library was told of a close that is queued, or cannot be told any more."""
+        """Wait until the library was told of a queued close, or cannot be told any more."""
         if self._queue is not None:
             await self._queue.wait_close_begun()
 
-    def _takes_frames(self) -> bool:
-        """Whether the library would write the very bytes that we have; known once it is open.
+    def _same_bytes(self) -> bool:
+        """Whether the library would write the same bytes as our frames; known once it is open.
 
-        It does not where an extension is negotiated, nor at the client's end, which masks.
+        With an extension it would not, nor at the client's end, which masks.
         """
         return self._protocol.side is SERVER and not self._protocol.extensions
 
@@ -154,7 +154,7 @@ class FrameWriter(Generic[L]):
 
 
 def _descriptor_of(tcp: Transport) -> int:
-    """The socket's, where bytes may be written to it as they are: not under TLS, nor on Windows."""
+    """The descriptor of the socket, or -1 under TLS and on Windows: no plain bytes go there."""
     if os.name != "posix" or tcp.get_extra_info("sslcontext") is not None:
         return -1
     socket = tcp.get_extra_info("socket")

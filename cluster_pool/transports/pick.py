@@ -1,4 +1,4 @@
-"""Choosing the transport by the type of the WebSocket, without importing what is not loaded."""
+"""Chooses the transport by the type of the WebSocket, without importing a library for it."""
 
 import sys
 from typing import Any

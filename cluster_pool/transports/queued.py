@@ -1,4 +1,4 @@
-"""Sending where a library's send is awaited: one queue, and one task while it is not empty."""
+"""Sends by a library whose send is awaited: one queue, and one task while it is not empty."""
 
 import asyncio
 import logging
@@ -9,26 +9,26 @@ from typing import Final
 from cluster_pool.core.message import Outgoing
 
 HANDED_OVER: Final = 0.25
-"""Seconds after which a Close is taken for written, where the library's close waits for more."""
+"""Seconds after which a Close counts as written, if the library's close waits for the answer."""
 
 log = logging.getLogger("cluster_pool.transports")
 
 
 def always() -> bool:
-    """For a library whose close always waits for the client's answer."""
+    """The ``awaits_answer`` of a library whose close always waits for the client's answer."""
     return True
 
 
 class SendQueue:
     """Sends in order, in a task that exists only while there is something to send.
 
-    An error of a library's call ends the queue: what is left is dropped, and ``failed`` is true.
+    An error of a library's call ends the queue: the rest is dropped, and ``failed`` is true.
 
     Args:
-        send: sends a single message by the library's means.
-        close: closes by the library's means.
-        awaits_answer: asked when ``close`` is called: whether that may wait for the client's
-            answer, and not only for the write.
+        send: sends a single message by the library.
+        close: closes by the library.
+        awaits_answer: called before ``close``: whether that may wait for the client's answer, and
+            not only for the write.
 
     Attributes:
         failed: whether nothing is sent any more.
@@ -53,7 +53,7 @@ class SendQueue:
         self._queue: deque[Outgoing | tuple[int, str]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._begun: asyncio.Future[None] | None = None
-        """Ends once the library was told to close; there once that is in the queue."""
+        """Done once the library was told to close; made when that is queued."""
         self.failed = False
         self.queued = 0
         self.sent = 0
@@ -64,7 +64,7 @@ class SendQueue:
         return self._task is not None
 
     def enqueue(self, outgoing: Outgoing) -> int:
-        """Send this after what is queued; gives the bytes that are queued then."""
+        """Send this after what is queued; returns the bytes that are queued then."""
         for part in outgoing.parts:
             self.queued += part.size
             self._put(part)
@@ -91,7 +91,7 @@ class SendQueue:
         self.failed = True
         if self._task is not None:
             self._task.cancel()
-            self._end()  # a task that is cancelled before its first step does not get there
+            self._end()  # a task that is cancelled before its first step does not call this
 
     def _put(self, item: Outgoing | tuple[int, str]) -> None:
         if self.failed:

@@ -1,4 +1,4 @@
-"""Refusals that Starlette and FastAPI understand: our errors, which are its HTTPException, too."""
+"""Refusals for Starlette and FastAPI: our errors, made HTTPExceptions as well."""
 
 import functools
 import http
@@ -20,7 +20,7 @@ def headers_of(status: int) -> dict[str, str]:
 def as_http(error: ClusterPoolError, status: int, text: str) -> None:
     """Make an error starlette's HTTPException as well; its own class still catches it.
 
-    It is the same object, so that its attributes, its cause and its traceback stay with it.
+    It stays the same object, with its attributes, its cause and its traceback.
     """
     if isinstance(error, HTTPException):
         return
@@ -36,11 +36,11 @@ def _both(kind: Any) -> Any:
     return type(kind.__name__, (kind, HTTPException), own)
 
 
-def leave_answered(scope: MutableMapping[str, Any], error: ClusterPoolError) -> None:
-    """See to it that the application answers nothing to ``error``: that has been done.
+def answer_nothing(scope: MutableMapping[str, Any], error: ClusterPoolError) -> None:
+    """Keep the application from answering ``error``, since the client has its answer already.
 
-    Its handlers are found by the status and then by the class of an exception; one that gives no
-    response sends none (starlette._exception_handler).
+    Starlette looks a handler up by the status and then by the class of an exception; a handler
+    that returns no response sends none (starlette._exception_handler).
     """
     handlers: Any = scope.get("starlette.exception_handlers")
     if handlers is None:
@@ -54,11 +54,11 @@ def leave_answered(scope: MutableMapping[str, Any], error: ClusterPoolError) -> 
 
 
 async def _no_answer(connection: Any, error: Exception) -> None:
-    """Answer nothing: that has been done."""
+    """Answer nothing: the client has its answer."""
 
 
 class _Unless:
-    """A handler of the application for a status, which is left out for what was answered."""
+    """The application's handler of a status; it is not called for our errors."""
 
     def __init__(self, handler: Any) -> None:
         self._handler = handler

@@ -1,4 +1,4 @@
-"""Starlette and FastAPI: an ASGI WebSocket, whatever server is below."""
+"""Starlette and FastAPI: an ASGI WebSocket, under any server."""
 
 import contextlib
 import logging
@@ -24,13 +24,13 @@ from cluster_pool.transports.base import (
     refusal_close,
 )
 from cluster_pool.transports.queued import SendQueue
-from cluster_pool.transports.refusals import as_http, headers_of, leave_answered
+from cluster_pool.transports.refusals import answer_nothing, as_http, headers_of
 
 log = logging.getLogger("cluster_pool.transports")
 
 
-class Said:
-    """Log lines that were said in this process."""
+class Logged:
+    """Log lines that this process writes only once."""
 
     unreachable = False
 
@@ -62,7 +62,7 @@ class StarletteTransport:
         return self
 
     def descriptor(self) -> int:
-        """See :class:`Writer`: the server below alone knows how to send."""
+        """See :class:`Writer`: only the server can send."""
         return -1
 
     def write(self, outgoing: Outgoing, written: int = 0) -> int:
@@ -74,20 +74,20 @@ class StarletteTransport:
         return self._queue.queued
 
     def bytes_written(self) -> int:
-        """See :class:`Writer`; here it is what the library's send has returned from."""
+        """See :class:`Writer`; it counts messages for which the library's send has returned."""
         return self._queue.sent
 
     # -- the handshake and the end ---------------------------------------------------------
 
     def request(self) -> Request:
-        """See :class:`Transport`; the client's address is what the server below made of it."""
+        """See :class:`Transport`; the client's address is the one that the server has found out."""
         scope = self._websocket.scope
         headers = [
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         ]
         offered = scope.get("subprotocols")
         if offered and not any(name.lower() == OFFER for name, _ in headers):
-            headers.append((OFFER, ", ".join(offered)))  # wsproto takes what it reads out
+            headers.append((OFFER, ", ".join(offered)))  # wsproto removes the headers that it reads
         client = scope.get("client")
         return Request(
             scope["path"],
@@ -133,22 +133,22 @@ class StarletteTransport:
         self._queue.drop()
         if self._ahead is not None:
             self._ahead.lose()
-        if not Said.unreachable:
-            Said.unreachable = True
+        if not Logged.unreachable:
+            Logged.unreachable = True
             log.info(
                 "a connection was given up whose socket ASGI gives no way to cut: "
                 "its server closes it when it can (said once)"
             )
 
     def watch(self, watcher: Watcher, ahead: Ahead) -> None:
-        """See :class:`Transport`; reads of the WebSocket itself give what was read ahead, too."""
+        """See :class:`Transport`; the WebSocket's own methods read the messages kept here, too."""
         receive = self._websocket._receive
         known = getattr(receive, "__self__", None)
-        if isinstance(known, ReadAhead):  # it is two connections at a time
+        if isinstance(known, ReadAhead):  # two connections share this WebSocket
             self._ahead = known
         else:
             self._ahead = ReadAhead(receive, ahead)
-            self._websocket._receive = self._ahead.take
+            self._websocket._receive = self._ahead.next
         self._ahead.watch(watcher)
 
     async def unwatch(self, watcher: Watcher) -> None:
@@ -184,10 +184,10 @@ class StarletteTransport:
                 self._ahead.accepted()
 
     async def refuse(self, status: int, text: str) -> None:
-        """Answer with the status where the server knows the denial response, else with 403.
+        """Answer with the status if the server has the denial response, else with 403.
 
-        A 403 is what ASGI makes of a close before the accept; clients take it as final, a 503
-        with Retry-After they do not (ASGI specification, "websocket.http.response").
+        ASGI turns a close before the accept into a 403. Clients take that as final, but not a 503
+        with Retry-After (ASGI specification, "websocket.http.response").
         """
         if self._websocket.application_state is not WebSocketState.CONNECTING:
             self.close(*refusal_close(status, text))
@@ -209,7 +209,7 @@ class StarletteTransport:
         await uvicorn.until_refused(receive, missing=2 if ahead is None else 1)
 
     async def alive(self, within: float) -> bool:
-        """See :class:`Transport`; a client cannot be asked here, so it is there until it leaves."""
+        """See :class:`Transport`; ASGI has no ping, so it counts as alive until it is closed."""
         return not self.is_closed()
 
     async def wait_close_begun(self) -> None:
@@ -217,7 +217,7 @@ class StarletteTransport:
         await self._queue.wait_close_begun()
 
     async def wait_closed(self) -> None:
-        """See :class:`Transport`; the server below finishes the handshake by itself."""
+        """See :class:`Transport`; the server finishes the close handshake by itself."""
         await self._queue.wait_sent()
 
     def can_read(self) -> bool:
@@ -260,11 +260,11 @@ class StarletteTransport:
     def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
         """See :class:`Transport`: the same object is starlette's HTTPException, too.
 
-        Starlette and FastAPI then log no traceback. The client has its answer already, so what
-        they would answer to the exception is left out.
+        Starlette and FastAPI then log no traceback. They are kept from answering the exception,
+        since the client has its answer already.
         """
         as_http(error, status, text)
-        leave_answered(self._websocket.scope, error)
+        answer_nothing(self._websocket.scope, error)
         return error
 
 

@@ -1,8 +1,8 @@
-"""Messages that ``websockets`` has received and perhaps no task reads; and departures.
+"""Notices that a client of ``websockets`` leaves, also while no task reads its messages.
 
-The library reads ahead by itself, up to a number of frames; then it stops, and would not see a
-Close either. It does not tell of a Close before the socket is gone. Both are mended on the object,
-and the path of a message that is read stays the library's own.
+The library reads ahead by itself, up to a number of frames; then it stops, and does not see a Close
+either. It does not report a Close before the socket is gone. Both are changed here by hooks on the
+object; a message that is read takes the library's own path.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from cluster_pool.transports.base import OVERHEAD, Ahead, Reading, Watcher
 class Unread:
     """Watches one WebSocket, until :meth:`end`.
 
-    While no task reads, what comes is kept within the bytes of :class:`Ahead`, and what comes
-    further is dropped in whole messages. When a task reads and the library's queue is full, reading
-    stops, and TCP holds the client up; a reader that takes nothing for ``Ahead.patience`` seconds
-    then counts as none.
+    While no task reads, messages are kept within the limits of :class:`Ahead`, and further ones are
+    dropped as a whole. When a task reads and the library's queue is full, reading stops, and TCP
+    holds the client up; a reader that reads nothing for ``Ahead.patience`` seconds then counts as
+    none.
 
     Attributes:
         own: whether its connection reads it.
@@ -46,7 +46,7 @@ class Unread:
         websocket.connection_lost_waiter.add_done_callback(self._lost)
 
     def end(self) -> None:
-        """No more of it."""
+        """Remove the hooks and stop watching."""
         self._ended = True
         self._release()
         self._messages.pause = self._websocket.transport.pause_reading
@@ -66,7 +66,7 @@ class Unread:
     # -- the end ---------------------------------------------------------------------------
 
     def _send_eof(self) -> None:
-        """The protocol ends its side: a Close came, or a frame that breaks the protocol."""
+        """The protocol ends its side: a Close came, or a frame that violates the protocol."""
         del self._protocol.send_eof
         self._protocol.send_eof()
         asyncio.get_running_loop().call_soon(self._tell)
@@ -79,15 +79,15 @@ class Unread:
             self._told = True
             close = self._protocol.close_rcvd
             code, reason = (ABNORMAL, "") if close is None else (int(close.code), close.reason)
-            self._watcher.departed(code, reason)
+            self._watcher.client_left(code, reason)
 
     # -- readers ---------------------------------------------------------------------------
 
     def _watch_reads(self) -> None:
-        """See the next read, and no other: reading costs nothing more."""
+        """Hook the next read, and only that: later ones cost nothing more."""
         self._messages.get, self._messages.get_iter = self._get, self._get_iter
 
-    def _taken(self) -> None:
+    def _note_reader(self) -> None:
         del self._messages.get, self._messages.get_iter
         self._read = True
         self._elsewhere = not self.own
@@ -96,18 +96,18 @@ class Unread:
             self._full()
 
     async def _get(self, decode: bool | None = None) -> Any:
-        self._taken()
+        self._note_reader()
         return await self._messages.get(decode)
 
     def _get_iter(self, decode: bool | None = None) -> AsyncIterator[Any]:
-        self._taken()
+        self._note_reader()
         frames: AsyncIterator[Any] = self._messages.get_iter(decode)
         return frames
 
     # -- messages without a reader ---------------------------------------------------------
 
     def _full(self) -> None:
-        """The library's queue is full: it would stop reading."""
+        """Called when the library's queue is full, in place of its pause."""
         if self._read:
             self._websocket.transport.pause_reading()
             self._pauses += 1
@@ -117,7 +117,7 @@ class Unread:
             self._count_bytes()
 
     def _wait(self) -> None:
-        """Look later whether anything was taken: a queue as long as before may be another one."""
+        """Look later whether anything was read, by the length of the queue and the pauses since."""
         self._seen = self._pauses, len(self._messages.frames)
         self._timer = self._websocket.loop.call_later(self._ahead.patience, self._waited)
 
@@ -135,7 +135,7 @@ class Unread:
 
     def _count_bytes(self) -> None:
         """Bound the queue in bytes from now on, and not in frames."""
-        if "put" not in self._messages.__dict__:  # else nothing is heard any more
+        if "put" not in self._messages.__dict__:  # else incoming messages are ignored
             frames = self._messages.frames.queue
             self._keeping = bool(frames) and not frames[-1].fin
             self._messages.put = self._put
@@ -143,7 +143,7 @@ class Unread:
                 self._hold(frame)
 
     def _put(self, frame: Frame) -> None:
-        """In the place of the library's: keep what there is room for, in whole messages."""
+        """Called for each frame in place of the library's put: keep whole messages that fit."""
         if frame.opcode is not Opcode.CONT:
             if self._read:
                 del self._messages.put
@@ -169,9 +169,9 @@ class Unread:
 
 
 def ignore_incoming(websocket: WebSocket) -> None:
-    """Drop what has come and what comes; else the library stops reading when its queue is full."""
+    """Drop received and further messages; else the library stops reading at a full queue."""
     messages = websocket.recv_messages
-    messages.put = _drop  # type: ignore[method-assign]  # this one hears nothing any more
+    messages.put = _drop  # type: ignore[method-assign]  # a hook on this object only
     if messages.frames.get_waiter is None:
         messages.frames.queue.clear()
     ignore = getattr(websocket, "ignore", None)
@@ -182,4 +182,4 @@ def ignore_incoming(websocket: WebSocket) -> None:
 
 
 def _drop(frame: Frame) -> None:
-    """Drop a frame of a client that is heard no more."""
+    """Drop a frame."""

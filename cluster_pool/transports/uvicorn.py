@@ -1,4 +1,4 @@
-"""The differences of uvicorn's protocols, below an ASGI application."""
+"""Workarounds for uvicorn's protocols under an ASGI application."""
 
 import asyncio
 import contextlib
@@ -9,11 +9,11 @@ from typing import Any, Final
 SANSIO: Final = "uvicorn.protocols.websockets.websockets_sansio_impl"
 LEGACY: Final = "uvicorn.protocols.websockets.websockets_impl"
 REFUSED_WITHIN: Final = 1.0
-"""Seconds that a refusal waits for the socket's end."""
+"""Seconds that a refusal waits for the end of the socket, at most."""
 
 
 def close_awaits_answer() -> bool:
-    """Whether an ASGI close may wait for the client's answer; others return when it is written."""
+    """Whether an ASGI close may wait for the client's answer; most return when it is written."""
     return LEGACY in sys.modules
 
 
@@ -22,12 +22,13 @@ async def until_refused(
 ) -> None:
     """Return to uvicorn's sans-I/O protocol only when it has closed the socket.
 
-    Until then it takes a denial for no answer, and logs an error for each (Kludex/uvicorn pull
-    request 3138, open). It says "disconnect" with the denial and again with the socket.
+    If the application returns before that, uvicorn thinks that it gave no answer, and logs an error
+    for each refusal (Kludex/uvicorn pull request 3138, open). ``receive`` gives "disconnect" after
+    the denial, and again when the socket is closed.
 
     Args:
         receive: the receive of ASGI.
-        missing: how often it has still to say "disconnect".
+        missing: how many "disconnect" events are still to come.
     """
     if SANSIO not in sys.modules:
         return

@@ -25,7 +25,7 @@ from cluster_pool.transports.queued import SendQueue
 from cluster_pool.transports.unread import Unread, ignore_incoming
 
 LOOKS: Final = 4
-"""At a client that was asked for a sign of life, before there is none."""
+"""How often a client is looked at, after a ping, before it counts as dead."""
 
 
 class WebsocketsTransport:
@@ -97,7 +97,7 @@ class WebsocketsTransport:
         """See :class:`Transport`: the library has answered the handshake."""
 
     async def accept(self, subprotocol: str | None) -> None:
-        """The library has answered the handshake by itself."""
+        """See :class:`Transport`: the library has answered the handshake."""
 
     async def refuse(self, status: int, text: str) -> None:
         """See :class:`Transport`."""
@@ -106,7 +106,7 @@ class WebsocketsTransport:
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`.
 
-        It is looked several times, so that a loop that stood still has read what came meanwhile.
+        It looks several times, so that a loop that stood still reads what has come meanwhile.
         """
         before, waited = self._signs()
         asking = asyncio.create_task(self._ask())
@@ -125,14 +125,14 @@ class WebsocketsTransport:
             await asyncio.gather(asking, return_exceptions=True)
 
     async def _ask(self) -> None:
-        """Wait for the answer to a ping, for ever if nothing comes."""
+        """Wait for the answer to a ping, for ever if none comes."""
         try:
             await (await self._websocket.ping())
         except ConnectionClosed:
             await asyncio.Event().wait()
 
     def _signs(self) -> tuple[tuple[int, int], int | None]:
-        """Numbers that change while a client sends; and while it takes what waits, if anything."""
+        """Numbers that change while a client sends, and while it reads (None if nothing waits)."""
         writer = self._writer
         sent = self._received, len(self._protocol.reader.buffer)
         return sent, writer.bytes_written() if writer.buffered() else None

@@ -16,7 +16,7 @@ from tests.support import async_test
 def new_table() -> ConnectionTable:
     """Empty, and told of nothing."""
     return ConnectionTable(
-        limits=Limits(), timing=Timing(), counters=Counters(), on_departing=lambda connection: None
+        limits=Limits(), timing=Timing(), counters=Counters(), on_closing=lambda connection: None
     )
 
 
@@ -58,12 +58,12 @@ async def test_an_older_membership_cannot_discard_a_newer_one_with_its_id() -> N
 async def test_a_departure_tells_once_that_it_emptied_its_namespace() -> None:
     """The first who asks may call its last-one callback; the first end counts."""
     departure = Departure()
-    assert not departure.take_emptied()
+    assert not departure.pop_emptied()
     departure.end(emptied=True)
     departure.end(emptied=False)
     await departure.over
-    assert departure.take_emptied()
-    assert not departure.take_emptied()
+    assert departure.pop_emptied()
+    assert not departure.pop_emptied()
 
 
 @async_test
@@ -73,7 +73,7 @@ async def test_a_departure_that_failed_has_emptied_nothing() -> None:
     departure.fail(RuntimeError("stopped"))
     departure.end(emptied=True)
     assert isinstance(departure.over.exception(), RuntimeError)
-    assert not departure.take_emptied()
+    assert not departure.pop_emptied()
 
 
 @async_test

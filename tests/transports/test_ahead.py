@@ -29,7 +29,7 @@ class Client:
     def leave(self) -> None:
         self.said.put_nowait({"type": "websocket.disconnect", "code": 1001, "reason": "bye"})
 
-    def departed(self, code: int, reason: str) -> None:
+    def client_left(self, code: int, reason: str) -> None:
         self.over.append((code, reason))
 
     def dropped(self, *, first: bool) -> None:
@@ -49,7 +49,7 @@ async def reading(ahead: Ahead) -> AsyncIterator[tuple[Client, ReadAhead]]:
 
 
 async def take(read: ReadAhead, count: int) -> list[int]:
-    return [int((await read.take())["text"]) for _ in range(count)]
+    return [int((await read.next())["text"]) for _ in range(count)]
 
 
 @async_test
@@ -62,7 +62,7 @@ async def test_what_nobody_reads_is_kept_within_its_bytes_and_the_end_is_noticed
         assert client.lost == 15
         assert await take(read, 5) == [0, 1, 2, 3, 4]
         for _ in range(2):
-            end = await read.take()
+            end = await read.next()
             assert (end["type"], end["code"]) == ("websocket.disconnect", 1001)
 
 
@@ -119,7 +119,7 @@ async def test_a_reader_that_has_stalled_does_not_hide_the_end() -> None:
 async def test_what_comes_in_the_turn_of_a_cancellation_is_not_lost(leaves: bool) -> None:
     """The next one who reads gets it, also when its client has left in the same turn."""
     async with reading(Ahead(5 * MESSAGE, 100 * MESSAGE, 60)) as (client, read):
-        taking = asyncio.create_task(read.take())
+        taking = asyncio.create_task(read.next())
         await asyncio.sleep(0.01)
         client.say(7, 8)
         if leaves:
@@ -148,5 +148,5 @@ async def test_an_error_of_the_server_is_for_who_reads_and_a_lost_socket_is_the_
         assert client.over == told
         if not told:
             with pytest.raises(RuntimeError, match="another reads"):
-                await read.take()
+                await read.next()
         await read.unwatch(client)

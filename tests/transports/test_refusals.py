@@ -6,7 +6,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from cluster_pool import IdTakenError
-from cluster_pool.transports.refusals import as_http, leave_answered
+from cluster_pool.transports.refusals import as_http, answer_nothing
 from tests.support import async_test
 
 
@@ -30,8 +30,8 @@ async def test_handlers_of_the_application_answer_others_still() -> None:
     as_http(error, 409, "taken")
     by_class: dict[Any, Any] = {}
     by_status = {409: lambda connection, error: "answered"}
-    leave_answered({"starlette.exception_handlers": (by_class, by_status)}, error)
-    leave_answered({}, error)
+    answer_nothing({"starlette.exception_handlers": (by_class, by_status)}, error)
+    answer_nothing({}, error)
     handler: Any = by_status[409]
     assert await handler(None, error) is None
     assert await handler(None, HTTPException(409)) == "answered"

@@ -15,7 +15,7 @@ class Told:
         self.left: list[tuple[int, str]] = []
         self.lost = 0
 
-    def departed(self, code: int, reason: str) -> None:
+    def client_left(self, code: int, reason: str) -> None:
         """See :class:`Watcher`."""
         self.left.append((code, reason))
 
