@@ -27,7 +27,7 @@ class Flusher(Generic[C]):
         self._write = write
 
     def add(self, connection: C) -> None:
-        """``connection`` has something to write. Without a running loop it raises, adding nothing."""
+        """``connection`` has something to write. It raises without a running loop."""
         if not self._dirty:
             running_loop().call_soon(self.flush)
         self._dirty.append(connection)

@@ -6,7 +6,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from cluster_pool import IdTakenError
-from cluster_pool.transports.refusals import as_http, answer_nothing
+from cluster_pool.transports.refusals import answer_nothing, as_http
 from tests.support import async_test
 
 
