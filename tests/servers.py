@@ -22,6 +22,8 @@ class RedisServer(servers.RedisServer):
     The password is one that tests know. :meth:`command` and unix sockets without a user are free.
     """
 
+    user_info = f"cluster_pool:{PASSWORD}@"
+
     def __init__(self, flavour: str, *options: str) -> None:
         self.flavour = flavour
         super().__init__(BINARIES[flavour], *options)
@@ -34,10 +36,6 @@ class RedisServer(servers.RedisServer):
     @property
     def url(self) -> str:
         return f"unix://cluster_pool@{self.path}?password={PASSWORD}"
-
-    def through(self, port: int) -> str:
-        """The URL by which a node connects through a proxy on ``port``."""
-        return f"redis://cluster_pool:{PASSWORD}@127.0.0.1:{port}"
 
     def script_calls(self) -> int:
         """How many scripts it has run."""

@@ -47,9 +47,12 @@ class RedisServer:
         """For redis-py and for ``--redis``."""
         return f"unix://{self.path}"
 
+    user_info = ""
+    """What stands before the host in a URL: ``user:password@``."""
+
     def through(self, port: int) -> str:
-        """The URL by which it is reached through a proxy on ``port``."""
-        return f"redis://127.0.0.1:{port}"
+        """The URL by which it is reached at ``port``, its own or that of a proxy."""
+        return f"redis://{self.user_info}127.0.0.1:{port}"
 
     @property
     def pid(self) -> int:
@@ -59,25 +62,36 @@ class RedisServer:
 
     def start(self, *, empty: bool = True) -> None:
         """Start it and wait until it answers; blocks. Unless ``empty``, it loads its snapshot."""
+        self.launch(empty=empty)
+        self.wait_until_it_answers()
+
+    def launch(self, *, empty: bool = True) -> None:
+        """Start it without waiting, so that several start at the same time."""
         if empty:
             (self.folder / "dump.rdb").unlink(missing_ok=True)
-        command = [
-            *(self._program, "--port", "0"),
-            *("--unixsocket", str(self.path), "--unixsocketperm", "700"),
-            *("--dir", str(self.folder), "--save", "", "--appendonly", "no"),
-            *("--loglevel", "warning", *self._options),
-        ]
         self._process = subprocess.Popen(
-            bound_to_parent(command),
+            bound_to_parent(self._command()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    def wait_until_it_answers(self) -> None:
+        """Block until it has started; raise RuntimeError if it does not."""
+        assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self._program} did not start")
             time.sleep(0.01)
+
+    def _command(self) -> list[str]:
+        return [
+            *(self._program, "--port", "0"),
+            *("--unixsocket", str(self.path), "--unixsocketperm", "700"),
+            *("--dir", str(self.folder), "--save", "", "--appendonly", "no"),
+            *("--loglevel", "warning", *self._options),
+        ]
 
     def _answers(self) -> bool:
         try:
@@ -107,6 +121,11 @@ class RedisServer:
             process.kill()  # also what is stopped
             process.wait()
             self.path.unlink(missing_ok=True)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended; a frozen one runs."""
+        return self._process is not None and self._process.poll() is None
 
     def freeze(self) -> None:
         """SIGSTOP: it keeps its sockets and says nothing."""

@@ -1,0 +1,35 @@
+"""Servers under sentinels: what a failover, by order or by death, does to them."""
+
+import pytest
+
+from tests.servers import BINARIES
+from tools.harness.redis_sentinel import RedisSentinel
+from tools.harness.servers import RedisServer
+
+pytestmark = pytest.mark.real
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", BINARIES)
+def test_sentinels_promote_a_replica_by_order_and_when_the_primary_dies(flavour: str) -> None:
+    """What was written before is there; the old primary, or one that comes back, follows."""
+
+    def make(*options: str) -> RedisServer:
+        return RedisServer(BINARIES[flavour], *options)
+
+    with RedisSentinel(make, program=BINARIES[flavour]) as redis:
+        first, second = redis.servers
+        assert redis.primary is first
+        assert redis.replicas == [second]
+        assert redis.url.startswith("redis+sentinel://127.0.0.1:")
+        assert redis.url.endswith("/pool")
+        first.call("SET", "written", "before")
+        assert redis.failover() is second
+        redis.wait_until_whole()
+        assert second.call("GET", "written") == "before"
+        second.server.kill()
+        assert redis.wait_for_another(second) is first
+        assert first.call("GET", "written") == "before"
+        second.server.start()
+        redis.wait_until_whole()
+    assert not any(one.server.folder.exists() for one in (*redis.servers, *redis.sentinels))
