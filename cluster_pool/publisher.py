@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from cluster_pool.backplane.address import RedisOrUrl
 from cluster_pool.backplane.backplane import DEFAULT_REDIS, Setup
+from cluster_pool.backplane.locations import RedisOrUrl
 from cluster_pool.cluster.background import Background, Work
 from cluster_pool.cluster.public.directory import DirectoryCalls
 from cluster_pool.cluster.public.handle import Handle

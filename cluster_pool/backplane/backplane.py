@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
-from cluster_pool.backplane.address import Address, RedisOrUrl
+from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.directory import Directory
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.leases import Leases
+from cluster_pool.backplane.locations import RedisOrUrl
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.topology import Topology
@@ -24,6 +25,7 @@ from cluster_pool.core.progress import Progress
 from cluster_pool.core.results import Gap
 from cluster_pool.core.seals import Seals, Secret
 from cluster_pool.core.statistics import Counters
+from cluster_pool.exceptions import InvalidValueError
 
 DEFAULT_REDIS: Final = "redis://localhost:6379/0"
 
@@ -63,6 +65,11 @@ class Setup:
         keys = Keys(prefix)
         address = Address(redis, timing.timeout)
         address.check_prefix(keys.prefix)
+        if address.kind == "cluster":
+            raise InvalidValueError(
+                f"{address.shown} is a Redis Cluster, which cluster_pool cannot use yet: give it "
+                "one Redis (redis://), or Sentinels (redis+sentinel://)"
+            )
         return cls(address, keys, limits or Limits(), timing, Counters(), seals, node_id)
 
 

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 import hiredis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from cluster_pool.backplane.address import FAULTS, Raw, unavailable
-from cluster_pool.backplane.refusals import refusal
+from cluster_pool.backplane.logins import Raw
+from cluster_pool.backplane.refusals import FAULTS, refusal, unavailable
 from cluster_pool.backplane.scripts import digests, mended, sources
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import BackplaneUnavailableError

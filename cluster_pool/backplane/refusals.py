@@ -1,4 +1,7 @@
-"""Error replies of Redis: their full text, and advice what to do about it. Pure."""
+"""Error replies of Redis and faults of sockets: their full text, and advice what to do. Pure.
+
+Translates foreign errors into ours.
+"""
 
 import re
 from typing import Final
@@ -17,6 +20,12 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+FAULTS: Final = (RedisError, OSError, EOFError, RuntimeError)
+"""Errors of redis-py and of sockets when a connection fails. uvloop raises RuntimeError for a write
+to a socket that has just been reset."""
 
 _REPLICA: Final = (
     "this is a replica: give the address of its primary, or a client that asks Sentinel"
@@ -102,6 +111,18 @@ def with_advice(text: str) -> str:
     """The text, followed by the advice for it if there is any."""
     what = advice(text)
     return f"{text} ({what})" if what else text
+
+
+def unavailable(what: str, error: BaseException, hint: str = "") -> BackplaneUnavailableError:
+    """The error to raise for one of :data:`FAULTS`.
+
+    Args:
+        what: says what failed.
+        hint: advice for an error that has none of its own.
+    """
+    text = said(error)
+    hint = advice(text) or hint
+    return BackplaneUnavailableError(f"{what}: {text}" + (hint and f" ({hint})"))
 
 
 def refusal(reply: BaseException | bytes) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from cluster_pool.backplane.address import Address
+from cluster_pool.backplane.address import Primaries
 from cluster_pool.backplane.calls import Deadline, deadline_in
 from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
 from cluster_pool.backplane.generation import Generation, Generations
@@ -94,7 +94,7 @@ class Shard:
 
     def __init__(
         self,
-        address: Address,
+        address: Primaries,
         keys: Keys,
         identity: Identity,
         observer: ShardObserver,
@@ -125,6 +125,7 @@ class Shard:
         self._identity = identity
         self._observer = observer
         self._counters = counters
+        self._timing = timing
         self._failed = asyncio.Event()
         """Set when the first generation has ended, or did not come up."""
         self._attempt = Attempt()
@@ -281,9 +282,10 @@ class Shard:
 
     async def _live_once(self) -> None:
         """Open both sockets and use them until one fails; ends with the error of the first."""
-        commands = CommandConnection(await self.address.open())
+        primary = await self.address.primary()
+        commands = CommandConnection(await primary.open())
         try:
-            subscriber = Subscriber(await self.address.open(), self.subscriptions.hear)
+            subscriber = Subscriber(await primary.open(), self.subscriptions.hear)
         except BaseException:
             await commands.drop()
             raise
@@ -298,6 +300,7 @@ class Shard:
                 subscriber.read_forever(),
                 self._lead(commands, subscriber),
                 self._end_unwanted(),
+                primary.watch(self._timing.probe),
             )
         except Exception as error:
             lost = f"{lost}: {error}"

@@ -6,8 +6,9 @@ It parses no payload: each is handed on unchanged, in the order of arrival.
 import asyncio
 from collections.abc import Callable, Sequence
 
-from cluster_pool.backplane.address import FAULTS, Raw, unavailable
 from cluster_pool.backplane.command_connection import Pipe
+from cluster_pool.backplane.logins import Raw
+from cluster_pool.backplane.refusals import FAULTS, unavailable
 
 BATCH = 500
 """Channels per SUBSCRIBE."""

@@ -5,8 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Literal, Self, overload
 
-from cluster_pool.backplane.address import RedisOrUrl
 from cluster_pool.backplane.backplane import DEFAULT_REDIS, Setup
+from cluster_pool.backplane.locations import RedisOrUrl
 from cluster_pool.cluster.accept import Accepting
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.hooks import Hooks, OnConnection, OnEmpty, OnGap, OnState

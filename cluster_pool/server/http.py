@@ -18,8 +18,11 @@ from cluster_pool.exceptions import InvalidValueError
 
 PREFIX: Final = "/ws/"
 
-_WHERE: Final = re.compile(r" connecting to .*| the name '[^']*'| [\w.\[\]:-]+:\d{2,5}\b")
-"""Names, addresses and ports in the errors of redis-py, the system and a Redis Cluster."""
+_WHERE: Final = re.compile(
+    r" connecting to .*| the name '[^']*'|(?: at)? [\w+]+://\S*[^\s:;,.)]"
+    r"|(?: at)? [\w.\[\]:-]+:\d{2,5}\b"
+)
+"""Names, addresses and ports in the errors of redis-py, the system, Sentinels and a cluster."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,51 +1,25 @@
-"""Where Redis is: connecting, and what may go wrong on the way."""
+"""Where Redis is: shown without its password, and asked for the primary of now."""
 
-import asyncio
 import logging
-import subprocess
 import traceback
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from redis.asyncio import Redis
-from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import NoPermissionError
 
 from cluster_pool import (
-    BackplaneUnavailableError,
     ClusterPool,
     ClusterPoolError,
     Publisher,
     SyncPublisher,
 )
 from cluster_pool.backplane.address import Address
+from cluster_pool.backplane.locations import read_location
 from cluster_pool.exceptions import InvalidValueError
-from cluster_pool.testing import FAST
-from tests.clusters import Pool
-from tests.servers import BINARIES, PASSWORD, RedisServer
+from tests.servers import RedisServer
 from tests.support import async_test
-from tools.harness.ports import free_port
-
-
-@async_test
-async def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
-    """The password is sent, and no answer comes: nobody waits for it longer than for TCP."""
-    held: list[asyncio.StreamWriter] = []
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        held.append(writer)
-
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        address = Address(f"redis://me:s3cret@127.0.0.1:{port}", 0.3)
-        with pytest.raises(BackplaneUnavailableError, match="cannot reach Redis") as caught:
-            await address.open()
-        assert "s3cret" not in str(caught.value)
-        assert held
-        for writer in held:
-            writer.close()
-
 
 DATABASE_2 = [
     "redis://me:s3cret@127.0.0.1:1/2",
@@ -95,6 +69,7 @@ PASSWORDS = [
         "redis://127.0.0.1:1?username=me&password={}",
         "unix://me:{}@/nowhere/at.sock",
         "unix:///nowhere/at.sock?password={}",
+        "redis+sentinel://me:{}@127.0.0.1:1,127.0.0.1:2/main",
     ],
 )
 @async_test
@@ -113,51 +88,44 @@ async def test_no_password_is_shown_however_it_was_written(
         else:
             assert ":***@" in Address(url, 2).shown
             if url != form.format(password):
-                assert Address(url, 2)._settings["password"] == password
+                assert read_location(url).login.settings["password"] == password
         for part in (password, *password.replace("/", "#").replace("?", "#").split("#")):
             if len(part) > 1 and part not in ("me",):
                 assert not any(part in text for text in texts), texts
 
 
 @async_test
-async def test_a_redis_that_quotes_the_password_is_not_quoted() -> None:
-    """One that does not know AUTH answers with what it was given."""
-    with RedisServer("valkey", "--rename-command", "AUTH", "") as server:
-        address = Address(server.url, 2)
-        with pytest.raises(BackplaneUnavailableError, match="unknown command") as caught:
-            await address.open()
-    assert PASSWORD not in "".join(traceback.format_exception(caught.value))
+async def test_one_server_is_its_own_primary(own_server: RedisServer) -> None:
+    """Every generation finds it where it was, with the credentials that were given."""
+    address = Address(own_server.url, 2)
+    primary = await address.primary()
+    assert (address.kind, address.seeds, primary.shown) == ("single", [], address.shown)
+    connection = await primary.open()
+    try:
+        await connection.send_command("ACL", "WHOAMI")
+        with pytest.raises(NoPermissionError):  # the user of the URL has no right to ask
+            await connection.read_response()
+    finally:
+        await connection.disconnect(nowait=True)
 
 
-@pytest.mark.parametrize("flavour", BINARIES)
-@async_test
-async def test_a_client_that_asks_sentinel(flavour: str, tmp_path: Path) -> None:
-    """Its node lives on the primary that the Sentinel names, also when the client is dropped."""
-    port, watching = free_port(), free_port()
-    with RedisServer(flavour) as server:
-        server.command("CONFIG", "SET", "port", str(port))
-        path = tmp_path / "sentinel.conf"
-        path.write_text(
-            f"port {watching}\nbind 127.0.0.1\ndir {tmp_path}\n"
-            f"sentinel monitor main 127.0.0.1 {port} 1\n"
-        )
-        process = subprocess.Popen(  # noqa: ASYNC220  # it returns at once
-            [BINARIES[flavour], str(path), "--sentinel"], stdout=subprocess.DEVNULL
-        )
-        try:
-            login = {"username": "cluster_pool", "password": PASSWORD}
-            asking = Sentinel([("localhost", watching)])
-            client = asking.master_for("main", **login)
-            pool = Pool(client, node_id="node-1", timing=FAST)
-            del client
-            await pool.start(wait=20)
-            try:
-                assert (await pool.join("n", "a")) is not None
-                where = f"redis+sentinel://cluster_pool:***@localhost:{watching}/main/0"
-                assert pool.address == where
-            finally:
-                await pool.stop()
-                await asking.sentinels[0].aclose()
-        finally:
-            process.kill()
-            process.wait()
+def test_the_servers_of_a_cluster_are_reached_with_what_was_given_for_all() -> None:
+    """Seeds as they stand in the URL; what is announced where it is mapped to."""
+    address = Address(
+        "rediss+cluster://me:s3cret@a:1,b:2?ssl_cert_reqs=none&address_remap=c:3=d:4", 2
+    )
+    assert address.kind == "cluster"
+    assert [one.shown for one in address.seeds] == [
+        "rediss://me:***@a:1/0",
+        "rediss://me:***@b:2/0",
+    ]
+    assert address.at(("c", 3)).shown == "rediss://me:***@c:3/0"
+    assert address.announced(("c", 3)).shown == "rediss://me:***@d:4/0"
+    login = address.announced(("c", 3)).login
+    assert (login.settings["password"], login.settings["ssl_cert_reqs"]) == ("s3cret", "none")
+
+
+def test_a_cluster_cannot_be_used_yet() -> None:
+    """It is said when it is given, and not when something does not work."""
+    with pytest.raises(InvalidValueError, match="Redis Cluster, which cluster_pool cannot use yet"):
+        ClusterPool("redis+cluster://127.0.0.1:1")

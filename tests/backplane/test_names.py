@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from cluster_pool.backplane.address import Address
+from cluster_pool.backplane.locations import read_location
+from cluster_pool.backplane.names import Names, resolving
 from cluster_pool.testing import FAST
 from tests.clusters import Pool
 from tests.servers import RedisServer
@@ -108,9 +110,9 @@ async def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) 
     async with listener:
         port = listener.sockets[0].getsockname()[1]
         address = Address(f"redis://redis.example:{port}", 1)
-        connection = await address.open()
+        connection = await (await address.primary()).open()
         assert connection.getpeername() == "127.0.0.1"
         await connection.disconnect(nowait=True)
-    secure = Address("rediss://redis.example:1", 1)
-    made = secure._class(**secure._settings)
+    secure = read_location("rediss://redis.example:1").login
+    made = secure.make(1, resolving(secure.kind, Names()))
     assert made._connection_arguments()["server_hostname"] == "redis.example"  # type: ignore[attr-defined]

@@ -1,0 +1,100 @@
+"""Opens sockets to one server, a Redis or a Sentinel, and translates their errors."""
+
+import asyncio
+from typing import Final
+
+from cluster_pool.backplane.logins import Login, Raw
+from cluster_pool.backplane.names import Names, resolving
+from cluster_pool.backplane.refusals import FAULTS, unavailable
+from cluster_pool.core.ids import shown
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+SHORT: Final = 3
+"""Characters up to which a secret is not looked for in errors: it may be part of any word."""
+
+
+class Endpoint:
+    """A server at one address. Its sockets are never reconnected.
+
+    Args:
+        connect_timeout: seconds until a socket must be connected and authenticated.
+        what: names the kind of server in errors.
+        hint: advice for errors that have none of their own.
+    """
+
+    def __init__(
+        self,
+        login: Login,
+        names: Names,
+        connect_timeout: float,
+        what: str = "Redis",
+        hint: str = "",
+    ) -> None:
+        self.login = login
+        self.shown = login.shown
+        """Its URL, without a password."""
+        self._names = names
+        self._timeout = connect_timeout
+        self._what = what
+        self._hint = hint
+        self._class: type[Raw] = resolving(login.kind, names)
+
+    async def open(self) -> Raw:
+        """A new connected socket, authenticated and with its database selected.
+
+        redis-py's connect time-out covers only the TCP handshake; here it covers the replies
+        after it, too.
+
+        Raises:
+            BackplaneUnavailableError: the socket was not ready in time; the text names the address
+                without its password.
+        """
+        connection = self.login.make(self._timeout, self._class)
+        try:
+            await self._reach(connection)
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, BackplaneUnavailableError):
+                quoted = [one for one in self.login.secrets if _is_quoted(one, error)]
+                if quoted:
+                    raise BackplaneUnavailableError(_without(quoted, str(error))) from None
+            raise
+        return connection
+
+    async def watch(self, pause: float) -> None:
+        """Wait for ever: one address stays the primary."""
+        await asyncio.get_running_loop().create_future()
+
+    async def _reach(self, connection: Raw) -> None:
+        try:
+            await self._connect(connection)
+        except FAULTS as error:
+            what = f"cannot reach {self._what} at {self.shown}"
+            raise unavailable(what, error, self._hint) from error
+
+    async def _connect(self, connection: Raw) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.connect()
+        except TimeoutError:
+            name = self._names.asking
+            what = f"looking up the name {shown(name)}" if name else "connecting"
+            raise TimeoutError(f"{what} takes longer than {self._timeout:g} s") from None
+
+
+def _is_quoted(secret: str, error: BaseException | None) -> bool:
+    """Whether the text of an error, or of one that caused it, contains a secret.
+
+    A Redis that does not know AUTH quotes its arguments.
+    """
+    while error is not None and len(secret) > SHORT:
+        if secret in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _without(secrets: list[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
