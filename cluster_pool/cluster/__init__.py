@@ -1,1 +1,1 @@
-"""What makes many nodes one pool: ownership, routing, and the pool that users hold."""
+"""Makes many nodes one pool: ownership, routing, and the pool that users hold."""

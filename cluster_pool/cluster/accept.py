@@ -1,4 +1,4 @@
-"""``ClusterPool.accept``: from a handshake to the end of a member, around an endpoint's body."""
+"""``ClusterPool.accept``: a member from its handshake to its end, around an endpoint's body."""
 
 import contextlib
 import http
@@ -36,7 +36,7 @@ FAILED: Final = 1011
 
 
 def refusal(error: ClusterPoolError) -> tuple[int, str]:
-    """The HTTP status and text for a refused client; they tell nothing of this node's affairs."""
+    """The HTTP status and text for a refused client, without internals of this node."""
     if isinstance(error, InvalidValueError):
         return http.HTTPStatus.BAD_REQUEST, str(error)
     if isinstance(error, OriginRefusedError):
@@ -48,7 +48,7 @@ def refusal(error: ClusterPoolError) -> tuple[int, str]:
 
 
 class Accepting:
-    """The context of one connection, as :meth:`ClusterPool.accept` gives it."""
+    """The context manager of one connection, which :meth:`ClusterPool.accept` returns."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Accepting:
             self._check_door()
             await self._node.admission.join(connection, self._on_conflict, None)
         except ClusterPoolError as error:
-            await self._turn_away(error)
+            await self._refuse(error)
             raise handshake.refusal(connection, error, *refusal(error)) from error.__cause__
         try:
             await self._answer()
@@ -136,8 +136,8 @@ class Accepting:
             connection.request, self._subprotocol, answered=handshake.is_answered(connection)
         )
 
-    async def _turn_away(self, error: ClusterPoolError) -> None:
-        """Tell a client that is no member why: by an HTTP status, or as it is told later."""
+    async def _refuse(self, error: ClusterPoolError) -> None:
+        """Refuse a client with an HTTP status; one that was taken over gets its 4409 instead."""
         connection = self._connection
         if isinstance(error, ConnectionClosedError) and error.code == TAKEN_OVER:
             with contextlib.suppress(ConnectionClosedError, OSError, RuntimeError):
@@ -163,7 +163,7 @@ class Accepting:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        over = self._body.leave(error)
+        over = self._body.end(error)
         if isinstance(error, MessageTooLargeError):
             handshake.refusal(
                 self._connection, error, http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
@@ -171,14 +171,14 @@ class Accepting:
         try:
             await self._end(_close_code(error, over), None if over else error)
         finally:
-            self._body.ended()
+            self._body.release_mates()
         return over
 
     async def _end(self, code: int, error: BaseException | None) -> None:
         connection = self._connection
         begin_close(connection, code, "")
         try:
-            if error is None or isinstance(error, Exception):  # a cancelled body has no time
+            if error is None or isinstance(error, Exception):  # a cancelled body must not wait
                 # A server cuts the socket when its endpoint returns.
                 await closing.wait_close_begun(connection)
                 await reading.tell_end(connection)

@@ -1,4 +1,4 @@
-"""How a connection becomes a member, and how its membership ends: what users call and await."""
+"""Makes connections members and ends their memberships: the calls that users await."""
 
 import asyncio
 import inspect
@@ -22,10 +22,10 @@ log = logging.getLogger("cluster_pool")
 
 
 class Admission:
-    """Lets connections in while the node takes newcomers, and out at any time.
+    """Admits connections while the node accepts newcomers; ends memberships at any time.
 
     Args:
-        takeover: whether a claim takes an id over when the call does not say.
+        takeover: whether a claim takes an id over if the call does not say.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Admission:
         self._hooks = hooks
         self._takeover = takeover
         self._joining: set[Connection] = set()
-        """Whose claims are on their way: a second one would take the id from the first."""
+        """Connections whose claims are under way: a second one would take the id from the first."""
 
     async def join(
         self, connection: Connection, on_conflict: str | None, timeout: float | None

@@ -1,7 +1,7 @@
 """A publisher in a thread of its own, for threads that have no event loop.
 
-Owns the thread, its loop, and every call that another thread waits for. None of them outlives its
-deadline or the stop, and a child of a fork has nothing of it.
+Owns the thread, its loop, and every call that another thread waits for. Each call ends at its
+deadline or at the stop, and a child of a fork uses none of it.
 """
 
 import asyncio
@@ -23,15 +23,16 @@ Work = Callable[..., Coroutine[Any, Any, T]]
 SLACK: Final = 0.5
 """Seconds beyond its deadline that a thread waits for a loop that does not answer."""
 LEAST: Final = 0.001
-"""Seconds that are left to a call in any case: no time-out may be 0."""
+"""The shortest time-out of a call in seconds: 0 is not allowed."""
 
 
 class Background(Generic[P]):
-    """Runs one publisher for other threads, which wait. The thread begins at once, the publisher at
-    the first call.
+    """Runs one publisher for other threads, which wait for its calls.
+
+    The thread begins at once, the publisher starts at the first call.
 
     Args:
-        publisher: not started, and used by nothing else.
+        publisher: not started, and not used by any other code.
     """
 
     def __init__(self, publisher: P) -> None:
@@ -102,10 +103,10 @@ class Background(Generic[P]):
                 self._loop.close()
 
     def abandon(self) -> None:
-        """In the child of a fork, where the thread is not: let go of the parent's sockets.
+        """In the child of a fork, which does not have the thread: let go of the parent's sockets.
 
-        Their descriptors lead nowhere from now on, and so does the selector's, which the parent
-        goes on using: what is left here cannot take anything from it.
+        Their descriptors, and that of the selector, are replaced by /dev/null, so that nothing in
+        this process can read from the sockets that the parent goes on using.
         """
         self._closed = True
         watched = [key.fd for key in self._selector.get_map().values()]
@@ -127,7 +128,7 @@ class Background(Generic[P]):
         return await work(self.publisher, *arguments, timeout=timeout, **options)
 
     async def _started(self, deadline: float) -> None:
-        """Wait for the start, which goes on if it takes longer: the next call needs it, too."""
+        """Wait for the start; if it takes longer it goes on, and the next call waits for it."""
         if self._start is None:
             self._start = asyncio.create_task(self.publisher.start())
             self._start.add_done_callback(self._start_ended)
@@ -142,6 +143,6 @@ class Background(Generic[P]):
         start.result()
 
     def _start_ended(self, start: "asyncio.Task[Any]") -> None:
-        """One that failed is tried again by the next call."""
+        """Forget a start that failed: the next call tries again."""
         if start.cancelled() or start.exception() is not None:
             self._start = None

@@ -1,4 +1,4 @@
-"""The body of ``accept``: the task that runs it, and how it learns that its connection is over."""
+"""The body of ``accept``: ends it when its connection is over."""
 
 import asyncio
 import contextlib
@@ -19,13 +19,13 @@ log = logging.getLogger("cluster_pool.connection")
 
 
 class Body:
-    """Watches the connection and ends the body when it is over, as :class:`asyncio.timeout` does.
+    """Watches the connection and cancels the body when it is over, as :class:`asyncio.timeout`.
 
-    The body's own iteration ends by itself, and a body that is in it, or has come to its end, is
-    never cancelled: it works on what it has read. A body that waits for anything else is cancelled:
-    at once, if nothing is there to be read; after ``Timing.close``, when something that came before
-    is, and has not been read by then; after ``Timing.handler``, when another task reads, or the
-    WebSocket is read by its library's own means, which end then. A body that closed the connection
+    The body's own iteration ends by itself. A body that is in it, or has finished it, is never
+    cancelled: it works on messages that it has read. A body that waits for anything else is
+    cancelled: at once, if there are no unread messages; after ``Timing.close``, if there are some
+    and they are not read by then; after ``Timing.handler``, if another task reads, or the WebSocket
+    is read by its library's own methods, which see the end then. A body that closed the connection
     itself is never cancelled.
     """
 
@@ -37,24 +37,24 @@ class Body:
         self._connection = connection
         self._reads = 0
         self._read_out = self._elsewhere = self._knows = False
-        self._cancelled = self._left = False
+        self._cancelled = self._ended = False
         self._timer: asyncio.TimerHandle | None = None
         self._token: Token[tuple[Body, ...]] | None = None
         self._mates: list[Body] = [self]
-        """The bodies of one socket that is in several contexts: a read in one is a read in all."""
+        """The bodies of one WebSocket in several contexts: a read in one counts for all."""
 
     def begin(self) -> None:
-        """The body runs from here on; until then nothing is ended by the connection's end."""
+        """The body runs from here on, and is ended when the connection is over."""
         outer = _running.get()
         self._token = _running.set((*outer, self))
         for one in outer:
-            if one._connection.websocket is self._connection.websocket and not one._left:
+            if one._connection.websocket is self._connection.websocket and not one._ended:
                 self._mates = one._mates
                 self._mates.append(self)
                 break
         attachment.set_owner(self._connection, self)
 
-    # -- what the connection says ----------------------------------------------------------
+    # -- events of the connection ----------------------------------------------------------
 
     def client_left(self, code: int, reason: str) -> None:
         """See :class:`Watcher`."""
@@ -72,14 +72,14 @@ class Body:
             )
 
     def reading_begins(self) -> None:
-        """The connection is iterated over."""
+        """A task begins to iterate over the connection."""
         if asyncio.current_task() is self._task:
             self._reads += 1
         else:
             self._elsewhere = True
 
     def reading_ends(self, task: "asyncio.Task[Any] | None", *, finished: bool) -> None:
-        """The iteration that ``task`` began is over: it came to its end, or was left."""
+        """The iteration that ``task`` began has ended, at the end of the client or before."""
         if task is self._task:
             self._reads -= 1
             self._read_out = self._read_out or finished
@@ -95,11 +95,11 @@ class Body:
         return self in _running.get()
 
     def closing(self) -> None:
-        """The connection is told to close by its owner: if that is the body, it knows."""
+        """The current task closes the connection; if it is the body, it is not cancelled for it."""
         self._knows = self._knows or asyncio.current_task() is self._task
 
     def over(self) -> None:
-        """The client has left, or nothing that it says counts any more."""
+        """The client has left, or its messages are ignored from now on."""
         self._stop_timer()
         if self._stays():
             return
@@ -110,13 +110,13 @@ class Body:
         elif reads is Reading.UNREAD and not closing.is_silenced(self._connection):
             self._cancel_after(timing.close)
         elif asyncio.current_task() is self._task:
-            asyncio.get_running_loop().call_soon(self._cancel)  # it may leave without an await
+            asyncio.get_running_loop().call_soon(self._cancel)  # it may end before its next await
         else:
             self._cancel()
 
     def _stays(self) -> bool:
         reads = any(one._reads or one._read_out for one in self._mates)
-        return self._left or self._cancelled or self._knows or reads
+        return self._ended or self._cancelled or self._knows or reads
 
     def _cancel_after(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._cancel)
@@ -133,16 +133,16 @@ class Body:
 
     # -- the end of the body ---------------------------------------------------------------
 
-    def leave(self, error: BaseException | None) -> bool:
-        """The body has ended with ``error``; True when that is the end of its connection alone.
+    def end(self, error: BaseException | None) -> bool:
+        """The body has ended with ``error``; True if only the end of its connection caused that.
 
-        A cancellation from outside is never taken for ours, also when both come together.
+        A cancellation from outside never counts as ours, even if both come together.
         """
-        self._left = True
+        self._ended = True
         attachment.set_owner(self._connection, None)
         self._stop_timer()
         if self._token is not None:
-            with contextlib.suppress(ValueError):  # it ends in another context than it began in
+            with contextlib.suppress(ValueError):  # ended in another context than it began in
                 _running.reset(self._token)
         if self._cancelled and self._task.uncancel() > self._cancelling:
             return False
@@ -150,14 +150,14 @@ class Body:
             return self._cancelled
         return error is not None and self._is_own(error)
 
-    def ended(self) -> None:
-        """All of its context is over: an outer one of the same socket may end now."""
+    def release_mates(self) -> None:
+        """Its whole context has ended: an outer one of the same WebSocket may end now."""
         if self in self._mates:
             self._mates.remove(self)
         self._tell_mates()
 
     def _is_own(self, error: BaseException) -> bool:
-        """Whether an error says that this connection is over, and nothing else."""
+        """Whether an error only says that this connection is over."""
         if isinstance(error, BaseExceptionGroup):
             return all(self._is_own(one) for one in error.exceptions)
         return isinstance(error, ConnectionClosedError) and error.connection is self._connection

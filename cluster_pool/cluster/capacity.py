@@ -1,4 +1,4 @@
-"""How many newcomers a node can take: what its user says, less what it is taking."""
+"""How many newcomers a node can accept: the configured rate, less the present arrivals."""
 
 from cluster_pool.cluster.lease import boottime
 from cluster_pool.cluster.node_life import NodeLife
@@ -8,10 +8,10 @@ from cluster_pool.core.statistics import Counters
 
 
 class Capacity:
-    """Connections per second that a node can take.
+    """Connections per second that a node can accept.
 
     Attributes:
-        most: of a node that no client connects to at the moment.
+        most: that of a node without arrivals at the moment.
     """
 
     def __init__(self, most: float, life: NodeLife, counters: Counters) -> None:
@@ -21,13 +21,13 @@ class Capacity:
         self._arrivals = ArrivalRate()
 
     def headroom(self) -> float | None:
-        """What is left of it; None while the node takes no newcomers."""
+        """The rate that is left; None while the node accepts no newcomers."""
         if self._life.state not in (NodeState.STARTING, NodeState.ACTIVE):
             return None
         taking = self._arrivals.rate(self._counters.accepted, boottime())
         return max(0.0, self.most - taking)
 
     def free(self) -> float | None:
-        """The share of it that is left, 0 to 1; None while the node is not active."""
+        """The share that is left, 0 to 1; None while the node is not active."""
         headroom = self.headroom() if self._life.state is NodeState.ACTIVE else None
         return None if headroom is None else headroom / self.most

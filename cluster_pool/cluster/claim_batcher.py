@@ -1,8 +1,8 @@
-"""Claims, releases and checks of claims on their way to Redis: in batches, while the lease holds.
+"""Batches claims, releases and checks of claims to Redis, while the lease is valid.
 
-What comes within ``GATHER`` of a flush, or while ``IN_FLIGHT`` of them are unanswered, goes with
-the next one: a storm of connects is a few calls and not one for each. A flush queues the namespaces
-that are new here, then claims, then releases, in that order.
+Operations that come within ``GATHER`` of a flush, or while ``IN_FLIGHT`` flushes are unanswered, go
+with the next flush: a storm of connects needs a few calls, and not one for each connection. A flush
+queues the namespaces that are new here, then claims, then releases, in that order.
 """
 
 import asyncio
@@ -37,17 +37,17 @@ from cluster_pool.local.membership import Membership
 log = logging.getLogger("cluster_pool.membership")
 
 GATHER = 0.005
-"""Seconds at least from one flush to the next: in a storm they fill, whatever the loop's turns."""
+"""Seconds from one flush to the next, at least, so that in a storm each flush has many claims."""
 IN_FLIGHT = 4
-"""Flushes at most that Redis has not answered; what comes meanwhile waits for the next."""
+"""Flushes that Redis has not answered, at most; further operations wait for the next one."""
 
 
 class ClaimBatcher:
-    """Gathers what one node wants of the registry, and sends it.
+    """Gathers the registry operations of one node, and sends them.
 
     Args:
         room: members that a namespace may have.
-        decide: told of each claim whether it won, and which claim stands.
+        decide: called for each claim with whether it won, and the claim that is registered now.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ClaimBatcher:
         self._nothing_written.set()
 
     async def stop(self) -> None:
-        """End whatever is still under way."""
+        """Cancel all operations that are still under way."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -92,14 +92,14 @@ class ClaimBatcher:
             self._next_flush.cancel()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do something that :meth:`wait_idle` waits for, and :meth:`stop` cancels."""
+        """Run something in a task that :meth:`wait_idle` waits for and :meth:`stop` cancels."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def wait_idle(self) -> None:
-        """Wait until nothing waits for a flush, and nothing is under way."""
+        """Wait until no operation waits for a flush or is under way."""
         while self._next_flush is not None or self._tasks:
             self._start_flush()
             await asyncio.sleep(0)
@@ -119,7 +119,7 @@ class ClaimBatcher:
         self._schedule()
 
     def retry_releases(self) -> None:
-        """Try again what could not be released; the same claim is never released twice."""
+        """Try again the releases that failed; the same claim is never released twice."""
         self._releases.retry()
         if self._releases.waiting:
             self._schedule()
@@ -153,9 +153,9 @@ class ClaimBatcher:
         doubtful, self._to_verify = self._to_verify, []
         if claims or releases or doubtful:
             self._flights += 1
-            self.spawn(self._fly(claims, releases, doubtful))
+            self.spawn(self._flush_and_go_on(claims, releases, doubtful))
 
-    async def _fly(
+    async def _flush_and_go_on(
         self,
         claims: list[PendingClaim],
         releases: list[Membership[Connection]],
@@ -197,7 +197,7 @@ class ClaimBatcher:
             self._end_writing()
 
     async def _leased(self, deadline: float) -> Generation:
-        """The generation, once the lease is held and everything owned stands under it."""
+        """The generation, once the lease is held and settled."""
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -206,7 +206,7 @@ class ClaimBatcher:
                 raise self._topology.home.outage.error("this node has no lease") from None
             generation = await self._topology.connected(deadline)
             if self._lease.held and self._lease.settled:
-                return generation  # else it is a new one, under which everything is asserted first
+                return generation  # else it is a new one: everything is asserted first
 
     # -- claims ----------------------------------------------------------------------------
 
@@ -216,10 +216,10 @@ class ClaimBatcher:
         groups: dict[tuple[str, bool, int], list[PendingClaim]] = {}
         times_seen: dict[tuple[str, str], int] = {}
         for pending in claims:
-            if pending.won.done():  # while there was no lease its caller gave up
+            if pending.won.done():  # its caller gave up while there was no lease
                 continue
             membership = pending.membership
-            if closing.is_lost(membership.connection):  # its client left before its batch went
+            if closing.is_lost(membership.connection):  # its client left before the batch was sent
                 pending.fail(ConnectionClosedError())
                 continue
             key = (membership.namespace, membership.id)
@@ -250,7 +250,7 @@ class ClaimBatcher:
                 room=self._room,
             )
         except Exception as error:
-            return _claims_unwritten(batch, error)
+            return _fail_claims(batch, error)
         for pending in batch:
             pending.sent = True
 
@@ -269,7 +269,7 @@ class ClaimBatcher:
         return read()
 
     async def _answered(self, batch: list[PendingClaim], answers: list[ClaimReply]) -> None:
-        """Decide each claim; where another stands that may be a ghost's, look at the lease."""
+        """Decide each claim; if another claim stands, check whether its owner has a lease."""
         lost: list[tuple[PendingClaim, Claim]] = []
         for pending, (status, claim) in zip(batch, answers, strict=True):
             if status == LATE:
@@ -284,7 +284,7 @@ class ClaimBatcher:
             await self._claim_from_ghosts(lost)
 
     def _too_late(self, pending: PendingClaim) -> None:
-        """Nothing was claimed. It goes again if it was the lease that had no time left."""
+        """Nothing was claimed. Claim again if only the lease had no time left."""
         pending.sent = pending.first > 0
         if pending.deadline > asyncio.get_running_loop().time():
             self._to_claim.append(pending)
@@ -293,14 +293,14 @@ class ClaimBatcher:
             pending.fail(BackplaneUnavailableError("Redis was reached too late"))
 
     def _claim_again(self, batch: list[PendingClaim], attempted: int) -> None:
-        """The generation ended, and the reply with it: try in the next one, until the deadline."""
+        """The reply was lost with the generation: claim again in the next, until the deadline."""
         for pending in batch:
             pending.first = pending.first or attempted
         self._to_claim += batch
         self._schedule()
 
     async def _claim_from_ghosts(self, lost: list[tuple[PendingClaim, Claim]]) -> None:
-        """An owner whose lease is gone does not keep an id from a newcomer."""
+        """Claim again over owners whose lease is gone: they do not keep an id."""
         deadline = max(pending.deadline for pending, _ in lost)  # each ends at its own
         try:
             living = await self._leases.living(deadline)
@@ -322,9 +322,10 @@ class ClaimBatcher:
     # -- rejoining -------------------------------------------------------------------------
 
     async def register_all(self, incarnation: str, keep: Keep) -> None:
-        """Register everything that is owned under a new incarnation, with its own tokens.
+        """Register all owned claims under a new incarnation, with their own tokens.
 
-        What another node won meanwhile is closed with 4409. ``keep`` renews the lease meanwhile.
+        A connection whose id another node won meanwhile is closed with 4409. ``keep`` renews the
+        lease in between.
         """
         await self._nothing_written.wait()
         generation = await self._topology.connected(self._timeout())
@@ -346,8 +347,8 @@ class ClaimBatcher:
             self._nothing_written.set()
 
 
-async def _claims_unwritten(batch: list[PendingClaim], error: Exception) -> None:
-    """A batch of claims that could not even be written fails alone."""
+async def _fail_claims(batch: list[PendingClaim], error: Exception) -> None:
+    """Fail one batch of claims, which could not be written."""
     log.error("claims could not be written", exc_info=error)
     for pending in batch:
         pending.fail(BackplaneUnavailableError(f"not claimed: {error!r}"))

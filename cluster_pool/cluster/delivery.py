@@ -1,6 +1,6 @@
-"""Carries decoded items out at this node: messages, closes, takeovers, questions and orders.
+"""Executes decoded items at this node: messages, closes, takeovers, questions and orders.
 
-It never awaits one connection; a fan-out over many yields in between.
+It never awaits a single connection; a fan-out over many yields in between.
 """
 
 from collections.abc import Callable, Collection
@@ -24,11 +24,11 @@ from cluster_pool.local.outbox import deliver, kick
 from cluster_pool.local.table import ConnectionTable
 
 ExecuteOrder = Callable[[str, dict[str, Any], Callable[[str], None]], None]
-"""Takes an order, its options, and whom to tell why it is refused ("" when it is not)."""
+"""Executes an order with its options, and answers it by the third argument: "" or why not."""
 
 
 class Delivery:
-    """Hands items to the connections of this node, and its orders to ``execute_order``."""
+    """Hands items to the connections of this node, and orders to ``execute_order``."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Delivery:
     # -- to one ----------------------------------------------------------------------------
 
     def hand_out(self, run: Run) -> None:
-        """Deliver messages to one member each; what finds no connection counts as undelivered."""
+        """Deliver messages to one member each; without a connection they count as undelivered."""
         find = self._ownership.find
         for claim, item, message in run:
             membership = find(item[1], item[2], claim)
@@ -62,8 +62,8 @@ class Delivery:
             else:
                 deliver(membership.connection, message)
 
-    def carry_out(self, kind: int, claim: str, item: list[Any]) -> None:
-        """Do what an item asks for that is more than a message, and answer if that is asked."""
+    def execute(self, kind: int, claim: str, item: list[Any]) -> None:
+        """Execute an item that is more than a message, and answer it if it asks for that."""
         if kind == envelope.COMMAND:
             self._order(item[1], item[2], _asker(item[3]))
         elif kind == envelope.QUESTION:
@@ -77,7 +77,7 @@ class Delivery:
                 self._answers.reply(to, result)
 
     def _is_ours(self, claim: str) -> bool:
-        """Whether an item was routed to a claim of this start; another owner's word is not ours."""
+        """Whether an item was routed to a claim of this start; for others we must not answer."""
         return claim.startswith(self._ours)
 
     def _order(self, verb: str, options: list[Any], to: ReplyTo) -> None:
@@ -85,7 +85,7 @@ class Delivery:
         self._execute_order(verb, named, partial(self._answers.answer_order, to))
 
     def _question(self, claim: str, item: list[Any], to: ReplyTo) -> None:
-        """Another node claims an id that is held here: does its connection still have a client?"""
+        """Another node claims an id of this one: answer whether the client is still there."""
         if self._is_ours(claim):
             membership = self._ownership.find(item[1], item[2], claim)
             self._ownership.standing.asked(membership, partial(self._answers.reply, to))
@@ -110,9 +110,9 @@ class Delivery:
     # -- to all ----------------------------------------------------------------------------
 
     async def broadcast(self, heard: Heard) -> None:
-        """Deliver what was published to a namespace, by a node or by a user's own PUBLISH.
+        """Deliver messages published to a namespace, by a node or by a user's own PUBLISH.
 
-        Neighbours in an envelope that exclude no id go out as one write.
+        Consecutive messages of an envelope that exclude no id are written together.
         """
         namespace = heard.channel[self._head : -1]
         if not heard.items_offset:
@@ -125,7 +125,7 @@ class Delivery:
         try:
             for sealed in envelope.read_items(heard.payload[heard.items_offset :]):
                 if monotonic() >= turn.ends:
-                    await turn.let_others()
+                    await turn.yield_now()
                 item = sealed
                 if unsealing is not None:
                     opened = unsealing.broadcast(heard, namespace, sealed)
@@ -152,10 +152,10 @@ class Delivery:
             run.clear()
 
     async def _control(self, namespace: str, item: list[Any], later: Collection[str]) -> None:
-        """Carry out what is no message.
+        """Execute an item that is no message.
 
         Args:
-            later: ids here that claimed after the item was sealed, and must not have it.
+            later: ids that were claimed after the item was sealed, and must not get it.
         """
         kind = item[0]
         if kind == envelope.CLOSE_ALL:

@@ -1,4 +1,4 @@
-"""Looking at the cluster: its namespaces, their members, its nodes, and joins and leaves."""
+"""Reads the state of the cluster: namespaces, members, nodes, and joins and leaves."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 
 
 class ClusterDirectory:
-    """Reads what is registered, and who listens."""
+    """Reads the registry and the events of namespaces."""
 
     def __init__(self, backplane: Backplane, watchers: Watchers) -> None:
         self._loop = backplane.loop
@@ -25,7 +25,7 @@ class ClusterDirectory:
         self._watchers = watchers
 
     def count(self, namespace: str, timeout: float | None) -> Coroutine[Any, Any, int]:
-        """How many members of living nodes a namespace has."""
+        """The number of members of a namespace, on living nodes."""
         namespace = check_namespace(namespace)
         return self._directory.count(namespace, self._deadline(timeout))
 
@@ -41,7 +41,7 @@ class ClusterDirectory:
     def locate(
         self, namespace: str, id: str, timeout: float | None
     ) -> Coroutine[Any, Any, Member | None]:
-        """Which living node owns an id."""
+        """The member with an id and the living node that owns it, or None."""
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         return self._directory.locate(namespace, id, deadline)
@@ -56,7 +56,7 @@ class ClusterDirectory:
         return sorted(nodes, key=lambda node: node.id)
 
     async def alone(self, within: float) -> bool:
-        """Whether at most one node is alive; False, too, when Redis does not say so in time."""
+        """Whether at most one node is alive; False if Redis does not answer in time."""
         try:
             living = await self._leases.living(self._deadline(within))
         except BackplaneUnavailableError:
@@ -86,7 +86,7 @@ class ClusterDirectory:
 
 
 def _read_info(info: str) -> tuple[NodeState, int]:
-    """State and connections, as a node told them; of what it never said, active and none."""
+    """State and connections from a node's info; active and 0 if the info cannot be read."""
     try:
         said = json.loads(info)
         return NodeState(said["state"]), int(said["connections"])

@@ -1,7 +1,7 @@
-"""Decodes what comes from the bus and hands it on, one payload after another.
+"""Decodes payloads of the inbox and hands their items on, one payload after another.
 
-The order of each channel is kept, and no connection is ever awaited. :mod:`.delivery` carries items
-out at this node's connections; a publisher has none.
+The order of each channel is kept, and no connection is ever awaited. :mod:`.delivery` executes
+items at this node's connections; a publisher has none.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ log = logging.getLogger("cluster_pool.router")
 
 MESSAGES: Final = (envelope.TEXT, envelope.BINARY)
 RUN: Final = 100
-"""Messages that are read before the first of them is delivered."""
+"""Messages that are decoded before the first of them is delivered."""
 TURN: Final = 0.005
-"""Seconds after which others get their turn on the loop, also in the middle of an envelope."""
+"""Seconds after which other tasks get to run, also in the middle of an envelope."""
 
 Run = list[tuple[str, list[Any], Outgoing]]
 """Messages for one member each: the claim of the member, the item, and the message in it."""
 
 
 class Turn:
-    """When others must get their turn on the loop.
+    """When other tasks must get to run.
 
-    The loop's own clock cannot tell: uvloop's stands still in a turn.
+    The clock of the event loop cannot be used: that of uvloop stands still within a turn.
     """
 
     __slots__ = ("ends",)
@@ -42,42 +42,42 @@ class Turn:
     def __init__(self) -> None:
         self.ends = 0.0
 
-    async def let_others(self) -> None:
-        """Wait for the next turn, and begin it."""
+    async def yield_now(self) -> None:
+        """Let other tasks run, then begin the next turn."""
         await asyncio.sleep(0)
         self.ends = monotonic() + TURN
 
 
 class Permit(Protocol):
-    """Whether a node may carry anything out: see :class:`LeaseState`."""
+    """Whether a node may execute items: see :class:`LeaseState`."""
 
     @property
     def unbroken(self) -> bool:
         """Whether no other node can have claimed what is owned here."""
 
     async def wait_held(self) -> None:
-        """Wait for the lease, and until everything that is owned stands under it."""
+        """Wait until the lease is held, and all that is owned is registered under it."""
 
 
 class Handler(Protocol):
-    """Carries out what is for a node and its connections: see :class:`Delivery`."""
+    """Executes items for a node and its connections: see :class:`Delivery`."""
 
     def hand_out(self, run: Run) -> None:
-        """Deliver messages that ask for nothing else."""
+        """Deliver plain messages."""
 
-    def carry_out(self, kind: int, claim: str, item: list[Any]) -> None:
-        """Do what any other targeted item asks for."""
+    def execute(self, kind: int, claim: str, item: list[Any]) -> None:
+        """Execute any other targeted item."""
 
     async def broadcast(self, heard: Heard) -> None:
-        """Deliver what was published to a namespace."""
+        """Deliver messages that were published to a namespace."""
 
 
 class Dispatcher:
-    """The one task that takes from the inbox.
+    """The one task that reads the inbox.
 
     Args:
         turn: shared with ``handler``.
-        handler, permit: None for a publisher, which only replies and events concern.
+        handler, permit: None for a publisher, which gets only replies and events.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class Dispatcher:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the task."""
         self._task = asyncio.create_task(self._run(), name="cluster_pool router")
 
     async def stop(self) -> None:
-        """End; what is in the inbox stays there."""
+        """End the task; the inbox keeps its payloads."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -122,11 +122,11 @@ class Dispatcher:
             turn.ends = monotonic() + TURN
             while monotonic() < turn.ends and (heard := inbox.pop()) is not None:
                 self._progress.dealing = True
-                await self._deal_with(heard)
+                await self._handle(heard)
                 self._progress.dealing = False
             await asyncio.sleep(0)
 
-    async def _deal_with(self, heard: Heard) -> None:
+    async def _handle(self, heard: Heard) -> None:
         try:
             if heard.channel == self._identity.own_channel:
                 await self._targeted(heard)
@@ -138,17 +138,17 @@ class Dispatcher:
                 await self._handler.broadcast(heard)
         except BrokenEnvelopeError as error:
             self._shard.receiver.broken(error, heard.channel)
-        except Exception as error:  # whatever others wrote, this task goes on
+        except Exception as error:  # content from other programs must not end this task
             log.debug("on %s: %r", shown(heard.channel), error, exc_info=True)
             self._shard.receiver.broken(BrokenEnvelopeError("content"), heard.channel)
         if heard.items_offset:
             self._progress.reach(heard.channel, heard.epoch, heard.number)
 
     async def _targeted(self, heard: Heard) -> None:
-        """Carry the items of an envelope out, in order.
+        """Execute the items of an envelope, in order.
 
-        What nearly all are, a message and nothing else is asked, is done in runs: one kind of work
-        after the other keeps the CPU's caches warm.
+        Plain messages, as nearly all are, are handled in runs: doing one kind of work for many of
+        them keeps the CPU's caches warm.
         """
         if not heard.items_offset:
             raise BrokenEnvelopeError("raw payload on the channel of a node")
@@ -166,32 +166,32 @@ class Dispatcher:
                         continue
                 self._hand_out(run)
                 if not plain:
-                    self._carry_out(claim, item)
+                    self._execute(claim, item)
                 if monotonic() >= turn.ends:
-                    await turn.let_others()
+                    await turn.yield_now()
         finally:
             self._hand_out(run)
 
     def _hand_out(self, run: Run) -> None:
-        """Deliver messages, each once: they are forgotten first, whatever comes of it."""
+        """Deliver messages, each once: the run is cleared first, in case that raises."""
         if run and self._handler is not None:
             messages = run.copy()
             run.clear()
             self._handler.hand_out(messages)
 
-    def _carry_out(self, claim: str, item: list[Any]) -> None:
-        """Answers go to the calls that wait for them; all else to the node, if this is one."""
+    def _execute(self, claim: str, item: list[Any]) -> None:
+        """Give answers to the calls that wait for them, and other items to the node, if any."""
         kind = item[0]
         if kind == envelope.REPLY:
             self._replies.heard(item[1], item[3], envelope.RESULTS[item[2]])
         elif kind == envelope.ANSWER:
             self._replies.heard(item[1], item[3], str(item[2]))
         elif self._handler is not None:
-            self._handler.carry_out(kind, claim, item)
+            self._handler.execute(kind, claim, item)
 
 
 def message_of(kind: object, payload: object) -> Outgoing:
-    """The message that an item carries. Text must be UTF-8: a client closes on anything else."""
+    """The message of an item. Text must be UTF-8, since a client closes on anything else."""
     if kind not in MESSAGES or not isinstance(payload, bytes):
         raise BrokenEnvelopeError("kind")
     text = kind == envelope.TEXT

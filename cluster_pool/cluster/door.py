@@ -1,4 +1,4 @@
-"""Refuses handshakes before anything is claimed for them, and counts and logs what it refuses."""
+"""Refuses handshakes before anything is claimed for them; counts and logs the refusals."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ MINUTE: Final = 60.0
 
 
 class Door:
-    """Judges handshakes by their headers alone, for every library alike.
+    """Checks handshakes by their headers alone, the same for every library.
 
     Attributes:
         opened: whether the pool was ever started.
@@ -33,13 +33,13 @@ class Door:
         self.opened = False
 
     def with_origins(self, origins: Iterable[str]) -> Self:
-        """The same door with other origins: it counts and logs together with this one."""
+        """A door with other origins, which counts and logs together with this one."""
         other = type(self)(origins, self._counters)
         other._quiet = self._quiet
         return other
 
     def check_origin(self, origins: Sequence[str], hosts: Sequence[str]) -> None:
-        """Let a page in, or not: see :class:`Origins`.
+        """Check the origin of a page: see :class:`Origins`.
 
         Args:
             origins, hosts: every value of the header ``Origin``, and of ``Host``.
@@ -60,10 +60,10 @@ class Door:
         raise OriginRefusedError(origin, host)
 
     def check(self, request: Request, subprotocol: str | None, *, answered: bool) -> None:
-        """Judge the handshake of a connection that is about to be claimed.
+        """Check the handshake of a connection that is about to be claimed.
 
         Args:
-            subprotocol: what it will be answered with.
+            subprotocol: that of the answer.
             answered: whether it was answered already.
 
         Raises:
@@ -78,8 +78,8 @@ class Door:
     def found_closed(self) -> None:
         """A handshake came while the pool does not run.
 
-        If it never ran, everybody is refused, and that is logged now and then: the status that is
-        answered says it to clients only.
+        If it never ran, all clients are refused. That is logged now and then, since otherwise only
+        the clients learn of it, by the status of the answer.
         """
         if self.opened:
             return

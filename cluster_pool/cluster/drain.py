@@ -126,10 +126,10 @@ class DrainController:
     async def drain_for_good(
         self, stopping: Stopping, grace: float, announce: float, last_grace: float | None
     ) -> DrainReport:
-        """Drain because the process ends; a cancel from elsewhere is refused.
+        """Drain because the process ends; an order to cancel it is refused.
 
         Args:
-            last_grace: seconds that are left once no node takes newcomers; None: as many as before.
+            last_grace: seconds that are left once no node accepts newcomers; None: no change.
         """
         self._life.check_running()
         self._final = True
@@ -140,7 +140,7 @@ class DrainController:
         return await self.drain(terms, check_announcement(announce, terms.grace), force=False)
 
     def was_alone(self) -> bool:
-        """Whether every heartbeat said that no other node lives, of at least as long as one lasts.
+        """Whether all heartbeats, for at least the length of one, said that no other node lives.
 
         Raises:
             PoolClosedError: not started, or stopped.
@@ -152,8 +152,8 @@ class DrainController:
         """Drain this node, or join the drain that is under way.
 
         Raises:
-            DrainRefusedError: no other live node takes newcomers, there is no deadline, and it is
-                not forced.
+            DrainRefusedError: no other live node accepts newcomers, there is no deadline, and it
+                is not forced.
             PoolClosedError: the node is not running.
         """
         drain, task = await self.begin(terms, announce, force=force)
@@ -164,8 +164,8 @@ class DrainController:
     async def begin(
         self, terms: Terms, announce: float, *, force: bool
     ) -> "tuple[DrainRun | None, asyncio.Task[DrainReport] | None]":
-        """Begin: gives the drain, None when another call began it, and its task, None when there
-        is nothing to do."""
+        """Begin a drain; returns it, None when another call began it, and its task, None when
+        there is nothing to do."""
         terms = await self._permitted(terms, force)
         if self._drain is not None:
             self._drain.tighten(terms)
@@ -188,9 +188,9 @@ class DrainController:
         return drain, self._task
 
     async def _permitted(self, terms: Terms, force: bool) -> Terms:
-        """The terms, with a rate if no other node takes newcomers; raises unless that is forced.
+        """The terms, with a rate if no other node accepts newcomers; raises unless it is forced.
 
-        While Redis cannot say which nodes do, the caller is believed.
+        If Redis does not answer which nodes accept newcomers, the drain is allowed.
         """
         if terms.grace is not None or self._drain is not None:
             return terms
@@ -210,7 +210,7 @@ class DrainController:
         )
 
     async def others_accepting(self) -> int:
-        """How many other live nodes take newcomers; raises BackplaneUnavailableError."""
+        """The number of other live nodes that accept newcomers; BackplaneUnavailableError."""
         deadline = deadline_in(self._timing.timeout)
         accepting = await self._cluster_budget.acceptors(deadline)
         return len({start_of(one) for one in accepting} - {start_of(self._lease.incarnation)})
@@ -230,7 +230,7 @@ class DrainController:
         log.info("drained: %s", report)
         return report
 
-    # -- what may be said to it ------------------------------------------------------------
+    # -- control of the drain --------------------------------------------------------------
 
     def pause(self, paused: bool) -> bool:
         """Pause or resume; False when there is no drain."""
@@ -246,12 +246,12 @@ class DrainController:
         return True
 
     def hurry(self) -> None:
-        """Begin every close that is left now."""
+        """Begin all remaining closes now."""
         if self._drain is not None:
             self._drain.hurry()
 
     def activate(self) -> bool:
-        """Take newcomers again after a drain; False when it is neither drained nor active."""
+        """Accept newcomers again after a drain; False when it is neither drained nor active."""
         if self._life.state is NodeState.DRAINED:
             self._life.become(NodeState.ACTIVE)
         return self._life.state is NodeState.ACTIVE
@@ -261,7 +261,7 @@ class DrainController:
     def execute_order(
         self, verb: str, options: dict[str, Any], answer: Callable[[str], None]
     ) -> None:
-        """Carry out an order from elsewhere in a task of its own; ``answer`` gets "" or why not."""
+        """Execute another node's order in a task of its own; ``answer`` gets "" or why not."""
 
         async def execute() -> None:
             answer(await self.execute(verb, options))
@@ -271,18 +271,18 @@ class DrainController:
         task.add_done_callback(self._orders.discard)
 
     async def execute(self, verb: str, options: dict[str, Any]) -> str:
-        """Carry out an order; gives "" or why not."""
+        """Execute an order; returns "" or why not."""
         self._life.check_running()
         try:
-            return await self._carry_out(verb, **options)
+            return await self._execute(verb, **options)
         except DrainRefusedError as error:
             return error.reason
         except (ClusterPoolError, TypeError) as error:
             return str(error)
 
-    async def _carry_out(self, verb: str, **options: Any) -> str:
+    async def _execute(self, verb: str, **options: Any) -> str:
         if verb == "drain":
-            await self._drain_as_told(**options)
+            await self._drain_by_order(**options)
             return ""
         orders = {
             "pause": lambda: self.pause(True),
@@ -295,7 +295,7 @@ class DrainController:
         why = "its process is ending" if self._final else f"it is {self._life.state.value}"
         return "" if orders[verb]() else f"{why}: nothing to {verb}"
 
-    async def _drain_as_told(
+    async def _drain_by_order(
         self,
         *,
         max_per_second: float | None,
@@ -309,7 +309,7 @@ class DrainController:
         await self.begin(terms, check_announcement(announce, terms.grace), force=force)
 
     def progress(self) -> dict[str, Any] | None:
-        """Where the drain stands; None when there is none."""
+        """The progress of the drain; None when there is none."""
         return None if self._drain is None else self._drain.progress()
 
     async def stop(self) -> None:

@@ -1,8 +1,8 @@
-"""Handlers that users register for what happens to a pool; their faults stay theirs.
+"""Handlers that users register for events of a pool; their errors do not affect the pool.
 
-What one raises is logged, with its traceback for the first time, and counted. One that does not
-return in time is logged once and counted; when too many do not, no more are called until some have
-returned.
+An error of a handler is counted and logged, with its traceback the first time. A handler that does
+not return in time is counted and logged once; when too many do not return, no more are called until
+some have returned.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ OnGap = TypeVar("OnGap", bound=Callable[[Gap], Any])
 OnState = TypeVar("OnState", bound=Callable[[NodeState], Any])
 
 MAX_RUNNING = 1000
-"""Asynchronous handlers that run at the same time."""
+"""Asynchronous handlers that run at the same time, at most."""
 PATIENCE = 1.0
-"""Seconds for a handler to end when the pool does."""
+"""Seconds that a handler has to end when the pool stops."""
 
 
 class Hooks:
@@ -47,12 +47,12 @@ class Hooks:
         self._reported: set[str] = set()
 
     def check(self, event: str) -> None:
-        """Raise for an event that there is not."""
+        """Raise InvalidValueError unless there is such an event."""
         if event not in self._handlers:
             raise InvalidValueError(f"no event {shown(event)}: there are {', '.join(EVENTS)}")
 
     def add(self, event: str, handler: Callable[..., Any]) -> Callable[..., Any]:
-        """Register a handler, and give it back."""
+        """Register a handler, and return it."""
         self.check(event)
         self._handlers[event].append(handler)
         return handler
@@ -80,7 +80,7 @@ class Hooks:
             task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        """End handlers that are still running; each has at least begun."""
+        """Cancel handlers that are still running, after each has begun."""
         await asyncio.sleep(0)
         running = list(self._running)
         for task in running:

@@ -1,7 +1,8 @@
-"""The inbound channels: publishing what clients sent, and how many bytes of it this node holds.
+"""The inbound channels: publishes messages of clients, and counts their bytes on this node.
 
-Owns the count of a node: what was received and not taken yet, what waits for its turn, what is on
-its way to Redis. It never reads from a client; whatever does adds what it holds to ``unread``.
+Owns the count of a node: messages received and not handled yet, those that wait for their turn, and
+those on their way to Redis. It never reads from a client; code that does adds its bytes to
+``unread``.
 """
 
 import asyncio
@@ -19,16 +20,16 @@ from cluster_pool.exceptions import PendingLimitError
 from cluster_pool.local.connection import Connection
 
 COPIES: Final = 3
-"""Of a message while it is published: as it came, as JSON, and as the command that is written."""
+"""Copies of a message while it is published: the original, the JSON, and the written command."""
 SHARE: Final = 2
-"""One part in so many of the node's bytes is for what is being published."""
+"""One part in so many of the node's bytes is for messages that are being published."""
 
 
 class InboundChannel:
     """Publishes inbound messages; bounded in number and bytes.
 
     Attributes:
-        unread: bytes that were received and not taken yet, as their owner counts them.
+        unread: bytes that were received and not handled yet, as their owners count them.
         waiting: bytes of messages that wait for :meth:`room`.
     """
 
@@ -45,15 +46,15 @@ class InboundChannel:
 
     @property
     def size(self) -> int:
-        """Bytes of all that clients sent and this node still holds."""
+        """Bytes of all messages of clients that this node still holds."""
         return self.unread + self.waiting + self._publishing
 
-    def tell_of_room(self, told: Callable[[], None]) -> None:
-        """Call ``told`` whenever fewer bytes wait or are being published, from now on."""
+    def on_room(self, told: Callable[[], None]) -> None:
+        """Call ``told`` from now on whenever fewer bytes wait or are being published."""
         self._told.append(told)
 
     async def room(self, message: str | bytes) -> None:
-        """Wait until :meth:`publish` takes this message, if that is called at once; in order."""
+        """Wait, in order, until :meth:`publish` accepts this message, if it is called at once."""
         cost = _cost(message)
         if not self._queue and self._fits(cost):
             return
@@ -108,7 +109,7 @@ class InboundChannel:
 
 
 def _cost(message: str | bytes) -> int:
-    """Bytes of memory that publishing takes."""
+    """Bytes of memory that publishing a message needs."""
     if isinstance(message, str) and not message.isascii():
         return COPIES * len(str.encode(message, errors="replace"))
     return COPIES * len(message)

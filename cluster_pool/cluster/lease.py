@@ -1,10 +1,10 @@
-"""This node's timed right to own anything, as the other parts of the node read it.
+"""The state of this node's lease, its timed right to own members, as the other parts read it.
 
 A lease is *held* from a join or a heartbeat until a little before Redis ends it, by this node's own
 clock. It is *settled* while it is held and everything that this node owns is registered under its
-incarnation. It is *broken* from its end until everything is registered under the next one: another
-node may have claimed meanwhile what this one owns. ``cluster/lease_keeper.py`` has the task that
-joins, renews and rejoins; it writes this state, and nobody else does.
+incarnation. It is *broken* from its end until everything is registered under the next incarnation:
+another node may have claimed ids of this one meanwhile. Only ``cluster/lease_keeper.py``, whose
+task joins, renews and rejoins, writes this state.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ def boottime() -> float:
 
 
 class LeaseState:
-    """Whether this node may own anything now, and under which incarnation.
+    """Whether this node may own members now, and under which incarnation.
 
     Attributes:
-        incarnation: names the lease; "" before the first.
-        held_since: when this incarnation was taken.
+        incarnation: the name of the lease; "" before the first.
+        held_since: when the join of this incarnation was sent.
         renewed_at: when the last acknowledged renewal was sent.
         living: how many nodes held a lease at the last heartbeat.
         failing: whether the last heartbeat failed, so that the next one waits for its time.
-        needed: set to have the keeper look at once.
+        needed: set to make the keeper look at once.
     """
 
     def __init__(self, timing: Timing) -> None:
@@ -54,45 +54,45 @@ class LeaseState:
 
     @property
     def held(self) -> bool:
-        """Whether this node may own, by its own clock; checked before every batch."""
+        """Whether the lease is held, by this node's own clock; checked before every batch."""
         return boottime() < self._until
 
     @property
     def settled(self) -> bool:
         """Whether everything that is owned is registered under this incarnation.
 
-        The clock is not asked: a lease may be settled and yet be held no longer.
+        The clock is not read: a settled lease may be over already.
         """
         return self._settled.is_set()
 
     @property
     def unbroken(self) -> bool:
-        """Whether no other node can have claimed what is owned here.
+        """Whether no other node can have claimed ids that are owned here.
 
-        False from the end of a lease until everything that is owned stands under the next one.
+        False from the end of a lease until all that is owned is registered under the next one.
         """
         return self.held and not self._broken
 
     def seconds_left(self) -> float:
-        """How long this node may still own, by its own clock."""
+        """Seconds until the lease is over, by this node's own clock."""
         return max(0.0, self._until - boottime())
 
     def may_judge(self) -> bool:
         """Whether this node may call other nodes dead: it has held its own lease for a whole ttl.
 
-        Before, after Redis has lost its state, living nodes may not have joined again yet.
+        Before that, living nodes may not have joined again yet after Redis lost its state.
         """
         return boottime() - self.held_since >= self._ttl
 
     def alone_for(self) -> float:
-        """For how many seconds every heartbeat has said that no other node lives; else 0."""
+        """Seconds for which every heartbeat has said that no other node lives; 0 if one did not."""
         return max(0.0, boottime() - self._alone_since)
 
     async def wait_held(self) -> None:
-        """Wait until the lease is held, by its clock too, and settled.
+        """Wait until the lease is held, by the clock too, and settled.
 
-        A waiting caller has the keeper look at once, but not while Redis refuses heartbeats: then
-        they come no faster.
+        A waiting caller makes the keeper look at once, except while heartbeats fail: then they
+        come no faster.
         """
         while not (self.held and self.settled):
             if not self.held:
@@ -101,7 +101,7 @@ class LeaseState:
                     self.needed.set()
             await self._settled.wait()
 
-    # -- writing: the keeper's -------------------------------------------------------------
+    # -- writing: for the keeper only ------------------------------------------------------
 
     def begin(self, incarnation: str, sent: float, living: int) -> None:
         """A lease was taken by a join that was sent at ``sent``."""
@@ -111,7 +111,7 @@ class LeaseState:
         self.renew(sent, living)
 
     def renew(self, sent: float, living: int) -> None:
-        """Redis has acknowledged what was sent at ``sent``, and counts so many living nodes."""
+        """Redis has acknowledged a join or heartbeat sent at ``sent``; ``living`` nodes live."""
         self.living = living
         self._alone_since = min(self._alone_since, sent) if living <= 1 else math.inf
         self.renewed_at = sent
@@ -127,7 +127,7 @@ class LeaseState:
         self._settled.set()
 
     def unsettle(self) -> None:
-        """What is owned may not be registered as it is owned: the lease must be taken anew."""
+        """What is owned may be registered wrongly: a new lease must be taken."""
         self._settled.clear()
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
 """The task that keeps this node's lease: it joins, renews, and rejoins after any doubt.
 
-Owns the incarnation's way: when one is taken, renewed, given up and buried. It knows no connection:
-what must be registered under a new incarnation is registered by the observer.
+Decides when a lease is taken, renewed, given up and buried. It knows no connection: the observer
+registers what is owned under a new incarnation.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from cluster_pool.exceptions import BackplaneUnavailableError, NodeIdTakenError
 log = logging.getLogger("cluster_pool.lease")
 
 LOOK = 0.5
-"""Seconds between two looks at a predecessor's lease, and at who listens to its channel."""
+"""Seconds between two looks at a predecessor's lease, and at the subscribers of its channel."""
 SILENCE = 4.0
-"""Seconds, at least, without any listener after which a predecessor is taken for dead: longer than
-the longest pause of a node that lives between two links, and a probe."""
+"""Seconds without a subscriber, at least, after which a predecessor counts as dead: longer than a
+living node is without one, which is its longest pause between two generations, and a probe."""
 
 FIRST_RETRY = 0.1
 """Seconds until a join that failed is tried again, at most; doubles up to a heartbeat."""
@@ -39,18 +39,18 @@ Keep = Callable[[], Awaitable[None]]
 
 
 class LeaseObserver(Protocol):
-    """The node, as its lease sees it: what a lease says of it, and what follows from a lease."""
+    """The node as its lease keeper uses it: what a lease contains, and what follows from it."""
 
     def node_info(self) -> dict[str, object]:
-        """What others read of this node; stored with every renewal."""
+        """The info of this node for others; stored with every renewal."""
 
     def headroom(self) -> float | None:
-        """Connections per second that this node can take, None when it takes nobody."""
+        """Connections per second that this node can accept, None when it accepts none."""
 
     async def register_all(self, incarnation: str, keep: Keep) -> None:
         """Register everything that this node owns under a new incarnation.
 
-        Between the steps of what takes long it calls ``keep``. It raises
+        It calls ``keep`` between its steps, which may take long. It raises
         BackplaneUnavailableError when it is not done; the next attempt then goes on.
         """
 
@@ -58,7 +58,7 @@ class LeaseObserver(Protocol):
         """A heartbeat was acknowledged."""
 
     def node_renamed(self) -> None:
-        """This node has taken another node id: the shard's generation must end."""
+        """This node has another node id now: the shard's generation must end."""
 
 
 class LeaseKeeper:
@@ -86,18 +86,18 @@ class LeaseKeeper:
         self._generation = -1
         self._epoch = ""
         self._unfinished = False
-        """Whether the incarnation was taken and what is owned may not all stand under it yet."""
+        """Whether the lease was taken, but not all that is owned may be registered under it yet."""
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
-        """Why the last heartbeat was none."""
+        """Why the last heartbeat did not renew the lease."""
         self._asked = ""
-        """The incarnation of the last join, also when its answer was lost."""
+        """The incarnation of the last join, even if its reply was lost."""
         self._rival = 0.0
-        """When the lease ends that another start has under this node id; 0 when none has."""
+        """The end of the lease of another start with this node id; 0 when there is none."""
         self._predecessor = ""
-        """The incarnation that has that lease."""
+        """The incarnation of that lease."""
         self._former: list[str] = []
-        """Incarnations that were given up and are not known to be buried."""
+        """Incarnations that were given up and are perhaps not buried yet."""
 
     async def start(self) -> None:
         """Take the first lease, then keep it.
@@ -111,14 +111,14 @@ class LeaseKeeper:
         self._task = asyncio.create_task(self._run(), name="cluster_pool lease")
 
     async def stop(self) -> None:
-        """Keep it no longer; the lease itself is given up by :meth:`give_up`."""
+        """End the task; :meth:`give_up` ends the lease itself."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     async def give_up(self) -> None:
-        """End this node's incarnations for good, once everything they owned is released."""
+        """End this node's incarnations for good, after all that they owned was released."""
         self._lease.end()
         for incarnation in dict.fromkeys((*self._former, self._lease.incarnation, self._asked)):
             if incarnation:
@@ -127,13 +127,13 @@ class LeaseKeeper:
             await self._leases.forget_channel(self._deadline())
 
     def wake(self) -> None:
-        """Look at once whether the lease must be taken anew."""
+        """Look at once whether a new lease must be taken."""
         if self._shard.generation != self._generation:
             self._lease.unsettle()
         self._lease.needed.set()
 
     async def keep(self) -> None:
-        """Renew the lease if a heartbeat is due: between the steps of what takes long under it.
+        """Renew the lease if a heartbeat is due; called between the steps of a long operation.
 
         Raises BackplaneUnavailableError when the lease is gone or Redis has lost its state.
         """
@@ -146,8 +146,8 @@ class LeaseKeeper:
     async def _join_first(self) -> None:
         """Take the first lease.
 
-        That of a crashed predecessor is taken when it has ended, or when no process has listened
-        to the channel of this node id for some time.
+        If a crashed predecessor has one, this waits until it ends, or until no process has been
+        subscribed to the channel of this node id for some time.
         """
         silent_since = math.inf
         silence = max(SILENCE, LONGEST_REFUSED + 2 * self._timing.probe)
@@ -157,9 +157,9 @@ class LeaseKeeper:
         self._settle()
 
     async def _silent(self) -> bool:
-        """Whether no process listens to the channel of this node id; this start does not yet.
+        """Whether no process is subscribed to the channel of this node id; this start is not yet.
 
-        False, too, where Redis does not say so: a lease is then waited for.
+        False if Redis does not answer: then the end of the lease is waited for.
         """
         try:
             return await self._leases.listeners(self._deadline()) == 0
@@ -169,10 +169,10 @@ class LeaseKeeper:
     async def _join(self, silent: bool = False) -> bool:
         """Take a lease for a fresh incarnation; False while another start has this node id.
 
-        A lease that is not renewed is a crashed node's, and will end.
+        A lease that is not renewed belongs to a crashed node, and will end.
 
         Args:
-            silent: the other has not been heard of for long: its lease is taken from it.
+            silent: the other start has been silent for long: end its lease and take one.
 
         Raises:
             NodeIdTakenError: the other renews its lease.
@@ -207,12 +207,12 @@ class LeaseKeeper:
         return True
 
     async def _rejoin(self) -> None:
-        """Take a new incarnation and register everything under it, or go on with that.
+        """Take a lease for a new incarnation and register everything, or go on registering.
 
-        A registration that was interrupted keeps its incarnation for as long as that has its lease
-        in Redis: what was registered is not lost. No claim or release goes out meanwhile, so none
-        can have been lost with the link. In ordinary times they do, and a new link therefore takes
-        a new incarnation: whatever the old one left behind unanswered is reaped with it.
+        An interrupted registration keeps its incarnation while that has its lease in Redis, so that
+        nothing is registered twice. No claims and releases are sent during a registration, so none
+        can have been lost with the connection. At other times they may have been: therefore a new
+        connection needs a new incarnation, and all that is left of the old one is reaped.
         """
         reason = self._reason
         self._lease.unsettle()
@@ -221,7 +221,7 @@ class LeaseKeeper:
         if self._unfinished and await self._renew():
             self._generation = generation
         else:
-            await self._take_anew()
+            await self._join_anew()
         await self._observer.register_all(self._lease.incarnation, self.keep)
         if self._shard.generation != self._generation:
             return
@@ -232,11 +232,11 @@ class LeaseKeeper:
             await self._leases.bury(self._former[0], self._deadline(), "own")
             self._former.pop(0)
 
-    async def _take_anew(self) -> None:
-        """Take a new incarnation, or raise BackplaneUnavailableError for the next attempt.
+    async def _join_anew(self) -> None:
+        """Take a lease for a new incarnation, or raise BackplaneUnavailableError to try again.
 
-        A node whose node id another node renews goes on under a fresh one: it has clients, which
-        it can keep. The next attempt is made once it hears the channel that belongs to it.
+        If another node renews a lease under its node id, this node goes on under a new id, and so
+        keeps its clients. The next attempt is made when it is subscribed to the channel of that.
         """
         self._unfinished = False
         if self._lease.incarnation not in self._former:
@@ -266,7 +266,7 @@ class LeaseKeeper:
     async def _run(self) -> None:
         needed = self._lease.needed
         while True:
-            needed.clear()  # before: what sets it during the beat has news for the next one
+            needed.clear()  # before the beat: set during the beat, it means another one
             try:
                 await self._beat()
                 self._failures = 0
@@ -302,7 +302,7 @@ class LeaseKeeper:
             await self._rejoin()
 
     async def _renew(self) -> bool:
-        """A heartbeat; False when the lease is gone or Redis has lost its state."""
+        """Send a heartbeat; False when the lease is gone or Redis has lost its state."""
         sent = boottime()
         reply = await self._leases.heartbeat(
             self._lease.incarnation,
@@ -322,7 +322,7 @@ class LeaseKeeper:
         return True
 
     def _doubt(self) -> str:
-        """Why the lease must be taken anew, as far as this node can tell by itself; or ""."""
+        """Why a new lease is needed, as far as this node can tell by itself; "" if it is not."""
         if self._shard.generation != self._generation:
             return "the link to Redis is a new one"
         if not self._lease.held:
@@ -334,7 +334,7 @@ class LeaseKeeper:
         return "" if headroom is None else f"{headroom:.2f}"
 
     def _pause(self) -> float:
-        """Until the next look: a heartbeat, or less while in doubt, with jitter."""
+        """Seconds until the next look: a heartbeat, or less while in doubt, with jitter."""
         if not self._doubt():
             return self._timing.heartbeat
         longest = min(FIRST_RETRY * 2 ** min(self._failures, 10), self._timing.heartbeat)

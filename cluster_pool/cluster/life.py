@@ -1,7 +1,7 @@
-"""From stopped to running and back: one start and one stop at a time, of which the stop wins.
+"""Start and stop of a pool or publisher: one of each at a time; a stop ends a start.
 
-Owns the two tasks in which something begins and ends, so that neither is left half-way when its
-caller is cancelled. It knows nothing of what begins and ends.
+Owns the two tasks that start and stop it, so that neither stops half-way when its caller is
+cancelled. It knows nothing of what is started.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Life:
-    """The life of one pool or publisher; it may begin again after its end.
+    """The life of one pool or publisher; it may be started again after a stop.
 
     Args:
         end: ends what ``begin`` of :meth:`start` has made, also when that failed or was cancelled
-            half-way. It runs alone, once for each begin, and is never cancelled.
+            half-way. It runs once for each begin, never beside it, and is never cancelled.
     """
 
     def __init__(self, end: Work) -> None:
@@ -33,23 +33,24 @@ class Life:
 
     @property
     def lost(self) -> bool:
-        """Whether it can be ended no more: its event loop is closed, or another process's."""
+        """Whether it cannot be stopped any more: its loop is closed, or was forked from another
+        process."""
         return self._beginning is not None and (
             self._process != os.getpid() or self._beginning.get_loop().is_closed()
         )
 
     async def start(self, begin: Work) -> None:
-        """Begin, or wait for the begin that is under way; return at once if it is up.
+        """Start, or wait for the start that is under way; return at once if it is up.
 
-        Cancelled, it ends what has begun, unless another call waits for it too.
+        A cancelled call stops what has begun, unless another call waits for it, too.
 
         Args:
-            begin: makes whatever ``end`` needs before it returns its coroutine.
+            begin: makes all that ``end`` needs before it returns its coroutine.
 
         Raises:
             PoolClosedError: it is being stopped, or was stopped before it was up.
             WrongLoopError: it was started in another event loop.
-            What ``begin`` raises; then nothing of it is left.
+            Errors of ``begin``, after it was undone.
         """
         beginning = self._begun(begin)
         if not self._up:
@@ -87,22 +88,22 @@ class Life:
         return self._beginning is beginning and self._ending is None
 
     async def _undo(self, beginning: asyncio.Task[None]) -> None:
-        """Stop, unless this beginning has been ended already."""
+        """Stop, unless this start was ended already."""
         if self._beginning is beginning:
             await self.stop()
 
     async def stop(self) -> None:
-        """End it, also in the middle of its start. Returns when nothing is left of it.
+        """Stop it, also in the middle of its start. Returns when it has ended.
 
-        A cancelled call leaves the end to itself, and another call waits for it. Nothing happens
+        If this call is cancelled, the stop goes on, and another call waits for it. Nothing happens
         when it was not started.
 
         Raises:
             WrongLoopError: it was started in another event loop.
-            What ``end`` raises.
+            Errors of ``end``.
         """
         if self._beginning is None:
-            await asyncio.sleep(0)  # a start that was called before this, and has not run yet, runs
+            await asyncio.sleep(0)  # let an earlier call of start run, which has not begun yet
         if self._beginning is None or self.lost:
             return
         check_loop(self._beginning.get_loop())
@@ -117,7 +118,7 @@ class Life:
                 beginning.cancel()
                 await asyncio.wait((beginning,))
             if not beginning.cancelled():
-                beginning.exception()  # marked as seen: perhaps no caller waits for it any more
+                beginning.exception()  # read here, so that asyncio does not log it
             await self._end()
         finally:
             self._beginning = self._ending = None
@@ -125,7 +126,7 @@ class Life:
 
 
 async def in_turn(*steps: Callable[[], Awaitable[object]]) -> None:
-    """Take every step, one after another, also behind one that failed; raises the first error."""
+    """Run every step, one after another, even after one that failed; raises the first error."""
     failed: Exception | None = None
     for step in steps:
         try:

@@ -1,9 +1,9 @@
 """The namespaces in which this node holds members: their channels, and the registry's list of them.
 
-A namespace is subscribed, with the server's confirmation, before the first claim in it, and added
-to the registry's list of this node's namespaces, by which a node that reaps this one finds its
-members. After its last member has left it lingers for a while, so that a client that comes back at
-once costs nothing.
+Before the first claim in it, a namespace is subscribed, with Redis's confirmation, and added to the
+registry's list of this node's namespaces. By that list a node that reaps this one finds its
+members. After the last member has left, a namespace lingers for a while, so that a client that
+comes back at once costs nothing.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ class Held:
 
     Attributes:
         count: connections that claim, own, or are being released.
-        subscription: to its channel; None before it is wanted.
-        confirming: ends when the server has confirmed the channel; lives until the namespace
-            is forgotten, whoever waits for it.
+        subscription: that to its channel; None before the first claim.
+        confirming: the task that waits for Redis to confirm the channel; it lives until the
+            namespace is forgotten, independent of its callers.
         listed_under: the incarnation under which the registry lists it.
     """
 
@@ -62,7 +62,7 @@ class Namespaces:
         self._subscriptions: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
-        """End what is under way."""
+        """Cancel the subscriptions that are under way."""
         if self._tidying is not None:
             self._tidying.cancel()
         for task in list(self._subscriptions):
@@ -79,12 +79,12 @@ class Namespaces:
         return held is not None and held.count > 0
 
     def check_room(self, namespace: str) -> None:
-        """Raise MembershipLimitError when ``namespace`` would be one too many for this node."""
+        """Raise MembershipLimitError if ``namespace`` would be one too many for this node."""
         if namespace not in self._held and len(self._held) >= self._limit:
             raise MembershipLimitError("node_namespaces", self._limit)
 
     def enter(self, namespace: str) -> None:
-        """One member more: before its claim is sent."""
+        """Count one more member, before its claim is sent."""
         held = self._held.get(namespace)
         if held is None:
             held = self._held[namespace] = Held()
@@ -93,10 +93,10 @@ class Namespaces:
         held.count += 1
 
     def leave(self, namespace: str, *, unanswered: bool = False) -> None:
-        """One member less; after the last one the namespace lingers.
+        """Count one member less; after the last one the namespace lingers.
 
-        Longer if its claim was not answered in time: it will be tried again, and then the channel
-        is subscribed. With a slow Redis no client could ever join otherwise.
+        It lingers longer if the claim was not answered in time: then the channel is still
+        subscribed when the client tries again. Otherwise no client could join with a slow Redis.
         """
         held = self._held[namespace]
         held.count -= 1
@@ -110,8 +110,8 @@ class Namespaces:
     async def subscribed(self, namespace: str, deadline: float) -> None:
         """Wait until the channel of an entered namespace is subscribed, ``deadline`` at the latest.
 
-        All who wait share one subscription, which has no deadline: whoever gives up fails nobody
-        else, and who comes after it finds what has been done so far.
+        All callers share one subscription, which has no deadline: a caller that gives up does not
+        affect the others, and a later one waits only for the rest.
 
         Raises:
             BackplaneUnavailableError: not confirmed in time, or Redis refused.
@@ -147,14 +147,14 @@ class Namespaces:
     def _subscribed(self, task: asyncio.Task[None]) -> None:
         self._subscriptions.discard(task)
         if not task.cancelled():
-            task.exception()  # taken note of, also when all callers have given up
+            task.exception()  # read here, so that asyncio does not log it
 
     def add_new(
         self, generation: Generation, incarnation: str, deadline: float
     ) -> Coroutine[Any, Any, None]:
-        """Have the registry list what it does not list under this incarnation.
+        """Add namespaces to the registry's list that it does not have under this incarnation.
 
-        The command is queued before this returns, hence ahead of any claim queued after it.
+        The command is queued before this returns, and so ahead of later claims.
         """
         self._under(incarnation)
         fresh = [name for name in self._fresh if name in self._held and self._held[name].count]
@@ -170,9 +170,9 @@ class Namespaces:
     async def add_before_claims(
         self, generation: Generation, incarnation: str, names: Iterable[str], deadline: float
     ) -> None:
-        """Have the registry list some namespaces, unless it does under this incarnation.
+        """Add some namespaces to the registry's list, if it does not have them yet.
 
-        Raises BackplaneUnavailableError when it did not, or the incarnation has no lease.
+        Raises BackplaneUnavailableError when that failed, or the incarnation has no lease.
         """
         self._under(incarnation)
         fresh = [name for name in names if name in self._fresh]

@@ -45,7 +45,7 @@ from cluster_pool.local.table import ConnectionTable
 log = logging.getLogger("cluster_pool")
 
 LOOK: Final = 0.05
-"""Seconds between two looks whether this node is ready, which depends on a clock, too."""
+"""Seconds between two looks whether this node is ready, which also depends on a clock."""
 
 NO_SIZES: Final = {
     "incarnation": "",
@@ -62,15 +62,15 @@ NO_SIZES: Final = {
 
 
 class Node:
-    """The parts of a node. It also is what backplane, lease and table tell what happens to them.
+    """The parts of one start of a node; also the observer of its backplane, lease and table.
 
     Args:
         hooks: the handlers that users have registered; they outlive this start.
-        headroom: connections per second that this node can take at most.
-        takeover: whether a claim takes an id over when the call does not say.
+        headroom: connections per second that this node can accept, at most.
+        takeover: whether a claim takes an id over if the call does not say.
 
     Attributes:
-        over: whether it was stopped, and is of no use but to be read.
+        over: whether it was stopped; then it can only be read.
     """
 
     def __init__(self, setup: Setup, hooks: Hooks, *, headroom: float, takeover: bool) -> None:
@@ -154,7 +154,7 @@ class Node:
     # -- start and stop --------------------------------------------------------------------
 
     async def start(self, wait: float | None) -> None:
-        """Connect, take a lease, and take newcomers."""
+        """Connect, take a lease, and accept newcomers."""
         self.life.become(NodeState.STARTING)
         self.dispatcher.start()
         await self.backplane.start(wait)
@@ -163,11 +163,11 @@ class Node:
         self.life.become(NodeState.ACTIVE)
 
     async def stop(self) -> None:
-        """Close and release what is held, give the lease up, disconnect; every step is taken."""
+        """Close and release all connections, give up the lease, disconnect; no step is skipped."""
         try:
             await in_turn(
                 self.drains.stop,
-                self._leave,
+                self._close_and_release,
                 self.table.stop,
                 self.lease_keeper.stop,
                 self.reaper.stop,
@@ -179,7 +179,7 @@ class Node:
         finally:
             self.over = True
 
-    async def _leave(self) -> None:
+    async def _close_and_release(self) -> None:
         self.life.become(NodeState.STOPPED)
         for connection in self.table.connections():
             begin_close(connection, SERVICE_RESTART, "node is stopping")
@@ -193,13 +193,13 @@ class Node:
                 await self.reaper.reap_own(self.backplane.identity.start)
 
     async def close(self) -> None:
-        """Disconnect, whatever is held; every call that waits for an answer fails."""
+        """Disconnect, without releasing anything; every call that waits for an answer fails."""
         await self.dispatcher.stop()
         self.replies.stop()
         self.watchers.stop()
         await in_turn(self.backplane.stop, self.hooks.stop)
 
-    # -- how it stands ---------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
@@ -221,7 +221,7 @@ class Node:
             await asyncio.sleep(LOOK)
 
     def sizes(self) -> dict[str, Any]:
-        """The part of :meth:`ClusterPool.statistics` that is no counter."""
+        """The part of :meth:`ClusterPool.statistics` that is not counters."""
         shard = self.backplane.shard
         return {
             "incarnation": self.lease.incarnation,
@@ -235,7 +235,7 @@ class Node:
             "trouble": shard.outage.as_dict(),
         }
 
-    # -- what its parts tell ---------------------------------------------------------------
+    # -- observer of its parts -------------------------------------------------------------
 
     def _state_changed(self, state: NodeState) -> None:
         self.hooks.fire("state", state)
@@ -243,13 +243,13 @@ class Node:
             self.lease_keeper.wake()  # the cluster learns of it at once
 
     def _connection_closing(self, connection: Connection) -> None:
-        """A connection of this node began to close, for whatever reason."""
+        """A connection of this node began to close, for any reason."""
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
         for membership in self.table.memberships_of(connection):
             self.ownership.release(membership)
 
     def up(self) -> None:
-        """See :class:`BackplaneObserver`: a lease must be taken anew over a new generation."""
+        """See :class:`BackplaneObserver`: a new generation needs a new lease."""
         self.lease_keeper.wake()
 
     def down(self) -> None:
@@ -277,12 +277,12 @@ class Node:
         await self.ownership.register_all(incarnation, keep)
 
     def lease_renewed(self) -> None:
-        """See :class:`LeaseObserver`: the time for what is done at every heartbeat."""
+        """See :class:`LeaseObserver`: do the work of every heartbeat."""
         self.ownership.retry_releases()
         self.reaper.wake()
         self.reconciler.begin()
 
     def node_renamed(self) -> None:
-        """See :class:`LeaseObserver`: the node's own channel is another one from now on."""
+        """See :class:`LeaseObserver`: the node has another own channel from now on."""
         self.backplane.shard.begin_anew("this node goes on under another node id")
         self.hooks.fire("state", self.life.state)

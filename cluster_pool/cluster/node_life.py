@@ -1,4 +1,4 @@
-"""Where a node stands between its start and its stop: one state, read and changed by its parts."""
+"""The state of a node between its start and its stop, read and changed by its parts."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ class NodeLife:
     """The state of a node.
 
     Args:
-        on_change: told of each change, after it.
+        on_change: called after each change.
     """
 
     def __init__(self, on_change: Callable[[NodeState], None]) -> None:
@@ -18,7 +18,7 @@ class NodeLife:
         self._on_change = on_change
 
     def become(self, state: NodeState) -> None:
-        """The node is in this state from now on."""
+        """Change the state."""
         self.state = state
         self._on_change(state)
 

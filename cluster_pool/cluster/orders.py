@@ -1,4 +1,4 @@
-"""Orders to nodes about their drains, and a look at the drains of the cluster."""
+"""Orders to nodes about their drains, and the progress of all drains in the cluster."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -23,10 +23,10 @@ BESIDE_MESSAGE: Final = 1024
 
 
 class OwnNode(Protocol):
-    """The node in this process, which carries orders out without Redis."""
+    """The node in this process, which executes orders without Redis."""
 
     async def execute(self, verb: str, options: dict[str, Any]) -> str:
-        """Carry an order out; gives "" or why not."""
+        """Execute an order; returns "" or why not."""
 
 
 class NodeOrders:
@@ -44,7 +44,7 @@ class NodeOrders:
         self._own = own
 
     async def give(self, node_id: str, verb: str, timeout: float | None, **options: object) -> None:
-        """Have a node do something about its drain.
+        """Send a node an order about its drain, and wait for its answer.
 
         Raises:
             DrainRefusedError, NodeUnreachableError, InvalidValueError, BackplaneUnavailableError:
@@ -89,10 +89,10 @@ class NodeOrders:
         return self._budget.progress(self._deadline(timeout))
 
     def budget(self, timeout: float | None) -> Coroutine[Any, Any, float | None]:
-        """Closes per second that the cluster allows its drains; None when nobody has set it."""
+        """Closes per second that the cluster allows its drains; None when that is not set."""
         return self._budget.budget(self._deadline(timeout))
 
     def set_budget(self, rate: float | None, timeout: float | None) -> Coroutine[Any, Any, None]:
-        """Allow the drains of this cluster so many closes per second; None takes it back."""
+        """Set the closes per second of all drains in this cluster; None removes the limit."""
         checked = None if rate is None else check_above_zero("rate", rate)
         return self._budget.set_budget(checked, self._deadline(timeout))

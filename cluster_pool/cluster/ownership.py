@@ -1,11 +1,12 @@
-"""What becomes of this node's memberships when they claim an id, lose it to another, or give it up.
+"""Decides about this node's memberships: they claim an id, lose it to a newer claim, or release it.
 
-A claim is *pending*, known by its nonce, before it is sent; what arrives for it meanwhile waits in
-the connection's outbox, a takeover of that nonce is remembered, and Redis's answer *decides* both.
+A claim is *pending*, and known by its nonce, before it is sent. Messages that arrive for it wait in
+the connection's outbox, a takeover of that nonce is noted, and the reply of Redis *decides* both.
+
 The words: a newer claim *takes over* an id; the older membership is then *evicted*, and its
 connection closed with 4409. A membership *departs* from its release (or its eviction) on, until
-Redis has answered. A membership *enters* its namespace before its claim and *leaves* it when it
-holds no claim any more. Only a lease is *settled*: see ``cluster/lease.py``.
+Redis has answered. A membership *enters* its namespace before its claim, and *leaves* it when it
+has no claim any more. Only a lease is *settled*: see ``cluster/lease.py``.
 """
 
 import asyncio
@@ -45,18 +46,18 @@ FORMER = 1_000
 """Claims that are remembered after their end, in a cluster with a secret."""
 
 ASKED = 0.9
-"""Of the time that a claim has left, it waits for the owner's word no more than this part."""
+"""The part of its remaining time for which a claim waits for the owner's answer, at most."""
 
 
 class Ownership:
     """The claims of one node. The table has the memberships that own their ids.
 
     Args:
-        verify: ask the registry before a takeover is believed, because others may tell lies.
+        verify: check takeovers against the registry first, because they may be forged.
 
     Attributes:
         newest: the Redis time in µs of the latest claim that was won here.
-        former: claims that ended, in a cluster with a secret.
+        former: claims that have ended, in a cluster with a secret.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Ownership:
         )
 
     async def stop(self) -> None:
-        """End whatever is still under way; the memberships are released before this."""
+        """End operations that are still under way; :meth:`end` has released the memberships."""
         await self.standing.stop()
         await self._namespaces.stop()
         await self._claim_batcher.stop()
@@ -113,25 +114,25 @@ class Ownership:
             if membership.departure is not None:
                 membership.departure.fail(error)
 
-    # -- what others ask -------------------------------------------------------------------
+    # -- lookups for other parts -----------------------------------------------------------
 
     def find(self, namespace: str, id: str, claim: str) -> Membership[Connection] | None:
-        """The membership to which an item was routed: the claim it names, else the owner.
+        """The membership that an item was routed to: that of its claim, else that with the id.
 
-        A claim that Redis has not answered yet is known by its nonce alone.
+        A claim that Redis has not answered yet is known only by its nonce.
         """
         if self._pending:
             nonce = claim.rpartition(":")[2]
             for pending in self._pending.get((namespace, id), ()):
                 if pending.nonce == nonce:
                     return pending.membership
-        members = self._members.get(namespace)  # as table.get(), with a call less
+        members = self._members.get(namespace)  # as table.get(), with one call less
         return None if members is None else members.get(id)
 
     def taken_over(self, namespace: str, id: str, standing: Claim) -> None:
         """A claim was replaced; if it was one of ours, its connection is closed with 4409.
 
-        Where strangers must not be believed, the registry is asked first.
+        With a secret the registry is asked first, since the message may be forged.
         """
         if standing.start != self._topology.home.start_name:
             return
@@ -144,14 +145,14 @@ class Ownership:
         if membership is None or claim is None or claim.nonce != standing.nonce:
             return
         if standing.rejoin < claim.rejoin:
-            return  # it was asserted since then, and kept
+            return  # the claim was asserted since then, and kept
         if self._verify:
             self._claim_batcher.verify(membership)
         else:
             self._evict(membership)
 
     def coming(self) -> bool:
-        """Whether claims are on their way."""
+        """Whether claims are pending."""
         return bool(self._pending)
 
     def namespaces(self) -> list[str]:
@@ -159,11 +160,11 @@ class Ownership:
         return self._namespaces.held()
 
     def holds(self, namespace: str) -> bool:
-        """Whether it is one of them."""
+        """Whether this node holds connections in a namespace."""
         return self._namespaces.holds(namespace)
 
     def pop_doubted(self) -> set[str]:
-        """Namespaces, held or not, in which a claim was not found when it was given up."""
+        """Namespaces, held or not, in which a release did not find its claim; read once."""
         return self._claim_batcher.pop_doubted()
 
     def owned(self, namespace: str) -> dict[str, Claim]:
@@ -172,7 +173,7 @@ class Ownership:
         return {id: one.claim for id, one in members.items() if one.claim is not None}
 
     def knows(self, namespace: str, id: str, nonce: str) -> bool:
-        """Whether a claim is held here, or on its way."""
+        """Whether a claim is held here, or pending."""
         if any(one.nonce == nonce for one in self._pending.get((namespace, id), ())):
             return True
         membership = self._table.get(namespace, id)
@@ -184,18 +185,19 @@ class Ownership:
     async def claim(self, connection: Connection, *, takeover: bool, deadline: float) -> None:
         """Become the owner of a connection's id; its membership is then in the table.
 
-        A claim whose reply was lost with the link is tried again, and found if it stands.
-        Cancelling gives it up, or lets it finish first if it is on its way. A takeover of an id
-        that clients fight for waits before it is sent: see :class:`TakeoverFights`.
+        A claim whose reply was lost with the connection to Redis is sent again, and recognized if
+        it is registered. Cancelling gives it up; if it was sent, it is released when it has been
+        answered. A takeover of an id that clients fight for is delayed: see
+        :class:`TakeoverFights`.
 
         Raises:
             IdTakenError: the id has a living owner and may not be taken over.
             MembershipLimitError: the namespace or this node is full.
             ConnectionClosedError: a newer connection took the id over at once (4409: this one is
                 closed), the connection was closed meanwhile, or its client has gone.
-            BackplaneUnavailableError: Redis did not say in time, or has been away for a second
-                already; nothing is owned, and what may have been claimed is given up as soon as
-                Redis can be reached.
+            BackplaneUnavailableError: Redis did not answer in time, or has been away for a second
+                already; nothing is owned, and a claim that may have been made is released as soon
+                as Redis can be reached.
         """
         membership = Membership(connection, connection.namespace, connection.id)
         won = asyncio.get_running_loop().create_future()
@@ -215,7 +217,7 @@ class Ownership:
     def _release_unwanted(
         self, membership: Membership[Connection], claim: asyncio.Task[None]
     ) -> None:
-        """The caller of a claim was cancelled while it was on its way, and the claim has ended."""
+        """Release a claim that has ended, whose caller was cancelled while it was pending."""
         if not claim.cancelled() and claim.exception() is None:
             self.release(membership)
 
@@ -241,7 +243,7 @@ class Ownership:
         self._namespaces.enter(namespace)
         try:
             await self._namespaces.subscribed(namespace, pending.deadline)
-            if closing.is_lost(pending.membership.connection):  # it must take the id from no other
+            if closing.is_lost(pending.membership.connection):  # it must not take over the id
                 raise ConnectionClosedError
             if not pending.won.done():
                 self._claim_batcher.claim(pending)
@@ -252,18 +254,18 @@ class Ownership:
             raise
 
     async def _decided(self, pending: PendingClaim) -> None:
-        """Wait until a claim is decided, or its deadline; what is won later is given up again."""
+        """Wait until a claim is decided, or its deadline; one that is won later is released."""
         try:
             async with asyncio.timeout_at(pending.deadline):
                 await pending.won
         except TimeoutError:
-            if not pending.won.cancelled():  # decided in this turn: what was won is owned already
+            if not pending.won.cancelled():  # decided in this turn: if it won, it is owned already
                 return pending.won.result()
             shard = self._topology.of(pending.membership.namespace)
             raise shard.in_vain(maybe_executed=pending.sent) from None
 
     def _decide(self, pending: PendingClaim, won: bool, claim: Claim) -> None:
-        """The registry has answered: the id is owned now, or another claim of it stands."""
+        """Redis has answered: the id is owned now, or another claim of it is registered."""
         membership = pending.membership
         connection = membership.connection
         older = self._table.get(membership.namespace, membership.id)
@@ -274,7 +276,7 @@ class Ownership:
         elif not won or overtaken:
             self._overtaken(pending)
         elif pending.won.done() or connection.closed:
-            self._give_back(membership, claim)
+            self._release_won(membership, claim)
             pending.fail(ConnectionClosedError(connection.close_code or ABNORMAL))
         else:
             membership.claim = claim
@@ -287,7 +289,7 @@ class Ownership:
                 self._claim_batcher.verify(membership)
 
     def _lost(self, pending: PendingClaim, standing: Claim) -> None:
-        """Another's claim stands; before that is the last word its owner is asked, once."""
+        """Another claim is registered: ask its owner, once, whether that client still lives."""
         if pending.asked:
             pending.fail(IdTakenError(pending.membership.namespace, pending.membership.id))
         elif not pending.won.done():
@@ -295,9 +297,10 @@ class Ownership:
             self._claim_batcher.spawn(self._ask_owner(pending, standing))
 
     async def _ask_owner(self, pending: PendingClaim, standing: Claim) -> None:
-        """Claim again if the connection that stands has lost its client, and else give up.
+        """Claim again if the registered connection has lost its client, else fail the claim.
 
-        A claim that has no time to wait for the owner's word is answered before its deadline.
+        It does not wait for the owner's answer up to the deadline of the claim, so that the caller
+        gets IdTakenError in time.
         """
         namespace, id = pending.membership.namespace, pending.membership.id
         left = pending.deadline - asyncio.get_running_loop().time()
@@ -311,14 +314,14 @@ class Ownership:
             pending.fail(IdTakenError(namespace, id))
 
     def _overtaken(self, pending: PendingClaim) -> None:
-        """A newer claim stands already: what became of this one is what becomes of any older."""
+        """A newer claim is registered already: this connection is taken over, as an older one."""
         if not pending.won.done():
             self._fights.note(pending.membership)
             kick(pending.membership.connection, TAKEN_OVER, "taken over")
             pending.fail(ConnectionClosedError(TAKEN_OVER, "taken over"))
 
-    def _give_back(self, membership: Membership[Connection], claim: Claim) -> None:
-        """The claim was won after its caller gave up: release it as if it had been held."""
+    def _release_won(self, membership: Membership[Connection], claim: Claim) -> None:
+        """The claim succeeded after its caller gave up: release it, as if it had been held."""
         membership.claim = claim
         self._namespaces.enter(membership.namespace)
         self.release(membership)
@@ -326,9 +329,9 @@ class Ownership:
     # -- releasing -------------------------------------------------------------------------
 
     def release(self, membership: Membership[Connection]) -> Departure:
-        """Give up a membership's id, unless that has begun.
+        """Release a membership's id, unless that has begun.
 
-        While Redis cannot be reached the release waits for it; the departure is then over late.
+        While Redis cannot be reached the release waits for it, and the departure lasts as long.
         """
         if membership.departure is None:
             membership.depart()
@@ -339,13 +342,13 @@ class Ownership:
         return membership.depart()
 
     def retry_releases(self) -> None:
-        """Try again what could not be released."""
+        """Try again the releases that failed."""
         self._claim_batcher.retry_releases()
 
     async def end(self, seconds: float) -> None:
-        """Fail the claims that are pending; wait until every claim and release has been answered.
+        """Fail the pending claims; wait until every claim and release has been answered.
 
-        A claim that was on its way is given up once it is registered. ``seconds`` at most.
+        A claim that was sent already is released once it is registered. Waits ``seconds`` at most.
         """
         self._ending = True
         for pending in [one for group in self._pending.values() for one in group]:
@@ -359,12 +362,12 @@ class Ownership:
                     await asyncio.wait(under_way)
 
     def _released(self, membership: Membership[Connection], emptied: bool) -> None:
-        """A membership holds no claim any more; ``emptied`` if that left its namespace empty."""
+        """A membership has no claim any more; ``emptied`` if that left its namespace empty."""
         self._drop(membership)
         membership.depart().end(emptied)
 
     def _evict(self, membership: Membership[Connection]) -> None:
-        """Another connection owns the id now: close the one that had it, and release nothing."""
+        """Another connection owns the id now: close the one that had it; there is no release."""
         if membership.departure is None:
             membership.depart().end(emptied=False)
         self._drop(membership)
@@ -381,14 +384,15 @@ class Ownership:
     # -- registering again -----------------------------------------------------------------
 
     async def register_all(self, incarnation: str, keep: Keep) -> None:
-        """Register everything that is owned under a new incarnation, with its own tokens.
+        """Register all owned claims under a new incarnation, with their own tokens.
 
-        What another node won meanwhile is closed with 4409. ``keep`` renews the lease meanwhile.
+        A connection whose id another node won meanwhile is closed with 4409. ``keep`` renews the
+        lease in between.
         """
         await self._claim_batcher.register_all(incarnation, keep)
 
     async def assert_namespace(
         self, generation: Generation, namespace: str, incarnation: str
     ) -> None:
-        """Register what is owned in one namespace once more."""
+        """Register the owned claims of one namespace once more."""
         await self._reassertion.namespace(generation, namespace, incarnation)

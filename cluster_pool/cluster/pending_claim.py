@@ -1,4 +1,4 @@
-"""A claim before its answer: what is known of it meanwhile, and how it ends."""
+"""A claim before its answer."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from cluster_pool.local.membership import Membership
 
 @dataclass(slots=True, eq=False)
 class PendingClaim:
-    """A claim on its way.
+    """A claim that Redis has not answered yet.
 
     Attributes:
-        membership: what the claim is made for; not in the table yet.
-        nonce: by which the claim is known before Redis gives it a time.
+        membership: that of the claim; not in the table yet.
+        nonce: names the claim before Redis gives it a time.
         takeover: whether it may take the id over from another connection.
-        deadline: until when its caller waits, on the loop's clock.
-        won: ends well when the membership is in the table.
+        deadline: when its caller stops waiting, on the loop's clock.
+        won: done, without an error, when the membership is in the table.
         taken_over: whether a newer claim of the id was heard of before the answer to this one.
-        sent: whether Redis may have carried it out.
-        asked: whether the owner was asked for a sign of life; once is enough.
+        sent: whether Redis may have executed it.
+        asked: whether the owner was asked for a sign of life; that is done once.
         first: Redis time in µs of the first attempt whose reply was lost.
     """
 
@@ -35,7 +35,7 @@ class PendingClaim:
     first: int = 0
 
     def fail(self, error: Exception) -> None:
-        """Let it end with an error, unless it has ended."""
+        """End it with an error, unless it has ended."""
         if self.won.done():
             return
         if isinstance(error, BackplaneUnavailableError):
@@ -44,4 +44,4 @@ class PendingClaim:
             own.__cause__ = error
             error = own
         self.won.set_exception(error)
-        self.won.exception()  # taken note of: the caller may be waiting elsewhere
+        self.won.exception()  # read here: the caller may be waiting for something else

@@ -30,7 +30,7 @@ from cluster_pool.transports.base import Ahead
 
 
 class _NotRunning:
-    """Stands for a part of a node that does not run: whatever is asked of it raises."""
+    """In place of a part of a node that does not run: every attribute raises PoolClosedError."""
 
     def __getattr__(self, name: str) -> Any:
         raise PoolClosedError(NOT_RUNNING)
@@ -40,30 +40,30 @@ _NOT_RUNNING: Final[Any] = _NotRunning()
 
 
 class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
-    """The connections of one node, sent to and counted together with those of all others.
+    """The connections of one node, as a part of all connections in the cluster.
 
-    ``async with ClusterPool("redis://…") as pool:`` joins the cluster and leaves it. The methods of
-    :class:`ConnectionsPool` are here under the same names, cluster-wide.
+    ``async with ClusterPool("redis://…") as pool:`` joins the cluster and leaves it. It has the
+    methods of :class:`ConnectionsPool` under the same names, cluster-wide.
 
     Args:
-        redis: a URL, or a ``redis.asyncio.Redis`` of which address, credentials and TLS are used.
+        redis: a URL, or a ``redis.asyncio.Redis``, whose address, credentials and TLS are used.
         node_id: unique among live nodes, 1 to 256 bytes; None makes one.
-        prefix: of every key and channel; clusters that share a Redis need different ones, also in
-            different databases, for channels belong to no database. Hence the default prefix is
-            refused with a database other than 0.
+        prefix: of every key and channel. Clusters that share a Redis need different prefixes, also
+            in different databases, since channels belong to no database. Therefore the default
+            prefix is refused with a database other than 0.
         on_conflict: ``"takeover"`` closes the older connection of an id with 4409, ``"reject"``
             raises IdTakenError for the newer one.
         limits, timing: see :class:`Limits` and :class:`Timing`.
-        headroom: connections per second that this node can take; what it takes already is
-            subtracted. 70 % of it, over all nodes, is what drains use when no rate is named.
-        secret: at least 16 bytes that every node and publisher of the cluster knows: what they say
-            to each other is then authenticated, and what strangers put into an envelope is
-            refused and counted. Several: the first seals, each is accepted, so that a new one can
-            be brought in node by node. A plain PUBLISH is no envelope and stays a message: who may
-            publish is for Redis's ACL to say.
-        origins: pages of these may connect by :meth:`accept`, besides those of the same origin (the
-            header ``Host``, with its port): ``["https://app.example"]``; ``["*"]`` for all. None:
-            the same origin alone. A client that sends no ``Origin`` is no page, and is let in.
+        headroom: connections per second that this node can accept; its present arrivals are
+            subtracted. Drains use 70 % of the headroom of all nodes if no rate is named.
+        secret: at least 16 bytes, known to every node and publisher of the cluster. Messages
+            between them are then authenticated, and forged envelopes are refused and counted. With
+            several secrets the first one seals and each is accepted, so that a new one can be
+            introduced node by node. A plain PUBLISH is no envelope and stays a message: restrict
+            it by Redis's ACL.
+        origins: origins of pages that may connect by :meth:`accept`, besides the same origin (the
+            header ``Host``, with its port): ``["https://app.example"]``; ``["*"]`` for all. None
+            allows the same origin only. A client without an ``Origin`` is no page, and is allowed.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
             node_id=None if node_id is None else check_node_id(node_id),
         )
         self.door = Door(origins, setup.counters)
-        """Judges handshakes before anything is claimed for them."""
+        """Checks handshakes before anything is claimed for them."""
         self._hooks = Hooks(setup.timing, setup.counters)
         build = partial(
             Node,
@@ -102,10 +102,10 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         self._ahead = Ahead(self.limits.inbound_bytes, unread, self.timing.handler)
 
     async def start(self, *, wait: float | None = None) -> Self:
-        """Join the cluster. ``async with`` does it too.
+        """Join the cluster. ``async with`` does it, too.
 
-        It may be started again after a stop, also in another event loop. A call during another
-        waits for the same start, one that is cancelled leaves nothing behind.
+        It may be started again after a stop, also in another event loop. A second call waits for
+        the same start; a cancelled call undoes it.
 
         Args:
             wait: seconds to go on trying while Redis cannot be reached; None tries once.
@@ -113,19 +113,19 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         Raises:
             BackplaneUnavailableError: Redis cannot be reached; the text names its address.
             PoolClosedError: :meth:`stop` was called before it was up.
-            NodeIdTakenError: another live node has this node id. A crashed node's lease under
-                the same id is waited for: four seconds, while no process listens to the channel of
-                that node id, and at most as long as a lease lasts.
+            NodeIdTakenError: another live node has this node id. If a crashed node has left a
+                lease under this id, the start waits: four seconds, if no process is subscribed to
+                the channel of the id, and at most until that lease ends.
         """
         self.door.opened = True
         return await super().start(wait=wait)
 
     async def stop(self) -> None:
-        """Leave the cluster: close what is left with 1012, release everything, disconnect.
+        """Leave the cluster: close the remaining connections with 1012, release all, disconnect.
 
-        Nothing of this node stays in Redis if Redis can be reached; else its lease runs out.
-        Harmless when called twice, and in the middle of a start, which then raises PoolClosedError.
-        A cancelled call goes on by itself; another one waits for it.
+        Nothing of this node stays in Redis if Redis can be reached; else its lease expires. It may
+        be called twice, and during a start, which then raises PoolClosedError. If this call is
+        cancelled, the stop goes on; another call waits for it.
         """
         await super().stop()
 
@@ -140,21 +140,21 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
     ) -> None:
         """Make a connection a member: claim its id for this node.
 
-        When this returns, sends from anywhere reach it. Cancelling gives the claim up again.
+        When this returns, sends from anywhere reach it. Cancelling releases the claim again.
 
         Args:
-            on_conflict: ``"takeover"`` or ``"reject"`` for this call alone.
+            on_conflict: ``"takeover"`` or ``"reject"`` for this call only.
             timeout: seconds; default 2.
 
         Raises:
-            NodeDrainingError: this node takes no newcomers.
+            NodeDrainingError: this node accepts no newcomers.
             IdTakenError: under ``"reject"``, the id is taken.
             ConnectionClosedError: a newer connection took the id over at once (4409: this one is
                 closed), or the connection is closed, or its client has gone.
             MembershipLimitError: the namespace or this node is full.
-            BackplaneUnavailableError: Redis did not say in time, or this node has known for a
-                second that it is away, and then it does not wait; what may have been claimed
-                (``maybe_executed``) is given up as soon as Redis can be reached.
+            BackplaneUnavailableError: Redis did not answer in time, or has been away for a second
+                already, and then this does not wait. A claim that may have been made
+                (``maybe_executed``) is released as soon as Redis can be reached.
         """
         await self._running().admission.join(connection, on_conflict, timeout)
 
@@ -165,18 +165,18 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         *,
         timeout: float | None = None,
     ) -> None:
-        """Give up a connection's membership. Does not close it. Harmless when called twice.
+        """End a connection's membership. Does not close it. A second call does nothing.
 
         Args:
             on_empty_namespace: called without arguments, and awaited if it is async, when this
-                release left the namespace without members in the whole cluster. It fires once,
-                also when the release had to be retried, up to a day later; after a crash in
-                between it may not.
+                release left the namespace without members in the whole cluster. It is called once,
+                even if the release had to be retried, up to a day later; after a crash in between
+                perhaps not at all.
             timeout: seconds to wait for Redis; default 2.
 
         Raises:
-            BackplaneUnavailableError: not released yet. It will be, and the callback called, as
-                soon as Redis can be reached.
+            BackplaneUnavailableError: not released yet. It will be released, and the callback
+                called, as soon as Redis can be reached.
         """
         await self._started().admission.leave(connection, on_empty_namespace, timeout)
 
@@ -192,43 +192,44 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         metadata: dict[str, Any] | None = None,
         origins: Sequence[str] | None = None,
     ) -> AbstractAsyncContextManager[Connection, bool]:
-        """Claim, accept the WebSocket where that is left to us, and release at the end.
+        """Claim, accept the WebSocket if the framework has not done it, and release at the end.
 
         ``async with pool.accept(websocket, namespace="room", id="alice") as connection:
-        await connection.run()``. What is sent to the member between claim and accept waits in its
-        outbox. At the end the connection is closed (1000, or 1011 after an exception) behind what
-        was sent to it, for which its client has ``Timing.close`` seconds.
+        await connection.run()``. Messages to the member between claim and accept wait in its
+        outbox. At the end the connection is closed (1000, or 1011 after an exception) behind the
+        messages sent to it; the client has ``Timing.close`` seconds for that.
 
-        A client that leaves is a member no longer at once, whatever the body does, and the body
-        ends: an iteration by itself, behind what had come; a ``send`` of it by
-        ``ConnectionClosedError``; a body that waits for something else is cancelled. That is at
-        once, but ``Timing.close`` later if something that came has not been read by then, and
+        When the client leaves, its membership ends at once, whatever the body does, and the body
+        ends: an iteration ends by itself, after all messages that had come; a ``send`` raises
+        ``ConnectionClosedError``; a body that waits for something else is cancelled. It is
+        cancelled at once, but ``Timing.close`` later if there are unread messages, and
         ``Timing.handler`` later if another task reads, or the WebSocket is read by its own
-        library's means. The context swallows both, and no other cancellation: what stands behind
-        it runs. Never cancelled is a body that works on what its iteration gave, or whose
-        iteration has come to its end, or that has closed the connection itself. A connection that
-        is taken over, closed by a pool or cut ends its body in the same ways.
+        library's methods. The context manager swallows this error and this cancellation, and no
+        other: the code behind it runs. A body is never cancelled while it works on a message of its
+        iteration, after its iteration has ended, or if it has closed the connection itself. A
+        connection that is taken over, closed by a pool or cut ends its body in the same ways.
 
-        What nobody reads is kept, ``Limits.inbound_bytes`` for each, and what comes further is
-        dropped (``inbound_dropped``). Behind a body that has read TCP holds its client up, and
-        its departure is not seen, for ``Timing.handler`` seconds without a read.
+        If the body does not read, up to ``Limits.inbound_bytes`` of messages are kept, and further
+        ones are dropped (``inbound_dropped``). If it has read before, TCP holds the client up
+        instead, and that the client leaves is noticed only after ``Timing.handler`` seconds
+        without a read.
 
         Args:
-            id: None makes one that no other has.
-            subprotocol: to accept, for frameworks that ask; one that the client has offered.
-            origins: pages of these may connect here, in place of the pool's own.
+            id: None makes a unique one.
+            subprotocol: the one to accept, which the client must have offered.
+            origins: allowed origins for this call, in place of the pool's own.
 
         Raises:
-            OriginRefusedError, InvalidValueError: a page of a foreign origin; offers that cannot be
-                answered, or a value that is not allowed. Nothing was claimed.
+            OriginRefusedError, InvalidValueError: the origin is foreign, the offers of the client
+                cannot be answered, or a value is not allowed. Nothing was claimed.
             As :meth:`new_connection`. A WebSocket that is not accepted yet is then refused with 400
-                (a value that is not allowed), 403 (a foreign origin), 409 (taken) or 503 and
-                Retry-After, where the framework's server can say that; one that is open is closed
-                with 1008, 4409 or 1013. One whose id a newer connection took over at once is
-                accepted and closed with 4409. Under Starlette and FastAPI the error is starlette's
-                HTTPException, too, which they log no traceback of; anywhere else the endpoint
-                catches ClusterPoolError.
-            TypeError: ``websocket`` is none.
+                (a value is not allowed), 403 (foreign origin), 409 (taken) or 503 and Retry-After,
+                if the framework's server can do that; an open one is closed with 1008, 4409 or
+                1013. If a newer connection took over the id at once, it is accepted and closed
+                with 4409. Under Starlette and FastAPI the error is also starlette's HTTPException,
+                so that they log no traceback; under others the endpoint must catch
+                ClusterPoolError.
+            TypeError: ``websocket`` is of no supported type.
         """
         return Accepting(
             websocket,
@@ -256,11 +257,11 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         return self._parts.local.get_connection(namespace, id)
 
     def has_namespace(self, namespace: str) -> bool:
-        """Whether this node has members in a namespace. From any thread, also before the start."""
+        """Whether this node has members in a namespace. For any thread, also before the start."""
         return self._parts is not None and self._parts.table.namespace(namespace) is not None
 
     async def publish_inbound(self, connection: Connection, message: str | bytes) -> int:
-        """Publish what a client sent to the inbound channel of its namespace.
+        """Publish a message of a client to the inbound channel of its namespace.
 
         The payload is JSON: ``{"id", "node", "text"}`` or ``{"id", "node", "binary": base64}``.
 
@@ -270,8 +271,8 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         Raises:
             InvalidMessageError, MessageTooLargeError: not allowed.
             PendingLimitError: too much waits for Redis already: half of
-                ``Limits.node_inbound_bytes`` (a message being published takes three times its
-                size), or ``Limits.pending_messages``.
+                ``Limits.node_inbound_bytes`` (a message counts three times while it is published),
+                or ``Limits.pending_messages``.
             BackplaneUnavailableError: Redis did not answer in time.
         """
         node = self._running()
@@ -283,10 +284,10 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
 
     @property
     def node_id(self) -> str:
-        """This node's id: the one that was given; else made at each start, and "" before the first.
+        """This node's id: the given one; else made at each start, and "" before the first.
 
-        A node that lost its id to another, while it was cut off from Redis, has a new one then:
-        the ``state`` hook fires.
+        If another node took the id while this one was cut off from Redis, this one has a new id
+        afterwards, and the ``state`` hook fires.
         """
         if self._parts is None:
             return self._setup.node_id or ""
@@ -294,21 +295,20 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
 
     @property
     def state(self) -> NodeState:
-        """Where this node stands in its life."""
+        """The state of this node."""
         return NodeState.STOPPED if self._parts is None else self._parts.life.state
 
     @property
     def ready(self) -> bool:
-        """Whether a load balancer should send newcomers: active, leased, and not deaf.
+        """Whether a load balancer should send newcomers: active, with a lease, and subscribed.
 
-        False, too, while Redis refuses what this node must write (:attr:`trouble` says why), and
-        while a comparison has found that what this node holds is registered wrongly, and has not
-        repaired it yet.
+        It is also False while Redis refuses this node's writes (:attr:`trouble` says why), and
+        while members of this node are known to be registered wrongly and are not repaired yet.
         """
         return self._parts is not None and self._parts.ready
 
     async def wait_ready(self) -> None:
-        """Wait until :attr:`ready` is true; for ever, if need be.
+        """Wait until :attr:`ready` is true, without a time-out.
 
         Raises:
             PoolClosedError: not started, or stopped.
@@ -317,29 +317,29 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
 
     @property
     def local(self) -> ConnectionsPool:
-        """This node's connections alone; its calls raise PoolClosedError when this pool's do."""
+        """This node's connections only; its calls raise PoolClosedError when this pool's do."""
         parts = self._parts
         return _NOT_RUNNING if parts is None or parts.over else parts.local
 
     @property
     def inbound(self) -> InboundChannel:
-        """The inbound channels, and what clients sent and this node still holds.
+        """The inbound channels, with the messages of clients that this node still holds.
 
-        After a stop it is that of the last start, for handlers that end later than their pool.
+        After a stop it is the one of the last start, for handlers that end later than their pool.
         """
         parts = self._parts
         return _NOT_RUNNING if parts is None else parts.inbound
 
     def headroom(self) -> float | None:
-        """Connections per second that this node can take now; None while it takes none."""
+        """Connections per second that this node can accept now; None while it accepts none."""
         return None if self._parts is None else self._parts.capacity.headroom()
 
     def free(self) -> float | None:
-        """The share of its headroom that this node has left, 0 to 1; None while it takes none."""
+        """The share of this node's headroom that is left, 0 to 1; None while it accepts none."""
         return None if self._parts is None else self._parts.capacity.free()
 
     def statistics(self) -> dict[str, Any]:
-        """A snapshot of this node's counters and sizes. From any thread, also before the start.
+        """A snapshot of this node's counters and sizes. For any thread, also before the start.
 
         ``trouble`` is None, or why Redis does not serve this node: ``reason`` in a sentence,
         ``since`` (ISO 8601), ``seconds``, ``next_attempt_in`` (seconds).
@@ -385,7 +385,7 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
                 ``empty(namespace)`` reaping a vanished node's members emptied a namespace.
 
         Raises:
-            InvalidValueError: there is no such event; the text names those that there are.
+            InvalidValueError: there is no such event; the text names the events.
         """
         self._hooks.check(event)
         if handler is None:

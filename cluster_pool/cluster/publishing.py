@@ -1,4 +1,4 @@
-"""What a publisher has while it runs: a backplane, and the rooms that need no connections."""
+"""The parts of a running publisher: a backplane, and the parts that need no connections."""
 
 import contextlib
 
@@ -16,7 +16,7 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 
 
 class Publishing:
-    """One start of a publisher, built whole."""
+    """The parts of one start of a publisher."""
 
     def __init__(self, setup: Setup) -> None:
         self.over = False
@@ -55,7 +55,7 @@ class Publishing:
         self.watchers.stop()
         await self.backplane.stop()
 
-    # -- what the backplane tells: a publisher has no use for it ---------------------------
+    # -- observer of the backplane: a publisher ignores it ---------------------------------
 
     def up(self) -> None:
         """See :class:`BackplaneObserver`."""

@@ -1,7 +1,8 @@
-"""Removes what vanished nodes left behind. Each node does it; there is no leader.
+"""Removes the members of vanished nodes. Each node does it; there is no leader.
 
-An incarnation is first buried (its lease is gone for good), then its members are deleted by
-comparison with it, so that a living node's members are never touched, however late this runs.
+An incarnation is buried first, which ends its lease for good. Then members are deleted only if
+their claim names that incarnation, so that a living node's members are never touched, however late
+this runs.
 """
 
 import asyncio
@@ -23,13 +24,13 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 log = logging.getLogger("cluster_pool.reaper")
 
 AFTER_THE_END = 0.05
-"""Seconds after the end of a lease at which it is looked at."""
+"""Seconds after the end of a lease at which the reaper looks."""
 MOST_ORPHANS = 10_000
 
 
 @contextlib.contextmanager
 def _later(incarnation: str) -> Iterator[None]:
-    """If Redis does not answer, leave this incarnation for the next look and go on with others."""
+    """If Redis does not answer, leave this incarnation to the next look and go on with others."""
     try:
         yield
     except BackplaneUnavailableError as error:
@@ -40,7 +41,7 @@ class Reaper:
     """A task that sleeps until it is woken: by a heartbeat, or at the very end of a lease.
 
     Args:
-        on_empty: told of each namespace that a removal left without members.
+        on_empty: called with each namespace that a removal left without members.
     """
 
     def __init__(
@@ -58,9 +59,9 @@ class Reaper:
         self._reaping = reaping
         self._cursors: Sequence[bytes] = BEGIN
         self._orphans: dict[str, float] = {}
-        """Incarnations without a lease, and when each was first seen without one."""
+        """Incarnations without a lease, with the time when that was first seen."""
         self._unanswered: dict[tuple[str, str], str] = {}
-        """Namespace and incarnation of removals whose answer was lost, to the node id."""
+        """Namespace and incarnation of removals whose reply was lost, with the node id."""
         self._timing = timing
         self._counters = counters
         self._lease = lease
@@ -70,11 +71,11 @@ class Reaper:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the task."""
         self._task = asyncio.create_task(self._run(), name="cluster_pool reaper")
 
     async def stop(self) -> None:
-        """End, in the middle if need be: another node goes on."""
+        """End the task, even in the middle of a removal: another node goes on."""
         if self._due is not None:
             self._due.cancel()
         task, self._task = self._task, None
@@ -87,7 +88,7 @@ class Reaper:
         self._wake.set()
 
     def wake_in(self, seconds: float) -> None:
-        """Look in so many seconds, when a lease ends; not if a heartbeat comes before that."""
+        """Look in so many seconds, when a lease ends, unless a heartbeat comes before that."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
@@ -121,7 +122,7 @@ class Reaper:
                 await self._reap(incarnation, node_id)
 
     async def _sweep(self) -> None:
-        """Bury incarnations that have had no lease for as long as one lasts: they will not join."""
+        """Bury incarnations that have had no lease for the length of one: they will not join."""
         now = asyncio.get_running_loop().time()
         self._cursors, found = await self._reaping.sweep(
             self._timing.lease, self._cursors, self._deadline()
@@ -135,7 +136,7 @@ class Reaper:
             self._orphans = {name: self._orphans[name] for name in found if name in self._orphans}
 
     async def reap_own(self, start: str) -> None:
-        """Remove what this node's incarnations left, so that a stop leaves nothing behind."""
+        """Remove the members of this node's own incarnations, so that a stop leaves none behind."""
         for incarnation, node_id in (await self._reaping.dead(self._deadline())).items():
             if incarnation.startswith(f"{start}."):
                 await self._reap(incarnation, node_id)
@@ -148,13 +149,13 @@ class Reaper:
     async def _reap(self, incarnation: str, node_id: str) -> None:
         """Remove the members of a buried incarnation.
 
-        After a rejoin hardly any namespace has some: a call looks at hundreds of namespaces.
+        After a rejoin few namespaces have any, so a call looks at hundreds of namespaces.
         """
         namespaces = await self._claims.namespaces_of(incarnation, self._deadline())
         total = 0
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
-        for page in random.sample(pages, len(pages)):  # other nodes do the same
-            for counted in (True, False):  # what is left behind the first was not counted
+        for page in random.sample(pages, len(pages)):  # in another order than other nodes
+            for counted in (True, False):  # the second finds members that were not counted
                 page = await self._reaping.left_by(incarnation, page, self._deadline())
                 for namespace in page:
                     total += await self._clear(namespace, incarnation, node_id, counted)

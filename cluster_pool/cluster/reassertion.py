@@ -1,7 +1,7 @@
-"""Registering again what this node owns: after a rejoin, after drift, and when there is doubt.
+"""Registers this node's claims again: after a rejoin, after drift, and when there is doubt.
 
 Claims are asserted with their original tokens. A membership whose id another node has won with a
-greater token is handed to ``evict``, which closes its connection.
+greater token is passed to ``evict``, which closes its connection.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from cluster_pool.local.table import ConnectionTable
 T = TypeVar("T")
 
 WINDOW = 16
-"""Calls that are in flight together; between two windows the lease is renewed if that is due."""
+"""Calls in flight together; between two windows the lease is renewed if that is due."""
 STEP = WINDOW * BATCH
-"""Namespaces that are looked at together, before others get their turn on the loop."""
+"""Namespaces that are looked at together, before other tasks run."""
 
 Group = tuple[str, list[Membership[Connection]]]
 
 
 class Reassertion:
-    """Asks the registry, batch by batch, whether it still holds what the table holds."""
+    """Asserts the claims of the table in the registry, batch by batch."""
 
     def __init__(
         self,
@@ -55,16 +55,16 @@ class Reassertion:
         self._evict = evict
 
     async def everything(self, generation: Generation, incarnation: str, keep: Keep) -> None:
-        """Register all that is owned under an incarnation, and list its namespaces.
+        """Register all owned claims under an incarnation, and list its namespaces.
 
-        ``keep`` renews the lease meanwhile. What an earlier attempt registered under the same
-        incarnation, before its link was cut or an answer came late, is not asserted again: the
-        rest comes first, so each attempt gets further. While this node heard nothing another may
-        have taken over an id that was registered already, so at the end the count and checksum of
-        those namespaces are compared, and one that differs is asserted as a whole. A later takeover
-        is heard: this generation subscribed before the first comparison.
+        ``keep`` renews the lease in between. An earlier attempt under the same incarnation, which
+        was cut off, may have registered some claims: they are not asserted again, so that each
+        attempt gets further. But another node may have taken over one of those while this node
+        heard nothing. So at the end the count and checksum of their namespaces are compared, and
+        namespaces that differ are asserted as a whole. Later takeovers are heard: this generation
+        subscribed before the first comparison.
 
-        Raises BackplaneUnavailableError; what has not been done then is for the next attempt.
+        Raises BackplaneUnavailableError; the next attempt does the rest.
         """
         standing: list[str] = []
         for names in pieces(self._table.namespaces(), STEP):
@@ -77,14 +77,14 @@ class Reassertion:
             await self._register(generation, incarnation, owned, keep)
 
     async def namespace(self, generation: Generation, namespace: str, incarnation: str) -> None:
-        """Register what is owned in one namespace once more."""
+        """Register the owned claims of one namespace once more."""
         for batch in packed([self._owned(namespace)]):
             await self._batch(generation, incarnation, batch)
 
     async def doubtful(
         self, generation: Generation, memberships: Iterable[Membership[Connection]]
     ) -> None:
-        """Ask for some memberships; if the generation ends now, the rejoin after it asks again."""
+        """Assert some memberships; if the generation ends now, the rejoin asserts them again."""
         groups: dict[str, list[Membership[Connection]]] = {}
         for membership in dict.fromkeys(memberships):
             if membership.claim is not None:
@@ -95,14 +95,14 @@ class Reassertion:
                 *[self._batch(generation, incarnation, batch) for batch in packed(groups.items())]
             )
 
-    # -- what is owned ---------------------------------------------------------------------
+    # -- owned claims ----------------------------------------------------------------------
 
     def _owned(self, namespace: str) -> Group:
         members = self._table.namespace(namespace) or {}
         return namespace, [one for one in members.values() if one.claim is not None]
 
     def _sorted(self, names: Iterable[str], incarnation: str) -> tuple[list[Group], list[str]]:
-        """The memberships that are not under the incarnation yet; the namespaces where some are."""
+        """Memberships not registered under the incarnation yet; namespaces where some are."""
         groups: list[Group] = []
         standing: list[str] = []
         for name in names:
@@ -117,7 +117,7 @@ class Reassertion:
     async def _changed(
         self, generation: Generation, incarnation: str, names: list[str], keep: Keep
     ) -> list[str]:
-        """The namespaces whose count or checksum is not that of what is owned."""
+        """The namespaces whose registered count or checksum differs from the owned claims."""
         calls = [
             self._claims.tallies(generation, part, incarnation, self._deadline())
             for part in pieces(names, PAGE)
@@ -149,7 +149,7 @@ class Reassertion:
     def _batch(
         self, generation: Generation, incarnation: str, batch: list[Group]
     ) -> Coroutine[Any, Any, None]:
-        """Assert what is still owned of a batch; some may have left since it was put together."""
+        """Assert the claims of a batch that are still owned; some may have been released since."""
         owned = [
             (name, [(one, one.claim) for one in part if one.claim is not None])
             for name, part in batch
@@ -167,7 +167,7 @@ class Reassertion:
                 for membership, claim in part:
                     kept = next(answers)
                     if membership.claim is None:
-                        if kept:  # it was given up meanwhile, and is registered all the same
+                        if kept:  # released meanwhile, and registered again by this batch
                             unwanted.append(
                                 (membership.id, claim._replace(incarnation=incarnation))
                             )

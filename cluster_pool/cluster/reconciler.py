@@ -1,11 +1,11 @@
-"""Compares what the registry says with what this node holds, a part at each heartbeat.
+"""Compares the registry with the claims of this node, a part of the namespaces at each heartbeat.
 
-A thousand of them, or a tenth if that is more: all of 100,000 are compared within ten heartbeats,
-by a hundred calls of a hundred namespaces each in a heartbeat, spread over half of it. Compared
-are the count, the checksum, the number of members listed, and some of the claims. What differs is
-looked at more closely, twice, a part of a heartbeat apart: a difference that is then still the
-same is drift, from whatever cause, and is repaired. What is held is asserted; what is not held,
-is no claim, or belongs to an owner of whom nothing is known is removed; the count is put right.
+A part is a thousand namespaces, or a tenth of all if that is more: 100,000 are compared within ten
+heartbeats, by a hundred calls of a hundred namespaces in each, spread over half a heartbeat. A
+comparison is of the count, the checksum, the number of members, and some of the claims. A namespace
+that differs is looked at more closely, twice, a part of a heartbeat apart: a difference that is
+then still the same is drift, and is repaired. Claims of this node are asserted; entries that this
+node does not hold, that are no claims, or whose owner is unknown are removed; counts are corrected.
 """
 
 import asyncio
@@ -31,30 +31,30 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 log = logging.getLogger("cluster_pool.comparison")
 
 AT_LEAST = 1000
-"""Namespaces that are compared at each heartbeat, if there are as many."""
+"""Namespaces that are compared at each heartbeat, at least, if there are as many."""
 HEARTBEATS = 10
-"""In which all of them are."""
+"""Heartbeats in which all namespaces are compared."""
 CALL = 100
-"""Namespaces to one call."""
+"""Namespaces per call."""
 SAMPLE = 10
-"""Claims of a namespace that are looked at each time."""
+"""Claims of a namespace that are compared each time."""
 SPREAD = 0.5
 """The part of a heartbeat over which the calls are spread."""
 AGAIN = 0.2
-"""The part of a heartbeat until a difference is looked at again."""
+"""The part of a heartbeat after which a difference is looked at again."""
 REPAIRS = 16
 """Namespaces that are looked at closely, or repaired, at the same time."""
 
 
 class Difference(NamedTuple):
-    """How far what is registered is from what is held.
+    """The difference between the registry and the claims of this node in one namespace.
 
     Attributes:
-        size, checksum: of this node's claims.
-        absent: whether a claim that is held is not registered.
-        unaccounted: members that no owner has counted.
-        unknown: owners of whom nothing is known.
-        unreadable: counts that are none.
+        size, checksum: those of this node's claims, minus the registered ones.
+        absent: whether a claim of this node is not registered.
+        unaccounted: members that are in no owner's count.
+        unknown: owners of which nothing is known.
+        unreadable: fields among the counts that are no counts.
     """
 
     size: int
@@ -71,7 +71,7 @@ class Difference(NamedTuple):
 
 
 class Reconciler:
-    """Walks through the namespaces that this node holds, round and round."""
+    """Compares and repairs the namespaces of this node, in turn, for ever."""
 
     def __init__(
         self,
@@ -98,12 +98,12 @@ class Reconciler:
         """Differences that the last repair could not change; other nodes repair them."""
         self._wrong: set[str] = set()
         self._doubted: set[str] = set()
-        """Namespaces that are not held any more, so that their turn does not come by itself."""
+        """Namespaces to compare next that are not held any more, and so get no turn."""
         self._task: asyncio.Task[None] | None = None
 
     @property
     def clean(self) -> bool:
-        """Whether nothing that this node holds is known to be registered wrongly."""
+        """Whether no claim of this node is known to be registered wrongly."""
         return not self._wrong
 
     def begin(self) -> None:
@@ -112,7 +112,7 @@ class Reconciler:
             self._task = asyncio.create_task(self._compare(), name="cluster_pool comparison")
 
     async def stop(self) -> None:
-        """End, in the middle if need be."""
+        """End, even in the middle of a comparison."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -129,7 +129,7 @@ class Reconciler:
             log.exception("a comparison failed by itself")
 
     def _next_part(self) -> list[str]:
-        """The namespaces that were wrong last time or are in doubt, and those whose turn it is."""
+        """The namespaces that were wrong last time, those in doubt, and the next part."""
         if not self._to_visit:
             self._to_visit = self._ownership.namespaces()
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
@@ -141,7 +141,7 @@ class Reconciler:
     # -- comparing -------------------------------------------------------------------------
 
     async def _suspects(self, generation: Generation, names: list[str]) -> list[str]:
-        """The namespaces that differ, or in which an owner is listed of whom nothing is known."""
+        """The namespaces that differ or may have an owner of which nothing is known."""
         incarnation = self._lease.incarnation
         parts = [names[at : at + CALL] for at in range(0, len(names), CALL)]
         suspects: dict[str, None] = {}
@@ -166,13 +166,13 @@ class Reconciler:
         return Holding(namespace, len(held), checksum, sample)
 
     async def _strangers(self, generation: Generation, owners: Iterable[str]) -> set[str]:
-        """The owners of whom nothing is known; none while they may not have joined again yet."""
+        """The owners of which nothing is known; none while nodes may not have joined again yet."""
         if not self._lease.may_judge():
             return set()
         return await self._upkeep.unknown(generation, owners, self._deadline())
 
     async def _differences(self, generation: Generation, names: list[str]) -> dict[str, Difference]:
-        """The difference of each namespace that has one."""
+        """The differences of namespaces that have one."""
         differences: dict[str, Difference] = {}
         for at in range(0, len(names), REPAIRS):
             part = names[at : at + REPAIRS]
@@ -256,7 +256,7 @@ class Reconciler:
     async def _clean(self, generation: Generation, namespace: str, incarnation: str) -> set[str]:
         """Remove entries that are no claims, or claims of this node that it does not hold.
 
-        Gives the owners in the namespace of whom nothing is known.
+        Returns the owners in the namespace of which nothing is known.
         """
         strays: list[tuple[bytes, bytes]] = []
         others: set[str] = set()

@@ -1,7 +1,7 @@
-"""Recordings of sealed items, told from what was under way: by the claims of connections here.
+"""Tells replayed recordings of sealed items from late ones, by the claims of connections here.
 
-A seal's counter below the time of a claim says that the item was sealed before that claim was made.
-What was under way meanwhile is told by the claim that the script named.
+If the counter of a seal is below the time of a claim, the item was sealed before that claim was
+made. An item that was under way meanwhile is recognized by the claim that the script routed it by.
 """
 
 from collections.abc import Collection
@@ -25,18 +25,19 @@ class Recordings:
 
     @property
     def newest(self) -> int:
-        """The Redis time in µs of the latest claim of this node: what is sealed later is new."""
+        """The Redis time in µs of the latest claim of this node: items sealed later are new."""
         return self._ownership.newest
 
     def check(self, named: str, counter: int, item: list[Any], now: int) -> None:
-        """Refuse a recording for the connection here that has the id, if one has.
+        """Raise if an item for a connection here is a recording.
 
-        What was sealed after its claim is none. What was sealed before is none if the script has
-        named this claim, or an older one that this node held, whose messages its successor gets.
+        An item that was sealed after the connection's claim is none. One that was sealed before is
+        none if the script routed it by this claim, or by an older one that this node held: messages
+        for that go to its successor.
 
         Args:
-            named: the claim that the script named.
-            counter: of the item's seal.
+            named: the claim by which the script routed it.
+            counter: that of the item's seal.
 
         Raises:
             BrokenEnvelopeError: it is a recording.
@@ -53,7 +54,7 @@ class Recordings:
             raise BrokenEnvelopeError("replay")
 
     def _held(self, named: str, own: Claim | None, namespace: str, id: str) -> bool:
-        """Whether a claim is that of the connection here, or was that of one before it."""
+        """Whether a claim is that of the connection here, or of one before it."""
         claim = Claim.parse(named)
         if own is None or claim is None:
             return claim is not None
@@ -62,9 +63,9 @@ class Recordings:
         return self._ownership.former.had(namespace, id, claim)
 
     def later(self, namespace: str, counter: int) -> Collection[str] | None:
-        """The members here who claimed after an item was sealed; None when all of them did.
+        """The members here that claimed after an item was sealed; None when all of them did.
 
-        Nobody came later to a namespace without members.
+        For a namespace without members it is empty.
         """
         now = self._shard.redis_time_at_most()
         members = self._table.namespace(namespace) or {}

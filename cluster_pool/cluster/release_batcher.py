@@ -1,7 +1,7 @@
-"""Releases on their way to Redis: in batches, and again until they are answered.
+"""Sends releases to Redis, in batches, and again until they are answered.
 
-A release names the claim, so it is safe to repeat: one that was carried out finds nothing the next
-time. It owns no clock and no task; the :class:`ClaimBatcher` says when a batch goes.
+A release names the claim, so it is safe to repeat: after the first one, the next finds nothing.
+There is no clock and no task here; the :class:`ClaimBatcher` decides when a batch is sent.
 """
 
 import logging
@@ -17,14 +17,14 @@ from cluster_pool.local.membership import Membership
 log = logging.getLogger("cluster_pool.membership")
 
 MOST_DOUBTED = 1000
-"""Namespaces that wait for a closer look."""
+"""Namespaces that wait for a closer look, at most."""
 
 Released = Callable[[Membership[Connection], bool], None]
-"""Told of each membership that holds no claim any more, and whether that emptied its namespace."""
+"""Called with each membership that has no claim any more, and whether its namespace is empty."""
 
 
 class ReleaseBatcher:
-    """Memberships that give up their claims.
+    """Releases the claims of memberships.
 
     Args:
         on_released: see :data:`Released`.
@@ -39,7 +39,7 @@ class ReleaseBatcher:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is something for the next flush."""
+        """Whether there are releases for the next flush."""
         return bool(self._waiting)
 
     def add(self, membership: Membership[Connection]) -> None:
@@ -47,12 +47,12 @@ class ReleaseBatcher:
         self._waiting.append(membership)
 
     def retry(self) -> None:
-        """Let what was not answered go with the next flush."""
+        """Send unanswered releases again with the next flush."""
         self._waiting += self._unanswered
         self._unanswered = []
 
     def pop_waiting(self) -> list[Membership[Connection]]:
-        """What goes with this flush."""
+        """The releases for this flush."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
@@ -61,7 +61,7 @@ class ReleaseBatcher:
         self._unanswered += memberships
 
     def unanswered_pages(self) -> Iterator[list[Membership[Connection]]]:
-        """What was not answered so far, a page at a time; a page is the caller's to deal with."""
+        """The unanswered releases, a page at a time; the caller must send each page."""
         for _ in range(0, len(self._unanswered), PAGE):
             page, self._unanswered = self._unanswered[:PAGE], self._unanswered[PAGE:]
             yield page
@@ -74,10 +74,10 @@ class ReleaseBatcher:
     def write(
         self, generation: Generation, memberships: list[Membership[Connection]], deadline: float
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        """Queue the releases, a batch with each step; each coroutine deals with a reply."""
+        """Queue the releases, a batch with each step; each coroutine handles a reply."""
         groups: dict[str, list[Membership[Connection]]] = {}
         for membership in memberships:
-            if membership.claim is None:  # another connection has taken the id over meanwhile
+            if membership.claim is None:  # its id was taken over meanwhile
                 self._on_released(membership, False)
             else:
                 groups.setdefault(membership.namespace, []).append(membership)

@@ -1,4 +1,4 @@
-"""Answers between nodes: the calls here that wait for one, and what this node answers."""
+"""Answers between nodes: the calls here that wait for one, and the answers that this node sends."""
 
 import asyncio
 import logging
@@ -24,21 +24,21 @@ class Replies:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._requests = secrets.randbits(52)  # no process, restart or fork has these numbers, too
+        self._requests = secrets.randbits(52)  # numbers that no other process, start or fork has
 
     def expect(self) -> tuple[ReplyTo, "asyncio.Future[Any]"]:
-        """Where another node is to send its answer, and the future of that answer."""
+        """The address for another node's answer, and the future of the answer."""
         self._requests += 1
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[self._requests] = future
         return ReplyTo(self._identity.node_id, self._requests, self._identity.start), future
 
     def forget(self, to: ReplyTo) -> None:
-        """The call that expected this answer waits no longer."""
+        """The call that expected this answer has ended."""
         self._waiting.pop(to.request, None)
 
     def heard(self, request: int, start: str, answer: SendResult | str) -> None:
-        """An answer has come; another process with this node id may have asked for it."""
+        """An answer has come; it is ignored if another process with this node id asked for it."""
         if start != self._identity.start:
             return
         future = self._waiting.get(request)
@@ -46,11 +46,11 @@ class Replies:
             future.set_result(answer)
 
     def stop(self) -> None:
-        """Nothing more will be heard: every call that waits fails."""
+        """No more answers will come: fail every call that waits."""
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(PoolClosedError("stopped"))
-                future.exception()  # taken note of: its caller may still be waiting for Redis
+                future.exception()  # read here: its caller may still be waiting for Redis
 
 
 class Answers:
@@ -61,11 +61,11 @@ class Answers:
         self._timing = timing
 
     def reply(self, to: ReplyTo, result: SendResult) -> None:
-        """Say what became of a message or a question."""
+        """Send the result of a message or a question."""
         self._tell(to, envelope.reply(to, result))
 
     def answer_order(self, to: ReplyTo, refusal: str) -> None:
-        """Say that an order is carried out ("") or why it is not."""
+        """Send that an order was executed ("") or why not."""
         self._tell(to, envelope.answer(to, refusal))
 
     def _tell(self, to: ReplyTo, item: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Sending into the cluster: to one member or to all of a namespace, messages and closes.
+"""Sends messages and closes into the cluster: to one member or to all of a namespace.
 
-A node hands in a shortcut to its own connections; a publisher has none.
+A node passes a shortcut to its own connections; a publisher has none.
 """
 
 import asyncio
@@ -21,14 +21,15 @@ from cluster_pool.exceptions import PoolClosedError
 
 
 class Shortcut(Protocol):
-    """The way to members of this process that needs no Redis."""
+    """Sends to members of this process without Redis."""
 
     def send(
         self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
     ) -> SendResult | None:
         """Deliver a message, and with ``close`` close the connection behind it.
 
-        None when the member is not here, or this would overtake something: Redis takes it then.
+        None when the member is not here, or the message would overtake another: then it must go
+        over Redis.
         """
 
     def close(self, namespace: str, id: str, code: int, reason: str) -> SendResult | None:
@@ -36,7 +37,7 @@ class Shortcut(Protocol):
 
 
 class Sending:
-    """Checks what is to be sent, and takes it to a member here or to the backplane."""
+    """Checks messages, and gives them to a member here or to the backplane."""
 
     def __init__(self, backplane: Backplane, replies: Replies, shortcut: Shortcut | None) -> None:
         self._loop = backplane.loop
@@ -50,7 +51,7 @@ class Sending:
     def send_nowait(
         self, namespace: str, id: str, message: str | bytes, timeout: float | None
     ) -> asyncio.Future[SendResult]:
-        """Send one message to one member; the future gives what became of it."""
+        """Send one message to one member; the future gives the result."""
         seconds = self._timeout if timeout is None else check_timeout(timeout)
         deadline = self._loop.time() + seconds
         namespace, id = check_namespace(namespace), check_id(id)
@@ -75,7 +76,7 @@ class Sending:
     ) -> Awaitable[SendResult]:
         """Send one message to one member, and with ``close`` close the connection behind it.
 
-        With ``confirm`` the result is the owner's word.
+        With ``confirm`` the result is the owner's answer.
         """
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
@@ -142,7 +143,7 @@ class Sending:
         confirm: bool,
         deadline: float,
     ) -> Awaitable[SendResult]:
-        """Hand a targeted item to its owner and, if asked, wait for the owner's word."""
+        """Send a targeted item to its owner; with ``confirm``, wait for the owner's answer."""
         if confirm:
             return self._confirmed(namespace, id, item, deadline)
         return self._outbound.send(namespace, id, item(None), deadline)
@@ -150,22 +151,22 @@ class Sending:
     async def _confirmed(
         self, namespace: str, id: str, item: Callable[[ReplyTo | None], bytes], deadline: float
     ) -> SendResult:
-        to, word = self._replies.expect()
+        to, answer = self._replies.expect()
         try:
             result = await self._outbound.send(namespace, id, item(to), deadline)
-            return await _word_of_owner(word, deadline) if result else result
+            return await _answer_of_owner(answer, deadline) if result else result
         finally:
             self._replies.forget(to)
 
 
-async def _word_of_owner(word: asyncio.Future[Any], deadline: float) -> SendResult:
-    """What the owner says of a message that it was handed, TIMED_OUT when that is not heard.
+async def _answer_of_owner(answer: asyncio.Future[Any], deadline: float) -> SendResult:
+    """The owner's answer about a routed message; TIMED_OUT when it does not come in time.
 
-    Also when this process stops first: the message is on its way all the same.
+    TIMED_OUT, too, when this process stops first: the message is on its way all the same.
     """
     try:
         async with asyncio.timeout_at(deadline):
-            answer: SendResult = await word
-            return answer
+            result: SendResult = await answer
+            return result
     except (TimeoutError, PoolClosedError):
         return SendResult.TIMED_OUT

@@ -1,4 +1,4 @@
-"""The way from a send to a connection of the same node, without Redis."""
+"""Sends to connections of the same node, without Redis."""
 
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.shard import Shard
@@ -13,7 +13,7 @@ from cluster_pool.local.table import ConnectionTable
 
 
 class LocalShortcut:
-    """Sends to connections that may be sent to without asking Redis; see :class:`Shortcut`."""
+    """Sends to local connections, if that is safe without asking Redis; see :class:`Shortcut`."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class LocalShortcut:
         return SendResult.DELIVERED
 
     def _find(self, namespace: str, id: str) -> Connection | None:
-        """The connection here, when what it is given now can overtake nothing from this node.
+        """The connection here, if a message given to it now overtakes no other from this node.
 
-        A node that slept past its lease may have lost the id; one that knows that Redis is away
+        A node that slept past its lease may have lost the id. A node that knows that Redis is away
         goes on serving its connections.
         """
         if self._life.state is NodeState.STOPPED:

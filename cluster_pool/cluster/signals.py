@@ -1,11 +1,11 @@
-"""Draining when the process is told to end: SIGTERM from an orchestrator, SIGINT from a person.
+"""Catches the signals that end a process: SIGTERM from an orchestrator, SIGINT from a terminal.
 
-The signals are taken from their present handler (an ASGI server's, say, which would close every
-socket at once), and can be handed on when the drain is over. :mod:`.stopping` does the drain.
+They are intercepted before their present handler (that of an ASGI server, for example, would close
+every socket at once), and can be handed on to it after the drain. :mod:`.stopping` drains.
 
-A handler of ``loop.add_signal_handler`` is not called by Python's handler, but by the byte that the
-interpreter writes to the wakeup descriptor; so that is taken as well, and what comes over it for
-others is written on.
+A handler of ``loop.add_signal_handler`` is not called by Python's own handler, but through the byte
+that the interpreter writes to the wakeup descriptor. So that is replaced as well, and the bytes of
+other signals are passed on.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ log = logging.getLogger("cluster_pool.drain")
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 FIRST_LOOK: Final = 0.01
 LOOK: Final = 1.0
-"""Seconds between two looks whether the wakeup descriptor is still this one's: uvloop sets its own
-at each ``run_until_complete``, asyncio at each ``add_signal_handler``. Servers do so while they
-start, so the first looks are closer together."""
+"""Seconds between two looks whether the wakeup descriptor is still ours: uvloop sets its own at
+each ``run_until_complete``, asyncio at each ``add_signal_handler``. Servers do so while they start,
+so the first looks are closer together."""
 NO_DESCRIPTOR: Final = -1
 
 
 def in_main_thread() -> bool:
-    """Whether signals can be taken here."""
+    """Whether this is the main thread, where alone signals can be caught."""
     return threading.current_thread() is threading.main_thread()
 
 
 class WakeupDescriptor:
-    """Takes the wakeup descriptor while anything in this process takes signals."""
+    """Replaces the wakeup descriptor while any :class:`Signals` in this process is entered."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -52,30 +52,30 @@ class WakeupDescriptor:
         self.users = 0
 
     def close(self) -> None:
-        """Give it back; what was taken since by others stays theirs."""
+        """Restore the former descriptor, or the one that others have set since."""
         self._looking.cancel()
         self.loop.remove_reader(self._read)
-        self._take()
+        self._install()
         self._set(self._theirs)
         self._write.close()
         self._read.close()
 
     @contextlib.contextmanager
-    def given_back(self) -> Iterator[None]:
-        """Inside, the descriptor of before is set."""
-        self._take()
+    def restored(self) -> Iterator[None]:
+        """Restore the former descriptor while the body runs."""
+        self._install()
         self._set(self._theirs)
         try:
             yield
         finally:
-            self._take()
+            self._install()
 
     def _look(self, pause: float) -> None:
-        """Take it, unless it is this one's already."""
-        self._take()
+        """Install it again, if another was set meanwhile, and look again after ``pause``."""
+        self._install()
         self._looking = self.loop.call_later(pause, self._look, min(2 * pause, LOOK))
 
-    def _take(self) -> None:
+    def _install(self) -> None:
         before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         if before != self._write.fileno():
             self._theirs = before
@@ -88,9 +88,9 @@ class WakeupDescriptor:
             signal.set_wakeup_fd(NO_DESCRIPTOR)
 
     def _hear(self) -> None:
-        """Keep the bytes of signals that are taken, and write those of others on."""
+        """Drop the bytes of signals that are caught here, and pass on those of others."""
         with contextlib.suppress(BlockingIOError, InterruptedError):
-            others = bytes(number for number in self._read.recv(4096) if not _taken(number))
+            others = bytes(number for number in self._read.recv(4096) if not _is_caught(number))
             if others and self._theirs != NO_DESCRIPTOR:
                 with contextlib.suppress(OSError):
                     os.write(self._theirs, others)
@@ -99,7 +99,7 @@ class WakeupDescriptor:
 _wakeup: WakeupDescriptor | None = None
 
 
-def _taken(number: int) -> bool:
+def _is_caught(number: int) -> bool:
     return _is_ours(signal.getsignal(number))
 
 
@@ -109,8 +109,8 @@ def _is_ours(handler: object) -> bool:
 
 @contextlib.contextmanager
 def _wakeup_descriptor() -> Iterator[WakeupDescriptor]:
-    """The one of this process, for as long as it is used."""
-    global _wakeup  # a process has one; of a loop that is no more it is of no use
+    """The wakeup descriptor of this process, while it is used."""
+    global _wakeup  # a process has only one; that of a closed loop is replaced
     if _wakeup is None or _wakeup.loop is not asyncio.get_running_loop():
         _wakeup = WakeupDescriptor()
     shared = _wakeup
@@ -125,19 +125,18 @@ def _wakeup_descriptor() -> Iterator[WakeupDescriptor]:
 
 
 class Signals:
-    """Takes signals while it is entered; in the main thread only.
+    """Catches signals while it is entered; in the main thread only.
 
-    Repeats of the first one within ``repeat`` seconds are not told: they are the same stop, told by
-    more than one (systemd, supervisord and a terminal tell a whole process group, of which one then
-    tells the others). In a child of ``multiprocessing`` that holds for SIGTERM after SIGINT, too:
-    Ctrl-C, which its parent passes on as SIGTERM.
+    Repeats of the first signal within ``repeat`` seconds are ignored: they are the same stop, sent
+    by several senders (systemd, supervisord and terminals signal a whole process group, and a
+    process of the group then signals the others). In a child of ``multiprocessing`` that includes
+    SIGTERM after SIGINT: its parent turns Ctrl-C into a SIGTERM.
 
     Args:
         repeat: seconds.
         numbers: the signals.
-        hands_on: whether they are handed on. If those that had them before are this class's, too,
-            both are told at once, and do what they do at a time; then the outer one hands on what
-            both have had.
+        hands_on: whether they are handed on. If the former handlers are of this class, too, both
+            get a signal at once and work at the same time; then the outer one hands it on.
     """
 
     def __init__(
@@ -147,14 +146,14 @@ class Signals:
         self._numbers = numbers
         self._hands_on = hands_on
         self._inside: set[Signals] = set()
-        """Those that were told as well, and have not handed it on yet."""
+        """Inner ones that got the signal, too, and have not handed it on yet."""
         self._alone = asyncio.Event()
         self._alone.set()
         self._heard: asyncio.Queue[int] = asyncio.Queue()
         self._first: tuple[int, float] | None = None
         self._previous: dict[int, Any] = {}
-        self._handler = self._hear  # one object, to know it again
-        self._left = False
+        self._handler = self._hear  # one object, to recognize it
+        self._exited = False
         self._process = os.getpid()
         self._stack = contextlib.ExitStack()
 
@@ -170,7 +169,7 @@ class Signals:
     def __exit__(self, *error: object) -> None:
         for outer in filter(None, map(self._outer, self._numbers)):
             outer._let_go(self)
-        self._left = True
+        self._exited = True
         for number in self._numbers:
             if signal.getsignal(number) is self._handler:
                 signal.signal(number, self._before(number))
@@ -181,11 +180,11 @@ class Signals:
         return await self._heard.get()
 
     async def hand_on(self, number: int) -> None:
-        """Do what the handler of before would have done, once those inside are ready.
+        """Call the former handler, after the inner ones have handed the signal on.
 
         Raises:
-            SystemExit: it had no handler, and the kernel spares this process: it is PID 1.
-            What the handler raises.
+            SystemExit: there was no handler, and the kernel does not end this process: it is PID 1.
+            Errors of the handler.
         """
         await self._alone.wait()
         before, outer = self._before(number), self._outer(number)
@@ -194,7 +193,7 @@ class Signals:
             return
         now = signal.signal(number, before)
         try:
-            with self._wakeup.given_back():
+            with self._wakeup.restored():
                 signal.raise_signal(number)
         finally:
             signal.signal(number, now)
@@ -202,21 +201,21 @@ class Signals:
             raise SystemExit(128 + number)
 
     def ignore(self, number: int) -> None:
-        """Hand this signal on to no handler: the process ends, and the signal has said so."""
+        """Hand this signal on to no handler: the process ends by itself."""
         self._previous[number] = signal.SIG_IGN
 
     def _before(self, number: int) -> Any:
-        """The handler of before; None is one that Python cannot put back.
+        """The former handler; the default for one that Python cannot restore.
 
-        If it is one of this class that was left meanwhile, the handler before that.
+        If it is one of this class that has exited meanwhile, the handler before that.
         """
         before = self._previous[number]
-        if _is_ours(before) and before.__self__._left:
+        if _is_ours(before) and before.__self__._exited:
             return before.__self__._before(number)
         return signal.SIG_DFL if before is None else before
 
     def _outer(self, number: int) -> "Signals | None":
-        """The handler of before, if it is one of this class."""
+        """The former handler, if it is one of this class."""
         before = self._before(number)
         return before.__self__ if _is_ours(before) else None
 
@@ -228,12 +227,12 @@ class Signals:
     # -- hearing ---------------------------------------------------------------------------
 
     def _hear(self, number: int, frame: object) -> None:
-        """Python's handler, anywhere in the main thread; also in a child that was forked."""
+        """The signal handler, called anywhere in the main thread; also in a forked child."""
         if os.getpid() == self._process:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._note, number)
             return
-        signal.set_wakeup_fd(NO_DESCRIPTOR)  # shared with the parent, which was not told
+        signal.set_wakeup_fd(NO_DESCRIPTOR)  # shared with the parent, which got no signal
         signal.signal(number, self._before(number))
         signal.raise_signal(number)
 

@@ -1,8 +1,8 @@
-"""Asks, under ``on_conflict="reject"``, whether the connection that has an id still has its client.
+"""Asks, under ``on_conflict="reject"``, whether the client of a connection with an id still lives.
 
-The node that claims an id which another living node owns asks that node for a sign of life of the
-connection. The owner asks the client, answers DELIVERED when it is there, and else cuts the
-connection, releases the id and answers ABSENT: then the claim is tried again.
+A node that claims an id of another living node asks that node. The owner pings the client. If the
+client answers, the owner answers DELIVERED; else it cuts the connection, releases the id and
+answers ABSENT, and the claim is tried again.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Standing:
         self._answers: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
-        """Ask and answer no more."""
+        """Cancel all questions and answers."""
         tasks = [*self._questions.values(), *self._answers]
         for task in tasks:
             task.cancel()
@@ -48,10 +48,10 @@ class Standing:
     # -- asking ----------------------------------------------------------------------------
 
     def question(self, namespace: str, id: str, claim: Claim) -> "asyncio.Task[bool]":
-        """Ask whether the connection behind a claim has gone, and its id with it.
+        """Ask whether the connection of a claim has gone, and released its id.
 
-        All who want to know it at the same time share one question, which has a deadline of its
-        own. It ends without an error: an owner that says nothing has not gone.
+        Simultaneous callers share one question, which has a deadline of its own. It ends without
+        an error: if the owner does not answer, the connection has not gone.
         """
         key = (namespace, id, claim)
         task = self._questions.get(key)
@@ -81,7 +81,7 @@ class Standing:
     def asked(
         self, membership: Membership[Connection] | None, tell: Callable[[SendResult], None]
     ) -> None:
-        """Another node asks about a member of this one, or one that has left already."""
+        """Another node asks about a member of this one, or one that has left (None)."""
         if membership is None:
             tell(SendResult.ABSENT)
             return

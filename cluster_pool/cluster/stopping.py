@@ -1,4 +1,4 @@
-"""The one drain before the end of a process: a signal begins it, or a server's own stop."""
+"""The drain before the end of a process: a signal begins it, or the server's own stop."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger("cluster_pool.drain")
 GRACE: Final = 25.0
 """Seconds; orchestrators kill after 30."""
 HASTY_GRACE: Final = 5.0
-"""Seconds when a person waits, or when no other node could take the clients."""
+"""Seconds when a person waits, or when no other node can accept the clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Stopping:
     """How a signal ends a node.
 
     Attributes:
-        max_per_second: closes per second of all nodes that drain, together; None names none.
-        grace: seconds for a stop by SIGTERM; by SIGINT at most 5. None: 25, and 5 once no other
-            node takes newcomers or will, which a grace that is given rules out.
+        max_per_second: closes per second of all draining nodes together; None for no own limit.
+        grace: seconds for a stop by SIGTERM; by SIGINT at most 5. None: 25, but 5 once no other
+            node accepts newcomers or will; a given grace is not shortened.
         announce: seconds to announce; None: 5, or a quarter of the grace if that is less.
         message: sent to each connection ahead of its close; "" sends nothing.
         code: the close code.
@@ -40,12 +40,12 @@ class Stopping:
 
 
 class StopTarget(Protocol):
-    """A pool, as far as its stop concerns it."""
+    """The methods of a pool that its last drain needs."""
 
     async def drain_for_good(
         self, stopping: Stopping, grace: float, announce: float, last_grace: float | None
     ) -> DrainReport:
-        """Drain; no order cancels it."""
+        """Drain; orders cannot cancel it."""
 
     def hurry_drain(self) -> None:
         """See :class:`ClusterPool`."""
@@ -54,7 +54,7 @@ class StopTarget(Protocol):
         """Whether no other node is alive; False when that is not known."""
 
     def was_alone(self) -> bool:
-        """The same of a whole heartbeat."""
+        """Whether that was so for a whole heartbeat."""
 
 
 async def drain_for(
@@ -64,8 +64,8 @@ async def drain_for(
 
     Args:
         number: the signal; None when the server ends by itself: there are no newcomers, so nothing
-            is announced, and the first signal that comes is no second one.
-        signals: those that were taken; None when they could not be.
+            is announced, and the first signal is not yet a second one.
+        signals: catches further signals; None when that is impossible.
     """
     grace = GRACE if stopping.grace is None else stopping.grace
     announce = announcement_of(grace, stopping.announce)
@@ -97,7 +97,7 @@ async def drain_for(
 
 
 async def _second(number: int | None, signals: Signals | None) -> None:
-    """Wait for the signal that ends the grace."""
+    """Wait for the second signal, which ends the grace."""
     if signals is None:
         await asyncio.Event().wait()
         return
@@ -107,7 +107,7 @@ async def _second(number: int | None, signals: Signals | None) -> None:
 
 
 class LastDrain:
-    """Drains once, on a signal, which is handed on afterwards, or when it is asked to."""
+    """Drains once: on a signal, which is handed on afterwards, or in :meth:`finish`."""
 
     def __init__(self, pool: StopTarget, signals: Signals | None, stopping: Stopping) -> None:
         self._pool = pool
@@ -121,7 +121,7 @@ class LastDrain:
             self._task = asyncio.create_task(waiting, name="cluster_pool signals")
 
     async def finish(self, *, needed: bool) -> None:
-        """The server ends: wait for the drain that a signal began, or drain now if it is needed."""
+        """The server ends: wait for the drain that a signal began, or drain now if needed."""
         if self._begun:
             await self._over.wait()
             return
@@ -130,7 +130,7 @@ class LastDrain:
             await self._drain(None)
 
     async def stop(self) -> None:
-        """Wait for signals no longer."""
+        """Stop waiting for signals."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -146,7 +146,7 @@ class LastDrain:
         self._begun = True
         try:
             await drain_for(self._pool, number, self._signals, self._stopping)
-        except Exception:  # whatever it is: the process must end, and the signal be handed on
+        except Exception:  # in any case the process must end, and the signal be handed on
             log.exception("no drain before the end")
         finally:
             self._over.set()

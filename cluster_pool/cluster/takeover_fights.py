@@ -1,7 +1,7 @@
-"""Takeovers at this node: counted, told to the hook, and slowed down where clients fight for an id.
+"""Takeovers at this node: counts them, calls the hook, and delays claims that clients fight over.
 
-A fight is an id that is taken over again and again, since each of two clients comes back as soon as
-the other has it.
+In a fight an id is taken over again and again, since each of two clients comes back as soon as the
+other has it.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ log = logging.getLogger("cluster_pool.membership")
 
 
 class TakeoverFights:
-    """Knows which ids are fought for.
+    """Counts takeovers by id.
 
     Args:
-        on_takeover: told of each connection whose id another one has taken over.
+        on_takeover: called with each connection whose id another one has taken over.
     """
 
     def __init__(self, counters: Counters, on_takeover: Callable[[Connection], None]) -> None:
@@ -33,7 +33,7 @@ class TakeoverFights:
         self._quiet = Quiet()
 
     def note(self, membership: Membership[Connection]) -> None:
-        """Another connection has taken its id over."""
+        """Another connection has taken over the id of a membership."""
         self._counters.taken_over += 1
         now = asyncio.get_running_loop().time()
         key = membership.namespace, membership.id
@@ -49,7 +49,7 @@ class TakeoverFights:
         self._on_takeover(membership.connection)
 
     async def slow_down(self, pending: PendingClaim) -> None:
-        """Make the claim of an id that is fought for wait, so that a fight costs little."""
+        """Delay the claim of an id that clients fight for, so that a fight costs little."""
         membership = pending.membership
         now = asyncio.get_running_loop().time()
         delay = self._takeovers.delay(membership.namespace, membership.id, now, pending.deadline)

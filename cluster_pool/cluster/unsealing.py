@@ -1,8 +1,8 @@
-"""Opens what crossed nodes under a seal, and keeps it from connections that came later.
+"""Opens sealed items, and keeps them from connections that came later.
 
-A seal says who said what, to which channel, and about when; not to whom a script routed it, which
-knows no secret. So a recording is told by its counter, and by the claim that the script named:
-:mod:`.recordings` knows the claims of a node.
+A seal authenticates the sender, the item, the channel and roughly the time; not the member to which
+a script routed it, since scripts do not know the secret. So recordings are recognized by the
+counter and by the claim that the script named; :mod:`.recordings` knows the claims of a node.
 """
 
 from collections.abc import Collection
@@ -18,11 +18,11 @@ from cluster_pool.core.seals import BOUND, ROUTED, Seals, own_scope
 from cluster_pool.core.statistics import Counters
 
 CROSSED_US: Final = 100_000
-"""How old a broadcast may be that came before everyone here and is no recording: they crossed."""
+"""How old a broadcast may be, in µs, that is older than all members here and yet no recording."""
 
 
 class ReplayCheck(Protocol):
-    """Tells recordings by the claims of a node's connections; a publisher has none."""
+    """Recognizes recordings by the claims of a node's connections; a publisher has none."""
 
     @property
     def newest(self) -> int:
@@ -38,8 +38,8 @@ class ReplayCheck(Protocol):
 class Unsealing:
     """Opens items for one node or publisher.
 
-    Whatever is refused is counted in ``dropped_forged``. Takeovers are told by a script and have no
-    seal: they are verified where they matter.
+    Refused items are counted in ``dropped_forged``. Takeovers come from a script and have no seal:
+    :class:`Ownership` verifies them.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Unsealing:
     ) -> tuple[list[Any], Collection[str]] | None:
         """Open an item of a namespace's channel; None when it is refused.
 
-        Also gives the ids here that came later, and must not have it.
+        Also returns the ids here that came later, and must not get it.
         """
         if sealed[0] == TAKEN:
             return sealed, ()
@@ -110,7 +110,7 @@ class Unsealing:
 
 
 def unsealing_of(backplane: Backplane, recordings: ReplayCheck | None) -> Unsealing | None:
-    """Make what opens the items of this cluster; None where they have no seals."""
+    """The unsealing of this cluster; None if it has no secret."""
     setup = backplane.setup
     if setup.seals is None:
         return None

@@ -1,4 +1,4 @@
-"""The readers of joins and leaves: a bounded queue each, in which what is lost is said."""
+"""The readers of joins and leaves: each has a bounded queue, which marks where events were lost."""
 
 import asyncio
 from collections import deque
@@ -10,14 +10,14 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import PoolClosedError
 
 QUEUE: Final = 10_000
-"""Events that wait for one reader."""
+"""Events that wait for one reader, at most."""
 LOST: Final = MemberEvent("lost", "", "")
 
 
 class Watch:
     """The events that one reader has not read yet.
 
-    When it falls behind the oldest events go, and one ``LOST`` stands in their place.
+    When the reader falls behind, the oldest events are replaced by one ``LOST``.
     """
 
     __slots__ = ("_counters", "_events", "_filled", "_lost", "_stopped")
@@ -39,18 +39,18 @@ class Watch:
         self._filled.set()
 
     def lose(self) -> None:
-        """Something was missed here, behind all that was put; said once until more is put."""
+        """Events were missed behind those that were put: put ``LOST``, unless it is last."""
         if not (self._events[-1] is LOST if self._events else self._lost):
             self._counters.watch_losses += 1
             self.put(LOST)
 
     def stop(self) -> None:
-        """Nothing more will be put."""
+        """No more events will be put."""
         self._stopped = True
         self._filled.set()
 
     async def get(self) -> MemberEvent:
-        """The next event, waited for; raises PoolClosedError when none will come."""
+        """Wait for the next event; raises PoolClosedError when none will come."""
         while not (self._lost or self._events):
             if self._stopped:
                 raise PoolClosedError("stopped")
@@ -79,20 +79,20 @@ class Watchers:
         return watch
 
     def remove(self, channel: str, watch: Watch) -> None:
-        """Take a reader away."""
+        """Remove a reader."""
         watches = self._watches[channel]
         watches.remove(watch)
         if not watches:
             del self._watches[channel]
 
     def stop(self) -> None:
-        """Nothing more will be heard: tell every reader, behind what it has not read yet."""
+        """No more events will come: tell every reader, behind the events that it has."""
         for watches in self._watches.values():
             for watch in watches:
                 watch.stop()
 
     def heard(self, channel: str, payload: bytes) -> None:
-        """Events have arrived, or with nothing in it the word that some were missed."""
+        """A payload of events has arrived; an empty one says that some were missed."""
         watches = self._watches[channel]
         if not payload:
             for watch in watches:

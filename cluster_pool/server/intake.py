@@ -70,7 +70,7 @@ class Intake:
         """Clients that are paused because the node is above its share, the next to resume first."""
         self._let_through: Client | None = None
         self._timer: asyncio.TimerHandle | None = None
-        channel.tell_of_room(self._less)
+        channel.on_room(self._less)
 
     def has_room(self, parsed: int) -> bool:
         """Whether more of a client may be parsed, given how many bytes of it wait in frames."""

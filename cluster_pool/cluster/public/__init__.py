@@ -1,5 +1,5 @@
-"""The public calls of a pool or publisher: signatures, docstrings, and the way to its parts.
+"""The public calls of a pool or publisher: signatures, docstrings, and delegation.
 
-A class of calls holds no state. Each call asks ``_running()`` for the parts of the present start,
-which raises where there are none, and hands its arguments to one of them.
+A class of calls has no state. Each call gets the parts of the present start from ``_running()``,
+which raises if there are none, and passes its arguments to one of them.
 """

@@ -1,4 +1,4 @@
-"""The public calls by which a pool or publisher looks; :class:`ClusterDirectory` does it."""
+"""The public calls that read the cluster; :class:`ClusterDirectory` does the work."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -11,17 +11,17 @@ class DirectoryCalls(Calls):
     """Members, nodes and namespaces of the whole cluster."""
 
     async def count(self, namespace: str, *, timeout: float | None = None) -> int:
-        """How many members a namespace has in the cluster, those of dead nodes left out."""
+        """The number of members of a namespace in the cluster, without those of dead nodes."""
         return await self._running().directory.count(namespace, timeout)
 
     async def members(
         self, namespace: str, *, timeout: float | None = None
     ) -> AsyncIterator[Member]:
-        """The members of a namespace, a page at a time; no reply is ever huge.
+        """The members of a namespace, read in pages, so that no reply is huge.
 
-        Who joins or leaves meanwhile may or may not be seen, and an id may be given twice while
-        Redis resizes its table (as HSCAN documents); everyone who stays is seen, also when its
-        node rejoins meanwhile.
+        A member that joins or leaves meanwhile may or may not be seen, and an id may come twice
+        while Redis resizes its table (as HSCAN documents). A member that stays is always seen,
+        also when its node rejoins meanwhile.
 
         Args:
             timeout: seconds for each page; default 2.
@@ -32,27 +32,27 @@ class DirectoryCalls(Calls):
     async def namespaces(self, *, timeout: float | None = None) -> list[str]:
         """The namespaces that have members, sorted.
 
-        The counts of all that may have some are read, 500 in a round trip; ``timeout`` is for the
-        whole call.
+        It reads the counts of all namespaces that may have some, 500 in a round trip; ``timeout``
+        is for the whole call.
         """
         return await self._running().directory.namespaces(timeout)
 
     async def nodes(self, *, timeout: float | None = None) -> list[Node]:
-        """The live nodes, sorted by id; each once, also while it rejoins."""
+        """The live nodes, sorted by id; each comes once, also while it rejoins."""
         return await self._running().directory.nodes(timeout)
 
     async def locate(
         self, namespace: str, id: str, *, timeout: float | None = None
     ) -> Member | None:
-        """Which node owns an id, or None when no living node does."""
+        """The member with an id and the node that owns it; None when no living node does."""
         return await self._running().directory.locate(namespace, id, timeout)
 
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:
         """Joins and leaves of a namespace, from the moment this is entered.
 
-        What comes, and what is said of what does not, is as :meth:`watch` has it. So a list of
-        members stays right that is read once this is entered, and again after each ``"lost"``::
+        The events are those of :meth:`watch`. To keep a list of members right, read it after
+        entering this, and again after each ``"lost"``::
 
             async with pool.watching("room") as events:
                 members = {member.id: member.node async for member in pool.members("room")}
@@ -64,7 +64,7 @@ class DirectoryCalls(Calls):
                     else:  # "lost"
                         members = {member.id: member.node async for member in pool.members("room")}
 
-        A reading that fails must be tried again until it succeeds: nothing is lost twice.
+        If a reading fails, try again until it succeeds: ``"lost"`` does not come a second time.
 
         Raises:
             BackplaneUnavailableError: Redis did not confirm the subscription in time.
@@ -76,12 +76,12 @@ class DirectoryCalls(Calls):
         """Joins and leaves of a namespace, as they happen.
 
         Events come in the order of the registry, each at most once. A takeover is a join with the
-        new node, and so is a claim that a node had to register again. Where events were lost, or
-        may have been (the link to Redis was interrupted, Redis lost its state, this reader is
-        10,000 events behind), one event ``"lost"`` stands in their place: the members must be read
-        again. It is counted (``watch_losses``). While Redis is away nothing comes, and
-        ``"lost"`` is said when it is back. To be sure of everything from a known moment on, enter
-        :meth:`watching` first; there is also how to keep a list of members.
+        new node, and so is a claim that a node had to register again. If events were lost, or may
+        have been (the connection to Redis was interrupted, Redis lost its state, this reader is
+        10,000 events behind), one event ``"lost"`` comes in their place: read the members again.
+        It is counted (``watch_losses``). While Redis is away no events come; ``"lost"`` comes when
+        it is back. To miss nothing from a known moment on, use :meth:`watching`, which also shows
+        how to keep a list of members.
 
         Raises:
             PoolClosedError: it was stopped.

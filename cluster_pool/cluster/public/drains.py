@@ -1,4 +1,4 @@
-"""The public calls about the drain of a pool's own node; :class:`DrainController` does it."""
+"""The public calls about the drain of a pool's own node; :class:`DrainController` does the work."""
 
 import contextlib
 import functools
@@ -20,12 +20,12 @@ from cluster_pool.loops import check_loop
 log = logging.getLogger("cluster_pool.drain")
 
 SOON: Final = 0.5
-"""Seconds for what is only nice to know while the process ends."""
+"""The time-out in seconds of a reading that is optional while the process ends."""
 
 
 @functools.cache
-def _say_no_signals() -> None:
-    """Once in a process: a program's tests enter it a thousand times."""
+def _warn_no_signals() -> None:
+    """Log this once per process, since tests of a program may enter it a thousand times."""
     log.warning("drain_on_signal is not in the main thread: signals do not drain this node")
 
 
@@ -63,36 +63,36 @@ class DrainCalls(OrderCalls):
     ) -> DrainReport:
         """Close this node's connections at a pace that all draining nodes share.
 
-        All nodes that drain at a time close at most the budget together, in any second, unless a
-        deadline forces more, which the report says. This node takes no newcomers from the end of
-        the announcement on, and none when it is done, until :meth:`activate`. Idle connections go
-        first, otherwise in random order, each namespace's evenly apart; what was sent before a
-        close reaches a client that reads. A client that does not answer its close is cut (after
+        All draining nodes together close at most the budget in any second, unless a deadline forces
+        more, which the report says. This node accepts no newcomers from the end of the announcement
+        on, also after the drain, until :meth:`activate`. Idle connections go first, otherwise the
+        order is random, with the members of each namespace spread evenly. Messages sent before a
+        close reach a client that reads. A client that does not answer its close is cut (after
         ``Timing.flush`` and ``Timing.close``, or earlier when a deadline is near), and delays no
-        other. Without Redis it goes on with its last share, and never stalls.
+        other. Without Redis the drain goes on with its last share, and never stalls.
 
-        A second call joins the drain under way, paused or not, which goes on: its rate, if it names
-        one, the earlier deadline and the earlier end of the announcement hold, and both get the
-        report. Cancelling the first call cancels the drain.
+        A second call joins the drain under way, and resumes a paused one: its rate, if it names
+        one, the earlier deadline and the earlier end of the announcement apply, and both calls get
+        the report. Cancelling the first call cancels the drain.
 
         Args:
             max_per_second: closes per second of the whole cluster, more than 0; the smallest that
-                any drainer or :meth:`set_drain_budget` names holds. None: 70 % of what the nodes
-                that take newcomers can take (``headroom``).
+                any drainer or :meth:`set_drain_budget` names applies. None: 70 % of the
+                ``headroom`` of all nodes that accept newcomers.
             message: sent to each connection ahead of its close; "" sends nothing.
-            code: the close code; 1012 is the one on which every client library comes back.
-            grace: seconds until everyone must be closed, the announcement included; the rate is
-                raised evenly, and early, as far as that needs. None: as long as it takes.
-            announce: seconds for which this node says that it will drain (:attr:`ready` is false)
-                and still takes newcomers, so that load balancers notice first.
-            force: also when no other live node takes newcomers and there is no grace.
+            code: the close code; after 1012 every client library comes back.
+            grace: seconds until all must be closed, with the announcement; the rate is raised
+                evenly, and early, as far as that needs. None: no limit.
+            announce: seconds for which this node announces the drain (:attr:`ready` is false) and
+                still accepts newcomers, so that load balancers notice first.
+            force: drain even if no other live node accepts newcomers and there is no grace.
 
         Returns:
             When all are closed: how many, how many by force, how long it took.
 
         Raises:
             InvalidValueError: an argument is not allowed.
-            DrainRefusedError: no other live node takes newcomers; see ``force``.
+            DrainRefusedError: no other live node accepts newcomers; see ``force``.
             PoolClosedError: this node was not started, or was stopped.
         """
         return await self._running().drains.drain_for_user(
@@ -100,17 +100,17 @@ class DrainCalls(OrderCalls):
         )
 
     async def run_until_signal(self, stopping: Stopping | None = None) -> DrainReport:
-        """Wait for SIGTERM or SIGINT, then drain; for a program whose last words this is.
+        """Wait for SIGTERM or SIGINT, then drain; for a program that ends after this.
 
-        ``async with pool, serve(…): await pool.run_until_signal()``. A second signal closes
-        everyone who is left at once; the same one within ``Timing.signal_repeat`` of the first is
-        no second. The handlers of before are set again afterwards.
+        ``async with pool, serve(…): await pool.run_until_signal()``. A second signal closes the
+        remaining connections at once; the same signal within ``Timing.signal_repeat`` of the first
+        does not count as a second. The former handlers are restored afterwards.
 
         Args:
             stopping: rate, grace and announcement; see :class:`Stopping`.
 
         Returns:
-            What :meth:`drain_connections` returns.
+            The report, as :meth:`drain_connections` does.
 
         Raises:
             ClusterPoolError: not called in the main thread.
@@ -123,18 +123,19 @@ class DrainCalls(OrderCalls):
 
     @contextlib.asynccontextmanager
     async def drain_on_signal(self, stopping: Stopping | None = None) -> AsyncIterator[None]:
-        """Inside, SIGTERM and SIGINT drain this node first, and then do what they would have done.
+        """While it is entered, SIGTERM and SIGINT drain this node before their usual effect.
 
-        For servers that close every socket when they are told to stop, before they run the end of
-        an application's lifespan: uvicorn does. In the lifespan, behind the pool:
+        For servers that close every socket on a signal, before they run the end of an application's
+        lifespan, as uvicorn does. In the lifespan, behind the pool:
         ``async with pool, pool.drain_on_signal(): yield``. It holds back the handlers that are set
-        when it is entered, by ``signal.signal`` or ``loop.add_signal_handler``. A second signal is
-        handed on at once; the same one within ``Timing.signal_repeat`` of the first is no second.
-        Several pools of one process drain at the same time, and it is handed on after the last.
+        when it is entered, by ``signal.signal`` or ``loop.add_signal_handler``, and hands the
+        signal on to them after the drain. A second signal is handed on at once; the same signal
+        within ``Timing.signal_repeat`` of the first does not count as a second. Several pools of
+        one process drain at the same time, and the signal is handed on after the last.
 
-        Left without a signal (a server that ends by itself) it drains the clients that are still
-        connected. Outside the main thread no signal can be taken: that is logged once, and the rest
-        is done.
+        If it ends without a signal (the server ends by itself), it drains the clients that are
+        still connected. Outside the main thread no signal can be caught: that is logged once, and
+        it works without signals.
 
         Args:
             stopping: rate, grace and announcement; see :class:`Stopping`.
@@ -144,7 +145,7 @@ class DrainCalls(OrderCalls):
             if in_main_thread():
                 signals = stack.enter_context(Signals(self.timing.signal_repeat, hands_on=True))
             else:
-                _say_no_signals()
+                _warn_no_signals()
             last = LastDrain(self, signals, stopping or Stopping())
             try:
                 yield
@@ -161,19 +162,19 @@ class DrainCalls(OrderCalls):
     async def drain_for_good(
         self, stopping: Stopping, grace: float, announce: float, last_grace: float | None
     ) -> DrainReport:
-        """Drain because the process ends; a cancel from elsewhere is refused.
+        """Drain because the process ends; an order to cancel it is refused.
 
         Args:
-            last_grace: seconds that are left once no node takes newcomers; None: as many as before.
+            last_grace: seconds that are left once no node accepts newcomers; None: no change.
         """
         return await self._running().drains.drain_for_good(stopping, grace, announce, last_grace)
 
     async def alone(self) -> bool:
-        """Whether no other node is alive; False, too, when Redis does not say so soon."""
+        """Whether no other node is alive; False if Redis does not answer soon."""
         return await self._running().directory.alone(SOON)
 
     def was_alone(self) -> bool:
-        """Whether every heartbeat said so, of at least as long as one lasts.
+        """Whether all heartbeats, for at least the length of one, said that no other node lives.
 
         Raises:
             PoolClosedError: not started, or stopped.
@@ -181,7 +182,7 @@ class DrainCalls(OrderCalls):
         return self._running().drains.was_alone()
 
     def hurry_drain(self) -> None:
-        """Begin every close that is left in the drain of this node, and wait for none of them."""
+        """Begin all remaining closes of this node's drain, and wait for none of them."""
         self._started().drains.hurry()
 
     async def pause_drain(
@@ -203,7 +204,7 @@ class DrainCalls(OrderCalls):
         await self._order_own(node_id, "cancel", timeout)
 
     async def activate(self, node_id: str | None = None, *, timeout: float | None = None) -> None:
-        """Take newcomers again after a drain; as :meth:`Publisher.activate`."""
+        """Accept newcomers again after a drain; as :meth:`Publisher.activate`."""
         await self._order_own(node_id, "activate", timeout)
 
     async def _order_own(self, node_id: str | None, verb: str, timeout: float | None) -> None:

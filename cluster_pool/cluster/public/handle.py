@@ -1,6 +1,6 @@
-"""A pool or publisher as its user holds it: made once, started and stopped any number of times.
+"""The base of pools and publishers: made once, started and stopped any number of times.
 
-What one start builds is another object, which this holds. Nothing here is bound to an event loop.
+Each start builds another object, which this holds. Nothing here is bound to an event loop.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ NOT_RUNNING = "not started, or stopped"
 
 _LOST: list[object] = []
 """Parts that were started in another process, before a fork, or in a loop that is closed. They are
-kept: their coroutines, once they were freed, would close sockets, and take them from the parent's
-selector."""
+kept for ever: if their coroutines were freed, they would close sockets, and so remove them from the
+selector of the parent."""
 
 
 class Running(Protocol):
-    """The parts of one start that a pool and a publisher have alike."""
+    """The parts of one start that both a pool and a publisher have."""
 
     @property
     def backplane(self) -> Backplane:
-        """The way to Redis."""
+        """Its connection to Redis."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -42,15 +42,15 @@ class Running(Protocol):
 
     @property
     def sending(self) -> Sending:
-        """Sends."""
+        """Sends messages."""
 
     @property
     def directory(self) -> ClusterDirectory:
-        """Looks."""
+        """Reads the cluster."""
 
     @property
     def orders(self) -> NodeOrders:
-        """Orders nodes."""
+        """Sends orders to nodes."""
 
     async def start(self, wait: float | None) -> None:
         """Connect."""
@@ -76,10 +76,10 @@ Parts = TypeVar("Parts", bound=Running)
 
 
 class Handle(Calls, Generic[Parts]):
-    """Starts and stops, and holds what the last start has built.
+    """Starts and stops, and holds the parts of the last start.
 
     Args:
-        build: makes the parts of a start, in the running loop; none of them does anything yet.
+        build: makes the parts of a start, in the running loop; they do nothing yet.
     """
 
     def __init__(self, setup: Setup, build: Callable[[], Parts]) -> None:
@@ -111,10 +111,10 @@ class Handle(Calls, Generic[Parts]):
     # -- lifetime --------------------------------------------------------------------------
 
     async def start(self, *, wait: float | None = None) -> Self:
-        """Connect to Redis. ``async with`` does it too.
+        """Connect to Redis. ``async with`` does it, too.
 
-        It may be started again after a stop. A call during another waits for the same start, one
-        that is cancelled leaves nothing behind.
+        It may be started again after a stop. A second call waits for the same start; a cancelled
+        call undoes it.
 
         Args:
             wait: seconds to go on trying while Redis cannot be reached, 0 or more, infinity too;
@@ -128,10 +128,10 @@ class Handle(Calls, Generic[Parts]):
         return self
 
     async def stop(self) -> None:
-        """Disconnect. What is still unanswered fails.
+        """Disconnect. Unanswered calls fail.
 
-        Harmless when called twice, and in the middle of a start, which then raises PoolClosedError.
-        A cancelled call goes on by itself; another one waits for it.
+        It may be called twice, and during a start, which then raises PoolClosedError. If this call
+        is cancelled, the stop goes on; another call waits for it.
         """
         await self._life.stop()
 
@@ -143,14 +143,14 @@ class Handle(Calls, Generic[Parts]):
 
     @property
     def address(self) -> str:
-        """Where Redis is, without its password."""
+        """The address of Redis, without its password."""
         return self._setup.address.shown
 
     @property
     def trouble(self) -> str:
         """Why Redis does not serve this process, in a sentence; "" while it does.
 
-        It says what Redis or the network said, and what to do where that is known. From any thread,
-        also before the start. The errors of calls that wait in vain end with the same sentence.
+        It has the error of Redis or of the network, and advice where there is any. For any thread,
+        also before the start. The errors of calls that time out end with the same sentence.
         """
         return "" if self._parts is None else self._parts.backplane.shard.outage.reason

@@ -1,4 +1,4 @@
-"""The public calls by which a pool or publisher orders nodes; :class:`NodeOrders` does it."""
+"""The public calls that send orders to nodes; :class:`NodeOrders` does the work."""
 
 from cluster_pool.cluster.public.handle import Calls
 from cluster_pool.core.closing import SERVICE_RESTART
@@ -20,26 +20,26 @@ class OrderCalls(Calls):
         force: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """Have a node drain; returns when it has begun, and the node carries on by itself.
+        """Make a node drain; returns when it has begun, and the node goes on by itself.
 
-        It announces the drain (``/readyz`` says 503, newcomers are still welcome), closes its
-        connections at its share of the cluster's budget, and stays, drained, until it is activated
-        or stopped. Told again while it drains, paused or not, it goes on with the rate and the
-        earlier deadline.
+        It announces the drain (``/readyz`` is 503, newcomers are still accepted), closes its
+        connections at its share of the cluster's budget, and stays drained until it is activated
+        or stopped. A second call during the drain, also while it is paused, makes it go on with the
+        new rate and the earlier deadline.
 
         Args:
-            node_id: which node.
-            max_per_second: closes per second of all nodes that drain, together; None leaves it to
-                what the nodes that take newcomers can take.
+            node_id: the node.
+            max_per_second: closes per second of all draining nodes together; None: 70 % of the
+                headroom of the nodes that accept newcomers.
             message: sent to each connection ahead of its close; "" sends nothing.
             code: the close code.
-            grace: seconds until everyone must be closed; None for as long as it takes.
+            grace: seconds until all must be closed; None for no limit.
             announce: seconds to announce; None: 5, or a quarter of the grace if that is less.
-            force: also when no other live node takes newcomers and there is no deadline.
+            force: drain even if no other live node accepts newcomers and there is no deadline.
             timeout: seconds to wait for the node's answer; default 2.
 
         Raises:
-            DrainRefusedError: the node says why it does not.
+            DrainRefusedError: the node refuses; the error has the reason.
             NodeUnreachableError: there is no such live node, or it did not answer.
             InvalidValueError: an argument cannot be sent: a number of 2**64 or more, a set, a
                 message over ``Limits.message_bytes``.
@@ -58,14 +58,14 @@ class OrderCalls(Calls):
         )
 
     async def pause_drain(self, node_id: str, *, timeout: float | None = None) -> None:
-        """Have a draining node close no connection for a while; errors as :meth:`drain_node`.
+        """Pause the drain of a node: it closes no connection. Errors as :meth:`drain_node`.
 
-        Its deadline, if it has one, stays what it was.
+        Its deadline, if it has one, does not change.
         """
         await self._running().orders.give(node_id, "pause", timeout)
 
     async def resume_drain(self, node_id: str, *, timeout: float | None = None) -> None:
-        """Have a paused drain go on; errors as :meth:`drain_node`."""
+        """Resume a paused drain; errors as :meth:`drain_node`."""
         await self._running().orders.give(node_id, "resume", timeout)
 
     async def cancel_drain(self, node_id: str, *, timeout: float | None = None) -> None:
@@ -73,7 +73,7 @@ class OrderCalls(Calls):
         await self._running().orders.give(node_id, "cancel", timeout)
 
     async def activate(self, node_id: str, *, timeout: float | None = None) -> None:
-        """Have a drained node take newcomers again; errors as :meth:`drain_node`."""
+        """Make a drained node accept newcomers again; errors as :meth:`drain_node`."""
         await self._running().orders.give(node_id, "activate", timeout)
 
     async def drains(self, *, timeout: float | None = None) -> list[DrainProgress]:
@@ -81,12 +81,12 @@ class OrderCalls(Calls):
         return await self._running().orders.drains(timeout)
 
     async def drain_budget(self, *, timeout: float | None = None) -> float | None:
-        """Closes per second that the cluster allows its drains; None when nobody has set it."""
+        """Closes per second that the cluster allows its drains; None when that is not set."""
         return await self._running().orders.budget(timeout)
 
     async def set_drain_budget(self, rate: float | None, *, timeout: float | None = None) -> None:
-        """Allow the drains of this cluster so many closes per second; None takes it back.
+        """Set the closes per second of all drains in this cluster; None removes the limit.
 
-        Drains under way follow at their next renewal. What a drain names itself only lowers it.
+        Drains under way follow at their next renewal. The rate of a single drain can only lower it.
         """
         await self._running().orders.set_budget(rate, timeout)

@@ -1,4 +1,4 @@
-"""The public calls by which a pool or publisher sends; :class:`Sending` does it."""
+"""The public calls that send; :class:`Sending` does the work."""
 
 import asyncio
 from collections.abc import Iterable
@@ -24,17 +24,17 @@ class SendingCalls(Calls):
     ) -> SendResult:
         """Send one message to one member, wherever it is.
 
-        Messages from here to one connection arrive in the order of these calls. At most once:
-        nothing is retried. Concurrent sends travel together.
+        Messages from here to one connection arrive in the order of these calls, each at most once:
+        nothing is retried. Concurrent sends share round trips.
 
         Args:
-            namespace, id: whom.
+            namespace, id: the member.
             message: ``str`` arrives as a text message, ``bytes`` as a binary one.
-            confirm: wait for the owner's word: DELIVERED, REFUSED, ABSENT, or TIMED_OUT.
+            confirm: wait for the owner's answer: DELIVERED, REFUSED, ABSENT, or TIMED_OUT.
             timeout: seconds, more than 0; default 2, at most an hour (as for every call).
 
         Returns:
-            What happened; truthy for DELIVERED and ROUTED. See :class:`SendResult`.
+            The result; truthy for DELIVERED and ROUTED. See :class:`SendResult`.
 
         Raises:
             InvalidValueError: an argument is not allowed, the message too large among them.
@@ -50,11 +50,11 @@ class SendingCalls(Calls):
     def send_nowait(
         self, namespace: str, id: str, message: str | bytes, *, timeout: float | None = None
     ) -> asyncio.Future[SendResult]:
-        """:meth:`send` from code that does not wait, or for many at once: no task for each.
+        """:meth:`send` for code that does not wait, or sends many at once: it makes no tasks.
 
-        The message has its place in the order when this returns. The future gives the result, or
-        raises what Redis makes of it; asyncio logs an error that is never asked for. Cancelling it
-        takes the message back as long as it has not left for Redis.
+        The message has its place in the order when this returns. The future gives the result or
+        the error; asyncio logs an error that is never read. Cancelling it drops the message if it
+        was not written to Redis yet.
 
         Raises:
             InvalidValueError, PendingLimitError: as :meth:`send`, at once.
@@ -137,7 +137,8 @@ class SendingCalls(Calls):
             timeout: seconds; default 2.
 
         Returns:
-            How many nodes Redis handed it to. 0 proves that no node heard it; more proves nothing.
+            The number of nodes that Redis sent it to. 0 proves that no node got it; more proves
+            nothing.
 
         Raises:
             As :meth:`send`.
@@ -164,8 +165,8 @@ class SendingCalls(Calls):
         *,
         timeout: float | None = None,
     ) -> int:
-        """Close every member's connection; gives how many nodes Redis told.
+        """Close every member's connection; returns how many nodes Redis sent it to.
 
-        Comes behind the broadcasts that were sent before it. Raises as :meth:`send`.
+        It comes behind the broadcasts that were sent before it. Raises as :meth:`send`.
         """
         return await self._running().sending.close_all(namespace, code, reason, timeout)
