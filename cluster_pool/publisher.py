@@ -1,4 +1,4 @@
-"""Sending from a process that holds no connections: a view, a worker, a script."""
+"""Publishers: sending from a process without connections, such as a view, a worker or a script."""
 
 import asyncio
 import os
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 class Publisher(Handle[Publishing], SendingCalls, DirectoryCalls, OrderCalls):
-    """Reaches every member of the cluster, and is no node of it.
+    """Sends to every member of the cluster, without being a node of it.
 
     ``async with Publisher("redis://…") as publisher: await publisher.send("room", "alice", "hi")``
 
     Args:
-        redis: a URL, or a ``redis.asyncio.Redis`` of which address, credentials and TLS are used.
-        prefix: the cluster's; the default is refused with a database other than 0.
-        timeout: seconds that an operation may take unless the call says otherwise.
+        redis: a URL, or a ``redis.asyncio.Redis``, whose address, credentials and TLS are used.
+        prefix: that of the cluster; the default is refused with a database other than 0.
+        timeout: the longest time of an operation in seconds, unless the call says otherwise.
         limits: see :class:`Limits`.
     """
 
@@ -55,12 +55,12 @@ class Publisher(Handle[Publishing], SendingCalls, DirectoryCalls, OrderCalls):
 class SyncPublisher:
     """:class:`Publisher` for code without an event loop: the same methods, blocking.
 
-    All but ``send_nowait``, ``watch`` and ``watching``, which are for a loop to go on with.
+    It does not have ``send_nowait``, ``watch`` and ``watching``, which need an event loop.
 
-    It runs a publisher in a thread of its own, begun at the first use; a child of a fork begins
-    another, so it may be made and used before a fork as well. It may be used from several threads
-    at once; sends from one thread keep their order. A call takes ``timeout`` seconds at most, the
-    start included. Stop it, or use it with ``with``.
+    It runs a publisher in a thread of its own, which begins at the first use. A child of a fork
+    begins another thread, so it may be made and used before a fork. Several threads may use it at
+    once; sends from one thread keep their order. A call lasts ``timeout`` seconds at most, with
+    the start of the publisher. Stop it, or use it with ``with``.
 
     Args: as :class:`Publisher`, but ``redis`` is a URL.
     """
@@ -77,7 +77,7 @@ class SyncPublisher:
         self._make = partial(
             Publisher, redis, prefix=prefix, timeout=timeout, limits=limits, secret=secret
         )
-        self._address = self._make().address  # refuses what may not be
+        self._address = self._make().address  # raises for arguments that are not allowed
         self._timeout = check_timeout(timeout)
         self._background: Background[Publisher] | None = None
         self._stopped = False
@@ -96,9 +96,9 @@ class SyncPublisher:
         self.stop()
 
     def stop(self) -> None:
-        """Disconnect and end the thread, within ``timeout`` seconds. Harmless when called twice.
+        """Disconnect and end the thread, within ``timeout`` seconds. A second call does nothing.
 
-        What other threads are calling raises PoolClosedError.
+        Calls of other threads that are under way raise PoolClosedError.
         """
         with self._lock:
             self._stopped = True
@@ -112,7 +112,7 @@ class SyncPublisher:
 
     @property
     def address(self) -> str:
-        """Where Redis is, without its password."""
+        """The address of Redis, without its password."""
         return self._address
 
     def send(
@@ -310,7 +310,7 @@ class SyncPublisher:
             return self._background
 
     def _after_fork(self) -> None:
-        """In the child: the lock may have been held by a thread that is not here."""
+        """In the child of a fork: replace the lock, which a thread of the parent may have held."""
         self._lock = threading.RLock()
         background, self._background = self._background, None
         if background is not None:
@@ -320,7 +320,7 @@ class SyncPublisher:
 
 _PUBLISHERS: "weakref.WeakSet[SyncPublisher]" = weakref.WeakSet()
 _ABANDONED: list[Background[Publisher]] = []
-"""Threads and loops of the parent, kept in its child, so that nothing of them is ended there."""
+"""Threads and loops of the parent, kept in the child for ever, so that it does not close them."""
 
 
 def _begin_anew() -> None:
@@ -333,7 +333,7 @@ if hasattr(os, "register_at_fork"):
 
 
 async def _nothing(publisher: Publisher, *, timeout: float) -> None:
-    """``with`` waits for this call, and hence for the start of the publisher."""
+    """Do nothing: ``with`` waits for this call, and so for the start of the publisher."""
 
 
 async def _next(

@@ -1,8 +1,8 @@
-"""What users' own tests need: a cluster on fakeredis in one event loop, a WebSocket of lists.
+"""Help for users' own tests: a cluster on fakeredis in one event loop, and a fake WebSocket.
 
-Needs ``pip install cluster-pool[testing]``; fakeredis is imported nowhere else in the package, and
-here only when a cluster is made. Works under any runner: plain ``asyncio.run``, pytest-asyncio,
-anyio's pytest plugin on asyncio.
+It needs ``pip install cluster-pool[testing]``; fakeredis is imported only here, and only when a
+cluster is made. It works under any runner: plain ``asyncio.run``, pytest-asyncio, anyio's pytest
+plugin on asyncio.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ FAST = Timing(timeout=2.0, lease=3.0, heartbeat=1.0, probe=0.5, linger=0.2, clos
 
 
 class FakeWebSocket(SendAndClose):
-    """A WebSocket that keeps what it is sent. Give it to :class:`Connection`.
+    """A WebSocket that keeps the messages sent to it. Give it to :class:`Connection`.
 
     Attributes:
         sent: the messages that arrived, in order.
@@ -77,10 +77,10 @@ class FakeCluster(list[ClusterPool]):
     async def connect(
         self, node: int, namespace: str, id: str, *, request: Request | None = None, **options: Any
     ) -> tuple[Connection, FakeWebSocket]:
-        """Make a member on one of the nodes; gives its connection and its fake WebSocket.
+        """Make a member on one of the nodes; returns its connection and its fake WebSocket.
 
         Args:
-            request: what ``connection.request`` is to be.
+            request: the value of ``connection.request``.
             options: as for :meth:`ClusterPool.new_connection`.
         """
         websocket = FakeWebSocket()
@@ -89,7 +89,7 @@ class FakeCluster(list[ClusterPool]):
         return connection, websocket
 
     async def publish(self, channel: str, payload: str | bytes) -> int:
-        """PUBLISH as redis-cli would; gives how many subscribers heard it."""
+        """PUBLISH as redis-cli would; returns how many subscribers heard it."""
         from fakeredis import FakeAsyncRedis
 
         async with FakeAsyncRedis(server=self.server) as client:
@@ -103,7 +103,7 @@ async def fake_cluster(
     """Several started :class:`ClusterPool` on one fakeredis server, stopped at the end.
 
     Args:
-        nodes: how many; their ids are ``node-1``, ``node-2`` and so on.
+        nodes: the number of nodes; their ids are ``node-1``, ``node-2`` and so on.
         timing, options: as for :class:`ClusterPool`.
     """
     from fakeredis import FakeAsyncRedis, FakeServer

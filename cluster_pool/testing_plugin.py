@@ -1,4 +1,4 @@
-"""The pytest fixture; pytest finds it by itself once the package is installed."""
+"""The pytest fixture; pytest finds it automatically when the package is installed."""
 
 from collections.abc import Callable
 from typing import Any

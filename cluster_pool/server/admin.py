@@ -24,7 +24,7 @@ from cluster_pool.server.turns import read_in_turns
 
 
 class _Visitor(ServerConnection):
-    """A socket at the admin port; nothing of it is read but its request."""
+    """A socket at the admin port; only its request is read."""
 
     def __init__(self, *arguments: Any, newcomers: Newcomers, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -109,7 +109,7 @@ class AdminListener:
         return self._server
 
     def status(self) -> dict[str, Any]:
-        """Return what ``/status`` tells; it holds no secret."""
+        """Return the content of ``/status``, which has no secrets."""
         return {
             **self._pool.statistics(),
             "redis": self._pool.address,

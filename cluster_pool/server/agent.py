@@ -18,10 +18,10 @@ from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.server.newcomers import Newcomers
 
 SPARE: Final = 0.1
-"""The free share of its headroom from which on a node has its full weight. If every percent were
-told, leastconn would send all newcomers to one node after another, since one percent of weight
-outweighs a hundred of ten thousand connections: two nodes that each took 140 of 280 a second took
-280 in turns."""
+"""The free share of its headroom from which on a node has its full weight. With a finer scale,
+leastconn would send all newcomers to one node after another, since one percent of weight outweighs
+a hundred of ten thousand connections: of two nodes that should each accept 140 of 280 connections
+per second, each accepted all 280 in turns."""
 PATIENCE: Final = 1.0
 """Seconds that a client has to hang up after its line."""
 MOST_SAID: Final = 4096
@@ -38,7 +38,7 @@ def line_of(free: float | None) -> bytes:
 
 
 class AgentListener:
-    """Tells each client that connects what this node can take. It has no task."""
+    """Tells each client that connects how many newcomers this node can accept. It has no task."""
 
     def __init__(self, pool: ClusterPool, port: int, host: str = "127.0.0.1") -> None:
         self._pool = pool
@@ -56,7 +56,7 @@ class AgentListener:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
-        """Stop listening, and cut who is left."""
+        """Stop listening, and cut the remaining clients."""
         if self._server is not None:
             self._server.close()
         for client in list(self._open):
@@ -69,7 +69,7 @@ class AgentListener:
         self._open[client] = None
         return line_of(self._pool.free())
 
-    def leave(self, client: "_Client") -> None:
+    def forget(self, client: "_Client") -> None:
         """Forget a client that is gone or is being cut."""
         self._open.pop(client, None)
 
@@ -109,9 +109,9 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the client."""
         self._timer.cancel()
-        self._listener.leave(self)
+        self._listener.forget(self)
 
     def cut(self) -> None:
         """Close the socket at once."""
-        self._listener.leave(self)
+        self._listener.forget(self)
         self._transport.abort()

@@ -1,6 +1,6 @@
-"""What a node does with an open connection: an application takes it, or Redis gets its messages.
+"""Handles open connections: an application serves them, or their messages are published to Redis.
 
-Owns the tasks that run the application, how its errors and hangs are told, and the close behind it.
+Owns the tasks that run the application, reports of its errors and hangs, and the close after it.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Apps:
 
     @property
     def running(self) -> int:
-        """How many applications have not returned."""
+        """The number of applications that have not returned."""
         return len(self._running)
 
     def cancel_all(self) -> None:
@@ -56,7 +56,7 @@ class Apps:
         assert connection is not None
         websocket.opened()
         handshake.release_hold(connection)
-        if connection.closed:  # since its claim: it got what was sent to it, and then the close
+        if connection.closed:  # closed since its claim: it gets its messages, and then the close
             closing.silence(connection)
             await websocket.wait_closed()
             return
@@ -94,7 +94,7 @@ class Apps:
             websocket.loop.call_later(self._pool.timing.handler, self._look_for_hang, websocket)
 
     def _look_for_hang(self, websocket: NodeWebSocket) -> None:
-        """Tell of an application that has not returned: it keeps what it holds."""
+        """Report an application that has not returned, and so keeps its memory."""
         if websocket in self._running:
             self._pool.counters.handler_hangs += 1
             if times := self._quiet.due("hang", websocket.loop.time()):

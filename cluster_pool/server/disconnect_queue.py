@@ -1,8 +1,8 @@
-"""Deals with the ends of many WebSockets a few milliseconds at a time.
+"""Handles the ends of many WebSockets, a few milliseconds at a time.
 
 When a proxy or a network dies, thousands of clients are gone in the same turn of the loop, and the
-end of each takes some 60 µs in the WebSocket library and here. Dealt with in one turn, they would
-hold up every client that is still there.
+end of each takes some 60 µs in the WebSocket library and here. In a single turn, they would hold up
+every other client.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ TURN = 0.002
 
 
 class DisconnectQueue:
-    """Work that is left to do for clients that are gone, in the order in which it was noticed."""
+    """The remaining work for clients that are gone, in the order in which they went."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()

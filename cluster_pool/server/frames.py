@@ -9,36 +9,36 @@ from websockets.frames import Frame
 FRAME: Final = 300
 """Bytes of memory that a queued frame takes besides its payload."""
 LARGE: Final = 4096
-"""Bytes of a payload that is worth freeing early."""
+"""Bytes of a payload from which on it is freed early."""
 PART: Final = 1024
 """Bytes of a part of a message that takes as long to receive as to parse. Some libraries send every
-long message in parts of four times as much."""
+long message in parts of four times this size."""
 
 
 class Frames(SimpleQueue[Frame]):
     """A queue like the library's own that counts bytes, and joins the parts of a message.
 
     Args:
-        on_taken: called when the last frame was taken, and when a handler begins to wait for one.
+        on_read: called when the last frame was read, and when a handler begins to wait for one.
 
     Attributes:
         size: bytes in the payloads of the queued frames.
         counted: frames so far that were a message, the last part of one, or a part that is not
             small.
-        partial: what has come of a message that is not complete, joined into one frame. Queued one
-            by one, parts of six bytes would take fifty times their size, and each would wake a
-            reader that cannot do anything with it.
-        paused: whether reading from the client is paused; ``on_taken`` is then called for every
+        partial: the received parts of an incomplete message, joined into one frame. Queued one by
+            one, parts of six bytes would need fifty times their size, and each would wake a reader
+            that cannot use it.
+        paused: whether reading from the client is paused; ``on_read`` is then called for every
             frame.
     """
 
-    def __init__(self, on_taken: Callable[[], None]) -> None:
+    def __init__(self, on_read: Callable[[], None]) -> None:
         super().__init__()
         self.size = 0
         self.counted = 0
         self.partial: Frame | None = None
         self.paused = False
-        self._on_taken = on_taken
+        self._on_read = on_read
 
     def put(self, item: Frame) -> None:
         """Add a frame."""
@@ -76,7 +76,7 @@ class Frames(SimpleQueue[Frame]):
             assert self.get_waiter is None, "cannot call get() concurrently"
             self.get_waiter = self.loop.create_future()
             try:
-                self._on_taken()
+                self._on_read()
                 await self.get_waiter
             finally:
                 self.get_waiter.cancel()
@@ -86,10 +86,10 @@ class Frames(SimpleQueue[Frame]):
         self.size -= size
         if size > LARGE and frame.fin:
             # The library makes a message of it in this turn of the loop, but its parser keeps the
-            # frame until the next one is complete, which may be in an hour.
+            # frame until the next one is complete, perhaps for hours.
             self.loop.call_soon(_empty, frame)
         if self.paused or not self.queue:
-            self._on_taken()
+            self._on_read()
         return frame
 
     def put_back(self, items: Sequence[Frame]) -> None:

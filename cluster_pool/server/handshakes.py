@@ -1,7 +1,7 @@
 """Every request to the port of the WebSockets, and its answer.
 
-Owns the order of the checks: what can be refused is refused before an id is claimed, for a claim
-may take the id from another connection. A handshake that is answered with 101 is a member already.
+Owns the order of the checks: all other checks come before the claim, since a claim may take the id
+from another connection. When a handshake is answered with 101, its connection is a member already.
 """
 
 import http
@@ -39,11 +39,11 @@ log = logging.getLogger("cluster_pool.server")
 
 
 class Handshakes:
-    """Answers requests, and claims ids for those that want to be members.
+    """Answers requests, and claims ids for those that ask for a WebSocket.
 
     Args:
-        proxies: those that are believed about clients and hosts.
-        keeps_requests: whether connections keep their request, for an application to ask for.
+        proxies: those whose headers about clients and hosts are trusted.
+        keeps_requests: whether connections keep their request, for an application.
     """
 
     def __init__(self, pool: ClusterPool, proxies: Proxies, *, keeps_requests: bool) -> None:
@@ -54,7 +54,7 @@ class Handshakes:
     async def answer(self, websocket: ServerConnection, request: Request) -> Response | None:
         """The answer to a request; None lets the handshake of a member go on.
 
-        Refusals are logged here, but for those of claims, which the pool logs.
+        Refusals are logged here, except those of claims, which the pool logs.
         """
         response = await self._answer(websocket, request)
         if response is not None and response.status_code in (400, 403, 404, 426):
@@ -79,7 +79,7 @@ class Handshakes:
             assert isinstance(websocket, NodeWebSocket)
             websocket.count_inflated()
             if websocket.newcomers.crowded(websocket.transport):
-                return websocket.newcomers.turn_away(websocket.transport)
+                return websocket.newcomers.refuse(websocket.transport)
             member = self._member(websocket, request, target)
             return await self._claim(websocket, member) or response
         except InvalidValueError as error:
@@ -102,7 +102,7 @@ class Handshakes:
         self._pool.door.check_origin(headers.get_all("Origin"), hosts)
 
     def _member(self, websocket: NodeWebSocket, request: Request, target: Target) -> Connection:
-        """The connection that the client wants to be."""
+        """The connection that the client asks for."""
         kept = None
         if self._keeps_requests:
             forwarded = request.headers.get_all("X-Forwarded-For")
@@ -111,7 +111,7 @@ class Handshakes:
         return Connection(target.id, target.namespace, websocket, request=kept)
 
     async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
-        """Make the connection a member; the answer to one that is none, and None for a member."""
+        """Make the connection a member; None when it is one, else the answer that refuses it."""
         handshake.hold(connection)
         try:
             await self._pool.new_connection(connection)
@@ -120,7 +120,7 @@ class Handshakes:
         except ConnectionClosedError as error:
             if error.code != TAKEN_OVER:
                 return come_back("closed meanwhile\n")
-            # A newer connection has the id: the client learns it from the close code, as any other.
+            # A newer connection has the id: the client gets 4409, as if it had been a member.
         except NodeDrainingError:
             return come_back("this node is draining\n")
         except ClusterPoolError:
@@ -130,6 +130,6 @@ class Handshakes:
 
 
 def _peer(websocket: ServerConnection) -> str | None:
-    """The address that the request comes from; None for a unix socket, or one that is gone."""
+    """The address that the request comes from; None for a unix socket or a closed one."""
     name = websocket.transport.get_extra_info("peername")
     return name[0] if isinstance(name, tuple) else None

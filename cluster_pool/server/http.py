@@ -120,7 +120,7 @@ def without_body_for_head(
 
 
 def unlocated(reason: str, address: str) -> str:
-    """Strip from a reason why Redis does not serve where it is: any client can read the answer."""
+    """Remove the address of Redis from a reason, since any client can read the answer."""
     return _WHERE.sub("", reason.replace(f" at {address}", ""))
 
 

@@ -1,9 +1,9 @@
-"""Publishes what clients of ``serve`` send to the inbound channel of their namespace.
+"""Publishes messages of clients of ``serve`` to the inbound channel of their namespace.
 
 Each message is published at most once, and those of one client in their order. While Redis cannot
-be reached, one message at a time is tried, and the others are counted and dropped at once: if they
-waited, their clients would not be read from, would be taken for dead and closed, and an outage of
-Redis must close no client.
+be reached, one message at a time is tried, and the others are counted and dropped at once. If they
+waited, their clients would not be read from, would look dead and be closed; but an outage of Redis
+must close no client.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ class Inbound:
         self._lost = 0
 
     async def publish_all(self, connection: Connection) -> None:
-        """Publish what one client sends, until its connection is closed."""
+        """Publish the messages of one client, until its connection is closed."""
         async for message in connection:
             await self._publish(connection, message)
-            del message  # or it is kept until the next one comes
+            del message  # else it is kept until the next one comes
 
     async def _publish(self, connection: Connection, message: str | bytes) -> None:
         now = asyncio.get_running_loop().time

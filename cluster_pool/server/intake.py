@@ -1,7 +1,7 @@
-"""Bounds the bytes that clients of ``serve`` have sent and no handler has taken yet.
+"""Bounds the bytes that clients of ``serve`` have sent and no handler has read yet.
 
 Above a limit the node stops reading from a client, so that TCP holds the client up. A client above
-its own limit is paused; while the node is above its share, every client of which it holds bytes is.
+its own limit is paused; while the node is above its share, every client with unread bytes is.
 No client waits for ever: while the node is above its share, one client after another may finish the
 message that its handler waits for.
 """
@@ -18,18 +18,18 @@ CHUNK: Final = 256 * 1024
 UNPARSED: Final = 64 * 1024
 """Bytes of one client that may wait to be parsed. More are not read: reading takes time, too."""
 TURN: Final = 0.1
-"""Seconds that one client may take to finish its message while the node is above its share."""
+"""Seconds that one client has to finish its message while the node is above its share."""
 
 
 class Client(Protocol):
-    """A WebSocket, as far as what it has sent concerns the intake.
+    """A WebSocket as the intake uses it.
 
     Attributes:
         frames: the frames that wait for its handler.
-        held: bytes of it that are counted here.
+        held: its bytes that are counted here.
         deaf: whether nothing is read from it any more.
-        ignored: whether no handler takes a message of it any more.
-        unparsed: whether bytes of it wait for their turn to be parsed.
+        ignored: whether no handler reads its messages any more.
+        unparsed: whether some of its bytes wait for their turn to be parsed.
     """
 
     transport: asyncio.Transport
@@ -42,14 +42,14 @@ class Client(Protocol):
 
     @property
     def whole(self) -> bool:
-        """Whether a message, or a part of one, waits that no handler has begun to take."""
+        """Whether a message, or a part of one, waits that no handler has begun to read."""
 
     @property
     def wanted(self) -> bool:
         """Whether a handler waits for its next message, or for the rest of it."""
 
     def count(self) -> int:
-        """Bytes held of it."""
+        """Its bytes that are held."""
 
 
 class Intake:
@@ -73,7 +73,7 @@ class Intake:
         channel.on_room(self._less)
 
     def has_room(self, parsed: int) -> bool:
-        """Whether more of a client may be parsed, given how many bytes of it wait in frames."""
+        """Whether more of a client may be parsed, if ``parsed`` bytes of it wait in frames."""
         return parsed <= self._one and self._room() >= 0
 
     def received(self, websocket: Client) -> None:
@@ -85,7 +85,7 @@ class Intake:
             self._let_next()
 
     def changed(self, websocket: Client) -> None:
-        """Count anew, a message being taken or waited for, and resume reading if there is room."""
+        """Count again, after a message was read or waited for; resume reading if there is room."""
         self._count(websocket)
         if websocket.frames.paused:
             if self._may_read(websocket):
@@ -95,18 +95,18 @@ class Intake:
                 self._queue[websocket] = None
         self._less()
 
-    def left(self, websocket: Client) -> None:
-        """Forget a client from which nothing more comes; what it has sent is still counted."""
+    def ended(self, websocket: Client) -> None:
+        """Forget a client that sends nothing more; its unread bytes are still counted."""
         self._full.pop(websocket, None)
         self._queue.pop(websocket, None)
         if self._let_through is websocket:
             self._let_next()
 
     def forget(self, websocket: Client) -> None:
-        """Forget a client whose messages no handler takes any more, and what it has sent."""
+        """Forget a client whose messages no handler reads any more, and its bytes."""
         self._channel.unread -= websocket.held
         websocket.held = 0
-        self.left(websocket)
+        self.ended(websocket)
         self._less()
 
     def stop(self) -> None:
@@ -128,7 +128,7 @@ class Intake:
         return websocket.held > limit and (websocket.whole or not websocket.wanted)
 
     def _may_read(self, websocket: Client) -> bool:
-        if websocket.ignored:  # the answer to its close must get through, behind what is parsed
+        if websocket.ignored:  # the answer to a close must get through, behind the parsed frames
             return not websocket.unparsed or websocket.held <= UNPARSED
         if self._has_its_fill(websocket):
             return False

@@ -1,9 +1,9 @@
 """Pings for every open WebSocket of a node, from one task.
 
-A client that answers nothing from one ping to the next is gone, whatever TCP believes: a proxy in
-between may acknowledge everything. No WebSocket has a task or a timer of its own. A WebSocket that
-is not read from at the moment, because its handler is slow, is not judged: the answer may wait
-unread, and a client must not pay for the node's backlog.
+A client that sends nothing from one ping to the next is gone, even if TCP acknowledges everything:
+a proxy in between may do that. No WebSocket has a task or a timer of its own. A WebSocket that is
+not read from at the moment, because its handler is slow, is not judged: the answer may be there,
+unread, and a client must not be closed for the node's backlog.
 """
 
 import asyncio
@@ -18,22 +18,22 @@ from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import kick
 
 PING_INTERVAL: Final = 20.0
-"""Seconds between two pings of a WebSocket, unless it is said otherwise."""
+"""The default number of seconds between two pings of a WebSocket."""
 PING: Final = b"\x89\x00"
 """A whole ping frame (RFC 6455 section 5.5.2). Control frames may stand between the fragments of a
 message and are never compressed, so it can be written at any time."""
 SLICES: Final = 20
-"""The pings of one interval leave in this many portions."""
+"""The pings of one interval are sent in this many portions."""
 YIELD_EVERY: Final = 200
 
 
 class Pinged(Protocol):
-    """A WebSocket, as far as its pings concern it.
+    """A WebSocket as the keepalive uses it.
 
     Attributes:
         heard: whether anything came since the last ping.
         closing: whether the last round found it closing.
-        member: the connection that it is; None before its claim.
+        member: its connection; None before the claim.
     """
 
     transport: asyncio.Transport
@@ -62,7 +62,7 @@ class Keepalive:
         self._task = asyncio.create_task(self._run(), name="cluster_pool keepalive")
 
     async def stop(self) -> None:
-        """Ping no more."""
+        """Stop pinging."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -73,7 +73,7 @@ class Keepalive:
         return self._slices[self._next]
 
     def abort_all(self) -> None:
-        """Cut every client, also those that have not asked for anything yet."""
+        """Cut every client, also those that have sent no request yet."""
         for members in self._slices:
             for websocket in list(members):
                 websocket.transport.abort()
@@ -104,7 +104,7 @@ def _ping(websocket: Pinged) -> None:
 
 
 def _cut_if_late(websocket: Pinged) -> None:
-    """Cut a client that has begun to leave, or was told to, and is still here a round later."""
+    """Cut a client whose close has begun, by either side, and has not ended a round later."""
     member = websocket.member
     over = websocket.protocol.eof_sent or member is None
     if websocket.closing and (

@@ -1,4 +1,4 @@
-"""Judges every new socket: whether a descriptor is left for it, and whether it speaks HTTP.
+"""Checks every new socket: whether a descriptor is left for it, and whether it speaks HTTP.
 
 Owns the reserve of descriptors. Strangers can open as many sockets as they like, so the last
 descriptors are kept for the node itself: its connections to Redis and its log, then the admin and
@@ -78,7 +78,7 @@ class Newcomers:
         number = _number(transport)
         if number < self._limit - (self._reserve // 4 if ours else self._reserve * 3 // 4):
             return True
-        self._refused(number)
+        self._count_refused(number)
         transport.set_protocol(asyncio.Protocol())
         transport.write(_no_room().serialize())
         transport.close()
@@ -88,12 +88,12 @@ class Newcomers:
         """Whether the socket is in the reserve: it gets an answer, but becomes no member."""
         return _number(transport) >= self._limit - self._reserve
 
-    def turn_away(self, transport: asyncio.Transport) -> Response:
-        """Return the refusal of a member for which there is no descriptor, and count it."""
-        self._refused(_number(transport))
+    def refuse(self, transport: asyncio.Transport) -> Response:
+        """Return the answer for a member without a free descriptor, and count it."""
+        self._count_refused(_number(transport))
         return _no_room()
 
-    def _refused(self, number: int) -> None:
+    def _count_refused(self, number: int) -> None:
         self._counters.descriptors_refused += 1
         if times := self._quiet.due("descriptors", asyncio.get_running_loop().time()):
             log.warning(

@@ -1,8 +1,8 @@
 """WebSockets on a port, each a member of the cluster from before its handshake is answered.
 
-Owns the listening sockets, and the order in which everything that listens starts and stops.
-:mod:`.handshakes` answers requests, :mod:`.apps` serves open connections, and the pool does the
-rest, draining among it; :meth:`NodeServer.stop` ends both, in the right order.
+Owns the listening sockets, and the order in which the listeners start and stop. :mod:`.handshakes`
+answers requests, :mod:`.apps` serves open connections, and the pool does the rest, such as drains;
+:meth:`NodeServer.stop` ends both, in the right order.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class NodeServer:
     The other arguments are the settings of the same name: see :class:`.settings.NodeSettings`.
 
     Attributes:
-        port: where the WebSockets are; the free port that was taken, once it listens.
+        port: the port of the WebSockets; for 0, the free one that was chosen, once it listens.
     """
 
     def __init__(
@@ -91,16 +91,16 @@ class NodeServer:
         self._keepalive = Keepalive(ping_interval)
         self._intake: Intake | None = None
         self._server: Server | None = None
-        self._leaving: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
 
     @property
     def admin_port(self) -> int | None:
-        """Of the admin listener; None for none."""
+        """The port of the admin listener; None if there is none."""
         return None if self._admin is None else self._admin.port
 
     @property
     def agent_port(self) -> int | None:
-        """Where HAProxy's agent-check is answered; None for nowhere."""
+        """The port of HAProxy's agent-check; None if there is none."""
         return None if self._agent is None else self._agent.port
 
     # -- lifetime --------------------------------------------------------------------------
@@ -131,11 +131,11 @@ class NodeServer:
 
         Raises:
             InvalidValueError: the host or a port cannot be had; the pool is not started then.
-            What the start of the pool raises.
+            Errors of the pool's start.
         """
         joining = asyncio.ensure_future(starting)
         try:
-            await asyncio.sleep(0)  # what belongs to the pool is made when its start begins
+            await asyncio.sleep(0)  # let the start make the parts of the pool
             if not joining.done():
                 await self.start()
             await joining
@@ -175,17 +175,17 @@ class NodeServer:
         return server
 
     async def stop(self) -> None:
-        """Close what is left with 1012, leave the cluster, stop listening; within seconds.
+        """Close all connections with 1012, stop the pool, stop listening; within seconds.
 
-        Clients that do not answer their close, and apps that do not return, are cut after
-        ``PATIENCE``.
+        Clients that do not answer their close are cut after ``PATIENCE``, and apps that do not
+        return are cancelled.
         """
-        if self._leaving is None:
-            self._leaving = asyncio.create_task(self._pool.stop())
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._pool.stop())
         try:
-            if not await _done_in_time(self._leaving):
+            if not await _done_in_time(self._stopping):
                 self._keepalive.abort_all()
-            await asyncio.shield(self._leaving)
+            await asyncio.shield(self._stopping)
         finally:
             await self._stop_listening()
 
@@ -208,7 +208,7 @@ class NodeServer:
 
 
 def _set_up(listener: socket.socket) -> None:
-    """Let more connections wait than are accepted in a turn, and have dead ones cut."""
+    """Allow more waiting connections than are accepted in a turn; let the kernel cut dead ones."""
     with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:
         same.listen(BACKLOG)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -219,7 +219,7 @@ def _set_up(listener: socket.socket) -> None:
 def _explained(where: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, UnicodeError) as error:  # the latter for a name that is none
+    except (OSError, UnicodeError) as error:  # UnicodeError for an invalid host name
         why = getattr(error, "strerror", None) or error
         raise InvalidValueError(f"cannot listen on {where}: {why}") from error
 

@@ -1,9 +1,8 @@
-"""From settings to a running node, and to its end.
+"""Runs a node from its settings, until it ends.
 
-:func:`run` is a node inside a program's own event loop, :func:`serve_forever` a process that is a
-node and nothing else. Owns the order in which the parts start and stop, and which signals end a
-node; what each part does is its own. Prints nothing: what a person may want to read is given to
-callables.
+:func:`run` runs a node inside a program's own event loop, :func:`serve_forever` a process that is
+only a node. Owns the order in which the parts start and stop, and which signals end a node. Prints
+nothing: it passes what a person may want to read to callables.
 """
 
 import asyncio
@@ -30,15 +29,15 @@ PoolCallback = Callable[[ClusterPool], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """Where a node that takes clients can be reached.
+    """The addresses of a node that accepts clients.
 
     Attributes:
         node_id: its node id.
         host, port: of the WebSockets, ``/healthz`` and ``/readyz``.
         admin_host, admin_port: of ``/status`` and ``/metrics``; the port is None without them.
         agent_host, agent_port: of HAProxy's agent-check; the port is None without it.
-        address: where Redis is, without its password.
-        embedded: the Redis that was started with the node; None for one that runs anyway.
+        address: the address of Redis, without its password.
+        embedded: the Redis that was started with the node; None if Redis runs by itself.
     """
 
     node_id: str
@@ -53,7 +52,7 @@ class Listening:
 
     @property
     def url(self) -> str:
-        """``ws://HOST:PORT``; a client asks there for ``/ws/NAMESPACE?id=ID``."""
+        """``ws://HOST:PORT``; clients append ``/ws/NAMESPACE?id=ID``."""
         return f"ws://{bracketed(self.host)}:{self.port}"
 
 
@@ -68,9 +67,9 @@ def serve_forever(
 ) -> None:
     """Run a node in a process that does nothing else, until a signal ends it.
 
-    As :func:`run`, in an event loop of its own, of uvloop where it is installed and
-    ``settings.uvloop`` allows it. The process gets as many descriptors as its hard limit permits,
-    and a garbage collector that does not look at the loaded program again.
+    It is :func:`run` in an event loop of its own: of uvloop, if that is installed and
+    ``settings.uvloop`` allows it. The limit of descriptors is raised to the hard limit, and the
+    garbage collector is tuned: see :mod:`.collector`.
     """
 
     def listening(where: Listening) -> None:
@@ -93,15 +92,15 @@ async def run(
     """Run a node until a signal has ended it, or the call is cancelled.
 
     SIGTERM, SIGINT and SIGHUP (unless that is ignored, as under nohup) drain the node as
-    ``settings.stopping`` says, and then stop it; a second signal stops it at once. They can be
-    taken in the main thread only: in any other thread nothing but a cancellation ends the node.
-    Cancelled, it stops at once, without a drain: its clients are closed with 1012. Nothing of the
-    node stays in Redis, if that can be reached.
+    ``settings.stopping`` says, and then stop it; a second signal stops it at once. Signals can be
+    caught in the main thread only: in another thread only a cancellation ends the node. If this
+    call is cancelled, the node stops at once, without a drain: its clients are closed with 1012.
+    Nothing of the node stays in Redis, if that can be reached.
 
     Args:
         on_pool: called with the pool before it joins the cluster: to register hooks, or to keep
             it for sending.
-        on_listening: called when the node is a part of its cluster and takes clients.
+        on_listening: called when the node has joined its cluster and accepts clients.
 
     Raises:
         InvalidValueError: a host or a port cannot be had.
@@ -143,10 +142,10 @@ async def _start(settings: NodeSettings, pool: ClusterPool, server: NodeServer) 
 
 @contextlib.contextmanager
 def _embedded_of(settings: NodeSettings) -> Iterator[EmbeddedServer | None]:
-    """The Redis of this node alone, if it is to have one.
+    """The embedded Redis of this node, if the settings ask for one.
 
-    Its start blocks for a tenth of a second, in this thread: the server ends with the thread that
-    started it.
+    Its start blocks this thread for a tenth of a second: it must not be another thread, since the
+    server ends with the thread that started it.
     """
     if settings.redis != EMBEDDED:
         yield None
@@ -208,7 +207,7 @@ def _where(
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands in a URL."""
+    """A host as it is written in a URL."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -227,7 +226,7 @@ def _loop_factory(uvloop_wanted: bool) -> Callable[[], asyncio.AbstractEventLoop
 
 @contextlib.contextmanager
 def _signals_of(settings: NodeSettings) -> Iterator[Signals | None]:
-    """The signals that end this node; None outside the main thread, where none can be taken."""
+    """The signals that end this node; None outside the main thread, where none can be caught."""
     if not in_main_thread():
         yield None
         return
@@ -236,9 +235,9 @@ def _signals_of(settings: NodeSettings) -> Iterator[Signals | None]:
 
 
 def stop_signals() -> tuple[int, ...]:
-    """Those that stop a node: SIGTERM, SIGINT, and SIGHUP unless nohup has it ignored.
+    """The signals that stop a node: SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup).
 
-    SIGHUP says that the terminal is gone.
+    SIGHUP means that the terminal is gone.
     """
     hang_up = getattr(signal, "SIGHUP", None)
     if hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN:
@@ -247,7 +246,7 @@ def stop_signals() -> tuple[int, ...]:
 
 
 async def _signal_during(work: Coroutine[Any, Any, None], signals: Signals | None) -> int | None:
-    """Do ``work`` unless a signal comes first: then cancel it, and return the signal."""
+    """Run ``work``; if a signal comes first, cancel it and return the signal."""
     task, heard = asyncio.create_task(work), asyncio.create_task(_next(signals))
     try:
         await asyncio.wait((task, heard), return_when=asyncio.FIRST_COMPLETED)

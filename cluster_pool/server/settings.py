@@ -1,7 +1,7 @@
-"""What a node is run with: one frozen record, checked as a whole where it is made.
+"""The settings of a node: one frozen record, checked as a whole when it is made.
 
-Owns the meaning of every setting of ``serve``, its unit and its default. The command line fills it
-in, and so can a program; :mod:`.run` makes a running node of it.
+Owns the meaning of every setting of ``serve``, its unit and its default. The command line or a
+program fills it in; :mod:`.run` runs a node from it.
 """
 
 from collections.abc import Sequence
@@ -38,41 +38,43 @@ LAST_PORT: Final = 65535
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
-    """Everything that ``serve`` can be told. Times are seconds, sizes are bytes.
+    """All settings of ``serve``. Times are seconds, sizes are bytes.
 
     Attributes:
         redis: the URL of the cluster's Redis (``redis://``, ``rediss://``, ``unix://``), or
             ``"embedded"`` for a private Valkey that lives as long as the node.
         prefix: of every key and channel of the cluster.
         node_id: unique among live nodes; None makes one.
-        secret: what every node and publisher of the cluster knows, at least 16 bytes. Several: the
-            first seals, each is accepted. None or none of them: nothing is sealed.
+        secret: the secret of every node and publisher in the cluster, at least 16 bytes. With
+            several the first one seals and each is accepted. None or an empty list: no seals.
         on_conflict: ``"takeover"``: the newer connection of an id wins; ``"reject"``: the older.
-        limits: of messages, outboxes, what clients send, namespaces and members.
+        limits: of messages, outboxes, messages of clients, namespaces and members.
         timing: lease, heartbeat and time-outs.
-        headroom: connections per second that this node can take; more than 0.
+        headroom: connections per second that this node can accept; more than 0.
         wait: seconds to go on trying at the start while Redis cannot be reached; None tries once.
-        host, port: where to listen. Port 0 takes a free one. Whoever can connect can take any id.
-        origins: whose pages may connect besides those of the same host and port:
+        host, port: where to listen. Port 0 chooses a free one. Any client that can connect can use
+            any id.
+        origins: origins of pages that may connect, besides the same host and port:
             ``SCHEME://HOST`` or ``SCHEME://HOST:PORT``; ``null``; ``*`` for all.
-        forwarded_allow_ips: addresses and networks of the proxies that are believed in
-            ``X-Forwarded-For`` (the client's address) and ``X-Forwarded-Host`` (the host that it
-            asked for), with commas in between or one by one; ``*`` for all. None: no proxy is.
-        subprotocols: those that are spoken here, the best one first. An offer without any of them
-            is refused with 400; without this setting offers are ignored.
-        app: handles each connection. It is not cancelled when its client leaves
-            (``connection.closed`` tells), but when the node stops. None publishes what clients
-            send to the channel ``PREFIX:{NAMESPACE}:inbound``.
+        forwarded_allow_ips: addresses and networks of proxies whose ``X-Forwarded-For`` (the
+            client's address) and ``X-Forwarded-Host`` (the host that it asked for) are trusted,
+            separated by commas or one by one; ``*`` for all. None trusts no proxy.
+        subprotocols: the supported ones, the best one first. An offer without any of them is
+            refused with 400; without this setting offers are ignored.
+        app: handles each connection. It is cancelled when the node stops, not when its client
+            leaves (``connection.closed`` tells that). None publishes messages of clients to the
+            channel ``PREFIX:{NAMESPACE}:inbound``.
         compression: accept permessage-deflate, which costs 25 KiB and more per connection.
-        ping_interval: seconds between two pings of a connection; a client from which nothing comes
-            in between is closed with 1011.
-        admin_port: of ``/status`` and ``/metrics``; None serves neither, 0 takes a free one.
-        admin_host: where that port is opened. Other than loopback needs ``admin_token``.
-        admin_token: what is wanted there as ``Authorization: Bearer TOKEN``.
+        ping_interval: seconds between two pings of a connection; a client that sends nothing in
+            between is closed with 1011.
+        admin_port: the port of ``/status`` and ``/metrics``; None serves neither, 0 chooses a free
+            one.
+        admin_host: the host of that port. Other hosts than loopback need ``admin_token``.
+        admin_token: the token that it requires as ``Authorization: Bearer TOKEN``.
         admin_names: values of ``Host`` that are answered there without a token, besides
             ``localhost``, ``admin_host`` and IP addresses; ``*`` for all.
-        agent_port: where HAProxy's agent-check is answered; None for nowhere, 0 takes a free one.
-        agent_host: where that port is opened.
+        agent_port: the port of HAProxy's agent-check; None for none, 0 chooses a free one.
+        agent_host: the host of that port.
         stopping: closes per second, grace and announcement of the drain on SIGTERM.
         uvloop: :func:`.run.serve_forever` runs on uvloop if it is installed.
 
@@ -114,7 +116,7 @@ class NodeSettings:
         self._check_stopping()
 
     def _check_cluster(self) -> None:
-        """Check what the pool is made of, with the functions that the pool itself calls."""
+        """Check the pool's arguments, with the functions that the pool itself calls."""
         keys = Keys(self.prefix)
         if self.redis != EMBEDDED:
             Address(self.redis, self.timing.timeout).check_prefix(keys.prefix)
@@ -128,7 +130,7 @@ class NodeSettings:
             check_wait(self.wait)
 
     def _check_listeners(self) -> None:
-        """Check where the node listens, and whom it lets in."""
+        """Check the addresses of the listeners, and who may connect."""
         for name in ("port", "admin_port", "agent_port"):
             _check_port(name, getattr(self, name))
         if self.admin_port is not None:
@@ -139,7 +141,7 @@ class NodeSettings:
         check_above_zero("ping_interval", self.ping_interval)
 
     def _check_stopping(self) -> None:
-        """Check how the last drain is to be done: when it begins it is too late for an error."""
+        """Check the settings of the last drain, since errors at its beginning are too late."""
         how = self.stopping
         size = self.limits.message_bytes
         Terms.of(how.max_per_second, how.message, how.code, how.grace, size)
@@ -149,7 +151,7 @@ class NodeSettings:
 
 
 def _names(setting: str, names: Sequence[str]) -> tuple[str, ...]:
-    """A copy of a list of names, which nobody can change any more."""
+    """An immutable copy of a list of names."""
     if isinstance(names, str):
         raise InvalidValueError(f"{setting} must be a list of str, not the str {shown(names)}")
     return tuple(names)

@@ -3,8 +3,8 @@
 A read of 256 KiB may be 44,000 frames of six bytes, which take the WebSocket library a third of a
 second, and every client may have sent as much. In one turn of the loop ``FRAMES`` frames are parsed
 in all, and ``SHARE`` of one client while others wait; the rest is parsed in the next turns, one
-client after another. Owns who waits. The parsing itself is for :mod:`.websocket`, and how much a
-client may send at all for :mod:`.intake`.
+client after another. Owns the list of waiting clients. :mod:`.websocket` parses, and :mod:`.intake`
+limits how much a client may send at all.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ FRAMES: Final = 256
 SHARE: Final = 64
 """Frames of one client that are parsed in one turn of the loop."""
 BYTES: Final = 16 * 1024
-"""Bytes that take as long to parse as one frame more."""
+"""Bytes that take as long to parse as one more frame."""
 TINY: Final = 256
-"""Bytes of a read that is not worth counting: it holds less than 43 frames."""
+"""The size of a read that is not counted, since it has less than 43 frames."""
 
 
 class FrameReader(StreamReader):
-    """The bytes of one client; stops the parser ahead of a frame that is not granted.
+    """The bytes of one client; stops the parser before a frame that is not granted.
 
     Attributes:
         left: frames that the parser may begin before more are granted; may be below 0.
@@ -41,7 +41,7 @@ class FrameReader(StreamReader):
         self.begun = 0
 
     def at_eof(self) -> Generator[None, None, bool]:
-        """Tell the parser whether a frame may begin; it asks ahead of each."""
+        """Tell the parser whether the next frame may begin; it calls this before each."""
         while True:
             if self.buffer:
                 if self.left > 0:
@@ -84,7 +84,7 @@ class Inflating(Extension):
 
 
 class Turns:
-    """Grants frames to parse in this turn of the loop, and keeps those that wait for the next."""
+    """Grants frames to parse in this turn of the loop, and queues clients for the next turns."""
 
     def __init__(self) -> None:
         self._waiting: dict[Callable[[int], None], None] = {}
@@ -112,7 +112,7 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
-        """Begin a new turn of the loop with those that wait."""
+        """Begin a new turn of the loop with the waiting clients."""
         self._scheduled = False
         self._left = FRAMES
         try:

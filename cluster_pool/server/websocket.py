@@ -1,9 +1,9 @@
-"""One WebSocket of a node: what its client sends, in turns and within bounds, and how it ends.
+"""One WebSocket of a node: reads its client in turns and within bounds, and ends its member.
 
-Owns the reading side between the socket and the queue of frames: which bytes are parsed when, what
-counts as noise, and that the member ends with its WebSocket. Whether a client may be read from is
-for :mod:`.intake`, whose turn it is for :mod:`.turns`, whether it is alive for :mod:`.keepalive`.
-No WebSocket has a task or a timer of its own.
+Owns the reading side between the socket and the queue of frames: which bytes are parsed when, which
+frames count as noise, and that the member ends with its WebSocket. :mod:`.intake` decides whether a
+client may be read from, :mod:`.turns` whose turn it is, :mod:`.keepalive` whether it is alive. No
+WebSocket has a task or a timer of its own.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ from cluster_pool.server.turns import TINY, Inflating, Turns, read_in_turns
 
 DATA: Final = (TEXT, BINARY, CONT)
 NO_REQUEST: Final = Request("/", Headers())
-"""Stands for a handshake that is no longer needed; a real one takes kilobytes."""
+"""In place of the request of an answered handshake, which needs kilobytes."""
 SMALL: Final = 4096
 FEW: Final = 16
-"""Bytes and frames of one client that are not worth counting."""
+"""Bytes and frames of one client below which nothing is counted."""
 NOISE: Final = 100
-"""Frames a second that are no messages and that any client may send."""
+"""Frames per second that are no messages and that every client may send."""
 UNREAD: Final = 65536
-"""Bytes that wait to be written to a client that goes on talking, before its outbox is judged: the
+"""Bytes waiting to be written, from which on the outbox of a client that sends is checked: the
 library answers each of its pings, even if the client reads none of the answers."""
 
 
@@ -48,8 +48,8 @@ class NodeWebSocket(ServerConnection):
 
     Args:
         keepalive: pings it.
-        disconnects: where the end of a connection waits to be dealt with.
-        intake: counts what is received and taken by nobody yet.
+        disconnects: the queue in which the end of a connection waits to be handled.
+        intake: counts bytes that were received and not read by a handler yet.
         turns: grants frames to parse in this turn of the loop.
         newcomers: decides whether a descriptor is left for it.
         on_gone: called with it when its client is gone.
@@ -57,14 +57,14 @@ class NodeWebSocket(ServerConnection):
     Attributes:
         closing: whether the last round of pings found it closing.
         deaf: whether nothing is read from it any more.
-        ended: whether its client has said that nothing more comes.
-        handled: whether a handler takes its messages, or did.
+        ended: whether its client has ended the stream.
+        handled: whether a handler reads its messages, or did.
         heard: whether anything came since the last ping.
-        held: bytes that the intake counts of it.
-        ignored: whether no handler takes a message of it any more.
-        member: the connection that it is, once its id is claimed.
-        noise_due: when its noise would have come, had it come at the rate that is allowed.
-        unparsed: whether it waits for its turn to have more parsed.
+        held: its bytes that the intake counts.
+        ignored: whether no handler reads its messages any more.
+        member: its connection, once the id is claimed.
+        noise_due: when all its noise would have come at the allowed rate.
+        unparsed: whether bytes of it wait for their turn to be parsed.
     """
 
     __slots__ = (
@@ -107,7 +107,7 @@ class NodeWebSocket(ServerConnection):
         if not self.newcomers.admit(tcp):
             return
         super().connection_made(tcp)
-        self.frames = self.recv_messages.frames = Frames(self._frame_taken)
+        self.frames = self.recv_messages.frames = Frames(self._frame_read)
         self.keepalive_slice.add(self)
         if self.newcomers.crowded(tcp):
             self.loop.call_later(PATIENCE, self._cut_if_no_member)
@@ -117,9 +117,9 @@ class NodeWebSocket(ServerConnection):
             self.transport.abort()
 
     def count_inflated(self) -> None:
-        """Count what the client compresses by its size after decompression.
+        """Count compressed frames by their size after decompression.
 
-        Called when the handshake is judged.
+        Called while the handshake is checked.
         """
         protocol, reader = self.protocol, self.reader
         protocol.extensions = [Inflating(one, reader) for one in protocol.extensions]
@@ -131,12 +131,12 @@ class NodeWebSocket(ServerConnection):
             self._end_member()
 
     def opened(self) -> None:
-        """The handshake is answered and a handler begins: parse what the client has sent ahead."""
+        """The handshake is answered and a handler begins: parse bytes that came before."""
         self.request, self.response = NO_REQUEST, None
         self.handled = True
         protocol = self.protocol
         if protocol.state is OPEN and not self.reader.begun:
-            # The parser would keep the whole request, two kilobytes, for as long as it lives.
+            # The parser would keep the whole request, two kilobytes, as long as it lives.
             protocol.parser = Protocol.parse(protocol)
             next(protocol.parser)
         if self.reader.buffer:
@@ -145,7 +145,7 @@ class NodeWebSocket(ServerConnection):
     # -- reading ---------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came, perhaps only a part of a large message: the client is there."""
+        """Handle received bytes, which may be only a part of a message: the client is alive."""
         self.heard = True
         size = len(data)
         if self.request is None and self.protocol.handshake_exc is None:
@@ -171,11 +171,11 @@ class NodeWebSocket(ServerConnection):
             self.loop.call_soon(judge, member)
 
     def _read_request(self, data: bytes) -> None:
-        """Read the request; bytes that are none are answered all the same.
+        """Read the request; bytes that are no HTTP are answered, too.
 
-        Other protocols may never end a line: with one it is seen at once that they are no request.
+        Other protocols may never send a line end: one is added, so that the error comes at once.
         """
-        if protocol_of(data) and not self.reader.buffer:  # else it is from the middle of a line
+        if protocol_of(data) and not self.reader.buffer:  # else the bytes are within a line
             data += b"\r\n\r\n"
         self.protocol.receive_data(data)
         if isinstance(self.protocol.handshake_exc, InvalidMessage):
@@ -184,10 +184,10 @@ class NodeWebSocket(ServerConnection):
         super().data_received(b"")
 
     def _parse(self, data: bytes, share: int, *, counts: bool) -> None:
-        """Parse so many frames at most; the rest waits for its turn."""
+        """Parse ``share`` frames at most; the rest waits for its turn."""
         reader, frames, protocol = self.reader, self.frames, self.protocol
         if protocol.state is CONNECTING and not protocol.eof_sent:
-            share = 0  # what stands behind a request waits until that is answered
+            share = 0  # bytes behind a request wait until that is answered
         elif protocol.extensions and not self.intake.has_room(0):
             share = min(share, 1)  # it may become a message of any size
         counted, begun = frames.counted, reader.begun
@@ -202,7 +202,7 @@ class NodeWebSocket(ServerConnection):
             self._wait_for_turn()
 
     def process_event(self, event: Event) -> None:
-        """Queue a frame of a message in one call; the library's own way takes three."""
+        """Queue a frame of a message by one call; the library's own way has three."""
         if isinstance(event, Frame) and event.opcode in DATA:
             self.recv_messages.put(event)
         else:
@@ -214,20 +214,20 @@ class NodeWebSocket(ServerConnection):
             self.turns.wait(self._go_on)
 
     def _full(self) -> bool:
-        """Whether so much is parsed and not taken that the rest stays in bytes.
+        """Whether so many parsed frames are unread that the rest is not parsed yet.
 
-        A frame takes fifty times the memory of the bytes that it came in.
+        A frame may need fifty times the memory of its bytes.
         """
         frames = self.frames
         waiting = len(frames.queue)
         return waiting > 0 and not self.intake.has_room(frames.size + waiting * FRAME)
 
     def _go_on(self, share: int) -> None:
-        """Parse on: its turn has come."""
+        """Go on parsing: its turn has come."""
         if self.protocol.state is CLOSED:
             self.unparsed = False  # the socket is gone
         elif self._full():
-            return  # taking a frame makes it wait again
+            return  # when a frame is read, it waits for a turn again
         else:
             self.unparsed = False
             self._parse(b"", share, counts=True)
@@ -236,10 +236,10 @@ class NodeWebSocket(ServerConnection):
             self.disconnects.add(self._end_of_stream)
 
     def _count_noise(self, frames: int) -> None:
-        """Count frames that no reader will count, and cut a client that sends too many.
+        """Count frames that no reader will count, and close a client that sends too many.
 
-        Noise is control frames, small parts of a message, and every frame of a client that no
-        handler listens to. As many are allowed as messages, and a few if those are few.
+        Noise is control frames, small parts of a message, and every frame of a client without a
+        handler. As many are allowed as messages, but at least ``NOISE`` per second.
         """
         rate, now = max(self.intake.rate, NOISE), self.loop.time()
         self.noise_due = max(self.noise_due, now) + frames / rate
@@ -247,9 +247,9 @@ class NodeWebSocket(ServerConnection):
             return
         if self.member is not None:
             reading.flood(self.member, rate, "frames")
-        self._hear_no_more()
+        self._stop_reading()
 
-    def _hear_no_more(self) -> None:
+    def _stop_reading(self) -> None:
         """Close with 1008 and read no more: TCP holds the client up until the socket is cut."""
         self.deaf = True
         self.protocol.fail(POLICY, "too many frames")
@@ -258,11 +258,11 @@ class NodeWebSocket(ServerConnection):
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
-    # -- what the intake asks --------------------------------------------------------------
+    # -- the client of the intake ----------------------------------------------------------
 
     @property
     def whole(self) -> bool:
-        """Whether a message, or a part of one, waits that no handler has begun to take."""
+        """Whether a message, or a part of one, waits that no handler has begun to read."""
         return bool(self.frames.queue) or self.unparsed
 
     @property
@@ -271,21 +271,21 @@ class NodeWebSocket(ServerConnection):
         return self.frames.get_waiter is not None
 
     def count(self) -> int:
-        """Bytes held here: of frames, of what is not parsed, and of an unfinished message."""
+        """Its bytes that are held: in frames, unparsed, and of an unfinished message."""
         frames = self.frames
         waiting = len(frames.queue)
         partial = 0 if frames.partial is None else len(frames.partial.data)
         return frames.size + waiting * FRAME + partial + len(self.reader.buffer)
 
-    def _frame_taken(self) -> None:
-        """A handler took a frame, or begins to wait for one."""
+    def _frame_read(self) -> None:
+        """A handler has read a frame, or begins to wait for one."""
         if self.unparsed:
             self._wait_for_turn()
         if self.held or self.frames.paused:
             self.intake.changed(self)
 
     def ignore(self) -> None:
-        """Drop what the client says from now on, and what it has said."""
+        """Drop all messages of the client, those that came and further ones."""
         self.ignored = True
         self.frames.partial = None
         if not self.frames.queue:
@@ -300,10 +300,10 @@ class NodeWebSocket(ServerConnection):
     # -- writing ---------------------------------------------------------------------------
 
     def send_data(self) -> None:
-        """Write what the library has to say, many answers to pings in one write.
+        """Write the library's own frames; many answers to pings are joined to one write.
 
-        Every end of the protocol passes here: the answer to a Close, and an error that the parser
-        finds or (text that is no UTF-8) the reader of a message.
+        Every end of the protocol comes here: the answer to a Close, and an error that the parser
+        or (for text that is no UTF-8) the reader of a message finds.
         """
         protocol, writes = self.protocol, self.protocol.writes
         if not writes:
@@ -314,25 +314,25 @@ class NodeWebSocket(ServerConnection):
         super().send_data()
         if protocol.state is not OPEN and protocol.state is not CONNECTING:
             self._protocol_ended()
-        if self.ended and protocol.eof_sent:  # the answer to a client that says nothing more
+        if self.ended and protocol.eof_sent:  # the answer to a client that has ended the stream
             self.disconnects.add(self._end_of_stream)
 
     # -- ending ----------------------------------------------------------------------------
 
     def _protocol_ended(self) -> None:
-        """The client has sent a Close, or what is no WebSocket: from now on it is no member."""
+        """The client has sent a Close, or violated the protocol: it is no member from now on."""
         member, close = self.member, self.protocol.close_rcvd
         if member is not None and not member.closed:
             begin_close(member, *(ABNORMAL, "") if close is None else (close.code, close.reason))
 
     def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
-        """The client says nothing more; True keeps the transport open until this has its turn.
+        """The client has ended the stream; True keeps the transport open until that is handled.
 
-        A request that asks for no WebSocket is complete and is answered, as many tools ask.
+        A request for no WebSocket is complete, and is answered: many tools send it that way.
         """
         request = self.request
         if request is not None and self._unanswered() and "Upgrade" in request.headers:
-            self.protocol.state = CLOSED  # at once, so that it takes no id from anybody
+            self.protocol.state = CLOSED  # at once, so that it takes over no id
         self.disconnects.add(self._end_of_stream)
         return True
 
@@ -345,8 +345,8 @@ class NodeWebSocket(ServerConnection):
     def _end_of_stream(self) -> None:
         self.ended = True
         if self._unanswered():
-            return  # this comes again when it is
-        if self.unparsed:  # it is heard to its end, but not for long, and is no member any more
+            return  # this is called again when it is answered
+        if self.unparsed:  # its bytes are parsed to the end, but it is no member any more
             if self.member is not None:
                 begin_close(self.member, NORMAL, "")
             return
@@ -354,7 +354,7 @@ class NodeWebSocket(ServerConnection):
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone: so is its member, also when no handler reads from it."""
+        """The client is gone: end its member, also when no handler reads from it."""
         self.protocol.state = CLOSED  # at once, so that nothing is written any more
         self.disconnects.add(partial(self._lost, exc))
 
@@ -363,7 +363,7 @@ class NodeWebSocket(ServerConnection):
         if self.ignored or not self.handled:
             self.intake.forget(self)
         else:
-            self.intake.left(self)
+            self.intake.ended(self)
         self.keepalive_slice.discard(self)
         self._end_member()
         self.on_gone(self)
