@@ -6,7 +6,7 @@ from cluster_pool.backplane.endpoint import Endpoint
 from cluster_pool.backplane.locations import RedisOrUrl, read_location
 from cluster_pool.backplane.logins import Login, Raw
 from cluster_pool.backplane.names import Names
-from cluster_pool.backplane.sentinels import Sentinels
+from cluster_pool.backplane.sentinels import CONNECT, Sentinels
 from cluster_pool.backplane.urls import Kind, Where
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import DEFAULT_PREFIX
@@ -77,7 +77,7 @@ class Address:
         location = self._location
         if location.kind == "single":
             return self._endpoint(location.login)
-        asked = [self._endpoint(one, "the Sentinel") for one in location.sentinels]
+        asked = [self._sentinel(one) for one in location.sentinels]
         sentinels = Sentinels(self.shown, asked, location.service, location.min_sentinels)
         return await sentinels.primary(self.announced)
 
@@ -95,6 +95,10 @@ class Address:
                 "database 0, or give each cluster a prefix of its own: prefix= (--prefix)"
             )
 
-    def _endpoint(self, login: Login, what: str = "Redis", hint: str = "") -> Endpoint:
+    def _sentinel(self, login: Login) -> Endpoint:
         names = self._names.setdefault(login.where, Names())
-        return Endpoint(login, names, self._timeout, what, hint)
+        return Endpoint(login, names, min(self._timeout, CONNECT), "the Sentinel")
+
+    def _endpoint(self, login: Login, hint: str = "") -> Endpoint:
+        names = self._names.setdefault(login.where, Names())
+        return Endpoint(login, names, self._timeout, hint=hint)

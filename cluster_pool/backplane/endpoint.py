@@ -1,8 +1,12 @@
 """Opens sockets to one server, a Redis or a Sentinel, and translates their errors."""
 
 import asyncio
+import contextlib
 from typing import Final
 
+from redis.exceptions import AuthenticationError, ResponseError
+
+from cluster_pool.backplane.diagnosis import diagnosis
 from cluster_pool.backplane.logins import Login, Raw
 from cluster_pool.backplane.names import Names, resolving
 from cluster_pool.backplane.refusals import FAULTS, unavailable
@@ -70,16 +74,25 @@ class Endpoint:
             await self._connect(connection)
         except FAULTS as error:
             what = f"cannot reach {self._what} at {self.shown}"
-            raise unavailable(what, error, self._hint) from error
+            hint = await diagnosis(self.login, self._names, error) or self._hint
+            raise unavailable(what, error, hint) from error
 
     async def _connect(self, connection: Raw) -> None:
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()
+                await _hear(connection)
         except TimeoutError:
             name = self._names.asking
             what = f"looking up the name {shown(name)}" if name else "connecting"
             raise TimeoutError(f"{what} takes longer than {self._timeout:g} s") from None
+
+
+async def _hear(connection: Raw) -> None:
+    """Have the server answer once, whatever it says: with TLS it may close behind the handshake."""
+    await connection.send_command("PING")
+    with contextlib.suppress(ResponseError, AuthenticationError):
+        await connection.read_response()
 
 
 def _is_quoted(secret: str, error: BaseException | None) -> bool:

@@ -7,6 +7,7 @@ by itself could deliver a message twice.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from cluster_pool.backplane.tls import unplaced
 from cluster_pool.backplane.urls import Where, joined
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import InvalidValueError
@@ -27,6 +29,13 @@ _OF_POOLS: Final = frozenset(
     ("connection_pool", "max_connections", "connection_class", "response_callbacks")
 )
 """Settings of pools and cluster nodes, which redis-py keeps among those of sockets."""
+
+_UNUSABLE: Final = {
+    "KEY_VALUES_MISMATCH": "ssl_keyfile is not the key of ssl_certfile",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "ssl_ca_certs has no certificate",
+    "NO_START_LINE": "ssl_certfile, ssl_keyfile or ssl_ca_data is not in PEM format",
+}
+"""OpenSSL's reasons, in the words of our options."""
 
 
 @dataclass(frozen=True)
@@ -122,21 +131,18 @@ class Login:
             if isinstance(made, redis_asyncio.SSLConnection):
                 made.ssl_context.get()
         except (OSError, ValueError) as error:  # an SSLError is an OSError
-            raise InvalidValueError(_unusable(error)) from None
+            what = self._unusable(error)
+            raise InvalidValueError(f"its TLS options cannot be used: {what}") from None
+
+    def _unusable(self, error: Exception) -> str:
+        """Why a TLS context cannot be made."""
+        reason = getattr(error, "reason", None) or unplaced(str(error))
+        key = self.settings.get("ssl_keyfile") or self.settings.get("ssl_certfile")
+        if key and b"ENCRYPTED" in Path(key).read_bytes():
+            return "ssl_keyfile is encrypted, and ssl_password= is missing or does not fit"
+        return _UNUSABLE.get(str(reason), str(reason))
 
 
 def of_pool(pool: Any) -> Login:
     """The login of a client's pool."""
     return Login(pool.connection_class, pool.connection_kwargs)
-
-
-def _unusable(error: Exception) -> str:
-    """The text of an error for TLS options that do not work."""
-    reason = getattr(error, "reason", None) or str(error)
-    what = {
-        "KEY_VALUES_MISMATCH": "ssl_keyfile is not the key of ssl_certfile",
-        "NO_CERTIFICATE_OR_CRL_FOUND": "ssl_ca_certs or ssl_ca_data has no certificate",
-        "BAD_DECRYPT": "ssl_keyfile is encrypted, and ssl_password does not fit",
-        "BAD_PASSWORD_READ": "ssl_keyfile is encrypted: give ssl_password",
-    }.get(str(reason), "")
-    return f"its TLS options cannot be used: {what or reason}"

@@ -21,6 +21,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from cluster_pool.backplane.tls import explained, unplaced
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 FAULTS: Final = (RedisError, OSError, EOFError, RuntimeError)
@@ -120,8 +121,8 @@ def unavailable(what: str, error: BaseException, hint: str = "") -> BackplaneUna
         what: says what failed.
         hint: advice for an error that has none of its own.
     """
-    text = said(error)
-    hint = advice(text) or hint
+    text = unplaced(said(error))
+    hint = advice(text) or explained(error) or hint
     return BackplaneUnavailableError(f"{what}: {text}" + (hint and f" ({hint})"))
 
 

@@ -23,8 +23,10 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.backplane")
 
-PATIENCE: Final = 1.0
-"""Seconds to wait for the answer of one Sentinel."""
+CONNECT: Final = 1.0
+"""Seconds to wait at most for a socket to a Sentinel."""
+PATIENCE: Final = 1.5
+"""Seconds to wait for the answer of one Sentinel, the socket included."""
 WHILE_OPENING: Final = 0.5
 """Seconds between two questions while a primary does not accept a socket."""
 

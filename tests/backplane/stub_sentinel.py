@@ -63,6 +63,8 @@ class StubSentinel:
     def _answer(self, words: list[str]) -> bytes:
         if self.refusal:
             return f"-{self.refusal}\r\n".encode()
+        if words == ["PING"]:
+            return b"+PONG\r\n"
         _, verb, *_ = words
         if verb == "GET-MASTER-ADDR-BY-NAME":
             self.asked += 1

@@ -106,7 +106,12 @@ async def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) 
         return found if host == "redis.example" else real(host, port, *rest, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", both)
-    listener = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+
+    def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"+PONG\r\n")
+        writer.close()
+
+    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with listener:
         port = listener.sockets[0].getsockname()[1]
         address = Address(f"redis://redis.example:{port}", 1)

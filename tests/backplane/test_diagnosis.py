@@ -1,0 +1,85 @@
+"""Why a port says nothing is found out over a socket of its own, and quickly."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
+
+from cluster_pool.backplane.diagnosis import diagnosis
+from cluster_pool.backplane.logins import Login
+from cluster_pool.backplane.names import Names
+from tests.certificates import Authority
+from tests.support import async_test
+
+MUTE = ConnectionResetError("reset")
+
+
+def _login(port: int, *, tls: bool) -> Login:
+    return Login(SSLConnection if tls else Connection, {"host": "127.0.0.1", "port": port})
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    answer: bytes | None, context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A port that answers with that whatever comes, closes (b""), or says nothing."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+        if answer is not None and await reader.read(100):
+            writer.write(answer)
+            writer.close()
+
+    held: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for writer in held:
+            writer.transport.abort()
+
+
+@async_test
+async def test_a_port_that_speaks_tls_is_found_out(tmp_path: Path) -> None:
+    """Whatever its certificate is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Authority(tmp_path).issue("server"))
+    async with _listening(None, context) as port:
+        found = await diagnosis(_login(port, tls=False), Names(), MUTE)
+    assert found.startswith("that port speaks TLS")
+
+
+@pytest.mark.parametrize("answer", [b"-NOAUTH Authentication required.\r\n", b"+PONG\r\n"])
+@async_test
+async def test_a_port_that_speaks_no_tls_is_found_out(answer: bytes) -> None:
+    """A Redis answers a PING in plain text, if only with a refusal."""
+    async with _listening(answer) as port:
+        found = await diagnosis(_login(port, tls=True), Names(), TimeoutError())
+    assert found.startswith("that port speaks no TLS")
+
+
+@pytest.mark.parametrize(
+    ("answer", "tls"),
+    [(b"", True), (b"", False), (None, True), (None, False), (b"HTTP/1.1 400 Bad Request", False)],
+)
+@async_test
+async def test_of_any_other_port_nothing_is_said(answer: bytes | None, tls: bool) -> None:
+    """And it is not waited for long."""
+    async with _listening(answer) as port:
+        began = monotonic()
+        assert await diagnosis(_login(port, tls=tls), Names(), MUTE) == ""
+        assert monotonic() - began < 2
+
+
+@async_test
+async def test_what_says_why_by_itself_is_not_asked_again() -> None:
+    """A refused connection, a reply; nor is a unix socket, which has no TLS."""
+    async with _listening(b"+PONG\r\n") as port:
+        for error in (ConnectionRefusedError(), OSError("no route")):
+            assert await diagnosis(_login(port, tls=True), Names(), error) == ""
+        unix = Login(UnixDomainSocketConnection, {"path": "/nowhere"})
+        assert await diagnosis(unix, Names(), MUTE) == ""
