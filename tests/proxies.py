@@ -1,14 +1,12 @@
 """Three nodes behind the real proxies, with the very files that we ship."""
 
 import contextlib
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.support import eventually
 from tools.harness.haproxy import DEPLOY, running
 from tools.harness.haproxy import haproxy as real_haproxy
-from tools.harness.nodes import NodeProcess, in_thread
+from tools.harness.nodes import Fleet
 
 NODES = ("n1", "n2", "n3")
 STOP = ("--announce", "1.5", "--grace", "10", "--close-rate", "20")
@@ -16,8 +14,8 @@ STOP = ("--announce", "1.5", "--grace", "10", "--close-rate", "20")
 Proxy = Callable[..., contextlib.AbstractContextManager[object]]
 
 
-class Cluster:
-    """Three nodes, each of which can be replaced by a new process on the same ports."""
+class Cluster(Fleet):
+    """Three of them, with little patience."""
 
     def __init__(
         self,
@@ -26,43 +24,13 @@ class Cluster:
         *options: str,
         folder: Path | None = None,
     ) -> None:
-        self._folder = folder
-        self._redis = redis
-        self._stack = stack
-        self._options = options
-        self.nodes = {name: self._start(name, 0, 0) for name in NODES}
-
-    def _start(self, name: str, port: int, agent: int) -> NodeProcess:
-        ports = ("--port", str(port), "--agent-port", str(agent))
-        options = ("--node-id", name, *ports, *STOP, *self._options)
-        node = NodeProcess(self._redis, *options, folder=self._folder)
-        return self._stack.enter_context(node)
-
-    def agent_port(self, name: str) -> int:
-        return int(self.nodes[name].listening["agent_port"])
-
-    async def replace(self, name: str, watch: Callable[[str], None]) -> None:
-        """SIGTERM, wait for the end, start anew; ``watch`` is called all the while."""
-        old = self.nodes[name]
-
-        async def gone() -> bool:
-            await in_thread(watch, name)
-            return old.process.poll() is not None
-
-        old.signal(signal.SIGTERM)
-        await eventually(gone, 30)
-        status, said = await in_thread(old.finish)
-        assert status == 0, said
-        self.nodes[name] = await in_thread(
-            self._start, name, old.port, int(old.listening["agent_port"])
-        )
+        super().__init__(redis, NODES, stack, *STOP, *options, folder=folder)
 
 
 @contextlib.contextmanager
 def haproxy(cluster: Cluster, front: int, folder: Path, page: str = "") -> Iterator[Path]:
     """The real one; gives its command socket. ``page`` is what it answers itself at ``/page``."""
-    nodes = [(node.port, cluster.agent_port(name)) for name, node in cluster.nodes.items()]
-    with real_haproxy(nodes, front, folder, page) as control:
+    with real_haproxy(cluster.addresses, front, folder, page) as control:
         yield control
 
 

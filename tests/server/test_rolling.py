@@ -1,5 +1,6 @@
 """Rolling restarts of real nodes behind the real proxies, with the very files that we ship."""
 
+import asyncio
 import contextlib
 import shutil
 import signal
@@ -12,16 +13,16 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from cluster_pool import Publisher
-from tests.crowd import NAMESPACE, Crowd, Mail
 from tests.proxies import NODES, Cluster, Proxy, haproxy, nginx
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.comers import Comers, Mail
 from tools.harness.nodes import in_thread
 from tools.harness.ports import accepts, free_port
 
 pytestmark = pytest.mark.real
 
-CLIENTS = 60
+NAMESPACE, CLIENTS = "room", 60
 
 
 def ask_agent(port: int) -> str:
@@ -61,20 +62,30 @@ async def roll(
     cluster: Cluster, publisher: Publisher, front: int, watch: Callable[[str], None]
 ) -> None:
     """Restart every node in turn while clients and senders go on, and look at what they saw."""
-    async with Crowd(f"ws://127.0.0.1:{front}/ws/{NAMESPACE}", CLIENTS) as crowd:
-        await eventually(crowd.all_open, 30)
-        async with Mail(publisher, crowd.ids) as mail:
+    members = [(NAMESPACE, f"c{at}") for at in range(CLIENTS)]
+    comers = Comers()
+
+    async def all_open() -> bool:
+        return not await comers.away()
+
+    try:
+        async with asyncio.timeout(30):
+            await comers.come(front, members)
+        async with Mail(publisher, members, 0.002) as mail:
             for name in NODES:
-                before = crowd.codes.total()
+                before = comers.codes.total()
                 await cluster.replace(name, watch)
-                assert crowd.codes.total() > before, f"{name} had no client"
-                await eventually(crowd.all_open, 30)
+                assert comers.codes.total() > before, f"{name} had no client"
+                await eventually(all_open, 30)
                 await eventually(lambda at=name: takes_newcomers(front, at, publisher), 30)
-        await eventually(lambda: set(mail.delivered) <= crowd.heard)
-        assert crowd.refused == []
-        assert set(crowd.codes) == {1012}
+        await eventually(lambda: not mail.lost(comers.heard))
+        assert comers.refused == {}
+        assert set(comers.codes) == {1012}
         await eventually(lambda: counts(publisher, CLIENTS))
-        assert len(mail.delivered) > 100, mail.answers
+        assert len(mail.delivered) > 100
+        assert mail.failed == []
+    finally:
+        await comers.leave()
 
 
 def status_in_haproxy(control: Path) -> dict[str, tuple[str, int]]:

@@ -16,7 +16,7 @@ from cluster_pool.server import collector
 from cluster_pool.server.node import NodeServer
 from tests.servers import RedisServer
 from tests.support import eventually, run_alone
-from tools.harness.descriptors import too_few_descriptors
+from tools.harness.linux import too_few_descriptors
 from tools.harness.programs import Program
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

@@ -6,12 +6,11 @@
     idle         memory, CPU and commands to Redis of connections that say nothing
     storm        everybody connects at once
     scale        many nodes, many members; Redis bytes per member
-    recovery     seconds until a killed node's members are gone
-    peers        CPU per delivered message of others beside ours; contenders/ has their programs
+    peers        CPU per delivered message of others (see tools.contenders) beside ours
     rolling      a rolling restart behind HAProxy, seen from the clients
     stage        what the scenarios stand on: nodes and clients as processes, their CPU
     node, clients, writer, bare, comers      the programs that run as processes of their own
-    sender, gate, payloads, engineio         what these programs share
+    sender, gate, payloads                   what these programs share
     table, chart                             rows, and how they are printed and drawn
 
 Every scenario checks that each message arrived, once and in order; a row whose check failed says

@@ -15,33 +15,20 @@ from tools.bench import (
     latency,
     machine,
     peers,
-    recovery,
     rolling,
     scale,
     storm,
 )
 from tools.bench.stage import Settings
 from tools.bench.table import Row, as_json, markdown
-from tools.harness.descriptors import too_few_descriptors
+from tools.harness.linux import too_few_descriptors
 
 EACH_LOOP = {"latency": latency, "idle": idle, "storm": storm}
-ONE_LOOP = {"scale": scale, "recovery": recovery, "peers": peers, "rolling": rolling}
+ONE_LOOP = {"scale": scale, "peers": peers, "rolling": rolling}
 NAMES = (*delivery.NAMES, *EACH_LOOP, *ONE_LOOP)
 BUSY = 0.7
 """Load above which the head of the table warns."""
 EPILOG = """\
-scenarios:
-  floor          a bare write(2) for each message: what the others are compared with
-  broadcast      CPU per delivery of broadcasts, one at a time; broadcast-16: 16 at once
-  targeted       CPU per delivery of sends to 1,000 ids at once
-  latency        one send at a time, until its answer and until the client has it
-  idle           memory, CPU and Redis commands of connections that say nothing
-  storm          accepts and claims when everybody connects at once, and the longest turn
-  scale          a send among many nodes and beside many members; Redis bytes per member
-  recovery       from kill -9 of a node until its members are gone
-  peers          CPU per delivery of socket.io, python-socketio and channels_redis, beside ours
-  rolling        a rolling restart behind HAProxy, seen from the clients
-
 Another tree of the package is measured by the same bench when PYTHONPATH names its folder:
   PYTHONPATH=/path/to/older/checkout scripts/bench --only broadcast --only targeted
 
@@ -55,11 +42,19 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _scenarios() -> Iterator[str]:
+    """What each measures, in its own words."""
+    for name in NAMES:
+        module = {**EACH_LOOP, **ONE_LOOP}.get(name, delivery)
+        about = delivery.ABOUT.get(name) or str(module.__doc__).split("\n\n")[0]
+        yield f"  {name:<14} {' '.join(about.split())}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures cluster_pool on this machine and prints a table.",
-        epilog=EPILOG,
+        epilog="scenarios:\n" + "\n".join(_scenarios()) + f"\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -93,7 +88,6 @@ def _settings(options: argparse.Namespace) -> Settings:
         storm=options.storm or (1000 if quick else 5000),
         nodes=max(2, options.nodes or (4 if quick else 16)),
         members=options.members or (10_000 if quick else 100_000),
-        victims=1 if quick else 5,
         restarted=options.restarted or (1600 if quick else 4000),
         close_rate=120.0 if quick else 160.0,
         profile=str(options.profile) if options.profile else "",
@@ -120,7 +114,6 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         "idle": settings.idle + idle.FIRST,
         "storm": settings.storm,
         "scale": 2 * settings.connections,
-        "recovery": settings.connections * settings.victims,
         "rolling": 2 * settings.restarted,  # HAProxy has two for each
     }
     for name in NAMES:

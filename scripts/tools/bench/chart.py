@@ -1,13 +1,5 @@
-"""Charts of rows, drawn by matplotlib (the extra ``charts``): bars, and lines over time.
+"""Charts of rows, drawn by matplotlib (the extra ``charts``): bars, and lines over time."""
 
-    python -m tools.bench.chart FILE.json FOLDER
-
-draws those of a bench that was written with ``--json``; ``scripts/bench --charts FOLDER`` draws at
-once.
-"""
-
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,16 +114,3 @@ def lines(
 def _saved(figure: Figure, path: Path) -> Path:
     figure.savefig(path, metadata={"Date": None})
     return path
-
-
-def main(file: str, folder: str) -> None:
-    """Draw what a bench has written."""
-    told = json.loads(Path(file).read_text())
-    fields = set(Row.__dataclass_fields__)
-    rows = [Row(**{name: row[name] for name in fields & row.keys()}) for row in told["rows"]]
-    for path in draw(rows, told, Path(folder)):
-        print(path)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

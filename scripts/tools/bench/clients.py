@@ -1,8 +1,7 @@
 """The client process: many WebSockets on one epoll, every message checked; its CPU is not counted.
 
-The handshake is the sans-I/O client of ``websockets``; data frames are read by the few lines below,
-written apart from the library that is measured. Some servers wrap every message in the packets of
-Socket.IO: their clients speak that too. Run as ``python -m tools.bench.clients GATE``.
+Some servers wrap every message in the packets of Socket.IO: their clients speak that too. Run as
+``python -m tools.bench.clients GATE``.
 """
 
 import json
@@ -13,14 +12,10 @@ import sys
 import time
 from typing import Any
 
-from websockets.client import ClientProtocol
-from websockets.http11 import Response
-from websockets.uri import parse_uri
-
-from tools.bench import engineio
 from tools.bench.payloads import DIGITS, ID_AT, TO_ALL, member_id
+from tools.contenders import engineio
 from tools.harness import frames
-from tools.harness.frames import END, masked
+from tools.harness.frames import END, masked, request
 from tools.harness.obeying import answer
 
 TOGETHER = 200
@@ -40,6 +35,15 @@ class Client:
         self.packets = packets
         self.rest = b""
         self.expect(0)
+
+    def finish_handshake(self) -> None:
+        """Wait for the answer to a request; what comes behind it is for later."""
+        data = b""
+        while END not in data and (more := self.socket.recv(READ)):
+            data += more
+        head, end, self.rest = data.partition(END)
+        if not (end and head.startswith(b"HTTP/1.1 101 ")):
+            raise RuntimeError(f"no handshake: {data!r}")
 
     def expect(self, first: int) -> None:
         """The next message is ``first``; forget what was wrong."""
@@ -87,27 +91,22 @@ class Clients:
         """
         sign = "&" if "?" in path else "?"
         for at in range(first, first + count, TOGETHER):
-            indexes = range(at, min(at + TOGETHER, first + count))
             opening = []
-            for index in indexes:
-                link = socket.create_connection((host, port), TIMEOUT)
-                id = member_id(index)
-                protocol = None
+            for index in range(at, min(at + TOGETHER, first + count)):
+                link, id = socket.create_connection((host, port), TIMEOUT), member_id(index)
                 if path:
-                    protocol = ClientProtocol(parse_uri(f"ws://{host}:{port}{path}{sign}id={id}"))
-                    protocol.send_request(protocol.connect())
-                    link.sendall(b"".join(protocol.data_to_send()))
-                opening.append((Client(link, id, packets=packets), protocol))
-            for client, protocol in opening:
-                if protocol is not None:
-                    _finish_handshake(client, protocol)
+                    link.sendall(request(f"{path}{sign}id={id}"))
+                opening.append(Client(link, id, packets=packets))
+            for client in opening:
+                if path:
+                    client.finish_handshake()
                 client.socket.setblocking(False)
                 self._by_fd[client.socket.fileno()] = client
                 self._poll.register(client.socket, select.EPOLLIN)
                 if not packets:
                     self._read(client, client.rest)  # a ping may have come with the handshake
             if packets:
-                self._join([client for client, _ in opening])
+                self._join(opening)
 
     def _join(self, opening: list[Client]) -> None:
         """Wait until these have joined; what came with their handshakes is read first."""
@@ -219,21 +218,6 @@ class Clients:
                 for line in lines:
                     fields = json.loads(line)
                     answer(getattr(self, fields.pop("do"))(**fields))
-
-
-def _finish_handshake(client: Client, protocol: ClientProtocol) -> None:
-    data = b""
-    while END not in data:
-        more = client.socket.recv(READ)
-        if not more:
-            raise RuntimeError(f"no handshake: {data!r}")
-        data += more
-    end = data.index(END) + len(END)
-    protocol.receive_data(data[:end])
-    events = protocol.events_received()
-    if protocol.handshake_exc is not None or not isinstance(events[0], Response):
-        raise RuntimeError(f"the handshake failed: {protocol.handshake_exc}: {data!r}")
-    client.rest = data[end:]
 
 
 if __name__ == "__main__":

@@ -14,22 +14,14 @@ PACKAGES = ("cluster-pool", "websockets", "redis", "hiredis", "uvloop")
 def description(server: str) -> dict[str, str]:
     """The machine, the versions, and which tree of the package is measured."""
     cpus = len(os.sched_getaffinity(0))
-    versions = {name: package_version(name) for name in PACKAGES}
+    there = {one.name.replace("_", "-"): one.version for one in metadata.distributions()}
     return {
         "machine": f"{cpus} CPUs ({_cpu_model()}), Linux {platform.release()}, loopback",
         "python": platform.python_version(),
-        **{name: version for name, version in versions.items() if version},
+        **{name: there[name] for name in PACKAGES if name in there},
         "server": _server_version(server),
         "package": str(Path(cluster_pool.__file__).parent),
     }
-
-
-def package_version(name: str) -> str:
-    """Of an installed package, "" for one that is not."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _server_version(program: str) -> str:

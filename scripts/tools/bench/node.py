@@ -17,10 +17,10 @@ from tools.bench.payloads import member_id, payload
 from tools.bench.sender import Sender
 from tools.harness.internals import NodeServer, loop_factory, settle_collector
 from tools.harness.obeying import answer, obey_object
+from tools.harness.silent import join
 
 NAMESPACE = "bench"
 GATE_TIMEOUT = 10.0
-JOIN_TOGETHER = 2000
 
 
 class Commands(Sender):
@@ -64,22 +64,10 @@ class Commands(Sender):
         return {"begun": begun, "answered": answered, "unrouted": unrouted}
 
     async def join(self, count: int) -> float:
-        """Members without a socket, claimed as every member is; gives the seconds it took."""
-
-        def send(message: str | bytes) -> None:
-            raise AssertionError("nothing is sent to these")
-
-        def close(code: int, reason: str) -> None:
-            pass
-
+        """Members without a socket; gives the seconds it took."""
+        ids = [member_id(-2 - index) for index in range(count)]
         started = time.monotonic()
-        for at in range(0, count, JOIN_TOGETHER):
-            together = [
-                Connection(member_id(-2 - index), NAMESPACE, (send, close))
-                for index in range(at, min(at + JOIN_TOGETHER, count))
-            ]
-            await asyncio.gather(*[self._pool.new_connection(one) for one in together])
-            self._held += together
+        self._held = await join(self._pool, NAMESPACE, ids, lambda code, reason: None)
         return time.monotonic() - started
 
     async def count(self) -> int:

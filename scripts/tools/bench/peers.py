@@ -7,19 +7,18 @@ up all the time and take turns within a round, so that the moods of the machine 
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from tools.bench import delivery
-from tools.bench.contenders.install import Installed, NotInstalledError
-from tools.bench.contenders.line_up import Contender, line_up
 from tools.bench.delivery import Floor, Pair, Rounds, Work, bare_writes
 from tools.bench.gate import Gate
 from tools.bench.payloads import SIZE, member_id
 from tools.bench.stage import PATIENCE, Settings, Tell, clients
 from tools.bench.table import Row
+from tools.contenders.line_up import OTHERS, OURS, Contender
 from tools.harness.programs import Program, ProgramEndedError
 from tools.harness.servers import RedisServer
 
-OURS = "cluster_pool"
 WARM_UP = 3
 """Rounds that are not counted: a just-in-time compiler needs more than one."""
 SHARE, SLOW = 2, 4
@@ -31,27 +30,22 @@ def works(settings: Settings) -> list[Work]:
     return [work.less(SHARE) for work in delivery.works(settings).values()]
 
 
+@dataclass
 class Entry:
     """A contender's place in the table, whether it runs or not."""
 
-    def __init__(self, name: str, loop: str, *, slow: bool = False, alone: bool = False) -> None:
-        self.name = name
-        self.loop = loop
-        self.slow = slow
-        self.alone = alone
-        self.note = ""
-        self.versions = ""
-        self.absent = ""
-        self.pair: Pair | None = None
-        self.results: dict[str, Rounds] = {}
+    contender: Contender
+    pair: Pair | None = None
+    absent: str = ""
+    results: dict[str, Rounds] = field(default_factory=dict)
 
     def plays(self, work: Work) -> bool:
         """Whether it can do this: a process alone sends to everybody or to nobody."""
-        return not (self.alone and work.do == "targeted")
+        return not (self.contender.alone and work.do == "targeted")
 
     def share(self, work: Work) -> Work:
         """As much of it as it gets."""
-        return work.less(SLOW) if self.slow else work
+        return work.less(SLOW) if self.contender.slow else work
 
     async def round(self, work: Work, floor: Floor, settings: Settings, counted: bool) -> None:
         """A round of the floor and one of the contender, which is out when it fails."""
@@ -74,27 +68,27 @@ class Entry:
         result = self.results.get(work.what, Rounds())
         late = result.disordered / result.deliveries if result.deliveries else 0
         wrong = result.wrong
-        if late and self.name == OURS:
+        if late and self.contender.name == OURS.name:
             wrong = wrong or "WRONG: messages out of order"
         share = self.share(work)
         notes = [
             self.absent,
             f"{share.rounds * share.burst * connections:,} a round" if result.spent else "",
             f"{late:.1%} out of order" if late else "",
-            self.note,
-            self.versions if versions else "",
+            self.contender.note,
+            self.contender.versions() if versions and not self.absent else "",
         ]
         return Row(
-            f"{work.what}: {self.name}",
+            f"{work.what}: {self.contender.name}",
             "µs",
             result.sums(),
-            self.loop,
+            self.contender.loop,
             result.floors,
             wrong,
             "; ".join(note for note in notes if note),
             result.parts(),
             group=work.what,
-            name=self.name,
+            name=self.contender.name,
         )
 
 
@@ -102,11 +96,12 @@ async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
     """The floor, and in each way to send ourselves and every contender."""
     async with contextlib.AsyncExitStack() as stack:
         floor = await stack.enter_async_context(bare_writes(settings))
-        us = Entry(OURS, loop)
-        us.pair, _, _ = await stack.enter_async_context(delivery.ours(settings, loop))
-        entries = [us]
-        for contender in line_up(loop):
+        us, _, _ = await stack.enter_async_context(delivery.ours(settings, loop))
+        entries = [Entry(replace(OURS, loop=loop), us)]
+        for contender in OTHERS:
             tell(f"peers: preparing {contender.name}")
+            if contender.alone:
+                contender = replace(contender, loop=loop)
             entries.append(await _enter(contender, settings, stack))
         for at in range(1 - WARM_UP, settings.rounds + 1):
             tell(f"peers: round {at} of {settings.rounds}" if at > 0 else "peers: warming up")
@@ -135,31 +130,24 @@ def rows(settings: Settings, entries: Sequence[Entry]) -> list[Row]:
 async def _enter(
     contender: Contender, settings: Settings, stack: contextlib.AsyncExitStack
 ) -> Entry:
-    entry = Entry(contender.name, contender.loop, slow=contender.slow, alone=not contender.nodes)
-    entry.note = contender.note
+    if missing := contender.missing():
+        return Entry(contender, absent=f"not installed: {missing}")
     try:
-        installed = await contender.install()
-        entry.versions = installed.versions
-        entry.pair = await stack.enter_async_context(_others(contender, installed, settings))
-    except NotInstalledError as error:
-        entry.absent = f"not installed: {error}"
+        return Entry(contender, await stack.enter_async_context(_others(contender, settings)))
     except (ProgramEndedError, OSError) as error:
-        entry.absent = f"did not start: {error}"
-    return entry
+        return Entry(contender, absent=f"did not start: {error}")
 
 
 @contextlib.asynccontextmanager
-async def _others(
-    contender: Contender, installed: Installed, settings: Settings
-) -> AsyncIterator[Pair]:
+async def _others(contender: Contender, settings: Settings) -> AsyncIterator[Pair]:
     """Somebody else's processes, with their clients."""
     async with contextlib.AsyncExitStack() as stack:
-        redis = stack.enter_context(RedisServer()) if contender.nodes else None
+        redis = None if contender.alone else stack.enter_context(RedisServer())
         readers = await stack.enter_async_context(clients())
         unused = stack.enter_context(contextlib.closing(Gate()))
 
         async def program(gate: Gate) -> Program:
-            command = [*installed.command, redis.url if redis else "", str(gate.read_end)]
+            command = contender.command(redis.url if redis else "", str(gate.read_end))
             started = await Program.launch(
                 contender.name, command, fds=(gate.read_end,), patience=PATIENCE
             )

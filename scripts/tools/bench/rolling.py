@@ -8,29 +8,26 @@ pace of one budget for the cluster, and all at once.
 import asyncio
 import contextlib
 import itertools
-import random
 import shutil
-import signal
 import tempfile
 import time
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster_pool import ClusterPoolError, Publisher, SendResult
-from tools.bench.comers import NAMESPACES, id_of, namespace_of
+from cluster_pool import ClusterPoolError, Publisher
 from tools.bench.stage import Settings, Tell
 from tools.bench.table import Row
+from tools.harness.comers import Mail
 from tools.harness.haproxy import haproxy
-from tools.harness.nodes import NodeProcess
-from tools.harness.ports import accepts, free_ports
+from tools.harness.nodes import Fleet, in_thread
+from tools.harness.ports import accepts, free_port
 from tools.harness.programs import Program, program
 from tools.harness.servers import RedisServer
 
-NODES = 8
+NODES, NAMESPACES = 8, 20
 WAYS = ("one budget for the cluster", "everything at once")
 AT_ONCE = 100_000.0
 """Closes per second that are no pace."""
@@ -39,7 +36,7 @@ ANNOUNCE = 3.0
 GRACE = 90.0
 SETTLED = 4.0
 """Seconds for HAProxy to see that restarted nodes are ready: two looks, and a little."""
-SENDS_PER_SECOND, BROADCASTS_PER_SECOND = 100, 2
+MAIL_PAUSE, BROADCAST_PAUSE = 0.008, 0.5
 ARRIVAL = 5.0
 """Seconds after which a message that was delivered into an outbox counts as lost."""
 
@@ -75,122 +72,6 @@ def per_second(times: Sequence[float], start: float, end: float) -> list[tuple[f
     ]
 
 
-class Cluster:
-    """The nodes, each started anew after each stop at the same ports, and who stands in front."""
-
-    def __init__(self, redis: str, rate: float) -> None:
-        self.front, *ports = free_ports(2 * NODES + 1)
-        self.ports = list(zip(ports[:NODES], ports[NODES:], strict=True))
-        self._redis = redis
-        self._rate = rate
-        self._nodes: list[NodeProcess] = []
-
-    def _start(self, index: int) -> NodeProcess:
-        port, agent = self.ports[index]
-        return NodeProcess(
-            self._redis,
-            *("--node-id", f"node-{index}", "--port", str(port), "--agent-port", str(agent)),
-            *("--close-rate", str(self._rate), "--grace", str(GRACE), "--announce", str(ANNOUNCE)),
-            *("--log-level", "error"),
-        )
-
-    async def start(self) -> None:
-        """All of them."""
-        starts = [asyncio.to_thread(self._start, index) for index in range(NODES)]
-        self._nodes = await asyncio.gather(*starts)
-
-    async def restart(self, indexes: Iterable[int]) -> list[int]:
-        """Stop some together by SIGTERM and start them again; gives their exit statuses."""
-
-        def again(index: int) -> int:
-            status, _ = self._nodes[index].finish(GRACE + 30)
-            self._nodes[index] = self._start(index)
-            return status
-
-        for index in indexes:
-            self._nodes[index].signal(signal.SIGTERM)
-        return await asyncio.gather(*[asyncio.to_thread(again, index) for index in indexes])
-
-    def kill(self) -> None:
-        """Whatever they do."""
-        for node in self._nodes:
-            node.__exit__()
-
-
-@contextlib.asynccontextmanager
-async def _running(rate: float) -> AsyncIterator[tuple[Cluster, Publisher]]:
-    """A cluster behind HAProxy; nothing of it is left behind."""
-    with RedisServer() as redis, tempfile.TemporaryDirectory() as folder:
-        cluster = Cluster(redis.url, rate)
-        try:
-            await cluster.start()
-            with haproxy(cluster.ports, cluster.front, Path(folder)):
-                async with Publisher(redis.url) as publisher, asyncio.timeout(20) as patience:
-                    while not accepts(cluster.front):  # noqa: ASYNC110  # a process
-                        await asyncio.sleep(0.05)
-                    patience.reschedule(None)
-                    yield cluster, publisher
-        finally:
-            cluster.kill()
-
-
-class Traffic:
-    """Confirmed sends and broadcasts while it is entered, and which of them were lost."""
-
-    def __init__(self, publisher: Publisher, clients: int) -> None:
-        self._publisher = publisher
-        self._clients = clients
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._delivered: list[tuple[int, str]] = []
-        self._broadcasts: list[str] = []
-        self._numbers = itertools.count()
-
-    async def __aenter__(self) -> "Traffic":
-        self._pacers = [
-            asyncio.create_task(self._steadily(SENDS_PER_SECOND, self._send)),
-            asyncio.create_task(self._steadily(BROADCASTS_PER_SECOND, self._broadcast)),
-        ]
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        for pacer in self._pacers:
-            pacer.cancel()
-        await asyncio.gather(*self._pacers, *self._tasks, return_exceptions=True)
-
-    async def _steadily(self, rate: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while True:
-            task = asyncio.create_task(work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            await asyncio.sleep(1 / rate)
-
-    async def _send(self) -> None:
-        index, text = random.randrange(self._clients), f"send {next(self._numbers)}"
-        where = (namespace_of(index), id_of(index))
-        with contextlib.suppress(ClusterPoolError):
-            if await self._publisher.send(*where, text, confirm=True) is SendResult.DELIVERED:
-                self._delivered.append((index, text))
-
-    async def _broadcast(self) -> None:
-        text = f"broadcast {next(self._numbers)}"
-        namespace = namespace_of(random.randrange(NAMESPACES))
-        with contextlib.suppress(ClusterPoolError):
-            if await self._publisher.broadcast_message(namespace, text):
-                self._broadcasts.append(text)
-
-    def lost(self, heard: dict[str, list[str]]) -> tuple[int, int]:
-        """How many sends that were answered DELIVERED never came, and how many there were."""
-        sets = {int(index): set(texts) for index, texts in heard.items()}
-        lost = sum(text not in sets.get(index, ()) for index, text in self._delivered)
-        return lost, len(self._delivered)
-
-    def broadcast_share(self, heard: dict[str, list[str]]) -> float:
-        """Of all members of all broadcasts, the part that heard them: who was away did not."""
-        came = Counter(text for texts in heard.values() for text in texts)
-        wanted = len(self._broadcasts) * self._clients / NAMESPACES
-        return sum(came[text] for text in self._broadcasts) / wanted if wanted else 1.0
-
-
 @dataclass
 class Wave:
     """Half of the nodes restarted: when, and what the clients saw of it."""
@@ -203,60 +84,100 @@ class Wave:
 
 @dataclass
 class Trial:
-    """One whole restart in one way."""
+    """One whole restart in one way; ``heard`` is the share of broadcasts that members heard."""
 
-    waves: list[Wave] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)
-    report: dict[str, Any] = field(default_factory=dict)
-    lost: tuple[int, int] = (0, 0)
-    share: float = 0.0
+    waves: list[Wave]
+    report: dict[str, Any]
+    lost: int
+    heard: float
+
+    @property
+    def cut(self) -> int:
+        """Connections that ended without a word about why."""
+        return sum(count for code, count in self.report["codes"].items() if code != "1012")
 
 
-async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
-    """What the clients see of a restart at the pace of the budget, beside one that has none."""
-    if shutil.which("haproxy") is None:
-        return [Row("rolling restart", "", [], wrong="haproxy is not installed")]
-    connections, rate = settings.restarted, settings.close_rate
-    trials: list[Trial] = []
-    for way, pace in zip(WAYS, (rate, AT_ONCE), strict=True):
-        tell(f"rolling, {way}: {NODES} nodes and {connections:,} clients")
-        trials.append(await _trial(connections, pace, tell))
-    ours, at_once = trials
-    return _rows(ours, at_once, connections, rate)
+@contextlib.asynccontextmanager
+async def _running(rate: float) -> AsyncIterator[tuple[Fleet, int, Publisher]]:
+    """Nodes behind HAProxy, its port, and somebody who sends; nothing of it is left behind."""
+    pace = ("--close-rate", str(rate), "--announce", str(ANNOUNCE), "--grace", str(GRACE))
+    names = [f"node-{at}" for at in range(NODES)]
+    with (
+        RedisServer() as redis,
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.ExitStack() as s,
+    ):
+        fleet = await in_thread(lambda: Fleet(redis.url, names, s, *pace))
+        front = free_port()
+        with haproxy(fleet.addresses, front, Path(folder)):
+            async with Publisher(redis.url) as publisher:
+                async with asyncio.timeout(20):
+                    while not accepts(front):  # noqa: ASYNC110  # a process
+                        await asyncio.sleep(0.05)
+                yield fleet, front, publisher
+
+
+@contextlib.asynccontextmanager
+async def _broadcasts(publisher: Publisher) -> AsyncIterator[list[str]]:
+    """Broadcasts to one namespace after another; gives those that were handed to a node."""
+    said: list[str] = []
+
+    async def go_on() -> None:
+        for at in itertools.count():
+            with contextlib.suppress(ClusterPoolError):
+                if await publisher.broadcast_message(_namespace(at), f"broadcast {at}"):
+                    said.append(f"broadcast {at}")
+            await asyncio.sleep(BROADCAST_PAUSE)
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield said
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _namespace(index: int) -> str:
+    return f"room-{index % NAMESPACES}"
 
 
 async def _trial(connections: int, rate: float, tell: Tell) -> Trial:
-    trial = Trial()
-    async with _running(rate) as (cluster, publisher), program("tools.bench.comers") as comers:
-        await comers.ask("come", port=cluster.front, count=connections)
-        await comers.ask("forget")
-        async with Traffic(publisher, connections) as traffic:
-            for first in (0, NODES // 2):
+    waves = []
+    members = [(_namespace(at), f"client-{at}") for at in range(connections)]
+    async with (
+        _running(rate) as (fleet, front, publisher),
+        program("tools.harness.comers") as comers,
+    ):
+        await comers.ask("come", port=front, members=members)
+        async with Mail(publisher, members, MAIL_PAUSE) as mail, _broadcasts(publisher) as said:
+            names = list(fleet.nodes)
+            for half in (names[::2], names[1::2]):
                 tell("rolling: restarting half of the nodes")
                 began = time.monotonic()
-                trial.statuses += await cluster.restart(range(first, first + NODES // 2))
-                trial.waves.append(Wave(began, time.monotonic()))
+                await asyncio.gather(*[fleet.replace(name, seconds=GRACE + 30) for name in half])
+                waves.append(Wave(began, time.monotonic()))
                 async with asyncio.timeout(GRACE):
-                    while await comers.ask("open") < connections:  # noqa: ASYNC110  # a process
+                    while await comers.ask("away"):  # noqa: ASYNC110  # a process
                         await asyncio.sleep(0.5)
                 await asyncio.sleep(SETTLED)
-        trial.report = await _settled(comers, traffic)
+        report = await _settled(comers, mail)
         await comers.ask("leave")
-    heard = trial.report["heard"]
-    trial.lost, trial.share = traffic.lost(heard), traffic.broadcast_share(heard)
-    for wave in trial.waves:
-        for name in ("closed", "back"):
-            times = [at for at in trial.report[name] if wave.began <= at < wave.ended]
-            setattr(wave, name, times)
-    return trial
+    for wave in waves:
+        wave.closed, wave.back = (
+            [at for at in report[name] if wave.began <= at < wave.ended]
+            for name in ("closed", "back")
+        )
+    heard = sum(report["heard"].get(text, 0) for text in said)
+    share = heard * NAMESPACES / connections / len(said) if said else 1.0
+    return Trial(waves, report, len(mail.lost(report["heard"])), share)
 
 
-async def _settled(comers: Program, traffic: Traffic) -> dict[str, Any]:
+async def _settled(comers: Program, mail: Mail) -> dict[str, Any]:
     """What the clients saw, once the last message is there: it may be between two sockets yet."""
     deadline = time.monotonic() + ARRIVAL
     while True:
         report: dict[str, Any] = await comers.ask("report")
-        if not traffic.lost(report["heard"])[0] or time.monotonic() > deadline:
+        if not mail.lost(report["heard"]) or time.monotonic() > deadline:
             return report
         await asyncio.sleep(0.2)
 
@@ -267,64 +188,69 @@ class Figure:
 
     what: str
     unit: str
+    target: str
+    beside: bool
     of: Callable[[Trial, float], list[float]]
-    target: str = ""
-    beside: bool = True
 
 
-def _cut(trial: Trial) -> int:
-    return sum(n for code, n in trial.report["codes"].items() if code != "1012")
-
-
-CLOSES = Figure("closes in any second", "", lambda t, _: [float(peak(w.closed)) for w in t.waves])
-RECONNECTS = Figure(
-    "reconnects in any second", "", lambda t, _: [float(peak(w.back)) for w in t.waves]
-)
 FIGURES = (
-    CLOSES,
     Figure(
-        *("mean rate ÷ budget over 10 s, cluster", "×"),
-        lambda t, rate: [mean_rate(w.closed) / rate for w in t.waves],
-        *("within 5 %", False),
+        *("closes in any second", "", "≤ 1.10 × the budget and one for each drainer", True),
+        lambda trial, _: [float(peak(wave.closed)) for wave in trial.waves],
     ),
     Figure(
-        *("reconnects per second, peak ÷ mean", "×"),
-        lambda t, _: [peak(w.back) / max(mean_rate(w.back), 1) for w in t.waves],
-        *("≤ 1.15", False),
+        *("mean rate ÷ budget over 10 s, cluster", "×", "within 5 %", False),
+        lambda trial, rate: [mean_rate(wave.closed) / rate for wave in trial.waves],
     ),
-    RECONNECTS,
-    Figure("connections cut", "", lambda t, _: [float(_cut(t))], "0"),
     Figure(
-        *("drain time ÷ ideal, after the announcement", "×"),
-        lambda t, rate: [
-            (max(w.closed) - w.began - ANNOUNCE) / (len(w.closed) / rate) for w in t.waves
+        *("reconnects per second, peak ÷ mean", "×", "≤ 1.15", False),
+        lambda trial, _: [peak(w.back) / max(mean_rate(w.back), 1) for w in trial.waves],
+    ),
+    Figure(
+        *("reconnects in any second", "", "", True),
+        lambda trial, _: [float(peak(wave.back)) for wave in trial.waves],
+    ),
+    Figure("connections cut", "", "0", True, lambda trial, _: [float(trial.cut)]),
+    Figure(
+        *("drain time ÷ ideal, after the announcement", "×", "≤ 1.10", False),
+        lambda trial, rate: [
+            (max(wave.closed) - wave.began - ANNOUNCE) / (len(wave.closed) / rate)
+            for wave in trial.waves
         ],
-        *("≤ 1.10", False),
     ),
-    Figure("messages lost of those answered DELIVERED", "", lambda t, _: [float(t.lost[0])], "0"),
     Figure(
-        *("handshakes that were refused", ""),
-        lambda t, _: [float(sum(t.report["refusals"].values()))],
+        "messages lost of those answered DELIVERED", "", "0", True, lambda t, _: [float(t.lost)]
     ),
-    Figure("broadcasts heard by their members", "%", lambda t, _: [100 * t.share]),
+    Figure(
+        *("handshakes that were refused", "", "", True),
+        lambda trial, _: [float(sum(trial.report["refused"].values()))],
+    ),
+    Figure("broadcasts heard by their members", "%", "", True, lambda t, _: [100 * t.heard]),
 )
 
 
-def _rows(ours: Trial, at_once: Trial, connections: int, rate: float) -> list[Row]:
-    rows = {}
+async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
+    """What the clients see of a restart at the pace of the budget, beside one that has none."""
+    if shutil.which("haproxy") is None:
+        return [Row("rolling restart", "", [], wrong="haproxy is not installed")]
+    connections, rate = settings.restarted, settings.close_rate
+    tell(f"rolling: {NODES} nodes, {connections:,} clients, {rate:g}/s; then at once")
+    ours = await _trial(connections, rate, tell)
+    return rows(ours, await _trial(connections, AT_ONCE, tell), rate)
+
+
+def rows(ours: Trial, at_once: Trial, rate: float) -> list[Row]:
+    """A row for each figure; one of them has the curves of both ways."""
+    made = []
     for figure in FIGURES:
         said = [f"target {figure.target}"] if figure.target else []
         if figure.beside:
             said.append(f"at once {max(figure.of(at_once, rate)):,.4g}")
-        rows[figure] = Row(figure.what, figure.unit, figure.of(ours, rate), note="; ".join(said))
-    rows[CLOSES].what += f", {NODES} nodes, {connections:,} connections, {rate:g}/s"
-    rows[CLOSES].note += f"; target ≤ {1.1 * rate + NODES // 2:.0f}"
-    if any(ours.statuses):
-        rows[CLOSES].wrong = f"WRONG: exit statuses {ours.statuses}"
-    rows[RECONNECTS].limit = rate
-    length = max(max(one.waves[0].back) - one.waves[0].began for one in (ours, at_once)) + 1
-    for way, trial in zip(WAYS, (ours, at_once), strict=True):
-        began = trial.waves[0].began
-        curve = per_second(trial.waves[0].back, began, began + length)
-        rows[RECONNECTS].series[way] = curve
-    return list(rows.values())
+        made.append(Row(figure.what, figure.unit, figure.of(ours, rate), note="; ".join(said)))
+    (curve,) = [row for row in made if row.what == "reconnects in any second"]
+    curve.limit = rate
+    firsts = [trial.waves[0] for trial in (ours, at_once)]
+    length = max(max(wave.back) - wave.began for wave in firsts) + 1
+    for way, wave in zip(WAYS, firsts, strict=True):
+        curve.series[way] = per_second(wave.back, wave.began, wave.began + length)
+    return made

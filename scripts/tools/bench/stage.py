@@ -31,7 +31,6 @@ class Settings:
     storm: int
     nodes: int
     members: int
-    victims: int
     restarted: int
     close_rate: float
     profile: str = ""

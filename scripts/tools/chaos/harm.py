@@ -5,35 +5,50 @@ whole run, so that there is one whose memory can be compared.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import NamedTuple
 
-from tools.chaos.books import LEASE
+from tools.chaos.books import LEASE, UNREAD
 from tools.chaos.cluster import Cluster, Place
 from tools.chaos.sparse import SLEEP
+from tools.harness import crowd
+from tools.harness.programs import Program, program
 
 HOLE = 5.0
 """Seconds of a black hole: longer than a node needs to notice it."""
 LATENESS = 0.2
 CUTS = 20
 CALM = SLEEP + 20.0
+NEVER_READ, LARGE, AHEAD = 30, "x" * 65_536, 8
+"""Clients that never read; what they are sent, and how often before their node stops."""
 
 
 class Harm(NamedTuple):
-    """What was done, and to which nodes; None for all. ``held``: frozen or killed themselves."""
+    """What was done, and to which nodes; None for all.
+
+    ``held`` are frozen or killed themselves; ``ghosts``: their members are registered on.
+    """
 
     what: str
     nodes: frozenset[str] | None = None
     held: frozenset[str] = frozenset()
+    ghosts: bool = False
 
 
-class Fault(NamedTuple):
-    """What is broken, for ``--help``, and the function that does it."""
+Fault = Callable[[Cluster, random.Random], Awaitable[Harm]]
+FAULTS: dict[str, Fault] = {}
 
-    about: str
-    inject: Callable[[Cluster, random.Random], Awaitable[Harm]]
+
+def fault(name: str) -> Callable[[Fault], Fault]:
+    """Call a fault by this name; its docstring is what ``--help`` says of it."""
+
+    def named(inject: Fault) -> Fault:
+        FAULTS[name] = inject
+        return inject
+
+    return named
 
 
 def _some(cluster: Cluster, chance: random.Random) -> Place:
@@ -56,31 +71,49 @@ def _held(place: Place, what: str) -> Harm:
 # -- the network between one node and Redis ------------------------------------------------
 
 
+@fault("cut")
 async def cut(cluster: Cluster, chance: random.Random) -> Harm:
-    """Both links of a node or of the publisher are reset."""
+    """Both links of a node or of the publisher to Redis are reset."""
     place = _some_sender(cluster, chance)
     await place.proxy.cut()
     return _to(place, "links cut")
 
 
+@fault("cuts")
 async def cuts(cluster: Cluster, chance: random.Random) -> Harm:
-    """Both links of one node after another are reset."""
+    """The same to one after another, 20 times in 4 s."""
     for _ in range(CUTS):
         await _some_sender(cluster, chance).proxy.cut()
         await asyncio.sleep(chance.uniform(0.0, 0.4))
     return Harm(f"links cut {CUTS} times, of any node or publisher")
 
 
-async def _hold(
-    cluster: Cluster, chance: random.Random, *, upwards: bool, downwards: bool, what: str
-) -> Harm:
-    place = _some_sender(cluster, chance)
-    place.proxy.hold(upwards=upwards, downwards=downwards)
+@fault("black-hole")
+async def black_hole(cluster: Cluster, chance: random.Random) -> Harm:
+    """A node and Redis hear nothing of each other, nor of a broken link."""
+    return await _held_back(_some_sender(cluster, chance), "a black hole")
+
+
+@fault("deaf")
+async def deaf(cluster: Cluster, chance: random.Random) -> Harm:
+    """A node hears nothing of Redis, which hears it."""
+    return await _held_back(_some_sender(cluster, chance), "hears nothing of Redis", upwards=False)
+
+
+@fault("mute")
+async def mute(cluster: Cluster, chance: random.Random) -> Harm:
+    """Redis hears nothing of a node, which hears it."""
+    return await _held_back(_some_sender(cluster, chance), "is not heard", downwards=False)
+
+
+async def _held_back(place: Place, what: str, **directions: bool) -> Harm:
+    place.proxy.hold(**directions)
     await asyncio.sleep(HOLE)
     place.proxy.heal()
     return _to(place, f"{what} for {HOLE:g} s")
 
 
+@fault("delay")
 async def delay(cluster: Cluster, chance: random.Random) -> Harm:
     """Everything between a node and Redis is late."""
     place = _some_sender(cluster, chance)
@@ -90,6 +123,7 @@ async def delay(cluster: Cluster, chance: random.Random) -> Harm:
     return _to(place, f"everything {LATENESS:g} s late for 3 s")
 
 
+@fault("refuse")
 async def refuse(cluster: Cluster, chance: random.Random) -> Harm:
     """A node is cut and refused when it comes back."""
     place = _some_sender(cluster, chance)
@@ -103,6 +137,7 @@ async def refuse(cluster: Cluster, chance: random.Random) -> Harm:
 # -- one node ------------------------------------------------------------------------------
 
 
+@fault("freeze")
 async def freeze(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGSTOP of a node, for less than its lease."""
     place = _some(cluster, chance)
@@ -110,6 +145,7 @@ async def freeze(cluster: Cluster, chance: random.Random) -> Harm:
     return _held(place, "frozen for 3 s")
 
 
+@fault("freeze-past-lease")
 async def freeze_past_lease(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGSTOP of a node past its lease; half of its clients go elsewhere meanwhile."""
     place = _some(cluster, chance)
@@ -133,6 +169,7 @@ async def _frozen(cluster: Cluster, place: Place, seconds: float, *, move: bool 
     await cluster.list_nodes()
 
 
+@fault("kill")
 async def kill(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of a node; a fresh one under another id comes in its place."""
     place = chance.choice(cluster.places[1:])
@@ -142,15 +179,18 @@ async def kill(cluster: Cluster, chance: random.Random) -> Harm:
         f"{dead}: killed, {place.node} in its place",
         frozenset((dead, place.node)),
         frozenset((dead,)),
+        ghosts=True,
     )
 
 
+@fault("nothing")
 async def nothing(cluster: Cluster, chance: random.Random) -> Harm:
     """Time for what is left alone to be forgotten by Redis, and spoken to again."""
     await asyncio.sleep(CALM)
     return Harm(f"nothing for {CALM:g} s", frozenset())
 
 
+@fault("stop")
 async def stop(cluster: Cluster, chance: random.Random) -> Harm:
     """A node stops while it sends and is sent to; a fresh one under another id takes its place."""
     place = chance.choice(cluster.places[1:])
@@ -159,10 +199,45 @@ async def stop(cluster: Cluster, chance: random.Random) -> Harm:
     return Harm(f"{gone}: stopped, {place.node} in its place", frozenset((gone, place.node)))
 
 
+@fault("unread")
+async def unread(cluster: Cluster, chance: random.Random) -> Harm:
+    """Clients that never read are cut; then their node stops while others fill its buffers."""
+    place = chance.choice(cluster.places[1:])
+    gone = place.node
+    async with _never_reading(place):
+        while (await place.program.ask("state"))[-1]:
+            await cluster.shout(UNREAD, LARGE)
+    async with _never_reading(place):
+        for _ in range(AHEAD):
+            await cluster.shout(UNREAD, LARGE)
+        await cluster.replace(place, kill=False)
+    return Harm(
+        f"{gone}: {NEVER_READ} clients that never read, stopped with as many; then {place.node}",
+        frozenset((gone, place.node)),
+    )
+
+
+def _never_reading(place: Place) -> contextlib.AbstractAsyncContextManager[Program]:
+    words = (str(place.port), f"/ws/{UNREAD}", str(NEVER_READ), crowd.STUCK)
+    return program("tools.harness.crowd", *words)
+
+
 # -- Redis ---------------------------------------------------------------------------------
 
 
-async def _freeze_redis(cluster: Cluster, chance: random.Random, *, seconds: float) -> Harm:
+@fault("redis-frozen-1")
+async def freeze_redis(cluster: Cluster, chance: random.Random) -> Harm:
+    """SIGSTOP of Redis for 1 s."""
+    return await _redis_frozen(cluster, 1)
+
+
+@fault("redis-frozen-5")
+async def freeze_redis_for_long(cluster: Cluster, chance: random.Random) -> Harm:
+    """SIGSTOP of Redis for 5 s."""
+    return await _redis_frozen(cluster, 5)
+
+
+async def _redis_frozen(cluster: Cluster, seconds: float) -> Harm:
     cluster.redis.freeze()
     try:
         await asyncio.sleep(seconds)
@@ -171,6 +246,7 @@ async def _freeze_redis(cluster: Cluster, chance: random.Random, *, seconds: flo
     return Harm(f"Redis frozen for {seconds:g} s")
 
 
+@fault("redis-empty")
 async def restart_redis(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of Redis, which comes back with nothing."""
     seconds = chance.choice((0.3, 3.0))
@@ -178,6 +254,7 @@ async def restart_redis(cluster: Cluster, chance: random.Random) -> Harm:
     return Harm(f"Redis killed, down for {seconds:g} s, empty")
 
 
+@fault("redis-snapshot")
 async def restore_redis(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of Redis, which comes back as it was when the round began."""
     seconds = chance.choice((0.3, 3.0))
@@ -185,6 +262,7 @@ async def restore_redis(cluster: Cluster, chance: random.Random) -> Harm:
     return Harm(f"Redis killed, down for {seconds:g} s, back from a snapshot")
 
 
+@fault("redis-away")
 async def take_redis_away(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of Redis, which stays away for several times the time-out of a call."""
     seconds, empty = chance.uniform(5.0, 20.0), chance.random() < 0.5
@@ -196,35 +274,3 @@ async def _restart(cluster: Cluster, seconds: float, *, empty: bool) -> None:
     cluster.redis.kill()
     await asyncio.sleep(seconds)
     cluster.redis.start(empty=empty)
-
-
-FAULTS = {
-    "cut": Fault("both links of a node to Redis are reset", cut),
-    "cuts": Fault("the same to one node after another, 20 times in 4 s", cuts),
-    "black-hole": Fault(
-        "a node and Redis hear nothing of each other, nor of a broken link",
-        partial(_hold, upwards=True, downwards=True, what="a black hole"),
-    ),
-    "deaf": Fault(
-        "a node hears nothing of Redis, which hears it",
-        partial(_hold, upwards=False, downwards=True, what="hears nothing of Redis"),
-    ),
-    "mute": Fault(
-        "Redis hears nothing of a node, which hears it",
-        partial(_hold, upwards=True, downwards=False, what="is not heard by Redis"),
-    ),
-    "delay": Fault("everything between a node and Redis is late", delay),
-    "refuse": Fault("a node is cut, and refused when it comes back", refuse),
-    "freeze": Fault("SIGSTOP of a node, for less than its lease", freeze),
-    "freeze-past-lease": Fault(
-        "SIGSTOP of a node past its lease; half of its clients go elsewhere", freeze_past_lease
-    ),
-    "kill": Fault("SIGKILL of a node; a fresh one comes in its place", kill),
-    "stop": Fault("a node stops in the midst of its traffic; a fresh one comes in its place", stop),
-    "nothing": Fault(f"nothing at all for {CALM:g} s, so that counters expire", nothing),
-    "redis-frozen-1": Fault("SIGSTOP of Redis for 1 s", partial(_freeze_redis, seconds=1)),
-    "redis-frozen-5": Fault("SIGSTOP of Redis for 5 s", partial(_freeze_redis, seconds=5)),
-    "redis-empty": Fault("SIGKILL of Redis, which comes back with nothing", restart_redis),
-    "redis-away": Fault("the same, for 5 to 20 s, empty or as it was before", take_redis_away),
-    "redis-snapshot": Fault("SIGKILL of Redis, which comes back as it was before", restore_redis),
-}

@@ -8,12 +8,15 @@ import asyncio
 import contextlib
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap
+from tools.chaos.books import CROWD, UNREAD
 from tools.chaos.sending import Sending, quiet, tell_left_over
 from tools.harness.internals import NodeServer, loop_factory
 from tools.harness.obeying import answer, obey_object, tell
+from tools.harness.silent import join
 
 AT_ONCE = 50
 """Namespaces that are read at the same time."""
@@ -25,11 +28,31 @@ class Commands(Sending):
     def __init__(self, pool: ClusterPool) -> None:
         super().__init__(pool, pool.node_id)
         self._pool = pool
+        self._silent: list[Connection] = []
+        self.stopping = False
+
+    async def hold(self, count: int) -> None:
+        """Have so many members of the crowd, to whom nobody sends and whom nothing may close."""
+
+        def closed(code: int, reason: str) -> None:
+            if not self.stopping:
+                tell("logged", [f"a silent member was closed with {code}", reason])
+
+        ids = [f"{self._pool.node_id}/{at}" for at in range(count)]
+        self._silent = await join(self._pool, CROWD, ids, closed)
+
+    async def crowd(self) -> dict[str, int]:
+        """How many members of the crowd each node has; none while that cannot be read."""
+        try:
+            return Counter([one.node async for one in self._pool.members(CROWD)])
+        except ClusterPoolError:
+            return {}
 
     async def state(self) -> list[Any]:
-        """Whether it is ready, and as what."""
+        """Whether it is ready, and as what; and whether clients are left that never read."""
         statistics = self._pool.statistics()
-        return [statistics[name] for name in ("ready", "generation", "incarnation")]
+        known = [statistics[name] for name in ("ready", "generation", "incarnation")]
+        return [*known, self._pool.has_namespace(UNREAD)]
 
     async def registry(self, namespaces: list[str]) -> list[tuple[str, str, str]]:
         """Every member: namespace, id, node; and a "?" where the count is another."""
@@ -52,7 +75,7 @@ class Commands(Sending):
     async def figures(self) -> dict[str, Any]:
         """The pool's counters, and what this process holds beside its connections."""
         statistics = self._pool.statistics()
-        return {**statistics, **self._held(statistics["connections"])}
+        return {**statistics, **self._held(statistics["connections"] - len(self._silent))}
 
 
 async def serve_one(pool: ClusterPool, connection: Connection) -> None:
@@ -83,6 +106,7 @@ async def main(redis: str, node_id: str) -> None:
         commands = Commands(pool)
         answer(server.port)
         await obey_object(commands)
+        commands.stopping = True
         await server.stop()
         await commands._stop()
     tell_left_over()

@@ -11,6 +11,7 @@ from typing import Any
 from tools.chaos.account import Account, account
 from tools.chaos.books import Books, Window
 from tools.chaos.cluster import Cluster, NotReadyError, Settings, running
+from tools.chaos.growth import Sample
 from tools.chaos.harm import FAULTS
 from tools.chaos.ledger import Ledger
 from tools.harness.programs import ProgramEndedError
@@ -34,6 +35,8 @@ class Round:
         lasted: seconds until it was over.
         noticed: seconds until a node that could still speak was not ready; None for never.
         ready: seconds after it was over until all nodes were ready and all clients connected.
+        registered: seconds after it was over, or for a killed node after it began, until the
+            members without a WebSocket were registered, and nobody else.
         longest: seconds that the longest call took, of nodes that were neither frozen nor killed.
         failures: how many the account found.
     """
@@ -43,6 +46,7 @@ class Round:
     lasted: float
     noticed: float | None
     ready: float
+    registered: float
     longest: float
     failures: int
 
@@ -50,19 +54,9 @@ class Round:
         noticed = "never" if self.noticed is None else f"after {self.noticed:.2f} s"
         return (
             f"{self.what}: noticed {noticed}, ready again {self.ready:.2f} s later,"
+            f" registered after {self.registered:.2f} s,"
             f" longest call {self.longest:.2f} s, {self.failures} failures"
         )
-
-
-@dataclass
-class Sample:
-    """What a node holds beside its connections when a round is over."""
-
-    at: float
-    node: str
-    memory: int
-    tasks: int
-    descriptors: int
 
 
 @dataclass
@@ -74,8 +68,10 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
 
 
-async def perform(settings: Settings, names: list[str], minutes: float, tell: Tell) -> Run:
-    """Each fault once in a random order; with ``minutes``, any of them until these are over."""
+async def perform(
+    settings: Settings, names: list[str], times: int, minutes: float, tell: Tell
+) -> Run:
+    """Each fault so many times in a random order; with ``minutes``, any until these are over."""
     run = Run()
     chance = random.Random(settings.seed)
     ledger = Ledger()
@@ -84,7 +80,7 @@ async def perform(settings: Settings, names: list[str], minutes: float, tell: Te
             if minutes:
                 await _soak(cluster, names, chance, minutes, run, tell)
             else:
-                for name in chance.sample(names, len(names)):
+                for name in chance.sample(names * times, len(names) * times):
                     await _round(cluster, name, chance, run, tell, 0.0)
     except (NotReadyError, ProgramEndedError) as error:
         run.account.failures.append(f"the run ended early: {error}")
@@ -113,13 +109,14 @@ async def _round(
     begun = time.monotonic()
     watching = asyncio.create_task(_noticed(cluster))
     try:
-        harm = await FAULTS[name].inject(cluster, chance)
+        harm = await FAULTS[name](cluster, chance)
         over = time.monotonic()
-        ready = max(over, await cluster.wait_ready())
+        ready, registered = await asyncio.gather(cluster.wait_ready(), cluster.wait_registered())
     finally:
         watching.cancel()
     (noticed,) = await asyncio.gather(watching, return_exceptions=True)
-    cluster.ledger.broken(Window(begun, ready, harm.nodes, over))
+    well = ready if harm.ghosts else max(ready, registered)
+    cluster.ledger.broken(Window(begun, max(over, well), harm.nodes, over))
     await asyncio.sleep(max(CALM, until - time.monotonic()))
     books, figures = await cluster.close_books()
     result = await asyncio.to_thread(account, books)  # the proxies run on this loop
@@ -132,7 +129,8 @@ async def _round(
             harm.what,
             over - begun,
             noticed - begun if isinstance(noticed, float) else None,
-            ready - over,
+            max(ready - over, 0.0),
+            max(registered - (begun if harm.ghosts else over), 0.0),
             _longest(books, harm.held),
             len(result.failures),
         )

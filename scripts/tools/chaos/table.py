@@ -3,7 +3,6 @@
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from tools.chaos.account import COLUMNS, Account
@@ -26,13 +25,17 @@ def faults(rounds: Sequence[Round]) -> str:
     by_name: dict[str, list[Round]] = {}
     for one in rounds:
         by_name.setdefault(one.fault, []).append(one)
-    head = ["fault", "times", "noticed", "ready again after it", "longest call", "failures"]
+    head = [
+        *("fault", "times", "noticed", "ready again after it", "registered after it"),
+        *("longest call", "failures"),
+    ]
     rows = [
         [
             name,
             str(len(of)),
             _seconds([one.noticed for one in of if one.noticed is not None]),
             _seconds([one.ready for one in of]),
+            _seconds([one.registered for one in of]),
             _seconds([one.longest for one in of]),
             str(sum(one.failures for one in of)),
         ]
@@ -43,26 +46,13 @@ def faults(rounds: Sequence[Round]) -> str:
 
 def as_json(about: dict[str, Any], run: Run, grown: Iterable[Growth]) -> str:
     """Everything, as one JSON object."""
-    account = run.account
-    return (
-        json.dumps(
-            {
-                **about,
-                "messages": {kind: dict(row) for kind, row in account.rows.items()},
-                "faults": [asdict(one) for one in run.rounds],
-                "others": dict(account.others),
-                "unanswered": account.unanswered,
-                "followed": account.followed,
-                "last_ones": account.last_ones,
-                "lower_bounds": account.bounds,
-                "growth": [one.as_dict() for one in grown],
-                "samples": [asdict(one) for one in run.samples],
-                "failures": account.failures,
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    lists: dict[str, Iterable[Any]] = {
+        "rounds": run.rounds,
+        "samples": run.samples,
+        "growth": grown,
+    }
+    told = {name: [vars(one) for one in some] for name, some in lists.items()}
+    return json.dumps({**about, "account": vars(run.account), **told}, indent=2) + "\n"
 
 
 def _seconds(values: Sequence[float]) -> str:

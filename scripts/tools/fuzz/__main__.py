@@ -5,6 +5,12 @@ import sys
 
 from tools.fuzz.harness import Result, Target, run, shares
 from tools.fuzz.targets import MOST_TURN_MS, NO_TURN, TARGETS
+from tools.harness.markdown import table
+
+HEAD = (
+    *("target", "cases", "refused", "accepted", "longest case", "longest turn", "in case"),
+    *("peak memory", "failed"),
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,40 +27,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _line(*cells: object) -> str:
-    widths = (9, 9, 9, 9, 12, 12, 9, 9, 11, 6)
-    first, *rest = [str(cell).rjust(width) for cell, width in zip(cells, widths, strict=True)]
-    return " | ".join((str(cells[0]).ljust(len(first)), *rest))
-
-
-def _row(result: Result) -> str:
-    return _line(
-        result.name,
-        f"{result.cases:,}",
-        f"{result.refused:,}",
-        f"{result.accepted:,}",
-        f"{result.longest_case_us:,.0f}",
-        f"{result.longest_turn_us:,.0f}",
-        result.in_case,
-        f"{result.longest_pause_us:,.0f}",
-        f"{result.peak_mib:.0f}",
-        result.failed,
-    )
+def _row(result: Result) -> list[str]:
+    return [
+        *(result.name, f"{result.cases:,}", f"{result.refused:,}", f"{result.accepted:,}"),
+        *(f"{result.longest_case_us:,.0f}", f"{result.longest_turn_us:,.0f}", str(result.in_case)),
+        *(f"{result.peak_mib:.0f}", str(result.failed)),
+    ]
 
 
 def main() -> int:
     """Status 0 when every case was accepted or refused as documented, and no turn was long."""
     options = _parser().parse_args()
     targets: list[Target] = [TARGETS[name]() for name in options.target or TARGETS]
-    print(f"seed {options.seed}; CPU time of one thread, in µs; memory in MiB")
-    heads = ("target", "cases", "refused", "accepted", "longest case", "longest turn", "in case")
-    print(_line(*heads, "collector", "peak memory", "failed"), flush=True)
     results = []
     for target, count in zip(targets, shares(targets, options.cases), strict=True):
         one = options.case
         numbers = range(count) if one is None else range(one, one + 1)
+        print(f"{target.name}: {len(numbers):,} cases", file=sys.stderr, flush=True)
         results.append(run(target, options.seed, numbers))
-        print(_row(results[-1]), flush=True)
+    print(f"seed {options.seed}; CPU time of one thread, in µs; memory in MiB")
+    print(table([HEAD, *map(_row, results)]))
     for result in results:
         for failure in result.failures:
             print(f"scripts/fuzz {failure}", file=sys.stderr)

@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from cluster_pool.core.ids import shown
+from tools.harness.linux import resident_bytes
 
 Case = TypeVar("Case")
 
@@ -75,7 +76,6 @@ class Result:
     longest_turn_us: float = 0.0
     in_case: int = 0
     """Which had the longest turn."""
-    longest_pause_us: float = 0.0
     peak_mib: float = 0.0
     failed: int = 0
     failures: list[str] = field(default_factory=list)
@@ -97,11 +97,10 @@ class Result:
 
 
 class Collector:
-    """The pauses of Python's garbage collector while this is entered."""
+    """What Python's garbage collector takes while this is entered."""
 
     def __init__(self) -> None:
         self.spent_ns = 0
-        self.longest_us = 0.0
         self._began = 0
 
     def cpu_ns(self) -> int:
@@ -119,9 +118,7 @@ class Collector:
         if phase == "start":
             self._began = time.thread_time_ns()
             return
-        took = time.thread_time_ns() - self._began
-        self.spent_ns += took
-        self.longest_us = max(self.longest_us, took / 1000)
+        self.spent_ns += time.thread_time_ns() - self._began
 
 
 class WatchedLoop(asyncio.SelectorEventLoop):
@@ -148,7 +145,6 @@ def run(target: Target, seed: int, numbers: range) -> Result:
                 runner.run(_run_running(target, seed, numbers, result))
         else:
             _run_plain(target, seed, numbers, result, collector)
-    result.longest_pause_us = collector.longest_us
     for text in logged:
         result.fail("in the log", RuntimeError(text))
     return result
@@ -203,24 +199,13 @@ def _judged(
 
 @contextlib.contextmanager
 def _peak_memory(result: Result) -> Iterator[None]:
-    """By how much the resident memory of this process rose at most, where Linux tells."""
-    try:
-        with open("/proc/self/clear_refs", "w") as control:
-            control.write("5")  # the high-water mark begins anew (proc_pid_clear_refs(5))
-    except OSError:
-        before = _status("VmHWM:")
-    else:
-        before = _status("VmRSS:")
+    """By how much the resident memory of this process rose at most."""
+    before = resident_bytes()
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as control:
+        control.write("5")  # the high-water mark begins anew (proc_pid_clear_refs(5))
     yield
-    result.peak_mib = max(0.0, (_status("VmHWM:") - before) / 1024)
-
-
-def _status(name: str) -> int:
-    with open("/proc/self/status") as lines:
-        for line in lines:
-            if line.startswith(name):
-                return int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result.peak_mib = max(0.0, (highest - before) / 2**20)
 
 
 @contextlib.contextmanager

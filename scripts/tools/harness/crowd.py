@@ -10,8 +10,8 @@ import socket
 import sys
 import time
 
-from tools.harness.descriptors import too_few_descriptors
 from tools.harness.frames import request
+from tools.harness.linux import too_few_descriptors
 from tools.harness.obeying import answer
 from tools.harness.ports import HOST
 

@@ -1,7 +1,10 @@
-"""What Linux tells of a process."""
+"""What Linux tells of processes, and allows them."""
 
 import resource
 import time
+
+SPARE = 200
+"""What a process needs beside its connections."""
 
 
 def cpu_ns(pid: int) -> int:
@@ -17,3 +20,17 @@ def resident_bytes(pid: int | str = "self") -> int:
     """Resident memory (proc_pid_statm(5), second field, in pages)."""
     with open(f"/proc/{pid}/statm") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def too_few_descriptors(connections: int) -> str:
+    """Raise the soft limit as far as needed; why that many connections cannot be, or ""."""
+    need = connections + SPARE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard) or hard >= need:
+        if soft != resource.RLIM_INFINITY and soft < need:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+        return ""
+    return (
+        f"{connections} connections to one process need {need} file descriptors, and the "
+        f"limit is {hard}: ask for at most {max(hard - SPARE, 0)}, or raise it (ulimit -Hn)"
+    )

@@ -1,6 +1,7 @@
-"""Real ``cluster-pool serve`` processes for tests."""
+"""Real ``cluster-pool serve`` processes."""
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,6 +87,53 @@ class NodeProcess:
         """Wait for its end; gives the exit status and what it said on standard error."""
         _, said = self.process.communicate(timeout=seconds)
         return self.process.returncode, said.decode()
+
+
+class Fleet:
+    """Nodes, each of which can be replaced by a new process on the same ports."""
+
+    def __init__(
+        self,
+        redis: str,
+        names: Sequence[str],
+        stack: contextlib.ExitStack,
+        *options: str,
+        folder: Path | None = None,
+    ) -> None:
+        self._redis = redis
+        self._stack = stack
+        self._options = options
+        self._folder = folder
+        self.nodes = {name: self._start(name, 0, 0) for name in names}
+
+    def _start(self, name: str, port: int, agent: int) -> NodeProcess:
+        ports = ("--port", str(port), "--agent-port", str(agent))
+        words = ("--node-id", name, *ports, *self._options)
+        return self._stack.enter_context(NodeProcess(self._redis, *words, folder=self._folder))
+
+    def agent_port(self, name: str) -> int:
+        """Where HAProxy asks how it is."""
+        return int(self.nodes[name].listening["agent_port"])
+
+    @property
+    def addresses(self) -> list[tuple[int, int]]:
+        """Port and agent port of each."""
+        return [(node.port, self.agent_port(name)) for name, node in self.nodes.items()]
+
+    async def replace(
+        self, name: str, watch: Callable[[str], None] | None = None, seconds: float = 40
+    ) -> None:
+        """SIGTERM, wait for a clean end, start anew; ``watch`` is called all the while."""
+        old, ports = self.nodes[name], (self.nodes[name].port, self.agent_port(name))
+        old.signal(signal.SIGTERM)
+        async with asyncio.timeout(seconds):
+            while old.process.poll() is None:
+                if watch is not None:
+                    await in_thread(watch, name)
+                await asyncio.sleep(0.01)
+        status, said = await in_thread(old.finish)
+        assert status == 0, said
+        self.nodes[name] = await in_thread(self._start, name, *ports)
 
 
 async def in_thread(function: Any, *arguments: Any) -> Any:

@@ -33,7 +33,13 @@ async def obey(handlers: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:
         answer(await handlers[fields.pop("do")](**fields))
 
 
-async def obey_object(commands: object) -> None:
-    """The same by the public methods of an object."""
-    names = [name for name in dir(commands) if not name.startswith("_")]
-    await obey({name: getattr(commands, name) for name in names})
+async def obey_object(*objects: object) -> None:
+    """The same by the public methods of objects."""
+    await obey(
+        {
+            name: getattr(commands, name)
+            for commands in objects
+            for name in dir(commands)
+            if not name.startswith("_")
+        }
+    )

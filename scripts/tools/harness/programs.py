@@ -60,25 +60,27 @@ class Program:
 
     @classmethod
     async def start(cls, module: str, *arguments: str, **options: Any) -> Self:
-        """Run a module of ours with this interpreter, whose path it shares; see :meth:`launch`."""
+        """Run a module of ours with this interpreter; see :meth:`launch`."""
         command = [sys.executable, "-P", "-m", module, *arguments]
-        path = os.pathsep.join(dict.fromkeys([str(SCRIPTS), *filter(None, sys.path)]))
-        return await cls.launch(module, bound_to_parent(command), path, **options)
+        return await cls.launch(module, command, **options)
 
     @classmethod
     async def launch(
         cls,
         name: str,
         command: Sequence[str],
-        path: str = str(SCRIPTS),
         *,
         fds: tuple[int, ...] = (),
         on_told: Tell = _unwanted,
         patience: float = PATIENCE,
     ) -> Self:
-        """Run any program that speaks as ours do, and wait until it is ready."""
+        """Run any program that speaks as ours do, and wait until it is ready.
+
+        Python finds there what it finds here.
+        """
+        path = os.pathsep.join(dict.fromkeys([str(SCRIPTS), *filter(None, sys.path)]))
         process = await asyncio.create_subprocess_exec(
-            *command,
+            *bound_to_parent([*command]),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.bench.rolling import Trial, Wave, _rows, mean_rate, peak, per_second
+from tools.bench.rolling import Trial, Wave, mean_rate, peak, per_second, rows
 
 
 def test_the_peak_is_of_any_second() -> None:
@@ -31,19 +31,13 @@ def test_times_become_points_for_a_chart() -> None:
 
 def test_a_restart_becomes_rows_and_curves() -> None:
     """Each figure of ours, beside the restart without a pace where that is told."""
-    report = {"codes": {"1012": 99, "1006": 1}, "refusals": {}, "heard": {}}
+    report = {"codes": {"1012": 99, "1006": 1}, "refused": {}, "heard": {}}
     times = [3.0 + at / 10 for at in range(100)]
-
-    def trial() -> Trial:
-        waves = [Wave(0.0, 20.0, times, times)]
-        return Trial(waves, [0, 0], report, (0, 500), 1.0)
-
-    rows = {row.what.partition(",")[0]: row for row in _rows(trial(), trial(), 100, 10.0)}
-    assert rows["closes in any second"].median == 10
-    assert rows["mean rate ÷ budget over 10 s"].median == pytest.approx(1, abs=0.1)
-    assert rows["connections cut"].median == 1
-    assert "at once 1" in rows["connections cut"].note
-    assert len(rows["reconnects in any second"].series) == 2
-    broken = trial()
-    broken.statuses = [0, 1]
-    assert _rows(broken, trial(), 100, 10.0)[0].wrong
+    trial = Trial([Wave(0.0, 20.0, times, times)], report, 2, 1.0)
+    found = {row.what.partition(",")[0]: row for row in rows(trial, trial, 10.0)}
+    assert found["closes in any second"].median == 10
+    assert found["mean rate ÷ budget over 10 s"].median == pytest.approx(1, abs=0.1)
+    assert found["connections cut"].median == 1
+    assert "at once 1" in found["connections cut"].note
+    assert found["messages lost of those answered DELIVERED"].median == 2
+    assert len(found["reconnects in any second"].series) == 2

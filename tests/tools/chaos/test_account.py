@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tools.chaos import account, books, growth, order, runner
+from tools.chaos import account, books, growth, order
 
 Books, Call, Connection = books.Books, books.Call, books.Connection
 SEND, CONFIRM, BROADCAST, PUBLISH = books.KINDS
@@ -322,11 +322,11 @@ def test_accounts_add_up() -> None:
     only(total, SEND, delivered=2, missing=1)
 
 
-def samples(memory: Iterable[int], *, tasks: int = 5) -> list[runner.Sample]:
+def samples(memory: Iterable[int], *, tasks: int = 5) -> list[growth.Sample]:
     """One a minute; a megabyte is 1024 * 1024 bytes."""
     counts = [5, *[tasks] * 100]
     return [
-        runner.Sample(60.0 * at, "a", size * growth.MIB, counts[at], 10)
+        growth.Sample(60.0 * at, "a", size * growth.MIB, counts[at], 10)
         for at, size in enumerate(memory)
     ]
 

@@ -1,24 +1,15 @@
-"""The counting behind scripts/chaos-peers; the contenders themselves are not run here."""
+"""What scripts/chaos-peers counts, and a trial of ourselves; the others are not run here."""
 
 from collections.abc import Iterable
 
 import pytest
 
-from tools.chaos.peers.__main__ import cuts
-from tools.chaos.peers.count import (
-    NOT_SENT,
-    RETURNED,
-    UNANSWERED,
-    UNHEARD,
-    UNKNOWN,
-    Call,
-    Counts,
-    Heard,
-    count,
-    deaf_after,
-    longest_silence,
-)
-from tools.chaos.peers.side import BOTH
+from tests.support import async_test
+from tools.chaos.count import Counts, Heard, count, deaf_after, longest_silence
+from tools.chaos.peers import BOTH, Fault, cuts, run
+from tools.contenders.line_up import OURS
+from tools.contenders.served import NOT_SENT, RETURNED, UNANSWERED, UNHEARD, UNKNOWN
+from tools.contenders.streams import Call
 
 
 def calls(*outcomes: str, stream: int = 0) -> list[Call]:
@@ -122,3 +113,15 @@ def test_a_schedule_is_the_same_for_everyone() -> None:
     assert not any(fault.strand for fault in drawn)
     assert [len(fault.at) for fault in drawn] == [1] * 99 + [2]
     assert set(sum((tuple(fault.at) for fault in drawn[:-1]), ())) == set(BOTH)
+
+
+@pytest.mark.real
+@async_test
+async def test_a_trial_of_ourselves_counts_every_message() -> None:
+    """Links of both sides are cut once: nothing is lost in silence, and everything is counted."""
+    trial = await run(OURS.name, [Fault(0.0, BOTH)], streams=4, rate=200.0)
+    assert not trial.failed, trial
+    assert trial.deaf is not None
+    for counts in trial.kinds.values():
+        assert counts.calls > 300
+        assert counts.delivered > 200

@@ -1,4 +1,4 @@
-"""What became of every message. Decides on tables; knows no process, socket or clock.
+"""What became of every message of a trial. Decides on tables; knows no process, socket or clock.
 
 Reports of missing messages are numbers, not names. They are taken to be first of all about what
 the sender was told already (nobody listened), and only then about what it believed to be carried:
@@ -11,28 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-SEND, BROADCAST = KINDS = ("send", "broadcast")
-
-RETURNED = "returned"
-"""The call returned, and its answer promised delivery as far as this contender ever does."""
-UNHEARD = "unheard"
-"""The call returned, and said that nobody listened."""
-NOT_SENT = "not sent"
-"""The call raised or answered something that says: certainly not carried out."""
-UNKNOWN = "unknown"
-"""The call raised something that leaves it open whether it was carried out."""
-UNANSWERED = "unanswered"
-"""The call had neither returned nor raised long after the end."""
-
-
-class Call(NamedTuple):
-    """One call as its sender saw it."""
-
-    stream: int
-    number: int
-    begun: float
-    ended: float
-    outcome: str
+from tools.contenders.served import NOT_SENT, RETURNED, UNANSWERED, UNHEARD, UNKNOWN
+from tools.contenders.streams import Call
 
 
 class Heard(NamedTuple):
@@ -41,11 +21,6 @@ class Heard(NamedTuple):
     stream: int
     number: int
     at: float
-
-
-def kind_of(stream: int) -> str:
-    """Streams send and broadcast in turn."""
-    return KINDS[stream % len(KINDS)]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.bench.engineio import Packet, ProtocolError, read
+from tools.contenders.engineio import Packet, ProtocolError, read
 
 
 def test_a_session_from_its_first_packet() -> None:

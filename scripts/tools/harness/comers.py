@@ -1,0 +1,149 @@
+"""Clients that come back 0 ms after they were closed, and somebody who sends to them all the while.
+
+Run as ``python -m tools.harness.comers`` it is a program with the clients' commands.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from cluster_pool import ClusterPoolError, Publisher, SendResult
+from tools.harness.internals import loop_factory
+from tools.harness.obeying import answer, obey_object
+from tools.harness.ports import HOST
+
+REFUSED_PAUSE = 0.25
+"""Seconds, on average, that a client waits after it was refused."""
+TOGETHER = 100
+
+Member = tuple[str, str]
+"""Namespace and id."""
+
+
+class Comers:
+    """Its methods are commands: :meth:`come` first, :meth:`leave` last.
+
+    Attributes:
+        heard: how often each message was.
+        codes: how often a close had which code.
+        refused: what went wrong with a handshake, how often.
+        closed, back: when a client was closed, and when it was there again.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+        self._open: set[tuple[str, str]] = set()
+        self.heard: Counter[str] = Counter()
+        self.codes: Counter[int | None] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.closed: list[float] = []
+        self.back: list[float] = []
+
+    async def come(self, port: int, members: Sequence[Member]) -> None:
+        """Open all of them, wait until they are, and count from then on."""
+        for at in range(0, len(members), TOGETHER):
+            some = members[at : at + TOGETHER]
+            self._tasks += [asyncio.create_task(self._stay(port, *member)) for member in some]
+            while await self.away():  # noqa: ASYNC110  # any of many tasks
+                await asyncio.sleep(0.005)
+        for counted in (self.heard, self.codes, self.refused, self.closed, self.back):
+            counted.clear()
+
+    async def away(self) -> int:
+        """How many are not open; none of them may have given up."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+        return len(self._tasks) - len(self._open)
+
+    async def report(self) -> dict[str, Any]:
+        """What has happened since they came."""
+        names = ("heard", "codes", "refused", "closed", "back")
+        return {name: getattr(self, name) for name in names}
+
+    async def leave(self) -> None:
+        """Come back no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _stay(self, port: int, namespace: str, id: str) -> None:
+        url = f"ws://{HOST}:{port}/ws/{namespace}?id={id}"
+        while True:
+            try:
+                websocket = await connect(url, compression=None, ping_interval=None, proxy=None)
+            except (InvalidHandshake, OSError, EOFError) as error:
+                self.refused[str(error)] += 1
+                await asyncio.sleep(random.uniform(0, 2 * REFUSED_PAUSE))
+                continue
+            self.back.append(time.monotonic())
+            self._open.add((namespace, id))
+            try:
+                await self._read(websocket)
+            finally:
+                self._open.discard((namespace, id))
+                websocket.transport.abort()
+
+    async def _read(self, websocket: ClientConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                self.heard[str(await websocket.recv())] += 1
+        self.closed.append(time.monotonic())
+        self.codes[websocket.close_code] += 1
+
+
+class Mail:
+    """Confirmed sends to random members, one after another; knows which were answered DELIVERED."""
+
+    def __init__(self, publisher: Publisher, members: Sequence[Member], pause: float) -> None:
+        self._publisher = publisher
+        self._members = members
+        self._pause = pause
+        self.delivered: list[str] = []
+        self.failed: list[ClusterPoolError] = []
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._send_all())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _send_all(self) -> None:
+        at = 0
+        while True:
+            at += 1
+            text = f"send {at}"
+            member = random.choice(self._members)
+            try:
+                if await self._publisher.send(*member, text, confirm=True) is SendResult.DELIVERED:
+                    self.delivered.append(text)
+            except ClusterPoolError as error:
+                self.failed.append(error)
+            await asyncio.sleep(self._pause)
+
+    def lost(self, heard: Counter[str] | dict[str, int]) -> list[str]:
+        """What was answered DELIVERED, and nobody heard."""
+        return [text for text in self.delivered if not heard.get(text)]
+
+
+async def main() -> None:
+    """Be there until standard input ends."""
+    comers = Comers()
+    answer()
+    await obey_object(comers)
+    await comers.leave()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(main())
