@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import ClusterPoolError
@@ -73,16 +74,23 @@ class EmbeddedServer:
             Anyone on this machine can use it: there is no password.
         program: the server, a path or a name on PATH; by default the one that
             ``CLUSTER_POOL_EMBEDDED_SERVER`` names, else the wheel's.
+        options: more of its command line.
 
     Attributes:
         url: for redis-py and for ``--redis``.
         cli: the redis-cli command that connects to it.
+        publish: the command that publishes a message there.
         pid: the process id of the server.
     """
 
-    def __init__(self, port: int | None = None, program: str | None = None) -> None:
+    publish: Final = "PUBLISH"
+
+    def __init__(
+        self, port: int | None = None, program: str | None = None, options: Sequence[str] = ()
+    ) -> None:
         self._port = port
         self._program = program
+        self._more_options = options
         self._folder = ""
         self._lock = -1
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,7 +129,7 @@ class EmbeddedServer:
         if self._process is not None:
             raise EmbeddedUnavailableError("the embedded server is running already")
         if self._port == 0:
-            self._port = _free_port()
+            (self._port,) = free_ports(1)
         self._folder = _private_folder()
         atexit.register(self._stop_at_exit, os.getpid())
         self._lock = _locked(self._folder)
@@ -149,7 +157,7 @@ class EmbeddedServer:
             *("--port", str(self._port or 0), "--bind", "127.0.0.1"),
             *("--unixsocket", str(self.path), "--unixsocketperm", "700"),
             *("--dir", self._folder, "--save", "", "--appendonly", "no"),
-            *("--loglevel", "warning"),
+            *("--loglevel", "warning", *self._more_options),
         )
 
     def stop(self) -> None:
@@ -179,12 +187,23 @@ class EmbeddedServer:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
+    def ask(self, *words: str) -> str:
+        """Send one command, and return what the server answers, errors too; blocks.
+
+        Raises:
+            OSError: it does not answer within a second.
+        """
+        with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(1)
             link.connect(str(self.path))
-            link.sendall(b"PING\r\n")
-            return link.recv(16).startswith(b"+PONG")
+            link.sendall((" ".join(words) + "\r\n").encode())
+            with link.makefile(newline="\r\n", encoding="utf-8") as answer:
+                line = answer.readline().strip()
+                return answer.read(int(line[1:])) if line.startswith("$") else line
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.ask("PING") == "+PONG"
         return False
 
 
@@ -247,10 +266,11 @@ def _remove_if_dead(folder: str) -> None:
         os.close(opened)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has now, all different."""
+    with contextlib.ExitStack() as probes:
+        found = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in found]
 
 
 def server_binary(program: str | None = None) -> str:

@@ -24,6 +24,7 @@ FLOORS = [
     ["backplane"],
     ["cluster"],
     ["publisher", "embedded"],
+    ["embedded_cluster"],
     ["testing", "server"],
     ["testing_plugin", "cli"],
     ["__main__"],
