@@ -6,12 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
-from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 
 from cluster_pool import ClusterPool, Connection, Publisher
 from cluster_pool.testing import FAST, FakeWebSocket
-from tests.servers import RedisServer
+from tests.servers import Cluster, RedisServer, Sentinel
 
 EXPIRING = re.compile(r":numbers$")
 """Keys that a clean stop may leave, because they have a ttl."""
@@ -24,10 +22,12 @@ def claim_of(websocket: FakeWebSocket) -> Any:
 
 
 class Backend:
-    """A fakeredis server, or a real one, and a prefix of its own."""
+    """A fakeredis server, or a real one of any topology, and a prefix of its own."""
 
-    def __init__(self, server: RedisServer | None, prefix: str = "cluster_pool") -> None:
-        self.server = server
+    def __init__(
+        self, server: RedisServer | Cluster | Sentinel | None, prefix: str = "cluster_pool"
+    ) -> None:
+        self.server: Any = server
         self.prefix = prefix
         self.fake = FakeServer() if server is None else None
 
@@ -35,29 +35,35 @@ class Backend:
     def real(self) -> bool:
         return self.server is not None
 
+    @property
+    def clustered(self) -> bool:
+        """Whether it is a Redis Cluster, where channels are sharded."""
+        return isinstance(self.server, Cluster)
+
     def redis(self) -> Any:
         """What a pool takes: a client on the fake server, or a URL."""
         if self.server is None:
             return FakeAsyncRedis(server=self.fake)
         return self.server.url
 
-    def client(self) -> AsyncRedis:
+    def client(self) -> Any:
         """A user's own client."""
-        if self.server is None:
-            return FakeAsyncRedis(server=self.fake)
-        return AsyncRedis.from_url(f"unix://{self.server.path}")
+        return FakeAsyncRedis(server=self.fake) if self.server is None else self.server.client()
 
-    def sync_client(self) -> Redis:
+    def sync_client(self) -> Any:
         """A client that holds up the loop, so that what it reads is all of one moment."""
         if self.server is None:
             return FakeRedis(server=self.fake)
-        return Redis.from_url(f"unix://{self.server.path}")
+        return self.server.sync_client()
 
     def keys(self) -> dict[str, int]:
         """The keys under the prefix, with their ttl in ms (-1 for none)."""
-        with self.sync_client() as client:
-            found = client.keys(f"{self.prefix}:*")
-            return {key.decode(): client.pttl(key) for key in found}
+        found: dict[str, int] = {}
+        for one in [FakeRedis(server=self.fake)] if self.server is None else self.server.each():
+            with one as client:
+                for key in client.keys(f"{self.prefix}:*"):
+                    found[key.decode()] = client.pttl(key)
+        return found
 
     def keys_of(self, kind: str) -> list[str]:
         """The keys whose last part is ``kind``."""
@@ -84,10 +90,26 @@ class Backend:
         """A publisher, not started."""
         return Publisher(self.redis(), prefix=self.prefix, **options)
 
+    def node_channel(self, namespace: str, node: str) -> str:
+        """The channel for what is sent from elsewhere to a node's members of a namespace."""
+        return f"{self.prefix}:{{{namespace if self.clustered else '~'}}}:node:{node}"
+
     async def publish(self, channel: str, payload: str | bytes) -> int:
-        """PUBLISH as redis-cli would."""
+        """PUBLISH as redis-cli would; SPUBLISH on a cluster."""
         async with self.client() as client:
+            if self.clustered:
+                return int(await client.execute_command("SPUBLISH", channel, payload))
             return int(await client.publish(channel, payload))
+
+    @contextlib.asynccontextmanager
+    async def listening(self, *channels: str) -> AsyncIterator[Any]:
+        """A subscriber of channels, which all have confirmed."""
+        async with self.client() as client, client.pubsub() as subscriber:
+            for channel in channels:
+                await (subscriber.ssubscribe if self.clustered else subscriber.subscribe)(channel)
+            for _ in channels:
+                assert await subscriber.get_message(timeout=5)
+            yield subscriber
 
 
 class Pool(ClusterPool):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clusters import Backend
-from tests.servers import BINARIES, RedisServer
+from tests.servers import BINARIES, CLUSTER, SENTINEL, Cluster, RedisServer, Sentinel
 
 _numbers = itertools.count()
 
@@ -29,7 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_real(item: pytest.Function) -> bool:
     """Whether a test has a server as a parameter, or a fixture that starts one."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    flavours = any(isinstance(value, str) and value in BINARIES for value in parameters)
+    kinds = {*BINARIES, CLUSTER, SENTINEL}
+    flavours = any(isinstance(value, str) and value in kinds for value in parameters)
     return flavours or not {"own_server", "redis", "servers"}.isdisjoint(item.fixturenames)
 
 
@@ -47,12 +48,28 @@ def servers() -> Iterator[dict[str, RedisServer]]:
             server.__exit__()
 
 
-@pytest.fixture(params=["fake", *BINARIES])
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    """A Redis Cluster, shared by all tests that do not harm it."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def shared_sentinel() -> Iterator[Sentinel]:
+    """A Redis under sentinels, shared by all tests that do not harm it."""
+    with Sentinel() as sentinel:
+        yield sentinel
+
+
+@pytest.fixture(params=["fake", *BINARIES, SENTINEL])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A Redis of each kind, under a prefix that no other test uses; nothing may be left there."""
     prefix = f"cluster_pool:test{next(_numbers)}"
     if request.param == "fake":
         made = Backend(None, prefix)
+    elif request.param in (CLUSTER, SENTINEL):
+        made = Backend(request.getfixturevalue(f"shared_{request.param}"), prefix)
     else:
         made = Backend(request.getfixturevalue("servers")[request.param], prefix)
     yield made

@@ -100,6 +100,10 @@ class WatchedPrimary:
             await asyncio.wait((opening, looking), return_when=asyncio.FIRST_COMPLETED)
             if not opening.done():
                 looking.result()
+        except asyncio.CancelledError:
+            if opening.done() and opening.exception() is None:  # nobody else would close it
+                await opening.result().disconnect(nowait=True)
+            raise
         finally:
             looking.cancel()
             opening.cancel()
