@@ -1,1 +1,1 @@
-"""What knows that there is a Redis: the bus (may lose messages), the registry (must not)."""
+"""The only floor that knows Redis: the bus (may lose messages) and the registry (must not)."""

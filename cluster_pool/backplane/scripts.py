@@ -111,7 +111,7 @@ def digest(text: str) -> str:
 
 
 def mended(reply: Any) -> list[bytes]:
-    """What a script repaired, if ``reply`` says so; the last item is then the script's own reply.
+    """The repairs of a script, if ``reply`` has any; its last item is then the script's own reply.
 
     No other reply is a list of three with that word first and a list second.
     """

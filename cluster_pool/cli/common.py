@@ -1,4 +1,4 @@
-"""What the commands share: options, errors as exit statuses, output for people and programs."""
+"""Shared by the commands: options, errors as exit statuses, output for people and programs."""
 
 import asyncio
 import logging
@@ -76,7 +76,7 @@ DEFAULT_REDIS = "redis://localhost:6379/0"
 def run(work: Coroutine[Any, Any, int]) -> None:
     """Run a command and exit with its status; the library's errors become a line and a status.
 
-    What the library logs meanwhile (Redis went away during a ``watch``, say) becomes a note.
+    Log records of the library meanwhile (that Redis is away during a ``watch``, say) become notes.
     """
     logging.getLogger("cluster_pool").addHandler(_Notes(logging.WARNING))
     try:
@@ -130,7 +130,7 @@ def say(as_json: bool, fields: dict[str, Any], text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print on standard error what a person may want to know besides the results."""
+    """Print information for a person, beside the results, on standard error."""
     _say_beside({"note": text}, text)
 
 
@@ -153,7 +153,7 @@ def _say_beside(fields: dict[str, Any], text: str) -> None:
 
 
 def message_from(argument: str, binary: bool) -> str | bytes:
-    """Return the message that an argument means; ``-`` reads standard input to its end."""
+    """Return the message of an argument; ``-`` reads standard input to its end."""
     if argument != "-":
         return argument.encode("utf-8", "surrogateescape") if binary else argument
     raw = sys.stdin.buffer.read()

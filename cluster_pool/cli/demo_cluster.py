@@ -67,7 +67,7 @@ class NodeProcess:
         return await self.process.wait()
 
     async def kill(self) -> None:
-        """Send SIGKILL, and wait for the end: its clients and Redis are told nothing."""
+        """Send SIGKILL, and wait for the end: it cannot tell its clients or Redis."""
         if self.running:
             self.process.kill()
         await self.process.wait()

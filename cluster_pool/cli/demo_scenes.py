@@ -27,7 +27,7 @@ STAY_AWAY = 3
 
 @dataclass
 class Stage:
-    """What every scene works with."""
+    """The nodes, clients and helpers of every scene."""
 
     cast: Cast
     publisher: Publisher
@@ -97,7 +97,7 @@ async def published(stage: Stage) -> Row:
 
 
 async def takeover(stage: Stage) -> Row:
-    """A second client comes with the id of a first one, at another node."""
+    """A second client connects to another node with the id of a first one."""
     older = stage.cast.clients[0]
     newer = Client(older.id, stage.cast.nodes[1])
     began = time.perf_counter()
@@ -167,7 +167,7 @@ def lease_left(seconds: float, count: int, expected: int) -> str:
 
 
 async def after_kill(stage: Stage) -> Row:
-    """Every client that is there is reached, at whichever node it is now."""
+    """Every connected client is reached, on the node where it is now."""
     clients = stage.cast.clients
     texts = [f"after the kill, {one.id}" for one in clients]
     sent_at = [time.perf_counter()] * len(clients)

@@ -236,7 +236,7 @@ async def _tell_all(
     *,
     quiet: bool = False,
 ) -> int:
-    """Tell all nodes concurrently, and return DONE if every one obeys."""
+    """Send the order to all nodes concurrently, and return DONE if every one obeys."""
 
     async def one(node: str) -> str:
         try:

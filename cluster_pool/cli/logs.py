@@ -23,7 +23,7 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class _Formatter(logging.Formatter):
-    """What both formats share: the time with its zone, the node, a message of one line."""
+    """Shared by both formats: the time with its zone, the node, a message of one line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,11 +103,11 @@ def set_up(level: str, format: str) -> _Formatter:
         # It logs a traceback for each malformed request of a stranger. Whatever operators need to
         # know of a connection is logged by this package.
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
-    _log_what_nobody_caught()
+    _log_uncaught()
     return formatter
 
 
-def _log_what_nobody_caught() -> None:
+def _log_uncaught() -> None:
     """Log errors that end a thread or the process, or came where none can be raised."""
 
     def excepthook(

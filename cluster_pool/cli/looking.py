@@ -46,7 +46,7 @@ def members(
             found = True
             fields = {"id": member.id, "node": member.node}
             say(as_json, fields, f"{member.id}\t{member.node}")
-        return DONE if found else await _say_nobody(publisher, prefix, namespace)
+        return DONE if found else await _say_empty(publisher, prefix, namespace)
 
     _look(look, redis, prefix, timeout, namespace)
 
@@ -66,7 +66,7 @@ def count(
     async def look(publisher: Publisher) -> int:
         number = await publisher.count(namespace)
         say(as_json, {"count": number}, str(number))
-        return DONE if number else await _say_nobody(publisher, prefix, namespace)
+        return DONE if number else await _say_empty(publisher, prefix, namespace)
 
     _look(look, redis, prefix, timeout, namespace)
 
@@ -197,8 +197,8 @@ def _look(
     run(work())
 
 
-async def _say_nobody(publisher: Publisher, prefix: str, namespace: str) -> int:
-    return _say_why(*await why_nobody(publisher, prefix, namespace))
+async def _say_empty(publisher: Publisher, prefix: str, namespace: str) -> int:
+    return _say_why(*await why_empty(publisher, prefix, namespace))
 
 
 async def _say_none(publisher: Publisher, prefix: str, what: str) -> int:
@@ -213,7 +213,7 @@ def _say_why(text: str, status: int) -> int:
     return status
 
 
-async def why_nobody(publisher: Publisher, prefix: str, namespace: str) -> tuple[str, int]:
+async def why_empty(publisher: Publisher, prefix: str, namespace: str) -> tuple[str, int]:
     """Explain why a namespace, whose name may be misspelt, has no member; with an exit status."""
     return await _why_none(publisher, prefix, f"knows the namespace {shown(namespace)}")
 

@@ -19,7 +19,7 @@ from cluster_pool.publisher import Publisher
 POLL: Final = 0.5
 """Seconds between two looks."""
 PATIENCE: Final = 10
-"""Looks until a node that still says that it is active is believed."""
+"""Looks after which a node that still reports that it is active is believed."""
 EVERY: Final = 5.0
 """Seconds between two lines where there is no terminal."""
 ENDED: Final = ("drained", "stopped", "active")
@@ -29,7 +29,7 @@ LONGEST_NAME: Final = 24
 
 @dataclass(slots=True)
 class Row:
-    """What is known of one node and its drain.
+    """The state of one node and its drain.
 
     Attributes:
         state: of the drain or the node; "active" when the drain was cancelled.
@@ -46,7 +46,7 @@ class Row:
     _idle: int = 0
 
     def update(self, node: Node | None, drain: DrainProgress | None) -> None:
-        """Take over what Redis says of the node and its drain now."""
+        """Update it from the present state of the node and its drain in Redis."""
         if drain is not None:
             self._begun = True
             self.state, self.rate = drain.state, drain.rate

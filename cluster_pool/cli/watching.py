@@ -19,7 +19,7 @@ from cluster_pool.cli.common import (
     run,
     say,
 )
-from cluster_pool.cli.looking import why_nobody
+from cluster_pool.cli.looking import why_empty
 from cluster_pool.core.ids import check_namespace
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import MemberEvent
@@ -48,7 +48,7 @@ def watch(
             publisher.watching(namespace) as events,
         ):
             if not await publisher.count(namespace):
-                note((await why_nobody(publisher, prefix, namespace))[0])
+                note((await why_empty(publisher, prefix, namespace))[0])
             async for event in events:
                 _say_event(as_json, event)
         raise AssertionError("a watch has no end of its own")

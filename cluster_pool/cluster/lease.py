@@ -127,7 +127,7 @@ class LeaseState:
         self._settled.set()
 
     def unsettle(self) -> None:
-        """What is owned may be registered wrongly: a new lease must be taken."""
+        """The owned claims may be registered wrongly: a new lease must be taken."""
         self._settled.clear()
 
     def end(self) -> None:

@@ -1,1 +1,1 @@
-"""What one process does alone: connections, their outboxes, and the pool without a cluster."""
+"""The part of a single process: connections, their outboxes, and the pool without a cluster."""

@@ -264,5 +264,5 @@ async def _next(signals: Signals | None) -> int:
     """Wait for the next signal, for ever if none can come."""
     if signals is None:
         await asyncio.Event().wait()
-        raise AssertionError("an event that nobody sets")
+        raise AssertionError("an event that is never set")
     return await signals.next()
