@@ -4,7 +4,6 @@ Run as ``python -m tools.harness.crowd PORT PATH COUNT [MANNER [TOGETHER]]``. A 
 fraction of what it costs any server. It answers with the seconds that it took until all were in.
 """
 
-import contextlib
 import selectors
 import socket
 import sys
@@ -15,8 +14,8 @@ from tools.harness.linux import too_few_descriptors
 from tools.harness.obeying import answer
 from tools.harness.ports import HOST
 
-SILENT, READING, STUCK = "silent", "reading", "stuck"
-"""Its manner: it does nothing; it reads and drops everything; its buffers are small and fill up."""
+SILENT, STUCK = "silent", "stuck"
+"""Its manner: it does nothing; its buffers are small as well, and fill up."""
 TOGETHER = 200
 """Handshakes under way at once."""
 SMALL = 4096
@@ -46,21 +45,6 @@ def come(port: int, path: str, count: int, *, small: bool, together: int) -> lis
     return crowd
 
 
-def drop_everything(crowd: list[socket.socket]) -> None:
-    """Read what comes until standard input ends."""
-    selector = selectors.DefaultSelector()
-    for link in (*crowd, sys.stdin):
-        selector.register(link, selectors.EVENT_READ)
-    while True:
-        for key, _ in selector.select():
-            if not isinstance(key.fileobj, socket.socket):
-                return
-            with contextlib.suppress(ConnectionError):
-                if key.fileobj.recv(1 << 16):
-                    continue
-            selector.unregister(key.fileobj)
-
-
 def main(port: str, path: str, count: str, manner: str = SILENT, together: str = "") -> None:
     """Come, say so, and stay until standard input ends."""
     if why := too_few_descriptors(int(count)):
@@ -70,10 +54,9 @@ def main(port: str, path: str, count: str, manner: str = SILENT, together: str =
         *(int(port), path, int(count)), small=manner == STUCK, together=int(together or TOGETHER)
     )
     answer({"seconds": time.monotonic() - begun})
-    if manner == READING:
-        drop_everything(crowd)
-    else:
-        sys.stdin.read()
+    sys.stdin.read()
+    for link in crowd:
+        link.close()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""A crowd of WebSockets, in each of its manners."""
+"""A crowd of WebSockets, in both of its manners."""
 
 import pytest
 
 from cluster_pool import ClusterPool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.crowd import READING, SILENT, STUCK
+from tools.harness.crowd import SILENT, STUCK
 from tools.harness.internals import NodeServer
 from tools.harness.programs import program
 
 
-@pytest.mark.parametrize("manner", [SILENT, READING, STUCK])
+@pytest.mark.parametrize("manner", [SILENT, STUCK])
 @async_test
 async def test_a_crowd_comes_and_goes(servers: dict[str, RedisServer], manner: str) -> None:
     """All are members once it says so, and none when it has gone."""
