@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
@@ -39,6 +39,10 @@ CONTENDERS = {
     **{f"{one.name}{manner}": one for one in COMPARED for manner in ("", TUNED)},
 }
 TABLES = ("cuts", "stranded")
+STREAMS, RATE = 20, 1000.0
+"""Streams, in each of which a message follows another; messages a second in all."""
+BETWEEN = 0.3
+"""Seconds, on average, between two cuts."""
 PATIENCE = 180.0
 WARM_UP = 10.0
 CALM = 3.0
@@ -87,13 +91,13 @@ class Fault(NamedTuple):
     strand: bool = False
 
 
-def cuts(seed: int, count: int, mean: float) -> list[Fault]:
+def cuts(seed: int, count: int) -> list[Fault]:
     """Resets after exponential pauses, of either side; the last one of both.
 
     So whoever is deaf after it has no harmless last one to thank.
     """
     chance = random.Random(seed)
-    drawn = [Fault(chance.expovariate(1 / mean), (chance.choice(BOTH),)) for _ in range(count)]
+    drawn = [Fault(chance.expovariate(1 / BETWEEN), (chance.choice(BOTH),)) for _ in range(count)]
     return [*drawn[:-1], drawn[-1]._replace(at=BOTH)]
 
 
@@ -198,7 +202,9 @@ async def _node(name: str, proxy: Proxy) -> AsyncIterator[Program]:
         await program.stop()
 
 
-async def run(name: str, faults: Sequence[Fault], streams: int, rate: float) -> Trial:
+async def run(
+    name: str, faults: Sequence[Fault], streams: int = STREAMS, rate: float = RATE
+) -> Trial:
     """Let messages flow, do what the schedule says, wait for calm, and count."""
     with RedisServer() as redis:
         async with (
@@ -289,18 +295,15 @@ def _options() -> argparse.Namespace:
     add("--table", action="append", choices=TABLES, help="these faults alone; may be repeated")
     add("--seed", type=int, default=1, metavar="N", help="of the schedule of faults (1)")
     add("--cuts", type=int, default=100, metavar="N", help="how many resets (100)")
-    add("--pause", type=float, default=0.3, metavar="S", help="mean seconds before a cut (0.3)")
-    add("--rate", type=float, default=1000.0, metavar="N", help="messages a second (1000)")
-    add("--streams", type=int, default=20, metavar="N", help="one after another in each (20)")
     add("--json", metavar="FILE", type=Path, help="write everything that was counted there")
     return parser.parse_args()
 
 
-async def _all(names: Sequence[str], faults: list[Fault], options: Any) -> list[Trial]:
+async def _all(names: Sequence[str], faults: list[Fault]) -> list[Trial]:
     trials = []
     for name in names:
         print(f"{name}: {len(faults)} faults", file=sys.stderr, flush=True)
-        trials.append(await run(name, faults, options.streams, options.rate))
+        trials.append(await run(name, faults))
     return trials
 
 
@@ -310,14 +313,14 @@ def main() -> int:
     names = options.only or list(CONTENDERS)
     made_of = filter(None, (CONTENDERS[name].versions() for name in names))
     print(f"python {platform.python_version()}", *dict.fromkeys(made_of), sep="; ")
-    print(f"{options.rate:g} messages a second, {options.streams} streams, seed {options.seed}")
+    print(f"{RATE:g} messages a second, {STREAMS} streams, seed {options.seed}")
     drawn = {
-        "cuts": cuts(options.seed, options.cuts, options.pause),
+        "cuts": cuts(options.seed, options.cuts),
         "stranded": [Fault(0.0, BOTH, strand=True)],
     }
     results = {}
     for title in options.table or TABLES:
-        trials = results[title] = asyncio.run(_all(names, drawn[title], options))
+        trials = results[title] = asyncio.run(_all(names, drawn[title]))
         rows = [trial.row(kind) for trial in trials for kind in trial.kinds]
         print(f"\n{len(drawn[title])} {title}\n\n{table([HEAD, *rows])}", flush=True)
     if options.json:

@@ -107,8 +107,8 @@ def test_silence_counts_from_the_first_fault_to_the_last_call() -> None:
 
 def test_a_schedule_is_the_same_for_everyone() -> None:
     """One seed, one schedule; the last fault is of both sides, the others of one."""
-    assert cuts(7, 100, 0.3) == cuts(7, 100, 0.3) != cuts(8, 100, 0.3)
-    drawn = cuts(7, 100, 0.3)
+    assert cuts(7, 100) == cuts(7, 100) != cuts(8, 100)
+    drawn = cuts(7, 100)
     assert len(drawn) == 100
     assert not any(fault.strand for fault in drawn)
     assert [len(fault.at) for fault in drawn] == [1] * 99 + [2]
