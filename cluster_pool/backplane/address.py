@@ -18,6 +18,7 @@ ANNOUNCED: Final = "others announce this address: address_remap= leads to the on
 class Primary(Protocol):
     """A server that was the primary when it was looked up; a generation uses one."""
 
+    login: Login
     shown: str
 
     async def open(self) -> Raw:

@@ -3,33 +3,40 @@
 Uses an ordinary client and plain commands, and none of the code of nodes and publishers.
 """
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Final, Self
 
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 
+from cluster_pool.backplane.address import Address
 from cluster_pool.core.keys import Keys
 
 NO_EXPIRY: Final = -1
 """The reply of TTL for a key that does not expire; for one that is gone meanwhile it is -2."""
 
+TIMEOUT: Final = 2.0
+"""Seconds to find Redis."""
+
 
 class Outsider:
-    """An ordinary client of the Redis of a cluster; an async context manager.
+    """An ordinary client of the Redis of a cluster.
 
     Args:
-        url: where Redis is.
         prefix: of the cluster's keys and channels.
     """
 
-    def __init__(self, url: str, prefix: str) -> None:
-        self._redis = Redis.from_url(url)
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
         self._keys = Keys(prefix)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._redis.aclose()
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def at(cls, url: str, prefix: str) -> AsyncIterator[Self]:
+        """One for a URL, disconnected at the end; with Sentinels it stays at the primary of now."""
+        login = (await Address(url, TIMEOUT).primary()).login
+        async with Redis.from_pool(ConnectionPool(login.kind, **login.settings)) as redis:
+            yield cls(redis, prefix)
 
     def channel(self, namespace: str) -> str:
         """The channel on which a namespace is published to."""

@@ -84,6 +84,7 @@ class WatchedPrimary:
     """A primary that Sentinels have named, and a watch for the next one."""
 
     def __init__(self, endpoint: Endpoint, answer: Answer, sentinels: Sentinels) -> None:
+        self.login = endpoint.login
         self.shown = endpoint.shown
         self._endpoint = endpoint
         self._answer = answer

@@ -53,7 +53,7 @@ async def _demo(url: str, clients: int, as_json: bool) -> int:
             url = stack.enter_context(EmbeddedServer()).url
         prefix = f"cluster_pool_demo_{secrets.token_hex(4)}"
         publisher = await stack.enter_async_context(Publisher(url, prefix=prefix))
-        outsider = await stack.enter_async_context(Outsider(url, prefix))
+        outsider = await stack.enter_async_context(Outsider.at(url, prefix))
         players = await stack.enter_async_context(cast(url, prefix, 3, clients))
         stage = Stage(players, publisher, outsider, began, shown)
         add(await connected(stage))

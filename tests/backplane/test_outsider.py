@@ -12,7 +12,7 @@ async def test_an_outsider_publishes_counts_and_finds_what_stays(own_server: Red
     """A message reaches the members; registrations are counted; a key without a ttl is found."""
     prefix = "cluster_pool:outside"
     async with (
-        Outsider(own_server.url, prefix) as outsider,
+        Outsider.at(own_server.url, prefix) as outsider,
         ClusterPool(own_server.url, prefix=prefix, timing=FAST) as pool,
     ):
         websocket = FakeWebSocket()

@@ -11,9 +11,11 @@ from redis.asyncio.sentinel import Sentinel
 
 from cluster_pool import BackplaneUnavailableError, Publisher, SendResult, Timing
 from tests.backplane.stub_sentinel import StubSentinel
+from tests.cli.commands import run
 from tests.clusters import Backend, Pool
 from tests.servers import BINARIES, PASSWORD, RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess
 from tools.harness.ports import free_port
 from tools.harness.redis_sentinel import RedisSentinel
 
@@ -199,3 +201,25 @@ async def test_a_client_that_asks_sentinels(flavour: str) -> None:
             assert pool.address == where
         for one in asking.sentinels:
             await one.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", BINARIES)
+@async_test
+async def test_serve_and_the_command_line_under_sentinels(flavour: str) -> None:
+    """A client stays connected over a failover, and is reached before and after it."""
+    make = functools.partial(RedisServer, flavour)
+    with RedisSentinel(make, program=BINARIES[flavour]) as redis, NodeProcess(redis.url) as node:
+        assert node.listening["redis"] == redis.url.replace(PASSWORD, "***") + "/0"
+        async with node.connect("n", "alice") as client:
+
+            async def send(text: str) -> int:
+                command = ("send", "n", "alice", text, "--confirm")
+                status, *_ = await asyncio.to_thread(run, *command, redis=redis.url)
+                return status
+
+            assert await send("before") == 0
+            await asyncio.to_thread(redis.failover)
+            await eventually(lambda: node.get("/readyz")[0] == 200)
+            assert await send("after") == 0
+            assert [await client.recv(), await client.recv()] == ["before", "after"]
