@@ -39,6 +39,10 @@ _SENTINEL: Final = (
     "this is a Sentinel, not the Redis that it watches: pass Sentinel(…).master_for(…) as redis="
 )
 _RIGHTS: Final = "this user may not do what cluster_pool needs: deploy/redis.acl has the rights"
+_OLD: Final = (
+    "it does not have this command, or under another name: cluster_pool needs Redis 6.0 or later, "
+    "or Valkey, without rename-command"
+)
 _LOGIN: Final = "check the user name and the password"
 
 _ADVICE: Final = {
@@ -67,6 +71,8 @@ _PHRASES: Final = {
     "max number of clients reached": "raise maxclients, or find out who holds connections",
     "invalid password": _LOGIN,
     "without any password configured": _LOGIN,
+    "unknown command": _OLD,
+    "Unknown subcommand": _OLD,
     "DB index is out of range": "give a database that it has; 0 is always there",
 }
 _CODES: Final[dict[type[RedisError], str]] = {

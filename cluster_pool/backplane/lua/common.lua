@@ -47,6 +47,13 @@ local function note_mended(what)
   if #mended < 10 then mended[#mended + 1] = what end
 end
 
+-- The refusal of a command that the ACL denies, with its name, which a Redis before 7.2 leaves out; nil
+-- for any other refusal.
+local function denied(command, refusal)
+  return string.find(refusal, 'run this command or subcommand', 1, true)
+    and 'ACL failure in script: no permissions to run the \'' .. command .. '\' command' or nil
+end
+
 -- The commands of a script go through here. A key of another type than the command's is left over from
 -- manual edits: it is deleted, and the command is executed as if it had not been there. A counter that
 -- is no number is deleted, too, with the epoch of the channel's numbers, which begin anew.
@@ -65,6 +72,8 @@ function redis.call(...)
       or string.find(refusal, 'overflow', 1, true)) then
     server.call('HDEL', key, field, 'epoch', EVENTS_EPOCH)
     note_mended(key .. ' counted with what is no number: deleted')
+  elseif denied(command, refusal) then
+    error(denied(command, refusal), 0)
   end
   return server.call(...) -- raises an error that is none of these
 end
@@ -145,7 +154,8 @@ end
 local function try_publish(...)
   local done, mark, heard = pcall(publish, ...)
   if done then return mark, heard end
-  return false, type(mark) == 'table' and mark.err or tostring(mark)
+  local refusal = type(mark) == 'table' and mark.err or tostring(mark)
+  return false, denied('PUBLISH', refusal) or refusal
 end
 
 -- A claim's incarnation, time and nonce; nothing if it is no claim by the rules of core/claims.py.
