@@ -14,7 +14,6 @@ import pytest
 from cluster_pool import BackplaneUnavailableError, PoolClosedError, Publisher, SyncPublisher
 from tests.clusters import Pool
 from tests.servers import RedisServer
-from tools.harness.proxy import Proxy
 
 Outcomes = list[object]
 
@@ -25,7 +24,7 @@ class Elsewhere:
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self._stack = contextlib.AsyncExitStack()
-        self.proxy = Proxy(server.path)
+        self.proxy = server.network()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
 
@@ -45,7 +44,7 @@ class Elsewhere:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
 
     async def _join(self, id: str) -> None:
-        node = Pool(self._server.through(self.proxy.port), node_id=f"node-of-{id}")
+        node = Pool(self.proxy.url, node_id=f"node-of-{id}")
         await self._stack.enter_async_context(node)
         await node.join("n", id)
 
@@ -134,7 +133,7 @@ def test_threads_that_call_while_another_stops(own_server: RedisServer) -> None:
 def test_a_timeout_holds_also_for_the_start(own_server: RedisServer, elsewhere: Elsewhere) -> None:
     """Eight threads while Redis says nothing; the start goes on, and serves the next call."""
     elsewhere.loop.call_soon_threadsafe(elsewhere.proxy.hold)
-    publisher = SyncPublisher(own_server.through(elsewhere.proxy.port), timeout=0.5)
+    publisher = SyncPublisher(elsewhere.proxy.url, timeout=0.5)
     outcomes: Outcomes = []
     threads = in_threads(8, lambda: publisher.count("n"), outcomes)
     assert ended(threads, 1.5)
@@ -154,7 +153,7 @@ def test_a_start_that_takes_longer_than_a_call_serves_a_later_one(
 ) -> None:
     """A slow path to Redis: no call has the time for a whole start."""
     elsewhere.proxy.delay = 0.1
-    publisher = SyncPublisher(own_server.through(elsewhere.proxy.port))
+    publisher = SyncPublisher(elsewhere.proxy.url)
     failures = 0
     while True:
         try:

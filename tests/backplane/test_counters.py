@@ -8,7 +8,6 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
 
 MINUTE, DAY = 60_000, 86_400_000
 
@@ -45,9 +44,9 @@ async def test_what_is_no_message_makes_no_counter(backend: Backend) -> None:
 async def test_a_node_that_is_cut_off_has_its_counter_for_a_day(own_server: RedisServer) -> None:
     """Nobody hears its broadcasts meanwhile, and all the same none of them is uncounted."""
     backend = Backend(own_server)
-    async with backend.publisher() as publisher, Proxy(own_server.path) as proxy:
+    async with backend.publisher() as publisher, own_server.network() as proxy:
         timing = replace(FAST, lease=60.0)
-        async with Pool(own_server.through(proxy.port), node_id="far", timing=timing) as far:
+        async with Pool(proxy.url, node_id="far", timing=timing) as far:
             gaps: list[Gap] = []
             far.on("gap", gaps.append)
             alice = await far.join("n", "alice")

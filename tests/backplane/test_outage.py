@@ -20,7 +20,6 @@ from tests.servers import BINARIES, RedisServer
 from tests.support import async_test, eventually
 from tools.harness.nodes import NodeProcess
 from tools.harness.ports import free_port
-from tools.harness.proxy import Proxy
 
 FAULTS = {
     "OOM": (
@@ -179,8 +178,8 @@ async def test_reconnects_that_fail_are_logged_once_per_reason(
 ) -> None:
     """Each reason when it comes, and not with each attempt."""
     async with (
-        Proxy(own_server.path) as proxy,
-        Pool(own_server.through(proxy.port), node_id="node-1", timing=FAST) as pool,
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="node-1", timing=FAST) as pool,
     ):
         caplog.clear()
         own_server.kill()

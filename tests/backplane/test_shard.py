@@ -8,7 +8,6 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
 
 
 @pytest.mark.parametrize("right", ["evalsha", "subscribe"])
@@ -18,8 +17,8 @@ async def test_a_generation_that_never_comes_up_is_no_reason_to_hurry(
 ) -> None:
     """Each pause is longer than the last one, and the reason is logged once."""
     async with (
-        Proxy(own_server.path) as proxy,
-        Pool(own_server.through(proxy.port), node_id="node-1", timing=FAST) as pool,
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="node-1", timing=FAST) as pool,
     ):
         await pool.join("n", "alice")
         own_server.command("ACL", "SETUSER", "cluster_pool", f"-{right}")

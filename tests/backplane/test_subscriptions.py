@@ -13,7 +13,6 @@ from cluster_pool.backplane.subscriptions import end_all
 from tests.clusters import Backend
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
 
 
 def shard_of(pool: ClusterPool) -> Shard:
@@ -70,8 +69,8 @@ async def test_a_wish_that_is_not_confirmed_in_time_stands_all_the_same(
     own_server: RedisServer,
 ) -> None:
     """The next generation subscribes it, whoever has given up waiting."""
-    async with Proxy(own_server.path) as proxy:
-        through = own_server.through(proxy.port)
+    async with own_server.network() as proxy:
+        through = proxy.url
         async with Backend(own_server).pools(1) as (_,), ClusterPool(through) as one:
             subscription = shard_of(one).subscriptions.add("cluster_pool:{late}")
             proxy.hold()

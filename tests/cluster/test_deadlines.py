@@ -23,7 +23,6 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually, run_alone
-from tools.harness.proxy import Proxy
 
 QUICK = Timing(timeout=0.5, lease=3.0, heartbeat=1.0, probe=0.5, linger=0.2, close=1.0)
 
@@ -42,8 +41,8 @@ async def answers(calls: list[asyncio.Task[Any]], seconds: float) -> list[Any]:
 async def test_sends_after_an_outage_are_answered(own_server: RedisServer) -> None:
     """One expired meanwhile, and a local send went past it: those that follow have a queue."""
     async with (
-        Proxy(own_server.path) as path,
-        Pool(own_server.through(path.port), node_id="a", timing=QUICK) as one,
+        own_server.network() as path,
+        Pool(path.url, node_id="a", timing=QUICK) as one,
         Pool(own_server.url, node_id="b", timing=QUICK) as two,
     ):
         await one.join("room", "alice")
@@ -69,8 +68,8 @@ async def test_sends_after_an_outage_are_answered(own_server: RedisServer) -> No
 async def test_every_call_of_sparse_traffic_is_answered(own_server: RedisServer) -> None:
     """Many namespaces, most queues empty, local and remote mixed, links cut past the time-out."""
     async with (
-        Proxy(own_server.path) as path,
-        Pool(own_server.through(path.port), node_id="a", timing=QUICK) as one,
+        own_server.network() as path,
+        Pool(path.url, node_id="a", timing=QUICK) as one,
         Pool(own_server.url, node_id="b", timing=QUICK) as two,
     ):
         names = [f"room-{at}" for at in range(40)]
@@ -99,7 +98,7 @@ async def test_every_call_of_sparse_traffic_is_answered(own_server: RedisServer)
 @async_test
 async def test_a_cancelled_send_does_not_hold_up_local_ones(own_server: RedisServer) -> None:
     """It still stands in the queue while Redis is away, and counts for nothing."""
-    async with Proxy(own_server.path) as path, Pool(own_server.through(path.port)) as one:
+    async with own_server.network() as path, Pool(path.url) as one:
         await one.join("room", "alice")
         await path.refuse()
         await eventually(lambda: not one._parts.backplane.shard.up)
@@ -263,8 +262,8 @@ async def test_a_send_that_timed_out_is_not_carried_out_by_its_neighbours_time(
 async def test_short_time_outs_take_no_time_from_others(own_server: RedisServer) -> None:
     """Over a slow link most of them end in vain; what is beside them goes out the first time."""
     async with (
-        Proxy(own_server.path) as path,
-        Pool(own_server.through(path.port), node_id="a") as one,
+        own_server.network() as path,
+        Pool(path.url, node_id="a") as one,
         Pool(own_server.url, node_id="b") as two,
     ):
         bob, carol = await two.join("n", "bob"), await two.join("m", "carol")
@@ -362,8 +361,8 @@ async def test_a_slow_answer_about_the_time_takes_no_time_from_sends(
 ) -> None:
     """What was known of Redis's time before is still true; else they all come too late."""
     async with (
-        Proxy(own_server.path) as path,
-        Pool(own_server.through(path.port), node_id="a", timing=Timing(probe=1.0)) as one,
+        own_server.network() as path,
+        Pool(path.url, node_id="a", timing=Timing(probe=1.0)) as one,
     ):
         commands = one._parts.backplane.shard.commands
         assert commands is not None

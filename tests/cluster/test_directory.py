@@ -8,7 +8,6 @@ from cluster_pool import BackplaneUnavailableError, Publisher
 from tests.clusters import Backend
 from tests.servers import RedisServer
 from tests.support import async_test
-from tools.harness.proxy import Proxy
 
 NAMESPACES = 600
 
@@ -16,9 +15,9 @@ NAMESPACES = 600
 @async_test
 async def test_namespaces_costs_a_round_trip_for_hundreds_of_them(own_server: RedisServer) -> None:
     """Over a slow link it is done within its time-out, which is for the whole call."""
-    async with Backend(own_server).pools(1) as (one,), Proxy(own_server.path) as proxy:
+    async with Backend(own_server).pools(1) as (one,), own_server.network() as proxy:
         await asyncio.gather(*[one.join(f"n{at:03}", "alice") for at in range(NAMESPACES)])
-        async with Publisher(own_server.through(proxy.port), timeout=10) as publisher:
+        async with Publisher(proxy.url, timeout=10) as publisher:
             proxy.delay = 0.05
             names = [f"n{at:03}" for at in range(NAMESPACES)]
             assert await publisher.namespaces() == names

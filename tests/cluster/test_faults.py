@@ -20,7 +20,6 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
 
 
 def cut_ear(pool: ClusterPool) -> None:
@@ -383,8 +382,8 @@ async def test_an_ear_that_redis_gives_up_reports_what_it_missed(own_server: Red
     backend = Backend(own_server)
     async with (
         backend.pools(1) as (one,),
-        Proxy(own_server.path) as proxy,
-        Pool(own_server.through(proxy.port), node_id="two") as two,
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="two") as two,
     ):
         bob = await two.join("n", "bob")
         gaps: list[Gap] = []

@@ -8,13 +8,13 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
+from tools.harness.network import Network
 
 HOUR = 3600
 
 
 async def release_unanswered(
-    server: RedisServer, node: Pool, proxy: Proxy, connection: Connection, fired: list[str]
+    server: RedisServer, node: Pool, proxy: Network, connection: Connection, fired: list[str]
 ) -> asyncio.Task[None]:
     """Begin to remove the only member of ``hall``; Redis does it, and its answer is held back."""
 
@@ -34,8 +34,8 @@ async def release_unanswered(
 async def test_it_fires_when_the_answer_was_lost_with_the_lease(own_server: RedisServer) -> None:
     """Others reap the node meanwhile; its retry, under a new lease, finds what its release did."""
     backend = Backend(own_server)
-    async with backend.pools(1) as (one,), Proxy(own_server.path) as proxy:
-        url = own_server.through(proxy.port)
+    async with backend.pools(1) as (one,), own_server.network() as proxy:
+        url = proxy.url
         async with Pool(url, node_id="far", timing=FAST) as far:
             empty: list[str] = []
             fired: list[str] = []
@@ -59,8 +59,8 @@ async def test_it_fires_when_the_answer_was_lost_with_the_lease(own_server: Redi
 async def test_each_release_that_emptied_it_fires(own_server: RedisServer) -> None:
     """Though another emptied the namespace again before the first had its answer."""
     backend = Backend(own_server)
-    async with backend.pools(1) as (one,), Proxy(own_server.path) as proxy:
-        url = own_server.through(proxy.port)
+    async with backend.pools(1) as (one,), own_server.network() as proxy:
+        url = proxy.url
         async with Pool(url, node_id="far", timing=FAST) as far:
             fired: list[str] = []
             alice = await far.join("hall", "alice")

@@ -13,7 +13,6 @@ from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 from tools.harness.nodes import NodeProcess
-from tools.harness.proxy import Proxy
 
 
 @async_test
@@ -22,8 +21,8 @@ async def test_a_node_that_lost_its_id_keeps_its_clients(
 ) -> None:
     """Both are reachable then, under two ids, for good; one WARNING says so."""
     backend = Backend(own_server)
-    async with Proxy(own_server.path) as proxy, backend.pools(1) as (other,):
-        cut_off = Pool(own_server.through(proxy.port), node_id="pod-0", timing=FAST)
+    async with own_server.network() as proxy, backend.pools(1) as (other,):
+        cut_off = Pool(proxy.url, node_id="pod-0", timing=FAST)
         told: list[tuple[NodeState, str]] = []
         cut_off.on("state", lambda state: told.append((state, cut_off.node_id)))
         async with cut_off:
@@ -92,11 +91,11 @@ async def test_two_processes_with_one_node_id_keep_their_answers_apart(
     """While the one that was cut off still hears the channel of the id that it lost."""
     backend = Backend(own_server)
     async with (
-        Proxy(own_server.path) as proxy,
-        Proxy(own_server.path) as mute_proxy,
+        own_server.network() as proxy,
+        own_server.network() as mute_proxy,
         backend.pools(1) as (other,),
-        Pool(own_server.through(mute_proxy.port), node_id="mute", timing=FAST) as mute,
-        Pool(own_server.through(proxy.port), node_id="pod-0", timing=FAST) as one,
+        Pool(mute_proxy.url, node_id="mute", timing=FAST) as mute,
+        Pool(proxy.url, node_id="pod-0", timing=FAST) as one,
     ):
         await other.join("n", "bob")
         await mute.join("n", "carol")
@@ -120,8 +119,8 @@ async def test_a_silent_predecessor_is_not_waited_for(own_server: RedisServer) -
     """Nobody listens to its channel for four seconds; alive after all, it has another id then."""
     backend = Backend(own_server)
     patient = Timing(lease=60, heartbeat=1.0)
-    async with Proxy(own_server.path) as proxy, backend.pools(1) as (other,):
-        cut_off = Pool(own_server.through(proxy.port), node_id="pod-0", timing=patient)
+    async with own_server.network() as proxy, backend.pools(1) as (other,):
+        cut_off = Pool(proxy.url, node_id="pod-0", timing=patient)
         async with cut_off:
             alice = await cut_off.join("n", "alice")
             await proxy.refuse()

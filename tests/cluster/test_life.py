@@ -24,7 +24,6 @@ from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
 
 MAX_TICKS = 2000
 
@@ -74,9 +73,9 @@ async def test_a_stop_ends_a_start_that_waits_for_a_silent_redis(
     own_server: RedisServer, wait: float | None
 ) -> None:
     """Long before its connect time-out, with ``wait`` or without."""
-    async with Proxy(own_server.path) as proxy:
+    async with own_server.network() as proxy:
         proxy.hold()
-        for one in (ClusterPool(own_server.through(proxy.port)), Publisher("redis://127.0.0.1:1")):
+        for one in (ClusterPool(proxy.url), Publisher("redis://127.0.0.1:1")):
             start = asyncio.create_task(one.start(wait=wait or 60))
             await eventually(lambda: "cluster_pool shard" in ours())
             await asyncio.wait_for(one.stop(), 5)
@@ -121,8 +120,8 @@ async def test_a_stop_ends_every_call_that_is_under_way(
 ) -> None:
     """An answer, or an error of ours: no call waits for what will not come, or is cancelled."""
     backend = Backend(own_server)
-    async with Proxy(own_server.path) as proxy, backend.pools(1) as (two,):
-        one = Pool(own_server.through(proxy.port), node_id="one", timing=FAST)
+    async with own_server.network() as proxy, backend.pools(1) as (two,):
+        one = Pool(proxy.url, node_id="one", timing=FAST)
         await one.start()
         alice = await one.join("n", "alice")
         await two.join("n", "bob")

@@ -21,8 +21,8 @@ from tests.cluster.machine.loop import ProcessLoop, VirtualLoop
 from tests.cluster.machine.network import fake_network
 from tests.cluster.machine.world import World
 from tests.clusters import Backend
-from tests.servers import PASSWORD, RedisServer
-from tools.harness.proxy import Proxy
+from tests.servers import RedisServer
+from tools.harness.network import Network
 
 SHORT = Timing(timeout=2.0, lease=1.5, heartbeat=0.4, probe=0.3, linger=0.1, close=1.0)
 EXAMPLES = int(os.environ.get("CLUSTER_POOL_EXAMPLES", "0"))
@@ -78,24 +78,16 @@ class OnServer(Duels):
 
     def open(self) -> asyncio.Runner:
         runner = self.stack.enter_context(asyncio.Runner(loop_factory=ProcessLoop))
-        self.world = World(Backend(self.server), SHORT, proxy)
+        self.world = World(Backend(self.server), SHORT, network)
         self.world.raw.flushall()
         self.stack.callback(self.world.raw.close)
         return runner
 
 
-class Line(Proxy):
-    """A proxy between one node and the server, which serves from its making on."""
-
-    def address(self) -> str:
-        """What a pool takes, so that its sockets go through here."""
-        return f"redis://cluster_pool:{PASSWORD}@127.0.0.1:{self.port}"
-
-
-async def proxy(backend: Backend) -> Line:
-    """The network of one node on a real server."""
-    assert backend.server is not None
-    return await Line(backend.server.path).__aenter__()
+async def network(backend: Backend) -> Network:
+    """The network of one node on a real server, which serves from its making on."""
+    made: Network = backend.server.network()
+    return await made.__aenter__()
 
 
 @pytest.mark.slow

@@ -29,18 +29,18 @@ from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
+from tools.harness.network import Network
 
 OTHERS = 4
 """Probes and heartbeats within a second."""
 
 
 @contextlib.asynccontextmanager
-async def node_behind(server: RedisServer, name: str) -> AsyncIterator[tuple[Pool, Proxy]]:
+async def node_behind(server: RedisServer, name: str) -> AsyncIterator[tuple[Pool, Network]]:
     """A node with a bad network between it and Redis."""
     async with (
-        Proxy(server.path) as proxy,
-        Pool(server.through(proxy.port), node_id=name, timing=FAST) as pool,
+        server.network() as proxy,
+        Pool(proxy.url, node_id=name, timing=FAST) as pool,
     ):
         yield pool, proxy
 
@@ -335,7 +335,7 @@ async def test_a_thousand_joins_and_leaves_during_cuts(own_server: RedisServer) 
     chance = random.Random(5)
     calm = asyncio.Event()
 
-    async def cut(proxy: Proxy) -> None:
+    async def cut(proxy: Network) -> None:
         while not calm.is_set():
             await asyncio.sleep(chance.uniform(0.05, 0.25))
             await proxy.cut()

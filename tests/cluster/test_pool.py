@@ -34,7 +34,6 @@ from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
 
 
 @async_test
@@ -139,9 +138,9 @@ async def test_alternating_sends_and_broadcasts_need_few_round_trips(backend: Ba
     if backend.server is None:
         pytest.skip("there is no link to delay")
     async with (
-        Proxy(backend.server.path) as proxy,
+        backend.server.network() as proxy,
         backend.pools(1) as (one,),
-        Pool(backend.server.through(proxy.port), node_id="far", prefix=backend.prefix) as far,
+        Pool(proxy.url, node_id="far", prefix=backend.prefix) as far,
     ):
         alice = await one.join("n", "alice")
         proxy.delay = 0.02

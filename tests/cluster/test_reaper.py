@@ -15,7 +15,6 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool, abandon, vanish
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
 
 BRIEF = Timing(timeout=2.0, lease=0.4, heartbeat=0.1, probe=0.1)
 
@@ -153,8 +152,8 @@ async def test_a_reaper_wakes_at_the_end_of_a_lease_that_comes_before_a_heartbea
 async def test_a_reaper_that_emptied_it_leaves_no_callback(own_server: RedisServer) -> None:
     """A release that never arrived emptied nothing: the hook of who reaped it tells, alone."""
     backend = Backend(own_server)
-    async with backend.pools(1) as (one,), Proxy(own_server.path) as proxy:
-        url = own_server.through(proxy.port)
+    async with backend.pools(1) as (one,), own_server.network() as proxy:
+        url = proxy.url
         async with Pool(url, node_id="far", timing=FAST) as far:
             empty: list[str] = []
             fired: list[str] = []
@@ -181,8 +180,8 @@ async def test_a_reaper_whose_answer_is_lost_asks_again(
 ) -> None:
     """Though another node has finished with the dead one meanwhile; it tells once, and alone."""
     backend = Backend(own_server)
-    async with backend.pools(others) as rest, Proxy(own_server.path) as proxy:
-        url = own_server.through(proxy.port)
+    async with backend.pools(others) as rest, own_server.network() as proxy:
+        url = proxy.url
         async with Pool(url, node_id="far", timing=FAST) as far:
             told: list[str] = []
             for pool in (far, *rest):

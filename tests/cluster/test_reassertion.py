@@ -13,7 +13,7 @@ from cluster_pool.cluster.lease_keeper import Keep
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
+from tools.harness.network import Network
 
 SHORT = Timing(timeout=2.0, lease=3.0, heartbeat=0.4, probe=1.0, linger=0.2, close=1.0)
 NAMESPACES = 1200
@@ -22,10 +22,10 @@ ONE_FLAVOUR = pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
 
 
 @contextlib.asynccontextmanager
-async def on_proxy(server: RedisServer) -> AsyncIterator[tuple[Pool, Proxy]]:
+async def on_proxy(server: RedisServer) -> AsyncIterator[tuple[Pool, Network]]:
     """A node with a proxy between it and Redis, and many namespaces of one member each."""
-    async with Proxy(server.path) as proxy:
-        pool = Pool(server.through(proxy.port), node_id="node-1", timing=SHORT)
+    async with server.network() as proxy:
+        pool = Pool(proxy.url, node_id="node-1", timing=SHORT)
         async with pool:
             for at in range(0, NAMESPACES, 300):
                 names = [f"n{i}" for i in range(at, at + 300)]

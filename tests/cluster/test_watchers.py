@@ -13,7 +13,6 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-from tools.harness.proxy import Proxy
 
 LOST = MemberEvent("lost", "", "")
 
@@ -65,8 +64,8 @@ async def test_what_was_missed_while_cut_off_is_said(own_server: RedisServer) ->
     """Once, ahead of what comes then; and nothing is said when nothing was missed."""
     async with (
         Backend(own_server).pools(1) as (one,),
-        Proxy(own_server.path) as proxy,
-        Pool(own_server.through(proxy.port), node_id="far", timing=FAST) as far,
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST) as far,
         far.watching("n") as events,
         far.watching("empty") as others,
     ):
@@ -126,9 +125,9 @@ async def test_who_had_no_lease_for_a_while_joins_again(own_server: RedisServer)
     """Who read the members meanwhile did not see them, and no leave has taken them away."""
     timing = Timing(timeout=2, lease=3, heartbeat=1, probe=0.5, linger=0.2)
     async with (
-        Proxy(own_server.path) as proxy,
+        own_server.network() as proxy,
         Backend(own_server).publisher() as publisher,
-        Pool(own_server.through(proxy.port), node_id="far", timing=timing) as far,
+        Pool(proxy.url, node_id="far", timing=timing) as far,
     ):
         await far.join("n", "alice")
         async with publisher.watching("n") as events:
@@ -160,8 +159,8 @@ async def test_a_list_that_is_kept_as_we_say_is_right(own_server: RedisServer) -
     members: dict[str, str] = {}
     async with (
         backend.pools() as pools,
-        Proxy(own_server.path) as proxy,
-        Pool(own_server.through(proxy.port), node_id="far", timing=FAST) as far,
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST) as far,
     ):
         keeping = asyncio.create_task(keep(far, "n", members))
         for turn in range(60):

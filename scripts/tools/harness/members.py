@@ -1,7 +1,7 @@
 """Servers that belong together: each has a port of loopback, and is asked over its unix socket."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from redis import Redis
@@ -87,6 +87,12 @@ def start_all(members: Iterable[Member]) -> None:
         member.server.launch()
     for member in members:
         member.server.wait_until_it_answers()
+
+
+def remap(members: Sequence[Member], ports: Sequence[int]) -> str:
+    """The option ``address_remap`` that leads to other ports in the places of these."""
+    pairs = zip(members, ports, strict=True)
+    return ",".join(f"{HOST}:{member.port}={HOST}:{port}" for member, port in pairs)
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float) -> None:

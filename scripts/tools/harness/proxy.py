@@ -11,6 +11,8 @@ import struct
 from pathlib import Path
 from typing import Self
 
+from tools.harness.ports import HOST, free_port
+
 CHUNK = 65536
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of no time: closing sends RST instead of FIN."""
@@ -98,8 +100,8 @@ class Proxy:
     # -- forwarding ------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = self.port or free_port()  # nobody gets it while it is refused
+        self._server = await asyncio.start_server(self._take, HOST, self.port)
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

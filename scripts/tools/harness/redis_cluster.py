@@ -1,9 +1,10 @@
 """A Redis Cluster of processes of this machine, whose nodes fail and whose slots move by order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Self, TypeAlias
 
-from tools.harness.members import Make, Member, start_all, valkey, wait_until
+from tools.harness.members import Make, Member, remap, start_all, valkey, wait_until
+from tools.harness.network import Network
 from tools.harness.ports import HOST, free_ports
 
 SLOTS = 16384
@@ -67,8 +68,19 @@ class RedisCluster:
     @property
     def url(self) -> str:
         """For ``--redis``: every node, dead or alive."""
-        places = ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+        return self._url([node.port for node in self.nodes])
+
+    def _url(self, ports: Sequence[int]) -> str:
+        places = ",".join(f"{HOST}:{port}" for port in ports)
         return f"redis+cluster://{self.nodes[0].server.user_info}{places}"
+
+    def network(self) -> Network:
+        """A network before all nodes, whose faults concern those alone who use its URL."""
+
+        def through(ports: Sequence[int]) -> str:
+            return f"{self._url(ports)}?address_remap={remap(self.nodes, ports)}"
+
+        return Network([node.server.path for node in self.nodes], through)
 
     # -- its beginning ---------------------------------------------------------------------
 

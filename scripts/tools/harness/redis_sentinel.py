@@ -1,10 +1,12 @@
 """A primary, its replicas, and the sentinels that watch them, as processes of this machine."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from redis.exceptions import ResponseError
 
-from tools.harness.members import Make, Member, start_all, valkey, wait_until
+from tools.harness.members import Make, Member, remap, start_all, valkey, wait_until
+from tools.harness.network import Network
 from tools.harness.ports import HOST, free_ports
 from tools.harness.servers import RedisServer
 
@@ -92,8 +94,20 @@ class RedisSentinel:
     @property
     def url(self) -> str:
         """For ``--redis``: all sentinels, and the service."""
-        places = ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
+        return self._url([sentinel.port for sentinel in self.sentinels])
+
+    def _url(self, ports: Sequence[int]) -> str:
+        places = ",".join(f"{HOST}:{port}" for port in ports)
         return f"redis+sentinel://{self.servers[0].server.user_info}{places}/{self.service}"
+
+    def network(self) -> Network:
+        """A network before servers and sentinels, for those alone who use its URL."""
+        count = len(self.servers)
+
+        def through(ports: Sequence[int]) -> str:
+            return f"{self._url(ports[count:])}?address_remap={remap(self.servers, ports[:count])}"
+
+        return Network([one.server.path for one in (*self.servers, *self.sentinels)], through)
 
     def start(self) -> None:
         """Start everything, and wait until each sentinel knows the others and the replicas."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from cluster_pool.embedded import bound_to_parent, server_binary
+from tools.harness.network import Network
 
 START_TIMEOUT = 30.0
 
@@ -53,6 +54,10 @@ class RedisServer:
     def through(self, port: int) -> str:
         """The URL by which it is reached at ``port``, its own or that of a proxy."""
         return f"redis://{self.user_info}127.0.0.1:{port}"
+
+    def network(self) -> Network:
+        """A network before it, whose faults concern those alone who use its URL."""
+        return Network([self.path], lambda ports: self.through(ports[0]))
 
     @property
     def pid(self) -> int:

@@ -1,4 +1,4 @@
-"""The network between one node and a fakeredis server, with the faults of ``tools.harness.proxy``.
+"""The network between one node and a fakeredis server, with faults as of ``tools.harness.network``.
 
 What is held back is not lost: when it heals, the server gets the bytes even of links that their
 node has given up meanwhile, as TCP would deliver them.
@@ -26,7 +26,8 @@ class FakeNetwork:
         self.held_downwards = False
         self._given_up: list[Wire] = []
 
-    def address(self) -> FakeAsyncRedis:
+    @property
+    def url(self) -> FakeAsyncRedis:
         """What a pool takes, so that its sockets go through this network."""
         client = FakeAsyncRedis(server=self.server)
         client.connection_pool.connection_class = Wire

@@ -134,7 +134,7 @@ class World:
     async def start(self, name: str) -> Node:
         """A new process under this node id; one that crashed may have a lease still."""
         network = await self.network(self.backend)
-        pool = Pool(network.address(), node_id=name, timing=self.timing, prefix=self.keys.prefix)
+        pool = Pool(network.url, node_id=name, timing=self.timing, prefix=self.keys.prefix)
         node = Node(name, network, Process(), pool)
         await self.within(self.timing.lease * 2 + 5, node.process.spawn(pool.start()))
         self.nodes.append(node)
