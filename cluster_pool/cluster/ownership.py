@@ -44,7 +44,6 @@ from cluster_pool.local.table import ConnectionTable
 
 FORMER = 1_000
 """Claims that are remembered after their end, in a cluster with a secret."""
-
 ASKED = 0.9
 """The part of its remaining time for which a claim waits for the owner's answer, at most."""
 
@@ -179,6 +178,11 @@ class Ownership:
         membership = self._table.get(namespace, id)
         claim = None if membership is None else membership.claim
         return claim is not None and claim.nonce == nonce
+
+    def moves(self, namespace: str, id: str) -> bool:
+        """Whether a claim or a release of an id is on its way: Redis may be ahead of the table."""
+        one = self._table.get(namespace, id)
+        return (namespace, id) in self._pending or (one is not None and one.departure is not None)
 
     # -- claiming --------------------------------------------------------------------------
 
@@ -380,8 +384,6 @@ class Ownership:
             self._namespaces.leave(membership.namespace)
             self.former.note(membership.namespace, membership.id, membership.claim)
             membership.claim = None
-
-    # -- registering again -----------------------------------------------------------------
 
     async def register_all(self, incarnation: str, keep: Keep) -> None:
         """Register all owned claims under a new incarnation, with their own tokens.

@@ -154,9 +154,12 @@ class Reassertion:
             (name, [(one, one.claim) for one in part if one.claim is not None])
             for name, part in batch
         ]
+        owned = [(name, part) for name, part in owned if part]
+        if not owned:
+            return _nothing()
         deadline = self._deadline()
         left = asyncio.get_running_loop().time() + self._lease.seconds_left()
-        not_after = self._topology.of(batch[0][0]).clock.at(min(deadline, left))
+        not_after = self._topology.of(owned[0][0]).clock.at(min(deadline, left))
         groups = [(name, [(one.id, claim) for one, claim in part]) for name, part in owned]
         reply = self._claims.assert_claims(generation, incarnation, groups, not_after, deadline)
 
@@ -182,6 +185,10 @@ class Reassertion:
 
     def _deadline(self) -> float:
         return deadline_in(self._timing.timeout)
+
+
+async def _nothing() -> None:
+    """The reply to a batch of which nothing is owned any more."""
 
 
 def pieces(items: list[T], size: int) -> Iterator[list[T]]:

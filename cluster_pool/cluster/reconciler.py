@@ -42,6 +42,8 @@ SPREAD = 0.5
 """The part of a heartbeat over which the calls are spread."""
 AGAIN = 0.2
 """The part of a heartbeat after which a difference is looked at again."""
+LOOKS = 5
+"""Times that a namespace is looked at again before its count is put right."""
 REPAIRS = 16
 """Namespaces that are looked at closely, or repaired, at the same time."""
 
@@ -163,7 +165,8 @@ class Reconciler:
         held = self._ownership.owned(namespace)
         checksum = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
         sample = random.sample(list(held.items()), min(SAMPLE, len(held)))
-        return Holding(namespace, len(held), checksum, sample)
+        steady = [one for one in sample if not self._ownership.moves(namespace, one[0])]
+        return Holding(namespace, len(held), checksum, steady)
 
     async def _strangers(self, generation: Generation, owners: Iterable[str]) -> set[str]:
         """The owners of which nothing is known; none while nodes may not have joined again yet."""
@@ -197,6 +200,20 @@ class Reconciler:
             registered.unreadable,
         )
         return difference if any(difference) else None
+
+    async def _steady_difference(
+        self, generation: Generation, name: str
+    ) -> tuple[Difference | None, bool]:
+        """The difference of a namespace, and whether it was the same twice.
+
+        While members come and go, what differs at one look may only be on its way.
+        """
+        now = await self._difference(generation, name)
+        for _ in range(LOOKS):
+            before, now = now, await self._difference(generation, name)
+            if now == before:
+                return now, True
+        return now, False
 
     # -- repairing -------------------------------------------------------------------------
 
@@ -242,7 +259,9 @@ class Reconciler:
                 await self._reaping.clear(
                     namespace, stranger, "", self._timing.timeout, counted=False
                 )
-            left = await self._difference(generation, namespace)
+            left, steady = await self._steady_difference(generation, namespace)
+            if not steady:
+                return  # the next heartbeat looks again
         if left is not None and (left.size or left.checksum):
             await self._upkeep.correct(
                 generation, namespace, incarnation, left.size, left.checksum, self._deadline()

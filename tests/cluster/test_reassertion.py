@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster_pool import Connection, Member, Timing
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.cluster import reassertion
 from cluster_pool.cluster.lease_keeper import Keep
 from tests.clusters import Backend, Pool
@@ -281,3 +282,24 @@ async def test_another_epoch_is_another_redis(backend: Backend) -> None:
             client.set(f"{backend.prefix}:{{~}}:epoch", "1234567")
         await eventually(lambda: taken(one) == 1 and one.ready, 30)
         assert await one.locate("n", "alice") == Member("alice", "node-1")
+
+
+@async_test
+async def test_a_namespace_that_was_left_meanwhile_is_not_asserted(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its members may go after a batch was put together; the others of the batch are registered."""
+    async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
+        gone = await one.join("left", "x")
+        await one.join("n", "y")
+        names = ["left", "n"]
+        parts = one._parts.ownership._reassertion
+        batch = [parts._owned(name) for name in names]
+        await one.remove_connection(gone.connection)  # type: ignore[attr-defined]
+        await client.delete(f"{backend.prefix}:{{n}}:members", f"{backend.prefix}:{{n}}:owners")
+        generation = await one._parts.backplane.topology.connected(deadline_in(5.0))
+        incarnation = one.statistics()["incarnation"]
+        await parts._batch(generation, incarnation, batch)
+        await parts.namespace(generation, "left", incarnation)
+        assert await one.count("n") == 1
+        assert [line for line in caplog.messages if "not registered" in line] == []

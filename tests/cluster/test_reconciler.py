@@ -13,6 +13,11 @@ from tests.support import async_test, eventually
 SHORT = Timing(timeout=9.0, lease=4.0, heartbeat=0.3, probe=0.3, linger=0.1, close=1.0)
 
 
+def now() -> float:
+    """The time of the loop."""
+    return asyncio.get_running_loop().time()
+
+
 @pytest.mark.parametrize("key", ["members", "owners"])
 @async_test
 async def test_a_lost_hash_is_found_within_ten_heartbeats(
@@ -79,6 +84,62 @@ async def test_claims_on_their_way_are_no_drift(backend: Backend) -> None:
 
         await asyncio.gather(*[come_and_go(number) for number in range(20)])
         assert [pool.statistics()["repaired"] for pool in pools] == [0, 0]
+
+
+@async_test
+async def test_a_release_that_redis_has_carried_out_and_not_answered_is_no_difference(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is ahead of the table by what is on its way."""
+    async with backend.pools(1, timing=SHORT) as (one,):
+        sockets = await asyncio.gather(*[one.join("n", f"x{at}") for at in range(5)])
+        generation = await one._parts.backplane.topology.connected(now() + 5)
+        written = asyncio.Event()
+        script = generation.script
+
+        def sent(*arguments: Any) -> Any:
+            written.set()
+            return script(*arguments)
+
+        monkeypatch.setattr(type(generation), "script", lambda _, *arguments: sent(*arguments))
+        leaving = one.remove_connection(sockets[0].connection)  # type: ignore[attr-defined]
+        task = asyncio.create_task(leaving)
+        await written.wait()
+        assert len(one._parts.ownership.owned("n")) == 5
+        assert await one._parts.reconciler._difference(generation, "n") is None
+        await task
+
+
+@async_test
+async def test_counts_are_not_corrected_by_what_is_on_its_way(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A namespace is repaired while members come and go: its count was right, and stays so."""
+    async with backend.pools(1, timing=SHORT) as (one,):
+        generation = await one._parts.backplane.topology.connected(now() + 5)
+        reconciler = one._parts.reconciler
+        corrected: list[tuple[Any, ...]] = []
+
+        async def correct(*arguments: Any) -> None:
+            corrected.append(arguments)
+
+        monkeypatch.setattr(reconciler._upkeep, "correct", correct)
+        over = asyncio.Event()
+
+        async def come_and_go(number: int) -> None:
+            while not over.is_set():
+                socket = await one.join("n", f"x{number}")
+                await asyncio.sleep(0.002)
+                await one.remove_connection(socket.connection)  # type: ignore[attr-defined]
+
+        crowd = [asyncio.create_task(come_and_go(number)) for number in range(50)]
+        await one.join("n", "stays")
+        for _ in range(20):
+            await reconciler._repair(generation, "n")
+        over.set()
+        await asyncio.gather(*crowd)
+        assert corrected == []
+        assert await one.count("n") == 1
 
 
 @async_test
