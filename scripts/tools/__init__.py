@@ -1,7 +1,8 @@
 """What the scripts beside this folder run, and what the tests share with them.
 
-harness  servers, processes, clients and a bad network, for tests and tools alike
-bench    what a message, a connection and a fault cost: scripts/bench
-chaos    everything broken, every message accounted for: scripts/chaos
-fuzz     hostile input to everything that parses: scripts/fuzz
+harness     servers, processes, clients and a bad network, for tests and tools alike
+bench       what a message and a connection cost: scripts/bench
+chaos       everything broken, every message accounted for, and what each fault costs: scripts/chaos
+contenders  the libraries that both compare us with: scripts/bench --only peers, scripts/chaos-peers
+fuzz        hostile input to everything that parses: scripts/fuzz
 """

@@ -2,5 +2,6 @@
 
 ``runner`` goes round by round; ``harm`` breaks things; ``cluster`` holds what runs: ``servers``,
 ``proxy``, and ``node`` and ``clients`` as ``programs``. What they tell goes to the ``ledger``,
-which makes the ``books`` of a round, on which ``account`` decides.
+which makes the ``books`` of a round, on which ``account`` decides. ``peers`` is a program of its
+own, scripts/chaos-peers, whose messages ``count`` judges.
 """
