@@ -5,6 +5,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tools.bench import (
     scale,
     storm,
 )
-from tools.bench.stage import Settings
+from tools.bench.stage import QUICK, Settings
 from tools.bench.table import Row, as_json, markdown
 from tools.harness.linux import too_few_descriptors
 
@@ -28,6 +29,15 @@ ONE_LOOP = {"scale": scale, "peers": peers, "rolling": rolling}
 NAMES = (*delivery.NAMES, *EACH_LOOP, *ONE_LOOP)
 BUSY = 0.7
 """Load above which the head of the table warns."""
+SIZES = {
+    "--rounds": "of each; the table has their median",
+    "--connections": "that get messages",
+    "--idle": "connections that say nothing",
+    "--storm": "connections that come at once",
+    "--nodes": "of scale, at least 2",
+    "--members": "of scale, in one namespace",
+    "--restarted": "connections of rolling",
+}
 EPILOG = """\
 Another tree of the package is measured by the same bench when PYTHONPATH names its folder:
   PYTHONPATH=/path/to/older/checkout scripts/bench --only broadcast --only targeted
@@ -61,13 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", action="append", choices=NAMES, metavar="SCENARIO", help="may be repeated")
     add("--quick", action="store_true", help="fewer rounds of less: a look, not a measurement")
     add("--loop", choices=("uvloop", "asyncio", "both"), help="default: both, if uvloop is there")
-    add("--rounds", type=_positive, metavar="N", help="of each; the table has their median (12)")
-    add("--connections", type=_positive, default=1000, metavar="N", help="that get messages (1000)")
-    add("--idle", type=_positive, metavar="N", help="connections that say nothing (5000)")
-    add("--storm", type=_positive, metavar="N", help="connections that come at once (5000)")
-    add("--nodes", type=_positive, metavar="N", help="of scale, at least 2 (16)")
-    add("--members", type=_positive, metavar="N", help="of scale, in one namespace (100000)")
-    add("--restarted", type=_positive, metavar="N", help="connections of rolling (4000)")
+    for option, about in SIZES.items():
+        usual = getattr(Settings, option.removeprefix("--"))
+        add(option, type=_positive, metavar="N", help=f"{about} ({usual})")
     add("--server", metavar="PROGRAM", help="such as redis-server, instead of the wheel's Valkey")
     add("--json", metavar="FILE", type=Path, help="write everything that was measured there")
     add("--charts", metavar="FOLDER", type=Path, help="draw peers.svg and rolling.svg there")
@@ -76,22 +82,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    quick = options.quick
-    return Settings(
-        rounds=options.rounds or (3 if quick else 12),
-        connections=options.connections,
-        messages=10 if quick else 15,
-        bursts=10,
-        single_sends=100 if quick else 300,
-        idle=options.idle or (1000 if quick else 5000),
-        idle_seconds=10.0 if quick else 40.0,
-        storm=options.storm or (1000 if quick else 5000),
-        nodes=max(2, options.nodes or (4 if quick else 16)),
-        members=options.members or (10_000 if quick else 100_000),
-        restarted=options.restarted or (1600 if quick else 4000),
-        close_rate=120.0 if quick else 160.0,
-        profile=str(options.profile) if options.profile else "",
-    )
+    names = [option.removeprefix("--") for option in SIZES]
+    asked = {name: getattr(options, name) for name in names if getattr(options, name)}
+    profile = str(options.profile) if options.profile else ""
+    return replace(QUICK if options.quick else Settings(), **asked, profile=profile)
 
 
 def _loops(asked: str | None) -> list[str]:

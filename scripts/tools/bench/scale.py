@@ -88,7 +88,7 @@ async def _cluster(
     async with contextlib.AsyncExitStack() as stack:
         holders = [
             await stack.enter_async_context(node(redis.url, f"B{at}", loop))
-            for at in range(settings.nodes - 1)
+            for at in range(max(2, settings.nodes) - 1)
         ]
         targets = []
         for first, some in ((0, holders[:1]), (count, holders)):

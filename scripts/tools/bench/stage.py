@@ -21,24 +21,38 @@ Tell = Callable[[str], None]
 class Settings:
     """How much is measured; see ``--help``."""
 
-    rounds: int
-    connections: int
-    messages: int
-    bursts: int
-    single_sends: int
-    idle: int
-    idle_seconds: float
-    storm: int
-    nodes: int
-    members: int
-    restarted: int
-    close_rate: float
+    rounds: int = 12
+    connections: int = 1000
+    messages: int = 15
+    bursts: int = 10
+    single_sends: int = 300
+    idle: int = 5000
+    idle_seconds: float = 40.0
+    storm: int = 5000
+    nodes: int = 16
+    members: int = 100_000
+    restarted: int = 4000
+    close_rate: float = 160.0
     profile: str = ""
 
     @property
     def fresh_rounds(self) -> int:
         """Of scenarios that start everything anew in each round."""
         return min(self.rounds, 3)
+
+
+QUICK = Settings(
+    rounds=3,
+    messages=10,
+    single_sends=100,
+    idle=1000,
+    idle_seconds=10.0,
+    storm=1000,
+    nodes=4,
+    members=10_000,
+    restarted=1600,
+    close_rate=120.0,
+)
 
 
 class Clients:
