@@ -61,7 +61,7 @@ async def test_accept_is_the_whole_life_of_a_member() -> None:
 
 
 @async_test
-async def test_accept_makes_an_id_for_who_has_none() -> None:
+async def test_accept_makes_an_id_for_a_client_without_one() -> None:
     """Two clients without an id are two members."""
     backend = Backend(None)
     async with backend.pools(1) as (one,), endpoint(one) as url, connect(url), connect(url):
@@ -142,7 +142,7 @@ async def test_hooks_are_called_and_their_faults_stay_theirs() -> None:
 
 @async_test
 async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
-    """A node that has seen many namespaces remembers none of them once they are empty."""
+    """A node that has seen many namespaces keeps no data of them once they are empty."""
     backend = Backend(None)
     async with backend.pools(1) as (one,):
         for at in range(50):

@@ -1,4 +1,4 @@
-"""Who may become a member of a node in which state, and what a failed claim leaves behind."""
+"""Admission of newcomers in each state of a node, and what a failed claim leaves behind."""
 
 import pytest
 
@@ -36,7 +36,7 @@ async def test_newcomers_are_taken_while_the_node_is_active_or_announces() -> No
 
 
 @async_test
-async def test_a_connection_that_was_not_let_in_belongs_to_no_pool() -> None:
+async def test_a_connection_that_was_refused_belongs_to_no_pool() -> None:
     """It may join again, under another rule; a member may not."""
     async with Backend(None).pools(1) as (one,):
         await one.join("n", "alice")
@@ -54,7 +54,7 @@ async def test_a_connection_that_was_not_let_in_belongs_to_no_pool() -> None:
 
 @async_test
 async def test_a_member_of_one_pool_is_not_removed_at_another() -> None:
-    """Its release there would end what that pool sends to the registry, and it would stay."""
+    """A removal there would end its inbound messages, and it would stay a member."""
     async with Backend(None).pools(2) as (one, two):
         alice = await one.join("n", "alice")
         connection = alice.connection  # type: ignore[attr-defined]

@@ -101,7 +101,7 @@ async def grouped(connection: Connection, websocket: Any) -> None:
 @pytest.mark.parametrize("body", [waits, pushes, grouped])
 @async_test
 async def test_a_body_that_does_not_read_ends_when_its_client_leaves(body: Body) -> None:
-    """Nothing is raised, and what stands behind the context runs."""
+    """Nothing is raised, and the code behind the context runs."""
     async with one_pool() as pool:
         client = await Asgi(pool, body).begun()
         client.leave()
@@ -110,8 +110,8 @@ async def test_a_body_that_does_not_read_ends_when_its_client_leaves(body: Body)
 
 
 @async_test
-async def test_a_body_that_sends_without_a_pause_ends_too() -> None:
-    """It fills its outbox in one turn, and is a slow consumer of itself."""
+async def test_a_body_that_sends_without_a_pause_ends_as_a_slow_consumer() -> None:
+    """It fills its outbox in one turn, and is closed as a slow consumer."""
 
     async def body(connection: Connection, websocket: Any) -> None:
         while True:
@@ -124,7 +124,7 @@ async def test_a_body_that_sends_without_a_pause_ends_too() -> None:
 
 
 @async_test
-async def test_what_came_before_the_departure_is_still_yielded() -> None:
+async def test_messages_that_came_before_the_departure_are_still_yielded() -> None:
     """Also to a body that begins to read late; one that does not read at all ends then."""
     got: list[object] = []
 
@@ -193,7 +193,7 @@ async def test_a_body_that_left_its_iteration_ends(before: bool) -> None:
 
 @async_test
 async def test_the_websocket_can_be_read_by_its_own_means() -> None:
-    """What was read ahead is there, in order; who waits elsewhere ends after Timing.handler."""
+    """Messages read ahead come in order; a body that waits elsewhere ends after Timing.handler."""
     got: list[str] = []
 
     async def body(connection: Connection, websocket: WebSocket) -> None:
@@ -236,8 +236,8 @@ async def test_an_outside_cancellation_is_never_swallowed() -> None:
 
 
 @async_test
-async def test_a_timeout_around_the_context_and_inside_the_body_still_are_ones() -> None:
-    """They cancel, too, and tell their cancellation from ours."""
+async def test_timeouts_around_the_context_and_inside_the_body_still_work() -> None:
+    """They cancel the task, too, and tell their own cancellation from ours."""
     async with one_pool() as pool:
         inner: list[bool] = []
 
@@ -261,7 +261,7 @@ async def test_a_timeout_around_the_context_and_inside_the_body_still_are_ones()
 
 @async_test
 async def test_a_body_that_swallows_the_cancellation_goes_on() -> None:
-    """As with asyncio.timeout; its sends tell it again, and it may end as it likes."""
+    """The cancellation may be caught, as with asyncio.timeout; the next send raises an error."""
     raised: list[BaseException] = []
 
     async def body(connection: Connection, websocket: Any) -> None:
@@ -310,10 +310,10 @@ async def test_a_body_that_takes_every_error_does_not_hold_up_the_loop() -> None
 
 @pytest.mark.parametrize("stays", [True, False])
 @async_test
-async def test_a_body_that_sends_more_at_once_than_fits_ends_and_did_not_close_it(
+async def test_a_body_that_overfills_its_own_outbox_ends_as_a_slow_consumer(
     stays: bool,
 ) -> None:
-    """Its client is a slow consumer. Nothing of a cancellation meets who leaves by itself."""
+    """No cancellation reaches a body that returns by itself."""
 
     async def body(connection: Connection, websocket: Any) -> None:
         while await pool.send("n", "a", "x" * 100_000):
@@ -353,8 +353,8 @@ async def test_two_contexts_on_one_socket_end_together() -> None:
 
 
 @async_test
-async def test_who_reads_in_an_inner_context_is_not_cancelled_by_the_outer_one() -> None:
-    """What had come is yielded, and what stands behind the loop runs; then the outer one ends."""
+async def test_a_body_that_reads_in_an_inner_context_is_not_cancelled_by_the_outer_one() -> None:
+    """Messages that had come are yielded, the code after the loop runs, then the outer one ends."""
     got: list[str] = []
 
     async with one_pool() as pool:
@@ -400,7 +400,7 @@ async def test_the_send_of_another_endpoint_is_refused_and_raises_nothing() -> N
 
 
 @async_test
-async def test_a_handler_that_answers_who_has_left_is_no_fault() -> None:
+async def test_a_handler_that_sends_to_a_departed_client_is_no_fault() -> None:
     """It is neither logged nor counted."""
 
     async def body(connection: Connection, websocket: Any) -> None:
@@ -449,8 +449,8 @@ async def test_many_leave_at_once_while_ids_are_taken_over() -> None:
 
 
 @async_test
-async def test_what_a_refusal_raises_is_caught_by_its_class_and_is_starlettes_too() -> None:
-    """With its attributes and its own text; the client has been answered."""
+async def test_the_error_of_a_refused_accept_is_also_starlettes() -> None:
+    """Our class and Starlette's both catch it, with attributes and text; the client is answered."""
 
     async def never(connection: Connection, websocket: Any) -> None:
         raise AssertionError("it is taken")
@@ -497,10 +497,10 @@ async def test_a_reason_that_is_longer_than_a_close_can_carry_is_cut() -> None:
 
 
 @async_test
-async def test_a_pool_that_was_never_started_says_why_it_refuses_everybody(
+async def test_accept_of_a_pool_that_was_never_started_warns_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Once, not for each client; one that has been stopped refuses silently."""
+    """The warning comes once, not for each client; a pool that was stopped refuses silently."""
     pool = ClusterPool(FakeAsyncRedis(server=FakeServer()))
     for lines in (["never started"], []):
         for _ in range(3):
@@ -513,8 +513,8 @@ async def test_a_pool_that_was_never_started_says_why_it_refuses_everybody(
 
 
 @async_test
-async def test_before_the_handshake_is_answered_each_mistake_has_its_own_error() -> None:
-    """A send is no delivery, and an iteration gives no KeyError."""
+async def test_send_and_iteration_before_the_handshake_have_errors_of_their_own() -> None:
+    """A send is not reported as delivered, and an iteration does not raise KeyError."""
     async with one_pool() as pool, ConnectionsPool() as local:
         scope = {"type": "websocket", "headers": [], "path": "/"}
         events: asyncio.Queue[Any] = asyncio.Queue()
@@ -616,7 +616,7 @@ async def test_the_library_tells_of_a_departure_at_once(body: Body, chatty: bool
 
 
 @async_test
-async def test_the_library_does_not_hide_who_sends_a_close_and_stays() -> None:
+async def test_the_library_reports_a_client_that_sends_a_close_and_stays() -> None:
     """Its socket stays open: no member at once, and cut after ``Timing.close``."""
     ended: list[str] = []
     async with one_pool() as pool, library(pool, waits, ended) as url, stubborn(url) as client:
@@ -628,7 +628,7 @@ async def test_the_library_does_not_hide_who_sends_a_close_and_stays() -> None:
 
 @async_test
 async def test_the_library_can_be_read_late_and_by_its_own_means() -> None:
-    """What it kept comes in order, then what came behind what was dropped."""
+    """Messages that it kept come in order, then those that came after the dropped ones."""
     got: list[object] = []
     ended: list[str] = []
     begin = asyncio.Event()

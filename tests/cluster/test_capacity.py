@@ -24,8 +24,8 @@ def test_arrivals_are_subtracted_from_the_headroom(monkeypatch: pytest.MonkeyPat
         assert one.free() == left / 200
 
 
-def test_a_node_that_takes_nobody_has_no_headroom() -> None:
-    """One that is starting has, but is not free yet."""
+def test_a_node_that_takes_no_newcomers_has_no_headroom() -> None:
+    """A node that is starting has headroom, but is not free yet."""
     life = NodeLife(lambda state: None)
     one = Capacity(200.0, life, Counters())
     for state in NodeState:

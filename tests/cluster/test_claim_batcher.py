@@ -1,4 +1,4 @@
-"""Claims and releases that Redis refuses, that cannot be written, or that nobody waits for."""
+"""Claims and releases that Redis refuses, that cannot be written, or whose callers have gone."""
 
 import asyncio
 from typing import Any
@@ -27,8 +27,10 @@ def fails_once(pool: Pool, name: str, error: Exception, monkeypatch: pytest.Monk
 
 
 @async_test
-async def test_what_redis_refuses_fails_and_is_tried_again(own_server: RedisServer) -> None:
-    """Out of memory: claims raise at once, releases wait; with room again all is as it was."""
+async def test_claims_and_releases_that_redis_refuses_fail_or_are_tried_again(
+    own_server: RedisServer,
+) -> None:
+    """Out of memory: claims raise at once, releases wait; with memory again both succeed."""
     async with Pool(own_server.url, node_id="one", timing=Timing(lease=3, heartbeat=0.5)) as one:
         alice = await one.join("n", "alice")
         await one.join("n", "bob")
@@ -48,7 +50,7 @@ async def test_what_redis_refuses_fails_and_is_tried_again(own_server: RedisServ
 async def test_a_batch_that_cannot_be_written_fails_alone(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its claims are told; another namespace's join; a release is tried again by itself."""
+    """Its claims fail; another namespace's join succeeds; a release is tried again by itself."""
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")
         fails_once(one, "claim", RuntimeError("on purpose"), monkeypatch)
@@ -65,10 +67,10 @@ async def test_a_batch_that_cannot_be_written_fails_alone(
 
 
 @async_test
-async def test_who_cannot_learn_whether_an_owner_lives_is_told(
+async def test_a_claim_that_cannot_learn_whether_the_owner_lives_fails(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim under reject meets another's, and Redis does not say whose lease stands."""
+    """A claim under ``reject`` meets another owner, and Redis does not say whose lease is valid."""
     async with backend.pools() as (one, two):
         await one.join("n", "alice")
         fails_once(two, "living", BackplaneUnavailableError("on purpose"), monkeypatch)
@@ -80,7 +82,7 @@ async def test_who_cannot_learn_whether_an_owner_lives_is_told(
 async def test_a_newcomer_of_a_node_without_a_lease_fails_in_time(
     own_server: RedisServer,
 ) -> None:
-    """Its namespace is subscribed; only the lease is over. It is not claimed later."""
+    """Its namespace is subscribed, but the node's lease is over. It is not claimed later."""
     async with node_behind(own_server, "one") as (one, proxy):
         await one.join("n", "alice")
         await proxy.refuse()
@@ -95,10 +97,10 @@ async def test_a_newcomer_of_a_node_without_a_lease_fails_in_time(
 
 
 @async_test
-async def test_who_waits_for_a_subscription_when_the_pool_stops_is_told(
+async def test_a_join_that_waits_for_a_subscription_fails_when_the_pool_stops(
     own_server: RedisServer,
 ) -> None:
-    """And whoever comes when it has begun to leave."""
+    """A join that comes after the stop has begun fails, too."""
     async with node_behind(own_server, "one") as (one, proxy):
         proxy.hold(upwards=False)
         joining = asyncio.create_task(one.join("n", "alice", timeout=60))
@@ -112,10 +114,10 @@ async def test_who_waits_for_a_subscription_when_the_pool_stops_is_told(
 
 
 @async_test
-async def test_a_takeover_that_strangers_might_have_told_is_verified(
+async def test_with_a_secret_a_takeover_is_verified_in_the_registry(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a secret: the registry is asked about a newcomer that was taken over at once."""
+    """A takeover is told without a seal: the registry is asked whether the newcomer lost its id."""
     async with backend.pools(secret="not known to strangers") as (one, two):
         told = asyncio.Event()
         answers_wait(one, told, monkeypatch)
@@ -135,8 +137,10 @@ async def test_a_takeover_that_strangers_might_have_told_is_verified(
 
 
 @async_test
-async def test_a_takeover_of_what_was_asserted_since_closes_nobody(backend: Backend) -> None:
-    """It was told before the rejoin, at which the registry said that the claim stands."""
+async def test_a_takeover_of_a_claim_that_was_asserted_since_closes_no_connection(
+    backend: Backend,
+) -> None:
+    """It was told before the rejoin, at which the registry confirmed the claim."""
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")
         (membership,) = alice.connection._memberships  # type: ignore[attr-defined]
@@ -149,7 +153,7 @@ async def test_a_takeover_of_what_was_asserted_since_closes_nobody(backend: Back
 
 
 @async_test
-async def test_a_claim_that_only_its_lease_made_late_goes_again(
+async def test_a_claim_that_is_late_because_of_its_lease_is_sent_again(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has time left, and Redis has certainly not carried it out."""

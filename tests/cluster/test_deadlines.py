@@ -1,4 +1,4 @@
-"""Each call is answered in time, truly, and in order, whatever others ask for."""
+"""Each call is answered in time, truly, and in order, whatever other callers do."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ QUICK = Timing(timeout=0.5, lease=3.0, heartbeat=1.0, probe=0.5, linger=0.2, clo
 
 
 async def answers(calls: list[asyncio.Task[Any]], seconds: float) -> list[Any]:
-    """What every call ended with; fails when one of them is not answered in time."""
+    """The result or error of every call; fails when one of them is not answered in time."""
     done, unanswered = await asyncio.wait(calls, timeout=seconds)
     for call in unanswered:
         call.cancel()
@@ -38,8 +38,10 @@ async def answers(calls: list[asyncio.Task[Any]], seconds: float) -> list[Any]:
 
 
 @async_test
-async def test_sends_after_an_outage_are_answered(own_server: RedisServer) -> None:
-    """One expired meanwhile, and a local send went past it: those that follow have a queue."""
+async def test_sends_after_an_outage_in_which_one_expired_are_answered(
+    own_server: RedisServer,
+) -> None:
+    """One send expired in the queue, and a local send passed it: later sends are answered."""
     async with (
         own_server.network() as path,
         Pool(path.url, node_id="a", timing=QUICK) as one,
@@ -97,7 +99,7 @@ async def test_every_call_of_sparse_traffic_is_answered(own_server: RedisServer)
 
 @async_test
 async def test_a_cancelled_send_does_not_hold_up_local_ones(own_server: RedisServer) -> None:
-    """It still stands in the queue while Redis is away, and counts for nothing."""
+    """The cancelled send is still queued while Redis is away, but local sends ignore it."""
     async with own_server.network() as path, Pool(path.url) as one:
         await one.join("room", "alice")
         await path.refuse()
@@ -110,8 +112,8 @@ async def test_a_cancelled_send_does_not_hold_up_local_ones(own_server: RedisSer
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan, True, "2", b"2"])
 @async_test
-async def test_a_timeout_that_is_none_is_refused_by_every_call(timeout: Any) -> None:
-    """Before anything is done, also when the member is on this node."""
+async def test_an_invalid_timeout_is_refused_by_every_call(timeout: Any) -> None:
+    """The error comes before anything is done, also when the member is on this node."""
     async with Backend(None).pools(1) as (one,):
         alice = await one.join("n", "alice")
         calls = [
@@ -157,7 +159,7 @@ async def test_an_endless_timeout_lasts_an_hour_and_ends_nothing(own_server: Red
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_a_start_may_wait_for_ever(new_loop: Any, own_server: RedisServer) -> None:
+def test_a_start_may_wait_without_end(new_loop: Any, own_server: RedisServer) -> None:
     """An endless wait ends when Redis is there; one that is no number is refused at once."""
 
     async def begin() -> None:
@@ -178,10 +180,10 @@ def test_a_start_may_wait_for_ever(new_loop: Any, own_server: RedisServer) -> No
 
 
 @async_test
-async def test_what_cannot_be_written_fails_alone(
+async def test_a_call_that_cannot_be_written_fails_alone(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call that raises while it is made gives back what it took; the next ones go out."""
+    """A call that raises while it is written returns its resources; the next ones go out."""
     async with Backend(own_server).pools() as (one, two):
         await two.join("n", "x")
         commands = one._parts.backplane.shard.commands
@@ -231,10 +233,10 @@ async def test_a_flush_of_claims_that_raises_leaves_nothing_behind(
 
 
 @async_test
-async def test_a_send_that_timed_out_is_not_carried_out_by_its_neighbours_time(
+async def test_a_send_with_more_time_is_repeated_after_its_neighbour_timed_out(
     own_server: RedisServer,
 ) -> None:
-    """Two travel in one batch: at the end of the shorter time-out the longer one goes again."""
+    """Two travel in one batch: when the shorter time-out ends, the longer one is sent again."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
         bob = await two.join("n", "bob")
@@ -259,8 +261,8 @@ async def test_a_send_that_timed_out_is_not_carried_out_by_its_neighbours_time(
 
 
 @async_test
-async def test_short_time_outs_take_no_time_from_others(own_server: RedisServer) -> None:
-    """Over a slow link most of them end in vain; what is beside them goes out the first time."""
+async def test_short_time_outs_do_not_delay_other_calls(own_server: RedisServer) -> None:
+    """Over a slow link most short calls expire; the others succeed at their first attempt."""
     async with (
         own_server.network() as path,
         Pool(path.url, node_id="a") as one,
@@ -289,8 +291,8 @@ async def test_short_time_outs_take_no_time_from_others(own_server: RedisServer)
 
 
 @async_test
-async def test_a_publisher_keeps_a_deadline_for_each(own_server: RedisServer) -> None:
-    """The same without connections, in many namespaces at once."""
+async def test_a_publisher_keeps_a_deadline_for_each_call(own_server: RedisServer) -> None:
+    """Calls of a publisher, which has no connections, in many namespaces at once."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         sockets = [await one.join(f"n{at}", "x") for at in range(20)]
@@ -329,8 +331,8 @@ async def test_order_is_kept_when_the_counter_of_a_channel_begins_again(
 
 
 @async_test
-async def test_a_claim_takes_back_the_ttl_of_the_counter(own_server: RedisServer) -> None:
-    """The only member reloads its page: the counter lives as long as before."""
+async def test_a_claim_makes_the_ttl_of_the_counter_long_again(own_server: RedisServer) -> None:
+    """The only member leaves and comes back: the counter then lives a day again."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")
@@ -343,8 +345,8 @@ async def test_a_claim_takes_back_the_ttl_of_the_counter(own_server: RedisServer
 
 
 @async_test
-async def test_publishers_of_the_shortest_time_wait_no_longer() -> None:
-    """The least time-out that there is still ends in an answer."""
+async def test_publishers_with_the_shortest_time_out_get_an_answer() -> None:
+    """The smallest allowed time-out still ends in an answer."""
     backend = Backend(None)
     async with backend.pools(1, timing=FAST) as (one,), Publisher(backend.redis()) as publisher:
         await one.join("n", "x")
@@ -356,10 +358,10 @@ async def test_publishers_of_the_shortest_time_wait_no_longer() -> None:
 
 
 @async_test
-async def test_a_slow_answer_about_the_time_takes_no_time_from_sends(
+async def test_a_slow_answer_to_time_does_not_delay_sends(
     own_server: RedisServer,
 ) -> None:
-    """What was known of Redis's time before is still true; else they all come too late."""
+    """The earlier estimate of Redis's time stays valid; without it all sends would be late."""
     async with (
         own_server.network() as path,
         Pool(path.url, node_id="a", timing=Timing(probe=1.0)) as one,

@@ -1,4 +1,4 @@
-"""What items do to the connections of a node, given without a bus."""
+"""Items applied to the connections of a node, without a bus."""
 
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.cluster.node import Node
@@ -9,14 +9,14 @@ from tests.support import async_test
 
 
 def delivery_of(pool: Pool) -> tuple[Node, object]:
-    """A node, and what its dispatcher hands items to."""
+    """A node, and the object to which its dispatcher gives items."""
     assert pool._parts is not None
     return pool._parts, pool._parts.dispatcher._handler
 
 
 @async_test
 async def test_messages_go_to_the_claim_they_were_routed_for() -> None:
-    """What finds no connection is counted, and the rest of a run is delivered."""
+    """A message that finds no connection is counted, and the rest of its run is delivered."""
     async with Backend(None).pools(1) as (one,):
         alice = await one.join("n", "alice")
         _, delivery = delivery_of(one)
@@ -31,7 +31,7 @@ async def test_messages_go_to_the_claim_they_were_routed_for() -> None:
 
 @async_test
 async def test_a_control_item_waits_for_the_messages_before_it() -> None:
-    """Neighbours are joined to one write; a close comes behind them, and what is behind it late."""
+    """Messages in a row are written together; a close follows them; messages behind it are late."""
     async with Backend(None).pools(1) as (one,):
         alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
         node, delivery = delivery_of(one)

@@ -1,4 +1,4 @@
-"""What a node or a publisher reads of the cluster: how much it asks for, and for how long."""
+"""Reads of the cluster's directory by a node or a publisher: their cost and their time-outs."""
 
 import asyncio
 
@@ -13,8 +13,8 @@ NAMESPACES = 600
 
 
 @async_test
-async def test_namespaces_costs_a_round_trip_for_hundreds_of_them(own_server: RedisServer) -> None:
-    """Over a slow link it is done within its time-out, which is for the whole call."""
+async def test_listing_hundreds_of_namespaces_costs_one_round_trip(own_server: RedisServer) -> None:
+    """It ends within its one time-out over a slow link."""
     async with Backend(own_server).pools(1) as (one,), own_server.network() as proxy:
         await asyncio.gather(*[one.join(f"n{at:03}", "alice") for at in range(NAMESPACES)])
         async with Publisher(proxy.url, timeout=10) as publisher:

@@ -1,4 +1,4 @@
-"""What a node is sent is carried out once, in order, whatever becomes of one item."""
+"""Received items are carried out once and in order, also when one of them fails."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ from tests.support import async_test, eventually
 
 @async_test
 async def test_messages_and_closes_of_one_envelope_keep_their_order(backend: Backend) -> None:
-    """Messages are delivered in runs; what is none waits for those before it, and is not passed."""
+    """Messages are delivered in runs; other items wait for those before them, and none passes."""
     async with backend.pools() as (one, two):
         alice = await two.join("n", "alice")
         bob = await two.join("n", "bob")
@@ -35,10 +35,10 @@ async def test_messages_and_closes_of_one_envelope_keep_their_order(backend: Bac
 
 
 @async_test
-async def test_one_that_cannot_be_delivered_makes_no_other_arrive_twice(
+async def test_an_item_that_fails_makes_no_other_arrive_twice(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault of ours in the middle of a run is counted; what was before it is not done again."""
+    """An internal error within a run is counted; the items before it are not repeated."""
 
     def faulty(connection: Connection, message: Outgoing) -> SendResult:
         if connection.id == "b":
@@ -58,7 +58,7 @@ async def test_one_that_cannot_be_delivered_makes_no_other_arrive_twice(
 
 
 @async_test
-async def test_an_answer_to_another_start_is_not_taken_for_ones_own(backend: Backend) -> None:
+async def test_an_answer_to_another_start_is_ignored(backend: Backend) -> None:
     """Node id and number may be the same in a process that was forked, restarted or cut off."""
     async with backend.pools() as (one, two):
         await two.join("n", "alice")
@@ -78,8 +78,8 @@ async def test_an_answer_to_another_start_is_not_taken_for_ones_own(backend: Bac
 
 
 @async_test
-async def test_only_the_owner_of_the_claim_gives_its_word(backend: Backend) -> None:
-    """Who hears the channel because it has the same node id says nothing about another's member."""
+async def test_only_the_owner_of_the_claim_answers_a_confirmed_send(backend: Backend) -> None:
+    """A node that hears the channel only because it has the same node id does not answer."""
     async with backend.pools() as (one, two):
         loop = asyncio.get_running_loop()
         word = one._parts.replies._waiting[7] = loop.create_future()

@@ -1,4 +1,4 @@
-"""The door of ``accept``: who is refused before the claim, and what an endpoint sees of a request.
+"""The checks of ``accept`` before the claim, and an endpoint's view of its request.
 
 Behind real servers: uvicorn with each of its WebSocket implementations, and ``websockets``.
 """
@@ -62,7 +62,7 @@ async def app_on_uvicorn(pool: Pool, kind: str, **options: Any) -> AsyncIterator
 
 
 async def say(connection: Connection) -> None:
-    """What an endpoint sees of the request, again and again."""
+    """Send what the endpoint sees of the request, for each message that comes."""
     async for _ in connection:
         asked = connection.request
         await connection.send_json(
@@ -97,7 +97,7 @@ def ask(port: int, *lines: str) -> int:
 
 
 async def stays(alice: ClientConnection, pool: Pool) -> None:
-    """She is the member that she was."""
+    """Check that Alice is still a member."""
     assert await pool.send("n", "alice", "still?", confirm=True)
     assert await alice.recv() == "still?"
     assert pool.statistics()["taken_over"] == 0
@@ -105,7 +105,7 @@ async def stays(alice: ClientConnection, pool: Pool) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @async_test
-async def test_foreign_pages_and_broken_offers_take_nobodys_id(kind: str) -> None:
+async def test_foreign_pages_and_broken_offers_take_no_id(kind: str) -> None:
     """403 and 400 before the claim, on each of uvicorn's implementations."""
     async with (
         Backend(None).pools(1) as (pool,),
@@ -127,8 +127,8 @@ async def test_foreign_pages_and_broken_offers_take_nobodys_id(kind: str) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 @async_test
-async def test_who_leaves_at_once_takes_nobodys_id(kind: str) -> None:
-    """The request and the end of the stream, or a reset, are there together."""
+async def test_a_client_that_leaves_at_once_takes_no_id(kind: str) -> None:
+    """The end of the stream, or a reset, arrives together with the request."""
     text = f"{HANDSHAKE}\r\n".encode()
     async with (
         Backend(None).pools(1) as (pool,),
@@ -147,8 +147,8 @@ async def test_who_leaves_at_once_takes_nobodys_id(kind: str) -> None:
 
 
 @async_test
-async def test_an_answer_that_was_not_offered_takes_nobodys_id() -> None:
-    """A client refuses it, so the handshake would fail behind the claim."""
+async def test_a_subprotocol_that_was_not_offered_takes_no_id() -> None:
+    """A client refuses such an answer, so the handshake would fail after the claim."""
     async with (
         Backend(None).pools(1) as (pool,),
         app_on_uvicorn(pool, "auto", subprotocol="v1") as port,
@@ -165,7 +165,7 @@ async def test_an_answer_that_was_not_offered_takes_nobodys_id() -> None:
 
 @async_test
 async def test_origins_may_be_named_for_the_pool_and_for_a_call() -> None:
-    """What the call names takes the place of what the pool names; the same origin always may."""
+    """Origins of the call replace those of the pool; the same origin is always allowed."""
     app, other = "https://app.example", "https://other.example"
     async with Backend(None).pools(1, origins=[app]) as (pool,):
         for options, allowed in (
@@ -185,7 +185,7 @@ async def test_origins_may_be_named_for_the_pool_and_for_a_call() -> None:
 
 @async_test
 async def test_behind_websockets_a_foreign_page_is_closed_with_1008() -> None:
-    """There the handshake has been answered; it takes no id all the same."""
+    """The handshake has been answered there; it takes no id all the same."""
     async with Backend(None).pools(1) as (pool,), app_on_websockets(pool) as port:
         url = f"ws://127.0.0.1:{port}/alice"
         async with connect(url, origin=f"http://127.0.0.1:{port}") as alice:
@@ -198,7 +198,7 @@ async def test_behind_websockets_a_foreign_page_is_closed_with_1008() -> None:
 @pytest.mark.parametrize("kind", [*KINDS, None])
 @async_test
 async def test_an_endpoint_sees_the_request(kind: str | None) -> None:
-    """The same of every library."""
+    """Path, query, headers, cookies and address are the same with every library."""
     serving: Callable[..., Any] = app_on_websockets if kind is None else app_on_uvicorn
     arguments = () if kind is None else (kind,)
     async with (
@@ -221,7 +221,7 @@ async def test_an_endpoint_sees_the_request(kind: str | None) -> None:
 
 
 @async_test
-async def test_a_request_may_be_given_where_nobody_knows_it() -> None:
+async def test_a_request_may_be_given_where_the_websocket_has_none() -> None:
     """A pair of callables and a fake WebSocket have none."""
     async with fake_cluster(1) as cluster:
         given = Request("/ws", "", "Cookie: a=1")
@@ -231,7 +231,7 @@ async def test_a_request_may_be_given_where_nobody_knows_it() -> None:
 
 
 def test_the_test_client_of_starlette_may_connect() -> None:
-    """It is no browser, and its key is none by RFC 6455."""
+    """It is no browser, and its key is not valid by RFC 6455."""
     pytest.importorskip("httpx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it would rather have another library than httpx

@@ -1,4 +1,4 @@
-"""Drains of several nodes that share one budget, and what becomes of a node by one."""
+"""Drains of several nodes that share one budget, and the states of a node that drains."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ def begun(pool: Pool, *arguments: Any, **options: Any) -> "asyncio.Task[Any]":
 
 
 def drain_of(pool: Pool) -> dict[str, Any]:
-    """What a pool says about its drain; empty when there is none."""
+    """The pool's own numbers of its drain; empty when there is none."""
     return pool.statistics()["drain"] or {}
 
 
@@ -34,7 +34,7 @@ def closes(sockets: list[TimedWebSocket], at_least: int) -> Any:
 
 @async_test
 async def test_several_drains_share_one_budget(backend: Backend) -> None:
-    """Three nodes together close what was named, in any second, and not three times that."""
+    """Three nodes that name one rate close no more than that together, in any second."""
     async with backend.pools(4) as pools:
         sockets = []
         for pool, count in zip(pools[:3], (30, 60, 90), strict=True):
@@ -66,8 +66,10 @@ async def test_the_smallest_rate_holds_for_all(backend: Backend) -> None:
 
 
 @async_test
-async def test_without_a_rate_it_is_what_the_others_can_take(backend: Backend) -> None:
-    """70 % of the headroom of the nodes that take newcomers, the drainer's own not among it."""
+async def test_without_a_rate_the_budget_follows_the_headroom_of_other_nodes(
+    backend: Backend,
+) -> None:
+    """70 % of the headroom of the nodes that take newcomers, without the drainer's own."""
     async with backend.pools(3, headroom=60) as (one, two, _):
         sockets = await join(one, 60)
         drain = begun(one)
@@ -82,7 +84,7 @@ async def test_without_a_rate_it_is_what_the_others_can_take(backend: Backend) -
 
 @async_test
 async def test_the_cluster_can_set_a_budget(backend: Backend) -> None:
-    """It holds for drains under way, below what they name, until it is taken back."""
+    """It holds for drains under way, below the rates that they name, until it is removed."""
     async with backend.pools() as (one, _), backend.publisher() as publisher:
         assert await publisher.drain_budget() is None
         for bad in (0, -1, float("nan"), float("inf"), "5", True):
@@ -101,8 +103,8 @@ async def test_the_cluster_can_set_a_budget(backend: Backend) -> None:
 
 
 @async_test
-async def test_refused_when_nobody_else_takes_newcomers(backend: Backend) -> None:
-    """Nothing is closed and the node is as before; force or a deadline go ahead."""
+async def test_a_drain_is_refused_when_no_other_node_takes_newcomers(backend: Backend) -> None:
+    """Nothing is closed and the state stays; ``force`` or a deadline starts it all the same."""
     async with backend.pools(1, headroom=200) as (one,):
         sockets = await join(one, 40)
         for rate in (None, 50):
@@ -123,7 +125,7 @@ async def test_refused_when_nobody_else_takes_newcomers(backend: Backend) -> Non
 
 @async_test
 async def test_a_drained_node_is_no_acceptor(backend: Backend) -> None:
-    """Two nodes cannot drain one after the other into nowhere, until one is activated again."""
+    """While the only other node is drained, a drain of this one is refused."""
     async with backend.pools(2) as (one, two):
         await join(one, 10)
         await one.drain_connections(1000)
@@ -140,7 +142,7 @@ async def test_a_drained_node_is_no_acceptor(backend: Backend) -> None:
 
 @async_test
 async def test_an_announcement_comes_first(backend: Backend) -> None:
-    """Not ready at once, newcomers still welcome; then they are refused, and all are closed."""
+    """The node is not ready at once, but takes newcomers; then it refuses them, and closes all."""
     async with backend.pools() as (one, two):
         states: list[NodeState] = []
         one.on("state", states.append)
@@ -169,8 +171,8 @@ async def state_at(pool: Pool, node: str, state: NodeState) -> bool:
 
 
 @async_test
-async def test_what_everybody_can_see_of_it(backend: Backend) -> None:
-    """The node's own statistics, the ledger's progress, and its state among the nodes."""
+async def test_a_drain_is_visible_in_statistics_progress_and_nodes(backend: Backend) -> None:
+    """The node's statistics, the progress of the cluster's drains, and the node's entry show it."""
     async with backend.pools() as (one, two):
         assert one.statistics()["drain"] is None
         assert await two.drains() == []
@@ -198,18 +200,18 @@ async def test_what_everybody_can_see_of_it(backend: Backend) -> None:
 
 
 async def is_paused(pool: Pool) -> bool:
-    """Whether the ledger knows one drain, which is paused."""
+    """Whether the cluster has exactly one drain, and it is paused."""
     return [(one.state, one.rate) for one in await pool.drains()] == [("paused", 0)]
 
 
 async def has_no_drains(pool: Pool) -> bool:
-    """Whether nobody holds a lease on the budget."""
+    """Whether no node holds a lease on the budget."""
     return await pool.drains() == []
 
 
 @async_test
 async def test_a_pause_leaves_the_budget_to_the_others(backend: Backend) -> None:
-    """Who is paused keeps its lease at nothing; resumed, it has its share again."""
+    """A paused drain keeps its lease with a rate of 0; resumed, it has its share again."""
     async with backend.pools(3) as (one, two, _):
         await join(one, 100, name="a")
         sockets = await join(two, 100, name="b")
@@ -229,7 +231,7 @@ async def test_a_pause_leaves_the_budget_to_the_others(backend: Backend) -> None
 
 @async_test
 async def test_a_drained_node_is_kept_and_activated(backend: Backend) -> None:
-    """It takes nobody until then, is reached all the same, and can be drained again."""
+    """It takes no newcomers until then, is reached all the same, and can be drained again."""
     async with backend.pools() as (one, two):
         await join(one, 10)
         assert (await one.drain_connections(1000)).closed == 10
@@ -247,7 +249,7 @@ async def test_a_drained_node_is_kept_and_activated(backend: Backend) -> None:
 
 @async_test
 async def test_cancelling_the_call_cancels_the_drain(backend: Backend) -> None:
-    """The node is active again, its lease on the budget is given up, the rest stays."""
+    """The node is active again, its lease on the budget is released, its members stay."""
     async with backend.pools() as (one, two):
         for announce in (0.0, 20.0):
             sockets = await join(one, 30, name=f"{announce}")
@@ -264,7 +266,7 @@ async def test_cancelling_the_call_cancels_the_drain(backend: Backend) -> None:
 @pytest.mark.parametrize("announce", [0.0, 30.0])
 @async_test
 async def test_a_stop_ends_a_drain(backend: Backend, announce: float) -> None:
-    """Everyone is closed with its code, the caller gets its report, nothing stays in Redis."""
+    """Members are closed with 1012, the caller gets its report, nothing stays in Redis."""
     async with backend.pools() as (one, two):
         sockets = await join(one, 30)
         drain = begun(one, 1, "bye", 4001, announce=announce)
@@ -281,8 +283,10 @@ async def test_a_stop_ends_a_drain(backend: Backend, announce: float) -> None:
 
 
 @async_test
-async def test_who_is_on_the_way_when_it_begins(backend: Backend) -> None:
-    """A claim that was sent before is refused or closed: nobody is left behind on the node."""
+async def test_a_claim_that_is_under_way_when_a_drain_begins_is_refused_or_closed(
+    backend: Backend,
+) -> None:
+    """No member is left behind on the node."""
     async with backend.pools() as (one, two):
         claims = [asyncio.create_task(one.join("n", f"m{at}")) for at in range(200)]
         await eventually(one._parts.ownership.coming)
@@ -298,7 +302,7 @@ async def test_who_is_on_the_way_when_it_begins(backend: Backend) -> None:
 
 @async_test
 async def test_a_deadline_in_the_far_future_is_one(backend: Backend) -> None:
-    """However large the number is: it is a grace, and the budget holds."""
+    """However large the number is, it is a grace, and the budget holds."""
     async with backend.pools() as (one, _):
         for number, grace in enumerate((1e12, 1.7e308)):
             sockets = await join(one, 20, name=f"{number}-")

@@ -14,11 +14,11 @@ from tests.support import async_test, eventually
 
 RATE = 80.0
 ONE_FLAVOUR = pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
-"""Where Redis does nothing that its flavours do differently."""
+"""For tests of behaviour that all flavours of Redis share."""
 
 
 def rate_of(pool: Pool) -> float:
-    """What a pool may close per second now; 0 when its drain is over."""
+    """The closes per second that a pool is granted now; 0 when its drain is over."""
     drain = pool.statistics()["drain"]
     return float(drain["rate"]) if drain else 0.0
 
@@ -36,13 +36,13 @@ def up(pool: Pool) -> bool:
 
 
 def lasting(backend: Backend) -> list[str]:
-    """Keys without an end. Who could not give its share back leaves it to the ttl of the ledger."""
+    """Keys without a TTL. A share that was not released expires with the drains' key."""
     return [key for key, ttl in backend.keys().items() if ttl < 0]
 
 
 @ONE_FLAVOUR
 @async_test
-async def test_redis_frozen(own_server: RedisServer) -> None:
+async def test_redis_freezes_during_drains(own_server: RedisServer) -> None:
     """Closes go on within the budget while the leases last and after, and everything ends."""
     backend = Backend(own_server)
     async with backend.pools(3) as pools:
@@ -66,8 +66,8 @@ async def test_redis_frozen(own_server: RedisServer) -> None:
 
 @ONE_FLAVOUR
 @async_test
-async def test_redis_frozen_before_it_begins(own_server: RedisServer) -> None:
-    """Who has never had a lease takes the share that is left if all nodes drain; none refuses."""
+async def test_drains_begin_while_redis_is_frozen(own_server: RedisServer) -> None:
+    """A drainer that never had a lease uses the rate it would have if all nodes drained."""
     backend = Backend(own_server)
     async with backend.pools(2) as (one, two):
         await eventually(lambda: one._parts.lease.living == two._parts.lease.living == 2)
@@ -82,8 +82,8 @@ async def test_redis_frozen_before_it_begins(own_server: RedisServer) -> None:
 
 @ONE_FLAVOUR
 @async_test
-async def test_redis_frozen_and_little_time(own_server: RedisServer) -> None:
-    """A short grace is not spent on waiting for a lease: they close evenly, none by force."""
+async def test_drains_with_little_time_begin_while_redis_is_frozen(own_server: RedisServer) -> None:
+    """They do not spend a short grace on waiting for a lease: they close evenly, none by force."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,):
         sockets = await join(one, 40)
@@ -108,10 +108,10 @@ def restart(server: RedisServer) -> None:
 
 @pytest.mark.parametrize("harm", [flush, restart])
 @async_test
-async def test_redis_loses_the_ledger(
+async def test_redis_loses_the_shares_of_the_budget(
     own_server: RedisServer, harm: Callable[[RedisServer], None]
 ) -> None:
-    """Nobody's rate grows for two renewals, so the sum stays within the budget; all goes on."""
+    """No rate grows for two renewals, so the sum stays within the budget; both drains end."""
     backend = Backend(own_server)
     async with backend.pools(3) as pools:
         one, two, _ = pools
@@ -135,8 +135,10 @@ async def test_redis_loses_the_ledger(
 
 @ONE_FLAVOUR
 @async_test
-async def test_a_ledger_that_is_no_ledger(own_server: RedisServer) -> None:
-    """What somebody else wrote there is an outage of the ledger: the drain goes on and ends."""
+async def test_a_drains_key_with_foreign_content_does_not_stop_a_drain(
+    own_server: RedisServer,
+) -> None:
+    """Foreign content under the key counts as an outage: the drain goes on and ends."""
     backend = Backend(own_server)
     async with backend.pools(2) as (one, two):
         sockets = await join(one, 60)
@@ -155,8 +157,8 @@ async def test_a_ledger_that_is_no_ledger(own_server: RedisServer) -> None:
 
 @ONE_FLAVOUR
 @async_test
-async def test_no_acceptor_is_left_for_a_while(own_server: RedisServer) -> None:
-    """A drain without a deadline closes nobody until somebody is there to take them."""
+async def test_a_drain_waits_while_no_other_node_takes_newcomers(own_server: RedisServer) -> None:
+    """A drain without a deadline closes no member until another node can take it."""
     backend = Backend(own_server)
     async with backend.pools(2, headroom=60) as (one, two):
         sockets = await join(one, 100)
@@ -176,8 +178,10 @@ async def test_no_acceptor_is_left_for_a_while(own_server: RedisServer) -> None:
 
 @ONE_FLAVOUR
 @async_test
-async def test_a_deadline_closes_them_though_nobody_takes_them(own_server: RedisServer) -> None:
-    """Also when the acceptors went away half-way, and when Redis is gone for good."""
+async def test_a_deadline_closes_all_though_no_other_node_takes_them(
+    own_server: RedisServer,
+) -> None:
+    """Also when the other nodes stopped half-way, and when Redis is away for good."""
     backend = Backend(own_server)
     async with backend.pools(2, headroom=20) as (one, two):
         sockets = await join(one, 80)

@@ -19,7 +19,7 @@ FOREVER = ("--grace", "3600", "--announce", "0")
 
 
 async def status_of(node: NodeProcess) -> dict[str, Any]:
-    """What ``/status`` says."""
+    """The fields of ``/status``."""
     fields: dict[str, Any] = json.loads(
         (await in_thread(node.get, "/status", node.listening["admin_port"]))[1]
     )
@@ -42,7 +42,7 @@ async def shared(publisher: Publisher, rate: float) -> None:
 
 
 async def stopped(*nodes: NodeProcess) -> list[str]:
-    """Wait for their ends with status 0; gives what they said."""
+    """Wait until all end with status 0; gives their logs."""
     ends = [await in_thread(node.finish) for node in nodes]
     assert [status for status, _ in ends] == [0] * len(nodes), ends
     return [said for _, said in ends]
@@ -51,7 +51,7 @@ async def stopped(*nodes: NodeProcess) -> list[str]:
 @ONE_FLAVOUR
 @async_test
 async def test_a_killed_drainer_leaves_its_share_to_the_others(own_server: RedisServer) -> None:
-    """Within four seconds they close at the whole budget, and never more than that together."""
+    """Within four seconds the others close at the whole budget, and never faster together."""
     rate = 24
     with (
         NodeProcess(own_server.url),
@@ -85,8 +85,10 @@ async def test_a_killed_drainer_leaves_its_share_to_the_others(own_server: Redis
 @pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
-async def test_a_drainer_frozen_and_thawed(own_server: RedisServer) -> None:
-    """Five seconds without a breath: it does not catch up, and the others had its share."""
+async def test_a_drainer_that_is_frozen_and_thawed_does_not_catch_up(
+    own_server: RedisServer,
+) -> None:
+    """It stands still for five seconds; the others use its share meanwhile."""
     rate = 24
     with (
         NodeProcess(own_server.url),
@@ -119,8 +121,10 @@ async def test_a_drainer_frozen_and_thawed(own_server: RedisServer) -> None:
 @pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
-async def test_a_node_whose_loop_stalls(own_server: RedisServer, tmp_path: Path) -> None:
-    """A handler that blocks for a second is not made up for by a burst."""
+async def test_a_stalled_event_loop_is_not_made_up_for_by_a_burst(
+    own_server: RedisServer, tmp_path: Path
+) -> None:
+    """A handler blocks the loop for a second; the closes that it delayed come at the usual rate."""
     rate = 40
     (tmp_path / "stalling.py").write_text(
         "import time\n"
@@ -151,7 +155,7 @@ async def test_a_node_whose_loop_stalls(own_server: RedisServer, tmp_path: Path)
 @ONE_FLAVOUR
 @async_test
 async def test_a_deadline_too_short_for_the_budget(own_server: RedisServer) -> None:
-    """It is kept, evenly and without force; the log, the counter and the progress say so."""
+    """The deadline is kept, evenly and without force; log, counter and progress report it."""
     arguments = ("--close-rate", "10", "--grace", "4", "--admin-port", "0")
     with NodeProcess(own_server.url), NodeProcess(own_server.url, *arguments) as node:
         async with Clients() as clients:
@@ -182,7 +186,7 @@ async def test_a_deadline_too_short_for_the_budget(own_server: RedisServer) -> N
 @ONE_FLAVOUR
 @async_test
 async def test_all_nodes_stop_together(own_server: RedisServer) -> None:
-    """Nobody is left to take the clients: everyone is closed evenly by the deadline."""
+    """No node is left to take the clients: they are closed evenly by the deadline."""
     arguments = ("--grace", "4", "--announce", "0.5")
     with (
         NodeProcess(own_server.url, *arguments) as a,

@@ -34,8 +34,8 @@ async def becomes(publisher: Publisher, node: str, state: NodeState) -> None:
 @ONE_FLAVOUR
 @pytest.mark.parametrize("paused", [False, True], ids=["draining", "paused"])
 @async_test
-async def test_sigterm_during_a_manual_drain(own_server: RedisServer, paused: bool) -> None:
-    """The stop joins it, resumes it if it was paused, and closes evenly by its own deadline."""
+async def test_sigterm_during_a_drain_by_order(own_server: RedisServer, paused: bool) -> None:
+    """The stop joins the drain, resumes a paused one, and closes evenly by its own deadline."""
     with (
         NodeProcess(own_server.url),
         NodeProcess(own_server.url, "--node-id", "a", "--grace", "4") as node,
@@ -59,7 +59,7 @@ async def test_sigterm_during_a_manual_drain(own_server: RedisServer, paused: bo
 
 @ONE_FLAVOUR
 @async_test
-async def test_sigterm_during_a_long_announcement(own_server: RedisServer) -> None:
+async def test_sigterm_shortens_a_long_announcement(own_server: RedisServer) -> None:
     """The stop announces no longer than its own grace allows."""
     with (
         NodeProcess(own_server.url),
@@ -78,8 +78,8 @@ async def test_sigterm_during_a_long_announcement(own_server: RedisServer) -> No
 
 @ONE_FLAVOUR
 @async_test
-async def test_sigterm_on_a_drained_node(own_server: RedisServer) -> None:
-    """There is nothing left to drain, nor to announce: it ends."""
+async def test_sigterm_ends_a_drained_node_at_once(own_server: RedisServer) -> None:
+    """There is nothing left to drain, nor to announce."""
     with (
         NodeProcess(own_server.url),
         NodeProcess(own_server.url, "--node-id", "a", "--announce", "10") as node,
@@ -97,8 +97,10 @@ async def test_sigterm_on_a_drained_node(own_server: RedisServer) -> None:
 
 @ONE_FLAVOUR
 @async_test
-async def test_a_second_signal_during_the_announcement(own_server: RedisServer) -> None:
-    """It stops at once: everyone hears 1012, and nobody waits for anything."""
+async def test_a_second_signal_during_the_announcement_stops_at_once(
+    own_server: RedisServer,
+) -> None:
+    """Every member is closed with 1012, without further waiting."""
     with (
         NodeProcess(own_server.url),
         NodeProcess(
@@ -121,7 +123,7 @@ async def test_a_second_signal_during_the_announcement(own_server: RedisServer) 
 @ONE_FLAVOUR
 @async_test
 async def test_ctrl_c_does_not_announce(own_server: RedisServer) -> None:
-    """Newcomers are turned away from the first moment on, and it takes five seconds at most."""
+    """Newcomers are refused from the first moment on, and it takes five seconds at most."""
     arguments = ("--close-rate", "1", "--grace", "3600", "--announce", "1800")
     with NodeProcess(own_server.url), NodeProcess(own_server.url, *arguments) as node:
         async with Clients() as clients:
@@ -146,7 +148,7 @@ async def test_ctrl_c_does_not_announce(own_server: RedisServer) -> None:
 @ONE_FLAVOUR
 @async_test
 async def test_a_drain_that_ends_in_a_stop_cannot_be_cancelled(own_server: RedisServer) -> None:
-    """The process ends in any case: a cancel would only close everyone at once."""
+    """The process ends in any case: a cancellation would only close everyone at once."""
     with (
         NodeProcess(own_server.url),
         NodeProcess(own_server.url, "--node-id", "a", "--announce", "0", "--grace", "4") as node,
@@ -167,7 +169,7 @@ async def test_a_drain_that_ends_in_a_stop_cannot_be_cancelled(own_server: Redis
 @ONE_FLAVOUR
 @async_test
 async def test_the_same_signal_twice_is_one_stop(own_server: RedisServer) -> None:
-    """Supervisors tell a process group, and then the process; later it is a hurry."""
+    """A supervisor may signal the group and then the process; a later repeat hurries the drain."""
     arguments = ("--close-rate", "2", "--grace", "3600", "--announce", "0")
     with NodeProcess(own_server.url), NodeProcess(own_server.url, *arguments) as node:
         async with Clients() as clients:
@@ -189,8 +191,10 @@ async def test_the_same_signal_twice_is_one_stop(own_server: RedisServer) -> Non
 
 @ONE_FLAVOUR
 @async_test
-async def test_repeats_up_to_the_very_end(own_server: RedisServer) -> None:
-    """Also those that come while the interpreter ends: the exit status is 0."""
+async def test_repeated_signals_until_the_process_ends_leave_status_0(
+    own_server: RedisServer,
+) -> None:
+    """Also signals that come while the interpreter shuts down."""
     with NodeProcess(own_server.url, "--announce", "0") as node:
         while node.process.poll() is None:
             node.signal(signal.SIGTERM)
@@ -201,10 +205,10 @@ async def test_repeats_up_to_the_very_end(own_server: RedisServer) -> None:
 @ONE_FLAVOUR
 @pytest.mark.parametrize("others", [(signal.SIGINT,), (signal.SIGHUP,)], ids=["int", "hup"])
 @async_test
-async def test_another_signal_is_a_hurry_at_any_time(
+async def test_a_different_signal_hurries_the_drain_at_any_time(
     own_server: RedisServer, others: tuple[int, ...]
 ) -> None:
-    """No supervisor sends two kinds to say one thing."""
+    """No supervisor sends two kinds of signal for one stop."""
     arguments = ("--close-rate", "2", "--grace", "3600", "--announce", "0")
     with NodeProcess(own_server.url), NodeProcess(own_server.url, *arguments) as node:
         async with Clients() as clients:
@@ -220,8 +224,8 @@ async def test_another_signal_is_a_hurry_at_any_time(
 
 @ONE_FLAVOUR
 @async_test
-async def test_the_end_of_a_terminal_drains(own_server: RedisServer) -> None:
-    """SIGHUP is a stop as SIGTERM is one."""
+async def test_sighup_drains_as_sigterm_does(own_server: RedisServer) -> None:
+    """A terminal that closes sends SIGHUP."""
     arguments = ("--close-rate", "20", "--announce", "0")
     with NodeProcess(own_server.url), NodeProcess(own_server.url, *arguments) as node:
         async with Clients() as clients:
@@ -236,8 +240,10 @@ async def test_the_end_of_a_terminal_drains(own_server: RedisServer) -> None:
 
 @ONE_FLAVOUR
 @async_test
-async def test_nohup_is_heeded(own_server: RedisServer) -> None:
-    """A signal that was ignored at the start is ignored."""
+async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
+    own_server: RedisServer,
+) -> None:
+    """``nohup`` relies on it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a child inherits that
     try:
         node = NodeProcess(own_server.url, "--announce", "0")
@@ -257,8 +263,8 @@ async def test_nohup_is_heeded(own_server: RedisServer) -> None:
 @pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
-async def test_a_whole_cluster_that_stops(own_server: RedisServer) -> None:
-    """Nobody is left for whom a pace would be kept: it does not take the whole grace of 25 s."""
+async def test_a_whole_cluster_that_stops_does_not_keep_the_pace(own_server: RedisServer) -> None:
+    """No node is left to take the clients, so the stop does not take the whole grace of 25 s."""
     slow = ("--close-rate", "2")
     with (
         NodeProcess(own_server.url, *slow) as a,
@@ -282,8 +288,8 @@ async def test_a_whole_cluster_that_stops(own_server: RedisServer) -> None:
 @pytest.mark.slow
 @ONE_FLAVOUR
 @async_test
-async def test_nobody_is_left_in_the_middle_of_a_stop(own_server: RedisServer) -> None:
-    """The last one that took newcomers leaves: who drains for its sake need not any more."""
+async def test_a_stop_hurries_once_the_last_other_node_leaves(own_server: RedisServer) -> None:
+    """The pace was kept for that node; it is not needed any more."""
     with (
         NodeProcess(own_server.url, "--close-rate", "0.5") as a,
         NodeProcess(own_server.url) as last,
@@ -301,8 +307,10 @@ async def test_nobody_is_left_in_the_middle_of_a_stop(own_server: RedisServer) -
 
 @ONE_FLAVOUR
 @async_test
-async def test_a_grace_that_was_given_is_kept_to_the_last(own_server: RedisServer) -> None:
-    """By the last node, too: whoever gave it may know better who comes."""
+async def test_a_grace_from_the_command_line_is_kept_by_the_last_node(
+    own_server: RedisServer,
+) -> None:
+    """Its operator may know which nodes come next."""
     with NodeProcess(own_server.url, "--grace", "8") as node:
         async with Clients() as clients:
             await clients.join(node, 30)
@@ -316,8 +324,8 @@ async def test_a_grace_that_was_given_is_kept_to_the_last(own_server: RedisServe
 
 
 @async_test
-async def test_redis_away_is_not_nobody(own_server: RedisServer) -> None:
-    """A node that was alone does not know it any more: others may have come."""
+async def test_a_node_without_redis_does_not_count_as_alone(own_server: RedisServer) -> None:
+    """It was alone, but cannot know it any more: other nodes may have started."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,):
         assert await one.alone()

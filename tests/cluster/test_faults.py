@@ -41,7 +41,7 @@ async def agree(*pools: Pool) -> bool:
 
 
 @async_test
-async def test_redis_killed_and_empty_again(own_server: RedisServer) -> None:
+async def test_redis_is_killed_and_comes_back_empty(own_server: RedisServer) -> None:
     """No client is closed; sends fail in time; then the registry is whole again."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
@@ -74,10 +74,10 @@ async def test_redis_killed_and_empty_again(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_what_the_end_of_the_link_lost_does_not_stop_local_sends(
+async def test_a_broadcast_that_was_lost_with_the_link_does_not_stop_local_sends(
     own_server: RedisServer,
 ) -> None:
-    """A broadcast that was published and will never be heard is not waited for."""
+    """A broadcast that was published but can no longer be received is not waited for."""
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
         subscriber = one._parts.backplane.shard.subscriptions._subscriber
@@ -125,10 +125,10 @@ async def test_flushall_is_healed(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_who_leaves_in_the_midst_of_a_rejoin_does_not_end_it(
+async def test_a_member_that_leaves_during_a_rejoin_does_not_end_it(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The others are registered at the first attempt, and who left is not."""
+    """The other members are registered at the first attempt; the one that left is not."""
     async with Backend(own_server).pools(1) as (one,):
         sockets = [await one.join("n", f"a{at}") for at in range(3)]
         alone = await one.join("m", "alone")
@@ -155,7 +155,7 @@ async def test_who_leaves_in_the_midst_of_a_rejoin_does_not_end_it(
 async def test_a_comparison_whose_link_is_lost_leaves_nothing_behind(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All that it asked is waited for, so that asyncio has nothing to complain of."""
+    """Every query of the comparison is awaited, so that asyncio logs no unhandled error."""
     async with Backend(own_server).pools(1) as (one,):
         await one.join("n", "alice")
         generation = one._parts.backplane.shard.current
@@ -170,8 +170,8 @@ async def test_a_comparison_whose_link_is_lost_leaves_nothing_behind(
 
 
 @async_test
-async def test_redis_frozen_is_noticed_and_survived(own_server: RedisServer) -> None:
-    """A Redis that says nothing makes nodes not ready and sends fail; then all goes on."""
+async def test_a_frozen_redis_is_noticed_and_survived(own_server: RedisServer) -> None:
+    """Nodes become not ready and sends fail in time; after the thaw all works again."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
         bob = await two.join("n", "bob")
@@ -190,8 +190,8 @@ async def test_redis_frozen_is_noticed_and_survived(own_server: RedisServer) -> 
 
 
 @async_test
-async def test_what_waits_for_redis_is_bounded(own_server: RedisServer) -> None:
-    """Beyond the limit a send is refused at once; what waits fails at its own deadline."""
+async def test_sends_that_wait_for_redis_are_bounded(own_server: RedisServer) -> None:
+    """Above the limit a send is refused at once; waiting ones fail at their own deadlines."""
     backend = Backend(own_server)
     async with backend.pools(1, limits=Limits(pending_messages=50)) as (one,):
         own_server.freeze()
@@ -208,8 +208,10 @@ async def test_what_waits_for_redis_is_bounded(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_a_cut_ear_reports_exactly_what_it_missed(own_server: RedisServer) -> None:
-    """What was heard and what was reported missing is all that was sent, in messages, none twice.
+async def test_a_cut_subscription_reports_exactly_the_messages_it_missed(
+    own_server: RedisServer,
+) -> None:
+    """Received messages plus reported gaps equal all that was sent; none is counted twice.
 
     Broadcasts and targeted sends that travel in batches are counted one by one, and a probe or a
     takeover that is missed is no message.
@@ -246,10 +248,10 @@ async def test_a_cut_ear_reports_exactly_what_it_missed(own_server: RedisServer)
 
 
 @async_test
-async def test_a_namespace_that_is_left_while_the_ear_comes_back_is_counted_anew(
+async def test_a_namespace_left_during_a_reconnection_starts_a_new_count(
     own_server: RedisServer,
 ) -> None:
-    """What was published while nobody here was a member is no gap when somebody is again."""
+    """Messages published while the node has no member there are no gap when it has one again."""
     async with Backend(own_server).pools(timing=replace(FAST, linger=2.0)) as (one, two):
         await two.join("n", "alice")
         bob = await one.join("n", "bob")
@@ -281,10 +283,10 @@ async def test_a_namespace_that_is_left_while_the_ear_comes_back_is_counted_anew
 
 
 @async_test
-async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_it(
+async def test_a_late_broadcast_from_a_lost_link_is_dropped_behind_a_local_send(
     own_server: RedisServer,
 ) -> None:
-    """A local send that did not wait for a lost link's broadcast is not followed by it."""
+    """A local send did not wait for it, so delivering it afterwards would break their order."""
     async with Backend(own_server).pools() as (one, two):
         alice = await one.join("n", "alice")
         bob = await two.join("n", "bob")
@@ -319,7 +321,7 @@ async def test_what_an_old_link_still_carries_comes_after_nothing_that_overtook_
 
 @async_test
 async def test_a_restart_from_a_snapshot_is_survived(own_server: RedisServer) -> None:
-    """A Redis that comes back with an old state: whole again, and no number is called exact."""
+    """Redis comes back with an old state: the registry is repaired; no count is called exact."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
         await one.join("n", "alice")
@@ -351,7 +353,7 @@ async def test_a_restart_from_a_snapshot_is_survived(own_server: RedisServer) ->
 
 @async_test
 async def test_a_full_inbox_is_reported_as_a_gap(own_server: RedisServer) -> None:
-    """What is dropped because this node is too slow is counted, named, and reported exactly."""
+    """Messages dropped because this node is too slow are counted, named, and reported exactly."""
     backend = Backend(own_server)
     limits = Limits(inbox_bytes=20_000)
     async with backend.pools(limits=limits) as (one, two):
@@ -376,8 +378,10 @@ async def test_a_full_inbox_is_reported_as_a_gap(own_server: RedisServer) -> Non
 
 
 @async_test
-async def test_an_ear_that_redis_gives_up_reports_what_it_missed(own_server: RedisServer) -> None:
-    """Redis closes a subscriber whose output buffer is full; the gap says how much that cost."""
+async def test_a_subscription_that_redis_closes_reports_its_missed_messages(
+    own_server: RedisServer,
+) -> None:
+    """Redis closes a subscriber whose output buffer is full; the gap names the number lost."""
     own_server.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 0")
     backend = Backend(own_server)
     async with (
@@ -405,8 +409,8 @@ async def test_an_ear_that_redis_gives_up_reports_what_it_missed(own_server: Red
 
 
 @async_test
-async def test_a_batch_that_fails_in_part_is_answered_for_each(backend: Backend) -> None:
-    """What Redis refuses for one namespace leaves the others of the same call alone."""
+async def test_a_batch_that_fails_in_part_answers_each_send(backend: Backend) -> None:
+    """An error of Redis for one namespace does not affect others in the same call."""
     async with backend.pools() as (one, two), backend.client() as client:
         bob = await two.join("good", "bob")
         prefix = backend.prefix
@@ -428,7 +432,7 @@ async def test_a_batch_that_fails_in_part_is_answered_for_each(backend: Backend)
 
 @async_test
 async def test_a_node_that_slept_past_its_lease_asks_before_it_sends(backend: Backend) -> None:
-    """It may have lost the id, and has not heard of that yet: its send goes to the new owner."""
+    """It may have lost the id without knowing it yet: its send goes to the new owner."""
     async with backend.pools() as (one, two):
         stale = await one.join("n", "alice")
         await one._parts.dispatcher.stop()  # what was said while it slept is still unread
@@ -443,7 +447,7 @@ async def test_a_node_that_slept_past_its_lease_asks_before_it_sends(backend: Ba
 
 
 def assert_only_after(event: asyncio.Event, keeper: LeaseKeeper) -> None:
-    """At its next rejoin the node asserts nothing until then."""
+    """Let the node assert nothing at its next rejoin until the event is set."""
     assert_all = keeper._observer.register_all
 
     async def assert_late(incarnation: str, keep: Keep) -> None:
@@ -455,7 +459,7 @@ def assert_only_after(event: asyncio.Event, keeper: LeaseKeeper) -> None:
 
 @async_test
 async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend: Backend) -> None:
-    """It has its next lease, and not yet the answer to what it asserts under it."""
+    """It has a new lease, but not yet the answer to its assertion."""
     async with backend.pools() as (one, two):
         stale = await one.join("n", "alice")
         await one._parts.dispatcher.stop()
@@ -475,8 +479,10 @@ async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend:
 
 
 @async_test
-async def test_a_node_with_an_unbroken_lease_need_not_ask(own_server: RedisServer) -> None:
-    """Redis has lost everything and the node has just begun to assert what it owns."""
+async def test_a_node_with_an_unbroken_lease_sends_locally_during_a_rejoin(
+    own_server: RedisServer,
+) -> None:
+    """Redis has lost everything, and the node has just begun to assert its members."""
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
         lease, answered = one._parts.lease, asyncio.Event()
@@ -491,8 +497,8 @@ async def test_a_node_with_an_unbroken_lease_need_not_ask(own_server: RedisServe
 
 
 @async_test
-async def test_what_is_no_claim_harms_no_other_send(backend: Backend) -> None:
-    """Somebody's hand was in the hash: who stands beside it gets what he is sent."""
+async def test_a_malformed_claim_does_not_affect_other_sends(backend: Backend) -> None:
+    """The hash holds fields of foreign origin: members beside them still get their messages."""
     async with backend.pools() as (one, two):
         alice = await two.join("n", "alice")
         owner = two._parts.lease.incarnation
@@ -511,7 +517,7 @@ async def test_what_is_no_claim_harms_no_other_send(backend: Backend) -> None:
 
 @async_test
 async def test_cancelled_claims_leave_nothing(own_server: RedisServer) -> None:
-    """However early a claim is cancelled, pool and registry agree afterwards."""
+    """Whenever a claim is cancelled, pool and registry agree afterwards."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,):
         for pause in (0, 0.0002, 0.0005, 0.001, 0.002):
@@ -538,7 +544,7 @@ async def test_cancelled_claims_leave_nothing(own_server: RedisServer) -> None:
 )
 @async_test
 async def test_drift_from_any_cause_is_repaired(own_server: RedisServer, harm: list[str]) -> None:
-    """Count and checksum find what somebody broke, and the registry is right again."""
+    """Count and checksum show the difference, and the registry is repaired."""
     backend = Backend(own_server)
     timing = Timing(lease=1.5, heartbeat=0.3)
     async with backend.pools(1, timing=timing) as (one,):

@@ -1,4 +1,4 @@
-"""What the state machine has found, each by itself."""
+"""Faults that the state machine has found, one test for each."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from tests.support import async_test, eventually
 
 @async_test
 async def test_a_stop_ends_although_the_link_fails_at_that_moment() -> None:
-    """A cancellation that meets the failure of a socket is not forgotten."""
+    """A cancellation that coincides with the failure of a socket is not lost."""
     async with fake_cluster(nodes=1) as cluster:
         shard = cluster[0]._parts.backplane.shard
         cluster.server.script_cache.clear()
@@ -35,7 +35,7 @@ async def test_a_stop_ends_although_the_link_fails_at_that_moment() -> None:
 
 @async_test
 async def test_a_counter_without_its_epoch_gets_a_new_one() -> None:
-    """Half a counter, as somebody may leave it, does not silence its channel for a day."""
+    """Half a counter, left by a foreign hand, does not silence its channel for a day."""
     async with fake_cluster(nodes=1) as cluster, FakeAsyncRedis(server=cluster.server) as client:
         (one,) = cluster
         await cluster.connect(0, "n", "x")
@@ -46,8 +46,8 @@ async def test_a_counter_without_its_epoch_gets_a_new_one() -> None:
 
 
 @async_test
-async def test_a_stop_leaves_no_claim_behind_that_was_on_its_way() -> None:
-    """Whenever it comes: the claim is refused, and what Redis had registered is released."""
+async def test_a_stop_leaves_no_claim_that_was_under_way() -> None:
+    """At every tick the claim is refused, or released if Redis had registered it."""
     for ticks in range(40):
         async with (
             fake_cluster(nodes=1) as cluster,
@@ -64,7 +64,7 @@ async def test_a_stop_leaves_no_claim_behind_that_was_on_its_way() -> None:
 
 
 def test_an_old_takeover_does_not_undo_a_later_assertion() -> None:
-    """Frozen, taken over, free again: the thawed node owns its id, and hears of the past after."""
+    """The thawed node owns its id again, and only then receives the takeover from the past."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, VirtualLoop)
@@ -73,7 +73,7 @@ def test_an_old_takeover_does_not_undo_a_later_assertion() -> None:
 
 
 async def freeze_and_take_over() -> None:
-    """Whoever took the id over leaves before the older node runs again."""
+    """The new owner releases the id before the older node runs again."""
     world = World(Backend(None), FAST, fake_network)
     try:
         one, two = await world.start("one"), await world.start("two")
@@ -92,8 +92,8 @@ async def freeze_and_take_over() -> None:
 
 
 @async_test
-async def test_members_of_an_owner_nobody_knows_are_removed() -> None:
-    """Claimed between a FLUSHALL and the heartbeat that noticed it, and never answered."""
+async def test_members_of_an_unknown_owner_are_removed() -> None:
+    """They were claimed between a FLUSHALL and the next heartbeat, and never answered."""
     timing = Timing(lease=1.5, heartbeat=0.3)
     async with (
         fake_cluster(nodes=1, timing=timing) as cluster,
@@ -119,7 +119,7 @@ async def test_members_of_an_owner_nobody_knows_are_removed() -> None:
 async def test_a_socket_that_is_closed_already_is_a_lost_link(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """uvloop says so with a RuntimeError; it is no fault of ours, and needs no traceback."""
+    """uvloop raises RuntimeError then; that is no internal fault, and needs no traceback."""
     async with fake_cluster(nodes=1) as cluster:
         (one,) = cluster
         commands = one._parts.backplane.shard.commands
@@ -137,7 +137,7 @@ async def test_a_socket_that_is_closed_already_is_a_lost_link(
 
 @async_test
 async def test_a_count_without_members_does_not_outlive_the_last_one() -> None:
-    """Somebody deleted the members by hand; nobody would look at the namespace again."""
+    """The members' key was deleted by hand; no node would look at the namespace again."""
     async with (
         fake_cluster(nodes=1) as cluster,
         FakeAsyncRedis(server=cluster.server) as client,

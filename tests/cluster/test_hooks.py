@@ -1,4 +1,4 @@
-"""Hooks: what user code does wrong in them stays there."""
+"""Hooks: errors and hangs of user code do not spread."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ async def test_what_a_hook_raises_is_logged_once_and_counted(
 
 @async_test
 async def test_hooks_that_hang_are_reported_and_bounded() -> None:
-    """No more than so many wait at a time; what is not called is counted; stopping ends them."""
+    """Only so many run at a time; calls above that are dropped and counted; stopping ends them."""
     counters = Counters()
     hooks = Hooks(Timing(handler=0.1), counters)
     begun: list[int] = []
@@ -59,7 +59,7 @@ async def test_hooks_that_hang_are_reported_and_bounded() -> None:
 
 
 @async_test
-async def test_a_hook_that_will_not_end_does_not_keep_the_pool_from_stopping() -> None:
+async def test_a_hook_that_ignores_cancellation_does_not_keep_the_pool_from_stopping() -> None:
     """It swallows its cancellation; the pool stops all the same."""
     hooks = Hooks(Timing(), Counters())
     let_go = asyncio.Event()

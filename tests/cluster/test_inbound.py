@@ -1,4 +1,4 @@
-"""Publishing what clients sent: how much may be under way, and who waits for whom."""
+"""Publishing messages from clients: the limit of bytes under way, and the order of waiting ones."""
 
 import asyncio
 from typing import Any, cast
@@ -34,7 +34,7 @@ def made(node_inbound_bytes: int) -> tuple[SlowShard, InboundChannel, Connection
 
 @async_test
 async def test_what_is_being_published_is_bounded_in_bytes() -> None:
-    """Any message may be when nothing is; the next that is too much is refused, not queued."""
+    """A message of any size may start alone; one above the limit is refused, not queued."""
     shard, channel, connection = made(2 * COPIES * 1000)
     large = asyncio.create_task(channel.publish(connection, "node", "ü" * 5000, 0))
     await asyncio.sleep(0)
@@ -54,8 +54,8 @@ async def test_what_is_being_published_is_bounded_in_bytes() -> None:
 
 
 @async_test
-async def test_who_waits_for_room_has_it_in_order() -> None:
-    """None is refused, none overtakes; who gives up leaves its place."""
+async def test_messages_that_wait_for_room_get_it_in_order() -> None:
+    """None is refused, none overtakes; a cancelled one leaves the queue."""
     shard, channel, connection = made(2 * COPIES * 1000)
 
     async def one(text: str) -> int:

@@ -31,8 +31,10 @@ async def release_unanswered(
 
 
 @async_test
-async def test_it_fires_when_the_answer_was_lost_with_the_lease(own_server: RedisServer) -> None:
-    """Others reap the node meanwhile; its retry, under a new lease, finds what its release did."""
+async def test_the_callback_fires_when_the_answer_was_lost_with_the_lease(
+    own_server: RedisServer,
+) -> None:
+    """Others reap the node; its retry, under a new lease, finds the result of its release."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), own_server.network() as proxy:
         url = proxy.url
@@ -56,8 +58,8 @@ async def test_it_fires_when_the_answer_was_lost_with_the_lease(own_server: Redi
 
 
 @async_test
-async def test_each_release_that_emptied_it_fires(own_server: RedisServer) -> None:
-    """Though another emptied the namespace again before the first had its answer."""
+async def test_each_release_that_emptied_the_namespace_fires(own_server: RedisServer) -> None:
+    """Another release emptied the namespace again before the first was answered."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), own_server.network() as proxy:
         url = proxy.url

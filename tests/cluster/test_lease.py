@@ -1,4 +1,4 @@
-"""A lease, as everybody on its node reads it."""
+"""The lease, as the parts of its node read it."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.support import async_test
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What time it is; a test changes it."""
+    """The current time; a test changes it."""
     now = [1000.0]
     monkeypatch.setattr(lease_module, "boottime", lambda: now[0])
     return now

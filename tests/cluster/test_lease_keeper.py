@@ -1,4 +1,4 @@
-"""A node id belongs to one living node: who gets it, who waits, and who goes on under another."""
+"""A node id belongs to one living node: which node gets it, which waits, which takes another id."""
 
 import asyncio
 import logging
@@ -88,7 +88,7 @@ async def test_a_lease_that_is_not_renewed_costs_no_node_its_id(backend: Backend
 async def test_two_processes_with_one_node_id_keep_their_answers_apart(
     own_server: RedisServer,
 ) -> None:
-    """While the one that was cut off still hears the channel of the id that it lost."""
+    """The cut-off one still hears the channel of the id that it lost."""
     backend = Backend(own_server)
     async with (
         own_server.network() as proxy,
@@ -116,7 +116,7 @@ async def test_two_processes_with_one_node_id_keep_their_answers_apart(
 
 @async_test
 async def test_a_silent_predecessor_is_not_waited_for(own_server: RedisServer) -> None:
-    """Nobody listens to its channel for four seconds; alive after all, it has another id then."""
+    """Its channel has no listener for four seconds; if it still lives, it gets another node id."""
     backend = Backend(own_server)
     patient = Timing(lease=60, heartbeat=1.0)
     async with own_server.network() as proxy, backend.pools(1) as (other,):
@@ -140,7 +140,7 @@ async def test_a_silent_predecessor_is_not_waited_for(own_server: RedisServer) -
 
 @async_test
 async def test_a_predecessor_that_listens_keeps_its_lease(own_server: RedisServer) -> None:
-    """A frozen one, say: its sockets are open, and its lease will end or go on."""
+    """A frozen process, for example: its sockets are open, and its lease will end or be renewed."""
     backend = Backend(own_server)
     with NodeProcess(own_server.url, "--node-id", "pod-0", "--lease", "9") as frozen:
         frozen.signal(signal.SIGSTOP)
@@ -154,7 +154,7 @@ async def test_a_predecessor_that_listens_keeps_its_lease(own_server: RedisServe
 async def test_a_dead_nodes_members_are_unreachable_until_its_successor_has_the_node_id(
     own_server: RedisServer,
 ) -> None:
-    """While the successor waits for the lease, nothing that is sent to them is handed to it."""
+    """While the successor waits for the lease, messages to those members are not handed to it."""
     backend = Backend(own_server)
     with NodeProcess(own_server.url, "--node-id", "pod-0", "--lease", "9") as node:
         async with Pool(backend.redis(), node_id="other", timing=FAST) as other:
@@ -213,8 +213,8 @@ async def test_a_node_id_in_use_is_refused(backend: Backend) -> None:
 
 
 @async_test
-async def test_who_waits_for_a_lease_does_not_make_it_come_faster(backend: Backend) -> None:
-    """While heartbeats are refused they come at their own pace, whatever is asked of the node."""
+async def test_callers_that_wait_for_a_lease_do_not_speed_it_up(backend: Backend) -> None:
+    """While heartbeats are refused they come at their usual interval, however many callers wait."""
     async with backend.pools(1) as (one,):
         await one.join("n", "alice")
         registry = one._parts.backplane.leases

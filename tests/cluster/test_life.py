@@ -85,7 +85,7 @@ async def test_a_stop_ends_a_start_that_waits_for_a_silent_redis(
 
 
 def calls(pool: Pool, member: Connection) -> dict[str, Any]:
-    """One of each call that waits for something, with more time than any test has."""
+    """One call of each kind that waits, with more time than any test has."""
 
     async def read(items: AsyncIterator[object]) -> None:
         async for _ in items:
@@ -118,7 +118,7 @@ def calls(pool: Pool, member: Connection) -> dict[str, Any]:
 async def test_a_stop_ends_every_call_that_is_under_way(
     own_server: RedisServer, trouble: str
 ) -> None:
-    """An answer, or an error of ours: no call waits for what will not come, or is cancelled."""
+    """Each gets an answer or our error: none waits on, and none is cancelled."""
     backend = Backend(own_server)
     async with own_server.network() as proxy, backend.pools(1) as (two,):
         one = Pool(proxy.url, node_id="one", timing=FAST)
@@ -263,7 +263,7 @@ async def test_made_up_node_ids_are_of_the_start(backend: Backend) -> None:
 
 
 def test_a_pool_lives_in_one_loop_after_another(own_server: RedisServer) -> None:
-    """Also when the first was closed without a stop."""
+    """Also when the first loop was closed without a stop."""
     one = pool_of(Backend(own_server))
     asyncio.run(one.start())
 
@@ -275,8 +275,8 @@ def test_a_pool_lives_in_one_loop_after_another(own_server: RedisServer) -> None
 
 
 @async_test
-async def test_every_step_of_an_end_is_taken() -> None:
-    """Behind one that fails, too; its error is told, and the life can begin again."""
+async def test_every_step_of_a_stop_is_executed() -> None:
+    """A step that fails does not skip later ones; its error is raised; a new start works."""
     done = []
 
     async def fail() -> None:

@@ -24,18 +24,18 @@ KEYS = [f"{{~}}:{key}" for key in CLUSTER] + [
 
 
 def delete(client: Redis, key: str) -> None:
-    """It was evicted, or somebody's hand slipped."""
+    """Delete the key, as an eviction or a mistake does."""
     client.delete(key)
 
 
 def replace(client: Redis, key: str) -> None:
-    """By another type."""
+    """Replace it by another type."""
     client.delete(key)
     client.rpush(key, "oops")
 
 
 def spoil(client: Redis, key: str) -> None:
-    """By garbage of the same type."""
+    """Fill it with garbage of the same type."""
     kind = client.type(key)
     client.delete(key)
     if kind == b"zset":
@@ -83,14 +83,14 @@ async def right_in_time(pools: tuple[Pool, Pool], ids: list[str]) -> bool:
 
 
 async def found(client: Redis, keys: list[str]) -> bool:
-    """Whether what every living node has written of itself is there."""
+    """Whether every key that living nodes write about themselves exists."""
     return all(client.exists(key) for key in keys)
 
 
 @pytest.mark.parametrize("harm", [delete, replace, spoil])
 @async_test
 async def test_a_lost_key_is_right_again_within_two_heartbeats(backend: Backend, harm: Any) -> None:
-    """Nobody is closed, newcomers are welcome, and a clean stop leaves nothing."""
+    """No member is closed, newcomers are accepted, and a clean stop leaves nothing."""
     async with backend.pools(timing=SHORT) as (one, two):
         ids = [f"{node}-{at}" for node in (1, 2) for at in range(5)]
         sockets = [await (one if id[0] == "1" else two).join("room", id) for id in ids]
@@ -109,8 +109,8 @@ async def test_a_lost_key_is_right_again_within_two_heartbeats(backend: Backend,
 
 
 @async_test
-async def test_a_lease_too_far_ahead_is_over(backend: Backend) -> None:
-    """As a clock leaves it that was set forward and back: the ghost goes, the living stay."""
+async def test_a_lease_too_far_in_the_future_counts_as_over(backend: Backend) -> None:
+    """A clock that was set forward and back leaves it: the dead node is reaped, the living stay."""
     async with backend.pools(timing=SHORT) as (one, two), backend.client() as client:
         await one.join("room", "alice")
         await two.join("room", "ghost")
@@ -130,8 +130,8 @@ async def _count(pool: Pool, count: int) -> bool:
 
 
 @async_test
-async def test_what_is_known_of_nobody_does_not_pile_up(backend: Backend) -> None:
-    """Of incarnations whose lease was lost with their node, wherever something is left of them."""
+async def test_data_of_unknown_incarnations_do_not_pile_up(backend: Backend) -> None:
+    """Their leases were lost with their nodes; each key that names one is cleaned."""
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
         await one.join("room", "alice")
         prefix = f"{backend.prefix}:{{~}}:"
@@ -159,7 +159,7 @@ async def test_what_is_known_of_nobody_does_not_pile_up(backend: Backend) -> Non
 async def test_members_of_a_dead_node_are_reaped_although_their_counts_are_lost(
     backend: Backend,
 ) -> None:
-    """Nobody else is in the namespace who would compare it."""
+    """No other node has a member in the namespace and would compare it."""
     async with backend.pools(timing=SHORT) as (one, two), backend.client() as client:
         for id in ("x", "y", "z"):
             await two.join("room", id)
@@ -172,7 +172,7 @@ async def test_members_of_a_dead_node_are_reaped_although_their_counts_are_lost(
 
 
 @async_test
-async def test_a_long_lease_lasts_although_it_is_lost_how_long(backend: Backend) -> None:
+async def test_a_long_lease_survives_the_loss_of_its_length(backend: Backend) -> None:
     """Its node says so again at its next heartbeat, which others of shorter leases wait for."""
     slow = replace_timing(SHORT, lease=60.0, heartbeat=20.0)
     async with (

@@ -1,4 +1,4 @@
-"""A state machine over all that may happen to a cluster, against a model of who owns what.
+"""A state machine of random calls and faults on a cluster, against a model of the ownership.
 
 ``CLUSTER_POOL_EXAMPLES=500`` runs that many, at random, instead of the few that are always the
 same.
@@ -85,18 +85,18 @@ class OnServer(Duels):
 
 
 async def network(backend: Backend) -> Network:
-    """The network of one node on a real server, which serves from its making on."""
+    """The network of one node on a real server, which serves at once."""
     made: Network = backend.server.network()
     return await made.__aenter__()
 
 
 @pytest.mark.slow
 def test_on_fakeredis() -> None:
-    """Whatever happens, in whatever order."""
+    """Random calls and faults, in virtual time."""
     run_state_machine_as_test(OnFakeredis, settings=some_examples(30, 25))
 
 
 def test_on_a_server(own_server: RedisServer) -> None:
-    """The same, and restarts, on what people run."""
+    """The same in real time, with restarts of a real server."""
     machine = type("On" + own_server.flavour.title(), (OnServer,), {"server": own_server})
     run_state_machine_as_test(machine, settings=some_examples(3, 12))

@@ -22,8 +22,8 @@ def subscribe_calls(server: RedisServer) -> int:
 
 
 @async_test
-async def test_who_has_no_time_fails_nobody_else(own_server: RedisServer) -> None:
-    """The first newcomer of a namespace gives up, or is cancelled: the one beside it joins."""
+async def test_a_newcomer_out_of_time_does_not_fail_another(own_server: RedisServer) -> None:
+    """The first newcomer of a namespace gives up, or is cancelled: the second one joins."""
     async with node_behind(own_server, "one") as (one, proxy):
         for namespace in ("n", "m"):
             proxy.delay = FAR
@@ -42,8 +42,10 @@ async def test_who_has_no_time_fails_nobody_else(own_server: RedisServer) -> Non
 
 
 @async_test
-async def test_what_was_subscribed_in_vain_helps_who_comes_next(own_server: RedisServer) -> None:
-    """Nobody has time for the subscription, and it is made all the same: once, for all of them."""
+async def test_a_subscription_outlives_the_newcomers_that_asked_for_it(
+    own_server: RedisServer,
+) -> None:
+    """The first two expire, but the subscription is made, once, and the third uses it."""
     async with node_behind(own_server, "one") as (one, proxy):
         before = subscribe_calls(own_server)
         proxy.delay = FAR
@@ -58,7 +60,7 @@ async def test_what_was_subscribed_in_vain_helps_who_comes_next(own_server: Redi
 
 
 @async_test
-async def test_a_subscription_outlives_the_link_on_which_it_was_asked(
+async def test_a_subscription_outlives_the_link_on_which_it_was_requested(
     own_server: RedisServer,
 ) -> None:
     """Cut between the request and its confirmation: the newcomer waits for the next link."""
@@ -76,8 +78,8 @@ async def test_a_subscription_outlives_the_link_on_which_it_was_asked(
 
 
 @async_test
-async def test_a_namespace_that_nobody_could_join_is_forgotten(own_server: RedisServer) -> None:
-    """Redis goes away: newcomers fail in time; when nobody comes back nothing is left of it."""
+async def test_a_namespace_that_no_member_could_join_is_forgotten(own_server: RedisServer) -> None:
+    """Redis is away: newcomers fail in time, and nothing is kept of the namespace."""
     async with node_behind(own_server, "one") as (one, proxy):
         proxy.hold()
         with pytest.raises(BackplaneUnavailableError, match="Redis at"):

@@ -1,4 +1,4 @@
-"""The parts of a node and of a publisher: whole when they are made, and idle until they start."""
+"""The parts of a node and of a publisher: complete when they are made, idle until they start."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from tests.support import async_test, eventually
 
 
 def setup_of(backend: Backend) -> Setup:
-    """What a pool or publisher on a fake server was given."""
+    """The setup of a pool or publisher on a fake server."""
     return Setup.of(
         backend.redis(), prefix="p", limits=None, timing=FAST, secret=None, node_id="node-1"
     )
@@ -48,7 +48,7 @@ async def test_parts_are_whole_and_do_nothing_before_the_start(
 
 @async_test
 async def test_a_node_without_a_pool() -> None:
-    """It starts, takes a lease, says how it stands, and leaves nothing behind."""
+    """It starts, takes a lease, reports its state, and leaves nothing behind."""
     backend = Backend(None, "p")
     node = node_of(setup_of(backend))
     assert (node.ready, node.life.state) == (False, NodeState.STOPPED)
@@ -63,8 +63,8 @@ async def test_a_node_without_a_pool() -> None:
 
 
 @async_test
-async def test_the_parts_of_a_start_are_no_parts_of_the_next() -> None:
-    """What waits in the old ones cannot reach the new ones."""
+async def test_each_start_has_parts_of_its_own() -> None:
+    """Items that wait in the old parts cannot reach the new ones."""
     backend = Backend(None)
     async with backend.pools(1) as (one,):
         first = one._parts

@@ -1,4 +1,4 @@
-"""The state of a node, and who hears of its changes."""
+"""The state of a node, and the listeners of its changes."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from cluster_pool.cluster.node_life import NodeLife
 
 
 def test_a_change_is_told_once_it_has_happened() -> None:
-    """Whoever is told finds the new state."""
+    """A listener that reads the state finds the new one."""
     told: list[tuple[NodeState, NodeState]] = []
     life = NodeLife(lambda state: told.append((state, life.state)))
     life.become(NodeState.ACTIVE)

@@ -1,4 +1,4 @@
-"""What a pool and a publisher say before their start and after their stop, name by name."""
+"""The errors of a pool and a publisher before their start and after their stop, by name."""
 
 import inspect
 from collections.abc import AsyncIterator
@@ -14,9 +14,9 @@ from tests.support import async_test
 
 LIFETIME = {"start", "stop"}
 READ_OR_REGISTER = {"free", "has_namespace", "headroom", "on", "statistics", "drain_on_signal"}
-"""Calls that work: the last takes the signals, and waits for one."""
+"""Calls that work without a start: the last takes the signals, and waits for one."""
 OVER_ALREADY = {"hurry_drain", "remove_connection"}
-"""Calls for an end that has come: harmless after the stop, as another stop is."""
+"""Calls that ask for an end: after the stop they do nothing, as another stop does."""
 
 ARGUMENTS: dict[str, Any] = {
     "namespace": "n",
@@ -72,7 +72,7 @@ async def use(owner: object, name: str) -> object:
 async def test_every_call_works_or_says_that_it_is_not_started(
     kind: type[ClusterPool] | type[Publisher], ran_before: bool
 ) -> None:
-    """PoolClosedError, but for what reads or registers; nobody gets another error, or waits.
+    """Each raises PoolClosedError, except those that read or register; none hangs.
 
     A property only reads.
     """
@@ -91,7 +91,7 @@ async def test_every_call_works_or_says_that_it_is_not_started(
 
 @async_test
 async def test_a_pool_that_runs_again_has_its_connections_again() -> None:
-    """What stood for nothing in between is there."""
+    """``local`` and ``get_connection`` work again after the second start."""
     pool = ClusterPool(Backend(None).redis())
     for _ in range(2):
         async with pool:
@@ -102,6 +102,6 @@ async def test_a_pool_that_runs_again_has_its_connections_again() -> None:
 
 
 def test_its_own_connections_are_not_there_before_the_start() -> None:
-    """What is called on ``local`` raises as the pool does."""
+    """Every call on ``local`` raises as the pool does."""
     with pytest.raises(PoolClosedError):
         ClusterPool(Backend(None).redis()).local.statistics()

@@ -23,8 +23,8 @@ SECRET = "known to all of the cluster"
 
 
 @async_test
-async def test_what_cannot_be_done_is_refused_with_the_reason(backend: Backend) -> None:
-    """Who asks hears why; nothing happens to the node."""
+async def test_an_impossible_order_is_refused_with_the_reason(backend: Backend) -> None:
+    """The caller gets the reason; the node does nothing."""
     async with backend.pools(2) as (one, two), backend.publisher() as publisher:
         await join(one, 5)
         for order in (publisher.pause_drain, publisher.resume_drain, publisher.cancel_drain):
@@ -56,7 +56,7 @@ async def test_what_cannot_be_done_is_refused_with_the_reason(backend: Backend) 
 
 @async_test
 async def test_strangers_are_not_obeyed(backend: Backend) -> None:
-    """Without the secret an order is dropped and counted; whoever gave it hears nothing."""
+    """An order without the secret is dropped and counted; its sender gets no answer."""
     async with (
         backend.pools(secret=SECRET) as (one, _),
         backend.publisher() as unsigned,
@@ -110,7 +110,7 @@ def flat(options: dict[str, Any]) -> list[Any]:
 async def test_nonsense_is_answered_or_dropped(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever is in an order, the node lives, closes nobody, and obeys the next one."""
+    """With any content of an order the node lives, closes no member, and obeys the next one."""
     async with backend.pools() as (one, _), backend.publisher() as publisher:
         sockets = await join(one, 5)
         deadline = asyncio.get_running_loop().time() + 20

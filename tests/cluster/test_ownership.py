@@ -74,10 +74,10 @@ async def test_a_claim_that_is_won_in_the_turn_of_its_deadline_is_owned(backend:
 
 @pytest.mark.parametrize("rule", ["takeover", "reject"])
 @async_test
-async def test_of_two_joins_of_one_connection_at_once_the_second_is_refused(
+async def test_the_second_of_two_joins_of_one_connection_at_once_is_refused(
     backend: Backend, rule: str
 ) -> None:
-    """The first makes it a member, which stays one, is reached, and leaves nothing behind."""
+    """The first makes it a member, which is reached and leaves nothing behind."""
     async with backend.pools(1) as (one,):
         connection = Connection("alice", "n", FakeWebSocket())
         twice = [one.new_connection(connection, on_conflict=rule) for _ in range(2)]
@@ -100,7 +100,7 @@ async def registered(pool: Pool) -> dict[str, str]:
 
 
 def held(pool: Pool) -> dict[str, str]:
-    """What a pool holds itself, in the same form."""
+    """The pool's own members, in the same form."""
     return dict.fromkeys(pool._parts.table.namespace("n") or {}, pool.node_id)
 
 
@@ -200,7 +200,7 @@ async def test_a_claim_without_time_is_not_carried_out_with_one_that_has_more(
 
 
 def answers_wait(pool: Pool, told: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Redis answers to the claims of ``pool`` is not known to it before ``told``."""
+    """Delay Redis's answers to the claims of ``pool`` until ``told`` is set."""
     claim = pool._parts.backplane.claims.claim
 
     def claim_and_wait(*arguments: Any, **options: Any) -> Any:
@@ -220,7 +220,7 @@ def answers_wait(pool: Pool, told: asyncio.Event, monkeypatch: pytest.MonkeyPatc
 async def test_a_send_meets_the_claim_for_which_it_was_routed(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A newcomer whose claim stands, and who does not know it yet, gets what is sent to the id."""
+    """A newcomer whose claim is registered, but not yet answered, gets messages to its id."""
     async with backend.pools() as (one, two):
         older, newer = await one.join("n", "alice"), FakeWebSocket()
         told = asyncio.Event()
@@ -252,10 +252,10 @@ class AsgiWebSocket:
 
 
 @async_test
-async def test_accept_closes_who_lost_its_id_at_once(
+async def test_accept_closes_a_client_that_lost_its_id_at_once(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A newer claim stands when the answer comes: not refused with 409, but accepted and closed
+    """A newer claim exists when the answer comes: not refused with 409, but accepted and closed
     with 4409, as it would have been a moment later."""
     async with backend.pools() as (one, two):
         told, asgi, plain = asyncio.Event(), AsgiWebSocket(), FakeWebSocket()
@@ -297,7 +297,7 @@ async def fought_for(pool: Pool) -> FakeWebSocket:
 
 @async_test
 async def test_a_claim_that_waits_and_is_cancelled_takes_nothing(backend: Backend) -> None:
-    """Clients fight for an id; one of them is given up before its turn comes: it is never sent."""
+    """Clients fight for an id; one is cancelled before its turn comes: its claim is never sent."""
     async with backend.pools(1) as (one,):
         owner = await fought_for(one)
         joining = asyncio.create_task(one.join("n", "alice"))
@@ -313,8 +313,8 @@ async def test_a_claim_that_waits_and_is_cancelled_takes_nothing(backend: Backen
 
 
 @async_test
-async def test_a_pool_that_stops_waits_for_no_fight(backend: Backend) -> None:
-    """Who waits for its turn is told that the pool has stopped, and owns nothing."""
+async def test_a_stop_fails_claims_that_wait_in_a_fight_at_once(backend: Backend) -> None:
+    """A claim that waits for its turn fails with PoolClosedError, and owns nothing."""
     async with backend.pools(1) as (one,):
         owner = await fought_for(one)
         joining = asyncio.create_task(one.join("n", "alice", timeout=60))
@@ -325,7 +325,7 @@ async def test_a_pool_that_stops_waits_for_no_fight(backend: Backend) -> None:
 
 
 def leaving(pool: Pool) -> list[str]:
-    """The members with odd numbers, which have left, and are not released yet."""
+    """The members with odd numbers, which are leaving, but not released yet."""
     return [id for id in held(pool) if int(id.split("-")[1]) % 2]
 
 
@@ -416,8 +416,8 @@ async def test_a_node_takes_no_more_namespaces_than_its_limit(backend: Backend) 
 
 
 @async_test
-async def test_who_leaves_while_its_claim_waits_for_others_takes_no_id(backend: Backend) -> None:
-    """Claims gather for some milliseconds; one whose client has left meanwhile is not sent."""
+async def test_a_client_that_leaves_while_its_claim_waits_takes_no_id(backend: Backend) -> None:
+    """Claims gather for some milliseconds; one whose client leaves meanwhile is not sent."""
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")
         claim_batcher = one._parts.ownership._claim_batcher
@@ -450,7 +450,7 @@ async def test_a_newcomer_waits_for_a_link_that_was_up_just_now(own_server: Redi
 async def test_a_newcomer_does_not_wait_for_a_redis_that_is_away(
     own_server: RedisServer, on_conflict: str
 ) -> None:
-    """The node knows; whoever comes learns it long before its time-out, and nothing is left."""
+    """The node knows it; a newcomer is told long before its time-out, and nothing is left."""
     async with Pool(own_server.url, node_id="a", timing=FAST) as pool:
         own_server.kill()
         await eventually(lambda: not pool._parts.backplane.shard.up)

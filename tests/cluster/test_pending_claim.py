@@ -12,7 +12,7 @@ from tests.support import async_test
 
 
 def pending_claim() -> PendingClaim:
-    """Of ``alice`` in ``n``, with a second to go."""
+    """A claim of ``alice`` in ``n``, with a second to go."""
     loop = asyncio.get_running_loop()
     membership = Membership(Connection("alice", "n", FakeWebSocket()), "n", "alice")
     return PendingClaim(membership, "1", True, loop.time() + 1, loop.create_future())
@@ -21,7 +21,7 @@ def pending_claim() -> PendingClaim:
 @pytest.mark.parametrize("sent", [False, True])
 @async_test
 async def test_an_error_says_whether_redis_may_have_carried_the_claim_out(sent: bool) -> None:
-    """Redis's own error knows nothing of it: it is one for all claims of a batch."""
+    """The error itself does not tell: claims of a batch share one."""
     pending = pending_claim()
     pending.sent = sent
     cause = BackplaneUnavailableError("the link is gone")

@@ -1,4 +1,4 @@
-"""What other hands write into our keys: one namespace's fault is its own, and mended."""
+"""Foreign content in our keys: the fault stays within its namespace, and is repaired."""
 
 import logging
 
@@ -40,10 +40,10 @@ async def right(one: Pool, two: Pool) -> bool:
 
 @INSIDE
 @async_test
-async def test_a_claim_that_is_none_does_not_keep_its_node_from_rejoining(
+async def test_a_malformed_claim_does_not_keep_its_node_from_rejoining(
     backend: Backend, claim: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Reads leave it out, the rejoin writes it anew, and one line of the log says so."""
+    """Reads skip it, the rejoin writes it anew, and one line of the log reports it."""
     async with backend.pools() as (one, two), backend.client() as client:
         alice, x = await one.join("room", "alice"), await one.join("poor", "x")
         await client.hset(f"{backend.prefix}:{{poor}}:members", "x", claim)
@@ -63,10 +63,8 @@ async def test_a_claim_that_is_none_does_not_keep_its_node_from_rejoining(
 
 @INSIDE
 @async_test
-async def test_whoever_claims_an_id_writes_over_what_is_no_claim(
-    backend: Backend, claim: bytes
-) -> None:
-    """Under ``reject``, too: nobody has the id."""
+async def test_a_claim_overwrites_a_malformed_one(backend: Backend, claim: bytes) -> None:
+    """Under ``reject``, too: the id counts as free."""
     async with backend.pools() as (one, two), backend.client() as client:
         await client.hset(f"{backend.prefix}:{{poor}}:members", "x", claim)
         await two.join("poor", "x", on_conflict="reject")
@@ -95,8 +93,8 @@ async def test_a_key_of_a_wrong_type_does_not_keep_its_node_from_rejoining(
 
 
 @async_test
-async def test_counts_that_are_no_numbers_are_counted_anew(backend: Backend) -> None:
-    """A claim meets them in the middle of its script, and all of it is carried out."""
+async def test_owners_counts_that_are_not_numbers_are_counted_anew(backend: Backend) -> None:
+    """A claim's script finds them half-way, and is executed completely all the same."""
     async with backend.pools() as (one, two), backend.client() as client:
         await one.join("poor", "x")
         name = f"{backend.prefix}:{{poor}}:"

@@ -102,7 +102,7 @@ async def test_redis_cli_publish_reaches_every_member(backend: Backend) -> None:
 
 @async_test
 async def test_order_of_targeted_and_broadcast_together(backend: Backend) -> None:
-    """What one node sends to one connection arrives in that order, whatever the kind."""
+    """Messages of all kinds from one node to one connection arrive in the order of the calls."""
     async with backend.pools(timing=Timing(timeout=20)) as (one, two):
         local, remote = await one.join("n", "local"), await two.join("n", "remote")
         calls = []
@@ -156,7 +156,7 @@ async def test_alternating_sends_and_broadcasts_need_few_round_trips(backend: Ba
 
 @async_test
 async def test_a_local_send_waits_for_every_send_before_it(backend: Backend) -> None:
-    """A send to one's own connection that took the bus is not overtaken after a send elsewhere."""
+    """A send to an own connection that went over Redis keeps its place after a send elsewhere."""
     async with backend.pools() as (one, two):
         alice = await one.join("n", "alice")
         await two.join("n", "bob")
@@ -327,7 +327,7 @@ async def test_bad_input_is_refused_at_the_door(backend: Backend) -> None:
 
 
 class Room(str, Enum):  # noqa: UP042  # formats otherwise than a StrEnum
-    """What FastAPI advises for path parameters."""
+    """The kind of enumeration that FastAPI advises for path parameters."""
 
     NODE = "node"
     LOBBY = "lobby"
@@ -337,7 +337,7 @@ class Room(str, Enum):  # noqa: UP042  # formats otherwise than a StrEnum
 
 @async_test
 async def test_an_enum_of_str_is_its_text_everywhere(backend: Backend) -> None:
-    """``class Room(str, Enum)`` formats as "Room.LOBBY"; no channel or key may be made of that."""
+    """``class Room(str, Enum)`` formats as "Room.LOBBY"; no channel or key may contain that."""
     options: dict[str, Any] = {"timing": FAST, "prefix": backend.prefix}
     async with (
         ClusterPool(backend.redis(), node_id=Room.NODE, **options) as a,
@@ -380,8 +380,8 @@ async def test_a_draining_node_takes_no_newcomers(backend: Backend) -> None:
 
 
 @async_test
-async def test_a_stopped_pool_says_so(backend: Backend) -> None:
-    """Before start and after stop, operations raise PoolClosedError."""
+async def test_a_stopped_pool_raises_pool_closed_error(backend: Backend) -> None:
+    """Operations raise it before the start and after the stop."""
     async with backend.pools(1) as (one,):
         pass
     with pytest.raises(PoolClosedError):
@@ -403,7 +403,7 @@ async def test_stop_closes_connections_and_leaves_nothing(backend: Backend) -> N
 
 @async_test
 async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) -> None:
-    """Broken envelopes on any channel stop nothing."""
+    """Broken envelopes on any channel do not stop the node."""
     async with backend.pools() as (one, two):
         bob = await two.join("n", "bob")
         garbage = [
@@ -429,8 +429,8 @@ async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) 
 
 
 @async_test
-async def test_what_stands_before_garbage_in_an_envelope_arrives(backend: Backend) -> None:
-    """Good messages are not lost for a bad one behind them."""
+async def test_messages_before_garbage_in_an_envelope_arrive(backend: Backend) -> None:
+    """Good messages are not lost because of a bad one behind them."""
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")
         good = envelope.broadcast(True, b"good")
@@ -454,7 +454,7 @@ async def test_an_oversize_raw_publish_is_dropped_and_counted(backend: Backend) 
 
 @async_test
 async def test_inbound_is_published_as_json(backend: Backend) -> None:
-    """What a client sent goes to the inbound channel with its id and node."""
+    """A client's message goes to the inbound channel with its id and node."""
     async with backend.pools(1) as (one,), backend.client() as client:
         alice = await one.join("n", "alice")
         async with client.pubsub() as listener:
@@ -471,8 +471,8 @@ async def test_inbound_is_published_as_json(backend: Backend) -> None:
 
 
 @async_test
-async def test_a_command_that_cannot_be_packed_disturbs_no_other(backend: Backend) -> None:
-    """The replies behind it go to those who asked."""
+async def test_a_command_that_cannot_be_packed_does_not_affect_others(backend: Backend) -> None:
+    """Later replies reach the right callers."""
     async with backend.pools(1) as (one,):
         await one.join("n", "alice")
         commands = one._parts.backplane.shard.commands
@@ -500,7 +500,7 @@ async def test_a_connection_may_leave_and_come_again(backend: Backend) -> None:
 
 
 @async_test
-async def test_a_full_outbox_refuses_and_the_sender_is_told(backend: Backend) -> None:
+async def test_a_full_outbox_refuses_a_send_and_its_sender_is_told(backend: Backend) -> None:
     """With confirm a sender on another node learns that the owner refused."""
     limits = Limits(outbox_bytes=100)
     async with backend.pools(limits=limits) as (one, two):
@@ -517,7 +517,7 @@ async def test_a_full_outbox_refuses_and_the_sender_is_told(backend: Backend) ->
 
 @async_test
 async def test_garbage_among_events_does_not_end_a_watch(backend: Backend) -> None:
-    """What is no event is counted and dropped; the next event comes."""
+    """A malformed event is counted and dropped; the next event comes."""
     async with backend.pools(1) as (one,), one.watching("n") as events:
         strange = b'{"event":"join","id":"","node":"x"}', b'{"event":"x","id":"a","node":"x"}'
         for payload in (b"\xff", b"[]", b'{"event":"join"}', b"nonsense", *strange):
@@ -529,8 +529,8 @@ async def test_garbage_among_events_does_not_end_a_watch(backend: Backend) -> No
 
 @pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed")
 @async_test
-async def test_the_real_redis_cli_publishes_to_everyone(own_server: RedisServer) -> None:
-    """The very command line of the README."""
+async def test_redis_cli_reaches_every_member(own_server: RedisServer) -> None:
+    """The command line is the one of the README."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
         alice, bob = await one.join("default", "alice"), await two.join("default", "bob")
@@ -545,8 +545,8 @@ async def test_the_real_redis_cli_publishes_to_everyone(own_server: RedisServer)
 
 
 @async_test
-async def test_the_bytes_that_wait_are_bounded(backend: Backend) -> None:
-    """Beyond the limit a send is refused before it is queued; alone, any permitted one may wait."""
+async def test_the_bytes_of_waiting_sends_are_bounded(backend: Backend) -> None:
+    """Above the limit a send is refused before it is queued; alone, any permitted one may wait."""
     async with backend.pools(1, limits=Limits(pending_bytes=1000)) as (one,):
         assert await one.send("n", "nobody", "x" * 5000) is SendResult.ABSENT
         results = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""What a publisher has while it runs, without a publisher round it."""
+"""The parts of a publisher while it runs, without a publisher around them."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.support import async_test
 
 @async_test
 async def test_calls_that_wait_when_it_stops_fail() -> None:
-    """It is handed items for nobody: it has no connections, and answers no orders."""
+    """It works without a dispatcher: it has no connections, and obeys no orders."""
     backend = Backend(None)
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")

@@ -1,4 +1,4 @@
-"""What vanished nodes left behind is removed, by any node and once."""
+"""Data of vanished nodes are removed, by any node and once."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ BRIEF = Timing(timeout=2.0, lease=0.4, heartbeat=0.1, probe=0.1)
 
 
 class Registry:
-    """What a reaper is told by Redis, and what it does there; it stands for all three rooms.
+    """Stands for Redis before a reaper: its answers, and a record of the reaper's calls.
 
     Attributes:
         ended: incarnations whose lease has ended; ``orphans`` have none.
@@ -75,7 +75,7 @@ class Registry:
 async def reaper_of(
     registry: Any, *, judges: bool = True, on_empty: Callable[[str], None] = len
 ) -> AsyncIterator[tuple[Reaper, Counters]]:
-    """A reaper at work, which may judge others or not."""
+    """A running reaper, which may judge other nodes or not."""
     lease: Any = SimpleNamespace(may_judge=lambda: judges)
     counters = Counters()
     reaper = Reaper(lease, registry, registry, registry, BRIEF, counters, on_empty)
@@ -87,8 +87,8 @@ async def reaper_of(
 
 
 @async_test
-async def test_a_node_with_a_young_lease_buries_nobody_and_reaps_whom_others_have_buried() -> None:
-    """Redis may have lost the leases of all: a node that has just joined cannot tell."""
+async def test_a_node_with_a_young_lease_reaps_only_what_others_have_buried() -> None:
+    """Redis may have lost all leases: a node that has just joined cannot tell."""
     registry = Registry()
     registry.ended, registry.members = ["late.0"], {"dead.0": {"n": 3, "m": 0}}
     emptied: list[str] = []
@@ -100,8 +100,8 @@ async def test_a_node_with_a_young_lease_buries_nobody_and_reaps_whom_others_hav
 
 
 @async_test
-async def test_an_incarnation_without_a_lease_is_buried_when_it_has_had_none_for_long() -> None:
-    """It may be one that joins just now; one whose lease has ended is buried at once."""
+async def test_an_incarnation_without_a_lease_is_buried_after_a_while() -> None:
+    """At first it may be one that is joining; one whose lease has ended is buried at once."""
     registry = Registry()
     registry.ended, registry.orphans = ["late.0"], ["lost.0"]
     async with reaper_of(registry) as (reaper, _):
@@ -120,10 +120,10 @@ async def test_an_incarnation_without_a_lease_is_buried_when_it_has_had_none_for
 
 
 @async_test
-async def test_one_that_cannot_be_reaped_holds_up_no_other(
+async def test_an_incarnation_that_cannot_be_reaped_does_not_delay_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It stays for the next look, which is said."""
+    """It waits for the next look, and the log says so."""
     registry = Registry()
     registry.members = {"away.0": {}, "dead.0": {"n": 2}}
     async with reaper_of(registry) as (reaper, _):
@@ -137,7 +137,7 @@ async def test_one_that_cannot_be_reaped_holds_up_no_other(
 
 @async_test
 async def test_a_reaper_wakes_at_the_end_of_a_lease_that_comes_before_a_heartbeat() -> None:
-    """What ends later is seen by the look of a heartbeat: no timer is kept for it."""
+    """A later end is found at the next heartbeat: no timer is kept for it."""
     registry = Registry()
     async with reaper_of(registry) as (reaper, _):
         reaper.wake_in(BRIEF.heartbeat)
@@ -149,8 +149,10 @@ async def test_a_reaper_wakes_at_the_end_of_a_lease_that_comes_before_a_heartbea
 
 
 @async_test
-async def test_a_reaper_that_emptied_it_leaves_no_callback(own_server: RedisServer) -> None:
-    """A release that never arrived emptied nothing: the hook of who reaped it tells, alone."""
+async def test_a_namespace_emptied_by_a_reaper_fires_its_hook_and_no_callback(
+    own_server: RedisServer,
+) -> None:
+    """The release never arrived, so only the ``empty`` hook of the reaping node fires."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), own_server.network() as proxy:
         url = proxy.url
@@ -178,7 +180,7 @@ async def test_a_reaper_that_emptied_it_leaves_no_callback(own_server: RedisServ
 async def test_a_reaper_whose_answer_is_lost_asks_again(
     own_server: RedisServer, others: int
 ) -> None:
-    """Though another node has finished with the dead one meanwhile; it tells once, and alone."""
+    """Another node may have finished meanwhile; the hook fires once, on one node only."""
     backend = Backend(own_server)
     async with backend.pools(others) as rest, own_server.network() as proxy:
         url = proxy.url

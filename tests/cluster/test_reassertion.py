@@ -1,4 +1,4 @@
-"""A node comes back with all it holds: in few calls, under one lease, whatever interrupts it."""
+"""A node rejoins with all its members: in few calls, under one lease, despite interruptions."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from tools.harness.network import Network
 SHORT = Timing(timeout=2.0, lease=3.0, heartbeat=0.4, probe=1.0, linger=0.2, close=1.0)
 NAMESPACES = 1200
 ONE_FLAVOUR = pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
-"""Where Redis does nothing that its flavours do differently."""
+"""For tests of behaviour that all flavours of Redis share."""
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +49,7 @@ async def all_counted(pool: Pool) -> bool:
 
 
 def taken(pool: Pool) -> int:
-    """How many incarnations a node has taken since its start."""
+    """The number of incarnations of a node since its start."""
     return int(pool.statistics()["incarnation"].rpartition(".")[2])
 
 
@@ -60,7 +60,7 @@ def reaped(server: RedisServer) -> bool:
 
 @async_test
 async def test_many_namespaces_are_asserted_in_few_calls(own_server: RedisServer) -> None:
-    """A hundred claims go in a call, whatever their namespaces; nor does reaping take one each."""
+    """A hundred claims go in one call, whatever their namespaces; reaping works in batches, too."""
     async with on_proxy(own_server) as (pool, proxy):
         before = own_server.script_calls()
         await proxy.cut()
@@ -105,7 +105,7 @@ class Asserted:
         registry.assert_claims = assert_claims
 
     def under(self, rejoin: int) -> list[Connection]:
-        """Whose claims stand under an incarnation, as far as the node knows."""
+        """The connections whose claims belong to an incarnation, as far as the node knows."""
         everyone = self._pool._parts.table.memberships()
         return [one.connection for one in everyone if one.claim and one.claim.rejoin == rejoin]
 
@@ -136,7 +136,7 @@ async def test_an_interruption_undoes_no_assertion(
 async def test_a_takeover_during_an_interruption_is_found(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stood under the incarnation before the link was cut may be another's since."""
+    """An id that was asserted before the link was cut may be taken over meanwhile."""
     monkeypatch.setattr(reassertion, "WINDOW", 1)
     two = Pool(own_server.url, node_id="node-2", timing=SHORT)
     async with on_proxy(own_server) as (pool, proxy), two:
@@ -185,7 +185,7 @@ async def test_a_lease_that_is_gone_ends_an_interrupted_assertion(
 
 @ONE_FLAVOUR
 @async_test
-async def test_one_namespace_that_redis_refuses_is_no_hindrance_to_others(
+async def test_a_namespace_that_redis_refuses_does_not_hinder_others(
     own_server: RedisServer,
 ) -> None:
     """A call asserts claims of many namespaces: each of them succeeds or fails by itself."""
@@ -203,7 +203,7 @@ async def test_one_namespace_that_redis_refuses_is_no_hindrance_to_others(
 async def test_a_lease_that_ends_during_an_assertion_begins_it_anew(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The link is well; the heartbeat between two windows finds that the lease is gone."""
+    """The link is fine; the heartbeat between two windows finds that the lease is gone."""
     monkeypatch.setattr(reassertion, "WINDOW", 1)
     async with on_proxy(own_server) as (pool, proxy):
         asserted = Asserted(pool)
@@ -218,8 +218,8 @@ async def test_a_lease_that_ends_during_an_assertion_begins_it_anew(
 
 
 @async_test
-async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backend) -> None:
-    """Its claim was written once more, and nobody wants it now."""
+async def test_a_member_that_loses_its_id_during_an_assertion_is_released(backend: Backend) -> None:
+    """The assertion wrote its claim once more, so it must be removed."""
     async with backend.pools(1) as (one,):
         alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
         (membership,) = alice.connection._memberships
@@ -251,10 +251,10 @@ async def test_who_lost_its_id_while_it_was_asserted_is_released(backend: Backen
 
 @ONE_FLAVOUR
 @async_test
-async def test_a_link_that_ends_with_the_assertion_is_asked_over_again(
+async def test_a_link_that_ends_with_the_assertion_repeats_it(
     own_server: RedisServer,
 ) -> None:
-    """Everything was registered over a link that is not there any more; that is not enough."""
+    """All was registered over a link that is gone, which does not count."""
     async with on_proxy(own_server) as (pool, proxy):
         register, calls = pool._parts.lease_keeper._observer.register_all, 0
 
@@ -274,8 +274,8 @@ async def test_a_link_that_ends_with_the_assertion_is_asked_over_again(
 
 
 @async_test
-async def test_another_epoch_is_another_redis(backend: Backend) -> None:
-    """The lease stands, but what was written before may not: everything is asserted anew."""
+async def test_a_new_epoch_means_another_redis(backend: Backend) -> None:
+    """The lease is still there, but older writes may be lost: everything is asserted anew."""
     async with backend.pools(1) as (one,):
         await one.join("n", "alice")
         with backend.sync_client() as client:

@@ -1,4 +1,4 @@
-"""How soon a comparison finds what is registered wrongly, and what it takes for drift."""
+"""How soon a comparison finds a wrong entry of the registry, and what counts as drift."""
 
 import asyncio
 from typing import Any
@@ -146,7 +146,7 @@ async def test_counts_are_not_corrected_by_what_is_on_its_way(
 async def test_namespaces_that_were_left_are_not_noted_again(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A round takes several heartbeats: what it is to visit may have been left since it began."""
+    """A round takes several heartbeats: a namespace it is to visit may have been left meanwhile."""
     monkeypatch.setattr(reconciler, "AT_LEAST", 2)
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
         stays = await one.join("stays", "x")
@@ -166,8 +166,10 @@ async def test_namespaces_that_were_left_are_not_noted_again(
 
 
 @async_test
-async def test_who_leaves_while_its_claim_is_lost_is_not_counted_any_more(backend: Backend) -> None:
-    """Its node holds nobody there any more, and the others know its node as a living one."""
+async def test_a_member_that_leaves_while_its_claim_is_lost_is_not_counted(
+    backend: Backend,
+) -> None:
+    """Its node has no member there any more, and other nodes see that node as a living one."""
     async with backend.pools(timing=SHORT) as (one, two), backend.client() as client:
         await one.join("n", "x")
         gone = await two.join("n", "y")

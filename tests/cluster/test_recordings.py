@@ -1,4 +1,4 @@
-"""Clusters with a secret, whose channels a stranger records and plays again, to whom he likes."""
+"""Clusters with a secret, whose messages a stranger records and replays on any channel."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async def recording(backend: Backend) -> AsyncIterator[Tape]:
 
 
 def sealed_in(payload: bytes) -> int:
-    """How many sealed items an envelope holds."""
+    """The number of sealed items in an envelope."""
     if payload[:2] != envelope.ENVELOPE:
         return 0
     _, start = envelope.read_header(payload)
@@ -53,7 +53,7 @@ def forged(pools: Iterable[Pool]) -> int:
 
 
 async def use(one: Pool, two: Pool) -> None:
-    """One of everything that is said with a seal, from node-1 to node-2 and its member."""
+    """Send one sealed item of each kind from node-1 to node-2 and its member."""
     alice = await two.join("n", "alice")
     assert await one.send("n", "alice", "1") is SendResult.ROUTED
     assert await one.send("n", "alice", "2", confirm=True) is SendResult.DELIVERED
@@ -70,8 +70,8 @@ async def use(one: Pool, two: Pool) -> None:
 
 
 @async_test
-async def test_who_came_later_hears_no_recording(backend: Backend) -> None:
-    """Neither a node that was started anew, nor an id that moved to another node, nor an order."""
+async def test_recordings_do_not_reach_later_members_and_starts(backend: Backend) -> None:
+    """A restarted node, an id that moved to another node, and a drained node ignore them."""
     async with recording(backend) as tape:
         async with backend.pools(secret=SECRET) as (one, two):
             await use(one, two)
@@ -106,13 +106,15 @@ async def test_who_came_later_hears_no_recording(backend: Backend) -> None:
 
 
 def envelope_of(sender: str, *items: bytes) -> bytes:
-    """As the publishing script makes it; nobody checks who made it."""
+    """An envelope as the publishing script makes it; its sender is not checked."""
     return b"".join([b"\xc1\x011 1 1 ", sender.encode(), b" 1\n", *items])
 
 
 @async_test
-async def test_what_crosses_with_a_claim_is_told_by_the_claim(backend: Backend) -> None:
-    """Sealed before it, and carried out after it by a script, which names it: that is for it."""
+async def test_a_message_that_crosses_with_a_claim_is_delivered_if_its_script_names_the_claim(
+    backend: Backend,
+) -> None:
+    """It was sealed before the claim, but the script ran after it and names it as the receiver."""
     async with backend.pools(1, secret=SECRET) as (one,):
         older = claim_of(await one.join("n", "alice"))
         alice = await one.join("n", "alice")
@@ -143,8 +145,8 @@ async def test_what_crosses_with_a_claim_is_told_by_the_claim(backend: Backend) 
 
 
 @async_test
-async def test_a_broadcast_is_for_those_who_were_there(backend: Backend) -> None:
-    """One that is late reaches who was a member when it was sealed; nobody else, not to close."""
+async def test_a_broadcast_reaches_only_members_from_before_it_was_sealed(backend: Backend) -> None:
+    """A late broadcast, or a late close, does not reach members that joined since."""
     async with backend.pools(1, secret=SECRET) as (one,):
         early = await one.join("n", "early")
         seals, channel = Seals(SECRET), f"{backend.prefix}:{{n}}"
@@ -166,8 +168,8 @@ async def test_a_broadcast_is_for_those_who_were_there(backend: Backend) -> None
 
 
 @async_test
-async def test_a_clock_that_was_set_back_silences_nobody(backend: Backend) -> None:
-    """Claims from before lie ahead of all counters: what is sent now is for them all the same."""
+async def test_a_clock_that_was_set_back_does_not_block_messages(backend: Backend) -> None:
+    """Older claims have later times than all counters: new messages are delivered all the same."""
     async with backend.pools(secret=SECRET) as (one, two), backend.client() as client:
         alice = await two.join("n", "alice")
         (membership,) = alice.connection._memberships  # type: ignore[attr-defined]
@@ -186,7 +188,7 @@ async def test_a_clock_that_was_set_back_silences_nobody(backend: Backend) -> No
 
 @async_test
 async def test_an_order_is_for_one_start_of_a_node(backend: Backend) -> None:
-    """Who is not there any more gets none, and is said not to be there."""
+    """An order to a start that has ended fails as unreachable."""
     publisher = backend.publisher(secret=SECRET)
     async with backend.pools(secret=SECRET) as (one, two), publisher:
         await publisher.drain_node("node-2", force=True, announce=0)
@@ -199,8 +201,8 @@ async def test_an_order_is_for_one_start_of_a_node(backend: Backend) -> None:
 
 
 @async_test
-async def test_nothing_of_ones_own_is_taken_for_a_recording(backend: Backend) -> None:
-    """While ids move from node to node and back, faster than clients do, under traffic."""
+async def test_own_messages_are_never_taken_for_recordings(backend: Backend) -> None:
+    """Ids move between nodes faster than clients move them, under traffic."""
     async with backend.pools(3, secret=SECRET) as pools:
         ids, moving = "abcdefghij", True
         for number, one in enumerate(pools):

@@ -54,7 +54,7 @@ class Releasing:
         )
 
     async def flush(self) -> None:
-        """Write what waits, and read the replies."""
+        """Write the waiting releases, and read the replies."""
         generation: Any = None
         await asyncio.gather(*self.batcher.write(generation, self.batcher.pop_waiting(), 0.0))
 
@@ -86,7 +86,7 @@ async def test_a_release_that_was_not_answered_goes_again_only_when_that_is_said
 
 @async_test
 async def test_a_claim_that_was_taken_over_meanwhile_is_not_released() -> None:
-    """There is none any more: the membership departs all the same."""
+    """Its claim has gone already; the membership departs all the same."""
     releasing = Releasing()
     membership = owned("n", "a")
     releasing.batcher.add(membership)

@@ -1,4 +1,4 @@
-"""Clusters with a secret: what they say to each other works, what strangers say does not."""
+"""Clusters with a secret: messages of the cluster work, those of strangers do not."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ SECRET = "not known to strangers"
 
 
 async def recorded(redis: Redis, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
-    """What is published there from the first item on, which is None: the subscription stands."""
+    """Messages published on the channels; the first item is empty: the subscription stands."""
     async with redis.pubsub() as subscriber:
         await subscriber.subscribe(*channels)
         async for message in subscriber.listen():
@@ -102,7 +102,7 @@ async def test_a_recorded_envelope_cannot_be_played_again(backend: Backend) -> N
 
 
 @async_test
-async def test_a_forged_takeover_closes_nobody(backend: Backend) -> None:
+async def test_a_forged_takeover_closes_no_connection(backend: Backend) -> None:
     """Takeovers are told by a script, which has no secret: the registry is asked before acting."""
     async with backend.pools(1, secret=SECRET) as (one,):
         alice = await one.join("n", "alice")

@@ -27,7 +27,7 @@ async def test_members_here_are_sent_to_while_this_node_surely_owns_them() -> No
 
 @async_test
 async def test_a_send_waits_behind_a_broadcast_that_has_not_come_back() -> None:
-    """It would overtake it; once the broadcast was heard, the way is free again."""
+    """It would overtake the broadcast; once that has been heard, local sends are direct again."""
     async with Backend(None).pools(1) as (one,):
         alice = await one.join("n", "alice")
         assert one._parts is not None

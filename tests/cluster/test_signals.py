@@ -75,7 +75,7 @@ with asyncio.Runner(loop_factory=factory) as runner:
 
 PROGRAMS = [(kind, loop) for kind in ("uvicorn", "plain") for loop in ("asyncio", "uvloop")]
 STATUS = {"uvicorn": -signal.SIGTERM, "plain": 0}
-"""uvicorn gives itself the signal again when it is done, so that whoever waits sees it."""
+"""uvicorn sends itself the signal again at its end, so that its parent process sees it."""
 
 
 class Program:
@@ -122,7 +122,7 @@ async def connected(url: str, count: int) -> list[ClientConnection]:
 
 
 async def close_time(client: ClientConnection) -> float:
-    """When a client was closed, and that it was told to come back."""
+    """The time at which a client was closed; checks that it was told to come back."""
     assert await close_code(client) == 1012
     return asyncio.get_running_loop().time()
 
@@ -148,8 +148,10 @@ async def test_sigterm_closes_at_the_pace(kind: str, loop: str, tmp_path: Path) 
 
 @pytest.mark.parametrize(("kind", "loop"), PROGRAMS)
 @async_test
-async def test_a_second_signal_ends_it_at_once(kind: str, loop: str, tmp_path: Path) -> None:
-    """Newcomers are refused while it drains; whoever is left then is told to come back."""
+async def test_a_second_signal_ends_the_program_at_once(
+    kind: str, loop: str, tmp_path: Path
+) -> None:
+    """Newcomers are refused while it drains; remaining clients are told to come back."""
     with (
         RedisServer("valkey") as redis,
         NodeProcess(redis.url),

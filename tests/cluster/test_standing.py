@@ -22,7 +22,7 @@ class Clients:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked = 0
         self.answer: bool | None = False
-        """None: whoever asks is not told for a long time."""
+        """The clients' answer; None: none comes for a long time."""
         clients = self
 
         async def alive(connection: Connection, within: float) -> bool:
@@ -45,10 +45,10 @@ async def claims(pools: list[Pool], count: int, **options: float) -> list[object
 
 @pytest.mark.parametrize("secret", [None, "not known to strangers"])
 @async_test
-async def test_a_client_that_is_gone_keeps_its_id_from_nobody(
+async def test_a_dead_client_does_not_keep_its_id(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, secret: str | None
 ) -> None:
-    """Asked once, however many claim the id, here and elsewhere: one of them has it then."""
+    """It is asked once for any number of claims, here and elsewhere: one of them wins."""
     clients = Clients(monkeypatch)
     async with backend.pools(2, timing=TIMING, secret=secret) as pools:
         for owner, claimants in ((0, pools), (0, pools[:1]), (1, pools[:1])):
@@ -67,7 +67,7 @@ async def test_a_client_that_is_gone_keeps_its_id_from_nobody(
 
 
 @async_test
-async def test_a_client_that_is_there_stays(
+async def test_a_client_that_answers_keeps_its_id(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked once in a while, and its id is taken for everybody else."""
@@ -87,7 +87,7 @@ async def test_a_client_that_is_there_stays(
 async def test_an_owner_that_says_nothing_keeps_the_id(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The claim is told so in time; a stop, of the owner or of who asks, waits for no answer."""
+    """The claim is told so in time; a stop, of the owner or of the claimant, does not wait."""
     clients = Clients(monkeypatch)
     clients.answer = None
     async with backend.pools(2, timing=TIMING) as pools:
@@ -117,8 +117,8 @@ async def test_an_id_that_is_given_up_meanwhile_can_be_had(
 
 
 @async_test
-async def test_a_question_is_answered_by_whom_it_was_routed_to(backend: Backend) -> None:
-    """One that is heard when the connection has left already, or is garbage, harms nobody."""
+async def test_a_question_is_answered_by_the_node_it_was_routed_to(backend: Backend) -> None:
+    """A question about a departed connection, or a garbled one, does no harm."""
     async with backend.pools(2, timing=TIMING) as (one, two):
         alice = await one.join("n", "alice")
         told: list[object] = []

@@ -48,7 +48,7 @@ async def main():
 
 asyncio.run(main())
 """
-"""Ends when it is told to: by a client, or by SIGTERM if it has a handler for that."""
+"""A program that ends on request: of a client, or by SIGTERM if it has a handler for that."""
 
 APP = FASTAPI.replace('node_id="app"', "").replace(
     '@app.websocket("/{id}")',
@@ -169,15 +169,15 @@ def program(folder: Path, *words: str) -> list[str]:
 
 
 async def paced(clients: list[ClientConnection]) -> None:
-    """They are closed one by one, told to come back."""
+    """Check that they are closed one by one and told to come back."""
     times = await asyncio.gather(*map(close_time, clients))
     assert max(times) - min(times) > 0.4 * len(clients) / 20, "they were closed in a burst"
 
 
 @pytest.mark.parametrize("name", SERVERS)
 @async_test
-async def test_sigterm_to_an_asgi_server(name: str, tmp_path: Path) -> None:
-    """To whom an orchestrator tells it: the first process. The server ends by itself then."""
+async def test_sigterm_to_an_asgi_server_drains_it(name: str, tmp_path: Path) -> None:
+    """The signal goes to the first process, as from an orchestrator. The server ends by itself."""
     with (
         RedisServer("valkey") as redis,
         NodeProcess(redis.url),
@@ -194,7 +194,9 @@ async def test_sigterm_to_an_asgi_server(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @async_test
-async def test_a_process_group_is_told(number: int, tmp_path: Path) -> None:
+async def test_a_signal_to_a_process_group_drains_each_worker_once(
+    number: int, tmp_path: Path
+) -> None:
     """Each worker is told twice, by the group's signal and by its parent, and drains once.
 
     The parent passes Ctrl-C on as SIGTERM.
@@ -213,8 +215,8 @@ async def test_a_process_group_is_told(number: int, tmp_path: Path) -> None:
 
 
 @async_test
-async def test_a_stop_without_a_signal(tmp_path: Path) -> None:
-    """Who is left when the server ends by itself is drained, if the server has not closed them."""
+async def test_a_stop_without_a_signal_drains(tmp_path: Path) -> None:
+    """Clients that a server has not closed at its own end are drained."""
     with (
         RedisServer("valkey") as redis,
         NodeProcess(redis.url),
@@ -228,7 +230,7 @@ async def test_a_stop_without_a_signal(tmp_path: Path) -> None:
 
 
 @async_test
-async def test_a_signal_is_no_hurry_for_a_stop_without_one(tmp_path: Path) -> None:
+async def test_the_first_signal_during_a_stop_is_no_hurry(tmp_path: Path) -> None:
     """The first one says what is done already; the next one, if it is another, that it is late."""
     with (
         RedisServer("valkey") as redis,
@@ -248,8 +250,8 @@ async def test_a_signal_is_no_hurry_for_a_stop_without_one(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("handler", [True, False], ids=["handler", "default"])
 @async_test
-async def test_a_program_that_is_pid_1(handler: bool, tmp_path: Path) -> None:
-    """The kernel drops the signals of PID 1 that nobody handles: it ends all the same."""
+async def test_a_program_that_is_pid_1_ends_on_a_signal(handler: bool, tmp_path: Path) -> None:
+    """The kernel drops unhandled signals of PID 1; the drain ends the process all the same."""
     if not may_unshare():
         pytest.skip("no process namespaces for this user")
     words = [*NEW_PIDS, *program(tmp_path, *(["handler"] if handler else []))]

@@ -1,4 +1,4 @@
-"""Others on the same Redis: who only looks on is no node, and who takes our names is noticed."""
+"""Foreign clients of one Redis: a monitor is no node; a second user of our names is noticed."""
 
 import pytest
 from redis.asyncio import Redis
@@ -11,8 +11,8 @@ from tests.support import async_test, eventually
 
 
 @async_test
-async def test_who_listens_to_a_pattern_is_no_node(backend: Backend) -> None:
-    """A monitor hears everything, and answers for nobody: what no node heard, nobody heard."""
+async def test_a_pattern_subscriber_does_not_count_as_a_node(backend: Backend) -> None:
+    """A monitor receives everything, but a message that no node received counts as unheard."""
     publisher = backend.publisher()
     async with (
         backend.pools() as (one, two),
@@ -39,7 +39,7 @@ async def test_who_listens_to_a_pattern_is_no_node(backend: Backend) -> None:
 
 
 @async_test
-async def test_a_namesake_is_noticed_and_said(
+async def test_a_second_node_with_the_same_id_is_noticed_and_logged(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One prefix in two databases: two nodes with one id, of which neither sees the other's lease.

@@ -1,4 +1,4 @@
-"""Taking signals from whoever has them, and giving them back; in this process."""
+"""Taking over signal handlers, and restoring them; within this process."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ def on_loop(loop: str, test: Test) -> None:
 
 @BOTH
 def test_handlers_of_the_loop_are_held_back(loop: str) -> None:
-    """They are told when it is handed on, and others at once; afterwards all is as before."""
+    """They run when the signal is handed on, other signals at once; afterwards all is restored."""
 
     async def test(told: list[int]) -> None:
         with Signals(3.0) as signals:
@@ -77,7 +77,7 @@ def test_handlers_of_the_loop_are_held_back(loop: str) -> None:
 
 
 @BOTH
-def test_whoever_asks_for_another_signal_later_changes_nothing(loop: str) -> None:
+def test_a_later_handler_for_another_signal_changes_nothing(loop: str) -> None:
     """asyncio sets the wakeup descriptor each time; it is taken again."""
 
     async def test(told: list[int]) -> None:
@@ -99,8 +99,8 @@ def test_whoever_asks_for_another_signal_later_changes_nothing(loop: str) -> Non
 
 
 @BOTH
-def test_two_may_take_them(loop: str) -> None:
-    """Two pools of one program drain at a time; the server is told when both are done."""
+def test_two_pools_may_take_signals(loop: str) -> None:
+    """Both drain at a time; the server's handler runs when both are done."""
 
     async def test(told: list[int]) -> None:
         with Signals(3.0, hands_on=True) as outer, Signals(3.0, hands_on=True) as inner:
@@ -140,8 +140,8 @@ def test_two_pools_drain_at_the_same_time() -> None:
 
 
 @BOTH
-def test_who_leaves_without_a_word_holds_nothing_back(loop: str) -> None:
-    """The inner one of two is left before it has handed on."""
+def test_an_inner_context_that_ends_without_handing_on_holds_nothing_back(loop: str) -> None:
+    """The outer one gets the signal all the same."""
 
     async def test(told: list[int]) -> None:
         with Signals(3.0, hands_on=True) as outer:
@@ -156,8 +156,8 @@ def test_who_leaves_without_a_word_holds_nothing_back(loop: str) -> None:
 
 
 @BOTH
-def test_who_does_not_hand_on_keeps_it(loop: str) -> None:
-    """A program's last words inside: whoever is outside is not told."""
+def test_an_inner_context_that_does_not_hand_on_keeps_the_signal(loop: str) -> None:
+    """A program whose last steps are inside is not disturbed by outer handlers."""
 
     async def test(told: list[int]) -> None:
         with Signals(3.0, hands_on=True) as outer, Signals(3.0) as inner:
@@ -171,8 +171,8 @@ def test_who_does_not_hand_on_keeps_it(loop: str) -> None:
 
 
 @BOTH
-def test_they_may_be_left_in_any_order(loop: str) -> None:
-    """The outer one first: nothing is given back to it any more."""
+def test_signal_contexts_may_end_in_any_order(loop: str) -> None:
+    """The outer one may end first; the inner one then does not restore it."""
 
     async def test(told: list[int]) -> None:
         outer, inner = Signals(3.0), Signals(3.0)
@@ -188,7 +188,7 @@ def test_they_may_be_left_in_any_order(loop: str) -> None:
 
 
 @BOTH
-def test_a_loop_that_stood_still_in_between(loop: str) -> None:
+def test_a_loop_that_is_stopped_and_resumed_still_gets_signals(loop: str) -> None:
     """uvloop lets go of its descriptor whenever it stops, and sets a new one when it goes on."""
     running = LOOPS[loop]()
     told: list[int] = []
@@ -217,8 +217,8 @@ def test_a_loop_that_stood_still_in_between(loop: str) -> None:
 
 
 @async_test
-async def test_what_is_told_twice() -> None:
-    """The same one within the time is dropped; a different one is not, and the same one later."""
+async def test_a_signal_repeated_within_the_time_is_dropped() -> None:
+    """Another signal is not dropped, nor the same one later."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with Signals(1.0) as signals:
@@ -234,8 +234,8 @@ async def test_what_is_told_twice() -> None:
 
 
 @async_test
-async def test_a_storm_of_signals() -> None:
-    """Thousands, from a thread: nothing is lost that counts, and nothing blocks."""
+async def test_a_storm_of_signals_loses_none_that_counts() -> None:
+    """Thousands come from a thread: each different one is seen, and nothing blocks."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with Signals(60.0) as signals:
@@ -245,7 +245,7 @@ async def test_a_storm_of_signals() -> None:
                     os.kill(os.getpid(), signal.SIGINT if at == 10_000 else TERM)
 
             await asyncio.to_thread(storm)
-            # Of those that wait for a turn of this process the kernel hands the lower number first.
+            # The kernel delivers waiting signals in the order of their numbers.
             heard = {await asyncio.wait_for(signals.next(), 10) for _ in range(2)}
             assert heard == {TERM, signal.SIGINT}
     finally:
@@ -253,8 +253,8 @@ async def test_a_storm_of_signals() -> None:
 
 
 @async_test
-async def test_a_child_that_was_forked_dies_of_it() -> None:
-    """And its parent, whose sockets it shares, hears nothing."""
+async def test_a_forked_child_dies_of_the_signal() -> None:
+    """Its parent, whose sockets it shares, does not receive it."""
     with Signals(3.0) as signals:
         ready, begun = os.pipe()
         child = os.fork()
@@ -273,8 +273,8 @@ async def test_a_child_that_was_forked_dies_of_it() -> None:
             await asyncio.wait_for(signals.next(), 0.3)
 
 
-def test_only_the_main_thread_may_take_them() -> None:
-    """An error says so, and nothing is left half-taken."""
+def test_only_the_main_thread_may_take_signals() -> None:
+    """An error says so, and nothing stays half-installed."""
     raised: list[ClusterPoolError] = []
 
     async def enter() -> None:
@@ -288,7 +288,7 @@ def test_only_the_main_thread_may_take_them() -> None:
     assert raised
 
 
-def test_the_readme_app_under_a_test_client() -> None:
+def test_the_readme_app_runs_under_a_test_client() -> None:
     """It starts, talks, and stops."""
     pytest.importorskip("httpx")
     from fastapi import FastAPI, WebSocket
@@ -319,8 +319,8 @@ def test_the_readme_app_under_a_test_client() -> None:
 
 
 @BOTH
-def test_a_full_descriptor_holds_nobody_up(loop: str) -> None:
-    """Bytes for others come while the loop stands still: it goes on, and so do they."""
+def test_a_full_wakeup_descriptor_does_not_block(loop: str) -> None:
+    """Other signals fill it while the loop stands still; the loop goes on, and handlers run."""
 
     async def test(told: list[int]) -> None:
         with Signals(3.0) as signals:

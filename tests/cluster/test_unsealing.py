@@ -41,7 +41,7 @@ def sealed(kind: int, scope: str, item: bytes, now: int) -> list[Any]:
 
 @async_test
 async def test_an_item_is_opened_for_those_it_was_sealed_for() -> None:
-    """Of a broadcast, ids that came later are named; what is forged or recorded is counted."""
+    """Members newer than a broadcast are left out; a forged or recorded item is dropped."""
     setup = setup_of(Backend(None))
     parts = Publishing(setup)
     backplane = parts.backplane
@@ -72,7 +72,7 @@ async def test_an_item_is_opened_for_those_it_was_sealed_for() -> None:
 async def test_an_item_that_was_routed_to_another_start_is_refused(
     named: str, opened: bool
 ) -> None:
-    """Whoever replays what it heard cannot make a script name a claim of this start."""
+    """A stranger that replays a message cannot make a script name a claim of this start."""
     setup = setup_of(Backend(None))
     backplane = Publishing(setup).backplane
     now = 1_000_000_000_000

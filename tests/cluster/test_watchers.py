@@ -1,4 +1,4 @@
-"""Joins and leaves: none is lost silently, and a list that is kept by them is right."""
+"""Watching joins and leaves: no loss is silent, and a list kept from the events is right."""
 
 import asyncio
 import contextlib
@@ -60,8 +60,8 @@ async def test_events_have_no_message_limit(backend: Backend) -> None:
 
 
 @async_test
-async def test_what_was_missed_while_cut_off_is_said(own_server: RedisServer) -> None:
-    """Once, ahead of what comes then; and nothing is said when nothing was missed."""
+async def test_a_watcher_is_told_of_events_missed_while_cut_off(own_server: RedisServer) -> None:
+    """Once, before later events; and only if an event was missed."""
     async with (
         Backend(own_server).pools(1) as (one,),
         own_server.network() as proxy,
@@ -87,8 +87,8 @@ async def test_what_was_missed_while_cut_off_is_said(own_server: RedisServer) ->
 
 
 @async_test
-async def test_a_hole_and_a_lost_counter_are_said(own_server: RedisServer) -> None:
-    """Though the subscription stood all the while; an empty namespace is neither."""
+async def test_a_hole_and_a_lost_counter_are_reported(own_server: RedisServer) -> None:
+    """Though the subscription was never cut; an empty namespace causes neither."""
     async with Backend(own_server).pools(1) as (one,), one.watching("n") as events:
         alice = await one.join("n", "alice")
         await one.remove_connection(alice.connection)
@@ -104,8 +104,10 @@ async def test_a_hole_and_a_lost_counter_are_said(own_server: RedisServer) -> No
 
 
 @async_test
-async def test_a_slow_reader_loses_the_oldest_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One "lost" stands in their place, however many there were; others have all of them."""
+async def test_a_slow_reader_loses_the_oldest_events_and_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One "lost" takes their place, however many there were; faster readers get all of them."""
     monkeypatch.setattr(watchers, "QUEUE", 10)
     async with Backend(None).pools(1) as (one,):
         async with one.watching("n") as slow, one.watching("n") as fast:
@@ -121,8 +123,10 @@ async def test_a_slow_reader_loses_the_oldest_and_is_told(monkeypatch: pytest.Mo
 
 
 @async_test
-async def test_who_had_no_lease_for_a_while_joins_again(own_server: RedisServer) -> None:
-    """Who read the members meanwhile did not see them, and no leave has taken them away."""
+async def test_a_node_without_a_lease_for_a_while_repeats_its_joins(
+    own_server: RedisServer,
+) -> None:
+    """Readers of the members missed them meanwhile, although no leave was published."""
     timing = Timing(timeout=2, lease=3, heartbeat=1, probe=0.5, linger=0.2)
     async with (
         own_server.network() as proxy,
@@ -143,8 +147,8 @@ async def _none_of(sender: DirectoryCalls) -> bool:
 
 
 @async_test
-async def test_a_ghost_of_nobody_leaves(own_server: RedisServer) -> None:
-    """Its node is unknown, and its leave is an event all the same."""
+async def test_a_reaped_member_of_an_unknown_node_leaves(own_server: RedisServer) -> None:
+    """The event has no node id."""
     async with Backend(own_server).pools(1) as (one,), one.watching("n") as events:
         await one.join("n", "alice")
         own_server.command("HSET", "cluster_pool:{n}:members", "ghost", "gone.3:1795412345678901:z")
@@ -153,7 +157,7 @@ async def test_a_ghost_of_nobody_leaves(own_server: RedisServer) -> None:
 
 
 @async_test
-async def test_a_list_that_is_kept_as_we_say_is_right(own_server: RedisServer) -> None:
+async def test_a_list_kept_as_documented_is_right(own_server: RedisServer) -> None:
     """Under joins, leaves and takeovers from two nodes, while the reader's links are cut."""
     backend = Backend(own_server)
     members: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Rules of several steps, for what chance alone would bring about too seldom."""
+"""Rules of several steps, for situations that random single steps would reach too seldom."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ delays = st.sampled_from([0.0, 0.001, 0.5, 2.5, 4.0])
 
 
 class Duels(Rules):
-    """Two nodes and one id; and what one node says in one breath."""
+    """Two nodes that want one id; and several messages of one node without a pause."""
 
     @given(lambda self: self.world.calm and self.world.owners and len(self.world.running) > 1)
     @rule(member=anyone)

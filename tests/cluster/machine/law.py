@@ -1,4 +1,4 @@
-"""What must hold: always, whenever all is calm, and of every message that was ever sent."""
+"""The invariants: at any time, whenever all is calm, and for every message that was ever sent."""
 
 from cluster_pool import BackplaneUnavailableError, IdTakenError, SendResult
 from cluster_pool.core.claims import Claim
@@ -16,7 +16,7 @@ Held = dict[tuple[str, str], list[tuple[Client, Claim]]]
 
 
 def held(world: World) -> Held:
-    """Who is listed as an owner by the pools of living nodes, whatever the registry says."""
+    """The clients that pools of living nodes list as owners, whatever the registry says."""
     found: Held = {}
     for node in world.alive:
         for membership in node.pool._parts.table.memberships():
@@ -28,7 +28,7 @@ def held(world: World) -> Held:
 
 
 def check_always(world: World) -> None:
-    """One registered owner of each id, who stays it; and counts that agree with the members."""
+    """Each id has one registered owner, who keeps it; and the counts agree with the members."""
     raw = world.look()
     for key, holders in held(world).items():
         standing = raw.members.get(key[0], {}).get(key[1])
@@ -43,7 +43,7 @@ def check_always(world: World) -> None:
 
 
 def is_safe(world: World, client: Client) -> bool:
-    """Whether nothing has happened for which a client could be registered no more."""
+    """Whether nothing has happened that could have removed a client from the registry."""
     pool = client.node.pool
     return (
         client.settled
@@ -56,16 +56,16 @@ def is_safe(world: World, client: Client) -> bool:
 
 
 RESTLESS = "generations", "rejoins", "repaired", "reaped", "gaps"
-"""What is counted only when something was wrong."""
+"""Counters that grow only when something was wrong."""
 
 
 def unrest(world: World) -> dict[Node, list[int]]:
-    """What every living node has counted of that so far."""
+    """The value of each of these counters on every living node."""
     return {node: [getattr(node.pool.counters, name) for name in RESTLESS] for node in world.alive}
 
 
 def check_quiet(world: World) -> None:
-    """Where nothing was wrong nothing was healed."""
+    """Nothing was repaired while nothing was wrong."""
     for node, counted in unrest(world).items():
         before = world.unrest.setdefault(node, counted)
         assert counted == before, f"{node.name} had {before} of {RESTLESS}, now {counted}"
@@ -109,7 +109,7 @@ def objection(world: World) -> str:
 
 
 def check_clients(world: World) -> None:
-    """Once all is calm: nobody was closed without a reason, and nobody was forgotten."""
+    """Once all is calm, no client was closed without a reason, and none was forgotten."""
     for client in world.clients:
         owns = world.owners.get(client.key) is client
         if not client.settled:
@@ -136,7 +136,7 @@ def not_got(world: World, message: Message, by: set[Client]) -> str:
 
 
 def rivals(world: World, client: Client) -> list[Client]:
-    """Whose attempt on the same id may have come after this one's."""
+    """Other attempts on the same id that may have come after this one."""
     return [
         one
         for one in world.clients
@@ -145,7 +145,7 @@ def rivals(world: World, client: Client) -> list[Client]:
 
 
 def check_attempt(world: World, client: Client) -> None:
-    """An attempt has ended: was its answer true?"""
+    """Check the answer of an attempt that has ended."""
     assert client.attempt is not None
     error = None if client.attempt.cancelled() else client.attempt.exception()
     if isinstance(error, IdTakenError) and not client.takeover:
@@ -158,7 +158,7 @@ def check_attempt(world: World, client: Client) -> None:
 
 
 def check_messages(world: World) -> None:
-    """Nothing came twice, nothing came to another, every answer was true, order was kept."""
+    """Nothing came twice or to another client; every answer was true; order was kept."""
     for message in world.messages:
         got, result = world.got(message), message.result
         assert len(got) == len(set(got)), f"{message} came twice"

@@ -50,7 +50,7 @@ class Process:
             asyncio.get_running_loop().call_soon(_resume, handle)
 
     async def kill(self) -> None:
-        """Unwind whatever there is; its sockets must be dead already, so nobody will notice."""
+        """Unwind all that it runs; its sockets must be dead already, so others do not notice."""
         self.thaw()
         while self.tasks:
             rest = list(self.tasks)

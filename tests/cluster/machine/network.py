@@ -28,7 +28,7 @@ class FakeNetwork:
 
     @property
     def url(self) -> FakeAsyncRedis:
-        """What a pool takes, so that its sockets go through this network."""
+        """The client object to give to a pool, so that its sockets go through this network."""
         client = FakeAsyncRedis(server=self.server)
         client.connection_pool.connection_class = Wire
         client.connection_pool.connection_kwargs["network"] = self

@@ -1,4 +1,4 @@
-"""The registry as it lies in Redis, read past everything that the package does."""
+"""The registry as it is stored in Redis, read without the package's own code."""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ class Raw:
     dead: set[str] = field(default_factory=set)
 
     def tallied(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """What ``owners`` must be, as the members have it."""
+        """The counts and checksums that ``owners`` must hold, computed from the members."""
         tallied: dict[str, dict[str, tuple[int, int]]] = {}
         for namespace, claims in self.members.items():
             of = tallied.setdefault(namespace, {})

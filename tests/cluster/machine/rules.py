@@ -1,4 +1,4 @@
-"""What may happen, step by step, and what each step must lead to while all is calm."""
+"""All possible steps, and what each step must lead to while all is calm."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ def given(some: Callable[["Rules"], Any]) -> Any:
 
 
 class Rules(RuleBasedStateMachine):
-    """One to three nodes on one server; whoever derives from it makes the world."""
+    """One to three nodes on one server; a derived class makes the world."""
 
     patience = 1.0
     """Seconds after which what was done in calm must show everywhere."""
@@ -63,7 +63,7 @@ class Rules(RuleBasedStateMachine):
         "flush": World.flush,
         "forget scripts": World.forget_scripts,
     }
-    """What may happen to Redis."""
+    """Faults of Redis, by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Rules(RuleBasedStateMachine):
         raise NotImplementedError
 
     async def watched(self, work: Any) -> None:
-        """Look on while something happens: what heals itself would hide a fault."""
+        """Watch the registry during a step: a fault that heals itself would be missed later."""
         task = asyncio.create_task(work)
         while not task.done():
             await asyncio.wait([task], timeout=self.glance)
@@ -98,7 +98,7 @@ class Rules(RuleBasedStateMachine):
             world.owners[client.key] = client
 
     def members(self) -> list[Client]:
-        """Who was told to be a member of a node that runs, and never left."""
+        """Clients that were told to be members of a running node, and have not left."""
         return [one for one in self.world.clients if one.settled and one.node.running]
 
     async def answered(self, task: asyncio.Task[Any], haste: float | None) -> bool:
@@ -186,7 +186,7 @@ class Rules(RuleBasedStateMachine):
     @rule(node=anyone, key=keys, haste=haste)
     @step
     async def close(self, world: World, node: int, key: Key, haste: float | None) -> None:
-        """Close whoever has an id."""
+        """Close the owner of an id."""
         calm, owner = world.calm, world.owners.get(key)
         task = world.close(pick(world.running, node), key)
         if await self.answered(task, haste) and calm:
@@ -217,19 +217,19 @@ class Rules(RuleBasedStateMachine):
     @rule(node=anyone, fault=st.sampled_from(sorted(World.FAULTS)))
     @step
     async def fault(self, world: World, node: int, fault: str) -> None:
-        """Something happens to one node, or to its network."""
+        """One fault of a node or of its network."""
         await world.fault(pick(world.alive, node), fault)
 
     @given(lambda self: self.world.troubles and self.world.alive)
     @rule(node=anyone)
     @step
     async def mend(self, world: World, node: int) -> None:
-        """One node is well again."""
+        """End the faults of one node."""
         await world.mend(pick(world.alive, node))
 
     @rule(data=st.data())
     def wound(self, data: st.DataObject) -> None:
-        """Something happens to Redis."""
+        """One fault of Redis."""
         self.inflict(wound=data.draw(st.sampled_from(sorted(self.wounds))))
 
     @step
@@ -241,7 +241,7 @@ class Rules(RuleBasedStateMachine):
     @rule(key=st.integers(0, 20), field=st.none() | st.integers(0, 3))
     @step
     async def harm(self, world: World, key: int, field: int | None) -> None:
-        """Somebody removes something by hand, and it is repaired while nobody leaves."""
+        """Remove one key or field by hand; the cluster repairs it, and no member leaves."""
         world.troubles.add("harm")
         registry.harm(world.raw, world.keys, key, field)
         await self.calm_down(world)

@@ -41,7 +41,7 @@ class Node:
 
 @dataclass(eq=False)
 class Client:
-    """Who wants to be a member, from the first attempt on."""
+    """A client that wants to be a member, from its first attempt on."""
 
     node: Node
     connection: Connection
@@ -49,9 +49,9 @@ class Client:
     takeover: bool
     began: float
     ended: float = math.inf
-    """From when on the attempt can change nothing any more."""
+    """The time after which the attempt can change nothing any more."""
     gone: float = math.inf
-    """From when on it certainly owned nothing, because it left or its node ended."""
+    """The time from which it certainly owned nothing, because it left or its node ended."""
     joined: bool = False
     leaves: bool = False
     attempt: asyncio.Task[None] = field(init=False)
@@ -62,13 +62,13 @@ class Client:
 
     @property
     def settled(self) -> bool:
-        """Whether it is a member of a living node, as far as it was told, and means to stay."""
+        """Whether it was told to be a member of a living node, and has not begun to leave."""
         return self.joined and not self.leaves and self.node.alive
 
 
 @dataclass(eq=False)
 class Message:
-    """What was sent, to whom, and what was said of it. ``id`` is empty for a broadcast."""
+    """A message, its receivers, and the answer to its sender. ``id`` is empty for a broadcast."""
 
     number: int
     sender: Node
@@ -94,15 +94,15 @@ class World:
     closed: set[tuple[str, str]] = field(default_factory=set)
     troubles: set[str] = field(default_factory=set)
     attempts: list[Client] = field(default_factory=list)
-    """Whose answers nobody has judged yet."""
+    """Attempts whose answers were not checked yet."""
     lost: set[str] = field(default_factory=set)
-    """Incarnations of which Redis has forgotten all."""
+    """Incarnations whose data Redis has lost."""
     unrest: dict[Any, Any] = field(default_factory=dict)
-    """What was counted on each node when all became calm."""
+    """The counters of each node at the time when all became calm."""
     under_way: set[asyncio.Task[Any]] = field(default_factory=set)
 
     FAULTS: ClassVar = ("crash", "cut", "freeze", "hold", "hold down", "hold up", "refuse")
-    """What may happen to one node."""
+    """The possible faults of one node."""
 
     def __post_init__(self) -> None:
         self.keys = Keys(self.backend.prefix)
@@ -245,7 +245,7 @@ class World:
         return bool(emptied)
 
     def close(self, node: Node, key: tuple[str, str]) -> asyncio.Task[SendResult]:
-        """Begin to close whoever owns an id."""
+        """Begin to close the owner of an id."""
         self.closed.add(key)
         return self._begin(node, node.pool.close(*key, confirm=True))
 
@@ -273,7 +273,7 @@ class World:
         return message
 
     def got(self, message: Message) -> list[Client]:
-        """Who received it, each as often as it came."""
+        """The clients that received it, each as often as it came."""
         text = str(message.number)
         return [one for one in self.clients for sent in one.websocket.sent if sent == text]
 
@@ -286,7 +286,7 @@ class World:
         return task
 
     async def within(self, seconds: float, *tasks: asyncio.Task[Any]) -> None:
-        """Wait for what must end by then, whatever it ends with."""
+        """Wait for tasks that must end by then, with any result."""
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             assert not late, f"not within {seconds} s: {late}"

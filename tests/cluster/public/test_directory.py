@@ -1,4 +1,4 @@
-"""What the cluster says of its members, nodes and namespaces to whoever asks."""
+"""Queries about members, nodes and namespaces of the cluster."""
 
 from cluster_pool import (
     Member,
@@ -9,7 +9,7 @@ from tests.support import async_test
 
 @async_test
 async def test_count_members_namespaces_nodes_locate(backend: Backend) -> None:
-    """What the cluster says of itself is the same from every node."""
+    """Counts, members, namespaces, nodes and locations are the same from everywhere."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
         for at in range(1200):
             await (one if at % 2 else two).join("big", f"m{at}")

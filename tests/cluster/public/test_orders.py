@@ -49,7 +49,7 @@ async def test_orders_are_obeyed(backend: Backend, secret: str | None, teller: s
 
 @async_test
 async def test_a_node_that_is_not_there(backend: Backend) -> None:
-    """Nobody listens under its id: that is said at once, to pools and publishers."""
+    """No node listens under its id: pools and publishers are told so at once."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         for says in (one, publisher):
             with pytest.raises(NodeUnreachableError, match="nobody listens"):

@@ -1,4 +1,4 @@
-"""What a user's sends and closes do, and what they answer."""
+"""Sends and closes of a user's program, and their answers."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from tests.support import async_test, eventually
 
 @async_test
 async def test_send_nowait_has_its_place_when_it_returns(backend: Backend) -> None:
-    """Nobody needs to wait: messages arrive in the order of the calls, broadcasts among them."""
+    """Messages and broadcasts arrive in the order of the calls, although none is awaited."""
     async with backend.pools() as (one, two):
         bob = await two.join("default", "bob")
         futures = [one.send_nowait("default", "bob", str(number)) for number in range(100)]
@@ -32,7 +32,7 @@ async def test_send_nowait_has_its_place_when_it_returns(backend: Backend) -> No
 
 @async_test
 async def test_send_nowait_refuses_at_once(backend: Backend) -> None:
-    """What is not allowed raises in the call, not in the future."""
+    """An invalid or surplus message raises in the call, not in the future."""
     async with backend.pools(limits=Limits(pending_messages=2)) as (one, _):
         with pytest.raises(InvalidIdError):
             one.send_nowait("default", "", "x")
