@@ -129,7 +129,7 @@ async def vanish(pool: Pool) -> None:
     await pool._parts.lease_keeper.stop()
     await pool._parts.reaper.stop()
     await pool._parts.reconciler.stop()
-    await pool._parts.backplane.shard.stop()
+    await pool._parts.backplane.topology.stop()
 
 
 async def abandon(pool: Pool) -> None:

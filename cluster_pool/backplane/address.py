@@ -31,7 +31,9 @@ class Primary(Protocol):
 class Primaries(Protocol):
     """Looks up the primary of one shard."""
 
-    shown: str
+    @property
+    def shown(self) -> str:
+        """Where, without a password."""
 
     async def primary(self) -> Primary:
         """The current primary; raises BackplaneUnavailableError when none is found."""

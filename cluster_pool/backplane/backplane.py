@@ -1,23 +1,25 @@
-"""Everything between one start of a node or publisher and Redis, built in one constructor.
-
-Redis is one shard so far; :mod:`.topology` says which one has a namespace.
-"""
+"""Everything between one start of a node or publisher and Redis, built in one constructor."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
 from cluster_pool.backplane.address import Address
+from cluster_pool.backplane.channel_commands import SHARDED
 from cluster_pool.backplane.claims import Claims
+from cluster_pool.backplane.cluster_parts import ClusterPart
+from cluster_pool.backplane.cluster_topology import ClusterTopology, Place
 from cluster_pool.backplane.directory import Directory
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
+from cluster_pool.backplane.inbox import Inbox
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.locations import RedisOrUrl
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.shard_context import ShardContext
+from cluster_pool.backplane.topology import SingleTopology, Topology
 from cluster_pool.core.config import Limits, Timing, check_timeout
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -25,7 +27,6 @@ from cluster_pool.core.progress import Progress
 from cluster_pool.core.results import Gap
 from cluster_pool.core.seals import Seals, Secret
 from cluster_pool.core.statistics import Counters
-from cluster_pool.exceptions import InvalidValueError
 
 DEFAULT_REDIS: Final = "redis://localhost:6379/0"
 
@@ -65,11 +66,6 @@ class Setup:
         keys = Keys(prefix)
         address = Address(redis, timing.timeout)
         address.check_prefix(keys.prefix)
-        if address.kind == "cluster":
-            raise InvalidValueError(
-                f"{address.shown} is a Redis Cluster, which cluster_pool cannot use yet: give it "
-                "one Redis (redis://), or Sentinels (redis+sentinel://)"
-            )
         return cls(address, keys, limits or Limits(), timing, Counters(), seals, node_id)
 
 
@@ -77,17 +73,27 @@ class BackplaneObserver(Protocol):
     """Is told what happens to a backplane, by plain calls from the event loop."""
 
     def up(self) -> None:
-        """A new generation hears its own probe: commands can be sent over it."""
+        """A new generation hears its own probe: commands can be sent over it. With several shards
+        this is about home."""
 
     def down(self) -> None:
-        """The generation that was up has ended."""
+        """The generation that was up has ended; with several shards, that of home."""
+
+    def part_up(self, shard: Shard) -> None:
+        """A new generation of another shard hears its own probe: claims there may be lost."""
+
+    def part_down(self, shard: Shard) -> None:
+        """The generation of another shard that was up has ended."""
+
+    def moved(self, slots: Collection[int]) -> None:
+        """These slots of a cluster are at other shards now."""
 
     def gap(self, gap: Gap) -> None:
         """Messages were missed."""
 
 
 class Backplane:
-    """The shard of one start, and all that publishes and reads over it.
+    """The shards of one start, and all that publishes and reads over them.
 
     Args:
         observer: not called before :meth:`start`.
@@ -97,23 +103,26 @@ class Backplane:
     def __init__(self, setup: Setup, observer: BackplaneObserver, *, holds: bool) -> None:
         self.setup = setup
         self.loop = asyncio.get_running_loop()
-        self.identity = Identity(setup.keys, setup.node_id)
-        self.shard = Shard(
-            setup.address,
+        self.identity = Identity(setup.keys, setup.node_id, claimed=not holds)
+        self.inbox = Inbox(setup.limits.inbox_bytes)
+        self._context = ShardContext(
             setup.keys,
             self.identity,
-            self,
-            limits=setup.limits,
-            timing=setup.timing,
-            counters=setup.counters,
+            self.inbox,
+            setup.limits,
+            setup.timing,
+            setup.counters,
             sealed=setup.seals is not None,
             holds=holds,
         )
-        self.topology = Topology(self.shard)
+        self._observer = observer
+        self._timeout = check_timeout(setup.timing.timeout)
+        self.topology: Topology = self._topology()
+        self.shard = self.topology.home
         self.progress = Progress()
         view = LeaseView(setup.keys, self.shard.clock, setup.timing.heartbeat)
         self.outbound = Outbound(
-            self.shard,
+            self.topology,
             setup.keys,
             self.identity,
             self.progress,
@@ -126,18 +135,27 @@ class Backplane:
         self.claims = Claims(self.topology, setup.keys, self.identity)
         self.directory = Directory(self.topology, setup.keys, self.leases, self.claims)
         self.drain_budget = RedisDrainBudget(self.shard, setup.keys)
-        self._observer = observer
-        self._timeout = check_timeout(setup.timing.timeout)
+
+    def _topology(self) -> Topology:
+        setup = self.setup
+        if setup.address.kind != "cluster":
+            return SingleTopology(Shard(setup.address, self._context, self), setup.keys)
+
+        def make(place: Place) -> Shard:
+            part = place if isinstance(place, ClusterPart) else None
+            return Shard(place, self._context, self, channels=SHARDED, part=part)
+
+        return ClusterTopology(setup.address, make, setup.keys, self.identity, self)
 
     async def start(self, wait: float | None) -> None:
         """Connect; returns when this process hears itself. Errors as :meth:`Shard.start`."""
         self.outbound.start()
-        await self.shard.start(wait)
+        await self.topology.start(wait)
 
     async def stop(self) -> None:
         """Disconnect; unanswered operations fail."""
         self.outbound.stop()
-        await self.shard.stop()
+        await self.topology.stop()
 
     def deadline(self, timeout: float | None) -> float:
         """When a call that begins now must have ended, on the loop's clock.
@@ -147,17 +165,33 @@ class Backplane:
         """
         return self.loop.time() + (self._timeout if timeout is None else check_timeout(timeout))
 
-    # -- the shard's observer --------------------------------------------------------------
+    # -- the observer of shards and topology -----------------------------------------------
 
-    def up(self) -> None:
+    def up(self, shard: Shard) -> None:
         """Forget publications over the old connection: this one does not hear them back."""
-        self.progress.begin_anew()
-        self.outbound.resume()
-        self._observer.up()
+        for channel in shard.subscriptions.channels:
+            self.progress.forget(channel)
+        self.outbound.resume(shard)
+        if shard is self.shard:
+            self._observer.up()
+        else:
+            self._observer.part_up(shard)
 
-    def down(self) -> None:
+    def down(self, shard: Shard) -> None:
         """See :class:`BackplaneObserver`."""
-        self._observer.down()
+        if shard is self.shard:
+            self._observer.down()
+        else:
+            self._observer.part_down(shard)
+
+    def elsewhere(self) -> None:
+        """A shard has given slots away."""
+        self.topology.look_again()
+
+    def moved(self, slots: Collection[int]) -> None:
+        """See :class:`BackplaneObserver`."""
+        self.outbound.move()
+        self._observer.moved(slots)
 
     def gap(self, gap: Gap) -> None:
         """See :class:`BackplaneObserver`."""

@@ -5,7 +5,7 @@ other, even when an owner is not known; see :mod:`.lease_view`. Nothing waits he
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane import script_calls, script_words
 from cluster_pool.backplane.batching import SEND, Operation, Run
 from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
+from cluster_pool.backplane.lanes import Call
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.pending import fail
 from cluster_pool.backplane.refusals import refusal
@@ -39,36 +40,23 @@ _LATE: Final = script_words.LATE.encode()
 _HELD: Final = script_words.HELD.encode()
 
 
-class Call:
-    """A batch in flight.
-
-    Attributes:
-        runs: in order.
-        routed: whether it has targeted items; else it only publishes.
-        reading: the number of the view's reading that was sent with it.
-    """
-
-    __slots__ = ("reading", "routed", "runs")
-
-    def __init__(self, runs: list[Run], *, routed: bool) -> None:
-        self.runs = runs
-        self.routed = routed
-        self.reading = 0
-
-
 class BatchCalls:
-    """Writes batches for one node or publisher, and reads their replies."""
+    """Writes batches for one node or publisher, and reads their replies.
+
+    Args:
+        home: the shard that has the leases.
+    """
 
     def __init__(
         self,
-        shard: Shard,
+        home: Shard,
         keys: Keys,
         identity: Identity,
         view: LeaseView,
         counters: Counters,
         seals: Seals | None,
     ) -> None:
-        self._shard = shard
+        self._home = home
         self._keys = keys
         self._identity = identity
         self._view = view
@@ -77,45 +65,54 @@ class BatchCalls:
 
     def write(self, commands: CommandConnection, call: Call, now: float) -> asyncio.Future[Any]:
         """Queue a batch; the future gives the reply that :meth:`answer` reads."""
+        shard = call.lane.shard
         if not call.routed:
-            envelopes = [self._envelope(run) for run in call.runs]
+            envelopes = [self._envelope(run, shard) for run in call.runs]
             return commands.script(
-                script_calls.publish(self._keys, sender=self._shard.sender, envelopes=envelopes)
+                script_calls.publish(self._keys, sender=shard.sender, envelopes=envelopes)
             )
-        self._view.refresh_if_old(commands, now)
+        leases = commands if shard is self._home else self._home.commands
+        if leases is not None:
+            self._view.refresh_if_old(leases, now)
         call.reading = self._view.readings
-        return commands.script(self._send(call.runs, now))
+        return commands.script(self._send(call.runs, shard, now))
 
-    def _send(self, runs: list[Run], now: float) -> ScriptCall:
+    def _send(self, runs: list[Run], shard: Shard, now: float) -> ScriptCall:
         view, view_ends = self._view.for_script(now)
+        if shard is not self._home:
+            view_ends = shard.clock.at(self._view.ends_at) // 1000
         return script_calls.send(
             self._keys,
-            sender=self._shard.sender,
+            sender=shard.sender,
+            node_prefix=runs[0].queue.routed,
             own_node=self._identity.node_id,
             view=view,
             view_ends=view_ends,
-            runs=[self._send_run(run) if run.kind == SEND else self._envelope(run) for run in runs],
+            runs=[
+                self._send_run(run, shard) if run.kind == SEND else self._envelope(run, shard)
+                for run in runs
+            ],
         )
 
-    def _send_run(self, run: Run) -> SendRun:
+    def _send_run(self, run: Run, shard: Shard) -> SendRun:
         fields: list[Argument] = []
-        for operation, item in zip(run.operations, self._sealed(ROUTED, run), strict=True):
+        for operation, item in zip(run.operations, self._sealed(ROUTED, run, shard), strict=True):
             fields += (operation.id, item)
-        return SendRun(run.queue.members, self._shard.clock.at(run.due), fields)
+        return SendRun(run.queue.members, shard.clock.at(run.due), fields)
 
-    def _envelope(self, run: Run) -> Envelope:
-        queue, due = run.queue, self._shard.clock.at(run.due)
-        items = self._sealed(BOUND, run)
+    def _envelope(self, run: Run, shard: Shard) -> Envelope:
+        queue, due = run.queue, shard.clock.at(run.due)
+        items = self._sealed(BOUND, run, shard)
         messages = len(items) if queue.members else 0
         joined = b"".join(items if messages else map(unrouted, items))
         return Envelope(queue.channel, queue.members, due, messages, joined)
 
-    def _sealed(self, kind: int, run: Run) -> list[bytes]:
+    def _sealed(self, kind: int, run: Run, shard: Shard) -> list[bytes]:
         """The items of a run; with a secret they are sealed, in the order of publishing."""
         if self._seals is None:
             return [operation.item for operation in run.operations]
         seal, start = self._seals.seal, self._identity.start
-        now = self._shard.redis_time_at_most()
+        now = shard.redis_time_at_most()
         scope = self._keys.node_prefix if kind == ROUTED else run.queue.channel
         if run.queue.members:
             return [seal(kind, scope, start, one.item, now) for one in run.operations]
@@ -127,14 +124,16 @@ class BatchCalls:
 
     def answer(self, call: Call, reply: list[Any]) -> None:
         """Answer the operations that were executed or failed; mark runs that have others."""
+        listens = call.lane.shard.listens
         if call.routed:
-            self._routed(call.runs, *reply)
+            self._routed(listens, call.runs, *reply)
         else:
             for run, mark, heard in zip(call.runs, reply[::2], reply[1::2], strict=True):
-                self._published(run, mark, heard)
+                self._published(listens, run, mark, heard)
 
     def _routed(
         self,
+        listens: Callable[[str], bool],
         runs: list[Run],
         codes: bytes,
         own_mark: bytes,
@@ -146,12 +145,12 @@ class BatchCalls:
         at = 0
         for run in runs:
             if run.kind != SEND:
-                self._published(run, next(envelopes), next(envelopes))
+                self._published(listens, run, next(envelopes), next(envelopes))
                 continue
             until = at + len(run.operations)
             part = codes[at:until]
             at = until
-            if own_mark and self._shard.listens(run.queue.channel):
+            if own_mark and listens(run.queue.channel):
                 run.queue.own_barrier = Mark.parse(own_mark)
             run.late = part[0] == _LATE_ITEM
             if not run.late:
@@ -173,7 +172,7 @@ class BatchCalls:
         run.strangers = held or None
         self._counters.published += len(run.operations) - len(held)
 
-    def _published(self, run: Run, mark: bytes, heard: Any) -> None:
+    def _published(self, listens: Callable[[str], bool], run: Run, mark: bytes, heard: Any) -> None:
         run.late = mark == _LATE
         if run.late:
             return
@@ -184,7 +183,7 @@ class BatchCalls:
             for operation in run.operations:
                 fail(operation, refused_by(heard))
             return
-        if self._shard.listens(run.queue.channel):
+        if listens(run.queue.channel):
             run.queue.barrier = Mark.parse(mark)
         for operation in run.operations:
             if not operation.future.done():
@@ -194,4 +193,6 @@ class BatchCalls:
 
 def refused_by(why: bytes | ResponseError) -> BackplaneUnavailableError:
     """The error for an operation that Redis refused."""
-    return BackplaneUnavailableError(refusal(why))
+    error = BackplaneUnavailableError(refusal(why))
+    error.__cause__ = why if isinstance(why, ResponseError) else None
+    return error

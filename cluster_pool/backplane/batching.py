@@ -48,13 +48,30 @@ class NamespaceQueue:
 
     A barrier is the mark of the last message that this process published and will hear itself:
     ``barrier`` on the channel of the namespace, ``own_barrier`` on this node's own channel.
+
+    Args:
+        members: the key of the namespace's members; "" for a node's channel.
+        routed: the channel of targeted items of one node, without its node id at the end.
+        lane: the :class:`.Lane` over which it leaves.
     """
 
-    __slots__ = ("again", "barrier", "channel", "flying", "members", "own_barrier", "waiting")
+    __slots__ = (
+        "again",
+        "barrier",
+        "channel",
+        "flying",
+        "lane",
+        "members",
+        "own_barrier",
+        "routed",
+        "waiting",
+    )
 
-    def __init__(self, channel: str, members: str) -> None:
+    def __init__(self, channel: str, members: str, routed: str, lane: Any) -> None:
         self.channel = channel
         self.members = members
+        self.routed = routed
+        self.lane = lane
         self.waiting: deque[Operation] = deque()
         self.again: list[Operation] = []
         """Operations that were certainly not executed. They are sent again, ahead of ``waiting``,

@@ -1,6 +1,6 @@
 """Claims in Redis: making, asserting and releasing them, and the list of namespaces beside them.
 
-A function whose order matters has the generation as a parameter, and queues its command before it
+A function whose order matters has the links as a parameter, and queues its command before it
 returns. The scripts and the callers decide; nothing here does.
 """
 
@@ -13,7 +13,6 @@ from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import Reply, in_time, texts, unheeded
-from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.script_calls import AssertedClaims
 from cluster_pool.backplane.script_words import (
     EMPTIED,
@@ -25,7 +24,7 @@ from cluster_pool.backplane.script_words import (
     RELEASED,
     TAKEOVER,
 )
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -67,7 +66,7 @@ class Claims:
 
     def claim(
         self,
-        generation: Generation,
+        links: Links,
         namespace: str,
         incarnation: str,
         claims: Sequence[tuple[str, str, int, int]],
@@ -102,11 +101,11 @@ class Claims:
                 for status, claim in zip(reply[::2], reply[1::2], strict=True)
             ]
 
-        return Reply(generation.script(call), read)
+        return Reply(links.script(call), read)
 
     def release(
         self,
-        generation: Generation,
+        links: Links,
         namespace: str,
         claims: Sequence[tuple[str, Claim]],
         deadline: float,
@@ -129,16 +128,16 @@ class Claims:
             last_ones = [_RELEASED[code] for code in codes]
             for (_, claim), is_last in zip(claims, last_ones, strict=True):
                 if is_last:
-                    generation.commands(emptied).call(
-                        "HDEL", emptied, str(claim)
-                    ).add_done_callback(unheeded)
+                    links.commands(emptied).call("HDEL", emptied, str(claim)).add_done_callback(
+                        unheeded
+                    )
             return last_ones
 
-        return Reply(generation.script(call), read, deadline)
+        return Reply(links.script(call), read, deadline)
 
     def assert_claims(
         self,
-        generation: Generation,
+        links: Links,
         incarnation: str,
         groups: Sequence[tuple[str, Sequence[tuple[str, Claim]]]],
         not_after: int,
@@ -172,28 +171,44 @@ class Claims:
                 log.warning("claims were not registered: %s", refused.decode())
             return [_ASSERTED[code] for code in codes]
 
-        return Reply(generation.script(call), read, deadline)
+        return Reply(links.script(call), read, deadline)
 
     def tallies(
-        self, generation: Generation, namespaces: Sequence[str], incarnation: str, deadline: float
+        self, links: Links, namespaces: Sequence[str], incarnation: str, deadline: float
     ) -> Reply[list[tuple[int, int]]]:
         """The registered count and checksum of one owner in each of at most ``PAGE`` namespaces."""
-        call = script_calls.tallies(self._keys, incarnation=incarnation, namespaces=namespaces)
+        parts = list(self._topology.together(namespaces))
+        calls = [
+            links.script(script_calls.tallies(self._keys, incarnation=incarnation, namespaces=part))
+            for part in parts
+        ]
 
-        def read(reply: list[int]) -> list[tuple[int, int]]:
-            return list(zip(reply[::2], reply[1::2], strict=True))
+        def read(replies: list[list[int]]) -> list[tuple[int, int]]:
+            tallies = {
+                name: tally
+                for part, reply in zip(parts, replies, strict=True)
+                for name, *tally in zip(part, reply[::2], reply[1::2], strict=True)
+            }
+            return [(tallies[name][0], tallies[name][1]) for name in namespaces]
 
-        return Reply(generation.script(call), read, deadline)
+        return Reply(asyncio.gather(*calls), read, deadline)
+
+    def packed(self, groups: Iterable[tuple[str, list[T]]]) -> Iterator[list[tuple[str, list[T]]]]:
+        """Split the items of many namespaces into batches, one for each call; large groups are
+        split. On a Redis Cluster the namespaces of a batch have one slot."""
+        held = dict(groups)
+        for names in self._topology.together(held):
+            yield from packed((name, held[name]) for name in names)
 
     # -- the namespaces of an incarnation --------------------------------------------------
 
     def add_namespaces(
-        self, generation: Generation, incarnation: str, namespaces: Sequence[str], deadline: float
+        self, links: Links, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> Reply[bool]:
         """Add namespaces to the list of an incarnation; False when it has no lease."""
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
         calls = [
-            generation.script(
+            links.script(
                 script_calls.add_namespaces(self._keys, incarnation=incarnation, names=page)
             )
             for page in pages
@@ -201,12 +216,10 @@ class Claims:
 
         return Reply(asyncio.gather(*calls), all, deadline)
 
-    def remove_namespaces(
-        self, generation: Generation, incarnation: str, namespaces: Sequence[str]
-    ) -> None:
+    def remove_namespaces(self, links: Links, incarnation: str, namespaces: Sequence[str]) -> None:
         """Remove namespaces from the list of an incarnation; the reply is not awaited."""
         key = self._keys.namespaces(incarnation)
-        generation.commands(key).call("SREM", key, *namespaces).add_done_callback(unheeded)
+        links.commands(key).call("SREM", key, *namespaces).add_done_callback(unheeded)
 
     async def namespaces_of(self, incarnation: str, deadline: float) -> list[str]:
         """The namespaces in which an incarnation may hold members."""
@@ -232,10 +245,7 @@ def batches(items: list[T]) -> Iterator[list[T]]:
 
 
 def packed(groups: Iterable[tuple[str, list[T]]]) -> Iterator[list[tuple[str, list[T]]]]:
-    """Split the items of many namespaces into batches, one for each call; large groups are split.
-
-    Which namespaces share a call is decided here alone: on a Redis Cluster, those of one slot.
-    """
+    """Split the items of many namespaces into batches, one for each call, and large groups, too."""
     batch: list[tuple[str, list[T]]] = []
     room = BATCH
     for namespace, items in groups:

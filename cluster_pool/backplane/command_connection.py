@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from cluster_pool.backplane.logins import Raw
 from cluster_pool.backplane.refusals import FAULTS, refusal, unavailable
-from cluster_pool.backplane.scripts import digests, mended, sources
+from cluster_pool.backplane.scripts import PUBLISH, digests, mended, sources
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import BackplaneUnavailableError
 
@@ -69,10 +69,15 @@ class CommandConnection(Pipe):
     """Commands to Redis over one socket, pipelined.
 
     Commands are executed in the order of :meth:`call`, and replies resolve in that order.
+
+    Args:
+        publish: the command by which scripts publish here.
     """
 
-    def __init__(self, connection: Raw) -> None:
+    def __init__(self, connection: Raw, publish: str = PUBLISH) -> None:
         super().__init__(connection)
+        self._publish = publish
+        self._digests = digests(publish)
         self._replies: deque[asyncio.Future[Any]] = deque()
         self._failure: BackplaneUnavailableError | None = None
         self._loop = asyncio.get_running_loop()
@@ -100,11 +105,12 @@ class CommandConnection(Pipe):
     def script(self, call: ScriptCall) -> asyncio.Future[Any]:
         """Queue one of our scripts, as :meth:`call` does."""
         name, keys, arguments = call
-        return self.call("EVALSHA", digests()[name], len(keys), *keys, *arguments)
+        return self.call("EVALSHA", self._digests[name], len(keys), *keys, *arguments)
 
     async def load_scripts(self) -> None:
         """Load every script; this comes first on a new connection."""
-        await asyncio.gather(*[self.call("SCRIPT", "LOAD", text) for text in sources().values()])
+        texts = sources(self._publish).values()
+        await asyncio.gather(*[self.call("SCRIPT", "LOAD", text) for text in texts])
 
     async def read_forever(self) -> None:
         """Resolve replies. Ends only with an error or by cancellation.

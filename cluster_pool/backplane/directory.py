@@ -17,7 +17,6 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane.calls import answered, pairs, text_of
 from cluster_pool.backplane.claims import PAGE, Claims
 from cluster_pool.backplane.leases import Leases
-from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.keys import Keys
@@ -128,9 +127,8 @@ class Directory:
 
     async def counts(self, namespace: str, deadline: float) -> dict[str, int]:
         """Members of a namespace per incarnation, dead ones included."""
-        reply = await self._topology.of(namespace).call(
-            deadline, "HGETALL", self._keys.owners(namespace)
-        )
+        owners = self._keys.owners(namespace)
+        reply = await self._topology.call(deadline, owners, "HGETALL", owners)
         return _counts(reply)
 
     async def populated(
@@ -144,9 +142,9 @@ class Directory:
         found: list[str] = []
         for at in range(0, len(namespaces), PAGE):
             page = namespaces[at : at + PAGE]
-            generation = await self._topology.connected(deadline)
+            links = await self._topology.connected(deadline)
             owners = [self._keys.owners(name) for name in page]
-            calls = [generation.commands(key).call("HGETALL", key) for key in owners]
+            calls = [links.commands(key).call("HGETALL", key) for key in owners]
             replies = await answered(asyncio.gather(*calls, return_exceptions=True), deadline)
             for name, reply in zip(page, replies, strict=True):
                 if isinstance(reply, ResponseError):
@@ -159,15 +157,14 @@ class Directory:
 
     async def claim_of(self, namespace: str, id: str, deadline: float) -> Claim | None:
         """The registered claim of an id, whether or not its owner has a lease."""
-        value = await self._topology.of(namespace).call(
-            deadline, "HGET", self._keys.members(namespace), id
-        )
+        members = self._keys.members(namespace)
+        value = await self._topology.call(deadline, members, "HGET", members, id)
         return Claim.parse(value)
 
     async def claims(self, namespace: str, ids: Sequence[str], deadline: float) -> dict[str, Claim]:
         """The registered claims of some ids, at most a few pages of them."""
         key = self._keys.members(namespace)
-        values = await self._topology.of(namespace).call(deadline, "HMGET", key, *ids)
+        values = await self._topology.call(deadline, key, "HMGET", key, *ids)
         found = {id: Claim.parse(value) for id, value in zip(ids, values, strict=True)}
         return {id: claim for id, claim in found.items() if claim is not None}
 
@@ -176,8 +173,7 @@ class Directory:
 
         Entries without a readable id or claim are left out.
         """
-        shard = self._topology.of(namespace)
-        async for page in pages(shard, self._keys.members(namespace), timeout):
+        async for page in pages(self._topology, self._keys.members(namespace), timeout):
             claims = {text_of(id): Claim.parse(value) for id, value in page}
             yield {
                 id: claim for id, claim in claims.items() if id is not None and claim is not None
@@ -193,13 +189,15 @@ def _counts(flat: Iterable[bytes]) -> dict[str, int]:
     }
 
 
-async def pages(shard: Shard, key: str, timeout: float) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+async def pages(
+    topology: Topology, key: str, timeout: float
+) -> AsyncIterator[list[tuple[bytes, bytes]]]:
     """The fields and values of a hash, page by page, unchecked."""
     loop = asyncio.get_running_loop()
     cursor: bytes | str = "0"
     while True:
-        cursor, fields = await shard.call(
-            loop.time() + timeout, "HSCAN", key, cursor, "COUNT", PAGE
+        cursor, fields = await topology.call(
+            loop.time() + timeout, key, "HSCAN", key, cursor, "COUNT", PAGE
         )
         yield list(zip(fields[::2], fields[1::2], strict=True))
         if cursor in (b"0", "0", 0):

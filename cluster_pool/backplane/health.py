@@ -18,10 +18,8 @@ from cluster_pool.backplane.generation import Generations
 from cluster_pool.backplane.refusals import misplaced, needs_another, refusal
 from cluster_pool.backplane.script_calls import Envelope
 from cluster_pool.backplane.scripts import digest
+from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.core.clock import RedisClock
-from cluster_pool.core.config import Timing
-from cluster_pool.core.keys import Keys
-from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.backplane")
@@ -39,29 +37,29 @@ class Health:
 
     Args:
         probed: set when a probe of this start was heard.
-        holds: whether this process holds connections, and must notice a restored Redis.
+        clustered: whether it must be a node of a cluster, and not one Redis.
     """
 
     def __init__(
         self,
-        keys: Keys,
+        context: ShardContext,
         generations: Generations,
         probed: asyncio.Event,
         *,
-        timing: Timing,
-        counters: Counters,
-        holds: bool,
+        clustered: bool = False,
     ) -> None:
         self.clock = RedisClock()
         self.epoch = ""
         """The epoch of the state of Redis, as last read; "" before the first reading."""
-        self._keys = keys
+        self._keys = context.keys
         self._generations = generations
         self._outage = generations.outage
         self._probed = probed
-        self._timing = timing
-        self._counters = counters
-        self._holds = holds
+        self._timing = context.timing
+        self._counters = context.counters
+        self._holds = context.holds
+        """Whether this process holds connections, and must notice a restored Redis."""
+        self._clustered = clustered
 
     # -- time ------------------------------------------------------------------------------
 
@@ -154,7 +152,7 @@ class Health:
             said = await self._hello(commands)
         except ResponseError:  # not allowed, or not known: later errors will show what it is
             return
-        why = misplaced(said.get(b"mode", b"").decode())
+        why = misplaced(said.get(b"mode", b"").decode(), clustered=self._clustered)
         if why:
             raise BackplaneUnavailableError(f"Redis at {self._outage.where}: {why}")
 

@@ -76,6 +76,9 @@ class LeaseView:
         self._written_until = NEVER
         """When the soonest lease in ``_lines`` ends, on the clock of the loop."""
         self._due = NEVER
+        self.ends_at = NEVER
+        """When its soonest lease ends on the clock of the loop, or a little before that: for
+        scripts at other primaries, whose clocks are others."""
         self.readings = 0
         """The number of readings so far."""
 
@@ -164,6 +167,7 @@ class LeaseView:
         self._lines = b"\n".join([b"", *lines, b""])
         self._ends = min((ends for _, ends in lives.values()), default=now + 1_000)
         self._written_until = moment + (self._ends - now) / 1000
+        self.ends_at = moment + self._ends / 1000 - self._clock.not_before(moment) / 1_000_000
 
 
 _GONE: Final = GONE.encode()

@@ -175,7 +175,7 @@ class Leases:
         """The number of subscribers to the channel of this node's id, this node among them once
         it has the id."""
         channel = self._identity.own_channel
-        return int((await self._shard.call(deadline, "PUBSUB", "NUMSUB", channel))[1])
+        return int((await self._shard.listeners(channel, deadline))[1])
 
     async def forget_channel(self, deadline: float) -> None:
         """Remove the counter of this node's own channel, which is not used any more."""

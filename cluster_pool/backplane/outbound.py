@@ -4,23 +4,25 @@ Consecutive operations of one kind and namespace form a run. One call has runs o
 and the script executes those of one namespace in order. While batches are in flight the next one
 gathers; a namespace has runs in one batch at a time.
 
+On a cluster each shard has batches in flight of its own, so that one that is away holds up no
+other; a batch there is one call for each namespace.
+
 Every operation is answered at its deadline at the latest. An operation that Redis did not answer
 fails; it is never sent again, since it may have been executed. An operation that was certainly not
-executed, because it came late or its owner was not known, is sent again from the head of its queue
-while it has time left.
+executed, because it came late, its owner was not known or its slot is elsewhere, is sent again from
+the head of its queue while it has time left.
 """
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Collection
 from functools import partial
-from math import inf
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from cluster_pool.backplane.batch_calls import BatchCalls, Call, refused_by
+from cluster_pool.backplane.batch_calls import BatchCalls, refused_by
 from cluster_pool.backplane.batching import (
     BROADCAST,
     SEND,
@@ -30,10 +32,14 @@ from cluster_pool.backplane.batching import (
     next_batch,
 )
 from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.lanes import Call, Lane, Lanes, calls_of
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.owner_lookups import OwnerLookups
+from cluster_pool.backplane.pauses import Pauses
 from cluster_pool.backplane.pending import Expiry, Pending, fail, fail_late
+from cluster_pool.backplane.refusals import is_elsewhere
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.config import Limits
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -48,12 +54,11 @@ log = logging.getLogger("cluster_pool.backplane")
 IN_FLIGHT: Final = 2
 """The number of batches in flight, at most."""
 UNREACHED: Final = "Redis was not reached in time"
-UNANSWERED: Final = "Redis did not answer in time"
 LATE: Final = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
 
 
 class Outbound:
-    """Publishes for one node or publisher over its shard.
+    """Publishes for one node or publisher over its shards.
 
     ``progress`` tells how far this process has handled what it heard on each channel. It decides
     when a local shortcut cannot overtake an earlier publication.
@@ -61,7 +66,7 @@ class Outbound:
 
     def __init__(
         self,
-        shard: Shard,
+        topology: Topology,
         keys: Keys,
         identity: Identity,
         progress: Progress,
@@ -71,23 +76,21 @@ class Outbound:
         counters: Counters,
         seals: Seals | None,
     ) -> None:
-        self._shard = shard
+        self._topology = topology
         self._sealed = seals is not None
         self._keys = keys
         self._identity = identity
         self._progress = progress
         self._view = view
-        self._batch_calls = BatchCalls(shard, keys, identity, view, counters, seals)
+        self._batch_calls = BatchCalls(topology.home, keys, identity, view, counters, seals)
         self._loop = asyncio.get_running_loop()
         self._pending = Pending(limits)
         self._expiry = Expiry(self._loop, self._expire)
         self._queues: dict[str, NamespaceQueue] = {}
-        self._ready: OrderedDict[str, NamespaceQueue] = OrderedDict()
-        """The queues that wait for their turn; each of them is in ``_queues``. It is not a plain
-        dict: finding the first key of that walks past all keys that were removed before it."""
-        self._calls: set[Call] = set()
-        self._lookups = OwnerLookups(shard, view, self._go_on)
-        self._scheduled = False
+        self._lanes = Lanes(topology.home)
+        self._pauses = Pauses(self._go_on)
+        pauses = self._pauses if topology.spans else None
+        self._lookups = OwnerLookups(topology.home, view, pauses, self._go_on)
         self._next_drop = 0.0
         self._open = False
 
@@ -104,12 +107,27 @@ class Outbound:
         if not self._pending.count:
             self._expiry.cancel()
 
-    def resume(self) -> None:
-        """There is a new connection: publications over the old one will not be heard back."""
-        self._view.clear()
-        for channel in list(self._queues):
+    def resume(self, shard: Shard) -> None:
+        """A shard has a new connection: publications over the old one will not be heard back."""
+        if shard is self._topology.home:
+            self._view.clear()
+        lane = self._lanes.of(shard)
+        for channel in [name for name, queue in self._queues.items() if queue.lane is lane]:
             self.forget(channel)
-        self._schedule()
+        self._schedule(lane)
+
+    def move(self) -> None:
+        """Slots have moved: their queues leave over the shards that have them now."""
+        for channel, queue in list(self._queues.items()):
+            lane = self._lanes.of(self._topology.of(channel))
+            if queue.lane is lane:
+                continue
+            waits = queue.lane.ready.pop(channel, None)
+            queue.lane = lane
+            if waits is not None:
+                lane.ready[channel] = queue
+                self._schedule(lane)
+            self.forget(channel)
 
     def forget(self, channel: str) -> None:
         """A channel is no longer subscribed: nothing of it will be heard back."""
@@ -157,13 +175,13 @@ class Outbound:
         """Whether a publication may still be heard back. One that was lost with the connection
         does not count: it would keep sends from local members until Redis is there again."""
         passed = self._progress.passed
-        own = self._identity.own_channel
+        own = queue.routed + self._identity.node_id
         unheard = not (passed(queue.channel, queue.barrier) and passed(own, queue.own_barrier))
-        return unheard and (self._shard.up or self._behind())
+        return unheard and (queue.lane.shard.up or self._behind())
 
     def _behind(self) -> bool:
         """Whether something that was heard has not been handled yet."""
-        return self._progress.dealing or bool(self._shard.receiver.inbox)
+        return self._progress.dealing or bool(self._topology.home.receiver.inbox)
 
     def _put(
         self, kind: int, channel: str, namespace: str, id: str, item: bytes, deadline: float
@@ -177,47 +195,57 @@ class Outbound:
                 raise pending.full()
         queue = self._queues.get(channel)
         if queue is None:
-            members = self._keys.members(namespace) if namespace else ""
-            queue = self._queues[channel] = NamespaceQueue(channel, members)
+            queue = self._queues[channel] = self._queue(channel, namespace)
         future: asyncio.Future[Any] = self._loop.create_future()
         queue.waiting.append(Operation(kind, id, item, deadline, future))
-        if not queue.flying and channel not in self._ready:
-            self._ready[channel] = queue
-            self._schedule()
+        lane = queue.lane
+        if not queue.flying and channel not in lane.ready:
+            lane.ready[channel] = queue
+            self._schedule(lane)
         if deadline < self._expiry.at:
             self._expiry.look_at(deadline)
         return future
 
+    def _queue(self, channel: str, namespace: str) -> NamespaceQueue:
+        members = self._keys.members(namespace) if namespace else ""
+        routed = self._topology.routed_prefix(namespace)
+        return NamespaceQueue(channel, members, routed, self._lanes.of(self._topology.of(channel)))
+
     # -- publishing ------------------------------------------------------------------------
 
-    def _schedule(self) -> None:
-        if not self._scheduled and len(self._calls) < IN_FLIGHT:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+    def _schedule(self, lane: Lane) -> None:
+        if not lane.scheduled and lane.batches < IN_FLIGHT:
+            lane.scheduled = True
+            self._loop.call_soon(self._flush, lane)
 
-    def _flush(self) -> None:
-        self._scheduled = False
-        while self._ready and len(self._calls) < IN_FLIGHT and self._shard.commands is not None:
-            self._write_batch(self._shard.commands)
+    def _flush(self, lane: Lane) -> None:
+        lane.scheduled = False
+        while lane.ready and lane.batches < IN_FLIGHT and lane.shard.commands is not None:
+            self._write_batch(lane, lane.shard.commands)
 
-    def _write_batch(self, commands: CommandConnection) -> None:
-        """Write a batch as one call. If it cannot be written, it ends like one whose reply is an
-        error."""
+    def _write_batch(self, lane: Lane, commands: CommandConnection) -> None:
+        """Write a batch: a call that cannot be written ends like one whose reply is an error."""
         now = self._loop.time()
-        batch = next_batch(self._ready, now)
+        batch = next_batch(lane.ready, now)
         self._pending.forget(batch.dead)
         for operation in batch.dead:
-            fail(operation, self._shard.outage.error(UNREACHED))
-        call = Call(batch.runs, routed=batch.sends)
-        for run in call.runs:
+            fail(operation, lane.shard.outage.error(UNREACHED))
+        runs = batch.runs
+        for run in runs:
             run.queue.flying += 1
             if self._sealed:
                 run.due = min(run.due, now + GOOD_FOR)
         for queue in batch.queues:
             self._retire(queue)
-        if not call.runs:
-            return
-        self._calls.add(call)
+        lane.batches += bool(runs)
+        if lane.whole and runs:
+            self._write(Call(lane, runs, routed=batch.sends), commands, now)
+        else:
+            for call in calls_of(lane, runs):
+                self._write(call, commands, now)
+
+    def _write(self, call: Call, commands: CommandConnection, now: float) -> None:
+        call.lane.calls.add(call)
         try:
             written = self._batch_calls.write(commands, call, now)
         except Exception as error:
@@ -229,15 +257,19 @@ class Outbound:
     # -- replies ---------------------------------------------------------------------------
 
     def _on_reply(self, call: Call, reply: asyncio.Future[Any]) -> None:
-        self._calls.discard(call)
+        call.lane.calls.discard(call)
+        call.lane.batches -= call.last
         error = self._read_reply(call, reply)
         strangers: dict[Operation, bytes] | None = None
+        elsewhere = error is not None and self._topology.spans and is_elsewhere(error)
         for run in call.runs:
             run.queue.flying -= 1
-            if error is not None:
+            if elsewhere:
+                self._repeat(run, self._loop.time())
+            elif error is not None:
                 self._fail_run(run, error)
             elif run.late:
-                self._repeat_late(run)
+                self._repeat(run, max(run.due, self._loop.time()))
             elif run.strangers is not None:
                 self._hold(run, run.strangers)
                 strangers = {**(strangers or {}), **run.strangers}
@@ -246,15 +278,18 @@ class Outbound:
         if strangers:
             held = [run.queue for run in call.runs if run.strangers is not None]
             self._lookups.begin(strangers, dict.fromkeys(held), call.reading)
+        if elsewhere:
+            self._topology.look_again()
+            self._pauses.begin(dict.fromkeys(run.queue for run in call.runs))
         for run in call.runs:
             if not run.queue.flying:
                 self._make_ready(run.queue)
-        if self._ready:
-            self._schedule()
+        if call.lane.ready:
+            self._schedule(call.lane)
 
     def _read_reply(self, call: Call, reply: asyncio.Future[Any]) -> BaseException | None:
         """Answer operations by a reply; returns the error for all that have no answer yet."""
-        error = self._unanswered() if reply.cancelled() else reply.exception()
+        error = call.lane.unanswered() if reply.cancelled() else reply.exception()
         if isinstance(error, ResponseError):
             return refused_by(error)
         if error is not None:
@@ -271,9 +306,8 @@ class Outbound:
         for operation in run.operations:
             fail(operation, error)
 
-    def _repeat_late(self, run: Run) -> None:
-        """A run came late and was not executed: its operations that have time left go again."""
-        past = max(run.due, self._loop.time())
+    def _repeat(self, run: Run, past: float) -> None:
+        """A run was not executed: its operations that have time left after ``past`` go again."""
         for operation in run.operations:
             if operation.deadline <= past or operation.future.done():
                 fail(operation, LATE)
@@ -293,7 +327,7 @@ class Outbound:
             queue.waiting.extendleft(reversed(queue.again))
             queue.again.clear()
         if queue.waiting:
-            self._ready[queue.channel] = queue
+            queue.lane.ready[queue.channel] = queue
         if not self._open:
             self._fail_waiting(queue)
         self._retire(queue)
@@ -301,16 +335,17 @@ class Outbound:
     def _retire(self, queue: NamespaceQueue) -> None:
         """Forget a queue with nothing that waits, is in flight, or will be heard back."""
         if not (queue.waiting or queue.flying):
-            self._ready.pop(queue.channel, None)
+            queue.lane.ready.pop(queue.channel, None)
             if queue.barrier is NOWHERE and queue.own_barrier is NOWHERE:
                 self._queues.pop(queue.channel, None)
 
     def _go_on(self, queues: Collection[NamespaceQueue]) -> None:
-        """The lookups of these queues have ended."""
+        """The lookups or pauses of these queues have ended."""
         for queue in queues:
-            self._make_ready(queue)
-        if self._ready:
-            self._schedule()
+            if not queue.flying:
+                self._make_ready(queue)
+                if queue.waiting:
+                    self._schedule(queue.lane)
 
     # -- waiting ---------------------------------------------------------------------------
 
@@ -349,23 +384,16 @@ class Outbound:
     def _expire(self, now: float) -> float:
         """Fail operations past their deadline, queued or in flight; returns the soonest deadline
         of the others."""
-        soonest, unreached = inf, self._shard.outage.error(UNREACHED)
-        unanswered = self._unanswered()
-        for call in self._calls:
-            for run in call.runs:
-                soonest = min(soonest, fail_late(run.operations, now, unanswered))
+        soonest = self._lanes.fail_late(now)
         for queue in self._busy():
+            unreached = queue.lane.shard.outage.error(UNREACHED)
             for operations in (queue.again, queue.waiting):
                 soonest = min(soonest, fail_late(operations, now, unreached))
             self._drop_done(queue)
             self._retire(queue)
         return soonest
 
-    def _unanswered(self) -> BackplaneUnavailableError:
-        return self._shard.outage.error(UNANSWERED, maybe_executed=True)
-
     def _busy(self) -> list[NamespaceQueue]:
         """The queues with operations that wait, are in flight or looked up: a few of all."""
-        queues = [run.queue for call in self._calls for run in call.runs]
-        queues += [*self._ready.values(), *self._lookups.queues]
+        queues = [*self._lanes.queues(), *self._lookups.queues, *self._pauses.queues]
         return list(dict.fromkeys(queues))

@@ -8,6 +8,7 @@ from functools import partial
 
 from cluster_pool.backplane.batching import NamespaceQueue, Operation
 from cluster_pool.backplane.lease_view import LeaseView
+from cluster_pool.backplane.pauses import Pauses
 from cluster_pool.backplane.pending import fail
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.results import SendResult
@@ -21,14 +22,22 @@ class OwnerLookups:
     """Lookups under way. A queue counts as in flight while there is one for it.
 
     Args:
+        shard: the shard that has the leases.
+        pauses: for queues whose owners cannot be looked up at the moment; None where nothing is
+            sent then either.
         over: called with the queues whose lookup has ended: their operations may be sent again.
     """
 
     def __init__(
-        self, shard: Shard, view: LeaseView, over: Callable[[Collection[NamespaceQueue]], None]
+        self,
+        shard: Shard,
+        view: LeaseView,
+        pauses: Pauses | None,
+        over: Callable[[Collection[NamespaceQueue]], None],
     ) -> None:
         self._shard = shard
         self._view = view
+        self._pauses = pauses
         self._over = over
         self._queues: dict[NamespaceQueue, None] = {}
 
@@ -41,10 +50,13 @@ class OwnerLookups:
         """Look owners up, unless the view was read since ``reading`` and has them by now.
 
         Without a connection nothing is looked up: with the next one the view begins anew, and
-        everything is sent again.
+        everything is sent again. On a cluster members may be at another shard than the leases;
+        their queues wait for a moment, and try again.
         """
         commands = self._shard.commands
         unknown = list(dict.fromkeys(filter(None, strangers.values())))
+        if commands is None and self._pauses is not None:
+            self._pauses.begin(queues)
         if commands is None or self._view.knows(unknown, reading):
             return
         for queue in queues:

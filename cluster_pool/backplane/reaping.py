@@ -56,10 +56,10 @@ class Reaping:
     ) -> list[str]:
         """The namespaces in which an incarnation may have members: it has a count there, or the
         counts are wrong."""
-        generation = await self._topology.connected(deadline)
+        links = await self._topology.connected(deadline)
         holdings = [Holding(namespace, 0, 0, ()) for namespace in namespaces]
         calls = [
-            self._upkeep.compare(generation, incarnation, holdings[at : at + BATCH], deadline)
+            self._upkeep.compare(links, incarnation, holdings[at : at + BATCH], deadline)
             for at in range(0, len(holdings), BATCH)
         ]
         return [name for differing, _ in await asyncio.gather(*calls) for name in differing]
@@ -114,7 +114,7 @@ class Reaping:
             extent=COUNTED if counted else ALL,
             removal=self._removal(incarnation),
         )
-        reply = await self._topology.of(namespace).script(deadline, call)
+        reply = await self._topology.script(deadline, call)
         return reply[0].decode(), reply[1], bool(reply[2])
 
     async def forget(self, incarnation: str, deadline: float) -> None:

@@ -8,8 +8,8 @@ import asyncio
 import logging
 from time import monotonic
 
-from cluster_pool.backplane.inbox import Heard, Inbox
-from cluster_pool.core.config import Limits
+from cluster_pool.backplane.inbox import Heard
+from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.core.envelope import (
     ENVELOPE,
     MARK,
@@ -20,13 +20,11 @@ from cluster_pool.core.envelope import (
     read_header,
 )
 from cluster_pool.core.events import COUNTER, MAX_BYTES, EventNumbers
-from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import shown
-from cluster_pool.core.keys import Keys
+from cluster_pool.core.keys import Keys, is_of_node
 from cluster_pool.core.numbers import NO_COUNTER, Numbers
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import Gap
-from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.backplane")
@@ -40,32 +38,26 @@ class Receiver:
     """The receiving side of a shard, over all its generations.
 
     Args:
-        identity: its start tells our own probes from those of others.
-        sealed: whether items are sealed; then their counters tell which are stale.
+        context: its identity's start tells our own probes from those of others; where items are
+            sealed, their counters tell which are stale.
     """
 
     def __init__(
         self,
-        keys: Keys,
-        identity: Identity,
-        *,
-        limits: Limits,
-        counters: Counters,
-        sealed: bool,
+        context: ShardContext,
     ) -> None:
         self.numbers = Numbers()
         self.events: dict[str, str] = {}
         """Channels of joins and leaves, with the hashes in which these are counted."""
         self._event_numbers = EventNumbers()
-        self.inbox = Inbox(limits.inbox_bytes)
+        self.inbox = context.inbox
         self.probed = asyncio.Event()
         """Set when a probe of this start was heard."""
-        self._identity = identity
-        self._node_prefix = keys.node_prefix
-        self._namespace = slice(len(keys.prefix) + 2, -1)
-        self._largest = limits.message_bytes
-        self._counters = counters
-        self._sealed = sealed
+        self._identity = context.identity
+        self._namespace = slice(len(context.keys.prefix) + 2, -1)
+        self._largest = context.limits.message_bytes
+        self._counters = context.counters
+        self._sealed = context.sealed
         self._senders: dict[str, int] = {}
         self._broken: set[str] = set()
         self._namesakes: set[str] = set()
@@ -194,6 +186,14 @@ class Receiver:
         self._event_numbers.forget(channel)
         self.events.pop(channel, None)
 
+    def hand_over(self, channel: str, other: "Receiver") -> None:
+        """A channel is heard by another receiver from now on, after an interruption."""
+        if channel in self.events:
+            other.events[channel] = self.events.pop(channel)
+            self._event_numbers.hand_over(channel, other._event_numbers)
+        else:
+            self.numbers.hand_over(channel, other.numbers)
+
     def _put(self, heard: Heard, messages: int) -> None:
         if self.inbox.put(heard, control=not messages):
             return
@@ -218,10 +218,10 @@ class Receiver:
         self._counters.gaps += 1
         self._counters.missed += total
         log.warning("missed %s%d messages: %s", "" if exact else "at least ", total, cause)
-        namespaces = {
-            "" if channel.startswith(self._node_prefix) else channel[self._namespace]: count
-            for channel, count in missed.items()
-        }
+        namespaces: dict[str, int] = {}
+        for channel, count in missed.items():
+            name = "" if is_of_node(channel) else channel[self._namespace]
+            namespaces[name] = namespaces.get(name, 0) + count
         return Gap(namespaces, exact, seconds, cause)
 
 

@@ -31,9 +31,11 @@ to a socket that has just been reset."""
 _REPLICA: Final = (
     "this is a replica: give the address of its primary, or a client that asks Sentinel"
 )
-_CLUSTER: Final = (
-    "this is a node of a Redis Cluster, which cluster_pool cannot use: give it one primary that "
-    "is not in cluster mode, with Sentinel if it must not be alone"
+_CLUSTER: Final = "this is a node of a Redis Cluster: give it as redis+cluster://HOST:PORT"
+_NO_CLUSTER: Final = "this is no Redis Cluster: give it as redis://HOST:PORT"
+_DOWN: Final = (
+    "a part of the Redis Cluster has no primary at the moment: it comes back with a replica's "
+    "promotion; one that must serve the rest meanwhile has cluster-require-full-coverage no"
 )
 _SENTINEL: Final = (
     "this is a Sentinel, not the Redis that it watches: pass Sentinel(…).master_for(…) as redis="
@@ -58,7 +60,7 @@ _ADVICE: Final = {
     "ASK": _CLUSTER,
     "TRYAGAIN": _CLUSTER,
     "CROSSSLOT": _CLUSTER,
-    "CLUSTERDOWN": _CLUSTER,
+    "CLUSTERDOWN": _DOWN,
     "LOADING": "it reads its data set and will be there when it has",
     "BUSY": "a script of somebody runs there without end: SCRIPT KILL ends it",
 }
@@ -73,6 +75,7 @@ _PHRASES: Final = {
     "without any password configured": _LOGIN,
     "unknown command": _OLD,
     "Unknown subcommand": _OLD,
+    "cluster support disabled": _NO_CLUSTER,
     "DB index is out of range": "give a database that it has; 0 is always there",
 }
 _CODES: Final[dict[type[RedisError], str]] = {
@@ -88,6 +91,7 @@ _CODES: Final[dict[type[RedisError], str]] = {
     ReadOnlyError: "READONLY",
 }
 """The first words that a redis-py without ``status_code`` cuts off, by the class of the error."""
+_ELSEWHERE: Final = (AskError, ClusterDownError, MovedError, TryAgainError)
 _OURS: Final = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script: ?\d+\.?$")
 _ARGUMENTS: Final = re.compile(r",? with args beginning with: .*", re.DOTALL)
 
@@ -146,9 +150,23 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error.__cause__, ResponseError)
 
 
-def misplaced(mode: str) -> str:
-    """Why no node can use a Redis in this mode (of its HELLO); "" when it can."""
+def misplaced(mode: str, *, clustered: bool) -> str:
+    """Why no node can use a Redis in this mode (of its HELLO); "" when it can.
+
+    Args:
+        clustered: whether it was given as a Redis Cluster.
+    """
+    if clustered:
+        return {"standalone": _NO_CLUSTER, "sentinel": _SENTINEL}.get(mode, "")
     return {"cluster": _CLUSTER, "sentinel": _SENTINEL}.get(mode, "")
+
+
+def is_elsewhere(error: BaseException) -> bool:
+    """Whether Redis executed nothing, since the slot of the keys is, or may be, at another Redis.
+
+    MOVED, ASK, TRYAGAIN and CLUSTERDOWN, also as the cause of a translated error.
+    """
+    return isinstance(error, _ELSEWHERE) or isinstance(error.__cause__, _ELSEWHERE)
 
 
 def needs_another(text: str) -> bool:

@@ -338,6 +338,7 @@ def send(
     keys: Keys,
     *,
     sender: str,
+    node_prefix: str,
     own_node: str,
     view: bytes,
     view_ends: int,
@@ -360,7 +361,7 @@ def send(
             envelopes += (len(targets), run.channel, run.not_after, run.messages, run.items)
     arguments: list[Argument] = [
         sender,
-        keys.node_prefix,
+        node_prefix,
         own_node,
         view,
         view_ends,

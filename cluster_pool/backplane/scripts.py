@@ -32,6 +32,10 @@ NAMES: Final = (
     "tallies",
 )
 
+PUBLISH: Final = "PUBLISH"
+SHARDED_PUBLISH: Final = "SPUBLISH"
+"""On a cluster: it reaches those who are subscribed at the primary that has the channel's slot."""
+
 _MENDED: Final = script_words.MENDED.encode()
 _DEFINITION: Final = re.compile(
     r"(?:--.*\n)*local (?:function )?(\w+)\b(?!(?s:.*)\n(?:local|function) )"
@@ -49,13 +53,17 @@ return reply
 
 
 @cache
-def sources() -> dict[str, str]:
+def sources(publish: str = PUBLISH) -> dict[str, str]:
     """The text of each script by name, behind the shared constants and functions that it uses.
 
     Redis runs the whole text at each call, so an unused definition would cost every call.
+
+    Args:
+        publish: the command by which they publish: ``PUBLISH``, or ``SPUBLISH`` on a cluster.
     """
     folder = files(__package__) / "lua"  # read as UTF-8, whatever the locale
-    shared = [*constants(), *(folder / "common.lua").read_text("utf-8").split("\n\n")]
+    command = f"local PUBLISH = {_lua(publish)}"
+    shared = [command, *constants(), *(folder / "common.lua").read_text("utf-8").split("\n\n")]
 
     def script(name: str) -> str:
         own = (folder / f"{name}.lua").read_text("utf-8")
@@ -100,9 +108,9 @@ def _lua(value: str | int | bytes) -> str:
 
 
 @cache
-def digests() -> dict[str, str]:
+def digests(publish: str = PUBLISH) -> dict[str, str]:
     """The SHA-1 by which Redis knows each script."""
-    return {name: digest(text) for name, text in sources().items()}
+    return {name: digest(text) for name, text in sources(publish).items()}
 
 
 def digest(text: str) -> str:

@@ -11,26 +11,22 @@ whether it is healthy, :mod:`.subscriptions` which channels it has, :mod:`.recei
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from cluster_pool.backplane.address import Primaries
+from cluster_pool.backplane.attempt import Attempt
 from cluster_pool.backplane.calls import Deadline, deadline_in
+from cluster_pool.backplane.channel_commands import PLAIN, ChannelCommands
 from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
 from cluster_pool.backplane.generation import Generation, Generations
 from cluster_pool.backplane.health import Health
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.receiver import Receiver
+from cluster_pool.backplane.shard_context import Part, ShardContext, ShardObserver
 from cluster_pool.backplane.subscriber import Subscriber
 from cluster_pool.backplane.subscriptions import Subscriptions
-from cluster_pool.core.config import Limits, Timing
-from cluster_pool.core.identity import Identity
-from cluster_pool.core.keys import Keys
-from cluster_pool.core.results import Gap
-from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.backplane")
@@ -44,88 +40,50 @@ STEADY: Final = 1.0
 """Seconds that a generation must have been up for the next one to begin without a pause."""
 
 
-class ShardObserver(Protocol):
-    """Is told what happens to a shard, by plain calls from the event loop."""
-
-    def up(self) -> None:
-        """A generation hears its own probe: commands can be sent over it."""
-
-    def down(self) -> None:
-        """The generation that was up has ended."""
-
-    def gap(self, gap: Gap) -> None:
-        """Messages were missed: told before :meth:`up` of the next generation, or between."""
-
-    def forgotten(self, channel: str) -> None:
-        """A channel is no longer subscribed: nothing of it will be heard."""
-
-
-@dataclass(slots=True)
-class Attempt:
-    """How far a generation has come.
-
-    Attributes:
-        reached: whether Redis has accepted both sockets.
-        up_since: when it first heard its own probe; inf before.
-        unwanted: set when it shall end although its sockets work.
-        why: the reason for that.
-    """
-
-    reached: bool = False
-    up_since: float = math.inf
-    unwanted: asyncio.Event = field(default_factory=asyncio.Event)
-    why: str = ""
-
-    @property
-    def up(self) -> bool:
-        """Whether it has heard its own probe."""
-        return self.up_since != math.inf
-
-
 class Shard:
     """Commands and subscriptions that outlive any one socket.
 
     Nothing is connected, and the observer is not called, before :meth:`start`.
 
     Args:
-        sealed: whether items are sealed.
-        holds: whether this process holds connections, whose gaps must be exact.
+        context: what all shards of this start share.
+        channels: the commands of pub/sub here.
+        part: what makes it one of several; None where it is home, or the only one.
     """
 
     def __init__(
         self,
         address: Primaries,
-        keys: Keys,
-        identity: Identity,
+        context: ShardContext,
         observer: ShardObserver,
         *,
-        limits: Limits,
-        timing: Timing,
-        counters: Counters,
-        sealed: bool,
-        holds: bool,
+        channels: ChannelCommands = PLAIN,
+        part: Part | None = None,
     ) -> None:
+        identity = context.identity
         self.address = address
         self.outage = Outage(address.shown)
-        self.receiver = Receiver(keys, identity, limits=limits, counters=counters, sealed=sealed)
+        self.receiver = Receiver(context)
         self.generations = Generations(identity.start, self.outage)
-        self.health = Health(
-            keys,
-            self.generations,
-            self.receiver.probed,
-            timing=timing,
-            counters=counters,
-            holds=holds,
-        )
+        probed = self.receiver.probed
+        self.health = Health(context, self.generations, probed, clustered=channels.sharded)
+        self._state_lost = self.health.state_lost if part is None else part.state_lost
         self.subscriptions = Subscriptions(
-            identity, self.generations, self.health, self.receiver, observer.forgotten, holds
+            identity,
+            self.generations,
+            self.health,
+            self.receiver,
+            (lambda: identity.probe_channel) if part is None else part.probe_channel,
+            observer.forgotten,
+            observer.elsewhere,
         )
+        self._channels = channels
         self.clock = self.health.clock
         self.listens = self.subscriptions.listens
         self._identity = identity
         self._observer = observer
-        self._counters = counters
-        self._timing = timing
+        self._counters = context.counters
+        self._timing = context.timing
         self._failed = asyncio.Event()
         """Set when the first generation has ended, or did not come up."""
         self._attempt = Attempt()
@@ -193,7 +151,11 @@ class Shard:
 
     def publish(self, channel: str, payload: bytes, deadline: float) -> Coroutine[Any, Any, int]:
         """Publish a payload that is no envelope, in no order; gives how many heard it."""
-        return self.generations.call(deadline, "PUBLISH", channel, payload)
+        return self.generations.call(deadline, self._channels.publish, channel, payload)
+
+    def listeners(self, channel: str, deadline: float) -> Coroutine[Any, Any, list[Any]]:
+        """The channel, and how many are subscribed to it by its name."""
+        return self.generations.call(deadline, "PUBSUB", self._channels.listeners, channel)
 
     def in_vain(self, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
         """The error for a wait that has timed out and sent no command by itself."""
@@ -211,18 +173,30 @@ class Shard:
             BackplaneUnavailableError: Redis could not be reached.
         """
         self._raises = wait is None
-        self.generations.open()
-        self._task = asyncio.create_task(self._run(), name="cluster_pool shard")
+        self.begin()
         try:
             if wait is None:
-                await self._up_or_failed()
+                await self.tried()
+                if not self.up:
+                    raise self.generations.unavailable()
             else:
                 await self.connected(deadline_in(wait))
         except BaseException:
             await self.stop()
             raise
 
-    async def _up_or_failed(self) -> None:
+    def begin(self) -> None:
+        """Begin, without waiting for anything."""
+        self.generations.open()
+        self._task = asyncio.create_task(self._run(), name="cluster_pool shard")
+
+    @property
+    def begun(self) -> bool:
+        """Whether it lives, or tries to."""
+        return self._task is not None
+
+    async def tried(self) -> None:
+        """Wait until a generation is up, or the first has failed."""
         up = asyncio.create_task(self.generations.changed())
         failed = asyncio.create_task(self._failed.wait())
         try:
@@ -230,8 +204,6 @@ class Shard:
         finally:
             up.cancel()
             failed.cancel()
-        if not self.up:
-            raise self.generations.unavailable()
 
     async def stop(self) -> None:
         """End: close both sockets and forget every subscription."""
@@ -282,10 +254,13 @@ class Shard:
 
     async def _live_once(self) -> None:
         """Open both sockets and use them until one fails; ends with the error of the first."""
+        channels, subscriptions = self._channels, self.subscriptions
         primary = await self.address.primary()
-        commands = CommandConnection(await primary.open())
+        commands = CommandConnection(await primary.open(), channels.publish)
         try:
-            subscriber = Subscriber(await primary.open(), self.subscriptions.hear)
+            subscriber = Subscriber(
+                await primary.open(), subscriptions.hear, channels, subscriptions.end_by_itself
+            )
         except BaseException:
             await commands.drop()
             raise
@@ -312,7 +287,7 @@ class Shard:
             await subscriber.drop()
             if was_up:
                 self.receiver.interrupted(self.generation)
-                self._observer.down()
+                self._observer.down(self)
 
     async def _end_unwanted(self) -> None:
         """Wait for :meth:`begin_anew`, then raise."""
@@ -334,16 +309,18 @@ class Shard:
         self._attempt.up_since = asyncio.get_running_loop().time()
         self._raises = False
         self.outage.recover("link")
-        self._observer.up()
+        self._observer.up(self)
         while True:
             await health.rest()
+            resubscribed = self.subscriptions.pop_resubscribed()
             await self._probe(commands)
+            await self.subscriptions.compare(resubscribed, lost=False)
             await health.hear_time(commands)
             self._report_gap("messages were dropped: too many, or too large")
 
     async def _count_missed(self, commands: CommandConnection) -> None:
         """Find out how much was published while nothing could be heard."""
-        lost = await self.health.state_lost(commands)
+        lost = await self._state_lost(commands)
         counters = await self.subscriptions.read_counters(commands)
         await self._probe(commands)
         await self.subscriptions.compare(counters, lost=lost)

@@ -4,38 +4,70 @@ It parses no payload: each is handed on unchanged, in the order of arrival.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
+from redis.exceptions import MovedError
+
+from cluster_pool.backplane.channel_commands import PLAIN, ChannelCommands
 from cluster_pool.backplane.command_connection import Pipe
 from cluster_pool.backplane.logins import Raw
 from cluster_pool.backplane.refusals import FAULTS, unavailable
+from cluster_pool.backplane.slots import slot_of
 
 BATCH = 500
 """Channels per SUBSCRIBE."""
 
-_REPLIES = (b"subscribe", b"unsubscribe")
+Channels = Sequence[bytes]
+"""Their names."""
 
 
 class Subscriber(Pipe):
-    """One subscribed socket. ``on_message(channel, payload)`` is called for each message."""
+    """One subscribed socket. ``on_message(channel, payload)`` is called for each message.
 
-    def __init__(self, connection: Raw, on_message: Callable[[bytes, bytes], None]) -> None:
+    Args:
+        on_ended: told of channels that this Redis has given to another one of its cluster; what
+            is published from then on is heard there.
+    """
+
+    def __init__(
+        self,
+        connection: Raw,
+        on_message: Callable[[bytes, bytes], None],
+        commands: ChannelCommands = PLAIN,
+        on_ended: Callable[[Channels], None] | None = None,
+    ) -> None:
         super().__init__(connection)
         self._on_message = on_message
+        self._commands = commands
+        self._on_ended = on_ended
         self._unanswered: dict[bytes, int] = {}
+        self._leaving: dict[bytes, int] = {}
+        """Unsubscriptions of ours that are not confirmed, where others may come unasked."""
         self._waiters: dict[bytes, list[asyncio.Future[bool]]] = {}
         self._gone = False
 
+    @property
+    def gone(self) -> bool:
+        """Whether its socket is closed."""
+        return self._gone
+
     def confirmed(self, channel: bytes) -> asyncio.Future[bool]:
-        """Subscribe; gives True when Redis has confirmed it, False when the socket is gone."""
+        """Subscribe; gives True when Redis has confirmed it, False when the socket is gone or
+        the slot of the channel is at another Redis."""
         return self._ask((channel,))[0]
 
-    async def all_confirmed(self, channels: Sequence[bytes]) -> None:
-        """Subscribe to several channels and wait until each of them is confirmed."""
+    async def all_confirmed(self, channels: Channels) -> None:
+        """Subscribe to several channels and wait until each of them is answered."""
         for future in self._ask(channels):
             await future
 
-    def _ask(self, channels: Sequence[bytes]) -> list[asyncio.Future[bool]]:
+    async def all_ended(self, channels: Channels) -> None:
+        """Wait until nothing more comes on channels that another server has."""
+        for future in self._ask(channels, leaving=True):
+            await future
+
+    def _ask(self, channels: Channels, *, leaving: bool = False) -> list[asyncio.Future[bool]]:
         loop = asyncio.get_running_loop()
         futures = []
         for channel in channels:
@@ -46,39 +78,67 @@ class Subscriber(Pipe):
                 continue
             self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
             self._waiters.setdefault(channel, []).append(future)
+            if leaving:
+                self._leaving[channel] = self._leaving.get(channel, 0) + 1
         if not self._gone:
-            self.put("SUBSCRIBE", *channels)
+            word = self._commands.unsubscribe if leaving else self._commands.subscribe
+            for names in self._together(channels):
+                self.put(word, *names)
         return futures
 
-    def unsubscribe(self, channels: Sequence[bytes]) -> None:
+    def unsubscribe(self, channels: Channels) -> None:
         """Unsubscribe channels. A later subscription is confirmed only by its own reply."""
         for channel in channels:
             self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
+            if self._commands.ended:
+                self._leaving[channel] = self._leaving.get(channel, 0) + 1
         for at in range(0, len(channels), BATCH):
-            self.put("UNSUBSCRIBE", *channels[at : at + BATCH])
+            for names in self._together(channels[at : at + BATCH]):
+                self.put(self._commands.unsubscribe, *names)
+
+    def _together(self, channels: Channels) -> Iterator[Channels]:
+        """Channels that one command may name: all, or those of one slot."""
+        if not self._commands.sharded:
+            yield channels
+            return
+        for _, names in groupby(sorted(channels, key=_slot), _slot):
+            yield list(names)
 
     async def read_forever(self) -> None:
         """Hand on messages. Ends only with an error or by cancellation."""
-        read = self.connection.read_response
+        read, commands = self.connection.read_response, self._commands
+        message = commands.message
         while True:
             try:
                 push = await read(disconnect_on_error=False)
+            except MovedError as error:
+                if not commands.sharded:
+                    raise unavailable("the subscription failed", error) from error
+                self._moved(error.slot_id)
+                continue
             except FAULTS as error:
                 raise unavailable("the subscription failed", error) from error
-            if push[0] == b"message":
+            if push[0] == message:
                 self._on_message(push[1], push[2])
-            elif push[0] in _REPLIES:
+            elif push[0] == commands.ended and not self._left(push[1]):
+                self._tell_ended((push[1],))
+            elif push[0] in commands.replies:
                 self._confirm(push[1])
 
     async def drop(self) -> None:
         """Close the socket; open confirmations become False."""
         self._gone = True
         for futures in self._waiters.values():
-            for future in futures:
-                if not future.done():
-                    future.set_result(False)
+            _answer(futures, confirmed=False)
         self._waiters.clear()
         await super().drop()
+
+    def _left(self, channel: bytes) -> bool:
+        """Whether an unsubscription that has arrived is the answer to one of ours."""
+        left = self._leaving.pop(channel, 0)
+        if left > 1:
+            self._leaving[channel] = left - 1
+        return left > 0
 
     def _confirm(self, channel: bytes) -> None:
         left = self._unanswered.get(channel, 0) - 1
@@ -86,6 +146,27 @@ class Subscriber(Pipe):
             self._unanswered[channel] = left
             return
         self._unanswered.pop(channel, None)
-        for future in self._waiters.pop(channel, ()):
-            if not future.done():
-                future.set_result(True)
+        _answer(self._waiters.pop(channel, ()), confirmed=True)
+
+    def _moved(self, slot: int) -> None:
+        """Nothing that was asked about the channels of a slot was done: another server has them."""
+        channels = [channel for channel in self._unanswered if _slot(channel) == slot]
+        for channel in channels:
+            del self._unanswered[channel]
+            self._leaving.pop(channel, None)
+            _answer(self._waiters.pop(channel, ()), confirmed=False)
+        self._tell_ended(channels)
+
+    def _tell_ended(self, channels: Channels) -> None:
+        if self._on_ended is not None:
+            self._on_ended(channels)
+
+
+def _answer(futures: Sequence[asyncio.Future[bool]], *, confirmed: bool) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(confirmed)
+
+
+def _slot(channel: bytes) -> int:
+    return slot_of(channel.decode())

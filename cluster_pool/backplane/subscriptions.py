@@ -5,12 +5,13 @@ counts them.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import ResponseError
 
-from cluster_pool.backplane.calls import Deadline
+from cluster_pool.backplane.calls import Deadline, deadline_in
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.generation import Generations
 from cluster_pool.backplane.health import Health
@@ -19,8 +20,21 @@ from cluster_pool.backplane.subscriber import BATCH, Subscriber
 from cluster_pool.core.identity import Identity
 from cluster_pool.exceptions import BackplaneUnavailableError
 
+DRAIN = 1.0
+"""Seconds for which a Redis that has given slots away may go on to send what it had."""
+
 Counter = tuple[str | None, int]
 """Epoch and last number of a channel; None and 0 when no script can have written them."""
+
+
+class Owner(Protocol):
+    """Subscribes the channels of subscriptions: :class:`Subscriptions`, or those of a cluster."""
+
+    async def confirm(self, channel: str, deadline: Deadline) -> None:
+        """See :meth:`Subscription.confirmed`."""
+
+    def drop(self, channels: Iterable[str]) -> None:
+        """One reference less for each channel."""
 
 
 class Subscription:
@@ -31,7 +45,7 @@ class Subscription:
 
     __slots__ = ("channel", "ended", "owner")
 
-    def __init__(self, owner: "Subscriptions", channel: str) -> None:
+    def __init__(self, owner: "Owner", channel: str) -> None:
         self.owner = owner
         self.channel = channel
         self.ended = False
@@ -54,7 +68,7 @@ class Subscription:
 
 def end_all(subscriptions: Iterable[Subscription]) -> None:
     """Drop several references; channels of one Redis are unsubscribed in few commands."""
-    channels: dict[Subscriptions, list[str]] = {}
+    channels: dict[Owner, list[str]] = {}
     for one in subscriptions:
         if not one.ended:
             one.ended = True
@@ -69,9 +83,10 @@ class Subscriptions:
     The first of them is the one over which this start probes itself.
 
     Args:
-        forgotten: called with each channel that is no longer wanted.
-        claims: whether the node id may belong to another start, so that it must be claimed first;
-            :meth:`hear_own` is called when it has been.
+        probe_channel: gives that channel, as it shall be from the next generation on.
+        forgotten: called with each channel that is no longer wanted here.
+        elsewhere: called when Redis has ended subscriptions by itself, as it does when it gives
+            their slot to another Redis of its cluster.
     """
 
     def __init__(
@@ -80,10 +95,13 @@ class Subscriptions:
         generations: Generations,
         health: Health,
         receiver: Receiver,
+        probe_channel: Callable[[], str],
         forgotten: Callable[[str], None],
-        claims: bool,
+        elsewhere: Callable[[], None],
     ) -> None:
         self._identity = identity
+        self._probe_channel = probe_channel
+        self._elsewhere = elsewhere
         self._generations = generations
         self._health = health
         self._receiver = receiver
@@ -92,13 +110,16 @@ class Subscriptions:
         self._names: dict[bytes, str] = {}
         self._users: dict[str, int] = {}
         """The number of references to each channel."""
-        self._claimed = not claims
         self._own: Subscription | None = None
         """The subscription to the channel over which this start probes itself."""
         self._former: Subscription | None = None
         """The one before, over which a probe may still be on its way."""
         self._resubscribed: set[str] = set()
         """Channels whose counters are being read, and that were not dropped meanwhile."""
+        self._read: list[tuple[str, Counter]] = []
+        """Counters of channels that were subscribed again within this generation."""
+        self.ended: set[str] = set()
+        """Wanted channels whose subscription this Redis has ended by itself."""
 
     @property
     def probed(self) -> str:
@@ -120,6 +141,11 @@ class Subscriptions:
         self._names[channel.encode()] = channel
         return Subscription(self, channel)
 
+    @property
+    def channels(self) -> list[str]:
+        """All that are wanted."""
+        return list(self._users)
+
     def listens(self, channel: str) -> bool:
         """Whether ``channel`` is wanted."""
         return channel in self._users
@@ -137,6 +163,7 @@ class Subscriptions:
                 continue
             unwanted.append(name)
             self._resubscribed.discard(channel)
+            self.ended.discard(channel)
             self._receiver.forget(channel)
             self._forgotten(channel)
         if self._subscriber is not None and unwanted:
@@ -158,7 +185,9 @@ class Subscriptions:
             try:
                 async with self._generations.ending_at(deadline, maybe_executed=False):
                     if not await subscriber.confirmed(name):
-                        continue
+                        if subscriber.gone:
+                            continue
+                        raise BackplaneUnavailableError(f"{channel} is in a slot that has moved")
                     commands = generation.commands(channel)
                     epoch, number = await _counter(self._ask_counter(commands, channel))
                     self._receiver.begin(channel, epoch, number)
@@ -181,6 +210,7 @@ class Subscriptions:
         """Subscribe every wanted channel in a new generation."""
         self._want_own()
         self._subscriber = subscriber
+        self.ended.clear()
         names = list(self._names)
         for at in range(0, len(names), BATCH):
             await self._health.soon(subscriber.all_confirmed(names[at : at + BATCH]))
@@ -189,11 +219,11 @@ class Subscriptions:
     def end(self) -> None:
         """The generation has ended, and its subscriber with it."""
         self._subscriber = None
+        self._read.clear()
 
     def _want_own(self) -> None:
         """Put the start's own channel first; after a change of the node id it is another one."""
-        identity = self._identity
-        channel = identity.own_channel if self._claimed else identity.start_channel
+        channel = self._probe_channel()
         formers = [self._former]
         self._former = None
         if self._own is None or self._own.channel != channel:
@@ -212,7 +242,7 @@ class Subscriptions:
         Raises:
             BackplaneUnavailableError: not confirmed by ``deadline``.
         """
-        self._claimed = True
+        self._identity.claimed = True
         own = self.add(self._identity.own_channel)
         await own.confirmed(deadline)
         if self.probed == own.channel:  # a new generation has begun with it
@@ -228,7 +258,11 @@ class Subscriptions:
 
     async def read_counters(self, commands: CommandConnection) -> list[tuple[str, Counter]]:
         """Read the counters of all channels that :meth:`begin` has subscribed."""
-        channels = list(self._resubscribed)
+        return await self._counters_of(commands, list(self._resubscribed))
+
+    async def _counters_of(
+        self, commands: CommandConnection, channels: list[str]
+    ) -> list[tuple[str, Counter]]:
         counters: list[tuple[str, Counter]] = []
         for at in range(0, len(channels), BATCH):
             part = channels[at : at + BATCH]
@@ -254,6 +288,90 @@ class Subscriptions:
                 if channel in self._resubscribed:
                     self._receiver.resubscribed(channel, epoch, number, lost=lost)
             await asyncio.sleep(0)
+
+    # -- slots that move ---------------------------------------------------------------------
+
+    def end_by_itself(self, names: Iterable[bytes]) -> None:
+        """Redis has ended these subscriptions by itself: their slot is at another one now."""
+        channels = [channel for channel in map(self._names.get, names) if channel is not None]
+        for channel in channels:
+            self._receiver.hand_over(channel, self._receiver)  # from here on it is in doubt
+        self.ended.update(channels)
+        if channels:
+            self._elsewhere()
+
+    async def probe_again(self) -> None:
+        """Probe over another channel, if the slot of the present one is elsewhere.
+
+        Raises BackplaneUnavailableError when that is not confirmed.
+        """
+        generation = self._generations.current
+        if (
+            generation is not None
+            and self._own is not None
+            and self.probed != self._probe_channel()
+        ):
+            own = self.add(self._probe_channel())
+            await own.confirmed(deadline_in(DRAIN))
+            if self.probed == own.channel:  # a new generation has begun with it
+                own.end()
+            else:
+                self._former, self._own = self._own, own
+
+    def hand_over(self, channels: Iterable[str], other: "Subscriptions") -> list[str]:
+        """Have another Redis of the cluster hear these from now on: it has their slots.
+
+        It must be told to :meth:`resubscribe` what this gives. Messages that nobody heard in
+        between show in the gap that it reports.
+        """
+        moved = [channel for channel in channels if channel in self._users]
+        for channel in moved:
+            other._adopt(channel, self._users.pop(channel))
+            self._names.pop(channel.encode(), None)
+            self._resubscribed.discard(channel)
+            self.ended.discard(channel)
+            self._receiver.hand_over(channel, other._receiver)
+            self._forgotten(channel)
+        return moved
+
+    async def drain(self, channels: Iterable[str]) -> None:
+        """Wait until all that came for these has been heard, as far as the socket still serves."""
+        subscriber = self._subscriber
+        names = [channel.encode() for channel in channels if channel not in self.ended]
+        if subscriber is not None and names:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN):
+                    await subscriber.all_ended(names)
+
+    def _adopt(self, channel: str, users: int) -> None:
+        self._users[channel] = self._users.get(channel, 0) + users
+        self._names[channel.encode()] = channel
+
+    async def resubscribe(self, channels: Iterable[str]) -> None:
+        """Subscribe wanted channels once more, and read their counters; see
+        :meth:`pop_resubscribed`. Without a generation the next one does it.
+
+        Raises BackplaneUnavailableError when the generation ends meanwhile.
+        """
+        subscriber, commands = self._subscriber, self._generations.commands
+        wanted = [channel for channel in channels if channel in self._users]
+        if subscriber is None or commands is None:
+            return
+        self.ended.difference_update(wanted)
+        for at in range(0, len(wanted), BATCH):
+            part = wanted[at : at + BATCH]
+            await self._health.soon(
+                subscriber.all_confirmed([channel.encode() for channel in part])
+            )
+            heard = [channel for channel in part if channel not in self.ended]
+            self._resubscribed.update(heard)
+            self._read += await self._counters_of(commands, heard)
+
+    def pop_resubscribed(self) -> list[tuple[str, Counter]]:
+        """Where the counters stood of channels that were subscribed again; to be settled once a
+        probe was heard that was sent after this."""
+        counters, self._read = self._read, []
+        return counters
 
     def _ask_counter(self, commands: CommandConnection, channel: str) -> asyncio.Future[Any]:
         return commands.call("HMGET", *self._receiver.counter_of(channel))

@@ -1,28 +1,70 @@
 """Which shard has a key: the one place that knows how many shards there are.
 
-There is one today, and asking for it costs one call. A Redis Cluster has one for each primary; only
-this module and the script that routes targeted items rely on there being one.
+One Redis has everything. A Redis Cluster has several shards: see :mod:`.cluster_topology`. Users of
+a topology ask it for the shard of a namespace, or for home, and do not know which kind it is.
 """
 
-from collections.abc import Coroutine
-from typing import Any
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from cluster_pool.backplane.calls import Deadline
+from cluster_pool.backplane.command_connection import Argument, ScriptCall
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.subscriptions import Subscription
+from cluster_pool.core.keys import Keys
 
 
-class Topology:
-    """The shards of one start.
+class Commands(Protocol):
+    """Takes commands to one Redis; see :class:`.CommandConnection`."""
 
-    Attributes:
-        home: the shard of leases, nodes, drains and nodes' own channels, which are of no namespace.
+    def call(self, *arguments: Argument) -> asyncio.Future[Any]:
+        """Queue a command; its future gives the reply."""
+
+    def script(self, call: ScriptCall) -> asyncio.Future[Any]:
+        """Queue one of our scripts."""
+
+
+class Links(Protocol):
+    """The links of now, for operations that must be executed over these or not at all.
+
+    Such an operation queues its command before it returns, so that one Redis executes operations
+    in the order of their calls. Nothing holds between two: a step that needs another one's effect
+    awaits its reply.
     """
 
-    __slots__ = ("home",)
+    def commands(self, key: str) -> Commands:
+        """Takes commands to the Redis that has ``key``; without a link to it each of them fails."""
 
-    def __init__(self, home: Shard) -> None:
-        self.home = home
+    def script(self, call: ScriptCall) -> asyncio.Future[Any]:
+        """Queue one of our scripts where its keys are; its first key stands for all of them."""
+
+
+class Channels(Protocol):
+    """Where channels are wanted; see :class:`.Subscriptions`."""
+
+    def add(self, channel: str, *, counted: str = "") -> Subscription:
+        """Want a channel; see :meth:`.Subscriptions.add`."""
+
+
+class Topology(Protocol):
+    """The shards of one start."""
+
+    @property
+    def home(self) -> Shard:
+        """The shard of leases, nodes, drains and nodes' own channels, which are of no namespace.
+
+        It is the same object as long as this start lasts.
+        """
+
+    @property
+    def subscriptions(self) -> Channels:
+        """Subscribes channels of any shard."""
+
+    @property
+    def spans(self) -> bool:
+        """Whether there are several shards, so that a script must touch keys of one slot."""
 
     def of(self, key: str) -> Shard:
         """The shard that has a key, a channel, or all that belongs to a namespace.
@@ -30,13 +72,82 @@ class Topology:
         A Redis Cluster hashes what stands between braces, which is the namespace in each of our
         names; a namespace by itself has no braces and is hashed as a whole, to the same.
         """
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """All of them, home first."""
+
+    def together(self, namespaces: Iterable[str]) -> Iterator[list[str]]:
+        """Namespaces in parts that one script may touch."""
+
+    def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
+        """Namespaces by the shards that have them."""
+
+    def routed_prefix(self, namespace: str) -> str:
+        """The channel of items targeted at members of one node, without its node id at the end."""
+
+    @property
+    def current(self) -> Links | None:
+        """The links for operations on any namespace; None while home is down."""
+
+    def connected(self, deadline: Deadline) -> Coroutine[Any, Any, Links]:
+        """The same, waited for; see :meth:`.Generations.connected`."""
+
+    def call(self, deadline: float, key: str, *arguments: Argument) -> Coroutine[Any, Any, Any]:
+        """One command about a key; raises BackplaneUnavailableError without an answer in time."""
+
+    def script(self, deadline: float, call: ScriptCall) -> Coroutine[Any, Any, Any]:
+        """One of our scripts, as :meth:`call`."""
+
+    def look_again(self) -> None:
+        """Something was not where it was looked for: find out soon where it is."""
+
+    async def start(self, wait: float | None) -> None:
+        """Connect; see :meth:`.Shard.start`."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
+
+
+class SingleTopology:
+    """One Redis, which has everything; see :class:`Topology`."""
+
+    spans = False
+
+    def __init__(self, home: Shard, keys: Keys) -> None:
+        self.home = home
+        self.subscriptions = home.subscriptions
+        self.shards = (home,)
+        self.connected = home.connected
+        self.script = home.script
+        self.start = home.start
+        self.stop = home.stop
+        self._routed = keys.node_prefix
+
+    def of(self, key: str) -> Shard:
+        """See :meth:`Topology.of`."""
         return self.home
+
+    def together(self, namespaces: Iterable[str]) -> Iterator[list[str]]:
+        """All of them."""
+        yield list(namespaces)
+
+    def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
+        """All are at one."""
+        return {self.home: list(namespaces)}
+
+    def routed_prefix(self, namespace: str) -> str:
+        """Nodes have one channel each."""
+        return self._routed
 
     @property
     def current(self) -> Generation | None:
-        """The generation over which operations on any namespace go now; None while none is up."""
+        """See :attr:`Topology.current`."""
         return self.home.current
 
-    def connected(self, deadline: Deadline) -> Coroutine[Any, Any, Generation]:
-        """Wait for it; see :meth:`.Generations.connected`."""
-        return self.home.connected(deadline)
+    def call(self, deadline: float, key: str, *arguments: Argument) -> Coroutine[Any, Any, Any]:
+        """See :meth:`Topology.call`."""
+        return self.home.call(deadline, *arguments)
+
+    def look_again(self) -> None:
+        """It is nowhere else."""

@@ -12,9 +12,8 @@ from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import Reply, answered, texts
 from cluster_pool.backplane.claims import BATCH
 from cluster_pool.backplane.directory import pages
-from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.script_calls import ComparedClaims
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.events import COUNTER
 from cluster_pool.core.identity import Identity
@@ -67,37 +66,47 @@ class Upkeep:
 
     def compare(
         self,
-        generation: Generation,
+        links: Links,
         incarnation: str,
         holdings: Sequence[Holding],
         deadline: float,
     ) -> Reply[tuple[list[str], list[str]]]:
         """The namespaces whose registered claims differ, and all owners in the given ones."""
-        compared = [
-            ComparedClaims(
+        compared = {
+            one.namespace: ComparedClaims(
                 one.namespace,
                 one.size,
                 one.checksum,
                 [(id, str(claim)) for id, claim in one.sample],
             )
             for one in holdings
+        }
+        parts = list(self._topology.together(compared))
+        calls = [
+            links.script(
+                script_calls.compare(
+                    self._keys, incarnation=incarnation, holdings=[compared[name] for name in part]
+                )
+            )
+            for part in parts
         ]
-        call = generation.script(
-            script_calls.compare(self._keys, incarnation=incarnation, holdings=compared)
-        )
 
-        def read(reply: list[Any]) -> tuple[list[str], list[str]]:
-            places, owners = reply
-            return [holdings[place - 1].namespace for place in places], texts(owners)
+        def read(replies: list[list[Any]]) -> tuple[list[str], list[str]]:
+            differing: list[str] = []
+            owners: dict[str, None] = {}
+            for part, (places, found) in zip(parts, replies, strict=True):
+                differing += [part[place - 1] for place in places]
+                owners.update(dict.fromkeys(texts(found)))
+            return differing, list(owners)
 
-        return Reply(call, read, deadline)
+        return Reply(asyncio.gather(*calls), read, deadline)
 
     def look(
-        self, generation: Generation, incarnation: str, holding: Holding, deadline: float
+        self, links: Links, incarnation: str, holding: Holding, deadline: float
     ) -> Reply[Registered]:
         """Read the entries of one namespace. Raises when Redis refuses it."""
         members = self._keys.members(holding.namespace)
-        commands = generation.commands(members)
+        commands = links.commands(members)
         ids = [id for id, _ in holding.sample]
         wanted = [str(claim).encode() for _, claim in holding.sample]
         calls = (
@@ -129,15 +138,13 @@ class Upkeep:
 
         return Reply(asyncio.gather(*calls), read, deadline)
 
-    async def unknown(
-        self, generation: Generation, incarnations: Iterable[str], deadline: float
-    ) -> set[str]:
+    async def unknown(self, links: Links, incarnations: Iterable[str], deadline: float) -> set[str]:
         """The incarnations of which nothing is known: no lease, no node, no pending reaping."""
         names = list(incarnations)
         if not names:
             return set()
         keys = self._keys
-        commands = generation.commands(keys.leases)
+        commands = links.commands(keys.leases)
         calls = (
             commands.call("ZMSCORE", keys.leases, *names),
             commands.call("HMGET", keys.incarnations, *names),
@@ -151,14 +158,13 @@ class Upkeep:
     ) -> AsyncIterator[tuple[bytes, bytes]]:
         """The fields and values of a namespace's hash of members, unchecked; ``timeout`` is for
         each page."""
-        shard = self._topology.of(namespace)
-        async for page in pages(shard, self._keys.members(namespace), timeout):
+        async for page in pages(self._topology, self._keys.members(namespace), timeout):
             for one in page:
                 yield one
 
     async def discard(
         self,
-        generation: Generation,
+        links: Links,
         namespace: str,
         entries: Sequence[tuple[bytes, bytes]],
         deadline: float,
@@ -171,19 +177,19 @@ class Upkeep:
                 node=self._identity.node_id,
                 claims=entries[at : at + BATCH],
             )
-            await answered(generation.script(call), deadline)
+            await answered(links.script(call), deadline)
 
     async def forget_counts(
-        self, generation: Generation, namespace: str, fields: Iterable[bytes], deadline: float
+        self, links: Links, namespace: str, fields: Iterable[bytes], deadline: float
     ) -> None:
         """Remove fields that are no counts from the hash of counts."""
         if fields:
             key = self._keys.owners(namespace)
-            await answered(generation.commands(key).call("HDEL", key, *fields), deadline)
+            await answered(links.commands(key).call("HDEL", key, *fields), deadline)
 
     async def correct(
         self,
-        generation: Generation,
+        links: Links,
         namespace: str,
         incarnation: str,
         count: int,
@@ -194,4 +200,4 @@ class Upkeep:
         call = script_calls.correct(
             self._keys, namespace, incarnation=incarnation, count=count, checksum=checksum
         )
-        await answered(generation.script(call), deadline)
+        await answered(links.script(call), deadline)

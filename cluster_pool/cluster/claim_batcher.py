@@ -2,26 +2,28 @@
 
 Operations that come within ``GATHER`` of a flush, or while ``IN_FLIGHT`` flushes are unanswered, go
 with the next flush: a storm of connects needs a few calls, and not one for each connection. A flush
-queues the namespaces that are new here, then claims, then releases, in that order.
+queues the namespaces that are new here, then claims, then releases, in that order. Each shard has
+flushes of its own, so that one that does not answer holds up no other.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import ClaimReply, Claims, batches
-from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.leases import Leases
+from cluster_pool.backplane.refusals import is_elsewhere, is_refusal
 from cluster_pool.backplane.script_words import CLAIMED, LATE, TAKEN
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Links, Topology
+from cluster_pool.cluster.claim_loads import Load, Loads
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
-from cluster_pool.cluster.pending_claim import PendingClaim
-from cluster_pool.cluster.reassertion import Reassertion
+from cluster_pool.cluster.pending_claim import PendingClaim, fail_claims
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
+from cluster_pool.cluster.restoration import Restoration
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.config import Timing
 from cluster_pool.exceptions import (
@@ -34,10 +36,10 @@ from cluster_pool.local import closing
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
 
-log = logging.getLogger("cluster_pool.membership")
-
 GATHER = 0.005
 """Seconds from one flush to the next, at least, so that in a storm each flush has many claims."""
+PAUSE = 0.03
+"""Seconds until claims that Redis did not execute are sent again."""
 IN_FLIGHT = 4
 """Flushes that Redis has not answered, at most; further operations wait for the next one."""
 
@@ -59,7 +61,7 @@ class ClaimBatcher:
         timing: Timing,
         room: int,
         lease: LeaseState,
-        reassertion: Reassertion,
+        restoration: Restoration,
         releases: ReleaseBatcher,
         decide: Callable[[PendingClaim, bool, Claim], None],
     ) -> None:
@@ -70,15 +72,14 @@ class ClaimBatcher:
         self._timing = timing
         self._room = room
         self._lease = lease
-        self._reassertion = reassertion
+        self._restoration = restoration
         self._releases = releases
         self._decide = decide
-        self._to_claim: list[PendingClaim] = []
-        self._to_verify: list[Membership[Connection]] = []
+        self._loads = Loads(topology, releases)
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_flush: asyncio.Handle | None = None
         self._last_flush = -GATHER
-        self._flights = 0
+        self._flights: dict[Shard, int] = {}
         self._writing = 0
         self._nothing_written = asyncio.Event()
         self._nothing_written.set()
@@ -110,19 +111,26 @@ class ClaimBatcher:
 
     def claim(self, pending: PendingClaim) -> None:
         """Claim with the next flush."""
-        self._to_claim.append(pending)
-        self._schedule()
+        self._loads.claims.append(pending)
+        self._schedule(pending.membership.namespace)
 
     def release(self, membership: Membership[Connection]) -> None:
         """Release with the next flush; while Redis is away it waits for :meth:`retry_releases`."""
         self._releases.add(membership)
-        self._schedule()
+        self._schedule(membership.namespace)
 
     def retry_releases(self) -> None:
         """Try again the releases that failed; the same claim is never released twice."""
         self._releases.retry()
         if self._releases.waiting:
-            self._schedule()
+            self._arm()
+
+    def shard_up(self, shard: Shard) -> None:
+        """One of several shards is up again: compare its claims, send the operations for it."""
+        self._restoration.shard_up(shard)
+        self._loads.unpark()
+        self.retry_releases()
+        self._arm()
 
     def pop_doubted(self) -> set[str]:
         """Namespaces where a release found nothing: the claim may have been lost, not its count."""
@@ -130,11 +138,16 @@ class ClaimBatcher:
 
     def verify(self, membership: Membership[Connection]) -> None:
         """Ask with the next flush whether its claim still stands."""
-        self._to_verify.append(membership)
-        self._schedule()
+        self._loads.doubtful.append(membership)
+        self._schedule(membership.namespace)
 
-    def _schedule(self) -> None:
-        if self._next_flush is None and self._flights < IN_FLIGHT:
+    def _schedule(self, namespace: str) -> None:
+        """Something of a namespace waits; it goes soon, unless its shard has enough to answer."""
+        if self._flights.get(self._topology.of(namespace), 0) < IN_FLIGHT:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._next_flush is None:
             loop = asyncio.get_running_loop()
             due = self._last_flush + GATHER
             if due <= loop.time():
@@ -148,25 +161,25 @@ class ClaimBatcher:
         self._next_flush.cancel()
         self._next_flush = None
         self._last_flush = asyncio.get_running_loop().time()
-        claims, self._to_claim = [one for one in self._to_claim if not one.won.done()], []
-        releases = self._releases.pop_waiting()
-        doubtful, self._to_verify = self._to_verify, []
-        if claims or releases or doubtful:
-            self._flights += 1
-            self.spawn(self._flush_and_go_on(claims, releases, doubtful))
+        for shard, load in self._loads.pop().items():
+            flights = self._flights.get(shard, 0)
+            if flights >= IN_FLIGHT:
+                self._loads.put_back(load)
+            elif self._topology.spans and not shard.up:
+                self._loads.park(load)
+            else:
+                self._flights[shard] = flights + 1
+                self.spawn(self._fly(shard, load))
 
-    async def _flush_and_go_on(
-        self,
-        claims: list[PendingClaim],
-        releases: list[Membership[Connection]],
-        doubtful: list[Membership[Connection]],
-    ) -> None:
+    async def _fly(self, shard: Shard, load: Load) -> None:
         try:
-            await self._flush(claims, releases, doubtful)
+            await self._flush(load.claims, load.releases, load.doubtful)
         finally:
-            self._flights -= 1
-        if self._to_claim or self._releases.waiting or self._to_verify:
-            self._schedule()
+            self._flights[shard] -= 1
+            if not self._flights[shard]:
+                del self._flights[shard]
+        if self._loads:
+            self._arm()
 
     async def _flush(
         self,
@@ -177,7 +190,7 @@ class ClaimBatcher:
         loop = asyncio.get_running_loop()
         latest = max((pending.deadline for pending in claims), default=0.0)
         try:
-            generation = await self._leased(latest or loop.time() + self._timing.timeout)
+            links = await self._leased(latest or loop.time() + self._timing.timeout)
         except ClusterPoolError as error:
             for pending in claims:
                 pending.fail(error)
@@ -186,32 +199,49 @@ class ClaimBatcher:
         self._begin_writing()
         try:
             deadline = loop.time() + self._timing.timeout
-            work: list[Coroutine[Any, Any, None]] = [
-                self._namespaces.add_new(generation, self._lease.incarnation, deadline),
-                *self._claim_batches(generation, claims),
-                *self._releases.write(generation, releases, deadline),
-                self._reassertion.doubtful(generation, doubtful),
+            adding = self._namespaces.add_new(links, self._lease.incarnation, deadline)
+            if self._topology.spans:
+                claims = await self._listed(claims, adding)
+            work: list[Coroutine[Any, Any, Any]] = [
+                *([] if self._topology.spans else [adding]),
+                *self._claim_batches(links, claims),
+                *self._releases.write(links, releases, deadline),
+                self._restoration.doubtful(links, doubtful),
             ]
             await asyncio.gather(*work)
         finally:
             self._end_writing()
 
-    async def _leased(self, deadline: float) -> Generation:
-        """The generation, once the lease is held and settled."""
+    async def _listed(
+        self, claims: list[PendingClaim], adding: Coroutine[Any, Any, bool]
+    ) -> list[PendingClaim]:
+        """The claims whose namespaces home has listed; the others are tried again."""
+        incarnation = self._lease.incarnation
+        await adding
+        listed = await self._namespaces.listed(one.membership.namespace for one in claims)
+        if self._lease.incarnation != incarnation:
+            listed = set()
+        unlisted = [one for one in claims if one.membership.namespace not in listed]
+        if unlisted:
+            await self._try_again(unlisted)
+        return [one for one in claims if one.membership.namespace in listed]
+
+    async def _leased(self, deadline: float) -> Links:
+        """The links, once the lease is held and settled."""
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._lease.wait_held()
             except TimeoutError:
                 raise self._topology.home.outage.error("this node has no lease") from None
-            generation = await self._topology.connected(deadline)
+            links = await self._topology.connected(deadline)
             if self._lease.held and self._lease.settled:
-                return generation  # else it is a new one: everything is asserted first
+                return links  # else home is a new generation: everything is asserted first
 
     # -- claims ----------------------------------------------------------------------------
 
     def _claim_batches(
-        self, generation: Generation, claims: list[PendingClaim]
+        self, links: Links, claims: list[PendingClaim]
     ) -> Iterator[Coroutine[Any, Any, None]]:
         groups: dict[tuple[str, bool, int], list[PendingClaim]] = {}
         times_seen: dict[tuple[str, str], int] = {}
@@ -227,10 +257,10 @@ class ClaimBatcher:
             groups.setdefault((membership.namespace, pending.takeover, turn), []).append(pending)
         for group in groups.values():
             for batch in batches(group):
-                yield self._claim_batch(generation, batch, "")
+                yield self._claim_batch(links, batch, "")
 
     def _claim_batch(
-        self, generation: Generation, batch: list[PendingClaim], dead: str
+        self, links: Links, batch: list[PendingClaim], dead: str
     ) -> Coroutine[Any, Any, None]:
         namespace, now = batch[0].membership.namespace, asyncio.get_running_loop().time()
         clock = self._topology.of(namespace).clock
@@ -241,7 +271,7 @@ class ClaimBatcher:
         ]
         try:
             replies = self._claims.claim(
-                generation,
+                links,
                 namespace,
                 self._lease.incarnation,
                 claims,
@@ -250,7 +280,7 @@ class ClaimBatcher:
                 room=self._room,
             )
         except Exception as error:
-            return _fail_claims(batch, error)
+            return fail_claims(batch, error)
         for pending in batch:
             pending.sent = True
 
@@ -258,15 +288,24 @@ class ClaimBatcher:
             try:
                 answers = await replies
             except BackplaneUnavailableError as error:
-                if generation.lasts:
-                    for pending in batch:
-                        pending.fail(error)
-                else:
-                    self._claim_again(batch, clock.at(now))
-                return
-            await self._answered(batch, answers)
+                await self._unanswered(batch, error, clock.at(now))
+            else:
+                await self._answered(batch, answers)
 
         return read()
+
+    async def _unanswered(
+        self, batch: list[PendingClaim], error: BackplaneUnavailableError, attempted: int
+    ) -> None:
+        """Fail what Redis refused; claim again what it did not execute or whose reply was lost."""
+        if self._topology.spans and is_elsewhere(error):
+            self._topology.look_again()
+            await self._try_again(batch)
+        elif is_refusal(error):
+            for pending in batch:
+                pending.fail(error)
+        else:
+            self._claim_again(batch, attempted)
 
     async def _answered(self, batch: list[PendingClaim], answers: list[ClaimReply]) -> None:
         """Decide each claim; if another claim stands, check whether its owner has a lease."""
@@ -287,8 +326,7 @@ class ClaimBatcher:
         """Nothing was claimed. Claim again if only the lease had no time left."""
         pending.sent = pending.first > 0
         if pending.deadline > asyncio.get_running_loop().time():
-            self._to_claim.append(pending)
-            self._schedule()
+            self.claim(pending)
         else:
             pending.fail(BackplaneUnavailableError("Redis was reached too late"))
 
@@ -296,15 +334,25 @@ class ClaimBatcher:
         """The reply was lost with the generation: claim again in the next, until the deadline."""
         for pending in batch:
             pending.first = pending.first or attempted
-        self._to_claim += batch
-        self._schedule()
+            if self._topology.spans:  # the incarnation goes on, and with it what nobody waits for
+                self._releases.doubt(pending.membership.namespace)
+        self._loads.claims += batch
+        self._arm()
+
+    async def _try_again(self, claims: list[PendingClaim]) -> None:
+        """Nothing was executed, since a slot is elsewhere or the lease is over: try again soon."""
+        for pending in claims:
+            pending.sent = pending.first > 0
+        await asyncio.sleep(PAUSE)
+        self._loads.claims += claims
+        self._arm()
 
     async def _claim_from_ghosts(self, lost: list[tuple[PendingClaim, Claim]]) -> None:
         """Claim again over owners whose lease is gone: they do not keep an id."""
         deadline = max(pending.deadline for pending, _ in lost)  # each ends at its own
         try:
             living = await self._leases.living(deadline)
-            generation = await self._topology.connected(deadline)
+            links = await self._topology.connected(deadline)
         except ClusterPoolError as error:
             for pending, _ in lost:
                 pending.fail(error)
@@ -316,7 +364,7 @@ class ClaimBatcher:
             elif not pending.won.done():
                 by_ghost.setdefault(claim.incarnation, []).append(pending)
         await asyncio.gather(
-            *[self._claim_batch(generation, batch, ghost) for ghost, batch in by_ghost.items()]
+            *[self._claim_batch(links, batch, ghost) for ghost, batch in by_ghost.items()]
         )
 
     # -- rejoining -------------------------------------------------------------------------
@@ -328,11 +376,11 @@ class ClaimBatcher:
         lease in between.
         """
         await self._nothing_written.wait()
-        generation = await self._topology.connected(self._timeout())
+        links = await self._topology.connected(self._timeout())
         for page in self._releases.unanswered_pages():
-            await asyncio.gather(*self._releases.write(generation, page, self._timeout()))
+            await asyncio.gather(*self._releases.write(links, page, self._timeout()))
             await keep()
-        await self._reassertion.everything(generation, incarnation, keep)
+        await self._restoration.everything(links, incarnation, keep)
 
     def _timeout(self) -> float:
         return deadline_in(self._timing.timeout)
@@ -345,10 +393,3 @@ class ClaimBatcher:
         self._writing -= 1
         if not self._writing:
             self._nothing_written.set()
-
-
-async def _fail_claims(batch: list[PendingClaim], error: Exception) -> None:
-    """Fail one batch of claims, which could not be written."""
-    log.error("claims could not be written", exc_info=error)
-    for pending in batch:
-        pending.fail(BackplaneUnavailableError(f"not claimed: {error!r}"))

@@ -76,7 +76,7 @@ class ClusterDirectory:
                 yield await watch.get()
 
         owners = self._keys.owners(namespace)
-        subscription = self._topology.of(namespace).subscriptions.add(channel, counted=owners)
+        subscription = self._topology.subscriptions.add(channel, counted=owners)
         try:
             await subscription.confirmed(deadline)
             yield events()

@@ -17,6 +17,7 @@ from cluster_pool.cluster.watchers import Watchers
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.ids import shown
+from cluster_pool.core.keys import OF_NODE
 from cluster_pool.core.message import Outgoing
 
 log = logging.getLogger("cluster_pool.router")
@@ -90,9 +91,9 @@ class Dispatcher:
         handler: Handler | None,
         permit: Permit | None,
     ) -> None:
-        self._shard = backplane.shard
+        self._inbox = backplane.inbox
+        self._broken = backplane.shard.receiver.broken
         self._identity = backplane.identity
-        self._node_prefix = backplane.setup.keys.node_prefix
         self._progress = backplane.progress
         self._replies = replies
         self._watchers = watchers
@@ -114,7 +115,7 @@ class Dispatcher:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
-        inbox, permit, turn = self._shard.receiver.inbox, self._permit, self._turn
+        inbox, permit, turn = self._inbox, self._permit, self._turn
         while True:
             await inbox.wait()
             if permit is not None and not permit.unbroken:
@@ -132,15 +133,15 @@ class Dispatcher:
                 await self._targeted(heard)
             elif heard.channel in self._watchers:
                 self._watchers.heard(heard.channel, heard.payload)
-            elif heard.channel.startswith(self._node_prefix):
+            elif OF_NODE in heard.channel:
                 await self._targeted(heard)  # heard before this node took another node id
             elif self._handler is not None:
                 await self._handler.broadcast(heard)
         except BrokenEnvelopeError as error:
-            self._shard.receiver.broken(error, heard.channel)
+            self._broken(error, heard.channel)
         except Exception as error:  # content from other programs must not end this task
             log.debug("on %s: %r", shown(heard.channel), error, exc_info=True)
-            self._shard.receiver.broken(BrokenEnvelopeError("content"), heard.channel)
+            self._broken(BrokenEnvelopeError("content"), heard.channel)
         if heard.items_offset:
             self._progress.reach(heard.channel, heard.epoch, heard.number)
 

@@ -7,15 +7,13 @@ comes back at once costs nothing.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from cluster_pool.backplane.claims import Claims
-from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.subscriptions import Subscription, end_all
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.core.config import Timing
 from cluster_pool.core.keys import Keys
 from cluster_pool.exceptions import (
@@ -34,13 +32,15 @@ class Held:
         subscription: that to its channel; None before the first claim.
         confirming: the task that waits for Redis to confirm the channel; it lives until the
             namespace is forgotten, independent of its callers.
-        listed_under: the incarnation under which the registry lists it.
+        listed_under: the incarnation under which the registry lists it, or is about to.
+        listing: ends when the registry has answered; None when no listing is under way.
     """
 
     count: int = 0
     subscription: Subscription | None = None
     confirming: asyncio.Task[None] | None = None
     listed_under: str = ""
+    listing: asyncio.Future[None] | None = None
 
 
 class Namespaces:
@@ -138,7 +138,7 @@ class Namespaces:
         try:
             if held.subscription is None:
                 channel = self._keys.channel(namespace)
-                held.subscription = self._topology.of(namespace).subscriptions.add(channel)
+                held.subscription = self._topology.subscriptions.add(channel)
             await held.subscription.confirmed(None)
         except BaseException:
             held.confirming = None  # the next caller tries again
@@ -149,26 +149,38 @@ class Namespaces:
         if not task.cancelled():
             task.exception()  # read here, so that asyncio does not log it
 
-    def add_new(
-        self, generation: Generation, incarnation: str, deadline: float
-    ) -> Coroutine[Any, Any, None]:
+    def add_new(self, links: Links, incarnation: str, deadline: float) -> Coroutine[Any, Any, bool]:
         """Add namespaces to the registry's list that it does not have under this incarnation.
 
-        The command is queued before this returns, and so ahead of later claims.
+        The command is queued before this returns, and so ahead of later claims at the same shard.
+        The coroutine gives False when the registry did not list them.
         """
         self._under(incarnation)
         fresh = [name for name in self._fresh if name in self._held and self._held[name].count]
         self._fresh.clear()
-        adding = self._add(generation, incarnation, fresh, deadline)
+        adding = self._add(links, incarnation, fresh, deadline)
 
-        async def read() -> None:
-            with contextlib.suppress(BackplaneUnavailableError):
-                await adding
+        async def read() -> bool:
+            try:
+                return await adding
+            except BackplaneUnavailableError:
+                return False
 
         return read()
 
+    async def listed(self, namespaces: Iterable[str]) -> set[str]:
+        """Wait until no listing of these is under way; returns those that the registry lists.
+
+        Claims at other shards than home need this: there no order of commands keeps them behind
+        the listing.
+        """
+        names = {name for name in namespaces if name in self._held}
+        listings = {self._held[name].listing for name in names} - {None}
+        await asyncio.gather(*filter(None, listings))
+        return {name for name in names if name not in self._fresh}
+
     async def add_before_claims(
-        self, generation: Generation, incarnation: str, names: Iterable[str], deadline: float
+        self, links: Links, incarnation: str, names: Iterable[str], deadline: float
     ) -> None:
         """Add some namespaces to the registry's list, if it does not have them yet.
 
@@ -177,7 +189,7 @@ class Namespaces:
         self._under(incarnation)
         fresh = [name for name in names if name in self._fresh]
         self._fresh.difference_update(fresh)
-        if not await self._add(generation, incarnation, fresh, deadline):
+        if not await self._add(links, incarnation, fresh, deadline):
             raise BackplaneUnavailableError("the lease is over")
 
     def _under(self, incarnation: str) -> None:
@@ -186,12 +198,13 @@ class Namespaces:
             self._fresh = set(self._held)
 
     def _add(
-        self, generation: Generation, incarnation: str, fresh: list[str], deadline: float
+        self, links: Links, incarnation: str, fresh: list[str], deadline: float
     ) -> Coroutine[Any, Any, bool]:
-        for namespace in fresh:
-            if namespace in self._held:
-                self._held[namespace].listed_under = incarnation
-        adding = self._claims.add_namespaces(generation, incarnation, fresh, deadline)
+        listing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        listed = [self._held[name] for name in fresh if name in self._held]
+        for held in listed:
+            held.listed_under, held.listing = incarnation, listing
+        adding = self._claims.add_namespaces(links, incarnation, fresh, deadline)
 
         async def read() -> bool:
             added = False
@@ -200,6 +213,10 @@ class Namespaces:
             finally:
                 if not added:
                     self._fresh.update(fresh)
+                listing.set_result(None)
+                for held in listed:
+                    if held.listing is listing:
+                        held.listing = None
             return added
 
         return read()
@@ -223,8 +240,8 @@ class Namespaces:
                 left.append(namespace)
         if left:
             end_all(ended)
-            generation = self._topology.current
-            if generation is not None and self._incarnation:
-                self._claims.remove_namespaces(generation, self._incarnation, left)
+            links = self._topology.current
+            if links is not None and self._incarnation:
+                self._claims.remove_namespaces(links, self._incarnation, left)
         if self._lingering:
             self._tidying = loop.call_later(self._timing.linger, self._tidy)

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Collection
 from functools import partial
 from typing import Any, Final
 
 from cluster_pool.backplane.backplane import Backplane, Setup
 from cluster_pool.backplane.reaping import Reaping
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.upkeep import Upkeep
 from cluster_pool.cluster.admission import Admission
 from cluster_pool.cluster.capacity import Capacity
@@ -255,6 +257,17 @@ class Node:
     def down(self) -> None:
         """See :class:`BackplaneObserver`."""
         self.lease_keeper.wake()
+
+    def part_up(self, shard: Shard) -> None:
+        """See :class:`BackplaneObserver`."""
+        self.ownership.shard_up(shard)
+
+    def part_down(self, shard: Shard) -> None:
+        """See :class:`BackplaneObserver`: its claims are compared when it is up again."""
+
+    def moved(self, slots: Collection[int]) -> None:
+        """See :class:`BackplaneObserver`."""
+        self.ownership.restoration.moved(slots)
 
     def gap(self, gap: Gap) -> None:
         """See :class:`BackplaneObserver`."""

@@ -14,9 +14,8 @@ import contextlib
 import itertools
 
 from cluster_pool.backplane.claims import Claims
-from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.leases import Leases
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.cluster.claim_batcher import ClaimBatcher
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
@@ -24,6 +23,7 @@ from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.cluster.pending_claim import PendingClaim
 from cluster_pool.cluster.reassertion import Reassertion
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
+from cluster_pool.cluster.restoration import Restoration
 from cluster_pool.cluster.standing import Standing
 from cluster_pool.cluster.takeover_fights import TakeoverFights
 from cluster_pool.core.claims import Claim, FormerClaims
@@ -74,19 +74,16 @@ class Ownership:
         *,
         verify: bool,
     ) -> None:
-        self._verify = verify
-        self._topology = topology
+        self._verify, self._topology = verify, topology
         self._table, self._members = table, table.members
-        self.standing = standing
-        self._fights = fights
-        self._namespaces = namespaces
+        self.standing, self._fights, self._namespaces = standing, fights, namespaces
         self._pending: dict[tuple[str, str], list[PendingClaim]] = {}
         self._nonces = itertools.count(1)
-        self.newest = 0
+        self.newest, self._ending = 0, False
         self.former = FormerClaims(FORMER if verify else 0)
-        self._ending = False
         evict = self._evict
         self._reassertion = Reassertion(topology, claims, namespaces, table, timing, lease, evict)
+        self.restoration = Restoration(topology, self._reassertion, table, lease, timing)
         self._claim_batcher = ClaimBatcher(
             topology,
             leases,
@@ -95,15 +92,17 @@ class Ownership:
             timing,
             limits.namespace_members,
             lease,
-            self._reassertion,
+            self.restoration,
             ReleaseBatcher(claims, self._released),
             self._decide,
         )
+        self.shard_up = self._claim_batcher.shard_up
 
     async def stop(self) -> None:
         """End operations that are still under way; :meth:`end` has released the memberships."""
         await self.standing.stop()
         await self._namespaces.stop()
+        await self.restoration.stop()
         await self._claim_batcher.stop()
         error = BackplaneUnavailableError(
             "not released: stopped while Redis could not be reached; its lease runs out",
@@ -393,8 +392,6 @@ class Ownership:
         """
         await self._claim_batcher.register_all(incarnation, keep)
 
-    async def assert_namespace(
-        self, generation: Generation, namespace: str, incarnation: str
-    ) -> None:
+    async def assert_namespace(self, links: Links, namespace: str, incarnation: str) -> None:
         """Register the owned claims of one namespace once more."""
-        await self._reassertion.namespace(generation, namespace, incarnation)
+        await self._reassertion.namespace(links, namespace, incarnation)

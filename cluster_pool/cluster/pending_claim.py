@@ -1,11 +1,15 @@
 """A claim before its answer."""
 
 import asyncio
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
+
+log = logging.getLogger("cluster_pool.membership")
 
 
 @dataclass(slots=True, eq=False)
@@ -45,3 +49,10 @@ class PendingClaim:
             error = own
         self.won.set_exception(error)
         self.won.exception()  # read here: the caller may be waiting for something else
+
+
+async def fail_claims(batch: Iterable[PendingClaim], error: Exception) -> None:
+    """Fail one batch of claims, which could not be written."""
+    log.error("claims could not be written", exc_info=error)
+    for pending in batch:
+        pending.fail(BackplaneUnavailableError(f"not claimed: {error!r}"))

@@ -1,8 +1,10 @@
 """The parts of a running publisher: a backplane, and the parts that need no connections."""
 
 import contextlib
+from collections.abc import Collection
 
 from cluster_pool.backplane.backplane import Backplane, Setup
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.dispatcher import Dispatcher, Turn
 from cluster_pool.cluster.life import in_turn
@@ -61,6 +63,15 @@ class Publishing:
         """See :class:`BackplaneObserver`."""
 
     def down(self) -> None:
+        """See :class:`BackplaneObserver`."""
+
+    def part_up(self, shard: Shard) -> None:
+        """See :class:`BackplaneObserver`."""
+
+    def part_down(self, shard: Shard) -> None:
+        """See :class:`BackplaneObserver`."""
+
+    def moved(self, slots: Collection[int]) -> None:
         """See :class:`BackplaneObserver`."""
 
     def gap(self, gap: Gap) -> None:

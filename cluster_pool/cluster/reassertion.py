@@ -10,9 +10,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
 from cluster_pool.backplane.calls import deadline_in
-from cluster_pool.backplane.claims import BATCH, PAGE, Claims, packed
-from cluster_pool.backplane.generation import Generation
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.claims import BATCH, PAGE, Claims
+from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
@@ -54,8 +53,10 @@ class Reassertion:
         self._lease = lease
         self._evict = evict
 
-    async def everything(self, generation: Generation, incarnation: str, keep: Keep) -> None:
-        """Register all owned claims under an incarnation, and list its namespaces.
+    async def register(
+        self, links: Links, namespaces: list[str], incarnation: str, keep: Keep
+    ) -> None:
+        """Register the owned claims of some namespaces under an incarnation, and list these.
 
         ``keep`` renews the lease in between. An earlier attempt under the same incarnation, which
         was cut off, may have registered some claims: they are not asserted again, so that each
@@ -67,23 +68,21 @@ class Reassertion:
         Raises BackplaneUnavailableError; the next attempt does the rest.
         """
         standing: list[str] = []
-        for names in pieces(self._table.namespaces(), STEP):
+        for names in pieces(namespaces, STEP):
             groups, others = self._sorted(names, incarnation)
             standing += others
-            await self._register(generation, incarnation, groups, keep)
+            await self._register(links, incarnation, groups, keep)
         for names in pieces(standing, STEP):
-            changed = await self._changed(generation, incarnation, names, keep)
+            changed = await self._changed(links, incarnation, names, keep)
             owned = [self._owned(name) for name in changed]
-            await self._register(generation, incarnation, owned, keep)
+            await self._register(links, incarnation, owned, keep)
 
-    async def namespace(self, generation: Generation, namespace: str, incarnation: str) -> None:
+    async def namespace(self, links: Links, namespace: str, incarnation: str) -> None:
         """Register the owned claims of one namespace once more."""
-        for batch in packed([self._owned(namespace)]):
-            await self._batch(generation, incarnation, batch)
+        for batch in self._claims.packed([self._owned(namespace)]):
+            await self._batch(links, incarnation, batch)
 
-    async def doubtful(
-        self, generation: Generation, memberships: Iterable[Membership[Connection]]
-    ) -> None:
+    async def doubtful(self, links: Links, memberships: Iterable[Membership[Connection]]) -> None:
         """Assert some memberships; if the generation ends now, the rejoin asserts them again."""
         groups: dict[str, list[Membership[Connection]]] = {}
         for membership in dict.fromkeys(memberships):
@@ -92,7 +91,10 @@ class Reassertion:
         incarnation = self._lease.incarnation
         with contextlib.suppress(BackplaneUnavailableError):
             await asyncio.gather(
-                *[self._batch(generation, incarnation, batch) for batch in packed(groups.items())]
+                *[
+                    self._batch(links, incarnation, batch)
+                    for batch in self._claims.packed(groups.items())
+                ]
             )
 
     # -- owned claims ----------------------------------------------------------------------
@@ -115,11 +117,11 @@ class Reassertion:
         return groups, standing
 
     async def _changed(
-        self, generation: Generation, incarnation: str, names: list[str], keep: Keep
+        self, links: Links, incarnation: str, names: list[str], keep: Keep
     ) -> list[str]:
         """The namespaces whose registered count or checksum differs from the owned claims."""
         calls = [
-            self._claims.tallies(generation, part, incarnation, self._deadline())
+            self._claims.tallies(links, part, incarnation, self._deadline())
             for part in pieces(names, PAGE)
         ]
         registered = [tally for part in await asyncio.gather(*calls) for tally in part]
@@ -138,16 +140,16 @@ class Reassertion:
     # -- asserting -------------------------------------------------------------------------
 
     async def _register(
-        self, generation: Generation, incarnation: str, groups: list[Group], keep: Keep
+        self, links: Links, incarnation: str, groups: list[Group], keep: Keep
     ) -> None:
         names = [name for name, _ in groups]
-        await self._namespaces.add_before_claims(generation, incarnation, names, self._deadline())
-        for window in pieces(list(packed(groups)), WINDOW):
-            await asyncio.gather(*[self._batch(generation, incarnation, batch) for batch in window])
+        await self._namespaces.add_before_claims(links, incarnation, names, self._deadline())
+        for window in pieces(list(self._claims.packed(groups)), WINDOW):
+            await asyncio.gather(*[self._batch(links, incarnation, batch) for batch in window])
             await keep()
 
     def _batch(
-        self, generation: Generation, incarnation: str, batch: list[Group]
+        self, links: Links, incarnation: str, batch: list[Group]
     ) -> Coroutine[Any, Any, None]:
         """Assert the claims of a batch that are still owned; some may have been released since."""
         owned = [
@@ -161,7 +163,7 @@ class Reassertion:
         left = asyncio.get_running_loop().time() + self._lease.seconds_left()
         not_after = self._topology.of(owned[0][0]).clock.at(min(deadline, left))
         groups = [(name, [(one.id, claim) for one, claim in part]) for name, part in owned]
-        reply = self._claims.assert_claims(generation, incarnation, groups, not_after, deadline)
+        reply = self._claims.assert_claims(links, incarnation, groups, not_after, deadline)
 
         async def read() -> None:
             answers = iter(await reply)
@@ -179,7 +181,7 @@ class Reassertion:
                     elif kept is not None:
                         self._evict(membership)
                 if unwanted:
-                    await self._claims.release(generation, namespace, unwanted, deadline)
+                    await self._claims.release(links, namespace, unwanted, deadline)
 
         return read()
 

@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import Claims
-from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.reaping import Reaping
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.backplane.upkeep import Holding, Upkeep
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.ownership import Ownership
@@ -121,10 +120,10 @@ class Reconciler:
 
     async def _compare(self) -> None:
         try:
-            generation = await self._topology.connected(self._deadline())
-            suspects = await self._suspects(generation, self._next_part())
+            links = await self._topology.connected(self._deadline())
+            suspects = await self._suspects(links, self._next_part())
             if suspects:
-                await self._judge(generation, suspects)
+                await self._judge(links, suspects)
         except BackplaneUnavailableError as error:
             log.debug("not compared: %s", error)
         except Exception:
@@ -142,7 +141,7 @@ class Reconciler:
 
     # -- comparing -------------------------------------------------------------------------
 
-    async def _suspects(self, generation: Generation, names: list[str]) -> list[str]:
+    async def _suspects(self, links: Links, names: list[str]) -> list[str]:
         """The namespaces that differ or may have an owner of which nothing is known."""
         incarnation = self._lease.incarnation
         parts = [names[at : at + CALL] for at in range(0, len(names), CALL)]
@@ -150,11 +149,11 @@ class Reconciler:
         for part in parts:
             deadline = self._deadline()
             held = [name for name in part if self._ownership.holds(name)]
-            noting = self._claims.add_namespaces(generation, incarnation, held, deadline)
+            noting = self._claims.add_namespaces(links, incarnation, held, deadline)
             holdings = [self._holding(name) for name in part]
-            comparing = self._upkeep.compare(generation, incarnation, holdings, deadline)
+            comparing = self._upkeep.compare(links, incarnation, holdings, deadline)
             _, (differing, owners) = await asyncio.gather(noting, comparing)
-            if await self._strangers(generation, owners):
+            if await self._strangers(links, owners):
                 differing = part
             suspects.update(dict.fromkeys(differing))
             self._wrong.difference_update(set(part) - set(differing))
@@ -168,28 +167,28 @@ class Reconciler:
         steady = [one for one in sample if not self._ownership.moves(namespace, one[0])]
         return Holding(namespace, len(held), checksum, steady)
 
-    async def _strangers(self, generation: Generation, owners: Iterable[str]) -> set[str]:
+    async def _strangers(self, links: Links, owners: Iterable[str]) -> set[str]:
         """The owners of which nothing is known; none while nodes may not have joined again yet."""
         if not self._lease.may_judge():
             return set()
-        return await self._upkeep.unknown(generation, owners, self._deadline())
+        return await self._upkeep.unknown(links, owners, self._deadline())
 
-    async def _differences(self, generation: Generation, names: list[str]) -> dict[str, Difference]:
+    async def _differences(self, links: Links, names: list[str]) -> dict[str, Difference]:
         """The differences of namespaces that have one."""
         differences: dict[str, Difference] = {}
         for at in range(0, len(names), REPAIRS):
             part = names[at : at + REPAIRS]
-            found = await asyncio.gather(*[self._difference(generation, name) for name in part])
+            found = await asyncio.gather(*[self._difference(links, name) for name in part])
             differences.update({name: one for name, one in zip(part, found, strict=True) if one})
         return differences
 
-    async def _difference(self, generation: Generation, name: str) -> Difference | None:
+    async def _difference(self, links: Links, name: str) -> Difference | None:
         before = self._holding(name)
         registered = await self._upkeep.look(
-            generation, self._lease.incarnation, before, self._deadline()
+            links, self._lease.incarnation, before, self._deadline()
         )
         others = registered.owners - {self._lease.incarnation}
-        strangers = await self._strangers(generation, others)
+        strangers = await self._strangers(links, others)
         held = self._holding(name)
         difference = Difference(
             held.size - registered.size,
@@ -201,27 +200,25 @@ class Reconciler:
         )
         return difference if any(difference) else None
 
-    async def _steady_difference(
-        self, generation: Generation, name: str
-    ) -> tuple[Difference | None, bool]:
+    async def _steady_difference(self, links: Links, name: str) -> tuple[Difference | None, bool]:
         """The difference of a namespace, and whether it was the same twice.
 
         While members come and go, what differs at one look may only be on its way.
         """
-        now = await self._difference(generation, name)
+        now = await self._difference(links, name)
         for _ in range(LOOKS):
-            before, now = now, await self._difference(generation, name)
+            before, now = now, await self._difference(links, name)
             if now == before:
                 return now, True
         return now, False
 
     # -- repairing -------------------------------------------------------------------------
 
-    async def _judge(self, generation: Generation, suspects: list[str]) -> None:
-        first = await self._differences(generation, suspects)
+    async def _judge(self, links: Links, suspects: list[str]) -> None:
+        first = await self._differences(links, suspects)
         self._wrong.difference_update(set(suspects) - set(first))
         await asyncio.sleep(self._timing.heartbeat * AGAIN)
-        second = await self._differences(generation, list(first))
+        second = await self._differences(links, list(first))
         drifted = [
             name
             for name, difference in second.items()
@@ -243,36 +240,34 @@ class Reconciler:
         )
         for at in range(0, len(drifted), REPAIRS):
             part = drifted[at : at + REPAIRS]
-            await asyncio.gather(*[self._repair(generation, name) for name in part])
+            await asyncio.gather(*[self._repair(links, name) for name in part])
 
-    async def _repair(self, generation: Generation, namespace: str) -> None:
+    async def _repair(self, links: Links, namespace: str) -> None:
         incarnation = self._lease.incarnation
         self._counters.repaired += 1
-        await self._ownership.assert_namespace(generation, namespace, incarnation)
-        strangers = await self._clean(generation, namespace, incarnation)
-        left = await self._difference(generation, namespace)
+        await self._ownership.assert_namespace(links, namespace, incarnation)
+        strangers = await self._clean(links, namespace, incarnation)
+        left = await self._difference(links, namespace)
         if left is not None:
-            await self._upkeep.forget_counts(
-                generation, namespace, left.unreadable, self._deadline()
-            )
+            await self._upkeep.forget_counts(links, namespace, left.unreadable, self._deadline())
             for stranger in left.unknown | strangers:
                 await self._reaping.clear(
                     namespace, stranger, "", self._timing.timeout, counted=False
                 )
-            left, steady = await self._steady_difference(generation, namespace)
+            left, steady = await self._steady_difference(links, namespace)
             if not steady:
                 return  # the next heartbeat looks again
         if left is not None and (left.size or left.checksum):
             await self._upkeep.correct(
-                generation, namespace, incarnation, left.size, left.checksum, self._deadline()
+                links, namespace, incarnation, left.size, left.checksum, self._deadline()
             )
-            left = await self._difference(generation, namespace)
+            left = await self._difference(links, namespace)
         if left is None or not left.own:
             self._wrong.discard(namespace)
         if left is not None:
             self._left[namespace] = left
 
-    async def _clean(self, generation: Generation, namespace: str, incarnation: str) -> set[str]:
+    async def _clean(self, links: Links, namespace: str, incarnation: str) -> set[str]:
         """Remove entries that are no claims, or claims of this node that it does not hold.
 
         Returns the owners in the namespace of which nothing is known.
@@ -288,8 +283,8 @@ class Reconciler:
             elif not self._ownership.knows(namespace, id.decode(errors="replace"), claim.nonce):
                 strays.append((id, value))
         if strays:
-            await self._upkeep.discard(generation, namespace, strays, self._deadline())
-        return await self._strangers(generation, others)
+            await self._upkeep.discard(links, namespace, strays, self._deadline())
+        return await self._strangers(links, others)
 
     def _deadline(self) -> float:
         return deadline_in(self._timing.timeout)

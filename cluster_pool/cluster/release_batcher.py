@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from cluster_pool.backplane.claims import PAGE, Claims, batches
-from cluster_pool.backplane.generation import Generation
+from cluster_pool.backplane.topology import Links
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
@@ -51,6 +51,11 @@ class ReleaseBatcher:
         self._waiting += self._unanswered
         self._unanswered = []
 
+    def doubt(self, namespace: str) -> None:
+        """A claim there may be registered that nobody here holds."""
+        if len(self._doubted) < MOST_DOUBTED:
+            self._doubted.add(namespace)
+
     def pop_waiting(self) -> list[Membership[Connection]]:
         """The releases for this flush."""
         waiting, self._waiting = self._waiting, []
@@ -72,7 +77,7 @@ class ReleaseBatcher:
         return doubted
 
     def write(
-        self, generation: Generation, memberships: list[Membership[Connection]], deadline: float
+        self, links: Links, memberships: list[Membership[Connection]], deadline: float
     ) -> Iterator[Coroutine[Any, Any, None]]:
         """Queue the releases, a batch with each step; each coroutine handles a reply."""
         groups: dict[str, list[Membership[Connection]]] = {}
@@ -83,15 +88,15 @@ class ReleaseBatcher:
                 groups.setdefault(membership.namespace, []).append(membership)
         for group in groups.values():
             for batch in batches(group):
-                yield self._write_batch(generation, batch, deadline)
+                yield self._write_batch(links, batch, deadline)
 
     def _write_batch(
-        self, generation: Generation, batch: list[Membership[Connection]], deadline: float
+        self, links: Links, batch: list[Membership[Connection]], deadline: float
     ) -> Coroutine[Any, Any, None]:
         namespace = batch[0].namespace
         claims = [(one.id, one.claim) for one in batch if one.claim is not None]
         try:
-            reply = self._claims.release(generation, namespace, claims, deadline)
+            reply = self._claims.release(links, namespace, claims, deadline)
         except Exception:
             log.exception("releases could not be written: they are tried again")
             self._unanswered += batch
@@ -103,8 +108,8 @@ class ReleaseBatcher:
             except BackplaneUnavailableError:
                 self._unanswered += batch
                 return
-            if None in last_ones and len(self._doubted) < MOST_DOUBTED:
-                self._doubted.add(namespace)
+            if None in last_ones:
+                self.doubt(namespace)
             for membership, emptied in zip(batch, last_ones, strict=True):
                 self._on_released(membership, bool(emptied))
 

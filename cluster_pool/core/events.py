@@ -80,6 +80,13 @@ class EventNumbers:
         self._before = {**self._last, **self._before}
         self._last.clear()
 
+    def hand_over(self, channel: str, other: "EventNumbers") -> None:
+        """``channel`` is heard elsewhere from now on; :meth:`resubscribed` there finds the gap."""
+        last = self._last.pop(channel, None)
+        before = self._before.pop(channel, last)
+        if before is not None:
+            other._before[channel] = before
+
     def resubscribed(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> bool:
         """The counter stood at ``number`` after ``channel`` was subscribed again.
 

@@ -18,11 +18,16 @@ class Identity:
 
     Args:
         given: the node id that the user chose; None makes one.
+        claimed: whether the node id needs no lease, and is this start's at once.
+
+    Attributes:
+        claimed: whether the node id is known to be this start's.
     """
 
-    __slots__ = ("_given", "_keys", "node_id", "own_channel", "start", "start_channel")
+    __slots__ = ("_given", "_keys", "claimed", "node_id", "own_channel", "start", "start_channel")
 
-    def __init__(self, keys: Keys, given: str | None = None) -> None:
+    def __init__(self, keys: Keys, given: str | None = None, *, claimed: bool = True) -> None:
+        self.claimed = claimed
         self._keys = keys
         self._given = given
         self.start = new_start()
@@ -34,6 +39,11 @@ class Identity:
         self.own_channel = ""
         """The channel of targeted items for this node, of replies, and of its own probes."""
         self._use(new_node_id() if given is None else given)
+
+    @property
+    def probe_channel(self) -> str:
+        """The channel over which this start probes itself."""
+        return self.own_channel if self.claimed else self.start_channel
 
     def change(self) -> None:
         """Another node has this node id now: go on under a new one."""

@@ -11,6 +11,20 @@ from cluster_pool.core.ids import NODE_TAG, check_prefix
 DEFAULT_PREFIX: Final = "cluster_pool"
 
 
+OF_NODE: Final = "}:node:"
+"""Stands in the channels of nodes, and in no other: no name of ours has braces."""
+
+
+def is_of_node(channel: str) -> bool:
+    """Whether what comes on a channel is for one node, and says to which of its members."""
+    return OF_NODE in channel
+
+
+def is_probe(channel: str) -> bool:
+    """Whether a start probes a shard over this channel."""
+    return "}:probe:" in channel
+
+
 class Keys:
     """Names under one prefix."""
 
@@ -83,6 +97,15 @@ class Keys:
         if a process emptied it by reaping, to the Redis time in µs; kept until that node has the
         reply."""
         return f"{self.prefix}:{{{namespace}}}:emptied"
+
+    def routed_prefix(self, namespace: str) -> str:
+        """On a Redis Cluster: the channels of what is targeted at members of ``namespace``, each
+        of one node, whose id stands behind this. They are in the slot of the namespace."""
+        return f"{self.prefix}:{{{namespace}}}:node:"
+
+    def probe_channel(self, tag: str, start: str) -> str:
+        """The channel over which a start probes a shard that has the slot of ``tag``."""
+        return f"{self.prefix}:{{{tag}}}:probe:{start}"
 
     def node_channel(self, node_id: str) -> str:
         """The channel of one node: items targeted at its connections, replies and probes."""

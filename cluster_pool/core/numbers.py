@@ -84,6 +84,14 @@ class Numbers:
         self._last.pop(channel, None)
         self._doubtful.pop(channel, None)
 
+    def hand_over(self, channel: str, other: "Numbers") -> None:
+        """``channel`` is heard elsewhere from now on; :meth:`resubscribed` there counts the gap."""
+        last = self._last.pop(channel, None)
+        before = self._doubtful.pop(channel, last)
+        if last is not None and before is not None:
+            other._last[channel] = last
+            other._doubtful[channel] = before
+
     def dropped(self, channel: str, count: int) -> None:
         """``count`` messages arrived and were dropped."""
         self._miss(channel, count)

@@ -123,9 +123,3 @@ def test_the_servers_of_a_cluster_are_reached_with_what_was_given_for_all() -> N
     assert address.announced(("c", 3)).shown == "rediss://me:***@d:4/0"
     login = address.announced(("c", 3)).login
     assert (login.settings["password"], login.settings["ssl_cert_reqs"]) == ("s3cret", "none")
-
-
-def test_a_cluster_cannot_be_used_yet() -> None:
-    """It is said when it is given, and not when something does not work."""
-    with pytest.raises(InvalidValueError, match="Redis Cluster, which cluster_pool cannot use yet"):
-        ClusterPool("redis+cluster://127.0.0.1:1")

@@ -20,6 +20,15 @@ class Observer:
     def down(self) -> None:
         self.told.append("down")
 
+    def part_up(self, shard: object) -> None:
+        self.told.append("part up")
+
+    def part_down(self, shard: object) -> None:
+        self.told.append("part down")
+
+    def moved(self, slots: object) -> None:
+        self.told.append("moved")
+
     def gap(self, gap: Gap) -> None:
         self.told.append(gap)
 

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from cluster_pool import SendResult
-from cluster_pool.backplane.batch_calls import BatchCalls, Call
+from cluster_pool.backplane.batch_calls import BatchCalls
 from cluster_pool.backplane.batching import BROADCAST, SEND, NamespaceQueue, Operation, Run
+from cluster_pool.backplane.lanes import Call, Lane
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.progress import NOWHERE, Mark
@@ -21,14 +22,15 @@ def run(channel: str, kind: int, count: int) -> Run:
     """Operations of one kind in one namespace."""
     create = asyncio.get_running_loop().create_future
     operations = [Operation(kind, str(at), b"item", 9.0, create()) for at in range(count)]
-    return Run(NamespaceQueue(channel, f"{channel}:members"), kind, operations, 9.0)
+    queue = NamespaceQueue(channel, f"{channel}:members", "nodes:", None)
+    return Run(queue, kind, operations, 9.0)
 
 
 def answer(runs: list[Run], reply: list[Any], *, routed: bool) -> Counters:
     """Read a reply to a batch; gives what was counted."""
     keys, counters, view = Keys(), Counters(), SimpleNamespace()
     calls = BatchCalls(SHARD, keys, Identity(keys), view, counters, None)  # type: ignore[arg-type]
-    calls.answer(Call(runs, routed=routed), reply)
+    calls.answer(Call(Lane(SHARD, whole=True), runs, routed=routed), reply)
     return counters
 
 

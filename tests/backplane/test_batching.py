@@ -30,7 +30,7 @@ def queue_of(
     loop: asyncio.AbstractEventLoop, name: str, *wanted: tuple[int, float]
 ) -> NamespaceQueue:
     """A queue of operations, each of a kind and a deadline; their items tell their places."""
-    queue = NamespaceQueue(name, f"{name}:members")
+    queue = NamespaceQueue(name, f"{name}:members", "nodes:", None)
     for at, (kind, deadline) in enumerate(wanted):
         queue.waiting.append(Operation(kind, "id", b"%d" % at, deadline, loop.create_future()))
     return queue

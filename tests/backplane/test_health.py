@@ -10,8 +10,7 @@ from cluster_pool.backplane.generation import Generations
 from cluster_pool.backplane.health import PROBES_LOST, Health
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.core.config import Timing
-from cluster_pool.core.keys import Keys
-from cluster_pool.core.statistics import Counters
+from tests.backplane.contexts import context_of
 from tests.support import async_test
 
 PROBE = 0.02
@@ -40,7 +39,7 @@ def made(*, holds: bool = True) -> tuple[Health, asyncio.Event]:
     probed = asyncio.Event()
     generations = Generations("start", Outage("redis://here"))
     timing = Timing(probe=PROBE)
-    health = Health(Keys(), generations, probed, timing=timing, counters=Counters(), holds=holds)
+    health = Health(context_of(timing=timing, holds=holds), generations, probed)
     return health, probed
 
 

@@ -24,7 +24,9 @@ class Redis:
         self.asked: list[ScriptCall] = []
         self.replies: list[asyncio.Future[Any]] = []
         self.now = 0
-        self.clock: Any = SimpleNamespace(at=lambda moment: self.now * 1000)
+        self.clock: Any = SimpleNamespace(
+            at=lambda moment: self.now * 1000, not_before=lambda moment: self.now * 1000 + 1
+        )
 
     def script(self, call: ScriptCall) -> asyncio.Future[Any]:
         self.asked.append(call)

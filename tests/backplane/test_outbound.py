@@ -11,6 +11,7 @@ from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.outbound import IN_FLIGHT, Outbound
+from cluster_pool.backplane.topology import SingleTopology
 from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import read_items
 from cluster_pool.core.identity import Identity
@@ -112,18 +113,31 @@ class FakeCommands:
         return [call for call in self.calls if not call.future.done()]
 
 
+class FakeShard(SimpleNamespace):
+    """Stands for a shard, among others."""
+
+    __hash__ = object.__hash__
+
+
 def make_bus(commands: FakeCommands, seals: Seals | None = None, **limits: int) -> Outbound:
     """A bus over a link that Redis answers when a test says so."""
-    shard = SimpleNamespace(
+    shard: Any = FakeShard(
         commands=commands,
         outage=Outage("nowhere"),
         sender="start 1",
-        clock=SimpleNamespace(at=lambda moment: int(moment * 1e6)),
+        clock=SimpleNamespace(
+            at=lambda moment: int(moment * 1e6), not_before=lambda moment: int(moment * 1e6) + 1
+        ),
         redis_time_at_most=lambda: int(asyncio.get_running_loop().time() * 1e6) + 1,
         listens=lambda channel: False,
+        subscriptions=None,
+        connected=None,
+        script=None,
+        start=None,
+        stop=None,
     )
     outbound = Outbound(
-        shard,  # type: ignore[arg-type]
+        SingleTopology(shard, Keys()),
         Keys(),
         Identity(Keys(), "node-1"),
         Progress(),
@@ -324,7 +338,7 @@ async def test_a_short_deadline_looks_only_at_what_waits() -> None:
     """Each namespace that was broadcast to from here keeps a queue, and there may be many."""
     commands = FakeCommands()
     outbound = make_bus(commands)
-    outbound._shard.listens = lambda channel: True  # type: ignore[method-assign]
+    outbound._topology.home.listens = lambda channel: True
     for at in range(100):
         outbound.broadcast(f"n{at}", b"item", LATER)
     await turns()

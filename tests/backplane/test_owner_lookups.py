@@ -34,8 +34,8 @@ class Waiting:
         self.over: list[NamespaceQueue] = []
         shard: Any = SimpleNamespace(commands=object() if connected else None)
         view: Any = self.view
-        self.lookups = OwnerLookups(shard, view, self.over.extend)
-        self.queue = NamespaceQueue("channel", "members")
+        self.lookups = OwnerLookups(shard, view, None, self.over.extend)
+        self.queue = NamespaceQueue("channel", "members", "nodes:", None)
         self.items = [
             Operation(SEND, id, b"item", 9.0, asyncio.get_running_loop().create_future())
             for id in ("a", "b", "behind")

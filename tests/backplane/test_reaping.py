@@ -9,7 +9,7 @@ import pytest
 from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.reaping import REAPED, Reaping
 from cluster_pool.backplane.scripts import sources
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.topology import SingleTopology
 from cluster_pool.backplane.upkeep import Upkeep
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -42,8 +42,10 @@ def test_a_call_of_the_reaper_removes_no_more_than_it_may(backend: Backend, memb
             removed.append(reply[1])
             return reply
 
-        shard: Any = SimpleNamespace(script=script)
-        topology = Topology(shard)
+        shard: Any = SimpleNamespace(
+            script=script, subscriptions=None, connected=None, start=None, stop=None
+        )
+        topology = SingleTopology(shard, keys)
         identity = Identity(keys)
         reaping = Reaping(topology, keys, identity, Upkeep(topology, keys, identity))
         total, emptied = asyncio.run(reaping.clear("n", DEAD, "gone", 5.0, counted=True))

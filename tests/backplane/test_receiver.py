@@ -3,9 +3,9 @@
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.core.config import Limits
 from cluster_pool.core.events import MAX_BYTES
-from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.statistics import Counters
+from tests.backplane.contexts import context_of
 
 
 def event(number: int, size: int = 0) -> bytes:
@@ -23,7 +23,7 @@ def test_events_that_do_not_fit_are_said_to_be_lost() -> None:
     counters = Counters()
     keys = Keys()
     limits = Limits(inbox_bytes=MAX_BYTES, message_bytes=1)
-    receiver = Receiver(keys, Identity(keys), limits=limits, counters=counters, sealed=False)
+    receiver = Receiver(context_of(keys, limits=limits, counters=counters))
     receiver.events["events"] = keys.owners("n")
     receiver.begin("events", None, 0)
     batches = [event(at, 100_000) for at in (1, 2, 3)]

@@ -111,7 +111,9 @@ def test_a_replica_and_a_cluster_node_say_that_another_redis_must_be_asked(
 
 
 def test_no_node_lives_on_a_cluster_or_a_sentinel() -> None:
-    """As HELLO names their modes; a Redis that stands alone is what we need."""
-    assert "Redis Cluster" in misplaced("cluster")
-    assert "this is a Sentinel" in misplaced("sentinel")
-    assert misplaced("standalone") == ""
+    """As HELLO names their modes; what was given must be what it is."""
+    assert "redis+cluster://" in misplaced("cluster", clustered=False)
+    assert "no Redis Cluster" in misplaced("standalone", clustered=True)
+    assert misplaced("standalone", clustered=False) == misplaced("cluster", clustered=True) == ""
+    for clustered in (False, True):
+        assert "this is a Sentinel" in misplaced("sentinel", clustered=clustered)

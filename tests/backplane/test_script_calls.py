@@ -124,6 +124,7 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
     yield script_calls.send(
         KEYS,
         **named("sender"),
+        node_prefix="node_prefix",
         own_node="own_node",
         view=b"view",
         view_ends=VIEW_ENDS,
@@ -226,8 +227,8 @@ async def test_scripts_touch_no_key_that_is_not_declared(
     digests = {name: scripts.digest(text) for name, text in guarded.items()}
     for module in (scripts, "cluster_pool.backplane.command_connection"):
         target = module if isinstance(module, str) else module.__name__
-        monkeypatch.setattr(f"{target}.sources", lambda: guarded)
-        monkeypatch.setattr(f"{target}.digests", lambda: digests)
+        monkeypatch.setattr(f"{target}.sources", lambda *_: guarded)
+        monkeypatch.setattr(f"{target}.digests", lambda *_: digests)
     async with backend.pools(2) as (one, two), backend.publisher() as publisher:
         alice = await one.join("n", "alice")
         await two.join("n", "alice")

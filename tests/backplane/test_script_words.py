@@ -30,7 +30,7 @@ def test_every_word_of_the_scripts_is_one_that_python_has() -> None:
     text = re.sub(r"'[^']*'", "", lua_files())
     used = set(re.findall(r"(?<![\w.])[A-Z][A-Z_]+(?!\w)", text)) - {"KEYS", "ARGV"}
     local = set(re.findall(r"local ([A-Z][A-Z_]+)", text))
-    assert used - local <= script_words.constants().keys()
+    assert used - local - {"PUBLISH"} <= script_words.constants().keys()
     assert len(used) > 10
 
 

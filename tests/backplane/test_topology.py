@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from cluster_pool.backplane.topology import Topology
+from cluster_pool.backplane.topology import SingleTopology
 from cluster_pool.core.keys import Keys
 from tests.clusters import Backend
 from tests.support import async_test
@@ -11,8 +11,11 @@ from tests.support import async_test
 
 def test_a_namespace_and_its_keys_are_at_one_shard() -> None:
     """And so is what belongs to no namespace, while there is one shard."""
-    shard: Any = SimpleNamespace()
-    topology, keys = Topology(shard), Keys()
+    shard: Any = SimpleNamespace(
+        subscriptions=None, connected=None, script=None, start=None, stop=None
+    )
+    keys = Keys()
+    topology = SingleTopology(shard, keys)
     assert topology.of("room") is topology.of(keys.members("room")) is shard
     assert topology.of(keys.channel("room")) is topology.home is topology.of(keys.leases)
 

@@ -1,12 +1,12 @@
 """Publishing messages from clients: the limit of bytes under way, and the order of waiting ones."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from cluster_pool import Connection, Limits, PendingLimitError
-from cluster_pool.backplane.topology import Topology
 from cluster_pool.cluster.inbound import COPIES, InboundChannel
 from cluster_pool.core.keys import Keys
 from cluster_pool.testing import FakeWebSocket
@@ -28,7 +28,7 @@ class SlowShard:
 def made(node_inbound_bytes: int) -> tuple[SlowShard, InboundChannel, Connection]:
     shard = SlowShard()
     limits = Limits(node_inbound_bytes=node_inbound_bytes)
-    channel = InboundChannel(Topology(cast(Any, shard)), Keys("p"), limits)
+    channel = InboundChannel(cast(Any, SimpleNamespace(of=lambda key: shard)), Keys("p"), limits)
     return shard, channel, Connection("a", "n", FakeWebSocket())
 
 

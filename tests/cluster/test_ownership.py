@@ -422,11 +422,13 @@ async def test_a_client_that_leaves_while_its_claim_waits_takes_no_id(backend: B
         alice = await one.join("n", "alice")
         claim_batcher = one._parts.ownership._claim_batcher
         second = Connection("alice", "n", FakeWebSocket())
-        with patch.object(claim_batcher, "_flights", IN_FLIGHT):  # as many as may be under way
+        with patch.object(
+            claim_batcher, "_flights", {one._parts.backplane.shard: IN_FLIGHT}
+        ):  # as many as may be under way
             claim = asyncio.create_task(one.new_connection(second))
-            await eventually(lambda: claim_batcher._to_claim)
+            await eventually(lambda: claim_batcher._loads.claims)
             closing.cut(second)
-        claim_batcher._schedule()
+        claim_batcher._schedule("n")
         with pytest.raises(ConnectionClosedError):
             await claim
         assert await one.send("n", "alice", "still?", confirm=True) is SendResult.DELIVERED

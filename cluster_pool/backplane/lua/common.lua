@@ -104,9 +104,10 @@ local function packed(text)
 end
 
 -- The number of subscribers to the channel by its name. PUBLISH counts patterns too, and a monitor with
--- `PSUBSCRIBE *` is no node. If NUMSUB is not allowed, the reply of PUBLISH is used.
+-- `PSUBSCRIBE *` is no node. If NUMSUB is not allowed, the reply of PUBLISH is used. SPUBLISH counts no
+-- patterns.
 local function named(channel, heard)
-  if heard == 0 then return 0 end
+  if heard == 0 or PUBLISH == 'SPUBLISH' then return heard end
   local counts = redis.pcall('PUBSUB', 'NUMSUB', channel)
   return counts.err and heard or counts[2]
 end
@@ -143,7 +144,7 @@ local function publish(channel, numbers, sender, count, parts, members)
   end
   local mark = epoch .. ' ' .. number
   parts[1] = ENVELOPE .. mark .. ' ' .. count .. ' ' .. sender .. '\n'
-  local heard = named(channel, server.call('PUBLISH', channel, table.concat(parts)))
+  local heard = named(channel, server.call(PUBLISH, channel, table.concat(parts)))
   local unwanted = members and heard == 0
     and (members == numbers or redis.call('EXISTS', members) == 0)
   server.call('EXPIRE', numbers, unwanted and MINUTE or DAY)
@@ -214,7 +215,7 @@ local function publish_events(owners, channel, events, empty)
     local ends = empty and i == #events and ',"empty":true}' or '}'
     events[i] = event .. ',"n":' .. digits(before + i) .. tail .. ends
   end
-  redis.call('PUBLISH', channel, table.concat(events, '\n'))
+  redis.call(PUBLISH, channel, table.concat(events, '\n'))
 end
 
 -- Adds to `changes` that an incarnation gained (1) or lost (-1) a claim made at `time`.

@@ -1,0 +1,95 @@
+"""Subscriptions on a cluster: each channel is heard at the shard that has its slot now."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from cluster_pool.backplane.calls import Deadline
+from cluster_pool.backplane.refusals import is_refusal
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.subscriptions import Subscription
+from cluster_pool.backplane.topology import Topology
+from cluster_pool.core.identity import Identity
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+LOOK: Final = 0.5
+"""Seconds after which the shard of a channel that is not confirmed is looked up again."""
+PAUSE: Final = 0.03
+"""Seconds between two attempts when a shard does not take it."""
+
+
+class ClusterChannels:
+    """See :class:`.Channels`.
+
+    With the channel of a namespace comes that of what is targeted at this node's members there; it
+    is in the same slot.
+    """
+
+    def __init__(self, topology: Topology, identity: Identity) -> None:
+        self._topology = topology
+        self._identity = identity
+        self._node_id = identity.node_id
+
+    def add(self, channel: str, *, counted: str = "") -> Subscription:
+        """See :meth:`.Subscriptions.add`."""
+        for name in self._with_routed(channel):
+            self._topology.of(name).subscriptions.add(name, counted=counted)
+        return Subscription(self, channel)
+
+    def drop(self, channels: Iterable[str]) -> None:
+        """See :meth:`.Subscriptions.drop`."""
+        by_shard: dict[Shard, list[str]] = {}
+        for channel in channels:
+            for name in self._with_routed(channel):
+                shard = self._listening(name)
+                if shard is not None:
+                    by_shard.setdefault(shard, []).append(name)
+        for shard, names in by_shard.items():
+            shard.subscriptions.drop(names)
+
+    async def confirm(self, channel: str, deadline: Deadline) -> None:
+        """See :meth:`.Subscription.confirmed`."""
+        for name in self._with_routed(channel):
+            await self._confirm(name, deadline)
+
+    async def _confirm(self, name: str, deadline: Deadline) -> None:
+        """Confirm it where it is; a slot may move while this waits."""
+        loop = asyncio.get_running_loop()
+        while True:
+            shard = self._topology.of(name)
+            until = loop.time() + LOOK if deadline is None else min(deadline, loop.time() + LOOK)
+            try:
+                if shard.listens(name):
+                    await shard.subscriptions.confirm(name, until)
+                    if self._topology.of(name) is shard:
+                        return
+            except BackplaneUnavailableError as error:
+                if is_refusal(error) or (deadline is not None and loop.time() >= deadline):
+                    raise
+            if deadline is not None and loop.time() >= deadline:
+                raise shard.in_vain()
+            await asyncio.sleep(PAUSE)
+
+    def _with_routed(self, channel: str) -> Iterator[str]:
+        yield channel
+        if channel.endswith("}"):
+            yield f"{channel}:node:{self._node_id}"
+
+    def _listening(self, name: str) -> Shard | None:
+        """The shard at which a channel is wanted: that of its slot, unless it is on its way."""
+        shard = self._topology.of(name)
+        if shard.listens(name):
+            return shard
+        return next((one for one in self._topology.shards if one.listens(name)), None)
+
+    async def rename(self) -> None:
+        """This node has another node id: hear what is targeted at it under that."""
+        before, self._node_id = self._node_id, self._identity.node_id
+        ending = f"}}:node:{before}"
+        for shard in self._topology.shards[1:]:
+            old = [name for name in shard.subscriptions.channels if name.endswith(ending)]
+            new = [f"{name[: -len(before)]}{self._node_id}" for name in old]
+            for name in new:
+                shard.subscriptions.add(name)
+            shard.subscriptions.drop(old)
+            shard.begin_anew("this node goes on under another node id")

@@ -1,0 +1,134 @@
+"""Where the primary of each shard of a Redis Cluster is now, and over which channel it is probed.
+
+A shard is a primary with its replicas: a failover ends a generation of the shard, and the next one
+lives on another host. Home is the slot of leases, nodes and drains, wherever that is; it has links
+of its own, also to a primary that has other slots.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane.address import Address, Primary
+from cluster_pool.backplane.cluster_map import ClusterMap
+from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.scripts import digest
+from cluster_pool.backplane.slots import HOME_SLOT, SLOTS, Group, slot_of, tag_of_one
+from cluster_pool.backplane.urls import Where, joined
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+NOBODY: Final = "no node of the cluster has slot %d"
+
+
+class HomePlace:
+    """Looks up the primary of home's slot."""
+
+    def __init__(self, address: Address, map: ClusterMap) -> None:
+        self.shown = address.shown
+        self.at: Where | None = None
+        """Where it was when it was last asked for."""
+        self._address = address
+        self._map = map
+
+    async def primary(self) -> Primary:
+        """The primary of now; see :meth:`.Primaries.primary`."""
+        await _read_again(self._map, ())
+        self.at = self.now()
+        if self.at is None:
+            raise BackplaneUnavailableError(NOBODY % HOME_SLOT)
+        return self._address.announced(self.at)
+
+    def now(self) -> Where | None:
+        """Where it is by the present map; None when nobody has the slot."""
+        return next((one.primary for one in self._map.groups if HOME_SLOT in one), None)
+
+
+class ClusterPart:
+    """Looks up the primary of one group of nodes; see also :class:`.Part`.
+
+    Attributes:
+        group: as the map has it now.
+    """
+
+    def __init__(
+        self, address: Address, map: ClusterMap, keys: Keys, identity: Identity, group: Group
+    ) -> None:
+        self.group = group
+        self.at: Where | None = None
+        """Where the primary was when it was last asked for."""
+        self._address = address
+        self._map = map
+        self._keys = keys
+        self._identity = identity
+        self._tag = tag_of_one(group.slots)
+        self._marked: Where | None = None
+        """Where this start has left its mark."""
+
+    @property
+    def shown(self) -> str:
+        """The address of its primary, without a password."""
+        return self._address.announced(self.group.primary).shown
+
+    async def primary(self) -> Primary:
+        """The primary of now; see :meth:`.Primaries.primary`."""
+        await _read_again(self._map, self.group.ids)
+        self.at = self.group.primary
+        return self._address.announced(self.at)
+
+    def probe_channel(self) -> str:
+        """See :meth:`.Part.probe_channel`."""
+        if slot_of(self._tag) not in self.group:
+            self._tag = tag_of_one(self.group.slots)
+        return self._keys.probe_channel(self._tag, self._identity.start)
+
+    async def state_lost(self, commands: CommandConnection) -> bool:
+        """See :meth:`.Part.state_lost`.
+
+        This start leaves a script there, which no restart survives, and of which a replica does
+        not know.
+        """
+        before, self._marked = self._marked, self.at
+        mark = f"return '{self._identity.start}'"
+        try:
+            known = (await commands.call("SCRIPT", "EXISTS", digest(mark)))[0]
+            if not known:
+                await commands.call("SCRIPT", "LOAD", mark)
+        except ResponseError:  # not allowed: nothing says that it is the same
+            known = 0
+        return before is not None and not (known and before == self.at)
+
+
+class Nowhere:
+    """The place of slots that no node has: it says so to all who want to connect."""
+
+    shown = "no node"
+
+    def __init__(self, map: ClusterMap) -> None:
+        self._map = map
+
+    async def primary(self) -> Primary:
+        """Raises BackplaneUnavailableError."""
+        await _read_again(self._map, ())
+        free = SLOTS - sum(
+            last - first + 1 for one in self._map.groups for first, last in one.ranges
+        )
+        raise BackplaneUnavailableError(
+            f"{free} slots of the cluster belong to no node: `redis-cli --cluster fix` mends that"
+        )
+
+
+async def _read_again(map: ClusterMap, doubted: Sequence[str]) -> None:
+    """Read the map anew; where that fails, what is known may still serve."""
+    try:
+        await map.fresh(doubted)
+    except BackplaneUnavailableError:
+        if not map.groups:
+            raise
+
+
+def moved_to(where: Where) -> str:
+    """Why a generation ends that lives at another place."""
+    return f"the primary is at {joined(where)} now"

@@ -1,0 +1,270 @@
+"""The shards of a Redis Cluster: which there are, and which slots each of them has now.
+
+Each primary has a shard, with links of its own; home has others. A shard stays the same object when
+a replica of its primary is promoted. When slots move, the channels in them are heard at their new
+shard, and the observer is told, who moves what else belongs to them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+from cluster_pool.backplane.address import Address
+from cluster_pool.backplane.calls import Deadline
+from cluster_pool.backplane.cluster_channels import ClusterChannels
+from cluster_pool.backplane.cluster_links import ClusterLinks
+from cluster_pool.backplane.cluster_map import FRESH, ClusterMap
+from cluster_pool.backplane.cluster_parts import ClusterPart, HomePlace, Nowhere, moved_to
+from cluster_pool.backplane.command_connection import Argument, ScriptCall
+from cluster_pool.backplane.refusals import is_elsewhere
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.slots import SLOTS, Group, hash_tag, slot_of
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.ids import NODE_TAG
+from cluster_pool.core.keys import Keys, is_probe
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+log = logging.getLogger("cluster_pool.backplane")
+
+PAUSE: Final = 0.03
+"""Seconds until what was not where it was looked for is tried again."""
+
+Place = HomePlace | ClusterPart | Nowhere
+Make = Callable[[Place], Shard]
+"""Makes a shard, which is not started."""
+
+
+class TopologyObserver(Protocol):
+    """Is told what happens to the shards of a cluster, from the event loop."""
+
+    def moved(self, slots: Collection[int]) -> None:
+        """These slots have other shards now."""
+
+
+class ClusterTopology:
+    """See :class:`.Topology`."""
+
+    spans = True
+
+    def __init__(
+        self,
+        address: Address,
+        make: Make,
+        keys: Keys,
+        identity: Identity,
+        observer: TopologyObserver,
+    ) -> None:
+        self._make = make
+        self._observer = observer
+        self._map = ClusterMap(address, self._changed)
+        self._make_part: Callable[[Group], ClusterPart] = partial(
+            ClusterPart, address, self._map, keys, identity
+        )
+        self._home_place = HomePlace(address, self._map)
+        self.home = make(self._home_place)
+        self._parts: dict[ClusterPart, Shard] = {}
+        self._nowhere = make(Nowhere(self._map))
+        self._by_slot: list[Shard] = [self._nowhere] * SLOTS
+        self.subscriptions = ClusterChannels(self, identity)
+        self.routed_prefix = keys.routed_prefix
+        self.look_again = self._map.look_again
+        self._running = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- which -----------------------------------------------------------------------------
+
+    def of(self, key: str) -> Shard:
+        """See :meth:`.Topology.of`."""
+        if hash_tag(key) == NODE_TAG:
+            return self.home
+        return self._by_slot[slot_of(key)]
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """See :attr:`.Topology.shards`."""
+        return (self.home, *self._parts.values(), self._nowhere)
+
+    def together(self, namespaces: Iterable[str]) -> Iterator[list[str]]:
+        """Those of one slot."""
+        slots: dict[int, list[str]] = {}
+        for namespace in namespaces:
+            slots.setdefault(slot_of(namespace), []).append(namespace)
+        yield from slots.values()
+
+    def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
+        """See :meth:`.Topology.by_shard`."""
+        found: dict[Shard, list[str]] = {}
+        for namespace in namespaces:
+            found.setdefault(self.of(namespace), []).append(namespace)
+        return found
+
+    # -- operations ------------------------------------------------------------------------
+
+    @property
+    def current(self) -> ClusterLinks | None:
+        """See :attr:`.Topology.current`."""
+        return None if self.home.current is None else ClusterLinks(self, self.home.current)
+
+    async def connected(self, deadline: Deadline) -> ClusterLinks:
+        """See :meth:`.Topology.connected`."""
+        return ClusterLinks(self, await self.home.connected(deadline))
+
+    def call(self, deadline: float, key: str, *arguments: Argument) -> Coroutine[Any, Any, Any]:
+        """See :meth:`.Topology.call`."""
+        return self._where_it_is(deadline, key, lambda shard: shard.call(deadline, *arguments))
+
+    def script(self, deadline: float, call: ScriptCall) -> Coroutine[Any, Any, Any]:
+        """See :meth:`.Topology.script`."""
+        key = call.keys[0]
+        return self._where_it_is(deadline, key, lambda shard: shard.script(deadline, call))
+
+    async def _where_it_is(
+        self, deadline: float, key: str, ask: Callable[[Shard], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        """Ask the shard of a key, again while that does not have it and executes nothing."""
+        while True:
+            try:
+                return await ask(self.of(key))
+            except BackplaneUnavailableError as error:
+                if not is_elsewhere(error) or asyncio.get_running_loop().time() >= deadline:
+                    raise
+            self.look_again()
+            await asyncio.sleep(PAUSE)
+
+    # -- lifetime --------------------------------------------------------------------------
+
+    async def start(self, wait: float | None) -> None:
+        """See :meth:`.Topology.start`. Returns when home hears its probe, and each other shard
+        does or has failed once."""
+        try:
+            await self.home.start(wait)
+            self._running = True
+            self._begin()
+            self._spawn(self._keep())
+            await asyncio.gather(*[shard.tried() for shard in self._parts.values()])
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """See :meth:`.Topology.stop`."""
+        self._running = False
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._map.stop()
+        await asyncio.gather(*[shard.stop() for shard in self.shards])
+
+    def _begin(self) -> None:
+        """Let every shard live that has slots."""
+        for shard in dict.fromkeys(self._by_slot):
+            if not shard.begun:
+                shard.begin()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work, name="cluster_pool topology")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- changes ---------------------------------------------------------------------------
+
+    def _changed(self, groups: Sequence[Group]) -> None:
+        """A reading says something else than the one before."""
+        before, known = self._by_slot, self._parts
+        self._parts = self._matched(groups)
+        self._by_slot = [self._nowhere] * SLOTS
+        for part, shard in self._parts.items():
+            shard.outage.where = part.shown
+            for slot in part.group.slots:
+                self._by_slot[slot] = shard
+            if part.at not in (None, part.group.primary):
+                shard.begin_anew(moved_to(part.group.primary))
+        home = self._home_place.now()
+        if home is not None and self._home_place.at not in (None, home):
+            self.home.begin_anew(moved_to(home))
+        if self._running:
+            self._begin()
+            moved = {at for at in range(SLOTS) if before[at] is not self._by_slot[at]}
+            if moved:
+                self._observer.moved(moved)
+            gone = [shard for part, shard in known.items() if part not in self._parts]
+            self._spawn(self._arrange(gone))
+
+    def _matched(self, groups: Sequence[Group]) -> dict[ClusterPart, Shard]:
+        """The parts of these groups: those that are known, and new ones.
+
+        A part is known by its primary; after a failover by a node that was a replica; or by any.
+        """
+        left = list(self._parts)
+        found: dict[str, ClusterPart] = {}
+        for same in (_same_primary, _promoted, _related):
+            for group in groups:
+                part = next((one for one in left if same(one.group, group)), None)
+                if part is not None and group.ids[0] not in found:
+                    left.remove(part)
+                    part.group = group
+                    found[group.ids[0]] = part
+        parts = [found.get(group.ids[0]) or self._make_part(group) for group in groups]
+        return {part: self._parts.get(part) or self._make(part) for part in parts}
+
+    async def _keep(self) -> None:
+        """Read the map whenever that is wanted, and every now and then."""
+        while True:
+            await self._map.wanted()
+            try:
+                await self._map.fresh()
+                await self._arrange(())
+            except BackplaneUnavailableError as error:
+                log.debug("no map of the cluster: %s", error)
+            except Exception:
+                log.exception("the map of the cluster could not be followed")
+            await asyncio.sleep(FRESH)
+
+    async def _arrange(self, gone: Iterable[Shard]) -> None:
+        """Have every channel heard where its slot is; then end shards that have none."""
+        shards = [*self.shards[1:], *gone]
+        await asyncio.gather(*[self._arrange_one(shard) for shard in shards])
+        await asyncio.gather(*[shard.stop() for shard in gone])
+
+    async def _arrange_one(self, shard: Shard) -> None:
+        subscriptions = shard.subscriptions
+        if shard in self._by_slot:
+            await subscriptions.probe_again()
+        await subscriptions.drain(
+            [name for name in subscriptions.channels if self._left(name, shard)]
+        )
+        targets: dict[Shard, list[str]] = {shard: list(subscriptions.ended)}
+        for name in subscriptions.channels:
+            if self._left(name, shard):
+                targets.setdefault(self.of(name), []).append(name)
+        for target, names in targets.items():
+            if target is not shard:
+                names = subscriptions.hand_over(names, target.subscriptions)
+            if names:
+                self._spawn(_resubscribe(target, names))
+
+    def _left(self, channel: str, shard: Shard) -> bool:
+        """Whether a channel that is heard at a shard has its slot elsewhere."""
+        return not is_probe(channel) and self.of(channel) is not shard
+
+
+async def _resubscribe(shard: Shard, channels: Sequence[str]) -> None:
+    try:
+        await shard.subscriptions.resubscribe(channels)
+    except BackplaneUnavailableError as error:  # the next generation subscribes them
+        log.debug("not subscribed yet: %s", error)
+
+
+def _same_primary(one: Group, other: Group) -> bool:
+    return one.ids[0] == other.ids[0]
+
+
+def _promoted(one: Group, other: Group) -> bool:
+    return other.ids[0] in one.ids
+
+
+def _related(one: Group, other: Group) -> bool:
+    return not set(one.ids).isdisjoint(other.ids)

@@ -1,0 +1,115 @@
+"""Lanes: the queues that are ready to leave over each shard, and the calls in flight there.
+
+:mod:`.outbound` decides what leaves when.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from math import inf
+from typing import Final
+
+from cluster_pool.backplane.batching import SEND, NamespaceQueue, Run
+from cluster_pool.backplane.pending import fail_late
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.exceptions import BackplaneUnavailableError
+
+UNANSWERED: Final = "Redis did not answer in time"
+
+
+class Lane:
+    """The queues and calls of one shard.
+
+    Attributes:
+        shard: this one.
+        whole: whether one call may hold runs of several namespaces. Where it may not, each has a
+            call of its own.
+        ready: the queues that wait for their turn, by channel. The first of a plain dict is found
+            past all that was taken out before it.
+        calls: the calls in flight.
+        batches: the number of batches whose last call is in flight.
+        scheduled: whether the next batches leave at the end of this turn of the loop.
+    """
+
+    __slots__ = ("batches", "calls", "ready", "scheduled", "shard", "whole")
+
+    def __init__(self, shard: Shard, *, whole: bool) -> None:
+        self.shard = shard
+        self.whole = whole
+        self.ready: OrderedDict[str, NamespaceQueue] = OrderedDict()
+        self.calls: set[Call] = set()
+        self.batches = 0
+        self.scheduled = False
+
+    def unanswered(self) -> BackplaneUnavailableError:
+        """The error for operations that were sent over it and have no answer."""
+        return self.shard.outage.error(UNANSWERED, maybe_executed=True)
+
+
+class Call:
+    """A batch that is on its way, or the part of it that one namespace has.
+
+    Attributes:
+        runs: in order.
+        routed: whether it routes anything; else it only publishes.
+        last: whether no call of the same batch comes behind it.
+        reading: the reading of the view that went with it.
+    """
+
+    __slots__ = ("lane", "last", "reading", "routed", "runs")
+
+    def __init__(self, lane: Lane, runs: list[Run], *, routed: bool, last: bool = True) -> None:
+        self.lane = lane
+        self.runs = runs
+        self.routed = routed
+        self.last = last
+        self.reading = 0
+
+
+def calls_of(lane: Lane, runs: list[Run]) -> list[Call]:
+    """The calls of a batch, where each namespace has one of its own."""
+    groups: dict[NamespaceQueue, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.queue, []).append(run)
+    calls = [
+        Call(lane, part, routed=any(run.kind == SEND for run in part), last=False)
+        for part in groups.values()
+    ]
+    for call in calls[-1:]:
+        call.last = True
+    return calls
+
+
+class Lanes:
+    """The lanes of one start.
+
+    Args:
+        home: the shard that has what belongs to no namespace, or everything: one call to it may
+            hold runs of several channels.
+    """
+
+    def __init__(self, home: Shard) -> None:
+        self._home = home
+        self._lanes: dict[Shard, Lane] = {}
+
+    def of(self, shard: Shard) -> Lane:
+        """That of a shard."""
+        lane = self._lanes.get(shard)
+        if lane is None:
+            lane = self._lanes[shard] = Lane(shard, whole=shard is self._home)
+        return lane
+
+    def queues(self) -> Iterator[NamespaceQueue]:
+        """The queues that are ready, or of which something is on its way."""
+        for lane in self._lanes.values():
+            yield from (run.queue for call in lane.calls for run in call.runs)
+            yield from lane.ready.values()
+
+    def fail_late(self, now: float) -> float:
+        """Fail what has been on its way for too long; gives the soonest deadline of the rest."""
+        soonest = inf
+        for lane in self._lanes.values():
+            unanswered = lane.unanswered()
+            for call in lane.calls:
+                for run in call.runs:
+                    soonest = min(soonest, fail_late(run.operations, now, unanswered))
+        return soonest

@@ -1,0 +1,61 @@
+"""The surroundings of a shard: what all of one start share, its part of a cluster, its observer."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.inbox import Inbox
+from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+from cluster_pool.core.results import Gap
+from cluster_pool.core.statistics import Counters
+
+
+@dataclass(frozen=True, slots=True)
+class ShardContext:
+    """The things that all shards of one start share.
+
+    Attributes:
+        inbox: takes what any of them hears.
+        sealed: whether items are sealed.
+        holds: whether this process holds connections, whose gaps must be exact.
+    """
+
+    keys: Keys
+    identity: Identity
+    inbox: Inbox
+    limits: Limits
+    timing: Timing
+    counters: Counters
+    sealed: bool
+    holds: bool
+
+
+class Part(Protocol):
+    """The part of a cluster that a shard is, if it is not home."""
+
+    def probe_channel(self) -> str:
+        """A channel in one of its slots, over which this start probes it."""
+
+    async def state_lost(self, commands: CommandConnection) -> bool:
+        """Whether its state may be lost, in part or whole, since this process last lived on it."""
+
+
+class ShardObserver(Protocol):
+    """Is told what happens to a shard, by plain calls from the event loop."""
+
+    def up(self, shard: Any) -> None:
+        """A generation hears itself: commands can be sent over it."""
+
+    def down(self, shard: Any) -> None:
+        """The generation that was up has ended."""
+
+    def gap(self, gap: Gap) -> None:
+        """Messages were missed: told before :meth:`up` of the next generation, or between."""
+
+    def forgotten(self, channel: str) -> None:
+        """A channel is no longer subscribed: nothing of it will be heard."""
+
+    def elsewhere(self) -> None:
+        """This Redis has given slots to another one of its cluster."""

@@ -1,0 +1,72 @@
+"""Claims, releases and checks that wait for the next flush, by the shard that they go to."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
+from cluster_pool.cluster.pending_claim import PendingClaim
+from cluster_pool.cluster.release_batcher import ReleaseBatcher
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Membership
+
+
+@dataclass(slots=True)
+class Load:
+    """The part of a flush that goes to one shard."""
+
+    claims: list[PendingClaim] = field(default_factory=list)
+    releases: list[Membership[Connection]] = field(default_factory=list)
+    doubtful: list[Membership[Connection]] = field(default_factory=list)
+
+
+class Loads:
+    """Claims, releases and checks that wait.
+
+    Attributes:
+        claims: in the order in which they came.
+        doubtful: memberships whose claims are to be checked.
+    """
+
+    def __init__(self, topology: Topology, releases: ReleaseBatcher) -> None:
+        self.claims: list[PendingClaim] = []
+        self.doubtful: list[Membership[Connection]] = []
+        self._topology = topology
+        self._releases = releases
+        self._parked: list[PendingClaim] = []
+        """Claims at shards that are down; each is decided at its deadline at the latest."""
+
+    def __bool__(self) -> bool:
+        return bool(self.claims or self.doubtful or self._releases.waiting)
+
+    def pop(self) -> dict[Shard, Load]:
+        """All that waits, by shard; of claims those that are still wanted."""
+        loads: dict[Shard, Load] = defaultdict(Load)
+        claims, self.claims = self.claims, []
+        doubtful, self.doubtful = self.doubtful, []
+        of = self._topology.of
+        for pending in claims:
+            if not pending.won.done():
+                loads[of(pending.membership.namespace)].claims.append(pending)
+        for membership in self._releases.pop_waiting():
+            loads[of(membership.namespace)].releases.append(membership)
+        for membership in doubtful:
+            loads[of(membership.namespace)].doubtful.append(membership)
+        return loads
+
+    def put_back(self, load: Load) -> None:
+        """This waits on: its shard has enough to answer."""
+        self.claims += load.claims
+        self.doubtful += load.doubtful
+        for membership in load.releases:
+            self._releases.add(membership)
+
+    def park(self, load: Load) -> None:
+        """The shard of this is down. Doubts are settled by what is compared once it is up."""
+        self._parked = [one for one in self._parked if not one.won.done()] + load.claims
+        self._releases.keep_for_later(load.releases)
+
+    def unpark(self) -> None:
+        """A shard is up again: parked claims wait for the next flush."""
+        self.claims += self._parked
+        self._parked.clear()

@@ -1,0 +1,158 @@
+"""Registering again what this node owns at one of several Redis shards.
+
+A primary of a cluster may fail over to a replica that has not all of its writes, or start empty,
+and a slot may move. Then what this node owns there is compared with what is registered, and
+asserted where that differs: under the present incarnation, with the original tokens, while the
+lease and all other shards go on. After a rejoin everything is asserted at the shards that are up,
+and at the others when they come up. One Redis is asserted as a whole, by the rejoin alone.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Collection, Coroutine, Iterable
+from typing import Any, Final
+
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.slots import slot_of
+from cluster_pool.backplane.topology import Links, Topology
+from cluster_pool.cluster.lease import LeaseState
+from cluster_pool.cluster.lease_keeper import Keep
+from cluster_pool.cluster.reassertion import Reassertion
+from cluster_pool.core.config import Timing
+from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Membership
+from cluster_pool.local.table import ConnectionTable
+
+log = logging.getLogger("cluster_pool.membership")
+
+AGAIN: Final = 0.2
+"""Seconds, with jitter, until a shard at which it failed is tried again."""
+
+
+class Restoration:
+    """One task for each shard at which something is due."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        reassertion: Reassertion,
+        table: ConnectionTable,
+        lease: LeaseState,
+        timing: Timing,
+    ) -> None:
+        self._topology = topology
+        self._reassertion = reassertion
+        self._table = table
+        self._lease = lease
+        self._timing = timing
+        self._due: set[str] = set()
+        self._tasks: dict[Shard, asyncio.Task[None]] = {}
+
+    @property
+    def due(self) -> Collection[str]:
+        """Namespaces in which what is owned may not be registered."""
+        return self._due
+
+    def doubtful(
+        self, links: Links, memberships: Iterable[Membership[Connection]]
+    ) -> Coroutine[Any, Any, None]:
+        """Assert some memberships; see :meth:`.Reassertion.doubtful`."""
+        return self._reassertion.doubtful(links, memberships)
+
+    async def stop(self) -> None:
+        """End what is under way."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- at one shard ----------------------------------------------------------------------
+
+    def shard_up(self, shard: Shard) -> None:
+        """A shard has new links: compare what is owned there."""
+        names = self._table.namespaces()
+        self._begin(name for name in names if self._topology.of(name) is shard)
+
+    def moved(self, slots: Collection[int]) -> None:
+        """Slots are at other shards now: compare what is owned there."""
+        self._begin(name for name in self._table.namespaces() if slot_of(name) in slots)
+
+    def _begin(self, namespaces: Iterable[str]) -> None:
+        self._due.update(namespaces)
+        for shard in self._topology.by_shard(self._due):
+            task = self._tasks.get(shard)
+            if task is None or task.done():
+                self._tasks[shard] = asyncio.create_task(
+                    self._restore(shard), name="cluster_pool restoration"
+                )
+
+    async def _restore(self, shard: Shard) -> None:
+        """Restore what is due at a shard, until nothing is, or it is down: then its next generation
+        begins this again."""
+        while shard.up:
+            await self._lease.wait_held()
+            names = self._due_at(shard)
+            if not names:
+                return
+            try:
+                links = await self._topology.connected(None)
+                await self._register(links, shard, names, self._lease.incarnation)
+                continue
+            except BackplaneUnavailableError as error:
+                log.debug("not registered again yet: %s", error)
+            except Exception:
+                log.exception("a registration failed by itself")
+            await asyncio.sleep(AGAIN * random.uniform(0.5, 1))
+
+    def _due_at(self, shard: Shard) -> list[str]:
+        held = set(self._table.namespaces())
+        self._due.intersection_update(held)
+        return self._topology.by_shard(self._due).get(shard, [])
+
+    async def _register(
+        self, links: Links, shard: Shard, names: list[str], incarnation: str
+    ) -> None:
+        generation = shard.generation
+        await self._reassertion.register(links, names, incarnation, _nothing)
+        if shard.generation == generation:  # else some of it may be lost again
+            done = [name for name in names if self._topology.of(name) is shard]
+            self._due.difference_update(done)
+
+    # -- after a rejoin --------------------------------------------------------------------
+
+    async def everything(self, links: Links, incarnation: str, keep: Keep) -> None:
+        """Register all that is owned under an incarnation; see :meth:`.LeaseObserver.register_all`.
+
+        With several shards it ends when each that is up has it or has failed; what is left is tried
+        again by itself.
+        """
+        namespaces = self._table.namespaces()
+        if not self._topology.spans:
+            await self._reassertion.register(links, namespaces, incarnation, keep)
+            return
+        await self.stop()
+        self._due = set(namespaces)
+        work = [
+            asyncio.create_task(self._register(links, shard, names, incarnation))
+            for shard, names in self._topology.by_shard(namespaces).items()
+            if shard.up
+        ]
+        try:
+            left = set(work)
+            while left:
+                _, left = await asyncio.wait(left, timeout=self._timing.heartbeat / 2)
+                await keep()
+        finally:
+            for task in work:
+                task.cancel()
+            outcomes = await asyncio.gather(*work, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                log.warning("not everything is registered again yet: %s", outcome)
+        self._begin(())
+
+
+async def _nothing() -> None:
+    """The lease is renewed by its keeper meanwhile."""

@@ -1,0 +1,62 @@
+"""Subscriptions on a cluster: at the shard that has the slot."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cluster_pool import BackplaneUnavailableError
+from cluster_pool.backplane.calls import deadline_in
+from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
+from tests.support import async_test, eventually
+from tools.harness.redis_cluster import RedisCluster
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisCluster]:
+    """One for all tests here."""
+    with RedisCluster(node_timeout=20) as cluster:
+        yield cluster
+
+
+def listeners(redis: RedisCluster, channel: str) -> int:
+    """How many hear a channel at the primary of its slot."""
+    return int(redis.primary_of(channel).call("PUBSUB", "SHARDNUMSUB", channel)[1])
+
+
+@async_test
+async def test_the_channel_of_what_is_targeted_comes_and_goes_with_its_namespace(
+    redis: RedisCluster,
+) -> None:
+    """Both are at the same primary, and are given up with the last user."""
+    async with cluster_pools(redis, 1) as (one,):
+        channels = one._parts.backplane.topology.subscriptions
+        for (name,) in namespaces_of(redis).values():
+            channel = f"cluster_pool:{{{name}}}"
+            wanted = [channels.add(channel) for _ in range(2)]
+            await wanted[0].confirmed(deadline_in(5))
+            both = (channel, f"{channel}:node:node-1")
+            assert [listeners(redis, one) for one in both] == [1, 1]
+            wanted[0].end()
+            assert [listeners(redis, one) for one in both] == [1, 1]
+            wanted[1].end()
+            await eventually(lambda both=both: not any(listeners(redis, one) for one in both))
+
+
+@async_test
+async def test_what_is_not_confirmed_in_time_fails_and_is_wanted_all_the_same(
+    redis: RedisCluster,
+) -> None:
+    """Its shard subscribes it as soon as it can."""
+    frozen, name = away_from_home(redis)
+    channel = f"cluster_pool:{{{name}}}"
+    async with cluster_pools(redis, 1) as (one,):
+        wanted = one._parts.backplane.topology.subscriptions.add(channel)
+        frozen.server.freeze()
+        try:
+            with pytest.raises(BackplaneUnavailableError):
+                await wanted.confirmed(deadline_in(0.7))
+        finally:
+            frozen.server.thaw()
+        await wanted.confirmed(deadline_in(10))
+        assert listeners(redis, channel) == 1
+        wanted.end()

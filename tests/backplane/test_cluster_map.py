@@ -1,0 +1,78 @@
+"""Who has which slots, asked of whichever node answers."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from cluster_pool import BackplaneUnavailableError
+from cluster_pool.backplane.address import Address
+from cluster_pool.backplane.cluster_map import ClusterMap
+from cluster_pool.backplane.slots import SLOTS, Group
+from tests.servers import RedisServer
+from tests.support import async_test
+from tools.harness.redis_cluster import RedisCluster
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisCluster]:
+    """One for all tests here."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@async_test
+async def test_the_map_has_every_slot_and_callers_share_a_reading(redis: RedisCluster) -> None:
+    """What says the same once more is no change."""
+    told: list[Sequence[Group]] = []
+    map = ClusterMap(Address(redis.url, 2.0), told.append)
+    await asyncio.gather(*[map.fresh() for _ in range(5)])
+    await map.fresh()
+    assert told == [map.groups]
+    ports = [group.primary[1] for group in sorted(map.groups, key=lambda one: one.ranges)]
+    assert ports == [one.port for one in redis.primaries]
+    assert sum(len(list(group.slots)) for group in map.groups) == SLOTS
+    assert {len(group.ids) for group in map.groups} == {2}
+    await asyncio.sleep(0.2)
+    await map.fresh(map.groups[0].ids)
+    assert len(told) == 1
+    await map.stop()
+
+
+@async_test
+async def test_nodes_that_say_nothing_hold_nobody_up(redis: RedisCluster) -> None:
+    """One is frozen and one has gone; the third is asked a moment later."""
+    frozen = redis.nodes[3]
+    url = f"redis+cluster://127.0.0.1:1,127.0.0.1:{frozen.port},127.0.0.1:{redis.nodes[4].port}"
+    map = ClusterMap(Address(url, 2.0), lambda groups: None)
+    frozen.server.freeze()
+    try:
+        async with asyncio.timeout(0.9):
+            await map.fresh()
+    finally:
+        frozen.server.thaw()
+    assert len(map.groups) == 3
+    await map.stop()
+
+
+@async_test
+async def test_a_map_is_wanted_when_somebody_says_so(redis: RedisCluster) -> None:
+    """Once, however many do."""
+    map = ClusterMap(Address(redis.url, 2.0), lambda groups: None)
+    map.look_again()
+    map.look_again()
+    async with asyncio.timeout(1):
+        await map.wanted()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await map.wanted()
+
+
+@async_test
+async def test_why_there_is_no_map_is_said(own_server: RedisServer) -> None:
+    """One Redis is no cluster, and nobody may be there at all."""
+    port = own_server.folder / "redis.sock"
+    assert port.exists()
+    map = ClusterMap(Address("redis+cluster://127.0.0.1:1", 2.0), lambda groups: None)
+    with pytest.raises(BackplaneUnavailableError, match=r"no node of the cluster .* says"):
+        await map.fresh()

@@ -1,0 +1,114 @@
+"""Where the primary of a shard is, and whether its state may be lost."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.exceptions import NoPermissionError
+
+from cluster_pool import BackplaneUnavailableError
+from cluster_pool.backplane.cluster_parts import ClusterPart, HomePlace, Nowhere
+from cluster_pool.backplane.slots import HOME_SLOT, SLOTS, Group, slot_of
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
+from tests.support import async_test
+
+A, B = ("10.0.0.1", 1), ("10.0.0.2", 2)
+ADDRESS: Any = SimpleNamespace(
+    shown="redis+cluster://here",
+    announced=lambda where: SimpleNamespace(shown=f"redis://{where[0]}:{where[1]}"),
+)
+
+
+class Map:
+    """Says what it was told."""
+
+    def __init__(self, *groups: Group) -> None:
+        self.groups = groups
+        self.away = False
+
+    async def fresh(self, doubted: object = ()) -> None:
+        if self.away:
+            raise BackplaneUnavailableError("nobody answers")
+
+
+class Redis:
+    """Knows scripts, like a process that runs."""
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
+        self.refuses = False
+
+    async def call(self, *words: str) -> Any:
+        if self.refuses:
+            raise NoPermissionError("no")
+        if words[1] == "EXISTS":
+            return [int(bool(self.known))]
+        self.known.add(words[2])
+        return b"digest"
+
+
+def part_of(map: Any, group: Group) -> ClusterPart:
+    """A part for a start."""
+    return ClusterPart(ADDRESS, map, Keys(), Identity(Keys()), group)
+
+
+@async_test
+async def test_home_is_where_its_slot_is() -> None:
+    """Also when nobody answers any more; not when nobody has the slot."""
+    map: Any = Map(Group(("a",), (A,), ((0, HOME_SLOT),)), Group(("b",), (B,), ((16000, 16383),)))
+    home = HomePlace(ADDRESS, map)
+    assert (await home.primary()).shown == "redis://10.0.0.1:1"
+    map.away = True
+    assert (await home.primary()).shown == "redis://10.0.0.1:1"
+    map.groups = map.groups[1:]
+    with pytest.raises(BackplaneUnavailableError, match="no node of the cluster has slot"):
+        await home.primary()
+    map.groups = ()
+    with pytest.raises(BackplaneUnavailableError, match="nobody answers"):
+        await home.primary()
+
+
+@async_test
+async def test_slots_that_nobody_has_are_said() -> None:
+    """How many, and what to do."""
+    map: Any = Map(Group(("a",), (A,), ((0, SLOTS - 11),)))
+    with pytest.raises(BackplaneUnavailableError, match=r"^10 slots .* belong to no node"):
+        await Nowhere(map).primary()
+
+
+@async_test
+async def test_the_probe_stays_in_the_slots_of_its_shard() -> None:
+    """It changes when its slot leaves, and not otherwise."""
+    map: Any = Map()
+    part = part_of(map, Group(("a",), (A,), ((100, 200),)))
+    channel = part.probe_channel()
+    assert 100 <= slot_of(channel) <= 200
+    part.group = Group(("a",), (A,), ((50, 300),))
+    assert part.probe_channel() == channel
+    part.group = Group(("a",), (A,), ((7000, 7000),))
+    assert slot_of(part.probe_channel()) == 7000
+
+
+@async_test
+async def test_state_is_lost_with_the_process_and_with_a_failover() -> None:
+    """Not with a link; where it cannot be told it may be."""
+    group = Group(("a", "b"), (A, B), ((0, 1),))
+    map: Any = Map(group)
+    part, first, second = part_of(map, group), Redis(), Redis()
+    assert (await part.primary()).shown == "redis://10.0.0.1:1"
+    commands: Any = first
+    assert await part.state_lost(commands) is False
+    assert await part.state_lost(commands) is False
+    first.known.clear()
+    assert await part.state_lost(commands) is True
+    part.group = Group(("b", "a"), (B, A), ((0, 1),))
+    await part.primary()
+    commands = second
+    second.known.add("was here before")
+    assert await part.state_lost(commands) is True
+    assert await part.state_lost(commands) is False
+    second.refuses = True
+    assert await part.state_lost(commands) is True
+    await asyncio.sleep(0)

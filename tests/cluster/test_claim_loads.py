@@ -1,0 +1,62 @@
+"""What waits for a flush, by the shard that it goes to."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from cluster_pool.cluster.claim_loads import Loads
+from cluster_pool.cluster.release_batcher import ReleaseBatcher
+from tests.support import async_test
+
+TOPOLOGY: Any = SimpleNamespace(of=lambda namespace: namespace[0])
+
+
+def pending(namespace: str) -> Any:
+    """A claim that waits."""
+    won = asyncio.get_running_loop().create_future()
+    return SimpleNamespace(membership=member(namespace), won=won)
+
+
+def member(namespace: str) -> Any:
+    return SimpleNamespace(namespace=namespace, claim=None)
+
+
+@async_test
+async def test_what_waits_goes_to_its_shards_once() -> None:
+    """A claim whose caller has given up goes nowhere."""
+    claims: Any = None
+    releases = ReleaseBatcher(claims, lambda membership, emptied: None)
+    loads = Loads(TOPOLOGY, releases)
+    assert not loads
+    first, given_up, other = pending("a1"), pending("a2"), pending("b1")
+    given_up.won.cancel()
+    loads.claims += [first, given_up, other]
+    leaving, doubtful = member("a3"), member("b2")
+    releases.add(leaving)
+    loads.doubtful.append(doubtful)
+    popped = loads.pop()
+    assert not loads
+    assert popped["a"].claims == [first]  # type: ignore[index]
+    assert popped["a"].releases == [leaving]  # type: ignore[index]
+    assert popped["b"].claims == [other]  # type: ignore[index]
+    assert popped["b"].doubtful == [doubtful]  # type: ignore[index]
+    loads.put_back(popped["b"])  # type: ignore[index]
+    assert loads.pop().keys() == {"b"}
+
+
+@async_test
+async def test_what_is_for_a_shard_that_is_down_waits_until_one_is_up() -> None:
+    """Claims go again; releases are tried again with the next heartbeat, as any that failed."""
+    claims: Any = None
+    releases = ReleaseBatcher(claims, lambda membership, emptied: None)
+    loads = Loads(TOPOLOGY, releases)
+    waits, ends = pending("a1"), pending("a2")
+    loads.claims += [waits, ends]
+    releases.add(member("a3"))
+    loads.park(loads.pop()["a"])  # type: ignore[index]
+    assert not loads
+    ends.won.cancel()
+    loads.unpark()
+    assert loads.pop()["a"].claims == [waits]  # type: ignore[index]
+    releases.retry()
+    assert len(loads.pop()["a"].releases) == 1  # type: ignore[index]
