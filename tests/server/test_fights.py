@@ -16,6 +16,7 @@ from cluster_pool.server.node import NodeServer
 from tests.clusters import Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.frames import request
 from tools.harness.nodes import NodeProcess, close_code, in_thread
 from tools.harness.proxy import Proxy
 
@@ -87,14 +88,9 @@ async def test_client_that_leaves_while_its_claim_waits_takes_nothing(
             for _ in range(TOLERATED + 4):
                 owner = await pool.join("room", "alice")
             waited = pool.statistics()["delayed_claims"]
-            request = (
-                "GET /ws/room?id=alice HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-            )
             for _ in range(5):
                 with socket.create_connection(("127.0.0.1", node.port)) as client:
-                    client.sendall(request.encode())
+                    client.sendall(request("/ws/room?id=alice"))
             await eventually(lambda: pool.statistics()["delayed_claims"] == waited + 5)
             await eventually(lambda: not pool._parts.ownership._pending)
             assert owner.closed is None

@@ -24,6 +24,7 @@ from websockets.exceptions import InvalidStatus
 from cluster_pool import Publisher, SendResult
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.frames import request
 from tools.harness.nodes import NodeProcess, close_code, in_thread
 
 
@@ -168,11 +169,7 @@ async def test_client_that_does_not_read_is_closed_and_delays_no_other(
         socket.create_connection(("127.0.0.1", node.port)) as stuck,
     ):
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stuck.sendall(
-            b"GET /ws/room?id=stuck HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-            b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        stuck.sendall(request("/ws/room?id=stuck"))
         assert await in_thread(stuck.recv, 4096)
         async with node.connect("room", "fine") as fine, Publisher(own_server.url) as publisher:
             total = 0
@@ -195,11 +192,7 @@ async def test_claim_of_a_client_that_went_away_is_released(own_server: RedisSer
         for _ in range(20):
             with socket.create_connection(("127.0.0.1", node.port)) as half:
                 half.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                half.sendall(
-                    b"GET /ws/room HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-                    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-                )
+                half.sendall(request("/ws/room"))
         async with Publisher(own_server.url) as publisher:
             await eventually(lambda: _is_empty(publisher))
 

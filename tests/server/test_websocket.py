@@ -14,15 +14,11 @@ from websockets.http11 import Request
 from cluster_pool import ClusterPool, Connection, SendResult
 from cluster_pool.local.closing import is_gone
 from cluster_pool.testing import FAST
-from tests.server.running import (
-    HANDSHAKE,
-    KEY,
-    node,
-    url,
-)
+from tests.server.running import node, url
 from tests.servers import RedisServer
 from tests.stubborn import stubborn
 from tests.support import async_test, eventually
+from tools.harness.frames import TEXT, masked, request
 
 MASK = bytes(4)
 ENDS = {
@@ -166,8 +162,7 @@ async def test_frames_sent_ahead_of_the_answer_are_heard(own_server: RedisServer
 
     async with node(own_server, app=app) as (_, server):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
-            request = HANDSHAKE.format(id="a", key=KEY).encode()
-            client.sendall(request + b"\x81\x82" + bytes(4) + b"hi")
+            client.sendall(request("/ws/room?id=a") + masked(TEXT, b"hi"))
             await eventually(lambda: got)
-            client.sendall(b"\x81\x82" + bytes(4) + b"ho")
+            client.sendall(masked(TEXT, b"ho"))
             await eventually(lambda: got == ["hi", "ho"])
