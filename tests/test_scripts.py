@@ -133,7 +133,7 @@ def test_an_end_by_a_signal_leaves_no_copy(clone: Clone, number: int) -> None:
     while FETCHING not in process.stderr.readline():
         pass
     os.killpg(process.pid, number)
-    assert process.wait(30) == 128 + number
+    assert process.wait(90) == 128 + number
     process.stderr.close()
     assert list(clone.temporary.iterdir()) == []
 

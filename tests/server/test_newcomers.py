@@ -44,7 +44,7 @@ def sockets(port: int, count: int, request: str = "") -> Iterator[list[socket.so
 
 def status(node: NodeProcess) -> dict[str, Any]:
     code, body, _ = node.get("/status", node.listening["admin_port"])
-    assert code == 200
+    assert code == 200, body
     found: dict[str, Any] = json.loads(body)
     return found
 
