@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 from cluster_pool import (
+    BackplaneUnavailableError,
     ClusterPool,
     ClusterPoolError,
     Publisher,
@@ -18,8 +20,11 @@ from cluster_pool import (
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.locations import read_location
 from cluster_pool.exceptions import InvalidValueError
-from tests.servers import RedisServer
+from tests.backplane.stub_sentinel import StubSentinel
+from tests.servers import BINARIES, RedisServer
 from tests.support import async_test
+from tools.harness.ports import free_port
+from tools.harness.redis_sentinel import RedisSentinel
 
 DATABASE_2 = [
     "redis://me:s3cret@127.0.0.1:1/2",
@@ -123,3 +128,37 @@ def test_the_servers_of_a_cluster_are_reached_with_what_was_given_for_all() -> N
     assert address.announced(("c", 3)).shown == "rediss://me:***@d:4/0"
     login = address.announced(("c", 3)).login
     assert (login.settings["password"], login.settings["ssl_cert_reqs"]) == ("s3cret", "none")
+
+
+@async_test
+async def test_an_address_that_sentinels_announce_and_nobody_reaches_is_mapped(
+    own_server: RedisServer,
+) -> None:
+    """As behind NAT: the error names the option by which the right address is found."""
+    own_server.command("CONFIG", "SET", "port", str(port := free_port()))
+    async with StubSentinel(("192.0.2.1", 6379), 1) as stub:
+        places = f"redis+sentinel://{own_server.user_info}127.0.0.1:{stub.port}/main"
+        with pytest.raises(
+            BackplaneUnavailableError, match=r"192\.0\.2\.1:6379.*\(.* address_remap="
+        ):
+            await (await Address(places, 0.3).primary()).open()
+        for remap in (f"192.0.2.1:6379=127.0.0.1:{port}", f"*:6379=127.0.0.1:{port}"):
+            primary = await Address(f"{places}?address_remap={remap}", 2).primary()
+            assert primary.shown == f"redis://cluster_pool:***@127.0.0.1:{port}/0"
+            await (await primary.open()).disconnect(nowait=True)
+
+
+@pytest.mark.parametrize("flavour", BINARIES)
+@async_test
+async def test_sentinels_that_want_a_password_of_their_own(flavour: str) -> None:
+    """Without it the error names the option; a wrong one is told as such."""
+    with RedisSentinel(partial(RedisServer, flavour), program=BINARIES[flavour]) as redis:
+        for sentinel in redis.sentinels:
+            sentinel.call("ACL", "SETUSER", "default", "resetpass", ">s3cret")
+        with pytest.raises(BackplaneUnavailableError, match="give sentinel_username= and sent"):
+            await Address(redis.url, 2).primary()
+        with pytest.raises(BackplaneUnavailableError, match="WRONGPASS") as caught:
+            await Address(f"{redis.url}?sentinel_password=an0ther", 2).primary()
+        assert "an0ther" not in str(caught.value)
+        primary = await Address(f"{redis.url}?sentinel_password=s3cret", 2).primary()
+        await (await primary.open()).disconnect(nowait=True)
