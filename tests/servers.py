@@ -19,7 +19,8 @@ from tools.harness.redis_cluster import RedisCluster
 from tools.harness.redis_sentinel import RedisSentinel
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
-SHIPPED_ACL, CLUSTER_ACL = DEPLOY / "redis.acl", DEPLOY / "redis-cluster.acl"
+SHIPPED_ACL = DEPLOY / "redis.acl"
+SENTINEL_ACL, CLUSTER_ACL = DEPLOY / "redis-sentinel.acl", DEPLOY / "redis-cluster.acl"
 PASSWORD = "known-to-tests"
 CLUSTER, SENTINEL = "cluster", "sentinel"
 """Kinds of backends beside the binaries, of which they are made."""
@@ -104,7 +105,7 @@ class Sentinel(RedisSentinel):
     publish = "PUBLISH"
 
     def __init__(self, flavour: str = "valkey", down_after: float = 20.0) -> None:
-        make = functools.partial(RedisServer, flavour)
+        make = functools.partial(RedisServer, flavour, acl=SENTINEL_ACL)
         super().__init__(make, program=BINARIES[flavour], down_after=down_after)
 
     def __getattr__(self, name: str) -> Any:
