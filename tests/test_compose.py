@@ -93,6 +93,11 @@ async def test_the_services_for_a_cluster_make_one() -> None:
 
         await eventually(spread, seconds=30)
         await connection.disconnect(nowait=True)
+        async with _nodes(compose.url("node-1")) as (one, two):
+            bobs = [await two.join(f"n{at}", "bob") for at in range(9)]  # in several slots
+            for at in range(9):
+                assert await one.send(f"n{at}", "bob", "hello", confirm=True)
+            assert all(bob.sent == ["hello"] for bob in bobs)
 
 
 def test_the_rights_of_nodes_are_the_same_everywhere() -> None:

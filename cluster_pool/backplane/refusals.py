@@ -29,7 +29,7 @@ FAULTS: Final = (RedisError, OSError, EOFError, RuntimeError)
 to a socket that has just been reset."""
 
 _REPLICA: Final = (
-    "this is a replica: give the address of its primary, or a client that asks Sentinel"
+    "this is a replica: give the address of its primary, or redis+sentinel://HOST:PORT/SERVICE"
 )
 _CLUSTER: Final = "this is a node of a Redis Cluster: give it as redis+cluster://HOST:PORT"
 _NO_CLUSTER: Final = "this is no Redis Cluster: give it as redis://HOST:PORT"
@@ -37,9 +37,7 @@ _DOWN: Final = (
     "a part of the Redis Cluster has no primary at the moment: it comes back with a replica's "
     "promotion; one that must serve the rest meanwhile has cluster-require-full-coverage no"
 )
-_SENTINEL: Final = (
-    "this is a Sentinel, not the Redis that it watches: pass Sentinel(…).master_for(…) as redis="
-)
+_SENTINEL: Final = "this is a Sentinel: give it as redis+sentinel://HOST:PORT/SERVICE"
 _RIGHTS: Final = "this user may not do what cluster_pool needs: deploy/redis.acl has the rights"
 _OLD: Final = (
     "it does not have this command, or under another name: cluster_pool needs Redis 6.0 or later, "
