@@ -1,4 +1,4 @@
-"""The drain ledger's script on a clock that a test turns, called as nodes call it."""
+"""The drain budget's script on a clock that a test turns, called as nodes call it."""
 
 import asyncio
 import hashlib
@@ -16,11 +16,11 @@ from cluster_pool.core.drain_budget import Ask, Grant
 from cluster_pool.core.keys import Keys
 
 EPOCH = 1_700_000_000.0
-"""What Redis TIME would be when the test begins."""
+"""The Redis TIME at which the test begins."""
 
 
 def timed_source() -> str:
-    """The script with its two clocks replaced: the time is its last argument, and calm by it."""
+    """The script with its two clocks replaced by its last argument."""
     text = sources()["drain"]
     for old, new in (
         ("local time = server.call('TIME')\n", ""),

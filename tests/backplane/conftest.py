@@ -1,4 +1,4 @@
-"""Ledgers whose clock a test turns."""
+"""Drain budgets whose clock a test turns."""
 
 import asyncio
 from collections.abc import Iterator

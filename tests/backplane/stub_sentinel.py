@@ -1,4 +1,4 @@
-"""A Sentinel that says what a test wants, over a socket."""
+"""A Sentinel with prepared answers, over a socket."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ class StubSentinel:
 
     @property
     def endpoint(self) -> Endpoint:
-        """By which it is reached."""
+        """The endpoint at which it is reached."""
         login = Login(Connection, {"host": "127.0.0.1", "port": self.port})
         return Endpoint(login, Names(), 2.0, "the Sentinel")
 

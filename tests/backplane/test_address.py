@@ -1,4 +1,4 @@
-"""Where Redis is: shown without its password, and asked for the primary of now."""
+"""The address of Redis: shown without its password, and asked for the current primary."""
 
 import logging
 import traceback
@@ -37,8 +37,8 @@ DATABASE_2 = [
 
 @pytest.mark.parametrize("redis", DATABASE_2)
 @pytest.mark.parametrize("kind", [ClusterPool, Publisher, SyncPublisher])
-def test_a_database_of_ones_own_needs_a_prefix_of_ones_own(kind: Any, redis: Any) -> None:
-    """Channels belong to no database: a default prefix in two of them would be one cluster."""
+def test_a_database_other_than_0_needs_another_prefix(kind: Any, redis: Any) -> None:
+    """Channels belong to no database: the default prefix in two databases would be one cluster."""
     for options in ({}, {"prefix": "cluster_pool"}):
         with pytest.raises(
             InvalidValueError, match=r"database '?2.* prefix= \(--prefix\)"
@@ -53,7 +53,7 @@ def test_a_database_of_ones_own_needs_a_prefix_of_ones_own(kind: Any, redis: Any
     ["redis://127.0.0.1:1", "redis://127.0.0.1:1/", "redis://127.0.0.1:1/0", Redis(), Redis(db=0)],
 )
 def test_database_0_is_for_the_default_prefix(redis: Any) -> None:
-    """However it is spelled."""
+    """However the database is spelled."""
     ClusterPool(redis)
 
 
@@ -78,10 +78,10 @@ PASSWORDS = [
     ],
 )
 @async_test
-async def test_no_password_is_shown_however_it_was_written(
+async def test_a_password_is_never_shown_however_it_was_written(
     caplog: pytest.LogCaptureFixture, form: str, password: str
 ) -> None:
-    """As it is, or percent-encoded: it is used as it is meant, or refused; never shown in part."""
+    """Plain or percent-encoded: it is used as it is meant, or refused; no part of it is shown."""
     caplog.set_level(logging.DEBUG, "cluster_pool")
     for url in (form.format(password), form.format(quote(password, safe=""))):
         with pytest.raises(ClusterPoolError) as caught:
@@ -101,7 +101,7 @@ async def test_no_password_is_shown_however_it_was_written(
 
 @async_test
 async def test_one_server_is_its_own_primary(own_server: RedisServer) -> None:
-    """Every generation finds it where it was, with the credentials that were given."""
+    """Every generation uses the same address, with the given credentials."""
     address = Address(own_server.url, 2)
     primary = await address.primary()
     assert (address.kind, address.seeds, primary.shown) == ("single", [], address.shown)
@@ -115,7 +115,7 @@ async def test_one_server_is_its_own_primary(own_server: RedisServer) -> None:
 
 
 def test_the_servers_of_a_cluster_are_reached_with_what_was_given_for_all() -> None:
-    """Seeds as they stand in the URL; what is announced where it is mapped to."""
+    """Seeds as they stand in the URL; announced addresses as they are mapped."""
     address = Address(
         "rediss+cluster://me:s3cret@a:1,b:2?ssl_cert_reqs=none&address_remap=c:3=d:4", 2
     )
@@ -131,7 +131,7 @@ def test_the_servers_of_a_cluster_are_reached_with_what_was_given_for_all() -> N
 
 
 @async_test
-async def test_an_address_that_sentinels_announce_and_nobody_reaches_is_mapped(
+async def test_an_unreachable_address_announced_by_sentinels_is_mapped(
     own_server: RedisServer,
 ) -> None:
     """As behind NAT: the error names the option by which the right address is found."""

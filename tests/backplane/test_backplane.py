@@ -1,4 +1,4 @@
-"""What a pool or publisher is given, and what the backplane of one start tells."""
+"""The checks of a pool's or publisher's setup, and the events of one start's backplane."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.support import async_test
 
 
 class Observer:
-    """Keeps what it is told."""
+    """Keeps the events that it is told."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -34,13 +34,13 @@ class Observer:
 
 
 def setup(redis: object, **given: object) -> Setup:
-    """With what matters to a test."""
+    """A setup with the fields that matter to a test."""
     options = {"prefix": "p", "limits": None, "timing": Timing(), "secret": None, **given}
     return Setup.of(redis, **options)  # type: ignore[arg-type]
 
 
-def test_what_is_not_allowed_is_refused_before_any_start() -> None:
-    """An address that is none, a short secret, a default prefix in another database."""
+def test_an_invalid_setup_is_refused_before_any_start() -> None:
+    """An invalid address, a short secret, a default prefix in another database."""
     for redis, given in (
         (17, {}),
         ("redis://localhost", {"secret": "short"}),
@@ -53,8 +53,8 @@ def test_what_is_not_allowed_is_refused_before_any_start() -> None:
 
 
 @async_test
-async def test_each_start_is_another_to_the_cluster() -> None:
-    """A backplane tells when it is up and down, and ends what was queued."""
+async def test_each_start_has_an_identity_of_its_own() -> None:
+    """A backplane reports up and down, and a stop fails the queued calls."""
     shared, observer = setup(Backend(None).redis(), node_id="node-1"), Observer()
     one, two = (Backplane(shared, observer, holds=False) for _ in range(2))
     assert one.identity.start != two.identity.start

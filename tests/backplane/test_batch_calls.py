@@ -1,4 +1,4 @@
-"""What the reply to a batch means for each of its operations."""
+"""The reply to a batch, read for each of its operations."""
 
 import asyncio
 from types import SimpleNamespace
@@ -35,8 +35,8 @@ def answer(runs: list[Run], reply: list[Any], *, routed: bool) -> Counters:
 
 
 @async_test
-async def test_each_item_has_its_code_and_what_was_not_carried_out_is_marked() -> None:
-    """A run behind an item whose owner is not known is held as a whole; a late one is late."""
+async def test_each_item_gets_its_code_and_undelivered_ones_are_marked() -> None:
+    """A run behind an item with an unknown owner is held as a whole; a late item fails as late."""
     sends, behind = run("n", SEND, 6), run("n", BROADCAST, 1)
     late, other = run("late", SEND, 2), run("other", BROADCAST, 1)
     counters = answer(
@@ -63,7 +63,7 @@ async def test_each_item_has_its_code_and_what_was_not_carried_out_is_marked() -
 
 @async_test
 async def test_envelopes_are_answered_late_or_refused_one_by_one() -> None:
-    """Where this process listens, the mark of the last message is what must be heard back."""
+    """Where this process subscribes, the last message's mark tells what must be heard first."""
     heard, late, refused = run("n", BROADCAST, 2), run("b", BROADCAST, 1), run("c", BROADCAST, 1)
     reply = [b"7 9", 2, b"LATE", 0, b"", b"OOM no room"]
     counters = answer([heard, late, refused], reply, routed=False)

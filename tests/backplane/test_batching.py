@@ -1,4 +1,4 @@
-"""What leaves together: order, shares and the time that each run has."""
+"""Batches: their order, their shares, and the time that each run has."""
 
 import asyncio
 from math import inf
@@ -47,7 +47,7 @@ def runs_of(batch: Batch) -> list[tuple[str, list[int], float]]:
 
 
 def test_neighbours_of_a_kind_are_joined(loop: asyncio.AbstractEventLoop) -> None:
-    """And no others; each run of a namespace stands in a stage of its own."""
+    """Only those; each run of a namespace is in a stage of its own."""
     queue = queue_of(loop, "n", (SEND, 9), (SEND, 9), (BROADCAST, 9), (SEND, 9))
     assert runs_of(next_batch({"n": queue}, 0)) == [
         ("n", [0, 1], 9),
@@ -56,8 +56,8 @@ def test_neighbours_of_a_kind_are_joined(loop: asyncio.AbstractEventLoop) -> Non
     ]
 
 
-def test_nobody_has_less_time_because_of_one_behind(loop: asyncio.AbstractEventLoop) -> None:
-    """A run is due with its first; what is due earlier begins another run."""
+def test_no_run_is_late_because_of_one_behind_it(loop: asyncio.AbstractEventLoop) -> None:
+    """A run is due with its first item; an item that is due earlier begins another run."""
     queue = queue_of(loop, "n", (SEND, 5), (SEND, 9), (SEND, 5), (SEND, 2), (SEND, 7))
     other = queue_of(loop, "m", (SEND, 1))
     batch = next_batch({"n": queue, "m": other}, 0)
@@ -74,8 +74,8 @@ def test_a_run_is_due_no_later_than_the_one_before_it(loop: asyncio.AbstractEven
     assert [due for _, _, due in runs_of(next_batch({"n": queue}, 0))] == [2, 2, 1, 1]
 
 
-def test_what_is_past_or_answered_does_not_leave(loop: asyncio.AbstractEventLoop) -> None:
-    """It is given back, to be refused, and stands in nobody's way."""
+def test_expired_and_answered_operations_are_not_sent(loop: asyncio.AbstractEventLoop) -> None:
+    """Both are given back to be failed, and delay no others."""
     queue = queue_of(loop, "n", (SEND, 1), (SEND, 9), (SEND, 9), (SEND, 3))
     queue.waiting[1].future.cancel()
     batch = next_batch({"n": queue}, 3)
@@ -84,8 +84,8 @@ def test_what_is_past_or_answered_does_not_leave(loop: asyncio.AbstractEventLoop
     assert not queue.waiting
 
 
-def test_everybody_has_a_share(loop: asyncio.AbstractEventLoop) -> None:
-    """Whoever has had no turn keeps its place."""
+def test_every_namespace_has_a_share(loop: asyncio.AbstractEventLoop) -> None:
+    """A namespace that had no turn keeps its place."""
     names = [f"n{at}" for at in range(100)]
     ready = {name: queue_of(loop, name, *[(SEND, inf)] * 20) for name in names}
     batch = next_batch(ready, 0)
@@ -95,7 +95,7 @@ def test_everybody_has_a_share(loop: asyncio.AbstractEventLoop) -> None:
     assert list(ready) == names[len(places) :]
 
 
-def test_nothing_is_a_batch_of_nothing(loop: asyncio.AbstractEventLoop) -> None:
+def test_empty_queues_make_no_batch(loop: asyncio.AbstractEventLoop) -> None:
     """Neither no queue nor an empty one makes a call."""
     assert runs_of(next_batch({}, 0)) == []
     queue = queue_of(loop, "n")

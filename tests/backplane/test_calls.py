@@ -1,4 +1,4 @@
-"""Replies of queued commands, and what becomes of those that are late, refused or not asked for."""
+"""Replies to queued commands: read, late, refused, or not awaited."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ def call() -> asyncio.Future[Any]:
 
 @async_test
 async def test_a_reply_is_given_as_its_reader_understands_it() -> None:
-    """The reader gets what Redis said, when it said it."""
+    """The reader gets Redis's reply and the time of its arrival."""
     queued = call()
     reply: Reply[int] = Reply(queued, int)
     asyncio.get_running_loop().call_soon(queued.set_result, b"7")
@@ -29,7 +29,7 @@ async def test_a_reply_is_given_as_its_reader_understands_it() -> None:
 
 @async_test
 async def test_several_replies_can_be_gathered() -> None:
-    """They are awaitables like any other."""
+    """They can be awaited like any other."""
     calls = [call() for _ in range(3)]
     for number, queued in enumerate(calls):
         queued.set_result(number)
@@ -38,14 +38,14 @@ async def test_several_replies_can_be_gathered() -> None:
 
 @async_test
 async def test_a_late_reply_may_have_been_executed() -> None:
-    """The command was queued: nobody knows what became of it."""
+    """The command was queued, so it may have been carried out."""
     with pytest.raises(BackplaneUnavailableError, match="did not answer in time") as raised:
         await Reply(call(), int, deadline_in(0.01))
     assert raised.value.maybe_executed
 
 
 @async_test
-async def test_what_redis_refuses_is_said_in_full() -> None:
+async def test_an_error_of_redis_is_quoted_in_full() -> None:
     """The error is ours; the one of redis-py is its cause."""
     queued = call()
     queued.set_exception(ResponseError("OOM command not allowed"))
@@ -56,8 +56,8 @@ async def test_what_redis_refuses_is_said_in_full() -> None:
 
 
 @async_test
-async def test_a_reply_that_nobody_awaits_reports_nothing() -> None:
-    """Neither a failure nor the awaitable itself leaves a complaint behind."""
+async def test_a_reply_that_is_not_awaited_reports_nothing() -> None:
+    """Neither a failure nor the awaitable itself logs a complaint."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
     queued = call()
@@ -70,14 +70,14 @@ async def test_a_reply_that_nobody_awaits_reports_nothing() -> None:
 
 
 @pytest.mark.parametrize("read", [text_of, lambda raw: texts([raw]), lambda raw: pairs([raw, raw])])
-def test_what_is_no_text_is_left_out(read: Callable[[bytes], object]) -> None:
-    """Anybody may write bytes into our keys; nothing of ours is not UTF-8."""
+def test_bytes_that_are_not_utf8_are_skipped(read: Callable[[bytes], object]) -> None:
+    """Foreign clients may write any bytes into our keys; we write UTF-8 only."""
     assert read(b"good")
     assert not read(b"\xff")
 
 
 def test_a_script_that_ran_after_its_deadline_is_an_error() -> None:
-    """It changed nothing, and says so."""
+    """It changed nothing, and its reply says so."""
     assert in_time([b"OK", 1]) == [b"OK", 1]
     with pytest.raises(BackplaneUnavailableError, match="nothing was changed"):
         in_time([b"LATE"])

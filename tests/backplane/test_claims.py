@@ -5,8 +5,8 @@ from cluster_pool.core.keys import Keys
 from tests.clusters import Backend
 
 
-def test_releases_that_emptied_a_namespace_are_remembered_in_bounds(backend: Backend) -> None:
-    """Each is told again to its retry until it is heard of; the oldest of too many go."""
+def test_the_memory_of_releases_that_emptied_a_namespace_is_bounded(backend: Backend) -> None:
+    """Each is reported to its retry until confirmed; above the bound the oldest are forgotten."""
     keys = Keys(backend.prefix)
     names = [keys.members("n"), keys.owners("n"), keys.emptied("n"), keys.numbers("n")]
     with backend.sync_client() as client:

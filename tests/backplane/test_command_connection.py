@@ -1,4 +1,4 @@
-"""Commands over one socket: each reply goes to its question, and a failure says what was sent."""
+"""Commands over one socket: each reply goes to its call, and a failure tells what was sent."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from tests.support import async_test
 
 
 class Socket:
-    """Keeps what is written, and answers with what a test has prepared; then it is silent."""
+    """Keeps the bytes written, and answers with prepared replies; then it is silent."""
 
     def __init__(self, replies: Iterable[Any] = ()) -> None:
         self.replies = list(replies)
@@ -42,8 +42,8 @@ def made(*replies: Any) -> tuple[Any, CommandConnection]:
 
 
 @async_test
-async def test_what_one_tick_queues_leaves_in_one_write_and_is_answered_in_order() -> None:
-    """An error reply is one of them and disturbs no other."""
+async def test_commands_of_one_tick_leave_in_one_write_and_are_answered_in_order() -> None:
+    """An error reply keeps its place and does not affect others."""
     socket, commands = made(b"one", ResponseError("two"), b"three")
     calls = [commands.call("GET", str(at)) for at in range(3)]
     async with asyncio.TaskGroup() as group:
@@ -60,7 +60,7 @@ async def test_what_one_tick_queues_leaves_in_one_write_and_is_answered_in_order
 
 @async_test
 async def test_a_failure_tells_what_may_have_been_executed() -> None:
-    """Only what was written; what is called later is not written at all."""
+    """Only commands that were written; later ones are not written at all."""
     socket, commands = made()
     written = commands.call("SET", "a", "1")
     writing = asyncio.create_task(commands.write_forever())
@@ -80,7 +80,7 @@ async def test_a_failure_tells_what_may_have_been_executed() -> None:
 
 @async_test
 async def test_an_unknown_script_ends_the_connection() -> None:
-    """What is queued behind it must not be executed as if it had been."""
+    """A command queued behind it must not be executed as if the script had run."""
     _, commands = made(NoScriptError("NOSCRIPT No matching script"), b"behind")
     first, behind = commands.call("EVALSHA", "x", 0), commands.call("GET", "a")
     with pytest.raises(BackplaneUnavailableError):

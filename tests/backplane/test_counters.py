@@ -1,4 +1,4 @@
-"""The counters beside channels: how long they stay, and that nothing is missed for it."""
+"""The counters beside channels: their lifetime, and that no message is uncounted because of it."""
 
 import asyncio
 from dataclasses import replace
@@ -13,8 +13,10 @@ MINUTE, DAY = 60_000, 86_400_000
 
 
 @async_test
-async def test_a_broadcast_to_nobody_leaves_a_counter_for_a_minute(backend: Backend) -> None:
-    """Where somebody listens, or is a member, it stays for a day."""
+async def test_a_broadcast_without_listeners_leaves_a_counter_for_a_minute(
+    backend: Backend,
+) -> None:
+    """With a listener or a member it stays for a day."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await one.join("n", "alice")
         for name in ("n", "nobody"):
@@ -25,8 +27,8 @@ async def test_a_broadcast_to_nobody_leaves_a_counter_for_a_minute(backend: Back
 
 
 @async_test
-async def test_what_is_no_message_makes_no_counter(backend: Backend) -> None:
-    """Probes and replies leave nothing behind a publisher that never says goodbye."""
+async def test_probes_and_replies_make_no_counter(backend: Backend) -> None:
+    """They leave nothing behind of a publisher that vanishes."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         alice = await one.join("n", "alice")
         for _ in range(2):
@@ -41,8 +43,8 @@ async def test_what_is_no_message_makes_no_counter(backend: Backend) -> None:
 
 
 @async_test
-async def test_a_node_that_is_cut_off_has_its_counter_for_a_day(own_server: RedisServer) -> None:
-    """Nobody hears its broadcasts meanwhile, and all the same none of them is uncounted."""
+async def test_the_counter_of_a_node_that_is_cut_off_lasts_a_day(own_server: RedisServer) -> None:
+    """It hears no broadcast meanwhile, but each of them is counted."""
     backend = Backend(own_server)
     async with backend.publisher() as publisher, own_server.network() as proxy:
         timing = replace(FAST, lease=60.0)

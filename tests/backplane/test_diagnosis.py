@@ -1,4 +1,4 @@
-"""Why a port says nothing is found out over a socket of its own, and quickly."""
+"""The reason why a port does not answer is found quickly, over a socket of its own."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ def _login(port: int, *, tls: bool) -> Login:
 async def _listening(
     answer: bytes | None, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """A port that answers with that whatever comes, closes (b""), or says nothing."""
+    """A port that answers everything with these bytes, closes (b""), or stays silent."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         held.append(writer)
@@ -45,7 +45,7 @@ async def _listening(
 
 @async_test
 async def test_a_port_that_speaks_tls_is_found_out(tmp_path: Path) -> None:
-    """Whatever its certificate is."""
+    """With any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*Authority(tmp_path).issue("server"))
     async with _listening(None, context) as port:
@@ -67,8 +67,8 @@ async def test_a_port_that_speaks_no_tls_is_found_out(answer: bytes) -> None:
     [(b"", True), (b"", False), (None, True), (None, False), (b"HTTP/1.1 400 Bad Request", False)],
 )
 @async_test
-async def test_of_any_other_port_nothing_is_said(answer: bytes | None, tls: bool) -> None:
-    """And it is not waited for long."""
+async def test_any_other_port_gets_no_diagnosis(answer: bytes | None, tls: bool) -> None:
+    """It is not waited for long, either."""
     async with _listening(answer) as port:
         began = monotonic()
         assert await diagnosis(_login(port, tls=tls), Names(), MUTE) == ""
@@ -76,8 +76,8 @@ async def test_of_any_other_port_nothing_is_said(answer: bytes | None, tls: bool
 
 
 @async_test
-async def test_what_says_why_by_itself_is_not_asked_again() -> None:
-    """A refused connection, a reply; nor is a unix socket, which has no TLS."""
+async def test_an_error_that_names_its_reason_is_not_diagnosed() -> None:
+    """A refused connection, or a reply; nor is a unix socket, which has no TLS."""
     async with _listening(b"+PONG\r\n") as port:
         for error in (ConnectionRefusedError(), OSError("no route")):
             assert await diagnosis(_login(port, tls=True), Names(), error) == ""

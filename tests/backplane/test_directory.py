@@ -1,4 +1,4 @@
-"""What is read of the whole cluster stays right while nodes rejoin."""
+"""Reads of the whole cluster stay right while nodes rejoin."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ MEMBERS = 1200
 
 
 async def rejoin(pool: Pool) -> None:
-    """Cut the node's link, and wait until the incarnation that it gave up is buried."""
+    """Cut the node's link, and wait until its old incarnation is buried."""
     former = pool.statistics()["incarnation"]
     writer = pool._parts.backplane.shard.commands.connection._writer  # type: ignore[union-attr]
     assert writer is not None
@@ -31,7 +31,7 @@ async def rejoin(pool: Pool) -> None:
 
 
 def after(registry: Any, name: str, act: Callable[[], Awaitable[None]], times: int) -> None:
-    """Let something happen behind the next readings of one kind."""
+    """Run something after the next readings of one kind."""
     read = getattr(registry, name)
     left = times
 
@@ -47,8 +47,10 @@ def after(registry: Any, name: str, act: Callable[[], Awaitable[None]], times: i
 
 
 @async_test
-async def test_everyone_who_stays_is_seen_though_the_node_rejoins(own_server: RedisServer) -> None:
-    """Pages that were not read yet show another incarnation than those before."""
+async def test_every_member_that_stays_is_seen_although_its_node_rejoins(
+    own_server: RedisServer,
+) -> None:
+    """Later pages show another incarnation than earlier ones."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(MEMBERS)])
@@ -61,8 +63,10 @@ async def test_everyone_who_stays_is_seen_though_the_node_rejoins(own_server: Re
 
 
 @async_test
-async def test_a_page_that_moved_behind_its_reading_is_read_again(own_server: RedisServer) -> None:
-    """Its owner has died since, and is not taken for a ghost; real ghosts are left out."""
+async def test_a_member_whose_owner_changed_after_reading_is_read_again(
+    own_server: RedisServer,
+) -> None:
+    """Its owner has died since, but it is not taken for a ghost; real ghosts are left out."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
@@ -83,8 +87,8 @@ async def test_a_page_that_moved_behind_its_reading_is_read_again(own_server: Re
 
 @pytest.mark.parametrize("times", [1, 2])
 @async_test
-async def test_counts_and_places_do_not_flicker(own_server: RedisServer, times: int) -> None:
-    """A rejoin falls between reading who owns and reading who lives."""
+async def test_counts_and_locations_do_not_flicker(own_server: RedisServer, times: int) -> None:
+    """A rejoin falls between reading the owners and reading the leases."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
@@ -100,7 +104,7 @@ async def test_counts_and_places_do_not_flicker(own_server: RedisServer, times: 
 
 @async_test
 async def test_a_node_that_rejoins_is_one_node(backend: Backend) -> None:
-    """While it registers its members under the next incarnation both of them live."""
+    """While it registers its members under the next incarnation, both incarnations live."""
     async with backend.pools() as (one, two):
         await two.join("n", "bob")
         registering, go_on = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""The drain ledger on Redis grants what core.drain_budget grants, and what a call of it costs."""
+"""The drain budget on Redis grants what core.drain_budget grants; and the cost of a call."""
 
 import asyncio
 from dataclasses import astuple, replace
@@ -26,7 +26,7 @@ from tests.servers import RedisServer
 TICK = 0.125
 """Seconds; a whole number of ms, and exact in binary, so that both clocks are."""
 TARGET_US = 500
-"""What a call with 100 drainers and 100 living nodes may take."""
+"""The time limit of a call with 100 drainers and 100 living nodes."""
 
 rates = st.sampled_from([0.5, 7.0, 40.0, 100.0, 333.3, 5000.0])
 asks = st.fixed_dictionaries(
@@ -70,7 +70,7 @@ histories = st.lists(
 
 
 def asking(node: str, **what: Any) -> tuple[str, Any]:
-    """A first ask of somebody with much to close."""
+    """A first ask of a drainer with much to close."""
     usual = {"state": DRAINING, "remaining": 9000, "time_left": inf, "max_rate": inf, "rate": 0.0}
     return "ask", {"node": node, "known": False, "closable": CLOSABLE, **usual, **what}
 
@@ -101,11 +101,11 @@ TELLING: list[tuple[str, Any]] = [
     ("leave", "c"),
     ("renew", ("abd", 8)),
 ]
-"""What chance leads to too seldom."""
+"""Histories that random steps reach too seldom."""
 
 
 class Twins:
-    """Both ledgers, told the same."""
+    """Both budgets, called alike."""
 
     def __init__(self, scripted: ScriptedBudget) -> None:
         scripted.forget()
@@ -126,7 +126,7 @@ class Twins:
         }
 
     def ask(self, ask: Ask) -> None:
-        """Both grant the same; later it is spent."""
+        """Both grant the same; it is spent later."""
         cluster = dict(self.cluster)
         if cluster["others"] is not None:
             cluster["others"] = set(cluster["others"]) - {ask.node}
@@ -148,7 +148,7 @@ class Twins:
                 self.ask(ask)
 
     def turn(self, ticks: int) -> None:
-        """The script forgets what is of a clock that is a minute ahead; this stays below."""
+        """The script forgets entries of a clock a minute ahead; the steps stay below that."""
         self.now = max(self.now + ticks * TICK, self.latest - 50)
         self.latest = max(self.now, self.latest)
 
@@ -172,7 +172,7 @@ class Twins:
 
 
 def compare(scripted: ScriptedBudget, examples: int) -> None:
-    """Let hypothesis tell both of them histories."""
+    """Let hypothesis run the same histories on both."""
 
     @settings(
         max_examples=examples,
@@ -190,19 +190,19 @@ def compare(scripted: ScriptedBudget, examples: int) -> None:
 
 
 def test_the_script_and_the_core_agree(own_budget: ScriptedBudget) -> None:
-    """Whatever is asked, left, lost or changed in whatever order, and wherever the clock goes."""
+    """With any order of asks, losses, changes and clock steps."""
     compare(own_budget, 60)
 
 
 def test_the_script_and_the_core_agree_on_fakeredis() -> None:
-    """The same, for those who test with it."""
+    """The same on fakeredis, for users that test with it."""
     backend = Backend(None)
     with asyncio.Runner() as runner, backend.sync_client() as client:
         compare(ScriptedBudget(client, backend.prefix, runner), 20)
 
 
 def test_many_drainers_agree(scripted: ScriptedBudget) -> None:
-    """With so many that they renew less often than every second."""
+    """There are so many that they renew less often than every second."""
     core, cluster = DrainBudget(), {"headroom": 4000.0, "living": 80, "acceptors": 20}
     for number in range(120):
         now, node = 10.0 + number * TICK / 5, number % 60
@@ -213,8 +213,8 @@ def test_many_drainers_agree(scripted: ScriptedBudget) -> None:
     assert scripted_grant.renew == pytest.approx(1.2)
 
 
-def test_a_clock_that_is_set_back_by_minutes(scripted: ScriptedBudget) -> None:
-    """What was granted on the other clock is forgotten, or it would be held for minutes."""
+def test_a_clock_set_back_by_minutes_makes_old_grants_void(scripted: ScriptedBudget) -> None:
+    """Grants of the other clock are forgotten; otherwise they would last for minutes."""
     first, late = (Ask(node, DRAINING, 100, 100, max_rate=50.0) for node in "ab")
     scripted.lease(1000.0, first)
     assert scripted.lease(1000.0, late).rate == 0
@@ -223,15 +223,15 @@ def test_a_clock_that_is_set_back_by_minutes(scripted: ScriptedBudget) -> None:
 
 
 def test_entries_and_calm_have_a_ttl(scripted: ScriptedBudget, backend: Backend) -> None:
-    """Nothing of a drain outlives it by more than a minute."""
+    """No key of a drain outlives it by more than a minute."""
     scripted.lease(0.0, Ask("a", DRAINING, 100, 100, known=True))
     ttls = {key.rsplit(":", 1)[1]: ttl for key, ttl in backend.keys().items()}
     assert 0 < ttls["drains"] <= 60_000
     assert "calm" in ttls
 
 
-def test_what_is_stored_can_be_read(scripted: ScriptedBudget) -> None:
-    """By whoever shows the drains."""
+def test_stored_entries_can_be_read(scripted: ScriptedBudget) -> None:
+    """The display of drains reads them."""
     scripted.lease(1.0, Ask("a", DRAINING, 90, 100, time_left=30.0, max_rate=5.0), setting=50.0)
     scripted.lease(1.0, Ask("b", PAUSED, 1, 2))
     at, ends = (round((EPOCH + seconds) * 1000) for seconds in (1.0, 4.0))
@@ -241,8 +241,8 @@ def test_what_is_stored_can_be_read(scripted: ScriptedBudget) -> None:
     }
 
 
-def test_what_a_call_costs(own_server: RedisServer, own_budget: ScriptedBudget) -> None:
-    """With 100 drainers among 200 nodes, by Redis' own account; thrice the target is too much."""
+def test_the_cost_of_a_call_is_bounded(own_server: RedisServer, own_budget: ScriptedBudget) -> None:
+    """With 100 drainers among 200 nodes, by Redis' own account; three times the target fails."""
     costs = []
     with Backend(own_server).sync_client() as client:
         for turn in range(6):

@@ -1,4 +1,4 @@
-"""Whatever happens to drainers and their ledger: the budget holds, nobody starves, all is done."""
+"""Random events at drainers and their budget: it holds, no drainer starves, all is closed."""
 
 import os
 from collections import deque
@@ -35,7 +35,7 @@ EXAMPLES = int(os.environ.get("CLUSTER_POOL_EXAMPLES", "0"))
 RENEWED = RENEWAL + LATE + 2 * STEP
 """Seconds after which everyone has renewed."""
 CALM = 3 * RENEWED
-"""Seconds after which a lost ledger lets rates grow again, everyone having come back."""
+"""Seconds after which rates may grow again once a lost budget was rebuilt."""
 
 names = st.sampled_from("abcdef")
 rates = st.sampled_from([inf, inf, 50.0, 120.0, 200.0])
@@ -43,25 +43,25 @@ having = precondition(lambda self: self.drainers)
 
 
 class CoreBudget(DrainBudget):
-    """The one in Python, which can be lost, too."""
+    """The budget in Python, which can be lost, too."""
 
     def forget(self) -> None:
         self.__init__()  # type: ignore[misc]  # all that there is
 
 
 class Drains(RuleBasedStateMachine):
-    """Up to six drainers; whoever derives from it says where their ledger is."""
+    """Up to six drainers; a derived class says where their budget is."""
 
     drain_budget: ClassVar[ScriptedBudget | CoreBudget]
 
     @initialize()
     def begin(self) -> None:
-        """Nobody drains, and two nodes accept."""
+        """No drain, and two nodes that accept."""
         self.drain_budget.forget()
         self.now = 1000.0
         self.drainers: dict[str, Drainer] = {}
         self.overdue: set[Drainer] = set()
-        """Those who were paused, and may be late."""
+        """Drainers that were paused, and may be late."""
         self.dead: list[tuple[float, Drainer]] = []
         self.starving: dict[str, int] = {}
         self.setting, self.acceptors = inf, 2
@@ -71,7 +71,7 @@ class Drains(RuleBasedStateMachine):
         self.limits: deque[float] = deque(maxlen=round(RENEWED / STEP))
 
     def happened(self, waits: float = 0.0) -> None:
-        """What must hold holds again a renewal later; rates grow by the next, or after a wait."""
+        """The invariants hold again a renewal later; rates grow by the next, or after a wait."""
         self.quiet_at = max(self.quiet_at, self.now + RENEWED)
         self.growing_at = max(self.growing_at, self.now + waits + 2 * RENEWED)
 
@@ -97,7 +97,7 @@ class Drains(RuleBasedStateMachine):
     @having
     @rule(name=names, silently=st.booleans())
     def go(self, name: str, silently: bool) -> None:
-        """Crash, or be cancelled; the ledger counts the dead until their leases end."""
+        """Crash, or be cancelled; the budget counts the dead until their leases end."""
         drainer = self.drainers.pop(name, None)
         if drainer and silently:
             self.dead.append((self.now + TTL + RENEWED, drainer))
@@ -109,7 +109,7 @@ class Drains(RuleBasedStateMachine):
     @having
     @rule(name=names, paused=st.booleans())
     def pause(self, name: str, paused: bool) -> None:
-        """Pause or resume; either is told at once."""
+        """Pause or resume; the budget is told at once."""
         drainer = self.drainers.get(name)
         if drainer and drainer.plan.paused != paused:
             drainer.plan.paused, drainer.renew_at = paused, self.now
@@ -119,7 +119,7 @@ class Drains(RuleBasedStateMachine):
     @having
     @rule()
     def flush(self) -> None:
-        """It takes a renewal until the ledger knows the rates that were named, and one to obey.
+        """A renewal passes until the budget knows the named rates, and another until all obey.
 
         Without acceptors it takes their headrooms for lost, too, for as long as it is calm.
         """
@@ -133,7 +133,7 @@ class Drains(RuleBasedStateMachine):
 
     @rule(setting=rates, acceptors=st.integers(0, 3))
     def change(self, setting: float, acceptors: int) -> None:
-        """Of the cluster: what it allows, and who accepts."""
+        """Change the cluster's setting, and the number of acceptors."""
         self.setting, self.acceptors = setting, acceptors
         self.happened()
 
@@ -176,7 +176,7 @@ class Drains(RuleBasedStateMachine):
         assert self.starving[ask.node] <= 2, f"{ask.node} needs {floor}, and has {grant}"
         if self.drainers[ask.node] in self.lost and self.now < self.lost_at + 2:
             assert grant.rate <= max(ask.rate, floor) + 0.001, (
-                "it grew although the ledger was lost"
+                "it grew although the budget was lost"
             )
         return grant
 
@@ -191,7 +191,7 @@ class Drains(RuleBasedStateMachine):
         return min([self.setting, *[room if max_rate == inf else max_rate for max_rate in mosts]])
 
     def needed(self, within: float = inf) -> float:
-        """By those whose deadline is so near; a pacer may be a close behind."""
+        """The rate needed by drainers with so near a deadline; a pacer may be a close behind."""
         dead = [one for until, one in self.dead if until > self.now and not one.plan.paused]
         return sum(
             one.plan.floor(self.now, one.remaining + 1)
@@ -200,13 +200,13 @@ class Drains(RuleBasedStateMachine):
         )
 
     def check_sum(self) -> None:
-        """As of the last renewal, or of this step, in which somebody may have ended; those in a
-        hurry take what they need whoever holds it."""
+        """The granted rates stay within the limit of the last renewal or of this step, in which a
+        drain may have ended; drainers with little time take what they need in any case."""
         granted = sum(one.plan.grant.rate for one in self.active() if one.plan.grant)
         assert granted <= 1.001 * max(self.budget(), *self.limits) + 0.01
 
     def check_growth(self) -> None:
-        """Everyone has a part of what deadlines leave, unless it is next to nothing."""
+        """Each drainer has a part of what deadlines leave, unless that is next to nothing."""
         if self.budget() > 1.1 * max(self.needs):
             weight = sum(one.remaining for one in self.active())
             for one in self.active():
@@ -214,7 +214,7 @@ class Drains(RuleBasedStateMachine):
                 assert little or one.plan.rate(self.now, one.remaining) > 0, one.plan
 
     def teardown(self) -> None:
-        """As soon as there is a budget and no pause, everything is done."""
+        """As soon as there is a budget and no pause, everything is closed."""
         if not hasattr(self, "drainers"):
             return
         self.change(setting=inf, acceptors=2)
@@ -247,10 +247,10 @@ def run(drain_budget: ScriptedBudget | CoreBudget, examples: int) -> None:
 
 
 def test_in_python() -> None:
-    """The rule itself."""
+    """The implementation in Python."""
     run(CoreBudget(), 120)
 
 
 def test_on_a_server(own_budget: ScriptedBudget) -> None:
-    """The script."""
+    """The script on a server."""
     run(own_budget, 40)

@@ -1,4 +1,4 @@
-"""Sockets to one server: what may go wrong on the way, told without its password."""
+"""Sockets to one server: failures on the way, told without its password."""
 
 import asyncio
 import traceback
@@ -19,7 +19,7 @@ def _endpoint(url: str, timeout: float = 2.0, hint: str = "") -> Endpoint:
 
 @async_test
 async def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
-    """The password is sent, and no answer comes: nobody waits for it longer than for TCP."""
+    """The password is sent and no answer comes: the wait is as long as for TCP."""
     held: list[asyncio.StreamWriter] = []
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,7 +38,7 @@ async def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
 
 @async_test
 async def test_a_redis_that_quotes_the_password_is_not_quoted() -> None:
-    """One that does not know AUTH answers with what it was given."""
+    """A Redis that does not know AUTH repeats its arguments in the error."""
     with RedisServer("valkey", "--rename-command", "AUTH", "") as server:
         endpoint = _endpoint(server.url)
         with pytest.raises(BackplaneUnavailableError, match="unknown command") as caught:
@@ -47,8 +47,8 @@ async def test_a_redis_that_quotes_the_password_is_not_quoted() -> None:
 
 
 @async_test
-async def test_what_to_do_is_said_where_the_error_does_not_say_it(own_server: RedisServer) -> None:
-    """A wrong password has nothing to do with an address that cannot be reached."""
+async def test_advice_follows_an_error_that_has_none(own_server: RedisServer) -> None:
+    """A wrong password and an unreachable address need different advice."""
     with pytest.raises(BackplaneUnavailableError, match=r"127.0.0.1:1/0: Error .* \(move it\)"):
         await _endpoint("redis://127.0.0.1:1", hint="move it").open()
     wrong = own_server.url.replace(PASSWORD, "not-it")
@@ -58,8 +58,8 @@ async def test_what_to_do_is_said_where_the_error_does_not_say_it(own_server: Re
 
 
 @async_test
-async def test_a_server_with_one_address_has_no_other() -> None:
-    """Watching it says nothing for as long as anybody waits."""
+async def test_a_server_with_one_address_never_moves() -> None:
+    """Watching it does not return."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await _endpoint("redis://127.0.0.1:1").watch(0.01)

@@ -1,4 +1,4 @@
-"""Which generation is up, and what becomes of those who wait for one or hold one that has ended."""
+"""The current generation; calls that wait for one, or use one that has ended."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from tests.support import async_test, eventually
 
 @async_test
 async def test_a_generation_that_has_ended_sends_nothing() -> None:
-    """Whoever still holds it is told that nothing was executed; the next one serves."""
+    """A call on it fails as not executed; the next generation works."""
     async with Backend(None).pools(1) as (one,):
         shard = one._parts.backplane.shard
         generation = await shard.connected(deadline_in(5))
@@ -29,8 +29,8 @@ async def test_a_generation_that_has_ended_sends_nothing() -> None:
 
 
 @async_test
-async def test_who_waits_for_a_generation_is_told_when_there_will_be_none() -> None:
-    """At the deadline why there is none; at once when it was closed."""
+async def test_a_call_that_waits_for_a_generation_is_told_why_there_is_none() -> None:
+    """At its deadline with the reason; at once when the shard is closed."""
     outage = Outage("redis://nowhere")
     generations = Generations("start", outage)
     generations.open()
@@ -48,7 +48,7 @@ async def test_who_waits_for_a_generation_is_told_when_there_will_be_none() -> N
 
 @async_test
 async def test_senders_are_named_by_start_and_generation() -> None:
-    """So that receivers can tell what an older connection still carries."""
+    """Receivers then recognise messages that an older connection still carries."""
     generations = Generations("start", Outage("nowhere"))
     generations.count()
     generations.count()

@@ -17,7 +17,7 @@ PROBE = 0.02
 
 
 class Commands:
-    """Answers each command with what a test has prepared."""
+    """Answers each command with a prepared reply."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
@@ -35,7 +35,7 @@ class Commands:
 
 
 def made(*, holds: bool = True) -> tuple[Health, asyncio.Event]:
-    """Health without any Redis, and the event that says that a probe was heard."""
+    """Health without any Redis, and the event that reports a heard probe."""
     probed = asyncio.Event()
     generations = Generations("start", Outage("redis://here"))
     timing = Timing(probe=PROBE)
@@ -45,7 +45,7 @@ def made(*, holds: bool = True) -> tuple[Health, asyncio.Event]:
 
 @async_test
 async def test_a_silent_redis_is_left_after_three_probes() -> None:
-    """The error says for how long it said nothing."""
+    """The error tells for how long it was silent."""
     health, _ = made()
     with pytest.raises(BackplaneUnavailableError, match=f"for {PROBES_LOST * PROBE:g} s"):
         await health.hear_time(Commands())  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ async def test_a_silent_redis_is_left_after_three_probes() -> None:
 
 @async_test
 async def test_a_start_that_does_not_hear_its_probe_is_deaf() -> None:
-    """Redis has published it, and it has not come back."""
+    """Redis has published it, but it has not come back."""
     health, _ = made()
     with pytest.raises(BackplaneUnavailableError, match="deaf"):
         await health.probe(Commands(publish=[b"0 0", 1]), "channel")  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ async def test_a_start_that_does_not_hear_its_probe_is_deaf() -> None:
 
 @async_test
 async def test_a_cluster_is_refused_by_name() -> None:
-    """Half of what is asked would work there."""
+    """Half of our commands would work there."""
     health, _ = made()
     with pytest.raises(BackplaneUnavailableError, match="redis://here: this is a node of a Redis"):
         await health.check_kind(Commands(HELLO=[b"mode", b"cluster"]))  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ async def test_a_cluster_is_refused_by_name() -> None:
 
 @async_test
 async def test_another_epoch_means_that_state_was_lost() -> None:
-    """The first epoch that is told is no loss."""
+    """The first epoch that is read is no loss."""
     health, _ = made(holds=False)
     assert not await health.state_lost(Commands(GET=b"1"))  # type: ignore[arg-type]
     assert not await health.state_lost(Commands(GET=b"1"))  # type: ignore[arg-type]
@@ -78,8 +78,8 @@ async def test_another_epoch_means_that_state_was_lost() -> None:
 
 
 @async_test
-async def test_a_restored_redis_gets_a_new_epoch_from_whoever_holds_connections() -> None:
-    """It has the old epoch and does not know the mark that its process was given."""
+async def test_a_restored_redis_gets_a_new_epoch_from_a_node_with_connections() -> None:
+    """It has the old epoch, but lacks the mark that its process was given."""
     health, _ = made()
     commands: Any = Commands(GET=b"1", SCRIPT=[0], renew_epoch=b"9")
     assert not await health.state_lost(commands)

@@ -1,4 +1,4 @@
-"""What was heard and not yet handed on is bounded, and control has as much room again."""
+"""Received payloads that wait are bounded, and control items have the same room again."""
 
 from cluster_pool.backplane.inbox import EMPTY, Heard, Inbox
 from tests.support import async_test
@@ -9,7 +9,7 @@ def heard(size: int) -> Heard:
     return Heard("channel", 0, bytes(size), 0, "")
 
 
-def test_what_does_not_fit_is_refused_and_control_is_not() -> None:
+def test_a_payload_that_does_not_fit_is_refused_and_control_is_not() -> None:
     """Any payload fits into an empty inbox."""
     inbox = Inbox(100)
     assert inbox.put(heard(150))
@@ -21,7 +21,7 @@ def test_what_does_not_fit_is_refused_and_control_is_not() -> None:
 
 @async_test
 async def test_payloads_are_taken_in_order_and_give_their_room_back() -> None:
-    """One without bytes counts for some all the same."""
+    """An empty payload counts for some bytes all the same."""
     inbox = Inbox(1000)
     inbox.put(heard(7))
     inbox.put(heard(0))

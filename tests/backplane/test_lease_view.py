@@ -1,4 +1,4 @@
-"""Which owners a sender knows, what it does about those that it does not, and in which order."""
+"""The owners that a sender knows, its handling of unknown ones, and the order of its sends."""
 
 import asyncio
 from types import SimpleNamespace
@@ -14,11 +14,11 @@ from tests.support import async_test, eventually
 
 SOON = 5_000
 LATER = 1e12
-"""When everything must be judged anew, by the clock of Redis."""
+"""The time at which everything must be judged anew, by Redis's clock."""
 
 
 class Redis:
-    """Answers what is asked about leases, when a test says so; its clock stands at 0."""
+    """Answers questions about leases when a test says so; its clock stands at 0."""
 
     def __init__(self) -> None:
         self.asked: list[ScriptCall] = []
@@ -48,8 +48,8 @@ async def test_the_view_ends_with_the_soonest_lease_and_goes_on_without_it() -> 
 
 
 @async_test
-async def test_what_is_gone_stays_gone_until_it_is_seen_alive() -> None:
-    """Later readings do not forget it; one that lists it does."""
+async def test_an_ended_incarnation_stays_ended_until_it_is_seen_alive() -> None:
+    """Later readings that do not list it keep it ended; one that lists it does not."""
     redis: Any = Redis()
     view = LeaseView(Keys(), redis.clock, 3.0)
     answers: list[Any] = []
@@ -65,8 +65,8 @@ async def test_what_is_gone_stays_gone_until_it_is_seen_alive() -> None:
 
 
 @async_test
-async def test_it_is_read_in_front_of_a_send_when_it_is_older_than_a_heartbeat() -> None:
-    """Once, whatever is sent meanwhile; an answer without the owner is no reason to send again."""
+async def test_the_view_is_read_before_a_send_when_it_is_older_than_a_heartbeat() -> None:
+    """Once for all sends meanwhile; an answer without the owner does not repeat the send."""
     redis: Any = Redis()
     view = LeaseView(Keys(), redis.clock, 0.05)
     for _ in range(3):
@@ -119,8 +119,8 @@ async def test_a_send_to_a_known_owner_is_one_call(backend: Backend) -> None:
 
 
 @async_test
-async def test_nothing_overtakes_what_waits_for_its_owner(backend: Backend) -> None:
-    """Sends and broadcasts in one batch arrive in their order, also for those whose owner is known;
+async def test_no_message_overtakes_one_that_waits_for_its_owner(backend: Backend) -> None:
+    """Sends and broadcasts in one batch arrive in their order, also those with a known owner;
     another namespace does not wait."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         alice = await one.join("n", "alice")
@@ -150,8 +150,8 @@ async def test_nothing_overtakes_what_waits_for_its_owner(backend: Backend) -> N
 
 
 @async_test
-async def test_a_claim_of_an_owner_that_is_gone_is_absent(backend: Backend) -> None:
-    """It is looked up once; what is sent to it later is answered with one call."""
+async def test_a_send_to_a_claim_of_a_dead_owner_is_absent(backend: Backend) -> None:
+    """The owner is looked up once; later sends are answered with one call."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await one.join("n", "alice")
         with backend.sync_client() as client:

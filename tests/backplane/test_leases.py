@@ -11,7 +11,7 @@ from tests.clusters import Backend
 
 @pytest.mark.parametrize("draining", [False, True])
 def test_a_node_that_rejoins_is_counted_once(backend: Backend, draining: bool) -> None:
-    """Its former incarnation lives on for a while, and says no more what the node can take."""
+    """Its former incarnation lives on for a while, but its headroom does not count any more."""
     keys = Keys(backend.prefix)
     names = [keys.leases, keys.incarnations, keys.nodes, keys.infos, keys.epoch, keys.headrooms]
     with backend.sync_client() as client:

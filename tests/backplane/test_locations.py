@@ -1,4 +1,4 @@
-"""What users name a Redis by: read as what it is, and shown without its password."""
+"""The ways to name a Redis: read as they are meant, and shown without their password."""
 
 from typing import Any
 
@@ -43,13 +43,13 @@ SHOWN: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("redis", "shown"), SHOWN)
-def test_an_address_is_shown_as_what_it_is(redis: Any, shown: str) -> None:
+def test_an_address_is_shown_with_its_kind(redis: Any, shown: str) -> None:
     """TLS as rediss, Sentinels with their service; never a localhost that is not meant."""
     assert read_location(redis).shown == shown
 
 
 def test_sentinels_have_credentials_of_their_own_and_the_same_tls() -> None:
-    """As the client has them, too, of which theirs may differ in TLS."""
+    """As the client has them; only TLS may differ between Sentinels and Redis."""
     location = read_location(
         "rediss+sentinel://me:s3cret@a,b/main/2?sentinel_username=s&sentinel_password=t&"
         "ssl_check_hostname=false"
@@ -71,7 +71,7 @@ def test_sentinels_have_credentials_of_their_own_and_the_same_tls() -> None:
 
 
 def test_announced_addresses_are_mapped_as_the_client_maps_them() -> None:
-    """redis-py has a function for a cluster, and one host for what Sentinels name."""
+    """redis-py has a function for a cluster, and one host for names from Sentinels."""
     client = RedisCluster(host="10.0.0.1", port=7, address_remap=lambda where: (where[0], 1))
     assert read_location(client).remap(("a", 2)) == ("a", 1)
     watching = Sentinel([("a", 5)], force_master_ip="b")
@@ -82,13 +82,13 @@ def test_announced_addresses_are_mapped_as_the_client_maps_them() -> None:
 
 
 def test_a_client_for_replicas_is_refused() -> None:
-    """Nothing can be written there."""
+    """It cannot write."""
     with pytest.raises(InvalidValueError, match=r"give master_for\(…\), not slave_for"):
         Publisher(Sentinel([("a", 1)]).slave_for("main"))
 
 
-def test_what_is_neither_a_url_nor_a_client_is_refused() -> None:
-    """A client without asyncio, too."""
+def test_neither_a_url_nor_a_client_is_refused() -> None:
+    """So is a client without asyncio."""
     from redis import Redis as SyncRedis
 
     for what in (5, SyncRedis(), None):

@@ -1,4 +1,4 @@
-"""How sockets are made: with a user's address, credentials and TLS, and nothing else of his."""
+"""Sockets are made with the address, credentials and TLS of a client, and nothing else of it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from cluster_pool.backplane.logins import Login, of_pool
 from cluster_pool.exceptions import InvalidValueError
 
 
-def test_time_outs_retries_and_decoding_of_a_client_are_left_aside() -> None:
+def test_time_outs_retries_and_decoding_of_a_client_are_ignored() -> None:
     """A socket that retried by itself could deliver a message twice."""
     client = Redis(
         host="h",
@@ -34,7 +34,7 @@ def test_time_outs_retries_and_decoding_of_a_client_are_left_aside() -> None:
 
 
 def test_the_same_login_leads_to_another_server() -> None:
-    """As a cluster and Sentinels have several."""
+    """A cluster and Sentinels have several."""
     login = of_pool(ConnectionPool.from_url("rediss://me:s3cret@a:1/2"))
     other = login.at(("::1", 7))
     assert (login.shown, other.shown) == ("rediss://me:***@a:1/2", "rediss://me:***@[::1]:7/2")
@@ -44,16 +44,16 @@ def test_the_same_login_leads_to_another_server() -> None:
 
 
 @pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"])
-def test_a_file_of_tls_that_is_not_there_is_named(option: str) -> None:
-    """Before anything is connected: the error of a socket would not say which it is."""
+def test_a_missing_tls_file_is_named(option: str) -> None:
+    """Before anything is connected: the error of a socket would not name the file."""
     with pytest.raises(InvalidValueError, match=f"{option}: '/nowhere' cannot be read"):
         Login(SSLConnection, {"host": "a", option: "/nowhere"}).check()
     with pytest.raises(InvalidValueError, match=f"{option}: '/nowhere' cannot be read"):
         read_location(f"rediss://a?{option}=/nowhere")
 
 
-def test_a_file_of_tls_that_is_something_else_is_refused(tmp_path: Path) -> None:
-    """And so is a list of ciphers that nobody has."""
+def test_an_invalid_tls_file_is_refused(tmp_path: Path) -> None:
+    """So is an unknown list of ciphers."""
     text = tmp_path / "text"
     text.write_text("no certificate")
     for settings in (

@@ -21,7 +21,7 @@ from tools.harness.ports import free_port
 
 
 class SlowNames:
-    """getaddrinfo as a resolver that is away makes it: it hangs, and says so."""
+    """getaddrinfo of a resolver that is away: it hangs, and counts its calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
@@ -71,7 +71,7 @@ async def test_slow_names_take_nothing_from_the_loops_executor(
             await pool.stop()
 
 
-def test_a_name_that_hangs_holds_up_no_exit(tmp_path: Path) -> None:
+def test_a_look_up_that_hangs_does_not_delay_the_exit(tmp_path: Path) -> None:
     """Neither the stop nor the end of the process waits for it."""
     program = tmp_path / "program.py"
     program.write_text(
@@ -98,7 +98,7 @@ asyncio.run(main())
 
 @async_test
 async def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first may be one where nobody listens; TLS still checks the name."""
+    """The first one may have no listener; TLS still checks the name."""
     real = socket.getaddrinfo
 
     def both(host: Any, port: Any, *rest: Any, **options: Any) -> Any:

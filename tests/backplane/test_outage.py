@@ -1,4 +1,4 @@
-"""Why Redis does not serve a node: the same reason in every room, on real servers."""
+"""The reason why Redis does not serve a node: the same wherever it is reported, on real servers."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ FAULTS = {
 
 
 def break_it(server: RedisServer, fault: str) -> None:
-    """Let Redis refuse from now on."""
+    """Make Redis refuse from now on."""
     if fault == "MISCONF":  # a background save fails: its folder is gone
         gone = server.folder / "gone"
         gone.mkdir()
@@ -76,7 +76,7 @@ def break_it(server: RedisServer, fault: str) -> None:
 
 
 def mend_it(server: RedisServer, fault: str) -> None:
-    """Let it be as it was."""
+    """Undo the fault."""
     if fault == "MISCONF":
         server.command("CONFIG", "SET", "dir", str(server.folder))
         server.command("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
@@ -94,7 +94,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 async def test_a_refusal_is_told_in_the_same_words_everywhere(
     server: RedisServer, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    """In the log, in the statistics, and in the errors of those who wait; with what to do."""
+    """In the log, in the statistics, and in the errors of waiting calls; with advice."""
     words = FAULTS[fault][2]
     caplog.set_level(logging.INFO, "cluster_pool")
     async with Pool(server.url, node_id="node-1", timing=FAST) as pool:
@@ -126,10 +126,10 @@ async def test_a_refusal_is_told_in_the_same_words_everywhere(
 
 @pytest.mark.parametrize("fault", ["OOM", "NOREPLICAS"])
 @async_test
-async def test_whose_lease_could_not_be_renewed_is_not_called_absent(
+async def test_a_member_of_a_node_without_a_lease_is_unreachable_not_absent(
     server: RedisServer, fault: str
 ) -> None:
-    """Its client is connected; but nobody at all is nobody."""
+    """Its client is connected; an id without a member is still absent."""
     results: set[SendResult] = set()
     async with Pool(server.url, node_id="node-1", timing=FAST) as pool, Publisher(server.url) as by:
         await pool.join("n", "alice")
@@ -154,7 +154,7 @@ async def test_whose_lease_could_not_be_renewed_is_not_called_absent(
 async def test_a_probe_for_orchestrators_says_why(own_server: RedisServer, fault: str) -> None:
     """`/readyz` and `/status` of a real node have the same sentence as its log.
 
-    But for where Redis is, which clients may ask for at `/readyz` and need not know.
+    Without Redis's address, which clients of `/readyz` need not know.
     """
     words = FAULTS[fault][2]
     arguments = ("--lease", "2", "--admin-port", "0")
@@ -176,7 +176,7 @@ async def test_a_probe_for_orchestrators_says_why(own_server: RedisServer, fault
 async def test_reconnects_that_fail_are_logged_once_per_reason(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each reason when it comes, and not with each attempt."""
+    """Once when it appears, not with each attempt."""
     async with (
         own_server.network() as proxy,
         Pool(proxy.url, node_id="node-1", timing=FAST) as pool,
@@ -193,10 +193,10 @@ async def test_reconnects_that_fail_are_logged_once_per_reason(
         await eventually(lambda: pool.ready)
 
 
-def test_a_reason_that_stands_is_logged_every_30_seconds(
+def test_a_reason_that_lasts_is_logged_every_30_seconds(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And at most ten lines in that time, whatever comes and goes."""
+    """At most ten lines in that time, whatever comes and goes."""
     now = 1000.0
     monkeypatch.setattr("cluster_pool.backplane.outage.monotonic", lambda: now)
     outage = Outage("redis://there")
@@ -222,7 +222,7 @@ CLUSTERS = {"no slots": "", "one primary": "all", "another primary": "half"}
 @pytest.mark.parametrize("flavour", BINARIES)
 @async_test
 async def test_a_cluster_is_named_as_such(flavour: str, kind: str) -> None:
-    """Also one with a single primary, which would carry some of our commands out."""
+    """Also one with a single primary, which would execute some of our commands."""
     bus = ("--cluster-port", str(free_port()))
     with RedisServer(flavour, "--cluster-enabled", "yes", *bus) as server:
         if CLUSTERS[kind]:
@@ -240,7 +240,7 @@ async def test_a_cluster_is_named_as_such(flavour: str, kind: str) -> None:
 @pytest.mark.parametrize("flavour", BINARIES)
 @async_test
 async def test_a_sentinel_is_named_as_such(flavour: str) -> None:
-    """Somebody gave the port of the one who knows the primary."""
+    """The given port is that of a Sentinel."""
     with sentinel(flavour) as port:
         publisher = Publisher(f"redis://127.0.0.1:{port}")
         with pytest.raises(BackplaneUnavailableError, match="this is a Sentinel"):
@@ -276,7 +276,7 @@ def _listens(port: int) -> bool:
 
 @async_test
 async def test_sends_that_time_out_say_why(own_server: RedisServer) -> None:
-    """Whoever waits while Redis is away learns the reason, in a publisher too."""
+    """A call that waits while Redis is away gets the reason, from a publisher too."""
     async with Publisher(own_server.url) as publisher:
         own_server.kill()
         await eventually(lambda: publisher.trouble)

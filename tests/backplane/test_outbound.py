@@ -31,7 +31,7 @@ LISTED = b"start9.0"
 
 
 class Call:
-    """A script that is on its way: its runs in order, each a namespace with its items."""
+    """A script call under way: its runs in order, each a namespace with its items."""
 
     def __init__(self, script: ScriptCall) -> None:
         self.script = script
@@ -69,7 +69,7 @@ class Call:
 
     @property
     def items(self) -> dict[str, list[bytes]]:
-        """By namespace."""
+        """The items by namespace."""
         items: dict[str, list[bytes]] = {}
         for _, namespace, some in self.runs:
             items.setdefault(namespace, []).extend(some)
@@ -97,7 +97,7 @@ class FakeCommands:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.asked = False
-        """Whether tests answer what is asked about leases; else it is answered at once."""
+        """Whether tests answer questions about leases; otherwise they are answered at once."""
 
     def script(self, script: ScriptCall) -> asyncio.Future[Any]:
         call = Call(script)
@@ -109,7 +109,7 @@ class FakeCommands:
 
     @property
     def flying(self) -> list[Call]:
-        """Those that are not answered yet."""
+        """The calls without an answer."""
         return [call for call in self.calls if not call.future.done()]
 
 
@@ -151,21 +151,21 @@ def make_bus(commands: FakeCommands, seals: Seals | None = None, **limits: int) 
 
 
 async def turns() -> None:
-    """Let everything that can happen now happen."""
+    """Let the loop run until nothing more happens."""
     for _ in range(4):
         await asyncio.sleep(0)
 
 
 async def answer_rest(commands: FakeCommands) -> None:
-    """Answer what is on its way, in order, until nothing more leaves."""
+    """Answer the calls under way, in order, until none follows."""
     while commands.flying:
         commands.flying[0].answer()
         await turns()
 
 
 @async_test
-async def test_what_is_sealed_is_carried_out_soon_or_sealed_again() -> None:
-    """However long its sender waits; each time with a counter of its own."""
+async def test_a_sealed_message_is_carried_out_soon_or_sealed_again() -> None:
+    """However long its sender waits; each seal has a counter of its own."""
     commands = FakeCommands()
     outbound = make_bus(commands, Seals("not known to strangers"))
     before = asyncio.get_running_loop().time()
@@ -186,7 +186,7 @@ async def test_what_is_sealed_is_carried_out_soon_or_sealed_again() -> None:
 
 @async_test
 async def test_no_more_than_two_batches_are_in_flight() -> None:
-    """What is sent meanwhile gathers and leaves together; a batch has at most 500 items."""
+    """Messages sent meanwhile gather and leave together; a batch has at most 500 items."""
     commands = FakeCommands()
     outbound = make_bus(commands)
     sent = []
@@ -206,7 +206,7 @@ async def test_no_more_than_two_batches_are_in_flight() -> None:
 
 @async_test
 async def test_a_batch_is_bounded_in_bytes() -> None:
-    """A megabyte to a call, whatever the items are."""
+    """A megabyte in a call, with any items."""
     commands = FakeCommands()
     outbound = make_bus(commands)
     for number in range(30):
@@ -271,8 +271,8 @@ async def test_runs_of_one_namespace_leave_in_order() -> None:
 
 
 @async_test
-async def test_what_waits_is_bounded_and_room_comes_back() -> None:
-    """Queued and in flight count alike, until they are answered."""
+async def test_waiting_messages_are_bounded_and_their_room_comes_back() -> None:
+    """Queued ones and those in flight count alike, until they are answered."""
     commands = FakeCommands()
     outbound = make_bus(commands, pending_messages=100)
     for _ in range(100):
@@ -290,8 +290,8 @@ async def test_what_waits_is_bounded_and_room_comes_back() -> None:
 
 
 @async_test
-async def test_what_was_cancelled_while_it_waited_takes_no_room() -> None:
-    """Wherever it stands: also behind what others still wait for."""
+async def test_a_cancelled_message_takes_no_room() -> None:
+    """Wherever it is in its queue, also behind others that still wait."""
     commands = FakeCommands()
     outbound = make_bus(commands, pending_messages=100)
     kept = [outbound.broadcast(f"n{at}", b"item", LATER) for at in range(10)]
@@ -311,8 +311,8 @@ async def test_what_was_cancelled_while_it_waited_takes_no_room() -> None:
 
 
 @async_test
-async def test_what_is_sent_beside_a_message_to_the_own_node_leaves_no_queue_behind() -> None:
-    """Nothing of a channel that is not subscribed is heard back, and nothing forgets its queue."""
+async def test_a_send_beside_a_message_to_the_own_node_leaves_no_queue_behind() -> None:
+    """The channel is not subscribed, so nothing comes back that would end the queue."""
     commands = FakeCommands()
     outbound = make_bus(commands)
     for at in range(50):
@@ -325,7 +325,7 @@ async def test_what_is_sent_beside_a_message_to_the_own_node_leaves_no_queue_beh
 
 
 class Unwalked(dict[str, Any]):
-    """A dict in which things are found, and that nobody may walk through."""
+    """A dict that allows look-ups, but no iteration."""
 
     def values(self) -> Any:
         raise AssertionError("walked through")
@@ -334,8 +334,8 @@ class Unwalked(dict[str, Any]):
 
 
 @async_test
-async def test_a_short_deadline_looks_only_at_what_waits() -> None:
-    """Each namespace that was broadcast to from here keeps a queue, and there may be many."""
+async def test_a_short_deadline_looks_only_at_waiting_queues() -> None:
+    """Each namespace with a broadcast from here keeps a queue, and there may be many."""
     commands = FakeCommands()
     outbound = make_bus(commands)
     outbound._topology.home.listens = lambda channel: True

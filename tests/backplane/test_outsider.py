@@ -1,4 +1,4 @@
-"""The demo's witness: what it publishes and counts is what redis-cli would."""
+"""The demo's witness publishes and counts as redis-cli would."""
 
 from cluster_pool import ClusterPool, Connection
 from cluster_pool.backplane.outsider import Outsider

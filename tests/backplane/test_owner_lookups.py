@@ -1,4 +1,4 @@
-"""Owners that a send met and did not know: who waits for them, and how it ends."""
+"""Unknown owners of sends: their look-ups, the sends that wait for them, and the outcome."""
 
 import asyncio
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from tests.support import async_test
 
 
 class View:
-    """Has been read so often, knows some owners, and answers when a test says so."""
+    """A view with a count of its readings and known owners, which answers when a test says so."""
 
     def __init__(self) -> None:
         self.known: set[bytes] = set()
@@ -27,7 +27,7 @@ class View:
 
 
 class Waiting:
-    """A queue that waits, and who is told when it does no longer."""
+    """A queue that waits, and a record of its being told that it waits no longer."""
 
     def __init__(self, *, connected: bool = True) -> None:
         self.view = View()
@@ -62,7 +62,7 @@ async def test_an_owner_whose_lease_is_over_is_unreachable_and_the_others_go_aga
 
 
 @async_test
-async def test_what_cannot_be_looked_up_was_certainly_not_sent() -> None:
+async def test_a_send_whose_owner_cannot_be_looked_up_was_certainly_not_sent() -> None:
     """Also when the lookup itself may have been carried out."""
     waiting = Waiting()
     waiting.begin(1)
@@ -76,8 +76,8 @@ async def test_what_cannot_be_looked_up_was_certainly_not_sent() -> None:
 
 
 @async_test
-async def test_nothing_is_looked_up_that_was_read_since_or_that_the_next_link_will_ask() -> None:
-    """Then its queue does not wait; a view that was not read since the send is not believed."""
+async def test_an_owner_is_not_looked_up_when_the_view_was_read_since_or_the_link_is_lost() -> None:
+    """Its queue does not wait then; a view that was not read since the send is not trusted."""
     waiting, away = Waiting(), Waiting(connected=False)
     waiting.view.known = {b"a.0", b"b.0"}
     waiting.begin(0)

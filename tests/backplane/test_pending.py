@@ -1,4 +1,4 @@
-"""How much may wait for the backplane, and when somebody looks for what waits too long."""
+"""The limit on waiting operations, and the check of their deadlines."""
 
 import asyncio
 from math import inf
@@ -11,7 +11,7 @@ from tests.support import async_test
 
 
 def operation(deadline: float = inf, item: bytes = b"item") -> Operation:
-    """One that waits."""
+    """An operation that waits."""
     return Operation(SEND, "id", item, deadline, asyncio.get_running_loop().create_future())
 
 
@@ -31,7 +31,7 @@ async def test_room_is_bounded_in_messages_and_bytes_and_comes_back() -> None:
 
 
 @async_test
-async def test_the_soonest_deadline_is_looked_at_and_then_the_next() -> None:
+async def test_the_soonest_deadline_is_checked_and_then_the_next() -> None:
     """Not more often than each tick, however close the deadlines are."""
     loop = asyncio.get_running_loop()
     looks: list[float] = []
@@ -56,7 +56,7 @@ async def test_the_soonest_deadline_is_looked_at_and_then_the_next() -> None:
 
 @async_test
 async def test_each_refused_operation_has_an_error_of_its_own() -> None:
-    """Those with time left are not touched."""
+    """Those with time left are not affected."""
     error = BackplaneUnavailableError("away", maybe_executed=True)
     late, early, answered = operation(1.0), operation(9.0), operation(1.0)
     answered.future.set_result(None)

@@ -47,7 +47,7 @@ async def test_keys_and_channels_that_are_denied_are_told_apart(
 
 @async_test
 async def test_a_command_that_the_server_does_not_have_is_named() -> None:
-    """It is too old, or somebody renamed it."""
+    """It is too old, or the command was renamed."""
     with (
         RedisServer("valkey", "--rename-command", "EVALSHA", "") as server,
         pytest.raises(BackplaneUnavailableError, match="unknown command 'EVALSHA'") as caught,

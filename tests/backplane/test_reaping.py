@@ -1,4 +1,4 @@
-"""What is left of a dead node is removed in small steps, on each kind of server."""
+"""Data of a dead node are removed in small steps, on each kind of server."""
 
 import asyncio
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ DEAD, LIVING = "dead", "living"
 
 
 def fill(backend: Backend, keys: Keys, members: int) -> None:
-    """A namespace ``n`` of which a dead incarnation has all members but each tenth."""
+    """A namespace ``n`` in which a dead incarnation has nine of ten members."""
     owners = [DEAD if at % 10 else LIVING for at in range(members)]
     claims = {f"member-{at}": f"{owner}:{at}:{at:x}" for at, owner in enumerate(owners)}
     with backend.sync_client() as client:
@@ -30,7 +30,7 @@ def fill(backend: Backend, keys: Keys, members: int) -> None:
 
 @pytest.mark.parametrize("members", [2 * REAPED, 10_000])
 def test_a_call_of_the_reaper_removes_no_more_than_it_may(backend: Backend, members: int) -> None:
-    """HSCAN gives a small hash whole, and many more than it is asked for where a table shrinks."""
+    """HSCAN gives a small hash whole, and more than requested where a table shrinks."""
     keys = Keys(backend.prefix)
     fill(backend, keys, members)
     removed = []

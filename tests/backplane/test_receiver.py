@@ -1,4 +1,4 @@
-"""What is heard and cannot be kept is said, in its place."""
+"""A received event that cannot be kept is reported as lost, in its place."""
 
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.core.config import Limits
@@ -14,12 +14,12 @@ def event(number: int, size: int = 0) -> bytes:
 
 
 def taken(receiver: Receiver) -> list[bytes]:
-    """What the router would get."""
+    """The payloads that the router would get."""
     return [heard.payload for heard in iter(receiver.inbox.pop, None)]
 
 
-def test_events_that_do_not_fit_are_said_to_be_lost() -> None:
-    """Behind those that did; so are a payload that is larger than any batch, and a hole."""
+def test_events_that_do_not_fit_are_reported_as_lost() -> None:
+    """Behind those that fitted; so are a payload larger than any batch, and a hole."""
     counters = Counters()
     keys = Keys()
     limits = Limits(inbox_bytes=MAX_BYTES, message_bytes=1)

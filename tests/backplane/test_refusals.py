@@ -1,4 +1,4 @@
-"""What Redis says when it refuses: whole, without secrets, and with what to do about it."""
+"""Errors of Redis: quoted in full, without secrets, and with advice."""
 
 import pytest
 from redis.exceptions import (
@@ -46,7 +46,7 @@ SAID = [
 
 
 @pytest.mark.parametrize(("error", "text"), SAID, ids=[text for _, text in SAID])
-def test_all_that_redis_said_is_told_and_no_secret(error: Exception, text: str) -> None:
+def test_an_error_of_redis_is_quoted_in_full_without_secrets(error: Exception, text: str) -> None:
     """With its first word, which redis-py cuts off; without arguments and places in our scripts."""
     assert said(error) == text
 
@@ -68,16 +68,16 @@ ADVICE = [
 
 
 @pytest.mark.parametrize(("text", "what"), ADVICE, ids=[text for text, _ in ADVICE])
-def test_whoever_reads_a_refusal_is_told_what_to_do(text: str, what: str) -> None:
-    """Behind what Redis said, whether it comes as an error or stands in the reply of a script."""
+def test_a_known_error_comes_with_advice(text: str, what: str) -> None:
+    """The advice follows Redis's words, from an error as well as from a script's reply."""
     assert what in advice(text)
     for reply in (ResponseError(text), b"-" + text.encode(), text.encode()):
         assert refusal(reply).startswith(f"Redis refused: {text} (")
         assert what in refusal(reply)
 
 
-def test_a_refusal_that_is_not_known_is_told_as_it_is() -> None:
-    """No advice is better than a wrong one; a word in the midst of a text is no code."""
+def test_an_unknown_error_comes_without_advice() -> None:
+    """A wrong advice is worse than none; a word in the middle of a text is no code."""
     assert refusal(b"ERR syntax error") == "Redis refused: ERR syntax error"
     assert refusal(b"ERR OOM") == "Redis refused: ERR OOM"
     assert refusal(f"-ERR \udcff{SCRIPT}".encode(errors="surrogateescape")) == (
@@ -105,13 +105,13 @@ def test_a_refusal_of_redis_is_told_from_a_fault_of_the_network() -> None:
 def test_a_replica_and_a_cluster_node_say_that_another_redis_must_be_asked(
     error: ResponseError, another: bool
 ) -> None:
-    """What any other refusal needs is that somebody does something about this one."""
+    """Any other error needs a change at this Redis."""
     assert needs_another(said(error)) is another
     assert needs_another(refusal(error)) is another
 
 
-def test_no_node_lives_on_a_cluster_or_a_sentinel() -> None:
-    """As HELLO names their modes; what was given must be what it is."""
+def test_another_kind_of_server_than_the_address_names_is_refused() -> None:
+    """HELLO tells a server's mode, which must be the address's kind."""
     assert "redis+cluster://" in misplaced("cluster", clustered=False)
     assert "no Redis Cluster" in misplaced("standalone", clustered=True)
     assert misplaced("standalone", clustered=False) == misplaced("cluster", clustered=True) == ""

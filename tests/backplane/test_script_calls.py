@@ -1,4 +1,4 @@
-"""What Python gives to a script is what the Lua file takes: names, order, fields of lists."""
+"""Python's arguments of a script match the Lua file: names, order, fields of lists."""
 
 import asyncio
 import re
@@ -28,14 +28,14 @@ CHECKSUM: Any = "checksum"
 NOT_AFTER: Any = "not_after"
 VIEW_ENDS: Any = "view_ends"
 COUNTS = ("size", "after", "envelope_count")
-"""Stand as numbers, of which the scripts' own tests say whether they are right."""
+"""Numbers, whose correctness the scripts' own tests check."""
 
 LOCAL = re.compile(r"local (\w+) = (?:tonumber\()?(KEYS|ARGV)\[(\d+)\]\)?(?: -- .*)?")
 LIST = re.compile(r"local (\w+) = list\((KEYS|ARGV), ([^,]+), (\d+)(?:, .+)?\) -- (\w+(?:, \w+)*)")
 
 
 class Header(NamedTuple):
-    """With which locals a script begins: single ones, then the fields of each list."""
+    """The first locals of a script: single ones, then the fields of each list."""
 
     keys: list[str]
     key_lists: list[list[str]]
@@ -136,17 +136,17 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
 
 
 def named(names: str) -> dict[str, Any]:
-    """Every name as its own value."""
+    """Each name as its own value."""
     return {name: name for name in names.split()}
 
 
 def entry(fields: str) -> Any:
-    """Every field's name as its value."""
+    """Each field's name as its value."""
     return tuple(fields.split())
 
 
 def word_of(argument: Any) -> str:
-    """The local that an argument is for: keys and channels tell it by their last part."""
+    """The local for an argument: keys and channels tell it by their last part."""
     text = argument.decode() if isinstance(argument, bytes) else str(argument)
     if "{" not in text:
         return text
@@ -155,14 +155,14 @@ def word_of(argument: Any) -> str:
 
 
 def is_for(local: str, argument: Any) -> bool:
-    """Whether an argument is for that local; a size stands as a number."""
+    """Whether an argument is for that local; a size is a number."""
     if local in COUNTS:
         return type(argument) is int
     return word_of(argument) == re.sub("_(key|channel)$", "", local)
 
 
 @pytest.mark.parametrize("name", scripts.NAMES)
-def test_a_call_gives_what_the_header_of_the_script_names(name: str) -> None:
+def test_a_call_matches_the_header_of_its_script(name: str) -> None:
     """Every key and argument in its place; lists in whole entries to the end."""
     header = header_of(name)
     found = next((call for call in calls(SPACES) if call.name == name), None)
@@ -184,7 +184,7 @@ def test_a_call_gives_what_the_header_of_the_script_names(name: str) -> None:
 
 
 def test_a_call_touches_one_hash_tag_for_each_namespace() -> None:
-    """On a Redis Cluster they live in one slot; only the targeted send names the nodes' besides."""
+    """On a Redis Cluster they are in one slot; only the targeted send names the nodes', too."""
     for call in calls(SPACES[:1]):
         name, keys, arguments = call
         tags = {tag for key in keys for tag in re.findall(r"\{(.*?)\}", key)}
@@ -218,7 +218,7 @@ local server = {
 async def test_scripts_touch_no_key_that_is_not_declared(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a life of members and nodes; the counters of nodes' channels are the exception."""
+    """Through a life of members and nodes, except for the counters of nodes' channels."""
     guarded = {
         name: text.replace("local server = redis\n", GUARD)
         for name, text in scripts.sources().items()

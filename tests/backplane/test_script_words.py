@@ -1,4 +1,4 @@
-"""The words that Python and the Lua files share: the same on both sides, and told apart."""
+"""The words that Python and the Lua files share: the same on both sides, and distinct."""
 
 import re
 from importlib.resources import files
@@ -15,7 +15,7 @@ def lua_files() -> str:
 
 
 def test_a_script_has_each_word_as_python_has_it(backend: Backend) -> None:
-    """Numbers as numbers, bytes as they are: the server says so that runs them."""
+    """Numbers as numbers, bytes unchanged, as the server's own Lua reads them."""
     words = script_words.constants()
     head = "\n".join(scripts.constants())
     body = f"{head}\nreturn {{{', '.join(words)}}}"
@@ -26,7 +26,7 @@ def test_a_script_has_each_word_as_python_has_it(backend: Backend) -> None:
 
 
 def test_every_word_of_the_scripts_is_one_that_python_has() -> None:
-    """A name in capitals that Lua does not know would be nil there, and say nothing."""
+    """A name in capitals that Lua does not know would silently be nil."""
     text = re.sub(r"'[^']*'", "", lua_files())
     used = set(re.findall(r"(?<![\w.])[A-Z][A-Z_]+(?!\w)", text)) - {"KEYS", "ARGV"}
     local = set(re.findall(r"local ([A-Z][A-Z_]+)", text))
@@ -34,8 +34,8 @@ def test_every_word_of_the_scripts_is_one_that_python_has() -> None:
     assert len(used) > 10
 
 
-def test_what_a_reply_can_say_is_told_apart() -> None:
-    """Each kind of answer has one word of its own, and each digit is one character."""
+def test_the_words_of_a_reply_are_distinct() -> None:
+    """Each kind of answer has a word of its own, and each digit is one character."""
     words = script_words
     send = (words.ABSENT, words.ROUTED, words.UNREACHABLE, words.REFUSED)
     send += (words.LATE_ITEM, words.UNKNOWN, words.HELD_ITEM)

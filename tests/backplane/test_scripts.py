@@ -1,4 +1,4 @@
-"""The texts of the scripts, and what all of them share."""
+"""The texts of the scripts, and the parts that they share."""
 
 import re
 
@@ -16,8 +16,8 @@ def test_every_file_is_a_script_and_every_script_has_its_digest() -> None:
     assert all(digest(text) == digests()[name] for name, text in sources().items())
 
 
-def test_words_that_both_sides_say_are_those_of_python(backend: Backend) -> None:
-    """Each is a local of its name, with all its bytes, wherever a script runs."""
+def test_shared_words_have_the_values_of_python(backend: Backend) -> None:
+    """Each is a local of its name, with all its bytes, in every script."""
     words = script_words.constants()
     prelude = "\n".join(constants())
     with backend.sync_client() as client:
@@ -26,16 +26,16 @@ def test_words_that_both_sides_say_are_those_of_python(backend: Backend) -> None
             assert client.eval(f"{prelude}\nreturn {name}", 0) == expected, name
 
 
-def test_scripts_say_no_word_that_python_does_not() -> None:
-    """A word in capitals that stands for itself is a nil, and a mistake."""
+def test_scripts_use_no_word_that_python_does_not_have() -> None:
+    """An undefined word in capitals would be nil."""
     for name, text in sources().items():
         code = re.sub(r"--.*|'(?:[^'\\]|\\.)*'", "", text)
         local = set(re.findall(r"local ([A-Z][A-Z_]+) = ", code))
         assert set(WORD.findall(code)) <= local | OF_LUA_OR_REDIS, name
 
 
-def test_a_script_has_only_what_it_uses_in_front() -> None:
-    """Whatever is in front is made anew at each call; what that uses itself is there, too."""
+def test_a_script_starts_with_only_the_helpers_it_uses() -> None:
+    """Helpers are created at each call; helpers of a used helper are included, too."""
     text = sources()["renew_epoch"]
     assert "local function note_mended" in text
     assert "function redis.call" in text
@@ -44,8 +44,8 @@ def test_a_script_has_only_what_it_uses_in_front() -> None:
     assert "local function str_header" in sources()["claim"]
 
 
-def test_what_was_mended_stands_in_front_of_the_reply() -> None:
-    """Nothing else that a script replies is taken for it."""
+def test_a_repair_is_reported_in_front_of_the_reply() -> None:
+    """No other reply of a script is taken for such a report."""
     assert mended([b"MENDED", [b"this"], 1]) == [b"this"]
     assert mended([b"OK", [b"this"], 1]) == []
     assert mended([b"MENDED", b"1", 1]) == []

@@ -1,4 +1,4 @@
-"""Sentinels: which primary they name together, and what is said when they do not."""
+"""Sentinels: the primary that a majority names, and the error when there is none."""
 
 import asyncio
 import contextlib
@@ -37,8 +37,8 @@ async def _running(*stubs: StubSentinel) -> AsyncIterator[list[StubSentinel]]:
 
 
 @async_test
-async def test_the_newest_of_most_answers_counts() -> None:
-    """One that was cut off when a failover happened misleads nobody, whichever it is."""
+async def test_the_newest_answer_of_a_majority_counts() -> None:
+    """A Sentinel that was cut off during a failover does not mislead, whichever it is."""
     for epochs in ((0, 3, 3), (3, 0, 3), (3, 3, 0)):
         stubs = [StubSentinel(NEW if epoch else OLD, epoch) for epoch in epochs]
         async with _running(*stubs):
@@ -47,8 +47,8 @@ async def test_the_newest_of_most_answers_counts() -> None:
 
 
 @async_test
-async def test_a_sentinel_that_says_nothing_holds_nobody_up() -> None:
-    """More than half of them suffice."""
+async def test_a_silent_sentinel_does_not_delay_the_answer() -> None:
+    """A majority of answers suffices."""
     silent, *others = StubSentinel(OLD, 9), StubSentinel(NEW, 1), StubSentinel(NEW, 1)
     silent.silent = True
     async with _running(silent, *others):
@@ -70,7 +70,7 @@ async def test_one_sentinel_that_answers_is_enough() -> None:
 
 @async_test
 async def test_sentinels_that_name_no_primary_say_why() -> None:
-    """Each of them."""
+    """The error has the reason of each of them."""
     gone, unknown, refusing, few, silent = (StubSentinel(OLD) for _ in range(5))
     gone.port, unknown.where, refusing.refusal, few.others = 1, None, "NOAUTH Who are you?", 0
     silent.silent = True
@@ -90,8 +90,8 @@ async def test_sentinels_that_name_no_primary_say_why() -> None:
 
 
 @async_test
-async def test_a_redis_that_is_no_sentinel_is_told_so() -> None:
-    """The port of the Redis is often taken for that of its Sentinel."""
+async def test_a_redis_in_place_of_a_sentinel_is_named_as_such() -> None:
+    """The port of Redis is often mistaken for that of its Sentinel."""
     stub = StubSentinel(OLD)
     stub.refusal = "ERR unknown command 'SENTINEL', with args beginning with: 'main' "
     async with _running(stub):
@@ -100,8 +100,8 @@ async def test_a_redis_that_is_no_sentinel_is_told_so() -> None:
 
 
 @async_test
-async def test_another_primary_is_noticed() -> None:
-    """By the first look behind a failover, over the sockets of the looks before."""
+async def test_a_new_primary_is_noticed() -> None:
+    """By the first look after a failover, over the existing sockets."""
     stubs = [StubSentinel(OLD, 1) for _ in range(3)]
     async with _running(*stubs):
         primary = await _sentinels(*stubs).primary(_announced)
@@ -123,7 +123,7 @@ async def test_another_primary_is_noticed() -> None:
 
 
 @async_test
-async def test_sentinels_of_which_the_epoch_may_not_be_asked_are_believed() -> None:
+async def test_sentinels_that_hide_their_epoch_are_believed() -> None:
     """Their users may have few rights."""
     stub = StubSentinel(OLD)
     stub.master_refused = True
@@ -137,7 +137,7 @@ async def test_sentinels_of_which_the_epoch_may_not_be_asked_are_believed() -> N
 
 @async_test
 async def test_a_primary_without_sentinels_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    """It is said once, and they are asked again when they are there again."""
+    """A log line says so once, and they are asked again when they are back."""
     caplog.set_level(logging.WARNING, "cluster_pool")
     stub = StubSentinel(OLD, 1)
     async with _running(stub):
@@ -153,8 +153,8 @@ async def test_a_primary_without_sentinels_goes_on(caplog: pytest.LogCaptureFixt
 
 
 @async_test
-async def test_a_primary_that_accepts_and_says_nothing_is_left_for_the_next() -> None:
-    """As one does that is frozen: nobody waits for it longer than for the Sentinels."""
+async def test_a_primary_that_accepts_but_is_silent_is_left_for_the_next() -> None:
+    """A frozen one does so: the wait for it is as long as for the Sentinels."""
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         held.append(writer)

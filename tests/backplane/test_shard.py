@@ -1,4 +1,4 @@
-"""How hard a node knocks at a Redis that lets it in and is of no use."""
+"""The pauses between connections to a Redis that accepts but does not serve."""
 
 import time
 
@@ -12,7 +12,7 @@ from tests.support import async_test, eventually
 
 @pytest.mark.parametrize("right", ["evalsha", "subscribe"])
 @async_test
-async def test_a_generation_that_never_comes_up_is_no_reason_to_hurry(
+async def test_a_generation_that_never_comes_up_does_not_shorten_the_pauses(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture, right: str
 ) -> None:
     """Each pause is longer than the last one, and the reason is logged once."""
@@ -35,8 +35,8 @@ async def test_a_generation_that_never_comes_up_is_no_reason_to_hurry(
 
 
 @async_test
-async def test_a_redis_that_is_behind_its_own_time_is_left(backend: Backend) -> None:
-    """A probe that comes too late by the time of Redis ends the generation; the next one asks."""
+async def test_a_redis_that_is_behind_its_own_clock_is_left(backend: Backend) -> None:
+    """A probe that is late by the clock of Redis ends the generation; the next one asks again."""
     async with backend.pools(1) as (one,):
         before = one._parts.backplane.shard.generation
         one._parts.backplane.shard.clock.hear(0, 0.0, 0.0)
@@ -45,10 +45,10 @@ async def test_a_redis_that_is_behind_its_own_time_is_left(backend: Backend) -> 
 
 
 @async_test
-async def test_a_session_that_fails_by_itself_begins_anew(
+async def test_an_internal_error_ends_one_generation_only(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is our own mistake is logged as an error, and ends one generation only."""
+    """It is logged as an error."""
     async with backend.pools(1) as (one,):
         before, tell = (
             one._parts.backplane.shard.generation,

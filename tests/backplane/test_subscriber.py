@@ -1,4 +1,4 @@
-"""One subscribed socket: what it hears is handed on, and confirmations go to those who asked."""
+"""One subscribed socket: payloads are handed on, and confirmations go to their requests."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,7 @@ from tests.support import async_test
 
 
 class Socket:
-    """Gives what a test has put there to be read, and takes what is written."""
+    """Gives prepared replies to be read, and keeps the bytes written."""
 
     def __init__(self) -> None:
         self.pushes: asyncio.Queue[list[bytes]] = asyncio.Queue()
@@ -22,7 +22,7 @@ class Socket:
 
 @async_test
 async def test_a_channel_is_confirmed_by_the_reply_to_the_last_request_alone() -> None:
-    """One that was given up and is wanted again is not confirmed by what came before."""
+    """A channel that was given up and is wanted again is not confirmed by an older reply."""
     socket: Any = Socket()
     subscriber = Subscriber(socket, lambda channel, payload: None)
     reading = asyncio.create_task(subscriber.read_forever())
@@ -42,8 +42,8 @@ async def test_a_channel_is_confirmed_by_the_reply_to_the_last_request_alone() -
 
 
 @async_test
-async def test_what_is_heard_is_handed_on_in_the_order_of_arrival() -> None:
-    """As it is: no payload is looked into."""
+async def test_payloads_are_handed_on_in_the_order_of_arrival() -> None:
+    """Unchanged and unread."""
     socket: Any = Socket()
     heard: list[tuple[bytes, bytes]] = []
     subscriber = Subscriber(socket, lambda *message: heard.append(message))
@@ -57,8 +57,8 @@ async def test_what_is_heard_is_handed_on_in_the_order_of_arrival() -> None:
 
 
 @async_test
-async def test_a_socket_that_is_gone_confirms_nothing() -> None:
-    """Neither what was asked before, nor what is asked then."""
+async def test_a_lost_socket_confirms_nothing() -> None:
+    """Neither earlier requests, nor later ones."""
     socket: Any = Socket()
     subscriber = Subscriber(socket, lambda channel, payload: None)
     before = subscriber.confirmed(b"a")

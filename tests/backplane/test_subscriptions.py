@@ -1,4 +1,4 @@
-"""Who wants which channel: several users of one, and what is left of it when they have gone."""
+"""The users of each channel: several of one, and the clean-up when the last has gone."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,13 +23,15 @@ def shard_of(pool: ClusterPool) -> Shard:
 
 
 def listeners(server: RedisServer, channel: str) -> Callable[[], int]:
-    """Asks how many listen to a channel."""
+    """A function that asks how many clients listen to a channel."""
     return lambda: int(server.command("PUBSUB", "NUMSUB", channel).rsplit(":", 1)[1])
 
 
 @async_test
-async def test_a_channel_is_given_up_with_the_last_of_its_users(own_server: RedisServer) -> None:
-    """A watcher and a membership may want the same, and one of them goes first."""
+async def test_a_channel_is_unsubscribed_with_the_last_of_its_users(
+    own_server: RedisServer,
+) -> None:
+    """A watcher and a membership may use the same, and either may go first."""
     heard = listeners(own_server, "cluster_pool:{n}")
     async with Backend(own_server).pools(1) as (one,):
         shard = shard_of(one)
@@ -52,7 +54,7 @@ async def test_a_channel_is_given_up_with_the_last_of_its_users(own_server: Redi
 
 @async_test
 async def test_several_subscriptions_end_together(own_server: RedisServer) -> None:
-    """Those that have ended already are left aside."""
+    """Those that have ended already are skipped."""
     async with Backend(own_server).pools(1) as (one,):
         subscriptions = shard_of(one).subscriptions
         names = [f"cluster_pool:{{{at}}}" for at in range(3)]
@@ -65,10 +67,10 @@ async def test_several_subscriptions_end_together(own_server: RedisServer) -> No
 
 
 @async_test
-async def test_a_wish_that_is_not_confirmed_in_time_stands_all_the_same(
+async def test_a_subscription_that_is_not_confirmed_in_time_still_stands(
     own_server: RedisServer,
 ) -> None:
-    """The next generation subscribes it, whoever has given up waiting."""
+    """The next generation subscribes it, although its caller has given up."""
     async with own_server.network() as proxy:
         through = proxy.url
         async with Backend(own_server).pools(1) as (_,), ClusterPool(through) as one:
@@ -83,8 +85,8 @@ async def test_a_wish_that_is_not_confirmed_in_time_stands_all_the_same(
 
 
 @async_test
-async def test_what_ends_after_the_stop_is_harmless() -> None:
-    """Everything is dropped at the stop; whoever still has a subscription may end it."""
+async def test_a_subscription_may_end_after_the_stop() -> None:
+    """The stop drops all; ending one afterwards does nothing."""
     async with Backend(None).pools(1) as (one,):
         shard = shard_of(one)
         subscription = shard.subscriptions.add("cluster_pool:{n}")

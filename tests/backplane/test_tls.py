@@ -1,4 +1,4 @@
-"""Faults of TLS: which it is, and what to do, is said by the error that a user reads."""
+"""Faults of TLS: the error names the fault and the remedy."""
 
 import ssl
 from collections.abc import Iterator
@@ -54,13 +54,13 @@ class TlsServer(RedisServer):
 
 @pytest.fixture(params=["TLSv1.2", "TLSv1.3"])
 def version(request: pytest.FixtureRequest) -> str:
-    """With the newer one a client learns behind the handshake that it is refused."""
+    """With the newer version a client learns only after the handshake that it is refused."""
     return str(request.param)
 
 
 @pytest.fixture
 def server(authority: Authority, version: str) -> Iterator[TlsServer]:
-    """One with a good certificate, that wants none of its clients."""
+    """A server with a good certificate that wants none of its clients."""
     with TlsServer(authority, authority.issue("server", HOSTS), at_most=version) as made:
         yield made
 
@@ -78,10 +78,10 @@ async def _refused(url: str) -> str:
 
 @real
 @async_test
-async def test_a_certificate_of_a_ca_that_is_trusted_is_good(
+async def test_a_certificate_of_a_trusted_ca_is_accepted(
     server: TlsServer, authority: Authority
 ) -> None:
-    """By its name and by its address; without any check, too."""
+    """For its name and for its address; and without any check."""
     assert await _counted(server.secure(f"ssl_ca_certs={authority.file}")) == 0
     assert await _counted(server.secure(f"ssl_ca_certs={authority.file}", "localhost")) == 0
     assert await _counted(server.secure("ssl_cert_reqs=none")) == 0
@@ -89,10 +89,10 @@ async def test_a_certificate_of_a_ca_that_is_trusted_is_good(
 
 @real
 @async_test
-async def test_a_ca_that_is_not_trusted_is_named_as_the_reason(
+async def test_an_untrusted_ca_is_named_as_the_reason(
     server: TlsServer, stranger: Authority
 ) -> None:
-    """None was given, or another one."""
+    """With no CA given, and with another one."""
     for options in ("", f"ssl_ca_certs={stranger.file}"):
         said = await _refused(server.secure(options).removesuffix("?"))
         assert "(its certificate comes from a CA that is not trusted here: ssl_ca_certs=" in said
@@ -101,7 +101,7 @@ async def test_a_ca_that_is_not_trusted_is_named_as_the_reason(
 @real
 @async_test
 async def test_dates_and_names_are_told_apart(authority: Authority, version: str) -> None:
-    """What has expired is renewed, and what is for another name is used by that."""
+    """An expired certificate is to be renewed; one for another name is to be used by that name."""
     old = authority.issue("old", HOSTS, ends=-DAY)
     young = authority.issue("young", HOSTS, begins=DAY, ends=3 * DAY)
     foreign = authority.issue("foreign", ["redis.example"])
@@ -121,7 +121,7 @@ async def test_dates_and_names_are_told_apart(authority: Authority, version: str
 
 @real
 @async_test
-async def test_a_server_that_wants_certificates_of_its_clients(
+async def test_a_server_may_require_certificates_of_its_clients(
     authority: Authority, stranger: Authority, version: str
 ) -> None:
     """None, one that has expired, one of another CA, and the right one."""
@@ -151,9 +151,7 @@ async def test_a_server_that_wants_certificates_of_its_clients(
 
 @real
 @async_test
-async def test_one_side_alone_that_speaks_tls_is_told_so(
-    server: TlsServer, authority: Authority
-) -> None:
+async def test_tls_on_one_side_only_is_named(server: TlsServer, authority: Authority) -> None:
     """A URL with TLS to a port without, and the reverse, with a password and without."""
     trusted = f"?ssl_ca_certs={authority.file}"
     for user in ("", server.user_info):
@@ -164,7 +162,7 @@ async def test_one_side_alone_that_speaks_tls_is_told_so(
 
 
 def test_a_key_that_belongs_to_another_certificate_is_refused(authority: Authority) -> None:
-    """When the URL is given."""
+    """At the time when the URL is given."""
     certificate, _ = authority.issue("one")
     _, key = authority.issue("two")
     with pytest.raises(InvalidValueError, match="ssl_keyfile is not the key of ssl_certfile"):
@@ -172,7 +170,7 @@ def test_a_key_that_belongs_to_another_certificate_is_refused(authority: Authori
 
 
 def test_an_error_is_explained_by_what_caused_it() -> None:
-    """redis-py says it with an error of its own; what has nothing to do with TLS is none."""
+    """redis-py raises an error of its own around it; other errors are not explained."""
     expired = ssl.SSLCertVerificationError("certificate verify failed")
     expired.verify_code = 10
     shell = OSError("connecting")

@@ -1,4 +1,4 @@
-"""Which shard has what: there is one, and all is there."""
+"""The shard of each namespace and key: there is only one."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +10,7 @@ from tests.support import async_test
 
 
 def test_a_namespace_and_its_keys_are_at_one_shard() -> None:
-    """And so is what belongs to no namespace, while there is one shard."""
+    """So are keys that belong to no namespace, while there is one shard."""
     shard: Any = SimpleNamespace(
         subscriptions=None, connected=None, script=None, start=None, stop=None
     )
@@ -22,7 +22,7 @@ def test_a_namespace_and_its_keys_are_at_one_shard() -> None:
 
 @async_test
 async def test_the_generation_of_a_topology_is_the_one_that_commands_go_over() -> None:
-    """Whoever waits for it gets the same that is current."""
+    """Waiting for a generation gives the current one."""
     async with Backend(None).pools(1) as (one,):
         topology = one._parts.backplane.topology
         generation = await topology.connected(None)

@@ -1,4 +1,4 @@
-"""What the registry is compared with, and how it is put right, on each kind of server."""
+"""Comparing the registry with a node's members, and repairing it, on each kind of server."""
 
 import asyncio
 
@@ -19,15 +19,15 @@ def parts_of(pool: Pool) -> tuple[Upkeep, Generation, float]:
 
 
 def holding_of(pool: Pool, namespace: str) -> Holding:
-    """What a node holds in a namespace, every claim of it in the sample."""
+    """The node's claims in a namespace, all of them in the sample."""
     held = pool._parts.ownership.owned(namespace)
     checksum = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
     return Holding(namespace, len(held), checksum, list(held.items()))
 
 
 @async_test
-async def test_a_namespace_is_named_once_a_claim_of_it_is_lost(backend: Backend) -> None:
-    """Count and checksum are as they were: the sample finds it. The other namespace is right."""
+async def test_a_namespace_that_lost_a_claim_is_named(backend: Backend) -> None:
+    """Count and checksum are unchanged: the sample finds it. The other namespace is right."""
     async with backend.pools(1) as (one,), backend.client() as client:
         for namespace in ("whole", "hurt"):
             await one.join(namespace, "alice")
@@ -44,7 +44,7 @@ async def test_a_namespace_is_named_once_a_claim_of_it_is_lost(backend: Backend)
 
 @async_test
 async def test_only_incarnations_without_any_trace_are_unknown(backend: Backend) -> None:
-    """One that lives is known, and so is one that waits for its end."""
+    """A living one is known, and so is one that waits to be reaped."""
     async with backend.pools(1) as (one,), backend.client() as client:
         upkeep, generation, deadline = parts_of(one)
         await client.hset(f"{backend.prefix}:{{~}}:dead", "dying.0", "node-9")
@@ -56,7 +56,7 @@ async def test_only_incarnations_without_any_trace_are_unknown(backend: Backend)
 
 @async_test
 async def test_garbage_is_removed_unless_it_has_changed_since(backend: Backend) -> None:
-    """What was listed is compared with what stands: a claim that came meanwhile stays."""
+    """The listed entry is compared with the current one: a claim that came meanwhile stays."""
     async with backend.pools(1) as (one,), backend.client() as client:
         await one.join("n", "alice")
         upkeep, generation, deadline = parts_of(one)

@@ -1,4 +1,4 @@
-"""URLs of Redis: taken apart as they are meant, and refused where in doubt."""
+"""URLs of Redis: parsed as they are meant, and refused where ambiguous."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from cluster_pool.backplane.urls import check_url, place_of, read_url
 from cluster_pool.exceptions import InvalidValueError
 
 
-def test_a_url_in_doubt_is_refused_without_being_shown() -> None:
-    """What would be read as a port, a host or an option is part of a password."""
+def test_an_ambiguous_url_is_refused_without_being_shown() -> None:
+    """Part of a password could be read as a port, a host or an option."""
     for url in (
         *("redis://:123#456@127.0.0.1", "redis://:12/34@127.0.0.1", "redis://:12?34@127.0.0.1"),
         *("redis://me:p@12/34@127.0.0.1", "redis://127.0.0.1?password=12&34", "redis://:34 12@x"),
@@ -20,7 +20,7 @@ def test_a_url_in_doubt_is_refused_without_being_shown() -> None:
 
 
 def test_a_url_of_another_kind_is_refused() -> None:
-    """Bad input is refused when it is given."""
+    """The error comes when it is given."""
     for url in ("http://x", "localhost", "", 5, "redis://127.0.0.1/0?nonsense=1"):
         with pytest.raises(InvalidValueError):
             Publisher(url)  # type: ignore[arg-type]
@@ -39,15 +39,15 @@ def test_a_url_of_another_kind_is_refused() -> None:
         *("redis+sentinel://a/main?sentinel_password=s3cret&x=1", "redis+cluster://s3cret:p:x/0"),
     ],
 )
-def test_a_url_that_is_none_keeps_its_password(url: str) -> None:
-    """Also when what is special in it was not percent-encoded."""
+def test_an_invalid_url_does_not_reveal_its_password(url: str) -> None:
+    """Also when its special characters were not percent-encoded."""
     with pytest.raises(InvalidValueError) as caught:
         Publisher(url)
     assert "s3cret" not in str(caught.value)
 
 
 def test_a_url_of_sentinels_names_all_of_them_and_the_service() -> None:
-    """With the port that Sentinels have where it says none; what is ours redis-py does not see."""
+    """The Sentinels' own port is the default; our options are hidden from redis-py."""
     url = read_url(
         "rediss+sentinel://me:s3cret@a,b:1,[::1]:2/my%20service/3"
         "?sentinel_username=who&ssl_cert_reqs=none&sentinel_password=a%26b&address_remap=x=y"
@@ -64,7 +64,7 @@ def test_a_url_of_sentinels_names_all_of_them_and_the_service() -> None:
 
 
 def test_a_url_of_a_cluster_names_where_to_look_for_it() -> None:
-    """Each host may be any of its nodes."""
+    """Each host may be any node of it."""
     url = read_url("redis+cluster://:s3cret@a,b:7001/0?address_remap=*=c")
     assert url.kind == "cluster"
     assert url.hosts == (("a", 6379), ("b", 7001))
@@ -72,8 +72,8 @@ def test_a_url_of_a_cluster_names_where_to_look_for_it() -> None:
     assert url.options == {"address_remap": "*=c"}
 
 
-def test_a_url_of_one_server_is_left_to_the_client() -> None:
-    """Whatever it says."""
+def test_a_url_of_one_server_is_passed_to_the_client_unchanged() -> None:
+    """With any options."""
     for text in ("redis://a:1/2?x=1", "rediss://a", "unix://u@/run/re,dis.sock?db=2"):
         url = read_url(text)
         assert (url.kind, url.base, url.hosts) == ("single", text, ())
@@ -97,22 +97,22 @@ WHY = [
 
 
 @pytest.mark.parametrize(("url", "why"), WHY, ids=[url for url, _ in WHY])
-def test_a_url_that_is_none_is_told_why(url: str, why: str) -> None:
+def test_the_error_for_an_invalid_url_has_the_reason(url: str, why: str) -> None:
     """It is quoted where it has no place for a password."""
     with pytest.raises(InvalidValueError, match=why) as caught:
         Publisher(url)
     assert url in str(caught.value)
 
 
-def test_whatever_is_special_may_be_percent_encoded() -> None:
-    """And nothing else may stand where it would end something."""
+def test_special_characters_may_be_percent_encoded() -> None:
+    """Unencoded ones may not stand where they would end a part."""
     check_url("redis+sentinel://u:p%40%2F%2C@a:1,b/main")
     for url in ("redis+sentinel://u:p@a/ma#in", "redis+cluster://a?x", "redis+sentinel://a/m@in"):
         with pytest.raises(InvalidValueError, match="percent-encode"):
             check_url(url)
 
 
-def test_places() -> None:
+def test_hosts_and_ports_are_parsed() -> None:
     """A host, with or without a port; an IPv6 address is in brackets."""
     assert place_of("a.b-c:12", 1) == ("a.b-c", 12)
     assert place_of("[::1]", 1) == ("::1", 1)
