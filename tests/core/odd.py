@@ -1,10 +1,10 @@
-"""Values of classes that say something else than they are."""
+"""Values of classes whose str() or format() differs from their content."""
 
 from enum import Enum, IntEnum
 
 
 class Odd(str, Enum):  # noqa: UP042  # formats otherwise than a StrEnum
-    """As FastAPI advises for path parameters; it formats as "Odd.NAME"."""
+    """The kind that FastAPI advises for path parameters; it formats as "Odd.NAME"."""
 
     NAME = "name"
 

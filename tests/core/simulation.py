@@ -11,7 +11,7 @@ from cluster_pool.core.pacing import STEP, Pacer
 
 SECOND: Final = round(1 / STEP)
 HEARTBEAT: Final = 3.0
-"""Seconds between two times that an acceptor tells its headroom."""
+"""Seconds between two reports of an acceptor's headroom."""
 
 
 class Drainer:
@@ -49,7 +49,7 @@ class Drainer:
         self._pacer = Pacer(now, start)
 
     def renew(self, now: float, lease: Callable[[Ask], Grant] | None) -> None:
-        """Ask for a lease; None is a ledger that does not answer."""
+        """Ask for a lease; None is a budget that does not answer."""
         plan = self.plan
         if plan.announcing and plan.last_grace is None:
             self.renew_at = now + RENEWAL  # it is not told that its process will stop
@@ -62,7 +62,7 @@ class Drainer:
         self.renew_at = now + min(pause, plan.until_agreed(now))
 
     def step(self, now: float) -> int:
-        """Close who is due, and say how many."""
+        """Close the connections that are due; gives how many."""
         if self.plan.announcing:
             if now < self._announced and not self.plan.hastened:
                 return 0
@@ -77,12 +77,12 @@ class Drainer:
 
 
 class Cluster:
-    """Nodes that accept or drain, and their ledger.
+    """Nodes that accept or drain, and their budget.
 
     Attributes:
-        redis: whether the ledger answers.
-        advertised: what each acceptor said last that it can take.
-        chasing: acceptors say less while they take more, which the library does not do.
+        redis: whether the budget answers.
+        advertised: the last reported headroom of each acceptor.
+        chasing: acceptors report less while they take more, which the library does not do.
         closes: by step, of all drainers.
         limits: by step, the larger of the budget and of what deadlines need.
     """
@@ -99,7 +99,7 @@ class Cluster:
         self.closes: list[int] = []
         self.limits: list[float] = []
         self.kept: set[str] = set()
-        """Nodes that live, and take nobody: drained, and not to be stopped."""
+        """Nodes that live and take no newcomers: drained, and not stopping."""
         self._unheard: dict[str, float] = {}
 
     # -- what happens ----------------------------------------------------------------------
@@ -132,14 +132,14 @@ class Cluster:
         return names
 
     def crash(self, names: list[str]) -> None:
-        """Drainers or acceptors are gone, and say nothing."""
+        """Drainers or acceptors vanish without a word."""
         for name in names:
             self.advertised.pop(name, None)
             self.drainers.pop(name, None)
             self.kept.discard(name)
 
     def flush(self) -> None:
-        """The ledger is lost, and so is the headroom until each acceptor's next heartbeat."""
+        """The budget is lost, and so is the headroom until each acceptor's next heartbeat."""
         self.drain_budget = DrainBudget()
         for name in self.advertised:
             self._unheard[name] = self.now + self.random.random() * HEARTBEAT
@@ -193,13 +193,13 @@ class Cluster:
     # -- what should be --------------------------------------------------------------------
 
     def budget(self) -> float:
-        """R, of those who drain now."""
+        """R, for the drainers of now."""
         room = USED * self.headroom * len(self.advertised)
         mosts = [drainer.plan.max_rate for drainer in self.drainers.values()]
         return min(self.setting, *[room if max_rate == inf else max_rate for max_rate in mosts])
 
     def needed(self) -> float:
-        """S, likewise."""
+        """S, for the drainers of now."""
         return sum(one.plan.floor(self.now, one.remaining) for one in self.drainers.values())
 
     # -- what was --------------------------------------------------------------------------
@@ -209,10 +209,10 @@ class Cluster:
         return sum(self.closes[end - SECOND : end]), max(self.limits[end - SECOND : end])
 
     def windows(self) -> list[tuple[float, int, float]]:
-        """Of every second that can be cut out: when it ends, the closes, and the limit."""
+        """For every second that can be cut out: its end, its closes, and its limit."""
         return [(end * STEP, *self.window(end)) for end in range(SECOND, len(self.closes) + 1)]
 
     def use(self, since: float = 0.0, until: float = inf) -> float:
-        """Which part of all that was allowed was done, in some span of time."""
+        """The used part of all allowed closes, in a span of time."""
         first, last = round(since / STEP), round(min(until, self.now) / STEP)
         return sum(self.closes[first:last]) / (sum(self.limits[first:last]) * STEP)

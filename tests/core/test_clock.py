@@ -1,10 +1,10 @@
-"""The time of Redis, estimated from what it said."""
+"""The time of Redis, estimated from its replies."""
 
 from cluster_pool.core.clock import RedisClock
 
 
 def test_the_time_of_redis_is_between_two_estimates() -> None:
-    """It is counted from the arrival of what Redis said, and from when it was asked."""
+    """It is counted from the arrival of a reply, and from the question."""
     clock = RedisClock()
     clock.hear(1_000_000, 49.9, 50.0)
     assert clock.at(50.5) == 1_500_000
@@ -12,8 +12,8 @@ def test_the_time_of_redis_is_between_two_estimates() -> None:
     assert 1_600_000 < clock.not_before(50.5) < 1_601_000
 
 
-def test_a_late_word_about_the_time_takes_nothing_back() -> None:
-    """What was known stays known while the reply agrees; a clock that was set is believed."""
+def test_a_late_reply_about_the_time_does_not_worsen_the_estimate() -> None:
+    """The better estimate stays while replies agree with it; a clock that was set is believed."""
     clock = RedisClock()
     clock.hear(1_000_000_000, 49.9, 50.0)
     clock.hear(1_001_000_000, 51.0, 53.0)

@@ -15,19 +15,19 @@ def test_close_codes_that_may_be_sent(code: int) -> None:
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, "1000", True])
 def test_close_codes_that_may_not(code: object) -> None:
-    """Reserved ones, and what is no int."""
+    """Reserved ones, and values that are not an int."""
     with pytest.raises(InvalidCloseError):
         check_close(code, "")
 
 
-def test_a_close_code_that_python_will_not_write() -> None:
+def test_a_close_code_too_large_to_print_is_refused() -> None:
     """The error is ours all the same."""
     with pytest.raises(InvalidCloseError, match="huge int"):
         check_close(10**5000, "")
 
 
 def test_a_checked_code_and_reason_are_exact() -> None:
-    """What goes on the wire is never asked what it says."""
+    """The values on the wire are plain ones, of exact types."""
     code, reason = check_close(Code.GONE, Odd.NAME)
     assert (type(code), type(reason)) == (int, str)
     assert (code, reason) == (4000, "name")

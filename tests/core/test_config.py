@@ -28,7 +28,7 @@ def test_no_time_is_longer_than_a_loop_can_count(huge: float) -> None:
 
 
 def test_a_number_that_no_float_can_hold_is_refused() -> None:
-    """As what is no number above 0 is, and not by whoever calculates with it."""
+    """It is refused at once, like a number that is not above 0."""
     assert check_above_zero("rate", 10**300) == 1e300
     with pytest.raises(InvalidValueError):
         check_above_zero("rate", 10**400)

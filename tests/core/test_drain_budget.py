@@ -20,7 +20,7 @@ from cluster_pool.core.drain_budget import (
 
 
 class Drains:
-    """A ledger, and drainers that ask it at ``now``, spending what they were granted before."""
+    """A budget, and drainers that ask it at ``now``, spending their grants before."""
 
     def __init__(self, **cluster: Any) -> None:
         self.drain_budget = DrainBudget()
@@ -46,8 +46,8 @@ class Drains:
 # -- the budget ----------------------------------------------------------------------------
 
 
-def test_the_budget_is_the_smallest_rate_that_anybody_names() -> None:
-    """Drainers and the cluster's setting name one; whoever names none counts as the headroom."""
+def test_the_budget_is_the_smallest_named_rate() -> None:
+    """Drainers and the cluster's setting name one; a drainer without one counts as the headroom."""
     drains = Drains(headroom=1000.0, setting=600.0)
     assert drains.ask("a").budget == 600
     assert drains.ask("b", max_rate=500).budget == 500
@@ -59,28 +59,28 @@ def test_the_budget_is_the_smallest_rate_that_anybody_names() -> None:
 
 
 def test_a_named_rate_may_be_above_the_headroom() -> None:
-    """Whoever names a rate knows better, as long as nobody relies on the headroom."""
+    """A named rate is trusted, as long as no other drainer relies on the headroom."""
     drains = Drains(headroom=100.0)
     assert drains.ask("a", max_rate=500).budget == 500
     assert drains.ask("b").budget == USED * 100
 
 
 def test_a_paused_drainer_names_no_rate_for_others() -> None:
-    """It closes nobody, so that its rate is none to keep; its own grant still tells it."""
+    """It closes nothing, so others need not keep its rate; its own grant still shows the rate."""
     drains = Drains(headroom=1000.0)
     assert drains.ask("a", state=PAUSED, max_rate=10).budget == 10
     assert drains.ask("b").budget == USED * 1000
 
 
 def test_one_process_alone_closes_as_fast_as_it_can() -> None:
-    """Nobody names a rate, and there is no headroom to keep."""
+    """No drainer names a rate, and there is no headroom to keep."""
     drains = Drains()
     assert drains.ask("a").rate == CLOSABLE
     assert drains.ask("a", remaining=0).rate == 0
 
 
-def test_nobody_accepts() -> None:
-    """Then nothing is closed, but for deadlines."""
+def test_without_acceptors_only_deadlines_close() -> None:
+    """The budget is 0 then."""
     drains = Drains(headroom=0.0)
     assert drains.ask("a").rate == 0
     assert drains.ask("b", time_left=100.0).rate == 10
@@ -89,8 +89,8 @@ def test_nobody_accepts() -> None:
 # -- shares --------------------------------------------------------------------------------
 
 
-def test_shares_are_in_proportion_to_what_is_left() -> None:
-    """So that all are done together."""
+def test_shares_are_in_proportion_to_the_rest() -> None:
+    """All drainers then end together."""
     drains = Drains(setting=100.0)
     for _ in range(2):
         drains.ask("a", remaining=3000)
@@ -100,7 +100,7 @@ def test_shares_are_in_proportion_to_what_is_left() -> None:
 
 
 def test_a_deadline_is_served_first() -> None:
-    """Everyone has its floor; what is above the floors is shared by what is left to close."""
+    """Everyone has its floor; the rest of the budget is shared by the numbers left to close."""
     drains = Drains(setting=100.0)
     for _ in range(3):
         urgent = drains.ask("a", remaining=500, time_left=10.0)
@@ -111,7 +111,7 @@ def test_a_deadline_is_served_first() -> None:
 
 
 def test_deadlines_above_the_budget_are_kept() -> None:
-    """The sum of floors is granted, and whoever has no deadline waits."""
+    """The sum of floors is granted, and drainers without a deadline wait."""
     drains = Drains(setting=100.0)
     for _ in range(3):
         first = drains.ask("a", remaining=1000, time_left=10.0)
@@ -122,7 +122,7 @@ def test_deadlines_above_the_budget_are_kept() -> None:
 
 
 def test_a_share_is_no_more_than_a_process_can_close() -> None:
-    """But a floor is tried."""
+    """Except that a floor is tried."""
     drains = Drains(setting=10_000.0)
     assert drains.ask("a", closable=300.0).rate == 300
     assert drains.ask("a", closable=300.0, time_left=2.0).rate == 500
@@ -137,7 +137,7 @@ def test_a_newcomer_takes_only_what_is_free() -> None:
     assert drains.ask("b").rate == 50
 
 
-def test_what_is_left_is_guessed_between_renewals() -> None:
+def test_the_rest_is_estimated_between_renewals() -> None:
     """A drainer counts as spending its lease, so that S does not lag behind by a renewal."""
     drains = Drains(setting=100.0)
     drains.ask("a", remaining=1000, time_left=100.0)
@@ -146,7 +146,7 @@ def test_what_is_left_is_guessed_between_renewals() -> None:
 
 
 def test_a_smaller_budget_holds_at_the_next_renewal() -> None:
-    """Whoever renews first makes room for those who still hold the old one."""
+    """A drainer that renews first makes room for others that still hold the old one."""
     drains = Drains(setting=100.0)
     for _ in range(3):
         drains.round("a", "b")
@@ -156,26 +156,26 @@ def test_a_smaller_budget_holds_at_the_next_renewal() -> None:
     assert sum(drains.round("a", "b")) == pytest.approx(40, rel=0.1)
 
 
-# -- those who have too little -------------------------------------------------------------
+# -- drainers that have too little ---------------------------------------------------------
 
 
-def test_whoever_starved_twice_takes_its_floor() -> None:
-    """Others may hold everything and not renew: a deadline does not wait for them for long."""
+def test_a_drainer_that_starved_twice_takes_its_floor() -> None:
+    """Others may hold everything and not renew: a deadline waits only briefly for them."""
     drains = Drains(setting=100.0)
     drains.ask("a", remaining=10_000)
     assert [drains.ask("b", time_left=50.0).rate for _ in range(4)] == [0, 0, 20, 0]
 
 
-def test_whoever_has_hardly_any_time_takes_its_floor() -> None:
-    """Less than five seconds are no time to starve."""
+def test_a_drainer_with_hardly_any_time_takes_its_floor() -> None:
+    """Less than five seconds leave no time to starve."""
     drains = Drains(setting=100.0)
     drains.ask("a", remaining=10_000)
     assert drains.ask("b", remaining=100, time_left=5.0).rate == 0
     assert drains.ask("c", remaining=100, time_left=4.9).rate == pytest.approx(100 / 4.9)
 
 
-def test_time_that_is_over() -> None:
-    """All of it at once, and a number still."""
+def test_a_deadline_that_has_passed_asks_for_everything_at_once() -> None:
+    """The rate is still a finite number."""
     drains = Drains(setting=100.0)
     assert 1000 <= drains.ask("a", time_left=0.0).rate < inf
 
@@ -184,7 +184,7 @@ def test_time_that_is_over() -> None:
 
 
 def test_a_paused_drainer_needs_nothing_and_holds_nothing() -> None:
-    """Others have its share at their next renewal; later it comes back to its true deadline."""
+    """Others have its share at their next renewal; later it returns to its true deadline."""
     drains = Drains(setting=100.0)
     for _ in range(2):
         drains.round("a", "b", time_left=100.0)
@@ -198,8 +198,8 @@ def test_a_paused_drainer_needs_nothing_and_holds_nothing() -> None:
     assert resumed.rate == pytest.approx(100)
 
 
-def test_whoever_leaves_gives_its_share_back() -> None:
-    """Done or cancelled; leaving twice is no fault."""
+def test_a_drainer_that_ends_gives_its_share_back() -> None:
+    """Done or cancelled; giving back twice is harmless."""
     drains = Drains(setting=100.0)
     drains.ask("a")
     drains.drain_budget.give_back("a")
@@ -208,7 +208,7 @@ def test_whoever_leaves_gives_its_share_back() -> None:
     assert drains.ask("b").drainers == 1
 
 
-def test_the_share_of_the_dead_is_free_within_four_renewals() -> None:
+def test_the_share_of_a_dead_drainer_is_free_within_four_renewals() -> None:
     """It lasts three, and no longer."""
     drains = Drains(setting=100.0)
     drains.ask("a")
@@ -220,7 +220,7 @@ def test_the_share_of_the_dead_is_free_within_four_renewals() -> None:
 
 @pytest.mark.parametrize(("drainers", "seconds"), [(1, 1.0), (50, 1.0), (100, 2.0), (400, 5.0)])
 def test_many_drainers_renew_less_often(drainers: int, seconds: float) -> None:
-    """Fifty renewals a second are asked of Redis, and no more, up to 250 drainers."""
+    """Redis gets fifty renewals a second at most, up to 250 drainers."""
     drains = Drains(headroom=HEADROOM)
     for number in range(drainers):
         grant = drains.ask(str(number))
@@ -228,11 +228,11 @@ def test_many_drainers_renew_less_often(drainers: int, seconds: float) -> None:
     assert seconds - 0.001 <= grant.renew <= seconds + LATE + 0.001
 
 
-# -- after the ledger was lost -------------------------------------------------------------
+# -- after the budget was lost -------------------------------------------------------------
 
 
-def test_nobody_grows_for_two_renewals_after_the_ledger_was_lost() -> None:
-    """Those who are not in it yet still spend what they hold."""
+def test_no_rate_grows_for_two_renewals_after_the_budget_was_lost() -> None:
+    """Drainers that have not renewed yet still spend their old grants."""
     drains = Drains(setting=100.0)
     for _ in range(3):
         drains.round("a", "b")
@@ -246,8 +246,8 @@ def test_nobody_grows_for_two_renewals_after_the_ledger_was_lost() -> None:
     assert drains.ask("a").rate == 100
 
 
-def test_a_newcomer_waits_while_the_lost_ledger_is_rebuilt() -> None:
-    """It has nothing to spend, but starving for a deadline has its end."""
+def test_a_newcomer_waits_while_the_lost_budget_is_rebuilt() -> None:
+    """It has no old grant to spend; but it starves no longer than its deadline allows."""
     drains = Drains(setting=100.0)
     drains.ask("a")
     drains.drain_budget = DrainBudget()
@@ -256,8 +256,8 @@ def test_a_newcomer_waits_while_the_lost_ledger_is_rebuilt() -> None:
     assert [drains.ask("c", time_left=50.0).rate for _ in range(3)] == [0, 0, 20]
 
 
-def test_headroom_that_was_lost_with_the_ledger_is_waited_for() -> None:
-    """Acceptors advertise it again within a heartbeat; until then a drain goes on as it did."""
+def test_headroom_that_was_lost_with_the_budget_is_waited_for() -> None:
+    """Acceptors advertise it again within a heartbeat; until then drains go on as before."""
     drains = Drains(headroom=1000.0)
     assert drains.round("a") == [700]
     drains.drain_budget, drains.cluster["headroom"] = DrainBudget(), 0.0
@@ -268,8 +268,8 @@ def test_headroom_that_was_lost_with_the_ledger_is_waited_for() -> None:
     assert drains.round("a") == [0]
 
 
-def test_coming_back_from_a_freeze_is_as_if_the_ledger_was_lost() -> None:
-    """Others have had the share; the drainer keeps at most what it spends, and all shares meet."""
+def test_a_drainer_after_a_freeze_behaves_as_after_a_lost_budget() -> None:
+    """Others have had its share; it keeps at most its present rate, and all shares converge."""
     drains = Drains(setting=100.0)
     for _ in range(3):
         drains.round("a", "b")
@@ -283,8 +283,8 @@ def test_coming_back_from_a_freeze_is_as_if_the_ledger_was_lost() -> None:
     assert drains.round("a", "b") == pytest.approx([50, 50], rel=0.1)
 
 
-def test_who_waits_for_others_asks_again_when_they_have_renewed() -> None:
-    """A newcomer need not wait for a second turn of its own to get what others have given up."""
+def test_a_drainer_that_waits_for_others_asks_again_after_their_renewals() -> None:
+    """It need not wait for a second renewal of its own to get the share that others gave up."""
     drains = Drains(headroom=1000.0)
     drains.ask("a", max_rate=100)
     drains.now += 0.4

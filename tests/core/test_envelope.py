@@ -1,4 +1,4 @@
-"""The wire, byte for byte, and what is made of anything else."""
+"""The wire format, byte for byte, and the handling of anything else."""
 
 import random
 import tracemalloc
@@ -15,7 +15,7 @@ from cluster_pool.exceptions import InvalidValueError
 
 
 def test_header_and_items_are_read_back() -> None:
-    """What the publishing script writes in front is taken apart again."""
+    """The header of the publishing script is parsed, and the items behind it."""
     payload = b"\xc1\x011795 12 2 abcd 3\n" + envelope.broadcast(True, b"x", ["a"])
     header, start = envelope.read_header(payload)
     assert header == Header("1795", 12, 2, "abcd", 3)
@@ -46,7 +46,7 @@ def test_items_are_what_the_protocol_page_says() -> None:
 
 
 def test_a_reply_address_is_read_or_refused() -> None:
-    """Nobody, somebody, or a broken envelope, whatever an unlike version writes."""
+    """No address, a full one, or a broken envelope, whatever another version writes."""
     assert ReplyTo.read([]) is None
     assert ReplyTo.read(["node", 7, "start"]) == ReplyTo("node", 7, "start")
     bad = (
@@ -106,8 +106,8 @@ def test_broken_items_are_refused(body: bytes) -> None:
         list(read_items(body))
 
 
-def test_nothing_is_given_of_a_body_that_is_cut_off() -> None:
-    """What is before the cut is not carried out either; nor is anything of too many items."""
+def test_no_item_of_a_truncated_body_is_given() -> None:
+    """Items before the cut are not given either; nor are those of a body with too many items."""
     items = read_items(envelope.broadcast(True, b"x") * 2 + b"\x93\x01")
     with pytest.raises(BrokenEnvelopeError):
         next(items)
@@ -116,7 +116,7 @@ def test_nothing_is_given_of_a_body_that_is_cut_off() -> None:
         next(read_items(envelope.broadcast(True, b"x") * 1001))
 
 
-def test_a_list_that_claims_much_costs_nothing() -> None:
+def test_a_list_with_a_false_length_costs_nothing() -> None:
     """A thousand lists in one another, of ten thousand elements that never come."""
     tracemalloc.start()
     try:
@@ -145,8 +145,8 @@ def test_many_empty_lists_cost_little() -> None:
 
 @settings(max_examples=2000, deadline=None)
 @given(st.binary(max_size=200))
-def test_garbage_is_read_or_refused_and_nothing_else(body: bytes) -> None:
-    """No other exception ever comes out of reading what others wrote."""
+def test_garbage_is_read_or_refused_without_other_errors(body: bytes) -> None:
+    """Reading foreign bytes raises no other exception."""
     try:
         for item in read_items(body):
             assert isinstance(item, list)
@@ -156,7 +156,7 @@ def test_garbage_is_read_or_refused_and_nothing_else(body: bytes) -> None:
 
 
 def test_mutated_envelopes_are_read_or_refused() -> None:
-    """The same for what is almost right."""
+    """The same for envelopes that are almost right."""
     chance = random.Random(1)
     good = b"\xc1\x011795 12 2 abcd 3\n" + envelope.targeted(True, "n", "a", b"x" * 20)
     for _ in range(5000):

@@ -1,4 +1,4 @@
-"""The account of joins and leaves: what is missing is seen, and nothing else is."""
+"""The account of joins and leaves: every loss is seen, and nothing else is reported."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_a_hole_is_found_once(payload: bytes) -> None:
     assert not numbers.heard("c", lines(last + 1, epoch=epoch))
 
 
-def test_what_the_counter_told_ahead_may_still_come() -> None:
+def test_events_that_the_counter_already_includes_may_still_come() -> None:
     """A new subscriber reads the counter while events before it are on their way."""
     numbers = EventNumbers()
     numbers.begin("c", "7", 4)
@@ -59,8 +59,8 @@ def test_what_the_counter_told_ahead_may_still_come() -> None:
     assert not numbers.heard("c", lines(10))
 
 
-def test_an_interruption_is_settled_by_the_counter() -> None:
-    """Nothing came: nothing is lost. Anything may have come: it is."""
+def test_the_counter_tells_what_an_interruption_lost() -> None:
+    """An unchanged counter means no loss; any other one may mean a loss, so it is reported."""
     numbers = EventNumbers()
 
     def resubscribed(epoch: str | None, number: int, *, lost: bool = False) -> bool:
@@ -74,14 +74,14 @@ def test_an_interruption_is_settled_by_the_counter() -> None:
     assert not resubscribed("7", 6)
     assert resubscribed("7", 6, lost=True)
     assert resubscribed(None, 0)
-    assert resubscribed(None, 0), "somebody may have joined and left"
+    assert resubscribed(None, 0), "a member may have joined and left"
     assert not numbers.heard("c", lines(1, epoch="8"))
     assert resubscribed("9", 1)
     assert not numbers.heard("c", lines(2, epoch="9"))
 
 
-def test_what_comes_before_it_is_settled_is_no_hole_by_itself() -> None:
-    """The subscription stands, the counter is not looked at yet, and events arrive."""
+def test_events_before_the_counter_is_read_are_no_hole() -> None:
+    """The subscription is up, the counter not yet read, and events arrive."""
     numbers = EventNumbers()
     numbers.begin("c", "7", 4)
     numbers.interrupted()

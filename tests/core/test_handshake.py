@@ -1,4 +1,4 @@
-"""Offers that a server could not answer are told before anything is claimed for them."""
+"""Offers that a server could not answer are refused before a claim is made."""
 
 import time
 
@@ -18,7 +18,7 @@ from cluster_pool.core.handshake import check_offers, check_subprotocols
         "Sec-WebSocket-Protocol: v1 , v2,\nSec-WebSocket-Protocol: v3",
     ],
 )
-def test_what_can_be_read_may_go_on(lines: str) -> None:
+def test_readable_headers_pass(lines: str) -> None:
     """Lists as RFC 9110 section 5.6 has them."""
     check_offers(Request("/", "", lines), None)
 
@@ -40,14 +40,14 @@ def test_what_can_be_read_may_go_on(lines: str) -> None:
         "Sec-WebSocket-Protocol: a/b",
     ],
 )
-def test_what_cannot_be_read_is_refused(lines: str) -> None:
+def test_unreadable_headers_are_refused(lines: str) -> None:
     """The header is named."""
     with pytest.raises(InvalidValueError, match="Sec-WebSocket-"):
         check_offers(Request("/", "", lines), None)
 
 
 def test_a_client_refuses_an_answer_that_it_did_not_offer() -> None:
-    """So the handshake would fail."""
+    """The handshake would fail, so it is refused before."""
     request = Request("/", "", "Sec-WebSocket-Protocol: v1, v2")
     check_offers(request, "v2")
     for answered in ("v3", "V1", ""):
@@ -68,7 +68,7 @@ def test_a_client_refuses_an_answer_that_it_did_not_offer() -> None:
     ],
 )
 def test_no_header_takes_long_to_read(value: str) -> None:
-    """The work grows with the length, not faster: a second is a hundred times what it takes."""
+    """The work grows no faster than the length: the limit is a hundred times the usual time."""
     request = Request("/", "", f"Sec-WebSocket-Extensions: {value}\nSec-WebSocket-Protocol: a")
     before = time.process_time()
     with pytest.raises(InvalidValueError):

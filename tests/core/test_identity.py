@@ -1,4 +1,4 @@
-"""Who a start is: made when it starts, and no other is the same."""
+"""The identity of a start: made when it starts, and different from every other."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from cluster_pool.core.keys import Keys
 KEYS = Keys()
 
 
-def test_each_start_is_another() -> None:
-    """A made-up node id and the name of the start; an id that was given stays."""
+def test_each_start_has_an_identity_of_its_own() -> None:
+    """A made-up node id and the name of the start are new; a given id stays."""
     one, two = Identity(KEYS), Identity(KEYS)
     assert one.node_id != two.node_id
     assert one.start != two.start
@@ -20,7 +20,7 @@ def test_each_start_is_another() -> None:
 
 @pytest.mark.parametrize("given", [None, "pod-0"])
 def test_a_node_that_lost_its_id_takes_another(given: str | None) -> None:
-    """With the channel that belongs to it, and under the same start."""
+    """With the channel of the new id, and under the same start."""
     one = Identity(KEYS, given)
     before, start = one.node_id, one.start
     one.change()

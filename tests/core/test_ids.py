@@ -1,4 +1,4 @@
-"""Ids, namespaces and node ids: which are allowed, and what is shown of them."""
+"""Ids, namespaces and node ids: the allowed ones, and the form in which they are shown."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def test_ids_that_are_allowed() -> None:
 
 
 @pytest.mark.parametrize("id", ["", "x" * 257, "🙂" * 65, "\x7f", "\x9f", "{", "}", "\udfff", b"a"])
-def test_ids_that_are_not(id: object) -> None:
+def test_ids_that_are_not_allowed(id: object) -> None:
     """The error is a ValueError and of this package."""
     with pytest.raises(InvalidIdError):
         check_id(id)
@@ -34,28 +34,28 @@ def test_ids_that_are_not(id: object) -> None:
 
 @pytest.mark.parametrize("check", [check_id, check_node_id, check_namespace, check_prefix])
 def test_a_checked_name_is_an_exact_str(check: Callable[[object], str]) -> None:
-    """Whatever its class makes of it when it is formatted, and whoever was checked before."""
+    """Also if its class formats otherwise, and if an equal name was checked before."""
     for value in (Odd.NAME, "name", Odd.NAME):
         assert type(check(value)) is str
         assert f"{check(value)}" == "name"
 
 
-def test_what_is_shown_is_escaped_and_cut() -> None:
-    """Nothing of an id can forge a log line."""
+def test_a_shown_id_is_escaped_and_cut() -> None:
+    """No id can forge a log line."""
     assert shown("a\u202e\nb") == "'a\\u202e\\nb'"
     assert len(shown("x" * 1000)) == 65
     assert shown(10**5000) == "a huge int", "Python refuses to write it"
 
 
 def test_made_ids_are_allowed_and_differ() -> None:
-    """What the package makes passes its own door."""
+    """Ids that the package makes pass its own checks."""
     assert check_id(new_id()) != check_id(new_id())
     assert check_id(new_node_id()) != new_node_id()
     assert [base36(n) for n in (0, 35, 36, 1295)] == ["0", "z", "10", "zz"]
 
 
-def test_what_a_broadcast_may_leave_out() -> None:
-    """One id, or any number of them up to a bound; anything else is refused by name."""
+def test_ids_to_exclude_from_a_broadcast() -> None:
+    """One id, or any number of them up to a bound; anything else is refused with its name."""
     assert check_excluded("alice") == ["alice"]
     assert check_excluded(id for id in ("a", "b")) == ["a", "b"]
     for wrong in (None, 7, [None], b"alice", [""], map(str, range(10_001))):

@@ -6,7 +6,7 @@ from cluster_pool.core.keys import Keys
 
 
 def test_every_key_begins_with_the_prefix_and_has_one_hash_tag() -> None:
-    """So that rights can be given by prefix, and one script touches one slot of a Redis Cluster."""
+    """Rights can then be given by prefix, and one script touches one slot of a Redis Cluster."""
     keys = Keys("mine")
     of_a_namespace = [
         named("room")
@@ -20,7 +20,7 @@ def test_every_key_begins_with_the_prefix_and_has_one_hash_tag() -> None:
             assert re.findall(r"\{(.*?)\}", name) == [tag]
 
 
-def test_no_two_keys_of_a_namespace_are_one() -> None:
+def test_keys_of_a_namespace_differ() -> None:
     """Each holds another type of value."""
     keys = Keys()
     kinds = (keys.channel, keys.events, keys.inbound, keys.members, keys.owners, keys.emptied)

@@ -16,7 +16,7 @@ def test_frame_headers() -> None:
 
 
 def test_joined_messages_are_one_write() -> None:
-    """The frames stand back to back, and the parts stay known."""
+    """The frames stand back to back, and their parts stay accessible."""
     parts = (Outgoing(True, b"a"), Outgoing(False, b"b"))
     joined = Outgoing.join(parts)
     assert joined.frame == b"\x81\x01a\x82\x01b"
@@ -26,7 +26,7 @@ def test_joined_messages_are_one_write() -> None:
     assert Outgoing.join(parts[:1]) is parts[0]
 
 
-def test_a_message_is_freed_when_nobody_needs_it() -> None:
+def test_a_message_is_freed_when_it_is_not_needed() -> None:
     """No reference cycle: a megabyte must not wait for the garbage collector."""
     gc.disable()
     try:
@@ -41,7 +41,7 @@ def test_a_message_is_freed_when_nobody_needs_it() -> None:
 
 
 def test_an_encoded_message_is_exact() -> None:
-    """Whatever its class makes of it when it is asked for its bytes."""
+    """Also if its class gives other bytes when asked."""
     assert encode(Odd.NAME, 100) == (True, b"name")
     text, payload = encode(Loud(b"quiet"), 100)
     assert (text, payload, type(payload)) == (False, b"quiet", bytes)

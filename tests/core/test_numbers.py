@@ -1,10 +1,10 @@
-"""What the numbers of messages tell of those that are missing."""
+"""Numbers of messages, and the missing ones that they show."""
 
 from cluster_pool.core.numbers import NO_COUNTER, Numbers
 
 
-def test_numbers_count_what_is_missing() -> None:
-    """Holes within and across interruptions are exact, in messages; what is late is no hole."""
+def test_holes_in_the_numbers_are_counted() -> None:
+    """Holes within and across interruptions are exact, in messages; a late message is no hole."""
     numbers = Numbers()
     numbers.heard("c", "e", 5, 3)
     numbers.heard("c", "e", 6, 1)
@@ -26,8 +26,8 @@ def test_numbers_count_what_is_missing() -> None:
     assert numbers.take_missed() == ({}, True)
 
 
-def test_a_settled_counter_may_be_older_than_what_was_heard_since() -> None:
-    """The counter is read first, and messages go on arriving before it is looked at."""
+def test_a_counter_read_after_an_interruption_may_be_older_than_later_messages() -> None:
+    """The counter is read first, and messages go on arriving before it is compared."""
     numbers = Numbers()
     numbers.heard("c", "e", 5, 1)
     numbers.interrupted()
@@ -39,7 +39,7 @@ def test_a_settled_counter_may_be_older_than_what_was_heard_since() -> None:
 
 
 def test_a_lost_counter_gives_a_lower_bound() -> None:
-    """Across an interruption; while nothing was interrupted pub/sub has lost nothing."""
+    """Across an interruption; without one, pub/sub has lost nothing."""
     numbers = Numbers()
     numbers.heard("c", "e", 5, 1)
     numbers.heard("c", "new", 2, 2)
@@ -65,7 +65,7 @@ def test_a_lost_counter_gives_a_lower_bound() -> None:
 
 
 def test_a_restored_counter_may_reach_the_same_number_again() -> None:
-    """What was heard of it since is not taken back for the counter that was read before."""
+    """Messages heard since are not subtracted from a counter that was read before."""
     numbers = Numbers()
     numbers.heard("c", "e", 20, 1)
     numbers.interrupted()
@@ -77,7 +77,7 @@ def test_a_restored_counter_may_reach_the_same_number_again() -> None:
 
 
 def test_a_channel_that_had_no_counter_begins_at_one() -> None:
-    """Whoever subscribed before the first message misses from the first one on."""
+    """A subscriber from before the first message misses from the first one on."""
     numbers = Numbers()
     numbers.begin("c", NO_COUNTER, 0)
     numbers.interrupted()

@@ -86,8 +86,8 @@ def test_the_same_origin_may_connect(origin: str, host: str) -> None:
         ("file://", ""),
     ],
 )
-def test_whatever_else_is_foreign(origin: str, host: str) -> None:
-    """Another host or port, what is no origin, what cannot be read: it fails closed."""
+def test_any_other_origin_is_foreign(origin: str, host: str) -> None:
+    """Another host or port, an invalid origin, an unreadable header: the check fails closed."""
     assert not Origins().allow([origin], [host])
 
 
@@ -100,14 +100,14 @@ def test_whatever_else_is_foreign(origin: str, host: str) -> None:
         (["http://a", "http://b"], ["a"]),
     ],
 )
-def test_what_is_said_twice_or_not_at_all_is_foreign(origins: list[str], hosts: list[str]) -> None:
-    """Two parties could each read another one of them."""
+def test_a_repeated_or_missing_header_is_foreign(origins: list[str], hosts: list[str]) -> None:
+    """Of two values, two programs could each read another one."""
     assert not Origins().allow(origins, hosts)
-    assert Origins().allow([], hosts), "who sends no Origin is no page"
+    assert Origins().allow([], hosts), "a client without an Origin is no page"
     assert Origins(["*"]).allow(origins, hosts)
 
 
-def test_others_may_be_named() -> None:
+def test_other_origins_may_be_named() -> None:
     """Besides the same origin: in any case, with or without the scheme's port."""
     origins = Origins(["https://App.example", "http://localhost:3000", "null", "app://x"])
     for origin in (
@@ -130,19 +130,19 @@ def test_others_may_be_named() -> None:
         *("https://app.example:99999", 5, None),
     ],
 )
-def test_what_is_no_origin_is_refused_by_name(name: str) -> None:
+def test_an_invalid_origin_is_refused_with_its_name(name: str) -> None:
     """At the start, with the value and the syntax."""
     with pytest.raises(InvalidValueError, match="SCHEME://HOST"):
         Origins([name])
 
 
-def test_a_list_is_a_list() -> None:
-    """A str is a sequence of str, too: none of its letters is an origin."""
+def test_a_str_is_not_a_list_of_origins() -> None:
+    """A str is a sequence of str, too, but its letters are no origins."""
     with pytest.raises(InvalidValueError, match="list"):
         Origins("https://app.example")
 
 
-def test_the_remedy_is_what_would_have_helped() -> None:
+def test_the_remedy_would_have_helped() -> None:
     """The option's value, or * where only that would do; escaped."""
     assert remedy(["https://app.example"]) == "'https://app.example'"
     assert remedy(["null"]) == "'null'"
@@ -151,8 +151,8 @@ def test_the_remedy_is_what_would_have_helped() -> None:
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_no_header_is_a_surprise(origin: str, host: str) -> None:
-    """Whatever is sent is judged; only an equal host is the same."""
+def test_any_header_is_judged_without_an_error(origin: str, host: str) -> None:
+    """Only an equal host counts as the same."""
     for one in (origin, f"http://{origin}", f"https://a:{origin}"):
         if Origins().allow([one], [host]):
             assert one.lower().endswith(host.lower()) or ":" in one[6:] or ":" in host

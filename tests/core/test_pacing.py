@@ -17,15 +17,15 @@ def test_a_pacer_spends_its_rate_and_no_burst() -> None:
     assert pacer.due(20.0, 100) <= 7
 
 
-def test_a_slow_pace_still_comes() -> None:
-    """Less than one a second is one now and then."""
+def test_a_slow_rate_still_closes() -> None:
+    """A rate below one a second gives a close now and then."""
     pacer = Pacer(0.0)
     assert sum(pacer.due(step * 0.02, 0.5) for step in range(1, 501)) == 5
 
 
 @pytest.mark.parametrize("rate", [0.7, 13, 33, 130, 1999])
 def test_the_mean_is_the_rate(rate: float) -> None:
-    """Whatever the steps make of it; they are late now and then, as a busy loop is."""
+    """Although steps are late now and then, as in a busy loop."""
     random, pacer, now, done = Random(3), Pacer(0.0), 0.0, 0.0
     while now < 100:
         now += STEP + random.random() * 0.02
@@ -34,7 +34,7 @@ def test_the_mean_is_the_rate(rate: float) -> None:
 
 
 def test_a_rate_may_change_at_any_step() -> None:
-    """What was saved at a high rate is not spent at a low one, and nothing comes of none."""
+    """Time saved at a high rate is not spent at a low one, and a rate of 0 gives nothing."""
     pacer = Pacer(0.0)
     assert pacer.due(0.06, 1000) == 60
     assert pacer.due(10.0, 0) == 0
@@ -52,8 +52,8 @@ def test_pacers_that_begin_together_do_not_step_together() -> None:
     assert max(Counter(firsts).values()) <= 10
 
 
-def test_the_peak_rate_is_of_any_second() -> None:
-    """Not of the calendar's seconds."""
+def test_the_peak_rate_is_over_any_second() -> None:
+    """Not only over the seconds of the calendar."""
     peak = PeakRate()
     for moment in (0.6, 0.7, 0.8, 1.5, 1.55, 3.0):
         peak.note(moment)
@@ -61,7 +61,7 @@ def test_the_peak_rate_is_of_any_second() -> None:
 
 
 def test_newcomers_are_counted_over_the_last_seconds() -> None:
-    """Nothing is known at first; then it is what came since, per second."""
+    """No rate is known at first; then it is the number of arrivals per second."""
     taken = ArrivalRate()
     assert taken.rate(500, 100.0) == 0
     assert taken.rate(600, 101.0) == 0
@@ -71,7 +71,7 @@ def test_newcomers_are_counted_over_the_last_seconds() -> None:
 
 
 def test_no_group_is_used_up_before_the_others() -> None:
-    """Of every part of the order, each group has its share, whatever its size."""
+    """In every part of the order each group has its share, whatever its size."""
     groups = [[(name, at) for at in range(size)] for name, size in enumerate((1000, 100, 10))]
     order = stratified(groups, Random(7))
     assert sorted(order) == sorted(one for group in groups for one in group)

@@ -1,9 +1,9 @@
-"""How far a channel was dealt with, over counters that begin again."""
+"""How far a channel was processed, over counters that begin again."""
 
 from cluster_pool.core.progress import NOWHERE, Mark, Progress
 
 
-def test_a_mark_is_passed_once_its_message_was_dealt_with() -> None:
+def test_a_mark_is_passed_once_its_message_was_processed() -> None:
     """Messages of one epoch come in the order of their numbers."""
     progress = Progress()
     assert progress.passed("c", NOWHERE)
@@ -16,7 +16,7 @@ def test_a_mark_is_passed_once_its_message_was_dealt_with() -> None:
 
 
 def test_a_number_of_a_new_epoch_is_not_taken_for_an_old_one() -> None:
-    """The counter expired and begins at 1 again: what was heard before says nothing about it."""
+    """The counter expired and begins at 1 again: earlier numbers do not count."""
     progress = Progress()
     progress.reach("c", "7", 1000)
     assert not progress.passed("c", Mark("8", 1))
@@ -34,7 +34,7 @@ def test_epochs_need_not_grow() -> None:
     assert progress.passed("c", Mark("3", 1))
 
 
-def test_what_was_forgotten_is_not_passed() -> None:
+def test_a_forgotten_mark_is_not_passed() -> None:
     """After an interruption, or for a channel that is no longer subscribed."""
     progress = Progress()
     for channel in "cd":

@@ -1,4 +1,4 @@
-"""Whose word about a client is taken."""
+"""Trusted proxies: whose header decides about the client."""
 
 import pytest
 
@@ -35,15 +35,15 @@ CHAIN = ["6.6.6.6, 203.0.113.7", "10.0.0.2"]
         ("10.0.0.0/8", "10.1.1.1", ["10.2.2.2, 10.3.3.3"], "10.2.2.2"),
     ],
 )
-def test_the_client_is_the_rightmost_that_nobody_named(
+def test_the_client_is_the_rightmost_address_that_is_no_named_proxy(
     named: str | list[str] | None, peer: str | None, forwarded: list[str], client: str | None
 ) -> None:
-    """What stands further to the left was written by somebody who was not named."""
+    """Addresses further to the left were written by an unnamed party."""
     assert Proxies(named).client(peer, forwarded) == client
 
 
 def test_the_host_comes_from_a_named_proxy_only() -> None:
-    """Its word takes the place of the header, all of it."""
+    """Its header replaces the request's, as a whole."""
     proxies = Proxies("127.0.0.1")
     assert proxies.hosts("127.0.0.1", ["inside"], ["outside"]) == ["outside"]
     assert proxies.hosts("127.0.0.1", ["inside"], ["a", "b"]) == ["a", "b"]
@@ -53,14 +53,14 @@ def test_the_host_comes_from_a_named_proxy_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["proxy.example", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "**"])
-def test_what_is_no_address_is_refused_by_name(name: str) -> None:
+def test_an_invalid_address_is_refused_with_its_name(name: str) -> None:
     """At the start."""
     with pytest.raises(InvalidValueError, match="no address or network"):
         Proxies(f"127.0.0.1,{name}")
 
 
-def test_nobody_is_the_default() -> None:
-    """Also for an empty variable."""
+def test_no_proxy_is_trusted_by_default() -> None:
+    """Also with an empty variable."""
     for named in (None, "", " , ", []):
         assert not Proxies(named).trust("127.0.0.1")
         assert not Proxies(named).trust(None)

@@ -1,10 +1,10 @@
-"""Lines of the log that a storm would repeat."""
+"""Log lines that a storm would repeat."""
 
 from cluster_pool.core.quiet import LINES, PERIOD, Quiet, fault, others
 
 
 def test_a_subject_is_logged_once_in_a_period_and_the_others_are_counted() -> None:
-    """The next line stands for all since the last one."""
+    """The next line gives the number since the last one."""
     quiet = Quiet()
     assert [quiet.due("a", at) for at in (0.0, 1.0, 2.0)] == [1, 0, 0]
     assert quiet.due("b", 2.0) == 1
@@ -13,7 +13,7 @@ def test_a_subject_is_logged_once_in_a_period_and_the_others_are_counted() -> No
 
 
 def test_many_subjects_share_the_lines_of_a_period() -> None:
-    """Whatever they are about."""
+    """With any subjects."""
     quiet = Quiet()
     assert sum(quiet.due(subject, 0.0) for subject in range(100)) == LINES
 

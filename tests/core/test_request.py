@@ -19,7 +19,7 @@ def test_headers_are_found_in_any_case_and_keep_every_value() -> None:
 
 
 def test_values_are_not_shown() -> None:
-    """A representation may get into a log, and cookies must not."""
+    """A representation may get into a log, but cookies must not."""
     request = Request("/ws", "token=secret", "Cookie: a=secret", "10.0.0.1")
     for shown in (repr(request), repr(request.headers), repr(request.query)):
         assert "secret" not in shown
@@ -36,13 +36,13 @@ def test_the_query_is_decoded() -> None:
 
 
 def test_cookies() -> None:
-    """Several headers, quotation marks, what is no cookie; the first of a name is the nearest."""
+    """Several headers, quotation marks, parts that are no cookie; the first of a name counts."""
     lines = 'Cookie: a=1; b="x y"; c; =d; e=f=g\ncookie: a=2; h='
     assert Request("/", "", lines).cookies == {"a": "1", "b": "x y", "e": "f=g", "h": ""}
     assert Request().cookies == {}
 
 
-def test_subprotocols_are_listed_as_they_were_offered() -> None:
+def test_subprotocols_are_listed_in_the_order_of_the_offer() -> None:
     """In one header or in several."""
     lines = "Sec-WebSocket-Protocol: v2, v1,\nsec-websocket-protocol: v0"
     assert Request("/", "", lines).subprotocols == ("v2", "v1", "v0")
@@ -60,8 +60,8 @@ def test_a_target_is_decoded(target: str, path: str, query: str) -> None:
     assert request.headers["x-name"] == "ü"
 
 
-def test_it_cannot_be_changed() -> None:
-    """It is what was asked for."""
+def test_a_request_cannot_be_changed() -> None:
+    """It stays as it was asked."""
     with pytest.raises(AttributeError):
         Request().path = "/other"  # type: ignore[misc]
     assert Request("/a") == Request("/a")

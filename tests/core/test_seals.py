@@ -1,4 +1,4 @@
-"""Seals: what is accepted, and every way in which something is not."""
+"""Seals: the accepted items, and every way in which an item is refused."""
 
 import pytest
 
@@ -28,14 +28,14 @@ def sealed(seals: Seals, text: bytes = b"x", now: int = NOW) -> list[object]:
     return unpacked(seals.seal(BOUND, "channel", "sender", broadcast(True, text), now))
 
 
-def test_what_was_sealed_is_opened() -> None:
-    """By whoever knows the secret, for the scope and the sender that it was sealed for."""
+def test_a_sealed_item_is_opened() -> None:
+    """By each holder of the secret, for the scope and the sender that it was sealed for."""
     item = sealed(Seals(OLD))
     assert Seals(OLD).open(SCOPES, "sender", item, NOW) == (NOW, [1, b"x", []])
 
 
 def test_rotation_seals_with_the_first_and_accepts_each() -> None:
-    """Node by node from old to both to new, nothing is refused on the way."""
+    """Node by node from old to both to new; no item is refused on the way."""
     both = Seals([NEW, OLD])
     assert both.open(SCOPES, "sender", sealed(Seals(OLD)), NOW)
     assert Seals(NEW).open(SCOPES, "sender", sealed(both), NOW)
@@ -44,7 +44,7 @@ def test_rotation_seals_with_the_first_and_accepts_each() -> None:
 
 
 @pytest.mark.parametrize("field", range(4))
-def test_nothing_of_it_can_be_changed(field: int) -> None:
+def test_a_changed_item_is_refused(field: int) -> None:
     """Kind, counter, seal and content are all covered."""
     item = sealed(Seals(OLD))
     item[field] = [ROUTED, NOW + 1, b"\0" * 16, broadcast(True, b"y")][field]
@@ -52,8 +52,8 @@ def test_nothing_of_it_can_be_changed(field: int) -> None:
         Seals(OLD).open(SCOPES, "sender", item, NOW)
 
 
-def test_it_is_good_for_its_scope_and_sender_alone() -> None:
-    """What was said on one channel, or by one sender, cannot be repeated as another's."""
+def test_a_seal_is_valid_for_its_scope_and_sender_alone() -> None:
+    """An item of one channel or sender cannot be replayed as another's."""
     item = sealed(Seals(OLD))
     with pytest.raises(BrokenEnvelopeError, match="seal"):
         Seals(OLD).open({**SCOPES, BOUND: "other"}, "sender", item, NOW)
@@ -75,14 +75,14 @@ def test_it_is_good_for_its_scope_and_sender_alone() -> None:
         [BOUND, NOW, b"\0" * 16, 7],
     ],
 )
-def test_what_has_no_seal_is_refused(item: list[object]) -> None:
-    """Whatever its form."""
+def test_an_item_without_a_seal_is_refused(item: list[object]) -> None:
+    """In any form."""
     with pytest.raises(BrokenEnvelopeError, match="seal"):
         Seals(OLD).open(SCOPES, "sender", item, NOW)
 
 
 def test_a_replay_is_refused() -> None:
-    """Also of what was only overtaken."""
+    """Also of an item that was only overtaken."""
     sender, receiver = Seals(OLD), Seals(OLD)
     first, second, third = (sealed(sender) for _ in range(3))
     receiver.open(SCOPES, "sender", first, NOW)
@@ -93,8 +93,8 @@ def test_a_replay_is_refused() -> None:
     assert receiver.open(SCOPES, "sender", sealed(sender), NOW)
 
 
-def test_nobody_opens_what_is_old() -> None:
-    """Whether or not its sender was heard before: what waits with a node waits five minutes."""
+def test_an_old_item_is_refused() -> None:
+    """Whether or not its sender was heard before: a waiting item is valid for five minutes."""
     sender = Seals(OLD)
     first, second = sealed(sender), sealed(sender)
     for known in (False, True):
@@ -113,8 +113,8 @@ def test_counters_are_never_below_the_time_nor_given_twice() -> None:
     assert [sealed(sender, now=now)[1] for now in times] == [NOW, NOW + 1, NOW + 10, NOW + 11]
 
 
-def test_senders_are_remembered_up_to_a_number() -> None:
-    """Who was heard longest ago is forgotten first, and what he said stays refused."""
+def test_a_bounded_number_of_senders_is_remembered() -> None:
+    """The one heard longest ago is forgotten first; its older items stay refused."""
     sender, receiver = Seals(OLD), Seals(OLD)
 
     def said(at: int) -> list[object]:
@@ -133,8 +133,8 @@ def test_senders_are_remembered_up_to_a_number() -> None:
     assert receiver.open(SCOPES, "sender0", fresh, later)
 
 
-def test_who_came_before_an_item_was_sealed() -> None:
-    """By the times alone; one that lies ahead is from before Redis's clock was set back."""
+def test_members_from_before_an_item_was_sealed() -> None:
+    """The times decide; a time in the future is from before Redis's clock was set back."""
     assert not sealed_before(NOW, NOW, NOW)
     assert sealed_before(NOW, NOW - 1, NOW)
     assert not sealed_before(NOW - 1, NOW, NOW)

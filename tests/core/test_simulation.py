@@ -1,4 +1,4 @@
-"""A hundred nodes of 10,000 connections: what the planning code adds up to, in simulated time."""
+"""A hundred nodes of 10,000 connections: the planning code as a whole, in simulated time."""
 
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from cluster_pool.core.pacing import STEP
 from tests.core.simulation import SECOND, Cluster
 
 ABOVE = 1.10
-"""What closes in any second may be, of the larger of the budget and of what deadlines need."""
+"""The allowed closes in any second, over the larger of the budget and the deadlines' need."""
 
 
 def check(cluster: Cluster, drainers: int, ignored: tuple[float, float] = (0.0, 0.0)) -> None:
@@ -29,7 +29,7 @@ def check_deadlines(cluster: Cluster) -> None:
         assert drainer.ended <= drainer.plan.deadline - drainer.plan.reserve + 2 * STEP
 
 
-def test_a_rolling_wave() -> None:
+def test_a_rolling_wave_stays_within_the_budget() -> None:
     """Half of the nodes drain at once, at 70 % of what the others can take."""
     cluster = Cluster()
     cluster.drain(50)
@@ -41,8 +41,8 @@ def test_a_rolling_wave() -> None:
     assert max(ends) - min(ends) < 0.1 * max(ends)
 
 
-def test_late_joiners() -> None:
-    """Each takes its part from those who were there, and nobody notices."""
+def test_late_joiners_get_their_shares() -> None:
+    """Each takes its part from the earlier ones, and the sum stays the same."""
     cluster = Cluster(setting=2000.0)
     for _ in range(10):
         cluster.drain(1)
@@ -52,8 +52,8 @@ def test_late_joiners() -> None:
     assert cluster.use() > 1 / ABOVE
 
 
-def test_mixed_deadlines() -> None:
-    """Those that the budget is too small for raise it, and whoever has none comes last."""
+def test_mixed_deadlines_are_kept() -> None:
+    """Deadlines above the budget raise it, and drainers without one come last."""
     cluster = Cluster(setting=500.0)
     relaxed, urgent = cluster.drain(4), cluster.drain(4, grace=60.0)
     cluster.run(5.0)
@@ -67,8 +67,8 @@ def test_mixed_deadlines() -> None:
 
 @pytest.mark.parametrize("flushed", [False, True])
 @pytest.mark.parametrize("grace", [None, 70.0])
-def test_redis_is_away(flushed: bool, grace: float | None) -> None:
-    """For 10 s; the last lease goes on, then a share that everyone fits into, and never none."""
+def test_drains_go_on_without_redis(flushed: bool, grace: float | None) -> None:
+    """For 10 s the last lease goes on, then a share that fits for all; closes never stop."""
     cluster = Cluster(headroom=70.0)
     cluster.drain(20, grace=grace)
     cluster.run(15.0)
@@ -84,8 +84,8 @@ def test_redis_is_away(flushed: bool, grace: float | None) -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_redis_is_away_until_the_deadline(asked: bool) -> None:
-    """It is kept without a ledger, whether or not there ever was one."""
+def test_a_deadline_without_redis_is_kept(asked: bool) -> None:
+    """Whether or not the budget ever answered."""
     cluster = Cluster(headroom=70.0)
     cluster.redis = asked
     cluster.drain(20, grace=60.0)
@@ -97,8 +97,8 @@ def test_redis_is_away_until_the_deadline(asked: bool) -> None:
     assert max(closes for _, closes, _ in cluster.windows()) <= ABOVE * 0.7 * 70 * 80
 
 
-def test_the_ledger_is_flushed() -> None:
-    """While it is needed: nobody closes more, and nobody stops."""
+def test_a_flush_of_the_budget_is_survived() -> None:
+    """No rate grows while it is rebuilt, and no drain stops."""
     cluster = Cluster(nodes=5)
     cluster.drain(2)
     cluster.run(15.0)
@@ -108,8 +108,8 @@ def test_the_ledger_is_flushed() -> None:
     assert cluster.use(since=21.0) > 1 / ABOVE
 
 
-def test_drainers_crash() -> None:
-    """What they held is closed by the others within four seconds."""
+def test_the_share_of_crashed_drainers_is_used() -> None:
+    """The others use it within four seconds."""
     cluster = Cluster(setting=1000.0)
     names = cluster.drain(10)
     cluster.run(10.0)
@@ -122,8 +122,8 @@ def test_drainers_crash() -> None:
     assert cluster.use(since=14.0) > 1 / ABOVE
 
 
-def test_acceptors_die() -> None:
-    """The budget follows at the next renewal."""
+def test_the_budget_follows_when_acceptors_die() -> None:
+    """At the next renewal."""
     cluster = Cluster()
     cluster.drain(20)
     cluster.run(10.0)
@@ -134,7 +134,7 @@ def test_acceptors_die() -> None:
 
 
 def test_the_smallest_named_rate_holds() -> None:
-    """For as long as whoever named it drains."""
+    """As long as the drainer that named it drains."""
     cluster = Cluster(setting=1500.0)
     cluster.drain(2)
     cluster.run(5.0)
@@ -150,8 +150,8 @@ def test_the_smallest_named_rate_holds() -> None:
     assert cluster.use() > 1 / ABOVE
 
 
-def test_everything_stops_together() -> None:
-    """Nobody is left to take anybody: all is closed evenly by the deadline."""
+def test_a_cluster_that_stops_closes_evenly() -> None:
+    """No node is left to take the clients: all are closed evenly by the deadline."""
     cluster = Cluster()
     cluster.drain(100, grace=30.0)
     cluster.run()
@@ -161,8 +161,8 @@ def test_everything_stops_together() -> None:
     assert max(seconds) < ABOVE * 1_000_000 / 27
 
 
-def test_a_stop_without_redis() -> None:
-    """No lease was ever had: half of the budget is spent when half of the nodes drain."""
+def test_a_stop_without_redis_uses_half_of_the_budget() -> None:
+    """The drainers never had a lease: half of the nodes drain, and use half of the budget."""
     cluster = Cluster(nodes=10)
     cluster.redis = False
     cluster.drain(5, max_rate=500.0)
@@ -171,7 +171,7 @@ def test_a_stop_without_redis() -> None:
     assert max(cluster.closes) * SECOND < 2 * 250 + 5 * SECOND
 
 
-def test_why_headroom_is_not_lowered_while_somebody_drains() -> None:
+def test_why_headroom_is_not_lowered_during_drains() -> None:
     """The budget would chase the reconnections that the drain causes, up and down."""
     cluster = Cluster()
     cluster.chasing = True
@@ -189,11 +189,11 @@ STOP: Final[dict[str, Any]] = {
     "announce": 5.0,
     "last_grace": 5.0,
 }
-"""What SIGTERM does to a node that has 30 clients and no ``--grace``."""
+"""SIGTERM at a node that has 30 clients and no ``--grace``."""
 
 
-def test_a_whole_cluster_that_stops() -> None:
-    """Nobody is left for whom the budget would be kept: it is over before Docker kills (10 s)."""
+def test_a_whole_cluster_that_stops_is_fast() -> None:
+    """No node is left to keep the budget for: it ends before Docker kills (10 s)."""
     cluster = Cluster(nodes=3)
     cluster.drain(3, **STOP)
     cluster.run()
@@ -202,8 +202,8 @@ def test_a_whole_cluster_that_stops() -> None:
     check_deadlines(cluster)
 
 
-def test_a_grace_that_was_given_is_kept_when_a_whole_cluster_stops() -> None:
-    """And so is the announcement."""
+def test_an_explicit_grace_is_kept_when_a_whole_cluster_stops() -> None:
+    """So is the announcement."""
     cluster = Cluster(nodes=3)
     cluster.drain(3, **{**STOP, "last_grace": None})
     cluster.run(4.9)
@@ -213,8 +213,8 @@ def test_a_grace_that_was_given_is_kept_when_a_whole_cluster_stops() -> None:
 
 
 @pytest.mark.parametrize("kind", ["accepts", "kept", "paused", "ordered"])
-def test_who_stays_is_waited_for(kind: str) -> None:
-    """Somebody who takes newcomers, or may again: a drained node, a paused drain; not a drain."""
+def test_a_stop_keeps_the_pace_for_a_node_that_may_take_newcomers(kind: str) -> None:
+    """A node that accepts, a drained node, a paused drain; but not for a running drain."""
     cluster = Cluster(nodes=4)
     cluster.drain(3, **STOP)
     (other,) = cluster.advertised
@@ -236,8 +236,8 @@ def test_who_stays_is_waited_for(kind: str) -> None:
 
 
 @pytest.mark.parametrize("flushed", [False, True])
-def test_redis_away_is_not_nobody(flushed: bool) -> None:
-    """Three nodes stop, a fourth takes newcomers, and cannot be seen for a while."""
+def test_a_missing_acceptor_during_an_outage_does_not_shorten_a_stop(flushed: bool) -> None:
+    """Three nodes stop; the fourth takes newcomers, but cannot be seen for a while."""
     cluster = Cluster(nodes=4)
     cluster.drain(3, **STOP)
     cluster.run(2.0)
@@ -250,8 +250,8 @@ def test_redis_away_is_not_nobody(flushed: bool) -> None:
     assert not any(drainer.plan.hastened for drainer in cluster.drainers.values())
 
 
-def test_who_starts_in_the_middle_gives_the_time_back() -> None:
-    """A cluster stops as a whole; then somebody takes newcomers, and the pace is kept for it."""
+def test_a_node_that_starts_during_a_stop_restores_the_pace() -> None:
+    """The whole cluster stops; then a node takes newcomers, and the pace is kept for it."""
     cluster = Cluster(nodes=3)
     cluster.drain(3, **STOP)
     cluster.run(4.5)

@@ -1,4 +1,4 @@
-"""Ids that clients fight for, and lines that a storm may not write for ever."""
+"""Ids that clients fight for, and the limit on log lines about them."""
 
 from cluster_pool.core.quiet import LINES, PERIOD, Quiet
 from cluster_pool.core.takeovers import (
@@ -21,8 +21,8 @@ def fought_for(times: int) -> Takeovers:
     return takeovers
 
 
-def test_who_comes_back_a_few_times_is_not_slowed_down() -> None:
-    """Nor is any other id, nor the same one when the fight is over."""
+def test_a_client_that_comes_back_a_few_times_is_not_slowed_down() -> None:
+    """Nor is any other id, nor the same one after the fight."""
     takeovers = fought_for(TOLERATED)
     assert takeovers.delay("n", "a", 0.0, AT_LEISURE) == 0
     takeovers.note("n", "a", 0.0)
@@ -32,21 +32,21 @@ def test_who_comes_back_a_few_times_is_not_slowed_down() -> None:
 
 
 def test_the_delay_doubles_up_to_a_bound() -> None:
-    """With each takeover more, however many there are."""
+    """With each further takeover, however many there are."""
     delays = [fought_for(TOLERATED + n).delay("n", "a", 0, AT_LEISURE) for n in range(1, 6)]
     assert delays == [FIRST_DELAY * 2**n for n in range(5)]
     assert fought_for(5000).delay("n", "a", 0, AT_LEISURE) == LONGEST_DELAY
 
 
 def test_a_claim_keeps_time_to_be_answered() -> None:
-    """It waits no more than its share of what its caller has; nothing after the deadline."""
+    """It waits no more than a share of its caller's time; not at all after the deadline."""
     takeovers = fought_for(50)
     assert takeovers.delay("n", "a", 0.0, 1.0) == SHARE
     assert takeovers.delay("n", "a", 1.0, 1.0) == 0
     assert takeovers.delay("n", "a", 2.0, 1.0) == 0
 
 
-def test_a_fight_settles_at_few_takeovers() -> None:
+def test_a_fight_slows_down_to_few_takeovers() -> None:
     """Clients that come back at once take the id over some 20 times in the first ten seconds."""
     takeovers, now, count = Takeovers(), 0.0, 0
     while now < 6 * WINDOW:
@@ -57,7 +57,7 @@ def test_a_fight_settles_at_few_takeovers() -> None:
 
 
 def test_a_line_is_due_once_per_period_and_subject() -> None:
-    """It says for how many it stands; what was not said is not lost."""
+    """It gives the number it stands for; lines left out are included in the next."""
     quiet = Quiet()
     assert quiet.due("a", 0.0) == 1
     assert [quiet.due("a", 1.0) for _ in range(300)] == [0] * 300

@@ -15,8 +15,8 @@ from tests.support import async_test
 
 
 @async_test
-async def test_works_without_a_pool() -> None:
-    """A connection by itself sends, in order, and closes."""
+async def test_a_connection_works_without_a_pool() -> None:
+    """It sends in order, and closes."""
     socket = FakeWebSocket()
     connection = Connection("1", "default", socket)
     for number in range(5):

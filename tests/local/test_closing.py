@@ -43,7 +43,7 @@ async def test_a_deadline_shortens_flush_and_handshake_alike(
 
 @async_test
 async def test_a_cut_is_counted_once_and_ends_the_connection() -> None:
-    """It is gone at once, takes nothing more, and is a member no longer."""
+    """It is gone at once, accepts no message, and is no member any more."""
     async with ConnectionsPool() as pool:
         connection = Connection("1", "n", FakeWebSocket())
         await pool.new_connection(connection)
@@ -57,7 +57,7 @@ async def test_a_cut_is_counted_once_and_ends_the_connection() -> None:
 
 
 @async_test
-async def test_a_client_that_leaves_is_no_member_although_its_socket_stands() -> None:
+async def test_a_client_that_leaves_is_no_member_although_its_socket_stays() -> None:
     """The first reason for the end is kept."""
     async with ConnectionsPool() as pool:
         connection = Connection("1", "n", FakeWebSocket())

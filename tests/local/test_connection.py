@@ -22,7 +22,7 @@ EMBEDDING = Path(__file__).parents[2] / "docs" / "embedding.md"
 
 @async_test
 async def test_bad_arguments_are_refused() -> None:
-    """Ids, namespaces, sockets, codes, messages and times are checked where they come in."""
+    """Ids, namespaces, sockets, codes, messages and times are checked in the call."""
     socket = FakeWebSocket()
     for id, namespace, error in (
         ("", "n", InvalidIdError),
@@ -54,7 +54,7 @@ async def test_bad_arguments_are_refused() -> None:
 
 @async_test
 async def test_a_connection_shows_what_the_documentation_lists() -> None:
-    """What other floors need of it are functions of theirs, and no names of the user's."""
+    """Functions of other floors are not among its public names."""
     (line,) = re.findall(r"^\| `Connection` \|.*$", EMBEDDING.read_text(), re.MULTILINE)
     listed = set(re.findall(r"`([a-z_]+)`", line))
     shown = {name for name in dir(Connection("1", "n", FakeWebSocket())) if name[0] != "_"}

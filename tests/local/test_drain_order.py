@@ -1,4 +1,4 @@
-"""Who is closed next in a drain."""
+"""The order in which a drain closes connections."""
 
 import asyncio
 from collections import Counter
@@ -14,7 +14,7 @@ from tests.support import async_test
 
 
 def all_of(victims: DrainOrder) -> list[Connection]:
-    """Everyone, in the order of their end."""
+    """All connections, in the order of their end."""
     found = []
     while (connection := victims.next()) is not None:
         found.append(connection)
@@ -22,8 +22,8 @@ def all_of(victims: DrainOrder) -> list[Connection]:
 
 
 @async_test
-async def test_everyone_is_taken_once() -> None:
-    """No connection is named twice, none is forgotten, and then there is nobody."""
+async def test_every_connection_is_given_once() -> None:
+    """No connection is given twice, none is forgotten; at the end there is none."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 50) + await join(pool, 20, "other")
         victims = DrainOrder(pool._table, Random(1))
@@ -37,7 +37,7 @@ async def test_everyone_is_taken_once() -> None:
 
 
 @async_test
-async def test_the_order_is_by_chance() -> None:
+async def test_the_order_is_random() -> None:
     """It is not the order of arrival, and not the same twice."""
     async with ConnectionsPool() as pool:
         arrived = [socket.connection for socket in await join(pool, 100)]
@@ -51,7 +51,7 @@ async def test_the_order_is_by_chance() -> None:
 
 
 @async_test
-async def test_no_namespace_empties_at_a_stroke() -> None:
+async def test_no_namespace_empties_at_once() -> None:
     """In every part of the order each namespace has its share, however large it is."""
     sizes = {"large": 300, "middle": 60, "small": 20}
     async with ConnectionsPool() as pool:
@@ -67,8 +67,8 @@ async def test_no_namespace_empties_at_a_stroke() -> None:
 
 
 @async_test
-async def test_idle_before_busy() -> None:
-    """Whose handler runs, and who has bytes to read, is taken after everyone else."""
+async def test_idle_connections_come_before_busy_ones() -> None:
+    """One whose handler runs, or whose client has bytes to read, comes after all others."""
     async with ConnectionsPool() as pool:
         handling = await join(pool, 5, name="handling")
         unread = await join(pool, 5, kind=UnreadWebSocket, name="unread")
@@ -92,8 +92,8 @@ async def test_idle_before_busy() -> None:
 
 
 @async_test
-async def test_who_became_idle_meanwhile_is_not_put_off() -> None:
-    """Busy is asked when the turn comes, not when the list is made."""
+async def test_a_connection_that_became_idle_is_not_put_off() -> None:
+    """Whether it is busy is asked at its turn, not when the list is made."""
     async with ConnectionsPool() as pool:
         (socket,) = await join(pool, 1)
         hold = asyncio.Event()
@@ -109,8 +109,8 @@ async def test_who_became_idle_meanwhile_is_not_put_off() -> None:
 
 
 @async_test
-async def test_who_left_by_itself_is_passed_over() -> None:
-    """A connection that closes before its turn is not closed again; not among the busy either."""
+async def test_a_connection_that_has_left_is_skipped() -> None:
+    """A connection that closes before its turn is not closed again, nor if it was busy."""
     async with ConnectionsPool() as pool:
         sockets: list[TimedWebSocket] = await join(pool, 10)
         busy = (await join(pool, 2, kind=UnreadWebSocket, name="busy"))[0]
@@ -125,8 +125,8 @@ async def test_who_left_by_itself_is_passed_over() -> None:
 
 
 @async_test
-async def test_who_came_since_is_found_by_a_refill() -> None:
-    """Whoever was on the way when the list was made is listed next; who is closing is not."""
+async def test_a_refill_finds_connections_that_came_since() -> None:
+    """A connection that came after the list was made is listed next; a closing one is not."""
     async with ConnectionsPool() as pool:
         old = await join(pool, 3, name="old")
         victims = DrainOrder(pool._table, Random(1))

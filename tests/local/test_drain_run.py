@@ -1,4 +1,4 @@
-"""A drain without a cluster: the pace, who waits for whom, and what may be said to it meanwhile."""
+"""A drain without a cluster: the pace, joined calls, and orders while it runs."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ from tests.support import async_test, eventually
 
 @async_test
 async def test_the_pace_is_kept_and_awaited() -> None:
-    """Nowhere more than the rate, no bursts, and the call returns when everyone is closed."""
+    """The rate is never exceeded, there are no bursts, and the call returns when all are closed."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 60)
         report = await pool.drain_connections(40)
@@ -40,7 +40,7 @@ async def test_the_pace_is_kept_and_awaited() -> None:
 
 @async_test
 async def test_closes_start_at_once_and_go_on_steadily() -> None:
-    """There is no first or last batch to wait for: every close follows the one before it."""
+    """There is no batch to wait for: every close follows the one before it."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 50)
         began = asyncio.get_running_loop().time()
@@ -50,8 +50,8 @@ async def test_closes_start_at_once_and_go_on_steadily() -> None:
 
 
 @async_test
-async def test_an_empty_pool_is_drained_at_once() -> None:
-    """Nothing to close is no reason to wait."""
+async def test_a_drain_of_an_empty_pool_ends_at_once() -> None:
+    """It does not wait."""
     async with ConnectionsPool() as pool:
         report = await pool.drain_connections(0.001)
         assert report.closed == 0
@@ -59,8 +59,8 @@ async def test_an_empty_pool_is_drained_at_once() -> None:
 
 
 @async_test
-async def test_without_a_rate_it_is_what_a_node_can_take() -> None:
-    """200 a second is the default of a process that knows no others."""
+async def test_without_a_rate_a_default_is_used() -> None:
+    """It is 200 a second for a process that knows no other nodes."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 100)
         await pool.drain_connections()
@@ -69,8 +69,8 @@ async def test_without_a_rate_it_is_what_a_node_can_take() -> None:
 
 
 @async_test
-async def test_each_close_flushes_first() -> None:
-    """What was sent arrives ahead of the drain's own message, and that ahead of the close."""
+async def test_each_close_flushes_the_outbox_first() -> None:
+    """Sent messages arrive before the drain's own message, and that before the close."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 20)
         for socket in sockets:
@@ -88,8 +88,8 @@ async def test_each_close_flushes_first() -> None:
 
 
 @async_test
-async def test_idle_ones_go_first() -> None:
-    """Whose handler is running is closed after everyone else."""
+async def test_idle_connections_are_closed_first() -> None:
+    """One whose handler runs is closed after all others."""
     async with ConnectionsPool() as pool:
         busy = await join(pool, 10, name="busy")
         idle = await join(pool, 30, name="idle")
@@ -118,8 +118,8 @@ async def test_all_namespaces_shrink_together() -> None:
 
 
 @async_test
-async def test_newcomers_are_refused_meanwhile() -> None:
-    """They are told to go elsewhere, and are welcome when it is over."""
+async def test_newcomers_are_refused_during_a_drain() -> None:
+    """They are told to go elsewhere, and accepted again when it is over."""
     async with ConnectionsPool() as pool:
         await join(pool, 10)
         drain = asyncio.create_task(pool.drain_connections(50))
@@ -131,8 +131,8 @@ async def test_newcomers_are_refused_meanwhile() -> None:
 
 
 @async_test
-async def test_a_pause_closes_nobody_and_ends() -> None:
-    """Those who are left stay open until it is resumed; then the pace is as before, no burst."""
+async def test_a_pause_closes_no_connection() -> None:
+    """Connections stay open until it is resumed; then the pace is as before, without a burst."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 60)
         drain = asyncio.create_task(pool.drain_connections(50))
@@ -151,8 +151,8 @@ async def test_a_pause_closes_nobody_and_ends() -> None:
 
 
 @async_test
-async def test_a_cancelled_drain_leaves_the_rest() -> None:
-    """The report says so; who is left gets messages, newcomers are welcome, it can begin again."""
+async def test_a_cancelled_drain_keeps_the_rest() -> None:
+    """The report says so; the rest gets messages, newcomers are accepted, it can begin again."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 50)
         drain = asyncio.create_task(pool.drain_connections(50))
@@ -171,7 +171,7 @@ async def test_a_cancelled_drain_leaves_the_rest() -> None:
 
 @async_test
 async def test_a_paused_drain_can_be_cancelled() -> None:
-    """Nobody has to resume it first."""
+    """It need not be resumed first."""
     async with ConnectionsPool() as pool:
         await join(pool, 50)
         drain = asyncio.create_task(pool.drain_connections(20))
@@ -184,7 +184,7 @@ async def test_a_paused_drain_can_be_cancelled() -> None:
 
 @async_test
 async def test_cancelling_the_call_cancels_the_drain() -> None:
-    """Nobody is closed behind the back of a caller who gave up."""
+    """No connection is closed after the caller has given up."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 50)
         drain = asyncio.create_task(pool.drain_connections(50))
@@ -222,7 +222,7 @@ async def test_a_second_drain_joins_the_first() -> None:
 
 @async_test
 async def test_a_second_drain_resumes_a_paused_one_and_a_later_deadline_changes_nothing() -> None:
-    """Whoever asks for a drain wants it to go on; what was promised before is kept."""
+    """A second call means that the drain shall go on; the earlier deadline is kept."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 40)
         began = asyncio.get_running_loop().time()
@@ -235,7 +235,7 @@ async def test_a_second_drain_resumes_a_paused_one_and_a_later_deadline_changes_
 
 
 @async_test
-async def test_cancelling_who_joined_leaves_the_drain_alone() -> None:
+async def test_cancelling_a_joined_call_leaves_the_drain_alone() -> None:
     """It belongs to the first caller."""
     async with ConnectionsPool() as pool:
         await join(pool, 30)
@@ -250,7 +250,7 @@ async def test_cancelling_who_joined_leaves_the_drain_alone() -> None:
 
 
 @async_test
-async def test_leaving_the_pool_closes_who_is_left() -> None:
+async def test_leaving_the_pool_closes_the_rest_at_once() -> None:
     """The end of ``async with`` does not wait for the pace."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 50)
@@ -261,7 +261,7 @@ async def test_leaving_the_pool_closes_who_is_left() -> None:
 
 
 @async_test
-async def test_bad_arguments_close_nobody() -> None:
+async def test_bad_arguments_close_no_connection() -> None:
     """A rate or a grace that is no number above 0, a bad code or message: refused at once."""
     async with ConnectionsPool() as pool:
         (socket,) = await join(pool, 1)

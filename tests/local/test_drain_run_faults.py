@@ -14,8 +14,8 @@ from tests.support import async_test, eventually
 
 
 @async_test
-async def test_a_client_that_does_not_answer_is_cut_and_delays_nobody() -> None:
-    """It has its own deadline; everyone else is closed long before."""
+async def test_a_client_that_does_not_answer_is_cut_and_delays_no_other() -> None:
+    """It has its own deadline; all others are closed long before."""
     async with ConnectionsPool(timing=Timing(close=1.5)) as pool:
         mute = await join(pool, 10, kind=MuteWebSocket, name="mute")
         fine = await join(pool, 40, name="fine")
@@ -55,8 +55,8 @@ async def test_a_client_that_does_not_read_is_cut_after_the_flush() -> None:
 
 
 @async_test
-async def test_one_close_that_fails_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """It is a member no longer; the log names it; the others are closed as ever."""
+async def test_a_close_that_fails_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """It is no member any more; the log names it; the others are closed as usual."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 20)
         bad = sockets[7].connection
@@ -77,8 +77,8 @@ async def test_one_close_that_fails_is_cut_and_counted(caplog: pytest.LogCapture
 
 
 @async_test
-async def test_a_message_that_cannot_be_written_is_no_end_either() -> None:
-    """A transport that raises when it is written to is cut; everyone else hears the message."""
+async def test_a_message_that_cannot_be_written_does_not_end_the_drain() -> None:
+    """A transport that raises at a write is cut; all others get the message."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 20)
         bad = sockets[7]
@@ -118,7 +118,7 @@ async def test_a_grace_raises_the_rate_evenly(caplog: pytest.LogCaptureFixture) 
 
 @async_test
 async def test_a_long_grace_does_not_slow_it_down() -> None:
-    """The rate is a permission: a late deadline is no reason to wait for it."""
+    """The rate is a permission: a late deadline does not lower it."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 50)
         report = await pool.drain_connections(100, grace=3600)
@@ -129,7 +129,7 @@ async def test_a_long_grace_does_not_slow_it_down() -> None:
 
 @async_test
 async def test_close_handshakes_end_within_the_grace() -> None:
-    """Those who do not answer are cut by the deadline, whatever ``Timing`` would allow them."""
+    """Clients that do not answer are cut at the deadline, whatever ``Timing`` allows them."""
     async with ConnectionsPool(timing=Timing(close=50, flush=50)) as pool:
         mute = await join(pool, 20, kind=MuteWebSocket, name="mute")
         unread = await join(pool, 20, kind=UnreadWebSocket, name="unread")
@@ -143,7 +143,7 @@ async def test_close_handshakes_end_within_the_grace() -> None:
 
 @async_test
 async def test_a_pause_does_not_move_the_deadline() -> None:
-    """What was not closed during the pause is closed faster after it."""
+    """The connections left after a pause are closed faster."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 60)
         drain = asyncio.create_task(pool.drain_connections(20, grace=4))
@@ -159,7 +159,7 @@ async def test_a_pause_does_not_move_the_deadline() -> None:
 
 @async_test
 async def test_a_loop_that_stands_still_does_not_catch_up() -> None:
-    """What could not be closed meanwhile is closed later, at the pace."""
+    """Closes missed meanwhile come later, at the pace."""
     async with ConnectionsPool() as pool:
         sockets = await join(pool, 100)
         drain = asyncio.create_task(pool.drain_connections(50))

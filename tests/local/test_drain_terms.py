@@ -9,7 +9,7 @@ from tests.support import async_test
 
 
 def test_terms_are_checked_when_they_are_made() -> None:
-    """No message is none; a rate and a grace are more than 0."""
+    """An empty message means none; a rate and a grace are above 0."""
     terms = Terms.of(5, "bye", 4000, 2, 100)
     assert (terms.max_rate, terms.code, terms.grace) == (5.0, 4000, 2.0)
     assert terms.message is not None
@@ -28,8 +28,8 @@ def test_terms_are_checked_when_they_are_made() -> None:
 
 
 @async_test
-async def test_a_budget_of_ones_own_grants_all_of_it() -> None:
-    """There is no other drainer to leave anything to."""
+async def test_an_own_budget_grants_all_of_it() -> None:
+    """There is no other drainer to share it with."""
     budget = LocalBudget()
     grant = await budget.lease(Ask("", DRAINING, 1000, 1000, max_rate=50.0))
     assert (grant.rate, grant.budget) == (50.0, 50.0)

@@ -1,4 +1,4 @@
-"""Handlers that fail, hang, and are told of the end."""
+"""Handlers that fail, that hang, and that hear of the end."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ from tests.support import async_test, eventually
 
 
 @async_test
-async def test_an_exception_in_a_handler_stays_there(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged once with its connection, counted, told to the error handlers; life goes on."""
+async def test_an_exception_in_a_handler_does_not_spread(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once with its connection, counted, given to error handlers; reading goes on."""
     async with ConnectionsPool() as pool:
         connection = Connection("a\u202eb", "n", FakeWebSocket())
         await pool.new_connection(connection)
@@ -41,7 +41,7 @@ async def test_an_exception_in_a_handler_stays_there(caplog: pytest.LogCaptureFi
 
 
 @async_test
-async def test_a_handler_that_fails_for_ever_is_logged_once(
+async def test_a_handler_that_always_fails_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The first exception has its traceback in the log; all of them are counted."""
@@ -57,10 +57,10 @@ async def test_a_handler_that_fails_for_ever_is_logged_once(
 
 
 @async_test
-async def test_a_handler_that_hangs_is_reported_once_and_holds_up_nobody_else(
+async def test_a_handler_that_hangs_is_reported_once_and_delays_no_other_connection(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its own connection waits; sends to it and everybody else go on; the pool stops in time."""
+    """Its own connection waits; sends to it and all others go on; the pool stops in time."""
     async with ConnectionsPool(timing=Timing(handler=0.5)) as pool:
         connection = Connection("a", "n", FakeWebSocket())
         other = Connection("b", "n", FakeWebSocket())
@@ -92,8 +92,10 @@ async def test_a_handler_that_hangs_is_reported_once_and_holds_up_nobody_else(
 
 
 @async_test
-async def test_a_storm_is_one_line_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
-    """Many clients that break the same handler, or say too much: all counted, one line for each
+async def test_a_storm_of_faults_is_one_log_line_of_each_kind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Many clients break the same handler, or send too much: all are counted, one line names each
     fault, the number of the others with the next."""
     pool = ConnectionsPool(limits=Limits(inbound_per_second=2))
 
@@ -117,8 +119,8 @@ async def test_a_storm_is_one_line_of_each_kind(caplog: pytest.LogCaptureFixture
 
 
 @async_test
-async def test_close_handlers_fire_once_for_whoever_pumps() -> None:
-    """``run`` ends when the connection does, and tells the code and the reason."""
+async def test_close_handlers_fire_once_for_any_reader() -> None:
+    """``run`` ends when the connection does, and gives the code and the reason."""
     connection = Connection("1", "n", FakeWebSocket())
     told: list[tuple[int, str]] = []
     connection.on("close", lambda code, reason: told.append((code, reason)))

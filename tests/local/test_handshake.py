@@ -15,7 +15,7 @@ from tests.support import async_test
 
 
 @async_test
-async def test_a_held_connection_gathers_and_then_delivers() -> None:
+async def test_a_held_connection_keeps_messages_and_then_delivers_them() -> None:
     """Before its handshake is done nothing is written, nothing is lost, and it is bounded."""
     async with ConnectionsPool(limits=Limits(outbox_bytes=100)) as pool:
         connection = Connection("1", "n", FakeWebSocket())
@@ -36,7 +36,7 @@ def connected(id: str = "1") -> Connection:
 
 @async_test
 async def test_a_close_before_the_handshake_waits_for_it() -> None:
-    """With what was sent before it, in order; nothing is taken behind it, and it is a member no
+    """Messages before it are sent first, in order; later ones are refused, and it is no member any
     longer."""
     async with ConnectionsPool() as pool:
         connection = connected()
@@ -56,7 +56,7 @@ async def test_a_close_before_the_handshake_waits_for_it() -> None:
 
 @async_test
 async def test_a_handshake_that_never_ends_is_cut_at_the_deadline() -> None:
-    """Then whoever waits for the close knows; until then the close waits with it."""
+    """Waiting for the close ends then, and not before."""
     async with ConnectionsPool(timing=Timing(close=0.2)) as pool:
         never, late = connected("never"), connected("late")
         for one in (never, late):

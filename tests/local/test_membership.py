@@ -14,20 +14,20 @@ from tests.support import async_test
 
 
 def new_table() -> ConnectionTable:
-    """Empty, and told of nothing."""
+    """An empty table without listeners."""
     return ConnectionTable(
         limits=Limits(), timing=Timing(), counters=Counters(), on_closing=lambda connection: None
     )
 
 
 def new_membership() -> Membership[Connection]:
-    """Of a connection of its own, in the namespace ``n``."""
+    """A membership of a new connection, in the namespace ``n``."""
     return Membership(Connection("alice", "n", FakeWebSocket()), "n", "alice")
 
 
 @async_test
 async def test_a_membership_is_listed_in_the_table_and_at_its_connection() -> None:
-    """Until it is discarded; the connection then knows how it departs."""
+    """Until it is discarded; the connection then knows its departure."""
     table, membership = new_table(), new_membership()
     table.add(membership)
     assert table.get("n", "alice") is membership
@@ -55,8 +55,8 @@ async def test_an_older_membership_cannot_discard_a_newer_one_with_its_id() -> N
 
 
 @async_test
-async def test_a_departure_tells_once_that_it_emptied_its_namespace() -> None:
-    """The first who asks may call its last-one callback; the first end counts."""
+async def test_a_departure_reports_once_that_it_emptied_its_namespace() -> None:
+    """The first caller to ask may call its last-one callback; the first end counts."""
     departure = Departure()
     assert not departure.pop_emptied()
     departure.end(emptied=True)
@@ -68,7 +68,7 @@ async def test_a_departure_tells_once_that_it_emptied_its_namespace() -> None:
 
 @async_test
 async def test_a_departure_that_failed_has_emptied_nothing() -> None:
-    """And an answer that comes later is not believed."""
+    """An answer that comes later is ignored."""
     departure = Departure()
     departure.fail(RuntimeError("stopped"))
     departure.end(emptied=True)
@@ -78,7 +78,7 @@ async def test_a_departure_that_failed_has_emptied_nothing() -> None:
 
 @async_test
 async def test_a_connection_that_left_is_freed_without_the_garbage_collector() -> None:
-    """It and its membership know each other; a circle of many would pile up until it runs."""
+    """It and its membership refer to each other; such cycles would wait for the collector."""
     pool = ConnectionsPool()
     connection = Connection("alice", "n", FakeWebSocket())
     await pool.new_connection(connection)
@@ -93,7 +93,7 @@ async def test_a_connection_that_left_is_freed_without_the_garbage_collector() -
 
 
 @async_test
-async def test_a_member_that_is_closed_in_a_broadcast_keeps_it_from_no_other() -> None:
+async def test_a_member_closed_in_a_broadcast_does_not_stop_it() -> None:
     """One whose outbox is full leaves the table while the broadcast goes over it."""
 
     async def never(message: object) -> None:

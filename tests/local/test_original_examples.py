@@ -1,4 +1,4 @@
-"""What the README of @soketi/connections shows, in Python; and its faults, which are not kept."""
+"""The examples in the README of @soketi/connections, in Python; and its faults, which we avoid."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ async def member(
 
 @async_test
 async def test_a_connection_with_a_message_handler() -> None:
-    """``connection.on("message")`` gets what the client sent."""
+    """``connection.on("message")`` gets the client's message."""
     pool = ConnectionsPool()
     connection, _ = await member(pool, "default", "1")
     seen: list[str | bytes] = []
@@ -35,7 +35,7 @@ async def test_a_connection_with_a_message_handler() -> None:
 
 @async_test
 async def test_a_broadcast_to_a_namespace() -> None:
-    """Everyone in the namespace gets it, but the exceptions."""
+    """Every member gets it, except the excluded ids."""
     async with ConnectionsPool() as pool:
         sockets = [(await member(pool, "default", str(at)))[1] for at in range(3)]
         _, other = await member(pool, "other", "0")
@@ -48,7 +48,7 @@ async def test_a_broadcast_to_a_namespace() -> None:
 
 @async_test
 async def test_a_send_to_one_id() -> None:
-    """Only that one gets it, and the answer says so."""
+    """Only that one gets it, and the result says so."""
     async with ConnectionsPool() as pool:
         _, one = await member(pool, "default", "1")
         _, two = await member(pool, "default", "2")
@@ -60,7 +60,7 @@ async def test_a_send_to_one_id() -> None:
 
 @async_test
 async def test_removal_with_the_last_one_callback() -> None:
-    """The callback, sync or async, fires for the last one only, and is awaited."""
+    """The callback, sync or async, fires for the last member only, and is awaited."""
     async with ConnectionsPool() as pool:
         one, _ = await member(pool, "default", "1")
         two, _ = await member(pool, "default", "2")
@@ -110,8 +110,8 @@ async def test_drain_in_paced_batches() -> None:
 
 
 @async_test
-async def test_looking_a_namespace_up_does_not_create_it() -> None:
-    """Neither sending, nor asking, nor closing makes a namespace."""
+async def test_looking_up_a_namespace_does_not_create_it() -> None:
+    """Neither sends, nor queries, nor closes create one."""
     async with ConnectionsPool() as pool:
         assert pool.get_connection("nothing", "1") is None
         assert await pool.send("nothing", "1", "x") is SendResult.ABSENT
@@ -122,7 +122,7 @@ async def test_looking_a_namespace_up_does_not_create_it() -> None:
 
 
 @async_test
-async def test_a_duplicate_id_does_not_overwrite_in_silence() -> None:
+async def test_a_duplicate_id_does_not_overwrite_silently() -> None:
     """The older one is closed with 4409, and its late removal leaves the newer one alone."""
     async with ConnectionsPool() as pool:
         older, older_socket = await member(pool, "default", "1")

@@ -18,7 +18,7 @@ from tests.support import async_test, eventually
 
 
 class StuckWebSocket(SendAndClose):
-    """Takes the first message and never comes back."""
+    """Accepts the first message and never returns."""
 
     def __init__(self) -> None:
         self.began = 0
@@ -33,7 +33,7 @@ class StuckWebSocket(SendAndClose):
 
 
 @async_test
-async def test_what_one_tick_delivers_leaves_in_one_write() -> None:
+async def test_messages_of_one_tick_leave_in_one_write() -> None:
     """Messages of one tick reach the transport together, in order, joined and single alike."""
     async with ConnectionsPool() as pool:
         connection = Connection("1", "n", FakeWebSocket())
@@ -54,7 +54,7 @@ async def test_what_one_tick_delivers_leaves_in_one_write() -> None:
 
 @async_test
 async def test_a_full_outbox_closes_with_1013_and_cuts_at_the_deadline() -> None:
-    """The client that takes nothing is closed alone; what it was sent beyond is refused."""
+    """Only the client that reads nothing is closed; messages beyond the limit are refused."""
     limits, timing = Limits(outbox_bytes=1000), Timing(close=0.2)
     async with ConnectionsPool(limits=limits, timing=timing) as pool:
         stuck = Connection("stuck", "n", StuckWebSocket())
@@ -78,7 +78,7 @@ async def test_a_full_outbox_closes_with_1013_and_cuts_at_the_deadline() -> None
 
 @async_test
 async def test_an_empty_outbox_takes_any_permitted_message() -> None:
-    """A message larger than the outbox limit is fine when nothing is waiting."""
+    """A message larger than the outbox limit is accepted when nothing else waits."""
     async with ConnectionsPool(limits=Limits(outbox_bytes=10, message_bytes=1000)) as pool:
         connection = Connection("1", "n", FakeWebSocket())
         await pool.new_connection(connection)
@@ -87,7 +87,7 @@ async def test_an_empty_outbox_takes_any_permitted_message() -> None:
 
 @async_test
 async def test_bytes_that_do_not_move_are_cut_by_age() -> None:
-    """A few unread bytes are enough, once they have waited too long."""
+    """A few unread bytes are enough if they wait too long."""
     timing = Timing(outbox_age=0.5, close=0.2)
     async with ConnectionsPool(timing=timing) as pool:
         connection = Connection("1", "n", StuckWebSocket())

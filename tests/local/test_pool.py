@@ -9,7 +9,7 @@ from tests.support import async_test
 
 @async_test
 async def test_leaving_the_pool_closes_its_connections_with_1012() -> None:
-    """And waits until they are closed."""
+    """It waits until they are closed."""
     async with ConnectionsPool() as pool:
         websocket = FakeWebSocket()
         await pool.new_connection(Connection("1", "n", websocket))
@@ -17,8 +17,8 @@ async def test_leaving_the_pool_closes_its_connections_with_1012() -> None:
 
 
 @async_test
-async def test_with_reject_a_living_owner_keeps_its_id() -> None:
-    """The newer connection is none of the pool's, and may be used elsewhere."""
+async def test_with_reject_the_older_connection_keeps_its_id() -> None:
+    """The newer connection belongs to no pool, and may be used elsewhere."""
     async with ConnectionsPool(on_conflict="reject") as pool, ConnectionsPool() as other:
         older = Connection("1", "n", FakeWebSocket())
         newer = Connection("1", "n", FakeWebSocket())
@@ -30,8 +30,8 @@ async def test_with_reject_a_living_owner_keeps_its_id() -> None:
 
 
 @async_test
-async def test_the_local_pool_of_a_cluster_leaves_membership_to_it() -> None:
-    """It sends and closes here; an id that only it knew would be in no registry."""
+async def test_the_local_part_of_a_cluster_pool_does_not_change_membership() -> None:
+    """It sends and closes here; an id that only it knew would be missing in the registry."""
     async with fake_cluster(1) as cluster:
         _, websocket = await cluster.connect(0, "n", "1")
         assert await cluster[0].local.send("n", "1", "hi")

@@ -1,4 +1,4 @@
-"""What is heard of a client: a kicked one is heard no more, one that closes by itself still is."""
+"""Reading from a client: it ends at a kick, and goes on at the client's own close."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from tests.support import async_test, eventually
 
 
 class Mouth:
-    """What a client says, in place of a transport's ``receive``."""
+    """A client's messages, in place of a transport's ``receive``."""
 
     def __init__(self, connection: Connection) -> None:
         self.said: asyncio.Queue[str | None] = asyncio.Queue()
@@ -39,7 +39,7 @@ class Mouth:
 
 
 class Pump:
-    """A task that iterates over a connection, and what came of it."""
+    """A task that iterates over a connection, and its outcome."""
 
     def __init__(self, connection: Connection) -> None:
         self.mouth = Mouth(connection)
@@ -91,8 +91,8 @@ KICKS: dict[str, Kick] = {
 
 @pytest.mark.parametrize("how", KICKS)
 @async_test
-async def test_a_kick_ends_the_iteration_and_nothing_behind_it(how: str) -> None:
-    """Also one that waits for a message; what the endpoint does afterwards is not cancelled."""
+async def test_a_kick_ends_the_iteration_and_nothing_after_it(how: str) -> None:
+    """Also one that waits for a message; the endpoint's later steps are not cancelled."""
     async with ConnectionsPool() as pool:
         connection = connected()
         closes: list[tuple[int, str]] = []
@@ -113,8 +113,8 @@ async def test_a_kick_ends_the_iteration_and_nothing_behind_it(how: str) -> None
 
 
 @async_test
-async def test_a_message_that_is_being_handled_is_handled_to_its_end() -> None:
-    """The kick waits for the loop's body; what was received meanwhile is not yielded."""
+async def test_a_message_in_the_loop_body_is_handled_to_its_end() -> None:
+    """The kick waits for the loop's body; messages received meanwhile are not yielded."""
     async with ConnectionsPool() as pool:
         connection = connected()
         await pool.new_connection(connection)
@@ -133,8 +133,8 @@ async def test_a_message_that_is_being_handled_is_handled_to_its_end() -> None:
 
 @pytest.mark.parametrize("kick_first", [True, False])
 @async_test
-async def test_a_real_cancellation_at_the_same_time_is_not_swallowed(kick_first: bool) -> None:
-    """Whichever came first, the task that somebody else cancels ends cancelled."""
+async def test_an_outside_cancellation_during_a_kick_is_not_swallowed(kick_first: bool) -> None:
+    """Whichever came first, a task that other code cancels ends cancelled."""
     async with ConnectionsPool() as pool:
         connection = connected()
         await pool.new_connection(connection)
@@ -149,8 +149,8 @@ async def test_a_real_cancellation_at_the_same_time_is_not_swallowed(kick_first:
 
 
 @async_test
-async def test_a_timeout_around_the_iteration_still_is_one() -> None:
-    """Its cancellation and the kick's are told apart."""
+async def test_a_timeout_around_the_iteration_still_works() -> None:
+    """Its cancellation and the kick's are distinguished."""
     async with ConnectionsPool() as pool:
         connection = connected()
         await pool.new_connection(connection)
@@ -165,8 +165,8 @@ async def test_a_timeout_around_the_iteration_still_is_one() -> None:
 
 
 @async_test
-async def test_an_error_of_the_library_leaves_nobody_to_be_cancelled() -> None:
-    """Who handles what ``receive`` raised is no pump any more when the kick comes."""
+async def test_a_kick_does_not_cancel_the_handling_of_a_library_error() -> None:
+    """A task that handles an exception of ``receive`` does not iterate any more."""
     async with ConnectionsPool() as pool:
         connection = connected()
         await pool.new_connection(connection)
@@ -182,8 +182,8 @@ async def test_an_error_of_the_library_leaves_nobody_to_be_cancelled() -> None:
 
 
 @async_test
-async def test_ones_own_close_and_a_drain_still_hear_the_client() -> None:
-    """Until its answer, or until it is cut."""
+async def test_an_own_close_and_a_drain_still_read_the_client() -> None:
+    """Until it answers, or is cut."""
     async with ConnectionsPool(timing=Timing(close=1.0)) as pool:
         pumps = []
         for id in ("own", "drained", "cut"):
@@ -210,8 +210,8 @@ async def test_ones_own_close_and_a_drain_still_hear_the_client() -> None:
 
 
 @async_test
-async def test_handlers_hear_nothing_after_a_kick() -> None:
-    """Those of ``run``, and those that are fed, follow the same rule."""
+async def test_handlers_get_nothing_after_a_kick() -> None:
+    """Those of ``run`` and those that are fed follow the same rule."""
     async with ConnectionsPool() as pool:
         fed, ran = connected("fed"), connected("ran")
         got: list[object] = []
@@ -236,8 +236,8 @@ async def test_handlers_hear_nothing_after_a_kick() -> None:
 
 
 @async_test
-async def test_who_says_more_than_allowed_is_closed() -> None:
-    """As many messages as a second may have can come at once; then 1008, and nothing is handled."""
+async def test_a_client_above_its_message_rate_is_closed() -> None:
+    """A second's messages may come at once; more end it with 1008, and are not handled."""
     async with ConnectionsPool(limits=Limits(inbound_per_second=50)) as pool:
         websocket = FakeWebSocket()
         connection = Connection("a", "n", websocket)
@@ -253,8 +253,8 @@ async def test_who_says_more_than_allowed_is_closed() -> None:
 
 
 @async_test
-async def test_who_says_as_much_as_allowed_stays() -> None:
-    """The rate is an average: bursts within it close nobody."""
+async def test_a_client_within_its_message_rate_stays() -> None:
+    """The rate is an average: bursts within it are allowed."""
     async with ConnectionsPool(limits=Limits(inbound_per_second=1000)) as pool:
         connection = Connection("a", "n", FakeWebSocket())
         await pool.new_connection(connection)

@@ -1,4 +1,4 @@
-"""The flusher: what got something in one tick is written once, at its end."""
+"""The flusher: outboxes filled in one tick are written once, at its end."""
 
 import asyncio
 
@@ -7,8 +7,8 @@ from tests.support import async_test
 
 
 @async_test
-async def test_what_is_added_in_one_tick_is_written_together() -> None:
-    """In order, once; what is added while it is written is written in the next tick."""
+async def test_outboxes_filled_in_one_tick_are_written_together() -> None:
+    """In order, once; one filled during the write is written in the next tick."""
     written: list[list[str]] = []
 
     def write(connections: list[str]) -> None:
@@ -29,7 +29,7 @@ async def test_what_is_added_in_one_tick_is_written_together() -> None:
 
 
 def test_connections_without_a_pool_are_written_by_their_own_loop() -> None:
-    """One loop that never runs again keeps nothing of another's."""
+    """A loop that never runs again keeps no outbox of another."""
     written: list[list[str]] = []
     flusher = LooseFlusher(written.append)
 

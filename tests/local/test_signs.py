@@ -1,4 +1,4 @@
-"""Signs of life: a client is asked once, however many want to know."""
+"""Signs of life: a client is asked once, however many callers wait."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from tests.support import async_test
 async def test_a_client_is_asked_once_at_a_time(
     monkeypatch: pytest.MonkeyPatch, answer: bool
 ) -> None:
-    """The answer holds for as long as it took to wait for one; without any the client is cut."""
+    """The answer is valid for as long as it took; without an answer the client is cut."""
     asked = 0
 
     async def ask(connection: ConnectionState, within: float) -> bool:
@@ -37,10 +37,10 @@ async def test_a_client_is_asked_once_at_a_time(
 
 
 @async_test
-async def test_who_waits_when_the_pool_stops_is_told_that_the_client_may_be_there(
+async def test_a_question_that_waits_at_the_stop_counts_as_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An id is given to nobody else for want of an answer."""
+    """An id is not given away because an answer is missing."""
 
     async def ask(connection: ConnectionState, within: float) -> bool:
         await asyncio.Event().wait()
@@ -55,7 +55,7 @@ async def test_who_waits_when_the_pool_stops_is_told_that_the_client_may_be_ther
 
 
 @async_test
-async def test_a_connection_that_is_gone_is_not_asked() -> None:
+async def test_a_departed_connection_is_not_asked() -> None:
     """Its transport cannot tell."""
     connection = Connection("1", "n", FakeWebSocket())
     assert await is_alive(connection, 0.1)

@@ -1,4 +1,4 @@
-"""What the rooms of a connection share."""
+"""The state that the parts of a connection share."""
 
 from cluster_pool import Connection
 from cluster_pool.local.state import ConnectionState
@@ -8,7 +8,7 @@ from tests.support import async_test
 
 @async_test
 async def test_a_connection_adds_no_slot_and_no_dict() -> None:
-    """All that it keeps stands in one place, so that its memory is known."""
+    """All of its data are in one place, so that its memory is known."""
     connection = Connection("1", "n", FakeWebSocket())
     assert not hasattr(connection, "__dict__")
     assert Connection.__slots__ == ()
@@ -17,7 +17,7 @@ async def test_a_connection_adds_no_slot_and_no_dict() -> None:
 
 
 @async_test
-async def test_its_name_in_the_log_cannot_forge_a_line() -> None:
-    """Id and namespace are escaped; the state is told."""
+async def test_a_connections_name_in_the_log_cannot_forge_a_line() -> None:
+    """Id and namespace are escaped; the state is shown."""
     text = repr(Connection("a\u202e", "n", FakeWebSocket()))
     assert text == "<Connection 'a\\u202e' in 'n', open>"

@@ -1,4 +1,4 @@
-"""The look at connections that need one."""
+"""The periodic check of connections that need one."""
 
 from cluster_pool import (
     Connection,
@@ -10,7 +10,7 @@ from tests.support import async_test
 
 @async_test
 async def test_an_idle_connection_is_closed_with_4408() -> None:
-    """Only the one that asked for it, and only when it has said nothing."""
+    """Only the one that asked for the limit, and only if its client was silent."""
     async with ConnectionsPool() as pool:
         idle = Connection("idle", "n", FakeWebSocket(), idle_timeout=0.5)
         other = Connection("other", "n", FakeWebSocket())

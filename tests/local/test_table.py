@@ -1,4 +1,4 @@
-"""The table of a node: what is done to many of its connections."""
+"""The table of a node: operations on many of its connections."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Frames as RFC 6455 has them, read by other lines than those that wrote them."""
+"""Frames as RFC 6455 defines them, parsed by code independent of the library's."""
 
 import zlib
 from collections.abc import Iterator

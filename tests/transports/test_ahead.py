@@ -1,4 +1,4 @@
-"""Reading ahead: what is kept, what is dropped, when reading stops, and that the end is noticed."""
+"""Reading ahead: what is kept and dropped, when reading stops, and that the end is noticed."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ MESSAGE = OVERHEAD + 100
 
 
 class Client:
-    """An ASGI ``receive``, and what a watcher was told."""
+    """An ASGI ``receive``, and a record of its watcher's calls."""
 
     def __init__(self) -> None:
         self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -53,8 +53,8 @@ async def take(read: ReadAhead, count: int) -> list[int]:
 
 
 @async_test
-async def test_what_nobody_reads_is_kept_within_its_bytes_and_the_end_is_noticed() -> None:
-    """The beginning is whole; what came behind it is counted; then comes the end, to stay."""
+async def test_unread_messages_are_kept_within_a_limit_and_the_end_is_noticed() -> None:
+    """The first messages are kept whole; later ones are counted; then comes the end, to stay."""
     async with reading(Ahead(5 * MESSAGE, 100 * MESSAGE, 60)) as (client, read):
         client.say(*range(20))
         client.leave()
@@ -68,7 +68,7 @@ async def test_what_nobody_reads_is_kept_within_its_bytes_and_the_end_is_noticed
 
 @async_test
 async def test_empty_messages_are_bounded_too() -> None:
-    """Each of them takes some bytes."""
+    """Each of them counts as some bytes."""
     async with reading(Ahead(5 * OVERHEAD, 100 * OVERHEAD, 60)) as (client, _):
         for _ in range(10):
             client.said.put_nowait({"type": "websocket.receive", "bytes": b""})
@@ -76,8 +76,8 @@ async def test_empty_messages_are_bounded_too() -> None:
 
 
 @async_test
-async def test_all_share_their_bytes_and_each_has_room_for_a_message() -> None:
-    """Who is above its share has one message all the same."""
+async def test_all_clients_share_a_limit_and_each_has_room_for_a_message() -> None:
+    """A client may keep one message although the shared limit is reached."""
     ahead = Ahead(5 * MESSAGE, 5 * MESSAGE, 60)
     async with reading(ahead) as (one, _), reading(ahead) as (two, read):
         one.say(*range(5))
@@ -89,8 +89,8 @@ async def test_all_share_their_bytes_and_each_has_room_for_a_message() -> None:
 
 
 @async_test
-async def test_behind_a_slow_reader_reading_stops_and_goes_on() -> None:
-    """Nothing is dropped, in order; the server holds the rest back."""
+async def test_reading_stops_behind_a_slow_reader_and_goes_on() -> None:
+    """Nothing is dropped, order is kept; the server holds the rest back."""
     async with reading(Ahead(5 * MESSAGE, 100 * MESSAGE, 60)) as (client, read):
         client.say(0)
         assert await take(read, 1) == [0]
@@ -102,8 +102,8 @@ async def test_behind_a_slow_reader_reading_stops_and_goes_on() -> None:
 
 @async_test
 async def test_a_reader_that_has_stalled_does_not_hide_the_end() -> None:
-    """After so many seconds without a read it counts as one that does not read; and again it
-    is a reader when it reads."""
+    """After so many seconds without a read it counts as a body that does not read; with its next
+    read it is a reader again."""
     async with reading(Ahead(5 * MESSAGE, 100 * MESSAGE, 0.1)) as (client, read):
         client.say(0)
         assert await take(read, 1) == [0]
@@ -116,8 +116,8 @@ async def test_a_reader_that_has_stalled_does_not_hide_the_end() -> None:
 
 @pytest.mark.parametrize("leaves", [False, True])
 @async_test
-async def test_what_comes_in_the_turn_of_a_cancellation_is_not_lost(leaves: bool) -> None:
-    """The next one who reads gets it, also when its client has left in the same turn."""
+async def test_a_message_in_the_turn_of_a_cancellation_is_not_lost(leaves: bool) -> None:
+    """The next reader gets it, also when the client has left in the same turn."""
     async with reading(Ahead(5 * MESSAGE, 100 * MESSAGE, 60)) as (client, read):
         taking = asyncio.create_task(read.next())
         await asyncio.sleep(0.01)
@@ -134,8 +134,8 @@ async def test_what_comes_in_the_turn_of_a_cancellation_is_not_lost(leaves: bool
 
 
 @async_test
-async def test_an_error_of_the_server_is_for_who_reads_and_a_lost_socket_is_the_end() -> None:
-    """Another reader's RuntimeError is no departure."""
+async def test_an_error_of_the_server_goes_to_the_reader_and_a_lost_socket_is_the_end() -> None:
+    """The RuntimeError about a second reader is no departure."""
     for error, told in ((RuntimeError("another reads"), []), (OSError(), [(1006, "")])):
 
         async def receive(error: Exception = error) -> dict[str, Any]:

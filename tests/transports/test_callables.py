@@ -1,4 +1,4 @@
-"""A pair of callables, sync or async; what is neither that nor of a known library is refused."""
+"""A pair of callables, sync or async; other objects of unknown kind are refused."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tests.support import async_test, eventually
 
 @async_test
 async def test_async_callables_are_awaited_one_after_another() -> None:
-    """A slow send holds up what is behind it and nothing else; order is kept."""
+    """A slow send delays later messages of its connection only; order is kept."""
     sent: list[str | bytes] = []
     closed: list[tuple[int, str]] = []
 
@@ -31,7 +31,7 @@ async def test_async_callables_are_awaited_one_after_another() -> None:
 
 @async_test
 async def test_a_send_that_raises_ends_the_connection() -> None:
-    """What can no longer be sent to is gone, and refuses what comes later."""
+    """A connection that cannot be written to is gone, and refuses later messages."""
 
     def send(message: str | bytes) -> None:
         raise ConnectionResetError
@@ -45,8 +45,8 @@ async def test_a_send_that_raises_ends_the_connection() -> None:
 
 
 @async_test
-async def test_who_has_no_reading_side_cannot_be_iterated_over() -> None:
-    """It would never yield; ``run`` and ``wait_closed`` wait for the end."""
+async def test_a_connection_without_receive_cannot_be_iterated_over() -> None:
+    """The iteration would never yield; ``run`` and ``wait_closed`` wait for the end."""
     connection = Connection("1", "n", (print, lambda code, reason: None))
     with pytest.raises(NotReadableError, match="feed"):
         async for _ in connection:

@@ -1,4 +1,4 @@
-"""What goes over the wire, byte for byte, read by a parser that is not the library's."""
+"""The bytes on the wire, read by a parser that is not the library's."""
 
 import asyncio
 import base64
@@ -22,8 +22,8 @@ from tests.transports.frames import BINARY, CLOSE, PING, TEXT, read_frames, read
 SIZES = (0, 1, 124, 125, 126, 127, 128, 65534, 65535, 65536, 65537, 300_000)
 DEFLATE = "permessage-deflate"
 HEADERS = 64
-"""Bytes: of the frame that is one too many, of the one that comes until that is judged a turn of
-the loop later, and the close frame behind them."""
+"""Bytes for headers: of the frame beyond the limit, of the one written before that is noticed in
+the next turn of the loop, and of the close frame behind them."""
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
 with contextlib.suppress(ImportError):
     import uvloop
@@ -34,7 +34,7 @@ every_loop = pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__modu
 
 
 class Peer:
-    """The client's end of the socket: it reads bytes, and says nothing unless told to."""
+    """The client's end of the socket: it reads bytes, and sends nothing unless told to."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -139,7 +139,7 @@ def test_every_length_in_its_shortest_encoding(
 def test_targeted_and_broadcast_interleave_in_order(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    """What is coalesced, what goes out alone, and what the kernel took in parts: one order."""
+    """Joined messages, single ones, and those that the kernel took in parts: one order."""
 
     async def test() -> None:
         count = 3000
@@ -168,7 +168,7 @@ def test_targeted_and_broadcast_interleave_in_order(
 def test_nothing_splits_a_fragmented_message(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    """While the application sends fragments of its own, no data frame of ours stands among them."""
+    """While the application sends fragments, no data frame of ours is among them."""
 
     async def test() -> None:
         async with ConnectionsPool() as pool, wire(pool) as (one, peer):
@@ -208,7 +208,7 @@ def test_nothing_splits_a_fragmented_message(
 def test_nothing_follows_a_close_frame(
     loop: Callable[[], asyncio.AbstractEventLoop], how: str
 ) -> None:
-    """Whoever closes, and whoever did not hear of it yet: the close frame is the last one."""
+    """Whichever side closes, and whatever is sent meanwhile, the close frame is the last one."""
 
     async def test() -> None:
         timing = Timing(close=1.0)
@@ -241,7 +241,7 @@ def test_nothing_follows_a_close_frame(
 def test_no_descriptor_is_given_before_the_handshake_is_answered(
     loop: Callable[[], asyncio.AbstractEventLoop], extension: str
 ) -> None:
-    """What will be negotiated is not known yet, and the answer is what has to come first."""
+    """The extensions are not negotiated yet, and the response must come first."""
 
     async def test() -> None:
         early: list[tuple[WebsocketsTransport, int]] = []
@@ -286,7 +286,7 @@ def test_no_descriptor_is_given_once_the_protocol_is_not_open(
     loop: Callable[[], asyncio.AbstractEventLoop],
     leave: Callable[[Connection, asyncio.Transport], object],
 ) -> None:
-    """However it ends: in no turn of the loop after that may a frame go past the library."""
+    """However it ends: in no later turn of the loop may a frame bypass the library."""
 
     async def test() -> None:
         async with ConnectionsPool() as pool, wire(pool) as (one, peer):
@@ -306,10 +306,10 @@ def test_no_descriptor_is_given_once_the_protocol_is_not_open(
 
 
 @every_loop
-def test_what_was_negotiated_is_what_is_sent(
+def test_frames_follow_the_negotiated_extension(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    """With permessage-deflate the library compresses; without, no frame claims to be."""
+    """With permessage-deflate the library compresses; without, no frame claims to be compressed."""
 
     async def test() -> None:
         texts = ["a" * 1000, "b" * 70_000, "", "grüße" * 50]
@@ -333,7 +333,7 @@ def test_what_was_negotiated_is_what_is_sent(
 def test_a_client_that_reads_nothing_gets_no_more_than_its_outbox(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    """The limit in bytes is what the kernel did not take; one that is over it is closed with 1013,
+    """The limit is on bytes that the kernel did not take; a client above it is closed with 1013,
     and every byte that reaches the client up to then is whole and in order."""
 
     async def test() -> None:
@@ -360,7 +360,7 @@ def test_a_client_that_reads_nothing_gets_no_more_than_its_outbox(
 
 @async_test
 async def test_the_parser_refuses_what_the_rfc_forbids() -> None:
-    """Or the tests above would prove nothing."""
+    """Otherwise the tests above would prove nothing."""
     for broken in (
         b"\x81\x80\x00\x00\x00\x00",  # masked
         b"\xb1\x00",  # reserved bits

@@ -10,8 +10,8 @@ HELLO = Outgoing(True, b"hello")
 
 
 @async_test
-async def test_a_lost_socket_takes_nothing_and_raises_nothing() -> None:
-    """The loop sees the loss by itself."""
+async def test_writing_to_a_lost_socket_raises_nothing() -> None:
+    """The loop notices the loss itself."""
     ours, theirs = socket.socketpair()
     theirs.close()
     assert write_directly([("one", ours.fileno(), HELLO)]) == [("one", HELLO, 0)]

@@ -1,4 +1,4 @@
-"""``FrameWriter``: frames written past a library, with the least that it needs of one."""
+"""``FrameWriter``: frames written past a library, with few demands on it."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ class Server:
         self.writer = FrameWriter(tcp, self.protocol, self, Server.make_queue)
 
     def make_queue(self) -> SendQueue:
-        """What sends by this server's own means."""
+        """The queue that sends by the server's own calls."""
         return SendQueue(self._send, self._close)
 
     async def _send(self, outgoing: Outgoing) -> None:
@@ -61,7 +61,7 @@ async def server() -> AsyncIterator[Server]:
 
 @async_test
 async def test_any_server_with_a_transport_and_a_protocol_offers_the_direct_way() -> None:
-    """Its descriptor takes a whole frame, and what it takes only a part of goes on behind it."""
+    """Its descriptor takes a whole frame, and the rest of a partial write follows it."""
     async with server() as one:
         assert not write_directly([("one", one.writer.descriptor(), HELLO)])
         assert one.writer.write(HELLO, written=0) == 0
@@ -72,8 +72,8 @@ async def test_any_server_with_a_transport_and_a_protocol_offers_the_direct_way(
 
 
 @async_test
-async def test_a_frame_that_is_cut_short_goes_on_by_the_transport() -> None:
-    """The kernel took a part: the rest waits in the transport, behind which nothing goes past."""
+async def test_the_rest_of_a_partial_write_goes_through_the_transport() -> None:
+    """The kernel took a part: the rest waits in the transport, and nothing passes it."""
     async with server() as one:
         large = Outgoing(False, os.urandom(4_000_000))
         ((name, outgoing, written),) = write_directly([("one", one.writer.descriptor(), large)])
@@ -91,8 +91,8 @@ async def test_a_frame_that_is_cut_short_goes_on_by_the_transport() -> None:
 
 
 @async_test
-async def test_nothing_goes_between_fragments() -> None:
-    """What comes meanwhile waits in the queue of the server's own means, and so what is next."""
+async def test_nothing_is_written_between_fragments() -> None:
+    """Messages meanwhile wait in the queue of the server's own calls, and so do later ones."""
     async with server() as one:
         one.send_in_progress = asyncio.get_running_loop().create_future()
         assert one.writer.descriptor() == -1
@@ -108,8 +108,8 @@ async def test_nothing_goes_between_fragments() -> None:
 
 
 @async_test
-async def test_an_extension_has_the_protocol_build_the_frames() -> None:
-    """Bytes that were built without it are not what it would have written."""
+async def test_with_an_extension_the_protocol_builds_the_frames() -> None:
+    """Frames built without it would be wrong."""
     async with server() as one:
         one.protocol.extensions = [Extension()]
         one.protocol.extensions[0].encode = lambda frame: frame  # type: ignore[method-assign]
@@ -128,7 +128,7 @@ async def test_nothing_is_written_once_a_close_is_sent() -> None:
 
 @async_test
 async def test_nothing_is_written_once_the_transport_closes() -> None:
-    """Its descriptor may belong to somebody else at any moment."""
+    """Its descriptor may be reused at any moment."""
     async with server() as one:
         one.tcp.close()
         assert (one.writer.descriptor(), one.writer.write(HELLO)) == (-1, -1)

@@ -5,7 +5,7 @@ import pytest
 from cluster_pool.transports.pick import transport_for
 
 
-def test_what_is_no_websocket_is_refused() -> None:
+def test_an_object_that_is_no_websocket_is_refused() -> None:
     """The error names the type."""
     for thing in (None, 5, (print,), (print, 5), object()):
         with pytest.raises(TypeError, match=type(thing).__name__):
@@ -13,7 +13,7 @@ def test_what_is_no_websocket_is_refused() -> None:
 
 
 def test_an_object_of_an_unknown_library_is_refused() -> None:
-    """Its ``send`` may take something else than a message; the error names what to pass."""
+    """Its ``send`` may expect something else than a message; the error names what to pass."""
 
     class Socket:
         async def send(self, event: dict[str, str]) -> None: ...
@@ -24,7 +24,7 @@ def test_an_object_of_an_unknown_library_is_refused() -> None:
 
 
 def test_a_socket_of_litestar_is_refused() -> None:
-    """It was taken silently: its sends were called delivered, and its client got nothing."""
+    """Taken silently, its sends would count as delivered, and its client would get nothing."""
     litestar = pytest.importorskip("litestar")
 
     async def nothing(*event: object) -> None: ...

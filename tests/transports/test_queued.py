@@ -10,7 +10,7 @@ HELLO, BYE = Outgoing(True, b"hello"), Outgoing(True, b"bye")
 
 
 class Library:
-    """Sends when it is let."""
+    """Sends when it is allowed to."""
 
     def __init__(self) -> None:
         self.done: list[object] = []
@@ -30,7 +30,7 @@ class Library:
 
 @async_test
 async def test_messages_leave_in_order_and_their_bytes_are_counted() -> None:
-    """Joined ones singly; the task ends with the queue."""
+    """Joined ones are sent singly; the task ends with the queue."""
     library = Library()
     queue = library.queue
     assert not queue.busy
@@ -44,8 +44,8 @@ async def test_messages_leave_in_order_and_their_bytes_are_counted() -> None:
 
 
 @async_test
-async def test_a_close_counts_as_begun_soon_after_the_library_was_told() -> None:
-    """It goes behind what was queued, and is not waited for until the client answers."""
+async def test_a_close_counts_as_begun_soon_after_the_library_was_called() -> None:
+    """It follows the queued messages, and does not wait for the client's answer."""
     library = Library()
     library.let.set()
     library.queue.enqueue(HELLO)
@@ -58,8 +58,8 @@ async def test_a_close_counts_as_begun_soon_after_the_library_was_told() -> None
 
 
 @async_test
-async def test_a_dropped_queue_takes_nothing_more() -> None:
-    """Also one whose task has not begun; a close that it held counts as begun."""
+async def test_a_dropped_queue_accepts_nothing_more() -> None:
+    """Also one whose task has not begun; its waiting close counts as begun."""
     library = Library()
     library.queue.enqueue(HELLO)
     library.queue.enqueue_close(4000, "")
@@ -73,7 +73,7 @@ async def test_a_dropped_queue_takes_nothing_more() -> None:
 
 @async_test
 async def test_an_error_of_the_library_ends_the_queue() -> None:
-    """What is left is dropped."""
+    """The rest of the queue is dropped."""
 
     async def broken(outgoing: Outgoing) -> None:
         raise ConnectionResetError

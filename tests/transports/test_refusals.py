@@ -1,4 +1,4 @@
-"""Refusals that starlette takes for its own."""
+"""Refusals that starlette treats as its own."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.support import async_test
 
 
 def test_a_refusal_is_both_our_error_and_an_http_exception() -> None:
-    """It stays the same object, with its attributes; making it so twice changes nothing."""
+    """It stays the same object, with its attributes; a second conversion changes nothing."""
     error = IdTakenError("room", "alice")
     text = str(error)
     for status in (503, 409):
@@ -24,8 +24,8 @@ def test_a_refusal_is_both_our_error_and_an_http_exception() -> None:
 
 
 @async_test
-async def test_handlers_of_the_application_answer_others_still() -> None:
-    """The handler of a status is left out for what was answered, and for nothing else."""
+async def test_handlers_of_the_application_still_answer_other_errors() -> None:
+    """A handler is skipped only for a refusal that was answered already."""
     error = IdTakenError("room", "alice")
     as_http(error, 409, "taken")
     by_class: dict[Any, Any] = {}

@@ -121,13 +121,13 @@ async def test_accept_claims_before_the_handshake_is_answered() -> None:
 
 
 PATIENT = replace(FAST, close=10.0)
-"""A loop that stands still for a second cuts nobody."""
+"""A loop that stands still for a second cuts no client."""
 
 every_uvicorn = pytest.mark.parametrize("ws", ["websockets", "websockets-sansio"])
 
 
 def endpoints(pool: ClusterPool, after: list[tuple[str, list[object]]]) -> Starlette:
-    """One that says what it got from whom, and does something after its loop."""
+    """An endpoint that records its messages and senders, and goes on after its loop."""
 
     async def endpoint(websocket: WebSocket) -> None:
         id = websocket.path_params["id"]
@@ -143,7 +143,7 @@ def endpoints(pool: ClusterPool, after: list[tuple[str, list[object]]]) -> Starl
 @every_uvicorn
 @async_test
 async def test_the_endpoint_of_a_kicked_client_ends_at_once(ws: str) -> None:
-    """It waits in ``receive`` of a client that does not answer its Close and goes on talking."""
+    """It waits in ``receive`` of a client that ignores its Close and goes on sending."""
     after: list[tuple[str, list[object]]] = []
     async with (
         Backend(None).pools(timing=PATIENT) as (one, two),
@@ -172,10 +172,10 @@ async def test_the_endpoint_of_a_kicked_client_ends_at_once(ws: str) -> None:
 @every_uvicorn
 @pytest.mark.parametrize(("taken_over", "code"), [(True, 4409), (False, 4000)])
 @async_test
-async def test_who_is_closed_before_the_accept_gets_what_was_sent(
+async def test_a_client_closed_before_the_accept_gets_its_messages(
     ws: str, taken_over: bool, code: int
 ) -> None:
-    """The handshake is answered, then comes what was held, then the close; the body never runs."""
+    """The handshake is answered, then come the held messages, then the close; no body runs."""
     after: list[tuple[str, list[object]]] = []
     async with (
         Backend(None).pools(timing=PATIENT) as (one, two),
@@ -206,7 +206,7 @@ async def test_who_is_closed_before_the_accept_gets_what_was_sent(
 @every_uvicorn
 @pytest.mark.parametrize("fails", [False, True])
 @async_test
-async def test_a_client_gets_what_was_sent_before_its_endpoint_returned(
+async def test_a_client_gets_messages_sent_before_its_endpoint_returned(
     ws: str, fails: bool
 ) -> None:
     """It reads late, so the messages wait for the server: uvicorn cuts when the endpoint ends."""
@@ -269,8 +269,8 @@ def test_endpoints_run_under_the_test_client() -> None:
 
 
 @async_test
-async def test_handlers_of_the_application_do_not_answer_a_second_time() -> None:
-    """Of a status, of a class, sync and async: the client has its answer, and nothing is logged."""
+async def test_handlers_of_the_application_do_not_answer_a_refusal_again() -> None:
+    """For a status and a class, sync and async: the client has its answer; nothing is logged."""
     async with Backend(None).pools(on_conflict="reject") as (one, _):
 
         async def endpoint(websocket: WebSocket) -> None:

@@ -12,13 +12,13 @@ from cluster_pool.local.closing import is_gone
 from tests.support import async_test, eventually
 
 CERTIFICATE = Path(__file__).parent / "certificate.pem"
-"""Self-signed, with its key, and of no use elsewhere."""
+"""Self-signed, with its key; not for other uses."""
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 KERNEL = 16 * 1024 * 1024
-"""More than the kernels' buffers of both ends will ever hold of one link."""
+"""More than the kernels' buffers at both ends can hold for one link."""
 
 
 def client_that_never_reads(port: int) -> ssl.SSLSocket:
@@ -36,7 +36,7 @@ def client_that_never_reads(port: int) -> ssl.SSLSocket:
 
 @async_test
 async def test_a_client_that_never_reads_is_closed_at_its_cap() -> None:
-    """1013 once its outbox is full, and cut when it does not answer the close."""
+    """With 1013 once its outbox is full, and cut when it does not answer the close."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     limits, timing = Limits(outbox_bytes=65536), Timing(close=0.5)

@@ -1,4 +1,4 @@
-"""What ``websockets`` has received and nobody has read."""
+"""Messages that ``websockets`` has received and no body has read."""
 
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -9,7 +9,7 @@ from tests.support import async_test, eventually
 
 
 class Told:
-    """A watcher, and what it was told."""
+    """A watcher, and a record of its calls."""
 
     def __init__(self) -> None:
         self.left: list[tuple[int, str]] = []
@@ -26,8 +26,8 @@ class Told:
 
 
 @async_test
-async def test_a_departure_is_told_although_nobody_reads() -> None:
-    """What came before is bounded in bytes: the beginning is kept, the rest is dropped."""
+async def test_a_departure_is_noticed_although_nothing_is_read() -> None:
+    """Earlier messages are bounded in bytes: the first are kept, the rest is dropped."""
     told, ahead = Told(), Ahead(one=20 * (OVERHEAD + 10), all=10**9, patience=10.0)
     transports: list[WebsocketsTransport] = []
 

@@ -1,4 +1,4 @@
-"""What uvicorn does differently."""
+"""Peculiarities of uvicorn."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ from tests.support import async_test
 async def test_a_refusal_waits_until_uvicorn_has_closed_the_socket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It says so twice; under another server nothing is waited for."""
+    """It reports the end twice; under another server nothing is waited for."""
     said = asyncio.Queue[dict[str, object]]()
     monkeypatch.delitem(sys.modules, uvicorn.SANSIO, raising=False)
     await uvicorn.until_refused(said.get, missing=2)
@@ -27,7 +27,7 @@ async def test_a_refusal_waits_until_uvicorn_has_closed_the_socket(
     await waiting
 
 
-def test_only_its_legacy_protocol_waits_for_the_answer_to_a_close(
+def test_only_uvicorns_legacy_protocol_waits_for_the_answer_to_a_close(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The others return when the close is written."""

@@ -52,8 +52,8 @@ async def test_every_length_arrives_as_it_was_sent(compression: str | None) -> N
 
 @async_test
 @pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_at_the_clients_end_frames_are_masked(compression: str | None) -> None:
-    """A connection that we made is a member like any other; its server accepts what it is sent."""
+async def test_frames_of_a_clients_end_are_masked(compression: str | None) -> None:
+    """A connection that we opened is a member like any other; its server accepts our frames."""
     async with ConnectionsPool() as pool, pair(pool, compression=compression) as (one, client):
         got: list[str | bytes] = []
         one.on("message", got.append)
@@ -84,7 +84,7 @@ async def test_a_burst_arrives_whole_and_in_order() -> None:
 
 @async_test
 async def test_a_fragmented_message_in_progress_is_not_split() -> None:
-    """While the application sends fragments of its own, ours wait and come behind, in order."""
+    """While the application sends fragments, our messages wait and follow them, in order."""
     async with ConnectionsPool() as pool, pair(pool) as (one, client):
         go_on = asyncio.Event()
 
@@ -106,7 +106,7 @@ async def test_a_fragmented_message_in_progress_is_not_split() -> None:
 
 
 @async_test
-async def test_close_goes_behind_what_was_sent() -> None:
+async def test_a_close_follows_sent_messages() -> None:
     """The client gets every message, then the code and the reason."""
     async with ConnectionsPool() as pool, pair(pool) as (one, client):
         for number in range(50):
@@ -122,7 +122,7 @@ async def test_close_goes_behind_what_was_sent() -> None:
 
 
 @async_test
-async def test_the_clients_close_is_seen() -> None:
+async def test_the_clients_close_is_noticed() -> None:
     """The close handlers get the client's code; 1006 when it just vanished."""
     for leave, expected in (("close", (3001, "bye")), ("abort", (1006, ""))):
         async with ConnectionsPool() as pool, pair(pool) as (one, client):
@@ -151,7 +151,7 @@ async def test_a_client_that_does_not_answer_the_close_is_cut() -> None:
 
 @async_test
 async def test_handlers_hear_text_and_binary() -> None:
-    """What the client sends reaches the handlers, one after another."""
+    """A client's messages reach the handlers, one after another."""
     async with ConnectionsPool() as pool, pair(pool) as (one, client):
         seen: list[str | bytes] = []
 
@@ -167,8 +167,8 @@ async def test_handlers_hear_text_and_binary() -> None:
 
 
 @async_test
-async def test_who_gives_a_sign_of_life_keeps_its_id() -> None:
-    """A client that answers pings, or cannot but sends; whoever asks, and however many do."""
+async def test_a_client_that_gives_a_sign_of_life_keeps_its_id() -> None:
+    """It answers pings, or sends without answering; for any number of callers."""
     timing = Timing(sign_of_life=0.4, close=1.0)
     pool = ConnectionsPool(on_conflict="reject", timing=timing)
     async with pool, pair(pool) as (one, client):
@@ -203,7 +203,7 @@ async def test_who_gives_a_sign_of_life_keeps_its_id() -> None:
 
 @async_test
 async def test_a_client_whose_messages_are_not_read_is_not_judged() -> None:
-    """Its answer waits behind them: it must not pay for our backlog."""
+    """Its answer is queued behind them: our backlog is not its fault."""
     async with ConnectionsPool(timing=Timing(sign_of_life=0.2)) as pool:
         accepted: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
 
