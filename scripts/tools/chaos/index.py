@@ -5,7 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 
-from tools.chaos.books import BROADCAST, CLOSE, LEASE, NEWS, SOON, Books, Call, Connection
+from tools.chaos.books import BROADCAST, CLOSE, LEASE, NEWS, PUBLISH, SOON, Books, Call, Connection
 from tools.chaos.sparse import is_sparse
 
 
@@ -94,7 +94,7 @@ class Index:
 
         Its own node sends to it without a question until the news is there, which takes a moment.
         """
-        local = call.kind == BROADCAST or call.sender == connection.node
+        local = call.kind in (BROADCAST, PUBLISH) or call.sender == connection.node
         if call.sender == connection.node and call.begun < self.taken_at(connection) + NEWS:
             return True
         return local and any(

@@ -277,6 +277,9 @@ def test_taken_over() -> None:
     fails(made(calls, [older, gone_amid], ALWAYS._replace(ended=50.0)), "s after it was taken over")
     cut_off = books.Window(10.0, 13.0, frozenset("b"))
     assert made(calls, [older, newer], cut_off).failures == []
+    published = [call._replace(kind=PUBLISH) for call in calls]
+    assert made(published, [older, newer], cut_off).failures == []
+    fails(made(published, [older, newer], ALWAYS), "s after it was taken over")
     targeted = send(2)
     fails(made([broadcast(1), targeted], [older, newer], cut_off), "after it was taken over")
     own = [call._replace(sender="b") for call in (broadcast(1), targeted)]
