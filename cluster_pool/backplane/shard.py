@@ -67,7 +67,7 @@ class Shard:
         self.generations = Generations(identity.start, self.outage)
         probed = self.receiver.probed
         self.health = Health(context, self.generations, probed, clustered=channels.sharded)
-        self._state_lost = self.health.state_lost if part is None else part.state_lost
+        self._state: Health | Part = self.health if part is None else part
         self.subscriptions = Subscriptions(
             identity,
             self.generations,
@@ -320,7 +320,7 @@ class Shard:
 
     async def _count_missed(self, commands: CommandConnection) -> None:
         """Find out how much was published while nothing could be heard."""
-        lost = await self._state_lost(commands)
+        lost = await self._state.state_lost(commands)
         counters = await self.subscriptions.read_counters(commands)
         await self._probe(commands)
         await self.subscriptions.compare(counters, lost=lost)

@@ -138,7 +138,7 @@ class Node:
 
     def _dispatcher(self) -> Dispatcher:
         turn = Turn()
-        recordings = Recordings(self.backplane.shard, self.table, self.ownership)
+        recordings = Recordings(self.backplane.topology, self.table, self.ownership)
         unsealing = unsealing_of(self.backplane, recordings)
         delivery = Delivery(
             self.backplane,

@@ -7,7 +7,7 @@ made. An item that was under way meanwhile is recognized by the claim that the s
 from collections.abc import Collection
 from typing import Any
 
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.envelope import BrokenEnvelopeError
@@ -18,8 +18,8 @@ from cluster_pool.local.table import ConnectionTable
 class Recordings:
     """Keeps old items from connections that claimed their id after the items were sealed."""
 
-    def __init__(self, shard: Shard, table: ConnectionTable, ownership: Ownership) -> None:
-        self._shard = shard
+    def __init__(self, topology: Topology, table: ConnectionTable, ownership: Ownership) -> None:
+        self._topology = topology
         self._table = table
         self._ownership = ownership
 
@@ -67,7 +67,7 @@ class Recordings:
 
         For a namespace without members it is empty.
         """
-        now = self._shard.redis_time_at_most()
+        now = self._topology.of(namespace).redis_time_at_most()
         members = self._table.namespace(namespace) or {}
         later = frozenset(
             id

@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.inbox import Heard
-from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.slots import hash_tag
+from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.envelope import TAKEN, BrokenEnvelopeError
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -45,14 +46,15 @@ class Unsealing:
     def __init__(
         self,
         seals: Seals,
-        shard: Shard,
+        topology: Topology,
         identity: Identity,
         keys: Keys,
         counters: Counters,
         recordings: ReplayCheck | None,
     ) -> None:
         self._seals = seals
-        self._shard = shard
+        self._topology = topology
+        self._home = topology.home
         self._start = identity.start
         self._ours = f"{identity.start}."
         self._own = ""
@@ -65,9 +67,9 @@ class Unsealing:
         if heard.channel != self._own:
             self._own = heard.channel
             self._scopes[BOUND] = own_scope(self._own, self._start)
-        now = self._shard.redis_time()
+        now, lane = self._where(heard.channel)
         try:
-            counter, item = self._seals.open(self._scopes, heard.sender, sealed, now)
+            counter, item = self._seals.open(self._scopes, heard.sender, sealed, now, lane)
             if sealed[0] == ROUTED:
                 self._check_claim(claim, counter, item, now)
         except BrokenEnvelopeError as error:
@@ -90,9 +92,10 @@ class Unsealing:
         """
         if sealed[0] == TAKEN:
             return sealed, ()
-        now = self._shard.redis_time()
+        now, lane = self._where(heard.channel)
         try:
-            counter, item = self._seals.open({BOUND: heard.channel}, heard.sender, sealed, now)
+            scopes = {BOUND: heard.channel}
+            counter, item = self._seals.open(scopes, heard.sender, sealed, now, lane)
         except BrokenEnvelopeError as error:
             self._refuse(heard, error)
             return None
@@ -106,7 +109,13 @@ class Unsealing:
 
     def _refuse(self, heard: Heard, error: BrokenEnvelopeError) -> None:
         self._counters.dropped_forged += 1
-        self._shard.receiver.broken(error, heard.channel)
+        self._home.receiver.broken(error, heard.channel)
+
+    def _where(self, channel: str) -> tuple[int, str]:
+        """The time of the Redis that has a channel, and the lane of what is heard there."""
+        if not self._topology.spans:
+            return self._home.redis_time(), ""
+        return self._topology.of(channel).redis_time(), hash_tag(channel)
 
 
 def unsealing_of(backplane: Backplane, recordings: ReplayCheck | None) -> Unsealing | None:
@@ -116,7 +125,7 @@ def unsealing_of(backplane: Backplane, recordings: ReplayCheck | None) -> Unseal
         return None
     return Unsealing(
         setup.seals,
-        backplane.shard,
+        backplane.topology,
         backplane.identity,
         setup.keys,
         setup.counters,

@@ -64,11 +64,12 @@ class Seals:
         return pack((kind, self._counter, seal, item))
 
     def open(
-        self, scopes: dict[int, str], sender: str, item: Sequence[Any], now: int
+        self, scopes: dict[int, str], sender: str, item: Sequence[Any], now: int, lane: str = ""
     ) -> tuple[int, list[Any]]:
         """The counter of a sealed item, and the item inside; ``scopes`` has the scope of each kind.
 
-        ``now`` is the Redis time in µs, or a little less.
+        ``now`` is the Redis time in µs, or a little less. Within a ``lane`` the items of a sender
+        arrive in order: there is one, or on a Redis Cluster one for each namespace.
 
         Raises:
             BrokenEnvelopeError: "seal" for an item without a valid one, "replay" for one that was
@@ -85,7 +86,7 @@ class Seals:
             good = False
         if not good:
             raise BrokenEnvelopeError("seal")
-        self._check_fresh(sender, counter, now)
+        self._check_fresh(f"{sender} {lane}" if lane else sender, counter, now)
         (opened,) = read_items(inner)
         return counter, opened
 

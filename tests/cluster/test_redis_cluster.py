@@ -168,3 +168,18 @@ async def test_one_url_is_enough_and_a_single_redis_is_refused(redis: RedisClust
         assert pool.ready
     with pytest.raises(BackplaneUnavailableError, match=r"redis\+cluster://HOST:PORT"):
         await ClusterPool(f"redis://127.0.0.1:{redis.nodes[0].port}").start()
+
+
+@async_test
+async def test_what_is_sealed_is_opened_whatever_primary_it_comes_over(redis: RedisCluster) -> None:
+    """What one node sends over several arrives in any order, and none of it is a recording."""
+    names = spread(redis)
+    async with cluster_pools(redis, secret="not known to strangers") as (one, two):
+        members = {name: await two.join(name, "alice") for name in names}
+        for at in range(20):
+            sends = [one.send(name, "alice", f"{at}", confirm=True) for name in names]
+            assert set(await asyncio.gather(*sends)) == {SendResult.DELIVERED}
+            await asyncio.gather(*[one.broadcast_message(name, f"b{at}") for name in names])
+        for member in members.values():
+            assert len(await member.wait_sent(40)) == 40
+        assert two.statistics()["dropped_forged"] == 0

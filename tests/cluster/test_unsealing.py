@@ -54,7 +54,12 @@ async def test_an_item_is_opened_for_those_it_was_sealed_for() -> None:
 
     def opening(claims: Claims | None) -> Unsealing:
         return Unsealing(
-            Seals(SECRET), backplane.shard, backplane.identity, setup.keys, setup.counters, claims
+            Seals(SECRET),
+            backplane.topology,
+            backplane.identity,
+            setup.keys,
+            setup.counters,
+            claims,
         )
 
     plain = [envelope.TEXT, b"x", []]
@@ -80,7 +85,7 @@ async def test_an_item_that_was_routed_to_another_start_is_refused(
     scope = setup.keys.node_prefix
     item = sealed(ROUTED, scope, envelope.targeted(True, "n", "a", b"x"), now)
     unsealing = Unsealing(
-        Seals(SECRET), backplane.shard, backplane.identity, setup.keys, setup.counters, None
+        Seals(SECRET), backplane.topology, backplane.identity, setup.keys, setup.counters, None
     )
     start = backplane.identity.start if named == "own" else "other"
     heard = Heard(backplane.identity.own_channel, 1, b"", 1, "sender")

@@ -1,0 +1,236 @@
+"""A Redis Cluster whose primaries fail over and whose slots move, under traffic."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from cluster_pool import BackplaneUnavailableError, Gap, SendResult
+from cluster_pool.backplane.slots import slot_of
+from tests.clusters import Pool
+from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
+from tests.support import async_test, eventually
+from tools.harness.members import Member
+from tools.harness.redis_cluster import RedisCluster, SlotMove
+
+pytestmark = pytest.mark.slow
+
+NOTICED = 3.5
+"""Seconds until a shard that serves no more is noticed."""
+HEALED = 5.0
+"""Seconds until everything is as it was, once the cluster is whole."""
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisCluster]:
+    """One for each test: three primaries with a replica each, which serve what they can."""
+    with RedisCluster(node_timeout=1) as cluster:
+        for node in cluster.nodes:
+            node.call("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        yield cluster
+
+
+class Stream:
+    """Numbered broadcasts from one node to a member at another, and what became of each."""
+
+    def __init__(self, sender: Pool, receiver: Pool, namespace: str) -> None:
+        self.sender = sender
+        self.receiver = receiver
+        self.namespace = namespace
+        self.stopping = False
+        self.sent = 0
+        self.failed = 0
+        self.slowest = 0.0
+        self.gaps: list[Gap] = []
+        receiver.on("gap", self.gaps.append)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Send every few milliseconds meanwhile."""
+        self.member = await self.receiver.join(self.namespace, "listener")
+        task = asyncio.create_task(self._send())
+        try:
+            yield
+        finally:
+            self.stopping = True
+            await task
+
+    async def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.stopping:
+            began = loop.time()
+            self.sent += 1
+            try:
+                await self.sender.broadcast_message(self.namespace, str(self.sent))
+            except BackplaneUnavailableError:
+                self.failed += 1
+            self.slowest = max(self.slowest, loop.time() - began)
+            await asyncio.sleep(0.005)
+
+    @property
+    def heard(self) -> list[int]:
+        """The numbers that arrived, in their order."""
+        return [int(text) for text in self.member.sent]
+
+    @property
+    def missed(self) -> int:
+        """Messages of this namespace that were reported as missed."""
+        return sum(gap.namespaces.get(self.namespace, 0) for gap in self.gaps)
+
+    async def account(self) -> None:
+        """Every message arrived once and in order, or was reported, or its sender knows."""
+        await eventually(lambda: len(self.heard) + self.missed + self.failed >= self.sent, 5)
+        assert self.heard == sorted(set(self.heard))
+        assert len(self.heard) <= self.sent
+
+
+def one_in(redis: RedisCluster, primary: Member) -> str:
+    """A namespace of a primary."""
+    return namespaces_of(redis)[primary.port][0]
+
+
+@async_test
+async def test_a_slot_moves_there_and_back_under_traffic(redis: RedisCluster) -> None:
+    """What was missed in between is counted exactly; members and claims go with it."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis) as (one, two):
+        stream = Stream(one, two, name)
+        other = Stream(one, two, one_in(redis, target))
+        before = two.statistics()
+        async with stream.running(), other.running():
+            for to in (target, source, target):
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(redis.move_slot, slot_of(name), to)
+                newcomer = f"newcomer-{stream.sent}"
+                await two.join(name, newcomer)
+                assert await one.send(name, newcomer, "targeted", confirm=True)
+            await asyncio.sleep(1.5)
+        await stream.account()
+        await other.account()
+        assert stream.failed == other.failed == other.missed == 0
+        assert len(stream.heard) + stream.missed == stream.sent
+        assert all(gap.exact for gap in stream.gaps)
+        assert stream.slowest < 1.0
+        assert other.slowest < 0.5
+        assert two.statistics()["incarnation"] == before["incarnation"]
+        assert await one.count(name) == 4
+        print(f"missed {stream.missed} of {stream.sent}, slowest {stream.slowest:.3f}")
+
+
+@async_test
+async def test_a_killed_primary_is_replaced_and_the_rest_does_not_notice(
+    redis: RedisCluster,
+) -> None:
+    """What is at the others goes on; what was at the dead one is back when its replica serves."""
+    dead, name = away_from_home(redis)
+    alive = next(one for one in redis.primaries if one is not dead)
+    async with cluster_pools(redis) as (one, two):
+        other = Stream(one, two, one_in(redis, alive))
+        members = [await two.join(name, f"member-{at}") for at in range(50)]
+        before = two.statistics()
+        loop = asyncio.get_running_loop()
+        async with other.running():
+            dead.server.kill()
+            with pytest.raises(BackplaneUnavailableError):
+                await one.send(name, "member-1", "x", timeout=0.3)
+            await asyncio.to_thread(wait_for_new_primary, redis, name, dead)
+            whole = loop.time()
+            while True:
+                with contextlib.suppress(BackplaneUnavailableError):
+                    if await one.send(name, "member-1", "y", confirm=True, timeout=0.5):
+                        break
+                assert loop.time() - whole < HEALED
+                await asyncio.sleep(0.05)
+            await eventually(lambda: not two._parts.ownership.restoration.due, HEALED)
+            healed = loop.time() - whole
+        assert "y" in await members[1].wait_sent()
+        await other.account()
+        assert other.failed == other.missed == 0
+        assert other.slowest < 0.5
+        assert await one.count(name) == 50
+        after = two.statistics()
+        assert (after["incarnation"], after["rejoins"]) == (before["incarnation"], 0)
+        print(f"healed after {healed:.2f} s, slowest elsewhere {other.slowest:.3f}")
+
+
+def wait_for_new_primary(redis: RedisCluster, name: str, dead: Member) -> None:
+    """Block until the survivors say that another node has the slot."""
+    import time
+
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        maps = [one.says("CLUSTER", "SLOTS") for one in redis.nodes if one is not dead]
+        owners = {
+            nodes[0][1]
+            for found in maps
+            for first, last, *nodes in found or ()
+            if first <= slot_of(name) <= last
+        }
+        if owners and dead.port not in owners:
+            return
+        time.sleep(0.02)
+    raise AssertionError("nobody was promoted")
+
+
+@async_test
+async def test_a_killed_home_is_replaced_and_everything_stands(redis: RedisCluster) -> None:
+    """The lease is taken anew at the replica; no connection is closed."""
+    dead = redis.primary_of("{~}")
+    async with cluster_pools(redis) as (one, two):
+        names = [name for names in namespaces_of(redis, 2).values() for name in names]
+        members = {name: await two.join(name, "alice") for name in names}
+        dead.server.kill()
+        await eventually(lambda: not one.ready, 10)
+        await asyncio.to_thread(wait_for_new_primary, redis, "~", dead)
+        whole = asyncio.get_running_loop().time()
+        await eventually(lambda: one.ready and two.ready, 2 * HEALED)
+        print(f"ready again after {asyncio.get_running_loop().time() - whole:.2f} s")
+        for name, member in members.items():
+            assert await one.send(name, "alice", "x", confirm=True) is SendResult.DELIVERED
+            assert await one.count(name) == 1
+            assert not member.closed
+        assert sorted(await one.namespaces()) == sorted(names)
+
+
+@async_test
+async def test_a_replica_promoted_by_order_is_found_in_time(redis: RedisCluster) -> None:
+    """Both live on, so that nothing but the map says that the old primary is none any more."""
+    source, name = away_from_home(redis)
+    (replica,) = redis.replicas_of(source)
+    async with cluster_pools(redis) as (one, two):
+        stream = Stream(one, two, name)
+        async with stream.running():
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(redis.promote, replica)
+            await asyncio.sleep(NOTICED)
+            sent = stream.sent
+            await eventually(lambda: stream.heard and stream.heard[-1] >= sent, HEALED)
+        await stream.account()
+        print(f"missed {stream.missed}, failed {stream.failed} of {stream.sent}, {stream.gaps}")
+        assert await one.send(name, "listener", "1000000", confirm=True)
+
+
+@async_test
+async def test_a_slot_that_stops_half_way_serves_nobody_and_loses_nothing(
+    redis: RedisCluster,
+) -> None:
+    """TRYAGAIN and ASK: what is sent waits for its deadline, and goes when the move is over."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis) as (one, two):
+        await two.join(name, "alice")
+        bob = await two.join(name, "bob")
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
+        await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:owners")
+        await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:members")
+        with pytest.raises(BackplaneUnavailableError):
+            await one.send(name, "bob", "early", timeout=0.3)
+        sending = asyncio.ensure_future(one.send(name, "bob", "late", confirm=True, timeout=10))
+        await asyncio.sleep(0.3)
+        assert not sending.done()
+        await asyncio.to_thread(move.finish)
+        assert await sending is SendResult.DELIVERED
+        assert await bob.wait_sent() == ["late"]
+        assert await one.count(name) == 2
