@@ -260,7 +260,7 @@ async def test_a_namespace_left_during_a_reconnection_starts_a_new_count(
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
         shard, channel = one._parts.backplane.shard, one._setup.keys.channel("n")
-        told = shard.health.state_lost
+        told = shard._state_lost
         asked: list[bool] = []
 
         async def tell_late(commands: CommandConnection) -> bool:
@@ -269,7 +269,7 @@ async def test_a_namespace_left_during_a_reconnection_starts_a_new_count(
             return await told(commands)
 
         await one.remove_connection(bob.connection)
-        with patch.object(shard.health, "state_lost", tell_late):
+        with patch.object(shard, "_state_lost", tell_late):
             cut_ear(one)
             await eventually(lambda: asked and one.ready)
         assert asked[0], "the namespace was left before the ear came back"
@@ -293,7 +293,7 @@ async def test_a_late_broadcast_from_a_lost_link_is_dropped_behind_a_local_send(
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
         shard, channel = one._parts.backplane.shard, one._setup.keys.channel("n")
-        old, told = shard.sender, shard.health.state_lost
+        old, told = shard.sender, shard._state_lost
         sent = asyncio.Event()
 
         async def carry(commands: CommandConnection) -> bool:
@@ -307,7 +307,7 @@ async def test_a_late_broadcast_from_a_lost_link_is_dropped_behind_a_local_send(
             await commands.script(call)
             return await told(commands)
 
-        with patch.object(shard.health, "state_lost", carry):
+        with patch.object(shard, "_state_lost", carry):
             cut_ear(one)
             await eventually(lambda: not shard.up)
             assert await one.send("n", "alice", "send") is SendResult.DELIVERED

@@ -42,7 +42,7 @@ async def test_orders_to_oneself_need_no_redis(backend: Backend) -> None:
 
 def test_a_pool_outside_the_main_thread_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     """Starlette's TestClient, a server in a thread: the application runs, without signals."""
-    drains._say_no_signals.cache_clear()
+    drains._warn_no_signals.cache_clear()
     backend = Backend(None)
 
     async def live() -> None:
