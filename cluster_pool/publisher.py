@@ -32,7 +32,9 @@ class Publisher(Handle[Publishing], SendingCalls, DirectoryCalls, OrderCalls):
     ``async with Publisher("redis://…") as publisher: await publisher.send("room", "alice", "hi")``
 
     Args:
-        redis: a URL, or a ``redis.asyncio.Redis``, whose address, credentials and TLS are used.
+        redis: a URL (``redis://``, ``redis+sentinel://``, ``redis+cluster://`` and so on; see
+            docs/deploying.md), or a client of ``redis.asyncio``, whose address, credentials and TLS
+            are used: ``Redis``, Sentinel's ``master_for(…)``, or ``RedisCluster``.
         prefix: that of the cluster; the default is refused with a database other than 0.
         timeout: the longest time of an operation in seconds, unless the call says otherwise.
         limits: see :class:`Limits`.

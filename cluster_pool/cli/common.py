@@ -36,7 +36,9 @@ RedisOption = Annotated[
         "--redis",
         metavar="URL",
         envvar="CLUSTER_POOL_REDIS",
-        help="Where Redis is: redis://, rediss:// or unix://; embedded, for serve and demo.",
+        help="Where Redis is: redis:// or, with TLS, rediss://HOST:PORT; unix://PATH; "
+        "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE; redis+cluster://HOST:PORT,HOST:PORT; "
+        "embedded, for serve and demo.",
     ),
 ]
 PrefixOption = Annotated[

@@ -46,7 +46,9 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
     methods of :class:`ConnectionsPool` under the same names, cluster-wide.
 
     Args:
-        redis: a URL, or a ``redis.asyncio.Redis``, whose address, credentials and TLS are used.
+        redis: a URL (``redis://``, ``redis+sentinel://``, ``redis+cluster://`` and so on; see
+            docs/deploying.md), or a client of ``redis.asyncio``, whose address, credentials and TLS
+            are used: ``Redis``, Sentinel's ``master_for(…)``, or ``RedisCluster``.
         node_id: unique among live nodes, 1 to 256 bytes; None makes one.
         prefix: of every key and channel. Clusters that share a Redis need different prefixes, also
             in different databases, since channels belong to no database. Therefore the default

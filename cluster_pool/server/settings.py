@@ -41,7 +41,8 @@ class NodeSettings:
     """All settings of ``serve``. Times are seconds, sizes are bytes.
 
     Attributes:
-        redis: the URL of the cluster's Redis (``redis://``, ``rediss://``, ``unix://``), or
+        redis: the URL of the cluster's Redis (``redis://``, ``rediss://``, ``unix://``,
+            ``redis+sentinel://``, ``redis+cluster://`` and so on; see docs/deploying.md), or
             ``"embedded"`` for a private Valkey that lives as long as the node.
         prefix: of every key and channel of the cluster.
         node_id: unique among live nodes; None makes one.

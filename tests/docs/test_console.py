@@ -20,7 +20,7 @@ from websockets.uri import parse_uri
 from cluster_pool.cli import app
 from tests.clusters import Backend
 from tests.docs.pages import ROOT, Block, blocks
-from tests.servers import RedisServer
+from tests.servers import Cluster, RedisServer
 from tests.support import async_test
 
 LINES = [
@@ -127,7 +127,21 @@ def websockets(words: list[str]) -> None:
 
 def redis_cli(words: list[str]) -> None:
     """Run by a test of its own, below."""
-    assert words[0] == "PUBLISH"
+    assert words[0] == "PUBLISH" or words[:2] == ["-c", "SPUBLISH"]
+
+
+def docker(words: list[str]) -> None:
+    """A compose file, whose services are tested in tests/test_compose.py."""
+    *verbs, file, order = words
+    assert verbs == ["compose", "-f"]
+    assert order == "up"
+    assert (ROOT / file).is_file(), words
+
+
+def export(words: list[str]) -> None:
+    """Variables of the compose files."""
+    known = "".join(path.read_text() for path in ROOT.glob("deploy/compose-*.yaml"))
+    assert all(f"${{{word.partition('=')[0]}:?" in known for word in words), words
 
 
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
@@ -136,6 +150,8 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "haproxy": file_of("-f"),
     "redis-server": file_of("--aclfile"),
     "redis-cli": redis_cli,
+    "docker": docker,
+    "export": export,
     "printf": printf,
     "websockets": websockets,
     **{
@@ -195,9 +211,24 @@ async def test_commands_of_the_pages_run_in_a_cluster(
 @async_test
 async def test_publishing_by_redis_cli_reaches_everyone(own_server: RedisServer) -> None:
     """The very command line, through the shell, which must leave the braces alone."""
-    (line,) = {line for _, line in LINES if line.startswith("redis-cli ")}
-    command = line.replace("redis-cli", f"redis-cli -s {own_server.path}", 1)
-    async with Backend(own_server).pools() as (one, two):
+    await _publish("redis-cli PUBLISH", f"-s {own_server.path}", Backend(own_server))
+
+
+@pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed")
+@async_test
+async def test_publishing_by_redis_cli_to_a_cluster_reaches_everyone(
+    shared_cluster: Cluster,
+) -> None:
+    """Asked at any node: redis-cli goes to the one that has the slot."""
+    for node in shared_cluster.primaries:
+        await _publish("redis-cli -c", f"-p {node.port}", Backend(shared_cluster))
+
+
+async def _publish(line_begins: str, options: str, backend: Backend) -> None:
+    """Run the line of the pages that begins so, with the options of a server."""
+    (line,) = {line for _, line in LINES if line.startswith(line_begins)}
+    command = line.replace("redis-cli", f"redis-cli {options}", 1)
+    async with backend.pools() as (one, two):
         alice, bob = await one.join("default", "alice"), await two.join("default", "bob")
         process = await asyncio.create_subprocess_exec(
             "sh", "-c", command, stdout=asyncio.subprocess.PIPE
