@@ -82,14 +82,11 @@ class ClusterChannels:
             return shard
         return next((one for one in self._topology.shards if one.listens(name)), None)
 
-    async def rename(self) -> None:
-        """This node has another node id: hear what is targeted at it under that."""
+    def rename(self) -> None:
+        """This node has another node id: what is targeted at its members comes under that."""
         before, self._node_id = self._node_id, self._identity.node_id
         ending = f"}}:node:{before}"
         for shard in self._topology.shards[1:]:
-            old = [name for name in shard.subscriptions.channels if name.endswith(ending)]
-            new = [f"{name[: -len(before)]}{self._node_id}" for name in old]
-            for name in new:
-                shard.subscriptions.add(name)
-            shard.subscriptions.drop(old)
-            shard.begin_anew("this node goes on under another node id")
+            for name in shard.subscriptions.channels:
+                if name.endswith(ending):
+                    shard.subscriptions.rename(name, name.removesuffix(before) + self._node_id)

@@ -7,6 +7,7 @@ shard, and the observer is told, who moves what else belongs to them.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
@@ -18,6 +19,7 @@ from cluster_pool.backplane.cluster_links import ClusterLinks
 from cluster_pool.backplane.cluster_map import FRESH, ClusterMap
 from cluster_pool.backplane.cluster_parts import ClusterPart, HomePlace, Nowhere, moved_to
 from cluster_pool.backplane.command_connection import Argument, ScriptCall
+from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.refusals import is_elsewhere
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.slots import SLOTS, Group, hash_tag, slot_of
@@ -99,6 +101,26 @@ class ClusterTopology:
         for namespace in namespaces:
             found.setdefault(self.of(namespace), []).append(namespace)
         return found
+
+    @property
+    def outage(self) -> Outage:
+        """See :attr:`.Topology.outage`."""
+        return next((one.outage for one in self.shards if one.outage.reason), self.home.outage)
+
+    @property
+    def share_up(self) -> float:
+        """See :attr:`.Topology.share_up`."""
+        weights = {shard: len(shard.subscriptions.channels) - 1 for shard in self.shards[1:]}
+        if sum(weights.values()) <= 0:
+            weights = Counter(self._by_slot)
+        served = sum(weight for shard, weight in weights.items() if shard.up)
+        return served / max(1, sum(weights.values()))
+
+    def rename(self, reason: str) -> None:
+        """See :meth:`.Topology.rename`."""
+        self.subscriptions.rename()
+        for shard in self.shards:
+            shard.begin_anew(reason)
 
     # -- operations ------------------------------------------------------------------------
 

@@ -51,6 +51,12 @@ class Reaping:
         """Incarnations that wait to be reaped, with their node ids."""
         return pairs(await self._topology.home.call(deadline, "HGETALL", self._keys.dead))
 
+    def reachable(self, namespaces: Sequence[str]) -> list[str]:
+        """Those whose shard is up; all, where there is one Redis."""
+        if not self._topology.spans:
+            return list(namespaces)
+        return [name for name in namespaces if self._topology.of(name).up]
+
     async def left_by(
         self, incarnation: str, namespaces: Sequence[str], deadline: float
     ) -> list[str]:

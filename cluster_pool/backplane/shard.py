@@ -21,9 +21,10 @@ from cluster_pool.backplane.calls import Deadline, deadline_in
 from cluster_pool.backplane.channel_commands import PLAIN, ChannelCommands
 from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
 from cluster_pool.backplane.generation import Generation, Generations
-from cluster_pool.backplane.health import Health
+from cluster_pool.backplane.health import PROBES_LOST, Health
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.receiver import Receiver
+from cluster_pool.backplane.refusals import is_elsewhere
 from cluster_pool.backplane.shard_context import Part, ShardContext, ShardObserver
 from cluster_pool.backplane.subscriber import Subscriber
 from cluster_pool.backplane.subscriptions import Subscriptions
@@ -36,6 +37,8 @@ LONGEST_PAUSE: Final = 1.0
 LONGEST_REFUSED: Final = 2.0
 """The longest pause when Redis accepts the connection and then refuses a command, which costs more.
 """
+MOVED_PAUSE: Final = 0.2
+"""Seconds in which a probe whose slot has moved is changed for another one, mostly."""
 STEADY: Final = 1.0
 """Seconds that a generation must have been up for the next one to begin without a pause."""
 
@@ -313,7 +316,7 @@ class Shard:
         while True:
             await health.rest()
             resubscribed = self.subscriptions.pop_resubscribed()
-            await self._probe(commands)
+            await self._probe_where_it_is(commands)
             await self.subscriptions.compare(resubscribed, lost=False)
             await health.hear_time(commands)
             self._report_gap("messages were dropped: too many, or too large")
@@ -325,6 +328,19 @@ class Shard:
         await self._probe(commands)
         await self.subscriptions.compare(counters, lost=lost)
         self._report_gap(str(self.generations.last_error or "the first link"))
+
+    async def _probe_where_it_is(self, commands: CommandConnection) -> None:
+        """Probe; on a cluster the slot of the probe may just have moved, which is no fault."""
+        for _ in range(PROBES_LOST):
+            try:
+                await self._probe(commands)
+                return
+            except BackplaneUnavailableError as error:
+                if not (self._channels.sharded and is_elsewhere(error)):
+                    raise
+            self._observer.elsewhere()
+            await asyncio.sleep(MOVED_PAUSE)
+        await self._probe(commands)
 
     async def _probe(self, commands: CommandConnection) -> None:
         """Hear our own probe, or raise, which ends this generation."""

@@ -4,15 +4,14 @@ It parses no payload: each is handed on unchanged, in the order of arrival.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from itertools import groupby
-
-from redis.exceptions import MovedError
 
 from cluster_pool.backplane.channel_commands import PLAIN, ChannelCommands
 from cluster_pool.backplane.command_connection import Pipe
 from cluster_pool.backplane.logins import Raw
-from cluster_pool.backplane.refusals import FAULTS, unavailable
+from cluster_pool.backplane.refusals import FAULTS, is_elsewhere, unavailable
 from cluster_pool.backplane.slots import slot_of
 
 BATCH = 500
@@ -44,6 +43,9 @@ class Subscriber(Pipe):
         self._unanswered: dict[bytes, int] = {}
         self._leaving: dict[bytes, int] = {}
         """Unsubscriptions of ours that are not confirmed, where others may come unasked."""
+        self._asked: deque[set[bytes]] = deque()
+        """The commands that are not answered, each with its channels; where a command may be
+        refused and the others go on."""
         self._waiters: dict[bytes, list[asyncio.Future[bool]]] = {}
         self._gone = False
 
@@ -82,9 +84,18 @@ class Subscriber(Pipe):
                 self._leaving[channel] = self._leaving.get(channel, 0) + 1
         if not self._gone:
             word = self._commands.unsubscribe if leaving else self._commands.subscribe
-            for names in self._together(channels):
-                self.put(word, *names)
+            self._put(word, channels)
         return futures
+
+    def _put(self, word: str, channels: Channels) -> None:
+        """Queue one command, or one for each slot."""
+        if not self._commands.sharded:
+            self.put(word, *channels)
+            return
+        for _, names in groupby(sorted(channels, key=_slot), _slot):
+            together = list(names)
+            self._asked.append(set(together))
+            self.put(word, *together)
 
     def unsubscribe(self, channels: Channels) -> None:
         """Unsubscribe channels. A later subscription is confirmed only by its own reply."""
@@ -93,16 +104,7 @@ class Subscriber(Pipe):
             if self._commands.ended:
                 self._leaving[channel] = self._leaving.get(channel, 0) + 1
         for at in range(0, len(channels), BATCH):
-            for names in self._together(channels[at : at + BATCH]):
-                self.put(self._commands.unsubscribe, *names)
-
-    def _together(self, channels: Channels) -> Iterator[Channels]:
-        """Channels that one command may name: all, or those of one slot."""
-        if not self._commands.sharded:
-            yield channels
-            return
-        for _, names in groupby(sorted(channels, key=_slot), _slot):
-            yield list(names)
+            self._put(self._commands.unsubscribe, channels[at : at + BATCH])
 
     async def read_forever(self) -> None:
         """Hand on messages. Ends only with an error or by cancellation."""
@@ -111,12 +113,10 @@ class Subscriber(Pipe):
         while True:
             try:
                 push = await read(disconnect_on_error=False)
-            except MovedError as error:
-                if not commands.sharded:
-                    raise unavailable("the subscription failed", error) from error
-                self._moved(error.slot_id)
-                continue
             except FAULTS as error:
+                if commands.sharded and is_elsewhere(error) and self._asked:
+                    self._refused(self._asked.popleft())
+                    continue
                 raise unavailable("the subscription failed", error) from error
             if push[0] == message:
                 self._on_message(push[1], push[2])
@@ -141,6 +141,10 @@ class Subscriber(Pipe):
         return left > 0
 
     def _confirm(self, channel: bytes) -> None:
+        if self._asked:
+            self._asked[0].discard(channel)
+            if not self._asked[0]:
+                self._asked.popleft()
         left = self._unanswered.get(channel, 0) - 1
         if left > 0:
             self._unanswered[channel] = left
@@ -148,14 +152,15 @@ class Subscriber(Pipe):
         self._unanswered.pop(channel, None)
         _answer(self._waiters.pop(channel, ()), confirmed=True)
 
-    def _moved(self, slot: int) -> None:
-        """Nothing that was asked about the channels of a slot was done: another server has them."""
-        channels = [channel for channel in self._unanswered if _slot(channel) == slot]
+    def _refused(self, channels: set[bytes]) -> None:
+        """A command was not executed: the slot of its channels is at another Redis, or at none."""
         for channel in channels:
-            del self._unanswered[channel]
-            self._leaving.pop(channel, None)
+            self._left(channel)
+            left = self._unanswered.pop(channel, 0) - 1
+            if left > 0:
+                self._unanswered[channel] = left
             _answer(self._waiters.pop(channel, ()), confirmed=False)
-        self._tell_ended(channels)
+        self._tell_ended(list(channels))
 
     def _tell_ended(self, channels: Channels) -> None:
         if self._on_ended is not None:

@@ -300,6 +300,13 @@ class Subscriptions:
         if channels:
             self._elsewhere()
 
+    def rename(self, channel: str, other: str) -> None:
+        """Listen to another channel in the place of one, from the next generation on."""
+        self._adopt(other, self._users.pop(channel))
+        self._names.pop(channel.encode(), None)
+        self._receiver.forget(channel)
+        self._forgotten(channel)
+
     async def probe_again(self) -> None:
         """Probe over another channel, if the slot of the present one is elsewhere.
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from cluster_pool.backplane.calls import Deadline
 from cluster_pool.backplane.command_connection import Argument, ScriptCall
 from cluster_pool.backplane.generation import Generation
+from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.subscriptions import Subscription
 from cluster_pool.core.keys import Keys
@@ -102,6 +103,20 @@ class Topology(Protocol):
     def look_again(self) -> None:
         """Something was not where it was looked for: find out soon where it is."""
 
+    @property
+    def outage(self) -> Outage:
+        """The outage to tell of: that of home, or that of another shard if home has none."""
+
+    @property
+    def share_up(self) -> float:
+        """The part of what this process listens to, from 0 to 1, whose shard is up.
+
+        Of all slots, as long as it listens to nothing but its own channels.
+        """
+
+    def rename(self, reason: str) -> None:
+        """This node has another node id: begin new generations, which listen under that."""
+
     async def start(self, wait: float | None) -> None:
         """Connect; see :meth:`.Shard.start`."""
 
@@ -151,3 +166,17 @@ class SingleTopology:
 
     def look_again(self) -> None:
         """It is nowhere else."""
+
+    @property
+    def outage(self) -> Outage:
+        """See :attr:`Topology.outage`."""
+        return self.home.outage
+
+    @property
+    def share_up(self) -> float:
+        """All or nothing."""
+        return float(self.home.up)
+
+    def rename(self, reason: str) -> None:
+        """See :meth:`Topology.rename`."""
+        self.home.begin_anew(reason)

@@ -46,6 +46,8 @@ from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool")
 
+READY_SHARE: Final = 0.5
+"""On a cluster: the part of its namespaces that a node must serve to be ready."""
 LOOK: Final = 0.05
 """Seconds between two looks whether this node is ready, which also depends on a clock."""
 
@@ -214,7 +216,20 @@ class Node:
             and self.lease.held
             and self.lease.settled
             and self.reconciler.clean
+            and self._serves()
         )
+
+    def _serves(self) -> bool:
+        """Whether enough of its namespaces are at shards that are up and have its claims.
+
+        A shard that is away is away for all nodes; one that leaves the load balancer for it takes
+        the members of all others with it.
+        """
+        topology = self.backplane.topology
+        if not topology.spans:
+            return True
+        due, held = len(self.ownership.restoration.due), len(self.table.namespaces())
+        return topology.share_up >= READY_SHARE and due <= (1 - READY_SHARE) * held
 
     async def wait_ready(self) -> None:
         """Wait until :attr:`ready` is true; raises PoolClosedError when it is stopped."""
@@ -234,7 +249,7 @@ class Node:
             "inbox_bytes": shard.receiver.inbox.size,
             "inbound_bytes": self.inbound.size,
             "generation": shard.generation,
-            "trouble": shard.outage.as_dict(),
+            "trouble": self.backplane.topology.outage.as_dict(),
         }
 
     # -- observer of its parts -------------------------------------------------------------
@@ -297,5 +312,5 @@ class Node:
 
     def node_renamed(self) -> None:
         """See :class:`LeaseObserver`: the node has another own channel from now on."""
-        self.backplane.shard.begin_anew("this node goes on under another node id")
+        self.backplane.topology.rename("this node goes on under another node id")
         self.hooks.fire("state", self.life.state)

@@ -151,7 +151,8 @@ class Reaper:
 
         After a rejoin few namespaces have any, so a call looks at hundreds of namespaces.
         """
-        namespaces = await self._claims.namespaces_of(incarnation, self._deadline())
+        noted = await self._claims.namespaces_of(incarnation, self._deadline())
+        namespaces = self._reaping.reachable(noted)
         total = 0
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
         for page in random.sample(pages, len(pages)):  # in another order than other nodes
@@ -159,9 +160,11 @@ class Reaper:
                 page = await self._reaping.left_by(incarnation, page, self._deadline())
                 for namespace in page:
                     total += await self._clear(namespace, incarnation, node_id, counted)
-        await self._reaping.forget(incarnation, self._deadline())
         if total:
             log.info("reaped %d members of %s on %s", total, incarnation, node_id)
+        if len(namespaces) < len(noted):
+            raise BackplaneUnavailableError("a part of its namespaces is at a shard that is down")
+        await self._reaping.forget(incarnation, self._deadline())
 
     async def _clear(self, namespace: str, incarnation: str, node_id: str, counted: bool) -> int:
         self._unanswered[namespace, incarnation] = node_id

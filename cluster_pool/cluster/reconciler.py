@@ -130,14 +130,20 @@ class Reconciler:
             log.exception("a comparison failed by itself")
 
     def _next_part(self) -> list[str]:
-        """The namespaces that were wrong last time, those in doubt, and the next part."""
+        """The namespaces that were wrong last time, those in doubt, and the next part.
+
+        Those of a shard that is down are left for later.
+        """
         if not self._to_visit:
             self._to_visit = self._ownership.namespaces()
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
         part, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
         doubted = self._doubted | self._ownership.pop_doubted()
-        self._doubted = set()
-        return list(dict.fromkeys([*self._wrong, *doubted, *part]))
+        down = set[str]()
+        if self._topology.spans:
+            down = {one for one in (*self._wrong, *doubted, *part) if not self._topology.of(one).up}
+        self._doubted = doubted & down
+        return [one for one in dict.fromkeys([*self._wrong, *doubted, *part]) if one not in down]
 
     # -- comparing -------------------------------------------------------------------------
 

@@ -3,6 +3,10 @@
 import asyncio
 from typing import Any
 
+from redis.exceptions import ClusterDownError, MovedError
+
+from cluster_pool.backplane.channel_commands import SHARDED
+from cluster_pool.backplane.slots import slot_of
 from cluster_pool.backplane.subscriber import Subscriber
 from tests.support import async_test
 
@@ -11,10 +15,13 @@ class Socket:
     """Gives prepared replies to be read, and keeps the bytes written."""
 
     def __init__(self) -> None:
-        self.pushes: asyncio.Queue[list[bytes]] = asyncio.Queue()
+        self.pushes: asyncio.Queue[list[bytes] | Exception] = asyncio.Queue()
 
     async def read_response(self, **_: Any) -> Any:
-        return await self.pushes.get()
+        push = await self.pushes.get()
+        if isinstance(push, Exception):
+            raise push
+        return push
 
     async def disconnect(self, **_: Any) -> None:
         pass
@@ -65,3 +72,52 @@ async def test_a_lost_socket_confirms_nothing() -> None:
     await subscriber.drop()
     assert not await before
     assert not await subscriber.confirmed(b"b")
+
+
+@async_test
+async def test_a_command_that_a_cluster_refuses_fails_alone() -> None:
+    """Its channels are told to be elsewhere, those of other commands are confirmed."""
+    socket: Any = Socket()
+    ended: list[list[bytes]] = []
+    subscriber = Subscriber(
+        socket, lambda *_: None, SHARDED, lambda channels: ended.append(list(channels))
+    )
+    reading = asyncio.create_task(subscriber.read_forever())
+    names = sorted((b"{a}", b"{b}"), key=lambda name: slot_of(name.decode()))
+    moved, stays = map(subscriber.confirmed, names)
+    assert subscriber.unwritten[0].count(b"SSUBSCRIBE") == 1
+    socket.pushes.put_nowait(MovedError("1 10.0.0.1:6379"))
+    socket.pushes.put_nowait([b"ssubscribe", names[1]])
+    assert not await moved
+    assert await stays
+    assert ended == [[names[0]]]
+    again = subscriber.confirmed(names[0])
+    socket.pushes.put_nowait(ClusterDownError("Hash slot not served"))
+    assert not await again
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+@async_test
+async def test_a_subscription_that_ends_by_itself_is_told() -> None:
+    """One that was given up ends by its own reply, and tells nobody."""
+    socket: Any = Socket()
+    ended: list[list[bytes]] = []
+    subscriber = Subscriber(
+        socket, lambda *_: None, SHARDED, lambda channels: ended.append(list(channels))
+    )
+    reading = asyncio.create_task(subscriber.read_forever())
+    for name in (b"{a}", b"{b}"):
+        confirmed = subscriber.confirmed(name)
+        socket.pushes.put_nowait([b"ssubscribe", name])
+        assert await confirmed
+    subscriber.unsubscribe([b"{b}"])
+    socket.pushes.put_nowait([b"sunsubscribe", b"{b}"])
+    socket.pushes.put_nowait([b"sunsubscribe", b"{a}"])
+    leaving = asyncio.create_task(subscriber.all_ended([b"{a}"]))
+    await asyncio.sleep(0.01)
+    assert ended == [[b"{a}"]]
+    socket.pushes.put_nowait(MovedError("1 10.0.0.1:6379"))
+    await leaving
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)

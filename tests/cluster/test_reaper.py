@@ -34,6 +34,8 @@ class Registry:
         self.buried: list[tuple[str, str]] = []
         self.forgotten: list[str] = []
         self.sweeps = 0
+        self.away: set[str] = set()
+        """Namespaces whose shard is down."""
 
     async def expired(self, deadline: float) -> list[str]:
         return self.ended
@@ -57,6 +59,9 @@ class Registry:
         if not self.members[incarnation]:
             raise BackplaneUnavailableError("away")
         return list(self.members[incarnation])
+
+    def reachable(self, namespaces: list[str]) -> list[str]:
+        return [name for name in namespaces if name not in self.away]
 
     async def left_by(self, incarnation: str, page: list[str], deadline: float) -> list[str]:
         return [name for name in page if self.members[incarnation][name]]
@@ -133,6 +138,21 @@ async def test_an_incarnation_that_cannot_be_reaped_does_not_delay_others(
         registry.members["away.0"] = {"n": 1}
         reaper.wake()
         await eventually(lambda: registry.forgotten == ["dead.0", "away.0"])
+
+
+@async_test
+async def test_what_is_at_a_shard_that_is_down_is_reaped_when_it_is_up() -> None:
+    """What is at the others is not kept waiting; nothing is forgotten before."""
+    registry = Registry()
+    registry.members, registry.away = {"dead.0": {"n": 2, "m": 3}}, {"m"}
+    async with reaper_of(registry) as (reaper, counters):
+        reaper.wake()
+        await eventually(lambda: counters.reaped == 2)
+        assert registry.members["dead.0"]["m"] == 3
+        registry.away.clear()
+        reaper.wake()
+        await eventually(lambda: registry.forgotten == ["dead.0"])
+        assert counters.reaped == 5
 
 
 @async_test

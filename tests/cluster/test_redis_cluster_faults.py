@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -116,7 +117,6 @@ async def test_a_slot_moves_there_and_back_under_traffic(redis: RedisCluster) ->
         assert other.slowest < 0.5
         assert two.statistics()["incarnation"] == before["incarnation"]
         assert await one.count(name) == 4
-        print(f"missed {stream.missed} of {stream.sent}, slowest {stream.slowest:.3f}")
 
 
 @async_test
@@ -144,7 +144,7 @@ async def test_a_killed_primary_is_replaced_and_the_rest_does_not_notice(
                 assert loop.time() - whole < HEALED
                 await asyncio.sleep(0.05)
             await eventually(lambda: not two._parts.ownership.restoration.due, HEALED)
-            healed = loop.time() - whole
+            assert loop.time() - whole < HEALED
         assert "y" in await members[1].wait_sent()
         await other.account()
         assert other.failed == other.missed == 0
@@ -152,13 +152,10 @@ async def test_a_killed_primary_is_replaced_and_the_rest_does_not_notice(
         assert await one.count(name) == 50
         after = two.statistics()
         assert (after["incarnation"], after["rejoins"]) == (before["incarnation"], 0)
-        print(f"healed after {healed:.2f} s, slowest elsewhere {other.slowest:.3f}")
 
 
 def wait_for_new_primary(redis: RedisCluster, name: str, dead: Member) -> None:
     """Block until the survivors say that another node has the slot."""
-    import time
-
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         maps = [one.says("CLUSTER", "SLOTS") for one in redis.nodes if one is not dead]
@@ -184,9 +181,7 @@ async def test_a_killed_home_is_replaced_and_everything_stands(redis: RedisClust
         dead.server.kill()
         await eventually(lambda: not one.ready, 10)
         await asyncio.to_thread(wait_for_new_primary, redis, "~", dead)
-        whole = asyncio.get_running_loop().time()
-        await eventually(lambda: one.ready and two.ready, 2 * HEALED)
-        print(f"ready again after {asyncio.get_running_loop().time() - whole:.2f} s")
+        await eventually(lambda: one.ready and two.ready, HEALED)
         for name, member in members.items():
             assert await one.send(name, "alice", "x", confirm=True) is SendResult.DELIVERED
             assert await one.count(name) == 1
@@ -208,7 +203,6 @@ async def test_a_replica_promoted_by_order_is_found_in_time(redis: RedisCluster)
             sent = stream.sent
             await eventually(lambda: stream.heard and stream.heard[-1] >= sent, HEALED)
         await stream.account()
-        print(f"missed {stream.missed}, failed {stream.failed} of {stream.sent}, {stream.gaps}")
         assert await one.send(name, "listener", "1000000", confirm=True)
 
 

@@ -104,3 +104,14 @@ def test_events_are_read_strictly() -> None:
     for broken in (b"1", b"{}", leave.replace(b'""', b"0"), leave.replace(b'"a"', b'""')):
         with pytest.raises((ValueError, KeyError, TypeError)):
             list(read_events(broken))
+
+
+def test_events_that_are_heard_elsewhere_are_compared_there() -> None:
+    """Nothing was missed if the counter stands where it stood."""
+    for number, missed in ((3, False), (4, True)):
+        here, there = EventNumbers(), EventNumbers()
+        here.begin("c", "7", 2)
+        assert not here.heard("c", lines(3))
+        here.hand_over("c", there)
+        assert there.resubscribed("c", "7", number, lost=False) is missed
+        assert not there.heard("c", lines(number + 1))

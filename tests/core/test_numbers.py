@@ -89,3 +89,30 @@ def test_a_channel_that_had_no_counter_begins_at_one() -> None:
     numbers.resubscribed("new", "e", 8, lost=True)
     numbers.heard("new", "e", 9, 1)
     assert numbers.take_missed() == ({}, True)
+
+
+def test_a_channel_that_is_heard_elsewhere_takes_its_account_with_it() -> None:
+    """Whatever was published in between is missed there, exactly."""
+    here, there = Numbers(), Numbers()
+    here.begin("c", "e", 4)
+    here.heard("c", "e", 5, 1)
+    here.hand_over("c", there)
+    there.heard("c", "e", 9, 1)
+    there.resubscribed("c", "e", 8, lost=False)
+    assert there.take_missed() == ({"c": 3}, True)
+    assert here.take_missed() == ({}, True)
+    here.heard("c", "e", 20, 1)
+    assert here.take_missed() == ({}, True), "nothing is known of it any more"
+    here.hand_over("unknown", there)
+    assert there.take_missed() == ({}, True)
+
+
+def test_a_subscription_that_was_interrupted_alone_is_in_doubt_alone() -> None:
+    """Handed over to the same account."""
+    numbers = Numbers()
+    numbers.begin("c", "e", 4)
+    numbers.begin("d", "e", 4)
+    numbers.hand_over("c", numbers)
+    numbers.resubscribed("c", "e", 6, lost=False)
+    numbers.heard("d", "e", 5, 1)
+    assert numbers.take_missed() == ({"c": 2}, True)

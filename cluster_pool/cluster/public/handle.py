@@ -153,4 +153,4 @@ class Handle(Calls, Generic[Parts]):
         It has the error of Redis or of the network, and advice where there is any. For any thread,
         also before the start. The errors of calls that time out end with the same sentence.
         """
-        return "" if self._parts is None else self._parts.backplane.shard.outage.reason
+        return "" if self._parts is None else self._parts.backplane.topology.outage.reason

@@ -1,0 +1,102 @@
+"""A Redis Cluster that is not as it should be: what does not work fails in time and says why."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from cluster_pool import BackplaneUnavailableError, SendResult
+from cluster_pool.backplane.slots import slot_of
+from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
+from tests.support import async_test, eventually
+from tools.harness.redis_cluster import RedisCluster
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisCluster]:
+    """Three primaries that serve what they have, whatever the others do."""
+    with RedisCluster(replicas=0, node_timeout=20) as cluster:
+        for node in cluster.nodes:
+            node.call("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        yield cluster
+
+
+@async_test
+async def test_a_slot_that_nobody_serves_takes_nothing_else_with_it(redis: RedisCluster) -> None:
+    """Also when a member is there already; it is served again as soon as somebody has it."""
+    primary, name = away_from_home(redis)
+    neighbours = [one for one in namespaces_of(redis, 2)[primary.port] if one != name]
+    async with cluster_pools(redis) as (one, two):
+        alice = await two.join(name, "alice")
+        for node in redis.nodes:
+            node.call("CLUSTER", "DELSLOTS", slot_of(name))
+        with pytest.raises(BackplaneUnavailableError):
+            await one.send(name, "alice", "x", timeout=0.5)
+        with pytest.raises(BackplaneUnavailableError):
+            await one.join(name, "bob", timeout=0.5)
+        with pytest.raises(BackplaneUnavailableError):
+            await one.count(name, timeout=0.5)
+        neighbour = neighbours[0]
+        await two.join(neighbour, "carol")
+        assert await one.send(neighbour, "carol", "y", confirm=True) is SendResult.DELIVERED
+        await asyncio.sleep(1)
+        assert one.ready
+        primary.call("CLUSTER", "ADDSLOTS", slot_of(name))
+        await asyncio.to_thread(redis.wait_until_whole)
+        assert await one.send(name, "alice", "z", confirm=True, timeout=5) is SendResult.DELIVERED
+        assert await alice.wait_sent() == ["z"]
+        await one.join(name, "bob", timeout=5)
+
+
+@async_test
+async def test_a_primary_that_lets_nobody_in_is_named(redis: RedisCluster) -> None:
+    """What is at the others goes on, and the node stays ready: it serves most of its namespaces."""
+    primary, name = away_from_home(redis)
+    others = [one for port, (one,) in namespaces_of(redis).items() if port != primary.port]
+    async with cluster_pools(redis) as (one, two):
+        for other in (*others, name):
+            await two.join(other, "alice")
+        primary.call("CONFIG", "SET", "requirepass", "a-password")
+        try:
+            for kind in ("normal", "pubsub"):
+                primary_call(primary.server.path, ["CLIENT", "KILL", "TYPE", kind])
+            await eventually(lambda: two.trouble, 5)
+            assert str(primary.port) in two.trouble
+            with pytest.raises(BackplaneUnavailableError):
+                await one.send(name, "alice", "x", timeout=0.5)
+            for other in others:
+                assert await one.send(other, "alice", "y", confirm=True)
+            assert two.ready
+        finally:
+            primary_call(primary.server.path, ["CONFIG", "SET", "requirepass", ""])
+        await eventually(lambda: not (one.trouble or two.trouble), 10)
+        assert await one.send(name, "alice", "z", confirm=True)
+
+
+def primary_call(path: object, words: list[str]) -> None:
+    """Ask a server that wants a password by now."""
+    with Redis(unix_socket_path=str(path), password="a-password") as client:
+        client.execute_command(*words)
+
+
+@async_test
+async def test_a_node_that_must_take_another_id_hears_its_members_messages(
+    redis: RedisCluster,
+) -> None:
+    """Under the channels of its new id, at every primary."""
+    names = [name for (name,) in namespaces_of(redis).values()]
+    async with cluster_pools(redis) as (one, two):
+        members = {name: await two.join(name, "alice") for name in names}
+        two._parts.backplane.identity.change()
+        two._parts.node_renamed()
+        await eventually(lambda: two._parts.backplane.shard.generation > 1, 10)
+        await eventually(lambda: two.ready, 20)
+        for name, member in members.items():
+            assert await one.send(name, "alice", "x", confirm=True, timeout=5)
+            assert await member.wait_sent() == ["x"]
+            primary = redis.primary_of(name)
+            channel = f"cluster_pool:{{{name}}}:node:node-2"
+            assert primary.call("PUBSUB", "SHARDNUMSUB", channel)[1] == 0
