@@ -1,4 +1,4 @@
-"""Certificates for TLS in tests, made when they are needed: none in the repository can expire."""
+"""Certificates for TLS in tests, issued when they are needed: none in the repository can expire."""
 
 import datetime
 import ipaddress

@@ -41,7 +41,7 @@ class Backend:
         return isinstance(self.server, Cluster)
 
     def redis(self) -> Any:
-        """What a pool takes: a client on the fake server, or a URL."""
+        """An argument for a pool: a client on the fake server, or a URL."""
         if self.server is None:
             return FakeAsyncRedis(server=self.fake)
         return self.server.url
@@ -51,7 +51,7 @@ class Backend:
         return FakeAsyncRedis(server=self.fake) if self.server is None else self.server.client()
 
     def sync_client(self) -> Any:
-        """A client that holds up the loop, so that what it reads is all of one moment."""
+        """A client that blocks the loop, so that all its reads are of one moment."""
         if self.server is None:
             return FakeRedis(server=self.fake)
         return self.server.sync_client()
@@ -70,7 +70,7 @@ class Backend:
         return sorted(key for key in self.keys() if key.endswith(f":{kind}"))
 
     def leaked(self) -> list[str]:
-        """Keys that should not be there when everything has stopped."""
+        """Keys that should not exist when everything has stopped."""
         return sorted(
             key for key, ttl in self.keys().items() if not (EXPIRING.search(key) and ttl > 0)
         )
@@ -125,7 +125,7 @@ class Pool(ClusterPool):
 
 
 async def vanish(pool: Pool) -> None:
-    """What SIGKILL does to a node, as far as Redis can see: silence, and closed sockets."""
+    """Stop a node as SIGKILL does from Redis's view: silence, and closed sockets."""
     await pool._parts.lease_keeper.stop()
     await pool._parts.reaper.stop()
     await pool._parts.reconciler.stop()

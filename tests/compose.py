@@ -15,7 +15,7 @@ VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)[^}]*\}")
 
 
 class Compose:
-    """The services of a file in ``deploy/`` but those in containers of Python, each at a free port.
+    """The services of a file in ``deploy/`` except containers of Python, each at a free port.
 
     Names of services become addresses of loopback; folders of containers are temporary.
 
@@ -69,7 +69,7 @@ class Compose:
         )
 
     def wait(self, name: str) -> int:
-        """The exit status of a service that ends by itself."""
+        """Wait for a service to end by itself; gives its exit status."""
         return self._processes[name].wait(60)
 
     def kill(self, name: str) -> None:

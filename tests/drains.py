@@ -1,4 +1,4 @@
-"""What tests of draining share: WebSockets that note when they are closed, and rates of closes."""
+"""Helpers for tests of drains: WebSockets that note their close times, and rates of closes."""
 
 import asyncio
 import itertools
@@ -43,7 +43,7 @@ class MuteWebSocket(TimedWebSocket):
 
 
 class UnreadWebSocket(TimedWebSocket):
-    """Its client reads nothing: the first message stays where it is, and so does all behind it."""
+    """Its client reads nothing: the first message stays, and so do all later ones behind it."""
 
     async def send(self, message: str | bytes) -> None:  # type: ignore[override]
         """Never returns."""
@@ -68,7 +68,7 @@ async def join(
 
 
 def times_of(sockets: Iterable[TimedWebSocket]) -> list[float]:
-    """When those that are closed were closed, in order."""
+    """The close times of closed sockets, in order."""
     return sorted(socket.closed_at for socket in sockets if socket.closed_at)
 
 
@@ -94,12 +94,12 @@ def allowed(rate: float, drainers: int = 1) -> float:
 
 
 async def ended(drain: "asyncio.Task[Any]") -> Any:
-    """What a drain that was begun as a task reports."""
+    """The report of a drain that runs as a task."""
     return await asyncio.wait_for(drain, 30)
 
 
 class Clients:
-    """Real clients of ``serve`` processes, and when they were closed. Entered, and left at the end.
+    """Real clients of ``serve`` processes, and the times of their closes. Entered, left at the end.
 
     Attributes:
         closed: the moment and the code of each close, in order.
@@ -147,12 +147,12 @@ class Clients:
 
     @property
     def times(self) -> list[float]:
-        """When they were closed."""
+        """The times of their closes."""
         return [time for time, _ in self.closed]
 
     @property
     def codes(self) -> set[int | None]:
-        """With which codes."""
+        """The codes of their closes."""
         return {code for _, code in self.closed}
 
     async def say(self, message: str) -> None:
@@ -160,7 +160,7 @@ class Clients:
         await next(one for one in reversed(self._open) if one.close_code is None).send(message)
 
     async def all_closed(self, seconds: float = 30) -> None:
-        """Wait until nobody is open."""
+        """Wait until no client is open."""
         await eventually(lambda: len(self.closed) == len(self._open), seconds)
 
     def allowed(self, rate: float, drainers: int = 1, span: float = 1.0) -> float:

@@ -1,4 +1,4 @@
-"""Three nodes behind the real proxies, with the very files that we ship."""
+"""Three nodes behind the real proxies, with the files that we ship."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Proxy = Callable[..., contextlib.AbstractContextManager[object]]
 
 
 class Cluster(Fleet):
-    """Three of them, with little patience."""
+    """Three nodes with short times."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Cluster(Fleet):
 
 @contextlib.contextmanager
 def haproxy(cluster: Cluster, front: int, folder: Path, page: str = "") -> Iterator[Path]:
-    """The real one; gives its command socket. ``page`` is what it answers itself at ``/page``."""
+    """A real HAProxy; gives its command socket. It answers ``/page`` itself with ``page``."""
     with real_haproxy(cluster.addresses, front, folder, page) as control:
         yield control
 
@@ -48,7 +48,7 @@ def nginx_file(ports: list[int], front: int) -> str:
 
 @contextlib.contextmanager
 def nginx(cluster: Cluster, front: int, folder: Path, page: str = "") -> Iterator[None]:
-    """The real one, everything that it writes below one folder; ``page`` as for HAProxy."""
+    """A real nginx, which writes below one folder only; ``page`` as for HAProxy."""
     ports = [node.port for node in cluster.nodes.values()]
     text, anchor = nginx_file(ports, front), "    location / {"
     assert text.count(anchor) == 1

@@ -31,7 +31,7 @@ if shutil.which("redis-server"):
 
 
 class RedisServer(servers.RedisServer):
-    """A server of one flavour; whatever goes through its URLs has the shipped privileges alone.
+    """A server of one flavour; clients of its URLs have the shipped privileges alone.
 
     The password is one that tests know. :meth:`command` and unix sockets without a user are free.
 
@@ -77,7 +77,7 @@ class RedisServer(servers.RedisServer):
 class Cluster(RedisCluster):
     """A Redis Cluster in the place of one server; see :class:`RedisServer`.
 
-    Its nodes hold nobody for dead because the machine is slow, unless they are told to.
+    Its nodes judge no other dead because the machine is slow, unless they are told to.
     """
 
     publish = "SPUBLISH"

@@ -1,4 +1,4 @@
-"""A WebSocket client that does what it likes: it answers no Close and goes on talking."""
+"""A WebSocket client that breaks the rules: it answers no Close and goes on sending."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from tools.harness.frames import CLOSE, TEXT, masked, request
 
 
 class Stubborn:
-    """Hears everything and reacts to nothing."""
+    """Reads everything and reacts to nothing."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -20,19 +20,19 @@ class Stubborn:
         self.ended = False
 
     async def listen(self) -> None:
-        """Keep what comes; the task of it."""
+        """Keep all that comes; its own task runs this."""
         with contextlib.suppress(ConnectionError):
             while data := await self._reader.read(65536):
                 self.heard += data
         self.ended = True
 
     def say(self, text: str) -> None:
-        """Send a text message, also after a Close and to nobody."""
+        """Send a text message, even after a Close."""
         self.writer.write(masked(TEXT, text.encode()))
 
     @property
     def close_code(self) -> int | None:
-        """Of the Close that came, if one did."""
+        """The code of the Close that came; None without one."""
         for frame in read_frames(self.heard):
             if frame.opcode == CLOSE:
                 return int.from_bytes(frame.payload[:2], "big")
@@ -46,7 +46,7 @@ class Stubborn:
 
 @contextlib.asynccontextmanager
 async def stubborn(url: str, *, reads: bool = True) -> AsyncIterator[Stubborn]:
-    """One that is connected; without ``reads`` its socket fills up, and its kernel's buffers."""
+    """A connected client; without ``reads`` its socket fills up, and its kernel's buffers."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(request(f"{parts.path}?{parts.query}"))

@@ -1,4 +1,4 @@
-"""What every test may lean on."""
+"""Helpers for all tests."""
 
 import asyncio
 import functools
@@ -42,7 +42,7 @@ async def leftover_tasks() -> list[asyncio.Task[Any]]:
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Wait until ``condition`` is true (it may be async) and return what it said."""
+    """Wait until ``condition`` is true (it may be async) and return its value."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

@@ -1,4 +1,4 @@
-"""The compose files run as they are, but for containers: commands, users and rights are real."""
+"""The compose files as they are, but without containers: commands, users and rights are real."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ async def _nodes(url: str) -> AsyncIterator[list[Pool]]:
 @pytest.mark.slow
 @async_test
 async def test_the_services_for_sentinel_survive_the_loss_of_the_primary() -> None:
-    """With the least rights for each user: nodes, replicas, Sentinels."""
+    """With the least rights for nodes, replicas and Sentinels."""
     with Compose("compose-sentinel.yaml", **PASSWORDS) as compose:
         for name in compose.ports:
             compose.start(name)
@@ -73,7 +73,7 @@ async def test_the_services_for_sentinel_survive_the_loss_of_the_primary() -> No
 @pytest.mark.slow
 @async_test
 async def test_the_services_for_a_cluster_make_one() -> None:
-    """Each primary has a replica, whoever may use it finds it by the names that were given."""
+    """Each primary has a replica, and clients find it by the given names."""
     with Compose("compose-cluster.yaml", **PASSWORDS) as compose:
         for name in compose.ports:
             compose.start(name)
@@ -101,14 +101,14 @@ async def test_the_services_for_a_cluster_make_one() -> None:
 
 
 def test_the_rights_of_nodes_are_the_same_everywhere() -> None:
-    """A cluster's nodes may read its map besides."""
+    """A cluster's nodes may also read its map."""
     rules = SHIPPED_ACL.read_text().splitlines()
     assert SENTINEL_ACL.read_text().splitlines()[:1] == rules
     assert CLUSTER_ACL.read_text().splitlines()[0].replace(" +cluster|slots", "") == rules[0]
 
 
 @pytest.mark.parametrize("file", ["compose-sentinel.yaml", "compose-cluster.yaml"])
-def test_whatever_a_compose_file_names_is_there(file: str) -> None:
+def test_names_in_a_compose_file_exist(file: str) -> None:
     """Files beside it, services that are waited for, and a password for each user of the rights."""
     compose = Compose(file, **PASSWORDS)
     for name, service in compose.services.items():

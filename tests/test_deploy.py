@@ -1,4 +1,4 @@
-"""What we ship for deployment does what it says. HAProxy's file is tested in tests/server."""
+"""The files that we ship for deployment. HAProxy's file is tested in tests/server."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ from tests.servers import RedisServer
 def test_the_acl_allows_no_more_than_is_needed(
     own_server: RedisServer, forbidden: Callable[[Redis], Any]
 ) -> None:
-    """Every test with a real server runs under it; beyond our prefix it allows nothing."""
+    """Every test with a real server runs under it; outside our prefix it allows nothing."""
     with Redis.from_url(own_server.url) as client:
         client.set("cluster_pool:allowed", "x")
         client.publish("cluster_pool:allowed", "x")

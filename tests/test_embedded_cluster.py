@@ -39,10 +39,10 @@ def test_it_serves_every_slot_and_leaves_nothing(
     cluster.stop()
 
 
-def test_ports_that_are_taken_meanwhile_are_looked_for_again(
+def test_other_ports_are_tried_when_one_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By another program, between the look and the use."""
+    """Another program takes it between the look-up and the use."""
     real = sys.modules["cluster_pool.embedded"].free_ports
     with EmbeddedCluster() as other:
         taken = [int(place.rpartition(":")[2]) for place in other.url.split(",")]
@@ -54,7 +54,7 @@ def test_ports_that_are_taken_meanwhile_are_looked_for_again(
 
 
 def test_it_dies_with_a_killed_parent() -> None:
-    """All three."""
+    """All three servers."""
     program = (
         "from cluster_pool.embedded_cluster import EmbeddedCluster; import time;"
         "c = EmbeddedCluster().start(); print(*[s.pid for s in c._servers], flush=True);"

@@ -1,4 +1,4 @@
-"""The errors of this package: their tree is drawn once, and is what it is."""
+"""The errors of this package: their tree is drawn once, and the drawing is right."""
 
 import inspect
 
@@ -8,7 +8,7 @@ import cluster_pool
 from cluster_pool import exceptions
 
 DEPTH = 4
-"""Characters that a level of the drawing is further to the right."""
+"""Characters by which each level of the drawing is indented."""
 
 
 def drawn() -> dict[str, str]:
@@ -33,7 +33,7 @@ def errors() -> list[type[Exception]]:
 
 
 def test_the_drawing_has_every_error_below_its_parent() -> None:
-    """So whoever reads it knows what one ``except`` catches."""
+    """A reader then knows all that one ``except`` catches."""
     parents = {one.__name__: one.__bases__[0].__name__ for one in errors()}
     assert parents.pop("ClusterPoolError") == "Exception"
     assert drawn() == parents

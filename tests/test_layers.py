@@ -1,4 +1,4 @@
-"""Folders are floors: imports go down only, siblings form no circle, private names stay at home.
+"""Folders are floors: imports go down only, siblings form no cycle, private names stay at home.
 
 What is optional is imported only where it is used.
 """
@@ -117,7 +117,7 @@ def test_every_module_has_its_test_file() -> None:
 
 
 def test_imports_go_down_only() -> None:
-    """No module imports from its own height or above, but from its own folder."""
+    """No module imports from its own height or above, except from its own folder."""
     for module in modules():
         for name in module.imports:
             if name.startswith("cluster_pool."):
@@ -127,7 +127,7 @@ def test_imports_go_down_only() -> None:
 
 
 def test_the_backplane_knows_no_connection() -> None:
-    """It carries messages, whoever gets them: a publisher has it without any WebSocket."""
+    """It carries messages for any receiver: a publisher has it without a WebSocket."""
     for module in modules():
         if module.floor == "backplane":
             floors = {name.split(".")[1] for name in module.imports if "." in name}
@@ -145,7 +145,7 @@ def test_commands_are_written_by_the_backplane_alone() -> None:
 
 
 def _command(node: ast.AST) -> Iterator[str]:
-    """The words in capitals that a method ``call`` is given, as those of Redis are."""
+    """The arguments in capitals of a method ``call``, as Redis's commands are."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         return
     if node.func.attr == "call":
@@ -153,8 +153,8 @@ def _command(node: ast.AST) -> Iterator[str]:
         yield from (word for word in values if isinstance(word, str) and word.isupper())
 
 
-def test_siblings_form_no_circle() -> None:
-    """Whatever a module imports, directly or not, does not import it: not for its types either."""
+def test_siblings_form_no_cycle() -> None:
+    """No module imports itself through others, not even for its types."""
     siblings = {
         f"cluster_pool.{module.name}": {
             name
@@ -179,7 +179,7 @@ def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
 
 
 def test_private_names_stay_on_their_floor() -> None:
-    """What begins with an underscore is used in its own file, or beside it.
+    """A name with an underscore is used in its own file, or beside it.
 
     A name says nothing of the object it is asked of. So it must be defined in the file that uses
     it, in one beside it that it imports, or on its floor and on no other; ``self`` may have it
@@ -201,7 +201,7 @@ def test_private_names_stay_on_their_floor() -> None:
 
 
 def test_other_floors_ask_a_connection_for_nothing_private() -> None:
-    """They call the functions of the room in ``local`` that owns what they need."""
+    """They call the functions of the part of ``local`` that owns the data."""
     private = {name for name in ConnectionState.__slots__ if is_private(name)}
     for module in modules():
         for node in ast.walk(module.tree) if module.floor != "local" else ():
@@ -211,7 +211,7 @@ def test_other_floors_ask_a_connection_for_nothing_private() -> None:
 
 
 def test_foreign_libraries_stay_where_they_belong() -> None:
-    """Nothing but the backplane knows what a Redis is, not for its types either, and so on."""
+    """Only the backplane imports a Redis library, even for types; likewise for others."""
     for module in modules():
         for name in module.imports:
             library = name.split(".")[0]
@@ -220,14 +220,14 @@ def test_foreign_libraries_stay_where_they_belong() -> None:
 
 
 def test_the_core_has_no_clock_and_no_loop() -> None:
-    """It is given the time, and returns values."""
+    """It gets the time as an argument, and returns values."""
     for module in modules():
         if module.floor == "core":
             assert not {"asyncio", "time"} & module.imports, module.name
 
 
 def test_importing_the_package_loads_no_optional_library() -> None:
-    """Users pay for what they use."""
+    """Users pay for the parts that they use."""
     program = "import sys, cluster_pool; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -236,7 +236,7 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     assert not optional & set(loaded)
 
 
-def test_what_is_loaded_later_is_listed() -> None:
+def test_lazy_names_are_listed() -> None:
     """Completion in a shell, help and documentation tools ask the package for its names."""
     program = "import cluster_pool; print(*dir(cluster_pool))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
@@ -244,7 +244,7 @@ def test_what_is_loaded_later_is_listed() -> None:
 
 
 def test_a_publisher_loads_nothing_that_holds_connections() -> None:
-    """Neither its import nor making and using one, sync or async."""
+    """Neither its import, nor making and using one, sync or async."""
     program = """
 import asyncio, sys
 from cluster_pool import BackplaneUnavailableError, Publisher, SyncPublisher

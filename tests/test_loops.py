@@ -1,4 +1,4 @@
-"""A call in the wrong thread or loop is refused at once, and harms nothing."""
+"""A call in the wrong thread or loop is refused at once, and does no harm."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ Calls = dict[str, Callable[[], Any]]
 
 
 def sending_calls(pool: Any) -> Calls:
-    """What both pools and a publisher have."""
+    """Calls of both pools and of a publisher."""
     return {
         "send": lambda: pool.send("n", "alice", "x"),
         "send_json": lambda: pool.send_json("n", "alice", 1),
@@ -38,7 +38,7 @@ def sending_calls(pool: Any) -> Calls:
 
 
 def reading_calls(pool: Any) -> Calls:
-    """What a ClusterPool and a publisher have."""
+    """Calls of a ClusterPool and of a publisher."""
     return {
         "count": lambda: pool.count("n"),
         "members": lambda: anext(pool.members("n")),
@@ -61,7 +61,7 @@ def reading_calls(pool: Any) -> Calls:
 
 
 def holding_calls(pool: Any, member: Connection) -> Calls:
-    """What has to do with connections, on both pools."""
+    """Calls about connections, of both pools."""
     return {
         "new_connection": lambda: pool.new_connection(Connection("b", "n", FakeWebSocket())),
         "remove_connection": lambda: pool.remove_connection(member),
@@ -70,7 +70,7 @@ def holding_calls(pool: Any, member: Connection) -> Calls:
 
 
 def node_calls(pool: ClusterPool, member: Connection) -> Calls:
-    """What only a ClusterPool has."""
+    """Calls of a ClusterPool alone."""
     return {
         "accept": lambda: pool.accept(FakeWebSocket(), namespace="n", id="c").__aenter__(),
         "wait_ready": pool.wait_ready,
@@ -82,7 +82,7 @@ def node_calls(pool: ClusterPool, member: Connection) -> Calls:
 
 
 def connection_calls(member: Connection) -> Calls:
-    """What users call on a connection."""
+    """Calls of users on a connection."""
     return {
         "send": lambda: member.send("x"),
         "send_json": lambda: member.send_json(1),
@@ -97,7 +97,7 @@ def connection_calls(member: Connection) -> Calls:
 
 
 async def refused_everywhere(calls: Calls) -> None:
-    """In a thread without a loop, where coroutines cannot be awaited, and in one with its own."""
+    """Check them in a thread without a loop, where nothing can be awaited, and in another loop."""
     for name, call in calls.items():
 
         async def in_own_loop(call: Callable[[], Any] = call) -> None:
@@ -115,7 +115,7 @@ async def refused_everywhere(calls: Calls) -> None:
 
 @async_test
 async def test_a_cluster_pool_refuses_and_goes_on() -> None:
-    """Each public call, and afterwards everything works as before."""
+    """Each public call; afterwards all works as before."""
     async with Backend(None).pools() as (one, two):
         alice = await one.join("n", "alice")
         bob = await two.join("n", "bob")
@@ -170,7 +170,7 @@ async def test_a_local_pool_refuses_and_goes_on() -> None:
 
 
 def test_an_empty_local_pool_may_be_used_in_one_loop_after_another() -> None:
-    """As a pool of a module is in the tests of a program."""
+    """Tests of a program use a module's pool in this way."""
     pool = ConnectionsPool()
 
     async def use() -> None:
@@ -185,8 +185,8 @@ def test_an_empty_local_pool_may_be_used_in_one_loop_after_another() -> None:
         asyncio.run(use())
 
 
-def test_a_loop_that_ended_before_it_wrote_silences_no_other() -> None:
-    """Connections of no pool: what one loop left unwritten is not in the way of the next."""
+def test_a_loop_that_ended_with_unwritten_messages_does_not_block_others() -> None:
+    """Connections without a pool: messages that one loop left unwritten do not delay the next."""
     late = FakeWebSocket()
 
     async def leave() -> None:
@@ -206,7 +206,7 @@ def test_a_loop_that_ended_before_it_wrote_silences_no_other() -> None:
 
 
 @async_test
-async def test_what_only_reads_works_in_any_thread() -> None:
+async def test_calls_that_only_read_work_in_any_thread() -> None:
     """``ready``, ``statistics``, ``has_namespace``, ``on``, ``closed`` and ``metadata``."""
     async with Backend(None).pools(1) as (one,):
         alice = await one.join("n", "alice")
@@ -233,8 +233,8 @@ async def test_what_only_reads_works_in_any_thread() -> None:
         await draining
 
 
-def test_what_only_reads_works_before_the_start() -> None:
-    """And says that nothing is there; everything else says that it was not started."""
+def test_calls_that_only_read_work_before_the_start() -> None:
+    """They report nothing; all other calls raise that the pool was not started."""
     pool = ClusterPool("redis://localhost:1", node_id="a")
     pool.on("gap", print)
     assert pool.ready is False
@@ -251,7 +251,7 @@ def test_what_only_reads_works_before_the_start() -> None:
 
 @async_test
 async def test_statistics_have_the_same_fields_before_during_and_after() -> None:
-    """What reads them need not know whether the node runs."""
+    """A reader need not know whether the node runs."""
     pool = ClusterPool(Backend(None).redis(), node_id="a")
     before = pool.statistics()
     async with pool:

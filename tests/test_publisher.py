@@ -22,7 +22,7 @@ from tests.support import async_test
 
 @async_test
 async def test_a_publisher_reaches_members(backend: Backend) -> None:
-    """Targeted with and without confirm, broadcast, close; and it is no node."""
+    """Targeted with and without confirm, broadcast, close; it is not listed as a node."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
         alice = await one.join("n", "alice")
         bob = await two.join("n", "bob")
@@ -38,7 +38,7 @@ async def test_a_publisher_reaches_members(backend: Backend) -> None:
 
 @async_test
 async def test_a_publisher_sends_without_waiting(backend: Backend) -> None:
-    """As a pool does: in the order of the calls, and the futures say what happened."""
+    """In the order of the calls, as a pool does; the futures give the results."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         alice = await one.join("n", "alice")
         futures = [publisher.send_nowait("n", id, "hi") for id in ("alice", "nobody", "alice")]
@@ -50,7 +50,7 @@ async def test_a_publisher_sends_without_waiting(backend: Backend) -> None:
 @pytest.mark.parametrize("kind", [Publisher, ClusterPool])
 @async_test
 async def test_nothing_works_before_the_start(kind: type[Publisher] | type[ClusterPool]) -> None:
-    """PoolClosedError, whatever is asked; a stop is harmless."""
+    """All calls raise PoolClosedError; a stop does nothing."""
     one = kind("redis://127.0.0.1:1")
     with pytest.raises(PoolClosedError):
         one.send_nowait("n", "i", "x")
@@ -74,7 +74,7 @@ async def test_nothing_works_before_the_start(kind: type[Publisher] | type[Clust
 
 @async_test
 async def test_publishers_leave_nothing_in_redis(own_server: RedisServer) -> None:
-    """Thousands a day may come and go: no key, and no script beyond those that all share."""
+    """Thousands a day may come and go: no key, and no script except the shared ones."""
     backend = Backend(own_server)
 
     def scripts() -> str:
@@ -93,7 +93,7 @@ async def test_publishers_leave_nothing_in_redis(own_server: RedisServer) -> Non
 
 @async_test
 async def test_a_node_that_does_not_answer_times_out(own_server: RedisServer) -> None:
-    """Redis handed the message over and the owner says nothing."""
+    """Redis delivered the message, but the owner does not answer."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
         await one.join("n", "alice")
@@ -104,8 +104,8 @@ async def test_a_node_that_does_not_answer_times_out(own_server: RedisServer) ->
 
 
 @async_test
-async def test_no_redis_is_said_with_its_address_and_without_its_password() -> None:
-    """The error names where it looked."""
+async def test_an_unreachable_redis_is_named_without_its_password() -> None:
+    """The error has its address."""
     with pytest.raises(BackplaneUnavailableError, match=r"redis://user:\*\*\*@127\.0\.0\.1:1/0"):
         await Publisher("redis://user:s3cret@127.0.0.1:1/0").start()
 
@@ -156,7 +156,7 @@ def test_a_sync_publisher(own_server: RedisServer) -> None:
 
 
 def test_a_sync_publisher_without_redis() -> None:
-    """The error comes to the caller, and nothing is left behind."""
+    """The caller gets the error, and nothing is left behind."""
     publisher = SyncPublisher("redis://127.0.0.1:1/0")
     with pytest.raises(BackplaneUnavailableError):
         publisher.count("n")

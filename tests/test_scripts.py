@@ -1,4 +1,4 @@
-"""What the first command of the README does before the demo begins: it is said, and done once."""
+"""The README's first command installs the demo: it says so, and does it once."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 ROOT = Path(__file__).parents[1]
 
 FAKE = """#!/bin/sh
-# Stands for a Python: makes "environments" out of itself, and notes what it would install.
+# Stands for a Python: copies itself as an "environment", and notes its installations.
 case "$*" in
 "-m venv"*) for last; do :; done
     mkdir -p "$last/bin" && cp "$0" "$last/bin/python"
@@ -60,7 +60,7 @@ class Clone:
         }
 
     def demo(self, *lines: str) -> tuple[int, str]:
-        """Run it; before each installation it must have said a line with these words in it."""
+        """Run it; before each installation it must have printed a line with these words."""
         self.installed.write_text("")
         process = subprocess.Popen(
             [self.root / "scripts" / "demo", "--json"],
@@ -89,8 +89,8 @@ NEEDS, PACKAGE = "FOLDER[embedded,uvloop]\n", "FOLDER\n"
 MAKING, FETCHING, BUILDING = "making .venv-demo", "installing what", "installing cluster_pool"
 
 
-def test_it_says_what_it_installs_and_installs_it_once(clone: Clone) -> None:
-    """On standard error; the second time nothing is said, asked for or installed."""
+def test_it_names_each_installation_and_does_it_once(clone: Clone) -> None:
+    """On standard error; the second time it prints, asks and installs nothing."""
     shown = (0, "the demo, with demo --json\n")
     assert clone.demo(MAKING, FETCHING, BUILDING) == shown
     assert clone.installed.read_text() == NEEDS + PACKAGE
@@ -98,8 +98,8 @@ def test_it_says_what_it_installs_and_installs_it_once(clone: Clone) -> None:
     assert clone.installed.read_text() == ""
 
 
-def test_it_installs_what_has_changed(clone: Clone) -> None:
-    """Another source alone is built again; other needs are fetched."""
+def test_it_installs_changed_parts(clone: Clone) -> None:
+    """Another source is built again, without its needs; other needs are fetched."""
     clone.demo(MAKING, FETCHING, BUILDING)
     with (clone.root / "cluster_pool" / "__init__.py").open("a") as source:
         source.write("# changed\n")
@@ -111,8 +111,8 @@ def test_it_installs_what_has_changed(clone: Clone) -> None:
     assert clone.installed.read_text() == NEEDS + PACKAGE
 
 
-def test_what_failed_half_way_is_done_again(clone: Clone) -> None:
-    """An installation that was interrupted does not count; what had worked does."""
+def test_an_interrupted_installation_is_repeated(clone: Clone) -> None:
+    """Only the finished steps count."""
     clone.fail.touch()
     assert clone.demo(MAKING, FETCHING) == (9, "")
     clone.fail.unlink()
@@ -121,7 +121,7 @@ def test_what_failed_half_way_is_done_again(clone: Clone) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM])
 def test_an_end_by_a_signal_leaves_no_copy(clone: Clone, number: int) -> None:
-    """What is installed from lies in the temporary directory for so long as that takes."""
+    """The copy lies in the temporary directory during the installation only."""
     process = subprocess.Popen(
         [clone.root / "scripts" / "demo"],
         stderr=subprocess.PIPE,
@@ -138,8 +138,8 @@ def test_an_end_by_a_signal_leaves_no_copy(clone: Clone, number: int) -> None:
     assert list(clone.temporary.iterdir()) == []
 
 
-def test_a_python_that_is_too_old_is_said(clone: Clone, tmp_path: Path) -> None:
-    """By name and number of what is needed, and with nothing made."""
+def test_a_python_that_is_too_old_is_an_error(clone: Clone, tmp_path: Path) -> None:
+    """It names the needed version, and nothing is made."""
     clone.environment["PYTHON"] = str(tmp_path / "no-python")
     assert clone.demo("needs Python 3.11 or newer") == (1, "")
     assert not list(clone.root.glob(".venv*"))

@@ -1,4 +1,4 @@
-"""No file grows until nobody has read all of it, and no function until it is a program."""
+"""No file and no function grows too long to be read at once."""
 
 import ast
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ import cluster_pool
 ROOT = Path(cluster_pool.__file__).parent
 FILE = 400
 FUNCTION = 40
-"""Lines, without the docstring: a public one says more than the code below it."""
+"""Lines, without the docstring: a public one is often longer than its code."""
 
 TABLES = {"cli/serving.py:serve", "cli/draining.py:drain"}
 """Lists of command line options, with little code below."""
 
-# What is not so yet: how long it was when somebody looked. A number may only become smaller.
+# Exceptions, with their length when they were measured. A number may only become smaller.
 LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {}
 
@@ -45,7 +45,7 @@ def lines_of(function: Function, *, body_only: bool = False) -> int:
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
-    """A file that grows beyond is two things; those that still are do not grow."""
+    """A longer file is two things; the exceptions do not grow."""
     for path in ROOT.rglob("*.py"):
         where = path.relative_to(ROOT).as_posix()
         length = len(path.read_text().splitlines())
@@ -53,7 +53,7 @@ def test_no_file_is_longer_than_400_lines() -> None:
 
 
 def test_no_function_is_longer_than_40_lines() -> None:
-    """But for the tables of options, whose code is counted alone."""
+    """Except the tables of options, of which only the code counts."""
     for path in ROOT.rglob("*.py"):
         for name, function in functions(path):
             length = lines_of(function, body_only=name in TABLES)
@@ -61,7 +61,7 @@ def test_no_function_is_longer_than_40_lines() -> None:
 
 
 def test_exceptions_from_the_sizes_are_needed() -> None:
-    """What is short by now is no exception any more."""
+    """An exception that has become short is to be removed."""
     for where in LONG_FILES:
         path = ROOT / where
         assert path.exists(), f"{where} is gone: take it out of the list"

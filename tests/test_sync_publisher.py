@@ -19,7 +19,7 @@ Outcomes = list[object]
 
 
 class Elsewhere:
-    """An event loop in a thread, with a node and what stands between it and Redis."""
+    """An event loop in a thread, with a node and a network between it and Redis."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
@@ -49,7 +49,7 @@ class Elsewhere:
         await node.join("n", id)
 
     def mute_owner_of(self, id: str) -> None:
-        """A node that hears what it is told, and cannot answer."""
+        """Let the owner receive messages, but answer none."""
         self.run(self._join(id))
         self.loop.call_soon_threadsafe(lambda: self.proxy.hold(upwards=True, downwards=False))
 
@@ -61,7 +61,7 @@ def elsewhere(own_server: RedisServer) -> Iterator[Elsewhere]:
 
 
 def in_threads(count: int, call, outcomes: Outcomes) -> list[threading.Thread]:  # type: ignore[no-untyped-def]
-    """Threads of which each notes what its call gave, or how it failed."""
+    """Threads that note the result or the error of their call."""
 
     def run() -> None:
         try:
@@ -76,7 +76,7 @@ def in_threads(count: int, call, outcomes: Outcomes) -> list[threading.Thread]: 
 
 
 def ended(threads: list[threading.Thread], seconds: float) -> bool:
-    """Whether all of them have, within so many seconds each."""
+    """Whether all of them have ended, within so many seconds each."""
     for thread in threads:
         thread.join(seconds)
     return not any(thread.is_alive() for thread in threads)
@@ -89,7 +89,7 @@ def ours() -> list[threading.Thread]:
 def test_a_stop_ends_the_calls_of_other_threads(
     own_server: RedisServer, elsewhere: Elsewhere
 ) -> None:
-    """One that waits for an owner's word, and one that iterates over members."""
+    """One waits for an owner's answer, another iterates over members."""
     elsewhere.mute_owner_of("alice")
     publisher = SyncPublisher(own_server.url)
     members = publisher.members("n")
@@ -111,8 +111,10 @@ def test_a_stop_ends_the_calls_of_other_threads(
     assert ours() == []
 
 
-def test_threads_that_call_while_another_stops(own_server: RedisServer) -> None:
-    """Each of them gets an answer or PoolClosedError, in twenty stops at once with 8 threads."""
+def test_threads_that_call_during_a_stop_get_an_answer_or_pool_closed(
+    own_server: RedisServer,
+) -> None:
+    """Eight threads, in twenty stops."""
     for _ in range(20):
         publisher = SyncPublisher(own_server.url)
         publisher.count("n")
@@ -131,7 +133,7 @@ def test_threads_that_call_while_another_stops(own_server: RedisServer) -> None:
 
 
 def test_a_timeout_holds_also_for_the_start(own_server: RedisServer, elsewhere: Elsewhere) -> None:
-    """Eight threads while Redis says nothing; the start goes on, and serves the next call."""
+    """Eight threads while Redis is silent; the start goes on, and serves the next call."""
     elsewhere.loop.call_soon_threadsafe(elsewhere.proxy.hold)
     publisher = SyncPublisher(elsewhere.proxy.url, timeout=0.5)
     outcomes: Outcomes = []
@@ -151,7 +153,7 @@ def test_a_timeout_holds_also_for_the_start(own_server: RedisServer, elsewhere: 
 def test_a_start_that_takes_longer_than_a_call_serves_a_later_one(
     own_server: RedisServer, elsewhere: Elsewhere
 ) -> None:
-    """A slow path to Redis: no call has the time for a whole start."""
+    """Redis is slow: no call has the time for a whole start."""
     elsewhere.proxy.delay = 0.1
     publisher = SyncPublisher(elsewhere.proxy.url)
     failures = 0
@@ -207,7 +209,7 @@ def told(*words):
 
 
 def program(server: RedisServer, body: str) -> list[str]:
-    """What a program printed, line by line, sorted: it and its children end in time, with 0."""
+    """The sorted output lines of a program; it and its children end in time, with status 0."""
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", PROGRAM + textwrap.dedent(body), server.url],
         capture_output=True,
@@ -222,7 +224,7 @@ def program(server: RedisServer, body: str) -> list[str]:
 def test_a_publisher_that_was_used_before_a_fork_works_on_both_sides(
     own_server: RedisServer, end: str
 ) -> None:
-    """The child has a thread, sockets and a node id of its own, and takes nothing away."""
+    """The child has its own thread, sockets and node id, and does not affect the parent."""
     lines = program(
         own_server,
         f"""
@@ -260,7 +262,7 @@ def test_a_publisher_that_was_used_before_a_fork_works_on_both_sides(
 
 
 def test_processes_forked_from_one_publisher_get_their_own_answers(own_server: RedisServer) -> None:
-    """One asks an owner that is frozen, the other one that answers: TIMED_OUT and DELIVERED."""
+    """One asks an owner that is frozen, another one that answers: TIMED_OUT and DELIVERED."""
     lines = program(
         own_server,
         """
@@ -288,10 +290,10 @@ def test_processes_forked_from_one_publisher_get_their_own_answers(own_server: R
     assert [line for line in lines if line != "up"] == ["alice DELIVERED"] * 8 + ["bob TIMED_OUT"]
 
 
-def test_a_pool_that_a_module_makes_is_another_node_in_each_process(
+def test_a_modules_pool_is_another_node_in_each_process(
     own_server: RedisServer,
 ) -> None:
-    """As under ``gunicorn --preload -w 3``; the parent may even have started it before."""
+    """As under ``gunicorn --preload -w 3``; even if the parent has started it before."""
     lines = program(
         own_server,
         """
@@ -319,7 +321,7 @@ def test_a_pool_that_a_module_makes_is_another_node_in_each_process(
 
 
 def test_an_asynchronous_publisher_starts_anew_in_a_child(own_server: RedisServer) -> None:
-    """One that was never stopped before the fork: the parent's goes on."""
+    """It was never stopped before the fork: the parent's goes on."""
     lines = program(
         own_server,
         """
@@ -347,11 +349,11 @@ def test_an_asynchronous_publisher_starts_anew_in_a_child(own_server: RedisServe
 
 
 FOR_A_LOOP = {"send_nowait", "start", "watch", "watching"}
-"""What only code with an event loop can use."""
+"""Calls that need an event loop."""
 
 
 def test_its_signatures_are_those_of_a_publisher() -> None:
-    """The same names, parameters, defaults and types; what is awaited or iterated there blocks."""
+    """The same names, parameters, defaults and types; awaited and iterated calls block."""
 
     def methods(kind: type) -> dict[str, inspect.Signature]:
         found = inspect.getmembers(kind, callable)

@@ -1,4 +1,4 @@
-"""What users' tests are given works as docs/testing.md says."""
+"""The helpers for users' tests work as docs/testing.md says."""
 
 from cluster_pool import SendResult
 from cluster_pool.testing import fake_cluster
@@ -6,7 +6,7 @@ from tests.support import async_test
 
 
 @async_test
-async def test_fake_cluster_is_all_that_a_test_needs() -> None:
+async def test_a_fake_cluster_runs_a_whole_test() -> None:
     """Two nodes, members on both, sends across, a raw publish."""
     async with fake_cluster() as cluster:
         one, two = cluster

@@ -1,4 +1,4 @@
-"""What a user's program looks like to a strict type checker: only true complaints."""
+"""A user's program under a strict type checker: all errors are found, and no others."""
 
 import importlib.util
 import os
@@ -111,7 +111,7 @@ def mistakes(
 
 
 def check(folder: Path, program: str, *options: str) -> str:
-    """What ``mypy --strict`` says of a program."""
+    """The output of ``mypy --strict`` on a program."""
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("needs mypy")
     path = folder / "program.py"

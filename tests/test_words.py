@@ -8,10 +8,13 @@ from pathlib import Path
 import cluster_pool
 
 ROOT = Path(cluster_pool.__file__).parent
+TESTS = Path(__file__).parent
 OPENINGS = re.compile(r"(?:Who|Whoever|Whom|Whose|What|Whatever|Nobody|Somebody|Of)\b")
 """A text that begins in this way has no subject, or hides it behind a clause."""
 OTHERS = re.compile(r"\b(?:[Ww]hoever|[Ww]homever|[Ss]omebody|[Ll]edger)\b")
 """Words for which there is a plainer one: a caller, another process, the drain budget."""
+NAMES = re.compile(r"def (test_(?:who|whoever|whose|what|whatever|nobody|somebody|of)_\w+)")
+"""Tests that are called after a clause."""
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
@@ -31,12 +34,17 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.lstrip(" -")
 
 
+def files() -> list[Path]:
+    """The files of the tests, without those of the tools."""
+    return [path for path in sorted(TESTS.rglob("*.py")) if TESTS / "tools" not in path.parents]
+
+
 def texts() -> Iterator[tuple[str, str]]:
-    """Every docstring of the package and every comment of its scripts, each with its place."""
-    for suffix, read in ((".py", docstrings), (".lua", comments)):
-        for path in sorted(ROOT.rglob(f"*{suffix}")):
-            for line, text in read(path):
-                yield f"{path.relative_to(ROOT.parent)}:{line}", text
+    """Every docstring of the package and its tests, and every comment of its scripts."""
+    for path in sorted(ROOT.rglob("*")) + files():
+        read = {".py": docstrings, ".lua": comments}.get(path.suffix)
+        for line, text in read(path) if read else ():
+            yield f"{path.relative_to(ROOT.parent if ROOT in path.parents else TESTS)}:{line}", text
 
 
 def test_no_docstring_begins_with_a_clause() -> None:
@@ -46,8 +54,14 @@ def test_no_docstring_begins_with_a_clause() -> None:
 
 
 def test_docstrings_use_the_plainer_word() -> None:
-    """No docstring speaks of "whoever" or "somebody", or calls the drain budget a ledger."""
+    """No docstring has a word for which there is a plainer one."""
     found = [f"{place}: {text}" for place, text in texts() if OTHERS.search(text)]
+    assert not found, "\n".join(found)
+
+
+def test_no_test_is_called_after_a_clause() -> None:
+    """The name of a test says the behaviour: its subject first, then what happens."""
+    found = [f"{path.name}: {name}" for path in files() for name in NAMES.findall(path.read_text())]
     assert not found, "\n".join(found)
 
 

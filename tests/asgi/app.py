@@ -1,4 +1,4 @@
-"""A FastAPI app as the README writes it, with bodies of many kinds; run by every ASGI server.
+"""A FastAPI app as the README writes it, with bodies of many kinds; every ASGI server runs it.
 
 It says what its endpoints are doing at ``/state``, and stands for the pool's owner at ``/drain``.
 """

@@ -34,7 +34,7 @@ NEEDS = {"uvicorn wsproto": "wsproto", "gunicorn": "uvicorn_worker"}
 
 
 def installed(name: str) -> bool:
-    """Whether a server is here."""
+    """Whether a server is installed."""
     wanted = {SERVERS[name][0], NEEDS.get(name, SERVERS[name][0])}
     return all(importlib.util.find_spec(module) is not None for module in wanted)
 
@@ -52,11 +52,11 @@ class Server:
         return connect(self.url(path), compression=None, proxy=None, **options)
 
     def url(self, path: str) -> str:
-        """Of a WebSocket."""
+        """The URL of a WebSocket."""
         return f"ws://{HOST}:{self.port}{path}"
 
     async def get(self, path: str) -> Any:
-        """What the app answers."""
+        """The app's answer to a GET."""
 
         def ask() -> Any:
             with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=20) as answer:
@@ -65,18 +65,18 @@ class Server:
         return await asyncio.to_thread(ask)
 
     async def state(self) -> dict[str, Any]:
-        """What its endpoints do."""
+        """The states of its endpoints."""
         found: dict[str, Any] = await self.get("/state")
         return found
 
     def said(self) -> str:
-        """All that the process has written."""
+        """All output of the process."""
         self._log.seek(0)
         text: str = self._log.read().decode()
         return text
 
     def complaints(self) -> list[str]:
-        """The lines of it that are above INFO, or belong to a traceback."""
+        """Its log lines above INFO, and those of a traceback."""
         words = ("WARNING", "ERROR", "CRITICAL", "Traceback", "Exception")
         return [line for line in self.said().splitlines() if any(word in line for word in words)]
 

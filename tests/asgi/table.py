@@ -19,7 +19,7 @@ KINDS = ("reads", "pushes", "waits", "reads_once", "groups")
 
 
 async def until_away(server: Server, user: str) -> str:
-    """The seconds until somebody is no member and has no endpoint."""
+    """The seconds until a user is no member and has no endpoint."""
     begun = time.monotonic()
     while time.monotonic() - begun < LONGEST:
         if await away(server, user):
@@ -73,7 +73,7 @@ async def measure(name: str) -> None:
 
 
 async def main(names: list[str]) -> None:
-    """One after another, so that none waits for the other's CPU."""
+    """Measure one server after another, so that none waits for another's CPU."""
     for name in names or list(SERVERS):
         if installed(name):
             await measure(name)

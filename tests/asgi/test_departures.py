@@ -1,4 +1,4 @@
-"""Who has left is no member, and the endpoint ends, whatever its body does; real ASGI servers."""
+"""A client that has left is no member, and its endpoint ends; on real ASGI servers."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ KINDS = ("reads", "pushes", "waits", "reads_once", "groups")
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
-    """One for all; nothing here harms it."""
+    """One for all tests of this file, none of which harms it."""
     with RedisServer(next(iter(BINARIES))) as server:
         yield server
 
 
 async def dropping(client: Any) -> None:
-    """Read as a client does that is alive."""
+    """Read messages, as a living client does."""
     with contextlib.suppress(ConnectionClosed):
         async for _ in client:
             pass
@@ -56,12 +56,12 @@ async def away(server: Server, *users: str) -> bool:
 
 @every_server
 @async_test
-async def test_who_leaves_is_no_member_at_once_and_the_endpoint_ends(
+async def test_a_client_that_leaves_is_no_member_at_once_and_its_endpoint_ends(
     name: str, redis: RedisServer
 ) -> None:
-    """By a Close and by a reset, of bodies that read, push, wait, or stopped reading; no traceback.
+    """By a Close and by a reset, with bodies that read, push, wait, or stopped reading.
 
-    What stands behind the context runs.
+    The code behind the context runs.
     """
     async with running(name, redis.url) as server:
         for leave in ("close", "reset"):
@@ -92,10 +92,10 @@ async def server_has(server: Server, users: list[str]) -> bool:
 
 @every_server
 @async_test
-async def test_who_left_is_sent_nothing_that_is_called_delivered(
+async def test_a_send_to_a_departed_client_is_not_called_delivered(
     name: str, redis: RedisServer
 ) -> None:
-    """The endpoint only waits, as one does that is fed by a queue."""
+    """The endpoint only waits, as one that takes messages from a queue."""
     async with running(name, redis.url) as server:
         async with server.connect("/ws/waits/alice") as alice:
             assert await server.get("/send/alice") == "delivered"
@@ -107,7 +107,7 @@ async def test_who_left_is_sent_nothing_that_is_called_delivered(
 @every_server
 @async_test
 async def test_unread_messages_do_not_hide_a_departure(name: str, redis: RedisServer) -> None:
-    """The client says more than is kept for a body that never reads; that is counted, and said."""
+    """A body that never reads gets the first bytes kept; the rest is counted and logged."""
     async with running(name, redis.url, INBOUND_BYTES="20000") as server:
         async with server.connect("/ws/waits/chatty") as client:
             for _ in range(100):
@@ -152,10 +152,10 @@ async def only(server: Server, user: str) -> bool:
 
 @every_server
 @async_test
-async def test_a_slow_consumer_that_is_cut_has_no_endpoint_any_more(
+async def test_a_slow_consumer_that_is_cut_loses_its_endpoint(
     name: str, redis: RedisServer
 ) -> None:
-    """Its Close waits behind what it does not read; ASGI cuts no socket, and that is said once."""
+    """Its Close waits behind unread messages; ASGI cannot cut the socket: one log line says so."""
     async with running(name, redis.url) as server:
         async with (
             stubborn(server.url("/ws/floods/a"), reads=False),
@@ -175,7 +175,7 @@ async def slow(server: Server, count: int) -> bool:
 async def test_an_endpoint_that_pushes_does_not_hold_up_the_stop(
     name: str, redis: RedisServer
 ) -> None:
-    """Its client left long ago, or leaves when it is told to."""
+    """Its client left long ago, or leaves at its Close."""
     async with running(name, redis.url) as server:
         async with server.connect("/ws/pushes/early") as early:
             await early.recv()
@@ -187,8 +187,10 @@ async def test_an_endpoint_that_pushes_does_not_hold_up_the_stop(
 
 
 @async_test
-async def test_who_closes_its_own_connection_is_not_cancelled(redis: RedisServer) -> None:
-    """It knows."""
+async def test_an_endpoint_that_closes_its_own_connection_is_not_cancelled(
+    redis: RedisServer,
+) -> None:
+    """It knows about the close."""
     async with running("uvicorn websockets-sansio", redis.url) as server:
         async with server.connect("/ws/closes_itself/alice") as alice:
             await dropping(alice)

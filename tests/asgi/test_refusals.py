@@ -1,4 +1,4 @@
-"""Who is refused gets a status, and the server's log no traceback."""
+"""A refused client gets a status, and the server's log gets no traceback."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def redis() -> Iterator[RedisServer]:
 
 
 async def statuses(server: Server, path: str, count: int = 20) -> set[int]:
-    """Of so many newcomers at once."""
+    """The statuses of so many newcomers at once."""
 
     async def status() -> int:
         try:
@@ -59,7 +59,7 @@ async def test_newcomers_that_are_refused_leave_nothing_above_info_in_the_log(
 async def test_newcomers_without_redis_are_refused_and_the_rest_stays(
     name: str, redis: RedisServer
 ) -> None:
-    """What is logged is about Redis, and nothing of it is a traceback."""
+    """The log is about Redis, and has no traceback."""
     async with running(name, redis.url) as server:
         async with server.connect("/ws/reads/alice") as alice:
             redis.kill()
@@ -71,8 +71,10 @@ async def test_newcomers_without_redis_are_refused_and_the_rest_stays(
 
 @every_server
 @async_test
-async def test_many_that_fight_for_one_id_leave_no_traceback(name: str, redis: RedisServer) -> None:
-    """One of them wins; the others are accepted and closed, or refused when they come too late."""
+async def test_many_clients_that_want_one_id_leave_no_traceback(
+    name: str, redis: RedisServer
+) -> None:
+    """One of them wins; the others are accepted and closed, or refused if they come too late."""
     async with running(name, redis.url) as server:
 
         async def come() -> int:
@@ -103,7 +105,7 @@ async def nobody(server: Server) -> bool:
 async def test_a_message_that_is_too_large_to_pass_on_closes_with_1009(
     name: str, redis: RedisServer
 ) -> None:
-    """The README's endpoint broadcasts what it gets; a server may take more than a pool does."""
+    """The README's endpoint broadcasts each message; a server may accept more than a pool."""
     async with running(name, redis.url) as server:
         async with server.connect("/room/alice") as alice:
             await alice.send("x" * (2**20 + 1))

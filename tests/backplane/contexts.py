@@ -1,4 +1,4 @@
-"""What a shard's parts are given, in tests that make one part alone."""
+"""The context of a shard's parts, for tests that make one part alone."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ async def test_the_channel_of_what_is_targeted_comes_and_goes_with_its_namespace
 
 
 @async_test
-async def test_what_is_not_confirmed_in_time_fails_and_is_wanted_all_the_same(
+async def test_a_subscription_not_confirmed_in_time_fails_and_still_stands(
     redis: RedisCluster,
 ) -> None:
     """Its shard subscribes it as soon as it can."""

@@ -1,4 +1,4 @@
-"""Who has which slots, asked of whichever node answers."""
+"""The owners of slots, read from any node that answers."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ def redis() -> Iterator[RedisCluster]:
 
 @async_test
 async def test_the_map_has_every_slot_and_callers_share_a_reading(redis: RedisCluster) -> None:
-    """What says the same once more is no change."""
+    """A second reading with the same answer is no change."""
     told: list[Sequence[Group]] = []
     map = ClusterMap(Address(redis.url, 2.0), told.append)
     await asyncio.gather(*[map.fresh() for _ in range(5)])
@@ -40,7 +40,7 @@ async def test_the_map_has_every_slot_and_callers_share_a_reading(redis: RedisCl
 
 
 @async_test
-async def test_nodes_that_say_nothing_hold_nobody_up(redis: RedisCluster) -> None:
+async def test_silent_nodes_do_not_delay_the_map(redis: RedisCluster) -> None:
     """One is frozen and one has gone; the third is asked a moment later."""
     frozen = redis.nodes[3]
     url = f"redis+cluster://127.0.0.1:1,127.0.0.1:{frozen.port},127.0.0.1:{redis.nodes[4].port}"
@@ -56,8 +56,8 @@ async def test_nodes_that_say_nothing_hold_nobody_up(redis: RedisCluster) -> Non
 
 
 @async_test
-async def test_a_map_is_wanted_when_somebody_says_so(redis: RedisCluster) -> None:
-    """Once, however many do."""
+async def test_a_map_is_read_when_one_is_asked_for(redis: RedisCluster) -> None:
+    """Once for any number of requests."""
     map = ClusterMap(Address(redis.url, 2.0), lambda groups: None)
     map.look_again()
     map.look_again()
@@ -69,8 +69,8 @@ async def test_a_map_is_wanted_when_somebody_says_so(redis: RedisCluster) -> Non
 
 
 @async_test
-async def test_why_there_is_no_map_is_said(own_server: RedisServer) -> None:
-    """One Redis is no cluster, and nobody may be there at all."""
+async def test_the_reason_for_a_missing_map_is_told(own_server: RedisServer) -> None:
+    """A single Redis is no cluster, and the address may have no listener."""
     port = own_server.folder / "redis.sock"
     assert port.exists()
     map = ClusterMap(Address("redis+cluster://127.0.0.1:1", 2.0), lambda groups: None)

@@ -1,4 +1,4 @@
-"""Lanes: the calls of a batch, and what is on its way over each shard."""
+"""Lanes: the calls of a batch, and the calls under way over each shard."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from tests.support import async_test
 
 
 class Shard:
-    """Has nothing but its outage."""
+    """A shard with nothing but its outage."""
 
     outage = Outage("nowhere")
 
@@ -24,7 +24,7 @@ def run_of(queue: NamespaceQueue, kind: int, deadline: float) -> Run:
 
 @async_test
 async def test_each_namespace_has_a_call_of_its_own_and_the_last_one_is_known() -> None:
-    """What one of them publishes stays in its order; a call that only publishes says so."""
+    """Messages of one namespace stay in order; a call that only publishes is marked."""
     shard: Any = Shard()
     lane = Lane(shard, whole=False)
     one, two = (NamespaceQueue(name, name, "nodes:", lane) for name in ("one", "two"))
@@ -36,8 +36,8 @@ async def test_each_namespace_has_a_call_of_its_own_and_the_last_one_is_known() 
 
 
 @async_test
-async def test_what_is_past_its_deadline_fails_on_every_lane() -> None:
-    """With what that shard has to say; the rest says when it is due."""
+async def test_operations_past_their_deadline_fail_on_every_lane() -> None:
+    """With the reason of that shard; the others keep their deadlines."""
     home: Any = Shard()
     other: Any = Shard()
     lanes = Lanes(home)

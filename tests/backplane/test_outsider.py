@@ -8,7 +8,7 @@ from tests.support import async_test, eventually
 
 
 @async_test
-async def test_an_outsider_publishes_counts_and_finds_what_stays(own_server: RedisServer) -> None:
+async def test_an_outsider_publishes_counts_and_finds_leaked_keys(own_server: RedisServer) -> None:
     """A message reaches the members; registrations are counted; a key without a ttl is found."""
     prefix = "cluster_pool:outside"
     async with (

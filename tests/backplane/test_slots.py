@@ -1,4 +1,4 @@
-"""Slots as the server computes them, and what CLUSTER SLOTS says of those who have them."""
+"""Slots as the server computes them, and their owners as CLUSTER SLOTS lists them."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ from tests.servers import RedisServer
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
-    """A node of a cluster that has no other."""
+    """The only node of a cluster."""
     with RedisServer(
         "valkey", "--cluster-enabled", "yes", "--cluster-config-file", "n.conf"
     ) as one:
@@ -28,7 +28,7 @@ def redis() -> Iterator[RedisServer]:
 
 
 def keyslot(redis: RedisServer, key: str) -> int:
-    """What the server says."""
+    """The server's own answer."""
     return int(redis.command("CLUSTER", "KEYSLOT", key).strip().removeprefix(":"))
 
 
@@ -51,12 +51,12 @@ def test_names_hash_as_the_server_hashes_them(redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "{", "}", "{}", "{}a", "a{}{b}", "a{b", "a}b{c}", "a{b}{c}"])
-def test_a_tag_is_what_the_server_takes_for_one(redis: RedisServer, key: str) -> None:
-    """Also in keys that are not ours."""
+def test_a_hash_tag_is_found_as_the_server_finds_it(redis: RedisServer, key: str) -> None:
+    """Also in foreign keys."""
     assert slot_of(key) == keyslot(redis, key)
 
 
-def test_what_belongs_to_no_namespace_has_one_slot() -> None:
+def test_keys_of_no_namespace_have_one_slot() -> None:
     """Leases, nodes' own channels, the notes of namespaces."""
     keys = Keys()
     for key in (keys.leases, keys.node_channel("a"), keys.namespaces("b.0"), keys.epoch):
@@ -90,7 +90,7 @@ def test_groups_are_read_with_their_ranges() -> None:
 
 
 def test_a_group_knows_its_slots_and_its_primary() -> None:
-    """Of several ranges."""
+    """Its slots are in several ranges."""
     group = Group(("a",), (("host", 1),), ((0, 2), (7, 7)))
     assert list(group.slots) == [0, 1, 2, 7]
     assert [slot for slot in range(10) if slot in group] == [0, 1, 2, 7]
@@ -98,7 +98,7 @@ def test_a_group_knows_its_slots_and_its_primary() -> None:
 
 
 @pytest.mark.parametrize("reply", [[[0, 1]], [[0, 1, [b"h"]]], [[5, 1, [b"h", 1, b"a"]]], [b"x"]])
-def test_what_is_no_map_is_said_to_be_none(reply: list[object]) -> None:
-    """Whatever answers there."""
+def test_an_invalid_map_is_refused(reply: list[object]) -> None:
+    """With any kind of reply."""
     with pytest.raises(ValueError, match="is not understood"):
         read_groups(reply, ("asked", 0))

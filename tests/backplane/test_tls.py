@@ -169,7 +169,7 @@ def test_a_key_that_belongs_to_another_certificate_is_refused(authority: Authori
         Publisher(f"rediss://h?ssl_certfile={certificate}&ssl_keyfile={key}")
 
 
-def test_an_error_is_explained_by_what_caused_it() -> None:
+def test_an_error_is_explained_by_its_cause() -> None:
     """redis-py raises an error of its own around it; other errors are not explained."""
     expired = ssl.SSLCertVerificationError("certificate verify failed")
     expired.verify_code = 10

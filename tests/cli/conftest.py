@@ -1,4 +1,4 @@
-"""What several tests of the command line need."""
+"""A node that several tests of the command line need."""
 
 from collections.abc import Iterator
 

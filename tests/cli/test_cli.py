@@ -57,7 +57,7 @@ pytestmark = pytest.mark.real
     ],
 )
 def test_bad_usage_exits_with_2_before_anything_is_done(arguments: tuple[str, ...]) -> None:
-    """Said on standard error, without a traceback, before anything is done."""
+    """The error is on standard error, without a traceback, before anything is done."""
     status, out, said = run(*arguments)
     assert status == 2, said
     assert out == ""
@@ -66,7 +66,7 @@ def test_bad_usage_exits_with_2_before_anything_is_done(arguments: tuple[str, ..
 
 
 def test_options_are_read_from_the_environment(own_server: RedisServer) -> None:
-    """CLUSTER_POOL_SOME_OPTION is --some-option, whatever the command."""
+    """CLUSTER_POOL_SOME_OPTION is --some-option for every command."""
     status, _, said = run("nodes", CLUSTER_POOL_REDIS=own_server.url)
     assert (status, said) == (1, "cluster-pool: no node lives under the prefix 'cluster_pool'\n")
     status, out, _ = run(

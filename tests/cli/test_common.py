@@ -1,4 +1,4 @@
-"""What the commands share: errors, as text or JSON, and their exit statuses."""
+"""Errors of all commands, as text or JSON, and their exit statuses."""
 
 import io
 import json
@@ -40,7 +40,7 @@ def test_errors_are_json_with_the_json_option(arguments: tuple[str, ...], status
 
 
 def test_errors_are_json_with_the_json_variable() -> None:
-    """Of a command line that cannot be read; behind -- the word is an argument."""
+    """For an invalid command line, too; behind -- the word is an argument."""
     status, out, said = run("send", "room", "--nonsense", CLUSTER_POOL_JSON="1")
     assert (status, out, json.loads(said)["status"]) == (2, "", 2)
     assert run("send", "room", "--", "--json")[2].startswith("Usage:")
@@ -69,7 +69,7 @@ def test_unreachable_redis_exits_with_3_without_its_password(command: tuple[str,
 def test_errors_become_a_line_and_an_exit_status(
     error: Exception, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On standard error; a bug is raised."""
+    """They go to standard error; a bug is raised."""
     assert explain(error) == status
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", f"cluster-pool: {error}\n")
@@ -78,7 +78,7 @@ def test_errors_become_a_line_and_an_exit_status(
 
 
 def test_message_is_the_argument_or_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dash reads to the end; what is no text needs --binary."""
+    """A dash reads to the end; bytes that are no text need --binary."""
     for argument, binary, stdin, message in [
         ("hi", False, b"", "hi"),
         ("hi", True, b"", b"hi"),

@@ -1,4 +1,4 @@
-"""The whole demo, on a terminal, into a pipe, and for a reader that ends."""
+"""The whole demo: on a terminal, into a pipe, and with a reader that ends."""
 
 import fcntl
 import json
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.real
 
 
 def on_a_terminal(columns: int, *arguments: str, **environment: str) -> tuple[int, str]:
-    """Exit status of a command, and what a terminal was sent, escape sequences left out."""
+    """The exit status of a command and its output to a terminal, without escape sequences."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     unset = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}
@@ -44,7 +44,7 @@ def on_a_terminal(columns: int, *arguments: str, **environment: str) -> tuple[in
 
 @pytest.mark.slow
 def test_demo_on_a_terminal_shows_rows_and_a_moving_lease() -> None:
-    """Each row is whole, the channel can be copied, and something moves while the lease ends."""
+    """Each row is whole, the channel can be copied, and a bar moves until the lease ends."""
     status, shown = on_a_terminal(80, "demo", "--clients", "9")
     assert status == 0, shown
     lines = re.split(r"[\r\n]+", shown)
@@ -58,7 +58,7 @@ def test_demo_on_a_terminal_shows_rows_and_a_moving_lease() -> None:
 
 @pytest.mark.slow
 def test_demo_into_a_pipe_prints_lines_or_one_json_object(tmp_path: Path) -> None:
-    """A line for each scene and each row, and some while nothing happens; as JSON one object.
+    """A line for each scene and each row, and some while it waits; as JSON one object.
 
     Its nodes are of the package that runs it, also in a folder with another of the same name.
     """
@@ -90,7 +90,7 @@ def test_demo_into_a_pipe_prints_lines_or_one_json_object(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_demo_into_head_ends_with_its_nodes_and_files(tmp_path: Path) -> None:
-    """``demo | head -1``: no complaint, and nothing runs on or stays on disk."""
+    """``demo | head -1``: no error message; no process runs on, and no file stays."""
     command = (
         f"{sys.executable} -m cluster_pool demo --clients 9 | head -1; echo ${{PIPESTATUS[0]}}"
     )

@@ -1,4 +1,4 @@
-"""What the demo's nodes do for a client: send from here what it asks for, and tell the result."""
+"""The demo's nodes send on behalf of a client, and report the result to it."""
 
 import json
 
@@ -12,7 +12,7 @@ from tests.support import async_test
 
 @async_test
 async def test_client_has_its_node_send_and_broadcast(own_server: RedisServer) -> None:
-    """The message arrives at the other client, the result at the one that asked."""
+    """The message arrives at the other client, the result at the requesting one."""
     async with (
         node(own_server, app=handler) as (_, server),
         connect(url(server, "asks")) as asks,

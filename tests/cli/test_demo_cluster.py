@@ -1,4 +1,4 @@
-"""The demo's nodes and clients: a node that does not start ends the demo, none outlives it."""
+"""The demo's nodes and clients: a node that does not start ends the demo, and none outlives it."""
 
 import pytest
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.real
 async def test_clients_are_spread_evenly_over_nodes_that_end_with_the_demo(
     own_server: RedisServer,
 ) -> None:
-    """Each client is a member when the cast is complete."""
+    """Each client is a member when all have started."""
     async with cast(own_server.url, "cluster_pool:demo", 2, 4) as players:
         first, second = players.nodes
         assert [len(players.of(node)) for node in (first, second)] == [2, 2]

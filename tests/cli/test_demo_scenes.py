@@ -22,7 +22,7 @@ def test_row_is_right_when_each_client_heard_its_text_once() -> None:
 
 
 def test_row_is_wrong_when_a_text_was_lost_or_came_twice() -> None:
-    """The remark tells of the second."""
+    """The remark names the second case."""
     lost = heard_row("scene", clients([1.0], []), ["hi", "hi"], [1.0, 1.0], "all heard")
     assert (lost.delivered, lost.lost, lost.right) == (1, 1, False)
     twice = heard_row("scene", clients([1.0, 2.0]), ["hi"], [1.0], "all heard")

@@ -1,4 +1,4 @@
-"""What the demo shows, on terminals of any width."""
+"""The demo's output, on terminals of any width."""
 
 import pytest
 
@@ -17,7 +17,7 @@ ROWS = [
 
 @pytest.mark.parametrize("width", [20, 40, 60, 77, 78, 80, 100, 129, 130, 200])
 def test_demo_rows_fit_any_terminal_uncut(width: int) -> None:
-    """Every line fits, or is one word that must be copied whole; nothing of a row is missing."""
+    """Every line fits, or is one word that must be copied whole; no part of a row is missing."""
     assert len(HEADING) <= 78
     for row in ROWS:
         lines = lines_of(row, width)
@@ -32,7 +32,7 @@ def test_demo_rows_fit_any_terminal_uncut(width: int) -> None:
 
 
 def test_demo_rows_on_a_dumb_terminal_are_uncut(capsys: pytest.CaptureFixture[str]) -> None:
-    """TERM=dumb: the same rows, and lines instead of what moves."""
+    """TERM=dumb: the same rows, and lines instead of moving bars."""
     screen = Lines(width=60)
     screen.scene("now")
     for row in ROWS:

@@ -17,12 +17,12 @@ from tools.harness.nodes import NodeProcess, close_code, in_thread
 
 
 def lines(out: str) -> list[dict[str, Any]]:
-    """What ``--json`` printed."""
+    """The objects printed with ``--json``."""
     return [json.loads(line) for line in out.splitlines()]
 
 
 def started(*arguments: str, redis: str) -> "subprocess.Popen[bytes]":
-    """A command that goes on."""
+    """A command that keeps running."""
     return subprocess.Popen(
         [sys.executable, "-m", "cluster_pool", *arguments, "--redis", redis],
         stdout=subprocess.PIPE,
@@ -34,7 +34,7 @@ def started(*arguments: str, redis: str) -> "subprocess.Popen[bytes]":
 async def test_drain_closes_clients_and_activate_takes_newcomers_again(
     own_server: RedisServer,
 ) -> None:
-    """Both at one pace, shown until the end; they stay, drained, and take newcomers again."""
+    """Both drain at one pace, with progress; the nodes stay drained until they are activated."""
     redis = own_server.url
     with (
         NodeProcess(redis, "--node-id", "a") as a,
@@ -64,7 +64,7 @@ async def test_drain_closes_clients_and_activate_takes_newcomers_again(
 
 @async_test
 async def test_drain_goes_on_when_its_command_is_interrupted(own_server: RedisServer) -> None:
-    """Interrupted, it says so; they carry on, and can be paused, resumed and cancelled."""
+    """The interrupted command says so; the drain can still be paused, resumed and cancelled."""
     redis = own_server.url
     with NodeProcess(redis, "--node-id", "a") as a, NodeProcess(redis, "--node-id", "b"):
         clients = [await a.connect("room", f"{at}") for at in range(40)]
@@ -113,7 +113,7 @@ async def test_drain_goes_on_when_its_command_is_interrupted(own_server: RedisSe
 
 
 def test_refused_drain_exits_with_1(own_server: RedisServer) -> None:
-    """Unknown nodes, nobody alive, and nobody left who would take the clients."""
+    """Unknown nodes, no living node, and no other node that would take the clients."""
     redis = own_server.url
     assert run("drain", "--all", redis=redis)[0] == 1
     with NodeProcess(redis, "--node-id", "a") as a:
@@ -129,7 +129,7 @@ def test_refused_drain_exits_with_1(own_server: RedisServer) -> None:
         assert run("drain", "a", "--detach", "--grace", "5", redis=redis)[:2] == (0, "a: drain\n")
 
 
-def test_budget_is_shown_set_and_taken_back(own_server: RedisServer) -> None:
+def test_budget_is_shown_set_and_removed(own_server: RedisServer) -> None:
     """Shown, set and taken back."""
     redis = own_server.url
     assert "70 %" in run("budget", redis=redis)[1]

@@ -1,4 +1,4 @@
-"""What the command line takes from the environment, and what it leaves."""
+"""Environment variables that the command line reads, and those that it ignores."""
 
 import asyncio
 import subprocess
@@ -31,7 +31,7 @@ INJECTED = {
 async def test_variables_of_kubernetes_services_are_ignored_and_logged(
     own_server: RedisServer,
 ) -> None:
-    """Services of such names are no settings; one line each for those that look like one."""
+    """Names of services are no settings; one log line each for those that look like one."""
     with NodeProcess(own_server.url, environment=INJECTED) as node:
         assert node.get("/readyz")[0] == 200
         assert node.listening["admin_port"] is None
@@ -44,7 +44,7 @@ async def test_variables_of_kubernetes_services_are_ignored_and_logged(
 
 
 def test_port_numbers_are_not_taken_for_kubernetes_variables() -> None:
-    """A port is a number."""
+    """A variable for a port has a number."""
     kept = {"CLUSTER_POOL_PORT": "8000", "CLUSTER_POOL_REDIS": "tcp://x", "OTHER_PORT": "tcp://x"}
     assert set_aside({**kept}) == []
     mixed = {**kept, **INJECTED}
@@ -72,7 +72,7 @@ ACTS = {
 
 @async_test
 async def test_variables_do_not_change_what_a_command_does(own_server: RedisServer) -> None:
-    """Whom it closes and how is said on its own line."""
+    """Arguments that choose the clients to close, and the way, come from its command line only."""
     environment = {**ACTS, "CLUSTER_POOL_REDIS": own_server.url}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -92,7 +92,7 @@ async def test_variables_do_not_change_what_a_command_does(own_server: RedisServ
 
 
 def test_only_settings_have_variables() -> None:
-    """Where Redis is, how its cluster is called, how `serve` runs: and each stands in the help."""
+    """The address of Redis, the prefix, and the options of `serve`; the help names each."""
     from typer.main import get_command
 
     from cluster_pool.cli import app

@@ -1,4 +1,4 @@
-"""What `serve` logs, as text and as JSON."""
+"""The log of `serve`, as text and as JSON."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ async def handler(pool, connection):
 
 
 async def visit(node: NodeProcess) -> None:
-    """A member that comes and goes, one whose request is refused, one whom the app fails."""
+    """A member that comes and goes, a client whose request is refused, one whose app fails."""
     async with node.connect("room", "alice"):
         pass
     assert (await in_thread(node.get, "/ws/"))[0] == 400
@@ -52,7 +52,7 @@ async def visit(node: NodeProcess) -> None:
 async def test_each_log_line_has_time_level_and_node(
     own_server: RedisServer, how: tuple[str, ...]
 ) -> None:
-    """Connects, departures with their code and refusals have a line each at DEBUG."""
+    """Connects, departures with their code, and refusals have a line each at DEBUG."""
     with NodeProcess(own_server.url, "--node-id", "n-1", "--log-level", "debug", *how) as node:
         await visit(node)
         node.signal(15)
@@ -73,7 +73,7 @@ async def test_each_log_line_has_time_level_and_node(
 
 @async_test
 async def test_json_log_has_one_object_per_line(own_server: RedisServer, tmp_path: Path) -> None:
-    """Also warnings, what asyncio or a thread says, tracebacks, the end of the process."""
+    """Also warnings, messages of asyncio and threads, tracebacks, and the end of the process."""
     (tmp_path / "failing.py").write_text(APP)
     options = ("--app", "failing:handler", "--log-format", "json", "--node-id", "n-1")
     settings = {"PYTHONWARNINGS": "always"}
@@ -99,7 +99,7 @@ async def test_json_log_has_one_object_per_line(own_server: RedisServer, tmp_pat
 
 
 def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """One that ends by itself."""
+    """A node that ends by itself."""
     command = [sys.executable, "-m", "cluster_pool", "serve", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
@@ -117,7 +117,7 @@ def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def test_usage_errors_of_serve_are_json_with_a_json_log(
     wrong: tuple[str, ...], variable: bool
 ) -> None:
-    """Where the log is JSON nothing else goes to standard error, whatever is wrong."""
+    """With a JSON log nothing else goes to standard error."""
     if variable:
         done = serve(*wrong, CLUSTER_POOL_LOG_FORMAT="json")
     else:
@@ -129,7 +129,7 @@ def test_usage_errors_of_serve_are_json_with_a_json_log(
 
 
 def test_uncaught_error_is_one_json_object(tmp_path: Path) -> None:
-    """A traceback that nobody caught, in a field."""
+    """An uncaught exception's traceback is in a field."""
     (tmp_path / "broken.py").write_text("1 / 0\n")
     done = subprocess.run(
         [sys.executable, "-m", "cluster_pool", "serve", "--log-format=json", "--app", "broken:x"],
@@ -144,7 +144,7 @@ def test_uncaught_error_is_one_json_object(tmp_path: Path) -> None:
 
 
 def test_unknown_log_format_or_level_exits_with_2() -> None:
-    """Bad usage, said before anything is done."""
+    """The usage error comes before anything is done."""
     for wrong in (("--log-format", "xml"), ("--log-level", "loud")):
         done = serve(*wrong)
         assert done.returncode == 2
@@ -152,7 +152,7 @@ def test_unknown_log_format_or_level_exits_with_2() -> None:
 
 
 def test_log_message_of_several_lines_becomes_one_line() -> None:
-    """Nobody writes lines of his own into the log, and what cannot be formatted is no end."""
+    """No user can forge a line of the log, and an unprintable message does not end it."""
     record = logging.makeLogRecord({"msg": "a\nb %s", "args": ("\udc80",), "levelname": "INFO"})
     text, objects = TextFormatter(), JsonFormatter()
     text.node = objects.node = lambda: "n"
@@ -161,7 +161,7 @@ def test_log_message_of_several_lines_becomes_one_line() -> None:
 
 
 def test_importing_the_library_configures_no_logging() -> None:
-    """Only who runs the process does."""
+    """Only a program that runs a process does."""
     program = """
 import logging, cluster_pool, sys
 hooks = sys.excepthook, sys.unraisablehook
@@ -174,14 +174,14 @@ assert hooks == (sys.__excepthook__, sys.__unraisablehook__)
 
 
 def test_drain_report_is_logged_with_rounded_numbers() -> None:
-    """It is logged as it is."""
+    """The counts and times are short."""
     report = DrainReport(closed=40, forced=1, seconds=12.345678901234567, peak_rate=4)
     assert "closed=40, forced=1, seconds=12.3, peak_rate=4" in str(report)
 
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_command_notes_the_loss_of_redis(own_server: RedisServer, as_json: bool) -> None:
-    """One that goes on while Redis is away has a line about it, JSON where JSON was wanted."""
+    """A command that goes on while Redis is away prints a line, as JSON if that was asked for."""
     command = [sys.executable, "-m", "cluster_pool", "watch", "room", "--redis", own_server.url]
     watching = subprocess.Popen(
         [*command, *(["--json"] if as_json else [])],

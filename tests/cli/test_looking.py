@@ -1,4 +1,4 @@
-"""``count``, ``locate``, ``namespaces``, ``drains``; and what an empty list says."""
+"""``count``, ``locate``, ``namespaces``, ``drains``; and the note with an empty list."""
 
 import json
 
@@ -47,7 +47,7 @@ async def test_count_locate_and_namespaces_tell_where_members_are(
 async def test_drains_lists_each_drain_with_its_progress(
     own_server: RedisServer, node: NodeProcess
 ) -> None:
-    """Of which node, how far, how fast and until when."""
+    """Its node, progress, rate and deadline."""
     async with node.connect("room", "alice"), node.connect("room", "bob"):
         begin = ("drain", "a", "--rate", "0.1", "--grace", "60", "--announce", "0", "--detach")
         assert (await in_thread(lambda: run(*begin, redis=own_server.url)))[0] == 0
@@ -75,7 +75,7 @@ async def test_drains_lists_each_drain_with_its_progress(
 def test_empty_list_explains_itself_on_standard_error(
     own_server: RedisServer, node: NodeProcess, command: tuple[str, ...], what: str
 ) -> None:
-    """On standard error, as a note, while standard output and the status are those of a list."""
+    """A note goes to standard error, while standard output and the status are those of a list."""
     text = f"no node under the prefix 'cluster_pool' {what}"
     assert run(*command, redis=own_server.url) == (0, "", f"cluster-pool: {text}\n")
     status, out, said = run(*command, "--json", redis=own_server.url)
@@ -88,7 +88,7 @@ def test_empty_list_explains_itself_on_standard_error(
 def test_prefix_without_a_node_exits_with_1(
     own_server: RedisServer, command: tuple[str, ...]
 ) -> None:
-    """Exit status 1: this prefix, or this Redis, is not where the cluster is."""
+    """Exit status 1: the prefix or the Redis is not that of the cluster."""
     text = "no node lives under the prefix 'cluster_pool'"
     out = "0\n" if command[0] == "count" else ""
     assert run(*command, redis=own_server.url) == (1, out, f"cluster-pool: {text}\n")
@@ -99,7 +99,7 @@ def test_prefix_without_a_node_exits_with_1(
 def test_unknown_namespace_has_no_members_and_exits_with_0(
     own_server: RedisServer, node: NodeProcess
 ) -> None:
-    """The number is printed, and that the name may be misspelt is said."""
+    """The number is printed, with a note that the name may be misspelt."""
     status, out, said = run("count", "rom", redis=own_server.url)
     assert (status, out) == (0, "0\n")
     assert "'rom'" in said

@@ -1,4 +1,4 @@
-"""The rows that show how drains go."""
+"""Rows that show the progress of drains."""
 
 import pytest
 
@@ -7,12 +7,12 @@ from cluster_pool.core.results import DrainProgress, Node, NodeState
 
 
 def node_in(state: NodeState, connections: int = 0) -> Node:
-    """What the registry says of a node."""
+    """A node as the registry lists it."""
     return Node("a", "i", state, connections, 9.0)
 
 
 def test_row_waits_until_a_confirmed_drain_is_seen() -> None:
-    """A node that has said yes may still be listed as active for a moment."""
+    """A node that has agreed may still be listed as active for a moment."""
     row = Row("a")
     row.update(node_in(NodeState.ACTIVE, 9), None)
     assert row.state == "announcing"
@@ -26,8 +26,8 @@ def test_row_waits_until_a_confirmed_drain_is_seen() -> None:
     assert (row.state, row.remaining) == ("stopped", 0)
 
 
-def test_row_of_a_drain_never_seen_becomes_active() -> None:
-    """A drain that nobody saw was cancelled at once."""
+def test_row_of_an_unseen_drain_becomes_active() -> None:
+    """A drain that never appeared was cancelled at once."""
     row = Row("a")
     for _ in range(PATIENCE + 1):
         row.update(node_in(NodeState.ACTIVE), None)
@@ -36,7 +36,7 @@ def test_row_of_a_drain_never_seen_becomes_active() -> None:
 
 @pytest.mark.parametrize("state", [NodeState.DRAINED, NodeState.DRAINING])
 def test_drained_row_has_nothing_remaining(state: NodeState) -> None:
-    """Drained is the end; draining, without a lease on the ledger, has its last closes to await."""
+    """Drained is the end; draining without a lease on the budget means that the last closes run."""
     row = Row("a")
     row.update(node_in(state, 3), None)
     assert row.remaining == (0 if state is NodeState.DRAINED else 3)
@@ -45,7 +45,7 @@ def test_drained_row_has_nothing_remaining(state: NodeState) -> None:
 def test_long_node_name_is_shortened_in_the_middle(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both of its ends and the figures are shown; what looks like markup is only a name."""
+    """Both of its ends and the figures are shown; markup in it is shown as text."""
     monkeypatch.setenv("COLUMNS", "80")
     with _bars() as progress:
         Bars(progress).show([Row("web-" + "x" * 200 + "[/]-7", "draining", 100, 40, 12.0)])

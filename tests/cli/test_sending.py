@@ -1,4 +1,4 @@
-"""``send``, ``broadcast`` and ``close``: what they say of what became of a message."""
+"""``send``, ``broadcast`` and ``close``: their reports of what became of a message."""
 
 import json
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.real
 
 
 def test_absent_member_or_no_listener_exits_with_1(own_server: RedisServer) -> None:
-    """Absent members and broadcasts that nobody heard."""
+    """An absent member, and a broadcast without a listener."""
     assert run("send", "room", "nobody", "x", redis=own_server.url)[:2] == (1, "absent\n")
     assert run("broadcast", "room", "x", redis=own_server.url)[:2] == (1, "handed to 0 nodes\n")
     status, out, _ = run("broadcast", "room", "x", "--json", redis=own_server.url)

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.real
 
 
 def test_help_names_every_option_and_its_variable() -> None:
-    """What can be set can be found."""
+    """Every setting can be found there."""
     status, out, _ = run("--help")
     assert status == 0
     for command in ("serve", "demo", "send", "broadcast", "members", "nodes", "close", "drain"):

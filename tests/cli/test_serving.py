@@ -1,4 +1,4 @@
-"""``serve``: what it says when it starts, when it cannot, and when it is stopped at once."""
+"""``serve``: its messages when it starts, when it cannot start, and when it is stopped at once."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def test_signal_during_the_wait_for_redis_exits_with_0(number: int) -> None:
 
 
 def test_port_in_use_exits_with_2_and_leaves_nothing_in_redis(own_server: RedisServer) -> None:
-    """Said with its number; nothing stays in Redis."""
+    """The error names the port; nothing stays in Redis."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         status, out, said = run("serve", "--port", port, redis=own_server.url)
@@ -78,7 +78,7 @@ def test_port_in_use_exits_with_2_and_leaves_nothing_in_redis(own_server: RedisS
 
 
 def test_node_id_of_a_live_node_exits_with_1(own_server: RedisServer) -> None:
-    """The cluster says no: 1."""
+    """The cluster refuses it: status 1."""
     with NodeProcess(own_server.url, "--node-id", "a"):
         status, out, said = run("serve", "--port", "0", "--node-id", "a", redis=own_server.url)
     assert (status, out) == (1, "")
@@ -87,7 +87,7 @@ def test_node_id_of_a_live_node_exits_with_1(own_server: RedisServer) -> None:
 
 
 def test_serve_embedded_prints_its_redis_url_and_leaves_no_folder() -> None:
-    """It says which URL the other commands take, and leaves nothing behind."""
+    """It prints the URL for the other commands, and leaves nothing behind."""
     node = subprocess.Popen(
         [
             *(sys.executable, "-m", "cluster_pool", "serve", "--port", "0"),
@@ -127,7 +127,7 @@ def function(pool, connection): ...
 def test_app_is_loaded_from_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An async function or an object whose call is one; anything else is refused by name."""
+    """An async function, or an object whose call is one; anything else is refused with its name."""
     (tmp_path / "apps_of_this_test.py").write_text(APPS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -1,4 +1,4 @@
-"""Where output cannot go, or has no letters for it: no traceback, and what can be said is."""
+"""Output that is closed, full, or lacks letters: no traceback, and all that fits is printed."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_names_are_printed_in_any_locale(own_server: RedisServer, encoding: str)
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_log_is_written_in_any_locale(own_server: RedisServer, encoding: str) -> None:
-    """Each line is JSON, whatever letters the message has."""
+    """Each line is JSON, with any letters in the message."""
     environment = {"PYTHONIOENCODING": encoding}
     arguments = ("--node-id", NAME, "--log-format", "json")
     with NodeProcess(own_server.url, *arguments, environment=environment) as node:
@@ -47,7 +47,7 @@ def test_log_is_written_in_any_locale(own_server: RedisServer, encoding: str) ->
 
 
 def test_arguments_are_read_in_a_locale_without_utf_8(own_server: RedisServer) -> None:
-    """What the package reads of its own files does not depend on it."""
+    """The package reads its own files independently of the locale."""
     locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     assert run("count", "room", redis=own_server.url, **locale)[:2] == (1, "0\n")
 
@@ -57,7 +57,7 @@ def test_arguments_are_read_in_a_locale_without_utf_8(own_server: RedisServer) -
 def test_closed_or_full_output_ends_without_a_traceback(
     own_server: RedisServer, command: str, closed: str
 ) -> None:
-    """The exit status stays a status, and nothing is said of the inside of this program."""
+    """The exit status is right, and no internals are printed."""
     whole = f"{sys.executable} -m cluster_pool {command} --redis {own_server.url} {closed}"
     done = subprocess.run(whole, shell=True, capture_output=True, text=True)
     assert done.returncode == (2 if "bogus" in command else 1)

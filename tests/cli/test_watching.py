@@ -18,7 +18,7 @@ from tools.harness.nodes import NodeProcess
 async def watching(
     redis: str, *arguments: str, stdout: int = subprocess.PIPE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command, from the moment at which it watches on."""
+    """The command, once it watches."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cluster_pool", "watch", "room", "--redis", redis, *arguments),
         stdout=stdout,
@@ -36,7 +36,7 @@ async def watching(
 
 @async_test
 async def test_watch_prints_each_event_at_once(own_server: RedisServer, node: NodeProcess) -> None:
-    """A line for each, while it happens; Ctrl-C ends it, and it complains of nothing."""
+    """A line for each at its time; Ctrl-C ends the command without an error message."""
     async with watching(own_server.url, "--json") as in_json, watching(own_server.url) as in_text:
         assert in_json.stdout is not None
         assert in_text.stdout is not None
@@ -56,7 +56,7 @@ async def test_watch_prints_each_event_at_once(own_server: RedisServer, node: No
 async def test_watch_goes_on_when_redis_comes_back(
     own_server: RedisServer, node: NodeProcess
 ) -> None:
-    """It says that it was away, as JSON too, that events were lost, and then what happens."""
+    """It reports the outage, as JSON too, and that events were lost; then later events."""
     async with watching(own_server.url, "--json") as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -74,7 +74,7 @@ async def test_watch_goes_on_when_redis_comes_back(
 
 @async_test
 async def test_watch_ends_with_its_reader(own_server: RedisServer, node: NodeProcess) -> None:
-    """At once, and not only when the next event cannot be written."""
+    """At once, and not only with the next event."""
     reading, writing = os.pipe()
     async with watching(own_server.url, stdout=writing) as process:
         os.close(writing)

@@ -146,7 +146,7 @@ async def test_messages_that_came_before_the_departure_are_still_yielded() -> No
 
 
 @async_test
-async def test_a_body_that_works_on_what_it_has_read_is_not_cancelled() -> None:
+async def test_a_body_that_handles_a_message_is_not_cancelled() -> None:
     """It is out of the pool at once all the same; the rest is yielded, then the iteration ends."""
     got: list[object] = []
 
@@ -391,7 +391,7 @@ async def test_the_send_of_another_endpoint_is_refused_and_raises_nothing() -> N
 
         async def body(connection: Connection, websocket: Any) -> None:
             await connection.send("mine")
-            results.append(await other.send("to somebody else"))
+            results.append(await other.send("to another client"))
 
         client.leave()
         await client.task
@@ -417,7 +417,7 @@ async def test_a_handler_that_sends_to_a_departed_client_is_no_fault() -> None:
 
 
 @async_test
-async def test_close_handlers_hear_of_a_departure_that_nobody_read() -> None:
+async def test_close_handlers_hear_of_an_unread_departure() -> None:
     """Once, with the client's code."""
     told: list[tuple[int, str]] = []
 

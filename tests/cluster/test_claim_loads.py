@@ -1,4 +1,4 @@
-"""What waits for a flush, by the shard that it goes to."""
+"""Claims and releases that wait for a flush, by the shard that they go to."""
 
 import asyncio
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ def member(namespace: str) -> Any:
 
 
 @async_test
-async def test_what_waits_goes_to_its_shards_once() -> None:
+async def test_waiting_claims_and_releases_go_to_their_shards_once() -> None:
     """A claim whose caller has given up goes nowhere."""
     claims: Any = None
     releases = ReleaseBatcher(claims, lambda membership, emptied: None)
@@ -45,8 +45,8 @@ async def test_what_waits_goes_to_its_shards_once() -> None:
 
 
 @async_test
-async def test_what_is_for_a_shard_that_is_down_waits_until_one_is_up() -> None:
-    """Claims go again; releases are tried again with the next heartbeat, as any that failed."""
+async def test_claims_for_a_shard_that_is_down_wait_until_one_is_up() -> None:
+    """Claims are sent again; releases are tried again with the next heartbeat."""
     claims: Any = None
     releases = ReleaseBatcher(claims, lambda membership, emptied: None)
     loads = Loads(TOPOLOGY, releases)

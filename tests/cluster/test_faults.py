@@ -458,7 +458,7 @@ def assert_only_after(event: asyncio.Event, keeper: LeaseKeeper) -> None:
 
 
 @async_test
-async def test_a_node_that_slept_asks_until_it_knows_what_it_still_owns(backend: Backend) -> None:
+async def test_a_node_that_slept_asks_until_it_knows_its_members_again(backend: Backend) -> None:
     """It has a new lease, but not yet the answer to its assertion."""
     async with backend.pools() as (one, two):
         stale = await one.join("n", "alice")

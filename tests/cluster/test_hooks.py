@@ -12,7 +12,7 @@ from tests.support import async_test, eventually
 
 
 @async_test
-async def test_what_a_hook_raises_is_logged_once_and_counted(
+async def test_an_error_of_a_hook_is_logged_once_and_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Sync or async, again and again; the other handlers of the event are called."""

@@ -33,7 +33,7 @@ def made(node_inbound_bytes: int) -> tuple[SlowShard, InboundChannel, Connection
 
 
 @async_test
-async def test_what_is_being_published_is_bounded_in_bytes() -> None:
+async def test_inbound_messages_under_way_are_bounded_in_bytes() -> None:
     """A message of any size may start alone; one above the limit is refused, not queued."""
     shard, channel, connection = made(2 * COPIES * 1000)
     large = asyncio.create_task(channel.publish(connection, "node", "ü" * 5000, 0))

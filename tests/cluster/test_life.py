@@ -301,7 +301,7 @@ async def test_every_step_of_a_stop_is_executed() -> None:
 
 
 @async_test
-async def test_nodes_that_start_together_on_a_new_redis_stay_what_they_are(
+async def test_nodes_that_start_together_on_a_new_redis_keep_their_leases(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of them takes the epoch of another, which is a moment old, for a restored one."""

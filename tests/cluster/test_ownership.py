@@ -135,7 +135,7 @@ async def test_a_claim_whose_reply_was_lost_is_found_again(own_server: RedisServ
 
 
 @async_test
-async def test_a_lost_claim_does_not_win_back_what_was_taken_since(
+async def test_a_repeated_claim_does_not_win_back_an_id_taken_since(
     own_server: RedisServer,
 ) -> None:
     """Another node took the id over between the first attempt and the next: that one keeps it."""
@@ -378,7 +378,7 @@ async def test_a_thousand_joins_and_leaves_during_cuts(own_server: RedisServer) 
 
 
 @async_test
-async def test_what_comes_while_redis_is_slow_waits_for_few_calls(own_server: RedisServer) -> None:
+async def test_claims_and_releases_gather_while_redis_is_slow(own_server: RedisServer) -> None:
     """Frozen for half a second: claims and releases gather, and leave in as many calls as may be
     in flight, and one more."""
     async with Pool(own_server.url, node_id="one") as pool:

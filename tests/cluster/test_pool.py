@@ -73,7 +73,7 @@ async def test_broadcast_reaches_every_member_on_every_node(backend: Backend) ->
 
 
 @async_test
-async def test_broadcast_to_an_empty_namespace_proves_that_nobody_heard(backend: Backend) -> None:
+async def test_broadcast_to_an_empty_namespace_returns_zero(backend: Backend) -> None:
     """Zero is returned when no node has a member there."""
     async with backend.pools() as (one, two):
         await two.join("default", "bob")
@@ -119,7 +119,7 @@ async def test_order_of_targeted_and_broadcast_together(backend: Backend) -> Non
 
 
 @async_test
-async def test_a_local_send_does_not_overtake_what_was_broadcast_before(backend: Backend) -> None:
+async def test_a_local_send_does_not_overtake_an_earlier_broadcast(backend: Backend) -> None:
     """After an awaited broadcast, a send to a member of this node comes behind it."""
     async with backend.pools(1) as (one,):
         alice = await one.join("n", "alice")

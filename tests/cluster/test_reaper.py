@@ -92,7 +92,7 @@ async def reaper_of(
 
 
 @async_test
-async def test_a_node_with_a_young_lease_reaps_only_what_others_have_buried() -> None:
+async def test_a_node_with_a_young_lease_reaps_only_incarnations_buried_by_others() -> None:
     """Redis may have lost all leases: a node that has just joined cannot tell."""
     registry = Registry()
     registry.ended, registry.members = ["late.0"], {"dead.0": {"n": 3, "m": 0}}

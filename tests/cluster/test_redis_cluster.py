@@ -28,7 +28,7 @@ def redis() -> Iterator[RedisCluster]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(redis: RedisCluster) -> Iterator[None]:
-    """Whatever was used is given back."""
+    """Check that the test left no key."""
     yield
     assert leaked(redis) == []
     redis.flush()
@@ -80,7 +80,7 @@ async def test_sends_and_broadcasts_of_a_namespace_keep_their_order(redis: Redis
 
 
 @async_test
-async def test_what_a_person_publishes_reaches_the_members(redis: RedisCluster) -> None:
+async def test_a_message_of_redis_cli_reaches_the_members(redis: RedisCluster) -> None:
     """``redis-cli -c SPUBLISH 'cluster_pool:{default}' 'Hello'``."""
     async with cluster_pools(redis, 1) as (one,):
         member = await one.join("default", "alice")
@@ -144,8 +144,8 @@ async def test_the_last_one_is_told_and_a_drain_closes_everybody(redis: RedisClu
 
 
 @async_test
-async def test_what_a_dead_node_left_is_removed_at_every_primary(redis: RedisCluster) -> None:
-    """And is counted no more as soon as its lease is over."""
+async def test_data_of_a_dead_node_are_removed_at_every_primary(redis: RedisCluster) -> None:
+    """They do not count any more as soon as its lease is over."""
     names = spread(redis)
     async with cluster_pools(redis) as (one, two):
         for name in names:

@@ -28,7 +28,7 @@ class Near:
 
 
 @async_test
-async def test_a_shortcut_takes_what_is_for_members_here() -> None:
+async def test_sends_to_members_here_use_the_shortcut() -> None:
     """Everything else goes over Redis, and without a shortcut everything does."""
     async with Backend(None).pools(1) as (one,):
         node, near = one._parts, Near()

@@ -128,7 +128,7 @@ def test_a_share_is_no_more_than_a_process_can_close() -> None:
     assert drains.ask("a", closable=300.0, time_left=2.0).rate == 500
 
 
-def test_a_newcomer_takes_only_what_is_free() -> None:
+def test_a_newcomer_takes_only_the_free_part() -> None:
     """The sum never rises above the budget; one renewal later all have their shares."""
     drains = Drains(setting=100.0)
     assert drains.round("a") == [100]

@@ -22,7 +22,7 @@ def test_header_and_items_are_read_back() -> None:
     assert list(read_items(payload[start:])) == [[envelope.TEXT, b"x", ["a"]]]
 
 
-def test_items_are_what_the_protocol_page_says() -> None:
+def test_items_match_the_protocol_page() -> None:
     """The kinds and their fields, for authors in other languages."""
     unpack = msgpack.unpackb
     to = ReplyTo("node", 7, "start")

@@ -59,7 +59,7 @@ def test_events_that_the_counter_already_includes_may_still_come() -> None:
     assert not numbers.heard("c", lines(10))
 
 
-def test_the_counter_tells_what_an_interruption_lost() -> None:
+def test_the_counter_shows_a_loss_during_an_interruption() -> None:
     """An unchanged counter means no loss; any other one may mean a loss, so it is reported."""
     numbers = EventNumbers()
 

@@ -101,7 +101,7 @@ def test_any_other_origin_is_foreign(origin: str, host: str) -> None:
     ],
 )
 def test_a_repeated_or_missing_header_is_foreign(origins: list[str], hosts: list[str]) -> None:
-    """Of two values, two programs could each read another one."""
+    """Two programs could each read another one of two values."""
     assert not Origins().allow(origins, hosts)
     assert Origins().allow([], hosts), "a client without an Origin is no page"
     assert Origins(["*"]).allow(origins, hosts)

@@ -41,7 +41,7 @@ def words_of(line: str) -> list[str]:
 
 
 def cluster_pool(words: list[str]) -> None:
-    """Read by the real parser, which knows options, kinds of values and ranges."""
+    """Read by the real parser, which checks options, kinds of values and ranges."""
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
     with group.make_context("cluster-pool", list(words)) as context:
@@ -82,7 +82,7 @@ def script(name: str) -> Callable[[list[str]], None]:
 
 
 def help_of(path: Path) -> str:
-    """What a script says of its options, and the program behind it."""
+    """The help texts of a script and of the program behind it."""
     found = re.search(r'exec "\$venv/bin/python" -P -m ([\w.]+)', path.read_text())
     assert found, path
     python_path = os.pathsep.join(
@@ -160,11 +160,11 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
         if path.is_file() and not path.name.startswith("_")
     },
 }
-"""Who reads the command lines of which program. One that is not here fails its test."""
+"""A reader for the command lines of each program. A program without one fails its test."""
 
 
 def test_blocks_of_commands_have_commands() -> None:
-    """A prompt that is written in another way would hide what stands behind it."""
+    """A prompt in another form would hide the commands behind it."""
     for block in blocks("console"):
         assert all(line.startswith("$ ") for line in block.text.splitlines()), str(block)
 
@@ -181,7 +181,7 @@ def test_blocks_of_commands_have_commands() -> None:
     ],
 )
 def test_a_command_line_is_one_that_its_program_takes(block: Block, line: str) -> None:
-    """So a renamed option, command, file or extra is found on every page that names it."""
+    """A renamed option, command, file or extra is then found on every page that names it."""
     program, *words = words_of(line)
     assert program in PROGRAMS, f"{block}: nothing checks {program!r}"
     PROGRAMS[program](words)
@@ -210,7 +210,7 @@ async def test_commands_of_the_pages_run_in_a_cluster(
 @pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed")
 @async_test
 async def test_publishing_by_redis_cli_reaches_everyone(own_server: RedisServer) -> None:
-    """The very command line, through the shell, which must leave the braces alone."""
+    """The exact command line, through the shell, which must leave the braces alone."""
     await _publish("redis-cli PUBLISH", f"-s {own_server.path}", Backend(own_server))
 
 

@@ -19,8 +19,8 @@ def test_json_can_be_read() -> None:
             assert isinstance(json.loads(line), dict), str(block)
 
 
-def test_sequence_diagrams_are_drawn_between_declared_parties() -> None:
-    """And whatever is opened is ended."""
+def test_sequence_diagrams_have_declared_parties_and_closed_blocks() -> None:
+    """Each block that is opened is closed."""
     for block in blocks("mermaid"):
         first, *lines = [line.strip() for line in block.text.splitlines() if line.strip()]
         assert first == "sequenceDiagram", str(block)

@@ -1,4 +1,4 @@
-"""The pages hold together: links lead somewhere, and nothing in a block of code goes unchecked."""
+"""The pages are consistent: links lead somewhere, and every block of code is checked."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ CHECKED = {
     "mermaid": "test_data.py: a sequence of messages between parties that are declared",
     "text": "nothing to check: a drawing, or what a program printed",
 }
-"""Every kind of block, and who checks it."""
+"""Every kind of block, and its test."""
 
 OF_OTHERS = {
     *("--workers", "--graceful-timeout", "--max-requests", "--limit-max-requests"),
@@ -26,13 +26,13 @@ OF_OTHERS = {
 
 
 def test_every_kind_of_block_is_checked() -> None:
-    """A block without a rule fails here."""
+    """A block of a kind without a rule fails here."""
     for block in blocks():
         assert block.kind in CHECKED, f"{block}: a block of kind {block.kind!r} has no test"
 
 
-def test_what_is_only_shown_is_no_command() -> None:
-    """Else a command could escape its test as text."""
+def test_text_blocks_hold_no_commands() -> None:
+    """A command in a text block would escape its test."""
     for block in blocks("text"):
         assert not re.search(r"^\s*[$>] ", block.text, re.MULTILINE), str(block)
 
@@ -51,7 +51,7 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
 
 
 def test_the_readme_leads_to_every_page_and_stays_short() -> None:
-    """It is what a newcomer reads first."""
+    """A newcomer reads it first."""
     linked = {(README.parent / link.partition("#")[0]).resolve() for link in links(README)}
     assert set(PAGES) - {README} <= linked
     assert len(README.read_text().splitlines()) <= 160
@@ -78,7 +78,7 @@ def options() -> dict[str, set[str]]:
 
 
 def scripts() -> str:
-    """All that is written in scripts/, those in the shell's language included."""
+    """The text of all files in scripts/."""
     programs = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "scripts").glob("*")]
     return "\n".join(path.read_text() for path in programs if path.is_file())
 
@@ -96,7 +96,7 @@ def test_options_that_pages_name_exist() -> None:
 
 
 def test_every_option_of_serve_is_on_its_page() -> None:
-    """A new one has its place in the table."""
+    """A new option needs a place in the table."""
     page = (ROOT / "docs" / "serve.md").read_text()
     missing = {one for one in options()["serve"] if f"`{one}`" not in page}
     assert missing <= {"--help", "-h"}

@@ -1,4 +1,4 @@
-"""The Python on the pages is what users paste: each block passes a type check, and all are run."""
+"""The Python on the pages is for pasting: each block passes a type check, and all are run."""
 
 import ast
 import asyncio
@@ -44,7 +44,7 @@ async def {name}(
 {body}
     return locals()
 """
-"""What a fragment of a program stands in."""
+"""The code around a fragment of a program."""
 
 
 def is_fragment(block: Block) -> bool:
@@ -66,7 +66,7 @@ def program(block: Block, name: str = "fragment") -> str:
 
 
 def run(text: str, url: str = URL, page: str | None = None) -> dict[str, Any]:
-    """What a module of the block with ``text`` defines; its Redis is at ``url``."""
+    """Run the module of the block with ``text``, with Redis at ``url``; gives its names."""
     block = block_with(text, page)
     defined: dict[str, Any] = {}
     source = program(block).replace(URL, url)
@@ -76,7 +76,7 @@ def run(text: str, url: str = URL, page: str | None = None) -> dict[str, Any]:
 
 @pytest.mark.real
 def test_every_block_passes_a_type_check(tmp_path: Path) -> None:
-    """Strict, but that examples need not say what their own functions take."""
+    """Strict, except that examples need not annotate their own functions."""
     assert len(PYTHON) >= 12
     for number, block in enumerate(PYTHON):
         (tmp_path / f"block_{number}.py").write_text(program(block))
@@ -88,7 +88,7 @@ def test_every_block_passes_a_type_check(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_tests_on_the_pages_pass(tmp_path: Path) -> None:
-    """As somebody's first test, by pytest with its own plugin and nothing configured."""
+    """Run as a user's first test: by pytest, with its plugin, without configuration."""
     tests = [block.text for block in PYTHON if "def test_" in block.text]
     for number, text in enumerate(tests):
         (tmp_path / f"test_{number}.py").write_text(text)
@@ -104,12 +104,12 @@ def test_tests_on_the_pages_pass(tmp_path: Path) -> None:
 
 
 def test_the_example_of_a_script_runs(own_server: RedisServer) -> None:
-    """Nobody is there, which the example has a place for."""
+    """The namespace has no members, which the example handles."""
     run("with SyncPublisher", own_server.url)["publisher"].stop()
 
 
 def test_the_example_of_a_web_application_runs(own_server: RedisServer) -> None:
-    """Two users of a room hear each other."""
+    """Two users of a room get each other's messages."""
     pytest.importorskip("httpx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the next HTTP client that it will use
@@ -126,7 +126,7 @@ def test_the_example_of_a_web_application_runs(own_server: RedisServer) -> None:
 
 @async_test
 async def test_the_example_with_websockets_runs(own_server: RedisServer) -> None:
-    """A client is a member as long as it is there."""
+    """A client is a member as long as it is connected."""
     example = run("with suppress(ClusterPoolError)", own_server.url)
     pool: ClusterPool = example["pool"]
     async with pool, serve(example["handler"], "127.0.0.1", 0) as server:
@@ -173,7 +173,7 @@ async def test_the_example_of_a_node_in_a_program_runs(own_server: RedisServer) 
 
 @async_test
 async def test_the_example_of_a_drain_runs() -> None:
-    """Everyone is told, and closed."""
+    """Every client gets the message, and is closed."""
     async with fake_cluster() as cluster:
         _, alice = await cluster.connect(0, "room", "alice")
         report = await run("async def empty")["empty"](cluster[0])

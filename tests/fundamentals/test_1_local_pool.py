@@ -42,7 +42,7 @@ async def test_a_broadcast_reaches_the_whole_namespace() -> None:
     assert carol.sent == []
 
 
-async def test_a_connection_tells_what_its_client_says() -> None:
+async def test_a_connections_handlers_get_its_clients_messages() -> None:
     """Handlers are plain functions or coroutines."""
     alice = Connection("alice", "room", FakeWebSocket())
     said: list[str | bytes] = []

@@ -21,7 +21,7 @@ async def test_joins_and_leaves_can_be_watched() -> None:
 
 
 async def test_a_list_of_members_begins_with_reading_them() -> None:
-    """Watch first, then read: whoever comes in between is in one of the two, or in both."""
+    """Watch first, then read: a member that joins in between is in one of the two, or in both."""
     async with fake_cluster(nodes=2) as cluster:
         one, _ = cluster
         await cluster.connect(0, "room", "alice")

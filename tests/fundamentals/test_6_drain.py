@@ -33,7 +33,7 @@ async def test_a_drain_closes_everyone_at_a_pace() -> None:
             assert code == 1012  # "service restart": clients come back, to another node
 
 
-async def test_a_drained_node_takes_nobody_until_it_is_activated() -> None:
+async def test_a_drained_node_takes_no_newcomers_until_it_is_activated() -> None:
     """A load balancer sees it at ``ready``; a client that comes all the same is refused."""
     async with fake_cluster(nodes=2) as cluster:
         one, _ = cluster

@@ -28,7 +28,7 @@ def join_chat(pool: ClusterPool, connection: Connection) -> None:
 # -- its tests --------------------------------------------------------------------------------
 
 
-def test_everyone_hears_what_is_said(run_cluster: Callable[..., None]) -> None:
+def test_everyone_gets_each_message(run_cluster: Callable[..., None]) -> None:
     """The fixture ``run_cluster`` runs a coroutine with a cluster; no async plugin is needed."""
 
     async def check(cluster: FakeCluster) -> None:
@@ -44,7 +44,7 @@ def test_everyone_hears_what_is_said(run_cluster: Callable[..., None]) -> None:
     run_cluster(check)
 
 
-def test_who_lists_the_members_of_all_nodes(run_cluster: Callable[..., None]) -> None:
+def test_the_command_who_lists_the_members_of_all_nodes(run_cluster: Callable[..., None]) -> None:
     """The answer goes to the one who asked."""
 
     async def check(cluster: FakeCluster) -> None:
@@ -60,7 +60,7 @@ def test_who_lists_the_members_of_all_nodes(run_cluster: Callable[..., None]) ->
     run_cluster(check)
 
 
-def test_a_member_who_leaves_is_not_listed(run_cluster: Callable[..., None]) -> None:
+def test_a_member_that_leaves_is_not_listed(run_cluster: Callable[..., None]) -> None:
     """Three nodes this time."""
 
     async def check(cluster: FakeCluster) -> None:

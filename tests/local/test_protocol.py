@@ -9,7 +9,7 @@ from cluster_pool.local.protocol import Pool
 
 
 @pytest.mark.parametrize("kind", [ConnectionsPool, ClusterPool])
-def test_both_pools_take_what_the_protocol_says(kind: type) -> None:
+def test_both_pools_have_the_methods_of_the_protocol(kind: type) -> None:
     """The same names, the same parameters in the same order, awaited where it says so."""
     methods = {name: one for name, one in vars(Pool).items() if name[0] != "_" and callable(one)}
     assert "send" in methods

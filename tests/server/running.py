@@ -51,12 +51,12 @@ def raw_client(server: NodeServer, id: str, key: str = KEY) -> socket.socket:
 
 
 def first_line(port: int, data: bytes) -> bytes:
-    """What a server answers to these bytes, which is all that it gets before it has answered."""
+    """The first line of a server's answer to these bytes; no more is sent before it."""
     return whole_answer(port, data).partition(b"\r\n")[0]
 
 
 def whole_answer(port: int, data: bytes, *, ends: bool = False) -> bytes:
-    """All that it answers; ``ends`` tells it that nothing more comes."""
+    """A server's whole answer; ``ends`` closes the client's side."""
     heard = b""
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.settimeout(10)

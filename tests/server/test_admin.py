@@ -1,4 +1,4 @@
-"""The admin listener: who is told how a node does, and what."""
+"""The admin listener: which clients may read a node's status, and its content."""
 
 import json
 import urllib.error
@@ -43,7 +43,7 @@ def _get(address: str | urllib.request.Request) -> str:
 
 @async_test
 async def test_admin_listener_beyond_loopback_requires_a_token(own_server: RedisServer) -> None:
-    """Elsewhere than on loopback it does not start without one; with one it asks everybody."""
+    """Beyond loopback it does not start without a token, and requires it of every client."""
     async with ClusterPool(own_server.url, timing=FAST) as pool:
         with pytest.raises(InvalidValueError, match=r"'0\.0\.0\.0' needs a token"):
             NodeServer(pool, port=0, admin_port=0, admin_host="0.0.0.0")
@@ -97,7 +97,7 @@ async def test_status_is_refused_for_unknown_hosts(
 
 @async_test
 async def test_status_with_a_token_is_given_for_any_host(own_server: RedisServer) -> None:
-    """No page has it, whatever the name."""
+    """No foreign page has the token, whatever its name."""
     async with node(own_server, admin_port=0, admin_token="known") as (_, server):
         assert server.admin_port is not None
         request = "GET /status HTTP/1.1\r\nHost: any.example\r\nAuthorization: Bearer known\r\n\r\n"

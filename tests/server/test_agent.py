@@ -22,7 +22,7 @@ from tools.harness.nodes import NodeProcess, in_thread
 
 
 class Load:
-    """A pool, as far as the agent looks at it."""
+    """A pool with the parts that the agent reads."""
 
     def __init__(self, free: float | None = 1.0) -> None:
         self.share = free
@@ -43,7 +43,7 @@ async def listening(load: Load) -> AsyncIterator[AgentListener]:
 
 
 def ask(port: int, first: bytes = b"") -> bytes:
-    """Everything that the agent says to one client, which may speak first."""
+    """The agent's whole answer to one client, which may speak first."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         if first:
             client.sendall(first)
@@ -64,12 +64,12 @@ def ask(port: int, first: bytes = b"") -> bytes:
     ],
 )
 def test_agent_line_gives_state_and_weight(free: float | None, line: bytes) -> None:
-    """Full weight while a tenth is free, then less, never 0; drain when it takes nobody."""
+    """Full weight while a tenth is free, then less, never 0; drain when no newcomer is taken."""
     assert line_of(free) == line
 
 
 def scenario_of_rude_clients() -> Any:
-    """The scenario below, for whichever loop runs it."""
+    """The scenario below, for either loop."""
 
     async def scenario() -> None:
         async with listening(Load()) as listener:
@@ -87,7 +87,7 @@ def scenario_of_rude_clients() -> Any:
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_agent_sends_each_client_one_line(loop: Any) -> None:
-    """Also who speaks first, and whatever others do; on both loops, without a complaint."""
+    """Also one that speaks first, with rude clients beside it; on both loops, without errors."""
     complaints: list[Any] = []
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.get_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -97,7 +97,7 @@ def test_agent_sends_each_client_one_line(loop: Any) -> None:
 
 @async_test
 async def test_agent_line_follows_the_state_of_the_node() -> None:
-    """Nothing is remembered from one question to the next."""
+    """Nothing is remembered between two questions."""
     load = Load()
     async with listening(load) as listener:
         for free in (1.0, None, 0.02, 1.0):
@@ -109,7 +109,7 @@ async def test_agent_line_follows_the_state_of_the_node() -> None:
 async def test_agent_cuts_silent_clients_and_bounds_their_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever neither reads nor leaves is cut in time; a crowd of them keeps nobody from asking."""
+    """A silent client that stays is cut in time; a crowd of them does not block others."""
     monkeypatch.setattr(agent, "PATIENCE", 30.0)
     async with listening(Load()) as listener:
         where = ("127.0.0.1", listener.port)
@@ -126,7 +126,7 @@ async def test_agent_cuts_silent_clients_and_bounds_their_number(
 
 @async_test
 async def test_agent_cuts_a_client_that_sends_much() -> None:
-    """Nobody reads more than a few kilobytes of what a client says."""
+    """The agent reads no more than a few kilobytes of a client."""
     async with listening(Load()) as listener:
         with (
             socket.create_connection(("127.0.0.1", listener.port)) as talker,
@@ -137,7 +137,7 @@ async def test_agent_cuts_a_client_that_sends_much() -> None:
 
 
 def _is_cut(client: socket.socket) -> bool:
-    """Whether a write to it says so."""
+    """Whether a write to it fails."""
     try:
         client.send(b"x")
     except OSError:
@@ -168,7 +168,7 @@ async def test_agent_says_drain_while_its_node_drains(own_server: RedisServer) -
 
 @async_test
 async def test_agent_stays_up_without_redis_while_readyz_fails(own_server: RedisServer) -> None:
-    """The agent goes on as before, which never brings a node up that /readyz holds down."""
+    """The agent goes on as before: it never brings up a node that /readyz holds down."""
     with NodeProcess(own_server.url, "--agent-port", "0") as node:
         own_server.kill()
         await eventually(lambda: node.get("/readyz")[0] == 503)

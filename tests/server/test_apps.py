@@ -1,4 +1,4 @@
-"""Applications of a node: what their ends, errors and hangs do to others."""
+"""Applications of a node: effects of their ends, errors and hangs on other connections."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ from tools.harness.nodes import close_code
 async def test_app_that_hangs_or_fails_affects_its_own_connection_alone(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Counted and logged once with its connection; its id is free, and others are served."""
+    """It is counted and logged once with its connection; its id is free, and others are served."""
     for_ever = asyncio.Event()
 
     async def app(pool: ClusterPool, connection: Connection) -> None:
@@ -52,7 +52,7 @@ async def test_app_that_hangs_or_fails_affects_its_own_connection_alone(
 
 @async_test
 async def test_app_iteration_ends_when_its_client_is_kicked(own_server: RedisServer) -> None:
-    """Although the client stays on the line; what it does after its loop is done."""
+    """The client stays connected; the app's code after its loop runs."""
     after: list[tuple[str, list[object]]] = []
 
     async def app(pool: ClusterPool, connection: Connection) -> None:

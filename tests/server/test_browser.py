@@ -50,7 +50,7 @@ attempt(URLS);
 
 
 class Desk(http.server.ThreadingHTTPServer):
-    """Gives the script away, and takes the reports of pages."""
+    """Serves the script, and collects the reports of pages."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Clerk)
@@ -80,12 +80,12 @@ class Clerk(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
 def desk() -> Iterator[Desk]:
-    """Open while it is needed."""
+    """A desk that serves inside the context."""
     with Desk() as made:
         thread = threading.Thread(target=made.serve_forever)
         thread.start()

@@ -14,7 +14,7 @@ print(gc.get_freeze_count() > 10_000, *gc.get_threshold())
 
 
 def test_loaded_program_is_excluded_and_new_objects_are_collected_less_often() -> None:
-    """In a process of its own: the settings hold for all of it."""
+    """In a process of its own, because the settings hold for all of it."""
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", str(YOUNG), str(MIDDLE), str(OLD)]

@@ -72,7 +72,7 @@ def results(url: str, cases: list[str], folder: Path) -> dict[str, set[str]]:
 def test_conformance(
     cases: list[str], least: int, options: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Nothing fails but what `websockets` documents.
+    """No case fails except the one that `websockets` documents.
 
     The cases of section 12 and 13 take a ping for the end of what they wait for, hence none comes.
     """

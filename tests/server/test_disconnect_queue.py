@@ -1,4 +1,4 @@
-"""Those who have gone are dealt with in order, a few milliseconds in each turn of the loop."""
+"""Departed clients are handled in order, for a few milliseconds in each turn of the loop."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from tests.support import async_test, eventually
 
 @async_test
 async def test_queued_ends_run_in_order_and_yield_to_the_loop() -> None:
-    """Ten that take half of a turn each need five turns, in which the rest of the loop goes on."""
+    """Ten of half a turn each need five turns, in which the rest of the loop goes on."""
     departures, done, turns = DisconnectQueue(), list[int](), 0
 
     def work(number: int) -> None:
@@ -29,7 +29,7 @@ async def test_queued_ends_run_in_order_and_yield_to_the_loop() -> None:
 
 @async_test
 async def test_an_end_that_raises_does_not_stop_the_others() -> None:
-    """Its error goes where the loop's go."""
+    """Its error goes to the loop's exception handler."""
     departures, done, errors = DisconnectQueue(), list[str](), list[object]()
     asyncio.get_running_loop().set_exception_handler(
         lambda loop, context: errors.append(context["exception"])

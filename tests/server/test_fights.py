@@ -24,7 +24,7 @@ CLIENTS = 40
 
 
 @async_test
-async def test_of_many_clients_with_one_id_exactly_one_stays(own_server: RedisServer) -> None:
+async def test_exactly_one_of_many_clients_with_one_id_stays(own_server: RedisServer) -> None:
     """Every handshake succeeds, all but one are closed with 4409, on one node and on two."""
     with NodeProcess(own_server.url) as a, NodeProcess(own_server.url) as b:
         for nodes in ((a, a), (a, b)):
@@ -44,7 +44,7 @@ async def test_of_many_clients_with_one_id_exactly_one_stays(own_server: RedisSe
 
 @async_test
 async def test_two_clients_that_fight_for_an_id_cost_little(own_server: RedisServer) -> None:
-    """A fight is slowed down at both nodes, and said in a line or two; nobody is refused."""
+    """Both nodes slow the fight down, and log it in a line or two; no client is refused."""
     handshakes = 0
 
     async def fight(node: NodeProcess) -> None:
@@ -80,7 +80,7 @@ async def test_two_clients_that_fight_for_an_id_cost_little(own_server: RedisSer
 async def test_client_that_leaves_while_its_claim_waits_takes_nothing(
     own_server: RedisServer,
 ) -> None:
-    """Its TCP connection has ended when its turn comes: the owner stays, nothing is left."""
+    """Its TCP connection has ended at its turn: the owner stays, nothing is left."""
     async with Pool(own_server.url, node_id="one") as pool:
         node = NodeServer(pool, port=0)
         await node.start()
@@ -103,7 +103,7 @@ async def test_client_that_leaves_while_its_claim_waits_takes_nothing(
 async def test_client_of_a_dead_network_reconnects_at_once_under_reject(
     own_server: RedisServer,
 ) -> None:
-    """Under reject: its old connection is silent and open, at this node or at another; the first
+    """Its old connection is silent and open, at this node or at another; its first attempt to come
     attempt to come back wins. Who is there and answers pings keeps its id."""
     reject = ("--on-conflict", "reject")
     with NodeProcess(own_server.url, *reject) as a, NodeProcess(own_server.url, *reject) as b:

@@ -1,4 +1,4 @@
-"""The queue of unread frames: it joins parts, counts bytes, and frees what was taken."""
+"""The queue of unread frames: it joins parts, counts bytes, and frees taken ones."""
 
 import asyncio
 
@@ -28,8 +28,8 @@ async def test_parts_of_a_message_are_queued_as_one_frame() -> None:
 
 
 @async_test
-async def test_taking_the_last_frame_and_waiting_for_one_are_told() -> None:
-    """Every frame is while reading is paused, so that it can go on as soon as there is room."""
+async def test_taking_the_last_frame_and_waiting_for_one_are_reported() -> None:
+    """While reading is paused every taken frame is reported, so that it can go on soon."""
     told: list[int] = []
     frames = Frames(lambda: told.append(frames.size))
     for _ in range(3):
@@ -63,7 +63,7 @@ async def test_large_payload_is_freed_after_its_message_was_made() -> None:
 
 @async_test
 async def test_frames_that_are_put_back_come_first_and_are_counted() -> None:
-    """And an empty queue does not wait where it must not."""
+    """An empty queue raises at once in the call that must not wait."""
     frames = Frames(lambda: None)
     frames.put(Frame(TEXT, b"second"))
     frames.put_back([Frame(TEXT, b"first")])

@@ -1,4 +1,4 @@
-"""A node that is frozen past its lease, and what it does when it runs again."""
+"""A node that is frozen past its lease, and then runs again."""
 
 import signal
 import time
@@ -13,7 +13,7 @@ from tools.harness.nodes import NodeProcess, close_code
 async def test_frozen_node_gives_up_ids_that_others_have_taken_over(
     own_server: RedisServer,
 ) -> None:
-    """While it sleeps its ids are free; awake, it closes the stale one and keeps the other."""
+    """While it sleeps its ids are free; awake, it closes the one taken over and keeps the other."""
     with (
         NodeProcess(own_server.url, "--lease", "2", "--node-id", "one") as one,
         NodeProcess(own_server.url, "--lease", "2", "--node-id", "two") as two,

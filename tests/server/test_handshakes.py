@@ -1,4 +1,4 @@
-"""Requests and handshakes: what is refused before the claim, and what apps see of a request.
+"""Requests and handshakes: refusals before the claim, and the apps' view of a request.
 
 Every refusal is tried against the id of a member, who must stay.
 """
@@ -58,7 +58,7 @@ def without(name: str, *more: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
-    """One for all; the door asks it nothing."""
+    """One for all tests of this file, whose refusals need no Redis."""
     with RedisServer("valkey") as server:
         yield server
 
@@ -71,13 +71,13 @@ def serving(redis: RedisServer, *options: str, folder: Path | None = None) -> It
 
 
 def status(node: NodeProcess) -> dict[str, Any]:
-    """What its ``/status`` says."""
+    """The fields of its ``/status``."""
     fields: dict[str, Any] = json.loads(node.get("/status", node.listening["admin_port"])[1])
     return fields
 
 
 async def stays(alice: ClientConnection, publisher: Publisher) -> None:
-    """She is the member that she was."""
+    """Check that Alice is still a member."""
     assert await publisher.send("room", "alice", "still?", confirm=True)
     assert await alice.recv() == "still?"
 
@@ -115,7 +115,7 @@ SAME = (
 
 @async_test
 async def test_foreign_origins_are_refused_before_any_id_is_claimed(redis: RedisServer) -> None:
-    """403, counted, and said once a minute for each; the same origin and what is no page may."""
+    """403, counted, logged once a minute for each; the same origin and clients without one pass."""
     with serving(redis) as node:
         async with node.connect("room", "alice") as alice, Publisher(redis.url) as publisher:
             for lines in FOREIGN:
@@ -144,7 +144,7 @@ async def test_foreign_origins_are_refused_before_any_id_is_claimed(redis: Redis
 
 @async_test
 async def test_named_origins_may_connect(redis: RedisServer) -> None:
-    """Several, besides the same one; from the variable as well; * is for all."""
+    """Several, besides the same one; from the variable as well; * allows all."""
     evil = FOREIGN[0]
     named = ("Host: 127.0.0.1:{port}", "Origin: https://app.example")
     with serving(
@@ -174,7 +174,7 @@ async def test_named_origins_may_connect(redis: RedisServer) -> None:
 def test_bad_origins_proxies_and_subprotocols_end_the_start(
     redis: RedisServer, option: tuple[str, str]
 ) -> None:
-    """Status 2, and the value is named."""
+    """Exit status 2, and the value is named."""
     with pytest.raises(AssertionError, match=rf"\(2, .*{option[1]}"):
         NodeProcess(redis.url, *option)
 
@@ -183,7 +183,7 @@ def test_bad_origins_proxies_and_subprotocols_end_the_start(
 async def test_forwarded_headers_count_only_from_named_proxies(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    """X-Forwarded-Host takes the place of the Host; X-Forwarded-For is read from the right."""
+    """X-Forwarded-Host replaces the Host; X-Forwarded-For is read from the right."""
     (tmp_path / "my_app.py").write_text(
         "async def handler(pool, connection):\n"
         "    await connection.send(str(connection.request.client))\n"
@@ -266,7 +266,7 @@ async def test_best_offered_subprotocol_is_answered(redis: RedisServer) -> None:
 
 @async_test
 async def test_client_that_leaves_during_its_handshake_takes_no_id(redis: RedisServer) -> None:
-    """The request and the end of the stream come together, or a reset."""
+    """The request arrives together with the end of the stream, or with a reset."""
     text = "\r\n".join((*HANDSHAKE, "Host: x", "", "")).encode()
 
     def come_and_go(port: int, reset: bool) -> None:
@@ -296,7 +296,7 @@ async def test_client_that_leaves_during_its_handshake_takes_no_id(redis: RedisS
 async def test_app_reads_headers_and_client_address_of_the_request(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    """Path, query, headers, cookies, address and subprotocols, for as long as they like."""
+    """Path, query, headers, cookies, address and subprotocols, as long as the app runs."""
     (tmp_path / "my_app.py").write_text(
         "async def handler(pool, connection):\n"
         "    async for message in connection:\n"
@@ -320,8 +320,8 @@ async def test_app_reads_headers_and_client_address_of_the_request(
 
 
 @async_test
-async def test_claim_of_a_client_that_left_is_given_up(own_server: RedisServer) -> None:
-    """Redis is slow, the client impatient: when the claim succeeds it is given up."""
+async def test_claim_of_a_client_that_left_is_released(own_server: RedisServer) -> None:
+    """Redis is slow and the client impatient: when the claim succeeds it is released."""
     async with (
         node(own_server) as (pool, server),
         connect(url(server, "warm")),
@@ -344,7 +344,7 @@ async def _count_is(pool: ClusterPool, count: int) -> bool:
 
 @async_test
 async def test_handshake_without_a_valid_key_leaves_no_member(own_server: RedisServer) -> None:
-    """A key that is none: 400, and nobody became a member."""
+    """400, and no member."""
     async with node(own_server) as (pool, server):
         with raw_client(server, "odd", key="short") as odd:
             assert (await in_thread(odd.recv, 4096)).startswith(b"HTTP/1.1 400")
@@ -368,7 +368,7 @@ async def test_head_is_answered_without_a_body(own_server: RedisServer) -> None:
 
 @async_test
 async def test_last_slash_of_the_path_is_not_part_of_the_namespace(own_server: RedisServer) -> None:
-    """A slash is forgiven; so much is told apart that was written as %2F."""
+    """A trailing slash is ignored; a %2F is part of the name."""
     async with node(own_server) as (pool, server):
         base = f"ws://127.0.0.1:{server.port}/ws"
         async with connect(url(server, "a")), connect(f"{base}/room/?id=b"):

@@ -1,4 +1,4 @@
-"""What a request asks for, without a network."""
+"""Targets of requests, read without a network."""
 
 import http
 
@@ -40,7 +40,7 @@ def test_target_is_read_from_path_and_query(target: str, wanted: Target | None) 
 
 
 def test_target_without_an_id_gets_a_new_one() -> None:
-    """Each time another."""
+    """A different one each time."""
     made = {target_of("/ws/room") for _ in range(10)}
     assert len(made) == 10
 
@@ -61,14 +61,14 @@ def test_target_without_an_id_gets_a_new_one() -> None:
     ],
 )
 def test_malformed_targets_are_refused(target: str) -> None:
-    """They are told apart from paths that do not exist."""
+    """Unlike paths that do not exist, which are not found."""
     with pytest.raises(InvalidValueError):
         target_of(target)
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=0xDCFF), max_size=60))
 def test_any_text_is_a_target_or_an_invalid_value(text: str) -> None:
-    """Whatever is asked for: a target, none, or our error, and an answer that can be sent."""
+    """Any text gives a target, none, or our error; each error can be sent as an answer."""
     for target in (text, f"/ws/{text}", f"/ws/room?id={text}"):
         said = "fine"
         try:
@@ -79,7 +79,7 @@ def test_any_text_is_a_target_or_an_invalid_value(text: str) -> None:
 
 
 def test_absolute_target_has_the_same_path() -> None:
-    """RFC 9112 section 3.2.2 wants servers to take them."""
+    """RFC 9112 section 3.2.2 requires servers to accept it."""
     assert split_target("http://host/healthz?x=1") == ("/healthz", "x=1")
     assert split_target("https://host") == ("/", "")
     assert split_target("/a?b?c") == ("/a", "b?c")
@@ -105,7 +105,7 @@ def test_answers_have_length_and_close_the_connection() -> None:
     ],
 )
 def test_reasons_are_shown_without_addresses_of_redis(reason: str, told: str) -> None:
-    """What is wrong is told to everybody."""
+    """The rest of the reason is shown to every client."""
     said = unlocated(reason, "A")
     assert told in said
     assert not any(part in said for part in (" at A", "db", "6379", "/run"))

@@ -1,4 +1,4 @@
-"""The way of inbound messages, on a pool that is told when to fail."""
+"""The way of inbound messages, on a pool that fails when told to."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from tests.support import async_test, eventually
 
 
 class FakePool:
-    """Publishes into a list, fails, or does not come back until it is let go."""
+    """Publishes into a list, fails, or blocks until it is released."""
 
     def __init__(self) -> None:
         self.counters = Counters()
@@ -27,7 +27,7 @@ class FakePool:
         self.gate: asyncio.Event | None = None
 
     async def room(self, message: str) -> None:
-        """There always is."""
+        """There is always room."""
 
     async def publish_inbound(self, connection: object, message: str) -> int:
         self.attempts += 1
@@ -40,7 +40,7 @@ class FakePool:
 
 
 class Saying:
-    """A connection whose client says these things, as fast as they are read."""
+    """A connection whose client sends these messages, as fast as they are read."""
 
     _silenced = False
 
@@ -69,7 +69,7 @@ async def test_inbound_messages_of_a_client_keep_their_order() -> None:
 async def test_outage_of_redis_delays_one_inbound_message_and_drops_the_rest(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The first failure is waited for; what follows it is dropped at once, counted, said once."""
+    """The first failure is waited for; later messages are dropped at once, counted, logged once."""
     pool = FakePool()
     pool.error = BackplaneUnavailableError("gone")
     made = Inbound(cast(Any, pool))
@@ -84,7 +84,7 @@ async def test_outage_of_redis_delays_one_inbound_message_and_drops_the_rest(
 async def test_one_inbound_message_at_a_time_is_tried_during_an_outage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While it waits nobody else does; when it succeeds everyone goes on."""
+    """While it waits others are dropped; when it succeeds all go on."""
     monkeypatch.setattr(inbound, "PAUSE", 0.0)
     pool = FakePool()
     pool.error = BackplaneUnavailableError("gone")
@@ -104,7 +104,7 @@ async def test_one_inbound_message_at_a_time_is_tried_during_an_outage(
 
 @async_test
 async def test_refused_inbound_message_is_counted_and_starts_no_outage() -> None:
-    """Too much waiting already: this one is lost, the next one may not be."""
+    """Too much waits already: this one is lost, the next one may not be."""
     pool = FakePool()
     pool.error = PendingLimitError("full")
     made = Inbound(cast(Any, pool))
@@ -115,7 +115,7 @@ async def test_refused_inbound_message_is_counted_and_starts_no_outage() -> None
 
 @async_test
 async def test_a_message_that_is_handled_after_the_stop_is_counted_as_lost() -> None:
-    """No handler fails for it."""
+    """No handler fails because of it."""
     async with fake_cluster(1) as (pool,):
         made = Inbound(pool)
     await publish(made, "late")

@@ -1,4 +1,4 @@
-"""What clients send and nobody takes is bounded in bytes, and nobody is closed for it."""
+"""Unread messages of clients are bounded in bytes, and no client is closed for them."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ async def node(redis: RedisServer, limits: Limits, **options: Any) -> Any:
 
 @contextlib.asynccontextmanager
 async def clients(server: NodeServer, count: int) -> Any:
-    """So many, connected; cut at the end."""
+    """So many connected clients; cut at the end."""
     made: list[ClientConnection] = []
     try:
         for number in range(count):
@@ -65,7 +65,7 @@ async def say(client: ClientConnection, messages: int, size: int) -> None:
 
 
 async def gets_through(pool: ClusterPool, client: ClientConnection) -> bool:
-    """Whether what a client says is published, and not lost because Redis was away just now."""
+    """Whether a client's message is published, and not lost because Redis was away just now."""
     lost = pool.statistics()["inbound_lost"]
     await say(client, 1, 10)
     await (await client.ping())
@@ -77,8 +77,8 @@ async def gets_through(pool: ClusterPool, client: ClientConnection) -> bool:
 async def test_bytes_from_many_clients_stay_bounded_while_redis_is_frozen(
     own_server: RedisServer,
 ) -> None:
-    """Half of the bytes for what is unread, half for what is published, and a read of each; when
-    Redis is back everybody is heard again, and nobody was closed."""
+    """Half of the bytes are for unread ones, half for published ones, plus a read of each; when
+    Redis is back every client is read again, and none was closed."""
     limits = Limits(node_inbound_bytes=8 * MIB)
     async with (
         node(own_server, limits, ping_interval=0.5) as (pool, server, most),
@@ -105,7 +105,7 @@ async def test_bytes_from_many_clients_stay_bounded_while_redis_is_frozen(
 
 @async_test
 async def test_client_above_its_limit_is_paused_and_loses_nothing(own_server: RedisServer) -> None:
-    """Its app is slow: it is held up, not the one beside it; then everything comes, in order."""
+    """Its app is slow: only this client is paused; then everything arrives, in order."""
     go, got, other = asyncio.Event(), [], []
 
     async def app(pool: ClusterPool, connection: Connection) -> None:
@@ -142,7 +142,7 @@ async def test_client_above_its_limit_is_paused_and_loses_nothing(own_server: Re
 async def test_unfinished_messages_of_many_clients_do_not_block_each_other(
     own_server: RedisServer,
 ) -> None:
-    """Together they are over the bound, and none is complete: they take turns, whole or in parts;
+    """Together they exceed the bound, and none is complete: they take turns, whole or in parts;
     one that never goes on does not keep the others."""
     got: list[int] = []
 
@@ -171,7 +171,7 @@ async def test_unfinished_messages_of_many_clients_do_not_block_each_other(
 async def test_bytes_that_no_handler_will_take_are_not_counted(
     own_server: RedisServer, how: str
 ) -> None:
-    """Of a client that was kicked while its app was busy, and of one whose app returned early."""
+    """A client was kicked while its app was busy; another one's app returned early."""
     go = asyncio.Event()
 
     async def app(pool: ClusterPool, connection: Connection) -> None:
@@ -196,7 +196,7 @@ async def test_bytes_that_no_handler_will_take_are_not_counted(
 
 @async_test
 async def test_client_that_pings_and_never_reads_is_closed_and_cut(own_server: RedisServer) -> None:
-    """The library answers each ping, and no limit of an outbox was asked: it grew for ever."""
+    """The library answers pings outside the outbox: without a check they would pile up."""
     pings, limit, most = (b"\x89\xfd" + bytes(4) + b"x" * 125) * 500, 128 * 1024, 0
     limits = Limits(outbox_bytes=limit, inbound_per_second=10**9)
     async with node(own_server, limits) as (pool, server, _):

@@ -1,4 +1,4 @@
-"""Pings: who is closed because nothing comes, and who is not."""
+"""Pings: which clients are closed because nothing comes, and which are not."""
 
 import asyncio
 import dataclasses
@@ -24,7 +24,7 @@ CLOSE = b"\x88\x82" + bytes(4) + b"\x03\xe9"
 
 @async_test
 async def test_client_without_a_pong_is_closed_with_1011(own_server: RedisServer) -> None:
-    """A client that is only a socket is no member for long; its close says 1011."""
+    """It is soon no member any more; its close has 1011."""
     async with node(own_server, ping_interval=0.4) as (pool, server):
         with raw_client(server, "dead") as dead:
             async with connect(url(server, "alive"), ping_interval=None) as alive:
@@ -43,7 +43,7 @@ async def test_client_without_a_pong_is_closed_with_1011(own_server: RedisServer
 
 @async_test
 async def test_client_that_is_not_read_from_is_not_judged_by_pings(own_server: RedisServer) -> None:
-    """Bytes of it wait unread behind a slow app: it may have answered, and stays."""
+    """Its bytes wait unread behind a slow app: it may have answered, and stays."""
     reading = asyncio.Event()
 
     async def slow(pool: ClusterPool, connection: Connection) -> None:
@@ -92,7 +92,7 @@ async def test_outage_of_redis_closes_no_client_that_goes_on_sending(
 async def test_client_still_closing_in_the_second_round_of_pings_is_cut(
     own_server: RedisServer,
 ) -> None:
-    """Long before the time that a close handshake may take."""
+    """Long before the time limit of a close handshake."""
     timing = dataclasses.replace(FAST, close=60.0)
     async with (
         node(own_server, timing, ping_interval=0.3) as (pool, server),

@@ -1,4 +1,4 @@
-"""``serve`` and a client that is closed before its handshake is answered, or that will not go."""
+"""A client of ``serve`` that is closed before its handshake is answered, or ignores its Close."""
 
 import asyncio
 import json
@@ -44,10 +44,10 @@ async def _is_absent(pool: ClusterPool, id: str) -> bool:
     [(_send_then_close, 4000, ["banned"]), (_take_over, 4409, []), (_close_all, 4000, [])],
 )
 @async_test
-async def test_client_closed_before_its_handshake_gets_what_was_sent(
+async def test_client_closed_before_its_handshake_gets_its_messages(
     own_server: RedisServer, step: Step, code: int, more: list[str]
 ) -> None:
-    """DELIVERED is true: what came between claim and answer is written, and then the close."""
+    """DELIVERED is true: messages between claim and answer are written, and then the close."""
     called = []
 
     async def app(pool: ClusterPool, connection: Connection) -> None:
@@ -80,7 +80,7 @@ async def test_client_closed_before_its_handshake_gets_what_was_sent(
 
 @async_test
 async def test_client_that_is_taken_over_publishes_nothing_more(own_server: RedisServer) -> None:
-    """It does not answer its Close and goes on talking: nothing of it is published."""
+    """It does not answer its Close and goes on sending: none of that is published."""
     async with (
         node(own_server) as (pool, server),
         Redis.from_url(own_server.url) as redis,
@@ -105,7 +105,7 @@ async def test_client_that_is_taken_over_publishes_nothing_more(own_server: Redi
 
 @async_test
 async def test_drained_client_is_heard_until_it_answers_the_close(own_server: RedisServer) -> None:
-    """What it sent before its own Close is published, as after any close that is no kick."""
+    """Messages before its own Close are published, as after any close that is no kick."""
     got: list[object] = []
 
     async def app(pool: ClusterPool, connection: Connection) -> None:

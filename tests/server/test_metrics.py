@@ -1,4 +1,4 @@
-"""/metrics as a scraper reads it: parsed by rules of its own, and compared with /status."""
+"""/metrics as a scraper reads it: parsed by its own rules, and compared with /status."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SAMPLE = re.compile(rf"({NAME})(?:\{{({LABEL}(?:,{LABEL})*)?\}})? (\S+)")
 
 
 def parsed(text: str) -> dict[str, dict[str, float]]:
-    """Values by metric and labels; raises on whatever the format does not allow."""
+    """Values by metric and labels; raises on anything that the format does not allow."""
     assert text.endswith("\n")
     kinds: dict[str, str] = {}
     helped: set[str] = set()
@@ -52,7 +52,7 @@ def parsed(text: str) -> dict[str, dict[str, float]]:
 
 
 def statistics(**changes: Any) -> dict[str, Any]:
-    """What a pool says of itself, without one."""
+    """The statistics of a pool, without a pool."""
     return {
         "node": "a",
         "state": "active",
@@ -83,21 +83,21 @@ def test_metrics_have_each_value_once_with_its_kind() -> None:
 
 @pytest.mark.parametrize("state", ["active", "announcing", "draining", "drained"])
 def test_node_state_is_a_labelled_gauge(state: str) -> None:
-    """1 for the present one, 0 for each other."""
+    """1 for the present state, 0 for each other one."""
     samples = parsed(render(statistics(state=state)))["cluster_pool_state"]
     assert len(samples) == 6
     assert [labels for labels, value in samples.items() if value] == [f'state="{state}"']
 
 
 def test_node_id_is_quoted_in_labels() -> None:
-    """It may have quotes and backslashes in it, as any text."""
+    """It may contain quotes and backslashes."""
     (labels,) = parsed(render(statistics(node='a "b" \\ ü')))["cluster_pool_info"]
     assert labels == r'node="a \"b\" \\ ü"'
 
 
 @async_test
 async def test_metrics_leave_out_no_number_of_the_statistics(own_server: RedisServer) -> None:
-    """Whatever number is in the statistics is in the metrics."""
+    """Every number of the statistics is among the metrics."""
     async with ClusterPool(own_server.url) as pool:
         values = parsed(render(pool.statistics()))
         for name, value in pool.statistics().items():
@@ -108,7 +108,7 @@ async def test_metrics_leave_out_no_number_of_the_statistics(own_server: RedisSe
 
 @async_test
 async def test_metrics_of_a_draining_node_tell_its_progress(own_server: RedisServer) -> None:
-    """State, budget and what remains, from the admin listener, with the type of the format."""
+    """State, budget and rest come from the admin listener, with the format's content type."""
     with NodeProcess(own_server.url), NodeProcess(
         *(own_server.url, "--admin-port", "0", "--node-id", "a"),
         *("--close-rate", "0.1", "--grace", "3600", "--announce", "0"),

@@ -1,4 +1,4 @@
-"""New sockets: how many there may be, and what is answered to bytes that are no request."""
+"""New sockets: their limit, and the answers to bytes that are no request."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ from tools.harness.nodes import NodeProcess, in_thread
 
 @contextlib.contextmanager
 def sockets(port: int, count: int, request: str = "") -> Iterator[list[socket.socket]]:
-    """So many, each of which has sent its request; those that are closed at once as well."""
+    """So many sockets that have sent their request; all are closed at the end."""
     with contextlib.ExitStack() as stack:
         made = []
         for number in range(count):
@@ -57,7 +57,7 @@ def answered(node: NodeProcess, path: str) -> int | None:
 
 
 async def refused_with(node: NodeProcess) -> int:
-    """The status for who comes to a full node; what it has closed since leaves a place or two."""
+    """The status for newcomers of a full node; closed ones may have left a place or two."""
     async with contextlib.AsyncExitStack() as places:
         for number in range(64):
             try:
@@ -73,7 +73,7 @@ async def refused_with(node: NodeProcess) -> int:
 async def test_descriptors_for_redis_and_admin_survive_a_crowd(
     own_server: RedisServer, loop: str, request_: str
 ) -> None:
-    """Many more than there are descriptors: the admin port answers, Redis is found again, and
+    """Many more clients than descriptors: the admin port answers, Redis is found again, and
     newcomers are taken when some have gone."""
     begun = time.monotonic()
     options = (loop, "--admin-port", "0", "--lease", "3", "--ping-interval", "600")
@@ -110,7 +110,7 @@ async def test_descriptors_for_redis_and_admin_survive_a_crowd(
 
 @async_test
 async def test_soft_limit_of_descriptors_is_raised_to_the_hard_one(own_server: RedisServer) -> None:
-    """To the hard one: a hundred clients fit, where 64 descriptors were allowed."""
+    """A hundred clients fit, where 64 descriptors were allowed."""
     with (
         NodeProcess(own_server.url, "--admin-port", "0", descriptors=(64, 512)) as node,
         sockets(node.port, 100, HANDSHAKE),
@@ -153,7 +153,7 @@ async def test_other_protocols_are_answered_with_400_and_logged(
 async def test_bytes_behind_a_request_do_not_prevent_its_answer(
     own_server: RedisServer, behind: bytes
 ) -> None:
-    """A request in a pipeline, or a body that was not announced: the first request is answered."""
+    """The first request is answered, with a second one or an unannounced body behind it."""
     async with node(own_server, admin_port=0) as (_, server):
         asked = (
             ("/healthz", server.port),
@@ -172,7 +172,7 @@ async def test_bytes_behind_a_request_do_not_prevent_its_answer(
 async def test_request_is_answered_after_the_end_of_the_stream(
     own_server: RedisServer, uvloop: bool
 ) -> None:
-    """Many tools shut their side down behind a request; a handshake of theirs takes no id."""
+    """Many tools shut down their side after a request; their handshakes take no id."""
     options = ("--admin-port", "0", "--uvloop" if uvloop else "--no-uvloop")
     with NodeProcess(own_server.url, *options) as serving:
         port, admin_port = serving.port, serving.listening["admin_port"]
@@ -189,7 +189,7 @@ async def test_request_is_answered_after_the_end_of_the_stream(
 
 
 def test_host_names_and_foreign_protocols_are_recognised() -> None:
-    """What stands in a header, and at the begin of a stream."""
+    """In the Host header, and at the begin of a stream."""
     assert [host_name(host) for host in ("A:1", "[::1]:2", "a.", "", ":1")] == [
         *("a", "::1", "a", "", ""),
     ]

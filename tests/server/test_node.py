@@ -1,4 +1,4 @@
-"""The listeners of a node inside a program: start, stop, and what both wait for."""
+"""The listeners of a node inside a program: start, stop, and their waiting clients."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ from tools.harness.nodes import close_code, in_thread
 
 @async_test
 async def test_sockets_without_a_request_do_not_delay_a_stop(own_server: RedisServer) -> None:
-    """Browsers and proxies connect ahead; a stop does not wait for what they might say."""
+    """Browsers and proxies connect ahead; a stop does not wait for their requests."""
     async with node(own_server, admin_port=0) as (_, server):
         assert server.admin_port is not None
         with (
@@ -40,7 +40,7 @@ async def test_sockets_without_a_request_do_not_delay_a_stop(own_server: RedisSe
 async def test_few_connections_are_accepted_per_turn_and_the_rest_wait(
     own_server: RedisServer,
 ) -> None:
-    """The kernel takes them all, while the loop does something else; then each has its turn."""
+    """The kernel takes all of them while the loop is busy; then each has its turn."""
     async with node(own_server) as (pool, server):
         waiting = [raw_client(server, f"c{number}") for number in range(100)]  # without an await
         for turn in range(1, 5):
@@ -56,7 +56,7 @@ async def test_few_connections_are_accepted_per_turn_and_the_rest_wait(
 
 @async_test
 async def test_takeover_closes_the_older_connection_with_4409(own_server: RedisServer) -> None:
-    """4409 to the client that had the id; the newer one is reached."""
+    """The client that had the id gets 4409; the newer one is reached."""
     async with (
         node(own_server) as (pool, server),
         connect(url(server, "alice")) as older,
@@ -70,7 +70,7 @@ async def test_takeover_closes_the_older_connection_with_4409(own_server: RedisS
 
 @async_test
 async def test_port_in_use_is_an_error_that_names_it(own_server: RedisServer) -> None:
-    """The error names it; nothing goes on listening."""
+    """The port does not stay open."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for options in ({"port": port}, {"port": 0, "admin_port": port}):

@@ -1,4 +1,4 @@
-"""Rolling restarts of real nodes behind the real proxies, with the very files that we ship."""
+"""Rolling restarts of real nodes behind the real proxies, with the files that we ship."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ NAMESPACE, CLIENTS = "room", 60
 
 
 def ask_agent(port: int) -> str:
-    """What a node's agent says; nothing when it is gone.
+    """The agent's answer; empty when the agent is gone.
 
     A listener that is closed during a handshake may leave the client with a connection of which
     nobody else knows (seen with bare sockets at Linux 6.18, 7 in 12,000): hence the second try.
@@ -41,13 +41,13 @@ def ask_agent(port: int) -> str:
 
 
 def hear(port: int, seconds: float) -> str:
-    """What somebody says who is connected to; TimeoutError when he says nothing."""
+    """The answer of a server to a silent client; TimeoutError when there is none."""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as client:
         return client.recv(100).decode()
 
 
 async def takes_newcomers(front: int, name: str, publisher: Publisher) -> bool:
-    """Whether the proxy sends somebody to a node; one who has fewest gets the next."""
+    """Whether the proxy sends a new client to a node; the one with the fewest gets the next."""
     async with connect(f"ws://127.0.0.1:{front}/ws/{NAMESPACE}?id=probe", compression=None):
         member = await publisher.locate(NAMESPACE, "probe")
         return member is not None and member.node == name
@@ -61,7 +61,7 @@ async def counts(publisher: Publisher, expected: int) -> bool:
 async def roll(
     cluster: Cluster, publisher: Publisher, front: int, watch: Callable[[str], None]
 ) -> None:
-    """Restart every node in turn while clients and senders go on, and look at what they saw."""
+    """Restart every node in turn under clients and senders, and check what they received."""
     members = [(NAMESPACE, f"c{at}") for at in range(CLIENTS)]
     comers = Comers()
 
@@ -89,7 +89,7 @@ async def roll(
 
 
 def status_in_haproxy(control: Path) -> dict[str, tuple[str, int]]:
-    """What HAProxy thinks of each server, and for how many seconds."""
+    """The state of each server in HAProxy's view, and its age in seconds."""
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(10)
         link.connect(str(control))
@@ -106,7 +106,7 @@ def status_in_haproxy(control: Path) -> dict[str, tuple[str, int]]:
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 @async_test
 async def test_rolling_restart_behind_haproxy_loses_no_message(tmp_path: Path) -> None:
-    """Nobody is refused, no confirmed message is lost, and HAProxy heard of each drain in time."""
+    """No client is refused, no confirmed message is lost; HAProxy hears of each drain in time."""
     front = free_port()
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(RedisServer("valkey"))
@@ -136,7 +136,7 @@ async def test_rolling_restart_behind_haproxy_loses_no_message(tmp_path: Path) -
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
 @async_test
 async def test_agent_does_not_bring_up_a_node_that_is_not_ready(tmp_path: Path) -> None:
-    """Without Redis /readyz says no and the agent says up: HAProxy believes the former."""
+    """Without Redis /readyz fails and the agent says up: HAProxy believes /readyz."""
     front = free_port()
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(RedisServer("valkey"))
@@ -160,7 +160,7 @@ async def test_agent_does_not_bring_up_a_node_that_is_not_ready(tmp_path: Path) 
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 @async_test
 async def test_rolling_restart_behind_nginx_loses_no_message(tmp_path: Path) -> None:
-    """It asks nobody whether he is ready: a refused upgrade moves to another node, unseen."""
+    """nginx does not check readiness: a refused upgrade moves to another node, unseen."""
     front = free_port()
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(RedisServer("valkey"))
@@ -189,7 +189,7 @@ async def status_of(front: int, namespace: str) -> int:
 async def test_full_namespace_does_not_keep_clients_out_of_others(
     proxy: Proxy, tmp_path: Path
 ) -> None:
-    """Its 503 is the answer to one client, whatever a proxy tries; no node is given up for it."""
+    """Its 503 answers one client, whatever a proxy tries; no node is taken out for it."""
     if not shutil.which(proxy.__name__):
         pytest.skip(f"{proxy.__name__} is not installed")
     front = free_port()

@@ -96,7 +96,7 @@ async def test_a_program_runs_a_node_until_a_signal_without_loading_typer(
 async def test_a_cancelled_run_closes_its_clients_and_leaves_the_cluster(
     own_server: RedisServer,
 ) -> None:
-    """At once, with 1012, without a drain."""
+    """They are closed with 1012 at once, without a drain."""
     settings = NodeSettings(redis=own_server.url, node_id="a", port=0, timing=FAST)
     async with running(settings) as (where, pool):
         assert (where.node_id, where.admin_port, where.embedded) == ("a", None, None)
@@ -112,8 +112,8 @@ async def test_a_cancelled_run_closes_its_clients_and_leaves_the_cluster(
 
 
 @async_test
-async def test_the_pool_is_given_before_it_joins(own_server: RedisServer) -> None:
-    """A program registers its hooks in time for the first state."""
+async def test_the_pool_is_given_to_the_program_before_it_joins(own_server: RedisServer) -> None:
+    """The program can register its hooks before the first state."""
     states: list[str] = []
 
     def watch(pool: ClusterPool) -> None:
@@ -132,7 +132,7 @@ async def test_the_pool_is_given_before_it_joins(own_server: RedisServer) -> Non
 async def test_outside_the_main_thread_a_node_runs_until_it_is_cancelled(
     own_server: RedisServer,
 ) -> None:
-    """No signal can be taken there; everything else works."""
+    """Signals cannot be taken there; all else works."""
     settings = NodeSettings(redis=own_server.url, port=0, timing=FAST)
     here = asyncio.get_running_loop()
     where: asyncio.Future[Listening] = here.create_future()
@@ -161,7 +161,7 @@ async def test_outside_the_main_thread_a_node_runs_until_it_is_cancelled(
 
 @async_test
 async def test_an_embedded_redis_lives_as_long_as_its_node() -> None:
-    """It is there for others meanwhile, and leaves no folder behind."""
+    """Other programs can use it meanwhile, and it leaves no folder behind."""
     async with running(NodeSettings(redis="embedded", port=0, timing=FAST)) as (where, _):
         assert where.embedded is not None
         socket = Path(where.embedded.path)
@@ -172,14 +172,14 @@ async def test_an_embedded_redis_lives_as_long_as_its_node() -> None:
 
 @async_test
 async def test_a_start_that_fails_raises_and_leaves_no_task() -> None:
-    """Redis is away: the error is the pool's, and nothing goes on listening."""
+    """Redis is away: the pool's error is raised, and no port stays open."""
     with pytest.raises(BackplaneUnavailableError):
         await run(NodeSettings(redis="redis://127.0.0.1:1", port=0))
 
 
 @async_test
-async def test_every_listener_tells_where_it_is(own_server: RedisServer) -> None:
-    """Free ports are named; an IPv6 host stands in brackets."""
+async def test_every_listener_reports_its_address(own_server: RedisServer) -> None:
+    """Free ports are named; an IPv6 host is in brackets."""
 
     async def app(pool: ClusterPool, connection: Connection) -> None:
         await connection.wait_closed()

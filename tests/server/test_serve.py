@@ -62,7 +62,7 @@ async def test_client_is_a_member_when_its_handshake_is_done(own_server: RedisSe
 
 @async_test
 async def test_bad_requests_are_answered_with_a_status(own_server: RedisServer) -> None:
-    """Paths, namespaces and ids that are not allowed, and plain requests, never hang or claim."""
+    """Invalid paths, namespaces and ids, and plain requests, neither hang nor claim."""
     with NodeProcess(own_server.url, "--on-conflict", "reject") as node:
         assert await status_of(node.url("room", "a%0Ab")) == 400
         assert await status_of(node.url("%7B", "a")) == 400
@@ -105,7 +105,7 @@ async def test_messages_of_clients_are_published_to_the_inbound_channel(
 async def test_app_serves_connections_and_its_return_closes_with_1000(
     own_server: RedisServer, tmp_path: Path
 ) -> None:
-    """Its return closes with 1000, its exception with 1011, and the node lives on."""
+    """Its return closes with 1000, its exception with 1011; the node goes on."""
     (tmp_path / "my_app.py").write_text(
         "async def handler(pool, connection):\n"
         "    await connection.send('welcome')\n"
@@ -163,7 +163,7 @@ async def _is_absent(publisher: Publisher, id: str) -> bool:
 async def test_client_that_does_not_read_is_closed_and_delays_no_other(
     own_server: RedisServer,
 ) -> None:
-    """Its outbox fills to the limit; it is cut; everyone else gets every message."""
+    """Its outbox fills to the limit; it is cut; all others get every message."""
     with (
         NodeProcess(own_server.url, "--outbox-bytes", "65536", "--admin-port", "0") as node,
         socket.create_connection(("127.0.0.1", node.port)) as stuck,
@@ -222,7 +222,7 @@ async def test_sigterm_closes_at_a_pace_and_leaves_nothing_in_redis(
 
 @async_test
 async def test_second_signal_stops_at_once(own_server: RedisServer) -> None:
-    """A slow drain is cut short, and still nothing stays in Redis."""
+    """A slow drain is cut short, and nothing stays in Redis."""
     with NodeProcess(own_server.url, "--close-rate", "1", "--grace", "3600") as node:
         clients = [await node.connect("room", f"c{number}") for number in range(50)]
         node.signal(signal.SIGTERM)
@@ -236,7 +236,7 @@ async def test_second_signal_stops_at_once(own_server: RedisServer) -> None:
 
 @async_test
 async def test_members_of_a_killed_node_are_forgotten(own_server: RedisServer) -> None:
-    """After kill -9 its members leave count and registry with its lease; reconnects win at once."""
+    """Its members leave count and registry with its lease; reconnecting clients win at once."""
     with (
         NodeProcess(own_server.url, "--lease", "3") as one,
         NodeProcess(own_server.url, "--lease", "3") as two,
@@ -244,7 +244,7 @@ async def test_members_of_a_killed_node_are_forgotten(own_server: RedisServer) -
         began = time.monotonic()
         clients = [await two.connect("room", f"c{number}") for number in range(100)]
         async with Publisher(own_server.url) as publisher, one.connect("room", "stays"):
-            # Nobody reaps before it has held a lease of its own for as long as one lasts.
+            # A node reaps only once it has held a lease of its own for as long as one lasts.
             await eventually(lambda: time.monotonic() - began > 3.1)
             two.signal(signal.SIGKILL)
             two.process.wait()
@@ -264,7 +264,7 @@ async def _count_is(publisher: Publisher, count: int) -> bool:
 
 @async_test
 async def test_outage_of_redis_closes_no_client(own_server: RedisServer) -> None:
-    """While Redis is down nodes are not ready and newcomers get 503; then everyone is back."""
+    """Without Redis nodes are not ready and newcomers get 503; then all is well again."""
     with NodeProcess(own_server.url) as node:
         async with node.connect("room", "alice") as alice:
             own_server.kill()
@@ -280,7 +280,7 @@ async def test_outage_of_redis_closes_no_client(own_server: RedisServer) -> None
 
 @async_test
 async def test_node_stops_in_time_without_redis(own_server: RedisServer) -> None:
-    """Frozen, it cannot be told anything; clients get their 1012 and the node ends with 0."""
+    """Redis is frozen and gets no release; clients get their 1012 and the node ends with 0."""
     with NodeProcess(own_server.url) as node:
         clients = [await node.connect("room", f"c{number}") for number in range(10)]
         own_server.freeze()
@@ -335,7 +335,7 @@ async def test_haproxy_spreads_clients_and_moves_those_of_a_stopped_node(
 
 
 def start_haproxy(addresses: dict[str, str]) -> subprocess.Popen[bytes]:
-    """The real one, with the very file that we ship."""
+    """A real HAProxy, with the file that we ship."""
     config = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
     return subprocess.Popen(
         ["haproxy", "-db", "-f", str(config)],
@@ -357,7 +357,7 @@ OLD_SECRET, NEW_SECRET = "the-old-secret-of-all", "the-new-secret-of-all"
 
 @async_test
 async def test_secret_and_limits_of_the_command_line_hold(own_server: RedisServer) -> None:
-    """From the environment; strangers are not believed, and who does not fit is told to go."""
+    """From the environment; unsealed messages are dropped, and surplus clients are refused."""
     environment = {
         "CLUSTER_POOL_SECRET": f"{NEW_SECRET} {OLD_SECRET}",
         "CLUSTER_POOL_NAMESPACE_MEMBERS": "1",
@@ -393,7 +393,7 @@ async def test_secret_and_limits_of_the_command_line_hold(own_server: RedisServe
 
 @async_test
 async def test_crashed_node_restarts_under_its_fixed_id(own_server: RedisServer) -> None:
-    """The port is open while it waits (alive, not ready); and not for the whole lease."""
+    """Its port is open while it waits (alive, not ready), for less than the whole lease."""
     fixed = ("--node-id", "pod-0", "--lease", "120")
     with NodeProcess(own_server.url, *fixed) as crashed:
         port = crashed.port
@@ -417,7 +417,7 @@ async def test_crashed_node_restarts_under_its_fixed_id(own_server: RedisServer)
 
 @async_test
 async def test_signal_during_the_wait_for_a_lease_ends_the_process(own_server: RedisServer) -> None:
-    """Nothing has begun that would have to be drained."""
+    """There is nothing to drain yet."""
     fixed = ("--node-id", "pod-0", "--lease", "120")
     with NodeProcess(own_server.url, *fixed) as running:
         running.signal(signal.SIGSTOP)  # it listens: its lease is waited for
@@ -433,7 +433,7 @@ async def test_signal_during_the_wait_for_a_lease_ends_the_process(own_server: R
 
 
 def answers(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a port is open."""
     with socket.socket() as probe:
         return probe.connect_ex((host, port)) == 0
 

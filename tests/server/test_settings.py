@@ -1,4 +1,4 @@
-"""The settings of a node: checked where they are made, and never changed afterwards."""
+"""The settings of a node: checked when they are made, and unchangeable."""
 
 import dataclasses
 from typing import Any
@@ -50,22 +50,20 @@ def test_defaults_are_allowed_and_no_port_but_the_main_one_is_opened() -> None:
         ({"stopping": Stopping(code=1005)}, "1005"),
     ],
 )
-def test_a_value_that_is_not_allowed_is_refused_and_named(
-    settings: dict[str, Any], said: str
-) -> None:
+def test_an_invalid_value_is_refused_and_named(settings: dict[str, Any], said: str) -> None:
     """Before anything is started, and without a secret in the text."""
     with pytest.raises(InvalidValueError, match=said):
         NodeSettings(**settings)
 
 
 def test_an_admin_host_for_others_is_allowed_with_a_token_or_without_the_port() -> None:
-    """The rule is about what is opened."""
+    """The rule is about open ports."""
     NodeSettings(admin_port=0, admin_host="0.0.0.0", admin_token="t0ken")
     NodeSettings(admin_host="0.0.0.0")
 
 
 def test_settings_cannot_be_changed_after_their_check() -> None:
-    """Neither the record nor a list that was given to it."""
+    """Neither the record nor a list inside it."""
     origins = ["https://a.example"]
     settings = NodeSettings(origins=origins, timing=Timing(lease=20))
     origins.append("nonsense")

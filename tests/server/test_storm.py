@@ -1,4 +1,4 @@
-"""Many come and go at once: batches on the wire, and no long turn of the loop."""
+"""Many clients come and go at once: batches on the wire, and no long turn of the loop."""
 
 import asyncio
 import contextlib
@@ -22,16 +22,16 @@ from tools.harness.programs import Program
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 CROWD = 5_000
 MANNER = ("silent", "500")
-"""They do nothing, and so many handshakes are under way at once."""
+"""The clients are silent, and so many handshakes are under way at once."""
 OTHER_CALLS = 60
-"""Heartbeats, probes, broadcasts, and calls of 100 claims or releases when more than that wait."""
+"""Heartbeats, probes, broadcasts, and calls of 100 claims or releases if more wait."""
 LONGEST_TURN = 0.15
-"""Seconds of CPU. The aim is 0.05; three times that is for machines slower than ours."""
+"""Seconds of CPU. The aim is 0.05; three times that allows for slower machines."""
 
 
 @pytest.fixture(autouse=True)
 def settled_collector() -> Iterator[None]:
-    """As the process of a node has it, or what is measured is Python's collector."""
+    """Python's collector, set as in a node's process; otherwise the test would measure it."""
     before = gc.get_threshold()
     collector.tune()
     try:
@@ -42,7 +42,7 @@ def settled_collector() -> Iterator[None]:
 
 
 class Turns:
-    """How much CPU the turns of the loop took: what everybody else on it had to wait."""
+    """The CPU time of the loop's turns, for which all other work had to wait."""
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -70,7 +70,7 @@ async def turns() -> AsyncIterator[Turns]:
 
 @contextlib.contextmanager
 def in_batches(server: RedisServer) -> Iterator[None]:
-    """Meanwhile a script is run for as many as gathered, and not for each."""
+    """Checks that a script runs for as many clients as gathered, and not for each."""
     before, begun = server.script_calls(), time.monotonic()
     yield
     calls = server.script_calls() - before
@@ -80,7 +80,7 @@ def in_batches(server: RedisServer) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def crowded(server: RedisServer) -> AsyncIterator[tuple[ClusterPool, Program]]:
-    """5,000 WebSockets have come as fast as they can: in batches, and with no long turn."""
+    """5,000 WebSockets that came as fast as they can: in batches, and with no long turn."""
     assert not too_few_descriptors(CROWD)
     async with ClusterPool(server.url, node_id="node-1") as pool:
         node = NodeServer(pool, port=0, ping_interval=600)  # the crowd answers nothing
@@ -125,7 +125,7 @@ def test_storm_of_clients_is_claimed_and_released_in_batches(
 def test_clients_cut_off_during_a_broadcast_do_not_stall_the_node(
     own_server: RedisServer, loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was not read makes TCP reset each: all are gone, in batches, and nothing fails."""
+    """Unread messages make TCP reset each: all are gone, in batches, and nothing fails."""
 
     async def test() -> None:
         async with crowded(own_server) as (pool, crowd):
@@ -148,7 +148,7 @@ def test_clients_cut_off_during_a_broadcast_do_not_stall_the_node(
 def test_node_stops_while_many_clients_leave(
     own_server: RedisServer, loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whose end has not had its turn yet is written to no more; nothing stays behind."""
+    """A connection whose end waits for its turn is not written to; nothing stays behind."""
 
     async def test() -> None:
         async with crowded(own_server) as (pool, crowd):

@@ -1,4 +1,4 @@
-"""Frames that cost their sender six bytes hold nobody up, and who sends too many is closed."""
+"""Frames of six bytes do not block the loop, and a client that sends too many is closed."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ FLOODS = {
     "pongs": (b"", b"\x8a\x80" + MASK),
     "texts": (b"", b"\x81\x80" + MASK),
 }
-"""How each begins, and the frame that then comes again and again."""
+"""The begin of each stream, and the frame that is then repeated."""
 
 
 class ParsedInATurn:
@@ -56,7 +56,7 @@ class ParsedInATurn:
 
 @contextlib.contextmanager
 def crowd(server: NodeServer, count: int) -> Iterator[list[socket.socket]]:
-    """So many sockets whose handshakes were sent."""
+    """So many sockets that have sent their handshakes."""
     with contextlib.ExitStack() as stack:
         made = [stack.enter_context(raw_client(server, str(number))) for number in range(count)]
         for one in made:
@@ -65,7 +65,7 @@ def crowd(server: NodeServer, count: int) -> Iterator[list[socket.socket]]:
 
 
 def heard_of(client: socket.socket) -> bytes:
-    """What has come, all there is."""
+    """All bytes that have arrived."""
     heard = b""
     with contextlib.suppress(BlockingIOError, ConnectionResetError):
         while data := client.recv(65536):
@@ -133,7 +133,7 @@ async def test_bytes_that_wait_for_their_turn_arrive_whole_and_in_order(
 
 @async_test
 async def test_bytes_for_a_slow_app_stay_unparsed(own_server: RedisServer) -> None:
-    """A frame takes fifty times the memory of its six bytes: they stay as they came."""
+    """A parsed frame takes fifty times the memory of its six bytes: they stay as they came."""
     go, got = asyncio.Event(), []
 
     async def app(pool: ClusterPool, connection: Connection) -> None:
@@ -159,7 +159,7 @@ async def test_bytes_for_a_slow_app_stay_unparsed(own_server: RedisServer) -> No
 
 @async_test
 async def test_large_parts_of_a_message_do_not_count_as_noise(own_server: RedisServer) -> None:
-    """Some libraries send whatever is long in parts of 4 KiB; one message is one message."""
+    """Some libraries send long messages in parts of 4 KiB; they count as one message."""
     got = []
 
     async def app(pool: ClusterPool, connection: Connection) -> None:
@@ -182,7 +182,7 @@ async def test_large_parts_of_a_message_do_not_count_as_noise(own_server: RedisS
 
 @async_test
 async def test_waiting_clients_take_turns() -> None:
-    """Who waited longest comes first, with no more than a share; then the loop goes round."""
+    """The client that waited longest is next, with one share at most; then the loop goes round."""
     turns, order = Turns(), []
 
     def client(name: str) -> Callable[[int], None]:
@@ -210,8 +210,8 @@ async def test_waiting_clients_take_turns() -> None:
 async def test_small_parts_of_a_message_take_no_more_memory_than_their_bytes(
     own_server: RedisServer,
 ) -> None:
-    """They are one message when the last one comes, however many they are; before, its reader
-    sleeps, and what is held is counted."""
+    """They become one message when the last one arrives, however many they are; its reader
+    sleeps until then, and the bytes that are held are counted."""
     got = []
 
     async def app(pool: ClusterPool, connection: Connection) -> None:
@@ -236,7 +236,7 @@ async def test_small_parts_of_a_message_take_no_more_memory_than_their_bytes(
 async def test_client_without_a_handler_is_read_no_faster_than_it_is_parsed(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client was closed and talks on while others use up every turn: its bytes do not gather."""
+    """A closed client goes on sending while others use up every turn: its bytes do not gather."""
     async with (
         node(own_server, Limits()) as (pool, server, most),
         stubborn(url(server, "a")) as client,
@@ -254,7 +254,7 @@ async def test_client_without_a_handler_is_read_no_faster_than_it_is_parsed(
 
 
 def inflating(size: int) -> bytes:
-    """A frame of a kilobyte that is so many bytes when it is decompressed."""
+    """A compressed frame of a kilobyte, of this size when decompressed."""
     packer = zlib.compressobj(wbits=-15)
     packed = packer.compress(bytes(size)) + packer.flush(zlib.Z_SYNC_FLUSH)
     packed = packed.removesuffix(b"\x00\x00\xff\xff")  # RFC 7692 section 7.2.1
@@ -266,7 +266,7 @@ def inflating(size: int) -> bytes:
 async def test_compressed_frames_count_by_their_decompressed_size(
     own_server: RedisServer, room: bool
 ) -> None:
-    """Forty kilobytes in one read are forty megabytes: parsed as they are taken, and all arrive."""
+    """Forty kilobytes in one read become forty megabytes: parsed on demand, and all arrive."""
     go, got = asyncio.Event(), [0, 0]
 
     async def app(pool: ClusterPool, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""One WebSocket of a node: what it hears, and how its member ends with it."""
+"""One WebSocket of a node: its messages, and the end of its member."""
 
 import asyncio
 import dataclasses
@@ -37,7 +37,7 @@ ENDS = {
     "no UTF-8 in parts": (b"\x01\x81" + MASK + b"\xe2" + b"\x80\x81" + MASK + b"(", 1006),
     "two ends": (b"\x88\x82" + MASK + b"\x03\xe8" + b"\x83\x80" * 99, 1000),
 }
-"""What a client says, and the code with which its connection has then ended."""
+"""The bytes of a client, and the code with which its connection has then ended."""
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -45,7 +45,7 @@ ENDS = {
 async def test_client_that_ends_its_protocol_is_no_member_though_its_socket_stays(
     own_server: RedisServer, how: str
 ) -> None:
-    """Sends say ABSENT at once, here and from elsewhere, and the socket is cut in its time."""
+    """Sends are ABSENT at once, here and from elsewhere; the socket is cut after its time."""
     said, code = ENDS[how]
     timing = dataclasses.replace(FAST, close=0.5)
     other = ClusterPool(own_server.url, node_id="b", timing=FAST)
@@ -69,7 +69,7 @@ async def test_client_that_ends_its_protocol_is_no_member_though_its_socket_stay
 
 @async_test
 async def test_messages_before_the_end_of_a_stream_are_heard(own_server: RedisServer) -> None:
-    """The app takes it although the connection is closing, and then ends."""
+    """The app reads them although the connection is closing, and then ends."""
     go, got = asyncio.Event(), []
 
     async def app(pool: ClusterPool, connection: object) -> None:
@@ -96,7 +96,7 @@ async def test_messages_before_the_end_of_a_stream_are_heard(own_server: RedisSe
 async def test_member_ends_with_its_websocket_though_its_app_runs_on(
     own_server: RedisServer,
 ) -> None:
-    """Also when the app reads nothing and never returns: that one is cancelled with the node."""
+    """Also when the app reads nothing and never returns: it is cancelled with the node."""
     cancelled = asyncio.Event()
 
     async def deaf(pool: ClusterPool, connection: Connection) -> None:
@@ -120,7 +120,7 @@ async def test_member_ends_with_its_websocket_though_its_app_runs_on(
 
 @async_test
 async def test_compression_is_negotiated_only_if_it_is_enabled(own_server: RedisServer) -> None:
-    """And then messages arrive as they should."""
+    """Messages then arrive unchanged."""
     for wanted in (False, True):
         async with (
             node(own_server, compression=wanted) as (pool, server),
@@ -133,7 +133,7 @@ async def test_compression_is_negotiated_only_if_it_is_enabled(own_server: Redis
 
 @async_test
 async def test_request_of_a_member_is_not_kept_in_memory(own_server: RedisServer) -> None:
-    """It takes two kilobytes, and nobody asks for it once it is answered."""
+    """It takes two kilobytes, and is not needed after the answer."""
     async with node(own_server) as (_, server):
         headers = {"X-Mark": "of this test"}
         async with connect(
@@ -153,7 +153,7 @@ async def test_request_of_a_member_is_not_kept_in_memory(own_server: RedisServer
 
 @async_test
 async def test_frames_sent_ahead_of_the_answer_are_heard(own_server: RedisServer) -> None:
-    """A client that does not wait for the answer: what it says comes first."""
+    """A client that does not wait for the answer: its messages are read first."""
     got: list[str] = []
 
     async def app(pool: Any, connection: Any) -> None:

@@ -58,7 +58,7 @@ async def test_send_nowait_that_is_cancelled_is_not_sent(backend: Backend) -> No
 
 
 @async_test
-async def test_send_to_nobody_is_absent(backend: Backend) -> None:
+async def test_send_to_an_unowned_id_is_absent(backend: Backend) -> None:
     """An id that no one owns is said to be absent, with and without confirm."""
     async with backend.pools() as (one, two):
         await two.join("default", "bob")
