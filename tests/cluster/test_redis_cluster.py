@@ -171,8 +171,8 @@ async def test_one_url_is_enough_and_a_single_redis_is_refused(redis: RedisClust
 
 
 @async_test
-async def test_what_is_sealed_is_opened_whatever_primary_it_comes_over(redis: RedisCluster) -> None:
-    """What one node sends over several arrives in any order, and none of it is a recording."""
+async def test_a_sealed_message_is_opened_over_any_primary(redis: RedisCluster) -> None:
+    """Messages of one node over several primaries arrive in any order; none is a recording."""
     names = spread(redis)
     async with cluster_pools(redis, secret="not known to strangers") as (one, two):
         members = {name: await two.join(name, "alice") for name in names}

@@ -93,7 +93,7 @@ def one_in(redis: RedisCluster, primary: Member) -> str:
 
 @async_test
 async def test_a_slot_moves_there_and_back_under_traffic(redis: RedisCluster) -> None:
-    """What was missed in between is counted exactly; members and claims go with it."""
+    """Messages missed in between are counted exactly; members and claims move along."""
     source, name = away_from_home(redis)
     target = next(one for one in redis.primaries if one is not source)
     async with cluster_pools(redis) as (one, two):
@@ -123,7 +123,7 @@ async def test_a_slot_moves_there_and_back_under_traffic(redis: RedisCluster) ->
 async def test_a_killed_primary_is_replaced_and_the_rest_does_not_notice(
     redis: RedisCluster,
 ) -> None:
-    """What is at the others goes on; what was at the dead one is back when its replica serves."""
+    """Namespaces of other primaries go on; those of the dead one return with its replica."""
     dead, name = away_from_home(redis)
     alive = next(one for one in redis.primaries if one is not dead)
     async with cluster_pools(redis) as (one, two):
