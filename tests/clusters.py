@@ -1,5 +1,6 @@
 """Clusters of pools in one event loop, on any backend."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -11,6 +12,8 @@ from cluster_pool import ClusterPool, Connection, Publisher
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.servers import Cluster, RedisServer, Sentinel
 
+Heard = asyncio.Queue[tuple[str, bytes]]
+"""Channels and payloads."""
 EXPIRING = re.compile(r":numbers$")
 """Keys that a clean stop may leave, because they have a ttl."""
 
@@ -102,14 +105,49 @@ class Backend:
             return int(await client.publish(channel, payload))
 
     @contextlib.asynccontextmanager
-    async def listening(self, *channels: str) -> AsyncIterator[Any]:
-        """A subscriber of channels, which all have confirmed."""
-        async with self.client() as client, client.pubsub() as subscriber:
-            for channel in channels:
-                await (subscriber.ssubscribe if self.clustered else subscriber.subscribe)(channel)
-            for _ in channels:
-                assert await subscriber.get_message(timeout=5)
-            yield subscriber
+    async def recording(self, *channels: str) -> AsyncIterator[Heard]:
+        """As :meth:`listening`, but no publisher counts the one who listens, save on a cluster."""
+        async with self._listening(
+            channels, "ssubscribe" if self.clustered else "psubscribe"
+        ) as heard:
+            yield heard
+
+    @contextlib.asynccontextmanager
+    async def listening(self, *channels: str) -> AsyncIterator[Heard]:
+        """What is published on these channels from now on. Of one server it is in order."""
+        async with self._listening(
+            channels, "ssubscribe" if self.clustered else "subscribe"
+        ) as heard:
+            yield heard
+
+    @contextlib.asynccontextmanager
+    async def _listening(self, channels: tuple[str, ...], how: str) -> AsyncIterator[Heard]:
+        heard: Heard = asyncio.Queue()
+        places: dict[Any, list[str]] = {}
+        for channel in channels:
+            place = self.server.primary_of(channel).server if self.clustered else self.server
+            places.setdefault(place, []).append(channel)
+
+        async def read(subscriber: Any) -> None:
+            async for message in subscriber.listen():
+                heard.put_nowait((message["channel"].decode(), message["data"]))
+
+        async with contextlib.AsyncExitStack() as stack:
+            readers = []
+            for place, names in places.items():
+                client = FakeAsyncRedis(server=self.fake) if place is None else place.client()
+                await stack.enter_async_context(client)
+                subscriber = await stack.enter_async_context(client.pubsub())
+                for name in names:  # one slot each
+                    await getattr(subscriber, how)(name)
+                    assert await subscriber.get_message(timeout=5)
+                readers.append(asyncio.create_task(read(subscriber)))
+            try:
+                yield heard
+            finally:
+                for reader in readers:
+                    reader.cancel()
+                await asyncio.gather(*readers, return_exceptions=True)
 
 
 class Pool(ClusterPool):

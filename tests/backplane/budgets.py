@@ -86,7 +86,8 @@ class ScriptedBudget:
         """Tell Redis about the cluster first, then ask."""
         self._now = now
         keys, pipe = self._keys, self._client.pipeline(transaction=False)
-        pipe.delete(keys.leases, keys.headrooms, keys.budget)
+        for key in (keys.leases, keys.headrooms, keys.budget):
+            pipe.delete(key)
         ends = (EPOCH + now + 1000) * 1000
         pipe.zadd(keys.leases, {f"i{number}": ends for number in range(living)})
         pipe.zadd(keys.leases, {"dead": (EPOCH + now) * 1000 - 1})

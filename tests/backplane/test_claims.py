@@ -8,7 +8,12 @@ from tests.clusters import Backend
 def test_the_memory_of_releases_that_emptied_a_namespace_is_bounded(backend: Backend) -> None:
     """Each is reported to its retry until confirmed; above the bound the oldest are forgotten."""
     keys = Keys(backend.prefix)
-    names = [keys.members("n"), keys.owners("n"), keys.emptied("n"), keys.numbers("n")]
+    names = [
+        keys.members("n"),
+        keys.owners("n"),
+        keys.emptied("n"),
+        keys.numbers(keys.channel("n")),
+    ]
     with backend.sync_client() as client:
         release = client.register_script(sources()["release"])
         for at in range(120):

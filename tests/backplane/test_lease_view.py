@@ -85,15 +85,20 @@ async def test_the_view_is_read_before_a_send_when_it_is_older_than_a_heartbeat(
 
 def written(publisher: Publisher) -> list[str]:
     """The names of the scripts that a publisher calls from now on."""
-    commands: Any = publisher._parts.backplane.shard.commands
     names: list[str] = []
-    script = commands.script
 
-    def noting(call: ScriptCall) -> Any:
-        names.append(call.name)
-        return script(call)
+    def note(commands: Any) -> None:
+        script = commands.script
 
-    commands.script = noting
+        def noting(call: ScriptCall) -> Any:
+            names.append(call.name)
+            return script(call)
+
+        commands.script = noting
+
+    for shard in publisher._parts.backplane.topology.shards:
+        if shard.commands is not None:
+            note(shard.commands)
     return names
 
 

@@ -420,8 +420,8 @@ async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) 
         ]
         for payload in garbage:
             await backend.publish(f"{backend.prefix}:{{n}}", payload)
-            await backend.publish(f"{backend.prefix}:{{~}}:node:node-2", payload)
-        await backend.publish(f"{backend.prefix}:{{~}}:node:node-2", "raw")
+            await backend.publish(backend.node_channel("n", "node-2"), payload)
+        await backend.publish(backend.node_channel("n", "node-2"), "raw")
         assert await one.send("n", "bob", "alive", confirm=True) is SendResult.DELIVERED
         assert await one.broadcast_message("n", "alive") == 1
         assert await bob.wait_sent(2) == ["alive", "alive"]
@@ -455,19 +455,15 @@ async def test_an_oversize_raw_publish_is_dropped_and_counted(backend: Backend) 
 @async_test
 async def test_inbound_is_published_as_json(backend: Backend) -> None:
     """A client's message goes to the inbound channel with its id and node."""
-    async with backend.pools(1) as (one,), backend.client() as client:
+    channel = f"{backend.prefix}:{{n}}:inbound"
+    async with backend.pools(1) as (one,), backend.listening(channel) as heard:
         alice = await one.join("n", "alice")
-        async with client.pubsub() as listener:
-            await listener.subscribe(f"{backend.prefix}:{{n}}:inbound")
-            assert await listener.get_message(timeout=5)
-            assert await one.publish_inbound(alice.connection, "hi") == 1
-            message = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
-            assert message["data"] == b'{"id":"alice","node":"node-1","text":"hi"}'
-            await one.publish_inbound(alice.connection, b"\xff")
-            message = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
-            assert message["data"] == b'{"id":"alice","node":"node-1","binary":"/w=="}'
-            with pytest.raises(InvalidMessageError):
-                await one.publish_inbound(alice.connection, "\ud800")
+        assert await one.publish_inbound(alice.connection, "hi") == 1
+        assert await heard.get() == (channel, b'{"id":"alice","node":"node-1","text":"hi"}')
+        await one.publish_inbound(alice.connection, b"\xff")
+        assert await heard.get() == (channel, b'{"id":"alice","node":"node-1","binary":"/w=="}')
+        with pytest.raises(InvalidMessageError):
+            await one.publish_inbound(alice.connection, "\ud800")
 
 
 @async_test

@@ -20,15 +20,16 @@ Tape = list[tuple[str, bytes]]
 
 @contextlib.asynccontextmanager
 async def recording(backend: Backend) -> AsyncIterator[Tape]:
-    """Everything that is published under the prefix."""
+    """All that is published to the namespace and to nodes."""
     tape: Tape = []
-    async with backend.client() as client, client.pubsub() as subscriber:
-        await subscriber.psubscribe(f"{backend.prefix}:*")
-        await anext(subscriber.listen())
+    spaces = ("n", "~") if backend.clustered else ("~",)
+    prefix, nodes = backend.prefix, [f"node-{number}" for number in (1, 2, 3)]
+    channels = [f"{prefix}:{{{space}}}:node:{node}" for space in spaces for node in nodes]
+    async with backend.recording(f"{prefix}:{{n}}", *channels) as heard:
 
         async def listen() -> None:
-            async for message in subscriber.listen():
-                tape.append((message["channel"].decode(), message["data"]))
+            while True:
+                tape.append(await heard.get())
 
         task = asyncio.create_task(listen())
         try:
@@ -52,13 +53,13 @@ def forged(pools: Iterable[Pool]) -> int:
     return sum(pool.statistics()["dropped_forged"] for pool in pools)
 
 
-async def use(one: Pool, two: Pool) -> None:
+async def use(one: Pool, two: Pool, listeners: int) -> None:
     """Send one sealed item of each kind from node-1 to node-2 and its member."""
     alice = await two.join("n", "alice")
     assert await one.send("n", "alice", "1") is SendResult.ROUTED
     assert await one.send("n", "alice", "2", confirm=True) is SendResult.DELIVERED
-    assert await one.broadcast_message("n", "3") == 1
-    assert await one.broadcast_message("n", "4", exclude=["x"]) == 1
+    assert await one.broadcast_message("n", "3") == listeners
+    assert await one.broadcast_message("n", "4", exclude=["x"]) == listeners
     assert await alice.wait_sent(4) == ["1", "2", "3", "4"]
     assert await one.send_then_close("n", "alice", "5", 4000, confirm=True) is SendResult.DELIVERED
     bob, carol = await two.join("n", "bob"), await two.join("n", "carol")
@@ -74,7 +75,7 @@ async def test_recordings_do_not_reach_later_members_and_starts(backend: Backend
     """A restarted node, an id that moved to another node, and a drained node ignore them."""
     async with recording(backend) as tape:
         async with backend.pools(secret=SECRET) as (one, two):
-            await use(one, two)
+            await use(one, two, 2 if backend.clustered else 1)
             await one.drain_node("node-2", force=True, announce=0)
             await eventually(lambda: two.state is NodeState.DRAINED)
             assert forged((one, two)) == 0
@@ -82,7 +83,7 @@ async def test_recordings_do_not_reach_later_members_and_starts(backend: Backend
             ids = ("alice", "bob", "carol")
             sockets = [await pool.join("n", id) for pool, id in zip(pools, ids, strict=True)]
             old = [(channel, payload) for channel, payload in tape if sealed_in(payload)]
-            nodes = [f"{backend.prefix}:{{~}}:node:node-{number}" for number in (1, 2, 3)]
+            nodes = [backend.node_channel("n", f"node-{number}") for number in (1, 2, 3)]
             everyone = f"{backend.prefix}:{{n}}"
             await asyncio.sleep(
                 0.5 + CROSSED_US / 1e6
@@ -120,7 +121,7 @@ async def test_a_message_that_crosses_with_a_claim_is_delivered_if_its_script_na
         alice = await one.join("n", "alice")
         claim = claim_of(alice)
         guessed, elsewhere = claim._replace(time=claim.time - 1), older._replace(incarnation="x.0")
-        seals, channel = Seals(SECRET), f"{backend.prefix}:{{~}}:node:node-1"
+        seals, channel = Seals(SECRET), backend.node_channel("n", "node-1")
 
         async def say(text: str, named: str, counter: int) -> None:
             item = envelope.targeted(True, "n", "alice", text.encode())
