@@ -10,6 +10,8 @@ from tests.clusters import Backend
 from tests.servers import BINARIES, CLUSTER, SENTINEL, Cluster, RedisServer, Sentinel
 
 _numbers = itertools.count()
+STARTED = {"own_server", "redis", "servers", "shared_cluster", "shared_sentinel"}
+"""Fixtures that start a server."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what is to run in the background, and a child would never hear its Ctrl-C.
@@ -31,7 +33,7 @@ def _is_real(item: pytest.Function) -> bool:
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     kinds = {*BINARIES, CLUSTER, SENTINEL}
     flavours = any(isinstance(value, str) and value in kinds for value in parameters)
-    return flavours or not {"own_server", "redis", "servers"}.isdisjoint(item.fixturenames)
+    return flavours or not STARTED.isdisjoint(item.fixturenames)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +64,7 @@ def shared_sentinel() -> Iterator[Sentinel]:
         yield sentinel
 
 
-@pytest.fixture(params=["fake", *BINARIES, SENTINEL])
+@pytest.fixture(params=["fake", *BINARIES, SENTINEL, CLUSTER])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A Redis of each kind, under a prefix that no other test uses; nothing may be left there."""
     prefix = f"cluster_pool:test{next(_numbers)}"

@@ -198,7 +198,7 @@ def test_a_call_touches_one_hash_tag_for_each_namespace() -> None:
 GUARD = """
 local declared = {}
 for _, key in ipairs(KEYS) do declared[key] = true end
-local keyless = {TIME = true, PUBLISH = true, PUBSUB = true}
+local keyless = {TIME = true, PUBLISH = true, SPUBLISH = true, PUBSUB = true}
 local function guarded(how, command, key, ...)
   if keyless[command] or declared[key] or string.find(key, ':node:[^:]*:numbers$') then
     if key then return how(command, key, ...) end
@@ -219,16 +219,20 @@ async def test_scripts_touch_no_key_that_is_not_declared(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through a life of members and nodes, except for the counters of nodes' channels."""
-    guarded = {
-        name: text.replace("local server = redis\n", GUARD)
-        for name, text in scripts.sources().items()
-    }
-    assert all(GUARD in text for text in guarded.values())
-    digests = {name: scripts.digest(text) for name, text in guarded.items()}
+    plain = scripts.sources
+
+    def guarded(publish: str) -> dict[str, str]:
+        texts = plain(publish).items()
+        return {name: text.replace("local server = redis\n", GUARD) for name, text in texts}
+
+    def digests(publish: str) -> dict[str, str]:
+        return {name: scripts.digest(text) for name, text in guarded(publish).items()}
+
+    assert all(GUARD in text for text in guarded(scripts.PUBLISH).values())
     for module in (scripts, "cluster_pool.backplane.command_connection"):
         target = module if isinstance(module, str) else module.__name__
-        monkeypatch.setattr(f"{target}.sources", lambda *_: guarded)
-        monkeypatch.setattr(f"{target}.digests", lambda *_: digests)
+        monkeypatch.setattr(f"{target}.sources", guarded)
+        monkeypatch.setattr(f"{target}.digests", digests)
     async with backend.pools(2) as (one, two), backend.publisher() as publisher:
         alice = await one.join("n", "alice")
         await two.join("n", "alice")

@@ -2,20 +2,20 @@
 
 import asyncio
 
-from cluster_pool.backplane.generation import Generation
+from cluster_pool.backplane.topology import Links
 from cluster_pool.backplane.upkeep import Holding, Upkeep
 from cluster_pool.core.claims import CHECKSUM_MODULUS
 from tests.clusters import Backend, Pool
 from tests.support import async_test
 
 
-def parts_of(pool: Pool) -> tuple[Upkeep, Generation, float]:
-    """The upkeep as this node has it, the generation that is up, and a deadline."""
+def parts_of(pool: Pool) -> tuple[Upkeep, Links, float]:
+    """The upkeep as this node has it, the links that are up, and a deadline."""
     backplane = pool._parts.backplane
     upkeep = Upkeep(backplane.topology, pool._parts.setup.keys, backplane.identity)
-    generation = backplane.shard.generations.current
-    assert generation is not None
-    return upkeep, generation, asyncio.get_running_loop().time() + 5
+    links = backplane.topology.current
+    assert links is not None
+    return upkeep, links, asyncio.get_running_loop().time() + 5
 
 
 def holding_of(pool: Pool, namespace: str) -> Holding:
@@ -31,14 +31,14 @@ async def test_a_namespace_that_lost_a_claim_is_named(backend: Backend) -> None:
     async with backend.pools(1) as (one,), backend.client() as client:
         for namespace in ("whole", "hurt"):
             await one.join(namespace, "alice")
-        upkeep, generation, deadline = parts_of(one)
+        upkeep, links, deadline = parts_of(one)
         held = [holding_of(one, name) for name in ("whole", "hurt")]
         incarnation = one._parts.lease.incarnation
-        assert await upkeep.compare(generation, incarnation, held, deadline) == ([], [incarnation])
+        assert await upkeep.compare(links, incarnation, held, deadline) == ([], [incarnation])
         await client.hdel(f"{backend.prefix}:{{hurt}}:members", "alice")
-        different, _ = await upkeep.compare(generation, incarnation, held, deadline)
+        different, _ = await upkeep.compare(links, incarnation, held, deadline)
         assert different == ["hurt"]
-        found = await upkeep.look(generation, incarnation, held[1], deadline)
+        found = await upkeep.look(links, incarnation, held[1], deadline)
         assert (found.size, found.unaccounted, found.absent) == (1, -1, True)
 
 
@@ -46,11 +46,11 @@ async def test_a_namespace_that_lost_a_claim_is_named(backend: Backend) -> None:
 async def test_only_incarnations_without_any_trace_are_unknown(backend: Backend) -> None:
     """A living one is known, and so is one that waits to be reaped."""
     async with backend.pools(1) as (one,), backend.client() as client:
-        upkeep, generation, deadline = parts_of(one)
+        upkeep, links, deadline = parts_of(one)
         await client.hset(f"{backend.prefix}:{{~}}:dead", "dying.0", "node-9")
         asked = [one._parts.lease.incarnation, "dying.0", "never.0"]
-        assert await upkeep.unknown(generation, asked, deadline) == {"never.0"}
-        assert await upkeep.unknown(generation, [], deadline) == set()
+        assert await upkeep.unknown(links, asked, deadline) == {"never.0"}
+        assert await upkeep.unknown(links, [], deadline) == set()
         await client.delete(f"{backend.prefix}:{{~}}:dead")
 
 
@@ -59,14 +59,14 @@ async def test_garbage_is_removed_unless_it_has_changed_since(backend: Backend) 
     """The listed entry is compared with the current one: a claim that came meanwhile stays."""
     async with backend.pools(1) as (one,), backend.client() as client:
         await one.join("n", "alice")
-        upkeep, generation, deadline = parts_of(one)
+        upkeep, links, deadline = parts_of(one)
         key = f"{backend.prefix}:{{n}}:members"
         await client.hset(key, mapping={"junk": "oops", "changed": "oops"})
         listed = [entry async for entry in upkeep.entries_of("n", 5)]
         assert {id for id, _ in listed} == {b"alice", b"junk", b"changed"}
         garbage = [entry for entry in listed if entry[1] == b"oops"]
         await client.hset(key, "changed", "another")
-        await upkeep.discard(generation, "n", garbage, deadline)
+        await upkeep.discard(links, "n", garbage, deadline)
         left = {id for id, _ in [entry async for entry in upkeep.entries_of("n", 5)]}
         assert left == {b"alice", b"changed"}
         await client.hdel(key, "changed")
@@ -77,12 +77,12 @@ async def test_a_wrong_count_is_right_after_the_difference_is_added(backend: Bac
     """Count and checksum are corrected together; fields that are no counts are removed."""
     async with backend.pools(1) as (one,), backend.client() as client:
         await one.join("n", "alice")
-        upkeep, generation, deadline = parts_of(one)
+        upkeep, links, deadline = parts_of(one)
         incarnation, key = one._parts.lease.incarnation, f"{backend.prefix}:{{n}}:owners"
         before = await client.hgetall(key)
         await client.hset(key, "x y", "z")
-        await upkeep.correct(generation, "n", incarnation, 2, 5, deadline)
+        await upkeep.correct(links, "n", incarnation, 2, 5, deadline)
         assert await one.count("n") == 3
-        await upkeep.correct(generation, "n", incarnation, -2, -5, deadline)
-        await upkeep.forget_counts(generation, "n", [b"x y"], deadline)
+        await upkeep.correct(links, "n", incarnation, -2, -5, deadline)
+        await upkeep.forget_counts(links, "n", [b"x y"], deadline)
         assert await client.hgetall(key) == before

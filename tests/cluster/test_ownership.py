@@ -432,7 +432,7 @@ async def test_a_client_that_leaves_while_its_claim_waits_takes_no_id(backend: B
         claim_batcher = one._parts.ownership._claim_batcher
         second = Connection("alice", "n", FakeWebSocket())
         with patch.object(
-            claim_batcher, "_flights", {one._parts.backplane.shard: IN_FLIGHT}
+            claim_batcher, "_flights", {one._parts.backplane.topology.of("n"): IN_FLIGHT}
         ):  # as many as may be under way
             claim = asyncio.create_task(one.new_connection(second))
             await eventually(lambda: claim_batcher._loads.claims)

@@ -237,12 +237,8 @@ async def test_a_member_that_loses_its_id_during_an_assertion_is_released(backen
             return read()
 
         registry.assert_claims = assert_claims
-        generation = await one._parts.backplane.shard.connected(
-            asyncio.get_running_loop().time() + 5
-        )
-        await one._parts.ownership._reassertion.namespace(
-            generation, "n", one._parts.lease.incarnation
-        )
+        links = await one._parts.backplane.topology.connected(asyncio.get_running_loop().time() + 5)
+        await one._parts.ownership._reassertion.namespace(links, "n", one._parts.lease.incarnation)
         assert alice.closed is not None
         assert bob.closed is None
         assert await one.locate("n", "alice") is None
