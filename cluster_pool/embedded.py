@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import ClusterPoolError
@@ -188,7 +188,9 @@ class EmbeddedServer:
         self.stop()
 
     def ask(self, *words: str) -> str:
-        """Send one command, and return what the server answers, errors too; blocks.
+        """Send one command, and return the reply, also an error; blocks.
+
+        Elements of an array are returned as lines.
 
         Raises:
             OSError: it does not answer within a second.
@@ -196,15 +198,22 @@ class EmbeddedServer:
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(1)
             link.connect(str(self.path))
-            link.sendall((" ".join(words) + "\r\n").encode())
-            with link.makefile(newline="\r\n", encoding="utf-8") as answer:
-                line = answer.readline().strip()
-                return answer.read(int(line[1:])) if line.startswith("$") else line
+            sent = [b"$%d\r\n%s\r\n" % (len(word), word) for word in map(str.encode, words)]
+            link.sendall(b"".join([b"*%d\r\n" % len(sent), *sent]))
+            with link.makefile("rb") as answer:
+                return _read(answer).decode()
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError):
             return self.ask("PING") == "+PONG"
         return False
+
+
+def _read(answer: BinaryIO) -> bytes:
+    line = answer.readline().rstrip()
+    if line[:1] == b"*":
+        return b"\n".join(_read(answer) for _ in range(int(line[1:])))
+    return answer.read(int(line[1:]) + 2)[:-2] if line[:1] == b"$" else line
 
 
 def _private_folder() -> str:

@@ -6,7 +6,8 @@ alone. Anyone on this machine can use it: there is no password.
 
 import contextlib
 import time
-from typing import Final, Self
+from collections.abc import Mapping
+from typing import Final, Self, TypeAlias
 
 from cluster_pool.embedded import EmbeddedServer, EmbeddedUnavailableError, free_ports
 
@@ -14,6 +15,7 @@ PRIMARIES: Final = 3
 SLOTS: Final = 16384
 FORM_TIMEOUT: Final = 15.0
 """Seconds until primaries that do not become a cluster are given up. They serve after two."""
+KEYS_AT_ONCE: Final = "100"
 ATTEMPTS: Final = 3
 """How often ports are looked for: another program may take one between the look and its use."""
 
@@ -70,6 +72,34 @@ class EmbeddedCluster:
             raise
         return self
 
+    def move(self, key: str, hold: float = 0.0) -> int:
+        """Move the slot of ``key``, with all that is in it, to another primary; blocks.
+
+        Args:
+            hold: seconds for which half of its keys are here, and half there.
+
+        Returns:
+            The slot.
+        """
+        slot = self._servers[0].ask("CLUSTER", "KEYSLOT", key).removeprefix(":")
+        source = next(one for one in self._servers if one.ask("EXISTS", key)[:1] == ":")
+        target = next(one for one in self._servers if one is not source)
+        port = self._ports[self._servers.index(target)]
+        here, there = (one.ask("CLUSTER", "MYID") for one in (source, target))
+        _order(target, "SETSLOT", slot, "IMPORTING", here)
+        _order(source, "SETSLOT", slot, "MIGRATING", there)
+        half = True
+        while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, KEYS_AT_ONCE).splitlines():
+            for name in keys[: len(keys) // 2] if half else keys:
+                source.ask("MIGRATE", "127.0.0.1", str(port), name, "0", "1000")
+            if half:
+                time.sleep(hold)
+            half = False
+        others = [one for one in self._servers if one not in (source, target)]
+        for server in (target, source, *others):
+            _order(server, "SETSLOT", slot, "NODE", there)
+        return int(slot)
+
     def stop(self) -> None:
         """Stop the servers and remove their folders. Harmless when called twice."""
         servers, self._servers = self._servers, []
@@ -104,6 +134,14 @@ class EmbeddedCluster:
             if time.monotonic() > deadline:
                 raise EmbeddedUnavailableError("the embedded servers did not become a cluster")
             time.sleep(0.02)
+
+
+Embedded: TypeAlias = EmbeddedServer | EmbeddedCluster
+EMBEDDED: Final[Mapping[str, type[Embedded]]] = {
+    "embedded": EmbeddedServer,
+    "embedded-cluster": EmbeddedCluster,
+}
+"""Words that ``--redis`` takes instead of a URL, and the servers that they start."""
 
 
 def _order(server: EmbeddedServer, *words: str) -> None:

@@ -114,7 +114,7 @@ class Backend:
 
     @contextlib.asynccontextmanager
     async def listening(self, *channels: str) -> AsyncIterator[Heard]:
-        """What is published on these channels from now on. Of one server it is in order."""
+        """Payloads on these channels from now on, in order as far as one server has them."""
         async with self._listening(
             channels, "ssubscribe" if self.clustered else "subscribe"
         ) as heard:

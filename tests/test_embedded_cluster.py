@@ -39,6 +39,25 @@ def test_it_serves_every_slot_and_leaves_nothing(
     cluster.stop()
 
 
+def test_a_slot_moves_to_another_primary_with_all_its_keys() -> None:
+    """A client of redis-py finds them there."""
+    with EmbeddedCluster() as cluster:
+        port = int(cluster.cli.rpartition(" ")[2])
+        with RedisCluster(host="127.0.0.1", port=port) as client:
+            for at in range(5):
+                client.set(f"{{tag}}key {at}", at)
+            before = client.get_node_from_key("tag").port
+            assert cluster.move("tag") == client.keyslot("tag")
+            assert [client.get(f"{{tag}}key {at}") for at in range(5)] == [
+                b"0",
+                b"1",
+                b"2",
+                b"3",
+                b"4",
+            ]
+            assert client.get_node_from_key("tag").port != before
+
+
 def test_other_ports_are_tried_when_one_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

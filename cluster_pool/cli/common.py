@@ -38,7 +38,7 @@ RedisOption = Annotated[
         envvar="CLUSTER_POOL_REDIS",
         help="Where Redis is: redis:// or, with TLS, rediss://HOST:PORT; unix://PATH; "
         "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE; redis+cluster://HOST:PORT,HOST:PORT; "
-        "embedded, for serve and demo.",
+        "embedded or embedded-cluster, for serve and demo.",
     ),
 ]
 PrefixOption = Annotated[

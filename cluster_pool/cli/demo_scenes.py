@@ -93,7 +93,8 @@ async def published(stage: Stage) -> Row:
     sent_at = time.perf_counter()
     await stage.outsider.publish(NAMESPACE, text)
     await stage.arrived(text, clients)
-    return _all_heard("PUBLISH, as by redis-cli", clients, text, sent_at, channel)
+    scene = f"{stage.outsider.publish_command}, as by redis-cli"
+    return _all_heard(scene, clients, text, sent_at, channel)
 
 
 async def takeover(stage: Stage) -> Row:
@@ -257,7 +258,10 @@ def _wrong(row: Row, remark: str) -> Row:
     return Row(**{**asdict(row), "right": False, "remark": remark})
 
 
-SCENES: Final[list[tuple[str, Callable[[Stage], Awaitable[Row]]]]] = [
+Scene = tuple[str, Callable[[Stage], Awaitable[Row]]]
+"""A title, and the function that plays it."""
+
+SCENES: Final[list[Scene]] = [
     ("every client sends to the next one, through their nodes", targeted),
     ("one broadcast to everyone", broadcast),
     ("a PUBLISH from outside, as redis-cli would", published),

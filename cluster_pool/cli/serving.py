@@ -113,7 +113,8 @@ def serve(
     SIGTERM drains: /readyz says 503, then newcomers are turned away and the connections closed
     (1012) at a pace that all draining nodes share; nothing stays in Redis. So does SIGHUP, unless
     it was ignored at the start (nohup). A second signal stops at once, but not the same one within
-    3 seconds. --redis embedded starts a private Valkey for trying things out.
+    3 seconds. --redis embedded starts a private Valkey for trying things out,
+    --redis embedded-cluster three of them as a Redis Cluster.
     """
 
     def settings() -> NodeSettings:
@@ -224,4 +225,7 @@ def _say_text(where: Listening) -> None:
     if where.embedded is not None:
         print(f"redis: cluster-pool nodes --redis {where.embedded.url}", flush=True)
         channel = "'cluster_pool:{default}'"
-        print(f"       {where.embedded.cli} PUBLISH {channel} 'Hello world!'", flush=True)
+        print(
+            f"       {where.embedded.cli} {where.embedded.publish} {channel} 'Hello world!'",
+            flush=True,
+        )

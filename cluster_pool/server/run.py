@@ -16,11 +16,11 @@ from typing import Any
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.cluster.signals import SIGNALS, Signals, in_main_thread
 from cluster_pool.cluster.stopping import drain_for
-from cluster_pool.embedded import EmbeddedServer
+from cluster_pool.embedded_cluster import EMBEDDED, Embedded
 from cluster_pool.server import collector
 from cluster_pool.server.newcomers import raise_limit
 from cluster_pool.server.node import NodeServer
-from cluster_pool.server.settings import EMBEDDED, NodeSettings
+from cluster_pool.server.settings import NodeSettings
 
 log = logging.getLogger("cluster_pool.server")
 
@@ -48,7 +48,7 @@ class Listening:
     agent_host: str
     agent_port: int | None
     address: str
-    embedded: EmbeddedServer | None
+    embedded: Embedded | None
 
     @property
     def url(self) -> str:
@@ -141,20 +141,21 @@ async def _start(settings: NodeSettings, pool: ClusterPool, server: NodeServer) 
 
 
 @contextlib.contextmanager
-def _embedded_of(settings: NodeSettings) -> Iterator[EmbeddedServer | None]:
+def _embedded_of(settings: NodeSettings) -> Iterator[Embedded | None]:
     """The embedded Redis of this node, if the settings ask for one.
 
-    Its start blocks this thread for a tenth of a second: it must not be another thread, since the
-    server ends with the thread that started it.
+    Its start blocks this thread, for a tenth of a second or three: it must not be another thread,
+    since servers end with the thread that started them.
     """
-    if settings.redis != EMBEDDED:
+    kind = EMBEDDED.get(settings.redis)
+    if kind is None:
         yield None
         return
-    with EmbeddedServer() as server:
-        yield server
+    with kind() as embedded:
+        yield embedded
 
 
-def _pool_of(settings: NodeSettings, embedded: EmbeddedServer | None) -> ClusterPool:
+def _pool_of(settings: NodeSettings, embedded: Embedded | None) -> ClusterPool:
     return ClusterPool(
         settings.redis if embedded is None else embedded.url,
         node_id=settings.node_id,
@@ -191,7 +192,7 @@ def _where(
     settings: NodeSettings,
     pool: ClusterPool,
     server: NodeServer,
-    embedded: EmbeddedServer | None,
+    embedded: Embedded | None,
 ) -> Listening:
     return Listening(
         node_id=pool.node_id,

@@ -25,14 +25,13 @@ from cluster_pool.core.keys import DEFAULT_PREFIX, Keys
 from cluster_pool.core.origins import Origins
 from cluster_pool.core.proxies import Proxies
 from cluster_pool.core.seals import Seals, Secret
+from cluster_pool.embedded_cluster import EMBEDDED
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.local.drain_terms import Terms
 from cluster_pool.server.admin import check_admin_host
 from cluster_pool.server.apps import App
 from cluster_pool.server.keepalive import PING_INTERVAL
 
-EMBEDDED: Final = "embedded"
-"""As ``redis``: a private Valkey that is started with the node and ends with it."""
 LAST_PORT: Final = 65535
 
 
@@ -43,7 +42,8 @@ class NodeSettings:
     Attributes:
         redis: the URL of the cluster's Redis (``redis://``, ``rediss://``, ``unix://``,
             ``redis+sentinel://``, ``redis+cluster://`` and so on; see docs/deploying.md), or
-            ``"embedded"`` for a private Valkey that lives as long as the node.
+            ``"embedded"`` or ``"embedded-cluster"`` for a private Valkey, alone or as a cluster
+            of three primaries, that lives as long as the node.
         prefix: of every key and channel of the cluster.
         node_id: unique among live nodes; None makes one.
         secret: the secret of every node and publisher in the cluster, at least 16 bytes. With
@@ -119,7 +119,7 @@ class NodeSettings:
     def _check_cluster(self) -> None:
         """Check the pool's arguments, with the functions that the pool itself calls."""
         keys = Keys(self.prefix)
-        if self.redis != EMBEDDED:
+        if self.redis not in EMBEDDED:
             Address(self.redis, self.timing.timeout).check_prefix(keys.prefix)
         if self.node_id is not None:
             check_node_id(self.node_id)

@@ -113,6 +113,31 @@ def test_serve_embedded_prints_its_redis_url_and_leaves_no_folder() -> None:
         node.communicate()
 
 
+def test_serve_embedded_cluster_prints_a_url_that_other_commands_take() -> None:
+    """And a command of redis-cli that publishes to its members."""
+    node = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "cluster_pool", "serve", "--port", "0"),
+            *("--redis", "embedded-cluster"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert node.stdout is not None
+        lines = [node.stdout.readline() for _ in range(3)]
+        found = re.search(r"--redis (redis\+cluster://\S+)", lines[1])
+        assert found is not None
+        assert re.search(r"redis-cli -c -p \d+ SPUBLISH 'cluster_pool:{default}' ", lines[2])
+        status, out, _ = run("nodes", "--json", redis=found.group(1))
+        assert (status, json.loads(out)["state"]) == (0, "active")
+        node.send_signal(signal.SIGTERM)
+        assert node.wait(20) == 0
+    finally:
+        node.kill()
+        node.communicate()
+
+
 APPS = """
 async def handler(pool, connection): ...
 
