@@ -12,10 +12,15 @@ from typing import Final, TypeVar
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls
-from cluster_pool.backplane.calls import deadline_in
+from cluster_pool.backplane.calls import deadline_in, unheeded
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.generation import Generations
-from cluster_pool.backplane.refusals import misplaced, needs_another, refusal
+from cluster_pool.backplane.refusals import (
+    is_unknown,
+    misplaced,
+    needs_another,
+    refusal,
+)
 from cluster_pool.backplane.script_calls import Envelope
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.backplane.shard_context import ShardContext
@@ -28,6 +33,8 @@ T = TypeVar("T")
 
 PROBES_LOST: Final = 3
 """Probes without an answer that end a generation."""
+NEWEST: Final = "ZMSCORE"
+"""Of the commands that are sent to one server; Redis has it since 6.2."""
 STALL: Final = 0.5
 """Seconds that the event loop must have stood still for a line in the log."""
 
@@ -146,15 +153,22 @@ class Health:
     async def check_kind(self, commands: CommandConnection) -> None:
         """Raise for a Redis that no node can use, and say what it is.
 
-        A cluster of one primary would execute half of the commands and refuse the others.
+        A cluster of one primary would execute half of the commands and refuse the others. A server
+        with the newest command that is needed has all of them.
         """
+        newest = commands.call(NEWEST, self._keys.leases, "")
+        newest.add_done_callback(unheeded)
         try:
             said = await self._hello(commands)
         except ResponseError:  # not allowed, or not known: later errors will show what it is
-            return
+            said = {}
         why = misplaced(said.get(b"mode", b"").decode(), clustered=self._clustered)
         if why:
             raise BackplaneUnavailableError(f"Redis at {self._outage.where}: {why}")
+        await self.soon(asyncio.wait((newest,)))
+        missing = newest.exception()
+        if missing is not None and is_unknown(missing):
+            raise BackplaneUnavailableError(refusal(missing)) from missing
 
     async def _hello(self, commands: CommandConnection) -> dict[bytes, bytes]:
         """The reply of HELLO, as far as its values are strings."""

@@ -40,8 +40,8 @@ _DOWN: Final = (
 _SENTINEL: Final = "this is a Sentinel: give it as redis+sentinel://HOST:PORT/SERVICE"
 _RIGHTS: Final = "this user may not do what cluster_pool needs: deploy/redis.acl has the rights"
 _OLD: Final = (
-    "it does not have this command, or under another name: cluster_pool needs Redis 6.0 or later, "
-    "or Valkey, without rename-command"
+    "it does not have this command, or under another name: cluster_pool needs Redis 6.2 or later, "
+    "for a cluster 7.0 or later, or Valkey, and no rename-command"
 )
 _LOGIN: Final = "check the user name and the password"
 
@@ -146,6 +146,11 @@ def refusal(reply: BaseException | bytes) -> str:
 def is_refusal(error: BaseException) -> bool:
     """Whether a translated error was caused by an error reply: Redis was there and refused."""
     return isinstance(error.__cause__, ResponseError)
+
+
+def is_unknown(error: BaseException) -> bool:
+    """Whether a server does not have a command."""
+    return advice(said(error)) == _OLD
 
 
 def misplaced(mode: str, *, clustered: bool) -> str:

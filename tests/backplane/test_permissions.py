@@ -1,11 +1,14 @@
 """A user of Redis who may not do all that is needed: what is missing is named, on each server."""
 
+from functools import partial
+
 import pytest
 
 from cluster_pool import BackplaneUnavailableError
 from tests.clusters import Pool
-from tests.servers import RedisServer
+from tests.servers import CLUSTER_ACL, RedisServer
 from tests.support import async_test
+from tools.harness.redis_cluster import RedisCluster
 
 MISSING = [
     *("evalsha", "script|load", "time", "subscribe"),
@@ -45,12 +48,48 @@ async def test_keys_and_channels_that_are_denied_are_told_apart(
         await Pool(own_server.url).start()
 
 
+@pytest.mark.parametrize("command", ["EVALSHA", "ZMSCORE"])
 @async_test
-async def test_a_command_that_the_server_does_not_have_is_named() -> None:
-    """It is too old, or the command was renamed."""
+async def test_a_command_that_the_server_does_not_have_is_named(command: str) -> None:
+    """It is too old, or the command was renamed; the start says so, not the first use."""
     with (
-        RedisServer("valkey", "--rename-command", "EVALSHA", "") as server,
-        pytest.raises(BackplaneUnavailableError, match="unknown command 'EVALSHA'") as caught,
+        RedisServer("valkey", "--rename-command", command, "") as server,
+        pytest.raises(BackplaneUnavailableError, match=f"unknown command '{command}'") as caught,
     ):
         await Pool(server.url).start()
-    assert "without rename-command" in str(caught.value)
+    assert "needs Redis 6.2 or later" in str(caught.value)
+
+
+@async_test
+async def test_a_cluster_without_sharded_channels_is_refused() -> None:
+    """Redis has them since 7.0."""
+    make = partial(RedisServer, "valkey", acl=CLUSTER_ACL)
+    with (
+        RedisCluster(make, "--rename-command", "SSUBSCRIBE", "", replicas=0) as cluster,
+        pytest.raises(BackplaneUnavailableError, match="unknown command 'SSUBSCRIBE'") as caught,
+    ):
+        await Pool(cluster.url).start()
+    assert "for a cluster 7.0 or later" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"), [("-hset", "'hset' command"), ("resetpass", "WRONGPASS")]
+)
+@async_test
+async def test_a_refusal_by_one_shard_alone_is_named(rule: str, what: str) -> None:
+    """A missing permission, a wrong password: the other shards are well."""
+    make = partial(RedisServer, "valkey", acl=CLUSTER_ACL)
+    with RedisCluster(make, replicas=0) as cluster:
+        home = cluster.primary_of("{~}")
+        other = next(one for one in cluster.primaries if one is not home)
+        name, well = (
+            next(f"n{at}" for at in range(99) if (cluster.primary_of(f"{{n{at}}}") is other) is bad)
+            for bad in (True, False)
+        )
+        other.call("ACL", "SETUSER", "cluster_pool", rule)
+        async with Pool(cluster.url, node_id="node-1") as pool:
+            with pytest.raises(BackplaneUnavailableError, match=what) as caught:
+                await pool.join(name, "alice")
+            assert "check the user" in str(caught.value) or "redis.acl" in str(caught.value)
+            await pool.join(well, "alice")
+            assert await pool.count(well) == 1
