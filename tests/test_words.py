@@ -11,7 +11,7 @@ ROOT = Path(cluster_pool.__file__).parent
 TESTS = Path(__file__).parent
 OPENINGS = re.compile(r"(?:Who|Whoever|Whom|Whose|What|Whatever|Nobody|Somebody|Of)\b")
 """A text that begins in this way has no subject, or hides it behind a clause."""
-OTHERS = re.compile(r"\b(?:[Ww]hoever|[Ww]homever|[Ss]omebody|[Ll]edger)\b")
+OTHERS = re.compile(r"\b(?:[Ww]hoever|[Ww]homever|[Ss]omebody|(?<!`)[Ll]edger)\b")
 """Words for which there is a plainer one: a caller, another process, the drain budget."""
 NAMES = re.compile(r"def (test_(?:who|whoever|whose|what|whatever|nobody|somebody|of)_\w+)")
 """Tests that are called after a clause."""
@@ -34,17 +34,20 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.lstrip(" -")
 
 
-def files() -> list[Path]:
-    """The files of the tests, without those of the tools."""
-    return [path for path in sorted(TESTS.rglob("*.py")) if TESTS / "tools" not in path.parents]
+def tests_and_tools() -> list[Path]:
+    """The files of the tests and of the programs in scripts/."""
+    return sorted(TESTS.rglob("*.py")) + sorted((TESTS.parent / "scripts").rglob("*.py"))
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Every docstring of the package and its tests, and every comment of its scripts."""
-    for path in sorted(ROOT.rglob("*")) + files():
+    """Every docstring of package, tests and tools, and every comment of the Lua files."""
+    for path in sorted(ROOT.rglob("*")) + tests_and_tools():
         read = {".py": docstrings, ".lua": comments}.get(path.suffix)
         for line, text in read(path) if read else ():
-            yield f"{path.relative_to(ROOT.parent if ROOT in path.parents else TESTS)}:{line}", text
+            yield (
+                f"{path.relative_to(ROOT.parent if ROOT in path.parents else TESTS.parent)}:{line}",
+                text,
+            )
 
 
 def test_no_docstring_begins_with_a_clause() -> None:
@@ -61,7 +64,11 @@ def test_docstrings_use_the_plainer_word() -> None:
 
 def test_no_test_is_called_after_a_clause() -> None:
     """The name of a test says the behaviour: its subject first, then what happens."""
-    found = [f"{path.name}: {name}" for path in files() for name in NAMES.findall(path.read_text())]
+    found = [
+        f"{path.name}: {name}"
+        for path in tests_and_tools()
+        for name in NAMES.findall(path.read_text())
+    ]
     assert not found, "\n".join(found)
 
 

@@ -1,4 +1,4 @@
-"""What the scripts beside this folder run, and what the tests share with them.
+"""Programs of the scripts beside this folder, and the parts of them that tests use.
 
 harness     servers, processes, clients and a bad network, for tests and tools alike
 bench       what a message and a connection cost: scripts/bench

@@ -141,8 +141,8 @@ async def test_an_incarnation_that_cannot_be_reaped_does_not_delay_others(
 
 
 @async_test
-async def test_what_is_at_a_shard_that_is_down_is_reaped_when_it_is_up() -> None:
-    """What is at the others is not kept waiting; nothing is forgotten before."""
+async def test_members_at_a_shard_that_is_down_are_reaped_when_it_is_up() -> None:
+    """Those at other shards are reaped at once; the incarnation is not forgotten before."""
     registry = Registry()
     registry.members, registry.away = {"dead.0": {"n": 2, "m": 3}}, {"m"}
     async with reaper_of(registry) as (reaper, counters):

@@ -25,8 +25,8 @@ def redis() -> Iterator[RedisCluster]:
 
 
 @async_test
-async def test_a_slot_that_nobody_serves_takes_nothing_else_with_it(redis: RedisCluster) -> None:
-    """Also when a member is there already; it is served again as soon as somebody has it."""
+async def test_a_slot_without_an_owner_affects_no_other(redis: RedisCluster) -> None:
+    """Also when a member is there already; it is served again as soon as a node owns it."""
     primary, name = away_from_home(redis)
     neighbours = [one for one in namespaces_of(redis, 2)[primary.port] if one != name]
     async with cluster_pools(redis) as (one, two):
@@ -53,7 +53,7 @@ async def test_a_slot_that_nobody_serves_takes_nothing_else_with_it(redis: Redis
 
 @async_test
 async def test_a_primary_that_lets_nobody_in_is_named(redis: RedisCluster) -> None:
-    """What is at the others goes on, and the node stays ready: it serves most of its namespaces."""
+    """Namespaces of others go on, and the node stays ready: it serves most of its namespaces."""
     primary, name = away_from_home(redis)
     others = [one for port, (one,) in namespaces_of(redis).items() if port != primary.port]
     async with cluster_pools(redis) as (one, two):

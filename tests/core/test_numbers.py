@@ -92,7 +92,7 @@ def test_a_channel_that_had_no_counter_begins_at_one() -> None:
 
 
 def test_a_channel_that_is_heard_elsewhere_takes_its_account_with_it() -> None:
-    """Whatever was published in between is missed there, exactly."""
+    """Messages published in between are missed there, exactly."""
     here, there = Numbers(), Numbers()
     here.begin("c", "e", 4)
     here.heard("c", "e", 5, 1)

@@ -1,4 +1,4 @@
-"""What ``scripts/bench`` measures, and how.
+"""The measurements of ``scripts/bench``.
 
     __main__     arguments, the order of the scenarios, the output
     delivery     CPU per delivered message: broadcasts, targeted sends, and the bare write(2)

@@ -53,7 +53,7 @@ def _positive(text: str) -> int:
 
 
 def _scenarios() -> Iterator[str]:
-    """What each measures, in its own words."""
+    """A description of each scenario, from its own docstring."""
     for name in NAMES:
         module = {**EACH_LOOP, **ONE_LOOP}.get(name, delivery)
         about = delivery.ABOUT.get(name) or str(module.__doc__).split("\n\n")[0]

@@ -1,4 +1,4 @@
-"""What our path is made of, without us: redis-py and ``websockets``, as their manuals use them.
+"""The parts of our path without us: redis-py and ``websockets``, as their manuals use them.
 
 Run twice as ``python -m tools.bench.bare REDIS LOOP GATE``: with the reading end of a gate for the
 process that publishes and is the WebSocket client, with the writing end for the one that subscribes
@@ -27,7 +27,7 @@ CHANNEL = "bare"
 
 
 class Commands:
-    """What either process can be asked to do."""
+    """The commands of either process."""
 
     def __init__(self, redis: Redis, gate_end: int) -> None:
         self._redis = redis

@@ -45,7 +45,7 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Work:
-    """What a round sends: so many times so many messages to each client, one after another."""
+    """The sends of a round: so many times so many messages to each client, one after another."""
 
     what: str
     do: str
@@ -58,7 +58,7 @@ class Work:
 
 
 def works(settings: Settings) -> dict[str, Work]:
-    """What is measured, by the names of the scenarios."""
+    """The measured works, by the names of the scenarios."""
     count = f"{settings.connections:,}"
     everyone = f"broadcast to {count} clients of another node"
     return {
@@ -79,7 +79,7 @@ class Rounds:
     wrong: str = ""
 
     def sums(self) -> list[float]:
-        """Of all processes, by round."""
+        """The sums over all processes, by round."""
         return [sum(parts.values()) for parts in self.spent]
 
     def parts(self) -> dict[str, float]:
@@ -207,7 +207,7 @@ async def measure(settings: Settings, loop: str, tell: Tell, wanted: set[str]) -
 
 
 def row(what: str, loop: str, rounds: Rounds) -> Row:
-    """What became of a scenario of ours, where nothing may come out of order."""
+    """The result of a scenario of ours, in which no message may be out of order."""
     late = f"WRONG: {rounds.disordered:,} messages out of order" if rounds.disordered else ""
     return Row(
         what,

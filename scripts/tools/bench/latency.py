@@ -23,7 +23,7 @@ PAUSE = 0.005
 
 @dataclass
 class Times:
-    """What was measured with one pause before each send: a list of µs per round."""
+    """The times measured with one pause before each send: a list of µs per round."""
 
     pause: float
     published: list[list[float]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Who we run on, for the head of the table."""
+"""The machine of the run, for the head of the table."""
 
 import os
 import platform

@@ -24,7 +24,7 @@ GATE_TIMEOUT = 10.0
 
 
 class Commands(Sender):
-    """What this node can be asked to do."""
+    """The commands of this node."""
 
     def __init__(self, pool: ClusterPool, gate: Opened) -> None:
         super().__init__(self._broadcast_all, self._send_each, gate)

@@ -1,4 +1,4 @@
-"""What is sent: 128 bytes with a sequence number and, for a targeted message, the id it is for.
+"""Payloads: 128 bytes with a sequence number and, for a targeted message, the id it is for.
 
 The clients check both, so that a message lost, doubled, reordered or misrouted is seen.
 """

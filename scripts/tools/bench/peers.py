@@ -26,7 +26,7 @@ SHARE, SLOW = 2, 4
 
 
 def works(settings: Settings) -> list[Work]:
-    """What is measured of each."""
+    """The works that are measured of each."""
     return [work.less(SHARE) for work in delivery.works(settings).values()]
 
 
@@ -64,7 +64,7 @@ class Entry:
             result.floors.append(bare)
 
     def row(self, work: Work, connections: int, *, versions: bool) -> Row:
-        """What became of it. Others may promise no order: what came out of it is told."""
+        """The result of a work. Others may promise no order: the row tells how many lost it."""
         result = self.results.get(work.what, Rounds())
         late = result.disordered / result.deliveries if result.deliveries else 0
         wrong = result.wrong
@@ -140,7 +140,7 @@ async def _enter(
 
 @contextlib.asynccontextmanager
 async def _others(contender: Contender, settings: Settings) -> AsyncIterator[Pair]:
-    """Somebody else's processes, with their clients."""
+    """Another contender's processes, with their clients."""
     async with contextlib.AsyncExitStack() as stack:
         redis = None if contender.alone else stack.enter_context(RedisServer())
         readers = await stack.enter_async_context(clients())

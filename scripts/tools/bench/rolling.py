@@ -99,7 +99,7 @@ class Trial:
 
 @contextlib.asynccontextmanager
 async def _running(rate: float) -> AsyncIterator[tuple[Fleet, int, Publisher]]:
-    """Nodes behind HAProxy, its port, and somebody who sends; nothing of it is left behind."""
+    """Nodes behind HAProxy, its port, and a sender; nothing of it is left behind."""
     pace = ("--close-rate", str(rate), "--announce", str(ANNOUNCE), "--grace", str(GRACE))
     names = [f"node-{at}" for at in range(NODES)]
     with (
@@ -173,7 +173,7 @@ async def _trial(connections: int, rate: float, tell: Tell) -> Trial:
 
 
 async def _settled(comers: Program, mail: Mail) -> dict[str, Any]:
-    """What the clients saw, once the last message is there: it may be between two sockets yet."""
+    """The clients' report, once the last message is there: it may still be between two sockets."""
     deadline = time.monotonic() + ARRIVAL
     while True:
         report: dict[str, Any] = await comers.ask("report")
@@ -184,7 +184,7 @@ async def _settled(comers: Program, mail: Mail) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Figure:
-    """What is read off a trial, at which budget; ``beside``: also told of the one at once."""
+    """A figure of a trial, with its budget; ``beside``: shown for the restart at once, too."""
 
     what: str
     unit: str
@@ -230,7 +230,7 @@ FIGURES = (
 
 
 async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
-    """What the clients see of a restart at the pace of the budget, beside one that has none."""
+    """A restart at the pace of the budget, as clients see it, beside one without a budget."""
     if shutil.which("haproxy") is None:
         return [Row("rolling restart", "", [], wrong="haproxy is not installed")]
     connections, rate = settings.restarted, settings.close_rate

@@ -1,4 +1,4 @@
-"""What a send costs when the cluster grows: to many nodes, and to many members of the namespace.
+"""The cost of a send when the cluster grows: to many nodes, and to many members of a namespace.
 
 Sends to members of one node and to members spread over all nodes take turns, before and after a
 node has registered many more. Before every round is one of bare writes: a shared machine changes

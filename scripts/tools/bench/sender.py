@@ -1,4 +1,4 @@
-"""What a program that sends is asked to do: rounds of numbered messages, to all or to one id each.
+"""The commands of a program that sends: rounds of numbered messages, to all or to one id each.
 
 Needs the standard library alone.
 """
@@ -19,7 +19,7 @@ ToEach = Callable[[Sequence[str], Sequence[str]], Awaitable[int]]
 
 
 class Sender:
-    """Over two functions of whoever is measured. Its public methods are the commands."""
+    """Sends by two functions of the measured library. Its public methods are the commands."""
 
     def __init__(self, to_all: ToAll, to_each: ToEach | None, gate: Opened) -> None:
         self._to_all = to_all
@@ -63,7 +63,7 @@ class Sender:
 def each_alone(
     to_all: Callable[[str], Awaitable[Any]], to_one: Callable[[str, str], Awaitable[Any]]
 ) -> tuple[ToAll, ToEach]:
-    """Both functions of somebody who sends one message at a time, and does not say to how many."""
+    """Both functions of a library that sends one message at a time and counts no receivers."""
 
     async def all_at_once(messages: Sequence[str]) -> int:
         if len(messages) == 1:

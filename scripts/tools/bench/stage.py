@@ -1,4 +1,4 @@
-"""What the scenarios stand on: nodes and clients as processes, their CPU, and how much is done."""
+"""The base of the scenarios: nodes and clients as processes, their CPU, and the amount of work."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -37,7 +37,7 @@ class Settings:
 
     @property
     def fresh_rounds(self) -> int:
-        """Of scenarios that start everything anew in each round."""
+        """The rounds of scenarios that start everything anew in each."""
         return min(self.rounds, 3)
 
 
@@ -77,7 +77,7 @@ class Clients:
         await self._program.ask("expect", per_gate=per_gate, first=first, stamps=stamps)
 
     async def report(self, total: int) -> dict[str, Any]:
-        """What has arrived, once it is ``total`` or too late."""
+        """The clients' report, once ``total`` messages have arrived or it is too late."""
         report: dict[str, Any]
         report = await self._program.ask("report", total=total, timeout=RECEIVE_TIMEOUT)
         return report
@@ -135,7 +135,7 @@ class Meter:
 
 
 def fault(report: dict[str, Any], total: int, said: Iterable[str] = ()) -> str:
-    """What is wrong with a round, "" when every message came once and in order."""
+    """The fault of a round; "" when every message came once and in order."""
     faults = list(said)
     if report["received"] != total:
         faults.append(f"{report['received']:,} of {total:,} messages received")
@@ -147,7 +147,7 @@ def fault(report: dict[str, Any], total: int, said: Iterable[str] = ()) -> str:
 
 
 def miscounted(members: int, expected: int) -> str:
-    """What is wrong when the cluster counts another number of members."""
+    """The error text when the cluster counts another number of members."""
     return "" if members == expected else f"WRONG: {members:,} members, not {expected:,}"
 
 

@@ -41,7 +41,7 @@ TROUBLED = (*REFUSALS, "timed_out", "unheard", *FAILED_CALLS)
 
 @dataclass
 class Account:
-    """What became of every pair.
+    """The outcome of every pair.
 
     Attributes:
         rows: how many pairs, by row and column.
@@ -219,7 +219,7 @@ class _Accountant:
         return reported
 
     def _settle_owed(self, reported: Counter[tuple[str, str]]) -> None:
-        """What did not arrive must be in the gaps, unless they said that they cannot know."""
+        """A message that did not arrive must be in the gaps, unless these are lower bounds."""
         bounds = {gap.node for gap in self._books.gaps if not gap.exact}
         for (namespace, node), owed in self._owed.items():
             covered = math.inf if node in bounds else reported[namespace, node]
@@ -257,7 +257,7 @@ class _Accountant:
                 yield call
 
     def _check_undelivered(self) -> None:
-        """What nobody was there for, the nodes have counted; the dead cannot tell."""
+        """The nodes must have counted messages without a connection; dead nodes cannot tell."""
         if self._books.killed:
             return
         undelivered = sum(row[UNDELIVERED] for row in self._result.rows.values())

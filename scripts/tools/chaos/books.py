@@ -12,7 +12,7 @@ THEN_CLOSE = "send then close"
 KINDS = (SEND, CONFIRM, BROADCAST, PUBLISH)
 SPARSE_KINDS = (SEND, CONFIRM, THEN_CLOSE, BROADCAST)
 ROWS = (*KINDS, *(f"sparse {kind}" for kind in SPARSE_KINDS))
-"""Of the account: the dense stream's, and the sparse one's."""
+"""The rows of the account: the dense stream's, and the sparse one's."""
 CLOSE, COUNT, MEMBERS, LOCATE = "close", "count", "members", "locate"
 OTHERS = (CLOSE, COUNT, MEMBERS, LOCATE)
 """Calls that carry no message."""

@@ -99,7 +99,7 @@ class Caller:
         return result.value
 
     async def _read(self, kind: str, namespace: str, id: str) -> str:
-        """What the registry says, behind a "="."""
+        """The registry's answer, behind a "="."""
         if kind == COUNT:
             return f"={await self._sender.count(namespace)}"
         if kind == MEMBERS:

@@ -201,7 +201,7 @@ class Visits:
 
 
 class Commands:
-    """What the clients can be asked to do."""
+    """The commands of the clients."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, int] = {}
@@ -280,7 +280,7 @@ class Commands:
         )
 
     async def collect(self) -> list[dict[str, Any]]:
-        """What every connection heard since the last time; those that ended are then forgotten."""
+        """The messages of every connection since the last call; ended ones are then forgotten."""
         collected = []
         for client in self._clients:
             for seen in client.seen:

@@ -56,7 +56,7 @@ class Place:
     ) -> None:
         self.kind = kind
         self.members = members
-        """Of the crowd, that its node has."""
+        """Members of the crowd at this node."""
         self.number = number
         self.proxy = proxy
         self.node = ""
@@ -103,9 +103,9 @@ class Cluster:
         self.settings = settings
         self.redis = redis
         self.places = places
-        """Of nodes."""
+        """The places of nodes."""
         self.senders = [*places, outside]
-        """Of nodes, and of the publisher outside."""
+        """The places of nodes, and that of the publisher outside."""
         self.clients = clients
         self.ledger = ledger
         self.members = [
@@ -197,7 +197,7 @@ class Cluster:
             await asyncio.sleep(0.2)
 
     async def figures(self) -> dict[str, dict[str, Any]]:
-        """What each program counts and holds."""
+        """The counters and holdings of each program."""
         asked = [place.program.ask("figures") for place in self.senders]
         said = await asyncio.gather(*asked)
         return {place.node: one for place, one in zip(self.senders, said, strict=True)}

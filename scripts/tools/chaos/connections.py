@@ -1,4 +1,4 @@
-"""What must be true of connections whatever was sent and whatever was broken.
+"""The rules about connections, which hold with any messages and faults.
 
 Each hears a message once, in order, and nothing of others; broadcasts come in one order to all;
 none ends without a reason; and in the end the registry has exactly those that are open. One whose
@@ -17,7 +17,7 @@ from tools.chaos.order import out_of_order, without_one_order
 
 
 def connection_failures(index: Index) -> Iterator[str]:
-    """What is wrong, in words."""
+    """The broken rules, in words."""
     for connection in index.books.connections:
         yield from _heard(index, connection)
         if connection.closed is not None and not _may_end(index, connection):

@@ -1,4 +1,4 @@
-"""What became of every message of a trial. Decides on tables; knows no process, socket or clock.
+"""The outcome of every message of a trial. Decides on tables; knows no process, socket or clock.
 
 Reports of missing messages are numbers, not names. They are taken to be first of all about what
 the sender was told already (nobody listened), and only then about what it believed to be carried:
@@ -25,7 +25,7 @@ class Heard(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the messages of one kind.
+    """The outcome of the messages of one kind.
 
     Attributes:
         calls: messages, one connection being due to get each.

@@ -17,7 +17,7 @@ SLACK = 3
 
 @dataclass
 class Sample:
-    """What a node holds beside its connections when a round is over."""
+    """The holdings of a node beside its connections, at the end of a round."""
 
     at: float
     node: str
@@ -37,7 +37,7 @@ class Growth:
     descriptors: tuple[int, int]
 
     def failures(self) -> list[str]:
-        """What did not come back to where it was."""
+        """The numbers that did not come back to where they were."""
         return [
             f"{self.node} has {after} {name}, and had {before} at the begin"
             for name, (before, after) in (("tasks", self.tasks), ("descriptors", self.descriptors))
@@ -54,7 +54,7 @@ class Growth:
 
 
 def growth(samples: Sequence[Sample], rounds: int) -> list[Growth]:
-    """Of the nodes of which there is a sample of every round."""
+    """The growth of the nodes that have a sample of every round."""
     by_node = groupby(sorted(samples, key=attrgetter("node", "at")), key=attrgetter("node"))
     return [_of(own) for own in (list(group) for _, group in by_node) if len(own) == rounds]
 

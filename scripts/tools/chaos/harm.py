@@ -26,7 +26,7 @@ NEVER_READ, LARGE, AHEAD = 30, "x" * 65_536, 8
 
 
 class Harm(NamedTuple):
-    """What was done, and to which nodes; None for all.
+    """The kind of a fault, and the nodes it hits; None for all.
 
     ``held`` are frozen or killed themselves; ``ghosts``: their members are registered on.
     """

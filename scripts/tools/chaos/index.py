@@ -10,7 +10,7 @@ from tools.chaos.sparse import is_sparse
 
 
 class Index:
-    """Of one round's books, which must not change any more."""
+    """An index of one round's books, which must not change any more."""
 
     def __init__(self, books: Books) -> None:
         self.books = books
@@ -53,9 +53,9 @@ class Index:
         )
 
     def owners(self, call: Call) -> list[Connection]:
-        """Who last had the id when the call began, and those that took it meanwhile.
+        """The last owner of the id when the call began, and those that took it meanwhile.
 
-        The one may have ended: until another takes the id the registry names it, if its node died.
+        The last one may have ended: if its node died, the registry still names it.
         """
         siblings = self._of_id[call.namespace, call.id]
         before = [one for one in siblings if one.opened < call.begun]

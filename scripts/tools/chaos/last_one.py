@@ -12,7 +12,7 @@ from tools.chaos.index import Index
 
 
 def last_one_failures(index: Index) -> Iterator[str]:
-    """What is wrong, in words."""
+    """The broken rules, in words."""
     if index.books.emptied is None:
         return
     calm = _calm(index)

@@ -1,4 +1,4 @@
-"""What the processes of a run tell, gathered for the books of one round."""
+"""The reports of a run's processes, gathered for the books of one round."""
 
 import math
 from typing import Any
@@ -27,7 +27,7 @@ class Ledger:
         self._emptied: list[Emptied] = []
         self.killed: set[str] = set()
         self.wrong: list[str] = []
-        """What is a failure by itself, whatever the books say."""
+        """Failures by themselves, whatever the books say."""
 
     def told(self, sender: str, what: str, fields: list[Any]) -> None:
         """A node or a publisher has told of a call or of a gap."""

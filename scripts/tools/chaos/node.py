@@ -23,7 +23,7 @@ AT_ONCE = 50
 
 
 class Commands(Sending):
-    """What this node can be asked to do."""
+    """The commands of this node."""
 
     def __init__(self, pool: ClusterPool) -> None:
         super().__init__(pool, pool.node_id)

@@ -19,9 +19,9 @@ def out_of_order(heard: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int, i
 
 
 def without_one_order(lists: Iterable[Sequence[Message]]) -> list[Message]:
-    """What cannot be put into one order in which every list stands; empty when all can.
+    """The messages for which no one order agrees with every list; empty when there is one.
 
-    Takes away what has nothing before it until nothing is left, or only circles are.
+    Removes messages that have none before them until none is left, or only cycles are.
     """
     followers: dict[Message, set[Message]] = defaultdict(set)
     before: dict[Message, int] = defaultdict(int)

@@ -17,7 +17,7 @@ PROBE = 0.2
 
 
 class Commands(Sending):
-    """What it can be asked to do."""
+    """The commands of the publisher outside."""
 
     def __init__(self, publisher: Publisher, name: str) -> None:
         super().__init__(publisher, name)
@@ -39,7 +39,7 @@ class Commands(Sending):
         return [self._ready]
 
     async def figures(self) -> dict[str, Any]:
-        """What this process holds, and what is pending."""
+        """The holdings of this process, and its pending calls."""
         return {**self._held(0), "pending": pending_of(self._publisher)}
 
     async def _stop(self) -> None:

@@ -92,9 +92,9 @@ class Fault(NamedTuple):
 
 
 def cuts(seed: int, count: int) -> list[Fault]:
-    """Resets after exponential pauses, of either side; the last one of both.
+    """Resets of either side after exponential pauses; the last one of both.
 
-    So whoever is deaf after it has no harmless last one to thank.
+    A contender that is deaf afterwards then cannot be saved by a harmless last fault.
     """
     chance = random.Random(seed)
     drawn = [Fault(chance.expovariate(1 / BETWEEN), (chance.choice(BOTH),)) for _ in range(count)]
@@ -154,7 +154,7 @@ class Ear:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one contender did under one series of faults.
+    """The results of one contender under one series of faults.
 
     Attributes:
         kinds: the counts of each kind of message.

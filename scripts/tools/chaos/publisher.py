@@ -1,4 +1,4 @@
-"""Somebody who knows no node and says PUBLISH, as redis-cli does; never through a proxy."""
+"""A client that knows no node and sends PUBLISH, as redis-cli does; never through a proxy."""
 
 import asyncio
 import contextlib

@@ -1,11 +1,11 @@
-"""What must be true of calls that carry no message: closes, counts, members, and who owns an id."""
+"""The rules about calls without a message: closes, counts, members, and locations."""
 
 from tools.chaos.books import CLOSE, COUNT, LOCATE, Call, Connection
 from tools.chaos.index import Index
 
 
 def other_failure(index: Index, call: Call) -> str:
-    """What is wrong with one, in words; "" for nothing."""
+    """The rule that a call broke, in words; "" for none."""
     there = [one for one in index.due(call) if index.stayed(call, one)]
     if index.excused(call, there):
         return ""

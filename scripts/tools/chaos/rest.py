@@ -16,7 +16,7 @@ class Rest:
         self._said: set[str] = set()
 
     def failures(self, figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """What is still pending or running, and was not :meth:`said` before."""
+        """Everything that is still pending or running, and was not :meth:`said` before."""
         found = [text for name, one in figures.items() for text in self._of(name, one)]
         return [text for text in found if text not in self._said]
 

@@ -1,4 +1,4 @@
-"""What the programs that send have in common: streams, what they hold, and what they log."""
+"""The common parts of programs that send: streams, holdings, and logs."""
 
 import asyncio
 import gc
@@ -56,7 +56,7 @@ class Sending:
         await self._caller.stop()
 
     def _held(self, connections: int) -> dict[str, Any]:
-        """What this process holds beside so many connections; tasks also by what they run."""
+        """The holdings of this process beside its connections; tasks also by their coroutine."""
         gc.collect()
         tasks = Counter(getattr(one.get_coro(), "__qualname__", "?") for one in asyncio.all_tasks())
         return {
@@ -69,7 +69,7 @@ class Sending:
 
 
 def tell_left_over() -> None:
-    """Of a program that has stopped: which tasks go on."""
+    """Report the tasks that go on in a program that has stopped."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     if left:
         tell("left", sorted(one.get_name() for one in left))

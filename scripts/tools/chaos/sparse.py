@@ -34,7 +34,7 @@ def is_sparse(namespace: str) -> bool:
 
 
 def ids(namespace: str) -> list[str]:
-    """Who may be a member: one, or two."""
+    """The ids that may be members: one, or two."""
     return ["tab-1", "tab-2"][: 1 + _index(namespace) % 2]
 
 

@@ -1,4 +1,4 @@
-"""What a program says all the time: much to a few namespaces, and now and then to many others."""
+"""The streams of a program: many messages to a few namespaces, and a few to many others."""
 
 import asyncio
 import random
@@ -158,4 +158,4 @@ STEPS = {
     SparseStream._closing: 3,
     SparseStream._read: 10,
 }
-"""What is done, and how often; 1.3 calls on average."""
+"""The kinds of calls, and their frequencies; 1.3 calls on average."""

@@ -1,4 +1,4 @@
-"""What a run prints, and what it writes as JSON."""
+"""The printed tables of a run, and its JSON."""
 
 import json
 import statistics
@@ -12,7 +12,7 @@ from tools.harness import markdown
 
 
 def messages(account: Account) -> str:
-    """What became of every message and recipient, by kind."""
+    """The outcome of every message and recipient, by kind."""
     head = ["message", "calls", *COLUMNS]
     rows = [
         [kind, *(f"{row[column]:,}" for column in head[1:])] for kind, row in account.rows.items()

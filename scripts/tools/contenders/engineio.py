@@ -1,4 +1,4 @@
-"""What a Socket.IO client must understand on a raw WebSocket: packets as bytes, no I/O.
+"""The packets that a Socket.IO client must understand on a raw WebSocket: as bytes, no I/O.
 
 Engine.IO protocol 4 (one packet per text message, a digit in front) with Socket.IO protocol 5
 inside (https://socket.io/docs/v4/engine-io-protocol and …/socket-io-protocol). Only the main
@@ -15,7 +15,7 @@ JOIN, PONG = b"40", b"3"
 
 
 class Packet(NamedTuple):
-    """What one packet asks for.
+    """A packet, and the reaction to it.
 
     Attributes:
         reply: the packet to answer with, b"" for none.
@@ -33,7 +33,7 @@ class ProtocolError(Exception):
 
 
 def read(packet: bytes) -> Packet:
-    """What to do about one packet.
+    """Read one packet.
 
     Raises:
         ProtocolError: it is no packet that a server of these protocols sends to this client.

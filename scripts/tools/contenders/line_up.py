@@ -1,4 +1,4 @@
-"""Who is compared with us: what each needs, how it is started, what its clients speak."""
+"""The compared libraries: their needs, their start, and the protocol of their clients."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ class Contender:
         return self.program.endswith(".cjs")
 
     def command(self, redis: str, gate: str = "", *, tuned: bool = False) -> list[str]:
-        """What runs a node of it."""
+        """The command that runs a node of it."""
         if self._javascript:
             file = Path(__file__).with_name(self.program)
             return [str(shutil.which("node")), str(file), str(NODE_MODULES.parent), redis, gate]
@@ -80,7 +80,7 @@ OURS = Contender("cluster_pool", "ours", path="/ws/n")
 OTHERS = (
     Contender(
         *("socket.io", "socketio_node.cjs"),
-        # Of the Redis clients that the adapter documents, the one that took less CPU for sends.
+        # The Redis client, of those in the adapter's documentation, that took less CPU for sends.
         ("socket.io", "@socket.io/redis-adapter", "ioredis", "ws"),
         loop="node",
         path=engineio.PATH,

@@ -38,7 +38,7 @@ class Served:
 
 
 def tuning(tuned: bool) -> dict[str, Any]:
-    """What redis-py offers against bad links.
+    """The options of redis-py against bad links.
 
     The retry policy is that of a plain ``Redis()``, which one that is made from a URL lacks.
     """

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tools.contenders.served import KINDS, SEND, UNANSWERED, UNKNOWN, Served
 
 ID = "alice"
-"""Of the connection to which targeted messages go."""
+"""The id of the connection to which targeted messages go."""
 LATE = 0.1
 """Seconds of its schedule that a stream makes good for after a call that took long."""
 LAST_ANSWERS = 30.0
@@ -65,7 +65,7 @@ class Streams:
         return self._calls + [call._replace(ended=now) for call in self._open.values()]
 
     async def reported(self) -> dict[str, Any]:
-        """What this node reports as missing, by kind."""
+        """The messages that this node reports as missing, by kind."""
         return self._node.reported
 
     async def _stream(self, stream: int, pause: float, late: float) -> None:

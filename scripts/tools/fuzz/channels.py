@@ -24,7 +24,7 @@ PREFIX = "cluster_pool:fuzz"
 LARGEST = 1024 * 1024
 PATIENCE = 10.0
 SILENT_KINDS = (envelope.REPLY, envelope.TAKEN, BOUND, ROUTED)
-"""What may rightly have no effect: nobody waits, it is about a claim of another node, or it is one
+"""Kinds that may have no effect: nothing waits, it is about a claim of another node, or it is one
 of these inside a seal.
 """
 EFFECTS = ("delivered", "refused", "undelivered", "taken_over")
@@ -32,7 +32,7 @@ EFFECTS = ("delivered", "refused", "undelivered", "taken_over")
 
 @dataclass(frozen=True)
 class Payload:
-    """What is published, and on which kind of channel."""
+    """A payload, and the kind of channel on which it is published."""
 
     channel: str
     content: bytes
@@ -74,7 +74,7 @@ class Channels:
         await self._stack.aclose()
 
     async def _join(self) -> None:
-        """Make a new member; whoever watches is told of it, and has read that."""
+        """Make a new member, and wait until the watcher has read the event."""
         self._alice = FakeWebSocket()
         self._connection = Connection(ALICE, NAMESPACE, self._alice)
         await self._node.new_connection(self._connection)

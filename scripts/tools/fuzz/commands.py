@@ -26,7 +26,7 @@ PLAUSIBLE = (
 
 @dataclass
 class Command:
-    """What is typed, and the variables that are set."""
+    """The words of a command line, and the variables that are set."""
 
     words: list[str]
     environment: dict[str, str] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def _set_option(random: Random, made: Command, parameter: Any) -> None:
 
 
 def _word(random: Random) -> str:
-    """What a shell can hand over: bytes without zeros, decoded as Python decodes them."""
+    """A word that a shell can hand over: bytes without zeros, decoded as Python decodes them."""
     if random.random() < 0.6:
         return random.choice(PLAUSIBLE)
     raw = random.choice((mutation.text(random), random.choice(mutation.TELLING_TEXT)))

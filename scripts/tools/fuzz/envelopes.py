@@ -30,11 +30,11 @@ FIELDS = (
     *(b"", b"-1", b"+1", b"1_0", b"0", b"00", b"1.0", b"9" * 19, b"9" * 100, b"x", b"1 2", b"1\n2"),
     *("٣".encode(), b"\x00", b"\t1", b"inf", b"0x10"),
 )
-"""What may stand in a header's field, most of it wrongly."""
+"""Contents of a header's field, most of them wrong."""
 
 
 def hostile_items(random: Random, largest: int = LARGEST) -> bytes:
-    """Items as somebody might write them who does not mean well."""
+    """Items as an attacker might write them."""
     match random.randrange(100):
         case 0:
             return mutation.bomb(random, largest)
@@ -118,7 +118,7 @@ class Header:
 
 
 class Raw:
-    """What a user's own PUBLISH means: every payload means something."""
+    """The meaning of a user's own PUBLISH: every payload is valid."""
 
     name, share = "raw", 10.0
 

@@ -36,7 +36,7 @@ class Plain(Protocol[Case]):
 
     name: str
     share: float
-    """Of the cases of a run over all targets, beside those of the others."""
+    """The share of the cases of a run over all targets."""
 
     def make(self, random: Random) -> Case:
         """The case that these random numbers mean."""
@@ -66,7 +66,7 @@ Target = Plain[Any] | Running[Any]
 
 @dataclass
 class Result:
-    """What became of the cases of one target."""
+    """The outcome of the cases of one target."""
 
     name: str
     cases: int = 0
@@ -97,7 +97,7 @@ class Result:
 
 
 class Collector:
-    """What Python's garbage collector takes while this is entered."""
+    """The time of Python's garbage collector inside the context."""
 
     def __init__(self) -> None:
         self.spent_ns = 0
@@ -210,7 +210,7 @@ def _peak_memory(result: Result) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_logged() -> Iterator[list[str]]:
-    """What our loggers and the event loop say at ERROR: somebody else's bytes must not cause it."""
+    """Collect ERROR messages of our loggers and the event loop: foreign bytes must cause none."""
     said: list[str] = []
 
     class Keeper(logging.Handler):

@@ -52,7 +52,7 @@ class Node:
         await self._stack.aclose()
 
     async def said(self) -> dict[str, Any]:
-        """What the next client said, as it was published; any other shape is an error."""
+        """The next client's message as it was published; any other shape is an error."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 message = await self._subscriber.get_message(timeout=PATIENCE)
@@ -147,7 +147,7 @@ class Frames(Node):
 
 
 class Inbound(Node):
-    """What a client says is published as it was said, or refused because it has no UTF-8 form."""
+    """A client's message is published unchanged, or refused because it has no UTF-8 form."""
 
     name, share = "inbound", 1.0
 

@@ -7,8 +7,8 @@ from tools.fuzz.harness import Target
 
 MOST_TURN_MS = 50
 NO_TURN = ("items", "settings", "urls", "commands")
-"""Of these a case is no turn of a loop: items have others between them (see ``channels``), and
-the rest is read before there is one.
+"""Targets whose cases are no turns of a loop: items have others between them (see ``channels``),
+and the rest is read before there is one.
 """
 TARGETS: dict[str, Callable[[], Target]] = {
     made.name: made

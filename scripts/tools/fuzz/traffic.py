@@ -1,4 +1,4 @@
-"""What nodes really say to each other, recorded: hostile payloads are made from it."""
+"""Recorded messages between real nodes: hostile payloads are made from them."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -1,1 +1,1 @@
-"""What runs beside the library, for tests and tools alike."""
+"""Programs beside the library, for tests and tools alike."""

@@ -1,4 +1,4 @@
-"""Clients that come back 0 ms after they were closed, and somebody who sends to them all the while.
+"""Clients that come back 0 ms after they were closed, and a sender of messages to them.
 
 Run as ``python -m tools.harness.comers`` it is a program with the clients' commands.
 """
@@ -64,7 +64,7 @@ class Comers:
         return len(self._tasks) - len(self._open)
 
     async def report(self) -> dict[str, Any]:
-        """What has happened since they came."""
+        """The events since the clients came."""
         names = ("heard", "codes", "refused", "closed", "back")
         return {name: getattr(self, name) for name in names}
 
@@ -132,7 +132,7 @@ class Mail:
             await asyncio.sleep(self._pause)
 
     def lost(self, heard: Counter[str] | dict[str, int]) -> list[str]:
-        """What was answered DELIVERED, and nobody heard."""
+        """The messages that were answered DELIVERED, but not received."""
         return [text for text in self.delivered if not heard.get(text)]
 
 

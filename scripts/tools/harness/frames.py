@@ -1,4 +1,4 @@
-"""What a client must know of WebSocket to be one (RFC 6455): a handshake, and frames.
+"""The parts of WebSocket that a client needs (RFC 6455): a handshake, and frames.
 
 Written apart from the library that is tested and from any other, for clients that cost little or do
 what no library's client does.

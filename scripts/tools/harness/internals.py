@@ -1,4 +1,4 @@
-"""What the tools use of ``cluster_pool`` beside its public names, in one place.
+"""The names of ``cluster_pool`` that the tools use beside its public ones, in one place.
 
 Another tree of the package, which one bench compares with this one, may have it elsewhere.
 """

@@ -1,10 +1,10 @@
-"""What Linux tells of processes, and allows them."""
+"""Facts and limits of processes under Linux."""
 
 import resource
 import time
 
 SPARE = 200
-"""What a process needs beside its connections."""
+"""The descriptors of a process beside its connections."""
 
 
 def cpu_ns(pid: int) -> int:

@@ -31,7 +31,7 @@ def _free() -> socket.socket:
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether the port is open."""
     try:
         socket.create_connection((HOST, port), 1).close()
     except OSError:

@@ -30,7 +30,7 @@ class ProgramEndedError(Exception):
 
 
 def _unwanted(what: str, fields: list[Any]) -> None:
-    """What programs tell that are to answer and nothing else."""
+    """Ignore reports of a program that should only answer."""
 
 
 class Program:

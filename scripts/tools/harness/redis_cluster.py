@@ -252,7 +252,7 @@ def _ids(node: Member) -> Iterator[str]:
 
 
 def _ranges(node: Member) -> Ranges:
-    """What a node knows of the slots; nothing for one that does not answer."""
+    """A node's view of the slots; empty for one that does not answer."""
     return sorted(
         (first, last, (nodes[0][2], *sorted(node[2] for node in nodes[1:])))
         for first, last, *nodes in node.says("CLUSTER", "SLOTS") or ()

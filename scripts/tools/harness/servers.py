@@ -49,7 +49,7 @@ class RedisServer:
         return f"unix://{self.path}"
 
     user_info = ""
-    """What stands before the host in a URL: ``user:password@``."""
+    """The part before the host in a URL: ``user:password@``."""
 
     def through(self, port: int) -> str:
         """The URL by which it is reached at ``port``, its own or that of a proxy."""

@@ -67,7 +67,7 @@ def verdict(report: dict[str, object]) -> tuple[object, ...]:
     return report["received"], report["wrong"], report["disordered"]
 
 
-def test_all_is_well(plain: Wire) -> None:
+def test_messages_in_order_are_received(plain: Wire) -> None:
     """Messages for all and for this id, each in its turn; then the gate opens."""
     frames = [text(payload(0)), text(payload(1, ID)), text(payload(2))]
     assert verdict(plain.receives(frames, 3)) == (3, 0, 0)

@@ -1,4 +1,4 @@
-"""What scripts/bench sends in a round: what is compared is in the same state, and checked."""
+"""The sends of scripts/bench in a round: comparisons have the same state, and are checked."""
 
 import asyncio
 from typing import Any
@@ -18,14 +18,14 @@ QUICK = 16
 def test_a_round_stays_within_the_segments_that_are_acknowledged_at_once(
     arguments: tuple[str, ...],
 ) -> None:
-    """Of the floor, of the broadcasts and the sends, and of our bursts, which are a write each."""
+    """For the floor, for broadcasts and sends, and for our bursts, which are one write each."""
     settings = _settings(_parser().parse_args(arguments))
     assert settings.messages <= QUICK
     assert all(work.rounds <= QUICK for work in works(settings).values())
 
 
-def test_less_work_is_some_work() -> None:
-    """Whatever is asked for."""
+def test_less_work_is_at_least_one_round() -> None:
+    """With any number of rounds and any share."""
     assert Work("", "broadcast", 30).less(4).rounds == 7
     assert Work("", "broadcast", 1, 16).less(4) == Work("", "broadcast", 1, 16)
 

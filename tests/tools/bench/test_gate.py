@@ -21,5 +21,5 @@ async def _waits(data: bytes, times: int) -> list[bool]:
 
 
 def test_a_gate_opens_once_for_each_byte_and_never_after_its_end() -> None:
-    """Whoever waits for clients that are gone is told at once."""
+    """A process that waits for clients that are gone is told at once."""
     assert asyncio.run(_waits(b".", 2)) == [True, False]

@@ -30,14 +30,14 @@ def entry(*micros: float, of: Contender = THEY, disordered: int = 0) -> Entry:
 
 
 def test_a_row_has_the_median_the_ratio_and_the_parts() -> None:
-    """And what else a reader must know."""
+    """It also names everything else that a reader must know."""
     table = markdown([entry(20.0, 40.0, 30.0).row(ONE, 1000, versions=True)])
     for cell in ("broadcast: they", "30.0 µs", "20.0 to 40.0", "3.00 ×", "A 1.00", "it 1.2.3"):
         assert cell in table
 
 
-def test_what_is_not_installed_says_why_and_is_no_fault() -> None:
-    """Its row is there all the same."""
+def test_a_contender_that_is_not_installed_says_why() -> None:
+    """Its row is there, and that is no fault."""
     row = Entry(THEY, absent="not installed: without they").row(ONE, 1000, versions=True)
     assert not row.wrong
     assert "not measured" in markdown([row])
@@ -52,7 +52,7 @@ def test_out_of_order_is_a_fault_of_ours_alone() -> None:
 
 
 def test_one_process_has_no_targeted_sends() -> None:
-    """There is nobody to route them to."""
+    """It has no other process to route them to."""
     alone = Entry(replace(THEY, alone=True))
     assert (alone.plays(ONE), alone.plays(ID)) == (True, False)
 

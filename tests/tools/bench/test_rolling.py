@@ -1,4 +1,4 @@
-"""What the rolling restart of scripts/bench makes of times."""
+"""The figures of the rolling restart of scripts/bench, from times."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The account of scripts/chaos on made-up books: it balances, and it finds what is wrong."""
+"""The account of scripts/chaos on made-up books: it balances, and it finds faults."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -58,7 +58,7 @@ def fails(result: account.Account, words: str) -> None:
 # -- what balances -------------------------------------------------------------------------
 
 
-def test_all_is_well() -> None:
+def test_messages_that_arrived_once_in_order_are_delivered() -> None:
     """Everything arrived, once and in order."""
     calls = [send(1), send(2, "delivered", kind=CONFIRM), broadcast(3)]
     result = made(calls, [member(1, 2, 3), member(3, id="two", node="c")])
@@ -67,21 +67,21 @@ def test_all_is_well() -> None:
     only(result, BROADCAST, delivered=2)
 
 
-def test_reported_missing() -> None:
+def test_a_message_that_a_gap_reports_is_missing() -> None:
     """A gap of the owner's node accounts for as many as it names."""
     result = made([send(1), send(2), send(3)], [member(3)], ALWAYS, gaps=[gap(2)])
     only(result, SEND, missing=2, delivered=1)
 
 
-def test_reported_missing_broadcast() -> None:
-    """A broadcast that a node missed is missing for each of its connections."""
+def test_a_broadcast_that_a_gap_reports_is_missing_for_each_connection() -> None:
+    """A node that missed it missed it for all of its connections."""
     connections = [member(), member(id="two"), member(1, id="three", node="c")]
     result = made([broadcast(1)], connections, ALWAYS, gaps=[gap(1, "red")])
     only(result, BROADCAST, missing=2, delivered=1)
 
 
 def test_a_lower_bound_is_held_to_no_more() -> None:
-    """What Redis forgot it cannot count; the gap says so, and the account counts such gaps."""
+    """Redis cannot count what it forgot; the gap says so, and the account counts such gaps."""
     calls = [send(1), send(2), send(3)]
     result = made(calls, [member()], ALWAYS, gaps=[gap(1, exact=False)])
     only(result, SEND, missing=3)
@@ -90,33 +90,33 @@ def test_a_lower_bound_is_held_to_no_more() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["absent", "unreachable", "refused"])
-def test_refused(outcome: str) -> None:
+def test_a_refused_send_that_did_not_arrive_is_true(outcome: str) -> None:
     """An answer that says no is true when nothing arrives."""
     only(made([send(1, outcome)], [member()], ALWAYS), SEND, refused=1)
 
 
-def test_unknown() -> None:
+def test_a_send_of_unknown_outcome_may_arrive_or_not() -> None:
     """It may have arrived or not."""
     result = made([send(1, "unknown"), send(2, "unknown")], [member(2)], ALWAYS)
     only(result, SEND, unknown=1, delivered=1)
 
 
-def test_not_sent() -> None:
+def test_a_send_that_counts_as_not_sent_must_not_arrive() -> None:
     """It must not have arrived, and has not."""
     only(made([send(1, "not_sent")], [member()], ALWAYS), SEND, not_sent=1)
     only(made([broadcast(1, "not_sent")], [member()], ALWAYS), BROADCAST, not_sent=1)
 
 
 @pytest.mark.parametrize("outcome", ["routed", "delivered", "timed_out"])
-def test_with_its_connection(outcome: str) -> None:
+def test_a_message_may_be_lost_with_its_connection(outcome: str) -> None:
     """The connection broke after the call began, with its node."""
     broken = member(closed=11.5, code=1006)
     result = made([send(1, outcome)], [broken], ALWAYS, killed=frozenset("b"))
     only(result, SEND, with_its_connection=1)
 
 
-def test_between_two_connections() -> None:
-    """Until the id is taken again the registry names who had it, and that node may be dead."""
+def test_a_message_may_be_lost_between_two_connections_of_an_id() -> None:
+    """Until the id is taken again the registry names its last owner, whose node may be dead."""
     dead = member(closed=10.9, code=1006)
     back = replace(member(node="c"), opened=11.05)
     window = books.Window(10.8, 11.2, frozenset("b"))
@@ -124,7 +124,7 @@ def test_between_two_connections() -> None:
     only(result, SEND, with_its_connection=1)
 
 
-def test_undelivered() -> None:
+def test_an_undelivered_message_must_be_counted() -> None:
     """The owner had lost the id when it arrived, and counted that."""
     older = member(closed=11.5, code=4409)
     newer = replace(member(), opened=11.05)
@@ -133,14 +133,14 @@ def test_undelivered() -> None:
     fails(made([send(1)], [older, newer], ALWAYS), "met no connection")
 
 
-def test_a_broadcast_is_due_to_those_who_were_there() -> None:
-    """Not to who had left, nor to who came while it was on its way."""
+def test_a_broadcast_is_due_to_members_of_its_whole_time() -> None:
+    """Not to one that had left, nor to one that came while it was under way."""
     left = member(closed=5.0, code=4409, id="two")
     came = replace(member(id="two"), opened=11.05)
     only(made([broadcast(1)], [member(1), left, came]), BROADCAST, delivered=1)
 
 
-def test_a_publish_has_no_number() -> None:
+def test_a_raw_publish_may_miss_a_broken_node() -> None:
     """It may miss a node while something is broken there, and only then."""
     call = broadcast(1, kind=PUBLISH)
     window = books.Window(11.0, 12.0, frozenset("b"))
@@ -152,7 +152,7 @@ def test_a_publish_has_no_number() -> None:
 # -- what is wrong -------------------------------------------------------------------------
 
 
-def test_a_duplicate() -> None:
+def test_a_duplicate_fails() -> None:
     """The same message twice at a connection, or at two of one id."""
     fails(made([send(1)], [member(1, 1)], ALWAYS), "2 times")
     fails(made([broadcast(1)], [member(1, 1)], ALWAYS), "2 times")
@@ -160,8 +160,8 @@ def test_a_duplicate() -> None:
     fails(made([send(1)], [member(1), again], ALWAYS), "arrived 2 times")
 
 
-def test_a_loss() -> None:
-    """Routed, at a connection that stayed open, and no gap, or too small a one."""
+def test_a_loss_without_a_gap_fails() -> None:
+    """It was routed, its connection stayed open, and no gap covers it, or too small a one."""
     fails(made([send(1)], [member()], ALWAYS), "its gaps report 0")
     fails(made([send(1), send(2)], [member()], ALWAYS, gaps=[gap(1)]), "its gaps report 1")
     fails(made([broadcast(1)], [member()], ALWAYS), "its gaps report 0")
@@ -169,26 +169,26 @@ def test_a_loss() -> None:
     fails(made([broadcast(1)], [member()], ALWAYS, gaps=of_another), "its gaps report 0")
 
 
-def test_a_loss_is_counted_where_it_belongs() -> None:
+def test_a_loss_is_counted_as_a_failure() -> None:
     """The column of failures has the pairs that no gap accounts for."""
     connections = [member(), member(id="two")]
     result = made([broadcast(1), broadcast(2)], connections, ALWAYS, gaps=[gap(1, "red")])
     assert result.rows[BROADCAST]["failures"] == result.rows[BROADCAST]["missing"] == 2
 
 
-def test_a_loss_while_nothing_was_wrong() -> None:
+def test_a_loss_without_a_fault_fails() -> None:
     """A gap is no excuse without a fault."""
     fails(made([send(1)], [member()], gaps=[gap(1)]), "while nothing was wrong")
     fails(made([broadcast(1)], [member()], gaps=[gap(1, "red")]), "while nothing was wrong")
 
 
-def test_a_loss_while_something_else_was_wrong() -> None:
-    """A fault at another node, or long ago, is none here."""
+def test_a_loss_during_another_nodes_fault_fails() -> None:
+    """A fault at another node, or long ago, is no excuse."""
     for window in (books.Window(11.0, 12.0, frozenset("c")), books.Window(1.0, 5.0, None)):
         fails(made([send(1)], [member()], window, gaps=[gap(1)]), "while nothing was wrong")
 
 
-def test_too_large_a_gap() -> None:
+def test_a_gap_that_is_too_large_fails() -> None:
     """A gap names no more than did not arrive."""
     result = made([send(1), send(2)], [member(2)], ALWAYS, gaps=[gap(2)])
     fails(result, "only 1 did not arrive")
@@ -196,12 +196,12 @@ def test_too_large_a_gap() -> None:
     fails(result, "only 0 did not arrive")
 
 
-def test_wrong_order() -> None:
+def test_a_wrong_order_fails() -> None:
     """From one sender to one connection, targeted and broadcast together."""
     fails(made([send(1), broadcast(2)], [member(2, 1)], ALWAYS), "heard 1 of a after 2")
 
 
-def test_no_one_order() -> None:
+def test_broadcasts_without_one_order_fail() -> None:
     """Two members see two senders' broadcasts in two orders."""
     calls = [broadcast(1), broadcast(1, sender="c")]
     one = replace(member(), heard=[("a", 1), ("c", 1)])
@@ -209,50 +209,50 @@ def test_no_one_order() -> None:
     fails(made(calls, [one, two], ALWAYS), "no one order of broadcasts in red")
 
 
-def test_to_another() -> None:
-    """A message arrives where it was not sent, or was sent by nobody."""
+def test_a_message_at_a_wrong_connection_fails() -> None:
+    """It arrives where it was not sent, or was sent by no program."""
     fails(made([send(1)], [member(1, id="two"), member()], ALWAYS), "what was for another")
     fails(made([], [member(1)]), "which nobody sent")
 
 
 @pytest.mark.parametrize("outcome", ["absent", "unreachable", "refused", "not_sent"])
-def test_an_answer_that_was_not_true(outcome: str) -> None:
-    """What was said not to be delivered arrived."""
+def test_a_false_answer_is_a_failure(outcome: str) -> None:
+    """A message that was reported as not delivered arrived."""
     fails(made([send(1, outcome)], [member(1)], ALWAYS), "arrived all the same")
 
 
 @pytest.mark.parametrize("outcome", ["unheard", "not_sent"])
-def test_a_broadcast_of_which_it_was_not_true(outcome: str) -> None:
-    """Nobody was told, and somebody heard."""
+def test_a_false_answer_to_a_broadcast_is_a_failure(outcome: str) -> None:
+    """It was reported as unheard, but a member got it."""
     fails(made([broadcast(1, outcome)], [member(1)], ALWAYS), "arrived 1 times")
 
 
-def test_confirmed_and_not_arrived() -> None:
-    """A gap is no excuse for what the owner said to have delivered, nor is a clean close."""
+def test_a_confirmed_message_that_did_not_arrive_fails() -> None:
+    """A gap is no excuse when the owner reported it as delivered, nor is a clean close."""
     fails(made([send(1, "delivered")], [member()], ALWAYS, gaps=[gap(1)]), "never arrived")
     closed = [member(closed=11.5, code=4409), replace(member(), opened=11.6)]
     fails(made([send(1, "delivered")], closed, ALWAYS), "never arrived")
 
 
 @pytest.mark.parametrize("outcome", ["absent", "timed_out", "unknown", "not_sent"])
-def test_trouble_without_a_fault(outcome: str) -> None:
+def test_an_error_without_a_fault_fails(outcome: str) -> None:
     """When nothing is broken every send to an open connection works."""
     fails(made([send(1, outcome)], [member()]), "while nothing was wrong")
 
 
-def test_a_broadcast_that_only_some_of_a_node_got() -> None:
+def test_a_broadcast_for_some_connections_of_a_node_fails() -> None:
     """A node hears it or does not; no connection of it is left out."""
     result = made([broadcast(1)], [member(1), member(id="two")], ALWAYS, gaps=[gap(1, "red")])
     fails(result, "heard by others at its node")
 
 
-def test_a_broadcast_that_only_some_nodes_heard() -> None:
+def test_a_broadcast_for_some_nodes_fails() -> None:
     """Once it has arrived anywhere it was published, whatever its sender knows."""
     connections = [member(1), member(id="two", node="c")]
     fails(made([broadcast(1, "unknown")], connections, ALWAYS), "c missed 1 messages of red")
 
 
-def test_a_connection_that_was_closed() -> None:
+def test_a_connection_closed_without_a_reason_fails() -> None:
     """Only the death of its node and a newer connection of its id may end one."""
     closed = member(closed=20.0, code=1006)
     fails(made([], [closed], ALWAYS), "was closed with 1006")
@@ -264,8 +264,8 @@ def test_a_connection_that_was_closed() -> None:
     fails(made([], [closed, newer], ALWAYS), "was closed with 1006")
 
 
-def test_taken_over() -> None:
-    """What is sent after a newer connection has the id is none of the older one's business."""
+def test_messages_after_a_takeover_are_not_for_the_older_connection() -> None:
+    """A newer connection has the id, so the older one must not get later messages."""
     older = member(1, 2, closed=20.0, code=4409)
     newer = replace(member(2, node="c"), opened=11.5)
     calls = [broadcast(1), broadcast(2)]
@@ -294,7 +294,7 @@ def test_taken_over() -> None:
     fails(made([send(1, begun=12.0)], both, ALWAYS), "taken over")
 
 
-def test_the_registry() -> None:
+def test_the_registry_must_have_the_open_connections() -> None:
     """It has every connection that is open, where it is, and nothing else."""
     here, gone = member(), member(id="two", closed=20.0, code=1006)
     killed = frozenset("b")
@@ -312,8 +312,8 @@ def test_the_registry() -> None:
 # -- its parts -----------------------------------------------------------------------------
 
 
-def test_one_order() -> None:
-    """Lists that agree have one, whatever each of them lacks; a circle has none."""
+def test_lists_that_agree_have_one_order() -> None:
+    """They may lack messages; a cycle has no order."""
     assert order.without_one_order([[1, 2, 3], [1, 3, 4], [2, 4], [5], []]) == []
     assert sorted(order.without_one_order([[1, 2, 3], [3, 1]])) == [1, 2, 3]
 
@@ -334,7 +334,7 @@ def samples(memory: Iterable[int], *, tasks: int = 5) -> list[growth.Sample]:
     ]
 
 
-def test_growth() -> None:
+def test_growth_is_found() -> None:
     """A megabyte a minute is sixty an hour; tasks and descriptors must come back."""
     (grown,) = growth.growth(samples(range(100, 140)), 40)
     assert grown.slope == pytest.approx(60.0)

@@ -1,4 +1,4 @@
-"""What scripts/chaos-peers counts, and a trial of ourselves; the others are not run here."""
+"""The counts of scripts/chaos-peers, and a trial of ourselves; the others are not run here."""
 
 from collections.abc import Iterable
 
@@ -27,8 +27,8 @@ def counted(outcomes: Iterable[str], numbers: Iterable[int], reported: int = 0) 
     return count(calls(*outcomes), heard(*numbers), reported)
 
 
-def test_all_is_well() -> None:
-    """What returned and arrived once, in order, leaves every fault at nought."""
+def test_a_trial_without_faults_counts_none() -> None:
+    """All calls returned, and all messages arrived once, in order."""
     counts = counted([RETURNED] * 3, [1, 2, 3])
     assert (counts.calls, counts.delivered, counts.outcomes) == (3, 3, {RETURNED: 3})
     wrong = (counts.twice, counts.disordered, counts.lost, counts.silent)
@@ -54,15 +54,15 @@ def test_arrivals_count_in_the_order_of_their_times() -> None:
     assert count(calls(RETURNED, RETURNED), reversed(heard(1, 2)), 0).disordered == 0
 
 
-def test_lost_in_silence_is_what_returned_never_arrived_and_was_not_reported() -> None:
-    """A report covers as many as it says."""
+def test_a_message_counts_as_lost_in_silence_if_no_report_covers_it() -> None:
+    """Its call returned and it never arrived; a report covers as many as it says."""
     assert counted([RETURNED] * 5, [1, 2]).silent == 3
     assert counted([RETURNED] * 5, [1, 2], reported=2).silent == 1
     assert counted([RETURNED] * 5, [1, 2], reported=3).silent == 0
 
 
 def test_a_report_is_first_about_what_was_told_already() -> None:
-    """Nobody listened, and the sender knows: a report of as many proves nothing about others."""
+    """The sender knows of unheard messages: a report of as many proves nothing about others."""
     counts = counted([UNHEARD, UNHEARD, RETURNED], [], reported=2)
     assert (counts.lost, counts.silent) == (1, 1)
     assert counted([UNHEARD, UNHEARD, RETURNED], [], reported=3).silent == 0
@@ -77,21 +77,21 @@ def test_a_report_may_be_about_what_is_unknown_but_not_beyond() -> None:
 
 
 @pytest.mark.parametrize("outcome", [NOT_SENT, UNHEARD])
-def test_what_was_said_not_to_be_sent_must_not_arrive(outcome: str) -> None:
-    """It is delivered, and contrary to what its sender was told."""
+def test_a_message_that_counts_as_not_sent_must_not_arrive(outcome: str) -> None:
+    """One that arrives is delivered, and contrary to its sender's answer."""
     counts = counted([outcome, RETURNED], [1, 2])
     assert (counts.delivered, counts.contrary) == (2, 1)
 
 
 @pytest.mark.parametrize("outcome", [UNKNOWN, UNANSWERED])
-def test_what_is_unknown_may_arrive_or_not(outcome: str) -> None:
-    """Neither is lost, nor contrary."""
+def test_a_message_of_unknown_outcome_may_arrive_or_not(outcome: str) -> None:
+    """It is neither lost, nor contrary."""
     counts = counted([outcome, outcome], [1])
     assert (counts.delivered, counts.lost, counts.contrary) == (1, 0, 0)
 
 
 def test_deafness_ends_with_a_message_that_set_out_after_the_fault() -> None:
-    """What was held back and arrives late does not end it."""
+    """A delayed message from before the fault does not end it."""
     sent = calls(RETURNED, RETURNED, RETURNED)
     late = [Heard(0, 1, 2.6), Heard(0, 3, 7.5)]
     assert deaf_after(2.5, sent, late) == 5.0

@@ -1,4 +1,4 @@
-"""The account of the quiet namespaces: who leaves, who is nowhere, what is only asked."""
+"""The account of the quiet namespaces: clients that leave, absent ids, calls without a message."""
 
 from dataclasses import replace
 
@@ -21,11 +21,11 @@ from tools.chaos import books
 
 QUIET = "user-1"
 GONE = {"closed": 11.5, "left": 11.4, "code": 1000}
-"""Of a connection whose client left while messages 1 were on their way."""
+"""The fields of a connection whose client left while messages 1 were under way."""
 
 
-def test_a_row_of_its_own() -> None:
-    """What is said to a quiet namespace is told apart."""
+def test_sparse_messages_have_rows_of_their_own() -> None:
+    """Messages to a quiet namespace are counted apart."""
     calls = [send(1, namespace=QUIET), broadcast(2, namespace=QUIET)]
     there = replace(member(1, 2), namespace=QUIET)
     result = made(calls, [there])
@@ -35,13 +35,13 @@ def test_a_row_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["routed", "delivered", "timed_out"])
-def test_who_leaves_takes_along_what_is_on_its_way(outcome: str) -> None:
+def test_a_client_that_leaves_excuses_messages_under_way(outcome: str) -> None:
     """Nothing was wrong."""
     only(made([send(1, outcome)], [member(**GONE)]), SEND, with_its_connection=1)
     only(made([broadcast(1)], [member(**GONE)]), BROADCAST, with_its_connection=1)
 
 
-def test_who_leaves_much_later_must_have_heard_it() -> None:
+def test_a_client_that_leaves_much_later_must_have_got_the_message() -> None:
     """Leaving is no excuse for what was lost before."""
     late = {"closed": 90.0, "left": 90.0, "code": 1000}
     fails(made([send(1)], [member(**late)]), "lost while nothing was wrong")
@@ -51,8 +51,8 @@ def test_who_leaves_much_later_must_have_heard_it() -> None:
     fails(made([send(1, "absent")], [member(**late)]), "while nothing was wrong")
 
 
-def test_whose_client_left_long_ago() -> None:
-    """It is absent; routed once more, the node must have counted it."""
+def test_a_send_to_a_client_that_left_long_ago_is_absent() -> None:
+    """If it was routed all the same, the node must have counted it."""
     gone = member(closed=5.0, left=5.0, code=1000)
     only(made([send(1, "absent")], [gone]), SEND, refused=1)
     only(made([send(1)], [gone], undelivered=1), SEND, undelivered=1)
@@ -60,14 +60,14 @@ def test_whose_client_left_long_ago() -> None:
     fails(made([send(1, "delivered")], [gone]), "never arrived")
 
 
-def test_who_comes_while_it_is_on_its_way_need_not_get_it() -> None:
+def test_a_client_that_comes_while_a_message_is_under_way_need_not_get_it() -> None:
     """Its id may have been absent, or have led to a node that gave the claim up again."""
     came = replace(member(), opened=11.05)
     only(made([send(1, "absent")], [came]), SEND, refused=1)
     only(made([send(1, "timed_out")], [came], undelivered=1), SEND, undelivered=1)
 
 
-def test_to_nobody() -> None:
+def test_a_send_without_a_member_must_be_absent() -> None:
     """Absent is the one true answer."""
     only(made([send(1, "absent", id="nobody")], [member()]), SEND, refused=1)
     for outcome in ("routed", "delivered", "timed_out"):
@@ -76,7 +76,7 @@ def test_to_nobody() -> None:
     fails(made([send(1, "not_sent", id="nobody")], [member()]), "while nothing was wrong")
 
 
-def test_only_who_was_sent_a_close_is_closed() -> None:
+def test_only_a_connection_with_a_close_for_it_is_closed() -> None:
     """By the last message that it heard, or by a close without one."""
     then_close = send(1, kind=books.THEN_CLOSE, namespace=QUIET)
     closed = replace(member(1, closed=11.5, code=books.SENT_AND_CLOSED), namespace=QUIET)
@@ -92,8 +92,8 @@ def test_only_who_was_sent_a_close_is_closed() -> None:
     fails(made([close], [member()]), "stays open")
 
 
-def test_what_the_registry_says() -> None:
-    """Of those who were there all the time it is held to be true, unless something was wrong."""
+def test_the_registrys_answers_must_be_true() -> None:
+    """About members that were there all the time, unless something was wrong."""
     there = member()
     for kind, true, false in (
         (books.COUNT, "=1", "=0"),
@@ -114,8 +114,8 @@ def test_an_unanswered_call_fails() -> None:
     fails(result, "send 1 to red/one of a was not answered within 3.1 s, +10.4 s")
 
 
-def test_what_goes_on_fails() -> None:
-    """A program that is not at rest when it should be."""
+def test_work_that_goes_on_at_rest_fails() -> None:
+    """A program has calls or tasks when it should be at rest."""
     fails(made([], [], restless=["a is quiet and has 2 pending"]), "2 pending")
 
 
@@ -135,7 +135,7 @@ def test_a_gap_may_name_a_close() -> None:
 
 
 def test_the_last_one_is_told_once_and_truly() -> None:
-    """When one leaves and nobody is left, its node hears of it; else it does not."""
+    """When the last one leaves, its node's callback fires; otherwise it does not."""
     calls = [broadcast(at, "unheard", namespace="blue") for at in (1, 90)]
     left = member(closed=50.0, left=50.0, code=1000)
     told = books.Emptied("b", "red", 50.1)

@@ -55,7 +55,7 @@ def test_an_answered_call_is_not_told() -> None:
 
 
 def test_a_stopped_process_does_not_judge() -> None:
-    """What was open when it was stopped has the time to end after it runs again."""
+    """Calls that were open when it was stopped get time to end after it runs again."""
     told = Told()
     call = told.watch.begin("a", 2.0)
     told.run(1.0)
@@ -98,15 +98,15 @@ def test_quiet_namespaces() -> None:
     assert not sparse.is_sparse("red")
 
 
-def test_everybody_speaks_to_the_same_few() -> None:
+def test_everybody_speaks_to_the_same_few_namespaces() -> None:
     """For ten seconds; then to others."""
     names = sparse.names(80)
     assert sparse.focus(names, 1000.0) == sparse.focus(names, 1009.0) != sparse.focus(names, 1010.0)
     assert len(sparse.focus(names, 0.0)) == 10
 
 
-def test_at_rest() -> None:
-    """Nothing is pending, and nothing runs that did not run at first."""
+def test_a_program_without_pending_calls_is_at_rest() -> None:
+    """No call is pending, and no task runs that did not run at first."""
     at_rest = rest.Rest()
 
     def figures(tasks: int, pending: int = 0) -> dict[str, dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Who is compared with us, and what keeps one of them from running here."""
+"""The compared libraries, and the reasons why one of them cannot run here."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_every_contender_has_a_program() -> None:
         )
 
 
-def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A package of Python, one of Node.js, or Node.js itself."""
     assert OURS.missing() == ""
     assert Contender("it", "it", ("pytest", "no-such-thing")).missing() == "without no-such-thing"
@@ -32,10 +32,8 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert OTHERS[0].missing() == "there is no node here"
 
 
-def test_versions_are_those_of_what_it_is_made_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of packages of Python with what serves them, or of Node.js."""
+def test_versions_are_those_of_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python packages with their server, or Node.js packages."""
     assert "pytest " in Contender("it", "it", ("pytest",)).versions()
     assert "uvicorn " in Contender("it", "it", ("pytest",)).versions()
     monkeypatch.setattr(line_up, "NODE_MODULES", tmp_path)

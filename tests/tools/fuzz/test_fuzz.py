@@ -1,4 +1,4 @@
-"""A few thousand cases of each target of scripts/fuzz, and that it finds what it looks for."""
+"""A few thousand cases of each target of scripts/fuzz, and the faults that it must find."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ NEVER_REFUSED = ("raw",)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
-def test_hostile_input(name: str) -> None:
+def test_hostile_input_is_accepted_or_refused(name: str) -> None:
     """It is accepted, or refused as documented; no turn of the loop is long, and memory is bounded.
 
     Times are of CPU, and may be three times as long here as scripts/fuzz allows.
@@ -82,8 +82,8 @@ def test_a_failure_can_be_repeated() -> None:
     assert again.failures == result.failures[:1]
 
 
-def test_what_a_case_takes_is_noticed() -> None:
-    """The turn of the loop, and the memory at its highest."""
+def test_the_cost_of_a_case_is_noticed() -> None:
+    """Its turn of the loop, and its peak of memory."""
     result = run(Greedy(), 1, range(1))
     assert result.longest_turn_us > MOST_TURN_MS * 1000
     assert result.peak_mib > 50

@@ -31,7 +31,7 @@ async def test_clients_come_back_and_count(servers: dict[str, RedisServer]) -> N
 async def test_mail_knows_what_was_delivered_and_who_heard_it(
     servers: dict[str, RedisServer],
 ) -> None:
-    """What was answered DELIVERED is lost until one of the clients has it."""
+    """A message answered DELIVERED is lost until one of the clients has it."""
     url, prefix = servers["valkey"].url, "cluster_pool:mail"
     async with ClusterPool(url, prefix=prefix) as pool, Publisher(url, prefix=prefix) as publisher:
         node = NodeServer(pool, port=0)

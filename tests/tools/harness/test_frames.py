@@ -18,20 +18,20 @@ def test_a_servers_frame_is_read_whatever_its_length(size: int) -> None:
     ]
 
 
-def test_what_is_cut_off_waits_for_the_rest() -> None:
-    """In its length, or in its payload."""
+def test_a_truncated_frame_waits_for_the_rest() -> None:
+    """It is cut in its length, or in its payload."""
     for data in (b"", b"\x81", b"\x81\x7e\x00", b"\x81\x05hell"):
         assert list(read(data)) == []
 
 
 def test_a_clients_frame_is_masked_with_zeros() -> None:
-    """Which leaves what it carries readable; any first byte can be asked for."""
+    """Its payload stays readable; the first byte can be chosen."""
     assert masked(CLOSE, b"40") == b"\x88\x82\0\0\0\x0040"
     assert client_frame(0x01, b"") == b"\x01\x80\0\0\0\0"
 
 
-def test_a_handshake_has_the_lines_that_were_asked_for() -> None:
-    """And ends with an empty one."""
+def test_a_handshake_has_the_requested_lines() -> None:
+    """It ends with an empty one."""
     lines = request("/ws/room?id=a", "Origin: null").split(b"\r\n")
     assert lines[0] == b"GET /ws/room?id=a HTTP/1.1"
     assert lines[-3:] == [b"Origin: null", b"", b""]

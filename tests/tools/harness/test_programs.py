@@ -39,7 +39,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @async_test
 async def test_a_program_answers_and_tells_in_order(module: str) -> None:
-    """What it tells by itself comes apart from its answers; it ends with status 0 when stopped."""
+    """Its own reports come apart from its answers; it ends with status 0 when stopped."""
     told: list[Any] = []
 
     def on_told(what: str, fields: list[Any]) -> None:

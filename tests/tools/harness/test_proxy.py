@@ -95,7 +95,7 @@ async def echo(path: Path | None = None) -> AsyncIterator[Echo]:
 
 @async_test
 async def test_it_forwards_both_ways() -> None:
-    """What is said comes back whole, also when it is much."""
+    """All bytes come back, also when they are many."""
     async with echo() as made:
         link = await made.link()
         text = b"0123456789" * 100_000

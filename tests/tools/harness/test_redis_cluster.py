@@ -112,7 +112,7 @@ def test_broken_off_move_leaves_the_slot_where_it_was(redis: RedisCluster) -> No
 
 
 def refusal(node: Member, *words: str) -> str:
-    """What a server answers, with the kind of error in front."""
+    """A server's error, with its kind in front."""
     with pytest.raises(ResponseError) as raised:
         node.call(*words)
     kinds = {"AskError": "ASK ", "MovedError": "MOVED ", "TryAgainError": "TRYAGAIN "}

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("flavour", BINARIES)
 def test_sentinels_promote_a_replica_by_order_and_when_the_primary_dies(flavour: str) -> None:
-    """What was written before is there; the old primary, or one that comes back, follows."""
+    """Earlier data are there; the old primary, or one that comes back, follows."""
 
     def make(*options: str) -> RedisServer:
         return RedisServer(BINARIES[flavour], *options)
