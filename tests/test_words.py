@@ -34,14 +34,14 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.lstrip(" -")
 
 
-def tests_and_tools() -> list[Path]:
+def beside_the_package() -> list[Path]:
     """The files of the tests and of the programs in scripts/."""
     return sorted(TESTS.rglob("*.py")) + sorted((TESTS.parent / "scripts").rglob("*.py"))
 
 
 def texts() -> Iterator[tuple[str, str]]:
     """Every docstring of package, tests and tools, and every comment of the Lua files."""
-    for path in sorted(ROOT.rglob("*")) + tests_and_tools():
+    for path in sorted(ROOT.rglob("*")) + beside_the_package():
         read = {".py": docstrings, ".lua": comments}.get(path.suffix)
         for line, text in read(path) if read else ():
             yield (
@@ -66,7 +66,7 @@ def test_no_test_is_called_after_a_clause() -> None:
     """The name of a test says the behaviour: its subject first, then what happens."""
     found = [
         f"{path.name}: {name}"
-        for path in tests_and_tools()
+        for path in beside_the_package()
         for name in NAMES.findall(path.read_text())
     ]
     assert not found, "\n".join(found)
