@@ -34,7 +34,7 @@ T = TypeVar("T")
 PROBES_LOST: Final = 3
 """Probes without an answer that end a generation."""
 NEWEST: Final = "ZMSCORE"
-"""Of the commands that are sent to one server; Redis has it since 6.2."""
+"""The newest command that a node sends to a server; Redis has it since 6.2."""
 STALL: Final = 0.5
 """Seconds that the event loop must have stood still for a line in the log."""
 
