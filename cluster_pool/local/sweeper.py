@@ -5,6 +5,7 @@ A connection that is only open costs nothing here.
 
 import asyncio
 import contextlib
+from contextvars import Context
 
 from cluster_pool.core.closing import IDLE
 from cluster_pool.local import closing
@@ -55,7 +56,10 @@ class Sweeper:
         """Look at ``connection`` from now on, until :func:`look` returns False."""
         self._watched[connection] = None
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="cluster_pool sweep")
+            # In a context of its own: the caller's holds that connection's endpoint.
+            self._task = asyncio.create_task(
+                self._run(), name="cluster_pool sweep", context=Context()
+            )
 
     async def stop(self) -> None:
         """Look until every closing connection has ended, at its deadline at the latest."""

@@ -51,7 +51,8 @@ class StarletteTransport:
             partial(_send, websocket), websocket.close, uvicorn.close_awaits_answer
         )
         self._closing = False
-        self._over: TransportClosed | None = None
+        self._over: tuple[int, str] | None = None
+        """How it ended. No exception is kept: its traceback leads back here, in a circle."""
         self._ahead: ReadAhead | None = None
 
     # -- the writing side ------------------------------------------------------------------
@@ -227,13 +228,12 @@ class StarletteTransport:
     async def receive(self) -> Message:
         """See :class:`Transport`."""
         if self._over is not None:
-            raise self._over
+            raise TransportClosed(*self._over)
         self.check_sending()
         event = await self._receive()
         if event["type"] == "websocket.disconnect":
-            code, reason = event.get("code") or ABNORMAL, event.get("reason") or ""
-            self._over = TransportClosed(code, reason)
-            raise self._over
+            self._over = event.get("code") or ABNORMAL, event.get("reason") or ""
+            raise TransportClosed(*self._over)
         text = event.get("text")
         message: Message = text if text is not None else event["bytes"]
         return message
@@ -249,12 +249,12 @@ class StarletteTransport:
             finally:
                 ahead.own = False
         except (WebSocketDisconnect, OSError) as error:
-            self._over = TransportClosed(getattr(error, "code", ABNORMAL))
-            raise self._over from error
+            self._over = getattr(error, "code", ABNORMAL), ""
+            raise TransportClosed(*self._over) from error
         except RuntimeError as error:
             if self._websocket.client_state is WebSocketState.DISCONNECTED:
-                self._over = TransportClosed()
-                raise self._over from error
+                self._over = ABNORMAL, ""
+                raise TransportClosed(*self._over) from error
             raise AlreadyReadError(f"the WebSocket cannot be read: {error}") from error
 
     def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:

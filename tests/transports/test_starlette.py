@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -292,3 +294,28 @@ async def test_handlers_of_the_application_do_not_answer_a_refusal_again() -> No
                 with pytest.raises(InvalidStatus) as refused:
                     await connect(f"{url}/{path}")
                 assert refused.value.response.status_code == status
+
+
+@async_test
+async def test_a_connection_that_was_read_to_its_end_is_freed_without_the_collector() -> None:
+    """A kept exception would hold the frames that it passed, and these the connection."""
+    refs: list[weakref.ref[Connection]] = []
+
+    async def endpoint(websocket: WebSocket) -> None:
+        async with ClusterPool(redis=FakeAsyncRedis(server=FakeServer()), timing=FAST) as pool:
+            async with pool.accept(websocket, namespace="n") as connection:
+                refs.append(weakref.ref(connection))
+                await connection.run()
+            del connection
+            freed.set_result(await eventually(lambda: refs[0]() is None, 5))
+
+    freed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    gc.disable()
+    try:
+        app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+        async with served(app, "websockets-sansio") as url:
+            async with connect(f"{url}/", proxy=None) as client:
+                await client.send("hello")
+            assert await freed
+    finally:
+        gc.enable()
