@@ -276,7 +276,7 @@ def _remove_if_dead(folder: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody has now, all different."""
+    """Free ports of loopback, all different."""
     with contextlib.ExitStack() as probes:
         found = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [probe.getsockname()[1] for probe in found]

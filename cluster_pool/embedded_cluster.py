@@ -17,13 +17,13 @@ FORM_TIMEOUT: Final = 15.0
 """Seconds until primaries that do not become a cluster are given up. They serve after two."""
 KEYS_AT_ONCE: Final = "100"
 ATTEMPTS: Final = 3
-"""How often ports are looked for: another program may take one between the look and its use."""
+"""Attempts to find free ports: another program may take one before its use."""
 
 
 class EmbeddedCluster:
     """Three private server processes that are one cluster; ``with EmbeddedCluster() as redis: …``.
 
-    They end as an :class:`.EmbeddedServer` does: with :meth:`stop`, and with who started them.
+    They end as an :class:`.EmbeddedServer` does: with :meth:`stop`, or with their starter.
 
     Attributes:
         url: for ``--redis``.

@@ -33,7 +33,7 @@ class Primaries(Protocol):
 
     @property
     def shown(self) -> str:
-        """Where, without a password."""
+        """The location without its password."""
 
     async def primary(self) -> Primary:
         """The current primary; raises BackplaneUnavailableError when none is found."""

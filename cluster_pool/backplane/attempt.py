@@ -1,4 +1,4 @@
-"""How far the attempt at one generation of a shard has come."""
+"""The progress of an attempt at one generation of a shard."""
 
 import asyncio
 import math
@@ -7,14 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Attempt:
-    """How far a generation has come.
-
-    Attributes:
-        reached: whether Redis has accepted both sockets.
-        up_since: when it first heard its own probe; inf before.
-        unwanted: set when it shall end although its sockets work.
-        why: the reason for that.
-    """
+    """The progress of one generation."""
 
     reached: bool = False
     up_since: float = math.inf

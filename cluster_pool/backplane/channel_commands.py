@@ -13,7 +13,7 @@ from cluster_pool.backplane.scripts import PUBLISH, SHARDED_PUBLISH
 
 @dataclass(frozen=True, slots=True)
 class ChannelCommands:
-    """How channels are published to and heard.
+    """The commands by which channels are published to and subscribed.
 
     Attributes:
         message: the first word of a push that brings a message.

@@ -1,4 +1,4 @@
-"""Subscriptions on a cluster: each channel is heard at the shard that has its slot now."""
+"""Subscriptions on a cluster: each channel is subscribed at the shard that has its slot now."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 LOOK: Final = 0.5
 """Seconds after which the shard of a channel that is not confirmed is looked up again."""
 PAUSE: Final = 0.03
-"""Seconds between two attempts when a shard does not take it."""
+"""Seconds between two attempts when a shard refuses it."""
 
 
 class ClusterChannels:
@@ -53,7 +53,7 @@ class ClusterChannels:
             await self._confirm(name, deadline)
 
     async def _confirm(self, name: str, deadline: Deadline) -> None:
-        """Confirm it where it is; a slot may move while this waits."""
+        """Subscribe it at its shard; its slot may move meanwhile."""
         loop = asyncio.get_running_loop()
         while True:
             shard = self._topology.of(name)
@@ -76,14 +76,14 @@ class ClusterChannels:
             yield f"{channel}:node:{self._node_id}"
 
     def _listening(self, name: str) -> Shard | None:
-        """The shard at which a channel is wanted: that of its slot, unless it is on its way."""
+        """The shard that subscribes a channel: its slot's, or the former one during a move."""
         shard = self._topology.of(name)
         if shard.listens(name):
             return shard
         return next((one for one in self._topology.shards if one.listens(name)), None)
 
     def rename(self) -> None:
-        """This node has another node id: what is targeted at its members comes under that."""
+        """This node has another node id: subscribe the channels of items targeted at that one."""
         before, self._node_id = self._node_id, self._identity.node_id
         ending = f"}}:node:{before}"
         for shard in self._topology.shards[1:]:

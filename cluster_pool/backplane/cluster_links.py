@@ -1,4 +1,4 @@
-"""The links to all shards of a cluster, as operations are given them."""
+"""The links to all shards of a cluster, as one object for operations."""
 
 import asyncio
 from typing import Any

@@ -18,19 +18,19 @@ from cluster_pool.backplane.slots import Group, read_groups
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 PATIENCE: Final = 1.0
-"""Seconds that one node is waited for."""
+"""Seconds to wait for one node."""
 STAGGER: Final = 0.15
-"""Seconds until another one is asked as well."""
+"""Seconds until another node is asked as well."""
 FRESH: Final = 0.1
-"""Seconds at least between two readings."""
+"""The least number of seconds between two readings."""
 PERIOD: Final = 30.0
-"""Seconds at most, with jitter, when nothing else says that something has moved."""
+"""The most seconds between two readings, with jitter, when no move is reported."""
 
 NEVER: Final = float("-inf")
 
 
 class ClusterMap:
-    """The groups of a cluster, as one start was last told.
+    """The groups of a cluster, as the last reading has them.
 
     Args:
         changed: told of each reading that says something else than the one before.
@@ -48,11 +48,11 @@ class ClusterMap:
     # -- when ------------------------------------------------------------------------------
 
     def look_again(self) -> None:
-        """Have it read soon."""
+        """Request a reading soon."""
         self._wanted.set()
 
     async def wanted(self) -> None:
-        """Wait until a reading is wanted, or due because the last one is old."""
+        """Wait until a reading is requested, or due because the last one is old."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PERIOD * random.uniform(0.5, 1)):
                 await self._wanted.wait()
@@ -95,7 +95,7 @@ class ClusterMap:
             self._changed(groups)
 
     def _endpoints(self, doubted: frozenset[str]) -> list[Endpoint]:
-        """Where to ask: known nodes in any order, doubted ones, and what the user has named."""
+        """The nodes to ask: known ones in random order, then doubted ones, then the user's."""
         known = [
             (id in doubted, random.random(), place)
             for group in self.groups
@@ -159,7 +159,7 @@ async def _ask(endpoint: Endpoint) -> list[Group]:
 
 
 def _normal(groups: Sequence[Group]) -> dict[str, tuple[Any, ...]]:
-    """A reading in a form that does not depend on the order in which it is told."""
+    """A reading in a form that is independent of its order."""
     return {
         group.ids[0]: (dict(zip(group.ids, group.places, strict=True)), set(group.ranges))
         for group in groups

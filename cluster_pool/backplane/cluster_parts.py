@@ -1,4 +1,4 @@
-"""Where the primary of each shard of a Redis Cluster is now, and over which channel it is probed.
+"""The places of a cluster's primaries, one for each shard, and the channels for its probes.
 
 A shard is a primary with its replicas: a failover ends a generation of the shard, and the next one
 lives on another host. Home is the slot of leases, nodes and drains, wherever that is; it has links
@@ -29,12 +29,12 @@ class HomePlace:
     def __init__(self, address: Address, map: ClusterMap) -> None:
         self.shown = address.shown
         self.at: Where | None = None
-        """Where it was when it was last asked for."""
+        """The place when it was last asked for."""
         self._address = address
         self._map = map
 
     async def primary(self) -> Primary:
-        """The primary of now; see :meth:`.Primaries.primary`."""
+        """The present primary; see :meth:`.Primaries.primary`."""
         await _read_again(self._map, ())
         self.at = self.now()
         if self.at is None:
@@ -42,7 +42,7 @@ class HomePlace:
         return self._address.announced(self.at)
 
     def now(self) -> Where | None:
-        """Where it is by the present map; None when nobody has the slot."""
+        """The place by the present map; None when no node has the slot."""
         return next((one.primary for one in self._map.groups if HOME_SLOT in one), None)
 
 
@@ -58,7 +58,7 @@ class ClusterPart:
     ) -> None:
         self.group = group
         self.at: Where | None = None
-        """Where the primary was when it was last asked for."""
+        """The place of the primary when it was last asked for."""
         self._address = address
         self._map = map
         self._keys = keys
@@ -73,7 +73,7 @@ class ClusterPart:
         return self._address.announced(self.group.primary).shown
 
     async def primary(self) -> Primary:
-        """The primary of now; see :meth:`.Primaries.primary`."""
+        """The present primary; see :meth:`.Primaries.primary`."""
         await _read_again(self._map, self.group.ids)
         self.at = self.group.primary
         return self._address.announced(self.at)
@@ -102,7 +102,7 @@ class ClusterPart:
 
 
 class Nowhere:
-    """The place of slots that no node has: it says so to all who want to connect."""
+    """The place of slots without a node: every attempt to connect fails with the reason."""
 
     shown = "no node"
 
@@ -121,7 +121,7 @@ class Nowhere:
 
 
 async def _read_again(map: ClusterMap, doubted: Sequence[str]) -> None:
-    """Read the map anew; where that fails, what is known may still serve."""
+    """Read the map anew; if that fails, the known one is used."""
     try:
         await map.fresh(doubted)
     except BackplaneUnavailableError:
@@ -130,5 +130,5 @@ async def _read_again(map: ClusterMap, doubted: Sequence[str]) -> None:
 
 
 def moved_to(where: Where) -> str:
-    """Why a generation ends that lives at another place."""
+    """The reason for the end of a generation whose primary has moved."""
     return f"the primary is at {joined(where)} now"

@@ -1,4 +1,4 @@
-"""The shards of a Redis Cluster: which there are, and which slots each of them has now.
+"""The shards of a Redis Cluster, and the slots that each of them has now.
 
 Each primary has a shard, with links of its own; home has others. A shard stays the same object when
 a replica of its primary is promoted. When slots move, the channels in them are heard at their new
@@ -31,7 +31,7 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 log = logging.getLogger("cluster_pool.backplane")
 
 PAUSE: Final = 0.03
-"""Seconds until what was not where it was looked for is tried again."""
+"""Seconds until an operation whose key has moved is tried again."""
 
 Place = HomePlace | ClusterPart | Nowhere
 Make = Callable[[Place], Shard]
@@ -89,7 +89,7 @@ class ClusterTopology:
         return (self.home, *self._parts.values(), self._nowhere)
 
     def together(self, namespaces: Iterable[str]) -> Iterator[list[str]]:
-        """Those of one slot."""
+        """Namespaces of one slot go together."""
         slots: dict[int, list[str]] = {}
         for namespace in namespaces:
             slots.setdefault(slot_of(namespace), []).append(namespace)
@@ -145,7 +145,7 @@ class ClusterTopology:
     async def _where_it_is(
         self, deadline: float, key: str, ask: Callable[[Shard], Coroutine[Any, Any, Any]]
     ) -> Any:
-        """Ask the shard of a key, again while that does not have it and executes nothing."""
+        """Call the shard of a key; repeat a call that was not executed since the slot has moved."""
         while True:
             try:
                 return await ask(self.of(key))
@@ -181,7 +181,7 @@ class ClusterTopology:
         await asyncio.gather(*[shard.stop() for shard in self.shards])
 
     def _begin(self) -> None:
-        """Let every shard live that has slots."""
+        """Begin every shard that has slots."""
         for shard in dict.fromkeys(self._by_slot):
             if not shard.begun:
                 shard.begin()
@@ -194,7 +194,7 @@ class ClusterTopology:
     # -- changes ---------------------------------------------------------------------------
 
     def _changed(self, groups: Sequence[Group]) -> None:
-        """A reading says something else than the one before."""
+        """The map has changed."""
         before, known = self._by_slot, self._parts
         self._parts = self._matched(groups)
         self._by_slot = [self._nowhere] * SLOTS
@@ -216,7 +216,7 @@ class ClusterTopology:
             self._spawn(self._arrange(gone))
 
     def _matched(self, groups: Sequence[Group]) -> dict[ClusterPart, Shard]:
-        """The parts of these groups: those that are known, and new ones.
+        """The parts of these groups: the known ones, and new ones for the rest.
 
         A part is known by its primary; after a failover by a node that was a replica; or by any.
         """
@@ -233,7 +233,7 @@ class ClusterTopology:
         return {part: self._parts.get(part) or self._make(part) for part in parts}
 
     async def _keep(self) -> None:
-        """Read the map whenever that is wanted, and every now and then."""
+        """Read the map when it is requested, and periodically."""
         while True:
             await self._map.wanted()
             try:
@@ -246,7 +246,7 @@ class ClusterTopology:
             await asyncio.sleep(FRESH)
 
     async def _arrange(self, gone: Iterable[Shard]) -> None:
-        """Have every channel heard where its slot is; then end shards that have none."""
+        """Subscribe every channel at the shard of its slot; then end shards without slots."""
         shards = [*self.shards[1:], *gone]
         await asyncio.gather(*[self._arrange_one(shard) for shard in shards])
         await asyncio.gather(*[shard.stop() for shard in gone])
@@ -269,7 +269,7 @@ class ClusterTopology:
                 self._spawn(_resubscribe(target, names))
 
     def _left(self, channel: str, shard: Shard) -> bool:
-        """Whether a channel that is heard at a shard has its slot elsewhere."""
+        """Whether a shard subscribes a channel whose slot is elsewhere."""
         return not is_probe(channel) and self.of(channel) is not shard
 
 

@@ -38,7 +38,7 @@ async def diagnosis(login: Login, names: Names, error: BaseException) -> str:
 
 
 def _is_mute(error: BaseException | None) -> bool:
-    """Whether the port was reached and said nothing: reset, closed, or too late."""
+    """Whether the port was reached but sent nothing: reset, closed, or too late."""
     while error is not None:
         if isinstance(error, ConnectionResetError | TimeoutError | EOFError):
             return True

@@ -89,7 +89,7 @@ class Endpoint:
 
 
 async def _hear(connection: Raw) -> None:
-    """Have the server answer once, whatever it says: with TLS it may close behind the handshake."""
+    """Wait for any answer of the server: with TLS it may close after the handshake."""
     await connection.send_command("PING")
     with contextlib.suppress(ResponseError, AuthenticationError):
         await connection.read_response()

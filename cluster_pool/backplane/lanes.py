@@ -1,4 +1,4 @@
-"""Lanes: the queues that are ready to leave over each shard, and the calls in flight there.
+"""Lanes: the ready queues and the calls in flight of each shard.
 
 :mod:`.outbound` decides what leaves when.
 """
@@ -41,12 +41,12 @@ class Lane:
         self.scheduled = False
 
     def unanswered(self) -> BackplaneUnavailableError:
-        """The error for operations that were sent over it and have no answer."""
+        """The error for operations that were sent over it and were not answered."""
         return self.shard.outage.error(UNANSWERED, maybe_executed=True)
 
 
 class Call:
-    """A batch that is on its way, or the part of it that one namespace has.
+    """A batch in flight, or the part of it for one namespace.
 
     Attributes:
         runs: in order.
@@ -92,20 +92,20 @@ class Lanes:
         self._lanes: dict[Shard, Lane] = {}
 
     def of(self, shard: Shard) -> Lane:
-        """That of a shard."""
+        """The lane of a shard."""
         lane = self._lanes.get(shard)
         if lane is None:
             lane = self._lanes[shard] = Lane(shard, whole=shard is self._home)
         return lane
 
     def queues(self) -> Iterator[NamespaceQueue]:
-        """The queues that are ready, or of which something is on its way."""
+        """The queues that are ready or have operations in flight."""
         for lane in self._lanes.values():
             yield from (run.queue for call in lane.calls for run in call.runs)
             yield from lane.ready.values()
 
     def fail_late(self, now: float) -> float:
-        """Fail what has been on its way for too long; gives the soonest deadline of the rest."""
+        """Fail operations in flight past their deadline; gives the soonest deadline of the rest."""
         soonest = inf
         for lane in self._lanes.values():
             unanswered = lane.unanswered()

@@ -117,7 +117,7 @@ class Outbound:
         self._schedule(lane)
 
     def move(self) -> None:
-        """Slots have moved: their queues leave over the shards that have them now."""
+        """Slots have moved: assign their queues to the lanes of their present shards."""
         for channel, queue in list(self._queues.items()):
             lane = self._lanes.of(self._topology.of(channel))
             if queue.lane is lane:
@@ -307,7 +307,7 @@ class Outbound:
             fail(operation, error)
 
     def _repeat(self, run: Run, past: float) -> None:
-        """A run was not executed: its operations that have time left after ``past`` go again."""
+        """A run was not executed: send its operations with time left after ``past`` again."""
         for operation in run.operations:
             if operation.deadline <= past or operation.future.done():
                 fail(operation, LATE)

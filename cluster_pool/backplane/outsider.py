@@ -37,7 +37,7 @@ class Outsider:
     @classmethod
     @contextlib.asynccontextmanager
     async def at(cls, url: str, prefix: str) -> AsyncIterator[Self]:
-        """One for a URL, disconnected at the end; with Sentinels it stays at the primary of now."""
+        """Connect to a URL, and disconnect at the end; with Sentinels to the present primary."""
         address = Address(url, TIMEOUT)
         if address.kind == "cluster":
             async with _cluster_client(address) as cluster:

@@ -1,4 +1,4 @@
-"""Queues that wait for a moment before what was not carried out is sent again.
+"""Queues that pause before operations that were not executed are sent again.
 
 A slot that moves is served again after a few milliseconds, mostly; nothing says when.
 """
@@ -10,11 +10,11 @@ from typing import Final
 from cluster_pool.backplane.batching import NamespaceQueue
 
 PAUSE: Final = 0.03
-"""Seconds."""
+"""Seconds of a pause."""
 
 
 class Pauses:
-    """Pauses under way. A queue counts as in flight as long as one is for it.
+    """Pauses under way. A queue counts as in flight during its pause.
 
     Args:
         over: told of queues whose pause is over.
@@ -27,11 +27,11 @@ class Pauses:
 
     @property
     def queues(self) -> Iterator[NamespaceQueue]:
-        """Those that wait."""
+        """The queues that pause."""
         return iter(self._queues)
 
     def begin(self, queues: Iterable[NamespaceQueue]) -> None:
-        """Let these wait; nothing of them is sent meanwhile."""
+        """Begin a pause of these queues; nothing of them is sent meanwhile."""
         waiting = list(queues)
         for queue in waiting:
             queue.flying += 1

@@ -52,7 +52,7 @@ class Reaping:
         return pairs(await self._topology.home.call(deadline, "HGETALL", self._keys.dead))
 
     def reachable(self, namespaces: Sequence[str]) -> list[str]:
-        """Those whose shard is up; all, where there is one Redis."""
+        """The namespaces whose shard is up; all of them with one Redis."""
         if not self._topology.spans:
             return list(namespaces)
         return [name for name in namespaces if self._topology.of(name).up]

@@ -154,7 +154,7 @@ def is_unknown(error: BaseException) -> bool:
 
 
 def misplaced(mode: str, *, clustered: bool) -> str:
-    """Why no node can use a Redis in this mode (of its HELLO); "" when it can.
+    """The reason why no node can use a Redis in this mode (of its HELLO); "" when it can.
 
     Args:
         clustered: whether it was given as a Redis Cluster.

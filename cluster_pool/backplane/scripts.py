@@ -34,7 +34,7 @@ NAMES: Final = (
 
 PUBLISH: Final = "PUBLISH"
 SHARDED_PUBLISH: Final = "SPUBLISH"
-"""On a cluster: it reaches those who are subscribed at the primary that has the channel's slot."""
+"""The command on a cluster: it reaches subscribers at the primary that has the channel's slot."""
 
 _MENDED: Final = script_words.MENDED.encode()
 _DEFINITION: Final = re.compile(

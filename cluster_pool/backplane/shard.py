@@ -157,7 +157,7 @@ class Shard:
         return self.generations.call(deadline, self._channels.publish, channel, payload)
 
     def listeners(self, channel: str, deadline: float) -> Coroutine[Any, Any, list[Any]]:
-        """The channel, and how many are subscribed to it by its name."""
+        """The channel, and the number of its subscribers by name."""
         return self.generations.call(deadline, "PUBSUB", self._channels.listeners, channel)
 
     def in_vain(self, *, maybe_executed: bool = False) -> BackplaneUnavailableError:
@@ -189,13 +189,13 @@ class Shard:
             raise
 
     def begin(self) -> None:
-        """Begin, without waiting for anything."""
+        """Begin without waiting."""
         self.generations.open()
         self._task = asyncio.create_task(self._run(), name="cluster_pool shard")
 
     @property
     def begun(self) -> bool:
-        """Whether it lives, or tries to."""
+        """Whether it has begun and not stopped."""
         return self._task is not None
 
     async def tried(self) -> None:

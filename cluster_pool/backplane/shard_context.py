@@ -1,4 +1,4 @@
-"""The surroundings of a shard: what all of one start share, its part of a cluster, its observer."""
+"""The surroundings of a shard: the objects that a start's shards share, its part, its observer."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ class ShardContext:
 
 
 class Part(Protocol):
-    """The part of a cluster that a shard is, if it is not home."""
+    """The part of a cluster that a shard other than home serves."""
 
     def probe_channel(self) -> str:
         """A channel in one of its slots, over which this start probes it."""
@@ -43,7 +43,7 @@ class Part(Protocol):
 
 
 class ShardObserver(Protocol):
-    """Is told what happens to a shard, by plain calls from the event loop."""
+    """Hears the events of a shard, by plain calls from the event loop."""
 
     def up(self, shard: Any) -> None:
         """A generation hears itself: commands can be sent over it."""

@@ -1,4 +1,4 @@
-"""Slots of a Redis Cluster: which one a key has, and which nodes say that they have it. Pure.
+"""Slots of a Redis Cluster: the slot of a key, and the owners that nodes report. Pure.
 
 A cluster has 16,384 slots. A key's slot is the CRC16 of what stands between its first ``{`` and the
 ``}`` behind it, or of the whole key. Source: the Redis Cluster specification, "Keys distribution
@@ -57,7 +57,7 @@ class Group:
 
     @property
     def primary(self) -> Where:
-        """Where the primary says that it is."""
+        """The place of the primary, as it reports it."""
         return self.places[0]
 
     def __contains__(self, slot: int) -> bool:
@@ -71,7 +71,7 @@ class Group:
 
 
 def read_groups(reply: Sequence[Any], asked: Where) -> list[Group]:
-    """The groups that have slots, as CLUSTER SLOTS tells them.
+    """The groups that have slots, as CLUSTER SLOTS lists them.
 
     Args:
         asked: where this was asked. A node that does not know how it is reached says nothing of

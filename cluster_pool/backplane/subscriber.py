@@ -18,7 +18,7 @@ BATCH = 500
 """Channels per SUBSCRIBE."""
 
 Channels = Sequence[bytes]
-"""Their names."""
+"""Names of channels."""
 
 
 class Subscriber(Pipe):
@@ -65,7 +65,7 @@ class Subscriber(Pipe):
             await future
 
     async def all_ended(self, channels: Channels) -> None:
-        """Wait until nothing more comes on channels that another server has."""
+        """Wait until no more messages can come on channels that another server has."""
         for future in self._ask(channels, leaving=True):
             await future
 
@@ -134,7 +134,7 @@ class Subscriber(Pipe):
         await super().drop()
 
     def _left(self, channel: bytes) -> bool:
-        """Whether an unsubscription that has arrived is the answer to one of ours."""
+        """Whether an unsubscription that has arrived answers one of ours."""
         left = self._leaving.pop(channel, 0)
         if left > 1:
             self._leaving[channel] = left - 1

@@ -21,7 +21,7 @@ from cluster_pool.core.identity import Identity
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 DRAIN = 1.0
-"""Seconds for which a Redis that has given slots away may go on to send what it had."""
+"""Seconds to wait for the last messages of a Redis that has given slots away."""
 
 Counter = tuple[str | None, int]
 """Epoch and last number of a channel; None and 0 when no script can have written them."""
@@ -34,7 +34,7 @@ class Owner(Protocol):
         """See :meth:`Subscription.confirmed`."""
 
     def drop(self, channels: Iterable[str]) -> None:
-        """One reference less for each channel."""
+        """Drop one reference to each channel."""
 
 
 class Subscription:
@@ -143,7 +143,7 @@ class Subscriptions:
 
     @property
     def channels(self) -> list[str]:
-        """All that are wanted."""
+        """All wanted channels."""
         return list(self._users)
 
     def listens(self, channel: str) -> bool:
@@ -292,7 +292,7 @@ class Subscriptions:
     # -- slots that move ---------------------------------------------------------------------
 
     def end_by_itself(self, names: Iterable[bytes]) -> None:
-        """Redis has ended these subscriptions by itself: their slot is at another one now."""
+        """Note subscriptions that Redis has ended by itself: their slots are elsewhere now."""
         channels = [channel for channel in map(self._names.get, names) if channel is not None]
         for channel in channels:
             self._receiver.hand_over(channel, self._receiver)  # from here on it is in doubt
@@ -301,7 +301,7 @@ class Subscriptions:
             self._elsewhere()
 
     def rename(self, channel: str, other: str) -> None:
-        """Listen to another channel in the place of one, from the next generation on."""
+        """Subscribe another channel in place of one, from the next generation on."""
         self._adopt(other, self._users.pop(channel))
         self._names.pop(channel.encode(), None)
         self._receiver.forget(channel)
@@ -326,9 +326,9 @@ class Subscriptions:
                 self._former, self._own = self._own, own
 
     def hand_over(self, channels: Iterable[str], other: "Subscriptions") -> list[str]:
-        """Have another Redis of the cluster hear these from now on: it has their slots.
+        """Subscribe these channels at another Redis of the cluster, which has their slots now.
 
-        It must be told to :meth:`resubscribe` what this gives. Messages that nobody heard in
+        The other one must then :meth:`resubscribe` the result. Messages missed in
         between show in the gap that it reports.
         """
         moved = [channel for channel in channels if channel in self._users]
@@ -342,7 +342,7 @@ class Subscriptions:
         return moved
 
     async def drain(self, channels: Iterable[str]) -> None:
-        """Wait until all that came for these has been heard, as far as the socket still serves."""
+        """Wait until all messages of these channels were received, while the socket works."""
         subscriber = self._subscriber
         names = [channel.encode() for channel in channels if channel not in self.ended]
         if subscriber is not None and names:

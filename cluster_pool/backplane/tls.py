@@ -1,4 +1,4 @@
-"""Explains faults of TLS: which it is, and advice what to do. Pure."""
+"""Explains faults of TLS, with advice. Pure."""
 
 import re
 import ssl
@@ -25,7 +25,7 @@ _VERIFY: Final = {
     62: "its certificate is for other names: use one of these, or ssl_check_hostname=false",
     64: "its certificate is for other addresses: use a name, or ssl_check_hostname=false",
 }
-"""By OpenSSL's codes for certificates that do not verify (X509_V_ERR_…)."""
+"""OpenSSL's codes for certificates that do not verify (X509_V_ERR_…)."""
 _REASONS: Final = {
     "WRONG_VERSION_NUMBER": NO_TLS,
     "RECORD_LAYER_FAILURE": NO_TLS,

@@ -43,7 +43,7 @@ class Links(Protocol):
 
 
 class Channels(Protocol):
-    """Where channels are wanted; see :class:`.Subscriptions`."""
+    """Subscribes channels; see :class:`.Subscriptions`."""
 
     def add(self, channel: str, *, counted: str = "") -> Subscription:
         """Want a channel; see :meth:`.Subscriptions.add`."""
@@ -54,7 +54,7 @@ class Topology(Protocol):
 
     @property
     def home(self) -> Shard:
-        """The shard of leases, nodes, drains and nodes' own channels, which are of no namespace.
+        """The shard of leases, nodes, drains and nodes' own channels, which belong to no namespace.
 
         It is the same object as long as this start lasts.
         """
@@ -76,13 +76,13 @@ class Topology(Protocol):
 
     @property
     def shards(self) -> Sequence[Shard]:
-        """All of them, home first."""
+        """All shards, home first."""
 
     def together(self, namespaces: Iterable[str]) -> Iterator[list[str]]:
-        """Namespaces in parts that one script may touch."""
+        """Split namespaces into parts that one script may use."""
 
     def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
-        """Namespaces by the shards that have them."""
+        """Group namespaces by their shards."""
 
     def routed_prefix(self, namespace: str) -> str:
         """The channel of items targeted at members of one node, without its node id at the end."""
@@ -92,20 +92,20 @@ class Topology(Protocol):
         """The links for operations on any namespace; None while home is down."""
 
     def connected(self, deadline: Deadline) -> Coroutine[Any, Any, Links]:
-        """The same, waited for; see :meth:`.Generations.connected`."""
+        """Wait for the links; see :meth:`.Generations.connected`."""
 
     def call(self, deadline: float, key: str, *arguments: Argument) -> Coroutine[Any, Any, Any]:
-        """One command about a key; raises BackplaneUnavailableError without an answer in time."""
+        """Call one command about a key; BackplaneUnavailableError without an answer in time."""
 
     def script(self, deadline: float, call: ScriptCall) -> Coroutine[Any, Any, Any]:
-        """One of our scripts, as :meth:`call`."""
+        """Call one of our scripts, as :meth:`call` does."""
 
     def look_again(self) -> None:
-        """Something was not where it was looked for: find out soon where it is."""
+        """Look soon for the new place of a key that has moved."""
 
     @property
     def outage(self) -> Outage:
-        """The outage to tell of: that of home, or that of another shard if home has none."""
+        """The outage to report: that of home, or of another shard if home has none."""
 
     @property
     def share_up(self) -> float:
@@ -144,15 +144,15 @@ class SingleTopology:
         return self.home
 
     def together(self, namespaces: Iterable[str]) -> Iterator[list[str]]:
-        """All of them."""
+        """One script may use all of them."""
         yield list(namespaces)
 
     def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
-        """All are at one."""
+        """All of them have the one shard."""
         return {self.home: list(namespaces)}
 
     def routed_prefix(self, namespace: str) -> str:
-        """Nodes have one channel each."""
+        """The channel of a node, which is the same for all namespaces."""
         return self._routed
 
     @property
@@ -165,7 +165,7 @@ class SingleTopology:
         return self.home.call(deadline, *arguments)
 
     def look_again(self) -> None:
-        """It is nowhere else."""
+        """Do nothing: one Redis has all keys."""
 
     @property
     def outage(self) -> Outage:
@@ -174,7 +174,7 @@ class SingleTopology:
 
     @property
     def share_up(self) -> float:
-        """All or nothing."""
+        """The whole share, or none."""
         return float(self.home.up)
 
     def rename(self, reason: str) -> None:

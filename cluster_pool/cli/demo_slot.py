@@ -16,7 +16,7 @@ BEFORE, HALF, AFTER = 0.5, 0.5, 1.0
 PAUSE: Final = 0.005
 """Seconds between two sends."""
 PLACE: Final = 3
-"""Behind the third scene: all nodes run still."""
+"""The place after the third scene, when all nodes still run."""
 
 
 def with_slot_move(cluster: EmbeddedCluster) -> list[Scene]:
@@ -32,7 +32,7 @@ def with_slot_move(cluster: EmbeddedCluster) -> list[Scene]:
 async def slot_move(stage: Stage, cluster: EmbeddedCluster) -> Row:
     """The slot of the demo moves, while messages are sent to one client after another.
 
-    What is not delivered is said so, and is sent again: it may come twice only if nobody could
+    An undelivered message is sent again: it may arrive twice only if its first result did not
     tell whether it had arrived.
     """
     sending = asyncio.create_task(_send_until(stage, stopped := asyncio.Event()))
@@ -50,7 +50,7 @@ async def slot_move(stage: Stage, cluster: EmbeddedCluster) -> Row:
 async def _send_until(
     stage: Stage, stopped: asyncio.Event
 ) -> tuple[list[Client], list[str], list[float], int]:
-    """Send to one client after another; gives whom, what, when, and how many were made again."""
+    """Send to one client after another; gives receivers, texts, times, and how many repeats."""
     clients = stage.cast.clients
     receivers: list[Client] = []
     texts: list[str] = []

@@ -142,7 +142,7 @@ class ClaimBatcher:
         self._schedule(membership.namespace)
 
     def _schedule(self, namespace: str) -> None:
-        """Something of a namespace waits; it goes soon, unless its shard has enough to answer."""
+        """Schedule a flush for a namespace, unless its shard has enough calls in flight."""
         if self._flights.get(self._topology.of(namespace), 0) < IN_FLIGHT:
             self._arm()
 
@@ -340,7 +340,7 @@ class ClaimBatcher:
         self._arm()
 
     async def _try_again(self, claims: list[PendingClaim]) -> None:
-        """Nothing was executed, since a slot is elsewhere or the lease is over: try again soon."""
+        """Try claims again soon that were not executed, since a slot or the lease had gone."""
         for pending in claims:
             pending.sent = pending.first > 0
         await asyncio.sleep(PAUSE)

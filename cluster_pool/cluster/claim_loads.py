@@ -1,4 +1,4 @@
-"""Claims, releases and checks that wait for the next flush, by the shard that they go to."""
+"""Claims, releases and checks that wait for the next flush, by their shards."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Loads:
         return bool(self.claims or self.doubtful or self._releases.waiting)
 
     def pop(self) -> dict[Shard, Load]:
-        """All that waits, by shard; of claims those that are still wanted."""
+        """Pop all that waits, by shard; claims that are no longer wanted are left out."""
         loads: dict[Shard, Load] = defaultdict(Load)
         claims, self.claims = self.claims, []
         doubtful, self.doubtful = self.doubtful, []
@@ -55,14 +55,14 @@ class Loads:
         return loads
 
     def put_back(self, load: Load) -> None:
-        """This waits on: its shard has enough to answer."""
+        """Put a load back whose shard has enough calls in flight."""
         self.claims += load.claims
         self.doubtful += load.doubtful
         for membership in load.releases:
             self._releases.add(membership)
 
     def park(self, load: Load) -> None:
-        """The shard of this is down. Doubts are settled by what is compared once it is up."""
+        """Park a load whose shard is down. A comparison once it is up checks doubtful claims."""
         self._parked = [one for one in self._parked if not one.won.done()] + load.claims
         self._releases.keep_for_later(load.releases)
 

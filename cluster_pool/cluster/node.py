@@ -222,8 +222,8 @@ class Node:
     def _serves(self) -> bool:
         """Whether enough of its namespaces are at shards that are up and have its claims.
 
-        A shard that is away is away for all nodes; one that leaves the load balancer for it takes
-        the members of all others with it.
+        A shard that is down is down for all nodes; a node that left the load balancer for it would
+        take the members of all other shards with it.
         """
         topology = self.backplane.topology
         if not topology.spans:

@@ -179,7 +179,7 @@ class Ownership:
         return claim is not None and claim.nonce == nonce
 
     def moves(self, namespace: str, id: str) -> bool:
-        """Whether a claim or a release of an id is on its way: Redis may be ahead of the table."""
+        """Whether a claim or release of an id is under way: Redis may be ahead of the table."""
         one = self._table.get(namespace, id)
         return (namespace, id) in self._pending or (one is not None and one.departure is not None)
 

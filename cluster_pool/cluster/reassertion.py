@@ -190,7 +190,7 @@ class Reassertion:
 
 
 async def _nothing() -> None:
-    """The reply to a batch of which nothing is owned any more."""
+    """The reply to an empty batch."""
 
 
 def pieces(items: list[T], size: int) -> Iterator[list[T]]:

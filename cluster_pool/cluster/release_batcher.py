@@ -52,7 +52,7 @@ class ReleaseBatcher:
         self._unanswered = []
 
     def doubt(self, namespace: str) -> None:
-        """A claim there may be registered that nobody here holds."""
+        """Note that a claim may be registered there that this node does not hold."""
         if len(self._doubted) < MOST_DOUBTED:
             self._doubted.add(namespace)
 

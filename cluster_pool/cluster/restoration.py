@@ -1,4 +1,4 @@
-"""Registering again what this node owns at one of several Redis shards.
+"""Registering this node's claims again at one of several Redis shards.
 
 A primary of a cluster may fail over to a replica that has not all of its writes, or start empty,
 and a slot may move. Then what this node owns there is compared with what is registered, and
@@ -28,7 +28,7 @@ from cluster_pool.local.table import ConnectionTable
 log = logging.getLogger("cluster_pool.membership")
 
 AGAIN: Final = 0.2
-"""Seconds, with jitter, until a shard at which it failed is tried again."""
+"""Seconds, with jitter, until a failed restoration is tried again."""
 
 
 class Restoration:
@@ -52,7 +52,7 @@ class Restoration:
 
     @property
     def due(self) -> Collection[str]:
-        """Namespaces in which what is owned may not be registered."""
+        """Namespaces whose claims may not be registered."""
         return self._due
 
     def doubtful(
@@ -62,7 +62,7 @@ class Restoration:
         return self._reassertion.doubtful(links, memberships)
 
     async def stop(self) -> None:
-        """End what is under way."""
+        """Stop all restorations."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -71,12 +71,12 @@ class Restoration:
     # -- at one shard ----------------------------------------------------------------------
 
     def shard_up(self, shard: Shard) -> None:
-        """A shard has new links: compare what is owned there."""
+        """A shard has new links: compare the claims there."""
         names = self._table.namespaces()
         self._begin(name for name in names if self._topology.of(name) is shard)
 
     def moved(self, slots: Collection[int]) -> None:
-        """Slots are at other shards now: compare what is owned there."""
+        """Slots are at other shards now: compare the claims there."""
         self._begin(name for name in self._table.namespaces() if slot_of(name) in slots)
 
     def _begin(self, namespaces: Iterable[str]) -> None:
@@ -125,8 +125,8 @@ class Restoration:
     async def everything(self, links: Links, incarnation: str, keep: Keep) -> None:
         """Register all that is owned under an incarnation; see :meth:`.LeaseObserver.register_all`.
 
-        With several shards it ends when each that is up has it or has failed; what is left is tried
-        again by itself.
+        With several shards it ends when each one that is up is done or has failed; the rest is
+        tried again later.
         """
         namespaces = self._table.namespaces()
         if not self._topology.spans:
@@ -155,4 +155,4 @@ class Restoration:
 
 
 async def _nothing() -> None:
-    """The lease is renewed by its keeper meanwhile."""
+    """Do nothing: the keeper renews the lease meanwhile."""

@@ -12,11 +12,11 @@ DEFAULT_PREFIX: Final = "cluster_pool"
 
 
 OF_NODE: Final = "}:node:"
-"""Stands in the channels of nodes, and in no other: no name of ours has braces."""
+"""A part of nodes' channels, and of no other: no name of ours has braces."""
 
 
 def is_of_node(channel: str) -> bool:
-    """Whether what comes on a channel is for one node, and says to which of its members."""
+    """Whether items of a channel are for one node, and name its member."""
     return OF_NODE in channel
 
 
