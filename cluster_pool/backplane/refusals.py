@@ -39,6 +39,10 @@ _DOWN: Final = (
 )
 _SENTINEL: Final = "this is a Sentinel: give it as redis+sentinel://HOST:PORT/SERVICE"
 _RIGHTS: Final = "this user may not do what cluster_pool needs: deploy/redis.acl has the rights"
+_MAP: Final = (
+    "give it as redis://HOST:PORT if it is no Redis Cluster; on one this user needs +cluster|slots "
+    "as in deploy/redis-cluster.acl"
+)
 _OLD: Final = (
     "it does not have this command, or under another name: cluster_pool needs Redis 6.2 or later, "
     "for a cluster 7.0 or later, or Valkey, and no rename-command"
@@ -112,6 +116,8 @@ def said(error: BaseException) -> str:
 
 def advice(text: str) -> str:
     """The advice for an error reply; "" when there is none."""
+    if "'cluster|slots' command" in text:
+        return _MAP
     known = _ADVICE.get(text.partition(" ")[0], "")
     return known or next((what for phrase, what in _PHRASES.items() if phrase in text), "")
 

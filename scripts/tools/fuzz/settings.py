@@ -52,6 +52,8 @@ URLS = (
     ),
     *(f"unix://user@/tmp/redis.sock?password={SECRET}&db=1", "redis://[::1]:1/0?timeout=1&x=y"),
     *(f"redis://user:{SECRET}/#?@127.0.0.1:x", f"user:{SECRET}@127.0.0.1", "redis://127.0.0.1"),
+    f"redis+sentinel://user:{SECRET}@127.0.0.1:1,[::1]:2/main/0?sentinel_password={SECRET}",
+    f"rediss+cluster://:{SECRET}@a,b:1?address_remap=a:1=b:2,*=c&ssl_ca_certs=/nowhere",
 )
 PASSWORD = re.compile(f"^(?:\\w+://)?+[^:]*:.*{SECRET}.*@|^[^:]*[?&]password={SECRET}", re.DOTALL)
 """Where the secret stands in the place of a password, well formed or not."""
