@@ -92,8 +92,8 @@ class Connection(ConnectionState):
 
         Raises:
             InvalidMessageError, MessageTooLargeError: not allowed.
-            ConnectionClosedError: in the body of ``pool.accept``, and in tasks that it made: the
-                client has left, or the socket is gone. (In other code the result is REFUSED.)
+            ConnectionClosedError: the client has left, or the socket is gone. Only in the body of
+                ``pool.accept`` while it runs, and in its tasks; elsewhere the result is REFUSED.
             NotAcceptedError: the handshake is not answered, and no pool will do it.
         """
         services = self._services
