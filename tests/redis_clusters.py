@@ -38,7 +38,7 @@ def namespaces_of(redis: RedisCluster, count: int = 1) -> dict[int, list[str]]:
 
 
 def away_from_home(redis: RedisCluster) -> tuple[Member, str]:
-    """A primary that has not the slot of ``{~}``, and a namespace there."""
+    """A primary without the slot of ``{~}``, and a namespace there."""
     home = redis.primary_of("{~}").port
     port, (name,) = next(one for one in namespaces_of(redis).items() if one[0] != home)
     return next(one for one in redis.primaries if one.port == port), name

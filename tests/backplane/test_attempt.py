@@ -1,10 +1,10 @@
-"""How far an attempt has come."""
+"""The progress of an attempt."""
 
 from cluster_pool.backplane.attempt import Attempt
 
 
 def test_an_attempt_is_up_once_it_has_heard_itself() -> None:
-    """Being let in is not enough; what was wanted of one attempt is not wanted of the next."""
+    """A login is not enough; a request to end one attempt does not end the next."""
     attempt = Attempt()
     attempt.reached = True
     assert not attempt.up

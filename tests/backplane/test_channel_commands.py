@@ -1,4 +1,4 @@
-"""The commands of pub/sub: what a server of each kind takes, and what it pushes."""
+"""The commands of pub/sub: those that each kind of server accepts, and its pushes."""
 
 import pytest
 
@@ -17,6 +17,6 @@ def test_a_server_knows_the_commands(own_server: RedisServer, commands: ChannelC
 
 
 def test_only_a_cluster_ends_subscriptions_by_itself() -> None:
-    """And has channels in slots."""
+    """Its channels are in slots."""
     assert (PLAIN.ended, PLAIN.sharded) == (b"", False)
     assert (SHARDED.ended, SHARDED.sharded) == (SHARDED.replies[1], True)

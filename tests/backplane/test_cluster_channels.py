@@ -1,4 +1,4 @@
-"""Subscriptions on a cluster: at the shard that has the slot."""
+"""Subscriptions on a cluster: each is at the shard that has its slot."""
 
 from collections.abc import Iterator
 
@@ -19,15 +19,15 @@ def redis() -> Iterator[RedisCluster]:
 
 
 def listeners(redis: RedisCluster, channel: str) -> int:
-    """How many hear a channel at the primary of its slot."""
+    """The number of subscribers of a channel at the primary of its slot."""
     return int(redis.primary_of(channel).call("PUBSUB", "SHARDNUMSUB", channel)[1])
 
 
 @async_test
-async def test_the_channel_of_what_is_targeted_comes_and_goes_with_its_namespace(
+async def test_the_channel_of_targeted_items_comes_and_goes_with_its_namespace(
     redis: RedisCluster,
 ) -> None:
-    """Both are at the same primary, and are given up with the last user."""
+    """Both are at the same primary, and are unsubscribed with the last user."""
     async with cluster_pools(redis, 1) as (one,):
         channels = one._parts.backplane.topology.subscriptions
         for (name,) in namespaces_of(redis).values():

@@ -13,7 +13,7 @@ from tests.support import async_test
 
 @async_test
 async def test_each_key_has_the_link_of_its_shard() -> None:
-    """Home's is that of the generation that was given; without a link every command fails."""
+    """Home's is that of the given generation; without a link every command fails."""
     generations = SimpleNamespace(unavailable=lambda: BackplaneUnavailableError("is down"))
     home: Any = SimpleNamespace()
     up: Any = SimpleNamespace(commands=SimpleNamespace(script=lambda call: call.name))

@@ -1,4 +1,4 @@
-"""Where the primary of a shard is, and whether its state may be lost."""
+"""The place of a shard's primary, and whether its state may be lost."""
 
 import asyncio
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ ADDRESS: Any = SimpleNamespace(
 
 
 class Map:
-    """Says what it was told."""
+    """A map with prepared groups."""
 
     def __init__(self, *groups: Group) -> None:
         self.groups = groups
@@ -34,7 +34,7 @@ class Map:
 
 
 class Redis:
-    """Knows scripts, like a process that runs."""
+    """Knows scripts, as a running process does."""
 
     def __init__(self) -> None:
         self.known: set[str] = set()
@@ -55,8 +55,8 @@ def part_of(map: Any, group: Group) -> ClusterPart:
 
 
 @async_test
-async def test_home_is_where_its_slot_is() -> None:
-    """Also when nobody answers any more; not when nobody has the slot."""
+async def test_home_follows_its_slot() -> None:
+    """Also when no node answers any more; without an owner of the slot there is no home."""
     map: Any = Map(Group(("a",), (A,), ((0, HOME_SLOT),)), Group(("b",), (B,), ((16000, 16383),)))
     home = HomePlace(ADDRESS, map)
     assert (await home.primary()).shown == "redis://10.0.0.1:1"
@@ -71,8 +71,8 @@ async def test_home_is_where_its_slot_is() -> None:
 
 
 @async_test
-async def test_slots_that_nobody_has_are_said() -> None:
-    """How many, and what to do."""
+async def test_slots_without_an_owner_are_reported() -> None:
+    """The error has their number and the remedy."""
     map: Any = Map(Group(("a",), (A,), ((0, SLOTS - 11),)))
     with pytest.raises(BackplaneUnavailableError, match=r"^10 slots .* belong to no node"):
         await Nowhere(map).primary()
@@ -80,7 +80,7 @@ async def test_slots_that_nobody_has_are_said() -> None:
 
 @async_test
 async def test_the_probe_stays_in_the_slots_of_its_shard() -> None:
-    """It changes when its slot leaves, and not otherwise."""
+    """Its channel changes when its slot moves away, and only then."""
     map: Any = Map()
     part = part_of(map, Group(("a",), (A,), ((100, 200),)))
     channel = part.probe_channel()
@@ -93,7 +93,7 @@ async def test_the_probe_stays_in_the_slots_of_its_shard() -> None:
 
 @async_test
 async def test_state_is_lost_with_the_process_and_with_a_failover() -> None:
-    """Not with a link; where it cannot be told it may be."""
+    """It is not lost with a link; where that cannot be known it counts as lost."""
     group = Group(("a", "b"), (A, B), ((0, 1),))
     map: Any = Map(group)
     part, first, second = part_of(map, group), Redis(), Redis()

@@ -1,4 +1,4 @@
-"""The shards of a cluster: which has what, and that one which is away holds up no other."""
+"""The shards of a cluster: each has its namespaces, and one that is down does not delay others."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ def redis() -> Iterator[RedisCluster]:
 
 @async_test
 async def test_a_namespace_is_at_the_shard_of_its_primary(redis: RedisCluster) -> None:
-    """With all its names; home is a shard of its own, and so is each primary."""
+    """With all its channels; home is a shard of its own, and so is each primary."""
     keys = Keys()
     async with cluster_pools(redis, 1) as (one,):
         topology = one._parts.backplane.topology
@@ -45,8 +45,8 @@ async def test_a_namespace_is_at_the_shard_of_its_primary(redis: RedisCluster) -
 
 
 @async_test
-async def test_a_frozen_primary_holds_up_what_is_its_own(redis: RedisCluster) -> None:
-    """That fails in time; everything else goes on, and the node keeps its lease."""
+async def test_a_frozen_primary_delays_only_its_own_namespaces(redis: RedisCluster) -> None:
+    """Calls about those fail in time; all others work, and the node keeps its lease."""
     frozen, away = away_from_home(redis)
     here = next(name for port, (name,) in namespaces_of(redis).items() if port != frozen.port)
     async with cluster_pools(redis) as (one, two):

@@ -1,4 +1,4 @@
-"""Queues that wait for a moment."""
+"""Queues that pause."""
 
 import asyncio
 from collections.abc import Collection
@@ -9,8 +9,8 @@ from tests.support import async_test
 
 
 @async_test
-async def test_a_queue_waits_for_its_pauses_and_is_named_then() -> None:
-    """Two that overlap are both waited for; meanwhile it counts as in flight."""
+async def test_a_queue_waits_until_all_its_pauses_are_over() -> None:
+    """Two pauses may overlap; it counts as in flight until both have ended."""
     over: list[Collection[NamespaceQueue]] = []
     pauses = Pauses(over.append)
     queue = NamespaceQueue("channel", "members", "nodes:", None)

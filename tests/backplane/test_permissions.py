@@ -1,4 +1,4 @@
-"""A user of Redis who may not do all that is needed: what is missing is named, on each server."""
+"""A user of Redis without a needed permission: the error names it, on each server."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ MISSING = [
 @pytest.mark.parametrize("command", MISSING)
 @async_test
 async def test_a_command_that_is_denied_is_named(own_server: RedisServer, command: str) -> None:
-    """Also where only a script needs it; and the file with the rights is named, too."""
+    """Also where only a script needs it; the file with the rights is named, too."""
     own_server.command("ACL", "SETUSER", "cluster_pool", f"-{command}")
 
     async def use() -> None:
@@ -39,7 +39,7 @@ async def test_a_command_that_is_denied_is_named(own_server: RedisServer, comman
     ("rule", "what"), [("resetkeys", "key"), ("resetchannels", "channel")], ids=["keys", "channels"]
 )
 @async_test
-async def test_keys_and_channels_that_are_denied_are_told_apart(
+async def test_denied_keys_and_denied_channels_are_distinguished(
     own_server: RedisServer, rule: str, what: str
 ) -> None:
     """The patterns of the file fit the default prefix alone."""
@@ -77,7 +77,7 @@ async def test_a_cluster_without_sharded_channels_is_refused() -> None:
 )
 @async_test
 async def test_a_refusal_by_one_shard_alone_is_named(rule: str, what: str) -> None:
-    """A missing permission, a wrong password: the other shards are well."""
+    """For a missing permission or a wrong password: the other shards work."""
     make = partial(RedisServer, "valkey", acl=CLUSTER_ACL)
     with RedisCluster(make, replicas=0) as cluster:
         home = cluster.primary_of("{~}")

@@ -87,10 +87,10 @@ async def test_claims_on_their_way_are_no_drift(backend: Backend) -> None:
 
 
 @async_test
-async def test_a_release_that_redis_has_carried_out_and_not_answered_is_no_difference(
+async def test_a_release_that_redis_has_not_answered_is_no_difference(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis is ahead of the table by what is on its way."""
+    """Redis is ahead of the table by that release."""
     async with backend.pools(1, timing=SHORT) as (one,):
         sockets = await asyncio.gather(*[one.join("n", f"x{at}") for at in range(5)])
         generation = await one._parts.backplane.topology.connected(now() + 5)
@@ -111,7 +111,7 @@ async def test_a_release_that_redis_has_carried_out_and_not_answered_is_no_diffe
 
 
 @async_test
-async def test_counts_are_not_corrected_by_what_is_on_its_way(
+async def test_counts_are_not_corrected_for_changes_under_way(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A namespace is repaired while members come and go: its count was right, and stays so."""

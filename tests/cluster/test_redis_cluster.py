@@ -1,4 +1,4 @@
-"""A node and a publisher on a Redis Cluster: everything that they do on one Redis."""
+"""A node and a publisher on a Redis Cluster: all that they do on one Redis."""
 
 import asyncio
 from collections.abc import Iterator
@@ -40,8 +40,8 @@ def spread(redis: RedisCluster, count: int = 3) -> list[str]:
 
 
 @async_test
-async def test_members_of_every_primary_get_what_is_sent_to_them(redis: RedisCluster) -> None:
-    """A send from another node, from the same one, from a publisher; the word of the owner."""
+async def test_members_of_every_primary_get_their_messages(redis: RedisCluster) -> None:
+    """From another node, from the same one, from a publisher; with the owner's answer."""
     names = spread(redis)
     async with cluster_pools(redis) as (one, two), Publisher(redis.url) as publisher:
         for name in names:
@@ -62,7 +62,7 @@ async def test_members_of_every_primary_get_what_is_sent_to_them(redis: RedisClu
 
 @async_test
 async def test_sends_and_broadcasts_of_a_namespace_keep_their_order(redis: RedisCluster) -> None:
-    """However many namespaces are sent to at once."""
+    """With sends to any number of namespaces at once."""
     names, count = spread(redis), 60
     async with cluster_pools(redis) as (one, two):
         members = {name: await one.join(name, "alice") for name in names}
@@ -91,7 +91,7 @@ async def test_a_message_of_redis_cli_reaches_the_members(redis: RedisCluster) -
 
 @async_test
 async def test_an_id_has_one_owner(redis: RedisCluster) -> None:
-    """The newer connection takes it over, unless it must not; both nodes say the same of it."""
+    """The newer connection takes it over, unless it may not; both nodes name the same owner."""
     async with cluster_pools(redis) as (one, two):
         for name in spread(redis):
             first = await one.join(name, "alice")
@@ -109,7 +109,7 @@ async def test_an_id_has_one_owner(redis: RedisCluster) -> None:
 
 
 @async_test
-async def test_the_directory_is_of_all_primaries(redis: RedisCluster) -> None:
+async def test_the_directory_covers_all_primaries(redis: RedisCluster) -> None:
     """Namespaces, nodes, joins and leaves."""
     names = spread(redis)
     channel = f"cluster_pool:{{{names[0]}}}:events"
@@ -130,8 +130,8 @@ async def test_the_directory_is_of_all_primaries(redis: RedisCluster) -> None:
 
 
 @async_test
-async def test_the_last_one_is_told_and_a_drain_closes_everybody(redis: RedisCluster) -> None:
-    """With the budget that all nodes share."""
+async def test_the_last_one_callback_and_a_drain_work(redis: RedisCluster) -> None:
+    """The drain uses the budget that all nodes share."""
     emptied: list[str] = []
     async with cluster_pools(redis) as (one, two):
         first = await one.join("n", "alice")
@@ -163,7 +163,7 @@ def leaked_members(redis: RedisCluster) -> list[str]:
 
 @async_test
 async def test_one_url_is_enough_and_a_single_redis_is_refused(redis: RedisCluster) -> None:
-    """The other nodes are found by it; a node of a cluster is no single Redis either."""
+    """The URL leads to the other nodes; a cluster's node is refused as a single Redis."""
     async with ClusterPool(f"redis+cluster://127.0.0.1:{redis.nodes[4].port}") as pool:
         assert pool.ready
     with pytest.raises(BackplaneUnavailableError, match=r"redis\+cluster://HOST:PORT"):

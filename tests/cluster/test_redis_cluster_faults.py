@@ -18,7 +18,7 @@ from tools.harness.redis_cluster import RedisCluster, SlotMove
 pytestmark = pytest.mark.slow
 
 NOTICED = 3.5
-"""Seconds until a shard that serves no more is noticed."""
+"""Seconds until a shard that does not serve any more is noticed."""
 HEALED = 5.0
 """Seconds until everything is as it was, once the cluster is whole."""
 
@@ -33,7 +33,7 @@ def redis() -> Iterator[RedisCluster]:
 
 
 class Stream:
-    """Numbered broadcasts from one node to a member at another, and what became of each."""
+    """Numbered broadcasts from one node to a member at another, and their outcomes."""
 
     def __init__(self, sender: Pool, receiver: Pool, namespace: str) -> None:
         self.sender = sender
@@ -48,7 +48,7 @@ class Stream:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Send every few milliseconds meanwhile."""
+        """Send every few milliseconds inside the context."""
         self.member = await self.receiver.join(self.namespace, "listener")
         task = asyncio.create_task(self._send())
         try:
@@ -172,7 +172,7 @@ def wait_for_new_primary(redis: RedisCluster, name: str, dead: Member) -> None:
 
 
 @async_test
-async def test_a_killed_home_is_replaced_and_everything_stands(redis: RedisCluster) -> None:
+async def test_a_killed_home_is_replaced_and_its_state_restored(redis: RedisCluster) -> None:
     """The lease is taken anew at the replica; no connection is closed."""
     dead = redis.primary_of("{~}")
     async with cluster_pools(redis) as (one, two):
@@ -191,7 +191,7 @@ async def test_a_killed_home_is_replaced_and_everything_stands(redis: RedisClust
 
 @async_test
 async def test_a_replica_promoted_by_order_is_found_in_time(redis: RedisCluster) -> None:
-    """Both live on, so that nothing but the map says that the old primary is none any more."""
+    """Both servers live on, so only the map tells that the old primary is a replica now."""
     source, name = away_from_home(redis)
     (replica,) = redis.replicas_of(source)
     async with cluster_pools(redis) as (one, two):
@@ -207,10 +207,10 @@ async def test_a_replica_promoted_by_order_is_found_in_time(redis: RedisCluster)
 
 
 @async_test
-async def test_a_slot_that_stops_half_way_serves_nobody_and_loses_nothing(
+async def test_a_move_that_stops_half_way_loses_no_message(
     redis: RedisCluster,
 ) -> None:
-    """TRYAGAIN and ASK: what is sent waits for its deadline, and goes when the move is over."""
+    """TRYAGAIN and ASK: sends wait until their deadline, and are made when the move is over."""
     source, name = away_from_home(redis)
     target = next(one for one in redis.primaries if one is not source)
     async with cluster_pools(redis) as (one, two):

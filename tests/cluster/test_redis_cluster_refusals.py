@@ -1,4 +1,4 @@
-"""A Redis Cluster that is not as it should be: what does not work fails in time and says why."""
+"""A faulty Redis Cluster: calls that cannot work fail in time, with the reason."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisCluster]:
-    """Three primaries that serve what they have, whatever the others do."""
+    """Three primaries that serve their own slots, whatever the others do."""
     with RedisCluster(replicas=0, node_timeout=20) as cluster:
         for node in cluster.nodes:
             node.call("CONFIG", "SET", "cluster-require-full-coverage", "no")
@@ -52,7 +52,7 @@ async def test_a_slot_without_an_owner_affects_no_other(redis: RedisCluster) -> 
 
 
 @async_test
-async def test_a_primary_that_lets_nobody_in_is_named(redis: RedisCluster) -> None:
+async def test_a_primary_that_refuses_the_login_is_named(redis: RedisCluster) -> None:
     """Namespaces of others go on, and the node stays ready: it serves most of its namespaces."""
     primary, name = away_from_home(redis)
     others = [one for port, (one,) in namespaces_of(redis).items() if port != primary.port]
@@ -77,13 +77,13 @@ async def test_a_primary_that_lets_nobody_in_is_named(redis: RedisCluster) -> No
 
 
 def primary_call(path: object, words: list[str]) -> None:
-    """Ask a server that wants a password by now."""
+    """Call a server that requires a password by then."""
     with Redis(unix_socket_path=str(path), password="a-password") as client:
         client.execute_command(*words)
 
 
 @async_test
-async def test_a_node_that_must_take_another_id_hears_its_members_messages(
+async def test_a_node_that_must_take_another_id_gets_its_members_messages(
     redis: RedisCluster,
 ) -> None:
     """Under the channels of its new id, at every primary."""

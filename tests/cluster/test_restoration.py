@@ -1,4 +1,4 @@
-"""Registering again at one shard of several, while the rest of the node does not notice."""
+"""Registering again at one of several shards, while the rest of the node goes on."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def redis() -> Iterator[RedisCluster]:
-    """One for each test, which may lose what it holds."""
+    """One for each test, which may lose its data."""
     with RedisCluster(replicas=0, node_timeout=20) as cluster:
         yield cluster
 
 
 @async_test
-async def test_a_primary_that_comes_back_empty_has_everything_again(redis: RedisCluster) -> None:
+async def test_a_primary_that_comes_back_empty_gets_all_claims_again(redis: RedisCluster) -> None:
     """Under the same incarnation, with the claims as they were; the other shards are not asked."""
     lost, name = away_from_home(redis)
     others = [one for port, (one,) in namespaces_of(redis).items() if port != lost.port]
@@ -42,8 +42,8 @@ async def test_a_primary_that_comes_back_empty_has_everything_again(redis: Redis
 
 
 @async_test
-async def test_a_rejoin_registers_what_is_at_every_shard(redis: RedisCluster) -> None:
-    """The lease is at home; what it is lost with stands everywhere."""
+async def test_a_rejoin_registers_claims_at_every_shard(redis: RedisCluster) -> None:
+    """The lease is at home, but claims at every shard depend on it."""
     home = redis.primary_of("{~}")
     async with cluster_pools(redis) as (one, two):
         names = [name for names in namespaces_of(redis, 3).values() for name in names]

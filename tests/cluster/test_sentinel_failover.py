@@ -1,4 +1,4 @@
-"""A node whose Redis is watched by Sentinels: it moves to whatever they call the primary."""
+"""A node whose Redis is watched by Sentinels: it moves to the primary that they name."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tools.harness.redis_sentinel import RedisSentinel
 pytestmark = pytest.mark.real
 
 NOTICED = 3.5
-"""Seconds within which a node must have left a primary that is none any more."""
+"""Seconds within which a node must have left a former primary."""
 HEALED = 5.0
 """Seconds after which everything must be as it was, once there is a primary."""
 
@@ -47,7 +47,7 @@ async def _two(redis: object) -> AsyncIterator[tuple[Pool, Pool]]:
 
 
 async def _whole(*pools: Pool) -> bool:
-    """Whether each node is ready and the registry has what they hold."""
+    """Whether each node is ready and the registry has all their members."""
     try:
         registered = {(one.id, one.node) async for one in pools[0].members("n", timeout=1)}
     except BackplaneUnavailableError:
@@ -86,7 +86,7 @@ class Stream:
 @pytest.mark.slow
 @async_test
 async def test_a_failover_by_order_is_noticed_and_healed(watched: RedisSentinel) -> None:
-    """Both servers live. No client is closed, what was confirmed has arrived, claims are there."""
+    """Both servers live. No client is closed, confirmed messages have arrived, claims exist."""
     async with _two(watched.url) as (one, two):
         assert one.address == watched.url.replace(PASSWORD, "***") + "/0"
         alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
@@ -121,7 +121,7 @@ async def test_a_failover_by_order_is_noticed_and_healed(watched: RedisSentinel)
 @pytest.mark.slow
 @async_test
 async def test_a_primary_that_dies_or_freezes_is_replaced(watched: RedisSentinel) -> None:
-    """Operations fail in time until the Sentinels have another; then everything is as it was."""
+    """Operations fail in time until the Sentinels name another; then everything works again."""
     async with _two(watched.url) as (one, two):
         alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
         for harm in ("kill", "freeze"):
@@ -150,7 +150,7 @@ async def test_a_primary_that_dies_or_freezes_is_replaced(watched: RedisSentinel
 @pytest.mark.slow
 @pytest.mark.parametrize("flavour", BINARIES)
 @async_test
-async def test_a_primary_that_was_replaced_while_it_goes_on_is_left(flavour: str) -> None:
+async def test_a_former_primary_that_goes_on_is_left(flavour: str) -> None:
     """It answers, and its subscribers hear themselves: the Sentinels alone know of the other.
 
     What it held is asserted at the new one, which has never heard of it.

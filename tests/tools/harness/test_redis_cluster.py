@@ -1,4 +1,4 @@
-"""A cluster: who has a key, replicas that are promoted, slots that stop half-way."""
+"""A cluster: owners of keys, promoted replicas, moves that stop half-way."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ def redis() -> Iterator[RedisCluster]:
 
 
 def test_three_primaries_have_the_slots_and_a_replica_each(redis: RedisCluster) -> None:
-    """A key is at one of them, whose replica has it, too."""
+    """A key is at one of them, and at its replica."""
     primaries = redis.primaries
     assert primaries == redis.nodes[:3]
     assert [redis.replicas_of(one) for one in primaries] == [[one] for one in redis.nodes[3:]]
@@ -77,7 +77,7 @@ def test_frozen_primary_is_replaced_and_follows_when_it_wakes(redis: RedisCluste
 
 
 def test_slot_stops_half_way_and_each_key_is_in_one_place(redis: RedisCluster) -> None:
-    """The source sends those who ask for a carried key to the target."""
+    """The source redirects clients of a key that has moved to the target."""
     source = redis.primary_of("{tag}")
     target = next(one for one in redis.primaries if one is not source)
     for key in ("{tag}1", "{tag}2"):
