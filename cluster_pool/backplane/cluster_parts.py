@@ -5,7 +5,8 @@ lives on another host. Home is the slot of leases, nodes and drains, wherever th
 of its own, also to a primary that has other slots.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from redis.exceptions import ResponseError
@@ -13,6 +14,7 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane.address import Address, Primary
 from cluster_pool.backplane.cluster_map import ClusterMap
 from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.logins import Raw
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.backplane.slots import HOME_SLOT, SLOTS, Group, slot_of, tag_of_one
 from cluster_pool.backplane.urls import Where, joined
@@ -20,7 +22,63 @@ from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.exceptions import BackplaneUnavailableError
 
+WHILE_OPENING: Final = 0.5
+"""Seconds between two looks at the map while a primary lets nobody in."""
 NOBODY: Final = "no node of the cluster has slot %d"
+
+
+class MappedPrimary:
+    """A primary by the map, which may name another one while this is opened; see :class:`.Primary`.
+
+    Args:
+        where: its announced address.
+        now: gives the address of the primary by the present map.
+        read: reads the map.
+    """
+
+    def __init__(
+        self,
+        endpoint: Primary,
+        where: Where,
+        now: Callable[[], Where | None],
+        read: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.login, self.shown = endpoint.login, endpoint.shown
+        self.watch = endpoint.watch
+        self._endpoint = endpoint
+        self._where = where
+        self._now = now
+        self._read = read
+
+    async def open(self) -> Raw:
+        """As :meth:`.Endpoint.open`, but raise once the map names another primary.
+
+        A frozen primary accepts sockets and never answers.
+        """
+        opening = asyncio.create_task(self._endpoint.open())
+        looking = asyncio.create_task(self._look())
+        try:
+            await asyncio.wait((opening, looking), return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                looking.result()
+        except asyncio.CancelledError:
+            if opening.done() and opening.exception() is None:  # nobody else would close it
+                await opening.result().disconnect(nowait=True)
+            raise
+        finally:
+            looking.cancel()
+            opening.cancel()
+            await asyncio.gather(opening, looking, return_exceptions=True)
+        return opening.result()
+
+    async def _look(self) -> None:
+        """Read the map again and again; ends with an error when it names another primary."""
+        while True:
+            await asyncio.sleep(WHILE_OPENING)
+            await self._read()
+            now = self._now()
+            if now not in (None, self._where):
+                raise BackplaneUnavailableError(moved_to(now))
 
 
 class HomePlace:
@@ -35,15 +93,23 @@ class HomePlace:
 
     async def primary(self) -> Primary:
         """The present primary; see :meth:`.Primaries.primary`."""
-        await _read_again(self._map, ())
+        await self._read()
         self.at = self.now()
         if self.at is None:
             raise BackplaneUnavailableError(NOBODY % HOME_SLOT)
-        return self._address.announced(self.at)
+        return MappedPrimary(self._address.announced(self.at), self.at, self.now, self._read)
 
     def now(self) -> Where | None:
         """The place by the present map; None when no node has the slot."""
-        return next((one.primary for one in self._map.groups if HOME_SLOT in one), None)
+        group = self._group()
+        return None if group is None else group.primary
+
+    def _group(self) -> Group | None:
+        return next((one for one in self._map.groups if HOME_SLOT in one), None)
+
+    async def _read(self) -> None:
+        group = self._group()
+        await _read_again(self._map, () if group is None else group.ids)
 
 
 class ClusterPart:
@@ -74,9 +140,13 @@ class ClusterPart:
 
     async def primary(self) -> Primary:
         """The present primary; see :meth:`.Primaries.primary`."""
-        await _read_again(self._map, self.group.ids)
+        await self._read()
         self.at = self.group.primary
-        return self._address.announced(self.at)
+        endpoint = self._address.announced(self.at)
+        return MappedPrimary(endpoint, self.at, lambda: self.group.primary, self._read)
+
+    async def _read(self) -> None:
+        await _read_again(self._map, self.group.ids)
 
     def probe_channel(self) -> str:
         """See :meth:`.Part.probe_channel`."""
@@ -129,6 +199,6 @@ async def _read_again(map: ClusterMap, doubted: Sequence[str]) -> None:
             raise
 
 
-def moved_to(where: Where) -> str:
+def moved_to(where: Where | None) -> str:
     """The reason for the end of a generation whose primary has moved."""
-    return f"the primary is at {joined(where)} now"
+    return f"the primary is at {joined(where) if where else 'no known place'} now"

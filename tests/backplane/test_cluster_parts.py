@@ -8,7 +8,13 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from cluster_pool import BackplaneUnavailableError
-from cluster_pool.backplane.cluster_parts import ClusterPart, HomePlace, Nowhere
+from cluster_pool.backplane.cluster_parts import (
+    WHILE_OPENING,
+    ClusterPart,
+    HomePlace,
+    MappedPrimary,
+    Nowhere,
+)
 from cluster_pool.backplane.slots import HOME_SLOT, SLOTS, Group, slot_of
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -17,7 +23,9 @@ from tests.support import async_test
 A, B = ("10.0.0.1", 1), ("10.0.0.2", 2)
 ADDRESS: Any = SimpleNamespace(
     shown="redis+cluster://here",
-    announced=lambda where: SimpleNamespace(shown=f"redis://{where[0]}:{where[1]}"),
+    announced=lambda where: SimpleNamespace(
+        shown=f"redis://{where[0]}:{where[1]}", watch=None, login=None
+    ),
 )
 
 
@@ -112,3 +120,28 @@ async def test_state_is_lost_with_the_process_and_with_a_failover() -> None:
     second.refuses = True
     assert await part.state_lost(commands) is True
     await asyncio.sleep(0)
+
+
+@async_test
+async def test_a_primary_that_lets_nobody_in_is_left_for_its_successor() -> None:
+    """The map is read while it is opened; a socket that comes in time is used."""
+    where, reads = [A], [0]
+
+    async def read() -> None:
+        reads[0] += 1
+        where[0] = B
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def at_once() -> Any:
+        return "socket"
+
+    frozen: Any = SimpleNamespace(shown="", watch=None, login=None, open=never)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(BackplaneUnavailableError, match=r"10\.0\.0\.2:2 now"):
+        await MappedPrimary(frozen, A, lambda: where[0], read).open()
+    assert asyncio.get_running_loop().time() - began < 2 * WHILE_OPENING
+    alive: Any = SimpleNamespace(shown="", watch=None, login=None, open=at_once)
+    assert await MappedPrimary(alive, B, lambda: where[0], read).open() == "socket"
+    assert reads == [1]
