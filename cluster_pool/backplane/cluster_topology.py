@@ -249,7 +249,11 @@ class ClusterTopology:
         """Subscribe every channel at the shard of its slot; then end shards without slots."""
         shards = [*self.shards[1:], *gone]
         await asyncio.gather(*[self._arrange_one(shard) for shard in shards])
-        await asyncio.gather(*[shard.stop() for shard in gone])
+        unused = [self._nowhere] if self._nowhere not in self._by_slot else []
+        for shard in (*gone, *unused):
+            if shard.begun:
+                await shard.stop()
+                shard.outage.recover("link")
 
     async def _arrange_one(self, shard: Shard) -> None:
         subscriptions = shard.subscriptions

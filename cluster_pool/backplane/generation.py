@@ -73,6 +73,7 @@ class Generations:
     def open(self) -> None:
         """From now on calls wait for a generation."""
         self._open = True
+        self._changed.clear()
 
     def close(self) -> None:
         """No generation will come any more: waiting for one raises PoolClosedError."""

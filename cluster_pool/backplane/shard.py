@@ -319,7 +319,8 @@ class Shard:
             await self._probe_where_it_is(commands)
             await self.subscriptions.compare(resubscribed, lost=False)
             await health.hear_time(commands)
-            self._report_gap("messages were dropped: too many, or too large")
+            dropped = "messages were dropped: too many, or too large"
+            self._report_gap("slots have moved" if resubscribed else dropped)
 
     async def _count_missed(self, commands: CommandConnection) -> None:
         """Find out how much was published while nothing could be heard."""

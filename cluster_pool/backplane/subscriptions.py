@@ -362,7 +362,11 @@ class Subscriptions:
         """
         subscriber, commands = self._subscriber, self._generations.commands
         wanted = [channel for channel in channels if channel in self._users]
-        if subscriber is None or commands is None:
+        if subscriber is None or not wanted:
+            return
+        if commands is None:  # this generation is coming up, and may have begun without them
+            self.ended.update(wanted)
+            self._elsewhere()
             return
         self.ended.difference_update(wanted)
         for at in range(0, len(wanted), BATCH):

@@ -1,15 +1,18 @@
 """A faulty Redis Cluster: calls that cannot work fail in time, with the reason."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import pytest
 from redis import Redis
 
-from cluster_pool import BackplaneUnavailableError, SendResult
+from cluster_pool import BackplaneUnavailableError, ClusterPool, SendResult
 from cluster_pool.backplane.slots import slot_of
 from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
+from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.ports import free_ports
 from tools.harness.redis_cluster import RedisCluster
 
 pytestmark = pytest.mark.slow
@@ -46,7 +49,12 @@ async def test_a_slot_without_an_owner_affects_no_other(redis: RedisCluster) -> 
         assert one.ready
         primary.call("CLUSTER", "ADDSLOTS", slot_of(name))
         await asyncio.to_thread(redis.wait_until_whole)
-        assert await one.send(name, "alice", "z", confirm=True, timeout=5) is SendResult.DELIVERED
+        await eventually(lambda: not (one.trouble or two.trouble))
+
+        async def heard() -> bool:  # node-2 subscribes the channel again, as soon as it sees it
+            return await one.send(name, "alice", "z", confirm=True) is SendResult.DELIVERED
+
+        await eventually(heard)
         assert await alice.wait_sent() == ["z"]
         await one.join(name, "bob", timeout=5)
 
@@ -100,3 +108,52 @@ async def test_a_node_that_must_take_another_id_gets_its_members_messages(
             primary = redis.primary_of(name)
             channel = f"cluster_pool:{{{name}}}:node:node-2"
             assert primary.call("PUBSUB", "SHARDNUMSUB", channel)[1] == 0
+
+
+@async_test
+async def test_why_no_node_starts_is_said(redis: RedisCluster) -> None:
+    """Whether it is no cluster, nobody is there, or a right is missing, which is named."""
+    (port,) = free_ports(1)
+    no_cluster = f"redis+cluster://127.0.0.1:{port}"
+    with RedisServer("valkey", "--port", str(port)) as single:
+        single.command("ACL", "SETUSER", "default", "on", "nopass")
+        for url, why in (
+            ("redis+cluster://127.0.0.1:1", "no node of the cluster .* Connect call failed"),
+            (no_cluster, r"this is no Redis Cluster: give it as redis://HOST:PORT"),
+        ):
+            with pytest.raises(BackplaneUnavailableError, match=why):
+                await ClusterPool(url).start()
+    for right in ("cluster|slots", "ssubscribe", "evalsha"):
+        for node in redis.nodes:
+            node.call(
+                "ACL", "SETUSER", "user", "reset", "on", ">p", "~*", "&*", "+@all", f"-{right}"
+            )
+        with pytest.raises(BackplaneUnavailableError, match=re.escape(right)):
+            await ClusterPool(redis.url.replace("://", "://user:p@")).start()
+
+
+@async_test
+async def test_a_node_starts_while_a_primary_is_away(redis: RedisCluster) -> None:
+    """Unless it is the one that has the leases; what is at the others can be used."""
+    away, name = away_from_home(redis)
+    here = next(one for port, (one,) in namespaces_of(redis).items() if port != away.port)
+    away.server.freeze()
+    try:
+        async with cluster_pools(redis, 1) as (one,):
+            assert one.ready
+            assert str(away.port) in one.trouble
+            await one.join(here, "alice")
+            with pytest.raises(BackplaneUnavailableError):
+                await one.join(name, "alice", timeout=0.3)
+            away.server.thaw()
+            await eventually(lambda: not one.trouble, 10)
+            await one.join(name, "alice")
+    finally:
+        away.server.thaw()
+    home = redis.primary_of("{~}")
+    home.server.freeze()
+    try:
+        with pytest.raises(BackplaneUnavailableError, match=str(home.port)):
+            await ClusterPool(redis.url).start()
+    finally:
+        home.server.thaw()
