@@ -58,7 +58,11 @@ class Compose:
             key: self._placed(str(value)) for key, value in service["environment"].items()
         }
         if name in self.ports:
-            environment |= {"NAME": HOST, "PORT": str(self.ports[name])}
+            environment |= {
+                "NAME": HOST,
+                "PORT": str(self.ports[name]),
+                "BUS_PORT": str(free_port()),
+            }
         if "redis-server /" in script:
             script = f"{script.rstrip()} --sentinel"
         self._processes[name] = subprocess.Popen(

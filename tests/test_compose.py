@@ -5,8 +5,10 @@ import contextlib
 import re
 import shutil
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from redis import Redis
 
 from cluster_pool import BackplaneUnavailableError
 from cluster_pool.backplane.address import Address
@@ -38,6 +40,14 @@ async def _nodes(url: str) -> AsyncIterator[list[Pool]]:
         yield pools
 
 
+def _knows_all(port: int) -> bool:
+    """Whether a Sentinel knows the others and the replica; it asks for that every 10 s."""
+    login = {"username": "cluster_pool", "password": PASSWORDS["POOL_PASSWORD"]}
+    with Redis(host=HOST, port=port, protocol=2, **login) as client:
+        state: Any = client.execute_command("SENTINEL MASTER", "main")
+    return int(state["num-slaves"]) == 1 and int(state["num-other-sentinels"]) == 2
+
+
 @pytest.mark.slow
 @async_test
 async def test_the_services_for_sentinel_survive_the_loss_of_the_primary() -> None:
@@ -45,12 +55,13 @@ async def test_the_services_for_sentinel_survive_the_loss_of_the_primary() -> No
     with Compose("compose-sentinel.yaml", **PASSWORDS) as compose:
         for name in compose.ports:
             compose.start(name)
+        sentinels = [port for name, port in compose.ports.items() if name.startswith("sentinel")]
         url = compose.url("node-1")
         assert url == compose.url("node-2")
         async with _nodes(url) as (one, two):
             bob = await two.join("n", "bob")
             assert await one.send("n", "bob", "before", confirm=True)
-            await asyncio.sleep(3)  # the Sentinels need it to find each other and the replica
+            await eventually(lambda: all(map(_knows_all, sentinels)), seconds=30)
             compose.kill("redis-1")
             await eventually(lambda: not one.ready)
 

@@ -1,5 +1,6 @@
 """The address of Redis, read from a URL or a client, and its current primary."""
 
+import logging
 from typing import Final, Protocol
 
 from cluster_pool.backplane.endpoint import Endpoint
@@ -12,7 +13,12 @@ from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import InvalidValueError
 
-ANNOUNCED: Final = "others announce this address: address_remap= leads to the one that serves here"
+log = logging.getLogger("cluster_pool.backplane")
+
+ANNOUNCED: Final = (
+    "others announce this address: if the server is alive, and has another address for this node, "
+    "give that by address_remap="
+)
 
 
 class Primary(Protocol):
@@ -49,6 +55,8 @@ class Address:
         self._location = read_location(redis)
         self._timeout = connect_timeout
         self._names: dict[Where, Names] = {}
+        self._named = ""
+        """The primary that Sentinels have named last."""
         self.shown = self._location.shown
         """A URL, with *** for the password."""
 
@@ -82,7 +90,11 @@ class Address:
             return self._endpoint(location.login)
         asked = [self._sentinel(one) for one in location.sentinels]
         sentinels = Sentinels(self.shown, asked, location.service, location.min_sentinels)
-        return await sentinels.primary(self.announced)
+        primary = await sentinels.primary(self.announced)
+        if primary.shown != self._named:
+            self._named = primary.shown
+            log.info("the primary of %s is %s", shown(location.service), primary.shown)
+        return primary
 
     def check_prefix(self, prefix: str) -> None:
         """Refuse the default prefix in a database other than 0.

@@ -162,3 +162,24 @@ async def test_sentinels_that_want_a_password_of_their_own(flavour: str) -> None
         assert "an0ther" not in str(caught.value)
         primary = await Address(f"{redis.url}?sentinel_password=s3cret", 2).primary()
         await (await primary.open()).disconnect(nowait=True)
+
+
+@pytest.mark.parametrize("flavour", BINARIES)
+@async_test
+async def test_a_service_that_no_sentinel_knows_is_named(
+    flavour: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With those that it knows; of the right one the log has the primary, once."""
+    caplog.set_level(logging.INFO, "cluster_pool")
+    with RedisSentinel(partial(RedisServer, flavour), program=BINARIES[flavour]) as redis:
+        with pytest.raises(
+            BackplaneUnavailableError, match="does not know the service 'main', but 'pool'"
+        ):
+            await Address(redis.url.replace("/pool", "/main"), 2).primary()
+        address = Address(redis.url, 2)
+        primaries = [await address.primary() for _ in range(3)]
+        assert {one.shown for one in primaries} == {
+            f"redis://cluster_pool:***@127.0.0.1:{redis.primary.port}/0"
+        }
+        said = f"the primary of 'pool' is {primaries[0].shown}"
+        assert [record.message for record in caplog.records] == [said]
