@@ -169,8 +169,7 @@ class Backplane:
 
     def up(self, shard: Shard) -> None:
         """Forget publications over the old connection: this one does not hear them back."""
-        for channel in shard.subscriptions.channels:
-            self.progress.forget(channel)
+        self.progress.begin_anew(shard.listens)
         self.outbound.resume(shard)
         if shard is self.shard:
             self._observer.up()

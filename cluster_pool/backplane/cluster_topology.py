@@ -19,6 +19,7 @@ from cluster_pool.backplane.cluster_links import ClusterLinks
 from cluster_pool.backplane.cluster_map import FRESH, ClusterMap
 from cluster_pool.backplane.cluster_parts import ClusterPart, HomePlace, Nowhere, moved_to
 from cluster_pool.backplane.command_connection import Argument, ScriptCall
+from cluster_pool.backplane.in_steps import in_steps
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.refusals import is_elsewhere
 from cluster_pool.backplane.shard import Shard
@@ -95,11 +96,12 @@ class ClusterTopology:
             slots.setdefault(slot_of(namespace), []).append(namespace)
         yield from slots.values()
 
-    def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
+    async def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
         """See :meth:`.Topology.by_shard`."""
         found: dict[Shard, list[str]] = {}
-        for namespace in namespaces:
-            found.setdefault(self.of(namespace), []).append(namespace)
+        async for part in in_steps(namespaces):
+            for namespace in part:
+                found.setdefault(self.of(namespace), []).append(namespace)
         return found
 
     @property
@@ -110,7 +112,7 @@ class ClusterTopology:
     @property
     def share_up(self) -> float:
         """See :attr:`.Topology.share_up`."""
-        weights = {shard: len(shard.subscriptions.channels) - 1 for shard in self.shards[1:]}
+        weights = {one: max(0, one.subscriptions.size - 1) for one in self.shards[1:]}
         if sum(weights.values()) <= 0:
             weights = Counter(self._by_slot)
         served = sum(weight for shard, weight in weights.items() if shard.up)
@@ -259,11 +261,12 @@ class ClusterTopology:
         subscriptions = shard.subscriptions
         if shard in self._by_slot:
             await subscriptions.probe_again()
-        await subscriptions.drain(
-            [name for name in subscriptions.channels if self._left(name, shard)]
-        )
+        left: list[str] = []
+        async for part in in_steps(subscriptions.channels):
+            left += [name for name in part if self._left(name, shard)]
+        await subscriptions.drain(left)
         targets: dict[Shard, list[str]] = {shard: list(subscriptions.ended)}
-        for name in subscriptions.channels:
+        for name in left:
             if self._left(name, shard):
                 targets.setdefault(self.of(name), []).append(name)
         for target, names in targets.items():

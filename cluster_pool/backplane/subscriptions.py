@@ -146,6 +146,11 @@ class Subscriptions:
         """All wanted channels."""
         return list(self._users)
 
+    @property
+    def size(self) -> int:
+        """How many are wanted."""
+        return len(self._users)
+
     def listens(self, channel: str) -> bool:
         """Whether ``channel`` is wanted."""
         return channel in self._users
@@ -313,11 +318,8 @@ class Subscriptions:
         Raises BackplaneUnavailableError when that is not confirmed.
         """
         generation = self._generations.current
-        if (
-            generation is not None
-            and self._own is not None
-            and self.probed != self._probe_channel()
-        ):
+        begun = generation is not None and self._own is not None
+        if begun and self.probed != self._probe_channel():
             own = self.add(self._probe_channel())
             await own.confirmed(deadline_in(DRAIN))
             if self.probed == own.channel:  # a new generation has begun with it

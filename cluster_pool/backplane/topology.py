@@ -81,8 +81,8 @@ class Topology(Protocol):
     def together(self, namespaces: Iterable[str]) -> Iterator[list[str]]:
         """Split namespaces into parts that one script may use."""
 
-    def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
-        """Group namespaces by their shards."""
+    async def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
+        """Group namespaces by their shards; of many, in several turns of the loop."""
 
     def routed_prefix(self, namespace: str) -> str:
         """The channel of items targeted at members of one node, without its node id at the end."""
@@ -147,7 +147,7 @@ class SingleTopology:
         """One script may use all of them."""
         yield list(namespaces)
 
-    def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
+    async def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
         """All of them have the one shard."""
         return {self.home: list(namespaces)}
 

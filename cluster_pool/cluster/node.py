@@ -228,7 +228,7 @@ class Node:
         topology = self.backplane.topology
         if not topology.spans:
             return True
-        due, held = len(self.ownership.restoration.due), len(self.table.namespaces())
+        due, held = self.ownership.restoration.due, len(self.table.members)
         return topology.share_up >= READY_SHARE and due <= (1 - READY_SHARE) * held
 
     async def wait_ready(self) -> None:

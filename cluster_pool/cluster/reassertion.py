@@ -25,7 +25,9 @@ from cluster_pool.local.table import ConnectionTable
 T = TypeVar("T")
 
 WINDOW = 16
-"""Calls in flight together; between two windows the lease is renewed if that is due."""
+"""Full calls in flight together; between two windows the lease is renewed if that is due."""
+SMALL = 160
+"""Calls in flight together if they are small, as those of a Redis Cluster: 10 ms of Redis."""
 STEP = WINDOW * BATCH
 """Namespaces that are looked at together, before other tasks run."""
 
@@ -144,7 +146,7 @@ class Reassertion:
     ) -> None:
         names = [name for name, _ in groups]
         await self._namespaces.add_before_claims(links, incarnation, names, self._deadline())
-        for window in pieces(list(self._claims.packed(groups)), WINDOW):
+        for window in windows(self._claims.packed(groups)):
             await asyncio.gather(*[self._batch(links, incarnation, batch) for batch in window])
             await keep()
 
@@ -191,6 +193,20 @@ class Reassertion:
 
 async def _nothing() -> None:
     """The reply to an empty batch."""
+
+
+def windows(batches: Iterable[list[Group]]) -> Iterator[list[list[Group]]]:
+    """Calls that are in flight together: few that are full, or more that are small."""
+    window: list[list[Group]] = []
+    claims = 0
+    for batch in batches:
+        window.append(batch)
+        claims += sum(len(part) for _, part in batch)
+        if claims >= WINDOW * BATCH or len(window) >= SMALL:
+            yield window
+            window, claims = [], 0
+    if window:
+        yield window
 
 
 def pieces(items: list[T], size: int) -> Iterator[list[T]]:

@@ -10,9 +10,10 @@ and at the others when they come up. One Redis is asserted as a whole, by the re
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Final
 
+from cluster_pool.backplane.in_steps import in_steps
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.slots import slot_of
 from cluster_pool.backplane.topology import Links, Topology
@@ -48,12 +49,16 @@ class Restoration:
         self._lease = lease
         self._timing = timing
         self._due: set[str] = set()
+        self._found = 0
+        """How often something became due."""
+        self._searches: set[asyncio.Task[None]] = set()
         self._tasks: dict[Shard, asyncio.Task[None]] = {}
 
     @property
-    def due(self) -> Collection[str]:
-        """Namespaces whose claims may not be registered."""
-        return self._due
+    def due(self) -> int:
+        """The number of namespaces whose claims may not be registered, as far as it is known; at
+        least 1 while a search for them goes on."""
+        return max(len(self._due), len(self._searches))
 
     def doubtful(
         self, links: Links, memberships: Iterable[Membership[Connection]]
@@ -62,8 +67,8 @@ class Restoration:
         return self._reassertion.doubtful(links, memberships)
 
     async def stop(self) -> None:
-        """Stop all restorations."""
-        tasks = list(self._tasks.values())
+        """Stop all searches and restorations."""
+        tasks = [*self._searches, *self._tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -72,16 +77,26 @@ class Restoration:
 
     def shard_up(self, shard: Shard) -> None:
         """A shard has new links: compare the claims there."""
-        names = self._table.namespaces()
-        self._begin(name for name in names if self._topology.of(name) is shard)
+        self._search(lambda name: self._topology.of(name) is shard)
 
     def moved(self, slots: Collection[int]) -> None:
         """Slots are at other shards now: compare the claims there."""
-        self._begin(name for name in self._table.namespaces() if slot_of(name) in slots)
+        self._search(lambda name: slot_of(name) in slots)
 
-    def _begin(self, namespaces: Iterable[str]) -> None:
-        self._due.update(namespaces)
-        for shard in self._topology.by_shard(self._due):
+    def _search(self, concerned: Callable[[str], bool]) -> None:
+        search = asyncio.create_task(self._find(concerned), name="cluster_pool search")
+        self._searches.add(search)
+        search.add_done_callback(self._searches.discard)
+
+    async def _find(self, concerned: Callable[[str], bool]) -> None:
+        async for part in in_steps(self._table.namespaces()):
+            self._due.update(filter(concerned, part))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have each shard look for what is due there."""
+        self._found += 1
+        for shard in self._topology.shards:
             task = self._tasks.get(shard)
             if task is None or task.done():
                 self._tasks[shard] = asyncio.create_task(
@@ -93,8 +108,9 @@ class Restoration:
         begins this again."""
         while shard.up:
             await self._lease.wait_held()
-            names = self._due_at(shard)
-            if not names:
+            found = self._found
+            names = await self._due_at(shard)
+            if not names and found == self._found:
                 return
             try:
                 links = await self._topology.connected(None)
@@ -106,19 +122,23 @@ class Restoration:
                 log.exception("a registration failed by itself")
             await asyncio.sleep(AGAIN * random.uniform(0.5, 1))
 
-    def _due_at(self, shard: Shard) -> list[str]:
-        held = set(self._table.namespaces())
-        self._due.intersection_update(held)
-        return self._topology.by_shard(self._due).get(shard, [])
+    async def _due_at(self, shard: Shard) -> list[str]:
+        names: list[str] = []
+        async for part in in_steps(self._due):
+            held = [name for name in part if self._table.namespace(name) is not None]
+            self._due.difference_update(set(part).difference(held))
+            names += [name for name in held if self._topology.of(name) is shard]
+        return names
 
     async def _register(
         self, links: Links, shard: Shard, names: list[str], incarnation: str
     ) -> None:
         generation = shard.generation
         await self._reassertion.register(links, names, incarnation, _nothing)
-        if shard.generation == generation:  # else some of it may be lost again
-            done = [name for name in names if self._topology.of(name) is shard]
-            self._due.difference_update(done)
+        async for part in in_steps(names):
+            if shard.generation != generation:
+                return  # some of it may be lost again
+            self._due.difference_update(name for name in part if self._topology.of(name) is shard)
 
     # -- after a rejoin --------------------------------------------------------------------
 
@@ -136,7 +156,7 @@ class Restoration:
         self._due = set(namespaces)
         work = [
             asyncio.create_task(self._register(links, shard, names, incarnation))
-            for shard, names in self._topology.by_shard(namespaces).items()
+            for shard, names in (await self._topology.by_shard(namespaces)).items()
             if shard.up
         ]
         try:
@@ -151,7 +171,7 @@ class Restoration:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 log.warning("not everything is registered again yet: %s", outcome)
-        self._begin(())
+        self._begin()
 
 
 async def _nothing() -> None:

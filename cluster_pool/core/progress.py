@@ -5,6 +5,7 @@ expired or was evicted begins again at 1 under another epoch. By numbers alone, 
 epoch would look as if they had been handled long ago.
 """
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 
@@ -66,7 +67,7 @@ class Progress:
         self._at.pop(channel, None)
         self._before.pop(channel, None)
 
-    def begin_anew(self) -> None:
-        """The subscriptions were interrupted: messages under way will not be heard."""
-        self._at.clear()
-        self._before.clear()
+    def begin_anew(self, interrupted: Callable[[str], bool]) -> None:
+        """Some channels were interrupted: messages under way there will not be heard."""
+        for channel in [one for one in self._at if interrupted(one)]:
+            self.forget(channel)

@@ -37,7 +37,9 @@ async def test_a_namespace_is_at_the_shard_of_its_primary(redis: RedisCluster) -
                     assert topology.of(key) is shards[port]
         assert topology.of(keys.leases) is topology.of("~") is topology.home
         every = [name for pair in names.values() for name in pair]
-        assert topology.by_shard(every) == {shards[port]: pair for port, pair in names.items()}
+        assert await topology.by_shard(every) == {
+            shards[port]: pair for port, pair in names.items()
+        }
         assert sorted(topology.together([*every, every[0]])) == sorted(
             [[name] if name != every[0] else [name, name] for name in every]
         )

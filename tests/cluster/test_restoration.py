@@ -1,9 +1,15 @@
 """Registering again at one of several shards, while the rest of the node goes on."""
 
+import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from cluster_pool import Timing
+from cluster_pool.backplane.in_steps import STEP
+from cluster_pool.cluster.restoration import Restoration
 from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
 from tests.support import async_test, eventually
 from tools.harness.redis_cluster import RedisCluster
@@ -56,3 +62,67 @@ async def test_a_rejoin_registers_claims_at_every_shard(redis: RedisCluster) -> 
         for name in names:
             assert await two.send(name, "alice", "x", confirm=True)
             assert await two.count(name) == 1
+
+
+class Watched:
+    """One shard, its topology and table, and all else that a restoration needs."""
+
+    spans = up = held = True
+    generation = 1
+    incarnation = "start.0"
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = dict.fromkeys(names)
+        self.shards = (self,)
+        self.looked_at = 0
+        self.registered: list[str] = []
+
+    def of(self, name: str) -> "Watched":
+        self.looked_at += 1
+        return self
+
+    def namespaces(self) -> list[str]:
+        return list(self.names)
+
+    def namespace(self, name: str) -> dict[str, Any] | None:
+        return {} if name in self.names else None
+
+    async def wait_held(self) -> None: ...
+
+    async def connected(self, deadline: None) -> SimpleNamespace:
+        return SimpleNamespace()
+
+    async def register(self, links: Any, names: list[str], *others: Any) -> None:
+        self.registered += names
+
+
+@async_test
+async def test_a_shard_with_many_namespaces_does_not_hold_up_the_loop_when_it_comes_back() -> None:
+    """No turn of the loop looks at more namespaces than two steps have."""
+    names = [f"room-{at}" for at in range(10 * STEP)]
+    all_parts: Any = Watched(names)
+    restoration = Restoration(all_parts, all_parts, all_parts, all_parts, Timing())
+    restoration.shard_up(all_parts)
+    most = 0
+    while restoration.due:
+        before = all_parts.looked_at
+        await asyncio.sleep(0)
+        most = max(most, all_parts.looked_at - before)
+    assert STEP <= most <= 2 * STEP
+    assert sorted(all_parts.registered) == sorted(names)
+    await restoration.stop()
+
+
+@async_test
+async def test_a_namespace_that_becomes_due_while_others_are_looked_for_is_registered() -> None:
+    """The task of a shard ends only when nothing became due since it began to look."""
+    all_parts: Any = Watched([f"room-{at}" for at in range(3 * STEP)])
+    restoration = Restoration(all_parts, all_parts, all_parts, all_parts, Timing())
+    restoration.shard_up(all_parts)
+    await eventually(lambda: not restoration.due)
+    all_parts.registered.clear()
+    restoration.moved(range(16_384))
+    restoration.moved(range(16_384))
+    await eventually(lambda: not restoration.due)
+    assert set(all_parts.registered) == set(all_parts.names)
+    await restoration.stop()
