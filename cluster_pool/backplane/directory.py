@@ -21,6 +21,7 @@ from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Member
+from cluster_pool.exceptions import BackplaneUnavailableError
 
 READINGS: Final = 5
 """Readings at most, if data changes from one to the next; the last one is then the answer."""
@@ -192,10 +193,17 @@ def _counts(flat: Iterable[bytes]) -> dict[str, int]:
 async def pages(
     topology: Topology, key: str, timeout: float
 ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-    """The fields and values of a hash, page by page, unchecked."""
+    """The fields and values of a hash, page by page, unchecked.
+
+    Raises BackplaneUnavailableError when a cluster has moved it in between: a cursor of one process
+    leaves out entries in another one.
+    """
     loop = asyncio.get_running_loop()
     cursor: bytes | str = "0"
+    began = topology.of(key), topology.of(key).generation
     while True:
+        if topology.spans and began != (topology.of(key), topology.of(key).generation):
+            raise BackplaneUnavailableError(f"{key} has moved while it was read: read it again")
         cursor, fields = await topology.call(
             loop.time() + timeout, key, "HSCAN", key, cursor, "COUNT", PAGE
         )

@@ -228,3 +228,21 @@ async def test_a_move_that_stops_half_way_loses_no_message(
         assert await sending is SendResult.DELIVERED
         assert await bob.wait_sent() == ["late"]
         assert await one.count(name) == 2
+
+
+@async_test
+async def test_a_list_that_moves_while_it_is_read_is_not_taken_for_whole(
+    redis: RedisCluster,
+) -> None:
+    """A cursor of one primary says nothing at another."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis) as (one, two):
+        await asyncio.gather(*[two.join(name, f"member-{at}") for at in range(1200)])
+        members = one.members(name)
+        await anext(members)
+        await asyncio.to_thread(redis.move_slot, slot_of(name), target)
+        with pytest.raises(BackplaneUnavailableError, match="read it again"):
+            async for _ in members:
+                pass
+        assert len({member.id async for member in one.members(name)}) == 1200
