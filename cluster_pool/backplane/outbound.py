@@ -88,6 +88,9 @@ class Outbound:
         self._expiry = Expiry(self._loop, self._expire)
         self._queues: dict[str, NamespaceQueue] = {}
         self._lanes = Lanes(topology.home)
+        way = keys.node_prefix, self._lanes.of(topology.home)
+        self._one_way = None if topology.spans else way
+        """How every queue leaves, where there is one Redis."""
         self._pauses = Pauses(self._go_on)
         pauses = self._pauses if topology.spans else None
         self._lookups = OwnerLookups(topology.home, view, pauses, self._go_on)
@@ -195,7 +198,9 @@ class Outbound:
                 raise pending.full()
         queue = self._queues.get(channel)
         if queue is None:
-            queue = self._queues[channel] = self._queue(channel, namespace)
+            members = self._keys.members(namespace) if namespace else ""
+            routed, lane = self._one_way or self._way(channel, namespace)
+            queue = self._queues[channel] = NamespaceQueue(channel, members, routed, lane)
         future: asyncio.Future[Any] = self._loop.create_future()
         queue.waiting.append(Operation(kind, id, item, deadline, future))
         lane = queue.lane
@@ -206,10 +211,10 @@ class Outbound:
             self._expiry.look_at(deadline)
         return future
 
-    def _queue(self, channel: str, namespace: str) -> NamespaceQueue:
-        members = self._keys.members(namespace) if namespace else ""
-        routed = self._topology.routed_prefix(namespace)
-        return NamespaceQueue(channel, members, routed, self._lanes.of(self._topology.of(channel)))
+    def _way(self, channel: str, namespace: str) -> tuple[str, Lane]:
+        """How a queue leaves: the channel of nodes without a node id, and the lane."""
+        lane = self._lanes.of(self._topology.of(channel))
+        return self._topology.routed_prefix(namespace), lane
 
     # -- publishing ------------------------------------------------------------------------
 
@@ -237,22 +242,19 @@ class Outbound:
                 run.due = min(run.due, now + GOOD_FOR)
         for queue in batch.queues:
             self._retire(queue)
-        lane.batches += bool(runs)
-        if lane.whole and runs:
-            self._write(Call(lane, runs, routed=batch.sends), commands, now)
-        else:
-            for call in calls_of(lane, runs):
-                self._write(call, commands, now)
-
-    def _write(self, call: Call, commands: CommandConnection, now: float) -> None:
-        call.lane.calls.add(call)
-        try:
-            written = self._batch_calls.write(commands, call, now)
-        except Exception as error:
-            log.exception("a batch could not be written")
-            written = self._loop.create_future()
-            written.set_exception(BackplaneUnavailableError(f"not sent: {error!r}"))
-        written.add_done_callback(partial(self._on_reply, call))
+        if not runs:
+            return
+        lane.batches += 1
+        whole = [Call(lane, runs, routed=batch.sends)] if lane.whole else None
+        for call in whole or calls_of(lane, runs):
+            lane.calls.add(call)
+            try:
+                written = self._batch_calls.write(commands, call, now)
+            except Exception as error:
+                log.exception("a batch could not be written")
+                written = self._loop.create_future()
+                written.set_exception(BackplaneUnavailableError(f"not sent: {error!r}"))
+            written.add_done_callback(partial(self._on_reply, call))
 
     # -- replies ---------------------------------------------------------------------------
 
@@ -290,10 +292,8 @@ class Outbound:
     def _read_reply(self, call: Call, reply: asyncio.Future[Any]) -> BaseException | None:
         """Answer operations by a reply; returns the error for all that have no answer yet."""
         error = call.lane.unanswered() if reply.cancelled() else reply.exception()
-        if isinstance(error, ResponseError):
-            return refused_by(error)
         if error is not None:
-            return error
+            return refused_by(error) if isinstance(error, ResponseError) else error
         try:
             self._batch_calls.answer(call, reply.result())
         except Exception as wrong:
