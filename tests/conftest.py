@@ -3,12 +3,14 @@
 import itertools
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.clusters import Backend
 from tests.servers import BINARIES, CLUSTER, SENTINEL, Cluster, RedisServer, Sentinel
 
+TESTS = Path(__file__).parent
 _numbers = itertools.count()
 STARTED = {"own_server", "redis", "servers", "shared_cluster", "shared_sentinel"}
 """Fixtures that start a server."""
@@ -58,6 +60,15 @@ def shared_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def own_clusters() -> Iterator[list[Cluster]]:
+    """At most one Redis Cluster that a test has used alone and left as it was."""
+    left: list[Cluster] = []
+    yield left
+    for cluster in left:
+        cluster.__exit__()
+
+
+@pytest.fixture(scope="session")
 def shared_sentinel() -> Iterator[Sentinel]:
     """A Redis under sentinels, shared by all tests that do not harm it."""
     with Sentinel() as sentinel:
@@ -78,8 +89,34 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     assert made.leaked() == []
 
 
-@pytest.fixture(params=list(BINARIES))
-def own_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A real server for this test alone, which may kill and freeze it."""
-    with RedisServer(request.param) as server:
-        yield server
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The behaviour suite has a Redis Cluster of its own besides; other tests have servers."""
+    if "own_server" in metafunc.fixturenames and not _names_its_server(metafunc):
+        folder = metafunc.definition.path.relative_to(TESTS).parts[0]
+        kinds = [*BINARIES, CLUSTER] if folder in ("cluster", "server") else [*BINARIES]
+        metafunc.parametrize("own_server", kinds, indirect=True)
+
+
+def _names_its_server(metafunc: pytest.Metafunc) -> bool:
+    marks = metafunc.definition.iter_markers("parametrize")
+    return any("own_server" in str(mark.args[0]) for mark in marks)
+
+
+@pytest.fixture
+def own_server(request: pytest.FixtureRequest) -> Iterator[RedisServer | Cluster]:
+    """A real server for this test alone, which may kill and freeze it; or a cluster of them."""
+    if request.param != CLUSTER:
+        with RedisServer(request.param) as server:
+            yield server
+        return
+    unused = request.getfixturevalue("own_clusters")
+    cluster = unused.pop() if unused else Cluster().__enter__()
+    try:
+        yield cluster
+    except BaseException:
+        cluster.__exit__()
+        raise
+    if cluster.is_as_new():
+        unused.append(cluster)
+    else:
+        cluster.__exit__()

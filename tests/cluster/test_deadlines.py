@@ -186,7 +186,7 @@ async def test_a_call_that_cannot_be_written_fails_alone(
     """A call that raises while it is written returns its resources; the next ones go out."""
     async with Backend(own_server).pools() as (one, two):
         await two.join("n", "x")
-        commands = one._parts.backplane.shard.commands
+        commands = one._parts.backplane.topology.of("n").commands
         assert commands is not None
         whole = commands.script
 

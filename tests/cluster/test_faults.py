@@ -13,6 +13,7 @@ from cluster_pool import BackplaneUnavailableError, Gap, Limits, SendResult, Tim
 from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.script_calls import Envelope
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core import envelope
@@ -22,9 +23,14 @@ from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
 
+def shard_of(pool: ClusterPool) -> Shard:
+    """The shard that has the namespace ``n``."""
+    return pool._parts.backplane.topology.of("n")
+
+
 def cut_ear(pool: ClusterPool) -> None:
-    """Abort the subscribed socket of a node, as a broken network path would."""
-    subscriber = pool._parts.backplane.shard.subscriptions._subscriber
+    """Abort the socket of a node that hears of ``n``, as a broken network path would."""
+    subscriber = shard_of(pool).subscriptions._subscriber
     assert subscriber is not None
     writer = subscriber.connection._writer
     assert writer is not None
@@ -80,12 +86,12 @@ async def test_a_broadcast_that_was_lost_with_the_link_does_not_stop_local_sends
     """A broadcast that was published but can no longer be received is not waited for."""
     async with Backend(own_server).pools(1) as (one,):
         alice = await one.join("n", "alice")
-        subscriber = one._parts.backplane.shard.subscriptions._subscriber
+        subscriber = shard_of(one).subscriptions._subscriber
         assert subscriber is not None
         subscriber._on_message = lambda channel, payload: None
         assert await one.broadcast_message("n", "lost") == 1
         own_server.kill()
-        await eventually(lambda: not one._parts.backplane.shard.up)
+        await eventually(lambda: not shard_of(one).up)
         assert await one.send("n", "alice", "local") is SendResult.DELIVERED
         assert await alice.wait_sent() == ["local"]
 
@@ -158,12 +164,12 @@ async def test_a_comparison_whose_link_is_lost_leaves_nothing_behind(
     """Every query of the comparison is awaited, so that asyncio logs no unhandled error."""
     async with Backend(own_server).pools(1) as (one,):
         await one.join("n", "alice")
-        generation = one._parts.backplane.shard.current
-        assert generation is not None
+        links = one._parts.backplane.topology.current
+        assert links is not None
         own_server.kill()
-        await eventually(lambda: not one._parts.backplane.shard.up)
+        await eventually(lambda: not shard_of(one).up)
         with pytest.raises(BackplaneUnavailableError):
-            await one._parts.reconciler._suspects(generation, ["n"])
+            await one._parts.reconciler._suspects(links, ["n"])
         gc.collect()
         await asyncio.sleep(0)
         assert "never retrieved" not in caplog.text
@@ -234,7 +240,7 @@ async def test_a_cut_subscription_reports_exactly_the_messages_it_missed(
                 assert set(results) <= {SendResult.ROUTED, SendResult.UNREACHABLE}
                 sends += results.count(SendResult.ROUTED)
             await one.join("n", "alice")
-            await eventually(lambda: two.ready)
+            await eventually(lambda: shard_of(two).up and two.ready)
         await one.broadcast_message("n", "end")
         await eventually(lambda: bob.sent[-1:] == ["end"])
         assert all(gap.exact for gap in gaps)
@@ -259,8 +265,8 @@ async def test_a_namespace_left_during_a_reconnection_starts_a_new_count(
         await bob.wait_sent()
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
-        shard, channel = one._parts.backplane.shard, one._setup.keys.channel("n")
-        told = shard._state_lost
+        shard, channel = shard_of(one), one._setup.keys.channel("n")
+        told = shard._state.state_lost
         asked: list[bool] = []
 
         async def tell_late(commands: CommandConnection) -> bool:
@@ -269,9 +275,9 @@ async def test_a_namespace_left_during_a_reconnection_starts_a_new_count(
             return await told(commands)
 
         await one.remove_connection(bob.connection)
-        with patch.object(shard, "_state_lost", tell_late):
+        with patch.object(shard._state, "state_lost", tell_late):
             cut_ear(one)
-            await eventually(lambda: asked and one.ready)
+            await eventually(lambda: asked and shard.up and one.ready)
         assert asked[0], "the namespace was left before the ear came back"
         for at in range(3):
             await two.broadcast_message("n", f"nobody {at}")
@@ -292,8 +298,8 @@ async def test_a_late_broadcast_from_a_lost_link_is_dropped_behind_a_local_send(
         bob = await two.join("n", "bob")
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
-        shard, channel = one._parts.backplane.shard, one._setup.keys.channel("n")
-        old, told = shard.sender, shard._state_lost
+        shard, channel = shard_of(one), one._setup.keys.channel("n")
+        old, told = shard.sender, shard._state.state_lost
         sent = asyncio.Event()
 
         async def carry(commands: CommandConnection) -> bool:
@@ -307,12 +313,12 @@ async def test_a_late_broadcast_from_a_lost_link_is_dropped_behind_a_local_send(
             await commands.script(call)
             return await told(commands)
 
-        with patch.object(shard, "_state_lost", carry):
+        with patch.object(shard._state, "state_lost", carry):
             cut_ear(one)
             await eventually(lambda: not shard.up)
             assert await one.send("n", "alice", "send") is SendResult.DELIVERED
             sent.set()
-            await eventually(lambda: one.ready)
+            await eventually(lambda: shard.up and one.ready)
         assert await one.broadcast_message("n", "end") == 2
         assert await alice.wait_sent(2) == ["send", "end"]
         assert await bob.wait_sent(2) == ["broadcast", "end"]

@@ -185,14 +185,14 @@ async def test_a_dead_nodes_members_are_unreachable_until_its_successor_has_the_
 async def test_a_node_probes_itself_over_the_channel_of_its_node_id_once_it_has_it(
     own_server: RedisServer,
 ) -> None:
-    """The channel of its start is given up then: one channel more than its namespaces is kept."""
+    """The channel of its start is given up then: one channel of its own is kept."""
     backend = Backend(own_server)
     async with Pool(backend.redis(), node_id="pod-0", timing=FAST) as one:
         shard = one._parts.backplane.shard
         assert shard.subscriptions.probed == "cluster_pool:{~}:node:pod-0"
 
         def channels() -> str:
-            return own_server.command("PUBSUB", "CHANNELS", "cluster_pool:*")
+            return own_server.command("PUBSUB", "CHANNELS", "cluster_pool:{~}:*")
 
         await eventually(lambda: channels() == "*1\r\n$27\r\ncluster_pool:{~}:node:pod-0\r\n")
         heard = one.statistics()["heard"]

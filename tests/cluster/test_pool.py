@@ -530,7 +530,7 @@ async def test_redis_cli_reaches_every_member(own_server: RedisServer) -> None:
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
         alice, bob = await one.join("default", "alice"), await two.join("default", "bob")
-        command = ["redis-cli", "-s", str(own_server.path), "PUBLISH"]
+        command = [*own_server.cli, own_server.publish]
         process = await asyncio.create_subprocess_exec(
             *command, "cluster_pool:{default}", "Hello world!", stdout=asyncio.subprocess.PIPE
         )

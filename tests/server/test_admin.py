@@ -11,7 +11,7 @@ from cluster_pool import ClusterPool, InvalidValueError
 from cluster_pool.server.node import NodeServer
 from cluster_pool.testing import FAST
 from tests.server.running import first_line, node, url
-from tests.servers import RedisServer
+from tests.servers import PASSWORD, RedisServer
 from tests.support import async_test
 from tools.harness.nodes import in_thread
 
@@ -19,9 +19,8 @@ from tools.harness.nodes import in_thread
 @async_test
 async def test_status_tells_state_and_versions_and_no_password(own_server: RedisServer) -> None:
     """Node, state, sizes, counters, versions; the password of Redis is not among them."""
-    own_server.command("CONFIG", "SET", "requirepass", "s3cret")
-    secret = f"unix://:s3cret@{own_server.path}"
-    async with ClusterPool(secret, node_id="a", timing=FAST) as pool:
+    assert PASSWORD in own_server.url
+    async with ClusterPool(own_server.url, node_id="a", timing=FAST) as pool:
         server = NodeServer(pool, port=0, admin_port=0)
         await server.start()
         try:
@@ -33,7 +32,7 @@ async def test_status_tells_state_and_versions_and_no_password(own_server: Redis
     assert (status["node"], status["state"], status["ready"]) == ("a", "active", True)
     assert (status["connections"], status["namespaces"]) == (1, 1)
     assert {"python", "websockets", "redis_py", "redis", "inbound_lost"} <= status.keys()
-    assert "s3cret" not in text
+    assert PASSWORD not in text
 
 
 def _get(address: str | urllib.request.Request) -> str:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 
 from cluster_pool import ClusterPool, Connection, SendResult
 from cluster_pool.testing import FAST, FakeWebSocket
+from tests.clusters import Backend, Heard
 from tests.server.running import node, url
 from tests.servers import RedisServer
 from tests.stubborn import stubborn
@@ -83,10 +83,8 @@ async def test_client_that_is_taken_over_publishes_nothing_more(own_server: Redi
     """It does not answer its Close and goes on sending: none of that is published."""
     async with (
         node(own_server) as (pool, server),
-        Redis.from_url(own_server.url) as redis,
-        redis.pubsub() as inbound,
+        Backend(own_server).listening("cluster_pool:{room}:inbound") as inbound,
     ):
-        await inbound.subscribe("cluster_pool:{room}:inbound")
         async with stubborn(url(server, "alice")) as old:
             old.say("it is me")
             await eventually(lambda: pool.statistics()["connections"])
@@ -123,9 +121,7 @@ async def test_drained_client_is_heard_until_it_answers_the_close(own_server: Re
         assert got == ["one thing more"]
 
 
-async def _next(inbound: Any) -> str:
+async def _next(inbound: Heard) -> str:
     async with asyncio.timeout(10):
-        while True:
-            heard = await inbound.get_message(ignore_subscribe_messages=True, timeout=1)
-            if heard:
-                return str(json.loads(heard["data"])["text"])
+        _, payload = await inbound.get()
+        return str(json.loads(payload)["text"])

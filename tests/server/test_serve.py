@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from cluster_pool import Publisher, SendResult
+from tests.clusters import Backend
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 from tools.harness.frames import request
@@ -53,8 +52,7 @@ async def test_client_is_a_member_when_its_handshake_is_done(own_server: RedisSe
             assert await publisher.send("room", "al ice", "hi", confirm=True)
             assert await alice.recv() == "hi"
             assert await publisher.broadcast_message("room", b"\x00\xff") == 2
-            async with AsyncRedis.from_url(f"unix://{own_server.path}") as redis:
-                assert await redis.publish("cluster_pool:{room}", "Hello world!") == 2
+            assert await Backend(own_server).publish("cluster_pool:{room}", "Hello world!") == 2
             for client in (alice, bob, nameless):
                 assert await client.recv() == b"\x00\xff"
                 assert await client.recv() == "Hello world!"
@@ -87,18 +85,14 @@ async def test_messages_of_clients_are_published_to_the_inbound_channel(
     """Without an app, text and binary messages go to the inbound channel as JSON."""
     with NodeProcess(own_server.url, "--node-id", "a") as node:
         async with (
-            AsyncRedis.from_url(f"unix://{own_server.path}") as redis,
-            redis.pubsub() as listener,
+            Backend(own_server).listening("cluster_pool:{room}:inbound") as heard,
+            node.connect("room", "alice") as alice,
         ):
-            await listener.subscribe("cluster_pool:{room}:inbound")
-            await listener.get_message(timeout=5)
-            async with node.connect("room", "alice") as alice:
-                await alice.send("hello")
-                await alice.send(b"\xff\x00")
-                first = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
-                second = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
-        assert json.loads(first["data"]) == {"id": "alice", "node": "a", "text": "hello"}
-        assert base64.b64decode(json.loads(second["data"])["binary"]) == b"\xff\x00"
+            await alice.send("hello")
+            await alice.send(b"\xff\x00")
+            (_, first), (_, second) = await heard.get(), await heard.get()
+        assert json.loads(first) == {"id": "alice", "node": "a", "text": "hello"}
+        assert base64.b64decode(json.loads(second)["binary"]) == b"\xff\x00"
 
 
 @async_test
@@ -216,8 +210,7 @@ async def test_sigterm_closes_at_a_pace_and_leaves_nothing_in_redis(
         assert {await close_code(client) for client in clients} == {1012}
         assert time.monotonic() - began > 0.5, "40 closes at 40 a second came in a burst"
         assert (await in_thread(node.finish))[0] == 0
-        with Redis.from_url(f"unix://{own_server.path}") as redis:
-            assert [key for key in redis.keys("*") if redis.ttl(key) < 0] == []
+        assert [key for key, ttl in Backend(own_server).keys().items() if ttl < 0] == []
 
 
 @async_test
@@ -230,8 +223,7 @@ async def test_second_signal_stops_at_once(own_server: RedisServer) -> None:
         node.signal(signal.SIGINT)
         assert (await in_thread(node.finish, 20))[0] == 0
         assert {await close_code(client) for client in clients} == {1012}
-        with Redis.from_url(f"unix://{own_server.path}") as redis:
-            assert [key for key in redis.keys("*") if redis.ttl(key) < 0] == []
+        assert [key for key, ttl in Backend(own_server).keys().items() if ttl < 0] == []
 
 
 @async_test
@@ -254,7 +246,7 @@ async def test_members_of_a_killed_node_are_forgotten(own_server: RedisServer) -
                 assert await publisher.send("room", "c7", "hello again", confirm=True)
                 assert await back.recv() == "hello again"
                 await eventually(lambda: _count_is(publisher, 2), 12)
-                with Redis.from_url(f"unix://{own_server.path}") as redis:
+                with own_server.sync_client() as redis:
                     await eventually(lambda: redis.hlen("cluster_pool:{room}:members") == 2, 15)
 
 

@@ -80,11 +80,11 @@ class Member:
         return bool(role) and role[0] == "slave" and (role[2], role[3]) == (port, "connected")
 
 
-def start_all(members: Iterable[Member]) -> None:
-    """Start them at the same time, and wait for all."""
+def start_all(members: Iterable[Member], *, empty: bool = True) -> None:
+    """Start them at the same time, and wait for all; see :meth:`.RedisServer.start`."""
     members = list(members)
     for member in members:
-        member.server.launch()
+        member.server.launch(empty=empty)
     for member in members:
         member.server.wait_until_it_answers()
 

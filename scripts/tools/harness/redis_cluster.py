@@ -55,7 +55,7 @@ class RedisCluster:
 
     def __enter__(self) -> Self:
         try:
-            self.start()
+            self._form()
         except BaseException:
             self.__exit__()
             raise
@@ -84,7 +84,7 @@ class RedisCluster:
 
     # -- its beginning ---------------------------------------------------------------------
 
-    def start(self) -> None:
+    def _form(self) -> None:
         """Start the servers, and make a cluster of them."""
         start_all(self.nodes)
         for node in self.nodes:
@@ -119,22 +119,26 @@ class RedisCluster:
 
     def owner(self, slot: int) -> Member:
         """The primary that has a slot, by what a node that lives knows."""
-        for first, last, ids in _ranges(self._any_node()):
+        for first, last, ids in self.ranges():
             if first <= slot <= last:
-                return self._with_id(ids[0])
+                return self.with_id(ids[0])
         raise LookupError(f"nobody has slot {slot}")
+
+    def ranges(self) -> Ranges:
+        """Slots and their nodes, by what a node that lives knows."""
+        return _ranges(self._any_node())
 
     @property
     def primaries(self) -> list[Member]:
         """Those that have slots, in the order of their first ones."""
-        found = [self._with_id(ids[0]) for _, _, ids in _ranges(self._any_node())]
+        found = [self.with_id(ids[0]) for _, _, ids in self.ranges()]
         return list(dict.fromkeys(found))
 
     def replicas_of(self, primary: Member) -> list[Member]:
         """The replicas of a primary that has slots; those that are known to be well."""
-        for _, _, ids in _ranges(self._any_node()):
+        for _, _, ids in self.ranges():
             if ids[0] == primary.id:
-                return [self._with_id(id) for id in ids[1:]]
+                return [self.with_id(id) for id in ids[1:]]
         return []
 
     def wait_until_whole(self, seconds: float = FORM_TIMEOUT) -> None:
@@ -147,7 +151,7 @@ class RedisCluster:
         if any(one != maps[0] for one in maps) or _covered(maps[0]) != SLOTS:
             return False
         listed = {id for _, _, ids in maps[0] for id in ids}
-        ports = {self._with_id(ids[0]).port for _, _, ids in maps[0]}
+        ports = {self.with_id(ids[0]).port for _, _, ids in maps[0]}
         return listed == {node.id for node in alive} and all(
             "cluster_state:ok" in str(node.says("CLUSTER", "INFO"))
             and (node.port in ports or any(node.follows(port) for port in ports))
@@ -160,6 +164,31 @@ class RedisCluster:
             node.call("FLUSHALL")
 
     # -- what happens to it ------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """SIGKILL all nodes; what they held is gone, but for their snapshots and their places."""
+        for node in self.nodes:
+            node.server.kill()
+
+    def start(self, *, empty: bool = True) -> None:
+        """Start all nodes again, and block until they are whole: for two seconds at least."""
+        start_all(self.nodes, empty=empty)
+        self.wait_until_whole()
+
+    def freeze(self) -> None:
+        """SIGSTOP all nodes. After the node time-out they will not believe each other's states."""
+        for node in self.nodes:
+            node.server.freeze()
+
+    def thaw(self) -> None:
+        """SIGCONT all nodes."""
+        for node in self.nodes:
+            node.server.thaw()
+
+    def save(self) -> None:
+        """Write the snapshots from which :meth:`start` may begin."""
+        for node in self.nodes:
+            node.server.save()
 
     def promote(self, replica: Member, how: str = "", seconds: float = FORM_TIMEOUT) -> None:
         """Make a replica the primary of its slots, and block until every node says so.
@@ -187,7 +216,8 @@ class RedisCluster:
     def _any_node(self) -> Member:
         return next(node for node in self.nodes if node.server.running and node.says("PING"))
 
-    def _with_id(self, id: str) -> Member:
+    def with_id(self, id: str) -> Member:
+        """The node that calls itself so."""
         return next(node for node in self.nodes if node.id == id)
 
 
