@@ -154,6 +154,13 @@ class ClusterPart:
             self._tag = tag_of_one(self.group.slots)
         return self._keys.probe_channel(self._tag, self._identity.start)
 
+    def avoid(self, channel: str) -> None:
+        """See :meth:`.Part.avoid`. A move may stop half way, and last for hours."""
+        avoided = slot_of(channel)
+        others = [slot for slot in self.group.slots if slot != avoided]
+        if others and slot_of(self._tag) == avoided:
+            self._tag = tag_of_one(others)
+
     async def state_lost(self, commands: CommandConnection) -> bool:
         """See :meth:`.Part.state_lost`.
 

@@ -144,15 +144,23 @@ class ClusterTopology:
         key = call.keys[0]
         return self._where_it_is(deadline, key, lambda shard: shard.script(deadline, call))
 
+    def publish(self, channel: str, payload: bytes, deadline: float) -> Coroutine[Any, Any, int]:
+        """See :meth:`.Topology.publish`."""
+        return self._where_it_is(
+            deadline, channel, lambda shard: shard.publish(channel, payload, deadline)
+        )
+
     async def _where_it_is(
         self, deadline: float, key: str, ask: Callable[[Shard], Coroutine[Any, Any, Any]]
     ) -> Any:
         """Call the shard of a key; repeat a call that was not executed since the slot has moved."""
         while True:
+            shard = self.of(key)
             try:
-                return await ask(self.of(key))
+                return await ask(shard)
             except BackplaneUnavailableError as error:
-                if not is_elsewhere(error) or asyncio.get_running_loop().time() >= deadline:
+                moved = is_elsewhere(error) or not (error.maybe_executed or self.of(key) is shard)
+                if not moved or asyncio.get_running_loop().time() >= deadline:
                     raise
             self.look_again()
             await asyncio.sleep(PAUSE)
@@ -250,17 +258,25 @@ class ClusterTopology:
     async def _arrange(self, gone: Iterable[Shard]) -> None:
         """Subscribe every channel at the shard of its slot; then end shards without slots."""
         shards = [*self.shards[1:], *gone]
-        await asyncio.gather(*[self._arrange_one(shard) for shard in shards])
+        works = [self._arrange_one(shard) for shard in shards]
+        outcomes = await asyncio.gather(*works, return_exceptions=True)
         unused = [self._nowhere] if self._nowhere not in self._by_slot else []
         for shard in (*gone, *unused):
             if shard.begun:
-                await shard.stop()
+                await shard.stop(moved=True)
                 shard.outage.recover("link")
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _arrange_one(self, shard: Shard) -> None:
         subscriptions = shard.subscriptions
         if shard in self._by_slot:
-            await subscriptions.probe_again()
+            try:
+                await subscriptions.probe_again()
+            except BackplaneUnavailableError as error:  # the channels that moved do not wait for it
+                log.debug("no other probe yet: %s", error)
+                self.look_again()
         left: list[str] = []
         async for part in in_steps(subscriptions.channels):
             left += [name for name in part if self._left(name, shard)]

@@ -5,6 +5,7 @@ closes the sockets.
 """
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final
@@ -50,9 +51,11 @@ class Generations:
 
     Args:
         start: the name of the start, which no other has.
+        numbers: gives the number of the next generation.
     """
 
-    def __init__(self, start: str, outage: Outage) -> None:
+    def __init__(self, start: str, outage: Outage, numbers: Iterator[int]) -> None:
+        self._numbers = numbers
         self.number = 0
         """The number of the newest generation that subscribed everything; 0 before the first."""
         self.sender = f"{start} 0"
@@ -65,24 +68,31 @@ class Generations:
         """Why the last generation ended, or did not come up."""
         self._start = start
         self.outage = outage
-        self._open = False
+        self._open = self._moved = False
         self._changed = asyncio.Event()
         """Set while a generation is up, and after :meth:`close`."""
         self._down_since = 0.0
 
     def open(self) -> None:
         """From now on calls wait for a generation."""
-        self._open = True
+        self._open, self._moved = True, False
         self._changed.clear()
+        self._down_since = asyncio.get_running_loop().time()
 
-    def close(self) -> None:
-        """No generation will come any more: waiting for one raises PoolClosedError."""
+    def close(self, *, moved: bool = False) -> None:
+        """No generation will come any more: waiting for one raises PoolClosedError.
+
+        Args:
+            moved: whether another Redis serves what this one did. Then waiting raises
+                BackplaneUnavailableError, and the caller may ask that one.
+        """
         self._open = False
+        self._moved = moved
         self._changed.set()
 
     def count(self) -> None:
         """Another generation has subscribed everything, and may come up."""
-        self.number += 1
+        self.number = next(self._numbers)
         self.sender = f"{self._start} {self.number}"
 
     def begin(self, commands: CommandConnection) -> None:
@@ -115,7 +125,7 @@ class Generations:
         """The generation that is up, waited for until ``deadline``.
 
         Raises:
-            BackplaneUnavailableError: none is up by then.
+            BackplaneUnavailableError: none is up by then, or another Redis has taken over.
             PoolClosedError: there will be none.
         """
         if self.current is not None:
@@ -123,6 +133,8 @@ class Generations:
         try:
             async with asyncio.timeout_at(deadline):
                 while self.current is None:  # it may have ended again before this has its turn
+                    if self._moved:
+                        raise BackplaneUnavailableError("its slots are elsewhere now")
                     if not self._open:
                         raise PoolClosedError("not started, or stopped")
                     await self._changed.wait()

@@ -4,7 +4,7 @@
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Final
 
@@ -97,6 +97,13 @@ class Lanes:
         if lane is None:
             lane = self._lanes[shard] = Lane(shard, whole=shard is self._home)
         return lane
+
+    def keep(self, shards: Iterable[Shard]) -> None:
+        """Forget the lanes of other shards than these, once nothing of theirs is in flight."""
+        kept = set(shards)
+        for shard, lane in list(self._lanes.items()):
+            if shard not in kept and not (lane.calls or lane.ready):
+                del self._lanes[shard]
 
     def queues(self) -> Iterator[NamespaceQueue]:
         """The queues that are ready or have operations in flight."""

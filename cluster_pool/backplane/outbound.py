@@ -131,6 +131,7 @@ class Outbound:
                 lane.ready[channel] = queue
                 self._schedule(lane)
             self.forget(channel)
+        self._lanes.keep(self._topology.shards)
 
     def forget(self, channel: str) -> None:
         """A channel is no longer subscribed: nothing of it will be heard back."""

@@ -39,6 +39,7 @@ LONGEST_REFUSED: Final = 2.0
 """
 MOVED_PAUSE: Final = 0.2
 """Seconds in which a probe whose slot has moved is changed for another one, mostly."""
+SLOTS_MOVED: Final = "slots have moved"
 STEADY: Final = 1.0
 """Seconds that a generation must have been up for the next one to begin without a pause."""
 
@@ -67,9 +68,10 @@ class Shard:
         self.address = address
         self.outage = Outage(address.shown)
         self.receiver = Receiver(context)
-        self.generations = Generations(identity.start, self.outage)
+        self.generations = Generations(identity.start, self.outage, context.numbers)
         probed = self.receiver.probed
         self.health = Health(context, self.generations, probed, clustered=channels.sharded)
+        self._part = part
         self._state: Health | Part = self.health if part is None else part
         self.subscriptions = Subscriptions(
             identity,
@@ -208,14 +210,20 @@ class Shard:
             up.cancel()
             failed.cancel()
 
-    async def stop(self) -> None:
-        """End: close both sockets and forget every subscription."""
+    async def stop(self, *, moved: bool = False) -> None:
+        """End: close both sockets and forget every subscription.
+
+        Args:
+            moved: see :meth:`.Generations.close`; what was missed until now is reported.
+        """
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if moved:
+            self._report_gap(SLOTS_MOVED)
         self.subscriptions.drop_all()
-        self.generations.close()
+        self.generations.close(moved=moved)
 
     def begin_anew(self, reason: str) -> None:
         """End this generation: the next one subscribes everything again."""
@@ -320,7 +328,7 @@ class Shard:
             await self.subscriptions.compare(resubscribed, lost=False)
             await health.hear_time(commands)
             dropped = "messages were dropped: too many, or too large"
-            self._report_gap("slots have moved" if resubscribed else dropped)
+            self._report_gap(SLOTS_MOVED if resubscribed else dropped)
 
     async def _count_missed(self, commands: CommandConnection) -> None:
         """Find out how much was published while nothing could be heard."""
@@ -346,7 +354,12 @@ class Shard:
     async def _probe(self, commands: CommandConnection) -> None:
         """Hear our own probe, or raise, which ends this generation."""
         channel = self.subscriptions.probed
-        await self.health.probe(commands, channel)
+        try:
+            await self.health.probe(commands, channel)
+        except BackplaneUnavailableError as error:
+            if self._part is not None and is_elsewhere(error):
+                self._part.avoid(channel)
+            raise
         self.subscriptions.heard_probe(channel)
 
     def _report_gap(self, cause: str) -> None:

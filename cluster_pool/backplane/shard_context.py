@@ -1,6 +1,8 @@
 """The surroundings of a shard: the objects that a start's shards share, its part, its observer."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol
 
 from cluster_pool.backplane.command_connection import CommandConnection
@@ -20,6 +22,8 @@ class ShardContext:
         inbox: takes what any of them hears.
         sealed: whether items are sealed.
         holds: whether this process holds connections, whose gaps must be exact.
+        numbers: of generations. A shard that takes the place of another one goes on counting, else
+            nodes that know the other one would take its messages for old ones.
     """
 
     keys: Keys
@@ -30,6 +34,7 @@ class ShardContext:
     counters: Counters
     sealed: bool
     holds: bool
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
 
 class Part(Protocol):
@@ -37,6 +42,9 @@ class Part(Protocol):
 
     def probe_channel(self) -> str:
         """A channel in one of its slots, over which this start probes it."""
+
+    def avoid(self, channel: str) -> None:
+        """Give another probe channel from now on: the slot of this one is on its way elsewhere."""
 
     async def state_lost(self, commands: CommandConnection) -> bool:
         """Whether its state may be lost, in part or whole, since this process last lived on it."""

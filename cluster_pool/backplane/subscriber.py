@@ -114,8 +114,8 @@ class Subscriber(Pipe):
             try:
                 push = await read(disconnect_on_error=False)
             except FAULTS as error:
-                if commands.sharded and is_elsewhere(error) and self._asked:
-                    self._refused(self._asked.popleft())
+                if commands.sharded and is_elsewhere(error):
+                    self._refused(self._pop_asked(error))
                     continue
                 raise unavailable("the subscription failed", error) from error
             if push[0] == message:
@@ -151,6 +151,20 @@ class Subscriber(Pipe):
             return
         self._unanswered.pop(channel, None)
         _answer(self._waiters.pop(channel, ()), confirmed=True)
+
+    def _pop_asked(self, error: BaseException) -> set[bytes]:
+        """The channels of the command that an error answers.
+
+        It is the first one for the slot that the error names. None is left when the server ended
+        the subscriptions by itself before it read our unsubscription: then its own words were
+        taken for the answer.
+        """
+        slot = getattr(error, "slot_id", None)
+        for asked in self._asked:
+            if slot is None or slot_of(next(iter(asked)).decode()) == slot:
+                self._asked.remove(asked)
+                return asked
+        return set()
 
     def _refused(self, channels: set[bytes]) -> None:
         """A command was not executed: the slot of its channels is at another Redis, or at none."""

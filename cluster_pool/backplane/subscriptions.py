@@ -85,8 +85,7 @@ class Subscriptions:
     Args:
         probe_channel: gives that channel, as it shall be from the next generation on.
         forgotten: called with each channel that is no longer wanted here.
-        elsewhere: called when Redis has ended subscriptions by itself, as it does when it gives
-            their slot to another Redis of its cluster.
+        elsewhere: called when Redis has ended subscriptions by itself: their slot has moved.
     """
 
     def __init__(
@@ -250,10 +249,15 @@ class Subscriptions:
         self._identity.claimed = True
         own = self.add(self._identity.own_channel)
         await own.confirmed(deadline)
-        if self.probed == own.channel:  # a new generation has begun with it
-            own.end()
-        else:
+        self._probe_over(own)
+
+    def _probe_over(self, own: Subscription) -> None:
+        """Probe over another channel, unless a new generation has begun with it."""
+        former = own if self.probed == own.channel else self._former
+        if former is not own:
             self._former, self._own = self._own, own
+        if former is not None:
+            former.end()
 
     def heard_probe(self, channel: str) -> None:
         """A probe over ``channel`` was heard: none is on its way over the former channel."""
@@ -313,25 +317,23 @@ class Subscriptions:
         self._forgotten(channel)
 
     async def probe_again(self) -> None:
-        """Probe over another channel, if the slot of the present one is elsewhere.
-
-        Raises BackplaneUnavailableError when that is not confirmed.
-        """
-        generation = self._generations.current
-        begun = generation is not None and self._own is not None
-        if begun and self.probed != self._probe_channel():
-            own = self.add(self._probe_channel())
+        """Probe over another channel, if the slot of the present one is elsewhere; raises
+        BackplaneUnavailableError when that is not confirmed."""
+        channel = self._probe_channel()
+        if self._generations.current is None or self.probed in ("", channel):
+            return
+        own = self.add(channel)
+        try:
             await own.confirmed(deadline_in(DRAIN))
-            if self.probed == own.channel:  # a new generation has begun with it
-                own.end()
-            else:
-                self._former, self._own = self._own, own
+        except BaseException:
+            own.end()
+            raise
+        self._probe_over(own)
 
     def hand_over(self, channels: Iterable[str], other: "Subscriptions") -> list[str]:
         """Subscribe these channels at another Redis of the cluster, which has their slots now.
 
-        The other one must then :meth:`resubscribe` the result. Messages missed in
-        between show in the gap that it reports.
+        The other one must then :meth:`resubscribe` the result; its gap has what was missed.
         """
         moved = [channel for channel in channels if channel in self._users]
         for channel in moved:
@@ -373,9 +375,7 @@ class Subscriptions:
         self.ended.difference_update(wanted)
         for at in range(0, len(wanted), BATCH):
             part = wanted[at : at + BATCH]
-            await self._health.soon(
-                subscriber.all_confirmed([channel.encode() for channel in part])
-            )
+            await self._health.soon(subscriber.all_confirmed([name.encode() for name in part]))
             heard = [channel for channel in part if channel not in self.ended]
             self._resubscribed.update(heard)
             self._read += await self._counters_of(commands, heard)

@@ -100,6 +100,9 @@ class Topology(Protocol):
     def script(self, deadline: float, call: ScriptCall) -> Coroutine[Any, Any, Any]:
         """Call one of our scripts, as :meth:`call` does."""
 
+    def publish(self, channel: str, payload: bytes, deadline: float) -> Coroutine[Any, Any, int]:
+        """Publish a payload that is no envelope; see :meth:`.Shard.publish`."""
+
     def look_again(self) -> None:
         """Look soon for the new place of a key that has moved."""
 
@@ -135,6 +138,7 @@ class SingleTopology:
         self.shards = (home,)
         self.connected = home.connected
         self.script = home.script
+        self.publish = home.publish
         self.start = home.start
         self.stop = home.stop
         self._routed = keys.node_prefix

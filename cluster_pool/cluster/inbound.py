@@ -82,9 +82,8 @@ class InboundChannel:
         self._pending += 1
         self._publishing += cost
         try:
-            namespace = connection.namespace
-            shard = self._topology.of(namespace)
-            heard = await shard.publish(self._keys.inbound(namespace), payload, deadline)
+            channel = self._keys.inbound(connection.namespace)
+            heard = await self._topology.publish(channel, payload, deadline)
         finally:
             self._pending -= 1
             self._publishing -= cost

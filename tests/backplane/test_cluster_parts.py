@@ -100,6 +100,21 @@ async def test_the_probe_stays_in_the_slots_of_its_shard() -> None:
 
 
 @async_test
+async def test_the_probe_avoids_a_slot_that_is_on_its_way_elsewhere() -> None:
+    """As long as the shard has another one."""
+    part = part_of(Map(), Group(("a",), (A,), ((100, 200),)))
+    channel = part.probe_channel()
+    part.avoid(channel)
+    other = part.probe_channel()
+    assert slot_of(other) != slot_of(channel)
+    part.avoid(channel)
+    assert part.probe_channel() == other
+    part.group = Group(("a",), (A,), ((7000, 7000),))
+    part.avoid(part.probe_channel())
+    assert slot_of(part.probe_channel()) == 7000
+
+
+@async_test
 async def test_state_is_lost_with_the_process_and_with_a_failover() -> None:
     """It is not lost with a link; where that cannot be known it counts as lost."""
     group = Group(("a", "b"), (A, B), ((0, 1),))

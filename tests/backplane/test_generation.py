@@ -1,6 +1,7 @@
 """The current generation; calls that wait for one, or use one that has ended."""
 
 import asyncio
+from itertools import count
 
 import pytest
 
@@ -32,7 +33,7 @@ async def test_a_generation_that_has_ended_sends_nothing() -> None:
 async def test_a_call_that_waits_for_a_generation_is_told_why_there_is_none() -> None:
     """At its deadline with the reason; at once when the shard is closed."""
     outage = Outage("redis://nowhere")
-    generations = Generations("start", outage)
+    generations = Generations("start", outage, count(1))
     generations.open()
     with pytest.raises(BackplaneUnavailableError, match="no link to Redis at redis://nowhere yet"):
         await generations.connected(deadline_in(0.01))
@@ -49,7 +50,32 @@ async def test_a_call_that_waits_for_a_generation_is_told_why_there_is_none() ->
 @async_test
 async def test_senders_are_named_by_start_and_generation() -> None:
     """Receivers then recognise messages that an older connection still carries."""
-    generations = Generations("start", Outage("nowhere"))
+    generations = Generations("start", Outage("nowhere"), count(1))
     generations.count()
     generations.count()
     assert (generations.number, generations.sender) == (2, "start 2")
+
+
+@async_test
+async def test_a_call_that_waits_for_a_redis_whose_slots_move_may_ask_the_other_one() -> None:
+    """Nothing of it was executed, and the pool is not closed."""
+    generations = Generations("start", Outage("nowhere"), count(1))
+    generations.open()
+    waiting = asyncio.create_task(generations.connected(None))
+    await asyncio.sleep(0)
+    generations.close(moved=True)
+    with pytest.raises(BackplaneUnavailableError, match="elsewhere") as raised:
+        await waiting
+    assert not raised.value.maybe_executed
+
+
+@async_test
+async def test_generations_of_one_start_are_numbered_together() -> None:
+    """A shard that takes the place of another one is not taken for an older link of its node."""
+    numbers = count(1)
+    first = Generations("start", Outage("here"), numbers)
+    first.count()
+    first.count()
+    second = Generations("start", Outage("there"), numbers)
+    second.count()
+    assert second.number > first.number

@@ -1,6 +1,7 @@
 """How a start judges the Redis that it is connected to."""
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ class Commands:
 def made(*, holds: bool = True) -> tuple[Health, asyncio.Event]:
     """Health without any Redis, and the event that reports a heard probe."""
     probed = asyncio.Event()
-    generations = Generations("start", Outage("redis://here"))
+    generations = Generations("start", Outage("redis://here"), count(1))
     timing = Timing(probe=PROBE)
     health = Health(context_of(timing=timing, holds=holds), generations, probed)
     return health, probed

@@ -86,7 +86,7 @@ async def test_a_command_that_a_cluster_refuses_fails_alone() -> None:
     names = sorted((b"{a}", b"{b}"), key=lambda name: slot_of(name.decode()))
     moved, stays = map(subscriber.confirmed, names)
     assert subscriber.unwritten[0].count(b"SSUBSCRIBE") == 1
-    socket.pushes.put_nowait(MovedError("1 10.0.0.1:6379"))
+    socket.pushes.put_nowait(MovedError(f"{slot_of(names[0].decode())} 10.0.0.1:6379"))
     socket.pushes.put_nowait([b"ssubscribe", names[1]])
     assert not await moved
     assert await stays
@@ -117,7 +117,30 @@ async def test_a_subscription_that_ends_by_itself_is_told() -> None:
     leaving = asyncio.create_task(subscriber.all_ended([b"{a}"]))
     await asyncio.sleep(0.01)
     assert ended == [[b"{a}"]]
-    socket.pushes.put_nowait(MovedError("1 10.0.0.1:6379"))
+    socket.pushes.put_nowait(MovedError(f"{slot_of('a')} 10.0.0.1:6379"))
     await leaving
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+@async_test
+async def test_a_subscription_that_ends_as_it_is_given_up_affects_no_other() -> None:
+    """The server ends it by itself, and refuses the command that was on its way: no command that
+    was written later is taken for the refused one."""
+    socket: Any = Socket()
+    subscriber = Subscriber(socket, lambda *_: None, SHARDED)
+    reading = asyncio.create_task(subscriber.read_forever())
+    first = subscriber.confirmed(b"{a}")
+    socket.pushes.put_nowait([b"ssubscribe", b"{a}"])
+    assert await first
+    subscriber.unsubscribe([b"{a}"])
+    other = subscriber.confirmed(b"{b}")
+    socket.pushes.put_nowait([b"sunsubscribe", b"{a}"])
+    socket.pushes.put_nowait(MovedError(f"{slot_of('a')} 10.0.0.1:6379"))
+    await asyncio.sleep(0.01)
+    assert not other.done()
+    assert not reading.done()
+    socket.pushes.put_nowait([b"ssubscribe", b"{b}"])
+    assert await other
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)

@@ -12,7 +12,7 @@ from tests.support import async_test
 def test_a_namespace_and_its_keys_are_at_one_shard() -> None:
     """So are keys that belong to no namespace, while there is one shard."""
     shard: Any = SimpleNamespace(
-        subscriptions=None, connected=None, script=None, start=None, stop=None
+        subscriptions=None, connected=None, script=None, publish=None, start=None, stop=None
     )
     keys = Keys()
     topology = SingleTopology(shard, keys)

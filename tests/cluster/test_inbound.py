@@ -28,7 +28,7 @@ class SlowShard:
 def made(node_inbound_bytes: int) -> tuple[SlowShard, InboundChannel, Connection]:
     shard = SlowShard()
     limits = Limits(node_inbound_bytes=node_inbound_bytes)
-    channel = InboundChannel(cast(Any, SimpleNamespace(of=lambda key: shard)), Keys("p"), limits)
+    channel = InboundChannel(cast(Any, SimpleNamespace(publish=shard.publish)), Keys("p"), limits)
     return shard, channel, Connection("a", "n", FakeWebSocket())
 
 

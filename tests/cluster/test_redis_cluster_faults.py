@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
 from cluster_pool import BackplaneUnavailableError, Gap, SendResult
 from cluster_pool.backplane.slots import slot_of
+from cluster_pool.core.keys import is_probe
 from tests.clusters import Pool
 from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
 from tests.support import async_test, eventually
@@ -246,3 +248,39 @@ async def test_a_list_that_moves_while_it_is_read_is_not_taken_for_whole(
             async for _ in members:
                 pass
         assert len({member.id async for member in one.members(name)}) == 1200
+
+
+@async_test
+async def test_a_move_of_the_probes_slot_that_stops_half_way_ends_no_link(
+    redis: RedisCluster,
+) -> None:
+    """The node probes that primary in another slot; its namespaces go on."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis) as (one, two):
+        shard = two._parts.backplane.topology.of(name)
+        slot, generation = slot_of(shard.subscriptions.probed), shard.generation
+        assert slot != slot_of(name)
+        stream = Stream(one, two, name)
+        async with stream.running():
+            move = await asyncio.to_thread(SlotMove, redis, slot, target)
+            await asyncio.sleep(4)
+            assert slot_of(shard.subscriptions.probed) != slot
+            await asyncio.to_thread(move.finish)
+        await stream.account()
+        assert stream.failed == stream.missed == 0
+        assert shard.generation == generation
+        probes = [name for name in shard.subscriptions.channels if is_probe(name)]
+        assert probes == [shard.subscriptions.probed]
+
+
+@async_test
+async def test_a_message_from_a_client_waits_for_a_slot_that_moves(redis: RedisCluster) -> None:
+    """Nothing was published when Redis says that the slot is elsewhere."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis, 1) as (one,):
+        member = await one.join(name, "alice")
+        connection: Any = member.connection  # type: ignore[attr-defined]
+        await asyncio.to_thread(redis.move_slot, slot_of(name), target)
+        assert await one.publish_inbound(connection, "hello") == 0
