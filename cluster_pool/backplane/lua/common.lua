@@ -51,7 +51,7 @@ end
 -- for any other refusal.
 local function denied(command, refusal)
   return string.find(refusal, 'run this command or subcommand', 1, true)
-    and 'ACL failure in script: no permissions to run the \'' .. command .. '\' command' or nil
+    and 'ERR ACL failure in script: no permissions to run the \'' .. command .. '\' command' or nil
 end
 
 -- The commands of a script go through here. A key of another type than the command's is left over from
