@@ -32,6 +32,10 @@ _REPLICA: Final = (
     "this is a replica: give the address of its primary, or redis+sentinel://HOST:PORT/SERVICE"
 )
 _CLUSTER: Final = "this is a node of a Redis Cluster: give it as redis+cluster://HOST:PORT"
+_OTHER: Final = (
+    "another node of this Redis Cluster has the slot, or gets it: give the cluster as "
+    "redis+cluster://HOST:PORT, which follows its slots"
+)
 _NO_CLUSTER: Final = "this is no Redis Cluster: give it as redis://HOST:PORT"
 _DOWN: Final = (
     "a part of the Redis Cluster has no primary at the moment: it comes back with a replica's "
@@ -58,9 +62,9 @@ _ADVICE: Final = {
     "NOPERM": _RIGHTS,
     "NOAUTH": _LOGIN,
     "WRONGPASS": _LOGIN,
-    "MOVED": _CLUSTER,
-    "ASK": _CLUSTER,
-    "TRYAGAIN": _CLUSTER,
+    "MOVED": _OTHER,
+    "ASK": _OTHER,
+    "TRYAGAIN": _OTHER,
     "CROSSSLOT": _CLUSTER,
     "CLUSTERDOWN": _DOWN,
     "LOADING": "it reads its data set and will be there when it has",
@@ -180,4 +184,5 @@ def is_elsewhere(error: BaseException) -> bool:
 
 def needs_another(text: str) -> bool:
     """Whether a refusal means that another Redis must be asked; connecting again may find it."""
-    return advice(text.removeprefix("Redis refused: ").partition(" (")[0]) in (_REPLICA, _CLUSTER)
+    what = advice(text.removeprefix("Redis refused: ").partition(" (")[0])
+    return what in (_REPLICA, _CLUSTER, _OTHER)
