@@ -112,7 +112,7 @@ class Address:
 
     def _sentinel(self, login: Login) -> Endpoint:
         names = self._names.setdefault(login.where, Names())
-        return Endpoint(login, names, min(self._timeout, CONNECT), "the Sentinel")
+        return Endpoint(login, names, self._timeout, "the Sentinel").within(CONNECT)
 
     def _endpoint(self, login: Login, hint: str = "") -> Endpoint:
         names = self._names.setdefault(login.where, Names())

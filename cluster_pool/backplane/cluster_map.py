@@ -12,12 +12,14 @@ from typing import Any, Final
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane.address import Address
-from cluster_pool.backplane.endpoint import Endpoint
+from cluster_pool.backplane.endpoint import Endpoint, drop
 from cluster_pool.backplane.refusals import FAULTS, refusal, unavailable
 from cluster_pool.backplane.slots import Group, read_groups
 from cluster_pool.exceptions import BackplaneUnavailableError
 
-PATIENCE: Final = 1.0
+CONNECT: Final = 1.0
+"""Seconds to wait at most for a socket to one node."""
+PATIENCE: Final = 1.5
 """Seconds to wait for one node."""
 STAGGER: Final = 0.15
 """Seconds until another node is asked as well."""
@@ -139,12 +141,12 @@ async def _ask(endpoint: Endpoint) -> list[Group]:
     what = f"Redis at {endpoint.shown}"
     try:
         async with asyncio.timeout(PATIENCE):
-            connection = await endpoint.open()
+            connection = await endpoint.within(CONNECT).open()
             try:
                 await connection.send_command("CLUSTER", "SLOTS")
                 groups = read_groups(await connection.read_response(), endpoint.login.where)
             finally:
-                await connection.disconnect(nowait=True)
+                await drop(connection)
     except TimeoutError:
         raise BackplaneUnavailableError(f"{what} did not answer in time") from None
     except ResponseError as error:

@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane.address import Address, Primary
 from cluster_pool.backplane.cluster_map import ClusterMap
 from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.endpoint import drop
 from cluster_pool.backplane.logins import Raw
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.backplane.slots import HOME_SLOT, SLOTS, Group, slot_of, tag_of_one
@@ -63,7 +64,7 @@ class MappedPrimary:
                 looking.result()
         except asyncio.CancelledError:
             if opening.done() and opening.exception() is None:  # nobody else would close it
-                await opening.result().disconnect(nowait=True)
+                await drop(opening.result())
             raise
         finally:
             looking.cancel()

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import hiredis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
+from cluster_pool.backplane.endpoint import drop
 from cluster_pool.backplane.logins import Raw
 from cluster_pool.backplane.refusals import FAULTS, refusal, unavailable
 from cluster_pool.backplane.scripts import PUBLISH, digests, mended, sources
@@ -62,7 +63,7 @@ class Pipe:
     async def drop(self) -> None:
         """Close the socket without waiting for the other side."""
         self.unwritten = []
-        await self.connection.disconnect(nowait=True)
+        await drop(self.connection)
 
 
 class CommandConnection(Pipe):

@@ -12,7 +12,7 @@ from typing import Final
 from redis.asyncio import Connection, SSLConnection
 
 from cluster_pool.backplane.logins import Login
-from cluster_pool.backplane.names import Names
+from cluster_pool.backplane.names import Names, tls_times
 from cluster_pool.backplane.tls import NO_TLS, TLS, explained
 
 PATIENCE: Final = 0.5
@@ -23,7 +23,7 @@ _REPLIES: Final = (b"+", b"-")
 
 async def diagnosis(login: Login, names: Names, error: BaseException) -> str:
     """Advice for a socket that could not be opened, or was reset at once; "" for none."""
-    if not _is_mute(error) or not issubclass(login.kind, Connection):
+    if not _is_mute(error, login.tls) or not issubclass(login.kind, Connection):
         return ""
     host, port = login.where
     with contextlib.suppress(OSError, EOFError, TimeoutError):
@@ -37,10 +37,15 @@ async def diagnosis(login: Login, names: Names, error: BaseException) -> str:
     return ""
 
 
-def _is_mute(error: BaseException | None) -> bool:
-    """Whether the port was reached but sent nothing: reset, closed, or too late."""
+def _is_mute(error: BaseException | None, tls: bool) -> bool:
+    """Whether the port was reached, and reset or closed the connection; with TLS, or sent nothing.
+
+    A port with TLS does not stay silent after plain text, but a frozen server does.
+    """
     while error is not None:
-        if isinstance(error, ConnectionResetError | TimeoutError | EOFError):
+        if isinstance(error, ConnectionResetError | EOFError):
+            return True
+        if tls and isinstance(error, TimeoutError | ConnectionAbortedError):
             return True
         if "Connection closed by server" in str(error):
             return True
@@ -52,7 +57,7 @@ async def _speaks_tls(address: str, port: int) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        _, writer = await asyncio.open_connection(address, port, ssl=context)
+        _, writer = await asyncio.open_connection(address, port, ssl=context, **tls_times(PATIENCE))
     except ssl.SSLError as error:  # it wants a certificate, or has a version of its own
         return explained(error) != NO_TLS
     writer.transport.abort()
@@ -78,7 +83,7 @@ async def _refused_handshake(login: Login, address: str, port: int) -> str:
     host, _ = login.where
     try:
         reader, writer = await asyncio.open_connection(
-            address, port, ssl=context, server_hostname=host
+            address, port, ssl=context, server_hostname=host, **tls_times(PATIENCE)
         )
         try:
             await reader.read(1)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Final
 
+from redis.asyncio import SSLConnection
 from redis.exceptions import AuthenticationError, ResponseError
 
 from cluster_pool.backplane.diagnosis import diagnosis
@@ -43,6 +44,11 @@ class Endpoint:
         self._hint = hint
         self._class: type[Raw] = resolving(login.kind, names)
 
+    def within(self, connect_timeout: float) -> "Endpoint":
+        """The same server, waited for no longer than that."""
+        timeout = min(self._timeout, connect_timeout)
+        return Endpoint(self.login, self._names, timeout, self._what, self._hint)
+
     async def open(self) -> Raw:
         """A new connected socket, authenticated and with its database selected.
 
@@ -57,7 +63,7 @@ class Endpoint:
         try:
             await self._reach(connection)
         except BaseException as error:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
             if isinstance(error, BackplaneUnavailableError):
                 quoted = [one for one in self.login.secrets if _is_quoted(one, error)]
                 if quoted:
@@ -86,6 +92,14 @@ class Endpoint:
             name = self._names.asking
             what = f"looking up the name {shown(name)}" if name else "connecting"
             raise TimeoutError(f"{what} takes longer than {self._timeout:g} s") from None
+
+
+async def drop(connection: Raw) -> None:
+    """Close a socket without waiting for the other side, which TLS would do by itself."""
+    writer = getattr(connection, "_writer", None)
+    if writer is not None and isinstance(connection, SSLConnection):
+        writer.transport.abort()
+    await connection.disconnect(nowait=True)
 
 
 async def _hear(connection: Raw) -> None:

@@ -18,6 +18,11 @@ import redis.asyncio as redis_asyncio
 FRESH: Final = 1.0
 """Seconds for which an answer is used again: both sockets of a generation need it."""
 
+HANDSHAKE: Final = 0.9
+"""The part of a time-out that TLS may take, so that its end comes first."""
+SHUTDOWN: Final = 1.0
+"""Seconds to wait for the other side's part of a close."""
+
 Where = tuple[str, int]
 Answer = concurrent.futures.Future[list[str]]
 
@@ -110,6 +115,7 @@ class _Resolved:
     names: Names
     host: str
     port: int
+    socket_connect_timeout: float
     _address = ""
 
     async def _connect(self) -> None:
@@ -127,7 +133,17 @@ class _Resolved:
         arguments = {**super()._connection_arguments(), "host": self._address}  # type: ignore[misc]  # too
         if "ssl" in arguments:
             arguments["server_hostname"] = self.host
+            arguments |= tls_times(self.socket_connect_timeout)
         return arguments
+
+
+def tls_times(seconds: float) -> dict[str, Any]:
+    """Options of a TLS connection that must be open after ``seconds``, or be given up as a whole.
+
+    A handshake that is cancelled in place of that, and a close without an answer of the other side,
+    leave their socket open for half a minute.
+    """
+    return {"ssl_handshake_timeout": seconds * HANDSHAKE, "ssl_shutdown_timeout": SHUTDOWN}
 
 
 def resolving(kind: type[Any], names: Names) -> type[Any]:

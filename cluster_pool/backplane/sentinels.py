@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from cluster_pool.backplane.endpoint import Endpoint
+from cluster_pool.backplane.endpoint import Endpoint, drop
 from cluster_pool.backplane.logins import Raw
 from cluster_pool.backplane.refusals import FAULTS, said
 from cluster_pool.backplane.urls import Where, joined
@@ -103,7 +103,7 @@ class WatchedPrimary:
                 looking.result()
         except asyncio.CancelledError:
             if opening.done() and opening.exception() is None:  # nobody else would close it
-                await opening.result().disconnect(nowait=True)
+                await drop(opening.result())
             raise
         finally:
             looking.cancel()
@@ -205,7 +205,7 @@ class Link:
         """Close the socket, if there is one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
 
     def _failed(self, what: str) -> BackplaneUnavailableError:
         return BackplaneUnavailableError(f"the Sentinel at {self._where} {what}")

@@ -81,5 +81,8 @@ async def test_an_error_that_names_its_reason_is_not_diagnosed() -> None:
     async with _listening(b"+PONG\r\n") as port:
         for error in (ConnectionRefusedError(), OSError("no route")):
             assert await diagnosis(_login(port, tls=True), Names(), error) == ""
+        began = monotonic()  # as a frozen server, which is asked again soon enough
+        assert await diagnosis(_login(port, tls=False), Names(), TimeoutError()) == ""
+        assert monotonic() - began < 0.1
         unix = Login(UnixDomainSocketConnection, {"path": "/nowhere"})
         assert await diagnosis(unix, Names(), MUTE) == ""

@@ -81,6 +81,15 @@ async def test_a_cluster_with_tls(authority: Authority, tls: list[str]) -> None:
             assert pool.address == f"rediss+cluster://cluster_pool:***@{seeds}"
         with pytest.raises(BackplaneUnavailableError, match=r"not trusted here: ssl_ca_certs="):
             await Publisher(f"rediss+cluster://{USER}@{seeds}").start()
+        with pytest.raises(BackplaneUnavailableError, match="begin the URL with rediss instead"):
+            await Publisher(f"redis+cluster://{USER}@{seeds}").start()
+
+
+@async_test
+async def test_a_cluster_without_tls(hidden: redis_cluster.RedisCluster) -> None:
+    """A URL with TLS is told what to begin with."""
+    with pytest.raises(BackplaneUnavailableError, match="begin the URL with redis instead"):
+        await Publisher(hidden.url.replace("redis+", "rediss+")).start()
 
 
 @with_tls
