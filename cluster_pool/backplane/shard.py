@@ -87,11 +87,11 @@ class Shard:
         self.listens = self.subscriptions.listens
         self._identity = identity
         self._observer = observer
-        self._counters = context.counters
-        self._timing = context.timing
+        self._counters, self._timing = context.counters, context.timing
         self._failed = asyncio.Event()
         """Set when the first generation has ended, or did not come up."""
         self._attempt = Attempt()
+        self._state_lost = False  # since a generation was last up
         self._raises = False
         """Whether the start gives up, and raises the error, after a first failure."""
         self._task: asyncio.Task[None] | None = None
@@ -332,10 +332,11 @@ class Shard:
 
     async def _count_missed(self, commands: CommandConnection) -> None:
         """Find out how much was published while nothing could be heard."""
-        lost = await self._state.state_lost(commands)
+        self._state_lost |= await self._state.state_lost(commands)
         counters = await self.subscriptions.read_counters(commands)
         await self._probe(commands)
-        await self.subscriptions.compare(counters, lost=lost)
+        await self.subscriptions.compare(counters, lost=self._state_lost)
+        self._state_lost = False
         self._report_gap(str(self.generations.last_error or "the first link"))
 
     async def _probe_where_it_is(self, commands: CommandConnection) -> None:

@@ -285,3 +285,27 @@ async def test_a_message_from_a_client_waits_for_a_slot_that_moves(redis: RedisC
         connection: Any = member.connection  # type: ignore[attr-defined]
         await asyncio.to_thread(redis.move_slot, slot_of(name), target)
         assert await one.publish_inbound(connection, "hello") == 0
+
+
+@async_test
+async def test_a_primary_that_comes_back_empty_and_refuses_at_first_is_known_to_be_empty(
+    redis: RedisCluster,
+) -> None:
+    """It answers that the cluster is down for a while; every listener reports a gap all the same,
+    which says that it is a lower bound."""
+    source, name = away_from_home(redis)
+    (replica,) = redis.replicas_of(source)
+    replica.server.kill()
+    async with cluster_pools(redis, 3) as pools:
+        gaps: list[list[Gap]] = [[], [], []]
+        for pool, heard in zip(pools, gaps, strict=True):
+            pool.on("gap", heard.append)
+            await pool.join(name, f"listener at {pool.node_id}")
+        await pools[0].broadcast_message(name, "counted")
+        source.server.kill()
+        await asyncio.sleep(2.5)  # the others have noticed, and it has to ask them first
+        await asyncio.to_thread(source.server.start)
+        await eventually(
+            lambda: all(pool._parts.backplane.topology.of(name).up for pool in pools), 9
+        )
+        await eventually(lambda: all(heard and not heard[0].exact for heard in gaps), 2)
