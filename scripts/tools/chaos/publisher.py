@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 
 from tools.chaos.books import PUBLISH
 from tools.chaos.ledger import Ledger
 
 TIMEOUT = 2.0
+AGAIN = 0.1
+UNHEARD, UNKNOWN = "unheard", "unknown"
 
 
 class RawPublisher:
@@ -24,14 +27,24 @@ class RawPublisher:
     read after what came over the next, so there is an order within a link alone.
     """
 
-    def __init__(self, path: Path, ledger: Ledger, namespaces: list[str], seed: int) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path_of: Callable[[str], Path],
+        sharded: bool,
+        ledger: Ledger,
+        namespaces: list[str],
+        seed: int,
+    ) -> None:
+        self._path_of = path_of
+        self._command = "SPUBLISH" if sharded else "PUBLISH"
+        self._nobody = UNKNOWN if sharded else UNHEARD
+        """The meaning of 0 listeners: a former primary counts its own alone, and hands on."""
         self._ledger = ledger
         self._namespaces = namespaces
         self._random = random.Random(seed)
         self._links = 0
         self._number = 0
-        self._redis: Redis | None = None
+        self._redis: dict[str, Redis] = {}
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, rate: float) -> None:
@@ -55,10 +68,10 @@ class RawPublisher:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _disconnect(self) -> None:
-        redis, self._redis = self._redis, None
-        if redis is not None:
+        redis, self._redis = self._redis, {}
+        for one in redis.values():
             with contextlib.suppress(RedisError, OSError):
-                await redis.aclose()
+                await one.aclose()
 
     async def _run(self, pause: float) -> None:
         while True:
@@ -66,25 +79,41 @@ class RawPublisher:
             await asyncio.sleep(pause)
 
     async def _publish(self, namespace: str) -> tuple[str, int]:
-        if self._redis is None:
-            self._links += 1
-            self._redis = Redis(
-                unix_socket_path=str(self._path),
-                socket_timeout=TIMEOUT,
-                retry=Retry(NoBackoff(), 0),
-                single_connection_client=True,
-            )
+        channel = f"cluster_pool:{{{namespace}}}"
+        if namespace not in self._redis:
+            await self._connect(namespace, channel)
         self._number += 1
         sender, number = f"publisher-{self._links}", self._number
         self._tell(sender, "begun", [PUBLISH, number, namespace, "", time.monotonic()])
         try:
-            heard = await self._redis.publish(f"cluster_pool:{{{namespace}}}", f"{sender} {number}")
-            outcome = "heard" if heard else "unheard"
+            words = (self._command, channel, f"{sender} {number}")
+            heard = await self._redis[namespace].execute_command(*words)
+            outcome = "heard" if heard else self._nobody
+            if not heard and self._nobody == UNKNOWN:
+                await self._disconnect()
+        except (MovedError, AskError, ClusterDownError):  # it was not carried out
+            outcome = UNHEARD
+            await self._disconnect()
         except (RedisError, OSError):
-            outcome = "unknown"
+            outcome = UNKNOWN
             await self._disconnect()
         self._tell(sender, "ended", [number, time.monotonic(), outcome])
         return sender, number
+
+    async def _connect(self, namespace: str, channel: str) -> None:
+        while True:
+            try:
+                path = await asyncio.to_thread(self._path_of, channel)
+                break
+            except (LookupError, RedisError):  # nobody has it now
+                await asyncio.sleep(AGAIN)
+        self._links += 1
+        self._redis[namespace] = Redis(
+            unix_socket_path=str(path),
+            socket_timeout=TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+            single_connection_client=True,
+        )
 
     def _tell(self, sender: str, what: str, fields: list[object]) -> None:
         self._ledger.told(sender, what, fields)

@@ -12,7 +12,7 @@ from tools.chaos.account import Account, account
 from tools.chaos.books import Books, Window
 from tools.chaos.cluster import Cluster, NotReadyError, Settings, running
 from tools.chaos.growth import Sample
-from tools.chaos.harm import FAULTS
+from tools.chaos.harm_cluster import EVERYWHERE
 from tools.chaos.ledger import Ledger
 from tools.harness.programs import ProgramEndedError
 
@@ -109,7 +109,7 @@ async def _round(
     begun = time.monotonic()
     watching = asyncio.create_task(_noticed(cluster))
     try:
-        harm = await FAULTS[name](cluster, chance)
+        harm = await EVERYWHERE[name](cluster, chance)
         over = time.monotonic()
         ready, registered = await asyncio.gather(cluster.wait_ready(), cluster.wait_registered())
     finally:

@@ -1,6 +1,7 @@
 """A Redis Cluster of processes of this machine, whose nodes fail and whose slots move by order."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Self, TypeAlias
 
 from tools.harness.members import Make, Member, remap, start_all, valkey, wait_until
@@ -172,8 +173,31 @@ class RedisCluster:
 
     def start(self, *, empty: bool = True) -> None:
         """Start all nodes again, and block until they are whole: for two seconds at least."""
-        start_all(self.nodes, empty=empty)
+        self.launch(empty=empty)
+        self.wait_until_it_answers()
+
+    def launch(self, *, empty: bool = True) -> None:
+        """Start all nodes again, without waiting."""
+        for node in self.nodes:
+            node.server.launch(empty=empty)
+
+    def wait_until_it_answers(self) -> None:
+        """Block until all nodes have started, and are whole."""
+        for node in self.nodes:
+            node.server.wait_until_it_answers()
         self.wait_until_whole()
+
+    def command(self, *words: str) -> str:
+        """Send one command to the primary that has its key or channel; the raw reply.
+
+        PUBLISH is SPUBLISH here.
+        """
+        name = {"PUBLISH": "SPUBLISH"}.get(words[0], words[0])
+        return self.primary_of(words[1]).server.command(name, *words[1:])
+
+    def path_of(self, key: str) -> Path:
+        """The unix socket of the primary that has a key or a channel now."""
+        return self.primary_of(key).server.path
 
     def freeze(self) -> None:
         """SIGSTOP all nodes. After the node time-out they will not believe each other's states."""
@@ -214,7 +238,10 @@ class RedisCluster:
         SlotMove(self, slot, target).finish()
 
     def _any_node(self) -> Member:
-        return next(node for node in self.nodes if node.server.running and node.says("PING"))
+        for node in self.nodes:
+            if node.server.running and node.says("PING"):
+                return node
+        raise LookupError("no node of the cluster answers")
 
     def with_id(self, id: str) -> Member:
         """The node that calls itself so."""

@@ -104,6 +104,10 @@ class RedisServer:
         except (AssertionError, OSError):
             return False
 
+    def path_of(self, key: str) -> Path:
+        """The unix socket of the server that has a key or a channel."""
+        return self.path
+
     def command(self, *words: str) -> str:
         """Send one command over a socket of its own and return the raw reply."""
         with socket.socket(socket.AF_UNIX) as link:
