@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, TryAgainError
 
 from cluster_pool.backplane import script_calls, script_words
 from cluster_pool.backplane.batching import SEND, Operation, Run
@@ -38,6 +38,10 @@ _HELD_ITEM: Final = ord(script_words.HELD_ITEM)
 _UNKNOWN: Final = ord(script_words.UNKNOWN)
 _LATE: Final = script_words.LATE.encode()
 _HELD: Final = script_words.HELD.encode()
+_DONE: Final = {ord(script_words.ROUTED), ord(script_words.UNREACHABLE)}
+_UNDONE: Final = {b"", _LATE, _HELD}
+_NOT_HERE: Final = b"non local key"
+"""The error for a key of a half moved slot that no KEYS name: the numbers of a node channel."""
 
 
 class BatchCalls:
@@ -123,9 +127,15 @@ class BatchCalls:
     # -- replies ---------------------------------------------------------------------------
 
     def answer(self, call: Call, reply: list[Any]) -> None:
-        """Answer the operations that were executed or failed; mark runs that have others."""
+        """Answer the operations that were executed or failed; mark runs that have others.
+
+        Raises:
+            TryAgainError: nothing was executed, since the slot is on its way to another Redis.
+        """
         listens = call.lane.shard.listens
         if call.routed:
+            if _NOT_HERE in reply[2] and _nothing_done(reply):
+                raise TryAgainError(reply[2].decode(errors="replace"))
             self._routed(listens, call.runs, *reply)
         else:
             for run, mark, heard in zip(call.runs, reply[::2], reply[1::2], strict=True):
@@ -189,6 +199,12 @@ class BatchCalls:
             if not operation.future.done():
                 operation.future.set_result(heard)
         self._counters.published += len(run.operations)
+
+
+def _nothing_done(reply: list[Any]) -> bool:
+    """Whether the sending script has published nothing."""
+    codes, _, _, _, heard_of = reply
+    return _DONE.isdisjoint(codes) and _UNDONE.issuperset(heard_of[::2])
 
 
 def refused_by(why: bytes | ResponseError) -> BackplaneUnavailableError:

@@ -4,8 +4,7 @@ Consecutive operations of one kind and namespace form a run. One call has runs o
 and the script executes those of one namespace in order. While batches are in flight the next one
 gathers; a namespace has runs in one batch at a time.
 
-On a cluster each shard has batches in flight of its own, so that one that is away holds up no
-other; a batch there is one call for each namespace.
+On a cluster each shard has batches of its own in flight, with one call for each namespace.
 
 Every operation is answered at its deadline at the latest. An operation that Redis did not answer
 fails; it is never sent again, since it may have been executed. An operation that was certainly not
@@ -20,7 +19,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any, Final
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, TryAgainError
 
 from cluster_pool.backplane.batch_calls import BatchCalls, refused_by
 from cluster_pool.backplane.batching import (
@@ -297,6 +296,8 @@ class Outbound:
             return refused_by(error) if isinstance(error, ResponseError) else error
         try:
             self._batch_calls.answer(call, reply.result())
+        except TryAgainError as again:
+            return refused_by(again)
         except Exception as wrong:
             log.exception("a reply of Redis could not be read")
             return BackplaneUnavailableError(f"unreadable reply: {wrong!r}", maybe_executed=True)
@@ -383,8 +384,7 @@ class Outbound:
         return operation
 
     def _expire(self, now: float) -> float:
-        """Fail operations past their deadline, queued or in flight; returns the soonest deadline
-        of the others."""
+        """Fail all operations past their deadline; returns the soonest deadline of the others."""
         soonest = self._lanes.fail_late(now)
         for queue in self._busy():
             unreached = queue.lane.shard.outage.error(UNREACHED)

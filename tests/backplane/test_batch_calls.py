@@ -4,6 +4,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from redis.exceptions import TryAgainError
+
 from cluster_pool import SendResult
 from cluster_pool.backplane.batch_calls import BatchCalls
 from cluster_pool.backplane.batching import BROADCAST, SEND, NamespaceQueue, Operation, Run
@@ -73,3 +76,17 @@ async def test_envelopes_are_answered_late_or_refused_one_by_one() -> None:
     assert not late.operations[0].future.done()
     assert isinstance(refused.operations[0].future.exception(), BackplaneUnavailableError)
     assert counters.published == 2
+
+
+@async_test
+async def test_a_batch_that_met_a_half_moved_slot_is_sent_again_if_nothing_was_done() -> None:
+    """Else what was refused fails, since what follows it may have been published."""
+    error = b"ERR Attempted to access a non local key in a cluster node"
+    sends, behind = run("n", SEND, 2), run("n", BROADCAST, 1)
+    with pytest.raises(TryAgainError, match="non local key"):
+        answer([sends, behind], [b"03", b"", error, [], [b"", error]], routed=True)
+    assert not any(one.future.done() for one in (*sends.operations, *behind.operations))
+    answer([sends, behind], [b"03", b"", error, [], [b"7 1", 2]], routed=True)
+    assert sends.operations[0].future.result() is SendResult.ABSENT
+    assert isinstance(sends.operations[1].future.exception(), BackplaneUnavailableError)
+    assert behind.operations[0].future.result() == 2

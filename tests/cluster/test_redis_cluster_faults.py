@@ -309,3 +309,22 @@ async def test_a_primary_that_comes_back_empty_and_refuses_at_first_is_known_to_
             lambda: all(pool._parts.backplane.topology.of(name).up for pool in pools), 9
         )
         await eventually(lambda: all(heard and not heard[0].exact for heard in gaps), 2)
+
+
+@async_test
+async def test_the_first_send_to_a_node_waits_for_a_slot_that_is_half_moved(
+    redis: RedisCluster,
+) -> None:
+    """Its channel has no counter yet, so Redis refuses that key inside the script."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis) as (one, two):
+        member = await two.join(name, "alice")
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
+        sending = asyncio.create_task(one.send(name, "alice", "hello", confirm=True))
+        await asyncio.sleep(0.5)
+        assert not sending.done()
+        await asyncio.to_thread(move.finish)
+        answer = await sending  # the owner may not listen at the new primary yet
+        assert answer in (SendResult.DELIVERED, SendResult.UNREACHABLE)
+        assert member.sent == ["hello"] * (answer is SendResult.DELIVERED)
