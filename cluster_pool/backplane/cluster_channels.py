@@ -13,7 +13,8 @@ from cluster_pool.core.identity import Identity
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 LOOK: Final = 0.5
-"""Seconds after which the shard of a channel that is not confirmed is looked up again."""
+"""Seconds after which the shard of a channel that is not confirmed is looked up again. It
+doubles with each attempt: the shard may be far away, or busy."""
 PAUSE: Final = 0.03
 """Seconds between two attempts when a shard refuses it."""
 
@@ -55,9 +56,10 @@ class ClusterChannels:
     async def _confirm(self, name: str, deadline: Deadline) -> None:
         """Subscribe it at its shard; its slot may move meanwhile."""
         loop = asyncio.get_running_loop()
+        look = LOOK
         while True:
             shard = self._topology.of(name)
-            until = loop.time() + LOOK if deadline is None else min(deadline, loop.time() + LOOK)
+            until = loop.time() + look if deadline is None else min(deadline, loop.time() + look)
             try:
                 if shard.listens(name):
                     await shard.subscriptions.confirm(name, until)
@@ -66,6 +68,8 @@ class ClusterChannels:
             except BackplaneUnavailableError as error:
                 if is_refusal(error) or (deadline is not None and loop.time() >= deadline):
                     raise
+                if loop.time() >= until:
+                    look *= 2
             if deadline is not None and loop.time() >= deadline:
                 raise shard.in_vain()
             await asyncio.sleep(PAUSE)

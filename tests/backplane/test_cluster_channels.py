@@ -1,11 +1,17 @@
 """Subscriptions on a cluster: each is at the shard that has its slot."""
 
+import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from cluster_pool import BackplaneUnavailableError
 from cluster_pool.backplane.calls import deadline_in
+from cluster_pool.backplane.cluster_channels import LOOK, ClusterChannels
+from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import Keys
 from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
 from tests.support import async_test, eventually
 from tools.harness.redis_cluster import RedisCluster
@@ -60,3 +66,21 @@ async def test_a_subscription_not_confirmed_in_time_fails_and_still_stands(
         await wanted.confirmed(deadline_in(10))
         assert listeners(redis, channel) == 1
         wanted.end()
+
+
+@async_test
+async def test_a_shard_that_is_far_away_has_time_to_confirm_a_channel() -> None:
+    """Each attempt is given more time than the one before."""
+
+    async def confirm(name: str, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.sleep(1.5 * LOOK)
+        except TimeoutError:
+            raise BackplaneUnavailableError("no answer in time") from None
+
+    subscriptions = SimpleNamespace(confirm=confirm)
+    shard = SimpleNamespace(subscriptions=subscriptions, listens=lambda name: True)
+    topology: Any = SimpleNamespace(of=lambda name: shard)
+    channels = ClusterChannels(topology, Identity(Keys()))
+    await channels.confirm("cluster_pool:{room}:events", deadline_in(4 * LOOK))
