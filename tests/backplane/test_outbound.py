@@ -133,6 +133,7 @@ def make_bus(commands: FakeCommands, seals: Seals | None = None, **limits: int) 
         subscriptions=None,
         connected=None,
         script=None,
+        publish=None,
         start=None,
         stop=None,
     )

@@ -43,7 +43,7 @@ def test_a_call_of_the_reaper_removes_no_more_than_it_may(backend: Backend, memb
             return reply
 
         shard: Any = SimpleNamespace(
-            script=script, subscriptions=None, connected=None, start=None, stop=None
+            script=script, subscriptions=None, connected=None, publish=None, start=None, stop=None
         )
         topology = SingleTopology(shard, keys)
         identity = Identity(keys)
