@@ -18,6 +18,7 @@ from tools.bench import (
     peers,
     rolling,
     scale,
+    shards,
     storm,
 )
 from tools.bench.stage import QUICK, Settings
@@ -25,7 +26,7 @@ from tools.bench.table import Row, as_json, markdown
 from tools.harness.linux import too_few_descriptors
 
 EACH_LOOP = {"latency": latency, "idle": idle, "storm": storm}
-ONE_LOOP = {"scale": scale, "peers": peers, "rolling": rolling}
+ONE_LOOP = {"scale": scale, "shards": shards, "peers": peers, "rolling": rolling}
 NAMES = (*delivery.NAMES, *EACH_LOOP, *ONE_LOOP)
 BUSY = 0.7
 """Load above which the head of the table warns."""
@@ -36,6 +37,7 @@ SIZES = {
     "--storm": "connections that come at once",
     "--nodes": "of scale, at least 2",
     "--members": "of scale, in one namespace",
+    "--namespaces": "of shards, of one node",
     "--restarted": "connections of rolling",
 }
 EPILOG = """\
@@ -108,6 +110,7 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         "idle": settings.idle + idle.FIRST,
         "storm": settings.storm,
         "scale": 2 * settings.connections,
+        "shards": 0,
         "rolling": 2 * settings.restarted,  # HAProxy has two for each
     }
     for name in NAMES:

@@ -15,6 +15,7 @@ from cluster_pool import ClusterPool, Connection, SendResult
 from tools.bench.gate import Opened
 from tools.bench.payloads import member_id, payload
 from tools.bench.sender import Sender
+from tools.bench.turns import Turns
 from tools.harness.internals import NodeServer, loop_factory, settle_collector
 from tools.harness.obeying import answer, obey_object
 from tools.harness.silent import join
@@ -31,8 +32,7 @@ class Commands(Sender):
         self._pool = pool
         self._profile: cProfile.Profile | None = None
         self._held: list[Connection] = []
-        self._watch: asyncio.Task[None] | None = None
-        self._longest_turn = 0.0
+        self._turns = Turns()
 
     async def _broadcast_all(self, messages: Sequence[str]) -> int:
         publish = self._pool.broadcast_message
@@ -75,18 +75,8 @@ class Commands(Sender):
         return await self._pool.count(NAMESPACE)
 
     async def longest_turn(self) -> float:
-        """Seconds of CPU of the longest turn of the loop since the last call, the first of which
-        begins to watch."""
-        if self._watch is None:
-            self._watch = asyncio.create_task(self._watch_turns())
-        longest, self._longest_turn = self._longest_turn, 0.0
-        return longest
-
-    async def _watch_turns(self) -> None:
-        while True:
-            begun = time.thread_time()
-            await asyncio.sleep(0.001)
-            self._longest_turn = max(self._longest_turn, time.thread_time() - begun)
+        """Seconds of CPU of the longest turn since the last call; see :class:`.Turns`."""
+        return await self._turns.longest()
 
     async def collect(self) -> None:
         """Collect garbage, so that memory is what is held."""

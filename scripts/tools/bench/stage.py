@@ -31,6 +31,7 @@ class Settings:
     storm: int = 5000
     nodes: int = 16
     members: int = 100_000
+    namespaces: int = 100_000
     restarted: int = 4000
     close_rate: float = 160.0
     profile: str = ""
@@ -50,6 +51,7 @@ QUICK = Settings(
     storm=1000,
     nodes=4,
     members=10_000,
+    namespaces=5_000,
     restarted=1600,
     close_rate=120.0,
 )

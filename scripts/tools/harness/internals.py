@@ -7,12 +7,20 @@ import asyncio
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from cluster_pool import Publisher
+from cluster_pool import ClusterPool, Publisher
 from cluster_pool.core.keys import Keys
 from cluster_pool.server import collector
 from cluster_pool.server.node import BACKLOG, NodeServer
 
-__all__ = ["BACKLOG", "Keys", "NodeServer", "loop_factory", "pending_of", "settle_collector"]
+__all__ = [
+    "BACKLOG",
+    "Keys",
+    "NodeServer",
+    "is_whole",
+    "loop_factory",
+    "pending_of",
+    "settle_collector",
+]
 
 
 def settle_collector() -> None:
@@ -25,6 +33,14 @@ def pending_of(publisher: Publisher) -> int:
     """Calls of a publisher that are not answered."""
     parts = publisher._parts
     return 0 if parts is None else parts.backplane.outbound.pending
+
+
+def is_whole(pool: ClusterPool) -> bool:
+    """Whether a node is ready, with links to every shard, and has registered all that it owns."""
+    parts = pool._parts
+    if parts is None or not pool.ready or parts.ownership.restoration.due:
+        return False
+    return parts.backplane.topology.share_up == 1
 
 
 def loop_factory(name: str = "") -> Callable[[], asyncio.AbstractEventLoop]:
