@@ -103,7 +103,10 @@ class Reassertion:
 
     def _owned(self, namespace: str) -> Group:
         members = self._table.namespace(namespace) or {}
-        return namespace, [one for one in members.values() if one.claim is not None]
+        owned = [one for one in members.values() if one.claim is not None]
+        if self._topology.spans:  # releases are not awaited first: departing ones stay out
+            owned = [one for one in owned if one.departure is None]
+        return namespace, owned
 
     def _sorted(self, names: Iterable[str], incarnation: str) -> tuple[list[Group], list[str]]:
         """Memberships not registered under the incarnation yet; namespaces where some are."""
