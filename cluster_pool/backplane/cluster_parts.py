@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane.address import Address, Primary
 from cluster_pool.backplane.cluster_map import ClusterMap
 from cluster_pool.backplane.command_connection import CommandConnection
-from cluster_pool.backplane.endpoint import drop
+from cluster_pool.backplane.endpoint import open_unless
 from cluster_pool.backplane.logins import Raw
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.backplane.slots import HOME_SLOT, SLOTS, Group, slot_of, tag_of_one
@@ -56,21 +56,7 @@ class MappedPrimary:
 
         A frozen primary accepts sockets and never answers.
         """
-        opening = asyncio.create_task(self._endpoint.open())
-        looking = asyncio.create_task(self._look())
-        try:
-            await asyncio.wait((opening, looking), return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                looking.result()
-        except asyncio.CancelledError:
-            if opening.done() and opening.exception() is None:  # nobody else would close it
-                await drop(opening.result())
-            raise
-        finally:
-            looking.cancel()
-            opening.cancel()
-            await asyncio.gather(opening, looking, return_exceptions=True)
-        return opening.result()
+        return await open_unless(self._endpoint.open(), self._look())
 
     async def _look(self) -> None:
         """Read the map again and again; ends with an error when it names another primary."""

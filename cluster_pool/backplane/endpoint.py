@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from typing import Final
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final
 
 from redis.asyncio import SSLConnection
 from redis.exceptions import AuthenticationError, ResponseError
@@ -92,6 +93,28 @@ class Endpoint:
             name = self._names.asking
             what = f"looking up the name {shown(name)}" if name else "connecting"
             raise TimeoutError(f"{what} takes longer than {self._timeout:g} s") from None
+
+
+async def open_unless(opening: Coroutine[Any, Any, Raw], looking: Awaitable[None]) -> Raw:
+    """The socket of ``opening``, unless ``looking`` ends first, which raises its error.
+
+    However this ends, a socket that it does not return is closed.
+    """
+    opened, looked = asyncio.create_task(opening), asyncio.ensure_future(looking)
+    try:
+        await asyncio.wait((opened, looked), return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            looked.result()
+        looked.cancel()
+        await asyncio.gather(looked, return_exceptions=True)
+        return opened.result()
+    except BaseException:
+        looked.cancel()
+        opened.cancel()
+        outcome, _ = await asyncio.gather(opened, looked, return_exceptions=True)
+        if not isinstance(outcome, BaseException):  # nobody else would close it
+            await drop(outcome)
+        raise
 
 
 async def drop(connection: Raw) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from cluster_pool.backplane.endpoint import Endpoint, drop
+from cluster_pool.backplane.endpoint import Endpoint, drop, open_unless
 from cluster_pool.backplane.logins import Raw
 from cluster_pool.backplane.refusals import FAULTS, said
 from cluster_pool.backplane.urls import Where, joined
@@ -95,21 +95,7 @@ class WatchedPrimary:
 
         A frozen primary accepts sockets and never answers.
         """
-        opening = asyncio.create_task(self._endpoint.open())
-        looking = asyncio.create_task(self.watch(WHILE_OPENING))
-        try:
-            await asyncio.wait((opening, looking), return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                looking.result()
-        except asyncio.CancelledError:
-            if opening.done() and opening.exception() is None:  # nobody else would close it
-                await drop(opening.result())
-            raise
-        finally:
-            looking.cancel()
-            opening.cancel()
-            await asyncio.gather(opening, looking, return_exceptions=True)
-        return opening.result()
+        return await open_unless(self._endpoint.open(), self.watch(WHILE_OPENING))
 
     async def watch(self, pause: float) -> None:
         """Ask every ``pause`` seconds; raises when another server is the primary.

@@ -6,7 +6,7 @@ import pytest
 
 from cluster_pool import BackplaneUnavailableError
 from tests.cluster.test_ownership import node_behind
-from tests.servers import RedisServer
+from tests.servers import Cluster, RedisServer
 from tests.support import async_test, eventually
 
 FAR = 0.2
@@ -45,7 +45,10 @@ async def test_a_newcomer_out_of_time_does_not_fail_another(own_server: RedisSer
 async def test_a_subscription_outlives_the_newcomers_that_asked_for_it(
     own_server: RedisServer,
 ) -> None:
-    """The first two expire, but the subscription is made, once, and the third uses it."""
+    """The first two expire, but the subscription is made, once, and the third uses it.
+
+    On a cluster it has two channels; each is asked for again, ever more rarely: its slot may move.
+    """
     async with node_behind(own_server, "one") as (one, proxy):
         before = subscribe_calls(own_server)
         proxy.delay = FAR
@@ -55,7 +58,8 @@ async def test_a_subscription_outlives_the_newcomers_that_asked_for_it(
         await eventually(lambda: one._parts.ownership._namespaces._held["n"].confirming.done())
         await one.join("n", "third", timeout=10)
         proxy.heal()
-        assert subscribe_calls(own_server) == before + 1
+        made = subscribe_calls(own_server) - before
+        assert made == 1 or (isinstance(own_server, Cluster) and made <= 8), made
         assert [member.id async for member in one.members("n", timeout=10)] == ["third"]
 
 

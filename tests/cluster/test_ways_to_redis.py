@@ -139,12 +139,18 @@ async def test_announced_addresses_that_nobody_reaches_are_mapped(
     await client.aclose()
 
 
+@pytest.mark.parametrize("flavour", BINARIES)
 @async_test
 async def test_a_cluster_of_another_kind_than_the_url_is_named(
-    hidden: redis_cluster.RedisCluster, own_server: RedisServer
+    hidden: redis_cluster.RedisCluster, flavour: str
 ) -> None:
     """A cluster's URL to one server, and the reverse."""
-    own_server.command("CONFIG", "SET", "port", str(port := free_port()))
+    with RedisServer(flavour) as server:
+        server.command("CONFIG", "SET", "port", str(port := free_port()))
+        await _names_the_other_kind(hidden, port)
+
+
+async def _names_the_other_kind(hidden: redis_cluster.RedisCluster, port: int) -> None:
     for user, why in ((USER, "if it is no Redis Cluster"), ("", "this is no Redis Cluster")):
         with pytest.raises(BackplaneUnavailableError, match=why) as caught:
             await Publisher(f"redis+cluster://{user}@{HOST}:{port}".replace("://@", "://")).start()
