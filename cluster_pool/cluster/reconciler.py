@@ -132,18 +132,23 @@ class Reconciler:
     def _next_part(self) -> list[str]:
         """The namespaces that were wrong last time, those in doubt, and the next part.
 
-        Those of a shard that is down are left for later.
+        Those of a shard that is down, or that is being restored, are left for later.
         """
         if not self._to_visit:
             self._to_visit = self._ownership.namespaces()
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
         part, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
         doubted = self._doubted | self._ownership.pop_doubted()
-        down = set[str]()
+        later = set[str]()
         if self._topology.spans:
-            down = {one for one in (*self._wrong, *doubted, *part) if not self._topology.of(one).up}
-        self._doubted = doubted & down
-        return [one for one in dict.fromkeys([*self._wrong, *doubted, *part]) if one not in down]
+            later = {one for one in (*self._wrong, *doubted, *part) if not self._is_comparable(one)}
+        self._doubted = doubted & later
+        return [one for one in dict.fromkeys([*self._wrong, *doubted, *part]) if one not in later]
+
+    def _is_comparable(self, namespace: str) -> bool:
+        """Whether a difference in it would be drift."""
+        restoration = self._ownership.restoration
+        return self._topology.of(namespace).up and not restoration.is_due(namespace)
 
     # -- comparing -------------------------------------------------------------------------
 

@@ -60,6 +60,10 @@ class Restoration:
         least 1 while a search for them goes on."""
         return max(len(self._due), len(self._searches))
 
+    def is_due(self, namespace: str) -> bool:
+        """Whether what is owned in a namespace may not be registered, as far as is known."""
+        return bool(self._searches) or namespace in self._due
+
     def doubtful(
         self, links: Links, memberships: Iterable[Membership[Connection]]
     ) -> Coroutine[Any, Any, None]:

@@ -9,6 +9,7 @@ import pytest
 
 from cluster_pool import Timing
 from cluster_pool.backplane.in_steps import STEP
+from cluster_pool.cluster.reconciler import Reconciler
 from cluster_pool.cluster.restoration import Restoration
 from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
 from tests.support import async_test, eventually
@@ -94,6 +95,25 @@ class Watched:
 
     async def register(self, links: Any, names: list[str], *others: Any) -> None:
         self.registered += names
+
+
+@async_test
+async def test_a_claim_that_is_not_registered_again_yet_is_no_drift(redis: RedisCluster) -> None:
+    """The reconciler compares a namespace once its claims are registered over the new link."""
+    async with cluster_pools(redis) as (one, _):
+        await one.join("n", "alice")
+        reconciler, restoration = one._parts.reconciler, one._parts.ownership.restoration
+        assert compared(reconciler) == ["n"]
+        restoration._due.add("n")
+        assert compared(reconciler) == []
+        restoration._due.discard("n")
+        assert compared(reconciler) == ["n"]
+
+
+def compared(reconciler: Reconciler) -> list[str]:
+    """The namespaces that it compares at the next heartbeat, if it has them all before it."""
+    reconciler._to_visit.clear()
+    return reconciler._next_part()
 
 
 @async_test
