@@ -138,6 +138,11 @@ class Cluster(RedisCluster):
         replies = {node: node.server.command(*words) for node in nodes}
         return replies[primaries[0]]
 
+    def launch(self, *, empty: bool = True) -> None:
+        """Start all nodes again. They die with the thread that did it: no other test has them."""
+        self.harmed = True
+        super().launch(empty=empty)
+
     def _primary(self, key: str) -> Member:
         """As :meth:`primary_of`, from what is known, since an event loop may wait for it."""
         self._known = self._known or [

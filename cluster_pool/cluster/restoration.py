@@ -48,6 +48,7 @@ class Restoration:
         self._table = table
         self._lease = lease
         self._timing = timing
+        self._over = False
         self._due: set[str] = set()
         self._found = 0
         """How often something became due."""
@@ -71,7 +72,11 @@ class Restoration:
         return self._reassertion.doubtful(links, memberships)
 
     async def stop(self) -> None:
-        """Stop all searches and restorations."""
+        """Stop all searches and restorations, for good: links may still come up."""
+        self._over = True
+        await self._cancel()
+
+    async def _cancel(self) -> None:
         tasks = [*self._searches, *self._tasks.values()]
         for task in tasks:
             task.cancel()
@@ -88,6 +93,8 @@ class Restoration:
         self._search(lambda name: slot_of(name) in slots)
 
     def _search(self, concerned: Callable[[str], bool]) -> None:
+        if self._over:
+            return
         search = asyncio.create_task(self._find(concerned), name="cluster_pool search")
         self._searches.add(search)
         search.add_done_callback(self._searches.discard)
@@ -99,6 +106,8 @@ class Restoration:
 
     def _begin(self) -> None:
         """Have each shard look for what is due there."""
+        if self._over:
+            return
         self._found += 1
         for shard in self._topology.shards:
             task = self._tasks.get(shard)
@@ -156,7 +165,7 @@ class Restoration:
         if not self._topology.spans:
             await self._reassertion.register(links, namespaces, incarnation, keep)
             return
-        await self.stop()
+        await self._cancel()
         self._due = set(namespaces)
         work = [
             asyncio.create_task(self._register(links, shard, names, incarnation))

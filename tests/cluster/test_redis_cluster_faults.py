@@ -184,6 +184,7 @@ async def test_a_killed_home_is_replaced_and_its_state_restored(redis: RedisClus
         await eventually(lambda: not one.ready, 10)
         await asyncio.to_thread(wait_for_new_primary, redis, "~", dead)
         await eventually(lambda: one.ready and two.ready, HEALED)
+        await eventually(lambda: not two._parts.ownership.restoration.due, HEALED)
         for name, member in members.items():
             assert await one.send(name, "alice", "x", confirm=True) is SendResult.DELIVERED
             assert await one.count(name) == 1

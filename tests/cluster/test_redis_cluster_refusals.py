@@ -101,7 +101,7 @@ async def test_a_node_that_must_take_another_id_gets_its_members_messages(
         two._parts.backplane.identity.change()
         two._parts.node_renamed()
         await eventually(lambda: two._parts.backplane.shard.generation > 1, 10)
-        await eventually(lambda: two.ready, 20)
+        await eventually(lambda: two.ready and not two._parts.ownership.restoration.due, 20)
         for name, member in members.items():
             assert await one.send(name, "alice", "x", confirm=True, timeout=5)
             assert await member.wait_sent() == ["x"]
