@@ -1,5 +1,6 @@
 """The README's first command installs the demo: it says so, and does it once."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -130,11 +131,15 @@ def test_an_end_by_a_signal_leaves_no_copy(clone: Clone, number: int) -> None:
         start_new_session=True,
     )
     assert process.stderr is not None
-    while FETCHING not in process.stderr.readline():
-        pass
-    os.killpg(process.pid, number)
-    assert process.wait(90) == 128 + number
-    process.stderr.close()
+    try:
+        assert any(FETCHING in line for line in process.stderr)
+        with clone.news.open("w"):  # opened when the installation has begun, which waits for more
+            os.killpg(process.pid, number)
+            assert process.wait(90) == 128 + number
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
     assert list(clone.temporary.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """``serve``: its messages when it starts, when it cannot start, and when it is stopped at once."""
 
+import contextlib
 import json
 import re
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,56 +88,51 @@ def test_node_id_of_a_live_node_exits_with_1(own_server: RedisServer) -> None:
     assert "Traceback" not in said
 
 
-def test_serve_embedded_prints_its_redis_url_and_leaves_no_folder() -> None:
-    """It prints the URL for the other commands, and leaves nothing behind."""
+@contextlib.contextmanager
+def embedded(kind: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A node with a Redis of its own, and the three lines that it prints first."""
     node = subprocess.Popen(
         [
             *(sys.executable, "-m", "cluster_pool", "serve", "--port", "0"),
-            *("--redis", "embedded"),
+            *("--redis", kind),
         ],
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         assert node.stdout is not None
-        lines = [node.stdout.readline() for _ in range(3)]
+        yield node, [node.stdout.readline() for _ in range(3)]
+    finally:
+        node.kill()
+        node.communicate()
+
+
+def ends_well(node: subprocess.Popen[str], url: str) -> None:
+    """Other commands find it under its URL, and a SIGTERM ends it."""
+    status, out, _ = run("nodes", "--json", redis=url)
+    assert (status, json.loads(out)["state"]) == (0, "active")
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(20) == 0
+
+
+def test_serve_embedded_prints_its_redis_url_and_leaves_no_folder() -> None:
+    """It prints the URL for the other commands, and leaves nothing behind."""
+    with embedded("embedded") as (node, lines):
         assert lines[0].startswith("node ")
         found = re.search(r"--redis (unix://(\S+))", lines[1])
         assert found is not None
         assert "PUBLISH 'cluster_pool:{default}' 'Hello world!'" in lines[2]
-        status, out, _ = run("nodes", "--json", redis=found.group(1))
-        assert (status, json.loads(out)["state"]) == (0, "active")
-        node.send_signal(signal.SIGTERM)
-        assert node.wait(20) == 0
+        ends_well(node, found.group(1))
         assert not Path(found.group(2)).parent.exists()
-    finally:
-        node.kill()
-        node.communicate()
 
 
 def test_serve_embedded_cluster_prints_a_url_that_other_commands_take() -> None:
     """And a command of redis-cli that publishes to its members."""
-    node = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "cluster_pool", "serve", "--port", "0"),
-            *("--redis", "embedded-cluster"),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert node.stdout is not None
-        lines = [node.stdout.readline() for _ in range(3)]
+    with embedded("embedded-cluster") as (node, lines):
         found = re.search(r"--redis (redis\+cluster://\S+)", lines[1])
         assert found is not None
         assert re.search(r"redis-cli -c -p \d+ SPUBLISH 'cluster_pool:{default}' ", lines[2])
-        status, out, _ = run("nodes", "--json", redis=found.group(1))
-        assert (status, json.loads(out)["state"]) == (0, "active")
-        node.send_signal(signal.SIGTERM)
-        assert node.wait(20) == 0
-    finally:
-        node.kill()
-        node.communicate()
+        ends_well(node, found.group(1))
 
 
 APPS = """
