@@ -87,6 +87,7 @@ async def found(client: Redis, keys: list[str]) -> bool:
     return all(client.exists(key) for key in keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [delete, replace, spoil])
 @async_test
 async def test_a_lost_key_is_right_again_within_two_heartbeats(backend: Backend, harm: Any) -> None:
