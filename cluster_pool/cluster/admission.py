@@ -14,7 +14,7 @@ from cluster_pool.core.results import NodeState
 from cluster_pool.exceptions import ClusterPoolError, NodeDrainingError, PoolClosedError
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.membership import Departure
+from cluster_pool.local.membership import Departure, Membership
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -53,16 +53,21 @@ class Admission:
     ) -> None:
         """Make a connection a member; see :meth:`ClusterPool.new_connection`."""
         deadline = self._deadline(timeout)
-        takeover = self._takeover if on_conflict is None else check_on_conflict(on_conflict)
+        takeover = self.takeover(on_conflict)
         try:
-            self._check_open()
+            self.check_open()
             await self._claim(connection, takeover, deadline)
         except BaseException as error:
             log.debug("refused: %r: %r", connection, error)
             raise
         log.debug("joined: %r", connection)
 
-    def _check_open(self) -> None:
+    def takeover(self, on_conflict: str | None) -> bool:
+        """Whether a claim may take an id over; raises InvalidValueError if the word is wrong."""
+        return self._takeover if on_conflict is None else check_on_conflict(on_conflict)
+
+    def check_open(self) -> None:
+        """Raise NodeDrainingError or PoolClosedError unless this node accepts newcomers."""
         state = self._life.state
         if state in (NodeState.DRAINING, NodeState.DRAINED):
             raise NodeDrainingError(f"node {self._identity.node_id} is {state.value}")
@@ -74,8 +79,9 @@ class Admission:
             raise ClusterPoolError(f"{connection!r} is a member already")
         attachment.attach(connection, self._table)
         self._joining.add(connection)
+        home = Membership(connection, connection.namespace, connection.id)
         try:
-            await self._ownership.claim(connection, takeover=takeover, deadline=deadline)
+            await self._ownership.claim(home, takeover=takeover, deadline=deadline)
         except BaseException:
             attachment.detach(connection)
             raise
@@ -85,16 +91,24 @@ class Admission:
     async def leave(
         self, connection: Connection, on_empty: EmptyCallback | None, timeout: float | None
     ) -> None:
-        """End a connection's membership; see :meth:`ClusterPool.remove_connection`."""
+        """End a connection's memberships; see :meth:`ClusterPool.remove_connection`."""
         deadline = self._deadline(timeout)
-        departure = self._table.departure_of(connection)
         memberships = self._table.memberships_of(connection)
-        if memberships:
-            if memberships[0].departure is None:
-                attachment.check_services(connection, self._table)
-            departure = self._ownership.release(memberships[0])
-        if departure is None:
-            return
+        if any(one.departure is None for one in memberships):
+            attachment.check_services(connection, self._table)
+        departures = [self._ownership.release(one) for one in memberships]
+        home = self._table.departure_of(connection, connection.namespace)
+        for departure in departures if home is None else [home, *departures]:
+            callback = on_empty if departure.namespace == connection.namespace else None
+            await self.ended(departure, callback, deadline)
+
+    async def ended(
+        self, departure: Departure, on_empty: EmptyCallback | None, deadline: float
+    ) -> None:
+        """Wait for the end of a departure; call ``on_empty``, later if need be, if it was the last.
+
+        Raises BackplaneUnavailableError if Redis has not answered by the deadline.
+        """
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.shield(departure.over)

@@ -19,6 +19,7 @@ from cluster_pool.cluster.dispatcher import Dispatcher, Turn
 from cluster_pool.cluster.drain import DrainController
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.inbound import InboundChannel
+from cluster_pool.cluster.joins import Joins
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
 from cluster_pool.cluster.life import in_turn
@@ -42,6 +43,7 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import begin_close
 from cluster_pool.local.pool import ConnectionsPool
+from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool")
@@ -105,6 +107,7 @@ class Node:
         )
         self.drains = DrainController(backplane, self.life, self.table, ownership, lease, headroom)
         self.admission = Admission(backplane, self.life, self.table, ownership, hooks, takeover)
+        self.joins = Joins(backplane, self.table, ownership, self.admission)
         shortcut = LocalShortcut(self.life, self.table, lease, shard, backplane.outbound)
         self.sending = Sending(backplane, self.replies, shortcut)
         self.directory = ClusterDirectory(backplane, self.watchers)
@@ -118,6 +121,8 @@ class Node:
             counters=self.setup.counters,
             on_closing=self._connection_closing,
             on_slow_consumer=partial(self.hooks.fire, "slow_consumer"),
+            on_join=self._join,
+            on_leave=self._leave,
             loop=self.loop,
         )
 
@@ -264,6 +269,25 @@ class Node:
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
         for membership in self.table.memberships_of(connection):
             self.ownership.release(membership)
+
+    async def _join(
+        self,
+        connection: Connection,
+        namespace: str,
+        id: str | None,
+        on_conflict: str | None,
+        timeout: float | None,
+    ) -> None:
+        await self.joins.join(connection, namespace, id, on_conflict, timeout)
+
+    async def _leave(
+        self,
+        connection: Connection,
+        namespace: str,
+        on_empty: EmptyCallback | None,
+        timeout: float | None,
+    ) -> None:
+        await self.joins.leave(connection, namespace, on_empty, timeout)
 
     def up(self) -> None:
         """See :class:`BackplaneObserver`: a new generation needs a new lease."""

@@ -39,13 +39,10 @@ from cluster_pool.exceptions import (
 from cluster_pool.local import closing
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Departure, Membership
-from cluster_pool.local.outbox import kick
 from cluster_pool.local.table import ConnectionTable
 
 FORMER = 1_000
 """Claims that are remembered after their end, in a cluster with a secret."""
-ASKED = 0.9
-"""The part of its remaining time for which a claim waits for the owner's answer, at most."""
 
 
 class Ownership:
@@ -185,8 +182,10 @@ class Ownership:
 
     # -- claiming --------------------------------------------------------------------------
 
-    async def claim(self, connection: Connection, *, takeover: bool, deadline: float) -> None:
-        """Become the owner of a connection's id; its membership is then in the table.
+    async def claim(
+        self, membership: Membership[Connection], *, takeover: bool, deadline: float
+    ) -> None:
+        """Become the owner of the id of a membership, which is then in the table.
 
         A claim whose reply was lost with the connection to Redis is sent again, and recognized if
         it is registered. Cancelling gives it up; if it was sent, it is released when it has been
@@ -194,15 +193,15 @@ class Ownership:
         :class:`TakeoverFights`.
 
         Raises:
-            IdTakenError: the id has a living owner and may not be taken over.
+            IdTakenError: the id has a living owner and may not be taken over; or a newer claim
+                took the id of a joined membership over at once.
             MembershipLimitError: the namespace or this node is full.
-            ConnectionClosedError: a newer connection took the id over at once (4409: this one is
-                closed), the connection was closed meanwhile, or its client has gone.
+            ConnectionClosedError: a newer connection took the id of a home over at once (4409:
+                this one is closed), the connection was closed meanwhile, or its client has gone.
             BackplaneUnavailableError: Redis did not answer in time, or has been away for a second
                 already; nothing is owned, and a claim that may have been made is released as soon
                 as Redis can be reached.
         """
-        membership = Membership(connection, connection.namespace, connection.id)
         won = asyncio.get_running_loop().create_future()
         pending = PendingClaim(membership, base36(next(self._nonces)), takeover, deadline, won)
         task = self._claim_batcher.spawn(self._claim(pending))
@@ -278,7 +277,7 @@ class Ownership:
             self._lost(pending, claim)
         elif not won or overtaken:
             self._overtaken(pending)
-        elif pending.won.done() or connection.closed:
+        elif pending.won.done() or not self._may_own(membership):
             self._release_won(membership, claim)
             pending.fail(ConnectionClosedError(connection.close_code or ABNORMAL))
         else:
@@ -291,6 +290,11 @@ class Ownership:
             if pending.taken_over:
                 self._claim_batcher.verify(membership)
 
+    def _may_own(self, membership: Membership[Connection]) -> bool:
+        """Whether its connection is still open, and, if it joins, still has its home."""
+        connection = membership.connection
+        return self._table.is_at_home(connection) if not membership.home else not connection.closed
+
     def _lost(self, pending: PendingClaim, standing: Claim) -> None:
         """Another claim is registered: ask its owner, once, whether that client still lives."""
         if pending.asked:
@@ -300,28 +304,24 @@ class Ownership:
             self._claim_batcher.spawn(self._ask_owner(pending, standing))
 
     async def _ask_owner(self, pending: PendingClaim, standing: Claim) -> None:
-        """Claim again if the registered connection has lost its client, else fail the claim.
-
-        It does not wait for the owner's answer up to the deadline of the claim, so that the caller
-        gets IdTakenError in time.
-        """
-        namespace, id = pending.membership.namespace, pending.membership.id
-        left = pending.deadline - asyncio.get_running_loop().time()
-        gone = self.standing.question(namespace, id, standing)
-        await asyncio.wait(
-            (gone, pending.won), timeout=left * ASKED, return_when=asyncio.FIRST_COMPLETED
-        )
-        if gone.done() and not gone.cancelled() and gone.result() and not pending.won.done():
+        """Claim again if the registered connection has lost its client, else fail the claim."""
+        gone = await self.standing.has_gone(pending, standing)
+        if gone and not pending.won.done():
             self._claim_batcher.claim(pending)
         else:
-            pending.fail(IdTakenError(namespace, id))
+            pending.fail(IdTakenError(pending.membership.namespace, pending.membership.id))
 
     def _overtaken(self, pending: PendingClaim) -> None:
-        """A newer claim is registered already: this connection is taken over, as an older one."""
-        if not pending.won.done():
-            self._fights.note(pending.membership)
-            kick(pending.membership.connection, TAKEN_OVER, "taken over")
+        """A newer claim is registered already: this one is taken over, as an older one."""
+        membership = pending.membership
+        if pending.won.done():
+            return
+        self._fights.note(membership)
+        if membership.home:
+            self._table.lose(membership)
             pending.fail(ConnectionClosedError(TAKEN_OVER, "taken over"))
+        else:
+            pending.fail(IdTakenError(membership.namespace, membership.id))
 
     def _release_won(self, membership: Membership[Connection], claim: Claim) -> None:
         """The claim succeeded after its caller gave up: release it, as if it had been held."""
@@ -370,12 +370,14 @@ class Ownership:
         membership.depart().end(emptied)
 
     def _evict(self, membership: Membership[Connection]) -> None:
-        """Another connection owns the id now: close the one that had it; there is no release."""
-        if membership.departure is None:
+        """Another connection owns the id now; there is no release."""
+        leaves = membership.departure is not None
+        if not leaves:
             membership.depart().end(emptied=False)
         self._drop(membership)
         self._fights.note(membership)
-        kick(membership.connection, TAKEN_OVER, "taken over")
+        if membership.home or not leaves:
+            self._table.lose(membership)
 
     def _drop(self, membership: Membership[Connection]) -> None:
         self._table.discard(membership)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.outbound import Outbound
+from cluster_pool.cluster.pending_claim import PendingClaim
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
@@ -19,6 +20,9 @@ from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
 from cluster_pool.local.table import ConnectionTable
+
+ASKED = 0.9
+"""The part of its remaining time for which a claim waits for the owner's answer, at most."""
 
 
 class Standing:
@@ -59,6 +63,19 @@ class Standing:
             task = self._questions[key] = asyncio.create_task(self._ask(namespace, id))
             task.add_done_callback(lambda _: self._questions.pop(key, None))
         return task
+
+    async def has_gone(self, pending: PendingClaim, standing: Claim) -> bool:
+        """Whether the connection of the claim that stands has gone, for one that wants its id.
+
+        It does not wait for the owner's answer up to the deadline of the claim, so that the caller
+        gets IdTakenError in time.
+        """
+        left = pending.deadline - asyncio.get_running_loop().time()
+        gone = self.question(pending.membership.namespace, pending.membership.id, standing)
+        await asyncio.wait(
+            (gone, pending.won), timeout=left * ASKED, return_when=asyncio.FIRST_COMPLETED
+        )
+        return gone.done() and not gone.cancelled() and gone.result()
 
     async def _ask(self, namespace: str, id: str) -> bool:
         allowed = 2 * self._timing.timeout + self._timing.sign_of_life

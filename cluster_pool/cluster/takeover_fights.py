@@ -23,7 +23,7 @@ class TakeoverFights:
     """Counts takeovers by id.
 
     Args:
-        on_takeover: called with each connection whose id another one has taken over.
+        on_takeover: called with each connection whose home another one has taken over.
     """
 
     def __init__(self, counters: Counters, on_takeover: Callable[[Connection], None]) -> None:
@@ -46,7 +46,8 @@ class TakeoverFights:
                     shown(membership.namespace),
                     times,
                 )
-        self._on_takeover(membership.connection)
+        if membership.home:
+            self._on_takeover(membership.connection)
 
     async def slow_down(self, pending: PendingClaim) -> None:
         """Delay the claim of an id that clients fight for, so that a fight costs little."""

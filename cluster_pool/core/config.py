@@ -31,6 +31,7 @@ class Limits:
         namespace_members: registered members of one namespace in the cluster; those of a dead node
             count until they are reaped. A claim is judged by the limit of its own node.
         node_namespaces: namespaces in which one node has members.
+        connection_namespaces: namespaces in which one connection is a member, its home included.
         inbound_bytes: messages of one client of ``serve`` that were received and not handled,
             beyond the one that is waited for; above that the client is not read from. The same for
             a client of :meth:`ClusterPool.accept`: if the body does not read, more is lost.
@@ -49,6 +50,7 @@ class Limits:
     inbox_bytes: int = 64 * MIB
     namespace_members: int = 1_000_000
     node_namespaces: int = 100_000
+    connection_namespaces: int = 100
     inbound_bytes: int = MIB
     node_inbound_bytes: int = 64 * MIB
     inbound_per_second: int = 1_000

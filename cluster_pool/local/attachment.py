@@ -1,6 +1,8 @@
 """Which pool a connection belongs to, and the services of connections without a pool."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.quiet import Quiet
@@ -31,6 +33,26 @@ class Detached:
         """See :class:`ConnectionServices`."""
 
     def slow_consumer(self, connection: ConnectionState) -> None:
+        """See :class:`ConnectionServices`."""
+
+    async def join(
+        self,
+        connection: ConnectionState,
+        namespace: str,
+        id: str | None,
+        on_conflict: str | None,
+        timeout: float | None,
+    ) -> None:
+        """See :class:`ConnectionServices`: without a pool there is nothing to join."""
+        raise ClusterPoolError(f"{connection!r} is no member of a pool")
+
+    async def leave(
+        self,
+        connection: ConnectionState,
+        namespace: str,
+        on_empty: Callable[[], Any] | None,
+        timeout: float | None,
+    ) -> None:
         """See :class:`ConnectionServices`."""
 
     def watch(self, connection: ConnectionState) -> None:

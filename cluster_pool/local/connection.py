@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal, overload
 
 from cluster_pool.core.closing import ABNORMAL, NORMAL, check_close
+from cluster_pool.core.ids import check_namespace
 from cluster_pool.core.message import Message, outgoing, to_json
 from cluster_pool.core.request import Request
 from cluster_pool.core.results import SendResult
@@ -20,6 +21,7 @@ from cluster_pool.local.attachment import DETACHED
 from cluster_pool.local.handlers import (
     OnClose,
     OnError,
+    OnLeft,
     OnMessage,
     add_handler,
     check_event,
@@ -80,6 +82,75 @@ class Connection(ConnectionState):
         keeps none. Made anew at each access under ASGI and ``websockets``.
         """
         return self._transport.request() if self._request is None else self._request
+
+    # -- membership ------------------------------------------------------------------------
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The namespaces in which it is a member now: its home first, then in order of joining."""
+        return tuple(one.namespace for one in self._memberships if one.departure is None)
+
+    async def join(
+        self,
+        namespace: str,
+        *,
+        id: str | None = None,
+        on_conflict: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Become a member of one more namespace, until :meth:`leave` or the end of the connection.
+
+        When this returns, broadcasts to the namespace and sends to the id there reach it. It is a
+        membership like the first one, with an owner, a place in ``members`` and ``count``, and a
+        last-one callback. Messages from one sender arrive in order within each namespace; between
+        two namespaces there is no order. If another connection takes the id over, only this
+        membership ends, which ``on("left")`` tells. Joining again under the same id does nothing.
+        Cancelling releases the claim again.
+
+        Args:
+            id: unique in the namespace; None for the id of this connection.
+            on_conflict: ``"takeover"`` or ``"reject"``; None for the rule of the pool.
+            timeout: seconds; default 2.
+
+        Raises:
+            IdTakenError: under ``"reject"``, the id is taken; or a newer claim took it at once.
+            MembershipLimitError: this connection (``Limits.connection_namespaces``), the namespace
+                or the node has as many as the limits allow.
+            ConnectionClosedError: it is closed, or is closed meanwhile.
+            ClusterPoolError: it is no member of a pool, or a member there under another id.
+            NodeDrainingError, BackplaneUnavailableError: as :meth:`ClusterPool.new_connection`.
+        """
+        self._services.check_loop()
+        await self._services.join(self, namespace, id, on_conflict, timeout)
+
+    async def leave(
+        self,
+        namespace: str,
+        *,
+        on_empty_namespace: Callable[[], Any] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """End the membership in one namespace; leaving its home closes the connection (1000).
+
+        Leaving a namespace that it is no member of does nothing. A connection that closes leaves
+        all of its namespaces by itself. After that this still waits for the release, and calls the
+        callback.
+
+        Args:
+            on_empty_namespace: called without arguments, and awaited if it is async, when this was
+                the last member of the namespace in the whole cluster; once.
+            timeout: seconds to wait for Redis; default 2.
+
+        Raises:
+            BackplaneUnavailableError: not released yet. It will be released, and the callback
+                called, as soon as Redis can be reached; but not if an earlier join of the
+                namespace is still under way.
+        """
+        self._services.check_loop()
+        if check_namespace(namespace) == self.namespace:
+            closing.tell_owner(self)
+            begin_close(self, NORMAL, "")
+        await self._services.leave(self, namespace, on_empty_namespace, timeout)
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -154,17 +225,24 @@ class Connection(ConnectionState):
     @overload
     def on(self, event: Literal["error"]) -> Callable[[OnError], OnError]: ...
     @overload
+    def on(self, event: Literal["left"]) -> Callable[[OnLeft], OnLeft]: ...
+    @overload
     def on(self, event: Literal["message"], handler: OnMessage) -> OnMessage: ...
     @overload
     def on(self, event: Literal["close"], handler: OnClose) -> OnClose: ...
     @overload
     def on(self, event: Literal["error"], handler: OnError) -> OnError: ...
+    @overload
+    def on(self, event: Literal["left"], handler: OnLeft) -> OnLeft: ...
     def on(self, event: str, handler: Callable[..., Any] | None = None) -> Any:
         """Register a handler, sync or async: ``message(message)``, ``close(code, reason)`` once,
-        ``error(exception)`` when another handler raised. Also a decorator: ``@c.on("close")``.
+        ``error(exception)`` when another handler raised, ``left(namespace, cause)`` when a
+        membership that it had joined ended without :meth:`leave`: its id was ``"taken over"``, or
+        the membership was ``"removed"`` from elsewhere. Also a decorator: ``@c.on("close")``.
 
         Handlers of one event run one after another, in the order of registration, and each message
-        is handled before the next is read.
+        is handled before the next is read. Those of ``left`` run at once, also while a message is
+        handled.
 
         Raises:
             InvalidValueError: there is no such event; the text names the events.

@@ -49,7 +49,7 @@ class DrainOrder:
             [
                 one.connection
                 for one in (self._table.namespace(name) or {}).values()
-                if not one.connection.closed
+                if one.home and not one.connection.closed
             ]
             for name in self._table.namespaces()
         ]

@@ -14,12 +14,13 @@ from cluster_pool.local.state import ConnectionState
 
 log = logging.getLogger("cluster_pool.connection")
 
-ConnectionEvent = Literal["message", "close", "error"]
+ConnectionEvent = Literal["message", "close", "error", "left"]
 EVENTS: Final[tuple[ConnectionEvent, ...]] = get_args(ConnectionEvent)
 
 OnMessage = TypeVar("OnMessage", bound=Callable[[Message], Any])
 OnClose = TypeVar("OnClose", bound=Callable[[int, str], Any])
 OnError = TypeVar("OnError", bound=Callable[[Exception], Any])
+OnLeft = TypeVar("OnLeft", bound=Callable[[str, str], Any])
 
 
 def check_event(event: str) -> None:
@@ -36,6 +37,11 @@ def add_handler(
         connection._handlers = {}
     connection._handlers.setdefault(event, []).append(handler)
     return handler
+
+
+def has_handlers(connection: ConnectionState, event: str) -> bool:
+    """Whether there is a handler for an event."""
+    return connection._handlers is not None and event in connection._handlers
 
 
 async def fire(connection: ConnectionState, event: str, *arguments: Any) -> None:

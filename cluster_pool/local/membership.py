@@ -1,13 +1,14 @@
 """A connection's place in one namespace, from its claim until the end of its release.
 
-The table maps namespace and id to memberships; a connection lists its own, one for now, which is
-its *home*. Each join makes a new membership, so that an older one, whose release Redis has perhaps
-not answered yet, is never mistaken for it. In a process without a cluster there are no claims; all
-else is the same.
+The table maps namespace and id to memberships; a connection lists its own. The first is its *home*,
+for which it was accepted; it may *join* more namespaces, each with a membership that can be lost
+alone. Each join makes a new membership, so that an older one, whose release Redis has perhaps not
+answered yet, is never mistaken for it. In a process without a cluster there are no claims; all else
+is the same.
 """
 
 import asyncio
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from cluster_pool.core.claims import Claim
 
@@ -19,26 +20,48 @@ class Departure:
     """The end of one membership: under way until its release was answered, then over.
 
     Attributes:
-        over: done when it is over; with BackplaneUnavailableError if Redis has never answered.
+        namespace: that of the membership.
     """
 
-    __slots__ = ("_emptied", "over")
+    __slots__ = ("_emptied", "_ended", "_error", "_over", "namespace")
 
-    def __init__(self) -> None:
-        self._emptied = False
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._emptied = self._ended = False
+        self._error: Exception | None = None
+        self._over: asyncio.Future[None] | None = None
+
+    @property
+    def over(self) -> "asyncio.Future[None]":
+        """Done when it is over; with BackplaneUnavailableError if Redis has never answered.
+
+        It is made when it is first read: most departures of a storm are awaited by no task.
+        """
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+            self._tell()
+        return self._over
 
     def end(self, emptied: bool) -> None:
         """It is over now; ``emptied`` tells whether it left the namespace without members."""
-        if not self.over.done():
-            self._emptied = emptied
-            self.over.set_result(None)
+        if not self._ended:
+            self._ended, self._emptied = True, emptied
+            self._tell()
 
     def fail(self, error: Exception) -> None:
         """Redis will not answer the release any more."""
-        if not self.over.done():
-            self.over.set_exception(error)
-            self.over.exception()  # read here, so that asyncio does not log it
+        if not self._ended:
+            self._ended, self._error = True, error
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._ended or self._over is None or self._over.done():
+            return
+        if self._error is None:
+            self._over.set_result(None)
+        else:
+            self._over.set_exception(self._error)
+            self._over.exception()  # read here, so that asyncio does not log it
 
     def pop_emptied(self) -> bool:
         """Whether it emptied the namespace; True only for the first call after it is over."""
@@ -50,11 +73,14 @@ class Membership(Generic[C]):
     """One connection in one namespace under one id.
 
     Attributes:
+        home: whether it is the one for which its connection was accepted.
         claim: as it is registered; None before it is won, and after it was released or lost.
         departure: None until it begins to depart.
     """
 
     __slots__ = ("claim", "connection", "departure", "id", "namespace")
+
+    home: ClassVar[bool] = True
 
     def __init__(self, connection: C, namespace: str, id: str) -> None:
         self.connection = connection
@@ -66,5 +92,13 @@ class Membership(Generic[C]):
     def depart(self) -> Departure:
         """Begin its departure, unless that has begun."""
         if self.departure is None:
-            self.departure = Departure()
+            self.departure = Departure(self.namespace)
         return self.departure
+
+
+class JoinedMembership(Membership[C]):
+    """A membership beside the home of its connection. A class, since a slot would cost memory."""
+
+    __slots__ = ()
+
+    home = False

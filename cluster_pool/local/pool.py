@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Self
 
-from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, TAKEN_OVER, check_close
+from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
 from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.ids import check_excluded, check_id, check_namespace
@@ -17,7 +17,7 @@ from cluster_pool.exceptions import ClusterPoolError, IdTakenError, NodeDraining
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.drain_run import DrainRun, finished
 from cluster_pool.local.drain_terms import LocalBudget, Terms
-from cluster_pool.local.membership import Membership
+from cluster_pool.local.membership import Departure, JoinedMembership, Membership
 from cluster_pool.local.outbox import begin_close, kick
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
@@ -54,6 +54,8 @@ class ConnectionsPool:
                 timing=timing or Timing(),
                 counters=Counters(),
                 on_closing=self._depart,
+                on_join=self._join,
+                on_leave=self._leave,
             )
         self._table = table
 
@@ -79,50 +81,94 @@ class ConnectionsPool:
         """
         self._check_own()
         self._table.check_loop()
-        older = self._holder(connection)
-        if older is not None and not self._takeover:
-            await self._table.signs.of(older)  # another may have come or gone meanwhile
-            older = self._holder(connection)
+        membership = Membership(connection, connection.namespace, connection.id)
+        self._enter(membership, await self._rival(membership, self._takeover), self._takeover)
+
+    async def _join(
+        self,
+        connection: Connection,
+        namespace: str,
+        id: str | None,
+        on_conflict: str | None,
+        timeout: float | None,
+    ) -> None:
+        id = connection.id if id is None else check_id(id)
+        takeover = self._takeover if on_conflict is None else check_on_conflict(on_conflict)
+        joined = JoinedMembership(connection, check_namespace(namespace), id)
+        if self._table.check_join(joined):
+            return
+        rival = await self._rival(joined, takeover)
+        if not self._table.check_join(joined):  # else another task has joined it meanwhile
+            self._enter(joined, rival, takeover)
+
+    async def _rival(
+        self, membership: Membership[Connection], takeover: bool
+    ) -> Membership[Connection] | None:
+        """The membership of another connection that has the id; None when it may be had."""
+        rival = self._holder(membership)
+        if rival is not None and not takeover:
+            await self._table.signs.of(rival.connection)  # others may come or go meanwhile
+            rival = self._holder(membership)
+        return rival
+
+    def _holder(self, membership: Membership[Connection]) -> Membership[Connection] | None:
+        held = self._table.get(membership.namespace, membership.id)
+        return None if held is None or held.connection is membership.connection else held
+
+    def _enter(
+        self,
+        membership: Membership[Connection],
+        rival: Membership[Connection] | None,
+        takeover: bool,
+    ) -> None:
         if self._drain is not None:
             raise NodeDrainingError("this pool is draining")
-        if older is not None:
-            if not self._takeover:
-                raise IdTakenError(connection.namespace, connection.id)
+        if rival is not None:
+            if not takeover:
+                raise IdTakenError(membership.namespace, membership.id)
             self._table.counters.taken_over += 1
-        self._table.add(Membership(connection, connection.namespace, connection.id))
-        if older is not None:
-            kick(older, TAKEN_OVER, "taken over")
-
-    def _holder(self, connection: Connection) -> Connection | None:
-        """The other connection that has the id of this one, or None."""
-        membership = self._table.get(connection.namespace, connection.id)
-        if membership is None or membership.connection is connection:
-            return None
-        return membership.connection
+        self._table.add(membership)
+        if rival is not None:
+            self._end(rival)
+            self._table.lose(rival)
 
     async def remove_connection(
         self, connection: Connection, on_empty_namespace: EmptyCallback | None = None
     ) -> None:
-        """End a connection's membership. Does not close it. A second call does nothing.
+        """End a connection's memberships. Does not close it. A second call does nothing.
 
         Args:
             on_empty_namespace: called without arguments, and awaited if it is async, when this was
-                the last member of the namespace; also if the pool had closed it before.
+                the last member of its home namespace; also if the pool had closed it before.
         """
         self._check_own()
         self._table.check_loop()
         self._depart(connection)
-        departure = self._table.departure_of(connection)
-        emptied = departure is not None and departure.pop_emptied()
-        if emptied and on_empty_namespace is not None:
-            result = on_empty_namespace()
-            if inspect.isawaitable(result):
-                await result
+        departure = self._table.departure_of(connection, connection.namespace)
+        await _call_if_emptied(departure, on_empty_namespace)
+
+    async def _leave(
+        self,
+        connection: Connection,
+        namespace: str,
+        on_empty: EmptyCallback | None,
+        timeout: float | None,
+    ) -> None:
+        membership = self._table.membership_in(connection, namespace)
+        if membership is None:
+            departure = self._table.departure_of(connection, namespace)
+        else:
+            departure = self._end(membership)
+        await _call_if_emptied(departure, on_empty)
 
     def _depart(self, connection: Connection) -> None:
         for membership in self._table.memberships_of(connection):
-            departure = membership.depart()
-            departure.end(self._table.discard(membership))
+            self._end(membership)
+
+    def _end(self, membership: Membership[Connection]) -> Departure:
+        departure = membership.depart()
+        departure.end(self._table.discard(membership))
+        return departure
 
     def _check_own(self) -> None:
         if self._of_cluster:
@@ -276,3 +322,10 @@ class ConnectionsPool:
             "namespaces": len(self._table.namespaces()),
             **self._table.counters.as_dict(),
         }
+
+
+async def _call_if_emptied(departure: Departure | None, callback: EmptyCallback | None) -> None:
+    if callback is not None and departure is not None and departure.pop_emptied():
+        result = callback()
+        if inspect.isawaitable(result):
+            await result

@@ -1,7 +1,7 @@
 """The services that a pool gives its connections, and the observer of a connection's end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -99,6 +99,27 @@ class ConnectionServices(Protocol):
 
     def slow_consumer(self, connection: Any) -> None:
         """A connection is being closed with 1013."""
+
+    def join(
+        self,
+        connection: Any,
+        namespace: str,
+        id: str | None,
+        on_conflict: str | None,
+        timeout: float | None,
+        /,
+    ) -> Awaitable[None]:
+        """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
+
+    def leave(
+        self,
+        connection: Any,
+        namespace: str,
+        on_empty: Callable[[], Any] | None,
+        timeout: float | None,
+        /,
+    ) -> Awaitable[None]:
+        """End one membership of a connection; see :meth:`.Connection.leave`."""
 
     def watch(self, connection: Any) -> None:
         """The sweeper must look at it: it closes, has unwritten bytes, a handler, or may idle."""

@@ -44,7 +44,7 @@ class ConnectionState:
         "__weakref__",
         "_busy_since",
         "_deadline",
-        "_departure",
+        "_departures",
         "_flush_by",
         "_forced",
         "_handlers",
@@ -87,8 +87,8 @@ class ConnectionState:
     close_reason: str
     _memberships: tuple[Membership[Any], ...]
     """Its memberships, its home first; written by the table."""
-    _departure: Departure | None
-    """The end of its last membership, for a later removal; written by the table."""
+    _departures: tuple[Departure, ...]
+    """The ends of its last memberships, for a later removal; written by the table."""
     _services: ConnectionServices
     _transport: Transport
     _request: Request | None
@@ -156,7 +156,7 @@ class ConnectionState:
         self.idle_timeout = idle_timeout
         self.close_code = None
         self.close_reason = ""
-        self._memberships, self._departure = (), None
+        self._memberships, self._departures = (), ()
         self._transport, self._writer = transport, transport.writer
         self._services, self._owner = services, None
         self._request = request

@@ -5,15 +5,24 @@ anything.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any, Literal
 
+from cluster_pool.core.closing import ABNORMAL, TAKEN_OVER
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.ids import shown
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import SendResult
 from cluster_pool.core.statistics import Counters
-from cluster_pool.local.attachment import attach
+from cluster_pool.exceptions import (
+    ClusterPoolError,
+    ConnectionClosedError,
+    MembershipLimitError,
+)
+from cluster_pool.local.attachment import DETACHED, attach
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.handlers import fire, has_handlers
 from cluster_pool.local.membership import Departure, Membership
 from cluster_pool.local.outbox import deliver, deliver_to_all, kick, write_out
 from cluster_pool.local.services import Flusher
@@ -24,9 +33,21 @@ from cluster_pool.loops import check_loop, running_loop
 YIELD_EVERY = 1000
 """Connections in one part of a fan-out before other tasks run."""
 
+Cause = Literal["taken over", "removed"]
+"""Why a joined membership ended without its connection: its id was claimed, or it was removed."""
+
+
+Join = Callable[[Connection, str, str | None, str | None, float | None], Awaitable[None]]
+Leave = Callable[[Connection, str, Callable[[], Any] | None, float | None], Awaitable[None]]
+"""Joins and leaves of connections that are members: see :class:`ConnectionServices`."""
+
 
 class ConnectionTable:
-    """The memberships; implements the services of its connections."""
+    """The memberships; implements the services of its connections.
+
+    Args:
+        on_join, on_leave: join and leave for connections; by default there is nothing to join.
+    """
 
     def __init__(
         self,
@@ -36,6 +57,8 @@ class ConnectionTable:
         counters: Counters,
         on_closing: Callable[[Connection], None],
         on_slow_consumer: Callable[[Connection], None] = lambda connection: None,
+        on_join: Join = DETACHED.join,
+        on_leave: Leave = DETACHED.leave,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.limits = limits
@@ -50,13 +73,16 @@ class ConnectionTable:
         """By namespace and id, for fast lookups by others; changed only here."""
         self._busy: dict[str, asyncio.Event] = {}
         self._count = 0
+        self._telling: set[asyncio.Task[None]] = set()
         self._loop = loop
         self._bound = loop is not None
         self.connection_closing = on_closing
         self.slow_consumer = on_slow_consumer
+        self.join, self.leave = on_join, on_leave
         self.watch = self._sweeper.watch
 
     def __len__(self) -> int:
+        """The number of connections: each once, whatever it has joined."""
         return self._count
 
     def check_loop(self) -> None:
@@ -76,51 +102,127 @@ class ConnectionTable:
         await self.signs.stop()
         self.flusher.flush()
         await self._sweeper.stop()
+        for task in list(self._telling):
+            task.cancel()
+        await asyncio.gather(*self._telling, return_exceptions=True)
 
     # -- membership ------------------------------------------------------------------------
 
     def add(self, membership: Membership[Connection]) -> None:
         """Add a membership, here and at its connection; it replaces one with the same id here.
 
-        It is counted as accepted.
+        A home is counted as accepted.
         """
         connection = membership.connection
-        attach(connection, self)
-        connection._memberships = (membership,)
-        connection._departure = None
+        if membership.home:
+            attach(connection, self)
+            joined = tuple(one for one in connection._memberships if not one.home)
+            connection._memberships = (membership, *joined)
+            connection._departures = ()
+            self.counters.accepted += 1
+        else:
+            connection._memberships += (membership,)
         members = self.members.setdefault(membership.namespace, {})
-        if membership.id not in members:
-            self._count += 1
+        older = members.get(membership.id)
+        self._count += membership.home - (older is not None and older.home)
         members[membership.id] = membership
-        self.counters.accepted += 1
 
     def discard(self, membership: Membership[Connection]) -> bool:
         """Remove a membership, unless another has its id; True when its namespace is empty now.
 
-        Its connection drops it, too, and keeps only its departure: a cycle of the two would live
-        until the garbage collector runs.
+        Its connection drops it, too: a cycle of the two would live until the garbage collector
+        runs. It keeps the departure of its home, and those of all others if it is closed.
         """
         connection = membership.connection
-        if membership in connection._memberships:
-            connection._memberships = ()
-            connection._departure = membership.departure
+        memberships = connection._memberships
+        if membership in memberships:
+            at = memberships.index(membership)
+            connection._memberships = memberships[:at] + memberships[at + 1 :]
+            departure = membership.departure
+            if departure is not None and (membership.home or connection.closed):
+                connection._departures += (departure,)
         members = self.members.get(membership.namespace)
         if members is None or members.get(membership.id) is not membership:
             return False
         del members[membership.id]
-        self._count -= 1
+        self._count -= membership.home
         if members:
             return False
         del self.members[membership.namespace]
         return True
 
     def memberships_of(self, connection: Connection) -> tuple[Membership[Connection], ...]:
-        """The memberships of a connection, its home first."""
+        """The memberships of a connection, its home first while it has one."""
         return connection._memberships
 
-    def departure_of(self, connection: Connection) -> Departure | None:
-        """The departure of the last membership of a connection that is no member any more."""
-        return connection._departure
+    def membership_in(
+        self, connection: Connection, namespace: str
+    ) -> Membership[Connection] | None:
+        """The membership of a connection in one namespace, or None."""
+        for membership in connection._memberships:
+            if membership.namespace == namespace:
+                return membership
+        return None
+
+    def departure_of(self, connection: Connection, namespace: str) -> Departure | None:
+        """The departure of a membership that a connection had in a namespace before it ended."""
+        for departure in connection._departures:
+            if departure.namespace == namespace:
+                return departure
+        return None
+
+    def is_at_home(self, connection: Connection) -> bool:
+        """Whether a connection is open, and has a home that does not depart."""
+        memberships = connection._memberships
+        home = memberships[0] if memberships and memberships[0].home else None
+        return home is not None and home.departure is None and not connection.closed
+
+    def check_join(self, joined: Membership[Connection], coming: int = 0) -> bool:
+        """Whether a connection has joined a namespace already; raises if it may not.
+
+        Args:
+            joined: the membership that it would have.
+            coming: how many more namespaces it is about to join.
+
+        Raises:
+            ConnectionClosedError, ClusterPoolError, MembershipLimitError: see
+                :meth:`.Connection.join`.
+        """
+        connection = joined.connection
+        if connection.closed:
+            raise ConnectionClosedError(connection.close_code or ABNORMAL, connection.close_reason)
+        if not self.is_at_home(connection):
+            raise ClusterPoolError(f"{connection!r} is no member of a pool")
+        membership = self.membership_in(connection, joined.namespace)
+        if membership is not None:
+            if membership.id == joined.id:
+                return True
+            raise ClusterPoolError(
+                f"{connection!r} is a member of {shown(joined.namespace)} already, "
+                f"under the id {shown(membership.id)}"
+            )
+        allowed = self.limits.connection_namespaces
+        if len(connection._memberships) + coming >= allowed:
+            raise MembershipLimitError("connection_namespaces", allowed)
+        return False
+
+    def lose(self, membership: Membership[Connection]) -> None:
+        """Another connection owns its id now: close its connection with 4409 if this was its home.
+
+        A joined membership is lost alone.
+        """
+        if membership.home:
+            kick(membership.connection, TAKEN_OVER, "taken over")
+        else:
+            self.tell_left(membership, "taken over")
+
+    def tell_left(self, membership: Membership[Connection], cause: Cause) -> None:
+        """Call the ``left`` handlers of a connection that has lost a joined membership."""
+        connection = membership.connection
+        if has_handlers(connection, "left"):
+            task = asyncio.create_task(fire(connection, "left", membership.namespace, cause))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
 
     def get(self, namespace: str, id: str) -> Membership[Connection] | None:
         """The membership with an id, or None."""
@@ -140,8 +242,8 @@ class ConnectionTable:
         return [one for members in self.members.values() for one in members.values()]
 
     def connections(self) -> list[Connection]:
-        """Every connection."""
-        return [one.connection for one in self.memberships()]
+        """Every connection, once."""
+        return [one.connection for one in self.memberships() if one.home]
 
     # -- sending and closing ---------------------------------------------------------------
 

@@ -206,6 +206,18 @@ async def test_the_example_of_many_sends_runs() -> None:
 
 
 @async_test
+async def test_the_example_of_many_namespaces_runs() -> None:
+    """Others in the room hear of it, and it was in both namespaces."""
+    async with fake_cluster() as cluster:
+        _, bob = await cluster.connect(1, "room", "bob")
+        joined = fragment("connection.join")
+        locals_of = await joined(cluster[0], "room", FakeWebSocket(), [])
+        assert locals_of["namespaces"] == ("app", "room")
+        assert await bob.wait_sent() == ["alice is here"]
+        assert await cluster[0].count("room") == 1
+
+
+@async_test
 async def test_the_example_of_a_connection_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """From its claim to its release."""
     from fakeredis import FakeAsyncRedis

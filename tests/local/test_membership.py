@@ -7,7 +7,8 @@ import weakref
 from cluster_pool import Connection, ConnectionsPool, SendResult
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.statistics import Counters
-from cluster_pool.local.membership import Departure, Membership
+from cluster_pool.local.membership import Departure, JoinedMembership, Membership
+from cluster_pool.local.outbox import begin_close
 from cluster_pool.local.table import ConnectionTable
 from cluster_pool.testing import FakeWebSocket
 from tests.support import async_test
@@ -36,7 +37,8 @@ async def test_a_membership_is_listed_in_the_table_and_at_its_connection() -> No
     assert table.discard(membership)
     assert table.get("n", "alice") is None
     assert membership.connection._memberships == ()
-    assert membership.connection._departure is departure
+    assert membership.connection._departures == (departure,)
+    assert table.departure_of(membership.connection, "n") is departure
 
 
 @async_test
@@ -57,7 +59,7 @@ async def test_an_older_membership_cannot_discard_a_newer_one_with_its_id() -> N
 @async_test
 async def test_a_departure_reports_once_that_it_emptied_its_namespace() -> None:
     """The first caller to ask may call its last-one callback; the first end counts."""
-    departure = Departure()
+    departure = Departure("n")
     assert not departure.pop_emptied()
     departure.end(emptied=True)
     departure.end(emptied=False)
@@ -69,11 +71,55 @@ async def test_a_departure_reports_once_that_it_emptied_its_namespace() -> None:
 @async_test
 async def test_a_departure_that_failed_has_emptied_nothing() -> None:
     """An answer that comes later is ignored."""
-    departure = Departure()
+    departure = Departure("n")
     departure.fail(RuntimeError("stopped"))
     departure.end(emptied=True)
     assert isinstance(departure.over.exception(), RuntimeError)
     assert not departure.pop_emptied()
+
+
+@async_test
+async def test_a_departure_that_nobody_awaits_makes_no_future() -> None:
+    """In a storm most are awaited by no task; a future that is asked for later is done at once."""
+    ended, failed = Departure("n"), Departure("n")
+    ended.end(emptied=False)
+    failed.fail(RuntimeError("stopped"))
+    assert ended._over is failed._over is None
+    assert ended.over.done()
+    assert isinstance(failed.over.exception(), RuntimeError)
+
+
+@async_test
+async def test_a_joined_membership_is_lost_alone() -> None:
+    """Its connection keeps its home; and is one connection, whatever it has joined."""
+    table, home = new_table(), new_membership()
+    table.add(home)
+    joined = JoinedMembership(home.connection, "m", "alice")
+    table.add(joined)
+    assert (len(table), len(table.memberships())) == (1, 2)
+    assert table.connections() == [home.connection]
+    assert home.connection.namespaces == ("n", "m")
+    assert table.memberships_of(home.connection) == (home, joined)
+    joined.depart()
+    assert home.connection.namespaces == ("n",)
+    assert table.discard(joined)
+    assert table.memberships_of(home.connection) == (home,)
+    assert len(table) == 1
+    assert table.departure_of(home.connection, "m") is None
+
+
+@async_test
+async def test_a_closed_connection_keeps_all_of_its_departures() -> None:
+    """So a callback that is named after the close, as the end of a body does, is still called."""
+    table, home = new_table(), new_membership()
+    joined = JoinedMembership(home.connection, "m", "alice")
+    for membership in (home, joined):
+        table.add(membership)
+    begin_close(home.connection, 1000, "")
+    for membership in (home, joined):
+        departure = membership.depart()
+        table.discard(membership)
+        assert table.departure_of(home.connection, membership.namespace) is departure
 
 
 @async_test

@@ -1,0 +1,142 @@
+"""Joins and leaves of connections that are members already: the calls that users await.
+
+Each joined namespace has a membership of its own, with a claim like that of the home. Joins and
+leaves of one namespace by one connection happen one after another, in the order of the calls.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from sys import intern
+
+from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.cluster.admission import Admission
+from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.core.ids import check_id, check_namespace, shown
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import JoinedMembership
+from cluster_pool.local.protocol import EmptyCallback
+from cluster_pool.local.table import ConnectionTable
+
+log = logging.getLogger("cluster_pool")
+
+
+class Turn:
+    """The turn of one connection in one namespace, while any call has it or waits for it.
+
+    Attributes:
+        calls: the number of these calls.
+        claiming: whether the call that has it is a join that claims.
+    """
+
+    __slots__ = ("calls", "claiming", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.calls = 0
+        self.claiming = False
+
+
+class Joins:
+    """Joins while the node accepts newcomers; leaves at any time."""
+
+    def __init__(
+        self,
+        backplane: Backplane,
+        table: ConnectionTable,
+        ownership: Ownership,
+        admission: Admission,
+    ) -> None:
+        self._deadline = backplane.deadline
+        self._topology = backplane.topology
+        self._table = table
+        self._ownership = ownership
+        self._admission = admission
+        self._turns: dict[Connection, dict[str, Turn]] = {}
+
+    async def join(
+        self,
+        connection: Connection,
+        namespace: str,
+        id: str | None,
+        on_conflict: str | None,
+        timeout: float | None,
+    ) -> None:
+        """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
+        deadline = self._deadline(timeout)
+        takeover = self._admission.takeover(on_conflict)
+        namespace = intern(check_namespace(namespace))  # one string for all of its memberships
+        id = connection.id if id is None else check_id(id)
+        joined = JoinedMembership(connection, namespace, id)
+        try:
+            async with self._turn(connection, namespace, deadline) as turn:
+                await self._departed(connection, namespace, deadline)
+                coming = sum(one.claiming for one in self._turns[connection].values())
+                if self._table.check_join(joined, coming):
+                    return
+                self._admission.check_open()
+                turn.claiming = True
+                await self._ownership.claim(joined, takeover=takeover, deadline=deadline)
+        except BaseException as error:
+            log.debug("not joined: %r, %s: %r", connection, shown(namespace), error)
+            raise
+        log.debug("joined: %r, %s", connection, shown(namespace))
+
+    async def _departed(self, connection: Connection, namespace: str, deadline: float) -> None:
+        """Wait for the end of an earlier membership that departs from the namespace."""
+        membership = self._table.membership_in(connection, namespace)
+        if membership is None or membership.departure is None or connection.closed:
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.shield(membership.departure.over)
+        except TimeoutError:
+            raise self._topology.of(namespace).in_vain() from None
+
+    @contextlib.asynccontextmanager
+    async def _turn(
+        self, connection: Connection, namespace: str, deadline: float
+    ) -> AsyncIterator[Turn]:
+        """Have the turn, when the calls before this one have had it.
+
+        Raises BackplaneUnavailableError when they last longer than ``deadline``.
+        """
+        turns = self._turns.setdefault(connection, {})
+        turn = turns.setdefault(namespace, Turn())
+        turn.calls += 1
+        try:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await turn.lock.acquire()
+            except TimeoutError:
+                raise self._topology.of(namespace).in_vain() from None
+            try:
+                yield turn
+            finally:
+                turn.claiming = False
+                turn.lock.release()
+        finally:
+            turn.calls -= 1
+            if not turn.calls:
+                del turns[namespace]
+                if not turns:
+                    self._turns.pop(connection, None)
+
+    async def leave(
+        self,
+        connection: Connection,
+        namespace: str,
+        on_empty: EmptyCallback | None,
+        timeout: float | None,
+    ) -> None:
+        """End one membership of a connection; see :meth:`.Connection.leave`."""
+        deadline = self._deadline(timeout)
+        async with self._turn(connection, namespace, deadline):
+            membership = self._table.membership_in(connection, namespace)
+            if membership is None:
+                departure = self._table.departure_of(connection, namespace)
+            else:
+                departure = self._ownership.release(membership)
+        if departure is not None:
+            await self._admission.ended(departure, on_empty, deadline)
