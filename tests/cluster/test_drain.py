@@ -12,6 +12,7 @@ from cluster_pool import (
     NodeState,
     PoolClosedError,
 )
+from cluster_pool.core.pacing import CREDIT
 from tests.clusters import Backend, Pool
 from tests.drains import TimedWebSocket, allowed, ended, join, peak_of, times_of
 from tests.support import async_test, eventually
@@ -46,7 +47,9 @@ async def test_several_drains_share_one_budget(backend: Backend) -> None:
         times = times_of(sockets)
         assert len(times) == 180
         assert peak_of(times) <= allowed(120, 3)
-        assert peak_of(times, 0.02) <= 0.06 * 120 + 3, "they step together"
+        window = 0.02
+        burst = (CREDIT + window) * 120 + 3  # what three pacers may catch up after a stall
+        assert peak_of(times, window) <= burst, "they step together"
 
 
 @async_test
@@ -147,7 +150,7 @@ async def test_an_announcement_comes_first(backend: Backend) -> None:
         states: list[NodeState] = []
         one.on("state", states.append)
         sockets = await join(one, 10)
-        drain = begun(one, 200, announce=0.6, grace=20)
+        drain = begun(one, 200, announce=3.0, grace=30)
         await eventually(lambda: one.state is NodeState.ANNOUNCING)
         assert not one.ready
         sockets += await join(one, 10, name="late")
@@ -158,7 +161,7 @@ async def test_an_announcement_comes_first(backend: Backend) -> None:
             await join(one, 1, name="too late")
         report = await ended(drain)
         assert report.closed == 20
-        assert report.seconds >= 0.6
+        assert report.seconds >= 3.0
         assert states == [NodeState.ANNOUNCING, NodeState.DRAINING, NodeState.DRAINED]
         for bad in (-1, float("nan"), float("inf"), 5, "1", True):
             with pytest.raises(InvalidValueError, match="announce must be"):

@@ -472,6 +472,6 @@ async def test_a_newcomer_does_not_wait_for_a_redis_that_is_away(
                 await asyncio.wait_for(claim, 10)
             assert not refused.value.maybe_executed
         own_server.start()
-        await eventually(lambda: pool.ready)
+        await eventually(lambda: pool.ready and pool._parts.backplane.topology.share_up == 1)
         await pool.new_connection(Connection("alice", "n", FakeWebSocket()))
         assert await pool.count("n") == 1

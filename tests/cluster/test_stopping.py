@@ -124,7 +124,7 @@ class Program:
 
     async def connected(self, count: int) -> list[ClientConnection]:
         """So many clients, once it listens."""
-        await eventually(self._up, 30)
+        await eventually(self._up, 120)
         return [
             await connect(f"ws://127.0.0.1:{self.port}/c{at}", compression=None)
             for at in range(count)
@@ -186,7 +186,7 @@ async def test_sigterm_to_an_asgi_server_drains_it(name: str, tmp_path: Path) ->
         clients = await it.connected(30)
         it.process.send_signal(signal.SIGTERM)
         await paced(clients)
-        assert await in_thread(it.process.wait, 30) in (0, -signal.SIGTERM)
+        assert await in_thread(it.process.wait, 90) in (0, -signal.SIGTERM)
         assert "Traceback" not in it.said()
         with Redis.from_url(f"unix://{redis.path}") as keys:
             assert keys.hlen("cluster_pool:{room}:members") == 0
@@ -209,7 +209,7 @@ async def test_a_signal_to_a_process_group_drains_each_worker_once(
         clients = await it.connected(30)
         it.signal(number)
         await paced(clients)
-        assert await in_thread(it.process.wait, 30) == 0
+        assert await in_thread(it.process.wait, 90) == 0
         assert "closing everyone who is left now" not in it.said()
         assert "Traceback" not in it.said()
 
@@ -225,7 +225,7 @@ async def test_a_stop_without_a_signal_drains(tmp_path: Path) -> None:
         clients = await it.connected(30)
         await clients[0].send("end")
         await paced(clients)
-        assert await in_thread(it.process.wait, 30) == 0
+        assert await in_thread(it.process.wait, 90) == 0
         assert "left" in it.said()
 
 
@@ -245,7 +245,7 @@ async def test_the_first_signal_during_a_stop_is_no_hurry(tmp_path: Path) -> Non
         assert sum(client.close_code is None for client in clients) >= 8
         it.signal(signal.SIGINT)
         assert {await close_code(client) for client in clients} == {1012}
-        await in_thread(it.process.wait, 30)
+        await in_thread(it.process.wait, 90)
 
 
 @pytest.mark.parametrize("handler", [True, False], ids=["handler", "default"])
@@ -264,7 +264,7 @@ async def test_a_program_that_is_pid_1_ends_on_a_signal(handler: bool, tmp_path:
         (child,) = it.children()
         os.kill(child, signal.SIGTERM)
         await paced(clients)
-        assert await in_thread(it.process.wait, 30) == (0 if handler else 128 + signal.SIGTERM)
+        assert await in_thread(it.process.wait, 90) == (0 if handler else 128 + signal.SIGTERM)
         assert ("left" in it.said()) is handler
         with Redis.from_url(f"unix://{redis.path}") as keys:
             assert keys.hlen("cluster_pool:{room}:members") == 0
