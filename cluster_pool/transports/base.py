@@ -70,6 +70,9 @@ class Watcher(Protocol):
     def dropped(self, *, first: bool) -> None:
         """A message was dropped: no task reads, and there is no room to keep it."""
 
+    def write_pending(self) -> None:
+        """The library is about to write something itself: write what was sent before that."""
+
 
 class Reading(enum.Enum):
     """How a watched WebSocket is read, apart from reads by its connection.

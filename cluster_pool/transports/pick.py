@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+from cluster_pool.transports.asgi_servers import EXTENSION
 from cluster_pool.transports.base import Transport
 from cluster_pool.transports.callables import CallablesTransport, SendAndClose
 
@@ -24,6 +25,10 @@ def transport_for(websocket: Any) -> Transport:
         return WebsocketsTransport(websocket)
     library = sys.modules.get("starlette.websockets")
     if library is not None and isinstance(websocket, library.WebSocket):
+        if EXTENSION in websocket.scope.get("extensions", ()):
+            from cluster_pool.transports.starlette_uvicorn import starlette_transport
+
+            return starlette_transport(websocket)
         from cluster_pool.transports.starlette import StarletteTransport
 
         return StarletteTransport(websocket)

@@ -1,10 +1,14 @@
-"""Sends by a library whose send is awaited: one queue, and one task while it is not empty."""
+"""Sends by a library whose send is awaited: one queue, and one task while it is not empty.
+
+A send that is known to need no task is begun at once, and gets one only if it waits.
+"""
 
 import asyncio
 import logging
+import types
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final
 
 from cluster_pool.core.message import Outgoing
 
@@ -19,6 +23,21 @@ def always() -> bool:
     return True
 
 
+@types.coroutine
+def resumed(begun: Generator[Any, Any, None], waits: Any) -> Generator[Any, Any, None]:
+    """Go on, in a task, with a send that was begun outside of one and waits for a future."""
+    while True:
+        failure = result = None
+        try:
+            result = yield waits
+        except BaseException as error:
+            failure = error
+        try:
+            waits = begun.send(result) if failure is None else begun.throw(failure)
+        except StopIteration:
+            return
+
+
 class SendQueue:
     """Sends in order, in a task that exists only while there is something to send.
 
@@ -29,6 +48,7 @@ class SendQueue:
         close: closes by the library.
         awaits_answer: called before ``close``: whether that may wait for the client's answer, and
             not only for the write.
+        steps: whether ``send`` may be begun outside of a task.
 
     Attributes:
         failed: whether nothing is sent any more.
@@ -37,7 +57,7 @@ class SendQueue:
     """
 
     __slots__ = (
-        *("_awaits_answer", "_begun", "_close", "_queue", "_send", "_task"),
+        *("_awaits_answer", "_begun", "_close", "_queue", "_send", "_steps", "_task"),
         *("failed", "queued", "sent"),
     )
 
@@ -46,10 +66,13 @@ class SendQueue:
         send: Callable[[Outgoing], Awaitable[None]],
         close: Callable[[int, str], Awaitable[None]],
         awaits_answer: Callable[[], bool] = always,
+        *,
+        steps: bool = False,
     ) -> None:
         self._send = send
         self._close = close
         self._awaits_answer = awaits_answer
+        self._steps = steps
         self._queue: deque[Outgoing | tuple[int, str]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._begun: asyncio.Future[None] | None = None
@@ -66,8 +89,11 @@ class SendQueue:
     def enqueue(self, outgoing: Outgoing) -> int:
         """Send this after what is queued; returns the bytes that are queued then."""
         for part in outgoing.parts:
-            self.queued += part.size
-            self._put(part)
+            if self._steps and self._task is None and not self.failed:
+                self._step(part)
+            else:
+                self.queued += part.size
+                self._put(part)
         return self.queued
 
     def enqueue_close(self, code: int, reason: str) -> None:
@@ -102,8 +128,28 @@ class SendQueue:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
-    async def _run(self) -> None:
+    def _step(self, item: Outgoing) -> None:
+        """Begin to send, and make a task if that waits."""
+        sending: Any = self._send(item).__await__()
         try:
+            waits = next(sending)
+        except StopIteration:
+            self.sent += item.size
+        except Exception as error:
+            self.failed = True
+            log.debug("send failed: %r", error)
+        else:
+            self.queued += item.size
+            self._task = asyncio.create_task(self._run((item, resumed(sending, waits))))
+
+    async def _run(self, begun: tuple[Outgoing, Awaitable[None]] | None = None) -> None:
+        """Send what is queued, behind the rest of a send that was begun."""
+        try:
+            if begun is not None:
+                first, rest = begun
+                await rest
+                self.queued -= first.size
+                self.sent += first.size
             while self._queue:
                 item = self._queue.popleft()
                 if isinstance(item, tuple):

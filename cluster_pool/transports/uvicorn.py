@@ -1,38 +1,244 @@
-"""Workarounds for uvicorn's protocols under an ASGI application."""
+"""A WebSocket protocol for uvicorn, behind which frames are written as directly as in ``serve``.
+
+It is uvicorn's own sans-I/O protocol, and puts itself into the extensions of the ASGI scope. The
+transport of a Starlette WebSocket finds it there. All other WebSockets of an application behave as
+with uvicorn's own.
+"""
 
 import asyncio
-import contextlib
-import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+import dis
+import logging
+from importlib.metadata import version
 from typing import Any, Final
 
-SANSIO: Final = "uvicorn.protocols.websockets.websockets_sansio_impl"
-LEGACY: Final = "uvicorn.protocols.websockets.websockets_impl"
-REFUSED_WITHIN: Final = 1.0
-"""Seconds that a refusal waits for the end of the socket, at most."""
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+from websockets.protocol import OPEN
+from websockets.protocol import Protocol as WebSocketProtocol
+
+from cluster_pool.transports.asgi_servers import EXTENSION
+from cluster_pool.transports.fed import Fed
+
+try:
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+except ImportError:  # before 0.35
+    WebSocketsSansIOProtocol = asyncio.Protocol  # type: ignore[assignment,misc]
+
+log = logging.getLogger("cluster_pool.transports")
+
+STORING: Final = ("__init__", "handle_connect")
+METHODS: Final = (
+    *("connection_lost", "handle_connect", "handle_pong", "on_task_complete"),
+    *("receive", "send", "shutdown"),
+)
+ATTRIBUTES: Final = (
+    *("close_sent", "conn", "queue", "read_paused", "request", "response", "scope"),
+    *("transport", "writable"),
+)
 
 
-def close_awaits_answer() -> bool:
-    """Whether an ASGI close may wait for the client's answer; most return when it is written."""
-    return LEGACY in sys.modules
+def _stored() -> set[str]:
+    """The attributes that uvicorn's protocol stores at its beginning, and of the handshake."""
+    methods: list[Any] = [getattr(WebSocketsSansIOProtocol, name, None) for name in STORING]
+    codes = [method.__code__ for method in methods if hasattr(method, "__code__")]
+    steps = [step for code in codes for step in dis.get_instructions(code)]
+    return {str(step.argval) for step in steps if step.opname == "STORE_ATTR"}
 
 
-async def until_refused(
-    receive: Callable[[], Awaitable[MutableMapping[str, Any]]], missing: int
-) -> None:
-    """Return to uvicorn's sans-I/O protocol only when it has closed the socket.
+def missing() -> list[str]:
+    """The names without which the installed uvicorn does not fit."""
+    stored = _stored()
+    methods = [name for name in METHODS if not hasattr(WebSocketsSansIOProtocol, name)]
+    return methods + [name for name in ATTRIBUTES if name not in stored]
 
-    If the application returns before that, uvicorn thinks that it gave no answer, and logs an error
-    for each refusal (Kludex/uvicorn pull request 3138, open). ``receive`` gives "disconnect" after
-    the denial, and again when the socket is closed.
+
+class Writable(asyncio.Event):
+    """Set while uvicorn may write. A protocol has one of its own only while it may not.
 
     Args:
-        receive: the receive of ASGI.
-        missing: how many "disconnect" events are still to come.
+        protocol: is told that a message waits: others must not pass it.
     """
-    if SANSIO not in sys.modules:
-        return
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(REFUSED_WITHIN):
-            while missing:
-                missing -= (await receive())["type"] == "websocket.disconnect"
+
+    def __init__(self, protocol: "DirectProtocol") -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._waiting = 0
+
+    async def wait(self) -> Any:
+        """Wait until the socket takes more."""
+        if self.is_set():
+            return True
+        self._waiting += 1
+        self._protocol.send_in_progress = self
+        try:
+            return await super().wait()
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self._protocol.send_in_progress is self:
+                self._protocol.send_in_progress = None
+
+
+ALWAYS: Final = asyncio.Event()
+ALWAYS.set()
+
+
+class DirectProtocol(WebSocketsSansIOProtocol):
+    """See the module; one object for each WebSocket.
+
+    Attributes:
+        per_message_deflate: whether compression is agreed to. A subclass may say so; frames are
+            then built for each client.
+        feed: takes the events, in the place of the queue, if a connection of ours reads it.
+        gone: whether the socket is gone.
+        pongs: how many pongs came.
+        send_in_progress: not None while a message of the application waits for the socket.
+    """
+
+    __slots__ = (*sorted(_stored()), "_gone", "feed", "gone", "pongs", "send_in_progress")
+
+    per_message_deflate = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if not self.per_message_deflate:
+            self.conn.available_extensions = None
+        self.writable = ALWAYS
+        self.feed: Fed | None = None
+        self.gone = False
+        self.pongs = 0
+        self.send_in_progress: Any = None
+        self._gone: asyncio.Future[None] | None = None
+
+    def __deepcopy__(self, memo: object) -> "DirectProtocol":
+        """Itself: a copy of a scope is of the same WebSocket."""
+        return self
+
+    # -- for the transport -----------------------------------------------------------------
+
+    def attach(self, feed: Fed) -> None:
+        """Give all further events to ``feed``, and those that wait."""
+        queue, self.queue, self.feed = self.queue, feed, feed  # type: ignore[assignment]  # as one
+        if self.read_paused:
+            self.transport.resume_reading()
+        self.read_paused = True  # so that uvicorn does not pause; the feed does
+        while not queue.empty():
+            feed.put_nowait(dict(queue.get_nowait()))
+
+    def detach(self) -> None:
+        """Take the events itself again."""
+        feed, self.feed = self.feed, None
+        self.queue = asyncio.Queue()
+        self.read_paused = False
+        if feed is not None and feed.over is not None:
+            code, reason = feed.over
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def opened(self) -> None:
+        """Drop what only the handshake needs: requests take kilobytes."""
+        conn = self.conn
+        if conn.state is not OPEN:
+            return
+        self.request = self.response = None  # type: ignore[assignment]  # uvicorn needs them no more
+        if not conn.reader.buffer and _is_between_frames(conn.parser):
+            conn.parser = WebSocketProtocol.parse(conn)
+            next(conn.parser)
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the close handshake now, behind what was written, however much that is."""
+        writable, self.writable = self.writable, ALWAYS
+        if self.feed is not None:
+            self.feed.closing = True
+        closing = self.send({"type": "websocket.close", "code": code, "reason": reason})
+        try:
+            closing.send(None)
+        except (StopIteration, OSError, RuntimeError):
+            pass
+        finally:
+            closing.close()
+            self.writable = writable
+            if self.feed is not None:
+                self.feed.closing = False
+
+    def ping(self) -> None:
+        """Send a ping; each pong is counted."""
+        if self.conn.state is OPEN and not self.transport.is_closing():
+            self.conn.send_ping(b"")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+
+    async def wait_gone(self) -> None:
+        """Wait until the socket is gone."""
+        if not self.gone:
+            if self._gone is None:
+                self._gone = self.loop.create_future()
+            await asyncio.shield(self._gone)
+
+    # -- uvicorn's own ---------------------------------------------------------------------
+
+    def handle_connect(self, event: Any) -> None:
+        """The request came: the application begins in a later turn of the loop."""
+        super().handle_connect(event)
+        scope = getattr(self, "scope", None)
+        if scope is not None:
+            scope["extensions"][EXTENSION] = self
+
+    def handle_pong(self, event: Any) -> None:
+        """A pong came."""
+        self.pongs += 1
+        super().handle_pong(event)
+
+    async def send(self, message: Any) -> None:
+        """ASGI's: what was sent by a connection of ours before goes first."""
+        if self.feed is not None:
+            self.feed.write_pending()
+        await super().send(message)
+
+    def shutdown(self) -> None:
+        """Uvicorn stops."""
+        if self.feed is not None:
+            self.feed.write_pending()
+        super().shutdown()
+
+    def pause_writing(self) -> None:
+        """The buffer is full: uvicorn's ``send`` waits."""
+        if self.writable is ALWAYS:
+            self.writable = Writable(self)
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self.writable.set()
+        self.writable = ALWAYS
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self.gone = True
+        super().connection_lost(exc)
+        self.resume_writing()
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+    def on_task_complete(self, task: "asyncio.Task[None]") -> None:
+        """The application has returned: end the cycle between scope and protocol."""
+        super().on_task_complete(task)
+        self.scope["extensions"].pop(EXTENSION, None)
+
+
+def _is_between_frames(parser: Any) -> bool:
+    """Whether the parser of ``websockets`` waits for the first byte of a frame."""
+    while parser.gi_yieldfrom is not None:
+        parser = parser.gi_yieldfrom
+    return bool(parser.gi_code.co_name == "at_eof")
+
+
+def _chosen() -> Any:
+    lacking = missing()
+    if not lacking:
+        return DirectProtocol
+    log.warning(
+        "uvicorn %s does not fit cluster_pool.uvicorn (it lacks %s): "
+        "its own protocol is used, and frames go the ordinary way",
+        version("uvicorn"),
+        ", ".join(lacking),
+    )
+    return AutoWebSocketsProtocol
+
+
+Protocol: Any = _chosen()

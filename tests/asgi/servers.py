@@ -25,6 +25,7 @@ SERVERS: dict[str, tuple[str, ...]] = {
     "uvicorn websockets": (*UVICORN, "websockets"),
     "uvicorn websockets-sansio": (*UVICORN, "websockets-sansio"),
     "uvicorn wsproto": (*UVICORN, "wsproto"),
+    "uvicorn ours": (*UVICORN, "cluster_pool.uvicorn:Protocol"),
     "hypercorn": ("hypercorn", APP, "--bind", f"{HOST}:{PORT}", "--error-logfile", "-"),
     "granian": ("granian", "--interface", "asgi", "--host", HOST, "--port", PORT, APP),
     "daphne": ("daphne", "-b", HOST, "-p", PORT, APP),

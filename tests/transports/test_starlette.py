@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import uvicorn
 from fakeredis import FakeAsyncRedis, FakeServer
 from fastapi import FastAPI, WebSocket
 from starlette.applications import Starlette
@@ -30,29 +29,9 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend
 from tests.stubborn import stubborn
 from tests.support import async_test, eventually
+from tests.transports.served import QUIET, served
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # uvicorn's own imports
-    pytest.mark.filterwarnings("ignore:The `websockets` implementation is deprecated"),
-]
-
-
-@contextlib.asynccontextmanager
-async def served(app: Starlette, ws: str = "auto") -> AsyncIterator[str]:
-    """The URL of an app on a free port; ``ws`` is uvicorn's WebSocket implementation."""
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", ws=ws
-    )
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None
-    task = asyncio.create_task(server.serve())
-    await eventually(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"ws://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await task
+pytestmark = QUIET
 
 
 @async_test
@@ -125,7 +104,9 @@ async def test_accept_claims_before_the_handshake_is_answered() -> None:
 PATIENT = replace(FAST, close=10.0)
 """A loop that stands still for a second cuts no client."""
 
-every_uvicorn = pytest.mark.parametrize("ws", ["websockets", "websockets-sansio"])
+every_uvicorn = pytest.mark.parametrize(
+    "ws", ["websockets", "websockets-sansio", "cluster_pool.uvicorn:Protocol"]
+)
 
 
 def endpoints(pool: ClusterPool, after: list[tuple[str, list[object]]]) -> Starlette:

@@ -1,37 +1,82 @@
-"""Peculiarities of uvicorn."""
+"""Our protocol of uvicorn, and what becomes of one that does not fit."""
 
 import asyncio
-import sys
+import copy
+import logging
+from typing import Any
 
 import pytest
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+from websockets.asyncio.client import connect
 
-from cluster_pool.transports import uvicorn
+from cluster_pool.transports import uvicorn as ours
+from cluster_pool.transports.asgi_servers import EXTENSION
 from tests.support import async_test
+from tests.transports.served import QUIET, served
+
+pytestmark = QUIET
+
+
+def test_a_uvicorn_that_lacks_something_keeps_its_own_protocol(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning says what it lacks."""
+    assert ours.missing() == []
+    monkeypatch.setattr(ours, "METHODS", ("send", "handle_dream"))
+    monkeypatch.setattr(ours, "ATTRIBUTES", ("conn", "hope"))
+    with caplog.at_level(logging.WARNING):
+        assert ours._chosen() is AutoWebSocketsProtocol
+    (record,) = caplog.records
+    assert "it lacks handle_dream, hope" in record.getMessage()
 
 
 @async_test
-async def test_a_refusal_waits_until_uvicorn_has_closed_the_socket(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It reports the end twice; under another server nothing is waited for."""
-    said = asyncio.Queue[dict[str, object]]()
-    monkeypatch.delitem(sys.modules, uvicorn.SANSIO, raising=False)
-    await uvicorn.until_refused(said.get, missing=2)
-    monkeypatch.setitem(sys.modules, uvicorn.SANSIO, sys)
-    waiting = asyncio.create_task(uvicorn.until_refused(said.get, missing=2))
-    for kind in ("websocket.disconnect", "websocket.receive"):
-        said.put_nowait({"type": kind})
-    await asyncio.sleep(0.01)
-    assert not waiting.done()
-    said.put_nowait({"type": "websocket.disconnect"})
-    await waiting
+async def test_websockets_that_know_nothing_of_it_behave_as_with_uvicorns_own() -> None:
+    """Events, their order, a denial, both closes, and a scope that can be copied; no dict."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        protocol = copy.deepcopy(scope)["extensions"][EXTENSION]
+        seen.append(protocol)
+        assert (await receive())["type"] == "websocket.connect"
+        if scope["path"] == "/denied":
+            await send({"type": "websocket.http.response.start", "status": 418, "headers": []})
+            await send({"type": "websocket.http.response.body", "body": b"tea"})
+            return
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            seen.append(event["text"] if "text" in event else event["bytes"])
+            await send({**event, "type": "websocket.send"})
+        seen.append((event["code"], event.get("reason")))
+
+    async with served(app, ours.Protocol) as url:
+        async with connect(f"{url}/echo", proxy=None) as client:
+            assert "permessage-deflate" not in str(client.response.headers)
+            for message in ("text", b"\xff", "", "x" * 100_000):
+                await client.send(message)
+                assert await client.recv() == message
+            await client.close(4001, "bye")
+        with pytest.raises(Exception, match="418"):
+            await connect(f"{url}/denied", proxy=None)
+        await asyncio.sleep(0.1)
+    protocol, *events = seen[:-1]
+    assert events == ["text", b"\xff", "", "x" * 100_000, (4001, "bye")]
+    assert protocol.__dict__ == {}
+    assert EXTENSION not in protocol.scope["extensions"]
 
 
-def test_only_uvicorns_legacy_protocol_waits_for_the_answer_to_a_close(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The others return when the close is written."""
-    monkeypatch.delitem(sys.modules, uvicorn.LEGACY, raising=False)
-    assert not uvicorn.close_awaits_answer()
-    monkeypatch.setitem(sys.modules, uvicorn.LEGACY, sys)
-    assert uvicorn.close_awaits_answer()
+@async_test
+async def test_compression_is_agreed_to_by_a_subclass_that_says_so() -> None:
+    """By default an offer is not taken up."""
+
+    class Compressing(ours.DirectProtocol):
+        per_message_deflate = True
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    for protocol, agreed in ((ours.Protocol, False), (Compressing, True)):
+        async with served(app, protocol) as url, connect(url, proxy=None) as client:
+            assert ("permessage-deflate" in str(client.response.headers)) is agreed
