@@ -1,7 +1,7 @@
 """Subscriptions on a cluster: each channel is subscribed at the shard that has its slot now."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from cluster_pool.backplane.calls import Deadline
@@ -50,20 +50,19 @@ class ClusterChannels:
 
     async def confirm(self, channel: str, deadline: Deadline) -> None:
         """See :meth:`.Subscription.confirmed`."""
-        for name in self._with_routed(channel):
-            await self._confirm(name, deadline)
+        await self._confirm(list(self._with_routed(channel)), deadline)
 
-    async def _confirm(self, name: str, deadline: Deadline) -> None:
-        """Subscribe it at its shard; its slot may move meanwhile."""
+    async def _confirm(self, names: Sequence[str], deadline: Deadline) -> None:
+        """Subscribe channels of one slot at their shard; the slot may move meanwhile."""
         loop = asyncio.get_running_loop()
         look = LOOK
         while True:
-            shard = self._topology.of(name)
+            shard = self._topology.of(names[0])
             until = loop.time() + look if deadline is None else min(deadline, loop.time() + look)
             try:
-                if shard.listens(name):
-                    await shard.subscriptions.confirm(name, until)
-                    if self._topology.of(name) is shard:
+                if all(map(shard.listens, names)):
+                    await shard.subscriptions.confirm_all(names, until)
+                    if self._topology.of(names[0]) is shard:
                         return
             except BackplaneUnavailableError as error:
                 if is_refusal(error) or (deadline is not None and loop.time() >= deadline):

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Final, Protocol
 
 from cluster_pool.backplane.address import Address
@@ -23,7 +24,7 @@ from cluster_pool.backplane.in_steps import in_steps
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.refusals import is_elsewhere
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.backplane.slots import SLOTS, Group, hash_tag, slot_of
+from cluster_pool.backplane.slots import HOME_SLOT, SLOTS, Group, hash_tag, slot_of
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import NODE_TAG
 from cluster_pool.core.keys import Keys, is_probe
@@ -80,9 +81,10 @@ class ClusterTopology:
 
     def of(self, key: str) -> Shard:
         """See :meth:`.Topology.of`."""
-        if hash_tag(key) == NODE_TAG:
+        slot = slot_of(key)
+        if slot == HOME_SLOT and hash_tag(key) == NODE_TAG:
             return self.home
-        return self._by_slot[slot_of(key)]
+        return self._by_slot[slot]
 
     @property
     def shards(self) -> Sequence[Shard]:
@@ -99,10 +101,21 @@ class ClusterTopology:
     async def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
         """See :meth:`.Topology.by_shard`."""
         found: dict[Shard, list[str]] = {}
+        for slot, names in (await self._grouped(namespaces)).items():
+            found.setdefault(self._by_slot[slot], []).extend(names)
+        return found
+
+    async def in_calls(self, namespaces: Iterable[str]) -> list[str]:
+        """See :meth:`.Topology.in_calls`."""
+        return list(chain.from_iterable((await self._grouped(namespaces)).values()))
+
+    async def _grouped(self, namespaces: Iterable[str]) -> dict[int, list[str]]:
+        """Namespaces by their slots, which come as they are first met: in no order of shards."""
+        slots: dict[int, list[str]] = {}
         async for part in in_steps(namespaces):
             for namespace in part:
-                found.setdefault(self.of(namespace), []).append(namespace)
-        return found
+                slots.setdefault(slot_of(namespace), []).append(namespace)
+        return slots
 
     @property
     def outage(self) -> Outage:

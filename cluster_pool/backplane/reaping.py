@@ -51,11 +51,13 @@ class Reaping:
         """Incarnations that wait to be reaped, with their node ids."""
         return pairs(await self._topology.home.call(deadline, "HGETALL", self._keys.dead))
 
-    def reachable(self, namespaces: Sequence[str]) -> list[str]:
-        """The namespaces whose shard is up; all of them with one Redis."""
+    async def reachable(self, namespaces: Sequence[str]) -> list[str]:
+        """The namespaces whose shard is up, as :meth:`.Topology.in_calls` has them; all of them
+        with one Redis."""
         if not self._topology.spans:
             return list(namespaces)
-        return [name for name in namespaces if self._topology.of(name).up]
+        shards = await self._topology.by_shard(namespaces)
+        return [name for shard, names in shards.items() if shard.up for name in names]
 
     async def left_by(
         self, incarnation: str, namespaces: Sequence[str], deadline: float

@@ -1,9 +1,9 @@
 """The arguments of each Lua file: a function of its name, which makes a call of the script.
 
 Nothing is decided or converted here. The parameters have the names of the locals with which the
-file begins, and a test compares both: names, order, and the fields of lists. A
-function that takes one namespace touches one hash tag; those that take several (``assert_claims``,
-``compare``, ``publish``, ``send``, ``tallies``) touch one for each namespace, and ``send`` besides
+file begins, and a test compares both: names, order, and the fields of lists. A function that takes
+one namespace touches one hash tag; those that take several (``assert_claims``, ``compare``,
+``counters``, ``publish``, ``send``, ``tallies``) touch one for each namespace, and ``send`` besides
 publishes on the channels of nodes.
 """
 
@@ -296,6 +296,13 @@ def tallies(keys: Keys, *, incarnation: str, namespaces: Iterable[str]) -> Scrip
     return ScriptCall(
         "tallies", [keys.owners(namespace) for namespace in namespaces], [incarnation]
     )
+
+
+def counters(*, counters: Iterable[tuple[str, str, str]]) -> ScriptCall:
+    """Read counters: the hash of each, and its fields with the epoch and the last number."""
+    every = list(counters)
+    fields: list[Argument] = [field for _, *pair in every for field in pair]
+    return ScriptCall("counters", [hash for hash, _, _ in every], fields)
 
 
 class Envelope(NamedTuple):

@@ -19,6 +19,7 @@ NAMES: Final = (
     "claim",
     "compare",
     "correct",
+    "counters",
     "drain",
     "heartbeat",
     "join",

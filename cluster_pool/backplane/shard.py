@@ -315,7 +315,7 @@ class Shard:
         await self.subscriptions.begin(subscriber)
         self.generations.count()
         self._counters.generations += 1
-        await self._count_missed(commands)
+        await self._count_missed(commands, subscriber)
         self.generations.begin(commands)
         self._attempt.up_since = asyncio.get_running_loop().time()
         self._raises = False
@@ -330,10 +330,10 @@ class Shard:
             dropped = "messages were dropped: too many, or too large"
             self._report_gap(SLOTS_MOVED if resubscribed else dropped)
 
-    async def _count_missed(self, commands: CommandConnection) -> None:
+    async def _count_missed(self, commands: CommandConnection, subscriber: Subscriber) -> None:
         """Find out how much was published while nothing could be heard."""
         self._state_lost |= await self._state.state_lost(commands)
-        counters = await self.subscriptions.read_counters(commands)
+        counters = await self.subscriptions.read_counters(commands, subscriber)
         await self._probe(commands)
         await self.subscriptions.compare(counters, lost=self._state_lost)
         self._state_lost = False

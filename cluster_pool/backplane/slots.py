@@ -18,9 +18,9 @@ SLOTS: Final = 16_384
 
 def hash_tag(key: str) -> str:
     """The part of a key, a channel or a namespace that decides about its slot."""
-    _, brace, behind = key.partition("{")
-    tag, end, _ = behind.partition("}")
-    return tag if brace and end and tag else key
+    begin = key.find("{") + 1
+    end = key.find("}", begin) if begin else 0
+    return key[begin:end] if end > begin else key
 
 
 def slot_of(key: str) -> int:

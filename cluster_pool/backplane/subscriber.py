@@ -5,20 +5,22 @@ It parses no payload: each is handed on unchanged, in the order of arrival.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from cluster_pool.backplane.channel_commands import PLAIN, ChannelCommands
 from cluster_pool.backplane.command_connection import Pipe
+from cluster_pool.backplane.in_steps import in_steps
 from cluster_pool.backplane.logins import Raw
 from cluster_pool.backplane.refusals import FAULTS, is_elsewhere, unavailable
 from cluster_pool.backplane.slots import slot_of
 
 BATCH = 500
-"""Channels per SUBSCRIBE."""
+"""Channels per SUBSCRIBE; on a cluster, those of several commands that are written together."""
 
 Channels = Sequence[bytes]
 """Names of channels."""
+Groups = Sequence[Channels]
+"""Channels that one command may name: on a cluster those of a slot."""
 
 
 class Subscriber(Pipe):
@@ -49,53 +51,77 @@ class Subscriber(Pipe):
         self._waiters: dict[bytes, list[asyncio.Future[bool]]] = {}
         self._gone = False
 
-    @property
-    def gone(self) -> bool:
-        """Whether its socket is closed."""
-        return self._gone
+    def confirmed(self, channels: Channels) -> list[asyncio.Future[bool]]:
+        """Subscribe to channels of one slot; each gives True when Redis has confirmed it, False
+        when the socket is gone or the slot is at another Redis."""
+        return self._ask((channels,))
 
-    def confirmed(self, channel: bytes) -> asyncio.Future[bool]:
-        """Subscribe; gives True when Redis has confirmed it, False when the socket is gone or
-        the slot of the channel is at another Redis."""
-        return self._ask((channel,))[0]
+    async def in_groups(self, channels: Iterable[bytes]) -> AsyncIterator[Groups]:
+        """Split very many channels into parts for :meth:`all_confirmed`.
 
-    async def all_confirmed(self, channels: Channels) -> None:
+        All of a slot are in one group: a command for each channel would take a node that has
+        100,000 namespaces on a cluster many times as long.
+        """
+        slots: dict[int, list[bytes]] = {}
+        async for part in in_steps(channels):
+            if self._commands.sharded:
+                _add(part, slots)
+            else:
+                for group in self._grouped(part):
+                    yield [group]
+        groups: list[Channels] = []
+        size = 0
+        for group in slots.values():
+            groups.append(group)
+            size += len(group)
+            if size >= BATCH:
+                yield groups
+                groups, size = [], 0
+        if groups:
+            yield groups
+
+    async def all_confirmed(self, groups: Groups) -> None:
         """Subscribe to several channels and wait until each of them is answered."""
-        for future in self._ask(channels):
+        for future in self._ask(groups):
             await future
 
     async def all_ended(self, channels: Channels) -> None:
         """Wait until no more messages can come on channels that another server has."""
-        for future in self._ask(channels, leaving=True):
+        for future in self._ask(self._grouped(channels), leaving=True):
             await future
 
-    def _ask(self, channels: Channels, *, leaving: bool = False) -> list[asyncio.Future[bool]]:
+    def _grouped(self, channels: Channels) -> Groups:
+        """Channels that one command may name, together."""
+        if not self._commands.sharded:
+            return [channels[at : at + BATCH] for at in range(0, len(channels), BATCH)]
+        slots: dict[int, list[bytes]] = {}
+        _add(channels, slots)
+        return list(slots.values())
+
+    def _ask(self, groups: Groups, *, leaving: bool = False) -> list[asyncio.Future[bool]]:
         loop = asyncio.get_running_loop()
+        word = self._commands.unsubscribe if leaving else self._commands.subscribe
         futures = []
-        for channel in channels:
-            future: asyncio.Future[bool] = loop.create_future()
-            futures.append(future)
-            if self._gone:
-                future.set_result(False)
-                continue
-            self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
-            self._waiters.setdefault(channel, []).append(future)
-            if leaving:
-                self._leaving[channel] = self._leaving.get(channel, 0) + 1
-        if not self._gone:
-            word = self._commands.unsubscribe if leaving else self._commands.subscribe
-            self._put(word, channels)
+        for channels in groups:
+            for channel in channels:
+                future: asyncio.Future[bool] = loop.create_future()
+                futures.append(future)
+                if self._gone:
+                    future.set_result(False)
+                    continue
+                self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
+                self._waiters.setdefault(channel, []).append(future)
+                if leaving:
+                    self._leaving[channel] = self._leaving.get(channel, 0) + 1
+            if not self._gone:
+                self._put(word, channels)
         return futures
 
     def _put(self, word: str, channels: Channels) -> None:
-        """Queue one command, or one for each slot."""
-        if not self._commands.sharded:
-            self.put(word, *channels)
-            return
-        for _, names in groupby(sorted(channels, key=_slot), _slot):
-            together = list(names)
-            self._asked.append(set(together))
-            self.put(word, *together)
+        """Queue one command."""
+        if self._commands.sharded:
+            self._asked.append(set(channels))
+        self.put(word, *channels)
 
     def unsubscribe(self, channels: Channels) -> None:
         """Unsubscribe channels. A later subscription is confirmed only by its own reply."""
@@ -103,8 +129,8 @@ class Subscriber(Pipe):
             self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
             if self._commands.ended:
                 self._leaving[channel] = self._leaving.get(channel, 0) + 1
-        for at in range(0, len(channels), BATCH):
-            self._put(self._commands.unsubscribe, channels[at : at + BATCH])
+        for group in self._grouped(channels):
+            self._put(self._commands.unsubscribe, group)
 
     async def read_forever(self) -> None:
         """Hand on messages. Ends only with an error or by cancellation."""
@@ -181,11 +207,13 @@ class Subscriber(Pipe):
             self._on_ended(channels)
 
 
+def _add(channels: Channels, slots: dict[int, list[bytes]]) -> None:
+    """Add channels to those of their slots."""
+    for channel in channels:
+        slots.setdefault(slot_of(channel.decode()), []).append(channel)
+
+
 def _answer(futures: Sequence[asyncio.Future[bool]], *, confirmed: bool) -> None:
     for future in futures:
         if not future.done():
             future.set_result(confirmed)
-
-
-def _slot(channel: bytes) -> int:
-    return slot_of(channel.decode())

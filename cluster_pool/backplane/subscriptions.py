@@ -6,25 +6,21 @@ counts them.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
-
-from redis.exceptions import ResponseError
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from cluster_pool.backplane.calls import Deadline, deadline_in
+from cluster_pool.backplane.channel_counters import ChannelCounters, Counter, counter_in
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.generation import Generations
 from cluster_pool.backplane.health import Health
 from cluster_pool.backplane.receiver import Receiver
-from cluster_pool.backplane.subscriber import BATCH, Subscriber
+from cluster_pool.backplane.subscriber import BATCH, Groups, Subscriber
 from cluster_pool.core.identity import Identity
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 DRAIN = 1.0
 """Seconds to wait for the last messages of a Redis that has given slots away."""
-
-Counter = tuple[str | None, int]
-"""Epoch and last number of a channel; None and 0 when no script can have written them."""
 
 
 class Owner(Protocol):
@@ -104,6 +100,7 @@ class Subscriptions:
         self._generations = generations
         self._health = health
         self._receiver = receiver
+        self._counters = ChannelCounters(receiver)
         self._forgotten = forgotten
         self._subscriber: Subscriber | None = None
         self._names: dict[bytes, str] = {}
@@ -180,7 +177,11 @@ class Subscriptions:
 
     async def confirm(self, channel: str, deadline: Deadline) -> None:
         """Subscribe a wanted channel; see :meth:`Subscription.confirmed`."""
-        name = channel.encode()
+        await self.confirm_all((channel,), deadline)
+
+    async def confirm_all(self, channels: Sequence[str], deadline: Deadline) -> None:
+        """Subscribe wanted channels of one slot; see :meth:`Subscription.confirmed`."""
+        names = [channel.encode() for channel in channels]
         while True:
             generation = await self._generations.connected(deadline)
             subscriber = self._subscriber
@@ -188,13 +189,14 @@ class Subscriptions:
                 continue
             try:
                 async with self._generations.ending_at(deadline, maybe_executed=False):
-                    if not await subscriber.confirmed(name):
-                        if subscriber.gone:
-                            continue
-                        raise BackplaneUnavailableError(f"{channel} is in a slot that has moved")
-                    commands = generation.commands(channel)
-                    epoch, number = await _counter(self._ask_counter(commands, channel))
-                    self._receiver.begin(channel, epoch, number)
+                    for confirmed in subscriber.confirmed(names):
+                        if not await confirmed:
+                            why = f"{channels[0]} is in a slot that has moved"
+                            raise BackplaneUnavailableError(why)
+                    commands = generation.commands(channels[0])
+                    asked = [self._counters.ask(commands, channel) for channel in channels]
+                    for channel, call in zip(channels, asked, strict=True):
+                        self._receiver.begin(channel, *await counter_in(call))
                 return
             except BackplaneUnavailableError:
                 if generation.lasts:
@@ -215,10 +217,10 @@ class Subscriptions:
         self._want_own()
         self._subscriber = subscriber
         self.ended.clear()
-        names = list(self._names)
-        for at in range(0, len(names), BATCH):
-            await self._health.soon(subscriber.all_confirmed(names[at : at + BATCH]))
-        self._resubscribed = {self._names[name] for name in names if name in self._names}
+        self._resubscribed.clear()
+        async for groups in subscriber.in_groups(self._names):
+            await self._health.soon(subscriber.all_confirmed(groups))
+            self._resubscribed.update(*self._heard(groups))
 
     def end(self) -> None:
         """The generation has ended, and its subscriber with it."""
@@ -265,23 +267,25 @@ class Subscriptions:
             self._former.end()
             self._former = None
 
-    async def read_counters(self, commands: CommandConnection) -> list[tuple[str, Counter]]:
-        """Read the counters of all channels that :meth:`begin` has subscribed."""
-        return await self._counters_of(commands, list(self._resubscribed))
-
-    async def _counters_of(
-        self, commands: CommandConnection, channels: list[str]
+    async def read_counters(
+        self, commands: CommandConnection, subscriber: Subscriber
     ) -> list[tuple[str, Counter]]:
+        """Read the counters of all channels that :meth:`begin` has subscribed."""
         counters: list[tuple[str, Counter]] = []
-        for at in range(0, len(channels), BATCH):
-            part = channels[at : at + BATCH]
-            replies = await self._health.soon(self._read_part(commands, part))
-            counters.extend(zip(part, replies, strict=True))
+        async for groups in subscriber.in_groups(self._names):
+            counters += await self._counted(commands, self._heard(groups))
         return counters
 
-    async def _read_part(self, commands: CommandConnection, channels: list[str]) -> list[Counter]:
-        calls = [self._ask_counter(commands, channel) for channel in channels]
-        return [await _counter(call) for call in calls]
+    def _heard(self, groups: Groups) -> list[list[str]]:
+        """The channels of groups that are wanted and that Redis has not ended meanwhile."""
+        names = [[name for name in map(self._names.get, group) if name] for group in groups]
+        heard = [[name for name in group if name not in self.ended] for group in names]
+        return [group for group in heard if group]
+
+    async def _counted(
+        self, commands: CommandConnection, groups: list[list[str]]
+    ) -> list[tuple[str, Counter]]:
+        return await self._health.soon(self._counters.read(commands, groups))
 
     async def compare(self, counters: list[tuple[str, Counter]], *, lost: bool) -> None:
         """Compare counters with what was heard, after all that they count has arrived.
@@ -373,28 +377,14 @@ class Subscriptions:
             self._elsewhere()
             return
         self.ended.difference_update(wanted)
-        for at in range(0, len(wanted), BATCH):
-            part = wanted[at : at + BATCH]
-            await self._health.soon(subscriber.all_confirmed([name.encode() for name in part]))
-            heard = [channel for channel in part if channel not in self.ended]
-            self._resubscribed.update(heard)
-            self._read += await self._counters_of(commands, heard)
+        async for groups in subscriber.in_groups(channel.encode() for channel in wanted):
+            await self._health.soon(subscriber.all_confirmed(groups))
+            heard = self._heard(groups)
+            self._resubscribed.update(*heard)
+            self._read += await self._counted(commands, heard)
 
     def pop_resubscribed(self) -> list[tuple[str, Counter]]:
         """Where the counters stood of channels that were subscribed again; to be settled once a
         probe was heard that was sent after this."""
         counters, self._read = self._read, []
         return counters
-
-    def _ask_counter(self, commands: CommandConnection, channel: str) -> asyncio.Future[Any]:
-        return commands.call("HMGET", *self._receiver.counter_of(channel))
-
-
-async def _counter(call: asyncio.Future[Any]) -> Counter:
-    try:
-        epoch, last = await call
-    except ResponseError:  # of a wrong type: the next publication deletes it
-        return None, 0
-    if epoch is None or not epoch.isdigit():
-        return None, 0
-    return epoch.decode(), int(last) if (last or b"").isdigit() else 0

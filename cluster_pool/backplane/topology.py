@@ -82,7 +82,14 @@ class Topology(Protocol):
         """Split namespaces into parts that one script may use."""
 
     async def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
-        """Group namespaces by their shards; of many, in several turns of the loop."""
+        """Group namespaces by their shards, those of each as :meth:`in_calls` has them."""
+
+    async def in_calls(self, namespaces: Iterable[str]) -> list[str]:
+        """Put namespaces in an order in which those that one script may use stand together.
+
+        A caller that then takes part after part of very many makes few calls for each part. It
+        takes a turn of the loop for each few thousand.
+        """
 
     def routed_prefix(self, namespace: str) -> str:
         """The channel of items targeted at members of one node, without its node id at the end."""
@@ -154,6 +161,10 @@ class SingleTopology:
     async def by_shard(self, namespaces: Iterable[str]) -> dict[Shard, list[str]]:
         """All of them have the one shard."""
         return {self.home: list(namespaces)}
+
+    async def in_calls(self, namespaces: Iterable[str]) -> list[str]:
+        """One script may use all of them."""
+        return list(namespaces)
 
     def routed_prefix(self, namespace: str) -> str:
         """The channel of a node, which is the same for all namespaces."""

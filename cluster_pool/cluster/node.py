@@ -248,7 +248,7 @@ class Node:
         return {
             "incarnation": self.lease.incarnation,
             "connections": len(self.table),
-            "namespaces": len(self.table.namespaces()),
+            "namespaces": len(self.table.members),
             "pending": self.backplane.outbound.pending,
             "drain": self.drains.progress(),
             "inbox_bytes": shard.receiver.inbox.size,

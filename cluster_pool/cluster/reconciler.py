@@ -1,7 +1,8 @@
 """Compares the registry with the claims of this node, a part of the namespaces at each heartbeat.
 
 A part is a thousand namespaces, or a tenth of all if that is more: 100,000 are compared within ten
-heartbeats, by a hundred calls of a hundred namespaces in each, spread over half a heartbeat. A
+heartbeats, by a hundred calls of a hundred namespaces in each, spread over half a heartbeat. On a
+cluster a call is for one slot: namespaces of a slot are in the same part, and take one call. A
 comparison is of the count, the checksum, the number of members, and some of the claims. A namespace
 that differs is looked at more closely, twice, a part of a heartbeat apart: a difference that is
 then still the same is drift, and is repaired. Claims of this node are asserted; entries that this
@@ -121,7 +122,7 @@ class Reconciler:
     async def _compare(self) -> None:
         try:
             links = await self._topology.connected(self._deadline())
-            suspects = await self._suspects(links, self._next_part())
+            suspects = await self._suspects(links, await self._next_part())
             if suspects:
                 await self._judge(links, suspects)
         except BackplaneUnavailableError as error:
@@ -129,13 +130,13 @@ class Reconciler:
         except Exception:
             log.exception("a comparison failed by itself")
 
-    def _next_part(self) -> list[str]:
+    async def _next_part(self) -> list[str]:
         """The namespaces that were wrong last time, those in doubt, and the next part.
 
         Those of a shard that is down, or that is being restored, are left for later.
         """
         if not self._to_visit:
-            self._to_visit = self._ownership.namespaces()
+            self._to_visit = await self._topology.in_calls(self._ownership.namespaces())
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
         part, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
         doubted = self._doubted | self._ownership.pop_doubted()

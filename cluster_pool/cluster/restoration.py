@@ -136,12 +136,10 @@ class Restoration:
             await asyncio.sleep(AGAIN * random.uniform(0.5, 1))
 
     async def _due_at(self, shard: Shard) -> list[str]:
-        names: list[str] = []
         async for part in in_steps(self._due):
-            held = [name for name in part if self._table.namespace(name) is not None]
-            self._due.difference_update(set(part).difference(held))
-            names += [name for name in held if self._topology.of(name) is shard]
-        return names
+            gone = [name for name in part if self._table.namespace(name) is None]
+            self._due.difference_update(gone)
+        return (await self._topology.by_shard(self._due)).get(shard, [])
 
     async def _register(
         self, links: Links, shard: Shard, names: list[str], incarnation: str

@@ -1,7 +1,7 @@
 """Subscriptions on a cluster: each is at the shard that has its slot."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,14 +72,14 @@ async def test_a_subscription_not_confirmed_in_time_fails_and_still_stands(
 async def test_a_shard_that_is_far_away_has_time_to_confirm_a_channel() -> None:
     """Each attempt is given more time than the one before."""
 
-    async def confirm(name: str, deadline: float) -> None:
+    async def confirm_all(names: Sequence[str], deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.sleep(1.5 * LOOK)
         except TimeoutError:
             raise BackplaneUnavailableError("no answer in time") from None
 
-    subscriptions = SimpleNamespace(confirm=confirm)
+    subscriptions = SimpleNamespace(confirm_all=confirm_all)
     shard = SimpleNamespace(subscriptions=subscriptions, listens=lambda name: True)
     topology: Any = SimpleNamespace(of=lambda name: shard)
     channels = ClusterChannels(topology, Identity(Keys()))

@@ -40,6 +40,7 @@ async def test_a_namespace_is_at_the_shard_of_its_primary(redis: RedisCluster) -
         assert await topology.by_shard(every) == {
             shards[port]: pair for port, pair in names.items()
         }
+        assert await topology.in_calls([*every, every[0]]) == [every[0], *every]
         assert sorted(topology.together([*every, every[0]])) == sorted(
             [[name] if name != every[0] else [name, name] for name in every]
         )

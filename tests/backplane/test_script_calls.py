@@ -109,6 +109,8 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
         holdings=[ComparedClaims(name, HELD, CHECKSUM, [entry("id claim")] * 2) for name in spaces],
     )
     yield script_calls.tallies(KEYS, incarnation="incarnation", namespaces=spaces)
+    numbers = [KEYS.numbers(KEYS.channel(name)) for name in spaces]
+    yield script_calls.counters(counters=[(key, *entry("epoch last")) for key in numbers])
     yield script_calls.publish(
         KEYS,
         sender="sender",
@@ -192,7 +194,7 @@ def test_a_call_touches_one_hash_tag_for_each_namespace() -> None:
         channels = {tag for one in arguments for tag in re.findall(r"\{(.*?)\}", str(one))}
         assert channels <= (tags | {"~"} if name == "send" else tags)
     several = {call.name for call in calls(SPACES) if "two" in str(call.keys)}
-    assert several == {"assert", "compare", "publish", "send", "tallies"}
+    assert several == {"assert", "compare", "counters", "publish", "send", "tallies"}
 
 
 GUARD = """

@@ -7,7 +7,7 @@ from redis.exceptions import ClusterDownError, MovedError
 
 from cluster_pool.backplane.channel_commands import SHARDED
 from cluster_pool.backplane.slots import slot_of
-from cluster_pool.backplane.subscriber import Subscriber
+from cluster_pool.backplane.subscriber import BATCH, Subscriber
 from tests.support import async_test
 
 
@@ -33,9 +33,9 @@ async def test_a_channel_is_confirmed_by_the_reply_to_the_last_request_alone() -
     socket: Any = Socket()
     subscriber = Subscriber(socket, lambda channel, payload: None)
     reading = asyncio.create_task(subscriber.read_forever())
-    first = subscriber.confirmed(b"a")
+    first = subscriber.confirmed([b"a"])[0]
     subscriber.unsubscribe([b"a"])
-    again = subscriber.confirmed(b"a")
+    again = subscriber.confirmed([b"a"])[0]
     socket.pushes.put_nowait([b"subscribe", b"a"])
     socket.pushes.put_nowait([b"unsubscribe", b"a"])
     await asyncio.sleep(0.01)
@@ -68,10 +68,10 @@ async def test_a_lost_socket_confirms_nothing() -> None:
     """Neither earlier requests, nor later ones."""
     socket: Any = Socket()
     subscriber = Subscriber(socket, lambda channel, payload: None)
-    before = subscriber.confirmed(b"a")
+    before = subscriber.confirmed([b"a"])[0]
     await subscriber.drop()
     assert not await before
-    assert not await subscriber.confirmed(b"b")
+    assert not await subscriber.confirmed([b"b"])[0]
 
 
 @async_test
@@ -84,14 +84,14 @@ async def test_a_command_that_a_cluster_refuses_fails_alone() -> None:
     )
     reading = asyncio.create_task(subscriber.read_forever())
     names = sorted((b"{a}", b"{b}"), key=lambda name: slot_of(name.decode()))
-    moved, stays = map(subscriber.confirmed, names)
+    moved, stays = (subscriber.confirmed([name])[0] for name in names)
     assert subscriber.unwritten[0].count(b"SSUBSCRIBE") == 1
     socket.pushes.put_nowait(MovedError(f"{slot_of(names[0].decode())} 10.0.0.1:6379"))
     socket.pushes.put_nowait([b"ssubscribe", names[1]])
     assert not await moved
     assert await stays
     assert ended == [[names[0]]]
-    again = subscriber.confirmed(names[0])
+    again = subscriber.confirmed([names[0]])[0]
     socket.pushes.put_nowait(ClusterDownError("Hash slot not served"))
     assert not await again
     reading.cancel()
@@ -108,7 +108,7 @@ async def test_a_subscription_that_ends_by_itself_is_told() -> None:
     )
     reading = asyncio.create_task(subscriber.read_forever())
     for name in (b"{a}", b"{b}"):
-        confirmed = subscriber.confirmed(name)
+        confirmed = subscriber.confirmed([name])[0]
         socket.pushes.put_nowait([b"ssubscribe", name])
         assert await confirmed
     subscriber.unsubscribe([b"{b}"])
@@ -130,11 +130,11 @@ async def test_a_subscription_that_ends_as_it_is_given_up_affects_no_other() -> 
     socket: Any = Socket()
     subscriber = Subscriber(socket, lambda *_: None, SHARDED)
     reading = asyncio.create_task(subscriber.read_forever())
-    first = subscriber.confirmed(b"{a}")
+    first = subscriber.confirmed([b"{a}"])[0]
     socket.pushes.put_nowait([b"ssubscribe", b"{a}"])
     assert await first
     subscriber.unsubscribe([b"{a}"])
-    other = subscriber.confirmed(b"{b}")
+    other = subscriber.confirmed([b"{b}"])[0]
     socket.pushes.put_nowait([b"sunsubscribe", b"{a}"])
     socket.pushes.put_nowait(MovedError(f"{slot_of('a')} 10.0.0.1:6379"))
     await asyncio.sleep(0.01)
@@ -144,3 +144,30 @@ async def test_a_subscription_that_ends_as_it_is_given_up_affects_no_other() -> 
     assert await other
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
+
+
+@async_test
+async def test_channels_of_one_slot_are_subscribed_by_one_command() -> None:
+    """However far apart they stand; so a slot costs a command, and not each of its channels."""
+    socket: Any = Socket()
+    subscriber = Subscriber(socket, lambda *_: None, SHARDED)
+    names = [f"{{{tag}}}:{part}".encode() for part in "xyz" for tag in range(2 * BATCH)]
+    found = [groups async for groups in subscriber.in_groups(names)]
+    slots = {slot_of(name.decode()) for name in names}
+    groups = [group for part in found for group in part]
+    assert sorted(name for group in groups for name in group) == sorted(names)
+    assert len(groups) == len(slots)
+    assert all(BATCH <= sum(map(len, part)) < BATCH + len(names) for part in found[:-1])
+    waiting = asyncio.create_task(subscriber.all_confirmed(found[0]))
+    await asyncio.sleep(0)
+    assert len(subscriber.unwritten) == len(found[0])
+    waiting.cancel()
+
+
+@async_test
+async def test_one_redis_subscribes_as_many_channels_in_a_command_as_are_given() -> None:
+    """Whatever their slots, up to a batch."""
+    subscriber = Subscriber(Socket(), lambda *_: None)  # type: ignore[arg-type]
+    names = [f"{{{tag}}}".encode() for tag in range(2 * BATCH + 1)]
+    found = [groups async for groups in subscriber.in_groups(names)]
+    assert found == [[names[:BATCH]], [names[BATCH : 2 * BATCH]], [names[2 * BATCH :]]]

@@ -32,8 +32,8 @@ async def test_a_lost_hash_is_found_within_ten_heartbeats(
         parts: list[int] = []
         next_part = one._parts.reconciler._next_part
 
-        def counted() -> list[str]:
-            part = next_part()
+        async def counted() -> list[str]:
+            part = await next_part()
             parts.append(len(part))
             return part
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cluster_pool import Timing
-from cluster_pool.backplane.in_steps import STEP
+from cluster_pool.backplane.in_steps import STEP, in_steps
+from cluster_pool.backplane.slots import slot_of
 from cluster_pool.cluster.reconciler import Reconciler
 from cluster_pool.cluster.restoration import Restoration
 from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
@@ -65,6 +66,60 @@ async def test_a_rejoin_registers_claims_at_every_shard(redis: RedisCluster) -> 
             assert await two.count(name) == 1
 
 
+@async_test
+async def test_many_namespaces_take_calls_for_each_slot_and_not_for_each_of_them(
+    redis: RedisCluster,
+) -> None:
+    """As a node has them that holds 100,000: subscribing, counting and registering again."""
+    away = away_from_home(redis)[0]
+    first = next(first for first, _, ids in redis.ranges() if ids[0] == away.id)
+    names = names_in(range(first, first + SOME), each=12)
+    async with cluster_pools(redis, 1, timing=Timing()) as (one,):
+        await asyncio.gather(*[one.join(name, "alice", timeout=30) for name in names])
+        shard = one._parts.backplane.topology.of(names[0])
+        asked, begun = made(redis), shard.generation
+        away.call("CLIENT", "KILL", "TYPE", "pubsub")
+        await eventually(lambda: shard.up and shard.generation > begun, 20)
+        await eventually(lambda: not one._parts.ownership.restoration.due, 20)
+        subscribed, scripts = (now - then for now, then in zip(made(redis), asked, strict=True))
+        assert SOME <= subscribed < 2 * SOME
+        assert 2 * SOME <= scripts < 4 * SOME + PROBES < len(names)
+        asked, rejoins = made(redis), one.statistics()["rejoins"]
+        redis.primary_of("{~}").call("DEL", "cluster_pool:{~}:leases")
+        await eventually(lambda: one.statistics()["rejoins"] > rejoins and one.ready, 20)
+        subscribed, scripts = (now - then for now, then in zip(made(redis), asked, strict=True))
+        assert subscribed == 0
+        assert SOME <= scripts < 5 * SOME + PROBES < len(names)
+
+
+SOME = 30
+PROBES = 100
+"""Scripts that a node calls meanwhile whatever it holds, at most."""
+
+
+def made(redis: RedisCluster) -> tuple[int, int]:
+    """How many subscriptions and scripts all primaries were asked for."""
+    stats = [one.call("INFO", "commandstats") for one in redis.primaries]
+    subscribed, scripts = (
+        sum(one.get(f"cmdstat_{name}", {"calls": 0})["calls"] for one in stats)
+        for name in ("ssubscribe", "evalsha")
+    )
+    return subscribed, scripts
+
+
+def names_in(slots: range, each: int) -> list[str]:
+    """So many namespaces in each of these slots, in no order."""
+    found: dict[int, list[str]] = {slot: [] for slot in slots}
+    left, number = len(slots) * each, 0
+    while left:
+        name, number = f"room-{number}", number + 1
+        names = found.get(slot_of(name))
+        if names is not None and len(names) < each:
+            names.append(name)
+            left -= 1
+    return [names[at] for at in range(each) for names in found.values()]
+
+
 class Watched:
     """One shard, its topology and table, and all else that a restoration needs."""
 
@@ -81,6 +136,12 @@ class Watched:
     def of(self, name: str) -> "Watched":
         self.looked_at += 1
         return self
+
+    async def by_shard(self, names: set[str]) -> dict["Watched", list[str]]:
+        found: list[str] = []
+        async for part in in_steps(names):
+            found += [name for name in part if self.of(name) is self]
+        return {self: found}
 
     def namespaces(self) -> list[str]:
         return list(self.names)
@@ -103,17 +164,17 @@ async def test_a_claim_that_is_not_registered_again_yet_is_no_drift(redis: Redis
     async with cluster_pools(redis) as (one, _):
         await one.join("n", "alice")
         reconciler, restoration = one._parts.reconciler, one._parts.ownership.restoration
-        assert compared(reconciler) == ["n"]
+        assert await compared(reconciler) == ["n"]
         restoration._due.add("n")
-        assert compared(reconciler) == []
+        assert await compared(reconciler) == []
         restoration._due.discard("n")
-        assert compared(reconciler) == ["n"]
+        assert await compared(reconciler) == ["n"]
 
 
-def compared(reconciler: Reconciler) -> list[str]:
+async def compared(reconciler: Reconciler) -> list[str]:
     """The namespaces that it compares at the next heartbeat, if it has them all before it."""
     reconciler._to_visit.clear()
-    return reconciler._next_part()
+    return await reconciler._next_part()
 
 
 @async_test

@@ -1,0 +1,73 @@
+"""Reads the counters beside channels: after a subscription, where its counting begins.
+
+A counter that Redis does not give, since it is of a wrong type or not readable, counts as absent:
+the next publication makes a new one.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane import script_calls
+from cluster_pool.backplane.command_connection import CommandConnection
+from cluster_pool.backplane.receiver import Receiver
+
+Counter = tuple[str | None, int]
+"""Epoch and last number of a channel; None and 0 when no script can have written them."""
+
+
+class ChannelCounters:
+    """The counters of the channels that a receiver hears."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    def ask(self, commands: CommandConnection, channel: str) -> asyncio.Future[Any]:
+        """Queue a reading of one counter; :func:`counter_in` reads the reply."""
+        return commands.call("HMGET", *self._receiver.counter_of(channel))
+
+    async def read(
+        self, commands: CommandConnection, groups: Iterable[Sequence[str]]
+    ) -> list[tuple[str, Counter]]:
+        """Read the counters of groups of channels, with a call for each group.
+
+        Args:
+            groups: one script may touch the counters of a group.
+        """
+        asked = []
+        for channels in groups:
+            counters = [self._receiver.counter_of(channel) for channel in channels]
+            asked.append((channels, commands.script(script_calls.counters(counters=counters))))
+        found: list[tuple[str, Counter]] = []
+        for channels, call in asked:
+            try:
+                flat = await call
+            except ResponseError:  # as when the slot is half moved, and some counters are elsewhere
+                found += await self._one_by_one(commands, channels)
+                continue
+            pairs = zip(flat[::2], flat[1::2], strict=True)
+            found += [(name, _counter(*one)) for name, one in zip(channels, pairs, strict=True)]
+        return found
+
+    async def _one_by_one(
+        self, commands: CommandConnection, channels: Sequence[str]
+    ) -> list[tuple[str, Counter]]:
+        calls = [self.ask(commands, channel) for channel in channels]
+        return [(one, await counter_in(call)) for one, call in zip(channels, calls, strict=True)]
+
+
+async def counter_in(call: asyncio.Future[Any]) -> Counter:
+    """The counter in a reply to :meth:`ChannelCounters.ask`."""
+    try:
+        epoch, last = await call
+    except ResponseError:
+        return None, 0
+    return _counter(epoch, last)
+
+
+def _counter(epoch: bytes | None, last: bytes | None) -> Counter:
+    if epoch is None or not epoch.isdigit():
+        return None, 0
+    return epoch.decode(), int(last) if last is not None and last.isdigit() else 0
