@@ -71,6 +71,8 @@ class ClusterTopology:
         self._parts: dict[ClusterPart, Shard] = {}
         self._nowhere = make(Nowhere(self._map))
         self._by_slot: list[Shard] = [self._nowhere] * SLOTS
+        self._arranged: list[Shard] = self._by_slot
+        """The shards of all slots when every channel was last found where it belongs."""
         self.subscriptions = ClusterChannels(self, identity)
         self.routed_prefix = keys.routed_prefix
         self.look_again = self._map.look_again
@@ -271,7 +273,9 @@ class ClusterTopology:
     async def _arrange(self, gone: Iterable[Shard]) -> None:
         """Subscribe every channel at the shard of its slot; then end shards without slots."""
         shards = [*self.shards[1:], *gone]
-        works = [self._arrange_one(shard) for shard in shards]
+        by_slot = self._by_slot
+        changed = by_slot is not self._arranged
+        works = [self._arrange_one(shard, changed=changed) for shard in shards]
         outcomes = await asyncio.gather(*works, return_exceptions=True)
         unused = [self._nowhere] if self._nowhere not in self._by_slot else []
         for shard in (*gone, *unused):
@@ -281,8 +285,15 @@ class ClusterTopology:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+        self._arranged = by_slot
 
-    async def _arrange_one(self, shard: Shard) -> None:
+    async def _arrange_one(self, shard: Shard, *, changed: bool) -> None:
+        """Subscribe the channels of a shard where they belong.
+
+        Args:
+            changed: whether its channels may have another shard. There may be 200,000: they are not
+                looked through because a map was read again.
+        """
         subscriptions = shard.subscriptions
         if shard in self._by_slot:
             try:
@@ -291,7 +302,7 @@ class ClusterTopology:
                 log.debug("no other probe yet: %s", error)
                 self.look_again()
         left: list[str] = []
-        async for part in in_steps(subscriptions.channels):
+        async for part in in_steps(subscriptions.channels if changed else ()):
             left += [name for name in part if self._left(name, shard)]
         await subscriptions.drain(left)
         targets: dict[Shard, list[str]] = {shard: list(subscriptions.ended)}

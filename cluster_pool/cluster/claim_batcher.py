@@ -199,7 +199,8 @@ class ClaimBatcher:
         self._begin_writing()
         try:
             deadline = loop.time() + self._timing.timeout
-            adding = self._namespaces.add_new(links, self._lease.incarnation, deadline)
+            names = [pending.membership.namespace for pending in claims]
+            adding = self._namespaces.add_new(links, self._lease.incarnation, names, deadline)
             if self._topology.spans:
                 claims = await self._listed(claims, adding)
             work: list[Coroutine[Any, Any, Any]] = [

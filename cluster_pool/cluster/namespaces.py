@@ -9,7 +9,8 @@ comes back at once costs nothing.
 import asyncio
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.subscriptions import Subscription, end_all
@@ -21,6 +22,9 @@ from cluster_pool.exceptions import (
     MembershipLimitError,
     PoolClosedError,
 )
+
+TIDIED: Final = 500
+"""Namespaces that are unsubscribed in one turn of the loop: a drain may empty 100,000 at once."""
 
 
 @dataclass(slots=True)
@@ -58,7 +62,7 @@ class Namespaces:
         self._fresh: set[str] = set()
         self._incarnation = ""
         self._lingering: dict[str, float] = {}
-        self._tidying: asyncio.TimerHandle | None = None
+        self._tidying: asyncio.Handle | None = None
         self._subscriptions: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
@@ -149,15 +153,18 @@ class Namespaces:
         if not task.cancelled():
             task.exception()  # read here, so that asyncio does not log it
 
-    def add_new(self, links: Links, incarnation: str, deadline: float) -> Coroutine[Any, Any, bool]:
-        """Add namespaces to the registry's list that it does not have under this incarnation.
+    def add_new(
+        self, links: Links, incarnation: str, names: Iterable[str], deadline: float
+    ) -> Coroutine[Any, Any, bool]:
+        """Add those of some namespaces to the registry's list that it does not have under this
+        incarnation. After a rejoin there may be very many others, which are not waited for.
 
         The command is queued before this returns, and so ahead of later claims at the same shard.
         The coroutine gives False when the registry did not list them.
         """
         self._under(incarnation)
-        fresh = [name for name in self._fresh if name in self._held and self._held[name].count]
-        self._fresh.clear()
+        fresh = [name for name in self._fresh.intersection(names) if self.holds(name)]
+        self._fresh.difference_update(fresh)
         adding = self._add(links, incarnation, fresh, deadline)
 
         async def read() -> bool:
@@ -225,7 +232,9 @@ class Namespaces:
         """Unsubscribe namespaces that have been empty for a while."""
         self._tidying = None
         loop = asyncio.get_running_loop()
-        due = [name for name, end in self._lingering.items() if end <= loop.time() + 0.01]
+        now = loop.time() + 0.01
+        every = (name for name, end in self._lingering.items() if end <= now)
+        due = list(islice(every, TIDIED))
         left: list[str] = []
         ended: list[Subscription] = []
         for namespace in due:
@@ -243,5 +252,7 @@ class Namespaces:
             links = self._topology.current
             if links is not None and self._incarnation:
                 self._claims.remove_namespaces(links, self._incarnation, left)
-        if self._lingering:
+        if len(due) == TIDIED:
+            self._tidying = loop.call_soon(self._tidy)
+        elif self._lingering:
             self._tidying = loop.call_later(self._timing.linger, self._tidy)

@@ -109,7 +109,7 @@ class Restoration:
         if self._over:
             return
         self._found += 1
-        for shard in self._topology.shards:
+        for shard in self._topology.shards[1:]:  # home has no namespaces
             task = self._tasks.get(shard)
             if task is None or task.done():
                 self._tasks[shard] = asyncio.create_task(

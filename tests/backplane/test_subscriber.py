@@ -166,7 +166,7 @@ async def test_channels_of_one_slot_are_subscribed_by_one_command() -> None:
 
 @async_test
 async def test_one_redis_subscribes_as_many_channels_in_a_command_as_are_given() -> None:
-    """Whatever their slots, up to a batch."""
+    """Up to a batch, from any slots."""
     subscriber = Subscriber(Socket(), lambda *_: None)  # type: ignore[arg-type]
     names = [f"{{{tag}}}".encode() for tag in range(2 * BATCH + 1)]
     found = [groups async for groups in subscriber.in_groups(names)]

@@ -1,10 +1,15 @@
-"""Subscriptions that many newcomers share, while Redis is far away."""
+"""The namespaces of a node: subscribed once for all newcomers, listed, and left together."""
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from cluster_pool import BackplaneUnavailableError
+from cluster_pool.cluster.namespaces import TIDIED, Namespaces
+from cluster_pool.core.keys import Keys
+from cluster_pool.testing import FAST
 from tests.cluster.test_ownership import node_behind
 from tests.servers import Cluster, RedisServer
 from tests.support import async_test, eventually
@@ -96,3 +101,52 @@ async def test_a_namespace_that_no_member_could_join_is_forgotten(own_server: Re
         assert not shard.listens("cluster_pool:{n}")
         await eventually(lambda: not one._parts.ownership._namespaces._subscriptions)
         await proxy.accept()
+
+
+class Registry:
+    """Claims and topology of a node without Redis: notes what is listed, and what is taken out."""
+
+    current = "links"
+
+    def __init__(self) -> None:
+        self.listed: list[list[str]] = []
+        self.removed: list[list[str]] = []
+
+    async def add_namespaces(self, links: Any, name: str, names: list[str], until: float) -> bool:
+        self.listed.append(names)
+        return True
+
+    def remove_namespaces(self, links: Any, name: str, names: list[str]) -> None:
+        self.removed.append(names)
+
+
+@async_test
+async def test_a_newcomer_waits_for_the_listing_of_its_own_namespace_alone() -> None:
+    """After a rejoin there may be 100,000 others that are not listed yet."""
+    registry: Any = Registry()
+    namespaces = Namespaces(registry, registry, Keys(), FAST, 100)
+    for name in ("one", "two", "three"):
+        namespaces.enter(name)
+    assert await namespaces.add_new(registry, "start.0", ["two", "two", "left"], 0)
+    assert registry.listed == [["two"]]
+    assert await namespaces.listed(["one", "two", "three"]) == {"two"}
+    await namespaces.add_before_claims(registry, "start.0", ["one", "two"], 0)
+    assert registry.listed[1:] == [["one"]]
+
+
+@async_test
+async def test_namespaces_that_become_empty_together_are_left_in_several_turns() -> None:
+    """As when a node drains: each turn of the loop unsubscribes a part of them."""
+    registry: Any = Registry()
+    timing = replace(FAST, linger=0.01)
+    namespaces = Namespaces(registry, registry, Keys(), timing, 10 * TIDIED)
+    names = [f"room-{at}" for at in range(2 * TIDIED + 1)]
+    for name in names:
+        namespaces.enter(name)
+    await namespaces.add_new(registry, "start.0", names, 0)
+    for name in names:
+        namespaces.leave(name)
+    await eventually(lambda: sum(map(len, registry.removed)) == len(names))
+    assert max(map(len, registry.removed)) == TIDIED
+    assert not namespaces._held
+    await namespaces.stop()

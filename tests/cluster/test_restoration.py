@@ -129,7 +129,7 @@ class Watched:
 
     def __init__(self, names: list[str]) -> None:
         self.names = dict.fromkeys(names)
-        self.shards = (self,)
+        self.shards = (None, self)  # home first
         self.looked_at = 0
         self.registered: list[str] = []
 

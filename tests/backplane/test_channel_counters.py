@@ -1,0 +1,71 @@
+"""The counters beside channels, as a new subscription reads them."""
+
+import asyncio
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from cluster_pool.backplane.channel_counters import ChannelCounters
+from cluster_pool.backplane.command_connection import ScriptCall
+from cluster_pool.backplane.receiver import Receiver
+from cluster_pool.core.keys import Keys
+from tests.backplane.contexts import context_of
+from tests.clusters import Backend
+from tests.support import async_test
+
+
+@async_test
+async def test_counters_are_read_with_one_call_for_each_group(backend: Backend) -> None:
+    """One that is not there, that is no number, or of a wrong type, counts as absent."""
+    async with backend.pools(1) as (one,), backend.client() as client:
+        keys = Keys(backend.prefix)
+        receiver = Receiver(context_of(keys))
+        channels = [keys.channel("n"), keys.events("n")]
+        receiver.events[channels[1]] = keys.owners("n")
+        others = [f"{keys.channel('n')}:node:{at}" for at in range(3)]
+        await client.hset(keys.numbers(channels[0]), mapping={"epoch": "12", "last": "34"})
+        await client.hset(keys.owners("n"), mapping={"epoch#": "56", "events#": "7"})
+        await client.hset(keys.numbers(others[0]), mapping={"epoch": "no", "last": "1"})
+        await client.set(keys.numbers(others[1]), "text")
+        shard = one._parts.backplane.topology.of("n")
+        counters = ChannelCounters(receiver)
+        found = await counters.read(shard.commands, [channels, others])
+        assert found == [
+            (channels[0], ("12", 34)),
+            (channels[1], ("56", 7)),
+            *[(name, (None, 0)) for name in others],
+        ]
+        await client.delete(
+            keys.numbers(channels[0]), keys.owners("n"), *map(keys.numbers, others[:2])
+        )
+
+
+class HalfMoved:
+    """A Redis that has given some keys of a slot away: it refuses calls that name several."""
+
+    def script(self, call: ScriptCall) -> asyncio.Future[Any]:
+        return self._said(ResponseError("TRYAGAIN Multiple keys request during rehashing of slot"))
+
+    def call(self, *arguments: Any) -> asyncio.Future[Any]:
+        if "gone" in arguments[1]:
+            return self._said(ResponseError("ASK 1 127.0.0.1:1"))
+        return self._said([b"12", b"34"])
+
+    @staticmethod
+    def _said(reply: Any) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
+        return future
+
+
+@async_test
+async def test_where_several_counters_cannot_be_read_together_each_is_read_by_itself() -> None:
+    """A gap on a channel that is still here is counted, although its slot is moving."""
+    keys = Keys()
+    channels = [keys.channel("n"), keys.channel("n") + ":node:gone"]
+    commands: Any = HalfMoved()
+    found = await ChannelCounters(Receiver(context_of(keys))).read(commands, [channels])
+    assert found == [(channels[0], ("12", 34)), (channels[1], (None, 0))]
