@@ -9,6 +9,7 @@ Floors, from the top; a module imports only from floors below its own:
     backplane        the only floor that knows Redis
     local            Connection, ConnectionsPool: what one process does alone
     transports       one file per WebSocket library
+    auth             decides who may connect
     core             words and decisions: no asyncio, no redis, no clock
     loops            which event loop an object belongs to
     exceptions       the error tree
@@ -17,6 +18,9 @@ Floors, from the top; a module imports only from floors below its own:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cluster_pool.auth.auth import Auth
+from cluster_pool.auth.identity import Identity
+from cluster_pool.auth.jwt import Jwt
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.request import Fields, Headers, Request
@@ -32,6 +36,8 @@ from cluster_pool.core.results import (
 )
 from cluster_pool.exceptions import (
     AlreadyReadError,
+    AuthenticationError,
+    AuthenticationUnavailableError,
     BackplaneUnavailableError,
     ClusterPoolError,
     ConnectionClosedError,
@@ -48,6 +54,7 @@ from cluster_pool.exceptions import (
     NodeIdTakenError,
     NodeUnreachableError,
     NotAcceptedError,
+    NotPermittedError,
     NotReadableError,
     OriginRefusedError,
     PendingLimitError,
@@ -83,6 +90,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyReadError",
+    "Auth",
+    "AuthenticationError",
+    "AuthenticationUnavailableError",
     "BackplaneUnavailableError",
     "ClusterPool",
     "ClusterPoolError",
@@ -96,11 +106,13 @@ __all__ = [
     "Gap",
     "Headers",
     "IdTakenError",
+    "Identity",
     "InvalidCloseError",
     "InvalidIdError",
     "InvalidMessageError",
     "InvalidNamespaceError",
     "InvalidValueError",
+    "Jwt",
     "Limits",
     "Member",
     "MemberEvent",
@@ -112,6 +124,7 @@ __all__ = [
     "NodeState",
     "NodeUnreachableError",
     "NotAcceptedError",
+    "NotPermittedError",
     "NotReadableError",
     "OriginRefusedError",
     "PendingLimitError",

@@ -9,6 +9,9 @@ ClusterPoolError
 │   └── MessageTooLargeError
 ├── IdTakenError                           ``on_conflict="reject"`` and the id has an owner
 ├── OriginRefusedError                     a page of a foreign origin may not connect (403)
+├── AuthenticationError                    a client has no valid credentials (401, 4401)
+├── AuthenticationUnavailableError         a client could not be authenticated now (503)
+├── NotPermittedError                      its identity does not permit that (403)
 ├── NodeIdTakenError                       another live node has this node id
 ├── NodeDrainingError                      this node accepts no newcomers
 ├── DrainRefusedError                      a node refuses an order about its drain
@@ -92,6 +95,36 @@ class OriginRefusedError(ClusterPoolError):
         super().__init__(f"origin {ascii(origin)[:300]} may not connect to {ascii(host)[:300]}")
         self.origin = origin
         self.host = host
+
+
+class AuthenticationError(ClusterPoolError):
+    """A client has no valid credentials; the text says why, and has no part of them.
+
+    Attributes:
+        status: the HTTP status for the handshake, 401.
+    """
+
+    status = 401
+
+
+class AuthenticationUnavailableError(ClusterPoolError):
+    """Whether a client's credentials are valid could not be found out; it may come again.
+
+    Attributes:
+        status: the HTTP status for the handshake, 503.
+    """
+
+    status = 503
+
+
+class NotPermittedError(ClusterPoolError):
+    """A client's identity does not permit the namespace or the id that it asks for.
+
+    Attributes:
+        status: the HTTP status for the handshake, 403.
+    """
+
+    status = 403
 
 
 class NodeIdTakenError(ClusterPoolError):

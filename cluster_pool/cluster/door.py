@@ -1,17 +1,29 @@
-"""Refuses handshakes before anything is claimed for them; counts and logs the refusals."""
+"""Refuses handshakes before anything is claimed for them; counts and logs the refusals.
+
+Owns the order: the origin of the page, the offers of the client, then its identity.
+"""
 
 import logging
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
+from cluster_pool.auth.auth import Auth
+from cluster_pool.auth.identity import Identity
 from cluster_pool.core.handshake import check_offers
 from cluster_pool.core.ids import shown
 from cluster_pool.core.origins import Origins, remedy
 from cluster_pool.core.quiet import Quiet, others
 from cluster_pool.core.request import Request
 from cluster_pool.core.statistics import Counters
-from cluster_pool.exceptions import OriginRefusedError
+from cluster_pool.exceptions import (
+    AuthenticationError,
+    AuthenticationUnavailableError,
+    ClusterPoolError,
+    InvalidValueError,
+    NotPermittedError,
+    OriginRefusedError,
+)
 
 log = logging.getLogger("cluster_pool.door")
 
@@ -74,6 +86,50 @@ class Door:
         self.check_origin(headers.get_all("origin"), headers.get_all("host"))
         if not answered:
             check_offers(request, subprotocol)
+
+    async def admit(
+        self,
+        request: Request,
+        auth: Auth | None,
+        identity: Identity | None,
+        namespace: str | None,
+        id: str | None,
+    ) -> tuple[Identity | None, str, str | None]:
+        """Authenticate a client, and decide where its connection belongs.
+
+        Args:
+            identity: it is authenticated already.
+            namespace, id: those that a call or a URL names, if it names any.
+
+        Returns:
+            Its identity, its home namespace and its id, which is None if any will do.
+
+        Raises:
+            AuthenticationError, AuthenticationUnavailableError, NotPermittedError: it may not
+                connect like this. Counted, and logged at level DEBUG.
+            InvalidValueError: no namespace is named.
+        """
+        try:
+            if identity is None and auth is not None:
+                identity = await auth.identify(request)
+            if identity is not None:
+                return identity, identity.home(namespace), identity.own_id(id)
+        except ClusterPoolError as error:
+            self._count_refused(error, request)
+            raise
+        if namespace is None:
+            raise InvalidValueError("neither the call nor an identity names a namespace")
+        return None, namespace, id
+
+    def _count_refused(self, error: ClusterPoolError, request: Request) -> None:
+        counters = self._counters
+        if isinstance(error, AuthenticationError):
+            counters.unauthenticated += 1
+        elif isinstance(error, NotPermittedError):
+            counters.not_permitted += 1
+        elif isinstance(error, AuthenticationUnavailableError):
+            counters.unverified += 1
+        log.debug("refused %r: %s", request, error)
 
     def found_closed(self) -> None:
         """A handshake came while the pool does not run.

@@ -17,6 +17,7 @@ from cluster_pool.cluster.delivery import Delivery
 from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.dispatcher import Dispatcher, Turn
 from cluster_pool.cluster.drain import DrainController
+from cluster_pool.cluster.expiries import Expiries
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.inbound import InboundChannel
 from cluster_pool.cluster.joins import Joins
@@ -38,6 +39,7 @@ from cluster_pool.cluster.takeover_fights import TakeoverFights
 from cluster_pool.cluster.unsealing import unsealing_of
 from cluster_pool.cluster.watchers import Watchers
 from cluster_pool.core.closing import SERVICE_RESTART
+from cluster_pool.core.drain_budget import USED
 from cluster_pool.core.results import Gap, NodeState
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
@@ -106,6 +108,7 @@ class Node:
             topology, claims, upkeep, reaping, ownership, lease, timing, counters
         )
         self.drains = DrainController(backplane, self.life, self.table, ownership, lease, headroom)
+        self.expiries = Expiries(USED * headroom, counters)
         self.admission = Admission(backplane, self.life, self.table, ownership, hooks, takeover)
         self.joins = Joins(backplane, self.table, ownership, self.admission)
         shortcut = LocalShortcut(self.life, self.table, lease, shard, backplane.outbound)
@@ -176,6 +179,7 @@ class Node:
         try:
             await in_turn(
                 self.drains.stop,
+                self.expiries.stop,
                 self._close_and_release,
                 self.table.stop,
                 self.lease_keeper.stop,
@@ -267,6 +271,7 @@ class Node:
     def _connection_closing(self, connection: Connection) -> None:
         """A connection of this node began to close, for any reason."""
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
+        self.expiries.forget(connection)
         for membership in self.table.memberships_of(connection):
             self.ownership.release(membership)
 

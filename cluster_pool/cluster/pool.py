@@ -1,17 +1,17 @@
 """The pool that users hold: this node's connections, as a part of the cluster."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Literal, Self, overload
 
+from cluster_pool.auth.auth import Auth
 from cluster_pool.backplane.backplane import DEFAULT_REDIS, Setup
 from cluster_pool.backplane.locations import RedisOrUrl
-from cluster_pool.cluster.accept import Accepting
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.hooks import Hooks, OnConnection, OnEmpty, OnGap, OnState
 from cluster_pool.cluster.inbound import SHARE, InboundChannel
 from cluster_pool.cluster.node import NO_SIZES, Node
+from cluster_pool.cluster.public.connections import ConnectionCalls
 from cluster_pool.cluster.public.directory import DirectoryCalls
 from cluster_pool.cluster.public.drains import DrainCalls
 from cluster_pool.cluster.public.handle import NOT_RUNNING, Handle
@@ -23,9 +23,7 @@ from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import NodeState
 from cluster_pool.core.seals import Secret
 from cluster_pool.exceptions import PoolClosedError
-from cluster_pool.local.connection import Connection
 from cluster_pool.local.pool import ConnectionsPool
-from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.transports.base import Ahead
 
 
@@ -39,7 +37,7 @@ class _NotRunning:
 _NOT_RUNNING: Final[Any] = _NotRunning()
 
 
-class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
+class ClusterPool(Handle[Node], ConnectionCalls, SendingCalls, DirectoryCalls, DrainCalls):
     """The connections of one node, as a part of all connections in the cluster.
 
     ``async with ClusterPool("redis://…") as pool:`` joins the cluster and leaves it. It has the
@@ -66,6 +64,7 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         origins: origins of pages that may connect by :meth:`accept`, besides the same origin (the
             header ``Host``, with its port): ``["https://app.example"]``; ``["*"]`` for all. None
             allows the same origin only. A client without an ``Origin`` is no page, and is allowed.
+        auth: authenticates each client of :meth:`accept`; None: none is.
     """
 
     def __init__(
@@ -80,6 +79,7 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         headroom: float = HEADROOM,
         secret: Secret | Iterable[Secret] | None = None,
         origins: Sequence[str] | None = None,
+        auth: Auth | None = None,
     ) -> None:
         setup = Setup.of(
             redis,
@@ -89,6 +89,8 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
             secret=secret,
             node_id=None if node_id is None else check_node_id(node_id),
         )
+        self.auth = auth
+        """Authenticates clients; None: none is."""
         self.door = Door(origins, setup.counters)
         """Checks handshakes before anything is claimed for them."""
         self._hooks = Hooks(setup.timing, setup.counters)
@@ -130,157 +132,6 @@ class ClusterPool(Handle[Node], SendingCalls, DirectoryCalls, DrainCalls):
         cancelled, the stop goes on; another call waits for it.
         """
         await super().stop()
-
-    # -- connections -----------------------------------------------------------------------
-
-    async def new_connection(
-        self,
-        connection: Connection,
-        *,
-        on_conflict: str | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        """Make a connection a member: claim its id for this node.
-
-        When this returns, sends from anywhere reach it. Cancelling releases the claim again.
-
-        Args:
-            on_conflict: ``"takeover"`` or ``"reject"`` for this call only.
-            timeout: seconds; default 2.
-
-        Raises:
-            NodeDrainingError: this node accepts no newcomers.
-            IdTakenError: under ``"reject"``, the id is taken.
-            ConnectionClosedError: a newer connection took the id over at once (4409: this one is
-                closed), or the connection is closed, or its client has gone.
-            MembershipLimitError: the namespace or this node is full.
-            BackplaneUnavailableError: Redis did not answer in time, or has been away for a second
-                already, and then this does not wait. A claim that may have been made
-                (``maybe_executed``) is released as soon as Redis can be reached.
-        """
-        await self._running().admission.join(connection, on_conflict, timeout)
-
-    async def remove_connection(
-        self,
-        connection: Connection,
-        on_empty_namespace: EmptyCallback | None = None,
-        *,
-        timeout: float | None = None,
-    ) -> None:
-        """End a connection's membership. Does not close it. A second call does nothing.
-
-        Args:
-            on_empty_namespace: called without arguments, and awaited if it is async, when this
-                release left the namespace without members in the whole cluster. It is called once,
-                even if the release had to be retried, up to a day later; after a crash in between
-                perhaps not at all.
-            timeout: seconds to wait for Redis; default 2.
-
-        Raises:
-            BackplaneUnavailableError: not released yet. It will be released, and the callback
-                called, as soon as Redis can be reached.
-        """
-        await self._started().admission.leave(connection, on_empty_namespace, timeout)
-
-    def accept(
-        self,
-        websocket: Any,
-        *,
-        namespace: str,
-        id: str | None = None,
-        on_conflict: str | None = None,
-        subprotocol: str | None = None,
-        idle_timeout: float | None = None,
-        metadata: dict[str, Any] | None = None,
-        origins: Sequence[str] | None = None,
-    ) -> AbstractAsyncContextManager[Connection, bool]:
-        """Claim, accept the WebSocket if the framework has not done it, and release at the end.
-
-        ``async with pool.accept(websocket, namespace="room", id="alice") as connection:
-        await connection.run()``. Messages to the member between claim and accept wait in its
-        outbox. At the end the connection is closed (1000, or 1011 after an exception) behind the
-        messages sent to it; the client has ``Timing.close`` seconds for that.
-
-        When the client leaves, its membership ends at once, whatever the body does, and the body
-        ends: an iteration ends by itself, after all messages that had come; a ``send`` raises
-        ``ConnectionClosedError``; a body that waits for something else is cancelled. It is
-        cancelled at once, but ``Timing.close`` later if there are unread messages, and
-        ``Timing.handler`` later if another task reads, or the WebSocket is read by its own
-        library's methods. The context manager swallows this error and this cancellation, and no
-        other: the code behind it runs. A body is never cancelled while it works on a message of its
-        iteration, after its iteration has ended, or if it has closed the connection itself. A
-        connection that is taken over, closed by a pool or cut ends its body in the same ways.
-
-        If the body does not read, up to ``Limits.inbound_bytes`` of messages are kept, and further
-        ones are dropped (``inbound_dropped``). If it has read before, TCP holds the client up
-        instead, and that the client leaves is noticed only after ``Timing.handler`` seconds
-        without a read.
-
-        Args:
-            id: None makes a unique one.
-            subprotocol: the one to accept, which the client must have offered.
-            origins: allowed origins for this call, in place of the pool's own.
-
-        Raises:
-            OriginRefusedError, InvalidValueError: the origin is foreign, the offers of the client
-                cannot be answered, or a value is not allowed. Nothing was claimed.
-            As :meth:`new_connection`. A WebSocket that is not accepted yet is then refused with 400
-                (a value is not allowed), 403 (foreign origin), 409 (taken) or 503 and Retry-After,
-                if the framework's server can do that; an open one is closed with 1008, 4409 or
-                1013. If a newer connection took over the id at once, it is accepted and closed
-                with 4409. Under Starlette and FastAPI the error is also starlette's HTTPException,
-                so that they log no traceback; under others the endpoint must catch
-                ClusterPoolError.
-            TypeError: ``websocket`` is of no supported type.
-        """
-        return Accepting(
-            websocket,
-            self._running,
-            self.door,
-            self._ahead,
-            namespace=namespace,
-            id=id,
-            on_conflict=on_conflict,
-            subprotocol=subprotocol,
-            idle_timeout=idle_timeout,
-            metadata=metadata,
-            origins=origins,
-        )
-
-    def get_connection(self, namespace: str, id: str) -> Connection | None:
-        """This node's connection with an id, or None.
-
-        Raises:
-            PoolClosedError: not started, or stopped.
-        """
-        if self._parts is None:
-            raise PoolClosedError(NOT_RUNNING)
-        self._parts.life.check_running()
-        return self._parts.local.get_connection(namespace, id)
-
-    def has_namespace(self, namespace: str) -> bool:
-        """Whether this node has members in a namespace. For any thread, also before the start."""
-        return self._parts is not None and self._parts.table.namespace(namespace) is not None
-
-    async def publish_inbound(self, connection: Connection, message: str | bytes) -> int:
-        """Publish a message of a client to the inbound channel of its namespace.
-
-        The payload is JSON: ``{"id", "node", "text"}`` or ``{"id", "node", "binary": base64}``.
-
-        Returns:
-            How many subscribers heard it.
-
-        Raises:
-            InvalidMessageError, MessageTooLargeError: not allowed.
-            PendingLimitError: too much waits for Redis already: half of
-                ``Limits.node_inbound_bytes`` (a message counts three times while it is published),
-                or ``Limits.pending_messages``.
-            BackplaneUnavailableError: Redis did not answer in time.
-        """
-        node = self._running()
-        deadline = node.backplane.deadline(None)
-        node_id = node.backplane.identity.node_id
-        return await node.inbound.publish(connection, node_id, message, deadline)
 
     # -- this node -------------------------------------------------------------------------
 

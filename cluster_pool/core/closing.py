@@ -18,6 +18,8 @@ TRY_AGAIN_LATER = 1013
 """Slow consumer: this connection did not read and its outbox was full."""
 ABNORMAL = 1006
 """Never sent: the socket was lost without a close frame."""
+UNAUTHORIZED = 4401
+"""The identity of the client has expired, or does not count any more: it needs a new token."""
 IDLE = 4408
 """Nothing was received for ``idle_timeout`` seconds."""
 TAKEN_OVER = 4409

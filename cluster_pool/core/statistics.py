@@ -13,6 +13,10 @@ class Counters:
         undelivered: targeted messages that arrived for an id this node no longer holds.
         accepted: connections that became members here.
         origins_refused: handshakes refused with 403, of pages that may not connect here.
+        unauthenticated: handshakes refused with 401.
+        not_permitted: handshakes refused with 403, whose identity permits no such namespace or id.
+        unverified: handshakes refused with 503, since authentication failed or took too long.
+        expired: connections closed with 4401, since their identity has expired.
         drained: connections whose close a drain began.
         drain_errors: closes in a drain that raised; the connection was cut.
         drains_over_budget: drains whose deadline forced more closes than the budget allowed.
@@ -52,6 +56,10 @@ class Counters:
     undelivered: int = 0
     accepted: int = 0
     origins_refused: int = 0
+    unauthenticated: int = 0
+    not_permitted: int = 0
+    unverified: int = 0
+    expired: int = 0
     drained: int = 0
     drain_errors: int = 0
     drains_over_budget: int = 0

@@ -8,6 +8,7 @@ from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError
+from cluster_pool.local.grant import Grant
 from cluster_pool.local.outbox import write_out
 from cluster_pool.local.services import ConnectionServices, Flusher, LooseFlusher, Owner
 from cluster_pool.local.state import OPEN, ConnectionState
@@ -76,6 +77,11 @@ def attach(connection: ConnectionState, services: ConnectionServices) -> None:
     if connection.idle_timeout is not None:
         connection._last_heard = asyncio.get_running_loop().time()
         services.watch(connection)
+
+
+def grant(connection: ConnectionState, given: Grant) -> None:
+    """Give it an identity, before it becomes a member."""
+    connection._grant = given
 
 
 def check_services(connection: ConnectionState, services: ConnectionServices) -> None:

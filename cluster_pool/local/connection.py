@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Literal, overload
 
+from cluster_pool.auth.identity import Identity
 from cluster_pool.core.closing import ABNORMAL, NORMAL, check_close
 from cluster_pool.core.ids import check_namespace
 from cluster_pool.core.message import Message, outgoing, to_json
 from cluster_pool.core.request import Request
 from cluster_pool.core.results import SendResult
-from cluster_pool.exceptions import ConnectionClosedError, NotReadableError
+from cluster_pool.exceptions import AuthenticationError, ConnectionClosedError, NotReadableError
 from cluster_pool.local import closing, reading
 from cluster_pool.local.attachment import DETACHED
 from cluster_pool.local.handlers import (
@@ -118,9 +119,13 @@ class Connection(ConnectionState):
                 or the node has as many as the limits allow.
             ConnectionClosedError: it is closed, or is closed meanwhile.
             ClusterPoolError: it is no member of a pool, or a member there under another id.
+            AuthenticationError, NotPermittedError: its identity has expired, or permits no such
+                namespace.
             NodeDrainingError, BackplaneUnavailableError: as :meth:`ClusterPool.new_connection`.
         """
         self._services.check_loop()
+        if self._grant is not None:
+            self._grant.check_join(namespace)
         await self._services.join(self, namespace, id, on_conflict, timeout)
 
     async def leave(
@@ -151,6 +156,42 @@ class Connection(ConnectionState):
             closing.tell_owner(self)
             begin_close(self, NORMAL, "")
         await self._services.leave(self, namespace, on_empty_namespace, timeout)
+
+    # -- identity --------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity | None:
+        """The identity that authentication gave the client; None if there was none."""
+        return None if self._grant is None else self._grant.identity
+
+    @property
+    def user(self) -> str | None:
+        """The user of the identity, if there is one."""
+        return None if self._grant is None else self._grant.identity.user
+
+    @property
+    def expires(self) -> float | None:
+        """Seconds since 1970 from which it is closed with 4401; None: never.
+
+        It is closed within 30 seconds then, since many that expire together are spread.
+        """
+        return None if self._grant is None else self._grant.identity.expires
+
+    async def renew(self, token: str) -> None:
+        """Take the identity of another token, of the same user, and expire when that does.
+
+        The pool's ``authenticate`` is called with a request that has the token as ``Authorization:
+        Bearer``, and path and client as before, but no other header and no query.
+
+        Raises:
+            AuthenticationError: the token is not valid, of another user, or permits no such
+                namespace or id; or this connection was accepted without ``auth``. It is as before.
+            AuthenticationUnavailableError: that cannot be found out now.
+            InvalidValueError: a token has only visible ASCII characters.
+        """
+        if self._grant is None:
+            raise AuthenticationError("this connection was accepted without auth")
+        await self._grant.renew(self, self.request, token)
 
     # -- sending ---------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from cluster_pool.core.ids import check_id, check_namespace, shown
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import InvalidValueError
+from cluster_pool.local.grant import Grant
 from cluster_pool.local.membership import Departure, Membership
 from cluster_pool.local.services import ConnectionServices, Owner
 from cluster_pool.transports.base import Transport, Watcher, Writer
@@ -47,6 +48,7 @@ class ConnectionState:
         "_departures",
         "_flush_by",
         "_forced",
+        "_grant",
         "_handlers",
         "_inbound_due",
         "_last_heard",
@@ -92,6 +94,7 @@ class ConnectionState:
     _services: ConnectionServices
     _transport: Transport
     _request: Request | None
+    _grant: Grant | None
     _state: State
     _owner: Owner | None
     """Is told when it is over; written by the cluster."""
@@ -159,7 +162,7 @@ class ConnectionState:
         self._memberships, self._departures = (), ()
         self._transport, self._writer = transport, transport.writer
         self._services, self._owner = services, None
-        self._request = request
+        self._request, self._grant = request, None
         self._state = OPEN
         self._pending, self._pending_bytes = None, 0
         self._stuck_since, self._written_before = 0.0, 0

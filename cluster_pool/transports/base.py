@@ -11,12 +11,19 @@ from cluster_pool.core.closing import (
     POLICY,
     TAKEN_OVER,
     TRY_AGAIN_LATER,
+    UNAUTHORIZED,
 )
 from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import ClusterPoolError
 
-FINAL: Final = (http.HTTPStatus.BAD_REQUEST, http.HTTPStatus.FORBIDDEN)
+CODES: Final[dict[int, int]] = {
+    http.HTTPStatus.BAD_REQUEST: POLICY,
+    http.HTTPStatus.UNAUTHORIZED: UNAUTHORIZED,
+    http.HTTPStatus.FORBIDDEN: POLICY,
+    http.HTTPStatus.CONFLICT: TAKEN_OVER,
+}
+"""The close codes in place of HTTP statuses; others become 1013."""
 OVERHEAD: Final = 512
 """Bytes counted for each message that is read ahead, beside its own, to bound empty ones, too."""
 
@@ -27,9 +34,7 @@ def refusal_close(status: int, text: str) -> tuple[int, str]:
     The text is cut to the length that a close reason may have.
     """
     reason = text.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
-    if status in FINAL:
-        return POLICY, reason
-    return (TAKEN_OVER if status == http.HTTPStatus.CONFLICT else TRY_AGAIN_LATER), reason
+    return CODES.get(status, TRY_AGAIN_LATER), reason
 
 
 class TransportClosed(Exception):

@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
-from cluster_pool import ClusterPool, Connection
+from cluster_pool import ClusterPool, Connection, Request
 from cluster_pool.server.run import Listening
 from cluster_pool.server.run import run as run_node
 from cluster_pool.testing import FakeWebSocket, fake_cluster
@@ -169,6 +169,16 @@ async def test_the_example_of_a_node_in_a_program_runs(own_server: RedisServer) 
         assert await alice.recv() == "hello"
     node.cancel()
     await asyncio.gather(node, return_exceptions=True)
+
+
+@async_test
+async def test_the_example_of_authentication_runs() -> None:
+    """The session's user may be in the rooms that its identity names."""
+    names = run("async def by_session(")
+    alice = Request("/ws", "", "Cookie: session=random-session-id")
+    identity = await names["by_cookie"].identify(alice)
+    permitted = [identity.permits(name) for name in ("room:7", "app")]
+    assert (identity.user, permitted) == ("42", [True, False])
 
 
 @async_test

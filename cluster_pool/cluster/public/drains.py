@@ -7,15 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from cluster_pool.cluster.node import Node
-from cluster_pool.cluster.public.handle import NOT_RUNNING
 from cluster_pool.cluster.public.orders import OrderCalls
 from cluster_pool.cluster.signals import Signals, in_main_thread
 from cluster_pool.cluster.stopping import LastDrain, Stopping, drain_for
 from cluster_pool.core.closing import SERVICE_RESTART
 from cluster_pool.core.config import Timing
 from cluster_pool.core.results import DrainReport, NodeState
-from cluster_pool.exceptions import PoolClosedError
-from cluster_pool.loops import check_loop
 
 log = logging.getLogger("cluster_pool.drain")
 
@@ -40,16 +37,8 @@ class DrainCalls(OrderCalls):
         raise NotImplementedError
 
     def _started(self) -> Node:
-        """The node of the last start, also when that has been stopped.
-
-        Raises:
-            PoolClosedError: it was never started.
-            WrongLoopError: this is not the loop of the start.
-        """
-        if self._parts is None:
-            raise PoolClosedError(NOT_RUNNING)
-        check_loop(self._parts.loop)
-        return self._parts
+        """See :class:`Handle`."""
+        raise NotImplementedError
 
     async def drain_connections(
         self,

@@ -98,6 +98,18 @@ class Handle(Calls, Generic[Parts]):
         check_loop(parts.loop)
         return parts
 
+    def _started(self) -> Parts:
+        """The parts of the last start, also when that has been stopped.
+
+        Raises:
+            PoolClosedError: it was never started.
+            WrongLoopError: this is not the loop of the start.
+        """
+        if self._parts is None:
+            raise PoolClosedError(NOT_RUNNING)
+        check_loop(self._parts.loop)
+        return self._parts
+
     def _begin(self, wait: float | None) -> Coroutine[Any, Any, None]:
         if self._life.lost:
             _LOST.append(self._parts)

@@ -1,0 +1,1 @@
+"""Decides who may connect, and keeps what it found out. Knows no WebSocket and no Redis."""

@@ -1,0 +1,36 @@
+"""The public calls about connections, before a start and after a stop."""
+
+import pytest
+
+from cluster_pool import ClusterPool, Connection, PoolClosedError
+from cluster_pool.testing import FakeWebSocket
+from tests.clusters import Backend
+from tests.support import async_test
+
+
+@async_test
+async def test_calls_on_a_pool_that_was_never_started_say_so() -> None:
+    pool = ClusterPool()
+    connection = Connection("alice", "n", FakeWebSocket())
+    for call in (pool.new_connection, pool.remove_connection):
+        with pytest.raises(PoolClosedError):
+            await call(connection)
+    with pytest.raises(PoolClosedError):
+        pool.get_connection("n", "alice")
+    with pytest.raises(PoolClosedError):
+        async with pool.accept(FakeWebSocket(), namespace="n"):
+            pass
+    assert not pool.has_namespace("n")
+
+
+@async_test
+async def test_a_membership_may_be_ended_after_a_stop() -> None:
+    """The node has released it already, so this does nothing; a newcomer is refused."""
+    async with Backend(None).pools(1) as (pool,):
+        connection = Connection("alice", "n", FakeWebSocket())
+        await pool.new_connection(connection)
+        assert pool.get_connection("n", "alice") is connection
+        await pool.stop()
+        await pool.remove_connection(connection)
+        with pytest.raises(PoolClosedError):
+            await pool.new_connection(connection)
