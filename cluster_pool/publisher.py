@@ -13,6 +13,7 @@ from cluster_pool.backplane.locations import RedisOrUrl
 from cluster_pool.cluster.background import Background, Work
 from cluster_pool.cluster.public.directory import DirectoryCalls
 from cluster_pool.cluster.public.handle import Handle
+from cluster_pool.cluster.public.memberships import MembershipCalls
 from cluster_pool.cluster.public.orders import OrderCalls
 from cluster_pool.cluster.public.sending import SendingCalls
 from cluster_pool.cluster.publishing import Publishing
@@ -26,7 +27,7 @@ from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
 T = TypeVar("T")
 
 
-class Publisher(Handle[Publishing], SendingCalls, DirectoryCalls, OrderCalls):
+class Publisher(Handle[Publishing], SendingCalls, MembershipCalls, DirectoryCalls, OrderCalls):
     """Sends to every member of the cluster, without being a node of it.
 
     ``async with Publisher("redis://…") as publisher: await publisher.send("room", "alice", "hi")``
@@ -221,6 +222,35 @@ class SyncPublisher:
     ) -> int:
         """As :meth:`Publisher.close_all`."""
         return self._call(Publisher.close_all, namespace, code, reason, timeout=timeout)
+
+    def join(
+        self,
+        namespace: str,
+        id: str,
+        joined: str,
+        *,
+        as_id: str | None = None,
+        on_conflict: str | None = None,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """As :meth:`Publisher.join`."""
+        return self._call(
+            Publisher.join,
+            *(namespace, id, joined),
+            as_id=as_id,
+            on_conflict=on_conflict,
+            timeout=timeout,
+        )
+
+    def leave(
+        self, namespace: str, id: str, left: str, *, timeout: float | None = None
+    ) -> SendResult:
+        """As :meth:`Publisher.leave`."""
+        return self._call(Publisher.leave, namespace, id, left, timeout=timeout)
+
+    def remove_all(self, namespace: str, *, timeout: float | None = None) -> int:
+        """As :meth:`Publisher.remove_all`."""
+        return self._call(Publisher.remove_all, namespace, timeout=timeout)
 
     def count(self, namespace: str, *, timeout: float | None = None) -> int:
         """As :meth:`Publisher.count`."""

@@ -24,6 +24,12 @@ def claim_of(websocket: FakeWebSocket) -> Any:
     return memberships[0].claim if memberships else None
 
 
+def connection_of(websocket: FakeWebSocket) -> Connection:
+    """The connection that :meth:`Pool.join` has made."""
+    connection: Connection = websocket.connection  # type: ignore[attr-defined]
+    return connection
+
+
 class Backend:
     """A fakeredis server, or a real one of any topology, and a prefix of its own."""
 

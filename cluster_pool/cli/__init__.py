@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from cluster_pool import __version__
-from cluster_pool.cli import demo, draining, looking, sending, serving, watching
+from cluster_pool.cli import demo, draining, joining, looking, sending, serving, watching
 from cluster_pool.cli.common import DONE, complain, json_wanted
 from cluster_pool.cli.environment import set_aside
 
@@ -50,6 +50,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("send", sending.send, "Send a message to one member."),
     ("broadcast", sending.broadcast, "Send a message to a whole namespace."),
     ("close", sending.close, "Close members' connections."),
+    ("join", joining.join, "Have a connection join a namespace."),
+    ("leave", joining.leave, "Have a connection leave a namespace."),
     ("members", looking.members, "List the members of a namespace."),
     ("count", looking.count, "Print how many members there are."),
     ("locate", looking.locate, "Print the node that owns an id."),

@@ -12,12 +12,15 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.cluster.dispatcher import MESSAGES, Run, Turn, message_of
 from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers
 from cluster_pool.cluster.unsealing import Unsealing
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import check_close
+from cluster_pool.core.config import check_on_conflict
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
+from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
 from cluster_pool.local.outbox import deliver, kick
@@ -36,6 +39,7 @@ class Delivery:
         table: ConnectionTable,
         ownership: Ownership,
         answers: Answers,
+        remote_joins: RemoteJoins,
         execute_order: ExecuteOrder,
         unsealing: Unsealing | None,
         turn: Turn,
@@ -46,6 +50,7 @@ class Delivery:
         self._table = table
         self._ownership = ownership
         self._answers = answers
+        self._remote_joins = remote_joins
         self._execute_order = execute_order
         self._unsealing = unsealing
         self._turn = turn
@@ -68,6 +73,8 @@ class Delivery:
             self._order(item[1], item[2], _asker(item[3]))
         elif kind == envelope.QUESTION:
             self._question(claim, item, _asker(item[3]))
+        elif kind in (envelope.JOIN, envelope.LEAVE):
+            self._membership(kind, claim, item)
         else:
             to = ReplyTo.read(item[5])
             result = self._act(kind, claim, item)
@@ -89,6 +96,25 @@ class Delivery:
         if self._is_ours(claim):
             membership = self._ownership.find(item[1], item[2], claim)
             self._ownership.standing.asked(membership, partial(self._answers.reply, to))
+
+    def _membership(self, kind: int, claim: str, item: list[Any]) -> None:
+        """The connection of a member must join or leave a namespace."""
+        if not self._is_ours(claim):
+            return
+        tell = partial(self._answers.reply, _asker(item[-1]))
+        joined = check_namespace(item[3])
+        membership = self._ownership.find(item[1], item[2], claim)
+        if membership is None:
+            self._counters.undelivered += 1
+            tell(SendResult.ABSENT)
+        elif kind == envelope.LEAVE:
+            self._remote_joins.leave(membership, joined, tell)
+        else:
+            id = check_id(item[4]) if item[4] else None
+            on_conflict = item[5] or None
+            if on_conflict is not None:
+                check_on_conflict(on_conflict)
+            self._remote_joins.join(membership, joined, id, on_conflict, tell)
 
     def _act(self, kind: int, claim: str, item: list[Any]) -> SendResult:
         membership = self._ownership.find(item[1], item[2], claim)
@@ -160,6 +186,8 @@ class Delivery:
         kind = item[0]
         if kind == envelope.CLOSE_ALL:
             await self._table.close_all(namespace, *check_close(item[1], item[2]), later)
+        elif kind == envelope.REMOVE_ALL:
+            await self._remote_joins.remove_all(namespace, later)
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])
             if claim is None:

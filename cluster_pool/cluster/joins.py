@@ -70,7 +70,7 @@ class Joins:
         id = connection.id if id is None else check_id(id)
         joined = JoinedMembership(connection, namespace, id)
         try:
-            async with self._turn(connection, namespace, deadline) as turn:
+            async with self.turn(connection, namespace, deadline) as turn:
                 await self._departed(connection, namespace, deadline)
                 coming = sum(one.claiming for one in self._turns[connection].values())
                 if self._table.check_join(joined, coming):
@@ -95,7 +95,7 @@ class Joins:
             raise self._topology.of(namespace).in_vain() from None
 
     @contextlib.asynccontextmanager
-    async def _turn(
+    async def turn(
         self, connection: Connection, namespace: str, deadline: float
     ) -> AsyncIterator[Turn]:
         """Have the turn, when the calls before this one have had it.
@@ -132,7 +132,7 @@ class Joins:
     ) -> None:
         """End one membership of a connection; see :meth:`.Connection.leave`."""
         deadline = self._deadline(timeout)
-        async with self._turn(connection, namespace, deadline):
+        async with self.turn(connection, namespace, deadline):
             membership = self._table.membership_in(connection, namespace)
             if membership is None:
                 departure = self._table.departure_of(connection, namespace)

@@ -31,6 +31,7 @@ from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.reconciler import Reconciler
 from cluster_pool.cluster.recordings import Recordings
+from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers, Replies
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.cluster.shortcut import LocalShortcut
@@ -111,6 +112,7 @@ class Node:
         self.expiries = Expiries(USED * headroom, counters)
         self.admission = Admission(backplane, self.life, self.table, ownership, hooks, takeover)
         self.joins = Joins(backplane, self.table, ownership, self.admission)
+        self.remote_joins = RemoteJoins(self.table, ownership, self.joins, hooks, timing)
         shortcut = LocalShortcut(self.life, self.table, lease, shard, backplane.outbound)
         self.sending = Sending(backplane, self.replies, shortcut)
         self.directory = ClusterDirectory(backplane, self.watchers)
@@ -155,6 +157,7 @@ class Node:
             self.table,
             self.ownership,
             Answers(self.backplane.outbound, self.setup.timing),
+            self.remote_joins,
             self.drains.execute_order,
             unsealing,
             turn,
@@ -181,6 +184,7 @@ class Node:
                 self.drains.stop,
                 self.expiries.stop,
                 self._close_and_release,
+                self.remote_joins.stop,
                 self.table.stop,
                 self.lease_keeper.stop,
                 self.reaper.stop,

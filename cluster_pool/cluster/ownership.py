@@ -20,7 +20,7 @@ from cluster_pool.cluster.claim_batcher import ClaimBatcher
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
-from cluster_pool.cluster.pending_claim import PendingClaim
+from cluster_pool.cluster.pending_claim import PendingClaim, PendingClaims
 from cluster_pool.cluster.reassertion import Reassertion
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from cluster_pool.cluster.restoration import Restoration
@@ -74,7 +74,8 @@ class Ownership:
         self._verify, self._topology = verify, topology
         self._table, self._members = table, table.members
         self.standing, self._fights, self._namespaces = standing, fights, namespaces
-        self._pending: dict[tuple[str, str], list[PendingClaim]] = {}
+        self._pending = PendingClaims()
+        self.decided = self._pending.decided
         self._nonces = itertools.count(1)
         self.newest, self._ending = 0, False
         self.former = FormerClaims(FORMER if verify else 0)
@@ -226,18 +227,15 @@ class Ownership:
     async def _claim(self, pending: PendingClaim) -> None:
         if self._ending:
             raise PoolClosedError("stopped")
-        key = (pending.membership.namespace, pending.membership.id)
-        self._pending.setdefault(key, []).append(pending)
+        self._pending.begin(pending)
         try:
-            await self._topology.of(key[0]).connected_soon(pending.deadline)
+            shard = self._topology.of(pending.membership.namespace)
+            await shard.connected_soon(pending.deadline)
             if pending.takeover:
                 await self._fights.slow_down(pending)
             await self._register(pending)
         finally:
-            siblings = self._pending[key]
-            siblings.remove(pending)
-            if not siblings:
-                del self._pending[key]
+            self._pending.end(pending)
 
     async def _register(self, pending: PendingClaim) -> None:
         namespace = pending.membership.namespace

@@ -51,6 +51,29 @@ class PendingClaim:
         self.won.exception()  # read here: the caller may be waiting for something else
 
 
+class PendingClaims(dict[tuple[str, str], list[PendingClaim]]):
+    """The pending claims of one node by namespace and id."""
+
+    def begin(self, pending: PendingClaim) -> None:
+        """A claim begins."""
+        key = pending.membership.namespace, pending.membership.id
+        self.setdefault(key, []).append(pending)
+
+    def end(self, pending: PendingClaim) -> None:
+        """A claim has ended: it was decided, or its caller has given up."""
+        key = pending.membership.namespace, pending.membership.id
+        self[key].remove(pending)
+        if not self[key]:
+            del self[key]
+
+    def decided(self, membership: Membership[Connection]) -> asyncio.Future[None] | None:
+        """Done when the claim of a membership is decided; None when none is pending."""
+        for pending in self.get((membership.namespace, membership.id), ()):
+            if pending.membership is membership:
+                return pending.won
+        return None
+
+
 async def fail_claims(batch: Iterable[PendingClaim], error: Exception) -> None:
     """Fail one batch of claims, which could not be written."""
     log.error("claims could not be written", exc_info=error)

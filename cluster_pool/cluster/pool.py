@@ -15,6 +15,7 @@ from cluster_pool.cluster.public.connections import ConnectionCalls
 from cluster_pool.cluster.public.directory import DirectoryCalls
 from cluster_pool.cluster.public.drains import DrainCalls
 from cluster_pool.cluster.public.handle import NOT_RUNNING, Handle
+from cluster_pool.cluster.public.memberships import MembershipCalls
 from cluster_pool.cluster.public.sending import SendingCalls
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
 from cluster_pool.core.drain_budget import HEADROOM
@@ -37,7 +38,9 @@ class _NotRunning:
 _NOT_RUNNING: Final[Any] = _NotRunning()
 
 
-class ClusterPool(Handle[Node], ConnectionCalls, SendingCalls, DirectoryCalls, DrainCalls):
+class ClusterPool(
+    Handle[Node], ConnectionCalls, SendingCalls, MembershipCalls, DirectoryCalls, DrainCalls
+):
     """The connections of one node, as a part of all connections in the cluster.
 
     ``async with ClusterPool("redis://…") as pool:`` joins the cluster and leaves it. It has the

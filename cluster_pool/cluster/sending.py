@@ -12,7 +12,7 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import check_close
-from cluster_pool.core.config import check_timeout
+from cluster_pool.core.config import check_on_conflict, check_timeout
 from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.ids import check_excluded, check_id, check_namespace
 from cluster_pool.core.message import encode
@@ -129,6 +129,39 @@ class Sending:
         namespace = check_namespace(namespace)
         item = envelope.close_all(*check_close(code, reason))
         return self._outbound.broadcast(namespace, item, deadline)
+
+    def join(
+        self,
+        namespace: str,
+        id: str,
+        joined: str,
+        as_id: str | None,
+        on_conflict: str | None,
+        timeout: float | None,
+    ) -> Awaitable[SendResult]:
+        """Have the connection of a member join a namespace; the result is the owner's answer."""
+        deadline = self._deadline(timeout)
+        namespace, id, joined = check_namespace(namespace), check_id(id), check_namespace(joined)
+        as_id = "" if as_id is None else check_id(as_id)
+        if on_conflict is not None:
+            check_on_conflict(on_conflict)
+        item = partial(envelope.join, namespace, id, joined, as_id, on_conflict or "")
+        return self._confirmed(namespace, id, item, deadline)
+
+    def leave(
+        self, namespace: str, id: str, left: str, timeout: float | None
+    ) -> Awaitable[SendResult]:
+        """Have the connection of a member leave a namespace; the result is the owner's answer."""
+        deadline = self._deadline(timeout)
+        namespace, id, left = check_namespace(namespace), check_id(id), check_namespace(left)
+        item = partial(envelope.leave, namespace, id, left)
+        return self._confirmed(namespace, id, item, deadline)
+
+    def remove_all(self, namespace: str, timeout: float | None) -> asyncio.Future[int]:
+        """End every membership of a namespace."""
+        deadline = self._deadline(timeout)
+        namespace = check_namespace(namespace)
+        return self._outbound.broadcast(namespace, envelope.remove_all(), deadline)
 
     def _done(self, result: SendResult) -> asyncio.Future[SendResult]:
         done: asyncio.Future[SendResult] = self._loop.create_future()

@@ -46,6 +46,9 @@ TAKEN: Final = 7
 COMMAND: Final = 10
 ANSWER: Final = 11
 QUESTION: Final = 12
+JOIN: Final = 13
+LEAVE: Final = 14
+REMOVE_ALL: Final = 15
 """8 and 9 are seals."""
 
 TAKEN_ITEM: Final = bytes((0x93, TAKEN))
@@ -209,6 +212,21 @@ def question(namespace: str, id: str, to: ReplyTo) -> bytes:
     return pack((QUESTION, namespace, id, to))
 
 
+def join(
+    namespace: str, id: str, joined: str, as_id: str, on_conflict: str, to: ReplyTo | None
+) -> bytes:
+    """Have the connection of a member join a namespace; "" for its own id, or its pool's rule.
+
+    The owner replies DELIVERED when it has joined, and REFUSED when it has not.
+    """
+    return pack((JOIN, namespace, id, joined, as_id, on_conflict, to or ()))
+
+
+def leave(namespace: str, id: str, left: str, to: ReplyTo | None) -> bytes:
+    """Have the connection of a member leave a namespace; the owner replies as to a join."""
+    return pack((LEAVE, namespace, id, left, to or ()))
+
+
 def broadcast(text: bool, payload: bytes, exclude: Iterable[str] = ()) -> bytes:
     """One message for every member of the channel's namespace, except some ids."""
     return pack((TEXT if text else BINARY, payload, tuple(exclude)))
@@ -217,6 +235,11 @@ def broadcast(text: bool, payload: bytes, exclude: Iterable[str] = ()) -> bytes:
 def close_all(code: int, reason: str) -> bytes:
     """Close every member of the channel's namespace."""
     return pack((CLOSE_ALL, code, reason))
+
+
+def remove_all() -> bytes:
+    """End every membership of the channel's namespace, and close no connection for it."""
+    return pack((REMOVE_ALL,))
 
 
 def reply(to: ReplyTo, result: SendResult) -> bytes:

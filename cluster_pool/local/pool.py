@@ -1,7 +1,6 @@
 """The pool without a cluster: one process, no Redis."""
 
 import asyncio
-import inspect
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Self
@@ -12,12 +11,11 @@ from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.ids import check_excluded, check_id, check_namespace
 from cluster_pool.core.message import Message, outgoing, to_json
 from cluster_pool.core.results import DrainReport, SendResult
-from cluster_pool.core.statistics import Counters
-from cluster_pool.exceptions import ClusterPoolError, IdTakenError, NodeDrainingError
+from cluster_pool.exceptions import ClusterPoolError, InvalidValueError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.drain_run import DrainRun, finished
 from cluster_pool.local.drain_terms import LocalBudget, Terms
-from cluster_pool.local.membership import Departure, JoinedMembership, Membership
+from cluster_pool.local.memberships import LocalMemberships
 from cluster_pool.local.outbox import begin_close, kick
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
@@ -44,19 +42,15 @@ class ConnectionsPool:
         timing: Timing | None = None,
         table: ConnectionTable | None = None,
     ) -> None:
-        self._takeover = check_on_conflict(on_conflict)
+        takeover = check_on_conflict(on_conflict)
         self._drain: DrainRun | None = None
         self._drain_task: asyncio.Task[DrainReport] | None = None
-        self._of_cluster = table is not None
+        self._memberships: LocalMemberships | None = None
         if table is None:
-            table = ConnectionTable(
-                limits=limits or Limits(),
-                timing=timing or Timing(),
-                counters=Counters(),
-                on_closing=self._depart,
-                on_join=self._join,
-                on_leave=self._leave,
+            self._memberships = LocalMemberships(
+                limits or Limits(), timing or Timing(), takeover, self._is_draining
             )
+            table = self._memberships.table
         self._table = table
 
     async def __aenter__(self) -> Self:
@@ -79,58 +73,7 @@ class ConnectionsPool:
                 that it lives; one that does not within ``Timing.sign_of_life`` is cut.
             NodeDrainingError: a drain has begun.
         """
-        self._check_own()
-        self._table.check_loop()
-        membership = Membership(connection, connection.namespace, connection.id)
-        self._enter(membership, await self._rival(membership, self._takeover), self._takeover)
-
-    async def _join(
-        self,
-        connection: Connection,
-        namespace: str,
-        id: str | None,
-        on_conflict: str | None,
-        timeout: float | None,
-    ) -> None:
-        id = connection.id if id is None else check_id(id)
-        takeover = self._takeover if on_conflict is None else check_on_conflict(on_conflict)
-        joined = JoinedMembership(connection, check_namespace(namespace), id)
-        if self._table.check_join(joined):
-            return
-        rival = await self._rival(joined, takeover)
-        if not self._table.check_join(joined):  # else another task has joined it meanwhile
-            self._enter(joined, rival, takeover)
-
-    async def _rival(
-        self, membership: Membership[Connection], takeover: bool
-    ) -> Membership[Connection] | None:
-        """The membership of another connection that has the id; None when it may be had."""
-        rival = self._holder(membership)
-        if rival is not None and not takeover:
-            await self._table.signs.of(rival.connection)  # others may come or go meanwhile
-            rival = self._holder(membership)
-        return rival
-
-    def _holder(self, membership: Membership[Connection]) -> Membership[Connection] | None:
-        held = self._table.get(membership.namespace, membership.id)
-        return None if held is None or held.connection is membership.connection else held
-
-    def _enter(
-        self,
-        membership: Membership[Connection],
-        rival: Membership[Connection] | None,
-        takeover: bool,
-    ) -> None:
-        if self._drain is not None:
-            raise NodeDrainingError("this pool is draining")
-        if rival is not None:
-            if not takeover:
-                raise IdTakenError(membership.namespace, membership.id)
-            self._table.counters.taken_over += 1
-        self._table.add(membership)
-        if rival is not None:
-            self._end(rival)
-            self._table.lose(rival)
+        await self._own().add(connection)
 
     async def remove_connection(
         self, connection: Connection, on_empty_namespace: EmptyCallback | None = None
@@ -141,38 +84,74 @@ class ConnectionsPool:
             on_empty_namespace: called without arguments, and awaited if it is async, when this was
                 the last member of its home namespace; also if the pool had closed it before.
         """
-        self._check_own()
-        self._table.check_loop()
-        self._depart(connection)
-        departure = self._table.departure_of(connection, connection.namespace)
-        await _call_if_emptied(departure, on_empty_namespace)
+        own = self._own()
+        own.depart(connection)
+        await own.leave(connection, connection.namespace, on_empty_namespace, None)
 
-    async def _leave(
-        self,
-        connection: Connection,
-        namespace: str,
-        on_empty: EmptyCallback | None,
-        timeout: float | None,
-    ) -> None:
-        membership = self._table.membership_in(connection, namespace)
-        if membership is None:
-            departure = self._table.departure_of(connection, namespace)
-        else:
-            departure = self._end(membership)
-        await _call_if_emptied(departure, on_empty)
-
-    def _depart(self, connection: Connection) -> None:
-        for membership in self._table.memberships_of(connection):
-            self._end(membership)
-
-    def _end(self, membership: Membership[Connection]) -> Departure:
-        departure = membership.depart()
-        departure.end(self._table.discard(membership))
-        return departure
-
-    def _check_own(self) -> None:
-        if self._of_cluster:
+    def _own(self) -> LocalMemberships:
+        """The memberships that this pool decides about."""
+        if self._memberships is None:
             raise ClusterPoolError("membership belongs to the ClusterPool: use its methods")
+        self._table.check_loop()
+        return self._memberships
+
+    def _is_draining(self) -> bool:
+        return self._drain is not None
+
+    async def join(
+        self,
+        namespace: str,
+        id: str,
+        joined: str,
+        *,
+        as_id: str | None = None,
+        on_conflict: str | None = None,
+    ) -> SendResult:
+        """Have a member's connection join one more namespace, as :meth:`.Connection.join`.
+
+        Args:
+            namespace, id: the member.
+            as_id: the id in ``joined``; None for the id of the connection.
+
+        Returns:
+            DELIVERED when it has joined, or had before; ABSENT; or REFUSED when the id is taken, a
+            limit is reached, the pool drains or the connection is closing.
+        """
+        own = self._own()
+        connection = self.get_connection(check_namespace(namespace), check_id(id))
+        if connection is None:
+            return SendResult.ABSENT
+        try:
+            await own.join(connection, joined, as_id, on_conflict, None)
+        except InvalidValueError:
+            raise
+        except ClusterPoolError:
+            return SendResult.REFUSED
+        return SendResult.DELIVERED
+
+    async def leave(self, namespace: str, id: str, left: str) -> SendResult:
+        """Have a member's connection leave a namespace; it stays open, unless that is its home.
+
+        Its ``left`` handlers are called with ``"removed"``. DELIVERED when it has left, or was not
+        there; or ABSENT.
+        """
+        own = self._own()
+        connection = self.get_connection(check_namespace(namespace), check_id(id))
+        if connection is None:
+            return SendResult.ABSENT
+        membership = self._table.membership_in(connection, check_namespace(left))
+        if membership is not None:
+            own.remove(membership)
+        return SendResult.DELIVERED
+
+    async def remove_all(self, namespace: str) -> int:
+        """End all memberships of a namespace, as :meth:`leave` for each; returns how many."""
+        own, removed = self._own(), 0
+        async for part in self._table.parts(check_namespace(namespace)):
+            removed += len(part)
+            for membership in part:
+                own.remove(membership)
+        return removed
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -322,10 +301,3 @@ class ConnectionsPool:
             "namespaces": len(self._table.namespaces()),
             **self._table.counters.as_dict(),
         }
-
-
-async def _call_if_emptied(departure: Departure | None, callback: EmptyCallback | None) -> None:
-    if callback is not None and departure is not None and departure.pop_emptied():
-        result = callback()
-        if inspect.isawaitable(result):
-            await result

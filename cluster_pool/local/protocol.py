@@ -65,6 +65,23 @@ class Pool(Protocol):
     ) -> DrainReport:
         """Accept no newcomers, and close all connections at a pace."""
 
+    async def join(
+        self,
+        namespace: str,
+        id: str,
+        joined: str,
+        *,
+        as_id: str | None = None,
+        on_conflict: str | None = None,
+    ) -> SendResult:
+        """Have one member's connection join one more namespace."""
+
+    async def leave(self, namespace: str, id: str, left: str) -> SendResult:
+        """Have one member's connection leave a namespace."""
+
+    async def remove_all(self, namespace: str) -> int:
+        """End every membership of a namespace; close only connections whose home it is."""
+
     def get_connection(self, namespace: str, id: str) -> Connection | None:
         """This process's connection with an id."""
 

@@ -285,14 +285,23 @@ class ConnectionTable:
         self, namespace: str, code: int, reason: str, exclude: Collection[str] = ()
     ) -> int:
         """Begin to close every member but the excluded; returns how many."""
+        closed = 0
+        async for part in self.parts(namespace, exclude):
+            closed += len(part)
+            for membership in part:
+                kick(membership.connection, code, reason)
+        return closed
+
+    async def parts(
+        self, namespace: str, exclude: Collection[str] = ()
+    ) -> AsyncIterator[list[Membership[Connection]]]:
+        """The present members but the excluded; no fan-out begins before the last part."""
         if namespace in self._busy:
             await self.wait_fanned_out(namespace)
         members = self.members.get(namespace) or {}
         chosen = [one for id, one in members.items() if id not in exclude]
         async for part in self._in_parts(namespace, chosen):
-            for membership in part:
-                kick(membership.connection, code, reason)
-        return len(chosen)
+            yield part
 
     async def _in_parts(
         self, namespace: str, chosen: list[Membership[Connection]]

@@ -17,14 +17,8 @@ from cluster_pool import (
     SendResult,
 )
 from cluster_pool.testing import FakeWebSocket
-from tests.clusters import Backend, Pool, abandon, vanish
+from tests.clusters import Backend, Pool, abandon, connection_of, vanish
 from tests.support import async_test, eventually
-
-
-def connection_of(websocket: FakeWebSocket) -> Connection:
-    """The connection that :meth:`Pool.join` has made."""
-    connection: Connection = websocket.connection  # type: ignore[attr-defined]
-    return connection
 
 
 async def ids(pool: Pool, namespace: str) -> set[str]:
