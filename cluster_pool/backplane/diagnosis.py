@@ -19,6 +19,8 @@ PATIENCE: Final = 0.5
 """Seconds that a diagnosis may take."""
 _REPLIES: Final = (b"+", b"-")
 """First bytes of what a Redis may reply to PING."""
+_TLS_RECORDS: Final = (b"\x15", b"\x16")
+"""First bytes of what a server with TLS may reply to a handshake: an alert, or its own part."""
 
 
 async def diagnosis(login: Login, names: Names, error: BaseException) -> str:
@@ -54,23 +56,30 @@ def _is_mute(error: BaseException | None, tls: bool) -> bool:
 
 
 async def _speaks_tls(address: str, port: int) -> bool:
+    """Whether the answer to the begin of a handshake is TLS: a part of one, or a refusal.
+
+    The loop makes no handshake for it: uvloop, cancelled in one, logs an error of its own.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        _, writer = await asyncio.open_connection(address, port, ssl=context, **tls_times(PATIENCE))
-    except ssl.SSLError as error:  # it wants a certificate, or has a version of its own
-        return explained(error) != NO_TLS
-    writer.transport.abort()
-    return True
+    hello = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
+    return await _answer(address, port, hello.read()) in _TLS_RECORDS
 
 
 async def _answers_plain_text(address: str, port: int) -> bool:
+    return await _answer(address, port, b"PING\r\n") in _REPLIES
+
+
+async def _answer(address: str, port: int, question: bytes) -> bytes:
+    """The first byte of an answer; nothing for a port that closes the connection."""
     reader, writer = await asyncio.open_connection(address, port)
     try:
-        writer.write(b"PING\r\n")
-        return await reader.read(1) in _REPLIES
+        writer.write(question)
+        return await reader.read(1)
     except OSError:
-        return False
+        return b""
     finally:
         writer.transport.abort()
 

@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
+import socket
 import ssl
+import struct
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
@@ -86,3 +90,38 @@ async def test_an_error_that_names_its_reason_is_not_diagnosed() -> None:
         assert monotonic() - began < 0.1
         unix = Login(UnixDomainSocketConnection, {"path": "/nowhere"})
         assert await diagnosis(unix, Names(), MUTE) == ""
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+def test_a_diagnosis_that_is_cancelled_leaves_no_error_behind(name: str) -> None:
+    """At whatever moment, while the port resets every connection."""
+    loops = pytest.importorskip(name)
+    logged: list[str] = []
+
+    def reset_all() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+
+    async def diagnose() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: logged.append(str(context)))
+        login = _login(server.getsockname()[1], tls=False)
+        for number in range(200):
+            task = asyncio.create_task(diagnosis(login, Names(), MUTE))
+            await asyncio.wait([task], timeout=number % 10 / 2000)
+            task.cancel()
+            await asyncio.wait([task])
+        gc.collect()
+        await asyncio.sleep(0)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        resetting = threading.Thread(target=reset_all)
+        resetting.start()
+        with asyncio.Runner(loop_factory=loops.new_event_loop) as runner:
+            runner.run(diagnose())
+        server.shutdown(socket.SHUT_RDWR)
+        resetting.join()
+    assert logged == []
