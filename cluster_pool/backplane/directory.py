@@ -71,12 +71,14 @@ class Directory:
         """Members whose owner holds a lease, a page at a time; ``timeout`` is for each page."""
         loop = asyncio.get_running_loop()
         lost: set[str] = set()
+        deadline = loop.time() + timeout
         async for page in self.claim_pages(namespace, timeout):
-            nodes = await self._owners(namespace, page, lost, loop.time() + timeout)
+            nodes = await self._owners(namespace, page, lost, deadline)
             for id, claim in page.items():
                 node = nodes.get(claim.incarnation)
                 if node is not None:
                     yield Member(id, node)
+            deadline = loop.time() + timeout
 
     async def _owners(
         self, namespace: str, page: dict[str, Claim], lost: set[str], deadline: float

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import Member
+from cluster_pool import BackplaneUnavailableError, Member
 from cluster_pool.cluster.lease_keeper import Keep
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -83,6 +83,31 @@ async def test_a_member_whose_owner_changed_after_reading_is_read_again(
         seen = {member.id async for member in publisher.members("n", timeout=20)}
         assert seen == {f"a{at}" for at in range(20)}
         own_server.command("HDEL", f"{backend.prefix}:{{n}}:members", "ghost")
+
+
+@async_test
+async def test_a_page_and_the_leases_behind_it_have_one_timeout(own_server: RedisServer) -> None:
+    """A page that comes late leaves the rest of the time to what is read after it."""
+    backend = Backend(own_server)
+    now = asyncio.get_running_loop().time
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        await one.join("n", "alice")
+        registry: Any = publisher._parts.backplane.directory
+        pages = registry.claim_pages
+
+        async def claim_pages(*arguments: Any) -> Any:
+            async for page in pages(*arguments):
+                own_server.freeze()
+                await asyncio.sleep(0.9)
+                yield page
+
+        registry.claim_pages = claim_pages
+        began = now()
+        with pytest.raises(BackplaneUnavailableError):
+            await anext(publisher.members("n", timeout=1))
+        took = now() - began
+        own_server.thaw()
+        assert took < 1.7
 
 
 @pytest.mark.parametrize("times", [1, 2])
