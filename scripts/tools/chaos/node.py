@@ -12,9 +12,9 @@ from collections import Counter
 from typing import Any
 
 from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap
-from tools.chaos.books import CROWD, UNREAD
+from tools.chaos.books import UNREAD
 from tools.chaos.sending import Sending, quiet, tell_left_over
-from tools.harness.internals import NodeServer, loop_factory
+from tools.harness.internals import NodeServer, is_whole, loop_factory
 from tools.harness.obeying import answer, obey_object, tell
 from tools.harness.silent import join
 
@@ -31,28 +31,30 @@ class Commands(Sending):
         self._silent: list[Connection] = []
         self.stopping = False
 
-    async def hold(self, count: int) -> None:
-        """Have so many members of the crowd, to whom nobody sends and whom nothing may close."""
+    async def hold(self, count: int, crowds: list[str]) -> None:
+        """Have so many members of each crowd, to whom nobody sends and whom nothing may close."""
 
         def closed(code: int, reason: str) -> None:
             if not self.stopping:
                 tell("logged", [f"a silent member was closed with {code}", reason])
 
         ids = [f"{self._pool.node_id}/{at}" for at in range(count)]
-        self._silent = await join(self._pool, CROWD, ids, closed)
+        for crowd in crowds:
+            self._silent += await join(self._pool, crowd, ids, closed)
 
-    async def crowd(self) -> dict[str, int]:
-        """How many members of the crowd each node has; none while that cannot be read."""
+    async def crowd(self, namespace: str) -> dict[str, int]:
+        """How many members of a crowd each node has; none while that cannot be read."""
         try:
-            return Counter([one.node async for one in self._pool.members(CROWD)])
+            return Counter([one.node async for one in self._pool.members(namespace)])
         except ClusterPoolError:
             return {}
 
     async def state(self) -> list[Any]:
-        """Whether it is ready, and as what; and whether clients are left that never read."""
+        """Whether all is well, how often it has connected to Redis, and as what it is there now;
+        and whether clients are left that never read."""
         statistics = self._pool.statistics()
-        known = [statistics[name] for name in ("ready", "generation", "incarnation")]
-        return [*known, self._pool.has_namespace(UNREAD)]
+        known = [statistics[name] for name in ("generations", "incarnation")]
+        return [is_whole(self._pool), *known, self._pool.has_namespace(UNREAD)]
 
     async def registry(self, namespaces: list[str]) -> list[tuple[str, str, str]]:
         """Every member: namespace, id, node; and a "?" where the count is another."""

@@ -45,6 +45,7 @@ class RawPublisher:
         self._links = 0
         self._number = 0
         self._redis: dict[str, Redis] = {}
+        self._using = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, rate: float) -> None:
@@ -55,6 +56,11 @@ class RawPublisher:
         """Publish no more; gives sender and number of a last message to each namespace."""
         await self._end()
         return {name: await self._publish(name) for name in self._namespaces}
+
+    async def renew(self) -> None:
+        """Ask anew where each channel is: a former primary may take messages that reach nobody."""
+        async with self._using:
+            await self._disconnect()
 
     async def stop(self) -> None:
         """Publish no more, and disconnect."""
@@ -79,6 +85,10 @@ class RawPublisher:
             await asyncio.sleep(pause)
 
     async def _publish(self, namespace: str) -> tuple[str, int]:
+        async with self._using:
+            return await self._publish_one(namespace)
+
+    async def _publish_one(self, namespace: str) -> tuple[str, int]:
         channel = f"cluster_pool:{{{namespace}}}"
         if namespace not in self._redis:
             await self._connect(namespace, channel)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tools.chaos.account import Account, account
-from tools.chaos.books import Books, Window
+from tools.chaos.account import COLUMNS, FAILED_CALLS, MISSING, Account, account
+from tools.chaos.books import COMMAND, PUBLISH, Books, Call, Window
 from tools.chaos.cluster import Cluster, NotReadyError, Settings, running
 from tools.chaos.growth import Sample
-from tools.chaos.harm_cluster import EVERYWHERE
+from tools.chaos.harm_servers import faults_of
 from tools.chaos.ledger import Ledger
 from tools.harness.programs import ProgramEndedError
 
@@ -23,6 +23,7 @@ CALM = 1.0
 EVERY = 10.0
 """Seconds from one fault of a soak to the next."""
 LOOK = 0.05
+TENTH = 0.1
 
 Tell = Callable[[str], None]
 
@@ -32,12 +33,16 @@ class Round:
     """One fault and what came of it.
 
     Attributes:
-        lasted: seconds until it was over.
-        noticed: seconds until a node that could still speak was not ready; None for never.
-        ready: seconds after it was over until all nodes were ready and all clients connected.
+        lasted: seconds until Redis was whole again and all else was over.
+        noticed: seconds until a node that could still speak was not well, or had connected anew;
+            None for never.
+        refused: seconds in which calls were made in vain: the tenths of seconds that had one.
+        ready: seconds after it was over until all nodes were well and all clients connected.
         registered: seconds after it was over, or for a killed node after it began, until the
             members without a WebSocket were registered, and nobody else.
         longest: seconds that the longest call took, of nodes that were neither frozen nor killed.
+        due: messages, broadcasts once for each connection that should get them.
+        lost: how many of these were lost, and reported by a gap.
         failures: how many the account found.
     """
 
@@ -45,17 +50,26 @@ class Round:
     what: str
     lasted: float
     noticed: float | None
+    refused: float
     ready: float
     registered: float
     longest: float
+    due: int
+    lost: int
     failures: int
+
+    @property
+    def healed(self) -> float:
+        """Seconds until everything was as before."""
+        return max(self.ready, self.registered)
 
     def __str__(self) -> str:
         noticed = "never" if self.noticed is None else f"after {self.noticed:.2f} s"
         return (
-            f"{self.what}: noticed {noticed}, ready again {self.ready:.2f} s later,"
-            f" registered after {self.registered:.2f} s,"
-            f" longest call {self.longest:.2f} s, {self.failures} failures"
+            f"{self.what}, {self.lasted:.1f} s: noticed {noticed}, calls refused for"
+            f" {self.refused:.2f} s, ready again {self.ready:.2f} s and registered"
+            f" {self.registered:.2f} s after it, longest call {self.longest:.2f} s,"
+            f" {self.lost:,} of {self.due:,} lost, {self.failures} failures"
         )
 
 
@@ -106,17 +120,22 @@ async def _round(
     await cluster.clients.ask("spread")
     cluster.redis.save()
     await asyncio.sleep(CALM)
+    before = await cluster.states()
     begun = time.monotonic()
-    watching = asyncio.create_task(_noticed(cluster))
+    watching = asyncio.create_task(_noticed(cluster, before))
     try:
-        harm = await EVERYWHERE[name](cluster, chance)
+        harm = await faults_of(cluster.settings.topology)[name](cluster, chance)
         over = time.monotonic()
-        ready, registered = await asyncio.gather(cluster.wait_ready(), cluster.wait_registered())
+        ready, registered = await _all_well(cluster)
     finally:
         watching.cancel()
     (noticed,) = await asyncio.gather(watching, return_exceptions=True)
     well = ready if harm.ghosts else max(ready, registered)
-    cluster.ledger.broken(Window(begun, max(over, well), harm.nodes, over))
+    healed = max(over, well)
+    if harm.repair is not None:
+        await harm.repair()
+        healed = max(await _all_well(cluster))
+    cluster.ledger.broken(Window(begun, healed, harm.nodes, over))
     await asyncio.sleep(max(CALM, until - time.monotonic()))
     books, figures = await cluster.close_books()
     result = await asyncio.to_thread(account, books)  # the proxies run on this loop
@@ -129,9 +148,12 @@ async def _round(
             harm.what,
             over - begun,
             noticed - begun if isinstance(noticed, float) else None,
+            _refused(books, harm.held),
             max(ready - over, 0.0),
             max(registered - (begun if harm.ghosts else over), 0.0),
-            _longest(books, harm.held),
+            max(call.ended - call.begun for call in _answered(books, harm.held)),
+            sum(sum(row[column] for column in COLUMNS) for row in result.rows.values()),
+            sum(row[MISSING] for kind, row in result.rows.items() if kind != PUBLISH),
             len(result.failures),
         )
     )
@@ -140,23 +162,40 @@ async def _round(
         tell(f"   FAILED: {failure}")
 
 
-async def _noticed(cluster: Cluster) -> float | None:
-    """When the first node was not ready."""
+async def _all_well(cluster: Cluster) -> tuple[float, float]:
+    """Wait until everybody is ready, and the crowds are registered; gives when each was so."""
+    await cluster.publisher.renew()
+    return await asyncio.gather(cluster.wait_ready(), cluster.wait_registered())
+
+
+async def _noticed(cluster: Cluster, before: dict[str, list[Any]]) -> float | None:
+    """When the first node was not well, or had connected to Redis once more than before."""
     while True:
         for place in cluster.places:
             if not place.away:
                 try:
-                    ready, *_ = await place.program.ask("state")
+                    well, links, *_ = await place.program.ask("state")
                 except ProgramEndedError:
                     return None
-                if not ready:
+                if not well or (place.node in before and links != before[place.node][1]):
                     return time.monotonic()
         await asyncio.sleep(LOOK)
 
 
-def _longest(books: Books, held: frozenset[str]) -> float:
-    ended = [call for call in books.calls if call.sender not in held and call.ended < math.inf]
-    return max(call.ended - call.begun for call in ended)
+def _answered(books: Books, held: frozenset[str]) -> list[Call]:
+    """The calls of nodes and of the publisher outside that ended, but for those of some nodes."""
+    return [
+        call
+        for call in books.calls
+        if call.sender not in held and call.ended < math.inf
+        if call.kind != PUBLISH and not call.sender.startswith(COMMAND)
+    ]
+
+
+def _refused(books: Books, held: frozenset[str]) -> float:
+    """The time in which there was a call in vain; a tenth of a second has many calls."""
+    in_vain = [one for one in _answered(books, held) if one.outcome in FAILED_CALLS]
+    return len({call.begun // TENTH for call in in_vain}) * TENTH
 
 
 def _sample(node: str, figures: dict[str, Any]) -> Sample:

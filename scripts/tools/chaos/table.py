@@ -10,6 +10,9 @@ from tools.chaos.growth import Growth
 from tools.chaos.runner import Round, Run
 from tools.harness import markdown
 
+NOTICED, HEALED = 3.5, 5.0
+"""Targets: seconds after the begin of a fault, and after Redis is whole again."""
+
 
 def messages(account: Account) -> str:
     """The outcome of every message and recipient, by kind."""
@@ -21,22 +24,23 @@ def messages(account: Account) -> str:
 
 
 def faults(rounds: Sequence[Round]) -> str:
-    """How long each kind of fault was felt: the median of its rounds, and the worst."""
+    """The costs of each kind of fault: the median of its rounds, and the worst."""
     by_name: dict[str, list[Round]] = {}
     for one in rounds:
         by_name.setdefault(one.fault, []).append(one)
     head = [
-        *("fault", "times", "noticed", "ready again after it", "registered after it"),
-        *("longest call", "failures"),
+        *("fault", "times", f"noticed after (≤ {NOTICED:g} s)", "refused for"),
+        *(f"healed after (≤ {HEALED:g} s)", "longest call", "lost, and reported", "failures"),
     ]
     rows = [
         [
             name,
             str(len(of)),
             _seconds([one.noticed for one in of if one.noticed is not None]),
-            _seconds([one.ready for one in of]),
-            _seconds([one.registered for one in of]),
+            _seconds([one.refused for one in of]),
+            _seconds([one.healed for one in of]),
             _seconds([one.longest for one in of]),
+            f"{sum(one.lost for one in of):,} of {sum(one.due for one in of):,}",
             str(sum(one.failures for one in of)),
         ]
         for name, of in sorted(by_name.items())

@@ -18,6 +18,7 @@ class Network:
 
     def __init__(self, targets: Sequence[Path], through: Callable[[Sequence[int]], str]) -> None:
         self.proxies = [Proxy(target) for target in targets]
+        self._before = dict(zip(targets, self.proxies, strict=True))
         self._through = through
 
     async def __aenter__(self) -> Self:
@@ -32,6 +33,10 @@ class Network:
     def url(self) -> str:
         """For ``--redis``."""
         return self._through([proxy.port for proxy in self.proxies])
+
+    def before(self, target: Path) -> Proxy:
+        """The proxy before one server, whose faults concern that server alone."""
+        return self._before[target]
 
     @property
     def accepted(self) -> int:

@@ -34,7 +34,8 @@ class Proxy:
         self._upwards = asyncio.Event()
         self._downwards = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
+        self._links: dict[asyncio.Task[None], tuple[str, list[asyncio.StreamWriter]]] = {}
+        """Where each comes from, and its one or two ends."""
 
     async def __aenter__(self) -> Self:
         self.heal()
@@ -51,14 +52,15 @@ class Proxy:
 
     # -- faults ----------------------------------------------------------------------------
 
-    async def cut(self) -> None:
-        """Reset every link; new ones are taken."""
-        tasks = list(self._links)
-        for writers in list(self._links.values()):
-            for writer in writers:
-                _reset(writer)
-        for task in tasks:
-            task.cancel()
+    async def cut(self, source: str = "") -> None:
+        """Reset every link, or every one from this address; new ones are taken."""
+        tasks = []
+        for task, (comes_from, writers) in list(self._links.items()):
+            if source in ("", comes_from):
+                for writer in writers:
+                    _reset(writer)
+                task.cancel()
+                tasks.append(task)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def hold(self, *, upwards: bool = True, downwards: bool = True) -> None:
@@ -105,13 +107,15 @@ class Proxy:
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        source, *_ = writer.get_extra_info("peername") or ("",)
         writers = [writer]
-        task = asyncio.create_task(self._forward(reader, writer, writers))
-        self._links[task] = writers
+        task = asyncio.create_task(self._forward(reader, writer, writers, *self._gates(source)))
+        self._links[task] = source, writers
         task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        for writer in self._links.pop(task):
+        _, writers = self._links.pop(task)
+        for writer in writers:
             writer.transport.abort()
 
     async def _forward(
@@ -119,14 +123,16 @@ class Proxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         writers: list[asyncio.StreamWriter],
+        upwards: asyncio.Event,
+        downwards: asyncio.Event,
     ) -> None:
         with contextlib.suppress(OSError):
-            await self._upwards.wait()
+            await upwards.wait()
             up_reader, up_writer = await self._connect()
             writers.append(up_writer)
             pumps = [
-                asyncio.create_task(self._pump(reader, up_writer, self._upwards)),
-                asyncio.create_task(self._pump(up_reader, writer, self._downwards)),
+                asyncio.create_task(self._pump(reader, up_writer, upwards)),
+                asyncio.create_task(self._pump(up_reader, writer, downwards)),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -134,6 +140,10 @@ class Proxy:
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
+
+    def _gates(self, source: str) -> tuple[asyncio.Event, asyncio.Event]:
+        """The gates through which bytes of a link from this address go, upwards and downwards."""
+        return self._upwards, self._downwards
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._target, Path):

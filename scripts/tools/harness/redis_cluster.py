@@ -6,6 +6,7 @@ from typing import Self, TypeAlias
 
 from tools.harness.members import Make, Member, remap, start_all, valkey, wait_until
 from tools.harness.network import Network
+from tools.harness.partition import Partition, Way, address_of
 from tools.harness.ports import HOST, free_ports
 
 SLOTS = 16384
@@ -27,6 +28,7 @@ class RedisCluster:
         replicas: of each primary.
         node_timeout: seconds of silence after which a node holds another one for failing. A
             primary that is killed is replaced one to three seconds later.
+        apart: the nodes reach each other through proxies, so that :meth:`cut_off` works.
 
     Attributes:
         nodes: the primaries at the start, then their replicas, in the same order.
@@ -39,19 +41,23 @@ class RedisCluster:
         primaries: int = 3,
         replicas: int = 1,
         node_timeout: float = 2.0,
+        apart: bool = False,
     ) -> None:
         self._primaries = primaries
         count = primaries * (1 + replicas)
         ports = free_ports(2 * count)
+        own = free_ports(2 * count) if apart else ports
+        ways = [Way(at % count, ports[at], own[at]) for at in range(2 * count)]
+        self._partition = Partition(ways if apart else ())
         self.nodes = []
-        for port, bus in zip(ports[:count], ports[count:], strict=True):
+        for way, bus in zip(ways[:count], ways[count:], strict=True):
             server = make(
-                *("--port", str(port), "--bind", HOST, "--cluster-enabled", "yes"),
-                *("--cluster-port", str(bus), "--cluster-config-file", "nodes.conf"),
+                *("--port", str(way.port), "--bind", HOST, "--cluster-enabled", "yes"),
+                *("--cluster-port", str(bus.port), "--cluster-config-file", "nodes.conf"),
                 *("--cluster-node-timeout", str(round(node_timeout * 1000))),
-                *("--repl-diskless-sync-delay", "0", *options),
+                *("--repl-diskless-sync-delay", "0", *_announcing(way, bus), *options),
             )
-            self.nodes.append(Member(server, port))
+            self.nodes.append(Member(server, way.announced))
         self._buses = dict(zip(self.nodes, ports[count:], strict=True))
 
     def __enter__(self) -> Self:
@@ -65,6 +71,7 @@ class RedisCluster:
     def __exit__(self, *error: object) -> None:
         for node in self.nodes:
             node.server.__exit__()
+        self._partition.__exit__()
 
     @property
     def url(self) -> str:
@@ -87,6 +94,7 @@ class RedisCluster:
 
     def _form(self) -> None:
         """Start the servers, and make a cluster of them."""
+        self._partition.__enter__()
         start_all(self.nodes)
         for node in self.nodes:
             node.id = node.call("CLUSTER", "MYID")
@@ -214,6 +222,29 @@ class RedisCluster:
         for node in self.nodes:
             node.server.save()
 
+    def cut_off(self, node: Member) -> None:
+        """Let nothing pass between a node and the others until :meth:`heal`.
+
+        What comes through :meth:`network` still reaches it.
+        """
+        self._partition.cut_off(self.nodes.index(node))
+
+    def heal(self) -> None:
+        """Undo :meth:`cut_off`."""
+        self._partition.cut_off(None)
+
+    def wait_for_another(self, old: Member, seconds: float = FORM_TIMEOUT) -> None:
+        """Block until all others that answer say that others than ``old`` serve every slot."""
+
+        def another() -> bool:
+            views = [_ranges(one) for one in self.nodes if one is not old and one.server.answering]
+            return all(
+                _covered(view) == SLOTS and all(ids[0] != old.id for _, _, ids in view)
+                for view in views
+            )
+
+        wait_until(another, f"another primary than {old}", seconds)
+
     def promote(self, replica: Member, how: str = "", seconds: float = FORM_TIMEOUT) -> None:
         """Make a replica the primary of its slots, and block until every node says so.
 
@@ -238,10 +269,16 @@ class RedisCluster:
         SlotMove(self, slot, target).finish()
 
     def _any_node(self) -> Member:
+        """A node that answers, and that holds the cluster for well unless none does."""
+        answers = None
         for node in self.nodes:
-            if node.server.running and node.says("PING"):
+            info = str(node.says("CLUSTER", "INFO")) if node.server.answering else ""
+            if "cluster_state:ok" in info:
                 return node
-        raise LookupError("no node of the cluster answers")
+            answers = answers or (node if "cluster_state" in info else None)
+        if answers is None:
+            raise LookupError("no node of the cluster answers")
+        return answers
 
     def with_id(self, id: str) -> Member:
         """The node that calls itself so."""
@@ -293,6 +330,16 @@ class SlotMove:
         others = [one for one in self._cluster.primaries if one not in (self.target, self.source)]
         for node in (self.target, self.source, *others):
             node.call("CLUSTER", "SETSLOT", self.slot, "NODE", self.target.id)
+
+
+def _announcing(way: Way, bus: Way) -> tuple[str, ...]:
+    if way.port == way.announced:
+        return ()
+    return (
+        *("--bind-source-addr", address_of(way.server), "--cluster-announce-ip", HOST),
+        *("--cluster-announce-port", str(way.announced)),
+        *("--cluster-announce-bus-port", str(bus.announced)),
+    )
 
 
 def _migrate(key: str, source: Member, target: Member) -> bool:

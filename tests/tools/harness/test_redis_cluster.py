@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisCluster]:
     """One for all tests here, each of which leaves it whole."""
-    with RedisCluster(node_timeout=1.0) as cluster:
+    with RedisCluster(node_timeout=1.0, apart=True) as cluster:
         yield cluster
         nodes = cluster.nodes
     assert not any(node.server.folder.exists() for node in nodes)
@@ -76,6 +76,24 @@ def test_frozen_primary_is_replaced_and_follows_when_it_wakes(redis: RedisCluste
     assert old.follows(replica.port)
 
 
+def test_primary_that_is_cut_off_is_replaced_and_follows_when_it_is_reached_again(
+    redis: RedisCluster,
+) -> None:
+    """It serves for as long as it takes the others; what it accepts alone is lost."""
+    old = redis.primary_of("key")
+    redis.cut_off(old)
+    old.call("SET", "key", "accepted alone")
+    redis.wait_for_another(old)
+    new = redis.primary_of("key")
+    assert new is not old
+    assert refusal(old, "GET", "key").startswith("CLUSTERDOWN")
+    new.call("SET", "key", "accepted by its successor")
+    redis.heal()
+    redis.wait_until_whole()
+    assert redis.replicas_of(new) == [old]
+    assert new.call("GET", "key") == "accepted by its successor"
+
+
 def test_slot_stops_half_way_and_each_key_is_in_one_place(redis: RedisCluster) -> None:
     """The source redirects clients of a key that has moved to the target."""
     source = redis.primary_of("{tag}")
@@ -115,5 +133,10 @@ def refusal(node: Member, *words: str) -> str:
     """A server's error, with its kind in front."""
     with pytest.raises(ResponseError) as raised:
         node.call(*words)
-    kinds = {"AskError": "ASK ", "MovedError": "MOVED ", "TryAgainError": "TRYAGAIN "}
+    kinds = {
+        "AskError": "ASK ",
+        "ClusterDownError": "CLUSTERDOWN ",
+        "MovedError": "MOVED ",
+        "TryAgainError": "TRYAGAIN ",
+    }
     return kinds.get(type(raised.value).__name__, "") + str(raised.value)

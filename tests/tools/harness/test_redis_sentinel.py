@@ -32,4 +32,23 @@ def test_sentinels_promote_a_replica_by_order_and_when_the_primary_dies(flavour:
         assert first.call("GET", "written") == "before"
         second.server.start()
         redis.wait_until_whole()
+        redis.kill()
+        redis.start()
+        assert redis.primary is first
     assert not any(one.server.folder.exists() for one in (*redis.servers, *redis.sentinels))
+
+
+@pytest.mark.slow
+def test_a_primary_that_is_cut_off_is_replaced_and_goes_on_alone() -> None:
+    """It becomes a replica when the sentinels reach it again, and loses what it accepted alone."""
+    with RedisSentinel(apart=True) as redis:
+        first, second = redis.servers
+        redis.cut_off(first)
+        assert redis.wait_for_another(first) is second
+        first.call("SET", "key", "accepted alone")
+        second.call("SET", "key", "accepted by its successor")
+        assert first.is_primary
+        redis.heal()
+        redis.wait_until_whole()
+        assert first.follows(second.port)
+        assert first.call("GET", "key") == "accepted by its successor"
