@@ -26,6 +26,9 @@ class Primary(Protocol):
 
     login: Login
     shown: str
+    server: str
+    """The name of the server among those that may follow each other; "" where it is the only one.
+    """
 
     async def open(self) -> Raw:
         """A new connected socket; see :meth:`.Endpoint.open`."""

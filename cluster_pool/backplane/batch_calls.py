@@ -5,10 +5,10 @@ other, even when an owner is not known; see :mod:`.lease_view`. Nothing waits he
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
-from redis.exceptions import ResponseError, TryAgainError
+from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls, script_words
 from cluster_pool.backplane.batching import SEND, Operation, Run
@@ -18,7 +18,9 @@ from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.pending import fail
 from cluster_pool.backplane.refusals import refusal
 from cluster_pool.backplane.script_calls import Envelope, SendRun
+from cluster_pool.backplane.script_words import CLAIMS, LEASES
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.slots import slot_of
 from cluster_pool.core.envelope import unrouted
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -28,20 +30,21 @@ from cluster_pool.core.seals import BOUND, ROUTED, Seals, own_scope
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
 
+UNSURE: Final = (
+    "no member is registered under this id, but Redis may have lost some a moment ago, whose nodes "
+    "register them again"
+)
 RESULTS: Final = {
-    ord(script_words.ABSENT): SendResult.ABSENT,
     ord(script_words.ROUTED): SendResult.ROUTED,
     ord(script_words.UNREACHABLE): SendResult.UNREACHABLE,
 }
+_ABSENT: Final = ord(script_words.ABSENT)
+_GONE_ITEM: Final = ord(script_words.GONE_ITEM)
 _LATE_ITEM: Final = ord(script_words.LATE_ITEM)
 _HELD_ITEM: Final = ord(script_words.HELD_ITEM)
 _UNKNOWN: Final = ord(script_words.UNKNOWN)
 _LATE: Final = script_words.LATE.encode()
 _HELD: Final = script_words.HELD.encode()
-_DONE: Final = {ord(script_words.ROUTED), ord(script_words.UNREACHABLE)}
-_UNDONE: Final = {b"", _LATE, _HELD}
-_NOT_HERE: Final = b"non local key"
-"""The error for a key of a half moved slot that no KEYS name: the numbers of a node channel."""
 
 
 class BatchCalls:
@@ -73,7 +76,12 @@ class BatchCalls:
         if not call.routed:
             envelopes = [self._envelope(run, shard) for run in call.runs]
             return commands.script(
-                script_calls.publish(self._keys, sender=shard.sender, envelopes=envelopes)
+                script_calls.publish(
+                    self._keys,
+                    sender=shard.sender,
+                    counted_by=shard.succession.digits,
+                    envelopes=envelopes,
+                )
             )
         leases = commands if shard is self._home else self._home.commands
         if leases is not None:
@@ -88,15 +96,22 @@ class BatchCalls:
         return script_calls.send(
             self._keys,
             sender=shard.sender,
+            counted_by=shard.succession.digits,
             node_prefix=runs[0].queue.routed,
             own_node=self._identity.node_id,
             view=view,
             view_ends=view_ends,
+            doubted=self._doubted(shard, now),
             runs=[
                 self._send_run(run, shard) if run.kind == SEND else self._envelope(run, shard)
                 for run in runs
             ],
         )
+
+    def _doubted(self, shard: Shard, now: float) -> str:
+        """The things whose lack says nothing at the moment: an item without them waits."""
+        claims = CLAIMS if now < shard.succession.patient_until else ""
+        return claims + (LEASES if now < self._home.succession.patient_until else "")
 
     def _send_run(self, run: Run, shard: Shard) -> SendRun:
         fields: list[Argument] = []
@@ -127,23 +142,17 @@ class BatchCalls:
     # -- replies ---------------------------------------------------------------------------
 
     def answer(self, call: Call, reply: list[Any]) -> None:
-        """Answer the operations that were executed or failed; mark runs that have others.
-
-        Raises:
-            TryAgainError: nothing was executed, since the slot is on its way to another Redis.
-        """
-        listens = call.lane.shard.listens
+        """Answer the operations that were executed or failed; mark runs that have others."""
+        shard = call.lane.shard
         if call.routed:
-            if _NOT_HERE in reply[2] and _nothing_done(reply):
-                raise TryAgainError(reply[2].decode(errors="replace"))
-            self._routed(listens, call.runs, *reply)
+            self._routed(shard, call.runs, *reply)
         else:
             for run, mark, heard in zip(call.runs, reply[::2], reply[1::2], strict=True):
-                self._published(listens, run, mark, heard)
+                self._published(shard, run, mark, heard)
 
     def _routed(
         self,
-        listens: Callable[[str], bool],
+        shard: Shard,
         runs: list[Run],
         codes: bytes,
         own_mark: bytes,
@@ -155,18 +164,20 @@ class BatchCalls:
         at = 0
         for run in runs:
             if run.kind != SEND:
-                self._published(listens, run, next(envelopes), next(envelopes))
+                self._published(shard, run, next(envelopes), next(envelopes))
                 continue
             until = at + len(run.operations)
             part = codes[at:until]
             at = until
-            if own_mark and listens(run.queue.channel):
+            if own_mark and shard.listens(run.queue.channel):
                 run.queue.own_barrier = Mark.parse(own_mark)
             run.late = part[0] == _LATE_ITEM
             if not run.late:
-                self._sent(run, part, refused, strangers)
+                self._sent(shard, run, part, refused, strangers)
 
-    def _sent(self, run: Run, codes: bytes, refused: bytes, strangers: Iterator[bytes]) -> None:
+    def _sent(
+        self, shard: Shard, run: Run, codes: bytes, refused: bytes, strangers: Iterator[bytes]
+    ) -> None:
         held: dict[Operation, bytes] = {}
         for operation, code in zip(run.operations, codes, strict=True):
             result = RESULTS.get(code)
@@ -177,12 +188,20 @@ class BatchCalls:
                 held[operation] = next(strangers)
             elif code == _HELD_ITEM:
                 held[operation] = b""
+            elif code == _ABSENT:
+                _absent(operation, shard)
+            elif code == _GONE_ITEM:
+                _absent(operation, self._home)
             else:
                 fail(operation, refused_by(refused))
         run.strangers = held or None
+        run.queue.why = ""
+        if held:
+            slot = slot_of(run.queue.channel)
+            run.queue.why = f"slot {slot}: {refusal(refused)}" if refused else UNSURE
         self._counters.published += len(run.operations) - len(held)
 
-    def _published(self, listens: Callable[[str], bool], run: Run, mark: bytes, heard: Any) -> None:
+    def _published(self, shard: Shard, run: Run, mark: bytes, heard: Any) -> None:
         run.late = mark == _LATE
         if run.late:
             return
@@ -193,7 +212,8 @@ class BatchCalls:
             for operation in run.operations:
                 fail(operation, refused_by(heard))
             return
-        if listens(run.queue.channel):
+        run.queue.why = ""
+        if shard.listens(run.queue.channel):
             run.queue.barrier = Mark.parse(mark)
         for operation in run.operations:
             if not operation.future.done():
@@ -201,10 +221,12 @@ class BatchCalls:
         self._counters.published += len(run.operations)
 
 
-def _nothing_done(reply: list[Any]) -> bool:
-    """Whether the sending script has published nothing."""
-    codes, _, _, _, heard_of = reply
-    return _DONE.isdisjoint(codes) and _UNDONE.issuperset(heard_of[::2])
+def _absent(operation: Operation, shard: Shard) -> None:
+    """Answer that there is no such member, unless ``shard`` may have lost it."""
+    if operation.future.get_loop().time() < shard.succession.unsure_until:
+        fail(operation, BackplaneUnavailableError(UNSURE))
+    elif not operation.future.done():
+        operation.future.set_result(SendResult.ABSENT)
 
 
 def refused_by(why: bytes | ResponseError) -> BackplaneUnavailableError:

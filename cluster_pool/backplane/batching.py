@@ -65,6 +65,7 @@ class NamespaceQueue:
         "own_barrier",
         "routed",
         "waiting",
+        "why",
     )
 
     def __init__(self, channel: str, members: str, routed: str, lane: Any) -> None:
@@ -76,6 +77,8 @@ class NamespaceQueue:
         self.again: list[Operation] = []
         """Operations that were certainly not executed. They are sent again, ahead of ``waiting``,
         as soon as nothing of this queue is in flight or being looked up."""
+        self.why = ""
+        """The reason for which operations were sent again, until others are answered."""
         self.flying = 0
         """The number of runs in flight and of lookups."""
         self.barrier = NOWHERE

@@ -1,7 +1,7 @@
 """Reads the counters beside channels: after a subscription, where its counting begins.
 
-A counter that Redis does not give, since it is of a wrong type or not readable, counts as absent:
-the next publication makes a new one.
+A counter that Redis does not give, since it is of a wrong type, counts as absent: the next
+publication makes a new one. One that is elsewhere, since its slot is half moved, is unreadable.
 """
 
 import asyncio
@@ -13,9 +13,8 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.receiver import Receiver
-
-Counter = tuple[str | None, int]
-"""Epoch and last number of a channel; None and 0 when no script can have written them."""
+from cluster_pool.backplane.refusals import is_elsewhere
+from cluster_pool.core.numbers import UNREADABLE, Counter
 
 
 class ChannelCounters:
@@ -38,8 +37,8 @@ class ChannelCounters:
         """
         asked = []
         for channels in groups:
-            counters = [self._receiver.counter_of(channel) for channel in channels]
-            asked.append((channels, commands.script(script_calls.counters(counters=counters))))
+            hashes = [self._receiver.counter_of(channel) for channel in channels]
+            asked.append((channels, commands.script(script_calls.counters(counters=hashes))))
         found: list[tuple[str, Counter]] = []
         for channels, call in asked:
             try:
@@ -47,8 +46,8 @@ class ChannelCounters:
             except ResponseError:  # as when the slot is half moved, and some counters are elsewhere
                 found += await self._one_by_one(commands, channels)
                 continue
-            pairs = zip(flat[::2], flat[1::2], strict=True)
-            found += [(name, _counter(*one)) for name, one in zip(channels, pairs, strict=True)]
+            counters = map(Counter.read, flat[::3], flat[1::3], flat[2::3])
+            found += zip(channels, counters, strict=True)
         return found
 
     async def _one_by_one(
@@ -61,13 +60,6 @@ class ChannelCounters:
 async def counter_in(call: asyncio.Future[Any]) -> Counter:
     """The counter in a reply to :meth:`ChannelCounters.ask`."""
     try:
-        epoch, last = await call
-    except ResponseError:
-        return None, 0
-    return _counter(epoch, last)
-
-
-def _counter(epoch: bytes | None, last: bytes | None) -> Counter:
-    if epoch is None or not epoch.isdigit():
-        return None, 0
-    return epoch.decode(), int(last) if last is not None and last.isdigit() else 0
+        return Counter.read(*await call)
+    except ResponseError as error:
+        return Counter(UNREADABLE if is_elsewhere(error) else None, 0)

@@ -32,6 +32,7 @@ class MappedPrimary:
     """A primary by the map, which may name another one while this is opened; see :class:`.Primary`.
 
     Args:
+        server: its name in the cluster.
         where: its announced address.
         now: gives the address of the primary by the present map.
         read: reads the map.
@@ -40,12 +41,14 @@ class MappedPrimary:
     def __init__(
         self,
         endpoint: Primary,
+        server: str,
         where: Where,
         now: Callable[[], Where | None],
         read: Callable[[], Awaitable[None]],
     ) -> None:
         self.login, self.shown = endpoint.login, endpoint.shown
         self.watch = endpoint.watch
+        self.server = server
         self._endpoint = endpoint
         self._where = where
         self._now = now
@@ -81,10 +84,12 @@ class HomePlace:
     async def primary(self) -> Primary:
         """The present primary; see :meth:`.Primaries.primary`."""
         await self._read()
+        group = self._group()
         self.at = self.now()
-        if self.at is None:
+        if group is None or self.at is None:
             raise BackplaneUnavailableError(NOBODY % HOME_SLOT)
-        return MappedPrimary(self._address.announced(self.at), self.at, self.now, self._read)
+        endpoint = self._address.announced(self.at)
+        return MappedPrimary(endpoint, group.ids[0], self.at, self.now, self._read)
 
     def now(self) -> Where | None:
         """The place by the present map; None when no node has the slot."""
@@ -130,7 +135,9 @@ class ClusterPart:
         await self._read()
         self.at = self.group.primary
         endpoint = self._address.announced(self.at)
-        return MappedPrimary(endpoint, self.at, lambda: self.group.primary, self._read)
+        return MappedPrimary(
+            endpoint, self.group.ids[0], self.at, lambda: self.group.primary, self._read
+        )
 
     async def _read(self) -> None:
         await _read_again(self._map, self.group.ids)
@@ -151,8 +158,8 @@ class ClusterPart:
     async def state_lost(self, commands: CommandConnection) -> bool:
         """See :meth:`.Part.state_lost`.
 
-        This start leaves a script there, which no restart survives, and of which a replica does
-        not know.
+        This start leaves a script there, which no restart survives. Nothing is known of a server
+        that has taken over.
         """
         before, self._marked = self._marked, self.at
         mark = f"return '{self._identity.start}'"
@@ -162,7 +169,7 @@ class ClusterPart:
                 await commands.call("SCRIPT", "LOAD", mark)
         except ResponseError:  # not allowed: nothing says that it is the same
             known = 0
-        return before is not None and not (known and before == self.at)
+        return before == self.at and not known
 
 
 class Nowhere:

@@ -28,6 +28,9 @@ class Endpoint:
         hint: advice for errors that have none of their own.
     """
 
+    server = ""
+    """See :class:`.Primary`."""
+
     def __init__(
         self,
         login: Login,

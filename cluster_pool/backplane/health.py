@@ -13,9 +13,11 @@ from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import deadline_in, unheeded
+from cluster_pool.backplane.channel_commands import PLAIN, ChannelCommands
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.generation import Generations
 from cluster_pool.backplane.refusals import (
+    is_half_moved,
     is_unknown,
     misplaced,
     needs_another,
@@ -25,6 +27,7 @@ from cluster_pool.backplane.script_calls import Envelope
 from cluster_pool.backplane.scripts import digest
 from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.core.clock import RedisClock
+from cluster_pool.core.envelope import empty_envelope
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.backplane")
@@ -44,7 +47,8 @@ class Health:
 
     Args:
         probed: set when a probe of this start was heard.
-        clustered: whether it must be a node of a cluster, and not one Redis.
+        channels: the commands of pub/sub; sharded where it must be a node of a cluster.
+        home: whether its probe has one slot for ever.
     """
 
     def __init__(
@@ -52,8 +56,9 @@ class Health:
         context: ShardContext,
         generations: Generations,
         probed: asyncio.Event,
+        channels: ChannelCommands = PLAIN,
         *,
-        clustered: bool = False,
+        home: bool = True,
     ) -> None:
         self.clock = RedisClock()
         self.epoch = ""
@@ -66,7 +71,8 @@ class Health:
         self._counters = context.counters
         self._holds = context.holds
         """Whether this process holds connections, and must notice a restored Redis."""
-        self._clustered = clustered
+        self._channels = channels
+        self._home = home
 
     # -- time ------------------------------------------------------------------------------
 
@@ -120,19 +126,25 @@ class Health:
     async def probe(self, commands: CommandConnection, channel: str) -> None:
         """Publish to this start's own channel, by a write, and wait until that is heard.
 
-        A replica refuses the write.
+        A replica refuses the write. In a slot that is half-way to another primary nothing can be
+        written; there a probe without a write tells whether the subscriber works.
         """
         not_after = self.clock.at(deadline_in(self._timing.timeout))
         self._probed.clear()
         envelope = Envelope(channel, "", not_after, 0, b"")
-        reply = await self.soon(
-            commands.script(
-                script_calls.publish(
-                    self._keys, sender=self._generations.sender, envelopes=[envelope]
-                )
+        sender = self._generations.sender
+        call = script_calls.publish(self._keys, sender=sender, counted_by="", envelopes=[envelope])
+        try:
+            mark, said = await self.soon(commands.script(call))
+        except BackplaneUnavailableError as error:
+            if not (self._home and is_half_moved(error)):
+                raise
+            mark, said = (
+                b"0 0",
+                await self.soon(
+                    commands.call(self._channels.publish, channel, empty_envelope(sender))
+                ),
             )
-        )
-        mark, said = reply
         if mark == b"LATE":
             raise BackplaneUnavailableError("Redis is behind its own time")
         refused = "" if mark else refusal(said)
@@ -162,7 +174,7 @@ class Health:
             said = await self._hello(commands)
         except ResponseError:  # not allowed, or not known: later errors will show what it is
             said = {}
-        why = misplaced(said.get(b"mode", b"").decode(), clustered=self._clustered)
+        why = misplaced(said.get(b"mode", b"").decode(), clustered=self._channels.sharded)
         if why:
             raise BackplaneUnavailableError(f"Redis at {self._outage.where}: {why}")
         await self.soon(asyncio.wait((newest,)))

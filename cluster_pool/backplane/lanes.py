@@ -79,6 +79,11 @@ def calls_of(lane: Lane, runs: list[Run]) -> list[Call]:
     return calls
 
 
+def with_reason(error: BackplaneUnavailableError, why: str) -> BackplaneUnavailableError:
+    """The error for operations that were sent once more, and were not answered."""
+    return BackplaneUnavailableError(f"{error}; before that, {why}", maybe_executed=True)
+
+
 class Lanes:
     """The lanes of one start.
 
@@ -118,5 +123,7 @@ class Lanes:
             unanswered = lane.unanswered()
             for call in lane.calls:
                 for run in call.runs:
-                    soonest = min(soonest, fail_late(run.operations, now, unanswered))
+                    why = run.queue.why
+                    error = with_reason(unanswered, why) if why else unanswered
+                    soonest = min(soonest, fail_late(run.operations, now, error))
         return soonest

@@ -19,7 +19,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any, Final
 
-from redis.exceptions import ResponseError, TryAgainError
+from redis.exceptions import ResponseError
 
 from cluster_pool.backplane.batch_calls import BatchCalls, refused_by
 from cluster_pool.backplane.batching import (
@@ -35,9 +35,10 @@ from cluster_pool.backplane.lanes import Call, Lane, Lanes, calls_of
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.owner_lookups import OwnerLookups
 from cluster_pool.backplane.pauses import Pauses
-from cluster_pool.backplane.pending import Expiry, Pending, fail, fail_late
+from cluster_pool.backplane.pending import Expiry, Pending, fail, fail_late, late, unreached
 from cluster_pool.backplane.refusals import is_elsewhere
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.slots import slot_of
 from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.config import Limits
 from cluster_pool.core.identity import Identity
@@ -52,8 +53,6 @@ log = logging.getLogger("cluster_pool.backplane")
 
 IN_FLIGHT: Final = 2
 """The number of batches in flight, at most."""
-UNREACHED: Final = "Redis was not reached in time"
-LATE: Final = BackplaneUnavailableError("Redis was reached too late; nothing was sent")
 
 
 class Outbound:
@@ -91,8 +90,7 @@ class Outbound:
         self._one_way = None if topology.spans else way
         """How every queue leaves, where there is one Redis."""
         self._pauses = Pauses(self._go_on)
-        pauses = self._pauses if topology.spans else None
-        self._lookups = OwnerLookups(topology.home, view, pauses, self._go_on)
+        self._lookups = OwnerLookups(topology.home, view, self._pauses, self._go_on)
         self._next_drop = 0.0
         self._open = False
 
@@ -234,7 +232,7 @@ class Outbound:
         batch = next_batch(lane.ready, now)
         self._pending.forget(batch.dead)
         for operation in batch.dead:
-            fail(operation, lane.shard.outage.error(UNREACHED))
+            fail(operation, unreached(lane, ""))
         runs = batch.runs
         for run in runs:
             run.queue.flying += 1
@@ -267,11 +265,11 @@ class Outbound:
         for run in call.runs:
             run.queue.flying -= 1
             if elsewhere:
-                self._repeat(run, self._loop.time())
+                self._repeat(run, self._loop.time(), f"slot {slot_of(run.queue.channel)}: {error}")
             elif error is not None:
                 self._fail_run(run, error)
             elif run.late:
-                self._repeat(run, max(run.due, self._loop.time()))
+                self._repeat(run, max(run.due, self._loop.time()), "")
             elif run.strangers is not None:
                 self._hold(run, run.strangers)
                 strangers = {**(strangers or {}), **run.strangers}
@@ -296,8 +294,6 @@ class Outbound:
             return refused_by(error) if isinstance(error, ResponseError) else error
         try:
             self._batch_calls.answer(call, reply.result())
-        except TryAgainError as again:
-            return refused_by(again)
         except Exception as wrong:
             log.exception("a reply of Redis could not be read")
             return BackplaneUnavailableError(f"unreadable reply: {wrong!r}", maybe_executed=True)
@@ -308,11 +304,12 @@ class Outbound:
         for operation in run.operations:
             fail(operation, error)
 
-    def _repeat(self, run: Run, past: float) -> None:
+    def _repeat(self, run: Run, past: float, why: str) -> None:
         """A run was not executed: send its operations with time left after ``past`` again."""
+        run.queue.why = why
         for operation in run.operations:
             if operation.deadline <= past or operation.future.done():
-                fail(operation, LATE)
+                fail(operation, late(why))
                 self._pending.forget([operation])
             else:
                 run.queue.again.append(operation)
@@ -387,9 +384,9 @@ class Outbound:
         """Fail all operations past their deadline; returns the soonest deadline of the others."""
         soonest = self._lanes.fail_late(now)
         for queue in self._busy():
-            unreached = queue.lane.shard.outage.error(UNREACHED)
+            error = unreached(queue.lane, queue.why)
             for operations in (queue.again, queue.waiting):
-                soonest = min(soonest, fail_late(operations, now, unreached))
+                soonest = min(soonest, fail_late(operations, now, error))
             self._drop_done(queue)
             self._retire(queue)
         return soonest

@@ -6,10 +6,13 @@
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
+from redis.exceptions import ResponseError
+
 from cluster_pool.backplane.batching import NamespaceQueue, Operation
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.pauses import Pauses
 from cluster_pool.backplane.pending import fail
+from cluster_pool.backplane.refusals import is_elsewhere, refusal
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -23,8 +26,8 @@ class OwnerLookups:
 
     Args:
         shard: the shard that has the leases.
-        pauses: for queues whose owners cannot be looked up at the moment; None where nothing is
-            sent then either.
+        pauses: for queues with no owner to look up: there is no connection for that, or their
+            members are not registered again yet.
         over: called with the queues whose lookup has ended: their operations may be sent again.
     """
 
@@ -32,7 +35,7 @@ class OwnerLookups:
         self,
         shard: Shard,
         view: LeaseView,
-        pauses: Pauses | None,
+        pauses: Pauses,
         over: Callable[[Collection[NamespaceQueue]], None],
     ) -> None:
         self._shard = shard
@@ -49,15 +52,15 @@ class OwnerLookups:
     def begin(self, strangers: Strangers, queues: Collection[NamespaceQueue], reading: int) -> None:
         """Look owners up, unless the view was read since ``reading`` and has them by now.
 
-        Without a connection nothing is looked up: with the next one the view begins anew, and
-        everything is sent again. On a cluster members may be at another shard than the leases;
-        their queues wait for a moment, and try again.
+        Without a connection nothing is looked up: with the next one the view begins anew. Members
+        may be at another shard than the leases; their queues wait for a moment, and try again.
         """
         commands = self._shard.commands
         unknown = list(dict.fromkeys(filter(None, strangers.values())))
-        if commands is None and self._pauses is not None:
+        if commands is None or not unknown:
             self._pauses.begin(queues)
-        if commands is None or self._view.knows(unknown, reading):
+            return
+        if self._view.knows(unknown, reading):
             return
         for queue in queues:
             queue.flying += 1
@@ -72,12 +75,17 @@ class OwnerLookups:
         error: BaseException | None,
     ) -> None:
         """Answer the items of owners whose lease has ended; the others are sent again."""
+        why = refusal(error) if isinstance(error, ResponseError) else str(error)
+        moving = error is not None and is_elsewhere(error)
         for operation, incarnation in strangers.items():
-            if error is not None:
-                fail(operation, BackplaneUnavailableError(f"not sent: {error}"))
+            if error is not None and not moving:
+                fail(operation, BackplaneUnavailableError(f"not sent: {why}"))
             elif incarnation in ended and not operation.future.done():
                 operation.future.set_result(SendResult.UNREACHABLE)
+        if moving:  # the slot of the leases
+            self._pauses.begin(queues)
         for queue in queues:
+            queue.why = f"its owner cannot be looked up: {why}" if moving else ""
             queue.flying -= 1
             del self._queues[queue]
         self._over(queues)

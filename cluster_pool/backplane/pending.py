@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from cluster_pool.backplane.batching import Operation
 from cluster_pool.core.config import Limits
 from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError
 
+IN_TIME: Final = "not sent in time: "
+UNREACHED: Final = "Redis was not reached in time"
 TICK: Final = 0.02
 """Seconds between two looks for operations past their deadline, at least."""
 
@@ -83,6 +85,29 @@ class Expiry:
         soonest = self._look(now)
         if soonest < self.at:
             self.look_at(max(soonest, now + TICK))
+
+
+def late(why: str) -> BackplaneUnavailableError:
+    """The error for operations that Redis did not execute, and that have no time left.
+
+    Args:
+        why: the reason for which it did not; "" if they came too late.
+    """
+    return BackplaneUnavailableError(
+        IN_TIME + why if why else "Redis was reached too late; nothing was sent"
+    )
+
+
+def unreached(lane: Any, why: str) -> BackplaneUnavailableError:
+    """The error for operations that wait for a lane at their deadline.
+
+    Args:
+        why: the reason for which they wait again; "" if they were never sent.
+    """
+    if why:
+        return late(why)
+    error: BackplaneUnavailableError = lane.shard.outage.error(UNREACHED)
+    return error
 
 
 def fail(operation: Operation, error: BaseException) -> None:

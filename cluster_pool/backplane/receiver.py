@@ -22,7 +22,7 @@ from cluster_pool.core.envelope import (
 from cluster_pool.core.events import COUNTER, MAX_BYTES, EventNumbers
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys, is_of_node, is_probe
-from cluster_pool.core.numbers import NO_COUNTER, Numbers
+from cluster_pool.core.numbers import NO_COUNTER, UNREADABLE, Counter, History, Numbers
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import Gap
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -150,18 +150,21 @@ class Receiver:
 
     # -- counters --------------------------------------------------------------------------
 
-    def counter_of(self, channel: str) -> tuple[str, str, str]:
-        """The hash in which the messages or events of a channel are counted, and its two fields."""
+    def counter_of(self, channel: str) -> tuple[str, str, str, str]:
+        """The hash in which the messages or events of a channel are counted, and its fields; the
+        third is where it stood at the former server, which events do not have."""
         if channel in self.events:
-            return self.events[channel], *COUNTER
-        return Keys.numbers(channel), "epoch", "last"
+            return self.events[channel], *COUNTER, ""
+        return Keys.numbers(channel), "epoch", "last", "former"
 
-    def begin(self, channel: str, epoch: str | None, number: int) -> None:
-        """A channel was subscribed, while its counter stood at ``number``."""
+    def begin(self, channel: str, counter: Counter) -> None:
+        """A channel was subscribed, while its counter stood there."""
+        if counter.epoch == UNREADABLE:
+            return  # counting begins with the first message
         if channel in self.events:
-            self._event_numbers.begin(channel, epoch, number)
+            self._event_numbers.begin(channel, counter.epoch, counter.number)
         else:
-            self.numbers.begin(channel, epoch or NO_COUNTER, number)
+            self.numbers.begin(channel, counter.epoch or NO_COUNTER, counter.number)
 
     def interrupted(self, generation: int) -> None:
         """The subscriptions of a generation ended, and its command connection with them.
@@ -173,11 +176,20 @@ class Receiver:
         self.numbers.interrupted()
         self._event_numbers.interrupted()
 
-    def resubscribed(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> None:
-        """A channel was subscribed again, while its counter stood at ``number``."""
+    def ended(self, channel: str) -> None:
+        """This Redis publishes nothing more on a channel, and all that it has published was heard.
+
+        Joins and leaves are read again whenever they were interrupted at a change of servers.
+        """
+        self.numbers.ended(channel)
+        self._event_numbers.hand_over(channel, self._event_numbers)
+
+    def resubscribed(self, channel: str, counter: Counter, history: History, now: int) -> None:
+        """A channel was subscribed again, while its counter stood there; ``now`` in Redis time."""
+        epoch, number, _ = counter
         if channel not in self.events:
-            self.numbers.resubscribed(channel, epoch, number, lost=lost)
-        elif self._event_numbers.resubscribed(channel, epoch, number, lost=lost):
+            self.numbers.resubscribed(channel, counter, history, now)
+        elif self._event_numbers.resubscribed(channel, epoch, number, lost=history > History.MOVED):
             self._lose_events(channel)
 
     def forget(self, channel: str) -> None:

@@ -36,6 +36,11 @@ _OTHER: Final = (
     "another node of this Redis Cluster has the slot, or gets it: give the cluster as "
     "redis+cluster://HOST:PORT, which follows its slots"
 )
+_HALF: Final = (
+    "the slot is half-way to another node of this Redis Cluster, and the keys are not together: "
+    "redis-cli --cluster fix ends a move that was broken off. A cluster is given as "
+    "redis+cluster://HOST:PORT, which follows its slots"
+)
 _NO_CLUSTER: Final = "this is no Redis Cluster: give it as redis://HOST:PORT"
 _DOWN: Final = (
     "a part of the Redis Cluster has no primary at the moment: it comes back with a replica's "
@@ -63,8 +68,8 @@ _ADVICE: Final = {
     "NOAUTH": _LOGIN,
     "WRONGPASS": _LOGIN,
     "MOVED": _OTHER,
-    "ASK": _OTHER,
-    "TRYAGAIN": _OTHER,
+    "ASK": _HALF,
+    "TRYAGAIN": _HALF,
     "CROSSSLOT": _CLUSTER,
     "CLUSTERDOWN": _DOWN,
     "LOADING": "it reads its data set and will be there when it has",
@@ -75,7 +80,7 @@ _PHRASES: Final = {
     "can't run this command": _RIGHTS,
     "can't access at least one of the": _RIGHTS,
     "no permissions to": _RIGHTS,
-    "non local key in a cluster node": _CLUSTER,
+    "non local key in a cluster node": _HALF,
     "max number of clients reached": "raise maxclients, or find out who holds connections",
     "invalid password": _LOGIN,
     "without any password configured": _LOGIN,
@@ -182,7 +187,12 @@ def is_elsewhere(error: BaseException) -> bool:
     return isinstance(error, _ELSEWHERE) or isinstance(error.__cause__, _ELSEWHERE)
 
 
+def is_half_moved(error: BaseException) -> bool:
+    """Whether a translated error says that the slot is on its way to another Redis."""
+    return isinstance(error.__cause__, AskError | TryAgainError)
+
+
 def needs_another(text: str) -> bool:
     """Whether a refusal means that another Redis must be asked; connecting again may find it."""
     what = advice(text.removeprefix("Redis refused: ").partition(" (")[0])
-    return what in (_REPLICA, _CLUSTER, _OTHER)
+    return what in (_REPLICA, _CLUSTER, _OTHER, _HALF)

@@ -298,11 +298,12 @@ def tallies(keys: Keys, *, incarnation: str, namespaces: Iterable[str]) -> Scrip
     )
 
 
-def counters(*, counters: Iterable[tuple[str, str, str]]) -> ScriptCall:
-    """Read counters: the hash of each, and its fields with the epoch and the last number."""
+def counters(*, counters: Iterable[tuple[str, str, str, str]]) -> ScriptCall:
+    """Read counters: the hash of each, and its fields with the epoch, the last number and the
+    former server's."""
     every = list(counters)
-    fields: list[Argument] = [field for _, *pair in every for field in pair]
-    return ScriptCall("counters", [hash for hash, _, _ in every], fields)
+    fields: list[Argument] = [field for _, *names in every for field in names]
+    return ScriptCall("counters", [hash for hash, *_ in every], fields)
 
 
 class Envelope(NamedTuple):
@@ -319,10 +320,12 @@ class Envelope(NamedTuple):
     items: bytes
 
 
-def publish(keys: Keys, *, sender: str, envelopes: Iterable[Envelope]) -> ScriptCall:
+def publish(
+    keys: Keys, *, sender: str, counted_by: str, envelopes: Iterable[Envelope]
+) -> ScriptCall:
     """Publish numbered envelopes, in order."""
     names: list[str] = []
-    arguments: list[Argument] = [sender]
+    arguments: list[Argument] = [sender, counted_by]
     for channel, members, not_after, messages, items in envelopes:
         numbers = keys.numbers(channel)
         names += (numbers, members or numbers)
@@ -345,10 +348,12 @@ def send(
     keys: Keys,
     *,
     sender: str,
+    counted_by: str,
     node_prefix: str,
     own_node: str,
     view: bytes,
     view_ends: int,
+    doubted: str,
     runs: Iterable[SendRun | Envelope],
 ) -> ScriptCall:
     """Execute runs in order: route targeted items to their owners' nodes, publish the others."""
@@ -368,10 +373,12 @@ def send(
             envelopes += (len(targets), run.channel, run.not_after, run.messages, run.items)
     arguments: list[Argument] = [
         sender,
+        counted_by,
         node_prefix,
         own_node,
         view,
         view_ends,
+        doubted,
         len(spaces) // 2,
     ]
     return ScriptCall("send", targets + spaces, [*arguments, *envelopes, *heads, *items])

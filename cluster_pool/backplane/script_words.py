@@ -39,9 +39,11 @@ ORPHAN = "orphan"
 COUNTED = "counted"
 ALL = "all"
 KNOWN = "known"
+CLAIMS = "C"
+LEASES = "L"
 
 # A digit for each item of a send, each claim that is asserted, each claim that is released.
-ABSENT, ROUTED, UNREACHABLE, REFUSED, LATE_ITEM, UNKNOWN, HELD_ITEM = "0123456"
+ABSENT, ROUTED, UNREACHABLE, REFUSED, LATE_ITEM, UNKNOWN, HELD_ITEM, GONE_ITEM = "01234567"
 LOST, KEPT = "01"
 NOT_REGISTERED, RELEASED, EMPTIED = "012"
 

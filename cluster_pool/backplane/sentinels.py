@@ -86,6 +86,7 @@ class WatchedPrimary:
     def __init__(self, endpoint: Endpoint, answer: Answer, sentinels: Sentinels) -> None:
         self.login = endpoint.login
         self.shown = endpoint.shown
+        self.server = joined(answer.where)
         self._endpoint = endpoint
         self._answer = answer
         self._sentinels = sentinels

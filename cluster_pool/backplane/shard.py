@@ -28,6 +28,8 @@ from cluster_pool.backplane.refusals import is_elsewhere
 from cluster_pool.backplane.shard_context import Part, ShardContext, ShardObserver
 from cluster_pool.backplane.subscriber import Subscriber
 from cluster_pool.backplane.subscriptions import Subscriptions
+from cluster_pool.backplane.succession import Succession
+from cluster_pool.core.numbers import History
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.backplane")
@@ -70,7 +72,7 @@ class Shard:
         self.receiver = Receiver(context)
         self.generations = Generations(identity.start, self.outage, context.numbers)
         probed = self.receiver.probed
-        self.health = Health(context, self.generations, probed, clustered=channels.sharded)
+        self.health = Health(context, self.generations, probed, channels, home=part is None)
         self._part = part
         self._state: Health | Part = self.health if part is None else part
         self.subscriptions = Subscriptions(
@@ -91,7 +93,7 @@ class Shard:
         self._failed = asyncio.Event()
         """Set when the first generation has ended, or did not come up."""
         self._attempt = Attempt()
-        self._state_lost = False  # since a generation was last up
+        self.succession = Succession()
         self._raises = False
         """Whether the start gives up, and raises the error, after a first failure."""
         self._task: asyncio.Task[None] | None = None
@@ -284,7 +286,7 @@ class Shard:
                 commands.read_forever(),
                 subscriber.write_forever(),
                 subscriber.read_forever(),
-                self._lead(commands, subscriber),
+                self._lead(commands, subscriber, primary.server),
                 self._end_unwanted(),
                 primary.watch(self._timing.probe),
             )
@@ -306,7 +308,7 @@ class Shard:
         await attempt.unwanted.wait()
         raise BackplaneUnavailableError(attempt.why)
 
-    async def _lead(self, commands: CommandConnection, subscriber: Subscriber) -> None:
+    async def _lead(self, commands: CommandConnection, subscriber: Subscriber, server: str) -> None:
         """Bring a generation up, then prove every second that it is not deaf."""
         health = self.health
         await health.check_kind(commands)
@@ -315,7 +317,7 @@ class Shard:
         await self.subscriptions.begin(subscriber)
         self.generations.count()
         self._counters.generations += 1
-        await self._count_missed(commands, subscriber)
+        await self._count_missed(commands, subscriber, server)
         self.generations.begin(commands)
         self._attempt.up_since = asyncio.get_running_loop().time()
         self._raises = False
@@ -325,18 +327,21 @@ class Shard:
             await health.rest()
             resubscribed = self.subscriptions.pop_resubscribed()
             await self._probe_where_it_is(commands)
-            await self.subscriptions.compare(resubscribed, lost=False)
+            await self.subscriptions.compare(resubscribed, History.MOVED)
             await health.hear_time(commands)
             dropped = "messages were dropped: too many, or too large"
             self._report_gap(SLOTS_MOVED if resubscribed else dropped)
 
-    async def _count_missed(self, commands: CommandConnection, subscriber: Subscriber) -> None:
+    async def _count_missed(
+        self, commands: CommandConnection, subscriber: Subscriber, server: str
+    ) -> None:
         """Find out how much was published while nothing could be heard."""
-        self._state_lost |= await self._state.state_lost(commands)
+        lost = await self._state.state_lost(commands)
+        history = self.succession.come_to(server, lost=lost)
         counters = await self.subscriptions.read_counters(commands, subscriber)
         await self._probe(commands)
-        await self.subscriptions.compare(counters, lost=self._state_lost)
-        self._state_lost = False
+        await self.subscriptions.compare(counters, history)
+        self.succession.settle(asyncio.get_running_loop().time(), self._timing.heartbeat)
         self._report_gap(str(self.generations.last_error or "the first link"))
 
     async def _probe_where_it_is(self, commands: CommandConnection) -> None:

@@ -47,7 +47,8 @@ class Part(Protocol):
         """Give another probe channel from now on: the slot of this one is on its way elsewhere."""
 
     async def state_lost(self, commands: CommandConnection) -> bool:
-        """Whether its state may be lost, in part or whole, since this process last lived on it."""
+        """Whether its server was restarted since this process last lived on it, and may have lost
+        its state."""
 
 
 class ShardObserver(Protocol):

@@ -85,10 +85,14 @@ class Subscriber(Pipe):
         for future in self._ask(groups):
             await future
 
-    async def all_ended(self, channels: Channels) -> None:
-        """Wait until no more messages can come on channels that another server has."""
+    async def all_ended(self, channels: Channels) -> bool:
+        """Wait until no more messages can come on channels that another server has.
+
+        Returns False when the socket is gone, and messages may be gone with it.
+        """
         for future in self._ask(self._grouped(channels), leaving=True):
             await future
+        return not self._gone
 
     def _grouped(self, channels: Channels) -> Groups:
         """Channels that one command may name, together."""

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from cluster_pool.backplane.calls import Deadline, deadline_in
-from cluster_pool.backplane.channel_counters import ChannelCounters, Counter, counter_in
+from cluster_pool.backplane.channel_counters import ChannelCounters, counter_in
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.generation import Generations
 from cluster_pool.backplane.health import Health
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.subscriber import BATCH, Groups, Subscriber
 from cluster_pool.core.identity import Identity
+from cluster_pool.core.numbers import Counter, History
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 DRAIN = 1.0
@@ -196,7 +197,7 @@ class Subscriptions:
                     commands = generation.commands(channels[0])
                     asked = [self._counters.ask(commands, channel) for channel in channels]
                     for channel, call in zip(channels, asked, strict=True):
-                        self._receiver.begin(channel, *await counter_in(call))
+                        self._receiver.begin(channel, await counter_in(call))
                 return
             except BackplaneUnavailableError:
                 if generation.lasts:
@@ -287,19 +288,17 @@ class Subscriptions:
     ) -> list[tuple[str, Counter]]:
         return await self._health.soon(self._counters.read(commands, groups))
 
-    async def compare(self, counters: list[tuple[str, Counter]], *, lost: bool) -> None:
+    async def compare(self, counters: list[tuple[str, Counter]], history: History) -> None:
         """Compare counters with what was heard, after all that they count has arrived.
 
         A channel that was dropped meanwhile is left out: it may be wanted again by now, and its
-        counter was read before that.
-
-        Args:
-            lost: Redis may have lost its state, and the counters with it.
+        counter was read before that. ``history`` is that since these channels were interrupted.
         """
+        now = self._health.redis_time()
         for at in range(0, len(counters), BATCH):
-            for channel, (epoch, number) in counters[at : at + BATCH]:
+            for channel, counter in counters[at : at + BATCH]:
                 if channel in self._resubscribed:
-                    self._receiver.resubscribed(channel, epoch, number, lost=lost)
+                    self._receiver.resubscribed(channel, counter, history, now)
             await asyncio.sleep(0)
 
     # -- slots that move ---------------------------------------------------------------------
@@ -308,7 +307,7 @@ class Subscriptions:
         """Note subscriptions that Redis has ended by itself: their slots are elsewhere now."""
         channels = [channel for channel in map(self._names.get, names) if channel is not None]
         for channel in channels:
-            self._receiver.hand_over(channel, self._receiver)  # from here on it is in doubt
+            self._receiver.ended(channel)
         self.ended.update(channels)
         if channels:
             self._elsewhere()
@@ -350,13 +349,18 @@ class Subscriptions:
         return moved
 
     async def drain(self, channels: Iterable[str]) -> None:
-        """Wait until all messages of these channels were received, while the socket works."""
+        """Wait until all messages of these channels were received, while the socket works.
+
+        Their slots are elsewhere, so that this Redis publishes nothing more there.
+        """
         subscriber = self._subscriber
-        names = [channel.encode() for channel in channels if channel not in self.ended]
-        if subscriber is not None and names:
+        left = [channel for channel in channels if channel not in self.ended]
+        if subscriber is not None and left:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN):
-                    await subscriber.all_ended(names)
+                    if await subscriber.all_ended([channel.encode() for channel in left]):
+                        for channel in left:
+                            self._receiver.ended(channel)
 
     def _adopt(self, channel: str, users: int) -> None:
         self._users[channel] = self._users.get(channel, 0) + users

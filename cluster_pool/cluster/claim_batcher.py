@@ -16,6 +16,7 @@ from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.refusals import is_elsewhere, is_refusal
 from cluster_pool.backplane.script_words import CLAIMED, LATE, TAKEN
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.slots import slot_of
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.cluster.claim_loads import Load, Loads
 from cluster_pool.cluster.lease import LeaseState
@@ -224,7 +225,7 @@ class ClaimBatcher:
             listed = set()
         unlisted = [one for one in claims if one.membership.namespace not in listed]
         if unlisted:
-            await self._try_again(unlisted)
+            await self._try_again(unlisted, self._namespaces.unlisted)
         return [one for one in claims if one.membership.namespace in listed]
 
     async def _leased(self, deadline: float) -> Links:
@@ -301,7 +302,7 @@ class ClaimBatcher:
         """Fail what Redis refused; claim again what it did not execute or whose reply was lost."""
         if self._topology.spans and is_elsewhere(error):
             self._topology.look_again()
-            await self._try_again(batch)
+            await self._try_again(batch, f"slot {slot_of(batch[0].membership.namespace)}: {error}")
         elif is_refusal(error):
             for pending in batch:
                 pending.fail(error)
@@ -340,9 +341,10 @@ class ClaimBatcher:
         self._loads.claims += batch
         self._arm()
 
-    async def _try_again(self, claims: list[PendingClaim]) -> None:
+    async def _try_again(self, claims: list[PendingClaim], why: str) -> None:
         """Try claims again soon that were not executed, since a slot or the lease had gone."""
         for pending in claims:
+            pending.why = why
             pending.sent = pending.first > 0
         await asyncio.sleep(PAUSE)
         self._loads.claims += claims

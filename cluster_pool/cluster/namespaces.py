@@ -61,6 +61,8 @@ class Namespaces:
         self._held: dict[str, Held] = {}
         self._fresh: set[str] = set()
         self._incarnation = ""
+        self.unlisted = ""
+        """The reason for which namespaces could not be listed last."""
         self._lingering: dict[str, float] = {}
         self._tidying: asyncio.Handle | None = None
         self._subscriptions: set[asyncio.Task[None]] = set()
@@ -169,8 +171,11 @@ class Namespaces:
 
         async def read() -> bool:
             try:
-                return await adding
-            except BackplaneUnavailableError:
+                added = await adding
+                self.unlisted = "" if added else "the lease is over"
+                return added
+            except BackplaneUnavailableError as error:
+                self.unlisted = f"the namespace could not be listed: {error}"
                 return False
 
         return read()

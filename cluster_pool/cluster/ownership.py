@@ -262,7 +262,7 @@ class Ownership:
             if not pending.won.cancelled():  # decided in this turn: if it won, it is owned already
                 return pending.won.result()
             shard = self._topology.of(pending.membership.namespace)
-            raise shard.in_vain(maybe_executed=pending.sent) from None
+            raise pending.late(shard.in_vain(maybe_executed=pending.sent)) from None
 
     def _decide(self, pending: PendingClaim, won: bool, claim: Claim) -> None:
         """Redis has answered: the id is owned now, or another claim of it is registered."""

@@ -26,6 +26,7 @@ class PendingClaim:
         sent: whether Redis may have executed it.
         asked: whether the owner was asked for a sign of life; that is done once.
         first: Redis time in µs of the first attempt whose reply was lost.
+        why: the reason for which it is tried again; "" if there is none.
     """
 
     membership: Membership[Connection]
@@ -37,6 +38,7 @@ class PendingClaim:
     sent: bool = False
     asked: bool = False
     first: int = 0
+    why: str = ""
 
     def fail(self, error: Exception) -> None:
         """End it with an error, unless it has ended."""
@@ -49,6 +51,13 @@ class PendingClaim:
             error = own
         self.won.set_exception(error)
         self.won.exception()  # read here: the caller may be waiting for something else
+
+    def late(self, error: BackplaneUnavailableError) -> BackplaneUnavailableError:
+        """The error at its deadline, with the reason for its last repetition if there is one."""
+        if not self.why:
+            return error
+        why = f"not claimed in time: {self.why}"
+        return BackplaneUnavailableError(why, maybe_executed=error.maybe_executed)
 
 
 class PendingClaims(dict[tuple[str, str], list[PendingClaim]]):

@@ -53,7 +53,10 @@ class LocalShortcut:
         """The connection here, if a message given to it now overtakes no other from this node.
 
         A node that slept past its lease may have lost the id. A node that knows that Redis is away
-        goes on serving its connections.
+        goes on serving its connections. So does one that cannot reach the shard of a namespace, or
+        listens to a former primary of it: another node may have the id by now, as it may on one
+        Redis while the takeover is on its way. The connection here is open until this node hears
+        of that, and DELIVERED says no more.
         """
         if self._life.state is NodeState.STOPPED:
             raise PoolClosedError("not started, or stopped")

@@ -120,6 +120,15 @@ def read_header(payload: bytes) -> tuple[Header, int]:
     return header, found.end()
 
 
+def empty_envelope(sender: str) -> bytes:
+    """An envelope without a counter and without items, as a probe is one.
+
+    Args:
+        sender: ``start SP generation``.
+    """
+    return ENVELOPE + f"{UNCOUNTED} 0 0 {sender}\n".encode()
+
+
 def read_items(body: bytes) -> Iterator[list[Any]]:
     """The items, one after another; raises BrokenEnvelopeError at the first invalid one.
 

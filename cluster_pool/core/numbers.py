@@ -1,11 +1,158 @@
 """Accounting of message numbers: how many messages were missed.
 
 The scripts that publish number the messages of each channel. Numbers that do not arrive were
-missed; after an interruption the channel's counter says how many came after the last one heard. A
-Redis that lost its state may have lost counts with it: then the sum is a lower bound.
+missed; after an interruption the channel's counter says how many came after the last one heard.
+
+**A counter belongs to the server that counts.** A replica that takes over may lack the newest
+messages of its former primary, and would give their numbers to others. So the first message that
+another server publishes on a channel begins a new epoch at 1, and the counter keeps the former
+epoch and its last number as that server knew it. Hence numbers of one epoch never name two
+messages, unless a server was restored from a snapshot.
+
+**When a number is exact.** It is exact while one server counts. Across a change of the server it is
+exact for a channel that was heard to its end at the former one: the server itself has ended the
+subscription, or confirmed its end after it had given the slot away. Any other channel may have had
+messages that the former server took with it. Where the new server knows no message that was not
+heard here, nothing is reported; else the number is a lower bound.
 """
 
-NO_COUNTER = ""
+import re
+from enum import IntEnum
+from typing import Final, NamedTuple, Self
+
+NO_COUNTER: Final = ""
+UNREADABLE: Final = "?"
+SHORTEST_LIFE: Final = 60_000_000
+"""µs that a counter exists at least; an epoch is the Redis time of its beginning."""
+
+FORMER: Final = re.compile(rb"(\d{1,17}) (\d{1,16})")
+
+Mark = tuple[str, int]
+"""Epoch and number of a message."""
+
+
+class History(IntEnum):
+    """The way of the counters since an interruption, as far as this process can know it."""
+
+    SAME = 0
+    """The same server has them, and has lost nothing."""
+    MOVED = 1
+    """A slot has brought them to another server; they may have been elsewhere meanwhile."""
+    TAKEN_OVER = 2
+    """Another server has them now, which may lack the newest."""
+    LOST = 3
+    """The server was restarted: it has an old state, or none."""
+
+
+class Counter(NamedTuple):
+    """The counter of a channel, as it was read.
+
+    Attributes:
+        epoch, number: of the last message; None and 0 without a counter, UNREADABLE for one that
+            may be at another server.
+        former: where the counter stood at the former server, as far as this server knew it, when
+            the epoch began; None if it did not begin at a change of servers.
+    """
+
+    epoch: str | None
+    number: int
+    former: Mark | None = None
+
+    @classmethod
+    def read(cls, epoch: bytes | None, last: bytes | None, former: bytes | None = None) -> Self:
+        """Read the fields of a hash; it has no counter if no script can have written them."""
+        if epoch is None or not epoch.isdigit():
+            return cls(None, 0)
+        found = FORMER.fullmatch(former or b"")
+        number = int(last) if last is not None and last.isdigit() else 0
+        return cls(epoch.decode(), number, found and (found[1].decode(), int(found[2])))
+
+
+class _Doubt:
+    """A channel that was interrupted.
+
+    Attributes:
+        epoch, at: the last message heard of the epoch that was interrupted, also since then.
+        missed: messages found missing since.
+        ended: everything that the former server published was heard.
+        silent: nothing was heard since the last interruption.
+        broken: the counter has gone back.
+    """
+
+    __slots__ = ("at", "broken", "ended", "epoch", "missed", "silent", "uncounted")
+
+    def __init__(self, last: Mark, *, ended: bool) -> None:
+        self.epoch, self.at = last
+        self.uncounted = self.epoch == NO_COUNTER
+        self.missed = 0
+        self.ended = ended
+        self.silent = True
+        self.broken = False
+
+    def heard(self, known: Mark, epoch: str, number: int, count: int) -> None:
+        """``count`` messages have arrived, the last of which has ``number``."""
+        self.silent = False
+        self.epoch = self.epoch or epoch
+        if epoch == self.epoch:
+            self._add(number - count - self.at)
+            self.at = number
+        elif _later(epoch, known[0]):
+            self._add(number - count - (known[1] if epoch == known[0] else 0))
+        else:
+            self.broken = True
+
+    def settle(self, known: Mark, counter: Counter, history: History, now: int) -> bool:
+        """Add what is missing up to the counter; returns whether the sum is exact."""
+        epoch, number, former = counter
+        if epoch == UNREADABLE:
+            return False
+        if epoch is None:
+            if history and not self.ended and now - int(self.epoch or 0) < SHORTEST_LIFE:
+                self.broken = True  # it cannot have expired: it was lost
+            renewed = False
+        else:
+            self.epoch = self.epoch or epoch
+            renewed = self.uncounted and former is not None
+            if epoch == self.epoch:
+                self._go_on(number)
+            elif _later(epoch, self.epoch):
+                renewed = True
+                self.missed += max(0, number - (known[1] if epoch == known[0] else 0))
+            elif self.silent:
+                self.broken = True
+        direct = renewed and former is not None and self._follow(former)
+        if self.broken or history is History.LOST:
+            return False
+        if self.ended or (history > History.SAME and not self.missed):
+            return direct or not renewed
+        return history is History.SAME and not renewed
+
+    def _go_on(self, number: int) -> None:
+        """The counter goes on, and is at ``number`` now."""
+        if number >= self.at:
+            self.missed += number - self.at
+        elif self.silent and not self.ended:
+            self.broken = True
+
+    def _follow(self, former: Mark) -> bool:
+        """Another server counted on from ``former``; returns whether that is what was heard."""
+        epoch, number = former
+        if self.uncounted:
+            self.missed += number
+            return True
+        if epoch != self.epoch:
+            return False
+        if number >= self.at:
+            self.missed += number - self.at
+        elif not self.ended:
+            self.broken = True
+        return True
+
+    def _add(self, missed: int) -> None:
+        if missed < 0:
+            self.broken = True
+        else:
+            self.missed += missed
 
 
 class Numbers:
@@ -18,59 +165,69 @@ class Numbers:
     __slots__ = ("_doubtful", "_last", "_missed", "exact")
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[str, int]] = {}
-        self._doubtful: dict[str, tuple[str, int]] = {}
+        self._last: dict[str, Mark] = {}
+        self._doubtful: dict[str, _Doubt] = {}
         self._missed: dict[str, int] = {}
         self.exact = True
 
     def heard(self, channel: str, epoch: str, number: int, count: int) -> None:
         """``count`` messages of ``channel`` have arrived, the last of which has ``number``.
 
-        A counter that begins anew without an interruption has expired or was flushed, and nothing
-        was missed.
+        A counter that begins anew without an interruption has expired, was flushed, or is counted
+        by another server; nothing was missed.
         """
         known = self._last.get(channel)
         self._last[channel] = (epoch, number)
         if known is None:
             return
+        if self._doubtful:
+            doubt = self._doubtful.get(channel)
+            if doubt is not None:
+                doubt.heard(known, epoch, number, count)
+                return
         goes_on = known[0] in (epoch, NO_COUNTER)
         missed = number - count - (known[1] if goes_on else 0)
-        if channel in self._doubtful and (missed < 0 or not goes_on):
-            self._lost_counter(channel, max(0, missed))
-        elif missed > 0:
+        if missed > 0:
             self._miss(channel, missed)
         elif goes_on and number < known[1]:
             self._last[channel] = known  # heard only after the counter had told of it
 
     def interrupted(self) -> None:
         """The subscriptions ended: :meth:`resubscribed` counts what they miss."""
-        self._doubtful = {**self._last, **self._doubtful}
+        for doubt in self._doubtful.values():
+            doubt.ended &= doubt.silent
+            doubt.silent = True
+        for channel in self._last.keys() - self._doubtful.keys():
+            self._doubtful[channel] = _Doubt(self._last[channel], ended=False)
 
-    def resubscribed(self, channel: str, epoch: str | None, number: int, *, lost: bool) -> None:
-        """The counter of ``channel`` stands at ``number``, and all up to it must have arrived.
+    def ended(self, channel: str) -> None:
+        """The server has ended the subscription of ``channel``: what it had published was heard."""
+        last = self._last.get(channel)
+        if last is not None and channel not in self._doubtful:
+            self._doubtful[channel] = _Doubt(last, ended=True)
+
+    def resubscribed(self, channel: str, counter: Counter, history: History, now: int) -> None:
+        """``channel`` is subscribed again, and all up to its counter must have arrived.
 
         For a channel that was not known before, counting begins here.
 
         Args:
-            epoch: None when the channel has no counter.
-            lost: Redis may have lost its state since the interruption.
+            history: of the counters since the interruption.
+            now: the Redis time in µs.
         """
-        before = self._doubtful.pop(channel, None)
-        if before is None:
-            self.begin(channel, epoch or NO_COUNTER, number)
+        doubt = self._doubtful.pop(channel, None)
+        if doubt is None:
+            if counter.epoch != UNREADABLE:
+                self.begin(channel, counter.epoch or NO_COUNTER, counter.number)
             return
-        known = self._last[channel]
-        if epoch is None:
-            epoch, number = known
-        goes_on = before[0] in (epoch, NO_COUNTER) and number >= before[1]
-        missed = max(0, number - (known[1] if known[0] in (epoch, NO_COUNTER) else 0))
-        if lost or not goes_on:
-            self._lost_counter(channel, missed)
-        elif missed:
-            self._miss(channel, missed)
-        silent = known is before  # not only equal: a restored counter reaches a number twice
-        if missed or silent:
-            self._last[channel] = (epoch, number)
+        exact = doubt.settle(self._last[channel], counter, history, now)
+        last = self._last[channel]
+        counted = counter.epoch is not None and counter.epoch != UNREADABLE
+        if counted and (doubt.silent or _place(counter[:2]) > _place(last)):
+            self._last[channel] = (counter.epoch or NO_COUNTER, counter.number)
+        self.exact &= exact
+        if doubt.missed or not exact:
+            self._miss(channel, doubt.missed)
 
     def begin(self, channel: str, epoch: str, number: int) -> None:
         """A new subscription: counting begins behind ``number``.
@@ -87,10 +244,10 @@ class Numbers:
     def hand_over(self, channel: str, other: "Numbers") -> None:
         """``channel`` is heard elsewhere from now on; :meth:`resubscribed` there counts the gap."""
         last = self._last.pop(channel, None)
-        before = self._doubtful.pop(channel, last)
-        if last is not None and before is not None:
+        doubt = self._doubtful.pop(channel, None)
+        if last is not None:
             other._last[channel] = last
-            other._doubtful[channel] = before
+            other._doubtful[channel] = doubt or _Doubt(last, ended=False)
 
     def dropped(self, channel: str, count: int) -> None:
         """``count`` messages arrived and were dropped."""
@@ -105,6 +262,11 @@ class Numbers:
     def _miss(self, channel: str, count: int) -> None:
         self._missed[channel] = self._missed.get(channel, 0) + count
 
-    def _lost_counter(self, channel: str, at_least: int) -> None:
-        self.exact = False
-        self._miss(channel, at_least)
+
+def _later(epoch: str, other: str) -> bool:
+    """Whether an epoch is not older than another one, by the times of their servers."""
+    return int(epoch) >= int(other or 0)
+
+
+def _place(mark: tuple[str | None, int]) -> tuple[int, int]:
+    return int(mark[0] or 0), mark[1]

@@ -4,13 +4,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-from redis.exceptions import TryAgainError
-
 from cluster_pool import SendResult
 from cluster_pool.backplane.batch_calls import BatchCalls
 from cluster_pool.backplane.batching import BROADCAST, SEND, NamespaceQueue, Operation, Run
 from cluster_pool.backplane.lanes import Call, Lane
+from cluster_pool.backplane.succession import Succession
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.progress import NOWHERE, Mark
@@ -18,7 +16,7 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
 from tests.support import async_test
 
-SHARD: Any = SimpleNamespace(listens=lambda channel: channel == "n")
+SHARD: Any = SimpleNamespace(listens=lambda channel: channel == "n", succession=Succession())
 
 
 def run(channel: str, kind: int, count: int) -> Run:
@@ -29,11 +27,13 @@ def run(channel: str, kind: int, count: int) -> Run:
     return Run(queue, kind, operations, 9.0)
 
 
-def answer(runs: list[Run], reply: list[Any], *, routed: bool) -> Counters:
+def answer(
+    runs: list[Run], reply: list[Any], *, routed: bool, shard: Any = SHARD, home: Any = SHARD
+) -> Counters:
     """Read a reply to a batch; gives what was counted."""
     keys, counters, view = Keys(), Counters(), SimpleNamespace()
-    calls = BatchCalls(SHARD, keys, Identity(keys), view, counters, None)  # type: ignore[arg-type]
-    calls.answer(Call(Lane(SHARD, whole=True), runs, routed=routed), reply)
+    calls = BatchCalls(home, keys, Identity(keys), view, counters, None)  # type: ignore[arg-type]
+    calls.answer(Call(Lane(shard, whole=True), runs, routed=routed), reply)
     return counters
 
 
@@ -79,14 +79,36 @@ async def test_envelopes_are_answered_late_or_refused_one_by_one() -> None:
 
 
 @async_test
-async def test_a_batch_that_met_a_half_moved_slot_is_sent_again_if_nothing_was_done() -> None:
-    """Else what was refused fails, since what follows it may have been published."""
+async def test_an_item_that_meets_a_half_moved_slot_is_held_with_all_behind_it() -> None:
+    """It is sent again; what was published before it is answered."""
     error = b"ERR Attempted to access a non local key in a cluster node"
-    sends, behind = run("n", SEND, 2), run("n", BROADCAST, 1)
-    with pytest.raises(TryAgainError, match="non local key"):
-        answer([sends, behind], [b"03", b"", error, [], [b"", error]], routed=True)
-    assert not any(one.future.done() for one in (*sends.operations, *behind.operations))
-    answer([sends, behind], [b"03", b"", error, [], [b"7 1", 2]], routed=True)
-    assert sends.operations[0].future.result() is SendResult.ABSENT
-    assert isinstance(sends.operations[1].future.exception(), BackplaneUnavailableError)
-    assert behind.operations[0].future.result() == 2
+    sends, behind = run("n", SEND, 3), run("n", BROADCAST, 1)
+    answer([sends, behind], [b"016", b"", error, [], [b"HELD", 0]], routed=True)
+    assert [one.future.result() for one in sends.operations[:2]] == [
+        SendResult.ABSENT,
+        SendResult.ROUTED,
+    ]
+    assert sends.strangers == {sends.operations[2]: b""}
+    assert behind.strangers == {behind.operations[0]: b""}
+    assert "non local key" in sends.queue.why
+
+
+@async_test
+async def test_no_member_is_called_absent_while_claims_may_be_missing() -> None:
+    """Neither for the lack of a claim at its shard, nor for that of a lease at home."""
+    lost = Succession()
+    lost.unsure_until = asyncio.get_running_loop().time() + 60
+    for here, home, codes in (
+        (lost, Succession(), [None, SendResult.ABSENT, SendResult.ROUTED]),
+        (Succession(), lost, [SendResult.ABSENT, None, SendResult.ROUTED]),
+    ):
+        sends = run("n", SEND, 3)
+        answer(
+            [sends],
+            [b"071", b"", b"", [], []],
+            routed=True,
+            shard=SimpleNamespace(listens=SHARD.listens, succession=here),
+            home=SimpleNamespace(succession=home),
+        )
+        outcomes = [one.future for one in sends.operations]
+        assert [None if one.exception() else one.result() for one in outcomes] == codes

@@ -11,6 +11,7 @@ from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.outbound import IN_FLIGHT, Outbound
+from cluster_pool.backplane.succession import Succession
 from cluster_pool.backplane.topology import SingleTopology
 from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import read_items
@@ -41,12 +42,12 @@ class Call:
         self.runs: list[tuple[str, str, list[bytes]]] = []
         """Kind, namespace, items."""
         if self.name == "send":
-            self._read_send(script.keys, arguments[5], arguments[6:])
+            self._read_send(script.keys, arguments[7], arguments[8:])
         elif self.name == "publish":
-            self.not_after = arguments[2]
+            self.not_after = arguments[3]
             self.runs = [
                 self._envelope(channel, count, joined)
-                for channel, _, count, joined in zip(*[iter(arguments[1:])] * 4, strict=True)
+                for channel, _, count, joined in zip(*[iter(arguments[2:])] * 4, strict=True)
             ]
 
     def _read_send(self, keys: list[str], envelopes: int, rest: list[Any]) -> None:
@@ -125,6 +126,7 @@ def make_bus(commands: FakeCommands, seals: Seals | None = None, **limits: int) 
         commands=commands,
         outage=Outage("nowhere"),
         sender="start 1",
+        succession=Succession(),
         clock=SimpleNamespace(
             at=lambda moment: int(moment * 1e6), not_before=lambda moment: int(moment * 1e6) + 1
         ),

@@ -34,7 +34,9 @@ class Waiting:
         self.over: list[NamespaceQueue] = []
         shard: Any = SimpleNamespace(commands=object() if connected else None)
         view: Any = self.view
-        self.lookups = OwnerLookups(shard, view, None, self.over.extend)
+        self.paused: list[NamespaceQueue] = []
+        pauses: Any = SimpleNamespace(begin=self.paused.extend)
+        self.lookups = OwnerLookups(shard, view, pauses, self.over.extend)
         self.queue = NamespaceQueue("channel", "members", "nodes:", None)
         self.items = [
             Operation(SEND, id, b"item", 9.0, asyncio.get_running_loop().create_future())
@@ -77,7 +79,7 @@ async def test_a_send_whose_owner_cannot_be_looked_up_was_certainly_not_sent() -
 
 @async_test
 async def test_an_owner_is_not_looked_up_when_the_view_was_read_since_or_the_link_is_lost() -> None:
-    """Its queue does not wait then; a view that was not read since the send is not trusted."""
+    """A view that was not read since the send is not trusted. Without the link the queue pauses."""
     waiting, away = Waiting(), Waiting(connected=False)
     waiting.view.known = {b"a.0", b"b.0"}
     waiting.begin(0)
@@ -85,5 +87,16 @@ async def test_an_owner_is_not_looked_up_when_the_view_was_read_since_or_the_lin
     for one in (waiting, away):
         assert one.view.asked == []
         assert one.queue.flying == 0
+    assert (waiting.paused, away.paused) == ([], [away.queue])
     waiting.begin(1)
     assert len(waiting.view.asked) == 1
+
+
+@async_test
+async def test_a_member_that_is_not_registered_again_yet_is_waited_for() -> None:
+    """There is no owner to look up: the queue pauses, and sends its items again."""
+    waiting = Waiting()
+    waiting.strangers = dict.fromkeys(waiting.items, b"")
+    waiting.begin(0)
+    assert waiting.view.asked == []
+    assert waiting.paused == [waiting.queue]

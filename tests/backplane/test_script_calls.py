@@ -110,10 +110,10 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
     )
     yield script_calls.tallies(KEYS, incarnation="incarnation", namespaces=spaces)
     numbers = [KEYS.numbers(KEYS.channel(name)) for name in spaces]
-    yield script_calls.counters(counters=[(key, *entry("epoch last")) for key in numbers])
+    yield script_calls.counters(counters=[(key, *entry("epoch last former")) for key in numbers])
     yield script_calls.publish(
         KEYS,
-        sender="sender",
+        **named("sender counted_by"),
         envelopes=[
             Envelope(KEYS.channel(name), KEYS.members(name), *entry("not_after messages items"))
             for name in spaces
@@ -125,11 +125,12 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
     ]
     yield script_calls.send(
         KEYS,
-        **named("sender"),
+        **named("sender counted_by"),
         node_prefix="node_prefix",
         own_node="own_node",
         view=b"view",
         view_ends=VIEW_ENDS,
+        doubted="doubted",
         runs=[
             *[SendRun(KEYS.members(name), NOT_AFTER, ["id", "item"] * 2) for name in spaces],
             *envelopes,

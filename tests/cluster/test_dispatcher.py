@@ -99,7 +99,7 @@ async def test_only_the_owner_of_the_claim_answers_a_confirmed_send(backend: Bac
             routed = b"\x92" + envelope.pack(f"{start}.0:1:1") + item
             told = Envelope(channel, "", 2**52, 1, routed)
             call = script_calls.publish(
-                one._parts.backplane.setup.keys, sender=sender, envelopes=[told]
+                one._parts.backplane.setup.keys, sender=sender, counted_by="", envelopes=[told]
             )
             await one._parts.backplane.shard.script(loop.time() + 20, call)
             await eventually(lambda count=count: two.statistics()["undelivered"] == count)

@@ -308,7 +308,7 @@ async def test_a_late_broadcast_from_a_lost_link_is_dropped_behind_a_local_send(
             item = envelope.broadcast(True, b"broadcast")
             carried = Envelope(channel, one._parts.backplane.setup.keys.members("n"), late, 1, item)
             call = script_calls.publish(
-                one._parts.backplane.setup.keys, sender=old, envelopes=[carried]
+                one._parts.backplane.setup.keys, sender=old, counted_by="", envelopes=[carried]
             )
             await commands.script(call)
             return await told(commands)
@@ -500,6 +500,36 @@ async def test_a_node_with_an_unbroken_lease_sends_locally_during_a_rejoin(
         answered.set()
         await eventually(lambda: one.ready)
         assert await alice.wait_sent() == ["meanwhile"]
+
+
+@async_test
+async def test_no_member_is_called_absent_while_members_are_registered_again(
+    own_server: RedisServer,
+) -> None:
+    """Redis comes back with nothing: a send waits for its member, and soon says that nothing is
+    known; who is not registered two heartbeats later is absent."""
+    async with Backend(own_server).pools() as (one, two):
+        bob = await two.join("n", "bob")
+        again = asyncio.Event()
+        assert_only_after(again, two._parts.lease_keeper)
+        own_server.kill()
+        await eventually(lambda: not one.ready and not two.ready)
+        own_server.start()
+        await eventually(lambda: one.ready and shard_of(two).up)
+        ready = asyncio.get_running_loop().time()
+        first = asyncio.ensure_future(one.send("n", "bob", "first"))
+        second = asyncio.ensure_future(one.broadcast_message("n", "second"))
+        await asyncio.sleep(0.1)
+        assert not first.done()
+        again.set()
+        assert await first is SendResult.ROUTED
+        await second
+        assert await bob.wait_sent(2) == ["first", "second"]
+        with pytest.raises(BackplaneUnavailableError, match="no member is registered") as raised:
+            await one.send("n", "nobody", "x")
+        assert not raised.value.maybe_executed
+        await asyncio.sleep(ready + 2 * one.timing.heartbeat - asyncio.get_running_loop().time())
+        assert await one.send("n", "nobody", "x") is SendResult.ABSENT
 
 
 @async_test

@@ -25,7 +25,7 @@ async def test_a_stop_ends_although_the_link_fails_at_that_moment() -> None:
         cluster.server.script_cache.clear()
         with contextlib.suppress(BackplaneUnavailableError):
             call = script_calls.publish(
-                cluster[0]._parts.backplane.setup.keys, sender="", envelopes=[]
+                cluster[0]._parts.backplane.setup.keys, sender="", counted_by="", envelopes=[]
             )
             await shard.script(asyncio.get_running_loop().time() + 1, call)
         stopping = asyncio.create_task(shard.stop())

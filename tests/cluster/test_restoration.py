@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import Timing
+from cluster_pool import BackplaneUnavailableError, SendResult, Timing
 from cluster_pool.backplane.in_steps import STEP, in_steps
 from cluster_pool.backplane.slots import slot_of
 from cluster_pool.cluster.reconciler import Reconciler
 from cluster_pool.cluster.restoration import Restoration
+from cluster_pool.testing import FAST
+from tests.clusters import Pool
 from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
 from tests.support import async_test, eventually
+from tools.harness.members import Member
 from tools.harness.redis_cluster import RedisCluster
 
 pytestmark = pytest.mark.slow
@@ -118,6 +121,42 @@ def names_in(slots: range, each: int) -> list[str]:
             names.append(name)
             left -= 1
     return [names[at] for at in range(each) for names in found.values()]
+
+
+@async_test
+async def test_no_member_is_called_absent_while_a_shard_gets_its_claims_again(
+    redis: RedisCluster,
+) -> None:
+    """Its primary came back empty, and the owner's node has not reached it yet. Other shards go
+    on."""
+    lost, name = away_from_home(redis)
+    other = next(one for port, (one,) in namespaces_of(redis).items() if port != lost.port)
+    async with (
+        redis.network() as network,
+        cluster_pools(redis, 1) as (one,),
+        Pool(network.url, node_id="node-2", timing=FAST) as two,
+    ):
+        await two.join(name, "bob")
+        shard = one._parts.backplane.topology.of(name)
+        generation = shard.generation
+        network.proxies[redis.nodes.index(lost)].hold()
+        await asyncio.to_thread(restarted, lost)
+        await eventually(lambda: shard.up and shard.generation > generation, 20)
+        assert await one.send(other, "nobody", "x") is SendResult.ABSENT
+        sending = asyncio.ensure_future(one.send(name, "bob", "x", timeout=5))
+        await asyncio.sleep(0.3)
+        assert not sending.done()
+        with pytest.raises(BackplaneUnavailableError, match="no member is registered"):
+            await sending
+        network.proxies[redis.nodes.index(lost)].heal()
+        await eventually(lambda: lost.call("HLEN", f"cluster_pool:{{{name}}}:members") == 1, 20)
+        assert await one.send(name, "bob", "x", confirm=True) is SendResult.DELIVERED
+
+
+def restarted(member: Member) -> None:
+    """SIGKILL it, and start it without its data, in its place of the cluster."""
+    member.server.kill()
+    member.server.start()
 
 
 class Watched:

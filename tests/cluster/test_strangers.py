@@ -36,7 +36,8 @@ async def test_a_pattern_subscriber_does_not_count_as_a_node(backend: Backend) -
             subscriber.put(b"SUNSUBSCRIBE", channel)
         else:
             subscriber.unsubscribe([channel])
-            assert await subscriber.confirmed(f"{backend.prefix}:{{last}}".encode())
+            (confirmed,) = subscriber.confirmed([f"{backend.prefix}:{{last}}".encode()])
+            assert await confirmed
             assert await one.send("n", "alice", "x") is SendResult.UNREACHABLE
             await eventually(lambda: two.statistics()["generations"] == 2 and two.ready)
 

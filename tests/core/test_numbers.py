@@ -1,78 +1,96 @@
 """Numbers of messages, and the missing ones that they show."""
 
-from cluster_pool.core.numbers import NO_COUNTER, Numbers
+from typing import Any
+
+from cluster_pool.core.numbers import NO_COUNTER, SHORTEST_LIFE, Counter, History, Numbers
+
+SAME, MOVED, TAKEN_OVER, LOST = History
+
+NOW = 10 * SHORTEST_LIFE
+
+
+def resubscribed(
+    numbers: Numbers,
+    channel: str,
+    epoch: str | None,
+    number: int,
+    history: History = SAME,
+    former: tuple[str, int] | None = None,
+) -> None:
+    """The channel is subscribed again, and its counter is that."""
+    numbers.resubscribed(channel, Counter(epoch, number, former), history, NOW)
 
 
 def test_holes_in_the_numbers_are_counted() -> None:
     """Holes within and across interruptions are exact, in messages; a late message is no hole."""
     numbers = Numbers()
-    numbers.heard("c", "e", 5, 3)
-    numbers.heard("c", "e", 6, 1)
-    numbers.heard("c", "e", 6, 0)
+    numbers.heard("c", "1", 5, 3)
+    numbers.heard("c", "1", 6, 1)
+    numbers.heard("c", "1", 6, 0)
     assert numbers.take_missed() == ({}, True)
-    numbers.heard("c", "e", 9, 2)
+    numbers.heard("c", "1", 9, 2)
     assert numbers.take_missed() == ({"c": 1}, True)
     numbers.interrupted()
-    numbers.heard("c", "e", 12, 1)
-    numbers.resubscribed("c", "e", 12, lost=False)
+    numbers.heard("c", "1", 12, 1)
+    resubscribed(numbers, "c", "1", 12)
     assert numbers.take_missed() == ({"c": 2}, True)
     numbers.interrupted()
-    numbers.resubscribed("c", "e", 15, lost=False)
+    resubscribed(numbers, "c", "1", 15)
     assert numbers.take_missed() == ({"c": 3}, True)
-    numbers.heard("c", "e", 14, 1)
+    numbers.heard("c", "1", 14, 1)
     numbers.dropped("c", 7)
     assert numbers.take_missed() == ({"c": 7}, True)
-    numbers.heard("c", "e", 16, 1)
+    numbers.heard("c", "1", 16, 1)
     assert numbers.take_missed() == ({}, True)
 
 
 def test_a_counter_read_after_an_interruption_may_be_older_than_later_messages() -> None:
     """The counter is read first, and messages go on arriving before it is compared."""
     numbers = Numbers()
-    numbers.heard("c", "e", 5, 1)
+    numbers.heard("c", "1", 5, 1)
     numbers.interrupted()
-    numbers.heard("c", "e", 8, 1)
-    numbers.resubscribed("c", "e", 7, lost=False)
+    numbers.heard("c", "1", 8, 1)
+    resubscribed(numbers, "c", "1", 7)
     assert numbers.take_missed() == ({"c": 2}, True)
-    numbers.heard("c", "e", 9, 1)
+    numbers.heard("c", "1", 9, 1)
     assert numbers.take_missed() == ({}, True)
 
 
 def test_a_lost_counter_gives_a_lower_bound() -> None:
     """Across an interruption; without one, pub/sub has lost nothing."""
     numbers = Numbers()
-    numbers.heard("c", "e", 5, 1)
-    numbers.heard("c", "new", 2, 2)
+    numbers.heard("c", "1", 5, 1)
+    numbers.heard("c", "2", 2, 2)
     assert numbers.take_missed() == ({}, True)
     numbers.interrupted()
-    numbers.resubscribed("c", "newer", 4, lost=False)
+    resubscribed(numbers, "c", "3", 4)
     assert numbers.take_missed() == ({"c": 4}, False)
     numbers.interrupted()
-    numbers.resubscribed("c", "newer", 4, lost=True)
+    resubscribed(numbers, "c", "3", 4, LOST)
     assert numbers.take_missed() == ({"c": 0}, False)
     numbers.interrupted()
-    numbers.resubscribed("c", None, 0, lost=False)
+    resubscribed(numbers, "c", None, 0)
     assert numbers.take_missed() == ({}, True)
     numbers.interrupted()
-    numbers.resubscribed("c", "newer", 3, lost=False)
+    resubscribed(numbers, "c", "3", 3)
     assert numbers.take_missed() == ({"c": 0}, False), "restored from a snapshot: it went back"
-    numbers.heard("c", "newer", 4, 1)
+    numbers.heard("c", "3", 4, 1)
     assert numbers.take_missed() == ({}, True)
     numbers.interrupted()
-    numbers.heard("c", "newer", 4, 2)
-    numbers.resubscribed("c", "newer", 4, lost=False)
+    numbers.heard("c", "3", 4, 2)
+    resubscribed(numbers, "c", "3", 4)
     assert numbers.take_missed() == ({"c": 0}, False)
 
 
 def test_a_restored_counter_may_reach_the_same_number_again() -> None:
     """Messages heard since are not subtracted from a counter that was read before."""
     numbers = Numbers()
-    numbers.heard("c", "e", 20, 1)
+    numbers.heard("c", "1", 20, 1)
     numbers.interrupted()
-    numbers.heard("c", "e", 20, 10)
-    numbers.resubscribed("c", "e", 17, lost=True)
+    numbers.heard("c", "1", 20, 10)
+    resubscribed(numbers, "c", "1", 17, LOST)
     assert numbers.take_missed() == ({"c": 0}, False)
-    numbers.heard("c", "e", 21, 1)
+    numbers.heard("c", "1", 21, 1)
     assert numbers.take_missed() == ({}, True)
 
 
@@ -81,27 +99,27 @@ def test_a_channel_that_had_no_counter_begins_at_one() -> None:
     numbers = Numbers()
     numbers.begin("c", NO_COUNTER, 0)
     numbers.interrupted()
-    numbers.resubscribed("c", "e", 3, lost=False)
+    resubscribed(numbers, "c", "1", 3)
     assert numbers.take_missed() == ({"c": 3}, True)
-    numbers.begin("d", "e", 7)
-    numbers.heard("d", "e", 8, 1)
+    numbers.begin("d", "1", 7)
+    numbers.heard("d", "1", 8, 1)
     assert numbers.take_missed() == ({}, True)
-    numbers.resubscribed("new", "e", 8, lost=True)
-    numbers.heard("new", "e", 9, 1)
+    resubscribed(numbers, "new", "1", 8, LOST)
+    numbers.heard("new", "1", 9, 1)
     assert numbers.take_missed() == ({}, True)
 
 
 def test_a_channel_that_is_heard_elsewhere_takes_its_account_with_it() -> None:
     """Messages published in between are missed there, exactly."""
     here, there = Numbers(), Numbers()
-    here.begin("c", "e", 4)
-    here.heard("c", "e", 5, 1)
+    here.begin("c", "1", 4)
+    here.heard("c", "1", 5, 1)
     here.hand_over("c", there)
-    there.heard("c", "e", 9, 1)
-    there.resubscribed("c", "e", 8, lost=False)
+    there.heard("c", "1", 9, 1)
+    resubscribed(there, "c", "1", 8)
     assert there.take_missed() == ({"c": 3}, True)
     assert here.take_missed() == ({}, True)
-    here.heard("c", "e", 20, 1)
+    here.heard("c", "1", 20, 1)
     assert here.take_missed() == ({}, True), "nothing is known of it any more"
     here.hand_over("unknown", there)
     assert there.take_missed() == ({}, True)
@@ -110,9 +128,86 @@ def test_a_channel_that_is_heard_elsewhere_takes_its_account_with_it() -> None:
 def test_a_subscription_that_was_interrupted_alone_is_in_doubt_alone() -> None:
     """Handed over to the same account."""
     numbers = Numbers()
-    numbers.begin("c", "e", 4)
-    numbers.begin("d", "e", 4)
-    numbers.hand_over("c", numbers)
-    numbers.resubscribed("c", "e", 6, lost=False)
-    numbers.heard("d", "e", 5, 1)
+    numbers.begin("c", "1", 4)
+    numbers.begin("d", "1", 4)
+    numbers.ended("c")
+    resubscribed(numbers, "c", "1", 6)
+    numbers.heard("d", "1", 5, 1)
     assert numbers.take_missed() == ({"c": 2}, True)
+
+
+def interrupted(*, ended: bool = False, last: tuple[str, int] = ("1", 5)) -> Numbers:
+    """One channel, whose last message is known, and then its server had a successor."""
+    numbers = Numbers()
+    numbers.begin("c", *last)
+    if ended:
+        numbers.ended("c")
+    numbers.interrupted()
+    return numbers
+
+
+def after(
+    numbers: Numbers, *counter: Any, history: History = TAKEN_OVER
+) -> tuple[int, bool] | None:
+    """How many were missed, and whether exactly, when it is subscribed again; None for no gap."""
+    resubscribed(numbers, "c", counter[0], counter[1], history, *counter[2:])
+    missed, exact = numbers.take_missed()
+    return (missed["c"], exact) if missed else None
+
+
+def test_a_successor_with_the_same_numbers_is_no_gap() -> None:
+    """It knows no message that was not heard; a counter that has expired had none for a minute."""
+    assert after(interrupted(), "1", 5) is None
+    assert after(interrupted(last=(NO_COUNTER, 0)), None, 0) is None
+    assert after(interrupted(), None, 0) is None
+    young = (str(NOW - SHORTEST_LIFE // 2), 5)
+    assert after(interrupted(last=young), None, 0) == (0, False), "it was lost"
+    assert after(interrupted(last=young, ended=True), None, 0) is None
+
+
+def test_messages_that_a_successor_knows_are_a_lower_bound() -> None:
+    """The former server may have taken others with it. None is counted that was heard."""
+    assert after(interrupted(), "1", 8) == (3, False)
+    assert after(interrupted(), "1", 3) == (0, False), "it lacks some that were heard here"
+    assert after(interrupted(), "2", 4, ("1", 7)) == (6, False)
+    assert after(interrupted(), "2", 4, ("1", 3)) == (4, False)
+    assert after(interrupted(), "2", 4) == (4, False)
+    assert after(interrupted(), "2", 4, ("0", 9)) == (4, False), "of servers in between"
+    assert after(interrupted(last=("2", 1)), "1", 57) == (0, False), "an old counter came back"
+    assert after(interrupted(last=(NO_COUNTER, 0)), "2", 4, ("1", 3)) == (7, False)
+
+
+def test_messages_of_a_channel_that_was_heard_to_its_end_are_counted_exactly() -> None:
+    """All that its former server published has arrived, so the successor's numbers are the rest."""
+    assert after(interrupted(ended=True), "1", 3) is None
+    assert after(interrupted(ended=True), "1", 8) == (3, True)
+    assert after(interrupted(ended=True), "2", 4, ("1", 5)) == (4, True)
+    assert after(interrupted(ended=True), "2", 4, ("1", 5), history=MOVED) == (4, True)
+    assert after(interrupted(ended=True), "2", 4, ("1", 3)) == (4, True)
+    assert after(interrupted(ended=True), "3", 4, ("2", 5)) == (4, False), "another in between"
+    assert after(interrupted(ended=True), "1", 8, history=LOST) == (3, False)
+
+
+def test_messages_heard_before_the_counter_is_compared_are_not_missed() -> None:
+    """The successor begins a new epoch at 1."""
+    numbers = interrupted()
+    numbers.heard("c", "2", 2, 2)
+    assert after(numbers, "2", 2, ("1", 5)) is None
+    numbers.interrupted()
+    numbers.heard("c", "2", 5, 1)
+    assert after(numbers, "2", 4, ("1", 5)) == (2, False)
+    numbers.heard("c", "2", 6, 1)
+    assert numbers.take_missed() == ({}, True)
+    numbers = interrupted(last=("2", 5))
+    numbers.heard("c", "1", 58, 1)
+    assert after(numbers, "1", 58) == (0, False), "an old counter came back"
+
+
+def test_the_losses_of_two_interruptions_add_up() -> None:
+    """The first successor went before its counter was compared."""
+    numbers = interrupted()
+    numbers.heard("c", "2", 3, 1)
+    numbers.interrupted()
+    assert after(numbers, "2", 9, ("1", 6)) == (9, False)
+    numbers.heard("c", "2", 10, 1)
+    assert numbers.take_missed() == ({}, True)

@@ -122,9 +122,11 @@ end
 -- for the header: Lua copies and hashes each long string that is made, so only one is made. With
 -- `members`, the counter of a channel without subscribers expires after a minute, unless the namespace
 -- has members, whose node may be cut off; `numbers` in place of `members` says that it has none. Any
--- other counter expires after a day. Returns the mark of the last message, "epoch number", and the number
--- of subscribers, without those to patterns.
-local function publish(channel, numbers, sender, count, parts, members)
+-- other counter expires after a day. Where one server may follow another, `counted_by` are the digits with
+-- which each epoch of this one ends: the counter of another server, which this one may not have to its
+-- end, goes on as a new one, and keeps the former epoch and number. Returns the mark of the last message,
+-- "epoch number", and the number of subscribers, without those to patterns.
+local function publish(channel, numbers, sender, count, parts, members, counted_by)
   local epoch, number
   if tonumber(count) > 0 then
     number = redis.call('HINCRBY', numbers, 'last', count)
@@ -133,8 +135,12 @@ local function publish(channel, numbers, sender, count, parts, members)
       number, epoch = count, false
       server.call('HSET', numbers, 'last', count)
     end
+    if epoch and counted_by ~= '' and string.sub(epoch, -4) ~= counted_by then
+      server.call('HSET', numbers, 'former', epoch .. ' ' .. digits(number - count), 'last', count)
+      number, epoch = count, false
+    end
     if not epoch then
-      epoch = digits(now_us())
+      epoch = string.sub(digits(now_us()), 1, -1 - #counted_by) .. counted_by
       server.call('HSET', numbers, 'epoch', epoch)
     end
     number = digits(number)

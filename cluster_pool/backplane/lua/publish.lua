@@ -7,7 +7,8 @@
 local spaces = list(KEYS, 1, 2) -- numbers, members
 -- of each channel; the channel of a node has no members, and names its numbers twice
 local sender = ARGV[1] -- "start generation"
-local envelopes = list(ARGV, 2, 4) -- channel, not_after, messages, items
+local counted_by = ARGV[2] -- the last digits of epochs that this server began; "" for one Redis
+local envelopes = list(ARGV, 3, 4) -- channel, not_after, messages, items
 -- not_after in µs; messages: how many of the items are messages
 
 local now = now_us()
@@ -17,7 +18,7 @@ for _, channel, not_after, messages, items in each(envelopes) do
   local _, numbers, members = space()
   local mark, heard = LATE, 0
   if now <= tonumber(not_after) then
-    mark, heard = try_publish(channel, numbers, sender, messages, {'', items}, members)
+    mark, heard = try_publish(channel, numbers, sender, messages, {'', items}, members, counted_by)
   end
   reply[#reply + 1] = mark or ''
   reply[#reply + 1] = heard

@@ -1,22 +1,26 @@
 -- Executes runs in order: targeted items go to the nodes that own their ids, in one envelope for each
 -- node; broadcasts between them go to the channel of their namespace. lease_view.py explains the view.
--- Reply {codes, mark, error, unknown, heard}: a code per item in order (ABSENT; ROUTED; UNREACHABLE
---       when nobody listens; REFUSED by Redis; LATE_ITEM after its not_after; UNKNOWN when the view
---       does not have the owner; HELD_ITEM behind such a one); epoch and number of the last message
+-- Reply {codes, mark, error, unknown, heard}: a code per item in order (ABSENT; GONE_ITEM, which is absent
+--       as well, when the lease of its owner is gone; ROUTED; UNREACHABLE when nobody listens; REFUSED by
+--       Redis; LATE_ITEM after its not_after; UNKNOWN when the view does not have the owner; HELD_ITEM
+--       behind such a one, in place of ABSENT and GONE_ITEM when these are doubted, and when a key is not
+--       here, and behind that); epoch and number of the last message
 --       to the own node, "" when there was none; why Redis refused; the incarnation of each UNKNOWN
 --       item; and for each envelope the reply of publish.lua, or HELD and 0 behind an UNKNOWN item
 -- It touches the hash tags of its namespaces and that of the nodes' channels, and works on one Redis
 -- only. Which nodes' channels, and counters beside them, follows from the claims: they are not in KEYS.
 
 local sender = ARGV[1] -- "start generation"
-local node_prefix = ARGV[2] -- of the nodes' channels
-local own_node = ARGV[3]
-local view = ARGV[4] -- a line for each incarnation: its name, a space, its node, or nothing if it is gone
-local view_ends = tonumber(ARGV[5]) -- ms, from which on the view is ignored
-local envelope_count = tonumber(ARGV[6])
+local counted_by = ARGV[2] -- the last digits of epochs that this server began; "" for one Redis
+local node_prefix = ARGV[3] -- of the nodes' channels
+local own_node = ARGV[4]
+local view = ARGV[5] -- a line for each incarnation: its name, a space, its node, or nothing if it is gone
+local view_ends = tonumber(ARGV[6]) -- ms, from which on the view is ignored
+local doubted = ARGV[7] -- CLAIMS and LEASES, as far as Redis may have lost some a moment ago
+local envelope_count = tonumber(ARGV[8])
 local targets = list(KEYS, 1, 1, #KEYS - 2 * envelope_count) -- members
 local spaces = list(KEYS, targets.last + 1, 2) -- numbers, members
-local envelopes = list(ARGV, 7, 5, envelope_count) -- after, channel, not_after, messages, items
+local envelopes = list(ARGV, 9, 5, envelope_count) -- after, channel, not_after, messages, items
 local runs = list(ARGV, envelopes.last + 1, 2, targets.size) -- not_after, size
 local items = list(ARGV, runs.last + 1, 2) -- id, item
 -- a target for each run; a space for each envelope, which comes after `after` runs; not_after in µs
@@ -27,6 +31,7 @@ if micros >= view_ends * 1000 then view = '' end
 local codes = {}
 local position = 0
 local refusal = ''
+local halted = false -- a counter has moved to another primary ahead of its slot
 local own = ''
 local unknown = {}
 local held = {} -- the members of namespaces for which nothing more is executed
@@ -53,16 +58,23 @@ local function flush()
   for _, parcel in ipairs(order) do
     local channel = node_prefix .. parcel.node
     local mark, heard = try_publish(
-      channel, channel .. ':numbers', sender, parcel.count, parcel.parts
+      channel, channel .. ':numbers', sender, parcel.count, parcel.parts, nil, counted_by
     )
     local code = REFUSED
-    if mark then code = heard > 0 and ROUTED or UNREACHABLE else refusal = heard end
+    if mark then
+      code = heard > 0 and ROUTED or UNREACHABLE
+    else
+      refusal = heard
+      if find(heard, 'non local key', 1, true) then code, halted = HELD_ITEM, true end
+    end
     for _, position in ipairs(parcel.positions) do codes[position] = code end
     if mark and parcel.node == own_node then own = mark end
   end
   parcels, by_node, order = {}, {}, {}
 end
 
+local absent = find(doubted, CLAIMS, 1, true) and HELD_ITEM or ABSENT
+local gone = find(doubted, LEASES, 1, true) and HELD_ITEM or GONE_ITEM
 local heard_of = {}
 local next_envelope, next_space = each(envelopes), each(spaces)
 local envelope, after, channel, channel_not_after, messages, joined = next_envelope()
@@ -73,10 +85,10 @@ local function publish_after(count)
     flush()
     local _, numbers, members = next_space()
     local mark, heard = LATE, 0
-    if held[members] then
+    if halted or held[members] then
       mark = HELD
     elseif micros <= tonumber(channel_not_after) then
-      mark, heard = try_publish(channel, numbers, sender, messages, {'', joined}, members)
+      mark, heard = try_publish(channel, numbers, sender, messages, {'', joined}, members, counted_by)
     end
     heard_of[#heard_of + 1] = mark or ''
     heard_of[#heard_of + 1] = heard
@@ -93,7 +105,7 @@ for number, not_after, size in each(runs) do
   first = first + size
   local in_time = micros <= tonumber(not_after)
   local claims = {}
-  local code = in_time and (held[members] and HELD_ITEM or ABSENT) or LATE_ITEM
+  local code = in_time and ((halted or held[members]) and HELD_ITEM or ABSENT) or LATE_ITEM
   if code == ABSENT then claims = redis.pcall('HMGET', members, unpack(column(run, 1))) end
   local at = run.from
   for i = 1, run.size do
@@ -127,8 +139,13 @@ for number, not_after, size in each(runs) do
         count = count + 1
         parcel.positions[count] = position
         parcel.count = count
+      elseif incarnation then
+        codes[position] = gone
       end
+    elseif code == ABSENT and not claim then
+      codes[position] = absent
     end
+    if codes[position] == HELD_ITEM then held[members] = true end
     at = at + 2
   end
 end

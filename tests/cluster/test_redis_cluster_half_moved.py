@@ -1,0 +1,120 @@
+"""A slot of a Redis Cluster that stays half-way between two primaries."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from cluster_pool import BackplaneUnavailableError, SendResult
+from cluster_pool.backplane.slots import HOME_SLOT, slot_of
+from cluster_pool.testing import FAST
+from tests.redis_clusters import away_from_home, cluster_pools
+from tests.support import async_test, eventually
+from tools.harness.redis_cluster import RedisCluster, SlotMove
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisCluster]:
+    """One for each test, without replicas."""
+    with RedisCluster(replicas=0, node_timeout=20) as cluster:
+        yield cluster
+
+
+@async_test
+async def test_operations_in_it_say_which_slot_it_is_and_what_redis_says(
+    redis: RedisCluster,
+) -> None:
+    """Claims and sends fail at their deadline, having been tried until then."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    slot = f"slot {slot_of(name)}: "
+    async with cluster_pools(redis) as (one, two):
+        await two.join(name, "alice")
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
+        for carried, words in (
+            ("owners", ("TRYAGAIN", "non local", "TRYAGAIN")),
+            ("members", ("ASK", "ASK", "ASK")),
+        ):
+            await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:{carried}")
+            for operation, word in zip(
+                (
+                    lambda: one.join(name, "bob", timeout=0.5),
+                    lambda: one.send(name, "alice", "x", timeout=0.5),
+                    lambda: one.broadcast_message(name, "x", timeout=0.5),
+                ),
+                words,
+                strict=True,
+            ):
+                with pytest.raises(BackplaneUnavailableError, match=f"{slot}.*({word})") as raised:
+                    await operation()
+                assert "--cluster fix" in str(raised.value)
+        await asyncio.to_thread(move.finish)
+        await one.join(name, "bob")
+        assert await one.count(name) == 2
+
+
+@async_test
+async def test_a_send_that_is_partly_published_goes_on_when_the_move_is_over(
+    redis: RedisCluster,
+) -> None:
+    """The counter of one node's channel is there, that of the other is not. Nothing is sent
+    twice, and what stands behind is not sent before."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis, 3) as (one, two, three):
+        near, far = await two.join(name, "near"), await three.join(name, "far")
+        await one.broadcast_message(name, "first")
+        assert await one.send(name, "near", "second", confirm=True)
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
+        sending = [
+            asyncio.ensure_future(one.send(name, id, "third", timeout=10)) for id in ("near", "far")
+        ]
+        behind = asyncio.ensure_future(one.broadcast_message(name, "fourth", timeout=10))
+        assert await sending[0] is SendResult.ROUTED
+        assert await near.wait_sent(3) == ["first", "second", "third"]
+        await asyncio.sleep(0.3)
+        assert not sending[1].done()
+        assert not behind.done()
+        await asyncio.to_thread(move.finish)
+        answers = [await sending[1], await behind]
+        await eventually(lambda: one.broadcast_message(name, "last"))
+        await eventually(lambda: far.sent[-1:] == ["last"])
+        assert near.sent.count("third") == 1
+        assert far.sent in (
+            ["first", "third", "fourth", "last"],
+            ["first", "fourth", "last"],
+            ["first", "last"],
+        )
+        assert ("third" in far.sent) == (answers[0] is SendResult.ROUTED)
+        assert ("fourth" in far.sent) == (answers[1] > 0)
+
+
+@async_test
+async def test_the_links_live_on_while_the_slot_of_the_leases_is_half_way(
+    redis: RedisCluster,
+) -> None:
+    """Nothing can be written there, so the leases end in time; but nothing else is broken off, and
+    no node is asked to begin anew before the move is over."""
+    home = redis.primary_of("{~}")
+    target = next(one for one in redis.primaries if one is not home)
+    _, name = away_from_home(redis)
+    async with cluster_pools(redis) as (one, two):
+        await two.join(name, "alice")
+        assert await one.send(name, "alice", "the owner is known from here on", confirm=True)
+        generations = [pool.statistics()["generations"] for pool in (one, two)]
+        move = await asyncio.to_thread(SlotMove, redis, HOME_SLOT, target)
+        await asyncio.to_thread(move.carry, "cluster_pool:{~}:leases")
+        assert await one.send(name, "alice", "x") is SendResult.ROUTED
+        await eventually(lambda: not one.ready and not two.ready)
+        trouble = one.trouble
+        assert trouble is not None
+        assert "TRYAGAIN" in trouble
+        await asyncio.sleep(FAST.lease)
+        with pytest.raises(BackplaneUnavailableError, match=r"looked up.*TRYAGAIN"):
+            await one.send(name, "alice", "x", timeout=0.5)
+        assert generations == [pool.statistics()["generations"] for pool in (one, two)]
+        await asyncio.to_thread(move.finish)
+        await eventually(lambda: one.ready and two.ready)
+        assert await one.send(name, "alice", "x", confirm=True) is SendResult.DELIVERED
