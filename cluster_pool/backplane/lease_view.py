@@ -36,6 +36,12 @@ affected.
 **Refreshing.** A node's joins and heartbeats read the view. A sender that finds it older than a
 heartbeat queues a reading in front of the send, without waiting; if the send meets an unknown owner
 it is sent again at once. So a publisher reads the view only while it is in use.
+
+**The cost of a reading.** An incarnation has one node for ever. So a reading is the plain list of
+names and ends, which costs Redis 0.12 µs for each of them, where a script that reads the nodes
+takes 2.3 µs; and each node of a cluster does it with each heartbeat. Only while a name is listed
+whose node is not known does the next reading ask for all nodes. A send that meets that name before
+asks at once, as for any unknown owner.
 """
 
 import asyncio
@@ -43,6 +49,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 from cluster_pool.backplane import script_calls
+from cluster_pool.backplane.calls import unheeded
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.script_words import GONE, OVER
 from cluster_pool.core.clock import RedisClock
@@ -70,6 +77,12 @@ class LeaseView:
         self._refresh_after = refresh_after
         self._loop = asyncio.get_running_loop()
         self._living: dict[bytes, tuple[bytes, int]] = {}
+        self._nodes: dict[bytes, bytes] = {}
+        """The node of each incarnation of the last reading, b"" for one that has none."""
+        self.complete = False
+        """Whether the node of each is known, or known to be missing; else the next reading asks."""
+        self.living = 0
+        """The number of nodes that the last reading has; one with two incarnations counts once."""
         self._gone: dict[bytes, None] = {}
         self._lines = b""
         self._ends = 0
@@ -85,7 +98,9 @@ class LeaseView:
     def clear(self) -> None:
         """Forget everything: another Redis may answer now."""
         self._living.clear()
+        self._nodes.clear()
         self._gone.clear()
+        self.complete = False
         self._written_until = self._due = NEVER
 
     def knows(self, incarnations: Iterable[bytes], since: int) -> bool:
@@ -107,12 +122,24 @@ class LeaseView:
             self._write()
         return self._lines, self._ends
 
-    def read(self, living: Sequence[bytes]) -> None:
-        """Replace the view by a script's list of living incarnations: name, end, node of each."""
+    def read(self, leases: Sequence[bytes], nodes: Sequence[bytes | None] = ()) -> None:
+        """Replace the view by a reading.
+
+        Args:
+            leases: the name and the end of each living incarnation.
+            nodes: the node of each, or nothing.
+        """
+        names, ends = leases[::2], leases[1::2]
+        if nodes:
+            self._nodes = {name: _usable(node) for name, node in zip(names, nodes, strict=True)}
+        known = self._nodes
+        self._nodes = {name: known[name] for name in names if name in known}
+        self.complete = len(self._nodes) == len(names)
+        self.living = len({name.partition(b".")[0] for name in names})
         self._living = {
-            name: (node, int(float(ends)))
-            for name, ends, node in zip(living[::3], living[1::3], living[2::3], strict=True)
-            if node and b"\n" not in node
+            name: (node, int(float(end)))
+            for name, end in zip(names, ends, strict=True)
+            if (node := self._nodes.get(name))
         }
         for name in self._gone.keys() & self._living.keys():
             del self._gone[name]
@@ -124,11 +151,24 @@ class LeaseView:
         """Queue a new reading ahead of the next command, unless the last one is recent."""
         if now >= self._due:
             self._due = now + self._refresh_after
-            self.look_up(commands, (), _ignore)
+            self.refresh(commands).add_done_callback(unheeded)
+
+    def refresh(self, commands: CommandConnection) -> asyncio.Future[Any]:
+        """Queue a new reading; when the future is done, the view has it, or it failed."""
+        if not self.complete:
+            return self.look_up(commands, (), _ignore)
+        now = self._clock.at(self._loop.time()) // 1000
+        call = commands.call("ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf", "WITHSCORES")
+        call.add_done_callback(self._read_ends)
+        return call
+
+    def _read_ends(self, call: asyncio.Future[Any]) -> None:
+        if not call.cancelled() and call.exception() is None:
+            self.read(call.result())
 
     def look_up(
         self, commands: CommandConnection, incarnations: Sequence[bytes], answer: Answer
-    ) -> None:
+    ) -> asyncio.Future[Any]:
         """Queue a new reading that also asks what has become of ``incarnations``."""
 
         def read(call: asyncio.Future[Any]) -> None:
@@ -143,15 +183,16 @@ class LeaseView:
 
         call = commands.script(script_calls.living(self._keys, asked=incarnations))
         call.add_done_callback(read)
+        return call
 
     def _learn(
-        self, asked: Sequence[bytes], living: Sequence[bytes], states: Sequence[bytes]
+        self, asked: Sequence[bytes], living: Sequence[Any], states: Sequence[bytes]
     ) -> set[bytes]:
         gone = [name for name, state in zip(asked, states, strict=True) if state == _GONE]
         self._gone.update(dict.fromkeys(gone))
         while len(self._gone) > MOST_GONE:
             del self._gone[next(iter(self._gone))]
-        self.read(living)
+        self.read(*living)
         return {name for name, state in zip(asked, states, strict=True) if state == _OVER}
 
     def _write(self) -> None:
@@ -172,6 +213,11 @@ class LeaseView:
 
 _GONE: Final = GONE.encode()
 _OVER: Final = OVER.encode()
+
+
+def _usable(node: bytes | None) -> bytes:
+    """A node that may stand in a line of the view; b"" for none, and for what no node wrote."""
+    return b"" if node is None or b"\n" in node else node
 
 
 def _ignore(over: Collection[bytes], error: BaseException | None) -> None:

@@ -75,12 +75,14 @@ class Leases:
         reply = await self._shard.script(deadline, call)
         if reply[0] == TAKEN.encode():
             return LeaseReply(False, ends=float(reply[1]), holder=text_of(reply[2]) or "")
-        return self._held(*reply[1:])
+        self._view.read(*reply[2])
+        return LeaseReply(True, reply[1].decode(), living=self._view.living)
 
     async def heartbeat(
         self, incarnation: str, ttl: float, info: str, headroom: str, epoch: str, deadline: float
     ) -> LeaseReply:
-        """Renew the lease of this node's incarnation, unless it is over; as :meth:`join`.
+        """Renew the lease of this node's incarnation, unless it is over; as :meth:`join`. The lease
+        view is read with it.
 
         Its other entries, and the ``epoch``, are written again if they were lost.
         """
@@ -93,16 +95,12 @@ class Leases:
             headroom=headroom,
             lease_epoch=epoch,
         )
-        reply = await self._shard.script(deadline, call)
-        if reply[0] != OK.encode():
+        commands = (await self._shard.connected(deadline)).commands(self._keys.leases)
+        async with self._shard.generations.ending_at(deadline, maybe_executed=True):
+            renewed, _ = await asyncio.gather(commands.script(call), self._view.refresh(commands))
+        if renewed[0] != OK.encode():
             return LeaseReply(False)
-        return self._held(*reply[1:])
-
-    def _held(self, epoch: bytes, living: list[bytes]) -> LeaseReply:
-        """The reply for a lease that is held; its list of all leases becomes the lease view."""
-        self._view.read(living)
-        nodes = {incarnation.partition(b".")[0] for incarnation in living[::3]}
-        return LeaseReply(True, epoch.decode(), living=len(nodes))
+        return LeaseReply(True, renewed[1].decode(), living=self._view.living)
 
     async def bury(
         self, incarnation: str, deadline: float, why: Literal["own", "expired", "orphan"]

@@ -23,7 +23,7 @@ class Redis:
     """Answers questions about leases when a test says so; its clock stands at 0."""
 
     def __init__(self) -> None:
-        self.asked: list[ScriptCall] = []
+        self.asked: list[str] = []
         self.replies: list[asyncio.Future[Any]] = []
         self.now = 0
         self.clock: Any = SimpleNamespace(
@@ -31,7 +31,10 @@ class Redis:
         )
 
     def script(self, call: ScriptCall) -> asyncio.Future[Any]:
-        self.asked.append(call)
+        return self.call(call.name)
+
+    def call(self, name: str, *arguments: Any) -> asyncio.Future[Any]:
+        self.asked.append(name)
         self.replies.append(asyncio.get_running_loop().create_future())
         return self.replies[-1]
 
@@ -41,7 +44,7 @@ async def test_the_view_ends_with_the_soonest_lease_and_goes_on_without_it() -> 
     """Each incarnation has a line; one whose lease is over has none."""
     redis = Redis()
     view = LeaseView(Keys(), redis.clock, 3.0)
-    view.read([b"a.0", b"100", b"one", b"b.0", b"200", b"node two"])
+    view.read([b"a.0", b"100", b"b.0", b"200"], [b"one", b"node two"])
     assert view.for_script(LATER) == (b"\na.0 one\nb.0 node two\n", 100)
     redis.now = 100
     assert view.for_script(LATER) == (b"\nb.0 node two\n", 200)
@@ -56,13 +59,13 @@ async def test_an_ended_incarnation_stays_ended_until_it_is_seen_alive() -> None
     view = LeaseView(Keys(), redis.clock, 3.0)
     answers: list[Any] = []
     view.look_up(redis, [b"a.0", b"b.0"], lambda over, error: answers.append((set(over), error)))
-    redis.replies[0].set_result([[b"c.0", b"200", b"three"], [b"GONE", b"OVER"]])
+    redis.replies[0].set_result([[[b"c.0", b"200"], [b"three"]], [b"GONE", b"OVER"]])
     await asyncio.sleep(0)
     assert answers == [({b"b.0"}, None)]
     assert view.for_script(LATER)[0] == b"\nc.0 three\na.0 \n"
-    view.read([b"c.0", b"300", b"three"])
+    view.read([b"c.0", b"300"], [])
     assert view.for_script(LATER)[0] == b"\nc.0 three\na.0 \n"
-    view.read([b"a.0", b"300", b"one"])
+    view.read([b"a.0", b"300"], [b"one"])
     assert view.for_script(LATER)[0] == b"\na.0 one\n"
 
 
@@ -75,7 +78,7 @@ async def test_the_view_is_read_before_a_send_when_it_is_older_than_a_heartbeat(
         view.refresh_if_old(redis, asyncio.get_running_loop().time())
     assert len(redis.asked) == 1
     assert not view.knows([b"a.0"], 0)
-    redis.replies[0].set_result([[b"a.0", b"200", b"one"], []])
+    redis.replies[0].set_result([[[b"a.0", b"200"], [b"one"]], []])
     await asyncio.sleep(0)
     assert view.knows([b"a.0"], 0)
     assert not view.knows([b"a.0"], view.readings)
@@ -83,6 +86,60 @@ async def test_the_view_is_read_before_a_send_when_it_is_older_than_a_heartbeat(
     await asyncio.sleep(0.06)
     view.refresh_if_old(redis, asyncio.get_running_loop().time())
     assert len(redis.asked) == 2
+
+
+@async_test
+async def test_nodes_are_read_only_when_there_are_new_ones() -> None:
+    """Else a reading renews the ends of leases. One without a node is asked for once."""
+    redis: Any = Redis()
+    view = LeaseView(Keys(), redis.clock, 3.0)
+    view.refresh(redis)
+    redis.replies[-1].set_result([[[b"a.0", b"100", b"odd.0", b"100"], [b"one", None]], []])
+    await asyncio.sleep(0)
+    assert view.complete
+    view.refresh(redis)
+    redis.replies[-1].set_result([b"a.0", b"200", b"odd.0", b"200"])
+    await asyncio.sleep(0)
+    assert view.for_script(LATER) == (b"\na.0 one\n", 200)
+    assert view.complete
+    view.read([b"a.0", b"300", b"new.0", b"300"])
+    assert view.for_script(LATER) == (b"\na.0 one\n", 300)
+    view.refresh(redis)
+    redis.replies[-1].set_result([[[b"a.0", b"400", b"new.0", b"400"], [b"one", b"two"]], []])
+    await asyncio.sleep(0)
+    assert view.for_script(LATER) == (b"\na.0 one\nnew.0 two\n", 400)
+    assert redis.asked == ["living", "ZRANGEBYSCORE", "living"]
+    view.read([b"new.0", b"500"])
+    assert view.for_script(LATER) == (b"\nnew.0 two\n", 500)
+    view.look_up(redis, [b"late.0"], lambda over, error: None)
+    assert redis.asked[-1] == "living"
+    view.clear()
+    assert not view.complete
+
+
+@async_test
+async def test_a_heartbeat_reads_nodes_only_when_another_one_has_joined(backend: Backend) -> None:
+    """In a large cluster that is most of what a heartbeat would cost."""
+    async with backend.pools(2) as (one, two):
+        view, readings = one._parts.backplane.leases._view, list[bool]()
+        plain = view.read
+
+        def noting(leases: Any, nodes: Any = ()) -> None:
+            readings.append(bool(nodes))
+            plain(leases, nodes)
+
+        view.read = noting
+        await eventually(lambda: readings[-2:] == [False, False])
+        await one.join("n", "alice")
+        assert await two.send("n", "alice", "x", confirm=True)
+        readings.clear()
+        pool = Pool(backend.redis(), node_id="later", prefix=backend.prefix, timing=one.timing)
+        async with pool:
+            await eventually(lambda: any(readings))
+            await eventually(lambda: readings[-2:] == [False, False])
+            assert one._parts.lease.living == 3
+            await pool.join("n", "bob")
+            assert await one.send("n", "bob", "x", confirm=True)
 
 
 def written(publisher: Publisher) -> list[str]:

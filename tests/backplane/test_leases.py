@@ -1,7 +1,5 @@
 """The scripts that take and renew leases, on each kind of server."""
 
-from typing import Any
-
 import pytest
 
 from cluster_pool.backplane.scripts import sources
@@ -20,8 +18,8 @@ def test_a_node_that_rejoins_is_counted_once(backend: Backend, draining: bool) -
         def joined(node: str, incarnation: str, headroom: str) -> int:
             start = incarnation.partition(".")[0]
             arguments = [node, start, incarnation, 10_000, "{}", headroom]
-            living: Any = join([*names, keys.drains], arguments)[2]
-            return len({name.partition(b".")[0] for name in living[::3]})
+            leases, _ = join([*names, keys.drains], arguments)[2]
+            return len({name.partition(b".")[0] for name in leases[::2]})
 
         assert joined("a", "one.0", "200.00") == 1
         assert joined("b", "two.0", "200.00") == 2

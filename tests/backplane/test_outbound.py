@@ -83,7 +83,7 @@ class Call:
     def answer(self) -> None:
         """Redis has carried it out."""
         if self.name == "living":
-            self.future.set_result([[LISTED, b"%d" % 1e15, b"node-9"], []])
+            self.future.set_result([[[LISTED, b"%d" % 1e15], [b"node-9"]], []])
             return
         kinds = [kind for kind, _, _ in self.runs]
         heard = [b"7 1", 1] * kinds.count("publish")

@@ -265,22 +265,15 @@ local function nodes_of(incarnations)
   return count
 end
 
--- The incarnations that hold a lease: the name, the end of the lease in ms, and the node ("" if it is
--- not known) of each.
+-- The incarnations that hold a lease: {the name, and the end of the lease in ms, of each; the nodes of
+-- all, false for one that is not known}.
 local function living(leases, incarnations)
   local now = digits(now_us() / 1000)
   local found = redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf', 'WITHSCORES')
-  if #found == 0 then return {} end
+  if #found == 0 then return {{}, {}} end
   local names = {}
   for at = 1, #found, 2 do names[#names + 1] = found[at] end
-  local nodes = redis.call('HMGET', incarnations, unpack(names))
-  local flat = {}
-  for i, name in ipairs(names) do
-    flat[3 * i - 2] = name
-    flat[3 * i - 1] = found[2 * i]
-    flat[3 * i] = nodes[i] or ''
-  end
-  return flat
+  return {found, redis.call('HMGET', incarnations, unpack(names))}
 end
 
 -- Writes how many connections per second an incarnation can accept, "" for none. During a drain it is

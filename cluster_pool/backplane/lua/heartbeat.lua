@@ -1,6 +1,6 @@
 -- Renews a lease that is still held. A lease that is over is never renewed. The other entries of the
 -- node are written again when they are gone or have changed.
--- Reply {GONE}, or {OK, epoch, living}
+-- Reply {GONE}, or {OK, epoch}
 
 local leases = KEYS[1]
 local nodes = KEYS[2]
@@ -43,4 +43,4 @@ end
 redis.call('ZADD', leases, digits(now + ttl_ms), incarnation)
 redis.call('HSET', infos, incarnation, info)
 set_headroom(headrooms, incarnation, headroom, redis.call('EXISTS', drains) == 1)
-return {OK, epoch, living(leases, incarnations)}
+return {OK, epoch}

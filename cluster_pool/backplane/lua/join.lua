@@ -1,5 +1,5 @@
 -- Takes a lease for a new incarnation of a node.
--- Reply {OK, epoch, living}, or {TAKEN, end of the lease (ms), its incarnation} while another
+-- Reply {OK, epoch, living incarnations}, or {TAKEN, end of the lease (ms), its incarnation} while another
 --       start of a node with this id has a lease
 
 local leases = KEYS[1]

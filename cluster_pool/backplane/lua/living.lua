@@ -1,6 +1,6 @@
 -- Reads which incarnations hold a lease, and the states of those in `asked`.
--- Reply {living, states}: incarnation, end of its lease (ms) and node of each, "" for no node; and for
---       each in `asked` LIVES, OVER when its lease is over and it is not buried yet, or GONE
+-- Reply {living incarnations, states}: for each in `asked` LIVES, OVER when its lease is over and it is
+--       not buried yet, or GONE
 
 local leases = KEYS[1]
 local incarnations = KEYS[2]
