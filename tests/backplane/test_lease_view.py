@@ -171,7 +171,9 @@ async def test_a_send_to_a_known_owner_is_one_call(backend: Backend) -> None:
         await one.join("n", "alice")
         names = written(publisher)
         assert await publisher.send("n", "alice", "first") is SendResult.ROUTED
-        assert [name for name in names if name != "publish"] == ["living", "send", "send"]
+        calls = [name for name in names if name != "publish"]
+        late = ["living", "send", "living", "send"]  # the view comes from another primary
+        assert calls == ["living", "send", "send"] or (backend.clustered and calls == late)
         names.clear()
         for _ in range(3):
             assert await publisher.send("n", "alice", "x") is SendResult.ROUTED
