@@ -156,8 +156,8 @@ class Cluster:
         """Let one program send."""
         await place.program.ask(
             "begin",
-            targets=self.members if place.kind == "node" else [],
-            rate=self.settings.rate * (1 - RAW_SHARE) / len(self.places),
+            targets=self.members,
+            rate=self.settings.rate * (1 - RAW_SHARE) / len(self.senders),
             namespaces=self.namespaces,
             sparse_rate=SPARSE_RATE / len(self.senders),
         )

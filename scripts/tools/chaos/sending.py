@@ -31,9 +31,8 @@ class Sending:
         sparse_rate: float,
     ) -> None:
         """Begin the streams: the dense one to ``targets``, the sparse one over ``namespaces``."""
-        if targets:
-            self._dense.targets = targets
-            self._dense.begin(rate)
+        self._dense.targets = targets
+        self._dense.begin(rate)
         if namespaces:
             self._sparse.namespaces = namespaces
             self._sparse.begin(sparse_rate)
@@ -41,8 +40,6 @@ class Sending:
     async def end(self, namespaces: list[str]) -> dict[str, int]:
         """End them; gives the numbers of a last broadcast to the namespaces of the dense one."""
         await self._finish()
-        if not self._dense.targets:
-            return {}
         return {name: await self._caller.call(BROADCAST, name) for name in namespaces}
 
     async def _finish(self) -> None:
