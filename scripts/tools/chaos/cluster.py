@@ -272,25 +272,24 @@ class Cluster:
             When that was so.
         """
         deadline = time.monotonic() + PATIENCE
-        wanted = {place.node: place.members for place in self.places if place.members}
-        for crowd in self.settings.crowds:
-            while True:
-                now = time.monotonic()
-                registered = await self._registered(crowd, sum(wanted.values()))
-                if registered == wanted:
-                    break
-                if now > deadline:
-                    raise NotReadyError(f"registered in {crowd} are {registered}, not {wanted}")
-                await asyncio.sleep(0.05)
-        return now
+        while wrong := await self._not_registered():
+            if time.monotonic() > deadline:
+                raise NotReadyError(wrong)
+            await asyncio.sleep(0.05)
+        return time.monotonic()
 
-    async def _registered(self, crowd: str, count: int) -> dict[str, int]:
-        """A crowd by node, once Redis has stored so many."""
-        said = await asyncio.to_thread(self.redis.command, "HLEN", Keys().members(crowd))
-        if said != f":{count}\r\n":
-            return {said.strip(): 0}
-        registered: dict[str, int] = await self.places[0].program.ask("crowd", namespace=crowd)
-        return registered
+    async def _not_registered(self) -> str:
+        """The first crowd of which Redis has not what the nodes hold; "" for none."""
+        states = await self.states()
+        held = {states[place.node][2]: str(place.members) for place in self.places if place.members}
+        for crowd in self.settings.crowds:
+            owners = Keys().owners(crowd)
+            said = await asyncio.to_thread(self.redis.command, "HGETALL", owners)
+            words = iter(said.split("\r\n")[2::2])
+            counts = {name: n for name, n in zip(words, words, strict=False) if name[-1] != "#"}
+            if counts != held:
+                return f"{owners} is {counts}, not {held}"
+        return ""
 
     async def shout(self, namespace: str, message: str) -> None:
         """PUBLISH to a namespace of which no books are kept."""

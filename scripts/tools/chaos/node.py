@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections import Counter
 from typing import Any
 
 from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap
@@ -41,13 +40,6 @@ class Commands(Sending):
         ids = [f"{self._pool.node_id}/{at}" for at in range(count)]
         for crowd in crowds:
             self._silent += await join(self._pool, crowd, ids, closed)
-
-    async def crowd(self, namespace: str) -> dict[str, int]:
-        """How many members of a crowd each node has; none while that cannot be read."""
-        try:
-            return Counter([one.node async for one in self._pool.members(namespace)])
-        except ClusterPoolError:
-            return {}
 
     async def state(self) -> list[Any]:
         """Whether all is well, how often it has connected to Redis, and as what it is there now;
