@@ -49,9 +49,11 @@ class Succession:
     def settle(self, now: float, heartbeat: float) -> None:
         """All channels were compared with their counters: the next history begins.
 
-        Within two heartbeats the nodes register again what was lost.
+        Within two heartbeats the nodes register again what was lost. A server that has taken over
+        lacks the claims of a moment at most, whose nodes came to it as this process did.
         """
         if self._history > History.SAME:
+            self.patient_until = self.unsure_until = now + min(PATIENCE, 2 * heartbeat)
+        if self._history is History.LOST:
             self.unsure_until = now + 2 * heartbeat
-            self.patient_until = min(now + PATIENCE, self.unsure_until)
         self._history = History.SAME

@@ -41,3 +41,8 @@ def test_the_lack_of_a_claim_says_nothing_while_claims_are_registered_again() ->
     servers.come_to("", lost=False)
     servers.settle(101.0, 3.0)
     assert servers.unsure_until == 106.0
+    servers = Succession()
+    servers.come_to("a", lost=False)
+    servers.come_to("b", lost=False)
+    servers.settle(100.0, 3.0)
+    assert servers.patient_until == servers.unsure_until == 100.0 + PATIENCE

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio.sentinel import Sentinel
 
-from cluster_pool import BackplaneUnavailableError, Publisher, SendResult, Timing
+from cluster_pool import BackplaneUnavailableError, Gap, Publisher, SendResult, Timing
 from tests.backplane.stub_sentinel import StubSentinel
 from tests.cli.commands import run
 from tests.clusters import Backend, Pool
@@ -87,10 +87,15 @@ class Stream:
 @pytest.mark.slow
 @async_test
 async def test_a_failover_by_order_is_noticed_and_healed(watched: RedisSentinel) -> None:
-    """Both servers live. No client is closed, confirmed messages have arrived, claims exist."""
+    """Both servers live. No client is closed, confirmed messages have arrived, claims exist; there
+    is no gap where nothing was missed."""
     async with _two(watched.url) as (one, two):
         assert one.address == watched.url.replace(PASSWORD, "***") + "/0"
         alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        gaps: list[Gap] = []
+        for pool in (one, two):
+            pool.on("gap", gaps.append)
+        assert await one.broadcast_message("n", "counted") == 2
         stream = Stream(one, "bob")
         await eventually(lambda: len(stream.delivered) > 10)
         generations = [pool.statistics()["generations"] for pool in (one, two)]
@@ -117,6 +122,7 @@ async def test_a_failover_by_order_is_noticed_and_healed(watched: RedisSentinel)
         await one.broadcast_message("n", "after")
         await alice.wait_sent()
         await eventually(lambda: alice.sent[-1] == bob.sent[-1] == "after")
+        assert not any("n" in gap.namespaces for gap in gaps), "its broadcasts were all heard"
 
 
 @pytest.mark.slow

@@ -148,8 +148,10 @@ class _Accountant:
             self._fail(call, f"arrived {len(heard_by)} times")
         elif heard_by and call.outcome in (*REFUSALS, "not_sent"):
             self._fail(call, "arrived all the same")
-        elif (call.outcome in (TROUBLED if steady else FAILED_CALLS)) and not self._index.excused(
-            call, owners
+        elif (
+            call.outcome in (TROUBLED if steady else FAILED_CALLS)
+            and not self._index.excused(call, owners)
+            and (steady or not self._index.unsure(call))
         ):
             self._fail(call, "while nothing was wrong")
         elif heard_by:

@@ -36,6 +36,8 @@ LEASE = 10.0
 """Seconds of a node's lease."""
 NEWS = 1.0
 """Seconds that the news of a takeover may take to a node whose loop is busy, without faults."""
+UNSURE = 6.0
+"""Seconds for which nobody is called absent after Redis has lost what was registered."""
 SOON = 5.0
 """Seconds within which all happens that a message or a leave sets off, without faults."""
 

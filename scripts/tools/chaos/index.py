@@ -5,7 +5,18 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 
-from tools.chaos.books import BROADCAST, CLOSE, LEASE, NEWS, PUBLISH, SOON, Books, Call, Connection
+from tools.chaos.books import (
+    BROADCAST,
+    CLOSE,
+    LEASE,
+    NEWS,
+    PUBLISH,
+    SOON,
+    UNSURE,
+    Books,
+    Call,
+    Connection,
+)
 from tools.chaos.sparse import is_sparse
 
 
@@ -72,6 +83,13 @@ class Index:
         """Whether something was broken between the sender of a call and these connections."""
         nodes = {call.sender, *(connection.node for connection in connections)}
         return any(window.excuses(call, nodes, after) for window in self.books.windows)
+
+    def unsure(self, call: Call) -> bool:
+        """Whether its sender could not know that nobody is registered under the id of a call.
+
+        Redis had lost what was registered a moment ago.
+        """
+        return call.outcome == "not_sent" and self.excused(call, (), after=UNSURE)
 
     def stayed(self, call: Call, connection: Connection) -> bool:
         """Whether this connection, open when the call began, was so for as long as it matters."""
