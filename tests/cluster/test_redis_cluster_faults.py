@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -137,7 +136,7 @@ async def test_a_killed_primary_is_replaced_and_the_rest_does_not_notice(
             dead.server.kill()
             with pytest.raises(BackplaneUnavailableError):
                 await one.send(name, "member-1", "x", timeout=0.3)
-            await asyncio.to_thread(wait_for_new_primary, redis, name, dead)
+            await asyncio.to_thread(redis.wait_for_another, dead)
             whole = loop.time()
             while True:
                 with contextlib.suppress(BackplaneUnavailableError):
@@ -156,23 +155,6 @@ async def test_a_killed_primary_is_replaced_and_the_rest_does_not_notice(
         assert (after["incarnation"], after["rejoins"]) == (before["incarnation"], 0)
 
 
-def wait_for_new_primary(redis: RedisCluster, name: str, dead: Member) -> None:
-    """Block until the survivors say that another node has the slot."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        maps = [one.says("CLUSTER", "SLOTS") for one in redis.nodes if one is not dead]
-        owners = {
-            nodes[0][1]
-            for found in maps
-            for first, last, *nodes in found or ()
-            if first <= slot_of(name) <= last
-        }
-        if owners and dead.port not in owners:
-            return
-        time.sleep(0.02)
-    raise AssertionError("nobody was promoted")
-
-
 @async_test
 async def test_a_killed_home_is_replaced_and_its_state_restored(redis: RedisCluster) -> None:
     """The lease is taken anew at the replica; no connection is closed."""
@@ -182,7 +164,7 @@ async def test_a_killed_home_is_replaced_and_its_state_restored(redis: RedisClus
         members = {name: await two.join(name, "alice") for name in names}
         dead.server.kill()
         await eventually(lambda: not one.ready, 10)
-        await asyncio.to_thread(wait_for_new_primary, redis, "~", dead)
+        await asyncio.to_thread(redis.wait_for_another, dead)
         await eventually(lambda: one.ready and two.ready, HEALED)
         await eventually(lambda: not two._parts.ownership.restoration.due, HEALED)
         for name, member in members.items():

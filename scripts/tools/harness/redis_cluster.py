@@ -238,7 +238,7 @@ class RedisCluster:
 
         def another() -> bool:
             views = [_ranges(one) for one in self.nodes if one is not old and one.server.answering]
-            return all(
+            return bool(views) and all(
                 _covered(view) == SLOTS and all(ids[0] != old.id for _, _, ids in view)
                 for view in views
             )

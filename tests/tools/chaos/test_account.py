@@ -67,6 +67,14 @@ def test_messages_that_arrived_once_in_order_are_delivered() -> None:
     only(result, BROADCAST, delivered=2)
 
 
+def test_messages_of_the_command_line_have_rows_of_their_own() -> None:
+    """Each run is a sender of its own, and is held to the same rules."""
+    heard = [replace(member(), heard=[("command-1", 1)])]
+    result = made([send(1, sender="command-1"), send(2, sender="command-2")], heard)
+    assert result.rows["command send"]["delivered"] == 1
+    fails(result, "2 of command-2 to red/one, routed: lost while nothing was wrong")
+
+
 def test_a_message_that_a_gap_reports_is_missing() -> None:
     """A gap of the owner's node accounts for as many as it names."""
     result = made([send(1), send(2), send(3)], [member(3)], ALWAYS, gaps=[gap(2)])
