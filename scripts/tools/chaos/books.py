@@ -47,7 +47,7 @@ class Call(NamedTuple):
 
     ``outcome`` is a SendResult's value; "heard" or "unheard" for a broadcast; what the registry
     said behind a "="; "unknown" when the call raised with ``maybe_executed``, was never answered or
-    its sender was killed meanwhile; "not_sent" otherwise.
+    its sender was killed meanwhile; "not_sent" otherwise. ``why`` is the error that it raised.
     """
 
     kind: str
@@ -58,6 +58,7 @@ class Call(NamedTuple):
     begun: float
     ended: float
     outcome: str
+    why: str = ""
 
     @property
     def row(self) -> str:
@@ -68,7 +69,8 @@ class Call(NamedTuple):
 
     def __str__(self) -> str:
         to = f"{self.namespace}/{self.id}" if self.id else self.namespace
-        return f"{self.kind} {self.number} of {self.sender} to {to}, {self.outcome}"
+        why = f" ({self.why})" if self.why else ""
+        return f"{self.kind} {self.number} of {self.sender} to {to}, {self.outcome}{why}"
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from cluster_pool import BackplaneUnavailableError, ClusterPool, ClusterPoolError, Publisher
+from cluster_pool import ClusterPool, ClusterPoolError, Publisher
 from tools.chaos.books import (
     BROADCAST,
     CLOSE,
@@ -66,23 +66,19 @@ class Caller:
         number = self._number
         tell("begun", [kind, number, namespace, id, time.monotonic()])
         watched = self._watch.begin(f"{kind} {number} to {namespace}/{id}", TIMEOUT)
-        outcome = "unknown"
-        try:
-            outcome = await self._outcome(kind, namespace, id, number, more)
-        finally:
-            self._watch.end(watched)
-            tell("ended", [number, time.monotonic(), outcome])
-        return number
-
-    async def _outcome(self, kind: str, namespace: str, id: str, number: int, more: str) -> str:
+        outcome, why = "unknown", ""
         try:
             if kind in (COUNT, MEMBERS, LOCATE):
-                return await self._read(kind, namespace, id)
-            return await self._perform(kind, namespace, id, number, more)
-        except BackplaneUnavailableError as error:
-            return "unknown" if error.maybe_executed else "not_sent"
-        except ClusterPoolError:
-            return "not_sent"
+                outcome = await self._read(kind, namespace, id)
+            else:
+                outcome = await self._perform(kind, namespace, id, number, more)
+        except ClusterPoolError as error:
+            outcome = "unknown" if getattr(error, "maybe_executed", False) else "not_sent"
+            why = str(error)
+        finally:
+            self._watch.end(watched)
+            tell("ended", [number, time.monotonic(), outcome, why])
+        return number
 
     async def _perform(self, kind: str, namespace: str, id: str, number: int, more: str) -> str:
         sender, message = self._sender, f"{self._name} {number} {more}"

@@ -36,9 +36,9 @@ class Ledger:
             call = Call(kind, sender, number, namespace, id, begun, math.inf, "unknown")
             self._begun[sender, number] = call
         elif what == "ended":
-            number, ended, outcome = fields
+            number, ended, outcome, *why = fields
             call = self._begun.pop((sender, number))
-            self._ended.append(call._replace(ended=ended, outcome=outcome))
+            self._ended.append(call._replace(ended=ended, outcome=outcome, why="".join(why)))
         elif what == "emptied":
             self._emptied.append(Emptied(sender, *fields))
         elif what == "left":

@@ -16,7 +16,7 @@ SEED = 6
 
 
 class Told(Ledger):
-    """A ledger that can be asked for the outcomes of calls."""
+    """Keeps the outcomes of calls."""
 
     def __init__(self) -> None:
         super().__init__()
