@@ -14,6 +14,7 @@ from tools.chaos.cluster import Cluster, NotReadyError, Settings, running
 from tools.chaos.growth import Sample
 from tools.chaos.harm_servers import faults_of
 from tools.chaos.ledger import Ledger
+from tools.chaos.sparse import is_sparse
 from tools.harness.programs import ProgramEndedError
 
 SHOWN = 10
@@ -36,7 +37,8 @@ class Round:
         lasted: seconds until Redis was whole again and all else was over.
         noticed: seconds until a node that could still speak was not well, or had connected anew;
             None for never.
-        refused: seconds in which calls were made in vain: the tenths of seconds that had one.
+        refused: seconds in which calls to those who are there were made in vain: the tenths of
+            seconds that had one.
         ready: seconds after it was over until all nodes were well and all clients connected.
         registered: seconds after it was over, or for a killed node after it began, until the
             members without a WebSocket were registered, and nobody else.
@@ -193,9 +195,13 @@ def _answered(books: Books, held: frozenset[str]) -> list[Call]:
 
 
 def _refused(books: Books, held: frozenset[str]) -> float:
-    """The time in which there was a call in vain; a tenth of a second has many calls."""
-    in_vain = [one for one in _answered(books, held) if one.outcome in FAILED_CALLS]
-    return len({call.begun // TENTH for call in in_vain}) * TENTH
+    """The time in which there was a call in vain to a namespace of the dense stream.
+
+    A tenth of a second has many of these, and no id is away for long there.
+    """
+    dense = [call for call in _answered(books, held) if not is_sparse(call.namespace)]
+    in_vain = {call.begun // TENTH for call in dense if call.outcome in FAILED_CALLS}
+    return len(in_vain) * TENTH
 
 
 def _sample(node: str, figures: dict[str, Any]) -> Sample:
