@@ -5,8 +5,6 @@ import asyncio
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from cluster_pool.core.closing import TAKEN_OVER
-from tests.cluster.machine import law
 from tests.cluster.machine.rules import Key, Rules, anyone, given, keys, pick, step
 from tests.cluster.machine.world import World
 
@@ -25,8 +23,7 @@ class Duels(Rules):
         rival = next(node for node in world.running if node is not older.node)
         newer = world.join(rival, older.key, takeover=True)
         await world.within(10, newer.attempt)
-        world.owners[older.key] = newer
-        await world.until(lambda: law.not_closed(older, TAKEN_OVER), self.patience)
+        await self.taken_over(world, older, newer)
 
     @given(lambda self: self.members() and len(self.world.running) > 1)
     @rule(

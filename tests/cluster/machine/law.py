@@ -1,6 +1,6 @@
 """The invariants: at any time, whenever all is calm, and for every message that was ever sent."""
 
-from cluster_pool import BackplaneUnavailableError, IdTakenError, SendResult
+from cluster_pool import BackplaneUnavailableError, ClusterPoolError, IdTakenError, SendResult
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import NORMAL, TAKEN_OVER
 from cluster_pool.exceptions import ConnectionClosedError, PoolClosedError
@@ -22,7 +22,9 @@ def held(world: World) -> Held:
         for membership in node.pool._parts.table.memberships():
             if membership.claim is not None:
                 connection = membership.connection
-                client = next(one for one in world.clients if one.connection is connection)
+                client = world.latest(connection, membership.namespace)
+                assert client is not None
+                assert client.key == (membership.namespace, membership.id)
                 found.setdefault(client.key, []).append((client, membership.claim))
     return found
 
@@ -48,7 +50,8 @@ def is_safe(world: World, client: Client) -> bool:
     return (
         client.settled
         and pool.ready
-        and client.key not in world.closed
+        and not any(one.key in world.closed for one in world.family(client))
+        and (client.home is None or is_safe(world, client.home))
         and "harm" not in world.troubles
         and pool.statistics()["incarnation"] not in world.lost
         and not rivals(world, client)
@@ -114,19 +117,28 @@ def check_clients(world: World) -> None:
         owns = world.owners.get(client.key) is client
         if not client.settled:
             assert not owns, f"{client} should own nothing"
+            assert not client.told or rivals(world, client), f"{client} lost its id to nobody"
+        elif client.home is not None:
+            assert owns, f"{client} is a guest that was told nothing, and owns nothing"
         elif client.websocket.closed is None:
             assert owns, f"{client} is open and owns nothing"
         elif client.websocket.closed[0] == TAKEN_OVER:
             assert rivals(world, client), f"{client} lost its id to nobody"
         else:
             assert client.websocket.closed[0] == NORMAL, client
-            assert client.key in world.closed, f"nobody asked to close {client}"
+            closed = any(one.key in world.closed for one in world.family(client))
+            assert closed, f"nobody asked to close {client}"
 
 
 def not_closed(client: Client, code: int) -> str:
     """Why a connection is not closed as it must be."""
     closed = client.websocket.closed
     return "" if closed is not None and closed[0] == code else f"closed: {closed}, not {code}"
+
+
+def not_told(client: Client) -> str:
+    """Why a guest does not know that it has lost its place, as it must."""
+    return "" if client.told else f"{client} was not told"
 
 
 def not_got(world: World, message: Message, by: set[Client]) -> str:
@@ -148,6 +160,8 @@ def check_attempt(world: World, client: Client) -> None:
     """Check the answer of an attempt that has ended."""
     assert client.attempt is not None
     error = None if client.attempt.cancelled() else client.attempt.exception()
+    if client.home is not None and client.home.leaves and type(error) is ClusterPoolError:
+        return  # it was no member any more, and its connection is open
     if isinstance(error, IdTakenError) and not client.takeover:
         others = [one for one in world.clients if one.key == client.key and one is not client]
         assert any(
@@ -162,11 +176,11 @@ def check_messages(world: World) -> None:
     for message in world.messages:
         got, result = world.got(message), message.result
         assert len(got) == len(set(got)), f"{message} came twice"
-        assert all(one.connection.namespace == message.namespace for one in got), message
+        assert all(one.key[0] == message.namespace for one in got), message
         if isinstance(result, BackplaneUnavailableError) and not result.maybe_executed:
             assert not got, f"{message} was not sent, and came"
         if message.id:
-            assert all(one.connection.id == message.id for one in got), message
+            assert all(one.key[1] == message.id for one in got), message
             assert len(got) <= 1, f"{message} came to {got}"
             if result is SendResult.DELIVERED:
                 assert got, f"{message} did not come"
@@ -176,9 +190,12 @@ def check_messages(world: World) -> None:
 
 
 def check_order(world: World) -> None:
-    """From one node to one connection in the order of the calls."""
-    senders = {str(message.number): message.sender for message in world.messages}
+    """From one node to one connection in the order of the calls, in each namespace."""
+    messages = {str(message.number): message for message in world.messages}
     for client in world.clients:
+        got = [messages[str(text)] for text in client.websocket.sent]
         for node in world.nodes:
-            numbers = [int(text) for text in client.websocket.sent if senders[str(text)] is node]
+            numbers = [
+                one.number for one in got if one.sender is node and one.namespace == client.key[0]
+            ]
             assert numbers == sorted(numbers), f"{client} got {numbers} from {node.name}"

@@ -20,6 +20,8 @@ T = TypeVar("T")
 Key = tuple[str, str]
 anyone = st.integers(0, 2)
 keys = st.sampled_from([("n", "x"), ("n", "y"), ("m", "x")])
+places = st.sampled_from([("n", "x"), ("n", "y"), ("m", "x"), ("m", "y"), ("r", "x"), ("r", "y")])
+"""Where there may be members or guests; ``r`` has guests only."""
 haste = st.none() | st.sampled_from([None, 0.0, 1e-4, 2e-4, 4e-4, 1e-3, 0.01, 0.3])
 """Seconds after which the next thing happens, whether or not this one is answered; None waits."""
 
@@ -92,15 +94,21 @@ class Rules(RuleBasedStateMachine):
     @initialize()
     @step
     async def begin(self, world: World) -> None:
-        """Two nodes, and a member on each."""
-        for name, id in (("a", "x"), ("b", "y")):
+        """Two nodes, and a member on each, which is a guest elsewhere."""
+        for name, id, other in (("a", "x", "r"), ("b", "y", "m")):
             client = world.join(await world.start(name), ("n", id), takeover=False)
             await world.within(10, client.attempt)
-            world.owners[client.key] = client
+            guest = world.visit(client, other, takeover=False)
+            await world.within(10, guest.attempt)
+            world.owners |= {client.key: client, guest.key: guest}
 
     def members(self) -> list[Client]:
         """Clients that were told to be members of a running node, and have not left."""
         return [one for one in self.world.clients if one.settled and one.node.running]
+
+    def hosts(self) -> list[Client]:
+        """Those of them that are at home."""
+        return [one for one in self.members() if one.home is None and not one.websocket.closed]
 
     async def answered(self, task: asyncio.Task[Any], haste: float | None) -> bool:
         """Wait for an answer, or not; whether it is there."""
@@ -114,12 +122,26 @@ class Rules(RuleBasedStateMachine):
     # -- members ---------------------------------------------------------------------------
 
     @given(lambda self: self.world.running)
-    @rule(node=anyone, key=keys, takeover=st.booleans(), haste=haste, cancel=st.booleans())
+    @rule(
+        node=anyone,
+        key=keys,
+        takeover=st.booleans(),
+        haste=haste,
+        cancel=st.booleans(),
+        roams=st.sampled_from(["", "n", "m", "r"]),
+    )
     @step
     async def join(
-        self, world: World, node: int, key: Key, takeover: bool, haste: float | None, cancel: bool
+        self,
+        world: World,
+        node: int,
+        key: Key,
+        takeover: bool,
+        haste: float | None,
+        cancel: bool,
+        roams: str,
     ) -> None:
-        """Claim an id; in haste, perhaps give up before there is an answer."""
+        """Claim an id; in haste, perhaps give up before there is an answer; else perhaps roam."""
         calm, owner = world.calm, world.owners.get(key)
         client = world.join(pick(world.running, node), key, takeover)
         if not await self.answered(client.attempt, haste):
@@ -128,9 +150,67 @@ class Rules(RuleBasedStateMachine):
         elif calm:
             assert client.joined == (takeover or owner is None), f"{client}, owner {owner}"
             if client.joined:
-                world.owners[key] = client
-                if owner is not None:
-                    await world.until(lambda: law.not_closed(owner, TAKEN_OVER), self.patience)
+                await self.taken_over(world, owner, client)
+        if client.joined and roams not in ("", key[0]):
+            await self.visited(world, client, roams, True, haste, False)
+
+    async def taken_over(self, world: World, older: Client | None, newer: Client) -> None:
+        """A client owns an id in peace; the one that had it, if any, learns it."""
+        if older is not None:
+            if older.home is None:
+                await world.until(lambda: law.not_closed(older, TAKEN_OVER), self.patience)
+            else:
+                await world.until(lambda: law.not_told(older), self.patience)
+            world.ends(older)
+        world.owners[newer.key] = newer
+
+    @given(lambda self: self.hosts())
+    @rule(
+        member=anyone,
+        namespace=st.sampled_from(["n", "m", "r"]),
+        takeover=st.booleans(),
+        haste=haste,
+        cancel=st.booleans(),
+    )
+    @step
+    async def visit(
+        self,
+        world: World,
+        member: int,
+        namespace: str,
+        takeover: bool,
+        haste: float | None,
+        cancel: bool,
+    ) -> None:
+        """Join a namespace besides; a second time it does nothing."""
+        home = pick(self.hosts(), member)
+        await self.visited(world, home, namespace, takeover, haste, cancel)
+
+    async def visited(
+        self,
+        world: World,
+        home: Client,
+        namespace: str,
+        takeover: bool,
+        haste: float | None,
+        cancel: bool,
+    ) -> None:
+        """A client has begun to join a namespace besides, or has joined it."""
+        calm = world.calm
+        before = world.latest(home.connection, namespace)
+        if before is not None and before.may_stay:
+            if calm and before.settled:
+                await home.connection.join(namespace)
+            return
+        owner = world.owners.get((namespace, home.key[1]))
+        client = world.visit(home, namespace, takeover)
+        if not await self.answered(client.attempt, haste):
+            if cancel:
+                client.attempt.cancel()
+        elif calm:
+            assert client.joined == (takeover or owner is None), f"{client}, owner {owner}"
+            if client.joined:
+                await self.taken_over(world, owner, client)
 
     @given(members)
     @rule(member=anyone, haste=haste)
@@ -143,7 +223,7 @@ class Rules(RuleBasedStateMachine):
             return
         if calm:
             if world.owners.get(client.key) is client:
-                del world.owners[client.key]
+                world.ends(client)
                 last = not any(key[0] == client.key[0] for key in world.owners)
                 assert task.result() is last, f"{client} emptied its namespace: {last}"
             # one that was closed before has left already, and may be told now that it was the last
@@ -153,7 +233,7 @@ class Rules(RuleBasedStateMachine):
     # -- messages --------------------------------------------------------------------------
 
     @given(lambda self: self.world.running)
-    @rule(node=anyone, key=keys, confirm=st.booleans(), haste=haste)
+    @rule(node=anyone, key=places, confirm=st.booleans(), haste=haste)
     @step
     async def send(
         self, world: World, node: int, key: Key, confirm: bool, haste: float | None
@@ -171,7 +251,7 @@ class Rules(RuleBasedStateMachine):
                 await world.until(lambda: law.not_got(world, message, {owner}), self.patience)
 
     @given(lambda self: self.world.running)
-    @rule(node=anyone, namespace=st.sampled_from(["n", "m"]), haste=haste)
+    @rule(node=anyone, namespace=st.sampled_from(["n", "m", "r"]), haste=haste)
     @step
     async def broadcast(self, world: World, node: int, namespace: str, haste: float | None) -> None:
         """Send to all."""
@@ -184,17 +264,16 @@ class Rules(RuleBasedStateMachine):
             await world.until(lambda: law.not_got(world, message, owners), self.patience)
 
     @given(lambda self: self.world.running)
-    @rule(node=anyone, key=keys, haste=haste)
+    @rule(node=anyone, key=places, haste=haste)
     @step
     async def close(self, world: World, node: int, key: Key, haste: float | None) -> None:
-        """Close the owner of an id."""
+        """Close the owner of an id, by whichever membership it is named."""
         calm, owner = world.calm, world.owners.get(key)
         task = world.close(pick(world.running, node), key)
         if await self.answered(task, haste) and calm:
             assert task.result() is (SendResult.DELIVERED if owner else SendResult.ABSENT)
             if owner is not None:
-                owner.leaves = True
-                del world.owners[key]
+                world.ends(owner.home or owner)
                 await world.until(lambda: law.not_closed(owner, NORMAL), self.patience)
 
     # -- nodes and faults ------------------------------------------------------------------

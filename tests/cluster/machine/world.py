@@ -41,13 +41,20 @@ class Node:
 
 @dataclass(eq=False)
 class Client:
-    """A client that wants to be a member, from its first attempt on."""
+    """A client that wants to be a member, from its first attempt on.
+
+    A *guest* is a client that is at ``home`` elsewhere, by the same connection, and joins besides.
+    """
 
     node: Node
     connection: Connection
     websocket: FakeWebSocket
+    key: tuple[str, str]
     takeover: bool
     began: float
+    home: "Client | None" = None
+    told: bool = False
+    """Whether the connection was told that it has lost this membership alone."""
     ended: float = math.inf
     """The time after which the attempt can change nothing any more."""
     gone: float = math.inf
@@ -57,13 +64,17 @@ class Client:
     attempt: asyncio.Task[None] = field(init=False)
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.connection.namespace, self.connection.id
-
-    @property
     def settled(self) -> bool:
         """Whether it was told to be a member of a living node, and has not begun to leave."""
-        return self.joined and not self.leaves and self.node.alive
+        if not self.joined or self.leaves or self.told or not self.node.alive:
+            return False
+        return self.home is None or (self.home.settled and self.websocket.closed is None)
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether it has not certainly failed, left, or learnt that it has lost its place."""
+        failed = self.attempt.done() and not self.joined
+        return not (failed or self.leaves or self.told)
 
 
 @dataclass(eq=False)
@@ -215,17 +226,49 @@ class World:
         """Begin to claim."""
         websocket = FakeWebSocket()
         connection = Connection(key[1], key[0], websocket)
-        client = Client(node, connection, websocket, takeover, self.now)
+        connection.on("left", lambda namespace, _: self._lost(connection, namespace))
+        return self._attempt(Client(node, connection, websocket, key, takeover, self.now))
+
+    def visit(self, home: Client, namespace: str, takeover: bool) -> Client:
+        """Begin to join a namespace beside the home, under the same id."""
+        key = namespace, home.key[1]
+        guest = Client(home.node, home.connection, home.websocket, key, takeover, self.now, home)
+        return self._attempt(guest)
+
+    def _attempt(self, client: Client) -> Client:
         self.clients.append(client)
         self.attempts.append(client)
-        client.attempt = self._begin(node, self._join(client))
+        client.attempt = self._begin(client.node, self._join(client))
         return client
 
+    def _lost(self, connection: Connection, namespace: str) -> None:
+        guest = self.latest(connection, namespace)
+        assert guest is not None
+        guest.told = True
+
+    def latest(self, connection: Connection, namespace: str) -> Client | None:
+        """The last attempt of a connection on a namespace, if there was one."""
+        found = (one for one in reversed(self.clients) if one.connection is connection)
+        return next((one for one in found if one.key[0] == namespace), None)
+
+    def family(self, client: Client) -> list[Client]:
+        """Every attempt with the same connection."""
+        return [one for one in self.clients if one.connection is client.connection]
+
+    def ends(self, client: Client) -> None:
+        """A client ends; with its home end its visits."""
+        for one in self.family(client) if client.home is None else [client]:
+            one.leaves = True
+            if self.owners.get(one.key) is one:
+                del self.owners[one.key]
+
     async def _join(self, client: Client) -> None:
+        rule = "takeover" if client.takeover else "reject"
         try:
-            await client.node.pool.new_connection(
-                client.connection, on_conflict="takeover" if client.takeover else "reject"
-            )
+            if client.home is None:
+                await client.node.pool.new_connection(client.connection, on_conflict=rule)
+            else:
+                await client.connection.join(client.key[0], on_conflict=rule)
             client.joined = True
             client.ended = self.now
         except BaseException as error:
@@ -235,13 +278,23 @@ class World:
 
     def leave(self, client: Client) -> asyncio.Task[bool]:
         """Begin to release; gives whether that emptied the namespace."""
-        client.leaves = True
-        return self._begin(client.node, self._leave(client))
+        leaving = [client] if client.home is not None else self.family(client)
+        for one in leaving:
+            one.leaves = True
+        return self._begin(client.node, self._leave(client, leaving))
 
-    async def _leave(self, client: Client) -> bool:
+    async def _leave(self, client: Client, leaving: list[Client]) -> bool:
         emptied: list[bool] = []
-        await client.node.pool.remove_connection(client.connection, lambda: emptied.append(True))
-        client.gone = min(client.gone, self.now)
+
+        def last() -> None:
+            emptied.append(True)
+
+        if client.home is None:
+            await client.node.pool.remove_connection(client.connection, last)
+        else:
+            await client.connection.leave(client.key[0], on_empty_namespace=last)
+        for one in leaving:
+            one.gone = min(one.gone, self.now)
         return bool(emptied)
 
     def close(self, node: Node, key: tuple[str, str]) -> asyncio.Task[SendResult]:
@@ -274,8 +327,12 @@ class World:
 
     def got(self, message: Message) -> list[Client]:
         """The clients that received it, each as often as it came."""
-        text = str(message.number)
-        return [one for one in self.clients for sent in one.websocket.sent if sent == text]
+        text, found = str(message.number), list[Client]()
+        for client in self.clients:
+            if client.home is None:
+                of = self.latest(client.connection, message.namespace) or client
+                found += [of] * client.websocket.sent.count(text)
+        return found
 
     # -- time ------------------------------------------------------------------------------
 
