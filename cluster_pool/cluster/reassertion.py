@@ -74,6 +74,7 @@ class Reassertion:
             groups, others = self._sorted(names, incarnation)
             standing += others
             await self._register(links, incarnation, groups, keep)
+            await asyncio.sleep(0)  # nothing was awaited where all claims stand
         for names in pieces(standing, STEP):
             changed = await self._changed(links, incarnation, names, keep)
             owned = [self._owned(name) for name in changed]

@@ -166,7 +166,8 @@ class Numbers:
 
     def __init__(self) -> None:
         self._last: dict[str, Mark] = {}
-        self._doubtful: dict[str, _Doubt] = {}
+        self._doubtful: dict[str, _Doubt | None] = {}
+        """None for one of which nothing was heard since: 200,000 may be interrupted in one turn."""
         self._missed: dict[str, int] = {}
         self.exact = True
 
@@ -180,11 +181,12 @@ class Numbers:
         self._last[channel] = (epoch, number)
         if known is None:
             return
-        if self._doubtful:
-            doubt = self._doubtful.get(channel)
-            if doubt is not None:
-                doubt.heard(known, epoch, number, count)
-                return
+        if self._doubtful and channel in self._doubtful:
+            doubt = self._doubtful[channel]
+            if doubt is None:
+                doubt = self._doubtful[channel] = _Doubt(known, ended=False)
+            doubt.heard(known, epoch, number, count)
+            return
         goes_on = known[0] in (epoch, NO_COUNTER)
         missed = number - count - (known[1] if goes_on else 0)
         if missed > 0:
@@ -194,11 +196,10 @@ class Numbers:
 
     def interrupted(self) -> None:
         """The subscriptions ended: :meth:`resubscribed` counts what they miss."""
-        for doubt in self._doubtful.values():
+        for doubt in filter(None, self._doubtful.values()):
             doubt.ended &= doubt.silent
             doubt.silent = True
-        for channel in self._last.keys() - self._doubtful.keys():
-            self._doubtful[channel] = _Doubt(self._last[channel], ended=False)
+        self._doubtful = {**dict.fromkeys(self._last), **self._doubtful}
 
     def ended(self, channel: str) -> None:
         """The server has ended the subscription of ``channel``: what it had published was heard."""
@@ -215,11 +216,11 @@ class Numbers:
             history: of the counters since the interruption.
             now: the Redis time in µs.
         """
-        doubt = self._doubtful.pop(channel, None)
-        if doubt is None:
+        if channel not in self._doubtful:
             if counter.epoch != UNREADABLE:
                 self.begin(channel, counter.epoch or NO_COUNTER, counter.number)
             return
+        doubt = self._doubtful.pop(channel) or _Doubt(self._last[channel], ended=False)
         exact = doubt.settle(self._last[channel], counter, history, now)
         last = self._last[channel]
         counted = counter.epoch is not None and counter.epoch != UNREADABLE

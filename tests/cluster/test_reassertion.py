@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from cluster_pool import Connection, Member, Timing
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.cluster import reassertion
 from cluster_pool.cluster.lease_keeper import Keep
+from cluster_pool.cluster.reassertion import STEP, Reassertion
+from cluster_pool.core.claims import Claim
 from tests.clusters import Backend, Pool
 from tests.servers import CLUSTER, RedisServer
 from tests.support import async_test, eventually
@@ -304,3 +307,47 @@ async def test_a_namespace_that_was_left_meanwhile_is_not_asserted(
         await parts.namespace(generation, "left", incarnation)
         assert await one.count("n") == 1
         assert [line for line in caplog.messages if "not registered" in line] == []
+
+
+class Standing:
+    """A node all of whose claims stand under its incarnation, by what Redis has counted."""
+
+    spans = False
+
+    def __init__(self) -> None:
+        self.looked_at = 0
+        claim = Claim("start.0", 1, "a")
+        self.members = {"alice": SimpleNamespace(claim=claim, departure=None)}
+
+    def namespace(self, name: str) -> dict[str, Any]:
+        self.looked_at += 1
+        return self.members
+
+    async def tallies(self, links: Any, names: list[str], *rest: Any) -> list[tuple[int, int]]:
+        return [(1, 1)] * len(names)
+
+    async def add_before_claims(self, *rest: Any) -> None: ...
+
+    def packed(self, groups: Any) -> list[Any]:
+        assert not list(groups)
+        return []
+
+
+@async_test
+async def test_a_look_at_very_many_claims_that_stand_leaves_the_loop_to_others() -> None:
+    """No turn of the loop looks at more namespaces than a step has; they are looked at twice."""
+    parts: Any = Standing()
+    reassertion = Reassertion(parts, parts, parts, parts, Timing(), parts, parts.namespace)
+    names = [f"room-{at}" for at in range(10 * STEP)]
+
+    async def keep() -> None: ...
+
+    registering = asyncio.create_task(reassertion.register(parts, names, "start.0", keep))
+    most = 0
+    while not registering.done():
+        before = parts.looked_at
+        await asyncio.sleep(0)
+        most = max(most, parts.looked_at - before)
+    await registering
+    assert STEP <= most <= 2 * STEP
+    assert parts.looked_at == 2 * len(names)

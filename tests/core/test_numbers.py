@@ -56,6 +56,23 @@ def test_a_counter_read_after_an_interruption_may_be_older_than_later_messages()
     assert numbers.take_missed() == ({}, True)
 
 
+def test_an_interruption_makes_nothing_for_each_channel() -> None:
+    """There may be 200,000, and all are interrupted in one turn; what each missed is exact."""
+    numbers = Numbers()
+    for at in range(100):
+        numbers.begin(f"c{at}", "1", 5)
+    for _ in range(2):
+        numbers.interrupted()
+    assert not any(numbers._doubtful.values())
+    numbers.heard("c0", "1", 7, 1)
+    numbers.interrupted()
+    assert len(list(filter(None, numbers._doubtful.values()))) == 1
+    for at in range(100):
+        resubscribed(numbers, f"c{at}", "1", 8)
+    assert numbers.take_missed() == ({"c0": 2} | {f"c{at}": 3 for at in range(1, 100)}, True)
+    assert not numbers._doubtful
+
+
 def test_a_lost_counter_gives_a_lower_bound() -> None:
     """Across an interruption; without one, pub/sub has lost nothing."""
     numbers = Numbers()
