@@ -9,12 +9,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from cluster_pool.core.ids import shown
+from cluster_pool.core.loopback import is_loopback
 from cluster_pool.core.quiet import Quiet, others
 from cluster_pool.exceptions import AuthenticationUnavailableError, InvalidValueError
 
@@ -135,16 +135,9 @@ def _checked(where: str | Path | None) -> str | Path:
     if "://" not in where:
         return Path(where)
     parts = urlsplit(where)
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)):
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         return where
     raise InvalidValueError("the URL of a key set must begin with https://")
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _load(where: str | Path) -> bytes:

@@ -15,8 +15,8 @@ HostOption = Annotated[
     typer.Option(
         "--host",
         envvar="CLUSTER_POOL_HOST",
-        help="Where to listen. Whoever can connect can take any id: keep it on loopback, or "
-        "put something that authenticates in front.",
+        help="Where to listen. Without --jwt-key, --jwks or --auth any client can take any id: "
+        "keep it on loopback then, or put something that authenticates in front.",
     ),
 ]
 PortOption = Annotated[
@@ -74,6 +74,69 @@ SubprotocolOption = Annotated[
         help="A subprotocol that is spoken here; repeatable, the best one first (in the "
         "variable, separated by spaces). An offer without any of them is refused with 400. "
         "Without this option offers are ignored.",
+        show_default=False,
+    ),
+]
+JwtKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--jwt-key",
+        metavar="FILE",
+        envvar="CLUSTER_POOL_JWT_KEY",
+        help="Clients need a JSON Web Token that this key verifies: a public key or a certificate "
+        "in PEM, else the file is the secret of HS256. Needs the extra [jwt].",
+        show_default=False,
+    ),
+]
+JwksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--jwks",
+        metavar="FILE_OR_URL",
+        envvar="CLUSTER_POOL_JWKS",
+        help="The same with a JWK set, which is read again when its keys change.",
+        show_default=False,
+    ),
+]
+JwtAudienceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--jwt-audience",
+        metavar="AUDIENCE",
+        envvar="CLUSTER_POOL_JWT_AUDIENCE",
+        help="The aud of the tokens. (default: tokens with an aud are refused)",
+        show_default=False,
+    ),
+]
+JwtIssuerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--jwt-issuer",
+        metavar="ISSUER",
+        envvar="CLUSTER_POOL_JWT_ISSUER",
+        help="The iss of the tokens. (default: any)",
+        show_default=False,
+    ),
+]
+AuthOption = Annotated[
+    str | None,
+    typer.Option(
+        "--auth",
+        metavar="MODULE:ATTRIBUTE",
+        envvar="CLUSTER_POOL_AUTH",
+        help="An Auth, or a function that gets the Request of a client and gives its Identity, or "
+        "None for a stranger.",
+        show_default=False,
+    ),
+]
+NamespaceRuleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--namespace-rule",
+        metavar="PATTERN=join",
+        envvar="CLUSTER_POOL_NAMESPACE_RULE",
+        help="Namespaces that any authenticated client may join, besides those that its token "
+        "names: 'room:*=join'. Repeatable (in the variable, separated by spaces).",
         show_default=False,
     ),
 ]

@@ -1,16 +1,15 @@
 """``serve``: a node behind a load balancer. Fills the settings in, and prints where it listens."""
 
-import importlib
 import inspect
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 
 import typer
 
-from cluster_pool.cli import logs
+from cluster_pool.cli import authentication, logs
+from cluster_pool.cli.attributes import load
 from cluster_pool.cli.common import (
     DEFAULT_REDIS,
     DONE,
@@ -29,6 +28,7 @@ from cluster_pool.cli.serve_options import (
     AgentPortOption,
     AnnounceOption,
     AppOption,
+    AuthOption,
     CloseRateOption,
     CompressionOption,
     ForwardedAllowIpsOption,
@@ -36,11 +36,16 @@ from cluster_pool.cli.serve_options import (
     HeadroomOption,
     HostOption,
     InboundPerSecondOption,
+    JwksOption,
+    JwtAudienceOption,
+    JwtIssuerOption,
+    JwtKeyOption,
     LeaseOption,
     LogFormatOption,
     LogLevelOption,
     MessageBytesOption,
     NamespaceMembersOption,
+    NamespaceRuleOption,
     NodeIdOption,
     NodeInboundBytesOption,
     NodeNamespacesOption,
@@ -82,6 +87,12 @@ def serve(
     origin: OriginOption = None,
     forwarded_allow_ips: ForwardedAllowIpsOption = "",
     subprotocol: SubprotocolOption = None,
+    jwt_key: JwtKeyOption = None,
+    jwks: JwksOption = None,
+    jwt_audience: JwtAudienceOption = None,
+    jwt_issuer: JwtIssuerOption = None,
+    auth: AuthOption = None,
+    namespace_rule: NamespaceRuleOption = None,
     app: AppOption = None,
     admin_port: AdminPortOption = None,
     admin_host: AdminHostOption = "127.0.0.1",
@@ -140,6 +151,8 @@ def serve(
             origins=origin or (),
             forwarded_allow_ips=forwarded_allow_ips,
             subprotocols=subprotocol or (),
+            auth=authentication.chosen(jwt_key, jwks, jwt_audience, jwt_issuer, auth),
+            namespace_rules=namespace_rule or (),
             app=load_app(app) if app else None,
             compression=compression,
             ping_interval=ping_interval,
@@ -153,7 +166,6 @@ def serve(
             uvloop=uvloop,
         )
 
-    as_json = as_json or log_format == "json"
     raise typer.Exit(_serve(settings, log_level, log_format, as_json, context.obj or ()))
 
 
@@ -165,6 +177,7 @@ def _serve(
     injected: Sequence[str],
 ) -> int:
     """Run the node to its end, and give the exit status."""
+    as_json = as_json or log_format == "json"
     try:
         lines = logs.set_up(log_level, log_format or ("json" if as_json else "text"))
         for variable in injected:
@@ -186,15 +199,7 @@ def _serve(
 
 def load_app(name: str) -> App:
     """The handler that ``module:attribute`` names, from the path or the current folder."""
-    module, _, attribute = name.partition(":")
-    if not module or not attribute or module.startswith("."):
-        raise InvalidValueError(f"--app must be MODULE:ATTRIBUTE, not {name!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        handler: App = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InvalidValueError(f"--app {name}: {error}") from error
+    handler: App = load("--app", name)
     called = handler if inspect.isroutine(handler) else type(handler).__call__  # not of a class
     if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(called):
         raise InvalidValueError(f"--app {name}: must be an async def handler(pool, connection)")

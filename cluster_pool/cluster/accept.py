@@ -141,8 +141,7 @@ class Accepting:
             metadata=self._metadata,
         )
         if identity is not None:
-            grant = Grant(identity, self._auth, self._node.expiries.watch)
-            attachment.grant(connection, grant)
+            attachment.grant(connection, Grant(identity, self._auth))
         handshake.hold(connection)
         return connection
 
@@ -158,7 +157,6 @@ class Accepting:
         except BaseException as error:
             await self._end(FAILED, error)
             raise
-        self._node.expiries.watch(connection)
         self._body.begin()
 
     async def _refuse(self, error: ClusterPoolError) -> None:

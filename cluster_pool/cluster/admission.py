@@ -60,6 +60,8 @@ class Admission:
         except BaseException as error:
             log.debug("refused: %r: %r", connection, error)
             raise
+        if connection.identity is not None:
+            self._table.renewed(connection)
         log.debug("joined: %r", connection)
 
     def takeover(self, on_conflict: str | None) -> bool:

@@ -94,6 +94,7 @@ class Node:
         leases, claims = backplane.leases, backplane.claims
         self.replies = Replies(identity)
         self.watchers = Watchers(counters)
+        self.expiries = Expiries(USED * headroom, counters)
         self.table = self._table()
         self.local = ConnectionsPool(table=self.table)
         self.inbound = InboundChannel(topology, setup.keys, setup.limits)
@@ -109,7 +110,6 @@ class Node:
             topology, claims, upkeep, reaping, ownership, lease, timing, counters
         )
         self.drains = DrainController(backplane, self.life, self.table, ownership, lease, headroom)
-        self.expiries = Expiries(USED * headroom, counters)
         self.admission = Admission(backplane, self.life, self.table, ownership, hooks, takeover)
         self.joins = Joins(backplane, self.table, ownership, self.admission)
         self.remote_joins = RemoteJoins(self.table, ownership, self.joins, hooks, timing)
@@ -126,6 +126,7 @@ class Node:
             counters=self.setup.counters,
             on_closing=self._connection_closing,
             on_slow_consumer=partial(self.hooks.fire, "slow_consumer"),
+            on_renewed=self.expiries.watch,
             on_join=self._join,
             on_leave=self._leave,
             loop=self.loop,

@@ -36,6 +36,9 @@ class Detached:
     def slow_consumer(self, connection: ConnectionState) -> None:
         """See :class:`ConnectionServices`."""
 
+    def renewed(self, connection: ConnectionState) -> None:
+        """See :class:`ConnectionServices`."""
+
     async def join(
         self,
         connection: ConnectionState,
@@ -82,6 +85,11 @@ def attach(connection: ConnectionState, services: ConnectionServices) -> None:
 def grant(connection: ConnectionState, given: Grant) -> None:
     """Give it an identity, before it becomes a member."""
     connection._grant = given
+
+
+def is_expired(connection: ConnectionState) -> bool:
+    """Whether its identity does not count any more."""
+    return connection._grant is not None and connection._grant.expired
 
 
 def check_services(connection: ConnectionState, services: ConnectionServices) -> None:

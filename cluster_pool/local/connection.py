@@ -192,6 +192,7 @@ class Connection(ConnectionState):
         if self._grant is None:
             raise AuthenticationError("this connection was accepted without auth")
         await self._grant.renew(self, self.request, token)
+        self._services.renewed(self)
 
     # -- sending ---------------------------------------------------------------------------
 

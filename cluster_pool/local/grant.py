@@ -1,7 +1,6 @@
 """The identity with which a connection was accepted, and how that is renewed."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from cluster_pool.auth.auth import Auth
@@ -17,20 +16,16 @@ class Grant:
 
     Args:
         auth: authenticates again; None: the identity cannot be renewed.
-        renewed: called with the connection after each renewal.
 
     Attributes:
         identity: the present one.
     """
 
-    __slots__ = ("_auth", "_renewed", "identity")
+    __slots__ = ("_auth", "identity")
 
-    def __init__(
-        self, identity: Identity, auth: Auth | None, renewed: Callable[[Any], None]
-    ) -> None:
+    def __init__(self, identity: Identity, auth: Auth | None) -> None:
         self.identity = identity
         self._auth = auth
-        self._renewed = renewed
 
     @property
     def expired(self) -> bool:
@@ -55,4 +50,3 @@ class Grant:
         if not found.permits(connection.namespace) or found.id not in (None, connection.id):
             raise AuthenticationError("the token permits another connection")
         self.identity = found
-        self._renewed(connection)

@@ -100,6 +100,9 @@ class ConnectionServices(Protocol):
     def slow_consumer(self, connection: Any) -> None:
         """A connection is being closed with 1013."""
 
+    def renewed(self, connection: Any) -> None:
+        """A connection has a new identity, which may expire at another time."""
+
     def join(
         self,
         connection: Any,

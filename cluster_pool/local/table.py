@@ -57,6 +57,7 @@ class ConnectionTable:
         counters: Counters,
         on_closing: Callable[[Connection], None],
         on_slow_consumer: Callable[[Connection], None] = lambda connection: None,
+        on_renewed: Callable[[Connection], None] = DETACHED.renewed,
         on_join: Join = DETACHED.join,
         on_leave: Leave = DETACHED.leave,
         loop: asyncio.AbstractEventLoop | None = None,
@@ -78,6 +79,7 @@ class ConnectionTable:
         self._bound = loop is not None
         self.connection_closing = on_closing
         self.slow_consumer = on_slow_consumer
+        self.renewed = on_renewed
         self.join, self.leave = on_join, on_leave
         self.watch = self._sweeper.watch
 

@@ -16,6 +16,7 @@ from websockets.http11 import Request, Response
 
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.ids import shown
+from cluster_pool.core.loopback import is_loopback
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.http import answer, split_target, without_body_for_head
 from cluster_pool.server.metrics import CONTENT_TYPE, render
@@ -164,7 +165,7 @@ def check_admin_host(host: str, token: str | None) -> None:
     Raises:
         InvalidValueError: ``host`` is not loopback, and there is no token.
     """
-    if not token and not _is_loopback(host):
+    if not token and not is_loopback(host):
         raise InvalidValueError(
             f"an admin listener on {shown(host)} needs a token: others can reach it"
         )
@@ -184,10 +185,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

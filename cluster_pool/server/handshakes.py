@@ -10,21 +10,26 @@ import logging
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
+from cluster_pool.auth.auth import Auth
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.closing import TAKEN_OVER
-from cluster_pool.core.ids import shown
+from cluster_pool.core.ids import new_id, shown
 from cluster_pool.core.proxies import Proxies
 from cluster_pool.core.request import Request as KeptRequest
 from cluster_pool.exceptions import (
+    AuthenticationError,
+    AuthenticationUnavailableError,
     ClusterPoolError,
     ConnectionClosedError,
     IdTakenError,
     InvalidValueError,
     NodeDrainingError,
+    NotPermittedError,
     OriginRefusedError,
 )
-from cluster_pool.local import handshake
+from cluster_pool.local import attachment, handshake
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.grant import Grant
 from cluster_pool.server.http import (
     Target,
     answer,
@@ -43,11 +48,15 @@ class Handshakes:
 
     Args:
         proxies: those whose headers about clients and hosts are trusted.
+        auth: authenticates clients; None: any client may have any id in any namespace.
         keeps_requests: whether connections keep their request, for an application.
     """
 
-    def __init__(self, pool: ClusterPool, proxies: Proxies, *, keeps_requests: bool) -> None:
+    def __init__(
+        self, pool: ClusterPool, proxies: Proxies, auth: Auth | None, *, keeps_requests: bool
+    ) -> None:
         self._pool = pool
+        self._auth = auth
         self._proxies = proxies
         self._keeps_requests = keeps_requests
 
@@ -57,9 +66,10 @@ class Handshakes:
         Refusals are logged here, except those of claims, which the pool logs.
         """
         response = await self._answer(websocket, request)
-        if response is not None and response.status_code in (400, 403, 404, 426):
+        if response is not None and response.status_code in (400, 401, 403, 404, 426):
             status = f"{response.status_code} {response.reason_phrase}"
-            log.debug("refused %s for %s: %s", _peer(websocket), shown(request.path, 200), status)
+            path, _ = split_target(request.path)  # the query may have a token
+            log.debug("refused %s for %s: %s", _peer(websocket), shown(path, 200), status)
         return response
 
     async def _answer(self, websocket: ServerConnection, request: Request) -> Response | None:
@@ -80,12 +90,19 @@ class Handshakes:
             websocket.count_inflated()
             if websocket.newcomers.crowded(websocket.transport):
                 return websocket.newcomers.refuse(websocket.transport)
-            member = self._member(websocket, request, target)
+            member = await self._member(websocket, request, target)
             return await self._claim(websocket, member) or response
         except InvalidValueError as error:
             return answer(http.HTTPStatus.BAD_REQUEST, f"{error}\n")
         except OriginRefusedError:
             return answer(http.HTTPStatus.FORBIDDEN, "this origin is not allowed\n")
+        except AuthenticationError:
+            challenge = {"WWW-Authenticate": "Bearer"}
+            return answer(http.HTTPStatus.UNAUTHORIZED, "not authenticated\n", headers=challenge)
+        except NotPermittedError:
+            return answer(http.HTTPStatus.FORBIDDEN, "not permitted\n")
+        except AuthenticationUnavailableError:
+            return come_back("this client cannot be authenticated now\n")
 
     def _readiness(self) -> Response:
         if self._pool.ready:
@@ -101,20 +118,35 @@ class Handshakes:
         )
         self._pool.door.check_origin(headers.get_all("Origin"), hosts)
 
-    def _member(self, websocket: NodeWebSocket, request: Request, target: Target) -> Connection:
-        """The connection that the client asks for."""
+    async def _member(
+        self, websocket: NodeWebSocket, request: Request, target: Target
+    ) -> Connection:
+        """The connection that the client asks for, if it may have it."""
         kept = None
-        if self._keeps_requests:
+        if self._keeps_requests or self._auth is not None:
             forwarded = request.headers.get_all("X-Forwarded-For")
             client = self._proxies.client(_peer(websocket), forwarded)
             kept = KeptRequest.of_target(request.path, request.headers.raw_items(), client)
-        return Connection(target.id, target.namespace, websocket, request=kept)
+        identity, namespace, id = None, target.namespace, target.id
+        if self._auth is not None:
+            assert kept is not None
+            identity, namespace, id = await self._pool.door.admit(
+                kept, self._auth, None, namespace, id
+            )
+        kept = kept if self._keeps_requests else None
+        connection = Connection(new_id() if id is None else id, namespace, websocket, request=kept)
+        if identity is not None:
+            attachment.grant(connection, Grant(identity, self._auth))
+        return connection
 
     async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
         """Make the connection a member; None when it is one, else the answer that refuses it."""
         handshake.hold(connection)
+        identity = connection.identity
+        # An id that is only in the URL may be that of another user's connection.
+        others = identity is not None and connection.id != identity.id
         try:
-            await self._pool.new_connection(connection)
+            await self._pool.new_connection(connection, on_conflict="reject" if others else None)
         except IdTakenError:
             return answer(http.HTTPStatus.CONFLICT, "this id is taken\n")
         except ConnectionClosedError as error:

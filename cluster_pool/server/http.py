@@ -13,7 +13,8 @@ from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from cluster_pool.core.ids import check_id, check_namespace, new_id
+from cluster_pool.auth.tokens import OFFER, RAW
+from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.exceptions import InvalidValueError
 
 PREFIX: Final = "/ws/"
@@ -27,16 +28,16 @@ _WHERE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The member that a client asks to be."""
+    """The member that a client asks to be; without an id, any."""
 
     namespace: str
-    id: str
+    id: str | None
 
 
 def target_of(path: str) -> Target | None:
     """Return the target of ``/ws/NAMESPACE?id=ID``, percent-decoded; None for any other path.
 
-    Without ``id`` a new one is made. A slash at the end of the path is not part of the namespace.
+    A slash at the end of the path is not part of the namespace.
 
     Raises:
         InvalidValueError: the namespace or the id is not allowed, or there is a fragment, which
@@ -56,7 +57,7 @@ def target_of(path: str) -> Target | None:
     ids = fields.get("id", [])
     if len(ids) > 1:
         raise InvalidValueError("the URL names more than one id")
-    return Target(check_namespace(namespace), check_id(ids[0]) if ids else new_id())
+    return Target(check_namespace(namespace), check_id(ids[0]) if ids else None)
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -73,7 +74,8 @@ def choose_subprotocol(
 ) -> Subprotocol | None:
     """Return the best subprotocol that is offered and spoken here; None if none is wanted.
 
-    A client that offers none is let in; the library's own choice would refuse it.
+    A client that offers none is let in; the library's own choice would refuse it. One that offers
+    a token is answered by what it offers beside it.
 
     Raises:
         NegotiationError: none of those offered is spoken here; the handshake is refused with 400.
@@ -82,6 +84,10 @@ def choose_subprotocol(
     for name in spoken:
         if name in offered:
             return name
+    if any(name.startswith(OFFER) for name in offered):
+        if RAW not in offered:
+            raise NegotiationError(f"a token was offered as a subprotocol without {RAW} beside it")
+        return Subprotocol(RAW)
     if spoken and offered:
         raise NegotiationError(f"no such subprotocol; spoken here: {', '.join(spoken)}")
     return None

@@ -16,6 +16,8 @@ from typing import Any, Final, cast
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
+from cluster_pool.auth.auth import Auth
+from cluster_pool.auth.rules import with_rules
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.handshake import check_subprotocols
 from cluster_pool.core.proxies import Proxies
@@ -70,6 +72,8 @@ class NodeServer:
         agent_host: str = "127.0.0.1",
         subprotocols: Sequence[str] = (),
         forwarded_allow_ips: str | Sequence[str] | None = None,
+        auth: Auth | None = None,
+        namespace_rules: Sequence[str] = (),
         app: App | None = None,
         compression: bool = False,
         ping_interval: float = PING_INTERVAL,
@@ -86,7 +90,8 @@ class NodeServer:
         self._subprotocols = check_subprotocols(subprotocols)
         self._compression = compression
         proxies = Proxies(forwarded_allow_ips)
-        self._handshakes = Handshakes(pool, proxies, keeps_requests=app is not None)
+        auth = None if auth is None else with_rules(auth, namespace_rules)
+        self._handshakes = Handshakes(pool, proxies, auth, keeps_requests=app is not None)
         self._apps = Apps(pool, app)
         self._keepalive = Keepalive(ping_interval)
         self._intake: Intake | None = None

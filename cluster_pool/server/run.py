@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.cluster.signals import SIGNALS, Signals, in_main_thread
 from cluster_pool.cluster.stopping import drain_for
+from cluster_pool.core.loopback import is_loopback
 from cluster_pool.embedded_cluster import EMBEDDED, Embedded
 from cluster_pool.server import collector
 from cluster_pool.server.newcomers import raise_limit
@@ -108,6 +109,12 @@ async def run(
         NodeIdTakenError: another live node has the node id.
         EmbeddedUnavailableError: there is no embedded server, or it did not start.
     """
+    if settings.auth is None and not is_loopback(settings.host):
+        log.warning(
+            "any client that reaches %s can take any id in any namespace: nothing authenticates "
+            "them (--jwt-key, --jwks, --auth)",
+            settings.host,
+        )
     with _signals_of(settings) as signals, _embedded_of(settings) as embedded:
         pool = _pool_of(settings, embedded)
         server = _server_of(settings, pool)
@@ -165,8 +172,15 @@ def _pool_of(settings: NodeSettings, embedded: Embedded | None) -> ClusterPool:
         timing=settings.timing,
         headroom=settings.headroom,
         secret=settings.secret or None,
-        origins=settings.origins,
+        origins=_origins_of(settings),
     )
+
+
+def _origins_of(settings: NodeSettings) -> Sequence[str] | None:
+    """The allowed origins: those of the settings, else those of their authentication."""
+    if settings.origins or settings.auth is None:
+        return settings.origins
+    return settings.auth.origins
 
 
 def _server_of(settings: NodeSettings, pool: ClusterPool) -> NodeServer:
@@ -182,6 +196,8 @@ def _server_of(settings: NodeSettings, pool: ClusterPool) -> NodeServer:
         agent_host=settings.agent_host,
         subprotocols=settings.subprotocols,
         forwarded_allow_ips=settings.forwarded_allow_ips,
+        auth=settings.auth,
+        namespace_rules=settings.namespace_rules,
         app=settings.app,
         compression=settings.compression,
         ping_interval=settings.ping_interval,

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from cluster_pool.auth.auth import Auth
+from cluster_pool.auth.rules import patterns_of
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.backplane import DEFAULT_REDIS
 from cluster_pool.cluster.stopping import Stopping
@@ -53,8 +55,7 @@ class NodeSettings:
         timing: lease, heartbeat and time-outs.
         headroom: connections per second that this node can accept; more than 0.
         wait: seconds to go on trying at the start while Redis cannot be reached; None tries once.
-        host, port: where to listen. Port 0 chooses a free one. Any client that can connect can use
-            any id.
+        host, port: where to listen. Port 0 chooses a free one.
         origins: origins of pages that may connect, besides the same host and port:
             ``SCHEME://HOST`` or ``SCHEME://HOST:PORT``; ``null``; ``*`` for all.
         forwarded_allow_ips: addresses and networks of proxies whose ``X-Forwarded-For`` (the
@@ -62,6 +63,11 @@ class NodeSettings:
             separated by commas or one by one; ``*`` for all. None trusts no proxy.
         subprotocols: the supported ones, the best one first. An offer without any of them is
             refused with 400; without this setting offers are ignored.
+        auth: authenticates clients before anything is claimed for them. A client then may be in the
+            namespaces that its identity or a rule permits, and take over only the id that its
+            identity names. None: any client may have any id in any namespace.
+        namespace_rules: what each authenticated client may join: ``PATTERN=join``, in which ``*``
+            stands for any text.
         app: handles each connection. It is cancelled when the node stops, not when its client
             leaves (``connection.closed`` tells that). None publishes messages of clients to the
             channel ``PREFIX:{NAMESPACE}:inbound``.
@@ -97,6 +103,8 @@ class NodeSettings:
     origins: Sequence[str] = ()
     forwarded_allow_ips: str | Sequence[str] | None = None
     subprotocols: Sequence[str] = ()
+    auth: Auth | None = None
+    namespace_rules: Sequence[str] = ()
     app: App | None = None
     compression: bool = False
     ping_interval: float = PING_INTERVAL
@@ -110,7 +118,7 @@ class NodeSettings:
     uvloop: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("origins", "subprotocols", "admin_names"):
+        for name in ("origins", "subprotocols", "admin_names", "namespace_rules"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         self._check_cluster()
         self._check_listeners()
@@ -139,6 +147,8 @@ class NodeSettings:
         Origins(self.origins)
         Proxies(self.forwarded_allow_ips)
         check_subprotocols(self.subprotocols)
+        if patterns_of(self.namespace_rules) and self.auth is None:
+            raise InvalidValueError("namespace rules are for authenticated clients: give auth")
         check_above_zero("ping_interval", self.ping_interval)
 
     def _check_stopping(self) -> None:

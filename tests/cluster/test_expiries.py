@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cluster_pool import Auth, AuthenticationError, Connection, Identity, Request
+from cluster_pool import Auth, AuthenticationError, Connection, Identity, Limits, Request
 from cluster_pool.cluster import expiries as module
 from cluster_pool.cluster.expiries import Expiries
 from cluster_pool.core.statistics import Counters
 from cluster_pool.local import attachment
 from cluster_pool.local.grant import Grant
-from cluster_pool.testing import FakeWebSocket
+from cluster_pool.local.table import ConnectionTable
+from cluster_pool.testing import FAST, FakeWebSocket
 from tests.support import async_test, eventually
 
 
@@ -30,7 +31,15 @@ async def expiring(rate: float = 1000.0) -> AsyncIterator[Expiries]:
 def connection(watched: Expiries, expires: float | None, auth: Auth | None = None) -> Connection:
     """A connection that is watched."""
     made = Connection("alice", "n", FakeWebSocket())
-    attachment.grant(made, Grant(Identity(user="42", expires=expires), auth, watched.watch))
+    attachment.grant(made, Grant(Identity(user="42", expires=expires), auth))
+    table = ConnectionTable(
+        limits=Limits(),
+        timing=FAST,
+        counters=Counters(),
+        on_closing=watched.forget,
+        on_renewed=watched.watch,
+    )
+    attachment.attach(made, table)
     watched.watch(made)
     return made
 

@@ -28,7 +28,7 @@ async def test_a_connection_joins_what_its_identity_permits() -> None:
 @async_test
 async def test_a_connection_whose_identity_has_expired_joins_nothing() -> None:
     connection = Connection("alice", "n", FakeWebSocket())
-    grant = Grant(Identity(expires=time.time() - 1), None, lambda _: None)
+    grant = Grant(Identity(expires=time.time() - 1), None)
     attachment.grant(connection, grant)
     assert grant.expired
     with pytest.raises(AuthenticationError, match="expired"):
