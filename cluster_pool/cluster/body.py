@@ -30,6 +30,11 @@ class Body:
     itself is never cancelled.
     """
 
+    __slots__ = (
+        *("_cancelled", "_cancelling", "_connection", "_elsewhere", "_ended", "_knows", "_mates"),
+        *("_read_out", "_reads", "_task", "_timer", "_token"),
+    )
+
     def __init__(self, connection: Connection) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -12,12 +12,14 @@ from typing import Final
 from starlette.websockets import WebSocket, WebSocketState
 from websockets.protocol import OPEN
 
-from cluster_pool.core.message import Outgoing
+from cluster_pool.core.closing import ABNORMAL
+from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.exceptions import AlreadyReadError
 from cluster_pool.transports.asgi_servers import EXTENSION, REFUSED_WITHIN
-from cluster_pool.transports.base import Ahead, Transport, Writer
+from cluster_pool.transports.base import Ahead, Transport, TransportClosed, Writer
 from cluster_pool.transports.fed import Fed
 from cluster_pool.transports.frames import FrameWriter
-from cluster_pool.transports.kept import Kept, Receive
+from cluster_pool.transports.kept import DISCONNECT, Kept, Receive
 from cluster_pool.transports.queued import SendQueue
 from cluster_pool.transports.starlette import StarletteBase, StarletteTransport, sends_plainly
 from cluster_pool.transports.uvicorn import DirectProtocol
@@ -134,6 +136,26 @@ class UvicornTransport(StarletteBase):
     async def wait_closed(self) -> None:
         """See :class:`Transport`."""
         await self._protocol.wait_gone()
+
+    async def receive(self) -> Message:
+        """See :class:`Transport`; it takes an event as it is kept, without Starlette's methods."""
+        ahead = self._ahead
+        if not isinstance(ahead, Fed) or self._over is not None:
+            return await super().receive()
+        self.check_sending()
+        ahead.own = True
+        try:
+            event = await ahead.next()
+        except RuntimeError as error:
+            raise AlreadyReadError(f"the WebSocket cannot be read: {error}") from error
+        finally:
+            ahead.own = False
+        if event["type"] == DISCONNECT:
+            self._websocket.client_state = WebSocketState.DISCONNECTED
+            self._over = event.get("code") or ABNORMAL, event.get("reason") or ""
+            raise TransportClosed(*self._over)
+        text: Message | None = event.get("text")
+        return event["bytes"] if text is None else text
 
     def _keep_events(self, receive: Receive, ahead: Ahead) -> Kept:
         protocol = self._protocol

@@ -9,7 +9,9 @@ import asyncio
 import dis
 import logging
 from importlib.metadata import version
-from typing import Any, Final
+from math import ceil
+from typing import Any, ClassVar, Final
+from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from websockets.protocol import OPEN
@@ -27,13 +29,26 @@ log = logging.getLogger("cluster_pool.transports")
 
 STORING: Final = ("__init__", "handle_connect")
 METHODS: Final = (
-    *("connection_lost", "handle_connect", "handle_pong", "on_task_complete"),
-    *("receive", "send", "shutdown"),
+    *("connection_lost", "handle_connect", "handle_pong", "on_task_complete", "receive"),
+    *("schedule_ping", "send", "send_keepalive_ping", "shutdown", "stop_keepalive"),
 )
 ATTRIBUTES: Final = (
-    *("close_sent", "conn", "queue", "read_paused", "request", "response", "scope"),
-    *("transport", "writable"),
+    *("close_sent", "conn", "last_ping_rtt", "ping_interval", "ping_timer", "queue"),
+    *("read_paused", "request", "response", "scope", "transport", "writable"),
 )
+NAMES: Final = {
+    name: name
+    for name in (
+        *(b"host", b"upgrade", b"connection", b"origin", b"user-agent", b"accept", b"cookie"),
+        *(b"accept-language", b"accept-encoding", b"pragma", b"cache-control"),
+        *(b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"),
+        *(b"sec-websocket-protocol", b"x-forwarded-for", b"x-forwarded-proto"),
+        *(b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"),
+    )
+}
+"""Names of headers, of which one object each is enough for all requests."""
+PINGS_PER_INTERVAL: Final = 16
+"""Rounds of pings in an interval: connections whose pings are due together share a timer."""
 
 
 def _stored() -> set[str]:
@@ -75,6 +90,34 @@ class Writable(asyncio.Event):
             self._waiting -= 1
             if not self._waiting and self._protocol.send_in_progress is self:
                 self._protocol.send_in_progress = None
+
+
+class Round(set["DirectProtocol"]):
+    """The protocols whose pings are due at one time; to uvicorn it is the timer of each."""
+
+    _rounds: ClassVar[WeakKeyDictionary[Any, "dict[tuple[float, int], Round]"]] = (
+        WeakKeyDictionary()
+    )
+
+    @classmethod
+    def after(cls, loop: asyncio.AbstractEventLoop, delay: float, interval: float) -> "Round":
+        """The next round of a loop that is not before ``delay``."""
+        length = interval / PINGS_PER_INTERVAL
+        key = length, ceil((loop.time() + delay) / length)
+        rounds = cls._rounds.setdefault(loop, {})
+        if key not in rounds:
+            rounds[key] = cls()
+            loop.call_at(key[1] * length, rounds[key].begin, rounds, key)
+        return rounds[key]
+
+    def begin(self, rounds: "dict[tuple[float, int], Round]", key: tuple[float, int]) -> None:
+        """Send the pings."""
+        del rounds[key]
+        while self:
+            self.pop().send_keepalive_ping()
+
+    def cancel(self) -> None:
+        """See :meth:`DirectProtocol.stop_keepalive`."""
 
 
 ALWAYS: Final = asyncio.Event()
@@ -179,6 +222,20 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         scope = getattr(self, "scope", None)
         if scope is not None:
             scope["extensions"][EXTENSION] = self
+            scope["headers"] = [(NAMES.get(name, name), value) for name, value in scope["headers"]]
+
+    def schedule_ping(self) -> None:
+        """A timer of its own takes half a kilobyte of each connection."""
+        interval = self.ping_interval or 0.0
+        delay = max(0.0, interval - self.last_ping_rtt)
+        self.ping_timer = due = Round.after(self.loop, delay, interval)  # type: ignore[assignment]
+        due.add(self)
+
+    def stop_keepalive(self) -> None:
+        """No ping is sent any more."""
+        if isinstance(self.ping_timer, Round):
+            self.ping_timer.discard(self)
+        super().stop_keepalive()
 
     def handle_pong(self, event: Any) -> None:
         """A pong came."""

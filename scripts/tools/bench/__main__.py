@@ -18,6 +18,7 @@ from tools.bench import (
     peers,
     rolling,
     scale,
+    servers,
     shards,
     storm,
 )
@@ -27,7 +28,9 @@ from tools.harness.linux import too_few_descriptors
 
 EACH_LOOP = {"latency": latency, "idle": idle, "storm": storm}
 ONE_LOOP = {"scale": scale, "shards": shards, "peers": peers, "rolling": rolling}
-NAMES = (*delivery.NAMES, *EACH_LOOP, *ONE_LOOP)
+SERVERS = "servers"
+"""Measured only if it is asked for: it needs FastAPI and the ASGI servers."""
+NAMES = (*delivery.NAMES, *EACH_LOOP, *ONE_LOOP, SERVERS)
 BUSY = 0.7
 """Load above which the head of the table warns."""
 SIZES = {
@@ -57,7 +60,7 @@ def _positive(text: str) -> int:
 def _scenarios() -> Iterator[str]:
     """A description of each scenario, from its own docstring."""
     for name in NAMES:
-        module = {**EACH_LOOP, **ONE_LOOP}.get(name, delivery)
+        module = {**EACH_LOOP, **ONE_LOOP, SERVERS: servers}.get(name, delivery)
         about = delivery.ABOUT.get(name) or str(module.__doc__).split("\n\n")[0]
         yield f"  {name:<14} {' '.join(about.split())}"
 
@@ -111,6 +114,7 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         "storm": settings.storm,
         "scale": 2 * settings.connections,
         "shards": 0,
+        SERVERS: max(settings.connections, settings.idle + idle.FIRST),
         "rolling": 2 * settings.restarted,  # HAProxy has two for each
     }
     for name in NAMES:
@@ -129,6 +133,8 @@ async def _measure(settings: Settings, loops: list[str], wanted: set[str]) -> li
     for name, scenario in ONE_LOOP.items():
         if name in wanted:
             rows += await scenario.measure(settings, loops[0], _tell)
+    if SERVERS in wanted:
+        rows += await servers.measure(settings, loops[0], _tell)
     return rows
 
 
@@ -139,7 +145,7 @@ def main() -> int:
         _tell("scripts/bench: needs Linux, whose CPU clocks of other processes it reads")
         return 2
     settings = _settings(options)
-    wanted = set(options.only or NAMES)
+    wanted = set(options.only or NAMES) - (set() if options.only else {SERVERS})
     for problem in _too_many(settings, wanted):
         _tell(f"scripts/bench: {problem}")
         return 2

@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 import time
+import zlib
 from typing import Any
 
 from tools.bench.payloads import DIGITS, ID_AT, TO_ALL, member_id
@@ -22,17 +23,25 @@ TOGETHER = 200
 """Handshakes under way at once."""
 READ = 256 * 1024
 TIMEOUT = 30.0
+OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+COMPRESSED = 0x40
+TAIL = b"\x00\x00\xff\xff"
+"""The end of a compressed message that is not sent (RFC 7692 section 7.2.2)."""
 
 
 class Client:
     """One WebSocket, or one bare socket that carries the same frames."""
 
-    __slots__ = ("disordered", "early", "id", "next", "packets", "rest", "socket", "wrong")
+    __slots__ = (
+        *("disordered", "early", "id", "inflate", "next", "packets", "rest", "socket", "wrong"),
+    )
 
     def __init__(self, socket: socket.socket, id: str, *, packets: bool = False) -> None:
         self.socket = socket
         self.id = id.encode()
         self.packets = packets
+        self.inflate: Any = None
+        """Decompresses with one context for all messages; made for the first that needs it."""
         self.rest = b""
         self.expect(0)
 
@@ -44,6 +53,13 @@ class Client:
         head, end, self.rest = data.partition(END)
         if not (end and head.startswith(b"HTTP/1.1 101 ")):
             raise RuntimeError(f"no handshake: {data!r}")
+
+    def inflated(self, message: bytes) -> bytes:
+        """A compressed message as it was sent."""
+        if self.inflate is None:
+            self.inflate = zlib.decompressobj(wbits=-15)
+        data: bytes = self.inflate.decompress(message + TAIL)
+        return data
 
     def expect(self, first: int) -> None:
         """The next message is ``first``; forget what was wrong."""
@@ -83,19 +99,28 @@ class Clients:
     # -- connecting ------------------------------------------------------------------------
 
     def connect(
-        self, host: str, port: int, path: str, count: int, first: int = 0, packets: bool = False
+        self,
+        host: str,
+        port: int,
+        path: str,
+        count: int,
+        first: int = 0,
+        packets: bool = False,
+        deflate: bool = False,
     ) -> None:
         """Open WebSockets ``first`` to ``first + count``; with no path, bare sockets.
 
-        With ``packets`` they speak Socket.IO, and are in its main namespace at the end.
+        With ``packets`` they speak Socket.IO, and are in its main namespace at the end; with
+        ``deflate`` they offer compression.
         """
+        offer = (OFFER,) if deflate else ()
         sign = "&" if "?" in path else "?"
         for at in range(first, first + count, TOGETHER):
             opening = []
             for index in range(at, min(at + TOGETHER, first + count)):
                 link, id = socket.create_connection((host, port), TIMEOUT), member_id(index)
                 if path:
-                    link.sendall(request(f"{path}{sign}id={id}"))
+                    link.sendall(request(f"{path}{sign}id={id}", *offer))
                 opening.append(Client(link, id, packets=packets))
             for client in opening:
                 if path:
@@ -167,9 +192,11 @@ class Clients:
             os.write(self._gate, b".")
 
     def _read(self, client: Client, data: bytes) -> None:
-        end = 0
-        for opcode, message, end in frames.read(data):  # noqa: B007  # it is needed behind
+        start = end = 0
+        for opcode, message, end in frames.read(data):
             if opcode in (frames.TEXT, frames.BINARY):
+                if data[start] & COMPRESSED:
+                    message = client.inflated(message)
                 if client.packets:
                     self._packet(client, message)
                 else:
@@ -178,6 +205,7 @@ class Clients:
                 client.socket.send(masked(frames.PONG, message))
             elif opcode == frames.CLOSE:
                 client.socket.send(masked(frames.CLOSE))
+            start = end
         client.rest = data[end:]
 
     def _packet(self, client: Client, packet: bytes) -> None:

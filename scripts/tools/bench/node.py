@@ -45,7 +45,7 @@ class Commands(Sender):
         send = self._pool.send_nowait
         sent = [send(NAMESPACE, id, one) for id, one in zip(ids, messages, strict=True)]
         results = [await result for result in sent]
-        return len(results) - results.count(SendResult.ROUTED)
+        return sum(not one for one in results)
 
     async def one_at_a_time(self, count: int, first: int, pause: float) -> dict[str, Any]:
         """Single sends to the first known id with a pause before each; their times."""
