@@ -61,6 +61,12 @@ def refusal(error: ClusterPoolError) -> tuple[int, str]:
 class Accepting:
     """The context manager of one connection, which :meth:`ClusterPool.accept` returns."""
 
+    __slots__ = (
+        *("_ahead", "_auth", "_body", "_connection", "_door", "_id", "_identity"),
+        *("_idle_timeout", "_metadata", "_namespace", "_node", "_on_conflict", "_origins"),
+        *("_running", "_subprotocol", "_websocket"),
+    )
+
     def __init__(
         self,
         websocket: Any,

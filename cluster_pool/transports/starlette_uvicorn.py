@@ -6,14 +6,13 @@ wraps ``send`` gets every message, by the ordinary way, and one that wraps ``rec
 
 import asyncio
 import logging
-from functools import partial
 from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketState
 from websockets.protocol import OPEN
 
 from cluster_pool.core.closing import ABNORMAL
-from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.core.message import Message
 from cluster_pool.exceptions import AlreadyReadError
 from cluster_pool.transports.asgi_servers import EXTENSION, REFUSED_WITHIN
 from cluster_pool.transports.base import Ahead, Transport, TransportClosed, Writer
@@ -65,7 +64,7 @@ class UvicornTransport(StarletteBase):
     def __init__(self, websocket: WebSocket, protocol: DirectProtocol) -> None:
         super().__init__(websocket)
         self._protocol = protocol
-        self._writer = FrameWriter(protocol.transport, protocol.conn, protocol, _queue_of)
+        self._writer = FrameWriter(protocol.transport, protocol.conn, protocol, _no_queue)
         if self.is_answered():
             protocol.opened()
 
@@ -84,14 +83,11 @@ class UvicornTransport(StarletteBase):
             return
         self._closing = True
         self._websocket.application_state = WebSocketState.DISCONNECTED
-        if self._writer.in_use():
-            self._writer.queue().enqueue_close(code, reason)
-        elif self._protocol.conn.state is OPEN:
+        if self._protocol.conn.state is OPEN:
             self._protocol.close(code, reason)
 
     def abort(self) -> None:
         """See :class:`Transport`."""
-        self._writer.drop()
         self._protocol.transport.abort()
 
     async def accept(self, subprotocol: str | None) -> None:
@@ -130,8 +126,7 @@ class UvicornTransport(StarletteBase):
         return sent, writer.bytes_written() if writer.buffered() else None
 
     async def wait_close_begun(self) -> None:
-        """See :class:`Transport`."""
-        await self._writer.wait_close_begun()
+        """See :class:`Transport`: a close is written at once."""
 
     async def wait_closed(self) -> None:
         """See :class:`Transport`."""
@@ -166,15 +161,5 @@ class UvicornTransport(StarletteBase):
         return feed
 
 
-def _queue_of(protocol: DirectProtocol) -> SendQueue:
-    return SendQueue(partial(_send, protocol), partial(_close, protocol))
-
-
-async def _send(protocol: DirectProtocol, outgoing: Outgoing) -> None:
-    kind, data = ("text", outgoing.message) if outgoing.text else ("bytes", outgoing.payload)
-    await protocol.send({"type": "websocket.send", kind: data})
-
-
-async def _close(protocol: DirectProtocol, code: int, reason: str) -> None:
-    await protocol.writable.wait()
-    protocol.close(code, reason)
+def _no_queue(protocol: DirectProtocol) -> SendQueue:
+    raise AssertionError("no message waits for another: uvicorn sends none in fragments")

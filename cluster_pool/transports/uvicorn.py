@@ -66,32 +66,6 @@ def missing() -> list[str]:
     return methods + [name for name in ATTRIBUTES if name not in stored]
 
 
-class Writable(asyncio.Event):
-    """Set while uvicorn may write. A protocol has one of its own only while it may not.
-
-    Args:
-        protocol: is told that a message waits: others must not pass it.
-    """
-
-    def __init__(self, protocol: "DirectProtocol") -> None:
-        super().__init__()
-        self._protocol = protocol
-        self._waiting = 0
-
-    async def wait(self) -> Any:
-        """Wait until the socket takes more."""
-        if self.is_set():
-            return True
-        self._waiting += 1
-        self._protocol.send_in_progress = self
-        try:
-            return await super().wait()
-        finally:
-            self._waiting -= 1
-            if not self._waiting and self._protocol.send_in_progress is self:
-                self._protocol.send_in_progress = None
-
-
 class Round(set["DirectProtocol"]):
     """The protocols whose pings are due at one time; to uvicorn it is the timer of each."""
 
@@ -121,6 +95,7 @@ class Round(set["DirectProtocol"]):
 
 
 ALWAYS: Final = asyncio.Event()
+"""In the place of the event of each protocol, which takes a kilobyte, while it may write."""
 ALWAYS.set()
 
 
@@ -133,12 +108,13 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         feed: takes the events, in the place of the queue, if a connection of ours reads it.
         gone: whether the socket is gone.
         pongs: how many pongs came.
-        send_in_progress: not None while a message of the application waits for the socket.
+        send_in_progress: None: uvicorn sends no message in fragments.
     """
 
-    __slots__ = (*sorted(_stored()), "_gone", "feed", "gone", "pongs", "send_in_progress")
+    __slots__ = (*sorted(_stored()), "_gone", "feed", "gone", "pongs")
 
     per_message_deflate = False
+    send_in_progress = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -148,7 +124,6 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         self.feed: Fed | None = None
         self.gone = False
         self.pongs = 0
-        self.send_in_progress: Any = None
         self._gone: asyncio.Future[None] | None = None
 
     def __deepcopy__(self, memo: object) -> "DirectProtocol":
@@ -255,9 +230,9 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         super().shutdown()
 
     def pause_writing(self) -> None:
-        """The buffer is full: uvicorn's ``send`` waits."""
+        """The buffer is full: uvicorn's ``send`` waits, while frames of ours do not."""
         if self.writable is ALWAYS:
-            self.writable = Writable(self)
+            self.writable = asyncio.Event()
 
     def resume_writing(self) -> None:
         """There is room again."""

@@ -13,6 +13,8 @@ from typing import Any
 from fastapi import FastAPI, WebSocket
 
 from cluster_pool import ClusterPool, Connection, Limits, NodeState, Timing
+from cluster_pool.transports.base import Transport
+from cluster_pool.transports.starlette_uvicorn import UvicornTransport
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
 
@@ -104,6 +106,12 @@ BODIES: dict[str, Callable[[Connection, WebSocket], Awaitable[None]]] = {
 }
 
 
+def transports() -> list[Transport]:
+    """Those of the connections in the room."""
+    found = [pool.get_connection("room", user) for user in open_endpoints]
+    return [one._transport for one in found if one is not None]
+
+
 @app.websocket("/ws/{kind}/{user}")
 async def endpoint(websocket: WebSocket, kind: str, user: str) -> None:
     open_endpoints.append(user)
@@ -132,6 +140,7 @@ async def state() -> dict[str, Any]:
         "ended": ended,
         "members": [member.id async for member in pool.members("room")] if pool.ready else [],
         "tasks": len(asyncio.all_tasks()),
+        "direct": sum(isinstance(one, UvicornTransport) for one in transports()),
         **pool.statistics(),
     }
 

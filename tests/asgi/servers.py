@@ -30,8 +30,13 @@ SERVERS: dict[str, tuple[str, ...]] = {
     "granian": ("granian", "--interface", "asgi", "--host", HOST, "--port", PORT, APP),
     "daphne": ("daphne", "-b", HOST, "-p", PORT, APP),
     "gunicorn": ("gunicorn", APP, "-k", "uvicorn_worker.UvicornWorker", "-b", f"{HOST}:{PORT}"),
+    "gunicorn ours": ("gunicorn", APP, "-k", "tests.asgi.worker.Worker", "-b", f"{HOST}:{PORT}"),
 }
-NEEDS = {"uvicorn wsproto": "wsproto", "gunicorn": "uvicorn_worker"}
+NEEDS = {
+    "uvicorn wsproto": "wsproto",
+    "gunicorn": "uvicorn_worker",
+    "gunicorn ours": "uvicorn_worker",
+}
 
 
 def installed(name: str) -> bool:
@@ -87,10 +92,13 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def running(name: str, redis: str, **environment: str) -> AsyncIterator[Server]:
+async def running(
+    name: str, redis: str, *options: str, app: str = APP, **environment: str
+) -> AsyncIterator[Server]:
     """A server of this name, killed at the end if it is still there."""
     port = free_port()
-    command = [word.replace(PORT, str(port)) for word in SERVERS[name]]
+    words = [app if word == APP else word for word in SERVERS[name]]
+    command = [*[word.replace(PORT, str(port)) for word in words], *options]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: ASYNC220  # it forks, and nothing else
             [sys.executable, "-m", *command],

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,20 +14,25 @@ from fastapi import FastAPI, WebSocket
 from starlette.middleware import Middleware
 from websockets.asyncio.client import connect
 
-from cluster_pool import ClusterPool, Connection
+from cluster_pool import ClusterPool, Connection, Limits, SendResult, Timing
 from cluster_pool.testing import FAST
 from cluster_pool.transports.frames import FrameWriter
 from cluster_pool.transports.starlette import StarletteTransport
 from cluster_pool.transports.starlette_uvicorn import Logged, UvicornTransport
 from cluster_pool.uvicorn import Protocol
 from tests.clusters import Backend
+from tests.stubborn import stubborn
 from tests.support import async_test, eventually
+from tests.transports.frames import CLOSE, PING, TEXT, read_messages
 from tests.transports.served import QUIET, served
 from tests.transports.test_wrappers import Counting
 
 pytestmark = QUIET
 
 Body = Callable[[Connection, WebSocket], Any]
+PATIENT = replace(FAST, close=30.0, outbox_age=30.0)
+CLOSED = b"\x88\x06\x0f\xa0done"
+"""A close frame with 4000 and a reason."""
 
 
 async def reads(connection: Connection, websocket: WebSocket) -> None:
@@ -170,3 +178,152 @@ async def test_a_close_waits_for_the_answer_of_the_client() -> None:
         assert (a.close_code, a.close_reason) == (4321, "done")
         await eventually(lambda: refused)
         assert pool.statistics()["forced_closes"] == 0
+
+
+@async_test
+async def test_frames_of_all_senders_are_whole_and_in_the_order_of_each() -> None:
+    """A task that uses both ways, others beside it, and a client that reads in fits and starts."""
+    count, sizes = 100, (0, 1, 125, 126, 5_000, 65_535, 65_536, 100_000)
+    chance = random.Random(7)
+
+    async def sends(source: str, *ways: Callable[[str], Any]) -> None:
+        for number in range(count):
+            text = f"{source}{number:04}".ljust(chance.choice(sizes), ".")
+            await chance.choice(ways)(text)
+            if chance.random() < 0.3:
+                await asyncio.sleep(0)
+
+    async def mixes(connection: Connection, websocket: WebSocket) -> None:
+        await asyncio.gather(
+            sends("a", connection.send, websocket.send_text),
+            sends("b", websocket.send_text),
+            sends("c", connection.send),
+            sends("d", partial(pool.broadcast_message, "n")),
+            sends("e", partial(pool.send, "n", "raw")),
+        )
+        await connection.close(4000, "done")
+
+    limits = Limits(outbox_bytes=2**27)
+    async with behind_it(mixes, limits=limits, timing=PATIENT) as (pool, url, _):
+        async with stubborn(f"{url}/raw", reads=False) as client:
+            tcp: Any = client.writer.transport
+            while not client.heard.endswith(CLOSED):
+                (tcp.resume_reading if chance.random() < 0.7 else tcp.pause_reading)()
+                await asyncio.sleep(0.001)
+        messages = list(read_messages(client.heard))
+    assert messages.pop() == (CLOSE, CLOSED[2:])
+    by_source: dict[str, list[int]] = {}
+    for opcode, payload in messages:
+        if opcode == PING:
+            continue
+        assert opcode == TEXT
+        by_source.setdefault(payload[:1].decode(), []).append(int(payload[1:5]))
+    assert by_source == {source: list(range(count)) for source in "abcde"}
+
+
+@async_test
+async def test_a_close_by_the_frameworks_own_method_ends_the_membership() -> None:
+    """The client gets the code, and later sends are refused."""
+    told: list[int | None] = []
+
+    async def closes(connection: Connection, websocket: WebSocket) -> None:
+        await connection.send("last")
+        await websocket.close(4002, "own")
+        told.append(connection.close_code)
+        assert await pool.send("n", "a", "late") is not SendResult.DELIVERED
+
+    async with behind_it(closes) as (pool, url, _), connect(f"{url}/a") as a:
+        assert await a.recv() == "last"
+        await a.wait_closed()
+        assert (a.close_code, a.close_reason) == (4002, "own")
+        await eventually(lambda: not pool.has_namespace("n"))
+    assert told == [4002]
+
+
+@async_test
+async def test_a_client_that_is_refused_after_the_accept_gets_a_close() -> None:
+    """The endpoint has answered the handshake itself before the pool looked at the id."""
+
+    async with Backend(None).pools(on_conflict="reject") as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/{id}")
+        async def endpoint(websocket: WebSocket, id: str) -> None:
+            await websocket.accept()
+            async with pool.accept(websocket, namespace="n", id=id) as connection:
+                assert isinstance(connection._transport, UvicornTransport)
+                await connection.wait_closed()
+
+        async with served(app, Protocol) as url, connect(f"{url}/a"):
+            await eventually(lambda: pool.has_namespace("n"))
+            async with connect(f"{url}/a") as second:
+                await second.wait_closed()
+                assert second.close_code == 4409
+
+
+@async_test
+async def test_a_stop_of_uvicorn_writes_what_was_sent_in_this_tick() -> None:
+    """Then comes uvicorn's own close."""
+
+    async def stops(connection: Connection, websocket: WebSocket) -> None:
+        await connection.send("last")
+        connection._transport._protocol.shutdown()  # type: ignore[attr-defined]
+        await asyncio.sleep(5)
+
+    async with behind_it(stops) as (_, url, _), connect(f"{url}/a") as a:
+        assert await a.recv() == "last"
+        await a.wait_closed()
+        assert a.close_code == 1012
+
+
+@async_test
+async def test_a_client_that_answers_no_close_is_cut() -> None:
+    """At the deadline, and its endpoint has ended."""
+    async with (
+        behind_it(timing=Timing(close=0.3)) as (pool, url, found),
+        stubborn(f"{url}/a") as client,
+    ):
+        await eventually(lambda: found)
+        await pool.close("n", "a", 4000)
+        await client.told(4000)
+        await eventually(lambda: client.ended)
+        assert pool.statistics()["forced_closes"] == 1
+
+
+@async_test
+async def test_a_silent_client_gives_no_sign_of_life_and_a_living_one_does() -> None:
+    """By pongs, or by messages alone."""
+    async with behind_it() as (_, url, found), connect(f"{url}/a") as a:
+        async with stubborn(f"{url}/b") as silent:
+            await eventually(lambda: len(found) == 2)
+            assert await found["a"]._transport.alive(0.4)
+            assert not await found["b"]._transport.alive(0.2)
+            asking = asyncio.create_task(found["b"]._transport.alive(0.4))
+            await asyncio.sleep(0)
+            silent.say("still here")
+            assert await asking
+        await a.close()
+        await eventually(lambda: found["a"]._transport.is_closed())
+        assert not await found["a"]._transport.alive(0.1)
+
+
+@async_test
+async def test_pings_of_all_clients_are_sent_and_a_silent_one_is_closed() -> None:
+    """By uvicorn's options, from shared timers; a client that left is asked no more."""
+    async with Backend(None).pools(timing=FAST) as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/{id}")
+        async def endpoint(websocket: WebSocket, id: str) -> None:
+            async with pool.accept(websocket, namespace="n", id=id) as connection:
+                await connection.wait_closed()
+
+        options = {"ws_ping_interval": 0.2, "ws_ping_timeout": 0.5}
+        async with served(app, Protocol, **options) as url, connect(f"{url}/a"):
+            async with connect(f"{url}/gone"):
+                pass
+            async with stubborn(f"{url}/silent") as silent:
+                await silent.told(1011)
+            await asyncio.sleep(0.5)
+            assert pool.get_connection("n", "a") is not None
+            assert pool.statistics()["connections"] == 1
