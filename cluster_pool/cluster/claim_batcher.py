@@ -75,6 +75,7 @@ class ClaimBatcher:
         self._lease = lease
         self._restoration = restoration
         self._releases = releases
+        self.pop_doubted = releases.pop_doubted
         self._decide = decide
         self._loads = Loads(topology, releases)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,10 +134,6 @@ class ClaimBatcher:
         self.retry_releases()
         self._arm()
 
-    def pop_doubted(self) -> set[str]:
-        """Namespaces where a release found nothing: the claim may have been lost, not its count."""
-        return self._releases.pop_doubted()
-
     def verify(self, membership: Membership[Connection]) -> None:
         """Ask with the next flush whether its claim still stands."""
         self._loads.doubtful.append(membership)
@@ -161,6 +158,9 @@ class ClaimBatcher:
             return
         self._next_flush.cancel()
         self._next_flush = None
+        one = not self._topology.spans
+        if one and self._flights.get(self._topology.home, 0) >= IN_FLIGHT:
+            return  # the end of a flush schedules the next one
         self._last_flush = asyncio.get_running_loop().time()
         for shard, load in self._loads.pop().items():
             flights = self._flights.get(shard, 0)
@@ -171,6 +171,8 @@ class ClaimBatcher:
             else:
                 self._flights[shard] = flights + 1
                 self.spawn(self._fly(shard, load))
+        if one and self._loads:
+            self._arm()
 
     async def _fly(self, shard: Shard, load: Load) -> None:
         try:

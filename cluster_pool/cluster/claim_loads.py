@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Final
 
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.topology import Topology
@@ -9,6 +10,11 @@ from cluster_pool.cluster.pending_claim import PendingClaim
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
+
+MOST_CLAIMS: Final = 250
+MOST_RELEASES: Final = 250
+"""Operations of one flush to one Redis, at most: writing and answering more takes too long a turn
+of the loop. With several shards a flush takes all, so that none waits for another's."""
 
 
 @dataclass(slots=True)
@@ -40,15 +46,16 @@ class Loads:
         return bool(self.claims or self.doubtful or self._releases.waiting)
 
     def pop(self) -> dict[Shard, Load]:
-        """Pop all that waits, by shard; claims that are no longer wanted are left out."""
+        """Pop what one flush takes, by shard; claims that are no longer wanted are left out."""
         loads: dict[Shard, Load] = defaultdict(Load)
-        claims, self.claims = self.claims, []
+        most = None if self._topology.spans else MOST_CLAIMS
+        claims, self.claims = self.claims[:most], [] if most is None else self.claims[most:]
         doubtful, self.doubtful = self.doubtful, []
         of = self._topology.of
         for pending in claims:
             if not pending.won.done():
                 loads[of(pending.membership.namespace)].claims.append(pending)
-        for membership in self._releases.pop_waiting():
+        for membership in self._releases.pop_waiting(most and MOST_RELEASES):
             loads[of(membership.namespace)].releases.append(membership)
         for membership in doubtful:
             loads[of(membership.namespace)].doubtful.append(membership)

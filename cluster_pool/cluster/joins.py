@@ -106,11 +106,10 @@ class Joins:
         turn = turns.setdefault(namespace, Turn())
         turn.calls += 1
         try:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await turn.lock.acquire()
-            except TimeoutError:
-                raise self._topology.of(namespace).in_vain() from None
+            if turn.calls > 1:
+                await self._wait(turn, namespace, deadline)
+            else:
+                await turn.lock.acquire()  # it is free
             try:
                 yield turn
             finally:
@@ -122,6 +121,13 @@ class Joins:
                 del turns[namespace]
                 if not turns:
                     self._turns.pop(connection, None)
+
+    async def _wait(self, turn: Turn, namespace: str, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await turn.lock.acquire()
+        except TimeoutError:
+            raise self._topology.of(namespace).in_vain() from None
 
     async def leave(
         self,

@@ -56,9 +56,10 @@ class ReleaseBatcher:
         if len(self._doubted) < MOST_DOUBTED:
             self._doubted.add(namespace)
 
-    def pop_waiting(self) -> list[Membership[Connection]]:
-        """The releases for this flush."""
-        waiting, self._waiting = self._waiting, []
+    def pop_waiting(self, most: int | None = None) -> list[Membership[Connection]]:
+        """The releases for this flush: ``most`` at most, or all."""
+        waiting = self._waiting[:most]
+        self._waiting = [] if most is None else self._waiting[most:]
         return waiting
 
     def keep_for_later(self, memberships: list[Membership[Connection]]) -> None:

@@ -7,6 +7,7 @@ from one another.
 
 import re
 from collections import deque
+from sys import intern
 from typing import Final, NamedTuple
 
 CHECKSUM_MODULUS = 1_000_000_000
@@ -34,7 +35,7 @@ class Claim(NamedTuple):
         found = _CLAIM.fullmatch(value) if isinstance(value, str) else None
         if found is None or len(found[0]) > LONGEST or int(found[2]) > LATEST:
             return None
-        return cls(found[1], int(found[2]), found[3])
+        return cls(intern(found[1]), int(found[2]), found[3])  # one string for all of a lease
 
     def __str__(self) -> str:
         return f"{self.incarnation}:{self.time}:{self.nonce}"

@@ -4,11 +4,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from cluster_pool.cluster.claim_loads import Loads
+from cluster_pool.cluster.claim_loads import MOST_CLAIMS, MOST_RELEASES, Loads
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from tests.support import async_test
 
-TOPOLOGY: Any = SimpleNamespace(of=lambda namespace: namespace[0])
+TOPOLOGY: Any = SimpleNamespace(of=lambda namespace: namespace[0], spans=True)
 
 
 def pending(namespace: str) -> Any:
@@ -60,3 +60,24 @@ async def test_claims_for_a_shard_that_is_down_wait_until_one_is_up() -> None:
     assert loads.pop()["a"].claims == [waits]  # type: ignore[index]
     releases.retry()
     assert len(loads.pop()["a"].releases) == 1  # type: ignore[index]
+
+
+@async_test
+async def test_a_flush_to_one_redis_takes_so_many_that_its_turns_stay_short() -> None:
+    """The rest goes with the next ones, in the order in which it came."""
+    claims: Any = None
+    one: Any = SimpleNamespace(of=lambda namespace: "redis", spans=False)
+    releases = ReleaseBatcher(claims, lambda membership, emptied: None)
+    loads = Loads(one, releases)
+    waiting = [pending(f"a{number}") for number in range(MOST_CLAIMS + 1)]
+    leaving = [member(f"a{number}") for number in range(MOST_RELEASES + 1)]
+    loads.claims += waiting
+    for membership in leaving:
+        releases.add(membership)
+    (first,) = loads.pop().values()
+    assert loads
+    (second,) = loads.pop().values()
+    assert not loads
+    assert first.claims + second.claims == waiting
+    assert first.releases + second.releases == leaving
+    assert len(second.claims) == len(second.releases) == 1
