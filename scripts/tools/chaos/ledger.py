@@ -23,6 +23,8 @@ class Ledger:
         self._ended: list[Call] = []
         self._gaps: list[Reported] = []
         self._windows: list[Window] = []
+        self._before: list[Window] = []
+        """Those of the round before, whose consequences may reach into this one."""
         self._unanswered: list[Unanswered] = []
         self._emptied: list[Emptied] = []
         self.killed: set[str] = set()
@@ -71,7 +73,7 @@ class Ledger:
             [*self._ended, *self._begun.values()],
             connections,
             self._gaps,
-            self._windows,
+            [*self._before, *self._windows],
             frozenset(self.killed),
             undelivered,
             [Registered(*one) for one in registry],
@@ -81,7 +83,8 @@ class Ledger:
         )
         self._begun, self._ended, self._gaps = {}, [], []
         self._emptied = []
-        self._windows, self.killed, self._unanswered, self.wrong = [], set(), [], []
+        self._before, self._windows = self._windows, []
+        self.killed, self._unanswered, self.wrong = set(), [], []
         return books
 
 
