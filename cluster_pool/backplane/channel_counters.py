@@ -11,6 +11,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls
+from cluster_pool.backplane.calls import unheeded
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.refusals import is_elsewhere
@@ -38,7 +39,9 @@ class ChannelCounters:
         asked = []
         for channels in groups:
             hashes = [self._receiver.counter_of(channel) for channel in channels]
-            asked.append((channels, commands.script(script_calls.counters(counters=hashes))))
+            call = commands.script(script_calls.counters(counters=hashes))
+            call.add_done_callback(unheeded)  # one that is not awaited, as an earlier one fails
+            asked.append((channels, call))
         found: list[tuple[str, Counter]] = []
         for channels, call in asked:
             try:
@@ -54,6 +57,8 @@ class ChannelCounters:
         self, commands: CommandConnection, channels: Sequence[str]
     ) -> list[tuple[str, Counter]]:
         calls = [self.ask(commands, channel) for channel in channels]
+        for call in calls:
+            call.add_done_callback(unheeded)
         return [(one, await counter_in(call)) for one, call in zip(channels, calls, strict=True)]
 
 

@@ -1,9 +1,11 @@
 """The counters beside channels, as a new subscription reads them."""
 
 import asyncio
+import gc
 from typing import Any
 
-from redis.exceptions import AskError, ResponseError
+import pytest
+from redis.exceptions import AskError, ConnectionError, MovedError, ResponseError
 
 from cluster_pool.backplane.channel_counters import ChannelCounters
 from cluster_pool.backplane.command_connection import ScriptCall
@@ -72,3 +74,35 @@ async def test_where_several_counters_cannot_be_read_together_each_is_read_by_it
     commands: Any = HalfMoved()
     found = await ChannelCounters(Receiver(context_of(keys))).read(commands, [channels])
     assert found == [(channels[0], ("12", 34, None)), (channels[1], (UNREADABLE, 0, None))]
+
+
+class LostHalfWay:
+    """A connection that is lost with the first call; later ones were answered before."""
+
+    def __init__(self) -> None:
+        self.calls: list[asyncio.Future[Any]] = []
+
+    def script(self, call: ScriptCall) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        error = MovedError("1 127.0.0.1:1") if self.calls else ConnectionError("lost")
+        future.set_exception(error)
+        self.calls.append(future)
+        return future
+
+
+@async_test
+async def test_an_earlier_call_that_fails_leaves_no_error_of_a_later_one_to_be_logged() -> None:
+    """asyncio logs each exception of a future that nobody reads."""
+    logged: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: logged.append(str(context))
+    )
+    commands: Any = LostHalfWay()
+    counters = ChannelCounters(Receiver(context_of(Keys())))
+    with pytest.raises(ConnectionError):
+        await counters.read(commands, [["{a}"], ["{b}"], ["{c}"]])
+    assert len(commands.calls) == 3
+    await asyncio.sleep(0)
+    commands.calls.clear()
+    gc.collect()
+    assert logged == []
