@@ -7,6 +7,7 @@ counts them.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Protocol
 
 from cluster_pool.backplane.calls import Deadline, deadline_in
@@ -14,6 +15,7 @@ from cluster_pool.backplane.channel_counters import ChannelCounters, counter_in
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.generation import Generations
 from cluster_pool.backplane.health import Health
+from cluster_pool.backplane.in_steps import overlapped
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.subscriber import BATCH, Groups, Subscriber
 from cluster_pool.core.identity import Identity
@@ -219,9 +221,12 @@ class Subscriptions:
         self._subscriber = subscriber
         self.ended.clear()
         self._resubscribed.clear()
-        async for groups in subscriber.in_groups(self._names):
-            await self._health.soon(subscriber.all_confirmed(groups))
-            self._resubscribed.update(*self._heard(groups))
+        parts = subscriber.in_groups(self._names)
+        await overlapped(self._confirm_part(subscriber, groups) async for groups in parts)
+
+    async def _confirm_part(self, subscriber: Subscriber, groups: Groups) -> None:
+        await self._health.soon(subscriber.all_confirmed(groups))
+        self._resubscribed.update(*self._heard(groups))
 
     def end(self) -> None:
         """The generation has ended, and its subscriber with it."""
@@ -272,10 +277,9 @@ class Subscriptions:
         self, commands: CommandConnection, subscriber: Subscriber
     ) -> list[tuple[str, Counter]]:
         """Read the counters of all channels that :meth:`begin` has subscribed."""
-        counters: list[tuple[str, Counter]] = []
-        async for groups in subscriber.in_groups(self._names):
-            counters += await self._counted(commands, self._heard(groups))
-        return counters
+        parts = subscriber.in_groups(self._names)
+        counted = (self._counted(commands, self._heard(groups)) async for groups in parts)
+        return list(chain.from_iterable(await overlapped(counted)))
 
     def _heard(self, groups: Groups) -> list[list[str]]:
         """The channels of groups that are wanted and that Redis has not ended meanwhile."""

@@ -6,11 +6,12 @@ greater token is passed to ``evict``, which closes its connection.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import BATCH, PAGE, Claims
+from cluster_pool.backplane.in_steps import overlapped
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
@@ -70,15 +71,28 @@ class Reassertion:
         Raises BackplaneUnavailableError; the next attempt does the rest.
         """
         standing: list[str] = []
+        await overlapped(self._missing(links, incarnation, namespaces, keep, standing))
+        compared = overlapped(self._compared(links, incarnation, standing, keep))
+        for changed in await compared:
+            owned = [self._owned(name) for name in changed]
+            await self._register(links, incarnation, owned, keep)
+
+    async def _missing(
+        self, links: Links, incarnation: str, namespaces: list[str], keep: Keep, standing: list[str]
+    ) -> AsyncIterator[Coroutine[Any, Any, None]]:
+        """Steps that register what is not registered under the incarnation; the namespaces where
+        some claims are, are added to ``standing``."""
         for names in pieces(namespaces, STEP):
             groups, others = self._sorted(names, incarnation)
             standing += others
-            await self._register(links, incarnation, groups, keep)
-            await asyncio.sleep(0)  # nothing was awaited where all claims stand
+            yield self._register(links, incarnation, groups, keep)
+            await asyncio.sleep(0)  # nothing is awaited where all claims stand
+
+    async def _compared(
+        self, links: Links, incarnation: str, standing: list[str], keep: Keep
+    ) -> AsyncIterator[Coroutine[Any, Any, list[str]]]:
         for names in pieces(standing, STEP):
-            changed = await self._changed(links, incarnation, names, keep)
-            owned = [self._owned(name) for name in changed]
-            await self._register(links, incarnation, owned, keep)
+            yield self._changed(links, incarnation, names, keep)
 
     async def namespace(self, links: Links, namespace: str, incarnation: str) -> None:
         """Register the owned claims of one namespace once more."""

@@ -1,8 +1,12 @@
 """Long walks let other tasks run in between."""
 
 import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
-from cluster_pool.backplane.in_steps import STEP, in_steps
+import pytest
+
+from cluster_pool.backplane.in_steps import AT_ONCE, STEP, in_steps, overlapped
 from tests.support import async_test
 
 
@@ -36,3 +40,80 @@ async def test_a_walk_goes_over_what_there_was_at_its_beginning() -> None:
         items[-seen] = None
     assert seen == STEP + 1
     assert [part async for part in in_steps(())] == []
+
+
+class Works:
+    """Works that end when a test says so."""
+
+    def __init__(self, count: int) -> None:
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self.may_end = [asyncio.Event() for _ in range(count)]
+        self.failing: set[int] = set()
+
+    async def each(self) -> AsyncIterator[Coroutine[Any, Any, int]]:
+        for number in range(len(self.may_end)):
+            yield self.work(number)
+
+    async def work(self, number: int) -> int:
+        self.begun.append(number)
+        try:
+            await self.may_end[number].wait()
+        finally:
+            self.ended.append(number)
+        if number in self.failing:
+            raise ValueError(number)
+        return number
+
+
+async def turns() -> None:
+    """Let all others run that can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@async_test
+async def test_a_work_begins_while_the_one_before_it_is_waited_for() -> None:
+    """No more than two, so that Redis serves others as well; results come in order."""
+    works = Works(4)
+    done = asyncio.create_task(overlapped(works.each()))
+    await turns()
+    assert works.begun == [0, 1]
+    works.may_end[1].set()
+    await turns()
+    assert works.begun == [0, 1]
+    works.may_end[0].set()
+    await turns()
+    assert works.begun == [0, 1, 2, 3]
+    assert len(works.begun) - len(works.ended) <= AT_ONCE
+    for event in works.may_end:
+        event.set()
+    assert await done == [0, 1, 2, 3]
+
+
+@async_test
+async def test_a_work_that_fails_leaves_none_half_done() -> None:
+    """Those behind it do not begin; the one under way ends before the error is raised."""
+    works = Works(4)
+    works.failing = {0, 1}
+    done = asyncio.create_task(overlapped(works.each()))
+    await turns()
+    works.may_end[0].set()
+    await turns()
+    assert not done.done()
+    works.may_end[1].set()
+    with pytest.raises(ValueError, match="0"):
+        await done
+    assert works.ended == [0, 1]
+
+
+@async_test
+async def test_works_end_when_they_are_cancelled() -> None:
+    """All that had begun."""
+    works = Works(4)
+    done = asyncio.create_task(overlapped(works.each()))
+    await turns()
+    done.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await done
+    assert works.ended == [0, 1]
