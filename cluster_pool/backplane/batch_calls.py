@@ -21,6 +21,7 @@ from cluster_pool.backplane.script_calls import Envelope, SendRun
 from cluster_pool.backplane.script_words import CLAIMS, LEASES
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.slots import slot_of
+from cluster_pool.backplane.succession import UNSURE
 from cluster_pool.core.envelope import unrouted
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
@@ -30,10 +31,6 @@ from cluster_pool.core.seals import BOUND, ROUTED, Seals, own_scope
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
 
-UNSURE: Final = (
-    "no member is registered under this id, but Redis may have lost some a moment ago, whose nodes "
-    "register them again"
-)
 RESULTS: Final = {
     ord(script_words.ROUTED): SendResult.ROUTED,
     ord(script_words.UNREACHABLE): SendResult.UNREACHABLE,

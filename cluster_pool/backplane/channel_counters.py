@@ -26,7 +26,9 @@ class ChannelCounters:
 
     def ask(self, commands: CommandConnection, channel: str) -> asyncio.Future[Any]:
         """Queue a reading of one counter; :func:`counter_in` reads the reply."""
-        return commands.call("HMGET", *self._receiver.counter_of(channel))
+        call = commands.call("HMGET", *self._receiver.counter_of(channel))
+        call.add_done_callback(unheeded)  # the generation may end first
+        return call
 
     async def read(
         self, commands: CommandConnection, groups: Iterable[Sequence[str]]

@@ -17,12 +17,16 @@ from redis.exceptions import ResponseError
 from cluster_pool.backplane.calls import answered, pairs, text_of
 from cluster_pool.backplane.claims import PAGE, Claims
 from cluster_pool.backplane.leases import Leases
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.succession import UNSURE
 from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Member
 from cluster_pool.exceptions import BackplaneUnavailableError
 
+AGAIN: Final = 0.1
+"""Seconds until a claim is read again that may be registered soon."""
 READINGS: Final = 5
 """Readings at most, if data changes from one to the next; the last one is then the answer."""
 
@@ -55,17 +59,39 @@ class Directory:
         return total
 
     async def locate(self, namespace: str, id: str, deadline: float) -> Member | None:
-        """The member with an id and the living node that owns it, or None."""
+        """The member with an id and the living node that owns it, or None.
+
+        Waits while its claim, or the lease of its owner, may be lost and registered again soon.
+
+        Raises:
+            BackplaneUnavailableError: Redis did not answer in time, or may have lost it.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            node, lacking = await self._owner(namespace, id, deadline)
+            if node is not None:
+                return Member(id, node)
+            now, servers = loop.time(), lacking.succession
+            if now >= servers.unsure_until:
+                return None
+            if now >= min(servers.patient_until, deadline - AGAIN):
+                raise BackplaneUnavailableError(UNSURE)
+            await asyncio.sleep(AGAIN)
+
+    async def _owner(self, namespace: str, id: str, deadline: float) -> tuple[str | None, Shard]:
+        """The living node that owns an id, if any, and the shard that lacks its claim or lease."""
         lost: set[str] = set()
         while len(lost) < READINGS:
             claim = await self.claim_of(namespace, id, deadline)
-            if claim is None or claim.incarnation in lost:
-                return None
+            if claim is None:
+                return None, self._topology.of(namespace)
+            if claim.incarnation in lost:
+                break
             node = (await self._leases.living(deadline)).get(claim.incarnation)
             if node is not None:
-                return Member(id, node)
+                return node, self._topology.home
             lost.add(claim.incarnation)
-        return None
+        return None, self._topology.home
 
     async def members(self, namespace: str, timeout: float) -> AsyncIterator[Member]:
         """Members whose owner holds a lease, a page at a time; ``timeout`` is for each page."""

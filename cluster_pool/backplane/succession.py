@@ -12,6 +12,10 @@ from cluster_pool.core.numbers import History
 PATIENCE: Final = 1.5
 """Seconds for which sends to members that are not registered wait for their registration, at most.
 """
+UNSURE: Final = (
+    "no member is registered under this id, but Redis may have lost some a moment ago, whose nodes "
+    "register them again"
+)
 NEVER: Final = float("-inf")
 
 

@@ -156,3 +156,24 @@ async def test_a_node_that_rejoins_is_one_node(backend: Backend) -> None:
         assert not await one.alone()
         go_on.set()
         await eventually(lambda: two.ready)
+
+
+@async_test
+async def test_a_member_is_not_called_absent_while_it_may_be_registered_again() -> None:
+    """A reading waits for that at first, and then says that nothing is known."""
+    async with Backend(None).pools() as (one, two):
+        loop = asyncio.get_running_loop()
+        servers = one._parts.backplane.shard.succession
+        servers.patient_until = servers.unsure_until = loop.time() + 60
+        locating = asyncio.create_task(one.locate("n", "alice", timeout=10))
+        await asyncio.sleep(0.05)
+        assert not locating.done()
+        await two.join("n", "alice")
+        assert await locating == Member("alice", "node-2")
+        with pytest.raises(BackplaneUnavailableError, match="no member is registered"):
+            await one.locate("n", "nobody", timeout=0.3)
+        servers.patient_until = 0.0
+        with pytest.raises(BackplaneUnavailableError, match="no member is registered"):
+            await one.locate("n", "nobody")
+        servers.unsure_until = 0.0
+        assert await one.locate("n", "nobody") is None

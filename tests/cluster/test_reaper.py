@@ -60,7 +60,7 @@ class Registry:
             raise BackplaneUnavailableError("away")
         return list(self.members[incarnation])
 
-    def reachable(self, namespaces: list[str]) -> list[str]:
+    async def reachable(self, namespaces: list[str]) -> list[str]:
         return [name for name in namespaces if name not in self.away]
 
     async def left_by(self, incarnation: str, page: list[str], deadline: float) -> list[str]:

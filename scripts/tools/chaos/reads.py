@@ -10,7 +10,7 @@ def other_failure(index: Index, call: Call) -> str:
     if index.excused(call, there):
         return ""
     if call.outcome in ("unknown", "not_sent"):
-        absent = call.kind == CLOSE and all(one.id != call.id for one in there)
+        absent = call.kind in (CLOSE, LOCATE) and all(one.id != call.id for one in there)
         return "" if absent and index.unsure(call) else "while nothing was wrong"
     if call.kind == CLOSE:
         return _close(there, call)
