@@ -32,7 +32,7 @@ class Outgoing:
         payload: the payload of a single message, empty for several.
     """
 
-    __slots__ = ("__weakref__", "_joined", "count", "frame", "payload", "size", "text")
+    __slots__ = ("__weakref__", "_joined", "_message", "count", "frame", "payload", "size", "text")
 
     def __init__(self, text: bool, payload: bytes) -> None:
         self.text = text
@@ -41,6 +41,7 @@ class Outgoing:
         self.frame = frame_header(text, len(payload)) + payload
         self.count = 1
         self._joined: Sequence[Outgoing] | None = None
+        self._message: Message | None = None
 
     @classmethod
     def join(cls, parts: Sequence["Outgoing"]) -> "Outgoing":
@@ -53,6 +54,7 @@ class Outgoing:
         joined.size = sum([part.size for part in parts])
         joined.frame = b"".join([part.frame for part in parts])
         joined._joined = [single for part in parts for single in part.parts]
+        joined._message = None
         joined.count = len(joined._joined)
         return joined
 
@@ -63,8 +65,10 @@ class Outgoing:
 
     @property
     def message(self) -> Message:
-        """The message as the user gave it."""
-        return self.payload.decode() if self.text else self.payload
+        """The message as the user gave it; made once for all that ask."""
+        if self._message is None:
+            self._message = self.payload.decode() if self.text else self.payload
+        return self._message
 
 
 @lru_cache(maxsize=1024)

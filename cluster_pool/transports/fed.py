@@ -29,6 +29,9 @@ class Feeder(Protocol):
     async def receive(self) -> Any:
         """ASGI's."""
 
+    def detach(self) -> None:
+        """Take further events itself."""
+
 
 class Fed(Kept):
     """Keeps the events that are put into it.
@@ -115,6 +118,7 @@ class Fed(Kept):
     async def _stop(self) -> None:
         await super()._stop()
         self._read_on()
+        self._feeder.detach()
 
     def _read_on(self) -> None:
         if self._patience is not None:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final
 
 from cluster_pool.core.message import Outgoing
@@ -24,7 +24,7 @@ def always() -> bool:
 
 
 @types.coroutine
-def resumed(begun: Generator[Any, Any, None], waits: Any) -> Generator[Any, Any, None]:
+def resumed(begun: Coroutine[Any, Any, None], waits: Any) -> Generator[Any, Any, None]:
     """Go on, in a task, with a send that was begun outside of one and waits for a future."""
     while True:
         failure = result = None
@@ -48,7 +48,7 @@ class SendQueue:
         close: closes by the library.
         awaits_answer: called before ``close``: whether that may wait for the client's answer, and
             not only for the write.
-        steps: whether ``send`` may be begun outside of a task.
+        steps: whether ``send`` gives a coroutine that may be begun outside of a task.
 
     Attributes:
         failed: whether nothing is sent any more.
@@ -130,9 +130,9 @@ class SendQueue:
 
     def _step(self, item: Outgoing) -> None:
         """Begin to send, and make a task if that waits."""
-        sending: Any = self._send(item).__await__()
+        sending: Any = self._send(item)
         try:
-            waits = next(sending)
+            waits = sending.send(None)
         except StopIteration:
             self.sent += item.size
         except Exception as error:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, MutableMapping
 from functools import partial
 from typing import Any, Final
 
@@ -38,6 +38,8 @@ class Logged:
 
 
 OFFER: Final = "sec-websocket-protocol"
+SEND: Final = "websocket.send"
+CONNECTED: Final = WebSocketState.CONNECTED
 
 
 class StarletteBase:
@@ -233,7 +235,16 @@ class StarletteTransport(StarletteBase):
 
     def write(self, outgoing: Outgoing, written: int = 0) -> int:
         """See :class:`Writer`."""
-        return self._queue.enqueue(outgoing) if self.is_open() else -1
+        websocket = self._websocket
+        if (
+            self._closing
+            or websocket.application_state is not CONNECTED
+            or websocket.client_state is not CONNECTED
+            or (self._ahead is not None and self._ahead.over is not None)
+            or self._queue.failed
+        ):
+            return -1
+        return self._queue.enqueue(outgoing)
 
     def buffered(self) -> int:
         """See :class:`Writer`."""
@@ -242,16 +253,6 @@ class StarletteTransport(StarletteBase):
     def bytes_written(self) -> int:
         """See :class:`Writer`; it counts messages for which the library's send has returned."""
         return self._queue.sent
-
-    def is_open(self) -> bool:
-        """Whether messages can be written now."""
-        return (
-            self._websocket.application_state is WebSocketState.CONNECTED
-            and self._websocket.client_state is WebSocketState.CONNECTED
-            and not self._closing
-            and not self._queue.failed
-            and (self._ahead is None or self._ahead.over is None)
-        )
 
     def is_closed(self) -> bool:
         """See :class:`Transport`."""
@@ -304,11 +305,8 @@ def sends_plainly(websocket: WebSocket) -> bool:
     )
 
 
-async def _send(send: Send, outgoing: Outgoing) -> None:
-    if outgoing.text:
-        await send({"type": "websocket.send", "text": outgoing.message})
-    else:
-        await send({"type": "websocket.send", "bytes": outgoing.payload})
+def _send(send: Send, outgoing: Outgoing) -> Awaitable[None]:
+    return send({"type": SEND, "text" if outgoing.text else "bytes": outgoing.message})
 
 
 async def _send_by_starlette(websocket: WebSocket, outgoing: Outgoing) -> None:

@@ -88,7 +88,8 @@ class Round(set["DirectProtocol"]):
         """Send the pings."""
         del rounds[key]
         while self:
-            self.pop().send_keepalive_ping()
+            one = self.pop()
+            one.loop.call_soon(one.send_keepalive_ping)
 
     def cancel(self) -> None:
         """See :meth:`DirectProtocol.stop_keepalive`."""

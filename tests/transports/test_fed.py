@@ -22,6 +22,7 @@ class Feeder:
         self.transport: Any = self
         self.left: list[tuple[int, str]] = []
         self.lost = self.flushed = 0
+        self.detached = False
 
     def pause_reading(self) -> None:
         self.reads = False
@@ -31,6 +32,9 @@ class Feeder:
 
     async def receive(self) -> Any:
         return {}
+
+    def detach(self) -> None:
+        self.detached = True
 
     def client_left(self, code: int, reason: str) -> None:
         self.left.append((code, reason))
@@ -88,6 +92,7 @@ async def test_a_socket_is_not_read_while_its_reader_has_too_much() -> None:
     assert await take(feed, 3) == [3, 4, 5]
     assert feeder.reads
     await feed.unwatch(feeder)
+    assert feeder.detached
 
 
 @async_test

@@ -327,3 +327,32 @@ async def test_pings_of_all_clients_are_sent_and_a_silent_one_is_closed() -> Non
             await asyncio.sleep(0.5)
             assert pool.get_connection("n", "a") is not None
             assert pool.statistics()["connections"] == 1
+
+
+@async_test
+async def test_an_endpoint_that_reads_behind_its_context_is_told_of_the_end() -> None:
+    """By the framework's own method; if it was told before, Starlette says so."""
+    got: list[tuple[str, object]] = []
+
+    async with Backend(None).pools(timing=FAST) as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/{id}")
+        async def endpoint(websocket: WebSocket, id: str) -> None:
+            async with pool.accept(websocket, namespace="n", id=id) as connection:
+                if id == "leaves":
+                    await connection.wait_closed()
+            try:
+                got.append((id, (await websocket.receive())["code"]))
+            except RuntimeError as error:
+                got.append((id, "once a disconnect" in str(error)))
+
+        async with served(app, Protocol) as url:
+            async with connect(f"{url}/stays") as stays:
+                await stays.wait_closed()
+            async with connect(f"{url}/leaves"):
+                await eventually(lambda: pool.has_namespace("n"))
+            await eventually(lambda: len(got) == 2)
+    told = dict(got)
+    assert told["leaves"] is True
+    assert told["stays"] in (1000, 1005)  # our code, or uvicorn's for a socket that is gone
