@@ -51,6 +51,7 @@ async def use(owner: object, name: str) -> object:
             value = Connection("a", "n", FakeWebSocket())
         elif parameter.name == "websocket":
             value = FakeWebSocket()
+            named["namespace"] = "n"  # may be left out where an identity names it
         if parameter.kind is parameter.KEYWORD_ONLY:
             named[parameter.name] = value
         else:
