@@ -117,7 +117,7 @@ class Index:
             return True
         return local and any(
             window.excuses(call, [connection.node])
-            and (window.ended - window.begun < LEASE or self.taken_at(connection) >= window.healed)
+            and (call.begun - window.begun < LEASE or self.taken_at(connection) >= window.healed)
             for window in self.books.windows
         )
 
