@@ -8,12 +8,13 @@ from cluster_pool.backplane.slots import slot_of
 from cluster_pool.testing import FAST
 from tests.clusters import Pool
 from tools.harness.members import Member
+from tools.harness.network import Network
 from tools.harness.redis_cluster import RedisCluster
 
 
 @contextlib.asynccontextmanager
 async def cluster_pools(
-    redis: RedisCluster, nodes: int = 2, **options: Any
+    redis: RedisCluster | Network, nodes: int = 2, **options: Any
 ) -> AsyncIterator[list[Pool]]:
     """Started pools ``node-1``, ``node-2`` and so on."""
     options = {"timing": FAST, **options}

@@ -1,9 +1,8 @@
 """Batches claims, releases and checks of claims to Redis, while the lease is valid.
 
 Operations that come within ``GATHER`` of a flush, or while ``IN_FLIGHT`` flushes are unanswered, go
-with the next flush: a storm of connects needs a few calls, and not one for each connection. A flush
-queues the namespaces that are new here, then claims, then releases, in that order. Each shard has
-flushes of its own, so that one that does not answer holds up no other.
+with the next flush: a storm of connects needs few calls. A flush queues the namespaces that are new
+here, then claims, then releases. Each shard has its own, so one that is silent holds up no other.
 """
 
 import asyncio
@@ -129,6 +128,7 @@ class ClaimBatcher:
 
     def shard_up(self, shard: Shard) -> None:
         """One of several shards is up again: compare its claims, send the operations for it."""
+        self._releases.doubt_latest(lambda name: self._topology.of(name) is shard)
         self._restoration.shard_up(shard)
         self._loads.unpark()
         self.retry_releases()

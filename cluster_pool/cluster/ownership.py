@@ -91,7 +91,7 @@ class Ownership:
             limits.namespace_members,
             lease,
             self.restoration,
-            ReleaseBatcher(claims, self._released),
+            ReleaseBatcher(claims, self._released, remembers=topology.spans),
             self._decide,
         )
         self.shard_up = self._claim_batcher.shard_up

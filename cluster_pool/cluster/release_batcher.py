@@ -16,8 +16,8 @@ from cluster_pool.local.membership import Membership
 
 log = logging.getLogger("cluster_pool.membership")
 
-MOST_DOUBTED = 1000
-"""Namespaces that wait for a closer look, at most."""
+MOST_DOUBTED = 5000
+"""Namespaces that wait for a closer look, and latest ones of which releases are known, at most."""
 
 Released = Callable[[Membership[Connection], bool], None]
 """Called with each membership that has no claim any more, and whether its namespace is empty."""
@@ -28,11 +28,14 @@ class ReleaseBatcher:
 
     Args:
         on_released: see :data:`Released`.
+        remembers: whether the latest releases may be doubted, see :meth:`doubt_latest`.
     """
 
-    def __init__(self, claims: Claims, on_released: Released) -> None:
+    def __init__(self, claims: Claims, on_released: Released, *, remembers: bool = False) -> None:
         self._claims = claims
         self._on_released = on_released
+        self._remembers = remembers
+        self._latest: dict[str, None] = {}
         self._waiting: list[Membership[Connection]] = []
         self._unanswered: list[Membership[Connection]] = []
         self._doubted: set[str] = set()
@@ -55,6 +58,16 @@ class ReleaseBatcher:
         """Note that a claim may be registered there that this node does not hold."""
         if len(self._doubted) < MOST_DOUBTED:
             self._doubted.add(namespace)
+
+    def doubt_latest(self, concerned: Callable[[str], bool]) -> None:
+        """Doubt the latest releases in some namespaces, whose shard may have lost them.
+
+        A replica that takes over need not have heard of a release that its primary has answered.
+        A namespace without members here would not be compared again.
+        """
+        for namespace in [one for one in self._latest if concerned(one)]:
+            del self._latest[namespace]
+            self.doubt(namespace)
 
     def pop_waiting(self, most: int | None = None) -> list[Membership[Connection]]:
         """The releases for this flush: ``most`` at most, or all."""
@@ -111,10 +124,18 @@ class ReleaseBatcher:
                 return
             if None in last_ones:
                 self.doubt(namespace)
+            if self._remembers:
+                self._remember(namespace)
             for membership, emptied in zip(batch, last_ones, strict=True):
                 self._on_released(membership, bool(emptied))
 
         return read()
+
+    def _remember(self, namespace: str) -> None:
+        self._latest.pop(namespace, None)
+        self._latest[namespace] = None
+        if len(self._latest) > MOST_DOUBTED:
+            del self._latest[next(iter(self._latest))]
 
 
 async def _nothing() -> None:

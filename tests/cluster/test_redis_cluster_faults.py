@@ -311,3 +311,24 @@ async def test_the_first_send_to_a_node_waits_for_a_slot_that_is_half_moved(
         answer = await sending  # the owner may not listen at the new primary yet
         assert answer in (SendResult.DELIVERED, SendResult.UNREACHABLE)
         assert member.sent == ["hello"] * (answer is SendResult.DELIVERED)
+
+
+@async_test
+async def test_a_release_that_a_failover_loses_leaves_no_ghost() -> None:
+    """The primary answered it alone, so its replica took over with the member; nobody is left in
+    the namespace here, which would else not be compared any more."""
+    with RedisCluster(node_timeout=1, apart=True) as redis:
+        source, name = away_from_home(redis)
+        key = f"cluster_pool:{{{name}}}:members"
+        async with redis.network() as network, cluster_pools(network) as (one, two):
+            member: Any = await two.join(name, "alice")
+            assert await asyncio.to_thread(source.call, "WAIT", 1, 5000) == 1
+            redis.cut_off(source)
+            await two.remove_connection(member.connection)
+            assert source.call("EXISTS", key) == 0
+            await asyncio.to_thread(redis.wait_for_another, source)
+            new = redis.primary_of(name)
+            assert new.call("HLEN", key) == 1
+            redis.heal()
+            await eventually(lambda: new.call("EXISTS", key) == 0, 10)
+            assert await one.count(name) == 0

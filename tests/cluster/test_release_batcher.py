@@ -45,12 +45,14 @@ def owned(namespace: str, id: str) -> Membership[Connection]:
 class Releasing:
     """A batcher over fake claims, and what it has told."""
 
-    def __init__(self, *answers: Answers | None) -> None:
+    def __init__(self, *answers: Answers | None, remembers: bool = False) -> None:
         self.claims = FakeClaims(*answers)
         self.told: list[tuple[str, bool]] = []
         claims: Any = self.claims
         self.batcher = ReleaseBatcher(
-            claims, lambda one, emptied: self.told.append((one.id, emptied))
+            claims,
+            lambda one, emptied: self.told.append((one.id, emptied)),
+            remembers=remembers,
         )
 
     async def flush(self) -> None:
@@ -104,3 +106,17 @@ async def test_a_release_that_found_no_claim_puts_its_namespace_in_doubt() -> No
     await releasing.flush()
     assert releasing.batcher.pop_doubted() == {"n"}
     assert releasing.batcher.pop_doubted() == set()
+
+
+@async_test
+async def test_the_latest_releases_of_a_shard_are_doubted_when_it_may_have_lost_them() -> None:
+    """Each once, and those of other shards not at all; one Redis remembers none."""
+    for remembers in (True, False):
+        releasing = Releasing([True], [True], remembers=remembers)
+        for namespace in ("here", "elsewhere"):
+            releasing.batcher.add(owned(namespace, "a"))
+        await releasing.flush()
+        releasing.batcher.doubt_latest(lambda namespace: namespace == "here")
+        assert releasing.batcher.pop_doubted() == ({"here"} if remembers else set())
+        releasing.batcher.doubt_latest(lambda namespace: namespace == "here")
+        assert releasing.batcher.pop_doubted() == set()
