@@ -126,9 +126,8 @@ class Directory:
         found: list[str] = []
         for _ in range(READINGS):
             living = await self._leases.living(deadline)
-            noted = await asyncio.gather(
-                *[self._claims.namespaces_of(incarnation, deadline) for incarnation in living]
-            )
+            namespaces_of = self._claims.namespaces_of
+            noted = await asyncio.gather(*[namespaces_of(one, lambda: deadline) for one in living])
             names = sorted(set().union(*noted))
             found = await self.populated(names, living, deadline)
             if (await self._leases.living(deadline)).keys() <= living.keys():

@@ -151,7 +151,7 @@ class Reaper:
 
         After a rejoin few namespaces have any, so a call looks at hundreds of namespaces.
         """
-        noted = await self._claims.namespaces_of(incarnation, self._deadline())
+        noted = await self._claims.namespaces_of(incarnation, self._deadline)
         namespaces = await self._reaping.reachable(noted)
         total = 0
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]

@@ -1,8 +1,11 @@
 """The scripts that make claims and give them up, on each kind of server."""
 
+from cluster_pool.backplane.calls import deadline_in
+from cluster_pool.backplane.claims import PAGE
 from cluster_pool.backplane.scripts import sources
 from cluster_pool.core.keys import Keys
 from tests.clusters import Backend
+from tests.support import async_test
 
 
 def test_the_memory_of_releases_that_emptied_a_namespace_is_bounded(backend: Backend) -> None:
@@ -26,3 +29,22 @@ def test_the_memory_of_releases_that_emptied_a_namespace_is_bounded(backend: Bac
         assert release(names, ["events", "node", *retry]) == b"022"
         assert not client.exists(keys.owners("n"))
         client.delete(keys.emptied("n"))
+
+
+@async_test
+async def test_a_long_list_of_namespaces_has_a_deadline_for_each_page(backend: Backend) -> None:
+    """Else a busy Redis would never say all of what a dead node with 100,000 had."""
+    names = [f"room-{at}" for at in range(2 * PAGE + 1)]
+    async with backend.pools(1) as (one,), backend.client() as client:
+        claims = one._parts.backplane.claims
+        key = Keys(backend.prefix).namespaces("gone.0")
+        await client.sadd(key, *names)
+        asked: list[float] = []
+
+        def deadline() -> float:
+            asked.append(deadline_in(2.0))
+            return asked[-1]
+
+        assert sorted(await claims.namespaces_of("gone.0", deadline)) == sorted(names)
+        assert len(set(asked)) >= 3
+        await client.delete(key)

@@ -55,7 +55,7 @@ class Registry:
     async def dead(self, deadline: float) -> dict[str, str]:
         return {name: "node" for name in self.members if name not in self.forgotten}
 
-    async def namespaces_of(self, incarnation: str, deadline: float) -> list[str]:
+    async def namespaces_of(self, incarnation: str, deadline: Callable[[], float]) -> list[str]:
         if not self.members[incarnation]:
             raise BackplaneUnavailableError("away")
         return list(self.members[incarnation])
