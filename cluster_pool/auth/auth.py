@@ -15,13 +15,16 @@ from cluster_pool.core.request import Request
 from cluster_pool.exceptions import (
     AuthenticationError,
     AuthenticationUnavailableError,
-    ClusterPoolError,
+    InvalidValueError,
+    NotPermittedError,
 )
 
 log = logging.getLogger("cluster_pool.auth")
 
 Authenticate = Callable[[Request], Identity | Awaitable[Identity | None] | None]
 TIMEOUT: Final = 5.0
+ANSWERS: Final = (AuthenticationError, AuthenticationUnavailableError, NotPermittedError)
+"""Errors by which ``authenticate`` says what a client is answered."""
 
 
 class Auth:
@@ -65,21 +68,26 @@ class Auth:
             if inspect.isawaitable(identity):
                 async with asyncio.timeout(self.timeout):
                     identity = await identity
-        except ClusterPoolError:
+        except (InvalidValueError, *ANSWERS):
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise self._unavailable(error) from error  # what it has waited for was cancelled
         except Exception as error:
-            self._report(error)
-            raise AuthenticationUnavailableError("the client could not be authenticated") from error
+            raise self._unavailable(error) from error
         if identity is None:
             raise AuthenticationError("the client is not known")
         if not isinstance(identity, Identity):
             error = TypeError(f"authenticate returned {type(identity).__name__}, not Identity")
-            self._report(error)
-            raise AuthenticationUnavailableError("the client could not be authenticated") from error
+            raise self._unavailable(error) from error
         if identity.expires is not None and identity.expires <= time.time():
             raise AuthenticationError("the identity has expired")
         return identity
 
-    def _report(self, error: Exception) -> None:
+    def _unavailable(self, error: BaseException) -> AuthenticationUnavailableError:
+        """The error for a client that cannot be authenticated; its cause is logged."""
         if times := self._quiet.due(fault(error), time.monotonic()):
             log.error("authenticate failed, 503: %r%s", error, others(times), exc_info=error)
+        return AuthenticationUnavailableError("the client could not be authenticated")

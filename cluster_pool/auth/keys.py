@@ -1,6 +1,7 @@
 """The keys that tokens are verified with: one that is given, or a set that is published."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import logging
@@ -30,6 +31,8 @@ PAUSE: Final = 10.0
 """Seconds between two readings, whatever keys tokens name."""
 PATIENCE: Final = 4.0
 """Seconds that a server has to answer."""
+STALE: Final = 1.0
+"""Seconds that clients wait for a set to be read again, before the last one counts."""
 MAX_SET: Final = 1024 * 1024
 """Bytes of a published set."""
 MAX_KEYS: Final = 100
@@ -92,17 +95,21 @@ class PublishedKeys:
             AuthenticationUnavailableError: the set was never read yet, and cannot be read now.
         """
         if time.monotonic() >= self._read_at + FRESH:
-            await self._read_again()
+            await self._read_again(PATIENCE if self._read_at < 0 else STALE)
         found = await self._keys.find(name)
         if not found:
-            await self._read_again()
+            await self._read_again(PATIENCE)
             found = await self._keys.find(name)
         if self._read_at < 0:
             raise AuthenticationUnavailableError("the keys of tokens cannot be read")
         return found
 
-    async def _read_again(self) -> None:
-        """Read the set, unless that was tried lately; wait for a reading that is under way."""
+    async def _read_again(self, patience: float) -> None:
+        """Read the set, unless that was tried lately; wait until a reading is over.
+
+        Args:
+            patience: seconds from the beginning of the reading after which nobody waits for it.
+        """
         reading = self._reading
         if (
             reading is None
@@ -114,7 +121,9 @@ class PublishedKeys:
                 return
             self._tried_at = now
             reading = self._reading = asyncio.create_task(self._read())
-        await asyncio.shield(reading)
+        left = self._tried_at + patience - time.monotonic()
+        if left > 0:
+            await asyncio.wait((reading,), timeout=left)
 
     async def _read(self) -> None:
         try:
@@ -134,7 +143,12 @@ def _checked(where: str | Path | None) -> str | Path:
         raise InvalidValueError(f"jwks must be a path or a URL, not {shown(where)}")
     if "://" not in where:
         return Path(where)
-    parts = urlsplit(where)
+    try:
+        parts = urlsplit(where)
+    except ValueError as error:
+        raise InvalidValueError(f"jwks is no URL: {error}") from None
+    if "@" in parts.netloc:
+        raise InvalidValueError("the URL of a key set cannot have a password: it would be logged")
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         return where
     raise InvalidValueError("the URL of a key set must begin with https://")
@@ -205,10 +219,31 @@ def of_secret(secret: str | bytes) -> Key:
         raise InvalidValueError(f"secret must be str or bytes, not {type(secret).__name__}")
     if b"-----BEGIN" in material:
         raise InvalidValueError("this secret is a key in PEM: give it as key=")
+    if _is_published(material):
+        raise InvalidValueError("this secret is a public key or a JWK: anybody may know it")
     try:
         return Key(material, algorithm_of(material))
     except ValueError as error:
         raise InvalidValueError(str(error)) from None
+
+
+def _is_published(material: bytes) -> bool:
+    """Whether it has the form of a JWK, a JWK set, or a public key of DER or OpenSSH.
+
+    As a secret of HS256 it would let everybody in who knows the public key (RFC 8725 section 2.1).
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+    from cryptography.x509 import load_der_x509_certificate
+
+    text = material.lstrip()
+    if text.startswith((b"ssh-", b"ecdsa-sha2-")) or (text.startswith(b"{") and b'"kty"' in text):
+        return True
+    for read in (load_der_public_key, load_der_x509_certificate):
+        with contextlib.suppress(ValueError, UnsupportedAlgorithm):
+            read(material)
+            return True
+    return False
 
 
 def of_pem(key: str | bytes | Path) -> Key:

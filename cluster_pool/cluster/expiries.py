@@ -25,6 +25,8 @@ PERIOD: Final = 1.0
 """Seconds between two looks while none has expired."""
 SPREAD: Final = 20.0
 """Seconds over which closes are spread at most."""
+FEW: Final = 64
+"""Names of buckets that are gone, which may stay in the heap."""
 REASON: Final = "expired"
 
 
@@ -42,7 +44,7 @@ class Expiries:
         """The bucket of each connection; 0 once it has expired."""
         self._buckets: dict[int, dict[Connection, None]] = {}
         self._order: list[int] = []
-        """The names of the buckets, as a heap."""
+        """The names of the buckets, as a heap; also of some that are empty and gone."""
         self._due: dict[Connection, None] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -71,7 +73,18 @@ class Expiries:
         second = self._second.pop(connection, None)
         if second is not None:
             self._due.pop(connection, None)
-            self._buckets.get(second, {}).pop(connection, None)
+            bucket = self._buckets.get(second)
+            if bucket is not None:
+                del bucket[connection]
+                if not bucket:
+                    self._drop(second)
+
+    def _drop(self, second: int) -> None:
+        """Drop an empty bucket; else each second of tokens of a year would keep one for a year."""
+        del self._buckets[second]
+        if len(self._order) > 2 * len(self._buckets) + FEW:
+            self._order = list(self._buckets)
+            heapq.heapify(self._order)
 
     async def stop(self) -> None:
         """End the task; nothing is closed any more."""
@@ -92,7 +105,7 @@ class Expiries:
     def _collect(self, now: float) -> None:
         """Find the connections that have expired, and the rate at which they must be closed."""
         while self._order and self._order[0] <= now:
-            for connection in self._buckets.pop(heapq.heappop(self._order)):
+            for connection in self._buckets.pop(heapq.heappop(self._order), ()):
                 self._second[connection] = 0
                 self._due[connection] = None
         self._rate = max(self._rate, len(self._due) / SPREAD) if self._due else self._least

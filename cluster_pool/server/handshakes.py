@@ -126,7 +126,9 @@ class Handshakes:
         if self._keeps_requests or self._auth is not None:
             forwarded = request.headers.get_all("X-Forwarded-For")
             client = self._proxies.client(_peer(websocket), forwarded)
-            kept = KeptRequest.of_target(request.path, request.headers.raw_items(), client)
+            # A target may be absolute: then, too, authentication sees the path that counts.
+            where = "?".join(split_target(request.path))
+            kept = KeptRequest.of_target(where, request.headers.raw_items(), client)
         identity, namespace, id = None, target.namespace, target.id
         if self._auth is not None:
             assert kept is not None

@@ -12,8 +12,10 @@ from cluster_pool import (
     AuthenticationError,
     AuthenticationUnavailableError,
     Identity,
+    InvalidIdError,
     InvalidValueError,
     NotPermittedError,
+    PoolClosedError,
     Request,
 )
 from tests.support import async_test
@@ -23,7 +25,7 @@ def said(value: Any) -> Any:
     """A function that returns it, or raises it."""
 
     def authenticate(request: Request) -> Any:
-        if isinstance(value, Exception):
+        if isinstance(value, BaseException):
             raise value
         return value
 
@@ -48,8 +50,8 @@ async def test_a_stranger_and_an_expired_identity_are_refused() -> None:
 
 
 @async_test
-async def test_errors_of_this_library_pass() -> None:
-    for error in (AuthenticationError("no"), NotPermittedError("not this")):
+async def test_errors_that_say_what_the_client_is_answered_pass() -> None:
+    for error in (AuthenticationError("no"), NotPermittedError("not this"), InvalidIdError("bad")):
         with pytest.raises(type(error)):
             await Auth(authenticate=said(error)).identify(Request())
 
@@ -64,6 +66,8 @@ async def test_a_fault_of_authenticate_lets_nobody_in_and_is_logged_once(
     auths = [
         Auth(authenticate=said(KeyError("password"))),
         Auth(authenticate=said("alice")),
+        Auth(authenticate=said(PoolClosedError("the pool that it asks is stopped"))),
+        Auth(authenticate=said(asyncio.CancelledError())),
         Auth(authenticate=hangs, timeout=0.01),
     ]
     for auth in auths:
@@ -71,7 +75,22 @@ async def test_a_fault_of_authenticate_lets_nobody_in_and_is_logged_once(
             for _ in range(3):
                 with pytest.raises(AuthenticationUnavailableError, match="not be authenticated"):
                     await auth.identify(Request())
-    assert len(caplog.records) == 3
+    assert len(caplog.records) == len(auths)
+
+
+@async_test
+async def test_a_client_that_leaves_while_it_is_authenticated_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def hangs(request: Request) -> None:
+        await asyncio.sleep(60)
+
+    waiting = asyncio.create_task(Auth(authenticate=hangs).identify(Request()))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not caplog.records
 
 
 def test_odd_arguments_are_refused() -> None:

@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from cluster_pool import AuthenticationUnavailableError, InvalidValueError
 from cluster_pool.auth import keys
@@ -177,3 +182,56 @@ def test_a_set_is_fetched_over_tls_or_from_loopback_alone() -> None:
             PublishedKeys(url)  # type: ignore[arg-type]
     PublishedKeys("https://keys.example/jwks")
     PublishedKeys("http://[::1]:8000/jwks")
+
+
+@async_test
+async def test_a_place_that_hangs_holds_up_no_key_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The set is due to be read again, but its server never answers."""
+    monkeypatch.setattr(keys, "FRESH", 0.0)
+    monkeypatch.setattr(keys, "PAUSE", 0.0)
+    monkeypatch.setattr(keys, "PATIENCE", 0.1)
+    file, hangs = tmp_path / "jwks.json", threading.Event()
+    file.write_text(
+        json.dumps({"keys": [jwk_of(ec.generate_private_key(ec.SECP256R1()), kid="a")]})
+    )
+    published = PublishedKeys(file)
+    assert len(await published.find("a")) == 1
+
+    def load(where: object) -> bytes:
+        hangs.wait(20)
+        return file.read_bytes()
+
+    monkeypatch.setattr(keys, "_load", load)
+    try:
+        async with asyncio.timeout(5):
+            for _ in range(30):
+                assert len(await published.find("a")) == 1
+            assert await published.find("b") == []
+    finally:
+        hangs.set()
+
+
+def test_a_public_key_is_no_secret() -> None:
+    """A public key or a JWK set in place of a secret would let everybody in."""
+    private = rsa.generate_private_key(65537, 2048)
+    public = private.public_key()
+    entry = jwk_of(private, kid="a")
+    for data in (
+        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        json.dumps(entry),
+        json.dumps({"keys": [entry]}, indent=1),
+    ):
+        with pytest.raises(InvalidValueError, match="anybody may know"):
+            of_secret(data)
+    assert of_secret("{0123456789 0123456789 0123456789}").algorithm == "HS256"
+    assert of_secret(b"0\x82" + bytes(range(40))).algorithm == "HS256"
+
+
+@pytest.mark.parametrize("where", ["https://[::1", "https://user:password@example.org/jwks"])
+def test_an_unfit_url_is_refused_at_once_and_not_shown(where: str) -> None:
+    with pytest.raises(InvalidValueError) as refused:
+        PublishedKeys(where)
+    assert "password@" not in str(refused.value)

@@ -104,6 +104,20 @@ async def test_a_connection_that_was_renewed_or_has_gone_is_not_closed() -> None
 
 
 @async_test
+async def test_connections_that_come_and_go_leave_nothing() -> None:
+    """Each of them would have expired in another second, far away."""
+    async with expiring() as watched:
+        stays = connection(watched, later(0.3))
+        for seconds in range(1000):
+            watched.forget(connection(watched, later(100 + seconds)))
+        again = connection(watched, later(150))
+        assert len(watched) == len(watched._buckets) == 2
+        assert len(watched._order) < 100
+        await eventually(lambda: stays.closed)
+        assert not again.closed
+
+
+@async_test
 async def test_a_renewal_is_by_the_same_user_for_the_same_connection() -> None:
     asked: list[Request] = []
     answers = iter(

@@ -46,6 +46,13 @@ def test_unreadable_headers_are_refused(lines: str) -> None:
         check_offers(Request("/", "", lines), None)
 
 
+def test_an_offer_that_cannot_be_read_is_not_shown() -> None:
+    """It may be a token."""
+    with pytest.raises(InvalidValueError) as refused:
+        check_offers(Request("/", "", "Sec-WebSocket-Protocol: cluster-pool.token.abc, ("), None)
+    assert "abc" not in str(refused.value)
+
+
 def test_a_client_refuses_an_answer_that_it_did_not_offer() -> None:
     """The handshake would fail, so it is refused before."""
     request = Request("/", "", "Sec-WebSocket-Protocol: v1, v2")

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +100,7 @@ async def test_an_id_that_only_a_url_names_takes_nothing_over(redis: RedisServer
 @async_test
 async def test_a_token_may_be_offered_as_a_subprotocol(redis: RedisServer, key: str) -> None:
     with NodeProcess(redis.url, "--jwt-key", key) as node:
-        url = f"ws://127.0.0.1:{node.port}/ws/app?id=tab"
+        url = f"ws://127.0.0.1:{node.port}/ws/app?id=offered"
         offer: Any = f"cluster-pool.token.{token(namespace='app')}"
         raw: Any = "cluster-pool.raw"
         async with connect(url, subprotocols=[offer, raw]) as client:
@@ -122,16 +123,50 @@ async def test_at_expiry_a_client_is_closed_and_publishes_no_more(
     )
     options = ("--auth", "rules:soon", "--admin-port", "0")
     with NodeProcess(redis.url, *options, folder=tmp_path) as node:
-        url = f"ws://127.0.0.1:{node.port}/ws/app?id=tab"
+        url = f"ws://127.0.0.1:{node.port}/ws/app?id=expires"
         assert await status(url) == 401
         async with connect(f"{url}&user=42") as client, Publisher(redis.url) as publisher:
-            assert await publisher.send("app", "tab", "hello", confirm=True)
+            assert await publisher.send("app", "expires", "hello", confirm=True)
             assert await client.recv() == "hello"
             with pytest.raises(ConnectionClosed) as ended:
                 await client.recv()
             assert ended.value.rcvd is not None
             assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (4401, "expired")
             assert (await in_thread(counts, node))["expired"] == 1
+
+
+@async_test
+async def test_authentication_sees_the_path_that_counts_and_may_need_the_cluster(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    """An absolute target is no way around a rule about paths; an outage is no error of serve."""
+    (tmp_path / "rules.py").write_text(
+        "from cluster_pool import BackplaneUnavailableError, Identity\n\n"
+        "def by_path(request):\n"
+        "    if 'away' in request.query:\n"
+        "        raise BackplaneUnavailableError('away')\n"
+        "    if not request.path.startswith('/ws/admin'):\n"
+        "        return Identity(namespaces=['*'])\n"
+    )
+    with NodeProcess(redis.url, "--auth", "rules:by_path", folder=tmp_path) as node:
+        url = f"ws://127.0.0.1:{node.port}/ws"
+        assert await status(f"{url}/app?id=a") == 101
+        assert await status(f"{url}/app?away") == 503
+        for target in ("/ws/admin?id=a", "http://x/ws/admin?id=a", "WS://x/ws/%61dmin?id=a"):
+            answer = await in_thread(raw_status, node.port, target)
+            assert answer == 401, target
+
+
+def raw_status(port: int, target: str) -> int:
+    """The status of a handshake for any request target."""
+    lines = (
+        f"GET {target} HTTP/1.1",
+        *("Host: 127.0.0.1", "Connection: Upgrade", "Upgrade: websocket"),
+        *("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+    )
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        client.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        return int(client.recv(100).split()[1])
 
 
 @async_test
