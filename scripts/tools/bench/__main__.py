@@ -17,6 +17,7 @@ from tools.bench import (
     machine,
     peers,
     rolling,
+    rooms,
     scale,
     servers,
     shards,
@@ -26,7 +27,7 @@ from tools.bench.stage import QUICK, Settings
 from tools.bench.table import Row, as_json, markdown
 from tools.harness.linux import too_few_descriptors
 
-EACH_LOOP = {"latency": latency, "idle": idle, "storm": storm}
+EACH_LOOP = {"latency": latency, "idle": idle, "storm": storm, "rooms": rooms}
 ONE_LOOP = {"scale": scale, "shards": shards, "peers": peers, "rolling": rolling}
 SERVERS = "servers"
 """Measured only if it is asked for: it needs FastAPI and the ASGI servers."""
@@ -37,7 +38,7 @@ SIZES = {
     "--rounds": "of each; the table has their median",
     "--connections": "that get messages",
     "--idle": "connections that say nothing",
-    "--storm": "connections that come at once",
+    "--storm": "connections that come at once, and that join rooms",
     "--nodes": "of scale, at least 2",
     "--members": "of scale, in one namespace",
     "--namespaces": "of shards, of one node",
@@ -112,6 +113,7 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         **dict.fromkeys((*delivery.NAMES, "latency", "peers"), settings.connections),
         "idle": settings.idle + idle.FIRST,
         "storm": settings.storm,
+        "rooms": 0,
         "scale": 2 * settings.connections,
         "shards": 0,
         SERVERS: max(settings.connections, settings.idle + idle.FIRST),

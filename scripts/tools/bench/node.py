@@ -9,9 +9,12 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from cluster_pool import ClusterPool, Connection, SendResult
+from cluster_pool.local.outbox import begin_close
+from cluster_pool.server.disconnect_queue import DisconnectQueue
 from tools.bench.gate import Opened
 from tools.bench.payloads import member_id, payload
 from tools.bench.sender import Sender
@@ -22,6 +25,21 @@ from tools.harness.silent import join
 
 NAMESPACE = "bench"
 GATE_TIMEOUT = 10.0
+JOIN_TIMEOUT = 60.0
+STRIDE = 7
+"""Between the first rooms of two members that follow each other."""
+TOGETHER = 100
+"""Members whose first joins begin in one turn of the loop."""
+
+
+def room(number: int, rooms: int) -> str:
+    """The name of one of the rooms."""
+    return f"room:{number % rooms}"
+
+
+async def _join_each(member: Connection, names: Sequence[str]) -> None:
+    for name in names:
+        await member.join(name, timeout=JOIN_TIMEOUT)
 
 
 class Commands(Sender):
@@ -68,6 +86,33 @@ class Commands(Sender):
         ids = [member_id(-2 - index) for index in range(count)]
         started = time.monotonic()
         self._held = await join(self._pool, NAMESPACE, ids, lambda code, reason: None)
+        return time.monotonic() - started
+
+    async def join_rooms(self, rooms: int, first: int, each: int) -> float:
+        """Each of these joins some of the rooms, all of them at once; gives the seconds it took."""
+        started = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for at, member in enumerate(self._held):
+                names = [room(at * STRIDE + first + number, rooms) for number in range(each)]
+                group.create_task(_join_each(member, names))
+                if at % TOGETHER == TOGETHER - 1:
+                    await asyncio.sleep(0)
+        return time.monotonic() - started
+
+    async def counts(self, rooms: int) -> list[int]:
+        """How many members each of the rooms has."""
+        return [await self._pool.count(room(number, rooms)) for number in range(rooms)]
+
+    async def go(self) -> float:
+        """All of these are closed at once, as a lost network does; gives the seconds until no
+        membership is left."""
+        started = time.monotonic()
+        ends = DisconnectQueue()
+        for member in self._held:
+            ends.add(partial(begin_close, member, 1001, ""))
+        self._held = []
+        while self._pool.statistics()["namespaces"]:  # noqa: ASYNC110  # nothing tells it
+            await asyncio.sleep(0.01)
         return time.monotonic() - started
 
     async def count(self) -> int:
