@@ -14,7 +14,7 @@ EACH = 20
 MEMBERS = 100
 """Members of each of these."""
 WARM = 2
-"""Of them, those that are joined before the first look, so that the heap has its size."""
+"""The first of them are joined before the first look, so that the heap has its size."""
 LOGGED_US = 500
 """Scripts from this time on are logged by Redis."""
 
