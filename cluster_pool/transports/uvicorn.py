@@ -13,7 +13,6 @@ from math import ceil
 from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
-from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from websockets.protocol import OPEN
 from websockets.protocol import Protocol as WebSocketProtocol
 
@@ -271,6 +270,8 @@ def _chosen() -> Any:
         version("uvicorn"),
         ", ".join(lacking),
     )
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol  # deprecated parts
+
     return AutoWebSocketsProtocol
 
 

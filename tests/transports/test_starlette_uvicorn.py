@@ -19,6 +19,7 @@ from cluster_pool.testing import FAST
 from cluster_pool.transports.frames import FrameWriter
 from cluster_pool.transports.starlette import StarletteTransport
 from cluster_pool.transports.starlette_uvicorn import Logged, UvicornTransport
+from cluster_pool.transports.uvicorn import DirectProtocol
 from cluster_pool.uvicorn import Protocol
 from tests.clusters import Backend
 from tests.stubborn import stubborn
@@ -278,7 +279,9 @@ async def test_a_stop_of_uvicorn_writes_what_was_sent_in_this_tick() -> None:
 
 @async_test
 async def test_a_client_that_answers_no_close_is_cut() -> None:
-    """At the deadline, and its endpoint has ended."""
+    """At the deadline, and its endpoint has ended. Before 0.53 uvicorn itself waits for nothing."""
+    if "close_timer" not in DirectProtocol.__slots__:
+        pytest.skip("this uvicorn closes the socket behind its close")
     async with (
         behind_it(timing=Timing(close=0.3)) as (pool, url, found),
         stubborn(f"{url}/a") as client,
@@ -355,4 +358,4 @@ async def test_an_endpoint_that_reads_behind_its_context_is_told_of_the_end() ->
             await eventually(lambda: len(got) == 2)
     told = dict(got)
     assert told["leaves"] is True
-    assert told["stays"] in (1000, 1005)  # our code, or uvicorn's for a socket that is gone
+    assert told["stays"] in (1000, 1005, 1006)  # our code, or one for a socket that is gone
