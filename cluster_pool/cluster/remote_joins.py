@@ -18,6 +18,7 @@ from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import shown
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import ClusterPoolError
+from cluster_pool.local.attachment import is_expired
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Departure, Membership
 from cluster_pool.local.outbox import kick
@@ -61,6 +62,9 @@ class RemoteJoins:
         tell: Tell,
     ) -> None:
         """Have the connection of a membership join a namespace, and tell the result."""
+        if is_expired(membership.connection):
+            tell(SendResult.REFUSED)
+            return
         join = self._joins.join(membership.connection, joined, id, on_conflict, None)
         self._spawn(membership, join, tell)
 

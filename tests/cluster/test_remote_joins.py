@@ -1,6 +1,7 @@
 """Joins and leaves that others order: executed by the owner's node, which answers."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,6 +53,10 @@ async def test_a_join_is_refused_as_the_owner_would_refuse_it(backend: Backend) 
         one._parts.life.state = NodeState.DRAINING
         assert await join(two, "app", "alice", "room") is REFUSED
         one._parts.life.state = NodeState.ACTIVE
+        grant, expired = connection_of(alice)._grant, SimpleNamespace(expired=True)
+        connection_of(alice)._grant = expired  # type: ignore[assignment]
+        assert await join(two, "app", "alice", "room") is REFUSED
+        connection_of(alice)._grant = grant
         assert connection_of(alice).namespaces == ("app",)
         assert await join(two, "app", "alice", "room") is DELIVERED
 

@@ -32,9 +32,10 @@ class MembershipCalls(Calls):
 
         Returns:
             DELIVERED: it has joined, or had before. REFUSED: the id is taken, a limit is reached,
-            the node drains, the connection is closing, or Redis did not answer the node. ABSENT,
-            UNREACHABLE and TIMED_OUT as for a confirmed :meth:`send`; after TIMED_OUT it may have
-            joined.
+            the node drains, the connection is closing, its identity has expired, or Redis did not
+            answer the node. ABSENT, UNREACHABLE and TIMED_OUT as for a confirmed :meth:`send`;
+            after TIMED_OUT it may have joined. What its identity permits is not asked: that is for
+            clients.
 
         Raises:
             As :meth:`send`.
