@@ -13,8 +13,8 @@ from tools.harness.internals import Keys
 SIZES = (10, 100, 1000)
 IDLE = 12.0
 """Seconds: four heartbeats."""
-SETTLE = 4.0
-"""Seconds after which every node has read the leases anew."""
+SETTLE = 7.5
+"""Seconds: each node has read the new leases with one heartbeat, and their nodes with the next."""
 LEASE = 3600
 """Seconds for which the leases last that nobody renews. A node cuts what lasts longer than its
 holder says."""

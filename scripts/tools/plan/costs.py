@@ -42,9 +42,9 @@ class Costs:
 
 MEASURED: Final = Costs(
     idle=829,
-    idle_per_node=1.51,
+    idle_per_node=0.09,
     idle_bytes=411,
-    idle_bytes_per_node=19.3,
+    idle_bytes_per_node=12.3,
     probe=208,
     compare=27,
     send=92,

