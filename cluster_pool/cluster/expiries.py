@@ -27,6 +27,8 @@ SPREAD: Final = 20.0
 """Seconds over which closes are spread at most."""
 FEW: Final = 64
 """Names of buckets that are gone, which may stay in the heap."""
+LONG: Final = 0.2
+"""Seconds between two looks that are caught up at once, at most."""
 REASON: Final = "expired"
 
 
@@ -38,14 +40,15 @@ class Expiries:
     """
 
     def __init__(self, rate: float, counters: Counters) -> None:
-        self._least = self._rate = rate
+        self._rate = rate
         self._counters = counters
         self._second: dict[Connection, int] = {}
         """The bucket of each connection; 0 once it has expired."""
         self._buckets: dict[int, dict[Connection, None]] = {}
         self._order: list[int] = []
         """The names of the buckets, as a heap; also of some that are empty and gone."""
-        self._due: dict[Connection, None] = {}
+        self._due: dict[Connection, float] = {}
+        """When each that has expired was found, by the clock of the loop; the oldest first."""
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -94,21 +97,33 @@ class Expiries:
             await asyncio.wait((task,))
 
     async def _run(self) -> None:
-        now = asyncio.get_running_loop().time
-        pacer = Pacer(now())
+        clock = asyncio.get_running_loop().time
+        now = clock()
+        pacer = Pacer(now)
         while self._second:
-            self._collect(time.time())
-            self._close(pacer.due(now(), self._rate))
+            before, now = now, clock()
+            self._collect(time.time(), now)
+            self._close(max(pacer.due(now, self._rate), self._late(now, now - before)))
             await asyncio.sleep(STEP if self._due else PERIOD)
         self._task = None
 
-    def _collect(self, now: float) -> None:
-        """Find the connections that have expired, and the rate at which they must be closed."""
-        while self._order and self._order[0] <= now:
+    def _collect(self, moment: float, now: float) -> None:
+        """Find the connections that have expired at a moment by the clock of the machine."""
+        while self._order and self._order[0] <= moment:
             for connection in self._buckets.pop(heapq.heappop(self._order), ()):
                 self._second[connection] = 0
-                self._due[connection] = None
-        self._rate = max(self._rate, len(self._due) / SPREAD) if self._due else self._least
+                self._due[connection] = now
+
+    def _late(self, now: float, elapsed: float) -> int:
+        """How many must be closed now, so that the oldest is in time.
+
+        The share of all that the time since the last look has in the time that is left: a loop with
+        long turns looks seldom, and closes more at each look.
+        """
+        if not self._due:
+            return 0
+        left = next(iter(self._due.values())) + SPREAD - now
+        return len(self._due) if left <= STEP else int(len(self._due) * min(elapsed, LONG) / left)
 
     def _close(self, count: float) -> None:
         while count >= 1 and self._due:

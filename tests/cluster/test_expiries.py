@@ -1,6 +1,7 @@
 """Connections whose identities expire: closed with 4401, at a pace, within a bound."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -84,6 +85,28 @@ async def test_a_slow_node_closes_faster_than_its_rate_in_the_end(
         many = [connection(watched, later(-1)) for _ in range(200)]
         await eventually(lambda: all(one.closed for one in many))
         assert not len(watched)
+
+
+@async_test
+async def test_a_loop_with_long_turns_closes_all_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks seldom, so each look closes more; and it does not close all in one turn."""
+    monkeypatch.setattr(module, "SPREAD", 2.0)
+
+    async def work() -> None:
+        while True:
+            time.sleep(0.1)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+
+    async with expiring(rate=0.001) as watched:
+        many = [connection(watched, later(-1)) for _ in range(600)]
+        working = asyncio.create_task(work())
+        began, counts = time.monotonic(), [0]
+        while len(watched):
+            await asyncio.sleep(0.01)
+            counts.append(sum(one.closed for one in many))
+        assert time.monotonic() - began < 3.5
+        assert max(after - before for before, after in itertools.pairwise(counts)) < 300
+        working.cancel()
 
 
 @async_test
