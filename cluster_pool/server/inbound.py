@@ -12,7 +12,6 @@ import logging
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.ids import shown
 from cluster_pool.exceptions import BackplaneUnavailableError, ClusterPoolError
-from cluster_pool.local.attachment import is_expired
 from cluster_pool.local.closing import is_silenced
 from cluster_pool.local.connection import Connection
 
@@ -46,9 +45,6 @@ class Inbound:
         await self._pool.inbound.room(message)
         if is_silenced(connection):
             return  # taken over or closed by the pool while it waited
-        if is_expired(connection):
-            self._count_lost("the identities of their clients have expired")
-            return
         if self._failing and (self._trying or now() < self._again_at):
             self._count_lost("Redis cannot be reached")
             return

@@ -4,17 +4,22 @@ import functools
 import http
 from collections.abc import MutableMapping
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from cluster_pool.exceptions import ClusterPoolError
 
+_HEADERS: Final[dict[int, dict[str, str]]] = {
+    http.HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    http.HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+}
+
 
 def headers_of(status: int) -> dict[str, str]:
     """The headers of a refusal."""
-    return {"Retry-After": "1"} if status == http.HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return _HEADERS.get(status, {})
 
 
 def as_http(error: ClusterPoolError, status: int, text: str) -> None:

@@ -43,7 +43,6 @@ class Saying:
     """A connection whose client sends these messages, as fast as they are read."""
 
     _silenced = False
-    _grant = None
 
     def __init__(self, *messages: str) -> None:
         self.messages = messages

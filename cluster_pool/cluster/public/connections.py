@@ -10,7 +10,8 @@ from cluster_pool.cluster.accept import Accepting
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.public.handle import NOT_RUNNING
-from cluster_pool.exceptions import PoolClosedError
+from cluster_pool.exceptions import AuthenticationError, PoolClosedError
+from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.transports.base import Ahead
@@ -192,12 +193,15 @@ class ConnectionCalls:
 
         Raises:
             InvalidMessageError, MessageTooLargeError: not allowed.
+            AuthenticationError: the identity of the connection has expired.
             PendingLimitError: too much waits for Redis already: half of
                 ``Limits.node_inbound_bytes`` (a message counts three times while it is published),
                 or ``Limits.pending_messages``.
             BackplaneUnavailableError: Redis did not answer in time.
         """
         node = self._running()
+        if attachment.is_expired(connection):
+            raise AuthenticationError("the identity of the connection has expired")
         deadline = node.backplane.deadline(None)
         node_id = node.backplane.identity.node_id
         return await node.inbound.publish(connection, node_id, message, deadline)

@@ -1,8 +1,12 @@
 """The public calls about connections, before a start and after a stop."""
 
+import time
+
 import pytest
 
-from cluster_pool import ClusterPool, Connection, PoolClosedError
+from cluster_pool import AuthenticationError, ClusterPool, Connection, Identity, PoolClosedError
+from cluster_pool.local import attachment
+from cluster_pool.local.grant import Grant
 from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend
 from tests.support import async_test
@@ -34,3 +38,13 @@ async def test_a_membership_may_be_ended_after_a_stop() -> None:
         await pool.remove_connection(connection)
         with pytest.raises(PoolClosedError):
             await pool.new_connection(connection)
+
+
+@async_test
+async def test_a_connection_whose_identity_has_expired_publishes_nothing() -> None:
+    async with Backend(None).pools(1) as (pool,):
+        connection = Connection("alice", "n", FakeWebSocket())
+        assert await pool.publish_inbound(connection, "hello") == 0
+        attachment.grant(connection, Grant(Identity(expires=time.time() - 1), None))
+        with pytest.raises(AuthenticationError, match="expired"):
+            await pool.publish_inbound(connection, "hello")
