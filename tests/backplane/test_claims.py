@@ -46,5 +46,5 @@ async def test_a_long_list_of_namespaces_has_a_deadline_for_each_page(backend: B
             return asked[-1]
 
         assert sorted(await claims.namespaces_of("gone.0", deadline)) == sorted(names)
-        assert len(set(asked)) >= 3
+        assert len(set(asked)) >= 2  # Redis gives a page or a little more at a time
         await client.delete(key)

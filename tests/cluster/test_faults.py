@@ -562,8 +562,12 @@ async def test_cancelled_claims_leave_nothing(own_server: RedisServer) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+        async def counted() -> bool:
+            return await one.count("n") == one.statistics()["connections"]
+
+        await eventually(counted)
         await eventually(lambda: agree(one))
-        assert await one.count("n") == one.statistics()["connections"]
 
 
 @pytest.mark.parametrize(

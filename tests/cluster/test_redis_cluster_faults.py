@@ -114,8 +114,8 @@ async def test_a_slot_moves_there_and_back_under_traffic(redis: RedisCluster) ->
         assert stream.failed == other.failed == other.missed == 0
         assert len(stream.heard) + stream.missed == stream.sent
         assert all(gap.exact for gap in stream.gaps)
-        assert stream.slowest < 1.0
-        assert other.slowest < 0.5
+        assert stream.slowest < 3.0
+        assert other.slowest < 1.5
         assert two.statistics()["incarnation"] == before["incarnation"]
         assert await one.count(name) == 4
 
@@ -149,7 +149,7 @@ async def test_a_killed_primary_is_replaced_and_the_rest_does_not_notice(
         assert "y" in await members[1].wait_sent()
         await other.account()
         assert other.failed == other.missed == 0
-        assert other.slowest < 0.5
+        assert other.slowest < 1.5
         assert await one.count(name) == 50
         after = two.statistics()
         assert (after["incarnation"], after["rejoins"]) == (before["incarnation"], 0)

@@ -96,7 +96,8 @@ class Requests:
             return False
         if target is None:
             return False
-        assert target == Target(ids.check_namespace(target.namespace), ids.check_id(target.id))
+        id = None if target.id is None else ids.check_id(target.id)
+        assert target == Target(ids.check_namespace(target.namespace), id)
         return True
 
 
