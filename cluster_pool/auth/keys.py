@@ -205,7 +205,7 @@ def _of_jwk(entry: dict[str, Any]) -> Key | None:
         material = jwt.PyJWK(entry).key
         algorithm = algorithm_of(material)
     except (jwt.PyJWTError, ValueError, TypeError, NotImplementedError):
-        return None
+        return None  # PyJWT and cryptography raise all four for entries that they cannot read
     name = entry.get("kid")
     if entry.get("alg", algorithm) != algorithm:
         return None

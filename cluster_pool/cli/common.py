@@ -16,6 +16,7 @@ from cluster_pool.exceptions import (
     ClusterPoolError,
     InvalidValueError,
 )
+from cluster_pool.publisher import Publisher
 
 DONE, NO, USAGE, NO_REDIS = 0, 1, 2, 3
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -152,6 +153,11 @@ class _Notes(logging.Handler):
 def _say_beside(fields: dict[str, Any], text: str) -> None:
     line = json_text(fields, sys.stderr) if json_wanted() else f"cluster-pool: {text}"
     typer.echo(line, err=True)
+
+
+def publisher_of(redis: str, prefix: str, secret: list[str] | None, timeout: float) -> Publisher:
+    """The publisher that the options of a command name; not started."""
+    return Publisher(redis, prefix=prefix, secret=secret or None, timeout=timeout)
 
 
 def message_from(argument: str, binary: bool) -> str | bytes:

@@ -16,6 +16,7 @@ from cluster_pool.cli.common import (
     SecretOption,
     TimeoutOption,
     complain,
+    publisher_of,
     run,
     say,
 )
@@ -113,7 +114,7 @@ def drain(
         for name, value in (("--rate", rate), ("--grace", grace)):
             if value is not None:
                 check_above_zero(name, value)
-        async with _publisher(redis, prefix, secret, timeout) as publisher:
+        async with publisher_of(redis, prefix, secret, timeout) as publisher:
             targets = await _targets(publisher, nodes, everyone)
             if verbs:
                 return await _tell_all(targets, _order(publisher, verbs[0]), verbs[0], as_json)
@@ -146,7 +147,7 @@ def activate(
 
     async def work() -> int:
         _check_names(nodes, everyone)
-        async with _publisher(redis, prefix, secret, timeout) as publisher:
+        async with publisher_of(redis, prefix, secret, timeout) as publisher:
             targets = await _targets(publisher, nodes, everyone)
             return await _tell_all(targets, _order(publisher, "activate"), "activate", as_json)
 
@@ -187,10 +188,6 @@ def _number(text: str | None) -> float:
         return check_above_zero("RATE", float(text or ""))
     except ValueError:
         raise InvalidValueError(f"RATE must be a number above 0, or none, not {text!r}") from None
-
-
-def _publisher(redis: str, prefix: str, secret: list[str] | None, timeout: float) -> Publisher:
-    return Publisher(redis, prefix=prefix, secret=secret or None, timeout=timeout)
 
 
 def _check_names(nodes: list[str] | None, everyone: bool) -> None:

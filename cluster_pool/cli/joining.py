@@ -15,11 +15,12 @@ from cluster_pool.cli.common import (
     RedisOption,
     SecretOption,
     TimeoutOption,
+    publisher_of,
     run,
     say,
 )
 from cluster_pool.core.keys import DEFAULT_PREFIX
-from cluster_pool.publisher import Publisher
+from cluster_pool.core.results import SendResult
 
 OtherArgument = Annotated[
     str,
@@ -50,13 +51,11 @@ def join(
     """Have a member's connection join another namespace: 0 it has joined, 1 it has not."""
 
     async def work() -> int:
-        publisher = Publisher(redis, prefix=prefix, secret=secret or None, timeout=timeout)
-        async with publisher:
+        async with publisher_of(redis, prefix, secret, timeout) as publisher:
             result = await publisher.join(
                 namespace, id, other, as_id=as_id, on_conflict=on_conflict
             )
-        say(as_json, {"result": result.value}, result.value)
-        return DONE if result else NO
+        return _told(as_json, result)
 
     run(work())
 
@@ -74,10 +73,14 @@ def leave(
     """Have a member's connection leave a namespace: 0 it has left, 1 it has not."""
 
     async def work() -> int:
-        publisher = Publisher(redis, prefix=prefix, secret=secret or None, timeout=timeout)
-        async with publisher:
+        async with publisher_of(redis, prefix, secret, timeout) as publisher:
             result = await publisher.leave(namespace, id, other)
-        say(as_json, {"result": result.value}, result.value)
-        return DONE if result else NO
+        return _told(as_json, result)
 
     run(work())
+
+
+def _told(as_json: bool, result: SendResult) -> int:
+    """Print the answer of the member's node; the exit status."""
+    say(as_json, {"result": result.value}, result.value)
+    return DONE if result else NO

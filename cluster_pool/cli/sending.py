@@ -16,6 +16,7 @@ from cluster_pool.cli.common import (
     SecretOption,
     TimeoutOption,
     message_from,
+    publisher_of,
     run,
     say,
 )
@@ -23,7 +24,6 @@ from cluster_pool.core.closing import check_close
 from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import InvalidValueError
-from cluster_pool.publisher import Publisher
 
 MessageArgument = Annotated[
     str,
@@ -44,10 +44,6 @@ Confirm = Annotated[
 ]
 
 
-def _publisher(redis: str, prefix: str, secret: list[str] | None, timeout: float) -> Publisher:
-    return Publisher(redis, prefix=prefix, secret=secret or None, timeout=timeout)
-
-
 def send(
     namespace: NamespaceArgument,
     id: IdArgument,
@@ -66,7 +62,7 @@ def send(
         check_namespace(namespace)
         check_id(id)
         content = message_from(message, binary)
-        async with _publisher(redis, prefix, secret, timeout) as publisher:
+        async with publisher_of(redis, prefix, secret, timeout) as publisher:
             result = await publisher.send(namespace, id, content, confirm=confirm)
         say(as_json, {"result": result.value}, result.value)
         return DONE if result else NO
@@ -97,7 +93,7 @@ def broadcast(
     async def work() -> int:
         check_namespace(namespace)
         content = message_from(message, binary)
-        async with _publisher(redis, prefix, secret, timeout) as publisher:
+        async with publisher_of(redis, prefix, secret, timeout) as publisher:
             nodes = await publisher.broadcast_message(namespace, content, exclude or ())
         say(as_json, {"nodes": nodes}, f"handed to {nodes} node{'' if nodes == 1 else 's'}")
         return DONE if nodes else NO
@@ -128,7 +124,7 @@ def close(
         check_close(code, reason)
         for id in ids or ():
             check_id(id)
-        async with _publisher(redis, prefix, secret, timeout) as publisher:
+        async with publisher_of(redis, prefix, secret, timeout) as publisher:
             if everyone:
                 nodes = await publisher.close_all(namespace, code, reason)
                 say(as_json, {"nodes": nodes}, f"told {nodes} node{'' if nodes == 1 else 's'}")
