@@ -73,7 +73,14 @@ class Reaping:
         return [name for differing, _ in await asyncio.gather(*calls) for name in differing]
 
     async def clear(
-        self, namespace: str, incarnation: str, node_id: str, timeout: float, *, counted: bool
+        self,
+        namespace: str,
+        incarnation: str,
+        node_id: str,
+        timeout: float,
+        *,
+        counted: bool,
+        lives_on: bool = False,
     ) -> tuple[int, bool]:
         """Remove an incarnation's members from a namespace; how many, and if that emptied it.
 
@@ -82,12 +89,14 @@ class Reaping:
 
         Args:
             counted: whether its count there is trusted; else every member is looked at.
+            lives_on: whether its node has another incarnation. A release of a claim of this one
+                may still be on its way, and is answered as if it had come first.
         """
         cursor, total, empty = "0", 0, False
         while True:
             deadline = deadline_in(timeout)
             cursor, gone, emptied = await self._reap(
-                namespace, incarnation, node_id, cursor, deadline, counted
+                namespace, incarnation, node_id, cursor, deadline, counted, lives_on
             )
             total, empty = total + gone, empty or emptied
             if not cursor:
@@ -110,6 +119,7 @@ class Reaping:
         cursor: str,
         deadline: float,
         counted: bool,
+        lives_on: bool,
     ) -> tuple[str, int, bool]:
         """One step; gives the next cursor ("" at the end), how many it removed, if it is empty."""
         call = script_calls.reap(
@@ -121,6 +131,7 @@ class Reaping:
             most=REAPED,
             extent=COUNTED if counted else ALL,
             removal=self._removal(incarnation),
+            lives_on="1" if lives_on else "",
         )
         reply = await self._topology.script(deadline, call)
         return reply[0].decode(), reply[1], bool(reply[2])

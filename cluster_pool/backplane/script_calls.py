@@ -218,6 +218,7 @@ def reap(
     most: int,
     extent: str,
     removal: str,
+    lives_on: str,
 ) -> ScriptCall:
     """Remove a batch of the members of a dead incarnation."""
     names = [
@@ -227,7 +228,9 @@ def reap(
         keys.emptied(namespace),
     ]
     events = keys.events(namespace)
-    return ScriptCall("reap", names, [incarnation, node, cursor, most, events, extent, removal])
+    return ScriptCall(
+        "reap", names, [incarnation, node, cursor, most, events, extent, removal, lives_on]
+    )
 
 
 def correct(

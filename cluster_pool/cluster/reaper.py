@@ -16,6 +16,7 @@ from cluster_pool.backplane.claims import PAGE, Claims
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.reaping import BEGIN, Reaping
 from cluster_pool.cluster.lease import LeaseState
+from cluster_pool.core.claims import start_of
 from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import shown
 from cluster_pool.core.statistics import Counters
@@ -114,12 +115,17 @@ class Reaper:
                     log.warning("incarnation %s has vanished", shown(incarnation))
             await self._sweep()
             await self._look_ahead()
+        dead = await self._reaping.dead(self._deadline())
+        if not dead and not self._unanswered:
+            return
+        living = {start_of(one) for one in await self._leases.living(self._deadline())}
         for (namespace, incarnation), node_id in list(self._unanswered.items()):
             with _later(incarnation):
-                await self._clear(namespace, incarnation, node_id, counted=True)
-        for incarnation, node_id in (await self._reaping.dead(self._deadline())).items():
+                lives_on = start_of(incarnation) in living
+                await self._clear(namespace, incarnation, node_id, lives_on, counted=True)
+        for incarnation, node_id in dead.items():
             with _later(incarnation):
-                await self._reap(incarnation, node_id)
+                await self._reap(incarnation, node_id, lives_on=start_of(incarnation) in living)
 
     async def _sweep(self) -> None:
         """Bury incarnations that have had no lease for the length of one: they will not join."""
@@ -139,17 +145,18 @@ class Reaper:
         """Remove the members of this node's own incarnations, so that a stop leaves none behind."""
         for incarnation, node_id in (await self._reaping.dead(self._deadline())).items():
             if incarnation.startswith(f"{start}."):
-                await self._reap(incarnation, node_id)
+                await self._reap(incarnation, node_id, lives_on=False)
 
     async def _look_ahead(self) -> None:
         next_end = await self._leases.next_end(self._deadline())
         if next_end:
             self.wake_in(next_end / 1000 - self._leases.now())
 
-    async def _reap(self, incarnation: str, node_id: str) -> None:
+    async def _reap(self, incarnation: str, node_id: str, *, lives_on: bool) -> None:
         """Remove the members of a buried incarnation.
 
-        After a rejoin few namespaces have any, so a call looks at hundreds of namespaces.
+        After a rejoin few namespaces have any, so a call looks at hundreds of namespaces. Its node
+        ``lives_on`` then, and may have releases that Redis has not heard yet.
         """
         noted = await self._claims.namespaces_of(incarnation, self._deadline)
         namespaces = await self._reaping.reachable(noted)
@@ -159,17 +166,26 @@ class Reaper:
             for counted in (True, False):  # the second finds members that were not counted
                 page = await self._reaping.left_by(incarnation, page, self._deadline())
                 for namespace in page:
-                    total += await self._clear(namespace, incarnation, node_id, counted)
+                    total += await self._clear(
+                        namespace, incarnation, node_id, lives_on, counted=counted
+                    )
         if total:
             log.info("reaped %d members of %s on %s", total, incarnation, node_id)
         if len(namespaces) < len(noted):
             raise BackplaneUnavailableError("a part of its namespaces is at a shard that is down")
         await self._reaping.forget(incarnation, self._deadline())
 
-    async def _clear(self, namespace: str, incarnation: str, node_id: str, counted: bool) -> int:
+    async def _clear(
+        self, namespace: str, incarnation: str, node_id: str, lives_on: bool, *, counted: bool
+    ) -> int:
         self._unanswered[namespace, incarnation] = node_id
         gone, emptied = await self._reaping.clear(
-            namespace, incarnation, node_id, self._timing.timeout, counted=counted
+            namespace,
+            incarnation,
+            node_id,
+            self._timing.timeout,
+            counted=counted,
+            lives_on=lives_on,
         )
         del self._unanswered[namespace, incarnation]
         self._counters.reaped += gone

@@ -95,7 +95,7 @@ class Keys:
     def emptied(self, namespace: str) -> str:
         """Hash with a ttl: the claim whose release emptied the namespace, or ``incarnation@start``
         if a process emptied it by reaping, to the Redis time in µs; kept until that node has the
-        reply."""
+        reply. The last claim that was reaped too, if its node lives on and may release it."""
         return f"{self.prefix}:{{{namespace}}}:emptied"
 
     def routed_prefix(self, namespace: str) -> str:

@@ -28,8 +28,8 @@ log = logging.getLogger("cluster_pool.transports")
 
 STORING: Final = ("__init__", "handle_connect")
 METHODS: Final = (
-    *("connection_lost", "handle_connect", "handle_pong", "on_task_complete", "receive"),
-    *("schedule_ping", "send", "send_keepalive_ping", "shutdown", "stop_keepalive"),
+    *("connection_lost", "eof_received", "handle_connect", "handle_pong", "on_task_complete"),
+    *("receive", "schedule_ping", "send", "send_keepalive_ping", "shutdown", "stop_keepalive"),
 )
 ATTRIBUTES: Final = (
     *("close_sent", "conn", "last_ping_rtt", "ping_interval", "ping_timer", "queue"),
@@ -228,6 +228,15 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         if self.feed is not None:
             self.feed.write_pending()
         super().shutdown()
+
+    def eof_received(self) -> None:
+        """The client has ended the stream, but reads on until the transport has closed.
+
+        uvloop reads between a turn in which messages are put into an outbox and the next one.
+        """
+        if self.feed is not None:
+            self.feed.write_pending()
+        super().eof_received()
 
     def pause_writing(self) -> None:
         """The buffer is full: uvicorn's ``send`` waits, while frames of ours do not."""

@@ -96,7 +96,9 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
         claims=[entry("id nonce first_attempt not_after")] * 2,
     )
     yield script_calls.release(KEYS, spaces[0], node="node", claims=[entry("id claim")] * 2)
-    yield script_calls.reap(KEYS, spaces[0], **named("incarnation node cursor most extent removal"))
+    yield script_calls.reap(
+        KEYS, spaces[0], **named("incarnation node cursor most extent removal lives_on")
+    )
     yield script_calls.correct(KEYS, spaces[0], **named("incarnation count checksum"))
     yield script_calls.assert_claims(
         KEYS,

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -34,6 +36,8 @@ class Registry:
         self.buried: list[tuple[str, str]] = []
         self.forgotten: list[str] = []
         self.sweeps = 0
+        self.alive: list[str] = []
+        self.living_on: list[bool] = []
         self.away: set[str] = set()
         """Namespaces whose shard is down."""
 
@@ -66,9 +70,20 @@ class Registry:
     async def left_by(self, incarnation: str, page: list[str], deadline: float) -> list[str]:
         return [name for name in page if self.members[incarnation][name]]
 
+    async def living(self, deadline: float) -> dict[str, str]:
+        return dict.fromkeys(self.alive, "node")
+
     async def clear(
-        self, namespace: str, incarnation: str, node_id: str, timeout: float, *, counted: bool
+        self,
+        namespace: str,
+        incarnation: str,
+        node_id: str,
+        timeout: float,
+        *,
+        counted: bool,
+        lives_on: bool,
     ) -> tuple[int, bool]:
+        self.living_on.append(lives_on)
         gone, self.members[incarnation][namespace] = self.members[incarnation][namespace], 0
         return gone, True
 
@@ -102,6 +117,46 @@ async def test_a_node_with_a_young_lease_reaps_only_incarnations_buried_by_other
         await eventually(lambda: registry.forgotten == ["dead.0"])
     assert (registry.buried, registry.sweeps) == ([], 0)
     assert (counters.reaped, emptied) == (3, ["n"])
+
+
+@async_test
+async def test_members_of_a_node_that_goes_on_under_another_lease_are_removed_as_such() -> None:
+    """Its release of one of them may come later."""
+    registry = Registry()
+    registry.members, registry.alive = {"one.0": {"n": 1}, "two.0": {"n": 1}}, ["two.1"]
+    async with reaper_of(registry) as (reaper, _):
+        reaper.wake()
+        await eventually(lambda: registry.forgotten == ["one.0", "two.0"])
+    assert registry.living_on == [False, True]
+
+
+@async_test
+async def test_a_release_that_comes_after_the_reaper_knows_that_it_was_the_last_one(
+    backend: Backend,
+) -> None:
+    """A node that was cut off takes a new lease, and another node may remove what the old one had
+    before the release of a connection, which waited for Redis, has come there."""
+    async with backend.pools() as (one, two):
+        alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
+        batcher = one._parts.ownership._claim_batcher
+        kept: list[Any] = []
+        emptied: list[str] = []
+        with patch.object(batcher, "release", kept.append):
+            for name, member in (("alice", alice), ("bob", bob)):
+                with pytest.raises(BackplaneUnavailableError):
+                    await one.remove_connection(
+                        member.connection, partial(emptied.append, name), timeout=0.1
+                    )
+        incarnation = str(one.statistics()["incarnation"])
+        removed = await two._parts.reaper._reaping.clear(
+            "n", incarnation, "one", 5.0, counted=True, lives_on=True
+        )
+        assert removed == (2, True)
+        for membership in kept:
+            batcher.release(membership)
+        await eventually(lambda: one.get_connection("n", "alice") is None and emptied)
+        await eventually(lambda: not one._parts.table.namespaces())
+        assert len(emptied) == 1
 
 
 @async_test

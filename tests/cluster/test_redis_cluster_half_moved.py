@@ -40,9 +40,9 @@ async def test_operations_in_it_say_which_slot_it_is_and_what_redis_says(
             await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:{carried}")
             for operation, word in zip(
                 (
-                    lambda: one.join(name, "bob", timeout=0.5),
-                    lambda: one.send(name, "alice", "x", timeout=0.5),
-                    lambda: one.broadcast_message(name, "x", timeout=0.5),
+                    lambda: one.join(name, "bob", timeout=2.0),
+                    lambda: one.send(name, "alice", "x", timeout=2.0),
+                    lambda: one.broadcast_message(name, "x", timeout=2.0),
                 ),
                 words,
                 strict=True,

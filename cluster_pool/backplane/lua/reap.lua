@@ -15,6 +15,7 @@ local most = tonumber(ARGV[4]) -- members to remove at most
 local events_channel = ARGV[5]
 local extent = ARGV[6] -- COUNTED: end when its count says that nothing is left; ALL: scan everything
 local removal = ARGV[7] -- the reaper's name for this removal
+local lives_on = ARGV[8] -- "1": its node has another incarnation, and may yet release a claim of this
 
 local function finished()
   return extent == COUNTED and redis.call('HEXISTS', owners, incarnation) == 0
@@ -26,6 +27,7 @@ local found = redis.call('HSCAN', members, cursor, 'COUNT', most)
 local next_cursor = found[1] ~= '0' and found[1] or ''
 local head = incarnation .. ':'
 local gone = {}
+local last_claim
 local changes = {}
 local events = {}
 for at = 1, #found[2], 2 do
@@ -38,6 +40,7 @@ for at = 1, #found[2], 2 do
     local _, time = parse(claim)
     tally(changes, incarnation, -1, time or 0)
     gone[#gone + 1] = id
+    last_claim = claim
     events[#events + 1] = event('leave', id, node)
   end
 end
@@ -49,6 +52,7 @@ if #gone > 0 then
   if empty then
     emptied = 1
     remember(emptied_key, removal)
+    if lives_on == '1' then remember(emptied_key, last_claim) end
     redis.call('EXPIRE', numbers, MINUTE)
   end
 end
