@@ -75,16 +75,24 @@ class FakeCluster(list[ClusterPool]):
     server: "FakeServer"
 
     async def connect(
-        self, node: int, namespace: str, id: str, *, request: Request | None = None, **options: Any
+        self,
+        node: int,
+        namespace: str,
+        id: str,
+        *,
+        request: Request | None = None,
+        user: str | None = None,
+        **options: Any,
     ) -> tuple[Connection, FakeWebSocket]:
         """Make a member on one of the nodes; returns its connection and its fake WebSocket.
 
         Args:
             request: the value of ``connection.request``.
+            user: the value of ``connection.user``.
             options: as for :meth:`ClusterPool.new_connection`.
         """
         websocket = FakeWebSocket()
-        connection = Connection(id, namespace, websocket, request=request)
+        connection = Connection(id, namespace, websocket, request=request, user=user)
         await self[node].new_connection(connection, **options)
         return connection, websocket
 

@@ -159,10 +159,12 @@ class Backend:
 class Pool(ClusterPool):
     """A pool with a shortcut for tests."""
 
-    async def join(self, namespace: str, id: str, **options: Any) -> FakeWebSocket:
+    async def join(
+        self, namespace: str, id: str, *, user: str | None = None, **options: Any
+    ) -> FakeWebSocket:
         """Make a member with a fake WebSocket, whose ``connection`` is the Connection."""
         websocket = FakeWebSocket()
-        connection = Connection(id, namespace, websocket)
+        connection = Connection(id, namespace, websocket, user=user)
         websocket.connection = connection  # type: ignore[attr-defined]
         await self.new_connection(connection, **options)
         return websocket

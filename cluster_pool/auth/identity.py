@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from cluster_pool.core.config import LARGEST
-from cluster_pool.core.ids import check_id, check_namespace, shown
+from cluster_pool.core.ids import check_id, check_namespace, check_user, shown
 from cluster_pool.core.patterns import matches
-from cluster_pool.exceptions import InvalidIdError, InvalidValueError, NotPermittedError
-
-USER_BYTES: Final = 250
+from cluster_pool.exceptions import InvalidValueError, NotPermittedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +79,11 @@ class Identity:
             return self.id if id is None else id
         raise NotPermittedError(f"the identity permits no id {shown(id)}")
 
+    def check_of_user(self, user: str | None) -> None:
+        """Raise NotPermittedError if a call names another user; None names none."""
+        if user is not None and user != self.user:
+            raise NotPermittedError(f"the identity is not that of user {shown(user)}")
+
     def permits(self, namespace: str) -> bool:
         """Whether it may be in a namespace."""
         if self.namespace is None and self.namespaces is None:
@@ -88,15 +91,6 @@ class Identity:
         if namespace == self.namespace:
             return True
         return any(matches(pattern, namespace) for pattern in self.namespaces or ())
-
-
-def check_user(value: object) -> str:
-    """``value`` as exact ``str`` if it may name a user, else raise InvalidIdError."""
-    user = check_id(value)
-    size = len(user.encode())
-    if size > USER_BYTES:
-        raise InvalidIdError(f"user {shown(user)} has {size} bytes, over the limit of {USER_BYTES}")
-    return user
 
 
 def _patterns(value: object) -> tuple[str, ...]:

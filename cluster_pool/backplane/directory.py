@@ -21,6 +21,7 @@ from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.succession import UNSURE
 from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.claims import Claim
+from cluster_pool.core.ids import is_reserved
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Member
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -122,13 +123,13 @@ class Directory:
         return living
 
     async def namespaces(self, deadline: float) -> list[str]:
-        """The namespaces that have members of living nodes, sorted."""
+        """The namespaces that have members of living nodes, sorted, without the library's own."""
         found: list[str] = []
         for _ in range(READINGS):
             living = await self._leases.living(deadline)
             namespaces_of = self._claims.namespaces_of
             noted = await asyncio.gather(*[namespaces_of(one, lambda: deadline) for one in living])
-            names = sorted(set().union(*noted))
+            names = sorted(one for one in set[str]().union(*noted) if not is_reserved(one))
             found = await self.populated(names, living, deadline)
             if (await self._leases.living(deadline)).keys() <= living.keys():
                 break

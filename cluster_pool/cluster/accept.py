@@ -64,7 +64,7 @@ class Accepting:
     __slots__ = (
         *("_ahead", "_auth", "_body", "_connection", "_door", "_id", "_identity"),
         *("_idle_timeout", "_metadata", "_namespace", "_node", "_on_conflict", "_origins"),
-        *("_running", "_subprotocol", "_websocket"),
+        *("_running", "_subprotocol", "_user", "_websocket"),
     )
 
     def __init__(
@@ -78,6 +78,7 @@ class Accepting:
         identity: Identity | None,
         namespace: str | None,
         id: str | None,
+        user: str | None,
         on_conflict: str | None,
         subprotocol: str | None,
         idle_timeout: float | None,
@@ -92,6 +93,7 @@ class Accepting:
         self._identity = identity
         self._namespace = namespace
         self._id = id
+        self._user = user
         self._on_conflict = on_conflict
         self._subprotocol = subprotocol
         self._idle_timeout = idle_timeout
@@ -137,7 +139,7 @@ class Accepting:
 
     async def _make(self, request: Request) -> Connection:
         identity, namespace, id = await self._door.admit(
-            request, self._auth, self._identity, self._namespace, self._id
+            request, self._auth, self._identity, self._namespace, self._id, self._user
         )
         connection = Connection(
             new_id() if id is None else id,

@@ -15,6 +15,7 @@ from cluster_pool.exceptions import ClusterPoolError, NodeDrainingError, PoolClo
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Departure, Membership
+from cluster_pool.local.persons import Persons
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -45,6 +46,7 @@ class Admission:
         self._ownership = ownership
         self._hooks = hooks
         self._takeover = takeover
+        self._persons = Persons(backplane.identity.start)
         self._joining: set[Connection] = set()
         """Connections whose claims are under way: a second one would take the id from the first."""
 
@@ -77,18 +79,42 @@ class Admission:
             raise PoolClosedError(f"node {self._identity.node_id} is {state.value}")
 
     async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
-        if connection in self._joining or self._table.memberships_of(connection):
+        if connection in self._joining or self._is_member(connection):
             raise ClusterPoolError(f"{connection!r} is a member already")
         attachment.attach(connection, self._table)
         self._joining.add(connection)
-        home = Membership(connection, connection.namespace, connection.id)
+        person = self._persons.membership_of(connection)
         try:
-            await self._ownership.claim(home, takeover=takeover, deadline=deadline)
+            if person is not None:
+                await self._ownership.claim(person, takeover=False, deadline=deadline)
+            await self._claim_home(connection, person, takeover, deadline)
         except BaseException:
             attachment.detach(connection)
             raise
         finally:
             self._joining.discard(connection)
+
+    def _is_member(self, connection: Connection) -> bool:
+        """Whether it has memberships, other than one that departs since its home was refused."""
+        memberships = self._table.memberships_of(connection)
+        return any(not one.person or one.departure is None for one in memberships)
+
+    async def _claim_home(
+        self,
+        connection: Connection,
+        person: Membership[Connection] | None,
+        takeover: bool,
+        deadline: float,
+    ) -> None:
+        """Claim the home; if that fails, release what was claimed for its user before."""
+        home = Membership(connection, connection.namespace, connection.id)
+        try:
+            self.check_open()  # a drain may have begun meanwhile
+            await self._ownership.claim(home, takeover=takeover, deadline=deadline)
+        except BaseException:
+            if person is not None:
+                self._ownership.release(person)
+            raise
 
     async def leave(
         self, connection: Connection, on_empty: EmptyCallback | None, timeout: float | None

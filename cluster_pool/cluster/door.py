@@ -94,12 +94,13 @@ class Door:
         identity: Identity | None,
         namespace: str | None,
         id: str | None,
+        user: str | None = None,
     ) -> tuple[Identity | None, str, str | None]:
         """Authenticate a client, and decide where its connection belongs.
 
         Args:
             identity: it is authenticated already.
-            namespace, id: those that a call or a URL names, if it names any.
+            namespace, id, user: those that a call or a URL names, if it names any.
 
         Returns:
             Its identity, its home namespace and its id, which is None if any will do.
@@ -107,19 +108,20 @@ class Door:
         Raises:
             AuthenticationError, AuthenticationUnavailableError, NotPermittedError: it may not
                 connect like this. Counted, and logged at level DEBUG.
-            InvalidValueError: no namespace is named.
+            InvalidValueError: no namespace is named, or ``user`` may not name one.
         """
         try:
             if identity is None and auth is not None:
                 identity = await auth.identify(request)
             if identity is not None:
+                identity.check_of_user(user)
                 return identity, identity.home(namespace), identity.own_id(id)
         except ClusterPoolError as error:
             self._count_refused(error, request)
             raise
         if namespace is None:
             raise InvalidValueError("neither the call nor an identity names a namespace")
-        return None, namespace, id
+        return None if user is None else Identity(user=user), namespace, id
 
     def _count_refused(self, error: ClusterPoolError, request: Request) -> None:
         counters = self._counters

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from cluster_pool.core.config import Timing
-from cluster_pool.core.ids import shown
+from cluster_pool.core.ids import is_reserved, shown
 from cluster_pool.core.quiet import Quiet, others
 from cluster_pool.core.results import Gap, NodeState
 from cluster_pool.core.statistics import Counters
@@ -61,6 +61,11 @@ class Hooks:
         """Call every handler of an event; async ones run in tasks of this object."""
         for handler in self._handlers[event]:
             self.call(event, handler, *arguments)
+
+    def emptied(self, namespace: str) -> None:
+        """A namespace has no member any more: fire ``empty``, unless it is the library's own."""
+        if not is_reserved(namespace):
+            self.fire("empty", namespace)
 
     def call(self, event: str, handler: Callable[..., Any], *arguments: Any) -> None:
         """Call one handler as if it were registered for an event."""

@@ -16,6 +16,7 @@ from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.subscriptions import Subscription, end_all
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.core.config import Timing
+from cluster_pool.core.ids import is_reserved
 from cluster_pool.core.keys import Keys
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -59,6 +60,8 @@ class Namespaces:
         self._timing = timing
         self._limit = limit
         self._held: dict[str, Held] = {}
+        self._reserved = 0
+        """The number of those that are the library's own; there are no more than connections."""
         self._fresh: set[str] = set()
         self._incarnation = ""
         self.unlisted = ""
@@ -86,7 +89,9 @@ class Namespaces:
 
     def check_room(self, namespace: str) -> None:
         """Raise MembershipLimitError if ``namespace`` would be one too many for this node."""
-        if namespace not in self._held and len(self._held) >= self._limit:
+        if namespace in self._held or is_reserved(namespace):
+            return
+        if len(self._held) - self._reserved >= self._limit:
             raise MembershipLimitError("node_namespaces", self._limit)
 
     def enter(self, namespace: str) -> None:
@@ -94,6 +99,7 @@ class Namespaces:
         held = self._held.get(namespace)
         if held is None:
             held = self._held[namespace] = Held()
+            self._reserved += is_reserved(namespace)
         if held.listed_under != self._incarnation or not held.listed_under:
             self._fresh.add(namespace)
         held.count += 1
@@ -247,6 +253,7 @@ class Namespaces:
             held = self._held.get(namespace)
             if held is not None and not held.count:
                 del self._held[namespace]
+                self._reserved -= is_reserved(namespace)
                 if held.confirming is not None:
                     held.confirming.cancel()
                 if held.subscription is not None:

@@ -104,8 +104,7 @@ class Node:
         self.lease_keeper = LeaseKeeper(lease, shard, leases, identity, timing, counters, self)
         upkeep = Upkeep(topology, setup.keys, identity)
         reaping = Reaping(topology, setup.keys, identity, upkeep)
-        emptied = partial(hooks.fire, "empty")
-        self.reaper = Reaper(lease, leases, claims, reaping, timing, counters, emptied)
+        self.reaper = Reaper(lease, leases, claims, reaping, timing, counters, hooks.emptied)
         self.reconciler = Reconciler(
             topology, claims, upkeep, reaping, ownership, lease, timing, counters
         )
@@ -257,7 +256,7 @@ class Node:
         return {
             "incarnation": self.lease.incarnation,
             "connections": len(self.table),
-            "namespaces": len(self.table.members),
+            "namespaces": self.table.namespace_count(),
             "pending": self.backplane.outbound.pending,
             "drain": self.drains.progress(),
             "inbox_bytes": shard.receiver.inbox.size,

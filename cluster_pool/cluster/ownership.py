@@ -291,7 +291,8 @@ class Ownership:
     def _may_own(self, membership: Membership[Connection]) -> bool:
         """Whether its connection is still open, and, if it joins, still has its home."""
         connection = membership.connection
-        return self._table.is_at_home(connection) if not membership.home else not connection.closed
+        first = membership.home or membership.person
+        return not connection.closed if first else self._table.is_at_home(connection)
 
     def _lost(self, pending: PendingClaim, standing: Claim) -> None:
         """Another claim is registered: ask its owner, once, whether that client still lives."""

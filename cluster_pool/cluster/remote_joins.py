@@ -126,4 +126,4 @@ class RemoteJoins:
     def _departed(self, departure: Departure, over: "asyncio.Future[None]") -> None:
         if departure.pop_emptied():
             log.debug("removed the last member of %s", shown(departure.namespace))
-            self._hooks.fire("empty", departure.namespace)
+            self._hooks.emptied(departure.namespace)

@@ -30,7 +30,7 @@ class Limits:
         inbox_bytes: payloads heard from the backplane and not handled yet.
         namespace_members: registered members of one namespace in the cluster; those of a dead node
             count until they are reaped. A claim is judged by the limit of its own node.
-        node_namespaces: namespaces in which one node has members.
+        node_namespaces: namespaces in which one node has members; those of users do not count.
         connection_namespaces: namespaces in which one connection is a member, its home included.
         inbound_bytes: messages of one client of ``serve`` that were received and not handled,
             beyond the one that is waited for; above that the client is not read from. The same for

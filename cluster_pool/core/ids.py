@@ -16,8 +16,13 @@ from cluster_pool.exceptions import (
 MAX_BYTES = 256
 MAX_EXCLUDE: Final = 10_000
 """Ids that one broadcast may leave out."""
+USER_BYTES: Final = 250
+"""Bytes of a user's id: with the beginning of their namespace, as many as a namespace may have."""
 NODE_TAG = "~"
-"""The hash tag of keys that belong to no namespace; hence no namespace may have this name."""
+"""The hash tag of keys that belong to no namespace. Namespaces that begin with it are the library's
+own, and no call may name one."""
+
+_USER: Final = f"{NODE_TAG}user:"
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f{}\ud800-\udfff]")
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -44,7 +49,7 @@ def _is_plain(value: object) -> TypeGuard[str]:
     )
 
 
-def _check(value: object, what: str, error: type[InvalidValueError]) -> str:
+def _check(value: object, what: str, error: type[InvalidValueError], most: int = MAX_BYTES) -> str:
     if not isinstance(value, str):
         raise error(f"{what} must be str, not {type(value).__name__}")
     value = exact(value)
@@ -57,8 +62,8 @@ def _check(value: object, what: str, error: type[InvalidValueError]) -> str:
             "braces and lone surrogates are not allowed"
         )
     size = len(value) if value.isascii() else len(value.encode())
-    if size > MAX_BYTES:
-        raise error(f"{what} {shown(value)} has {size} bytes, over the limit of {MAX_BYTES}")
+    if size > most:
+        raise error(f"{what} {shown(value)} has {size} bytes, over the limit of {most}")
     return value
 
 
@@ -94,9 +99,31 @@ def check_namespace(value: object) -> str:
 @lru_cache(maxsize=4096)
 def _check_namespace(value: str) -> str:
     """Check a namespace; the result is cached, since there are few and each is used often."""
-    if value == NODE_TAG:
-        raise InvalidNamespaceError(f"no namespace may be called {NODE_TAG!r}")
+    check_not_reserved(value)
     return _check(value, "namespace", InvalidNamespaceError)
+
+
+def is_reserved(namespace: str) -> bool:
+    """Whether a namespace is one of the library's own, such as that of a user."""
+    return namespace.startswith(NODE_TAG)
+
+
+def check_not_reserved(namespace: object) -> None:
+    """Raise InvalidNamespaceError if a namespace is one of the library's own."""
+    if isinstance(namespace, str) and is_reserved(namespace):
+        raise InvalidNamespaceError(
+            f"namespace {shown(namespace)} begins with {NODE_TAG!r}: such names are the library's"
+        )
+
+
+def check_user(value: object) -> str:
+    """Return ``value`` as exact ``str`` if it may name a user, else raise InvalidIdError."""
+    return _check(value, "user", InvalidIdError, USER_BYTES)
+
+
+def user_namespace(user: object) -> str:
+    """The namespace of a user's connections; raises InvalidIdError if ``user`` may not name one."""
+    return f"{_USER}{check_user(user)}"
 
 
 def check_prefix(value: object) -> str:

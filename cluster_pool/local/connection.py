@@ -19,6 +19,7 @@ from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import AuthenticationError, ConnectionClosedError, NotReadableError
 from cluster_pool.local import closing, reading
 from cluster_pool.local.attachment import DETACHED
+from cluster_pool.local.grant import Grant
 from cluster_pool.local.handlers import (
     OnClose,
     OnError,
@@ -46,6 +47,8 @@ class Connection(ConnectionState):
         metadata: data of the application, kept with the connection.
         request: the client's request, if the WebSocket does not have it (a pair of callables, a
             test); else the WebSocket's own is used.
+        user: the person whose connection it is, who may have several; 1 to 250 bytes. It has an
+            identity then, which says no more than that.
 
     Raises:
         InvalidIdError, InvalidNamespaceError: not allowed.
@@ -63,6 +66,7 @@ class Connection(ConnectionState):
         idle_timeout: float | None = None,
         metadata: dict[str, Any] | None = None,
         request: Request | None = None,
+        user: str | None = None,
     ) -> None:
         super().__init__(
             id,
@@ -74,6 +78,8 @@ class Connection(ConnectionState):
             metadata=metadata,
             request=request,
         )
+        if user is not None:
+            self._grant = Grant(Identity(user=user), None)
 
     @property
     def request(self) -> Request:
@@ -89,7 +95,9 @@ class Connection(ConnectionState):
     @property
     def namespaces(self) -> tuple[str, ...]:
         """The namespaces in which it is a member now: its home first, then in order of joining."""
-        return tuple(one.namespace for one in self._memberships if one.departure is None)
+        return tuple(
+            one.namespace for one in self._memberships if one.departure is None and not one.person
+        )
 
     async def join(
         self,
@@ -161,12 +169,12 @@ class Connection(ConnectionState):
 
     @property
     def identity(self) -> Identity | None:
-        """The identity that authentication gave the client; None if there was none."""
+        """The identity that authentication gave the client, or that of a given user; or None."""
         return None if self._grant is None else self._grant.identity
 
     @property
     def user(self) -> str | None:
-        """The user of the identity, if there is one."""
+        """The person whose connection it is, if that is known: the user of the identity."""
         return None if self._grant is None else self._grant.identity.user
 
     @property

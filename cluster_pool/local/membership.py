@@ -3,7 +3,8 @@
 The table maps namespace and id to memberships; a connection lists its own. The first is its *home*,
 for which it was accepted; it may *join* more namespaces, each with a membership that can be lost
 alone. Each join makes a new membership, so that an older one, whose release Redis has perhaps not
-answered yet, is never mistaken for it. In a process without a cluster there are no claims; all else
+answered yet, is never mistaken for it. The connection of a user is also a member of the namespace
+of that *person*, which no call names. In a process without a cluster there are no claims; all else
 is the same.
 """
 
@@ -74,6 +75,7 @@ class Membership(Generic[C]):
 
     Attributes:
         home: whether it is the one for which its connection was accepted.
+        person: whether it is the one in the namespace of the connection's user.
         claim: as it is registered; None before it is won, and after it was released or lost.
         departure: None until it begins to depart.
     """
@@ -81,6 +83,7 @@ class Membership(Generic[C]):
     __slots__ = ("claim", "connection", "departure", "id", "namespace")
 
     home: ClassVar[bool] = True
+    person: ClassVar[bool] = False
 
     def __init__(self, connection: C, namespace: str, id: str) -> None:
         self.connection = connection
@@ -102,3 +105,16 @@ class JoinedMembership(Membership[C]):
     __slots__ = ()
 
     home = False
+
+
+class PersonMembership(Membership[C]):
+    """The membership of a user's connection in the namespace of that user.
+
+    It is claimed before the home, under an id that no other connection has, and ends with the
+    connection.
+    """
+
+    __slots__ = ()
+
+    home = False
+    person = True

@@ -11,6 +11,7 @@ from cluster_pool.exceptions import IdTakenError, NodeDrainingError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Departure, JoinedMembership, Membership
 from cluster_pool.local.outbox import kick
+from cluster_pool.local.persons import Persons
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -31,6 +32,7 @@ class LocalMemberships:
     ) -> None:
         self._takeover = takeover
         self._draining = draining
+        self._persons = Persons()
         self.table = ConnectionTable(
             limits=limits,
             timing=timing,
@@ -44,6 +46,10 @@ class LocalMemberships:
         """Make a connection a member at home; see :meth:`.ConnectionsPool.new_connection`."""
         home = Membership(connection, connection.namespace, connection.id)
         self._enter(home, await self._rival(home, self._takeover), self._takeover)
+        if not any(one.person for one in self.table.memberships_of(connection)):
+            person = self._persons.membership_of(connection)
+            if person is not None:
+                self.table.add(person)
 
     async def join(
         self,

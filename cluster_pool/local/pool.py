@@ -8,7 +8,12 @@ from typing import Any, Self
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART, check_close
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
 from cluster_pool.core.drain_budget import HEADROOM
-from cluster_pool.core.ids import check_excluded, check_id, check_namespace
+from cluster_pool.core.ids import (
+    check_excluded,
+    check_id,
+    check_namespace,
+    check_not_reserved,
+)
 from cluster_pool.core.message import Message, outgoing, to_json
 from cluster_pool.core.results import DrainReport, SendResult
 from cluster_pool.exceptions import ClusterPoolError, InvalidValueError
@@ -287,17 +292,19 @@ class ConnectionsPool:
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
         """The connection with an id, or None."""
+        check_not_reserved(namespace)
         membership = self._table.get(namespace, id)
         return None if membership is None else membership.connection
 
     def has_namespace(self, namespace: str) -> bool:
         """Whether a namespace has members. Looking creates nothing."""
+        check_not_reserved(namespace)
         return self._table.namespace(namespace) is not None
 
     def statistics(self) -> dict[str, Any]:
         """A snapshot of counters and sizes."""
         return {
             "connections": len(self._table),
-            "namespaces": len(self._table.namespaces()),
+            "namespaces": self._table.namespace_count(),
             **self._table.counters.as_dict(),
         }

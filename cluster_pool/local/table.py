@@ -74,6 +74,8 @@ class ConnectionTable:
         """By namespace and id, for fast lookups by others; changed only here."""
         self._busy: dict[str, asyncio.Event] = {}
         self._count = 0
+        self._people = 0
+        """The number of namespaces that are those of users."""
         self._telling: set[asyncio.Task[None]] = set()
         self._loop = loop
         self._bound = loop is not None
@@ -124,7 +126,10 @@ class ConnectionTable:
             self.counters.accepted += 1
         else:
             connection._memberships += (membership,)
-        members = self.members.setdefault(membership.namespace, {})
+        members = self.members.get(membership.namespace)
+        if members is None:
+            members = self.members[membership.namespace] = {}
+            self._people += membership.person
         older = members.get(membership.id)
         self._count += membership.home - (older is not None and older.home)
         members[membership.id] = membership
@@ -151,6 +156,7 @@ class ConnectionTable:
         if members:
             return False
         del self.members[membership.namespace]
+        self._people -= membership.person
         return True
 
     def memberships_of(self, connection: Connection) -> tuple[Membership[Connection], ...]:
@@ -204,7 +210,8 @@ class ConnectionTable:
                 f"under the id {shown(membership.id)}"
             )
         allowed = self.limits.connection_namespaces
-        if len(connection._memberships) + coming >= allowed:
+        held = sum(not one.person for one in connection._memberships)
+        if held + coming >= allowed:
             raise MembershipLimitError("connection_namespaces", allowed)
         return False
 
@@ -221,7 +228,7 @@ class ConnectionTable:
     def tell_left(self, membership: Membership[Connection], cause: Cause) -> None:
         """Call the ``left`` handlers of a connection that has lost a joined membership."""
         connection = membership.connection
-        if has_handlers(connection, "left"):
+        if has_handlers(connection, "left") and not membership.person:
             task = asyncio.create_task(fire(connection, "left", membership.namespace, cause))
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
@@ -236,8 +243,12 @@ class ConnectionTable:
         return self.members.get(namespace)
 
     def namespaces(self) -> list[str]:
-        """The namespaces that have members."""
+        """The namespaces that have members, those of users among them."""
         return list(self.members)
+
+    def namespace_count(self) -> int:
+        """The number of namespaces that have members, without those of users."""
+        return len(self.members) - self._people
 
     def memberships(self) -> list[Membership[Connection]]:
         """Every membership."""

@@ -39,6 +39,14 @@ def test_an_id_is_that_of_the_identity_if_it_has_one() -> None:
         Identity(id="tab").own_id("other")
 
 
+def test_a_call_may_name_no_other_user() -> None:
+    Identity(user="42").check_of_user("42")
+    Identity(user="42").check_of_user(None)
+    for identity in (Identity(user="42"), Identity()):
+        with pytest.raises(NotPermittedError, match="not that of user '43'"):
+            identity.check_of_user("43")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -47,6 +55,8 @@ def test_an_id_is_that_of_the_identity_if_it_has_one() -> None:
         {"user": 42},
         {"id": "a\n"},
         {"namespace": "{a}"},
+        {"namespace": "~user:42"},
+        {"namespaces": ["~*"]},
         {"namespaces": "room:*"},
         {"namespaces": ["a", 1]},
         {"namespaces": {"a"}},

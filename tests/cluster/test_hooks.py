@@ -36,6 +36,18 @@ async def test_an_error_of_a_hook_is_logged_once_and_counted(
 
 
 @async_test
+async def test_a_namespace_of_the_library_that_became_empty_fires_no_hook() -> None:
+    """Users know nothing of it."""
+    hooks = Hooks(Timing(), Counters())
+    seen: list[str] = []
+    hooks.add("empty", seen.append)
+    for namespace in ("~user:42", "room", "~"):
+        hooks.emptied(namespace)
+    assert seen == ["room"]
+    await hooks.stop()
+
+
+@async_test
 async def test_hooks_that_hang_are_reported_and_bounded() -> None:
     """Only so many run at a time; calls above that are dropped and counted; stopping ends them."""
     counters = Counters()

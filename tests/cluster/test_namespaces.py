@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError
+from cluster_pool import BackplaneUnavailableError, MembershipLimitError
 from cluster_pool.cluster.namespaces import TIDIED, Namespaces
 from cluster_pool.core.keys import Keys
 from cluster_pool.testing import FAST
@@ -132,6 +132,25 @@ async def test_a_newcomer_waits_for_the_listing_of_its_own_namespace_alone() -> 
     assert await namespaces.listed(["one", "two", "three"]) == {"two"}
     await namespaces.add_before_claims(registry, "start.0", ["one", "two"], 0)
     assert registry.listed[1:] == [["one"]]
+
+
+@async_test
+async def test_namespaces_of_the_library_count_in_no_limit() -> None:
+    """There are no more of them than connections, in whichever order they come and go."""
+    registry: Any = Registry()
+    namespaces = Namespaces(registry, registry, Keys(), replace(FAST, linger=0.01), 1)
+    for name in ("~user:1", "room", "~user:2"):
+        namespaces.check_room(name)
+        namespaces.enter(name)
+    namespaces.check_room("room")
+    with pytest.raises(MembershipLimitError):
+        namespaces.check_room("hall")
+    await namespaces.add_new(registry, "start.0", [], 0)
+    for name in ("~user:1", "room"):
+        namespaces.leave(name)
+    await eventually(lambda: not namespaces.holds("room") and len(namespaces._held) == 1)
+    namespaces.check_room("hall")
+    await namespaces.stop()
 
 
 @async_test

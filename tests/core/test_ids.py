@@ -4,17 +4,21 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster_pool import InvalidIdError, InvalidValueError
+from cluster_pool import InvalidIdError, InvalidNamespaceError, InvalidValueError
 from cluster_pool.core.ids import (
     base36,
     check_excluded,
     check_id,
     check_namespace,
     check_node_id,
+    check_not_reserved,
     check_prefix,
+    check_user,
+    is_reserved,
     new_id,
     new_node_id,
     shown,
+    user_namespace,
 )
 from tests.core.odd import Odd
 
@@ -32,12 +36,31 @@ def test_ids_that_are_not_allowed(id: object) -> None:
         check_id(id)
 
 
-@pytest.mark.parametrize("check", [check_id, check_node_id, check_namespace, check_prefix])
+@pytest.mark.parametrize(
+    "check", [check_id, check_node_id, check_namespace, check_prefix, check_user]
+)
 def test_a_checked_name_is_an_exact_str(check: Callable[[object], str]) -> None:
     """Also if its class formats otherwise, and if an equal name was checked before."""
     for value in (Odd.NAME, "name", Odd.NAME):
         assert type(check(value)) is str
         assert f"{check(value)}" == "name"
+
+
+def test_namespaces_of_users_are_the_librarys_own() -> None:
+    """The longest fills a namespace; no namespace that others name may begin like it."""
+    assert user_namespace("42") == "~user:42"
+    assert len(user_namespace("é" * 125).encode()) == 256
+    for name in ("~", "~user:42", "~x"):
+        assert is_reserved(name)
+        for check in (check_namespace, check_not_reserved):
+            with pytest.raises(InvalidNamespaceError, match="begins with '~': such names are"):
+                check(name)
+    for name in ("user:42", "a~"):
+        assert not is_reserved(name)
+        assert check_namespace(name) == name
+    check_not_reserved(7)
+    with pytest.raises(InvalidIdError, match=r"user .* has 251 bytes, over the limit of 250"):
+        check_user("x" * 251)
 
 
 def test_a_shown_id_is_escaped_and_cut() -> None:

@@ -65,6 +65,7 @@ async def test_bad_requests_are_answered_with_a_status(own_server: RedisServer) 
         assert await status_of(node.url("room", "a%0Ab")) == 400
         assert await status_of(node.url("%7B", "a")) == 400
         assert await status_of(node.url("~", "a")) == 400
+        assert await status_of(node.url("~user:42", "a")) == 400
         assert await status_of(node.url("room", "")) == 400
         assert await status_of(node.url("room", "a") + "&id=b") == 400
         assert await status_of(node.url("room", "%ff")) == 400

@@ -10,6 +10,7 @@ from cluster_pool.cluster.accept import Accepting
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.public.handle import NOT_RUNNING
+from cluster_pool.core.ids import check_not_reserved
 from cluster_pool.exceptions import AuthenticationError, PoolClosedError
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
@@ -93,6 +94,7 @@ class ConnectionCalls:
         *,
         namespace: str | None = None,
         id: str | None = None,
+        user: str | None = None,
         auth: Auth | None = None,
         identity: Identity | None = None,
         on_conflict: str | None = None,
@@ -126,6 +128,8 @@ class ConnectionCalls:
         Args:
             namespace: its home; None: that of its identity.
             id: None: that of its identity, or a unique one.
+            user: the person whose connection it is, who may have several, 1 to 250 bytes; None:
+                that of its identity, if it has one. Another than that of its identity is refused.
             auth: authenticates the client, in place of the pool's.
             identity: of a client that the application has authenticated; nothing else does it then.
             subprotocol: the one to accept, which the client must have offered.
@@ -161,6 +165,7 @@ class ConnectionCalls:
             identity=identity,
             namespace=namespace,
             id=id,
+            user=user,
             on_conflict=on_conflict,
             subprotocol=subprotocol,
             idle_timeout=idle_timeout,
@@ -181,6 +186,7 @@ class ConnectionCalls:
 
     def has_namespace(self, namespace: str) -> bool:
         """Whether this node has members in a namespace. For any thread, also before the start."""
+        check_not_reserved(namespace)
         return self._parts is not None and self._parts.table.namespace(namespace) is not None
 
     async def publish_inbound(self, connection: Connection, message: str | bytes) -> int:

@@ -1,0 +1,330 @@
+"""Connections of users: each is also a member among those of its user, as long as it is at home."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cluster_pool import (
+    BackplaneUnavailableError,
+    Connection,
+    ConnectionClosedError,
+    Identity,
+    IdTakenError,
+    InvalidIdError,
+    InvalidNamespaceError,
+    Limits,
+    MembershipLimitError,
+    NodeDrainingError,
+    NodeState,
+    NotPermittedError,
+    Publisher,
+)
+from cluster_pool.core.ids import user_namespace
+from cluster_pool.testing import FAST, FakeWebSocket
+from tests.cluster.test_joins import ids
+from tests.clusters import Backend, Pool, abandon, connection_of, vanish
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+USERS = ("42", "a:b/c d", "~", "é" * 125, "x" * 250)
+
+
+async def tabs(pool: Pool, user: str) -> int:
+    """The number of connections of a user, as the registry has them."""
+    backplane = pool._parts.backplane
+    deadline = backplane.deadline(None)
+    return await backplane.directory.count(user_namespace(user), deadline)
+
+
+def has(pool: Pool, user: str, number: int) -> Callable[[], Any]:
+    """A condition: a user has so many connections."""
+
+    async def met() -> bool:
+        return await tabs(pool, user) == number
+
+    return met
+
+
+@async_test
+async def test_connections_of_a_user_are_known_in_the_whole_cluster(backend: Backend) -> None:
+    """Also two under the same home id on one node; others see nothing of it."""
+    async with backend.pools() as (one, two):
+        first = await one.join("room:1", "tab", user="42")
+        second = await one.join("room:2", "tab", user="42")
+        third = await two.join("room:1", "other", user="42")
+        await two.join("room:1", "guest")
+        assert await tabs(one, "42") == await tabs(two, "42") == 3
+        assert await tabs(two, "43") == 0
+        for tab in (first, second, third):
+            assert connection_of(tab).user == "42"
+        assert connection_of(first).namespaces == ("room:1",)
+        assert await two.namespaces() == ["room:1", "room:2"]
+        for pool in (one, two):
+            assert pool.statistics()["connections"] == 2
+        assert one.statistics()["namespaces"] == 2
+        assert two.statistics()["namespaces"] == 1
+        assert await ids(one, "room:1") == {"tab", "other", "guest"}
+        await one.remove_connection(connection_of(second))
+        assert await tabs(two, "42") == 2
+        await connection_of(first).close()
+        await two.close("room:1", "other")
+        await eventually(has(one, "42", 0))
+
+
+@async_test
+async def test_a_user_may_have_any_id_of_250_bytes(backend: Backend) -> None:
+    """Longer ones, and those that no id may be, are refused before anything is claimed."""
+    async with backend.pools() as (one, two):
+        for number, user in enumerate(USERS):
+            await one.join("room", f"tab{number}", user=user)
+        for user in USERS:
+            assert await tabs(two, user) == 1
+        for wrong in ("", "x" * 251, "é" * 126, "a{b", "a\n", 7):
+            with pytest.raises(InvalidIdError, match="user"):
+                Connection("a", "n", FakeWebSocket(), user=wrong)  # type: ignore[arg-type]
+            with pytest.raises(InvalidIdError):
+                async with one.accept(FakeWebSocket(), namespace="n", user=wrong):  # type: ignore[arg-type]
+                    pass
+        assert one.statistics()["connections"] == len(USERS)
+
+
+@async_test
+async def test_a_user_is_named_by_the_call_or_by_the_identity(backend: Backend) -> None:
+    """If by both, it must be the same."""
+    async with backend.pools(1) as (one,):
+        alice = Identity(user="42", namespace="app")
+        async with (
+            one.accept(FakeWebSocket(), namespace="n", user="7") as named,
+            one.accept(FakeWebSocket(), identity=alice) as known,
+            one.accept(FakeWebSocket(), identity=alice, user="42") as both,
+            one.accept(FakeWebSocket(), namespace="n") as guest,
+        ):
+            users = [one.user for one in (named, known, both, guest)]
+            assert users == ["7", "42", "42", None]
+            assert guest.identity is None
+            assert (await tabs(one, "7"), await tabs(one, "42")) == (1, 2)
+            await named.join("anywhere")
+            for wrong in (alice, Identity(namespace="app")):
+                with pytest.raises(NotPermittedError):
+                    async with one.accept(FakeWebSocket(), identity=wrong, user="43"):
+                        pass
+        assert one.statistics()["not_permitted"] == 2
+        assert (await tabs(one, "7"), await tabs(one, "42")) == (0, 0)
+
+
+@async_test
+async def test_a_person_counts_in_no_limit_of_namespaces(backend: Backend) -> None:
+    """Neither in that of a connection nor in that of a node."""
+    limits = Limits(connection_namespaces=2, node_namespaces=2)
+    async with backend.pools(1, limits=limits) as (one,):
+        for number in range(4):
+            await one.join("app", str(number), user=f"user {number}")
+        alice = connection_of(await one.join("app", "alice", user="alice"))
+        await alice.join("room")
+        with pytest.raises(MembershipLimitError) as many:
+            await connection_of(await one.join("app", "bob", user="bob")).join("hall")
+        assert many.value.limit == "node_namespaces"
+        with pytest.raises(MembershipLimitError) as full:
+            await alice.join("hall")
+        assert full.value.limit == "connection_namespaces"
+
+
+@async_test
+async def test_a_refused_home_leaves_nothing_of_its_user(backend: Backend) -> None:
+    """The same connection may come again at once, under another rule."""
+    async with backend.pools(limits=Limits(namespace_members=2)) as (one, two):
+        await one.join("room", "alice", user="42")
+        await one.join("room", "guest")
+        newcomer = Connection("alice", "room", FakeWebSocket(), user="43")
+        with pytest.raises(IdTakenError):
+            await two.new_connection(newcomer, on_conflict="reject", timeout=0.5)
+        await eventually(has(one, "43", 0))
+        with pytest.raises(MembershipLimitError):
+            await two.join("room", "bob", user="43")
+        with pytest.raises(IdTakenError):
+            await two.new_connection(newcomer, on_conflict="reject", timeout=0.5)
+        await two.new_connection(newcomer)
+        await eventually(has(one, "43", 1))
+        await eventually(has(one, "42", 0))
+        assert newcomer.namespaces == ("room",)
+
+
+@async_test
+async def test_a_drain_that_begins_between_the_claims_refuses_the_newcomer() -> None:
+    """The claim for its user is released."""
+    async with Backend(None).pools(1) as (one,):
+        ownership = one._parts.ownership
+        claim = ownership.claim
+
+        async def drained(membership: Any, **options: Any) -> None:
+            await claim(membership, **options)
+            one._parts.life.state = NodeState.DRAINING
+
+        ownership.claim = drained  # type: ignore[method-assign]
+        with pytest.raises(NodeDrainingError):
+            await one.join("room", "alice", user="42")
+        one._parts.life.state = NodeState.ACTIVE
+        await eventually(has(one, "42", 0))
+        assert await one.namespaces() == []
+
+
+@async_test
+async def test_a_home_that_is_taken_over_takes_its_user_with_it(backend: Backend) -> None:
+    """It is one takeover, and no handler hears of a namespace that no call names."""
+    async with backend.pools() as (one, two):
+        alice = await one.join("room", "alice", user="42")
+        connection_of(alice).on("left", lambda *left: pytest.fail(str(left)))
+        await two.join("room", "alice", user="43")
+        assert await alice.wait_closed() == (4409, "taken over")
+        await eventually(has(two, "42", 0))
+        assert await tabs(one, "43") == 1
+        assert one.statistics()["taken_over"] == 1
+        assert one.statistics()["namespaces"] == 0
+
+
+@async_test
+async def test_a_node_that_is_killed_takes_its_users_with_it(backend: Backend) -> None:
+    """They are gone with its lease, and reaped; no hook hears of their namespaces."""
+    async with backend.pools(1) as (one,):
+        emptied: list[str] = []
+        one.on("empty", emptied.append)
+        lost = Pool(backend.redis(), node_id="lost", prefix=backend.prefix, timing=one.timing)
+        await lost.start()
+        await lost.join("room", "alice", user="42")
+        await one.join("room", "bob", user="42")
+        await lost.join("hall", "carol", user="43")
+        assert (await tabs(one, "42"), await tabs(one, "43")) == (2, 1)
+        await vanish(lost)
+        await eventually(has(one, "42", 1), 20)
+        assert await tabs(one, "43") == 0
+        await eventually(lambda: not backend.keys_of("members")[2:], 20)
+        assert sorted(key.split("}")[0] for key in backend.keys_of("members")) == [
+            f"{backend.prefix}:{{room",
+            f"{backend.prefix}:{{~user:42",
+        ]
+        assert emptied == ["hall"]
+        assert await one.namespaces() == ["room"]
+        await abandon(lost)
+
+
+@async_test
+async def test_users_are_registered_again_after_a_flushall(backend: Backend) -> None:
+    """As every membership is."""
+    async with backend.pools() as (one, two):
+        await one.join("room", "alice", user="42")
+        await two.join("room", "bob", user="42")
+        async with backend.client() as client:
+            for key in list(backend.keys()):
+                await client.delete(key)
+        await eventually(lambda: one.counters.rejoins and two.counters.rejoins, 20)
+        await eventually(lambda: one.ready and two.ready, 20)
+        assert await tabs(one, "42") == await tabs(two, "42") == 2
+
+
+@async_test
+async def test_a_newcomer_that_is_given_up_leaves_nothing_of_its_user(backend: Backend) -> None:
+    """Cancelled, or closed, during either claim."""
+    async with backend.pools(1) as (one,):
+        pauses = (0, 0, 0.001, 0.002, 0.003, 0.005, 0.008, 0.013)
+        for number, pause in enumerate(pauses):
+            connection = Connection(f"tab{number}", "room", FakeWebSocket(), user="42")
+            joining = asyncio.create_task(one.new_connection(connection))
+            await asyncio.sleep(pause)
+            if number % 2:
+                joining.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await joining
+                await connection.close()
+            else:
+                await connection.close()
+                with contextlib.suppress(ConnectionClosedError):
+                    await joining
+        await eventually(lambda: not one._parts.table.memberships())
+        await eventually(has(one, "42", 0))
+        assert await one.namespaces() == []
+        await eventually(lambda: backend.keys_of("members") == [])
+
+
+@async_test
+async def test_without_redis_a_newcomer_is_refused_in_time_and_leaves_nothing(
+    own_server: RedisServer,
+) -> None:
+    """A claim that may have been made is released as soon as Redis is back."""
+    backend = Backend(own_server)
+    async with (
+        backend.pools(1) as (one,),
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST) as far,
+    ):
+        await far.join("room", "alice", user="42")
+        await proxy.refuse()
+        await eventually(lambda: far.trouble)
+        connection = Connection("bob", "room", FakeWebSocket(), user="43")
+        with pytest.raises(BackplaneUnavailableError):
+            await far.new_connection(connection, timeout=0.3)
+        assert far.statistics()["connections"] == 1
+        await proxy.accept()
+        await eventually(lambda: far.ready, 30)
+        await eventually(has(one, "42", 1), 30)
+        assert await tabs(one, "43") == 0
+        await far.new_connection(connection)
+        assert await tabs(one, "43") == 1
+
+
+@async_test
+async def test_no_call_names_a_namespace_of_the_library(backend: Backend) -> None:
+    """The error says why; nothing is sent."""
+    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+        alice = connection_of(await one.join("room", "alice", user="42"))
+        for name in ("~", "~user:42", "~else"):
+            for caller in (one, publisher):
+                for call in _calls(caller, name):
+                    with pytest.raises(InvalidNamespaceError, match="begins with '~'"):
+                        await call
+            for call in (alice.join(name), alice.leave(name)):
+                with pytest.raises(InvalidNamespaceError):
+                    await call
+            for look in (one.get_connection, one.local.get_connection):
+                with pytest.raises(InvalidNamespaceError):
+                    look(name, "alice")
+            for look_at in (one.has_namespace, one.local.has_namespace, _made, _known):
+                with pytest.raises(InvalidNamespaceError):
+                    look_at(name)
+            with pytest.raises(InvalidNamespaceError):
+                async with one.accept(FakeWebSocket(), namespace=name):
+                    pass
+        assert await tabs(one, "42") == 1
+
+
+def _made(name: str) -> Connection:
+    return Connection("a", name, FakeWebSocket())
+
+
+def _known(name: str) -> Identity:
+    return Identity(namespaces=["room:*", name])
+
+
+def _calls(caller: Pool | Publisher, name: str) -> list[Any]:
+    """Every call that names a namespace."""
+
+    async def listed() -> None:
+        async for _ in caller.members(name):
+            pass
+
+    async def watched() -> None:
+        async for _ in caller.watch(name):
+            pass
+
+    join = super(Pool, caller).join if isinstance(caller, Pool) else caller.join
+    return [
+        *(caller.send(name, "a", "x"), caller.send_json(name, "a", "x")),
+        *(caller.send_then_close(name, "a", "x"), caller.send_json_then_close(name, "a", "x")),
+        *(caller.broadcast_message(name, "x"), caller.broadcast_json_message(name, "x")),
+        *(caller.close(name, "a"), caller.close_all(name), caller.remove_all(name)),
+        *(join(name, "a", "room"), join("room", "a", name)),
+        *(caller.leave(name, "a", "room"), caller.leave("room", "a", name)),
+        *(caller.count(name), caller.locate(name, "a"), listed(), watched()),
+    ]

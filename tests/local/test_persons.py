@@ -1,0 +1,38 @@
+"""The memberships of connections among those of their users, and pools that have them."""
+
+from cluster_pool import Connection, ConnectionsPool
+from cluster_pool.local.persons import Persons
+from cluster_pool.testing import FakeWebSocket
+from tests.support import async_test
+
+
+def test_each_connection_of_a_user_has_an_id_of_its_own() -> None:
+    """In one namespace; a connection without a user has no such membership."""
+    persons = Persons("start")
+    tabs = [Connection("tab", room, FakeWebSocket(), user="42") for room in ("a", "b")]
+    first, second = (persons.membership_of(tab) for tab in tabs)
+    assert first is not None
+    assert second is not None
+    assert (first.namespace, first.id) == ("~user:42", "start.1")
+    assert (second.namespace, second.id) == ("~user:42", "start.2")
+    assert first.namespace is second.namespace
+    assert (first.person, first.home) == (True, False)
+    assert persons.membership_of(Connection("guest", "a", FakeWebSocket())) is None
+
+
+@async_test
+async def test_a_person_is_no_namespace_of_a_connection_or_a_pool() -> None:
+    """It counts in no statistics and no limit, and ends with the connection."""
+    async with ConnectionsPool() as pool:
+        tabs = [Connection("tab", room, FakeWebSocket(), user="42") for room in ("a", "b")]
+        for tab in (*tabs, tabs[0]):  # once more: it is replaced by itself
+            await pool.new_connection(tab)
+        assert [tab.namespaces for tab in tabs] == [("a",), ("b",)]
+        assert pool.statistics()["connections"] == pool.statistics()["namespaces"] == 2
+        table = pool._table
+        assert len(table.members["~user:42"]) == 2
+        await tabs[0].close()
+        assert len(table.members["~user:42"]) == 1
+        await pool.remove_connection(tabs[1])
+        assert table.members == {}
+        assert pool.statistics()["namespaces"] == 0
