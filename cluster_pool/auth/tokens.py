@@ -5,6 +5,8 @@ the query, or a subprotocol that is offered beside one that the server answers, 
 drops a handshake whose offer is not answered.
 """
 
+import hmac
+from collections.abc import Sequence
 from typing import Final
 
 from cluster_pool.core.request import Request
@@ -32,6 +34,16 @@ def find_token(request: Request, cookie: str | None, parameter: str | None) -> s
     if cookie is not None and cookie in (cookies := request.cookies):
         return cookies[cookie]
     return None if parameter is None else request.query.get(parameter)
+
+
+def is_bearer(values: Sequence[bytes], token: str) -> bool:
+    """Whether a request bears exactly this token; compared in constant time.
+
+    Args:
+        values: every value of the request's header ``Authorization``.
+    """
+    scheme, _, said = (values[0] if len(values) == 1 else b"").partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(said.strip(), token.encode())
 
 
 def answered_subprotocol(request: Request, wanted: str | None) -> str | None:

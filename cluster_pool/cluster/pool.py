@@ -1,6 +1,7 @@
 """The pool that users hold: this node's connections, as a part of the cluster."""
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Literal, Self, overload
 
@@ -11,12 +12,14 @@ from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.hooks import Hooks, OnConnection, OnEmpty, OnGap, OnState
 from cluster_pool.cluster.inbound import SHARE, InboundChannel
 from cluster_pool.cluster.node import NO_SIZES, Node
+from cluster_pool.cluster.operations import Operations
 from cluster_pool.cluster.public.connections import ConnectionCalls
 from cluster_pool.cluster.public.directory import DirectoryCalls
 from cluster_pool.cluster.public.drains import DrainCalls
 from cluster_pool.cluster.public.handle import NOT_RUNNING, Handle
 from cluster_pool.cluster.public.memberships import MembershipCalls
 from cluster_pool.cluster.public.sending import SendingCalls
+from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
 from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.ids import check_node_id
@@ -135,6 +138,46 @@ class ClusterPool(
         cancelled, the stop goes on; another call waits for it.
         """
         await super().stop()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(
+        self, app: object = None, *, stopping: Stopping | None = None, wait: float | None = None
+    ) -> AsyncIterator[None]:
+        """Start this pool, drain it when its server is told to stop, and stop it.
+
+        ``FastAPI(lifespan=pool.lifespan)``, or Starlette's. A lifespan of the application's own
+        enters it: ``async with pool.lifespan(app): yield``. The drain begins with the signal, as
+        :meth:`drain_on_signal` does, since servers close their sockets before they run the end of
+        the lifespan. Several pools in one lifespan drain at the same time.
+
+        Args:
+            app: ignored; frameworks pass it.
+            stopping: how a signal ends this node:
+                ``FastAPI(lifespan=functools.partial(pool.lifespan, stopping=Stopping(…)))``.
+            wait: as in :meth:`start`; the server accepts no client meanwhile, and ends late.
+
+        Raises:
+            As :meth:`start`; the server then does not start.
+        """
+        await self.start(wait=wait)
+        try:
+            async with self.drain_on_signal(stopping):
+                yield
+        finally:
+            await self.stop()
+
+    def operations(self, token: str | None = None) -> Operations:
+        """An ASGI application about this node: ``app.mount("/ops", pool.operations(token))``.
+
+        ``/healthz`` is 200 while the process lives, ``/readyz`` 200 while this node accepts
+        newcomers, else 503. ``/metrics`` (for Prometheus) and ``/status`` (JSON) are answered to
+        requests with ``Authorization: Bearer TOKEN``; without a token they are not there. It may
+        be made, and asked, before the start and after the stop.
+
+        Args:
+            token: None or "" for none.
+        """
+        return Operations(self, token)
 
     # -- this node -------------------------------------------------------------------------
 

@@ -2,24 +2,26 @@
 
 import asyncio
 import functools
-import hmac
 import http
 import ipaddress
-import json
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from cluster_pool.auth.tokens import is_bearer
+from cluster_pool.cluster.answers import UNAUTHORIZED, metrics, status
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.ids import shown
 from cluster_pool.core.loopback import is_loopback
 from cluster_pool.exceptions import InvalidValueError
-from cluster_pool.server.http import answer, split_target, without_body_for_head
-from cluster_pool.server.metrics import CONTENT_TYPE, render
+from cluster_pool.server.http import (
+    answer,
+    response_of,
+    split_target,
+    without_body_for_head,
+)
 from cluster_pool.server.newcomers import PATIENCE, Newcomers
 from cluster_pool.server.turns import read_in_turns
 
@@ -83,7 +85,7 @@ class AdminListener:
         self._pool = pool
         self._host = host
         self._names = {"localhost", *(name.lower().rstrip(".") for name in (host, *names))}
-        self._expected = f"Bearer {token}".encode() if token else None
+        self._token = token
         self.port = port
         self._server: Server | None = None
 
@@ -109,39 +111,24 @@ class AdminListener:
             self._server.close()
         return self._server
 
-    def status(self) -> dict[str, Any]:
-        """Return the content of ``/status``, which has no secrets."""
-        return {
-            **self._pool.statistics(),
-            "redis": self._pool.address,
-            "python": platform.python_version(),
-            "websockets": version("websockets"),
-            "redis_py": version("redis"),
-        }
-
     def _answer(self, websocket: ServerConnection, request: Request) -> Response:
         if not self._authorized(request):
-            response = answer(http.HTTPStatus.UNAUTHORIZED, "a token is wanted\n")
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
+            return response_of(UNAUTHORIZED)
         if not self._asked_by_name(request.headers.get_all("Host")):
             text = "this Host is not allowed here; --admin-name NAME allows it, and a token any\n"
             return answer(http.HTTPStatus.FORBIDDEN, text)
         path, _ = split_target(request.path)
         if path == "/status":
-            text = json.dumps(self.status(), indent=2) + "\n"
-            return answer(http.HTTPStatus.OK, text, kind="application/json")
+            return response_of(status(self._pool))
         if path == "/metrics":
-            return answer(http.HTTPStatus.OK, render(self._pool.statistics()), kind=CONTENT_TYPE)
+            return response_of(metrics(self._pool))
         return answer(http.HTTPStatus.NOT_FOUND, "not here: /status and /metrics\n")
 
     def _authorized(self, request: Request) -> bool:
-        if self._expected is None:
+        if not self._token:
             return True
         said = request.headers.get_all("Authorization")
-        return len(said) == 1 and hmac.compare_digest(
-            said[0].encode("utf-8", "surrogateescape"), self._expected
-        )
+        return is_bearer([one.encode("utf-8", "surrogateescape") for one in said], self._token)
 
     def _asked_by_name(self, hosts: Sequence[str]) -> bool:
         """Whether the request names this listener, or proves by a token that it may ask.
@@ -150,7 +137,7 @@ class AdminListener:
         then carry that name as their Host, so a name that is not known here is refused. An IP
         address cannot be rebound, and such a page does not have the token.
         """
-        if self._expected is not None or "*" in self._names or not hosts:
+        if self._token or "*" in self._names or not hosts:
             return True
         names = [host_name(host) for host in hosts]
         return all(name in self._names or _is_address(name) for name in names)

@@ -11,6 +11,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from cluster_pool.auth.auth import Auth
+from cluster_pool.cluster.answers import HEALTHY, readiness
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.closing import TAKEN_OVER
 from cluster_pool.core.ids import new_id, shown
@@ -34,9 +35,9 @@ from cluster_pool.server.http import (
     Target,
     answer,
     come_back,
+    response_of,
     split_target,
     target_of,
-    unlocated,
 )
 from cluster_pool.server.websocket import NodeWebSocket
 
@@ -75,9 +76,9 @@ class Handshakes:
     async def _answer(self, websocket: ServerConnection, request: Request) -> Response | None:
         path, _ = split_target(request.path)
         if path == "/healthz":
-            return answer(http.HTTPStatus.OK, "ok\n")
+            return response_of(HEALTHY)
         if path == "/readyz":
-            return self._readiness()
+            return response_of(readiness(self._pool))
         try:
             target = target_of(request.path)
             if target is None:
@@ -103,13 +104,6 @@ class Handshakes:
             return answer(http.HTTPStatus.FORBIDDEN, "not permitted\n")
         except AuthenticationUnavailableError:
             return come_back("this client cannot be authenticated now\n")
-
-    def _readiness(self) -> Response:
-        if self._pool.ready:
-            return answer(http.HTTPStatus.OK, "ready\n")
-        trouble = unlocated(self._pool.trouble, self._pool.address)
-        why = f": {trouble}" if trouble else ""
-        return come_back(f"not ready: {self._pool.state.value}{why}\n")
 
     def _check_origin(self, websocket: ServerConnection, request: Request) -> None:
         headers = request.headers

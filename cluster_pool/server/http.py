@@ -1,7 +1,6 @@
 """Reads the targets of requests and makes answers. Pure."""
 
 import http
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,16 +13,11 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from cluster_pool.auth.tokens import OFFER, RAW
+from cluster_pool.cluster.answers import PLAIN, Answer
 from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.exceptions import InvalidValueError
 
 PREFIX: Final = "/ws/"
-
-_WHERE: Final = re.compile(
-    r" connecting to .*| the name '[^']*'|(?: at)? [\w+]+://\S*[^\s:;,.)]"
-    r"|(?: at)? [\w.\[\]:-]+:\d{2,5}\b"
-)
-"""Names, addresses and ports in the errors of redis-py, the system, Sentinels and a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +91,7 @@ def answer(
     status: http.HTTPStatus,
     text: str,
     *,
-    kind: str = "text/plain; charset=utf-8",
+    kind: str = PLAIN,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Make a complete answer, after which the socket is closed."""
@@ -125,9 +119,9 @@ def without_body_for_head(
         response.body = b""
 
 
-def unlocated(reason: str, address: str) -> str:
-    """Remove the address of Redis from a reason, since any client can read the answer."""
-    return _WHERE.sub("", reason.replace(f" at {address}", ""))
+def response_of(one: Answer) -> Response:
+    """Make an answer about this node a response of ``websockets``."""
+    return answer(one.status, one.text, kind=one.kind, headers=one.headers)
 
 
 def come_back(text: str) -> Response:

@@ -6,8 +6,7 @@ It says what its endpoints are doing at ``/state``, and stands for the pool's ow
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, WebSocket
@@ -26,15 +25,8 @@ pool = ClusterPool(
 )
 open_endpoints: list[str] = []
 ended: list[str] = []
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with pool, pool.drain_on_signal():
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=pool.lifespan)
+app.mount("/ops", pool.operations("t0ken"))
 
 
 async def started() -> None:

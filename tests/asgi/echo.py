@@ -1,8 +1,6 @@
 """An application for the conformance cases: it echoes by the pool, and takes large messages."""
 
-import contextlib
 import os
-from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, WebSocket
 
@@ -15,13 +13,7 @@ limits = Limits(
 pool = ClusterPool(os.environ["REDIS"], limits=limits)
 
 
-@contextlib.asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with pool:
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=pool.lifespan)
 
 
 @app.websocket("/")

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster_pool import InvalidValueError, Request
-from cluster_pool.auth.tokens import answered_subprotocol, bearing, find_token
+from cluster_pool.auth.tokens import answered_subprotocol, bearing, find_token, is_bearer
 
 EVERYWHERE = (
     "Authorization: Bearer header\n"
@@ -36,6 +36,29 @@ def test_cookie_and_query_are_read_under_their_names_only() -> None:
 def test_another_scheme_is_no_token() -> None:
     assert find_token(asking("Authorization: Basic YTpi"), None, None) is None
     assert find_token(asking("authorization: bearer  x "), None, None) == "x"
+
+
+@pytest.mark.parametrize(
+    ("values", "bears"),
+    [
+        ([b"Bearer t0ken"], True),
+        ([b"bearer  t0ken "], True),
+        ([b"Bearer t0ke"], False),
+        ([b"Bearer t0ken2"], False),
+        ([b"Bearer"], False),
+        ([b"Bearer "], False),
+        ([b"Basic t0ken"], False),
+        ([b"t0ken"], False),
+        ([b"\xff\xfe"], False),
+        ([b"Bearer \xff"], False),
+        ([b"Bearer t0ken", b"Bearer t0ken"], False),
+        ([], False),
+    ],
+)
+def test_a_bearer_is_known_by_one_header_with_the_whole_token(
+    values: list[bytes], bears: bool
+) -> None:
+    assert is_bearer(values, "t0ken") is bears
 
 
 def test_a_token_is_never_answered() -> None:

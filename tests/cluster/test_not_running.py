@@ -12,8 +12,10 @@ from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend
 from tests.support import async_test
 
-LIFETIME = {"start", "stop"}
-READ_OR_REGISTER = {"free", "has_namespace", "headroom", "on", "statistics", "drain_on_signal"}
+LIFETIME = {"start", "stop", "lifespan"}
+READ_OR_REGISTER = {
+    *("free", "has_namespace", "headroom", "on", "operations", "statistics", "drain_on_signal")
+}
 """Calls that work without a start: the last takes the signals, and waits for one."""
 OVER_ALREADY = {"hurry_drain", "remove_connection"}
 """Calls that ask for an end: after the stop they do nothing, as another stop does."""

@@ -6,16 +6,14 @@ import os
 import select
 import signal
 import threading
-import warnings
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import uvloop
 
-from cluster_pool import ClusterPool, Stopping
+from cluster_pool import Stopping
 from cluster_pool.cluster.signals import LOOK, Signals
 from cluster_pool.exceptions import ClusterPoolError
-from cluster_pool.testing import FAST
 from tests.clusters import Backend
 from tests.drains import join, times_of
 from tests.support import async_test, eventually, run_alone
@@ -286,36 +284,6 @@ def test_only_the_main_thread_may_take_signals() -> None:
     thread.start()
     thread.join()
     assert raised
-
-
-def test_the_readme_app_runs_under_a_test_client() -> None:
-    """It starts, talks, and stops."""
-    pytest.importorskip("httpx")
-    from fastapi import FastAPI, WebSocket
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the next HTTP client that it will use
-        from fastapi.testclient import TestClient
-
-    backend = Backend(None)
-    pool = ClusterPool(backend.redis(), timing=FAST)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI):  # type: ignore[no-untyped-def]
-        async with pool, pool.drain_on_signal():
-            yield
-
-    app = FastAPI(lifespan=lifespan)
-
-    @app.websocket("/ws/{room}/{user}")
-    async def endpoint(websocket: WebSocket, room: str, user: str) -> None:
-        async with pool.accept(websocket, namespace=room, id=user) as connection:
-            async for message in connection:
-                await pool.broadcast_message(room, f"{user}: {message}")
-
-    with TestClient(app) as client, client.websocket_connect("/ws/room/alice") as websocket:
-        websocket.send_text("hello")
-        assert websocket.receive_text() == "alice: hello"
 
 
 @BOTH

@@ -1,6 +1,7 @@
 """The admin listener: which clients may read a node's status, and its content."""
 
 import json
+import signal
 import urllib.error
 import urllib.request
 
@@ -10,10 +11,11 @@ from websockets.asyncio.client import connect
 from cluster_pool import ClusterPool, InvalidValueError
 from cluster_pool.server.node import NodeServer
 from cluster_pool.testing import FAST
+from tests.core.test_metrics import parsed
 from tests.server.running import first_line, node, url
 from tests.servers import PASSWORD, RedisServer
-from tests.support import async_test
-from tools.harness.nodes import in_thread
+from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess, in_thread
 
 
 @async_test
@@ -102,3 +104,35 @@ async def test_status_with_a_token_is_given_for_any_host(own_server: RedisServer
         request = "GET /status HTTP/1.1\r\nHost: any.example\r\nAuthorization: Bearer known\r\n\r\n"
         line = await in_thread(first_line, server.admin_port, request.encode())
         assert line == b"HTTP/1.1 200 OK"
+
+
+@async_test
+async def test_metrics_of_a_draining_node_tell_its_progress(own_server: RedisServer) -> None:
+    """State, budget and rest come from the admin listener, with the format's content type."""
+    with NodeProcess(own_server.url), NodeProcess(
+        *(own_server.url, "--admin-port", "0", "--node-id", "a"),
+        *("--close-rate", "0.1", "--grace", "3600", "--announce", "0"),
+    ) as node:  # fmt: skip
+        admin = node.listening["admin_port"]
+        async with node.connect("room", "alice"), node.connect("hall", "bob"):
+            _, text, headers = await in_thread(node.get, "/metrics", admin)
+            assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+            values = parsed(text)
+            assert values["cluster_pool_connections"] == {"": 2}
+            assert values["cluster_pool_namespaces"] == {"": 2}
+            assert values["cluster_pool_accepted_total"] == {"": 2}
+            node.signal(signal.SIGTERM)
+
+            def drain() -> dict[str, dict[str, float]]:
+                return parsed(node.get("/metrics", admin)[1])
+
+            await eventually(lambda: "cluster_pool_drain_budget" in drain())
+            values = drain()
+            assert values["cluster_pool_state"]['state="draining"'] == 1
+            assert values["cluster_pool_ready"] == {"": 0}
+            assert values["cluster_pool_drain_remaining"][""] in (1, 2)
+            assert values["cluster_pool_drain_budget"][""] == 0.1
+            status = json.loads((await in_thread(node.get, "/status", admin))[1])
+            assert status["drain"]["budget"] == 0.1
+            node.signal(signal.SIGTERM)
+        assert (await in_thread(node.finish))[0] == 0

@@ -1,18 +1,12 @@
-"""/metrics as a scraper reads it: parsed by its own rules, and compared with /status."""
+"""The text of ``/metrics`` as a scraper reads it: parsed by its own rules."""
 
-import json
 import re
-import signal
 from typing import Any
 
 import pytest
 
-from cluster_pool import ClusterPool
+from cluster_pool.core.metrics import render
 from cluster_pool.core.statistics import Counters
-from cluster_pool.server.metrics import render
-from tests.servers import RedisServer
-from tests.support import async_test, eventually
-from tools.harness.nodes import NodeProcess, in_thread
 
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 LABEL = rf'{NAME}="(?:[^"\\\n]|\\["\\n])*"'
@@ -93,46 +87,3 @@ def test_node_id_is_quoted_in_labels() -> None:
     """It may contain quotes and backslashes."""
     (labels,) = parsed(render(statistics(node='a "b" \\ ü')))["cluster_pool_info"]
     assert labels == r'node="a \"b\" \\ ü"'
-
-
-@async_test
-async def test_metrics_leave_out_no_number_of_the_statistics(own_server: RedisServer) -> None:
-    """Every number of the statistics is among the metrics."""
-    async with ClusterPool(own_server.url) as pool:
-        values = parsed(render(pool.statistics()))
-        for name, value in pool.statistics().items():
-            if isinstance(value, int | float):
-                found = values.get(f"cluster_pool_{name}") or values[f"cluster_pool_{name}_total"]
-                assert found == {"": value}
-
-
-@async_test
-async def test_metrics_of_a_draining_node_tell_its_progress(own_server: RedisServer) -> None:
-    """State, budget and rest come from the admin listener, with the format's content type."""
-    with NodeProcess(own_server.url), NodeProcess(
-        *(own_server.url, "--admin-port", "0", "--node-id", "a"),
-        *("--close-rate", "0.1", "--grace", "3600", "--announce", "0"),
-    ) as node:  # fmt: skip
-        admin = node.listening["admin_port"]
-        async with node.connect("room", "alice"), node.connect("hall", "bob"):
-            _, text, headers = await in_thread(node.get, "/metrics", admin)
-            assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-            values = parsed(text)
-            assert values["cluster_pool_connections"] == {"": 2}
-            assert values["cluster_pool_namespaces"] == {"": 2}
-            assert values["cluster_pool_accepted_total"] == {"": 2}
-            node.signal(signal.SIGTERM)
-
-            def drain() -> dict[str, dict[str, float]]:
-                return parsed(node.get("/metrics", admin)[1])
-
-            await eventually(lambda: "cluster_pool_drain_budget" in drain())
-            values = drain()
-            assert values["cluster_pool_state"]['state="draining"'] == 1
-            assert values["cluster_pool_ready"] == {"": 0}
-            assert values["cluster_pool_drain_remaining"][""] in (1, 2)
-            assert values["cluster_pool_drain_budget"][""] == 0.1
-            status = json.loads((await in_thread(node.get, "/status", admin))[1])
-            assert status["drain"]["budget"] == 0.1
-            node.signal(signal.SIGTERM)
-        assert (await in_thread(node.finish))[0] == 0

@@ -1,4 +1,4 @@
-"""Renders a pool's statistics in the text format of Prometheus, for ``/metrics``. Pure."""
+"""Renders a pool's statistics in the text format of Prometheus, for ``/metrics``."""
 
 import re
 from collections.abc import Iterator, Mapping
