@@ -64,7 +64,7 @@ class Accepting:
     __slots__ = (
         *("_ahead", "_auth", "_body", "_connection", "_door", "_id", "_identity"),
         *("_idle_timeout", "_metadata", "_namespace", "_node", "_on_conflict", "_origins"),
-        *("_running", "_subprotocol", "_user", "_websocket"),
+        *("_request", "_running", "_subprotocol", "_user", "_websocket"),
     )
 
     def __init__(
@@ -84,8 +84,10 @@ class Accepting:
         idle_timeout: float | None,
         metadata: dict[str, Any] | None,
         origins: Sequence[str] | None,
+        request: Request | None,
     ) -> None:
         self._websocket = websocket
+        self._request = request
         self._running = running
         self._door = door
         self._ahead = ahead
@@ -107,7 +109,7 @@ class Accepting:
         transport = transport_for(self._websocket)
         try:
             self._node = self._running()
-            request = transport.request()
+            request = transport.request() if self._request is None else self._request
             self._check_door(request, answered=transport.is_answered())
             self._connection = await self._make(request)
         except WrongLoopError:
@@ -147,6 +149,7 @@ class Accepting:
             self._websocket,
             idle_timeout=self._idle_timeout,
             metadata=self._metadata,
+            request=self._request,
         )
         if identity is not None:
             attachment.grant(connection, Grant(identity, self._auth))

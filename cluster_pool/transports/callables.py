@@ -77,8 +77,9 @@ class CallablesTransport:
         """See :class:`Transport`: there is no handshake."""
 
     async def refuse(self, status: int, text: str) -> None:
-        """See :class:`Transport`."""
+        """See :class:`Transport`: close, before the application lets its server cut the socket."""
         self.close(*refusal_close(status, text))
+        await self.wait_close_begun()
 
     def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
         """See :class:`Transport`: only the application sees it."""

@@ -9,12 +9,17 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from cluster_pool import (
+    Auth,
+    AuthenticationError,
     ClusterPoolError,
     Connection,
+    Identity,
     IdTakenError,
     InvalidValueError,
     MemberEvent,
     NodeState,
+    OriginRefusedError,
+    Request,
     SendResult,
 )
 from cluster_pool.testing import FakeWebSocket
@@ -66,6 +71,46 @@ async def test_accept_makes_an_id_for_a_client_without_one() -> None:
     backend = Backend(None)
     async with backend.pools(1) as (one,), endpoint(one) as url, connect(url), connect(url):
         await eventually(lambda: one.statistics()["connections"] == 2)
+
+
+@async_test
+async def test_a_pair_of_callables_is_accepted_with_the_request_of_its_client() -> None:
+    """Its origin and its client are checked by it, and one that is refused is closed."""
+
+    async def by_token(request: Request) -> Identity | None:
+        return Identity(user="alice") if request.query.get("token") == "t" else None
+
+    lines = "Host: app.example\nOrigin: "
+    page, foreign = f"{lines}https://app.example", f"{lines}https://evil.example"
+    cases = (
+        (Request("/ws", "token=t", foreign), OriginRefusedError, 1008),
+        (Request("/ws", "token=x", page), AuthenticationError, 4401),
+    )
+    async with Backend(None).pools(1) as (one,):
+        for request, error, code in cases:
+            refused = FakeWebSocket()
+            with pytest.raises(error):
+                async with one.accept(
+                    (refused.send, refused.close),
+                    request=request,
+                    namespace="n",
+                    auth=Auth(authenticate=by_token),
+                ):
+                    pytest.fail("it was accepted")
+            assert refused.closed
+            assert refused.closed[0] == code
+        accepted, request = FakeWebSocket(), Request("/ws", "token=t", page, "10.0.0.1")
+        async with one.accept(
+            (accepted.send, accepted.close),
+            request=request,
+            namespace="n",
+            auth=Auth(authenticate=by_token),
+        ) as connection:
+            assert (connection.user, connection.request) == ("alice", request)
+            await connection.send("hello")
+        assert accepted.sent == ["hello"]
+        assert accepted.closed
+        assert accepted.closed[0] == 1000
 
 
 @async_test

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from cluster_pool import Connection, NotReadableError
+from cluster_pool.transports.callables import CallablesTransport
 from tests.support import async_test, eventually
 
 
@@ -55,3 +56,28 @@ async def test_a_connection_without_receive_cannot_be_iterated_over() -> None:
     await connection.close(4000)
     await asyncio.gather(*waiting)
     await connection.wait_closed()
+
+
+@async_test
+async def test_a_refusal_waits_for_the_close() -> None:
+    """The application returns behind it, and its server then cuts the socket."""
+    closed: list[tuple[int, str]] = []
+
+    async def close(code: int, reason: str) -> None:
+        await asyncio.sleep(0.01)
+        closed.append((code, reason))
+
+    await CallablesTransport(print, close).refuse(403, "not permitted")
+    assert closed == [(1008, "not permitted")]
+
+
+@async_test
+async def test_a_refusal_does_not_wait_for_the_answer_to_a_close() -> None:
+    """Some libraries return from a close when the client has answered it, or never."""
+
+    async def close(code: int, reason: str) -> None:
+        await asyncio.Event().wait()
+
+    transport = CallablesTransport(print, close)
+    await asyncio.wait_for(transport.refuse(403, "not permitted"), 5)
+    transport.abort()

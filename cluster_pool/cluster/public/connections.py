@@ -11,6 +11,7 @@ from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.public.handle import NOT_RUNNING
 from cluster_pool.core.ids import check_not_reserved
+from cluster_pool.core.request import Request
 from cluster_pool.exceptions import AuthenticationError, PoolClosedError
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
@@ -102,6 +103,7 @@ class ConnectionCalls:
         idle_timeout: float | None = None,
         metadata: dict[str, Any] | None = None,
         origins: Sequence[str] | None = None,
+        request: Request | None = None,
     ) -> AbstractAsyncContextManager[Connection, bool]:
         """Claim, accept the WebSocket if the framework has not done it, and release at the end.
 
@@ -134,6 +136,8 @@ class ConnectionCalls:
             identity: of a client that the application has authenticated; nothing else does it then.
             subprotocol: the one to accept, which the client must have offered.
             origins: allowed origins for this call, in place of the pool's own.
+            request: the client's request, for a pair of callables, which does not have it; without
+                it neither the origin nor the client can be checked.
 
         Raises:
             OriginRefusedError, InvalidValueError: the origin is foreign, the offers of the client
@@ -171,6 +175,7 @@ class ConnectionCalls:
             idle_timeout=idle_timeout,
             metadata=metadata,
             origins=origins,
+            request=request,
         )
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
