@@ -62,12 +62,12 @@ class Operations:
             raise NotImplementedError(f"scopes of type {scope['type']!r} are not served here")
         answer = self._answer(scope)
         body = answer.text.encode()
-        headers = {"Content-Type": answer.kind, "Content-Length": len(body), **answer.headers}
+        headers = {"Content-Type": answer.kind, "Content-Length": str(len(body)), **answer.headers}
         await send(
             {
                 "type": "http.response.start",
                 "status": answer.status.value,
-                "headers": [(k.lower().encode(), str(v).encode()) for k, v in headers.items()],
+                "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
             }
         )
         whole = b"" if scope["method"] == "HEAD" else body

@@ -25,6 +25,7 @@ pytest.importorskip("httpx")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the next HTTP client that it will use
     from fastapi.testclient import TestClient
+    from starlette.testclient import WebSocketDenialResponse
 
 
 def made(prefix: str = "cluster_pool") -> ClusterPool:
@@ -107,6 +108,20 @@ def test_an_application_runs_under_a_test_client() -> None:
         alice.send_text("hello")
         assert alice.receive_text() == "alice: hello"
     assert pool.state is NodeState.STOPPED
+
+
+def test_without_its_lifespan_an_application_refuses_every_client() -> None:
+    """A test client that is not entered runs none; so does daphne."""
+    pool = made()
+    app = FastAPI(lifespan=pool.lifespan)
+    app.websocket("/{user}")(endpoint_of(pool))
+    with (
+        pytest.raises(WebSocketDenialResponse) as refused,
+        TestClient(app).websocket_connect("/alice"),
+    ):
+        pytest.fail("it was accepted")
+    assert refused.value.status_code == 503
+    assert refused.value.headers["Retry-After"] == "1"
 
 
 def test_an_application_has_its_own_lifespan_around_two_pools() -> None:

@@ -130,6 +130,18 @@ def redis_cli(words: list[str]) -> None:
     assert words[0] == "PUBLISH" or words[:2] == ["-c", "SPUBLISH"]
 
 
+def uvicorn(words: list[str]) -> None:
+    """Read by the real parser; the application is run by tests/docs/test_fastapi.py."""
+    main = importlib.import_module("uvicorn.main").main
+    with main.make_context("uvicorn", list(words)):
+        pass
+
+
+def kill(words: list[str]) -> None:
+    """The number of a process that the page has shown before."""
+    assert words == ["-9", "4711"]
+
+
 def docker(words: list[str]) -> None:
     """A compose file, whose services are tested in tests/test_compose.py."""
     *verbs, file, order = words
@@ -151,6 +163,8 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "redis-server": file_of("--aclfile"),
     "redis-cli": redis_cli,
     "docker": docker,
+    "kill": kill,
+    "uvicorn": uvicorn,
     "export": export,
     "printf": printf,
     "websockets": websockets,

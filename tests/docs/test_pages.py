@@ -21,7 +21,7 @@ CHECKED = {
 OF_OTHERS = {
     *("--workers", "--graceful-timeout", "--max-requests", "--limit-max-requests"),
     *("--preload", "--workers-lifetime", "--strict", "--some-option"),
-    "--ws",
+    *("--ws", "--reload"),
 }
 """Options of gunicorn, uvicorn, granian and mypy, and one that stands for all of ours."""
 
