@@ -125,7 +125,7 @@ def test_without_its_lifespan_an_application_refuses_every_client() -> None:
 
 
 def test_an_application_has_its_own_lifespan_around_two_pools() -> None:
-    """What it opens before the pools is open until they have stopped."""
+    """Its own resources are open until both have stopped."""
     one, two = made(), made()
     during: list[NodeState] = []
 

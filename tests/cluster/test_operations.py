@@ -61,7 +61,7 @@ async def test_health_and_readiness_are_for_everybody() -> None:
 @pytest.mark.parametrize("token", [None, ""])
 @async_test
 async def test_without_a_token_the_statistics_are_not_there(token: str | None) -> None:
-    """Whatever a request says; an empty variable of the environment opens nothing."""
+    """No request gets them, and an empty variable of the environment opens nothing."""
     app = made().operations(token)
     for path in ("/metrics", "/status"):
         for header in (("Authorization", "Bearer "), ("Authorization", "Bearer x"), BEARER):

@@ -141,8 +141,10 @@ async def test_the_chat_survives_the_death_of_a_worker(redis: RedisServer, tmp_p
         pids = re.findall(r"Started server process \[(\d+)\]", server.said())
         assert len(pids) == WORKERS
         victims: list[Tab] = []
+        killed: list[str] = []
         for pid in pids:  # the first of them that has tabs
             os.kill(int(pid), signal.SIGKILL)
+            killed.append(pid)
             await eventually(lambda pid=pid: f"Child process [{pid}] died" in server.said(), 20)
             victims = [tab for tab in tabs if tab.codes]
             if victims:
@@ -152,13 +154,15 @@ async def test_the_chat_survives_the_death_of_a_worker(redis: RedisServer, tmp_p
         await tabs[1].says("still there?")
         await eventually(lambda: heard("Client #1 says: still there?"), 20)
         assert [tab.codes for tab in tabs if tab not in victims and tab.codes] == []
+        up = "Application startup complete"
+        await eventually(lambda: server.said().count(up) == WORKERS + len(killed), 30)
         members = {member.id async for member in publisher.members("chat")}
         assert members == {str(tab.id) for tab in tabs}
 
         os.killpg(server.process.pid, signal.SIGINT)  # Ctrl-C
         await server.ended()
         assert {tab.codes[-1] for tab in tabs} == {1012}
-        assert "Traceback" not in server.said()
+        assert "Traceback" not in server.said(), server.said()
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ async def test_members_talk_leave_and_are_closed(
             server.process.send_signal(signal.SIGTERM)
             assert await close_code(dave) == 1012
         await server.ended()
-        assert "Traceback" not in server.said()
+        assert "Traceback" not in server.said(), server.said()
 
 
 async def empty(publisher: Publisher) -> bool:
@@ -120,7 +120,7 @@ async def test_an_application_beside_another_answers_websockets_alone(
         server.process.send_signal(signal.SIGTERM)
         assert {await close_code(one), await close_code(other)} == {1012}
         await server.ended()
-        assert "Traceback" not in server.said()
+        assert "Traceback" not in server.said(), server.said()
 
 
 def status(url: str) -> int:
