@@ -80,7 +80,7 @@ class Membership(Generic[C]):
         departure: None until it begins to depart.
     """
 
-    __slots__ = ("claim", "connection", "departure", "id", "namespace")
+    __slots__ = ("_incarnation", "_nonce", "_time", "connection", "departure", "id", "namespace")
 
     home: ClassVar[bool] = True
     person: ClassVar[bool] = False
@@ -89,8 +89,21 @@ class Membership(Generic[C]):
         self.connection = connection
         self.namespace = namespace
         self.id = id
-        self.claim: Claim | None = None
         self.departure: Departure | None = None
+        self._incarnation = self._nonce = ""
+        self._time = 0
+
+    @property
+    def claim(self) -> Claim | None:
+        """It is made when it is read: a tuple for each membership would cost 64 bytes, and the
+        garbage collector would go through all of them."""
+        if not self._nonce:
+            return None
+        return Claim(self._incarnation, self._time, self._nonce)
+
+    @claim.setter
+    def claim(self, claim: Claim | None) -> None:
+        self._incarnation, self._time, self._nonce = claim or ("", 0, "")
 
     def depart(self) -> Departure:
         """Begin its departure, unless that has begun."""

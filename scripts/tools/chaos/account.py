@@ -50,6 +50,7 @@ class Account:
         others: calls that carried no message, by kind.
         unanswered: calls without an answer at their deadline and a second.
         last_ones: callbacks for a release that emptied a namespace.
+        roamed: members of rooms when all was quiet, which the registry had, too.
         followed: how often a connection heard a targeted message right behind the broadcast that
             its sender had sent before it, of the sparse stream.
     """
@@ -63,6 +64,7 @@ class Account:
     unanswered: int = 0
     followed: int = 0
     last_ones: int = 0
+    roamed: int = 0
 
     def add(self, other: "Account") -> None:
         """Take another round's account into this one."""
@@ -74,6 +76,7 @@ class Account:
         self.unanswered += other.unanswered
         self.followed += other.followed
         self.last_ones += other.last_ones
+        self.roamed += other.roamed
 
 
 def account(books: Books) -> Account:
@@ -93,6 +96,7 @@ class _Accountant:
         self._result.failures += connection_failures(self._index)
         self._result.followed = self._index.followed()
         self._result.last_ones = len(self._books.emptied or ())
+        self._result.roamed = self._books.roamed
         self._result.failures += last_one_failures(self._index)
         self._unanswered()
         self._result.failures += self._books.restless

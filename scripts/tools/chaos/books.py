@@ -159,6 +159,7 @@ class Books:
         unanswered: calls without an answer at their deadline and a second.
         emptied: last-one callbacks; None when nobody was asked.
         restless: what programs still did when nobody asked them for anything.
+        roamed: members that were in a room in the end.
     """
 
     calls: Sequence[Call]
@@ -171,3 +172,4 @@ class Books:
     unanswered: Sequence[Unanswered] = ()
     restless: Sequence[str] = ()
     emptied: Sequence[Emptied] | None = None
+    roamed: int = 0

@@ -16,6 +16,7 @@ from tools.chaos.command_line import CommandLine
 from tools.chaos.ledger import Ledger
 from tools.chaos.publisher import RawPublisher
 from tools.chaos.rest import Rest
+from tools.chaos.roaming import rooms_of
 from tools.harness.internals import Keys
 from tools.harness.network import Network
 from tools.harness.programs import Program
@@ -34,7 +35,7 @@ CLOSING_TIME = 10.0
 """Seconds until the last message of each sender must have arrived everywhere."""
 SILENCE = 0.5
 """Seconds in which nobody hears anything when all has arrived."""
-RAW_SHARE, SPARSE_RATE = 0.05, 100.0
+RAW_SHARE, SPARSE_RATE, ROAMING_RATE = 0.05, 100.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Settings:
     members: int = 300
     topology: str = SINGLE
     commands: int = 20
+    rooms: int = 40
 
     @property
     def crowds(self) -> list[str]:
@@ -161,6 +163,9 @@ class Cluster:
             namespaces=self.namespaces,
             sparse_rate=SPARSE_RATE / len(self.senders),
         )
+        if place.members and self.settings.rooms:
+            rate = ROAMING_RATE / len(self.places)
+            await place.program.ask("roam", rooms=rooms_of(self.settings.rooms), rate=rate)
 
     async def close_books(self) -> tuple[Books, dict[str, dict[str, Any]]]:
         """End the streams, wait until all has arrived; gives the books and the nodes' figures.
@@ -179,10 +184,12 @@ class Cluster:
             marks[name][sender] = number
         await self._arrived(marks)
         registry = await self._settled_registry()
+        roamed, ghosts = await self._compare_rooms()
         figures, restless = await self._at_rest()
         collected = await self.clients.ask("collect")
         undelivered = self._newly_undelivered(figures)
-        return self.ledger.close(collected, registry, undelivered, restless), figures
+        wrong = ghosts + restless
+        return self.ledger.close(collected, registry, undelivered, wrong, roamed), figures
 
     async def _arrived(self, marks: dict[str, dict[str, int]]) -> None:
         """Too late is no error here: what has not arrived is for the account to find."""
@@ -211,6 +218,22 @@ class Cluster:
             present = await self.clients.ask("present")
             if sorted(registry) == sorted(present) or time.monotonic() > deadline:
                 return registry
+            await asyncio.sleep(0.2)
+
+    async def _compare_rooms(self) -> tuple[int, list[str]]:
+        """How many members rooms have; and each that only the registry has, or only its node."""
+        deadline = time.monotonic() + CLOSING_TIME
+        names = rooms_of(self.settings.rooms)
+        while True:
+            asked = [place.program.ask("rooms") for place in self.places]
+            held = {tuple(one) for said in await asyncio.gather(*asked) for one in said}
+            registry = await self.places[0].program.ask("registry", namespaces=names)
+            different = held ^ {tuple(one) for one in registry}
+            if not different or time.monotonic() > deadline:
+                return len(held), [
+                    f"{'/'.join(one)} is {'not registered' if one in held else 'a ghost'}"
+                    for one in sorted(different)
+                ]
             await asyncio.sleep(0.2)
 
     async def _at_rest(self) -> tuple[dict[str, dict[str, Any]], list[str]]:

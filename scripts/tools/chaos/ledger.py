@@ -63,6 +63,7 @@ class Ledger:
         registry: list[list[str]],
         undelivered: int,
         restless: list[str],
+        roamed: int = 0,
     ) -> Books:
         """The books of the round that ends here. Calls that never ended are unknown."""
         connections = [
@@ -80,6 +81,7 @@ class Ledger:
             self._unanswered,
             [*restless, *self.wrong],
             self._emptied,
+            roamed,
         )
         self._begun, self._ended, self._gaps = {}, [], []
         self._emptied = []

@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap
 from tools.chaos.books import UNREAD
+from tools.chaos.roaming import Roaming
 from tools.chaos.sending import Sending, quiet, tell_left_over
 from tools.harness.internals import NodeServer, is_whole, loop_factory
 from tools.harness.obeying import answer, obey_object, tell
@@ -28,6 +29,7 @@ class Commands(Sending):
         super().__init__(pool, pool.node_id)
         self._pool = pool
         self._silent: list[Connection] = []
+        self._roaming = Roaming(pool, self._silent)
         self.stopping = False
 
     async def hold(self, count: int, crowds: list[str]) -> None:
@@ -40,6 +42,19 @@ class Commands(Sending):
         ids = [f"{self._pool.node_id}/{at}" for at in range(count)]
         for crowd in crowds:
             self._silent += await join(self._pool, crowd, ids, closed)
+
+    async def roam(self, rooms: list[str], rate: float) -> None:
+        """Let those members join rooms and leave them, so often in a second."""
+        self._roaming.roam(rooms, rate)
+
+    async def rooms(self) -> list[tuple[str, str, str]]:
+        """Let them stay where they are; gives room, id and node of each that is in a room."""
+        await self._roaming.end()
+        return self._roaming.held()
+
+    async def _stop(self) -> None:
+        await self._roaming.stop()
+        await super()._stop()
 
     async def state(self) -> list[Any]:
         """Whether all is well, how often it has connected to Redis, and as what it is there now;

@@ -16,6 +16,7 @@ __all__ = [
     "BACKLOG",
     "Keys",
     "NodeServer",
+    "held_in",
     "is_whole",
     "loop_factory",
     "pending_of",
@@ -33,6 +34,12 @@ def pending_of(publisher: Publisher) -> int:
     """Calls of a publisher that are not answered."""
     parts = publisher._parts
     return 0 if parts is None else parts.backplane.outbound.pending
+
+
+def held_in(pool: ClusterPool, namespace: str) -> list[str]:
+    """The ids of the members that a node has in a namespace, those that leave it left out."""
+    found = {} if pool._parts is None else pool._parts.table.namespace(namespace) or {}
+    return [id for id, one in found.items() if one.departure is None]
 
 
 def is_whole(pool: ClusterPool) -> bool:
