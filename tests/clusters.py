@@ -16,6 +16,8 @@ Heard = asyncio.Queue[tuple[str, bytes]]
 """Channels and payloads."""
 EXPIRING = re.compile(r":numbers$")
 """Keys that a clean stop may leave, because they have a ttl."""
+PATIENCE = 20.0
+"""Seconds for a start or a claim, of which no test asks how long they take."""
 
 
 def claim_of(websocket: FakeWebSocket) -> Any:
@@ -92,7 +94,9 @@ class Backend:
             pools = []
             for number in range(1, nodes + 1):
                 pool = Pool(self.redis(), node_id=f"node-{number}", **options)
-                pools.append(await stack.enter_async_context(pool))
+                stack.push_async_exit(pool)
+                await pool.start(wait=PATIENCE)
+                pools.append(pool)
             yield pools
 
     def publisher(self, **options: Any) -> Publisher:
@@ -162,11 +166,14 @@ class Pool(ClusterPool):
     async def join(
         self, namespace: str, id: str, *, user: str | None = None, **options: Any
     ) -> FakeWebSocket:
-        """Make a member with a fake WebSocket, whose ``connection`` is the Connection."""
+        """Make a member with a fake WebSocket, whose ``connection`` is the Connection.
+
+        Without a ``timeout`` it waits for long: many join at once, on a busy machine.
+        """
         websocket = FakeWebSocket()
         connection = Connection(id, namespace, websocket, user=user)
         websocket.connection = connection  # type: ignore[attr-defined]
-        await self.new_connection(connection, **options)
+        await self.new_connection(connection, **{"timeout": PATIENCE, **options})
         return websocket
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster_pool.backplane.slots import slot_of
 from cluster_pool.testing import FAST
-from tests.clusters import Pool
+from tests.clusters import PATIENCE, Pool
 from tools.harness.members import Member
 from tools.harness.network import Network
 from tools.harness.redis_cluster import RedisCluster
@@ -22,7 +22,9 @@ async def cluster_pools(
         pools = []
         for number in range(1, nodes + 1):
             pool = Pool(redis.url, node_id=f"node-{number}", **options)
-            pools.append(await stack.enter_async_context(pool))
+            stack.push_async_exit(pool)
+            await pool.start(wait=PATIENCE)
+            pools.append(pool)
         yield pools
 
 

@@ -96,7 +96,23 @@ async def running(
     name: str, redis: str, *options: str, app: str = APP, **environment: str
 ) -> AsyncIterator[Server]:
     """A server of this name, killed at the end if it is still there."""
-    port = free_port()
+    async with contextlib.AsyncExitStack() as stack:
+        server = None
+        while server is None:
+            context = _on(free_port(), name, redis, *options, app=app, **environment)
+            with contextlib.suppress(PortTakenError):
+                server = await stack.enter_async_context(context)
+        yield server
+
+
+class PortTakenError(Exception):
+    """Another process has taken the port that was free."""
+
+
+@contextlib.asynccontextmanager
+async def _on(
+    port: int, name: str, redis: str, *options: str, app: str, **environment: str
+) -> AsyncIterator[Server]:
     words = [app if word == APP else word for word in SERVERS[name]]
     command = [*[word.replace(PORT, str(port)) for word in words], *options]
     with tempfile.TemporaryFile() as log:
@@ -110,7 +126,8 @@ async def running(
         server = Server(process, port, log)
 
         async def up() -> bool:
-            assert process.poll() is None, server.said()
+            if process.poll() is not None:
+                raise PortTakenError if "in use" in server.said() else AssertionError(server.said())
             with contextlib.suppress(OSError):
                 return bool((await server.state())["ready"])
             return False

@@ -586,7 +586,7 @@ async def test_cancelled_claims_leave_nothing(own_server: RedisServer) -> None:
 async def test_drift_from_any_cause_is_repaired(own_server: RedisServer, harm: list[str]) -> None:
     """Count and checksum show the difference, and the registry is repaired."""
     backend = Backend(own_server)
-    timing = Timing(lease=1.5, heartbeat=0.3)
+    timing = Timing(lease=6.0, heartbeat=0.3)
     async with backend.pools(1, timing=timing) as (one,):
         sockets = [await one.join("n", f"m{at}") for at in range(250)]
         incarnation = one.statistics()["incarnation"]

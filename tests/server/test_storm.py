@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import uvloop
 
-from cluster_pool import ClusterPool, Publisher
+from cluster_pool import ClusterPool, Publisher, Timing
 from cluster_pool.cluster.claim_batcher import GATHER
 from cluster_pool.server import collector
 from cluster_pool.server.node import NodeServer
@@ -82,7 +82,7 @@ def in_batches(server: RedisServer) -> Iterator[None]:
 async def crowded(server: RedisServer) -> AsyncIterator[tuple[ClusterPool, Program]]:
     """5,000 WebSockets that came as fast as they can: in batches, and with no long turn."""
     assert not too_few_descriptors(CROWD)
-    async with ClusterPool(server.url, node_id="node-1") as pool:
+    async with ClusterPool(server.url, node_id="node-1", timing=Timing(timeout=20)) as pool:
         node = NodeServer(pool, port=0, ping_interval=600)  # the crowd answers nothing
         await node.start()
         try:
