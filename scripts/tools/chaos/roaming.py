@@ -57,7 +57,7 @@ class Roaming(Ticker):
         await asyncio.gather(self._watching, return_exceptions=True)
 
     def held(self) -> list[tuple[str, str, str]]:
-        """What this node has in the rooms: room, id, node."""
+        """The members that this node has in the rooms: room, id, node."""
         name = self._pool.node_id
         return [(room, id, name) for room in self._rooms for id in held_in(self._pool, room)]
 
