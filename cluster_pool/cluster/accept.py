@@ -125,6 +125,7 @@ class Accepting:
         try:
             await self._join()
         except BaseException:
+            self._body.release_mates()
             await reading.unwatch(self._connection)
             raise
         return self._connection

@@ -18,8 +18,9 @@ def is_gone(connection: ConnectionState) -> bool:
 
 
 def is_lost(connection: ConnectionState) -> bool:
-    """Whether its socket is gone, even if that was not noticed yet."""
-    return connection._state is CLOSED or connection._transport.is_closed()
+    """Whether its client has left, or its socket is gone, even if that was not noticed yet."""
+    left = connection._left or connection._state is CLOSED
+    return left or connection._transport.is_closed()
 
 
 def is_over(connection: ConnectionState) -> bool:

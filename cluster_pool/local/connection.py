@@ -29,7 +29,7 @@ from cluster_pool.local.handlers import (
     check_event,
     fire,
 )
-from cluster_pool.local.outbox import begin_close, deliver
+from cluster_pool.local.outbox import ConnectionOutbox, begin_close, deliver
 from cluster_pool.local.state import CLOSED, ConnectionState
 from cluster_pool.transports.pick import transport_for
 
@@ -80,6 +80,7 @@ class Connection(ConnectionState):
         )
         if user is not None:
             self._grant = Grant(Identity(user=user), None)
+        self._transport.write_behind(ConnectionOutbox(self))
 
     @property
     def request(self) -> Request:

@@ -159,6 +159,23 @@ def _hand_over(connection: ConnectionState, outgoing: Outgoing, written: int = 0
         closing.lose(connection)
 
 
+class ConnectionOutbox:
+    """See :class:`Outbox`: that of one connection, for its transport."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: ConnectionState) -> None:
+        self._connection = connection
+
+    def write_pending(self) -> None:
+        """See :class:`Outbox`."""
+        flush(self._connection)
+
+    def check_limit(self) -> None:
+        """See :class:`Outbox`."""
+        asyncio.get_running_loop().call_soon(judge, self._connection)
+
+
 # -- limits --------------------------------------------------------------------------------
 
 

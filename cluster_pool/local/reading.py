@@ -96,6 +96,11 @@ def _floods(connection: ConnectionState, now: float) -> bool:
     return True
 
 
+def count_dropped(connection: ConnectionState) -> None:
+    """A message was dropped, since nothing reads: a client may not send more of these either."""
+    _floods(connection, asyncio.get_running_loop().time())
+
+
 def flood(connection: ConnectionState, rate: int, what: str) -> None:
     """Its client sends more than it may: close it with 1008, count and log it."""
     if connection.closed:

@@ -75,8 +75,15 @@ class Watcher(Protocol):
     def dropped(self, *, first: bool) -> None:
         """A message was dropped: no task reads, and there is no room to keep it."""
 
+
+class Outbox(Protocol):
+    """The outbox of a connection, told of writes that a library makes by itself."""
+
     def write_pending(self) -> None:
-        """The library is about to write something itself: write what was sent before that."""
+        """The library is about to write something: write what was sent before that."""
+
+    def check_limit(self) -> None:
+        """The library has written, and much waits: give up a client that reads nothing."""
 
 
 class Reading(enum.Enum):
@@ -126,6 +133,9 @@ class Transport(Protocol):
     @property
     def writer(self) -> Writer:
         """Its writing side; it never changes."""
+
+    def write_behind(self, outbox: Outbox) -> None:
+        """Let ``outbox`` write first whenever the library writes by itself, if that can be told."""
 
     def request(self) -> Request:
         """The client's request; an empty one if the library does not have it."""

@@ -11,6 +11,7 @@ from cluster_pool.core.request import Request
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.transports.base import (
     Ahead,
+    Outbox,
     Reading,
     TransportClosed,
     Watcher,
@@ -59,6 +60,9 @@ class CallablesTransport:
     def bytes_written(self) -> int:
         """See :class:`Writer`; it counts messages for which the library's send has returned."""
         return self._queue.sent
+
+    def write_behind(self, outbox: Outbox) -> None:
+        """See :class:`Transport`: two functions write nothing by themselves."""
 
     # -- the handshake and the end ---------------------------------------------------------
 

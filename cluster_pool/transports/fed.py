@@ -43,9 +43,10 @@ class Fed(Kept):
     Attributes:
         received: how many messages came so far.
         closing: whether a disconnect that comes now only repeats a close of our own.
+        closed: whether such a close was written.
     """
 
-    __slots__ = ("_before", "_feeder", "_patience", "closing", "received")
+    __slots__ = ("_before", "_feeder", "_patience", "closed", "closing", "received")
 
     def __init__(self, feeder: Feeder, ahead: Ahead) -> None:
         super().__init__(feeder.receive, ahead)
@@ -54,12 +55,7 @@ class Fed(Kept):
         """Runs while reading is stopped."""
         self._before = 0
         self.received = 0
-        self.closing = False
-
-    def write_pending(self) -> None:
-        """Write what the watchers' connections have to write in this turn of the loop."""
-        for watcher in self._watchers:
-            watcher.write_pending()
+        self.closing = self.closed = False
 
     # -- as a queue ------------------------------------------------------------------------
 
@@ -74,6 +70,11 @@ class Fed(Kept):
         if not self._keep(event) and self._patience is None and self.over is None:
             self._feeder.transport.pause_reading()
             self._wait()
+
+    def read_to_the_answer(self) -> None:
+        """A close of ours was written: read on, also without a reader, to notice its answer."""
+        self.read = False
+        self._read_on()
 
     def empty(self) -> bool:
         """Whether no event waits."""

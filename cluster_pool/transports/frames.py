@@ -13,7 +13,7 @@ import asyncio
 import os
 from asyncio import Transport
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from websockets.protocol import OPEN, SERVER
 from websockets.protocol import Protocol as WebSocketProtocol
@@ -31,6 +31,8 @@ class Library(Protocol):
 
 
 L = TypeVar("L", bound=Library)
+CLOSE_FRAME: Final = b"\x88"
+"""The first byte of a Close (RFC 6455 section 5.2)."""
 
 
 class FrameWriter(Generic[L]):
@@ -151,6 +153,21 @@ class FrameWriter(Generic[L]):
         for data in self._protocol.data_to_send():
             self._written += len(data)
             self._tcp.write(data)
+
+
+def write_ahead(protocol: WebSocketProtocol, write: Callable[[], None]) -> None:
+    """Call ``write`` if the protocol has made a Close that is not written yet: it goes behind.
+
+    It is the answer to the Close of a client, or to a frame that violates the protocol. Messages
+    may have been sent to the client in the turn of the loop in which that was read.
+    """
+    if not any(frame.startswith(CLOSE_FRAME) for frame in protocol.writes):
+        return
+    state, writes, protocol.state, protocol.writes = protocol.state, protocol.writes, OPEN, []
+    try:
+        write()
+    finally:
+        protocol.state, protocol.writes = state, writes
 
 
 def _descriptor_of(tcp: Transport) -> int:

@@ -80,8 +80,10 @@ class Kept:
         return True
 
     async def _stop(self) -> None:
-        """Stop reading, for ever."""
+        """Stop reading, for ever; a reader that waits is told that it has ended."""
         self._forget()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result({"type": DISCONNECT, "code": ABNORMAL, "reason": ""})
 
     async def next(self) -> Event:
         """The event that ASGI's ``receive`` would have given.

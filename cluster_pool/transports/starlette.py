@@ -17,6 +17,7 @@ from cluster_pool.transports import asgi_servers
 from cluster_pool.transports.ahead import ReadAhead
 from cluster_pool.transports.base import (
     Ahead,
+    Outbox,
     Reading,
     TransportClosed,
     Watcher,
@@ -53,6 +54,9 @@ class StarletteBase:
         self._over: tuple[int, str] | None = None
         """How it ended. No exception is kept: its traceback leads back here, in a circle."""
         self._ahead: Kept | None = None
+
+    def write_behind(self, outbox: Outbox) -> None:
+        """See :class:`Transport`; ASGI does not tell of a server's writes."""
 
     # -- the handshake ---------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message
 from cluster_pool.exceptions import AlreadyReadError
 from cluster_pool.transports.asgi_servers import EXTENSION, REFUSED_WITHIN
-from cluster_pool.transports.base import Ahead, Transport, TransportClosed, Writer
+from cluster_pool.transports.base import Ahead, Outbox, Transport, TransportClosed, Writer
 from cluster_pool.transports.fed import Fed
 from cluster_pool.transports.frames import FrameWriter
 from cluster_pool.transports.kept import DISCONNECT, Kept, Receive
@@ -72,6 +72,11 @@ class UvicornTransport(StarletteBase):
     def writer(self) -> Writer:
         """See :class:`Transport`."""
         return self._writer
+
+    def write_behind(self, outbox: Outbox) -> None:
+        """See :class:`Transport`."""
+        if not self._protocol.gone:  # else nothing would end the cycle
+            self._protocol.outboxes += (outbox,)
 
     def is_closed(self) -> bool:
         """See :class:`Transport`."""
@@ -154,7 +159,9 @@ class UvicornTransport(StarletteBase):
 
     def _keep_events(self, receive: Receive, ahead: Ahead) -> Kept:
         protocol = self._protocol
-        if not _is_method(receive, protocol, "receive"):
+        if protocol.feed is not None:  # another WebSocket was made of this scope
+            return protocol.feed
+        if protocol.is_read or not _is_method(receive, protocol, "receive"):
             return super()._keep_events(receive, ahead)
         feed = Fed(protocol, ahead)
         protocol.attach(feed)

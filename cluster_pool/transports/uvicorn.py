@@ -9,15 +9,19 @@ import asyncio
 import dis
 import logging
 from importlib.metadata import version
-from math import ceil
-from typing import Any, ClassVar, Final
-from weakref import WeakKeyDictionary
+from typing import Any, Final
 
+from websockets.asyncio.messages import MAX_FRAGMENTS
+from websockets.frames import CloseCode
 from websockets.protocol import OPEN
 from websockets.protocol import Protocol as WebSocketProtocol
 
 from cluster_pool.transports.asgi_servers import EXTENSION
-from cluster_pool.transports.fed import Fed
+from cluster_pool.transports.base import Outbox
+from cluster_pool.transports.fed import NO_STATUS, Fed
+from cluster_pool.transports.frames import write_ahead
+from cluster_pool.transports.kept import DISCONNECT
+from cluster_pool.transports.rounds import Round
 
 try:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -28,12 +32,15 @@ log = logging.getLogger("cluster_pool.transports")
 
 STORING: Final = ("__init__", "handle_connect")
 METHODS: Final = (
-    *("connection_lost", "eof_received", "handle_connect", "handle_pong", "on_task_complete"),
-    *("receive", "schedule_ping", "send", "send_keepalive_ping", "shutdown", "stop_keepalive"),
+    *("connection_lost", "eof_received", "handle_close", "handle_connect", "handle_cont"),
+    *("handle_parser_exception", "handle_ping", "handle_pong", "keepalive_timeout"),
+    *("on_task_complete", "receive", "schedule_ping", "send", "send_keepalive_ping"),
+    *("shutdown", "stop_keepalive"),
 )
 ATTRIBUTES: Final = (
-    *("close_sent", "conn", "last_ping_rtt", "ping_interval", "ping_timer", "queue"),
-    *("read_paused", "request", "response", "scope", "transport", "writable"),
+    *("close_sent", "conn", "frames", "handshake_complete", "last_ping_rtt", "ping_interval"),
+    *("ping_timer", "queue", "read_paused", "request", "response", "scope", "transport"),
+    "writable",
 )
 NAMES: Final = {
     name: name
@@ -46,8 +53,8 @@ NAMES: Final = {
     )
 }
 """Names of headers, of which one object each is enough for all requests."""
-PINGS_PER_INTERVAL: Final = 16
-"""Rounds of pings in an interval: connections whose pings are due together share a timer."""
+UNREAD: Final = 65536
+"""Bytes waiting to be written, from which on the outbox of a client that sends pings is checked."""
 
 
 def _stored() -> set[str]:
@@ -65,35 +72,6 @@ def missing() -> list[str]:
     return methods + [name for name in ATTRIBUTES if name not in stored]
 
 
-class Round(set["DirectProtocol"]):
-    """The protocols whose pings are due at one time; to uvicorn it is the timer of each."""
-
-    _rounds: ClassVar[WeakKeyDictionary[Any, "dict[tuple[float, int], Round]"]] = (
-        WeakKeyDictionary()
-    )
-
-    @classmethod
-    def after(cls, loop: asyncio.AbstractEventLoop, delay: float, interval: float) -> "Round":
-        """The next round of a loop that is not before ``delay``."""
-        length = interval / PINGS_PER_INTERVAL
-        key = length, ceil((loop.time() + delay) / length)
-        rounds = cls._rounds.setdefault(loop, {})
-        if key not in rounds:
-            rounds[key] = cls()
-            loop.call_at(key[1] * length, rounds[key].begin, rounds, key)
-        return rounds[key]
-
-    def begin(self, rounds: "dict[tuple[float, int], Round]", key: tuple[float, int]) -> None:
-        """Send the pings."""
-        del rounds[key]
-        while self:
-            one = self.pop()
-            one.loop.call_soon(one.send_keepalive_ping)
-
-    def cancel(self) -> None:
-        """See :meth:`DirectProtocol.stop_keepalive`."""
-
-
 ALWAYS: Final = asyncio.Event()
 """In the place of the event of each protocol, which takes a kilobyte, while it may write."""
 ALWAYS.set()
@@ -107,11 +85,12 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             then built for each client.
         feed: takes the events, in the place of the queue, if a connection of ours reads it.
         gone: whether the socket is gone.
+        outboxes: those of the connections of ours, which write before uvicorn does.
         pongs: how many pongs came.
         send_in_progress: None: uvicorn sends no message in fragments.
     """
 
-    __slots__ = (*sorted(_stored()), "_gone", "feed", "gone", "pongs")
+    __slots__ = (*sorted(_stored()), "_gone", "feed", "gone", "outboxes", "pongs")
 
     per_message_deflate = False
     send_in_progress = None
@@ -122,6 +101,7 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             self.conn.available_extensions = None
         self.writable = ALWAYS
         self.feed: Fed | None = None
+        self.outboxes: tuple[Outbox, ...] = ()
         self.gone = False
         self.pongs = 0
         self._gone: asyncio.Future[None] | None = None
@@ -131,6 +111,11 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         return self
 
     # -- for the transport -----------------------------------------------------------------
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a task waits for an event already, by ASGI's ``receive``."""
+        return bool(self.queue._getters)  # type: ignore[attr-defined]
 
     def attach(self, feed: Fed) -> None:
         """Give all further events to ``feed``, and those that wait."""
@@ -146,9 +131,12 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         feed, self.feed = self.feed, None
         self.queue = asyncio.Queue()
         self.read_paused = False
-        if feed is not None and feed.over is not None:
+        if feed is None:
+            return
+        self.close_sent = self.close_sent or feed.closed
+        if feed.over is not None:
             code, reason = feed.over
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+            self.queue.put_nowait({"type": DISCONNECT, "code": code, "reason": reason})
 
     def opened(self) -> None:
         """Drop what only the handshake needs: requests take kilobytes."""
@@ -161,10 +149,14 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             next(conn.parser)
 
     def close(self, code: int, reason: str) -> None:
-        """Begin the close handshake now, behind what was written, however much that is."""
+        """Begin the close handshake now, behind what was written, however much that is.
+
+        Uvicorn drops the messages of a client that it has sent a close to; a feed gets them.
+        """
         writable, self.writable = self.writable, ALWAYS
-        if self.feed is not None:
-            self.feed.closing = True
+        feed = self.feed
+        if feed is not None:
+            feed.closing = True
         closing = self.send({"type": "websocket.close", "code": code, "reason": reason})
         try:
             closing.send(None)
@@ -173,8 +165,10 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         finally:
             closing.close()
             self.writable = writable
-            if self.feed is not None:
-                self.feed.closing = False
+            if feed is not None:
+                feed.closed, feed.closing = self.close_sent, False
+                self.close_sent, self.read_paused = False, True
+                feed.read_to_the_answer()
 
     def ping(self) -> None:
         """Send a ping; each pong is counted."""
@@ -188,6 +182,18 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             if self._gone is None:
                 self._gone = self.loop.create_future()
             await asyncio.shield(self._gone)
+
+    # -- writes and ends -------------------------------------------------------------------
+
+    def write_pending(self) -> None:
+        """Write what was sent before: uvicorn is about to write something by itself."""
+        for outbox in self.outboxes:
+            outbox.write_pending()
+
+    def _tell_lost(self) -> None:
+        """The socket will end, perhaps much later: connections of ours have lost it now."""
+        if self.outboxes or self.feed is not None:
+            self.queue.put_nowait({"type": DISCONNECT, "code": NO_STATUS})
 
     # -- uvicorn's own ---------------------------------------------------------------------
 
@@ -212,6 +218,39 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             self.ping_timer.discard(self)
         super().stop_keepalive()
 
+    def keepalive_timeout(self) -> None:
+        """No pong came in time; a socket that is full does not end by uvicorn's close."""
+        self.write_pending()
+        super().keepalive_timeout()
+        if self.transport.is_closing():
+            self._tell_lost()
+
+    def handle_ping(self) -> None:
+        """A ping came, and is answered; its client may read none of the answers."""
+        answers = bool(self.conn.writes)
+        super().handle_ping()
+        if answers and self.transport.get_write_buffer_size() > UNREAD:
+            for outbox in self.outboxes:
+                outbox.check_limit()
+
+    def handle_cont(self, event: Any) -> None:
+        """A part of a message came; empty parts without end would take memory without end."""
+        if len(self.frames) < MAX_FRAGMENTS:
+            super().handle_cont(event)
+        elif not self.close_sent:
+            self.conn.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
+            self.handle_parser_exception()
+
+    def handle_close(self, event: Any) -> None:
+        """The client closes: the answer goes behind what was sent."""
+        write_ahead(self.conn, self.write_pending)
+        super().handle_close(event)
+
+    def handle_parser_exception(self) -> None:
+        """The client breaks the protocol: the Close goes behind what was sent."""
+        write_ahead(self.conn, self.write_pending)
+        super().handle_parser_exception()
+
     def handle_pong(self, event: Any) -> None:
         """A pong came."""
         self.pongs += 1
@@ -219,24 +258,26 @@ class DirectProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         """ASGI's: what was sent by a connection of ours before goes first."""
-        if self.feed is not None:
-            self.feed.write_pending()
+        self.write_pending()
         await super().send(message)
 
     def shutdown(self) -> None:
-        """Uvicorn stops."""
-        if self.feed is not None:
-            self.feed.write_pending()
-        super().shutdown()
+        """Uvicorn stops; it would raise if the client has closed and its socket has not ended."""
+        self.write_pending()
+        if self.handshake_complete and self.conn.state is not OPEN:
+            self.stop_keepalive()
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def eof_received(self) -> None:
         """The client has ended the stream, but reads on until the transport has closed.
 
-        uvloop reads between a turn in which messages are put into an outbox and the next one.
+        A loop reads between the turn in which messages are put into an outbox and the next one.
         """
-        if self.feed is not None:
-            self.feed.write_pending()
+        self.write_pending()
         super().eof_received()
+        self._tell_lost()
 
     def pause_writing(self) -> None:
         """The buffer is full: uvicorn's ``send`` waits, while frames of ours do not."""
@@ -253,6 +294,8 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         self.gone = True
         super().connection_lost(exc)
         self.resume_writing()
+        self.outboxes = ()
+        self.conn.parser.close()  # it is in a cycle with the state of the WebSocket
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 

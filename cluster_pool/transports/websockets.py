@@ -14,6 +14,7 @@ from cluster_pool.core.request import Request
 from cluster_pool.exceptions import AlreadyReadError, ClusterPoolError
 from cluster_pool.transports.base import (
     Ahead,
+    Outbox,
     Reading,
     TransportClosed,
     Watcher,
@@ -45,6 +46,9 @@ class WebsocketsTransport:
     def writer(self) -> Writer:
         """See :class:`Transport`."""
         return self._writer
+
+    def write_behind(self, outbox: Outbox) -> None:
+        """See :class:`Transport`; the library does not tell of its writes."""
 
     def request(self) -> Request:
         """See :class:`Transport`."""

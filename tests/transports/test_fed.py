@@ -21,7 +21,7 @@ class Feeder:
         self.conn = SimpleNamespace(close_rcvd=None)
         self.transport: Any = self
         self.left: list[tuple[int, str]] = []
-        self.lost = self.flushed = 0
+        self.lost = 0
         self.detached = False
 
     def pause_reading(self) -> None:
@@ -42,9 +42,6 @@ class Feeder:
     def dropped(self, *, first: bool) -> None:
         assert first is (self.lost == 0)
         self.lost += 1
-
-    def write_pending(self) -> None:
-        self.flushed += 1
 
 
 def fed(one: int, patience: float = 60.0) -> tuple[Feeder, Fed]:
@@ -133,9 +130,26 @@ async def test_a_disconnect_that_repeats_our_own_close_is_no_end() -> None:
 
 
 @async_test
-async def test_all_watchers_write_before_the_library_does() -> None:
-    """Two connections may share a WebSocket."""
+async def test_a_reader_that_waits_when_reading_stops_is_told() -> None:
+    """Nothing comes any more, so it would wait for ever."""
     feeder, feed = fed(1)
-    feed.watch(feeder)
-    feed.write_pending()
-    assert feeder.flushed == 2
+    reading = asyncio.create_task(feed.next())
+    await asyncio.sleep(0)
+    await feed.unwatch(feeder)
+    assert await reading == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+
+
+@async_test
+async def test_a_full_feed_is_read_on_when_a_close_waits_for_its_answer() -> None:
+    """Messages for which there is no room are dropped, so that the answer is noticed."""
+    feeder, feed = fed(2)
+    say(feed, 0)
+    assert await take(feed, 1) == [0]
+    say(feed, 1, 2, 3)
+    assert not feeder.reads
+    feed.read_to_the_answer()
+    assert feeder.reads
+    say(feed, 4)
+    assert feeder.reads
+    assert await take(feed, 3) == [1, 2, 3]
+    assert feeder.lost == 1

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
+import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
@@ -13,9 +15,11 @@ import pytest
 from fastapi import FastAPI, WebSocket
 from starlette.middleware import Middleware
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from cluster_pool import ClusterPool, Connection, Limits, SendResult, Timing
 from cluster_pool.testing import FAST
+from cluster_pool.transports.asgi_servers import EXTENSION
 from cluster_pool.transports.frames import FrameWriter
 from cluster_pool.transports.starlette import StarletteTransport
 from cluster_pool.transports.starlette_uvicorn import Logged, UvicornTransport
@@ -359,3 +363,96 @@ async def test_an_endpoint_that_reads_behind_its_context_is_told_of_the_end() ->
     told = dict(got)
     assert told["leaves"] is True
     assert told["stays"] in (1000, 1005, 1006)  # our code, or one for a socket that is gone
+
+
+@async_test
+async def test_the_objects_of_a_connection_that_has_ended_are_freed_without_the_collector() -> None:
+    """Closed by either side, lost, or refused; uvicorn's objects and those of the library, too."""
+    refs: dict[str, list[weakref.ref[Any]]] = {}
+
+    def freed(id: str) -> bool:
+        return not any(ref() for ref in refs[id])
+
+    async with Backend(None).pools(timing=FAST, on_conflict="reject") as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/{id}")
+        async def endpoint(websocket: WebSocket, id: str) -> None:
+            protocol: Any = websocket.scope["extensions"][EXTENSION]
+            refs[id] = [weakref.ref(one) for one in (websocket, protocol, protocol.conn)]
+            del protocol
+            async with pool.accept(websocket, namespace="n", id=id) as connection:
+                refs[id].append(weakref.ref(connection))
+                await (asyncio.Event().wait() if id == "waits" else connection.wait_closed())
+
+        gc.disable()
+        try:
+            async with served(app, Protocol) as url:
+                for id in ("reads", "waits"):
+                    async with connect(f"{url}/{id}", proxy=None) as client:
+                        await client.send("hello")
+                    await eventually(partial(freed, id), 5)
+                async with connect(f"{url}/closed", proxy=None) as client:
+                    await eventually(lambda: pool.has_namespace("n"))
+                    await pool.close("n", "closed")
+                    await client.wait_closed()
+                await eventually(partial(freed, "closed"), 5)
+                async with stubborn(f"{url}/lost"):
+                    await eventually(lambda: pool.has_namespace("n"))
+                await eventually(partial(freed, "lost"), 5)
+                with pytest.raises(InvalidStatus):
+                    await connect(f"{url}/a%7B", proxy=None)
+                await eventually(partial(freed, "a{"), 5)
+        finally:
+            gc.enable()
+
+
+@async_test
+async def test_all_connections_of_a_websocket_write_before_uvicorn_does() -> None:
+    """Two contexts of one WebSocket, and one that was made without a context."""
+
+    async with Backend(None).pools(timing=FAST) as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/{id}")
+        async def endpoint(websocket: WebSocket, id: str) -> None:
+            async with (
+                pool.accept(websocket, namespace="one", id=id) as one,
+                pool.accept(websocket, namespace="two", id=id) as two,
+            ):
+                three = Connection(id, "three", websocket)
+                await pool.new_connection(three)
+                for connection, text in ((one, "a"), (two, "b"), (three, "c")):
+                    await connection.send(text)
+                await websocket.send_text("d")
+                await one.wait_closed()
+                await pool.remove_connection(three)
+
+        async with served(app, Protocol) as url, connect(f"{url}/a", proxy=None) as client:
+            assert [await client.recv() for _ in range(4)] == ["a", "b", "c", "d"]
+
+
+@async_test
+async def test_no_message_follows_a_close_of_another_connection_of_the_websocket() -> None:
+    """Its client answers the Close in the turn in which the other connection is sent a message."""
+
+    async with Backend(None).pools(timing=FAST) as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/{id}")
+        async def endpoint(websocket: WebSocket, id: str) -> None:
+            async with (
+                pool.accept(websocket, namespace="one", id=id) as one,
+                pool.accept(websocket, namespace="two", id=id) as two,
+            ):
+                closing = asyncio.create_task(one.close(4000, "done"))
+                while not closing.done() and two._state.value == "open":
+                    await two.send("late")
+                    await asyncio.sleep(0)
+                await closing
+
+        async with served(app, Protocol) as url, stubborn(f"{url}/a") as client:
+            await client.told(4000)
+            client.writer.write(CLOSED[:1] + b"\x82" + bytes(4) + CLOSED[2:4])
+            await eventually(lambda: client.ended)
+            assert list(read_messages(client.heard))[-1] == (CLOSE, CLOSED[2:])
