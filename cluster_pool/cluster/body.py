@@ -10,6 +10,7 @@ from cluster_pool.core.quiet import others
 from cluster_pool.exceptions import ConnectionClosedError
 from cluster_pool.local import attachment, closing, reading
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import flush
 from cluster_pool.transports.base import Reading
 
 _running: "ContextVar[tuple[Body, ...]]" = ContextVar("cluster_pool_bodies", default=())
@@ -76,6 +77,10 @@ class Body:
                 others(times),
             )
         reading.count_dropped(self._connection)
+
+    def write_pending(self) -> None:
+        """See :class:`Watcher`."""
+        flush(self._connection)
 
     def reading_begins(self) -> None:
         """A task begins to iterate over the connection."""

@@ -22,13 +22,14 @@ from cluster_pool.core.closing import ABNORMAL, NORMAL, POLICY
 from cluster_pool.local import reading
 from cluster_pool.local.closing import note_end
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.outbox import begin_close, judge
+from cluster_pool.local.outbox import begin_close, flush, judge
 from cluster_pool.server.disconnect_queue import DisconnectQueue
 from cluster_pool.server.frames import FRAME, Frames
 from cluster_pool.server.intake import Intake
 from cluster_pool.server.keepalive import Keepalive
 from cluster_pool.server.newcomers import PATIENCE, Newcomers, protocol_of
 from cluster_pool.server.turns import TINY, Inflating, Turns, read_in_turns
+from cluster_pool.transports.frames import write_ahead
 
 DATA: Final = (TEXT, BINARY, CONT)
 NO_REQUEST: Final = Request("/", Headers())
@@ -308,6 +309,8 @@ class NodeWebSocket(ServerConnection):
         protocol, writes = self.protocol, self.protocol.writes
         if not writes:
             return
+        if self.member is not None and protocol.close_sent is not None:
+            write_ahead(protocol, partial(flush, self.member))
         if len(writes) > 1:
             end = [SEND_EOF] if writes[-1] == SEND_EOF else []
             protocol.writes = [b"".join(writes), *end]
@@ -350,6 +353,8 @@ class NodeWebSocket(ServerConnection):
             if self.member is not None:
                 begin_close(self.member, NORMAL, "")
             return
+        if self.member is not None:
+            flush(self.member)
         super().eof_received()
         self.transport.close()
 

@@ -75,6 +75,9 @@ class Watcher(Protocol):
     def dropped(self, *, first: bool) -> None:
         """A message was dropped: no task reads, and there is no room to keep it."""
 
+    def write_pending(self) -> None:
+        """The client has ended the stream, or closes: write what was sent to it before."""
+
 
 class Outbox(Protocol):
     """The outbox of a connection, told of writes that a library makes by itself."""

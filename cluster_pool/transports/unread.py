@@ -7,13 +7,17 @@ object; a message that is read takes the library's own path.
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 from websockets.asyncio.connection import Connection as WebSocket
-from websockets.frames import Frame, Opcode
+from websockets.frames import BINARY, TEXT, Frame, Opcode
+from websockets.protocol import OPEN
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.transports.base import OVERHEAD, Ahead, Reading, Watcher
+from cluster_pool.transports.frames import write_ahead
+
+DATA: Final = (TEXT, BINARY)
 
 
 class Unread:
@@ -61,15 +65,23 @@ class Unread:
         """See :class:`Transport`."""
         if self._elsewhere:
             return Reading.WAITED if self._messages.get_in_progress else Reading.ELSEWHERE
-        return Reading.UNREAD if len(self._messages.frames) else Reading.UNTOUCHED
+        parsed = any(isinstance(one, Frame) and one.opcode in DATA for one in self._protocol.events)
+        return Reading.UNREAD if len(self._messages.frames) or parsed else Reading.UNTOUCHED
 
     # -- the end ---------------------------------------------------------------------------
 
     def _send_eof(self) -> None:
-        """The protocol ends its side: a Close came, or a frame that violates the protocol."""
+        """The protocol ends its side: a Close came, the end, or a frame that violates it.
+
+        The library writes later: what was sent to the client before that goes first.
+        """
         del self._protocol.send_eof
+        if self._protocol.state is OPEN:
+            self._watcher.write_pending()
+        else:
+            write_ahead(self._protocol, self._watcher.write_pending)
         self._protocol.send_eof()
-        asyncio.get_running_loop().call_soon(self._tell)
+        self._tell()
 
     def _lost(self, done: "asyncio.Future[None]") -> None:
         self._tell()
