@@ -19,15 +19,17 @@ class Feeder(Protocol):
     """A protocol of uvicorn, as far as it is needed here."""
 
     @property
-    def transport(self) -> asyncio.Transport:
-        """Its socket."""
-
-    @property
     def conn(self) -> Any:
         """The state of the WebSocket: a protocol of ``websockets``."""
 
     async def receive(self) -> Any:
         """ASGI's."""
+
+    def pause_reading(self) -> None:
+        """Give no further messages: there is no room."""
+
+    def resume_reading(self) -> None:
+        """There is room again."""
 
     def detach(self) -> None:
         """Take further events itself."""
@@ -68,7 +70,7 @@ class Fed(Kept):
             return
         self.received += kind == MESSAGE
         if not self._keep(event) and self._patience is None and self.over is None:
-            self._feeder.transport.pause_reading()
+            self._feeder.pause_reading()
             self._wait()
 
     def read_to_the_answer(self) -> None:
@@ -125,4 +127,4 @@ class Fed(Kept):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-            self._feeder.transport.resume_reading()
+            self._feeder.resume_reading()

@@ -6,42 +6,24 @@ with uvicorn's own.
 """
 
 import asyncio
-import dis
 import logging
 from importlib.metadata import version
 from typing import Any, Final
 
-from websockets.asyncio.messages import MAX_FRAGMENTS
-from websockets.frames import CloseCode
 from websockets.protocol import OPEN
 from websockets.protocol import Protocol as WebSocketProtocol
 
 from cluster_pool.transports.asgi_servers import EXTENSION
 from cluster_pool.transports.base import Outbox
-from cluster_pool.transports.fed import NO_STATUS, Fed
+from cluster_pool.transports.fed import NO_STATUS
 from cluster_pool.transports.frames import write_ahead
 from cluster_pool.transports.kept import DISCONNECT
 from cluster_pool.transports.rounds import Round
-
-try:
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-except ImportError:  # before 0.35
-    WebSocketsSansIOProtocol = asyncio.Protocol  # type: ignore[assignment,misc]
+from cluster_pool.transports.uvicorn_fit import missing, stored
+from cluster_pool.transports.uvicorn_reading import ReadingProtocol
 
 log = logging.getLogger("cluster_pool.transports")
 
-STORING: Final = ("__init__", "handle_connect")
-METHODS: Final = (
-    *("connection_lost", "eof_received", "handle_close", "handle_connect", "handle_cont"),
-    *("handle_parser_exception", "handle_ping", "handle_pong", "keepalive_timeout"),
-    *("on_task_complete", "receive", "schedule_ping", "send", "send_keepalive_ping"),
-    *("shutdown", "stop_keepalive"),
-)
-ATTRIBUTES: Final = (
-    *("close_sent", "conn", "frames", "handshake_complete", "last_ping_rtt", "ping_interval"),
-    *("ping_timer", "queue", "read_paused", "request", "response", "scope", "transport"),
-    "writable",
-)
 NAMES: Final = {
     name: name
     for name in (
@@ -57,40 +39,24 @@ UNREAD: Final = 65536
 """Bytes waiting to be written, from which on the outbox of a client that sends pings is checked."""
 
 
-def _stored() -> set[str]:
-    """The attributes that uvicorn's protocol stores at its beginning, and of the handshake."""
-    methods: list[Any] = [getattr(WebSocketsSansIOProtocol, name, None) for name in STORING]
-    codes = [method.__code__ for method in methods if hasattr(method, "__code__")]
-    steps = [step for code in codes for step in dis.get_instructions(code)]
-    return {str(step.argval) for step in steps if step.opname == "STORE_ATTR"}
-
-
-def missing() -> list[str]:
-    """The names without which the installed uvicorn does not fit."""
-    stored = _stored()
-    methods = [name for name in METHODS if not hasattr(WebSocketsSansIOProtocol, name)]
-    return methods + [name for name in ATTRIBUTES if name not in stored]
-
-
 ALWAYS: Final = asyncio.Event()
 """In the place of the event of each protocol, which takes a kilobyte, while it may write."""
 ALWAYS.set()
 
 
-class DirectProtocol(WebSocketsSansIOProtocol):
+class DirectProtocol(ReadingProtocol):
     """See the module; one object for each WebSocket.
 
     Attributes:
         per_message_deflate: whether compression is agreed to. A subclass may say so; frames are
             then built for each client.
-        feed: takes the events, in the place of the queue, if a connection of ours reads it.
         gone: whether the socket is gone.
         outboxes: those of the connections of ours, which write before uvicorn does.
         pongs: how many pongs came.
         send_in_progress: None: uvicorn sends no message in fragments.
     """
 
-    __slots__ = (*sorted(_stored()), "_gone", "feed", "gone", "outboxes", "pongs")
+    __slots__ = (*sorted(stored()), "_gone", "gone", "outboxes", "pongs")
 
     per_message_deflate = False
     send_in_progress = None
@@ -100,7 +66,6 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         if not self.per_message_deflate:
             self.conn.available_extensions = None
         self.writable = ALWAYS
-        self.feed: Fed | None = None
         self.outboxes: tuple[Outbox, ...] = ()
         self.gone = False
         self.pongs = 0
@@ -111,32 +76,6 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         return self
 
     # -- for the transport -----------------------------------------------------------------
-
-    @property
-    def is_read(self) -> bool:
-        """Whether a task waits for an event already, by ASGI's ``receive``."""
-        return bool(self.queue._getters)  # type: ignore[attr-defined]
-
-    def attach(self, feed: Fed) -> None:
-        """Give all further events to ``feed``, and those that wait."""
-        queue, self.queue, self.feed = self.queue, feed, feed  # type: ignore[assignment]  # as one
-        if self.read_paused:
-            self.transport.resume_reading()
-        self.read_paused = True  # so that uvicorn does not pause; the feed does
-        while not queue.empty():
-            feed.put_nowait(dict(queue.get_nowait()))
-
-    def detach(self) -> None:
-        """Take the events itself again."""
-        feed, self.feed = self.feed, None
-        self.queue = asyncio.Queue()
-        self.read_paused = False
-        if feed is None:
-            return
-        self.close_sent = self.close_sent or feed.closed
-        if feed.over is not None:
-            code, reason = feed.over
-            self.queue.put_nowait({"type": DISCONNECT, "code": code, "reason": reason})
 
     def opened(self) -> None:
         """Drop what only the handshake needs: requests take kilobytes."""
@@ -232,14 +171,6 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         if answers and self.transport.get_write_buffer_size() > UNREAD:
             for outbox in self.outboxes:
                 outbox.check_limit()
-
-    def handle_cont(self, event: Any) -> None:
-        """A part of a message came; empty parts without end would take memory without end."""
-        if len(self.frames) < MAX_FRAGMENTS:
-            super().handle_cont(event)
-        elif not self.close_sent:
-            self.conn.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
-            self.handle_parser_exception()
 
     def handle_close(self, event: Any) -> None:
         """The client closes: the answer goes behind what was sent."""

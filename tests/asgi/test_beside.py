@@ -86,7 +86,7 @@ async def test_large_frames_of_two_connections_of_one_websocket_are_whole(
     redis: RedisServer, loop: str
 ) -> None:
     """One of them is cut short by a full socket, and there is room again for the next one."""
-    count = 60
+    count = 20
     async with (
         running(OURS, redis.url, "--loop", loop, app=APP) as server,
         server.connect("/nested/a", max_size=2 * BIG) as client,
@@ -264,3 +264,20 @@ async def test_a_message_of_parts_without_end_closes_its_client(redis: RedisServ
         await eventually(lambda: client.ended)
         await eventually(lambda: away(server, "a"))
         assert server.complaints() == []
+
+
+@async_test
+async def test_a_flood_that_is_not_read_closes_its_client(redis: RedisServer) -> None:
+    """The endpoint reads nothing; the first messages are kept, and the rest would cost CPU."""
+    async with running(OURS, redis.url, app=APP) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            await asyncio.to_thread(shake_hands, client, "/ws/waits/a")
+            await eventually(lambda: server_has(server, ["a"]))
+            flooding = asyncio.create_task(asyncio.to_thread(flood, client, masked(TEXT) * 5000))
+            await eventually(lambda: flooded(server), 20)
+            await flooding
+        await eventually(lambda: away(server, "a"))
+
+
+async def flooded(server: Server) -> bool:
+    return bool((await server.state())["inbound_floods"])

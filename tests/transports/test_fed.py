@@ -19,7 +19,6 @@ class Feeder:
     def __init__(self) -> None:
         self.reads = True
         self.conn = SimpleNamespace(close_rcvd=None)
-        self.transport: Any = self
         self.left: list[tuple[int, str]] = []
         self.lost = 0
         self.detached = False

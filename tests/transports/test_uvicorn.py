@@ -10,6 +10,7 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from websockets.asyncio.client import connect
 
 from cluster_pool.transports import uvicorn as ours
+from cluster_pool.transports import uvicorn_fit
 from cluster_pool.transports.asgi_servers import EXTENSION
 from tests.support import async_test
 from tests.transports.served import QUIET, served
@@ -22,8 +23,8 @@ def test_a_uvicorn_that_lacks_something_keeps_its_own_protocol(
 ) -> None:
     """One warning says what it lacks."""
     assert ours.missing() == []
-    monkeypatch.setattr(ours, "METHODS", ("send", "handle_dream"))
-    monkeypatch.setattr(ours, "ATTRIBUTES", ("conn", "hope"))
+    monkeypatch.setattr(uvicorn_fit, "METHODS", ("send", "handle_dream"))
+    monkeypatch.setattr(uvicorn_fit, "ATTRIBUTES", ("conn", "hope"))
     with caplog.at_level(logging.WARNING):
         assert ours._chosen() is AutoWebSocketsProtocol
     (record,) = caplog.records

@@ -1,0 +1,90 @@
+"""Turns of clients behind our protocol of uvicorn."""
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI, WebSocket
+
+from cluster_pool import Limits
+from cluster_pool.testing import FAST
+from cluster_pool.transports.uvicorn_reading import FRAMES, PIECE
+from cluster_pool.uvicorn import Protocol
+from tests.clusters import Backend
+from tests.stubborn import stubborn
+from tests.support import async_test, eventually
+from tests.transports.served import QUIET, served
+from tools.harness.frames import CLOSE, TEXT, masked
+
+pytestmark = QUIET
+COUNT = 20_000
+LARGE = "x" * 3_000_000
+
+
+@async_test
+async def test_a_flood_is_read_in_turns_in_order_and_to_its_end() -> None:
+    """Tiny messages in one packet, a large one among them, and a Close behind."""
+    heard: list[str] = []
+    steps: list[int] = [0]
+    limits = Limits(inbound_bytes=2**25, inbound_per_second=10**7, message_bytes=2**22)
+
+    async with Backend(None).pools(timing=FAST, limits=limits) as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/")
+        async def endpoint(websocket: WebSocket) -> None:
+            async with pool.accept(websocket, namespace="n") as connection:
+                feed: Any = connection._transport._protocol.feed  # type: ignore[attr-defined]
+                watching = asyncio.create_task(watch(feed))
+                heard.extend([str(message) async for message in connection])
+                watching.cancel()
+
+        async def watch(feed: Any) -> None:
+            before = 0
+            while True:
+                steps.append(feed.received - before)
+                before = feed.received
+                await asyncio.sleep(0)
+
+        async with served(app, Protocol) as url, stubborn(url + "/") as client:
+            await eventually(lambda: len(steps) > 1)
+            messages = [str(number) for number in range(COUNT)]
+            messages[COUNT // 2] = LARGE
+            data = b"".join(masked(TEXT, one.encode()) for one in messages)
+            client.writer.write(data + masked(CLOSE, b"\x03\xe8"))
+            await eventually(lambda: client.ended, 30)
+            await eventually(lambda: not pool.has_namespace("n"))
+    assert heard == messages
+    assert 1 < max(steps) <= FRAMES + PIECE // 7
+
+
+@async_test
+async def test_a_client_whose_endpoint_reads_late_is_held_up_within_its_bytes() -> None:
+    """Bytes of a read for which there is no room are not parsed."""
+    go_on = asyncio.Event()
+    heard: list[str] = []
+    limits = Limits(inbound_bytes=50_000, inbound_per_second=10**7)
+
+    async with Backend(None).pools(timing=FAST, limits=limits) as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/")
+        async def endpoint(websocket: WebSocket) -> None:
+            async with pool.accept(websocket, namespace="n") as connection:
+                async for message in connection:
+                    heard.append(str(message))
+                    if len(heard) == 1:
+                        feeds.append(connection._transport._protocol)  # type: ignore[attr-defined]
+                        await go_on.wait()
+
+        feeds: list[Any] = []
+        async with served(app, Protocol) as url, stubborn(url + "/") as client:
+            client.say("first")
+            await eventually(lambda: feeds)
+            messages = [f"{number:020}" for number in range(10_000)]
+            client.writer.write(b"".join(masked(TEXT, one.encode()) for one in messages))
+            await eventually(lambda: feeds[0].full)
+            await asyncio.sleep(0.1)
+            assert feeds[0].feed._held <= 2 * 50_000
+            go_on.set()
+            await eventually(lambda: len(heard) == 10_001)
+        assert heard[1:] == messages
