@@ -103,9 +103,10 @@ class Backend:
         """A publisher, not started."""
         return Publisher(self.redis(), prefix=self.prefix, **options)
 
-    def node_channel(self, namespace: str, node: str) -> str:
+    def routed_channel(self, namespace: str, pool: "Pool") -> str:
         """The channel for what is sent from elsewhere to a node's members of a namespace."""
-        return f"{self.prefix}:{{{namespace if self.clustered else '~'}}}:node:{node}"
+        tag, start = namespace if self.clustered else "~", pool._parts.backplane.identity.start
+        return f"{self.prefix}:{{{tag}}}:start:{start}"
 
     async def publish(self, channel: str, payload: str | bytes) -> int:
         """PUBLISH as redis-cli would; SPUBLISH on a cluster."""

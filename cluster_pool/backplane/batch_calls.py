@@ -87,16 +87,16 @@ class BatchCalls:
         return commands.script(self._send(call.runs, shard, now))
 
     def _send(self, runs: list[Run], shard: Shard, now: float) -> ScriptCall:
-        view, view_ends = self._view.for_script(now)
+        ended, view_ends = self._view.for_script(now)
         if shard is not self._home:
             view_ends = shard.clock.at(self._view.ends_at) // 1000
         return script_calls.send(
             self._keys,
             sender=shard.sender,
             counted_by=shard.succession.digits,
-            node_prefix=runs[0].queue.routed,
-            own_node=self._identity.node_id,
-            view=view,
+            start_prefix=runs[0].queue.routed,
+            own_start=self._identity.start,
+            ended=ended,
             view_ends=view_ends,
             doubted=self._doubted(shard, now),
             runs=[
@@ -156,7 +156,11 @@ class BatchCalls:
         refused: bytes,
         unknown: list[bytes],
         heard_of: list[Any],
+        unheard: list[bytes],
     ) -> None:
+        leases = self._home.commands
+        if unheard and leases is not None:
+            self._view.doubt(leases, unheard)
         strangers, envelopes = iter(unknown), iter(heard_of)
         at = 0
         for run in runs:

@@ -47,11 +47,11 @@ class NamespaceQueue:
     """The operations of one namespace (or one node's channel): waiting, in flight, not heard back.
 
     A barrier is the mark of the last message that this process published and will hear itself:
-    ``barrier`` on the channel of the namespace, ``own_barrier`` on this node's own channel.
+    ``barrier`` on the channel of the namespace, ``own_barrier`` on the channel of this start.
 
     Args:
         members: the key of the namespace's members; "" for a node's channel.
-        routed: the channel of targeted items of one node, without its node id at the end.
+        routed: the channel of targeted items of one start, without its name at the end.
         lane: the :class:`.Lane` over which it leaves.
     """
 

@@ -9,7 +9,6 @@ from cluster_pool.backplane.refusals import is_refusal
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.subscriptions import Subscription
 from cluster_pool.backplane.topology import Topology
-from cluster_pool.core.identity import Identity
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 LOOK: Final = 0.5
@@ -22,14 +21,13 @@ PAUSE: Final = 0.03
 class ClusterChannels:
     """See :class:`.Channels`.
 
-    With the channel of a namespace comes that of what is targeted at this node's members there; it
-    is in the same slot.
+    With the channel of a namespace comes that of what is targeted at members of this start there;
+    it is in the same slot.
     """
 
-    def __init__(self, topology: Topology, identity: Identity) -> None:
+    def __init__(self, topology: Topology, start: str) -> None:
         self._topology = topology
-        self._identity = identity
-        self._node_id = identity.node_id
+        self._ending = f":start:{start}"
 
     def add(self, channel: str, *, counted: str = "") -> Subscription:
         """See :meth:`.Subscriptions.add`."""
@@ -76,7 +74,7 @@ class ClusterChannels:
     def _with_routed(self, channel: str) -> Iterator[str]:
         yield channel
         if channel.endswith("}"):
-            yield f"{channel}:node:{self._node_id}"
+            yield channel + self._ending
 
     def _listening(self, name: str) -> Shard | None:
         """The shard that subscribes a channel: its slot's, or the former one during a move."""
@@ -84,12 +82,3 @@ class ClusterChannels:
         if shard.listens(name):
             return shard
         return next((one for one in self._topology.shards if one.listens(name)), None)
-
-    def rename(self) -> None:
-        """This node has another node id: subscribe the channels of items targeted at that one."""
-        before, self._node_id = self._node_id, self._identity.node_id
-        ending = f"}}:node:{before}"
-        for shard in self._topology.shards[1:]:
-            for name in shard.subscriptions.channels:
-                if name.endswith(ending):
-                    shard.subscriptions.rename(name, name.removesuffix(before) + self._node_id)

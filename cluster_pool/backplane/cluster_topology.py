@@ -73,7 +73,7 @@ class ClusterTopology:
         self._by_slot: list[Shard] = [self._nowhere] * SLOTS
         self._arranged: list[Shard] = self._by_slot
         """The shards of all slots when every channel was last found where it belongs."""
-        self.subscriptions = ClusterChannels(self, identity)
+        self.subscriptions = ClusterChannels(self, identity.start)
         self.routed_prefix = keys.routed_prefix
         self.look_again = self._map.look_again
         self._running = False
@@ -135,9 +135,7 @@ class ClusterTopology:
 
     def rename(self, reason: str) -> None:
         """See :meth:`.Topology.rename`."""
-        self.subscriptions.rename()
-        for shard in self.shards:
-            shard.begin_anew(reason)
+        self.home.begin_anew(reason)
 
     # -- operations ------------------------------------------------------------------------
 

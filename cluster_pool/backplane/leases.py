@@ -176,6 +176,6 @@ class Leases:
         return int((await self._shard.listeners(channel, deadline))[1])
 
     async def forget_channel(self, deadline: float) -> None:
-        """Remove the counter of this node's own channel, which is not used any more."""
-        numbers = self._keys.numbers(self._identity.own_channel)
+        """Remove the counter of this start's channel, which is not used any more."""
+        numbers = self._keys.numbers(self._identity.start_channel)
         await self._shard.call(deadline, "DEL", numbers)

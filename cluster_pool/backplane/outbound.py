@@ -86,7 +86,7 @@ class Outbound:
         self._expiry = Expiry(self._loop, self._expire)
         self._queues: dict[str, NamespaceQueue] = {}
         self._lanes = Lanes(topology.home)
-        way = keys.node_prefix, self._lanes.of(topology.home)
+        way = keys.start_prefix, self._lanes.of(topology.home)
         self._one_way = None if topology.spans else way
         """How every queue leaves, where there is one Redis."""
         self._pauses = Pauses(self._go_on)
@@ -176,7 +176,7 @@ class Outbound:
         """Whether a publication may still be heard back. One that was lost with the connection
         does not count: it would keep sends from local members until Redis is there again."""
         passed = self._progress.passed
-        own = queue.routed + self._identity.node_id
+        own = queue.routed + self._identity.start
         unheard = not (passed(queue.channel, queue.barrier) and passed(own, queue.own_barrier))
         return unheard and (queue.lane.shard.up or self._behind())
 
@@ -210,7 +210,7 @@ class Outbound:
         return future
 
     def _way(self, channel: str, namespace: str) -> tuple[str, Lane]:
-        """How a queue leaves: the channel of nodes without a node id, and the lane."""
+        """How a queue leaves: the channel of starts without a name, and the lane."""
         lane = self._lanes.of(self._topology.of(channel))
         return self._topology.routed_prefix(namespace), lane
 

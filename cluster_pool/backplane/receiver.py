@@ -21,7 +21,7 @@ from cluster_pool.core.envelope import (
 )
 from cluster_pool.core.events import COUNTER, MAX_BYTES, EventNumbers
 from cluster_pool.core.ids import shown
-from cluster_pool.core.keys import Keys, is_of_node, is_probe
+from cluster_pool.core.keys import Keys, is_of_one, is_probe
 from cluster_pool.core.numbers import NO_COUNTER, UNREADABLE, Counter, History, Numbers
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import Gap
@@ -232,7 +232,7 @@ class Receiver:
         log.warning("missed %s%d messages: %s", "" if exact else "at least ", total, cause)
         namespaces: dict[str, int] = {}
         for channel, count in missed.items():
-            of_none = is_of_node(channel) or is_probe(channel)
+            of_none = is_of_one(channel) or is_probe(channel)
             name = "" if of_none else channel[self._namespace]
             namespaces[name] = namespaces.get(name, 0) + count
         return Gap(namespaces, exact, seconds, cause)

@@ -4,7 +4,7 @@ Nothing is decided or converted here. The parameters have the names of the local
 file begins, and a test compares both: names, order, and the fields of lists. A function that takes
 one namespace touches one hash tag; those that take several (``assert_claims``, ``compare``,
 ``counters``, ``publish``, ``send``, ``tallies``) touch one for each namespace, and ``send`` besides
-publishes on the channels of nodes.
+publishes on the channels of starts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,8 +68,8 @@ def heartbeat(
 
 
 def living(keys: Keys, *, asked: Sequence[bytes]) -> ScriptCall:
-    """Read which incarnations hold a lease, and what has become of those in ``asked``."""
-    return ScriptCall("living", [keys.leases, keys.incarnations], [*asked])
+    """Read the leases, and what has become of the incarnations in ``asked``."""
+    return ScriptCall("living", [keys.leases, keys.dead], [*asked])
 
 
 def bury(keys: Keys, *, incarnation: str, why: str) -> ScriptCall:
@@ -352,14 +352,14 @@ def send(
     *,
     sender: str,
     counted_by: str,
-    node_prefix: str,
-    own_node: str,
-    view: bytes,
+    start_prefix: str,
+    own_start: str,
+    ended: bytes,
     view_ends: int,
     doubted: str,
     runs: Iterable[SendRun | Envelope],
 ) -> ScriptCall:
-    """Execute runs in order: route targeted items to their owners' nodes, publish the others."""
+    """Execute runs in order: route targeted items to their owners' starts, publish the others."""
     targets: list[str] = []
     spaces: list[str] = []
     envelopes: list[Argument] = []
@@ -377,9 +377,9 @@ def send(
     arguments: list[Argument] = [
         sender,
         counted_by,
-        node_prefix,
-        own_node,
-        view,
+        start_prefix,
+        own_start,
+        ended,
         view_ends,
         doubted,
         len(spaces) // 2,

@@ -248,12 +248,14 @@ class Subscriptions:
     async def hear_own(self, deadline: float) -> None:
         """Subscribe the channel of the node id, which is now this start's, and probe over it.
 
-        Before, this start does not listen to that channel, so that sends to the members of a dead
-        predecessor are answered UNREACHABLE.
+        Before, this start does not listen to that channel: a successor counts who does, to find out
+        whether its predecessor lives. The channel of the start was probed over until now. It stays
+        subscribed: on one Redis, items for members come over it.
 
         Raises:
             BackplaneUnavailableError: not confirmed by ``deadline``.
         """
+        self.add(self._identity.start_channel)
         self._identity.claimed = True
         own = self.add(self._identity.own_channel)
         await own.confirmed(deadline)
@@ -315,13 +317,6 @@ class Subscriptions:
         self.ended.update(channels)
         if channels:
             self._elsewhere()
-
-    def rename(self, channel: str, other: str) -> None:
-        """Subscribe another channel in place of one, from the next generation on."""
-        self._adopt(other, self._users.pop(channel))
-        self._names.pop(channel.encode(), None)
-        self._receiver.forget(channel)
-        self._forgotten(channel)
 
     async def probe_again(self) -> None:
         """Probe over another channel, if the slot of the present one is elsewhere; raises

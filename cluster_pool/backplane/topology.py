@@ -92,7 +92,7 @@ class Topology(Protocol):
         """
 
     def routed_prefix(self, namespace: str) -> str:
-        """The channel of items targeted at members of one node, without its node id at the end."""
+        """The channel of items targeted at members of one start, without its name at the end."""
 
     @property
     def current(self) -> Links | None:
@@ -125,7 +125,7 @@ class Topology(Protocol):
         """
 
     def rename(self, reason: str) -> None:
-        """This node has another node id: begin new generations, which listen under that."""
+        """This node has another node id: begin a new generation of home, which listens under it."""
 
     async def start(self, wait: float | None) -> None:
         """Connect; see :meth:`.Shard.start`."""
@@ -148,7 +148,7 @@ class SingleTopology:
         self.publish = home.publish
         self.start = home.start
         self.stop = home.stop
-        self._routed = keys.node_prefix
+        self._routed = keys.start_prefix
 
     def of(self, key: str) -> Shard:
         """See :meth:`Topology.of`."""
@@ -167,7 +167,7 @@ class SingleTopology:
         return list(namespaces)
 
     def routed_prefix(self, namespace: str) -> str:
-        """The channel of a node, which is the same for all namespaces."""
+        """The channel of a start, which is the same for all namespaces."""
         return self._routed
 
     @property

@@ -17,7 +17,7 @@ from cluster_pool.cluster.watchers import Watchers
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.ids import shown
-from cluster_pool.core.keys import OF_NODE
+from cluster_pool.core.keys import is_of_one
 from cluster_pool.core.message import Outgoing
 
 log = logging.getLogger("cluster_pool.router")
@@ -129,14 +129,16 @@ class Dispatcher:
 
     async def _handle(self, heard: Heard) -> None:
         try:
-            if heard.channel == self._identity.own_channel:
+            channel = heard.channel
+            if channel == self._identity.start_channel:
                 await self._targeted(heard)
-            elif heard.channel in self._watchers:
-                self._watchers.heard(heard.channel, heard.payload)
-            elif OF_NODE in heard.channel:
-                await self._targeted(heard)  # heard before this node took another node id
-            elif self._handler is not None:
-                await self._handler.broadcast(heard)
+            elif channel[-1:] == "}":  # of a namespace
+                if self._handler is not None:
+                    await self._handler.broadcast(heard)
+            elif is_of_one(channel):
+                await self._targeted(heard)
+            elif channel in self._watchers:
+                self._watchers.heard(channel, heard.payload)
         except BrokenEnvelopeError as error:
             self._broken(error, heard.channel)
         except Exception as error:  # content from other programs must not end this task

@@ -123,8 +123,7 @@ class LeaseKeeper:
         for incarnation in dict.fromkeys((*self._former, self._lease.incarnation, self._asked)):
             if incarnation:
                 await self._leases.bury(incarnation, self._deadline(), "own")
-        if not self._rival:
-            await self._leases.forget_channel(self._deadline())
+        await self._leases.forget_channel(self._deadline())
 
     def wake(self) -> None:
         """Look at once whether a new lease must be taken."""

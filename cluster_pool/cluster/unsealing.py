@@ -63,7 +63,7 @@ class Unsealing:
         self._recordings = recordings
 
     def targeted(self, heard: Heard, claim: str, sealed: list[Any]) -> list[Any] | None:
-        """Open an item of this node's own channel; None when it is refused."""
+        """Open an item of a channel of this node; None when it is refused."""
         if heard.channel != self._own:
             self._own = heard.channel
             self._scopes[BOUND] = own_scope(self._own, self._start)

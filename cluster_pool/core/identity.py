@@ -33,11 +33,12 @@ class Identity:
         self.start = new_start()
         """The name of this start, which no other has; it stays when the node id changes."""
         self.start_channel = keys.start_channel(self.start)
-        """The channel of this start's probes until the node id is known to be its own."""
+        """The channel of this start's probes until the node id is known to be its own. On one Redis
+        it is that of items targeted at members of this start."""
         self.node_id = ""
         """Unique among live nodes."""
         self.own_channel = ""
-        """The channel of targeted items for this node, of replies, and of its own probes."""
+        """The channel of replies and orders for this node, and of its own probes."""
         self._use(new_node_id() if given is None else given)
 
     @property

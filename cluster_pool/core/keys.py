@@ -11,13 +11,9 @@ from cluster_pool.core.ids import NODE_TAG, check_prefix
 DEFAULT_PREFIX: Final = "cluster_pool"
 
 
-OF_NODE: Final = "}:node:"
-"""A part of nodes' channels, and of no other: no name of ours has braces."""
-
-
-def is_of_node(channel: str) -> bool:
-    """Whether items of a channel are for one node, and name its member."""
-    return OF_NODE in channel
+def is_of_one(channel: str) -> bool:
+    """Whether items of a channel are for one node or one start of it, and may name its member."""
+    return "}:start:" in channel or "}:node:" in channel  # no name of ours has braces
 
 
 def is_probe(channel: str) -> bool:
@@ -70,6 +66,7 @@ class Keys:
         """String: closes per second that the cluster allows its drains; set by operators."""
         self.node_prefix = f"{self._cluster}:node:"
         self.start_prefix = f"{self._cluster}:start:"
+        """On one Redis: the channels of what is targeted at members, each of one start."""
 
     def channel(self, namespace: str) -> str:
         """The channel of broadcasts to ``namespace``: the one that users publish to."""
@@ -100,19 +97,20 @@ class Keys:
 
     def routed_prefix(self, namespace: str) -> str:
         """On a Redis Cluster: the channels of what is targeted at members of ``namespace``, each
-        of one node, whose id stands behind this. They are in the slot of the namespace."""
-        return f"{self.prefix}:{{{namespace}}}:node:"
+        of one start, whose name stands behind this. They are in the slot of the namespace."""
+        return f"{self.prefix}:{{{namespace}}}:start:"
 
     def probe_channel(self, tag: str, start: str) -> str:
         """The channel over which a start probes a shard that has the slot of ``tag``."""
         return f"{self.prefix}:{{{tag}}}:probe:{start}"
 
     def node_channel(self, node_id: str) -> str:
-        """The channel of one node: items targeted at its connections, replies and probes."""
+        """The channel of one node: replies, orders and its probes."""
         return f"{self.node_prefix}{node_id}"
 
     def start_channel(self, start: str) -> str:
-        """The channel over which a start probes itself until the node's channel is its own."""
+        """The channel of one start: it probes itself over it until the node's channel is its own;
+        on one Redis, items targeted at its members."""
         return f"{self.start_prefix}{start}"
 
     def namespaces(self, incarnation: str) -> str:

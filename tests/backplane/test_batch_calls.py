@@ -16,7 +16,9 @@ from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
 from tests.support import async_test
 
-SHARD: Any = SimpleNamespace(listens=lambda channel: channel == "n", succession=Succession())
+SHARD: Any = SimpleNamespace(
+    listens=lambda channel: channel == "n", succession=Succession(), commands="link"
+)
 
 
 def run(channel: str, kind: int, count: int) -> Run:
@@ -28,10 +30,16 @@ def run(channel: str, kind: int, count: int) -> Run:
 
 
 def answer(
-    runs: list[Run], reply: list[Any], *, routed: bool, shard: Any = SHARD, home: Any = SHARD
+    runs: list[Run],
+    reply: list[Any],
+    *,
+    routed: bool,
+    shard: Any = SHARD,
+    home: Any = SHARD,
+    doubt: Any = None,
 ) -> Counters:
     """Read a reply to a batch; gives what was counted."""
-    keys, counters, view = Keys(), Counters(), SimpleNamespace()
+    keys, counters, view = Keys(), Counters(), SimpleNamespace(doubt=doubt)
     calls = BatchCalls(home, keys, Identity(keys), view, counters, None)  # type: ignore[arg-type]
     calls.answer(Call(Lane(shard, whole=True), runs, routed=routed), reply)
     return counters
@@ -42,11 +50,14 @@ async def test_each_item_gets_its_code_and_undelivered_ones_are_marked() -> None
     """A run behind an item with an unknown owner is held as a whole; a late item fails as late."""
     sends, behind = run("n", SEND, 6), run("n", BROADCAST, 1)
     late, other = run("late", SEND, 2), run("other", BROADCAST, 1)
+    doubted: list[Any] = []
     counters = answer(
         [sends, behind, late, other],
-        [b"01235144", b"7 5", b"OOM no room", [b"a.0"], [b"HELD", 0, b"8 1", 3]],
+        [b"01235144", b"7 5", b"OOM no room", [b"a.0"], [b"HELD", 0, b"8 1", 3], [b"b.0"]],
         routed=True,
+        doubt=lambda link, names: doubted.append((link, names)),
     )
+    assert doubted == [("link", [b"b.0"])], "nobody listened there"
     results = [one.future for one in sends.operations]
     assert [one.result() for one in results[:3]] == [
         SendResult.ABSENT,
@@ -83,7 +94,7 @@ async def test_an_item_that_meets_a_half_moved_slot_is_held_with_all_behind_it()
     """It is sent again; what was published before it is answered."""
     error = b"ERR Attempted to access a non local key in a cluster node"
     sends, behind = run("n", SEND, 3), run("n", BROADCAST, 1)
-    answer([sends, behind], [b"016", b"", error, [], [b"HELD", 0]], routed=True)
+    answer([sends, behind], [b"016", b"", error, [], [b"HELD", 0], []], routed=True)
     assert [one.future.result() for one in sends.operations[:2]] == [
         SendResult.ABSENT,
         SendResult.ROUTED,
@@ -105,10 +116,10 @@ async def test_no_member_is_called_absent_while_claims_may_be_missing() -> None:
         sends = run("n", SEND, 3)
         answer(
             [sends],
-            [b"071", b"", b"", [], []],
+            [b"071", b"", b"", [], [], []],
             routed=True,
             shard=SimpleNamespace(listens=SHARD.listens, succession=here),
-            home=SimpleNamespace(succession=home),
+            home=SimpleNamespace(succession=home, commands=None),
         )
         outcomes = [one.future for one in sends.operations]
         assert [None if one.exception() else one.result() for one in outcomes] == codes

@@ -10,8 +10,6 @@ import pytest
 from cluster_pool import BackplaneUnavailableError
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.cluster_channels import LOOK, ClusterChannels
-from cluster_pool.core.identity import Identity
-from cluster_pool.core.keys import Keys
 from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
 from tests.support import async_test, eventually
 from tools.harness.redis_cluster import RedisCluster
@@ -40,12 +38,12 @@ async def test_the_channel_of_targeted_items_comes_and_goes_with_its_namespace(
             channel = f"cluster_pool:{{{name}}}"
             wanted = [channels.add(channel) for _ in range(2)]
             await wanted[0].confirmed(deadline_in(5))
-            both = (channel, f"{channel}:node:node-1")
-            assert [listeners(redis, one) for one in both] == [1, 1]
+            both = (channel, f"{channel}:start:{one._parts.backplane.identity.start}")
+            assert [listeners(redis, name) for name in both] == [1, 1]
             wanted[0].end()
-            assert [listeners(redis, one) for one in both] == [1, 1]
+            assert [listeners(redis, name) for name in both] == [1, 1]
             wanted[1].end()
-            await eventually(lambda both=both: not any(listeners(redis, one) for one in both))
+            await eventually(lambda both=both: not any(listeners(redis, name) for name in both))
 
 
 @async_test
@@ -82,5 +80,5 @@ async def test_a_shard_that_is_far_away_has_time_to_confirm_a_channel() -> None:
     subscriptions = SimpleNamespace(confirm_all=confirm_all)
     shard = SimpleNamespace(subscriptions=subscriptions, listens=lambda name: True)
     topology: Any = SimpleNamespace(of=lambda name: shard)
-    channels = ClusterChannels(topology, Identity(Keys()))
+    channels = ClusterChannels(topology, "start")
     await channels.confirm("cluster_pool:{room}:events", deadline_in(4 * LOOK))

@@ -33,7 +33,7 @@ async def test_a_namespace_is_at_the_shard_of_its_primary(redis: RedisCluster) -
         assert len({*shards.values(), topology.home}) == 4
         for port, pair in names.items():
             for name in pair:
-                for key in (name, keys.members(name), keys.routed_prefix(name) + "node-1"):
+                for key in (name, keys.members(name), keys.routed_prefix(name) + "start"):
                     assert topology.of(key) is shards[port]
         assert topology.of(keys.leases) is topology.of("~") is topology.home
         every = [name for pair in names.values() for name in pair]

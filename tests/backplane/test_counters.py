@@ -35,7 +35,7 @@ async def test_probes_and_replies_make_no_counter(backend: Backend) -> None:
             assert await publisher.send("n", "alice", "x", confirm=True) is SendResult.DELIVERED
         taken = await one.join("n", "alice")
         assert await alice.wait_closed() == (4409, "taken over")
-        routed = f"{backend.node_channel('n', 'node-1')}:numbers"
+        routed = f"{backend.routed_channel('n', one)}:numbers"
         assert backend.keys_of("numbers") == [routed]
         await publisher.broadcast_message("n", "y")
         assert await taken.wait_sent() == ["y"]
@@ -60,7 +60,7 @@ async def test_the_counter_of_a_node_that_is_cut_off_lasts_a_day(own_server: Red
             assert await publisher.send("n", "alice", "x") is SendResult.UNREACHABLE
             ttl = backend.keys()
             assert ttl["cluster_pool:{n}:numbers"] > MINUTE
-            assert ttl[f"{backend.node_channel('n', 'far')}:numbers"] > MINUTE
+            assert ttl[f"{backend.routed_channel('n', far)}:numbers"] > MINUTE
             await proxy.accept()
             await eventually(lambda: gaps)
             assert [(gap.namespaces, gap.exact) for gap in gaps] == [({"n": 4, "": 1}, True)]

@@ -18,7 +18,7 @@ def test_a_node_that_rejoins_is_counted_once(backend: Backend, draining: bool) -
         def joined(node: str, incarnation: str, headroom: str) -> int:
             start = incarnation.partition(".")[0]
             arguments = [node, start, incarnation, 10_000, "{}", headroom]
-            leases, _ = join([*names, keys.drains], arguments)[2]
+            leases, _, _ = join([*names, keys.drains, keys.dead], arguments)[2]
             return len({name.partition(b".")[0] for name in leases[::2]})
 
         assert joined("a", "one.0", "200.00") == 1

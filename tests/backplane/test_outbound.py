@@ -28,7 +28,7 @@ LATER = 1e9
 
 
 LISTED = b"start9.0"
-"""The incarnation of an owner that lives, on node-9."""
+"""The incarnation of an owner that lives."""
 
 
 class Call:
@@ -83,12 +83,12 @@ class Call:
     def answer(self) -> None:
         """Redis has carried it out."""
         if self.name == "living":
-            self.future.set_result([[[LISTED, b"%d" % 1e15], [b"node-9"]], []])
+            self.future.set_result([[[LISTED, b"%d" % 1e15], [], 0], []])
             return
         kinds = [kind for kind, _, _ in self.runs]
         heard = [b"7 1", 1] * kinds.count("publish")
         sent = sum(len(items) for kind, _, items in self.runs if kind == "send")
-        routed = [b"1" * sent, b"", b"", [], heard]
+        routed = [b"1" * sent, b"", b"", [], heard, []]
         self.future.set_result(routed if self.name == "send" else heard)
 
 
@@ -99,6 +99,12 @@ class FakeCommands:
         self.calls: list[Call] = []
         self.asked = False
         """Whether tests answer questions about leases; otherwise they are answered at once."""
+
+    def call(self, name: str, *arguments: Any) -> asyncio.Future[Any]:
+        """Answer a plain reading of leases."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.set_result([LISTED, b"%d" % 1e15] if name == "ZRANGE" else [])
+        return future
 
     def script(self, script: ScriptCall) -> asyncio.Future[Any]:
         call = Call(script)
@@ -175,7 +181,7 @@ async def test_a_sealed_message_is_carried_out_soon_or_sealed_again() -> None:
     sent = outbound.send("n", "1", b"item", LATER)
     await turns()
     await asyncio.sleep(0.01)
-    commands.calls[0].future.set_result([b"4", b"", b"", [], []])
+    commands.calls[0].future.set_result([b"4", b"", b"", [], [], []])
     await turns()
     after = asyncio.get_running_loop().time()
     for call in commands.calls:
@@ -323,7 +329,7 @@ async def test_a_send_beside_a_message_to_the_own_node_leaves_no_queue_behind() 
         outbound.send(f"n{at}", "1", b"item", LATER)
     await turns()
     (call,) = commands.flying
-    call.future.set_result([b"1" * 50, b"7 1", b"", [], []])
+    call.future.set_result([b"1" * 50, b"7 1", b"", [], [], []])
     await turns()
     assert not outbound._queues
 

@@ -128,9 +128,9 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
     yield script_calls.send(
         KEYS,
         **named("sender counted_by"),
-        node_prefix="node_prefix",
-        own_node="own_node",
-        view=b"view",
+        start_prefix="start_prefix",
+        own_start="own_start",
+        ended=b"ended",
         view_ends=VIEW_ENDS,
         doubted="doubted",
         runs=[
@@ -156,7 +156,7 @@ def word_of(argument: Any) -> str:
     if "{" not in text:
         return text
     last = text.partition("}")[2].strip(":").partition(":")[0]
-    return {"": "channel", "node": "node_prefix"}.get(last, last)
+    return {"": "channel", "start": "start_prefix"}.get(last, last)
 
 
 def is_for(local: str, argument: Any) -> bool:
@@ -189,7 +189,7 @@ def test_a_call_matches_the_header_of_its_script(name: str) -> None:
 
 
 def test_a_call_touches_one_hash_tag_for_each_namespace() -> None:
-    """On a Redis Cluster they are in one slot; only the targeted send names the nodes', too."""
+    """On a Redis Cluster they are in one slot; only the targeted send names the starts', too."""
     for call in calls(SPACES[:1]):
         name, keys, arguments = call
         tags = {tag for key in keys for tag in re.findall(r"\{(.*?)\}", key)}
@@ -205,7 +205,7 @@ local declared = {}
 for _, key in ipairs(KEYS) do declared[key] = true end
 local keyless = {TIME = true, PUBLISH = true, SPUBLISH = true, PUBSUB = true}
 local function guarded(how, command, key, ...)
-  if keyless[command] or declared[key] or string.find(key, ':node:[^:]*:numbers$') then
+  if keyless[command] or declared[key] or string.find(key, ':start:[^:]*:numbers$') then
     if key then return how(command, key, ...) end
     return how(command)
   end
@@ -223,7 +223,7 @@ local server = {
 async def test_scripts_touch_no_key_that_is_not_declared(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a life of members and nodes, except for the counters of nodes' channels."""
+    """Through a life of members and nodes, except for the counters of starts' channels."""
     plain = scripts.sources
 
     def guarded(publish: str) -> dict[str, str]:

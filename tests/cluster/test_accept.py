@@ -199,11 +199,8 @@ async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
         await eventually(lambda: not one._parts.ownership._namespaces._held)
         assert not one._parts.backplane.outbound._queues
         assert not one._parts.ownership._pending
-        assert set(one._parts.backplane.progress._at) <= {one._setup.keys.node_channel("node-1")}
-        assert set(one._parts.backplane.shard.subscriptions._users) == {
-            one._setup.keys.node_channel("node-1")
-        }
-        assert set(one._parts.backplane.shard.receiver.numbers._last) == {
-            one._setup.keys.node_channel("node-1")
-        }
+        own = {one._setup.keys.node_channel("node-1"), backend.routed_channel("", one)}
+        assert set(one._parts.backplane.progress._at) <= own
+        assert set(one._parts.backplane.shard.subscriptions._users) == own
+        assert set(one._parts.backplane.shard.receiver.numbers._last) == own
         assert one._parts.table.namespaces() == []

@@ -173,6 +173,7 @@ async def test_a_dead_nodes_members_are_unreachable_until_its_successor_has_the_
                 said.append(await other.send("n", "alice", "x"))
                 await asyncio.sleep(0.02)
             said.pop()  # the lease may have been taken while this was on its way
+            assert not await other.send("n", "alice", "x"), "nor is it handed over afterwards"
             await starting
             async with successor:
                 assert len(said) > 20, "it had to wait for the lease"
@@ -185,16 +186,19 @@ async def test_a_dead_nodes_members_are_unreachable_until_its_successor_has_the_
 async def test_a_node_probes_itself_over_the_channel_of_its_node_id_once_it_has_it(
     own_server: RedisServer,
 ) -> None:
-    """The channel of its start is given up then: one channel of its own is kept."""
+    """That of its start, over which it probed itself until then, is kept for its members."""
     backend = Backend(own_server)
     async with Pool(backend.redis(), node_id="pod-0", timing=FAST) as one:
         shard = one._parts.backplane.shard
         assert shard.subscriptions.probed == "cluster_pool:{~}:node:pod-0"
 
-        def channels() -> str:
-            return own_server.command("PUBSUB", "CHANNELS", "cluster_pool:{~}:*")
+        def channels() -> list[str]:
+            reply = own_server.command("PUBSUB", "CHANNELS", "cluster_pool:{~}:*")
+            return sorted(reply.split("\r\n")[2::2])
 
-        await eventually(lambda: channels() == "*1\r\n$27\r\ncluster_pool:{~}:node:pod-0\r\n")
+        own = ["cluster_pool:{~}:node:pod-0", f"cluster_pool:{{~}}:start:{shard.start_name}"]
+        await eventually(lambda: shard.subscriptions._former is None)
+        assert channels() == own
         heard = one.statistics()["heard"]
         await eventually(lambda: one.statistics()["heard"] > heard + 2)
         assert one.statistics()["generation"] == 1

@@ -420,8 +420,8 @@ async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) 
         ]
         for payload in garbage:
             await backend.publish(f"{backend.prefix}:{{n}}", payload)
-            await backend.publish(backend.node_channel("n", "node-2"), payload)
-        await backend.publish(backend.node_channel("n", "node-2"), "raw")
+            await backend.publish(backend.routed_channel("n", two), payload)
+        await backend.publish(backend.routed_channel("n", two), "raw")
         assert await one.send("n", "bob", "alive", confirm=True) is SendResult.DELIVERED
         assert await one.broadcast_message("n", "alive") == 1
         assert await bob.wait_sent(2) == ["alive", "alive"]

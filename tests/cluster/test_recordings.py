@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import pytest
 
@@ -18,14 +18,22 @@ SECRET = "not known to strangers"
 Tape = list[tuple[str, bytes]]
 
 
+def own_channels(pools: Iterable[Pool]) -> list[str]:
+    """The channels of replies and orders to these nodes."""
+    return [pool._parts.backplane.identity.own_channel for pool in pools]
+
+
+def routed_channels(backend: Backend, pools: Iterable[Pool]) -> list[str]:
+    """The channels of what is sent to members of these nodes."""
+    return [backend.routed_channel("n", pool) for pool in pools]
+
+
 @contextlib.asynccontextmanager
-async def recording(backend: Backend) -> AsyncIterator[Tape]:
+async def recording(backend: Backend, pools: Sequence[Pool]) -> AsyncIterator[Tape]:
     """All that is published to the namespace and to nodes."""
     tape: Tape = []
-    spaces = ("n", "~") if backend.clustered else ("~",)
-    prefix, nodes = backend.prefix, [f"node-{number}" for number in (1, 2, 3)]
-    channels = [f"{prefix}:{{{space}}}:node:{node}" for space in spaces for node in nodes]
-    async with backend.recording(f"{prefix}:{{n}}", *channels) as heard:
+    channels = [*own_channels(pools), *routed_channels(backend, pools)]
+    async with backend.recording(f"{backend.prefix}:{{n}}", *channels) as heard:
 
         async def listen() -> None:
             while True:
@@ -73,37 +81,36 @@ async def use(one: Pool, two: Pool, listeners: int) -> None:
 @async_test
 async def test_recordings_do_not_reach_later_members_and_starts(backend: Backend) -> None:
     """A restarted node, an id that moved to another node, and a drained node ignore them."""
-    async with recording(backend) as tape:
-        async with backend.pools(secret=SECRET) as (one, two):
-            await use(one, two, 2 if backend.clustered else 1)
-            await one.drain_node("node-2", force=True, announce=0)
-            await eventually(lambda: two.state is NodeState.DRAINED)
-            assert forged((one, two)) == 0
-        async with backend.pools(3, secret=SECRET) as pools:
-            ids = ("alice", "bob", "carol")
-            sockets = [await pool.join("n", id) for pool, id in zip(pools, ids, strict=True)]
-            old = [(channel, payload) for channel, payload in tape if sealed_in(payload)]
-            nodes = [backend.node_channel("n", f"node-{number}") for number in (1, 2, 3)]
-            everyone = f"{backend.prefix}:{{n}}"
-            await asyncio.sleep(
-                0.5 + CROSSED_US / 1e6
-            )  # what is younger may have crossed with a join
-            sealed = 0
-            for channel, payload in old:
-                sealed += sealed_in(payload)
-                for to in [everyone] if channel == everyone else nodes:
-                    await backend.publish(to, payload)
-            assert sealed >= 12
-            await eventually(lambda: forged(pools) == 3 * sealed)
-            for channel, payload in old:
-                for to in nodes if channel == everyone else [everyone]:
-                    await backend.publish(to, payload)
-            await pools[0].broadcast_message("n", "end")
-            for socket in sockets:
-                assert await socket.wait_sent() == ["end"]
-                assert socket.closed is None
-            assert [pool.state for pool in pools] == [NodeState.ACTIVE] * 3
-            await pools[0].drain_node("node-2", force=True, announce=0)
+    async with backend.pools(secret=SECRET) as (one, two), recording(backend, (one, two)) as tape:
+        await use(one, two, 2 if backend.clustered else 1)
+        await one.drain_node("node-2", force=True, announce=0)
+        await eventually(lambda: two.state is NodeState.DRAINED)
+        assert forged((one, two)) == 0
+        await eventually(lambda: sum(sealed_in(payload) for _, payload in tape) >= 12)
+    async with backend.pools(3, secret=SECRET) as pools:
+        ids = ("alice", "bob", "carol")
+        sockets = [await pool.join("n", id) for pool, id in zip(pools, ids, strict=True)]
+        old = [(channel, payload) for channel, payload in tape if sealed_in(payload)]
+        everyone = f"{backend.prefix}:{{n}}"
+        routed, nodes = routed_channels(backend, pools), own_channels(pools)
+        await asyncio.sleep(0.5 + CROSSED_US / 1e6)  # what is younger may have crossed with a join
+        sealed = 0
+        for channel, payload in old:
+            sealed += sealed_in(payload)
+            same = routed if ":start:" in channel else nodes
+            for to in [everyone] if channel == everyone else same:
+                await backend.publish(to, payload)
+        assert sealed >= 12
+        await eventually(lambda: forged(pools) == 3 * sealed)
+        for channel, payload in old:
+            for to in [*nodes, *routed] if channel == everyone else [everyone]:
+                await backend.publish(to, payload)
+        await pools[0].broadcast_message("n", "end")
+        for socket in sockets:
+            assert await socket.wait_sent() == ["end"]
+            assert socket.closed is None
+        assert [pool.state for pool in pools] == [NodeState.ACTIVE] * 3
+        await pools[0].drain_node("node-2", force=True, announce=0)
 
 
 def envelope_of(sender: str, *items: bytes) -> bytes:
@@ -121,7 +128,7 @@ async def test_a_message_that_crosses_with_a_claim_is_delivered_if_its_script_na
         alice = await one.join("n", "alice")
         claim = claim_of(alice)
         guessed, elsewhere = claim._replace(time=claim.time - 1), older._replace(incarnation="x.0")
-        seals, channel = Seals(SECRET), backend.node_channel("n", "node-1")
+        seals, channel = Seals(SECRET), backend.routed_channel("n", one)
 
         async def say(text: str, named: str, counter: int) -> None:
             item = envelope.targeted(True, "n", "alice", text.encode())

@@ -94,7 +94,7 @@ def primary_call(path: object, words: list[str]) -> None:
 async def test_a_node_that_must_take_another_id_gets_its_members_messages(
     redis: RedisCluster,
 ) -> None:
-    """Under the channels of its new id, at every primary."""
+    """The channels of its start stay, at every primary, and only home's links begin anew."""
     names = [name for (name,) in namespaces_of(redis).values()]
     async with cluster_pools(redis) as (one, two):
         members = {name: await two.join(name, "alice") for name in names}
@@ -106,8 +106,8 @@ async def test_a_node_that_must_take_another_id_gets_its_members_messages(
             assert await one.send(name, "alice", "x", confirm=True, timeout=5)
             assert await member.wait_sent() == ["x"]
             primary = redis.primary_of(name)
-            channel = f"cluster_pool:{{{name}}}:node:node-2"
-            assert primary.call("PUBSUB", "SHARDNUMSUB", channel)[1] == 0
+            channel = f"cluster_pool:{{{name}}}:start:{two._parts.backplane.identity.start}"
+            assert primary.call("PUBSUB", "SHARDNUMSUB", channel)[1] == 1
 
 
 @async_test

@@ -1,6 +1,7 @@
 """Clusters with a secret: messages of the cluster work, those of strangers do not."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -64,8 +65,10 @@ async def test_strangers_are_refused_and_counted(backend: Backend) -> None:
 @async_test
 async def test_a_recorded_envelope_cannot_be_played_again(backend: Backend) -> None:
     """Neither at the node that heard it nor on another channel."""
-    channels = f"{backend.prefix}:{{n}}", backend.node_channel("n", "node-2")
-    async with backend.pools(secret=SECRET) as (one, two), backend.listening(*channels) as tape:
+    async with contextlib.AsyncExitStack() as stack:
+        one, two = await stack.enter_async_context(backend.pools(secret=SECRET))
+        channels = f"{backend.prefix}:{{n}}", backend.routed_channel("n", two)
+        tape = await stack.enter_async_context(backend.listening(*channels))
         bob = await two.join("n", "bob")
         other = await two.join("other", "bob")
         await one.broadcast_message("n", "once")

@@ -125,7 +125,7 @@ async def test_a_question_is_answered_by_the_node_it_was_routed_to(backend: Back
         two._parts.ownership.standing.asked(None, told.append)
         assert [str(result) for result in told] == ["SendResult.ABSENT"]
         start = one._parts.backplane.shard.start_name
-        channel = backend.node_channel("n", "node-1")
+        channel = backend.routed_channel("n", one)
         for fields in ([], ["x"], ["node-2", 1, "x"]):
             item = envelope.pack((f"{start}.0:1:1", (envelope.QUESTION, "n", "nobody", fields)))
             await backend.publish(channel, b"\xc1\x011 1 0 x 1\n" + item)

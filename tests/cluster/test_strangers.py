@@ -31,11 +31,12 @@ async def test_a_pattern_subscriber_does_not_count_as_a_node(backend: Backend) -
             await one.drain_node("nobody", force=True)
         subscriber = two._parts.backplane.topology.of("n").subscriptions._subscriber
         assert subscriber is not None
-        channel = backend.node_channel("n", "node-2").encode()
+        channel = backend.routed_channel("n", two).encode()
         if backend.clustered:  # as a server that ends it, which says so
             subscriber.put(b"SUNSUBSCRIBE", channel)
         else:
-            subscriber.unsubscribe([channel])
+            own = two._parts.backplane.identity.own_channel.encode()  # it is probed over this
+            subscriber.unsubscribe([channel, own])
             (confirmed,) = subscriber.confirmed([f"{backend.prefix}:{{last}}".encode()])
             assert await confirmed
             assert await one.send("n", "alice", "x") is SendResult.UNREACHABLE

@@ -265,15 +265,11 @@ local function nodes_of(incarnations)
   return count
 end
 
--- The incarnations that hold a lease: {the name, and the end of the lease in ms, of each; the nodes of
--- all, false for one that is not known}.
-local function living(leases, incarnations)
-  local now = digits(now_us() / 1000)
-  local found = redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf', 'WITHSCORES')
-  if #found == 0 then return {{}, {}} end
-  local names = {}
-  for at = 1, #found, 2 do names[#names + 1] = found[at] end
-  return {found, redis.call('HMGET', incarnations, unpack(names))}
+-- The leases: {the name of each incarnation and the end of its lease in ms, also of those that are over;
+-- the incarnations that are being reaped; the time in ms}.
+local function read_leases(leases, dead)
+  local found = redis.call('ZRANGE', leases, 0, -1, 'WITHSCORES')
+  return {found, redis.call('HKEYS', dead), math.floor(now_us() / 1000)}
 end
 
 -- Writes how many connections per second an incarnation can accept, "" for none. During a drain it is

@@ -1,5 +1,5 @@
 -- Takes a lease for a new incarnation of a node.
--- Reply {OK, epoch, living incarnations}, or {TAKEN, end of the lease (ms), its incarnation} while another
+-- Reply {OK, epoch, leases}, or {TAKEN, end of the lease (ms), its incarnation} while another
 --       start of a node with this id has a lease
 
 local leases = KEYS[1]
@@ -44,4 +44,4 @@ if former then -- counted once, under the new incarnation, although the former l
   redis.call('HSET', headrooms, incarnation, former)
 end
 set_headroom(headrooms, incarnation, headroom, redis.call('EXISTS', drains) == 1)
-return {OK, redis.call('GET', epoch_key), living(leases, incarnations)}
+return {OK, redis.call('GET', epoch_key), read_leases(leases, dead)}

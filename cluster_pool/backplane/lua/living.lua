@@ -1,9 +1,9 @@
--- Reads which incarnations hold a lease, and the states of those in `asked`.
--- Reply {living incarnations, states}: for each in `asked` LIVES, OVER when its lease is over and it is
---       not buried yet, or GONE
+-- Reads the ends of leases and the incarnations that are being reaped, and the states of those in `asked`.
+-- Reply {leases, states}: for each in `asked` LIVES, OVER when its lease is over and it is not buried
+--       yet, or GONE
 
 local leases = KEYS[1]
-local incarnations = KEYS[2]
+local dead = KEYS[2]
 local asked = list(ARGV, 1, 1) -- incarnation
 
 local states = {}
@@ -12,8 +12,8 @@ for i, incarnation in each(asked) do
   states[i] = GONE
   if ends and tonumber(ends) <= now_us() / 1000 then
     states[i] = OVER
-  elseif ends and string.find(redis.call('HGET', incarnations, incarnation) or '', '^[^\n]+$') then
+  elseif ends then
     states[i] = LIVES
   end
 end
-return {living(leases, incarnations), states}
+return {read_leases(leases, dead), states}

@@ -1,21 +1,23 @@
--- Executes runs in order: targeted items go to the nodes that own their ids, in one envelope for each
--- node; broadcasts between them go to the channel of their namespace. lease_view.py explains the view.
--- Reply {codes, mark, error, unknown, heard}: a code per item in order (ABSENT; GONE_ITEM, which is absent
---       as well, when the lease of its owner is gone; ROUTED; UNREACHABLE when nobody listens; REFUSED by
---       Redis; LATE_ITEM after its not_after; UNKNOWN when the view does not have the owner; HELD_ITEM
+-- Executes runs in order: targeted items go to the starts of nodes that own their ids, in one envelope
+-- for each incarnation; broadcasts between them go to the channel of their namespace. lease_view.py
+-- explains the view.
+-- Reply {codes, mark, error, unknown, heard, unheard}: a code per item in order (ABSENT; GONE_ITEM, which
+--       is absent as well, when its owner is gone; ROUTED; UNREACHABLE when nobody listens; REFUSED by
+--       Redis; LATE_ITEM after its not_after; UNKNOWN when the lease of its owner may be over; HELD_ITEM
 --       behind such a one, in place of ABSENT and GONE_ITEM when these are doubted, and when a key is not
---       here, and behind that); epoch and number of the last message
---       to the own node, "" when there was none; why Redis refused; the incarnation of each UNKNOWN
---       item; and for each envelope the reply of publish.lua, or HELD and 0 behind an UNKNOWN item
--- It touches the hash tags of its namespaces and that of the nodes' channels, and works on one Redis
--- only. Which nodes' channels, and counters beside them, follows from the claims: they are not in KEYS.
+--       here, and behind that); epoch and number of the last message to the own start, "" when there was
+--       none; why Redis refused; the incarnation of each UNKNOWN item; for each envelope the reply of
+--       publish.lua, or HELD and 0 behind an UNKNOWN item; and the incarnations to which nobody listened
+-- It touches the hash tags of its namespaces and that of the starts' channels, and works on one Redis
+-- only. Which starts' channels, and counters beside them, follows from the claims: they are not in KEYS.
 
 local sender = ARGV[1] -- "start generation"
 local counted_by = ARGV[2] -- the last digits of epochs that this server began; "" for one Redis
-local node_prefix = ARGV[3] -- of the nodes' channels
-local own_node = ARGV[4]
-local view = ARGV[5] -- a line for each incarnation: its name, a space, its node, or nothing if it is gone
-local view_ends = tonumber(ARGV[6]) -- ms, from which on the view is ignored
+local start_prefix = ARGV[3] -- of the starts' channels
+local own_start = ARGV[4]
+local ended = ARGV[5] -- a line for each incarnation whose lease may be over: its name, a space, and "?", or
+-- nothing if it is gone; "" if there is none
+local view_ends = tonumber(ARGV[6]) -- ms, from which on every lease may be over
 local doubted = ARGV[7] -- CLAIMS and LEASES, as far as Redis may have lost some a moment ago
 local envelope_count = tonumber(ARGV[8])
 local targets = list(KEYS, 1, 1, #KEYS - 2 * envelope_count) -- members
@@ -27,7 +29,7 @@ local items = list(ARGV, runs.last + 1, 2) -- id, item
 
 local argv, match, find = ARGV, string.match, string.find -- locals are faster than globals
 local micros = now_us()
-if micros >= view_ends * 1000 then view = '' end
+local stale = micros >= view_ends * 1000
 local codes = {}
 local position = 0
 local refusal = ''
@@ -35,42 +37,46 @@ local halted = false -- a counter has moved to another primary ahead of its slot
 local own = ''
 local unknown = {}
 local held = {} -- the members of namespaces for which nothing more is executed
-local parcels = {} -- by incarnation: that of its node, false when it is gone, STRANGER if not in the view
+local parcels = {} -- by incarnation: false when it is gone, STRANGER when its lease may be over
 local STRANGER = {}
-local by_node = {}
 local order = {}
+local unheard = {}
 local openings = {} -- by the size of a claim: the msgpack bytes before it, of the pair (claim, item)
 
 local function parcel_for(incarnation)
-  local _, stop = find(view, '\n' .. incarnation .. ' ', 1, true)
-  if not stop then return STRANGER end
-  local node = string.sub(view, stop + 1, find(view, '\n', stop + 1, true) - 1)
-  if node == '' then return false end
-  if not by_node[node] then
-    by_node[node] = {node = node, count = 0, parts = {''}, positions = {}}
-    order[#order + 1] = by_node[node]
+  if stale then return STRANGER end
+  if ended ~= '' then
+    local _, stop = find(ended, '\n' .. incarnation .. ' ', 1, true)
+    if stop then return string.sub(ended, stop + 1, stop + 1) == '?' and STRANGER end
   end
-  return by_node[node]
+  local start = match(incarnation, '^[^.]*')
+  local parcel = {incarnation = incarnation, start = start, count = 0, parts = {''}, positions = {}}
+  order[#order + 1] = parcel
+  return parcel
 end
 
--- Publishes the items gathered for each node.
+-- Publishes the items gathered for each incarnation.
 local function flush()
   for _, parcel in ipairs(order) do
-    local channel = node_prefix .. parcel.node
+    local channel = start_prefix .. parcel.start
     local mark, heard = try_publish(
       channel, channel .. ':numbers', sender, parcel.count, parcel.parts, nil, counted_by
     )
     local code = REFUSED
     if mark then
-      code = heard > 0 and ROUTED or UNREACHABLE
+      code = ROUTED
+      if heard == 0 then
+        code = UNREACHABLE
+        unheard[#unheard + 1] = parcel.incarnation
+      end
     else
       refusal = heard
       if find(heard, 'non local key', 1, true) then code, halted = HELD_ITEM, true end
     end
     for _, position in ipairs(parcel.positions) do codes[position] = code end
-    if mark and parcel.node == own_node then own = mark end
+    if mark and parcel.start == own_start then own = mark end
   end
-  parcels, by_node, order = {}, {}, {}
+  parcels, order = {}, {}
 end
 
 local absent = find(doubted, CLAIMS, 1, true) and HELD_ITEM or ABSENT
@@ -151,4 +157,4 @@ for number, not_after, size in each(runs) do
 end
 publish_after(runs.size)
 flush()
-return {table.concat(codes), own, refusal, unknown, heard_of}
+return {table.concat(codes), own, refusal, unknown, heard_of, unheard}

@@ -18,6 +18,7 @@ from cluster_pool.testing import FakeWebSocket
 from tools.fuzz import mutation, traffic
 from tools.fuzz.envelopes import ITEMS, hostile_items
 from tools.fuzz.traffic import ALICE, NAMESPACE, NODE
+from tools.harness.internals import start_channel
 from tools.harness.servers import RedisServer
 
 PREFIX = "cluster_pool:fuzz"
@@ -63,7 +64,7 @@ class Channels:
         keys = Keys(PREFIX)
         self._names = {
             "namespace": keys.channel(NAMESPACE),
-            "node": keys.node_channel(NODE),
+            "node": start_channel(self._node),
             "events": keys.events(NAMESPACE),
         }
         self._sentinels = 0

@@ -40,6 +40,7 @@ async def record(url: str, prefix: str, secret: str | None = None) -> Recorded:
     }
     async with Redis.from_url(url) as redis, redis.pubsub() as ear:
         await ear.subscribe(*by_channel)
+        await ear.psubscribe(f"{keys.start_prefix}*")
         async with (
             ClusterPool(url, prefix=prefix, secret=secret, node_id=NODE) as node,
             ClusterPool(url, prefix=prefix, secret=secret) as other,
@@ -48,6 +49,8 @@ async def record(url: str, prefix: str, secret: str | None = None) -> Recorded:
         while (message := await ear.get_message(timeout=0.2)) is not None:
             if message["type"] == "message":
                 by_channel[message["channel"]].append(message["data"])
+            elif message["type"] == "pmessage":
+                recorded.targeted.append(message["data"])
     assert recorded.broadcasts
     assert recorded.targeted
     assert recorded.events

@@ -21,6 +21,7 @@ __all__ = [
     "loop_factory",
     "pending_of",
     "settle_collector",
+    "start_channel",
 ]
 
 
@@ -40,6 +41,13 @@ def held_in(pool: ClusterPool, namespace: str) -> list[str]:
     """The ids of the members that a node has in a namespace, those that leave it left out."""
     found = {} if pool._parts is None else pool._parts.table.namespace(namespace) or {}
     return [id for id, one in found.items() if one.departure is None]
+
+
+def start_channel(pool: ClusterPool) -> str:
+    """The channel of items for members of a started node, where there is one Redis."""
+    parts = pool._parts
+    assert parts is not None
+    return parts.backplane.identity.start_channel
 
 
 def is_whole(pool: ClusterPool) -> bool:

@@ -14,7 +14,7 @@ class Costs:
         idle_bytes, idle_bytes_per_node: bytes to such a node, by the second.
         probe: a node's probe of one primary, by the second.
         compare: comparing one namespace with the registry.
-        send, send_per_node: a send alone in its call, on a cluster; and for each node.
+        send: a send alone in its call, on a cluster.
         broadcast: a broadcast alone in its call, to one node.
         subscriber: each further node that hears it.
         join, leave: one member, while many come and go.
@@ -30,7 +30,6 @@ class Costs:
     probe: float
     compare: float
     send: float
-    send_per_node: float
     broadcast: float
     subscriber: float
     join: float
@@ -48,7 +47,6 @@ MEASURED: Final = Costs(
     probe=208,
     compare=27,
     send=92,
-    send_per_node=0.043,
     broadcast=43,
     subscriber=2.3,
     join=53,

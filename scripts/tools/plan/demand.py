@@ -90,11 +90,10 @@ def demand(load: Load, costs: Costs) -> Demand:
     """Plan for a load on a cluster, whose messages come one by one."""
     sends = load.connections * load.sends
     broadcasts = load.namespaces * load.broadcasts
-    view = costs.send + costs.send_per_node * load.nodes
     publication = costs.broadcast + costs.subscriber * (load.spread - 1)
     compared = load.nodes * min(load.held, max(COMPARED, load.held / 10)) / HEARTBEAT
     micros = (
-        sends * view
+        sends * costs.send
         + broadcasts * publication
         + load.joins * (costs.join + costs.leave)
         + compared * costs.compare
