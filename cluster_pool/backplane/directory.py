@@ -45,6 +45,7 @@ class Directory:
 
     async def count(self, namespace: str, deadline: float) -> int:
         """The number of members of a namespace, without those of dead nodes."""
+        await self._patient(namespace, deadline)
         lost: set[str] = set()
         total = 0
         for _ in range(READINGS):
@@ -58,6 +59,14 @@ class Directory:
                 break
             lost |= unknown
         return total
+
+    async def _patient(self, namespace: str, deadline: float) -> None:
+        """Wait while members or leases may be lost and registered again soon."""
+        shards = self._topology.of(namespace), self._topology.home
+        until = max(shard.succession.patient_until for shard in shards)
+        wait = min(until, deadline - AGAIN) - asyncio.get_running_loop().time()
+        if wait > 0:
+            await asyncio.sleep(wait)
 
     async def locate(self, namespace: str, id: str, deadline: float) -> Member | None:
         """The member with an id and the living node that owns it, or None.
@@ -99,6 +108,7 @@ class Directory:
         loop = asyncio.get_running_loop()
         lost: set[str] = set()
         deadline = loop.time() + timeout
+        await self._patient(namespace, deadline)
         async for page in self.claim_pages(namespace, timeout):
             nodes = await self._owners(namespace, page, lost, deadline)
             for id, claim in page.items():

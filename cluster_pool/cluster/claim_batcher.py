@@ -16,8 +16,9 @@ from cluster_pool.backplane.refusals import is_elsewhere, is_refusal
 from cluster_pool.backplane.script_words import CLAIMED, LATE, TAKEN
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.slots import slot_of
+from cluster_pool.backplane.succession import UNSURE
 from cluster_pool.backplane.topology import Links, Topology
-from cluster_pool.cluster.claim_loads import Load, Loads
+from cluster_pool.cluster.claim_loads import Load, Loads, split
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
@@ -176,7 +177,7 @@ class ClaimBatcher:
 
     async def _fly(self, shard: Shard, load: Load) -> None:
         try:
-            await self._flush(load.claims, load.releases, load.doubtful)
+            await self._flush(shard, load)
         finally:
             self._flights[shard] -= 1
             if not self._flights[shard]:
@@ -184,21 +185,19 @@ class ClaimBatcher:
         if self._loads:
             self._arm()
 
-    async def _flush(
-        self,
-        claims: list[PendingClaim],
-        releases: list[Membership[Connection]],
-        doubtful: list[Membership[Connection]],
-    ) -> None:
+    async def _flush(self, shard: Shard, load: Load) -> None:
         loop = asyncio.get_running_loop()
-        latest = max((pending.deadline for pending in claims), default=0.0)
+        latest = max((pending.deadline for pending in load.claims), default=0.0)
         try:
             links = await self._leased(latest or loop.time() + self._timing.timeout)
         except ClusterPoolError as error:
-            for pending in claims:
+            for pending in load.claims:
                 pending.fail(error)
-            self._releases.keep_for_later(releases)
+            self._releases.keep_for_later(load.releases)
             return
+        claims, early, pause = split(load.claims, (shard, self._topology.home), loop.time())
+        if early:
+            self.spawn(self._try_again(early, UNSURE, pause))
         self._begin_writing()
         try:
             deadline = loop.time() + self._timing.timeout
@@ -209,8 +208,8 @@ class ClaimBatcher:
             work: list[Coroutine[Any, Any, Any]] = [
                 *([] if self._topology.spans else [adding]),
                 *self._claim_batches(links, claims),
-                *self._releases.write(links, releases, deadline),
-                self._restoration.doubtful(links, doubtful),
+                *self._releases.write(links, load.releases, deadline),
+                self._restoration.doubtful(links, load.doubtful),
             ]
             await asyncio.gather(*work)
         finally:
@@ -343,12 +342,12 @@ class ClaimBatcher:
         self._loads.claims += batch
         self._arm()
 
-    async def _try_again(self, claims: list[PendingClaim], why: str) -> None:
+    async def _try_again(self, claims: list[PendingClaim], why: str, pause: float = PAUSE) -> None:
         """Try claims again soon that were not executed, since a slot or the lease had gone."""
         for pending in claims:
             pending.why = why
             pending.sent = pending.first > 0
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(pause)
         self._loads.claims += claims
         self._arm()
 

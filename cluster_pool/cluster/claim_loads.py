@@ -1,6 +1,7 @@
 """Claims, releases and checks that wait for the next flush, by their shards."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +25,24 @@ class Load:
     claims: list[PendingClaim] = field(default_factory=list)
     releases: list[Membership[Connection]] = field(default_factory=list)
     doubtful: list[Membership[Connection]] = field(default_factory=list)
+
+
+def split(
+    claims: list[PendingClaim], shards: Iterable[Shard], now: float
+) -> tuple[list[PendingClaim], list[PendingClaim], float]:
+    """The claims to send now, those to send later, and the seconds until then.
+
+    One that must not take an id over waits while Redis may lack the claim or the lease of its
+    owner, which is registered again soon.
+
+    Args:
+        shards: those that have the claims and the leases.
+    """
+    wait = max(shard.succession.patient_until for shard in shards) - now
+    if wait <= 0:
+        return claims, [], 0.0
+    later = [one for one in claims if not one.takeover]
+    return [one for one in claims if one.takeover], later, wait
 
 
 class Loads:

@@ -177,3 +177,24 @@ async def test_a_member_is_not_called_absent_while_it_may_be_registered_again() 
             await one.locate("n", "nobody")
         servers.unsure_until = 0.0
         assert await one.locate("n", "nobody") is None
+
+
+@async_test
+async def test_members_are_counted_and_listed_when_they_are_registered_again() -> None:
+    """After a takeover a reading waits for that, and never beyond its deadline."""
+    async with Backend(None).pools() as (one, two):
+        loop = asyncio.get_running_loop()
+        servers = one._parts.backplane.shard.succession
+        servers.patient_until = loop.time() + 0.5
+        counting = asyncio.create_task(one.count("n", timeout=10))
+
+        async def listed() -> list[Member]:
+            return [member async for member in one.members("n", timeout=10)]
+
+        listing = asyncio.create_task(listed())
+        await asyncio.sleep(0.05)
+        await two.join("n", "alice")
+        assert await counting == 1
+        assert await listing == [Member("alice", "node-2")]
+        servers.patient_until = loop.time() + 60
+        assert await one.count("n", timeout=0.3) == 1

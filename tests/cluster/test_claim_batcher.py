@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, ConnectionClosedError, PoolClosedError, Timing
+from cluster_pool import (
+    BackplaneUnavailableError,
+    ConnectionClosedError,
+    IdTakenError,
+    PoolClosedError,
+    Timing,
+)
 from cluster_pool.core.claims import incarnation_of
 from tests.cluster.test_ownership import agreed, answers_wait, is_member, node_behind
 from tests.clusters import Backend, Pool
@@ -150,6 +156,28 @@ async def test_a_takeover_of_a_claim_that_was_asserted_since_closes_no_connectio
         one._parts.ownership.taken_over("n", "alice", before)
         assert alice.closed is None
         membership.claim = before
+
+
+@async_test
+async def test_a_newcomer_that_takes_nothing_over_waits_for_owners_that_register_again(
+    backend: Backend,
+) -> None:
+    """A server that has taken over may lack the owner's claim for a moment: the id is not lost."""
+    async with backend.pools() as (one, two), backend.client() as client:
+        alice = await one.join("n", "alice")
+        await two.join("n", "bob")
+        members, loop = f"{backend.prefix}:{{n}}:members", asyncio.get_running_loop()
+        claim = await client.hget(members, "alice")
+        await client.hdel(members, "alice")
+        servers = two._parts.backplane.topology.of("n").succession
+        servers.patient_until = loop.time() + 0.5
+        joining = asyncio.create_task(two.join("n", "alice", on_conflict="reject", timeout=20))
+        await two.join("n", "carol")
+        assert not joining.done()
+        await client.hset(members, "alice", claim)
+        with pytest.raises(IdTakenError):
+            await joining
+        assert alice.closed is None
 
 
 @async_test

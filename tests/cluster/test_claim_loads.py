@@ -4,7 +4,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from cluster_pool.cluster.claim_loads import MOST_CLAIMS, MOST_RELEASES, Loads
+from cluster_pool.cluster.claim_loads import MOST_CLAIMS, MOST_RELEASES, Loads, split
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from tests.support import async_test
 
@@ -42,6 +42,16 @@ async def test_waiting_claims_and_releases_go_to_their_shards_once() -> None:
     assert popped["b"].doubtful == [doubtful]  # type: ignore[index]
     loads.put_back(popped["b"])  # type: ignore[index]
     assert loads.pop().keys() == {"b"}
+
+
+def test_a_claim_that_takes_nothing_over_waits_while_its_owner_may_be_missing() -> None:
+    """At the shard of the claims or of the leases; others do not wait."""
+    here, home = (SimpleNamespace(succession=SimpleNamespace(patient_until=at)) for at in (5, 7))
+    rejects, takes = SimpleNamespace(takeover=False), SimpleNamespace(takeover=True)
+    claims: Any = [rejects, takes]
+    shards: Any = (here, home)
+    assert split(claims, shards, 4.0) == ([takes], [rejects], 3.0)
+    assert split(claims, shards, 7.0) == (claims, [], 0.0)
 
 
 @async_test
