@@ -184,8 +184,10 @@ class _Accountant:
             self._fail(call, f"arrived {len(heard_by)} times")
             return
         staying = [one for one in due if self._index.stayed(call, one)]
-        concerned = staying if call.outcome == "unheard" else []
-        wrong = concerned or call.outcome in FAILED_CALLS
+        failed = call.outcome in FAILED_CALLS
+        unheard = call.outcome == "unheard" or (failed and call.kind == PUBLISH)
+        concerned = staying if unheard else []
+        wrong = concerned or (failed and not unheard)
         if wrong and not self._index.excused(call, concerned):
             self._fail(call, "while nothing was wrong")
             return

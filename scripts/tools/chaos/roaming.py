@@ -5,8 +5,8 @@ Nothing is sent to the rooms. In the end the registry must have what the nodes h
 
 import asyncio
 import random
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from cluster_pool import ClusterPool, ClusterPoolError, Connection
 from tools.chaos.caller import TIMEOUT
@@ -63,25 +63,23 @@ class Roaming(Ticker):
 
     def _one(self) -> None:
         member, room = self._random.choice(self._members), self._random.choice(self._rooms)
-        work: Coroutine[Any, Any, None]
         if room in member.namespaces:
-            about, work = f"leaving {room}", member.leave(room)
+            step = self._step(f"leaving {room}", partial(member.leave, room))
         else:
             guest = self._random.random() < AS_GUEST
             id = f"guest-{self._random.randrange(GUESTS)}" if guest else None
-            about, work = f"joining {room}", member.join(room, id=id)
-        step = asyncio.create_task(self._step(about, work))
-        self._steps.add(step)
-        step.add_done_callback(self._steps.discard)
+            step = self._step(f"joining {room}", partial(member.join, room, id=id))
+        task = asyncio.create_task(step)
+        self._steps.add(task)
+        task.add_done_callback(self._steps.discard)
         if self._random.random() < GIVEN_UP:
-            asyncio.get_running_loop().call_later(self._random.expovariate(1000), step.cancel)
+            asyncio.get_running_loop().call_later(self._random.expovariate(1000), task.cancel)
 
-    async def _step(self, about: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _step(self, about: str, take: Callable[[], Awaitable[None]]) -> None:
         watched = self._watch.begin(f"{about} at {self._pool.node_id}", TIMEOUT)
         try:
-            await work
+            await take()
         except ClusterPoolError:
             pass  # the room is as it was, or will be as Redis says: the registry is what is judged
         finally:
-            work.close()
             self._watch.end(watched)

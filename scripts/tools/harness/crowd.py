@@ -19,29 +19,37 @@ SILENT, STUCK = "silent", "stuck"
 TOGETHER = 200
 """Handshakes under way at once."""
 SMALL = 4096
+PAUSE = 0.1
+"""Seconds until a client comes again whom a busy node has refused."""
 
 
 def come(port: int, path: str, count: int, *, small: bool, together: int) -> list[socket.socket]:
-    """Connect all of them; client ``N`` comes with the id ``cN``."""
+    """Connect all of them; client ``N`` comes with the id ``cN``, again if the node is busy."""
     opening = selectors.DefaultSelector()
     crowd: list[socket.socket] = []
-    answered = 0
-    while answered < count:
-        while len(crowd) < count and len(crowd) - answered < together:
+    coming = [*range(count - 1, -1, -1)]
+    while len(crowd) < count:
+        while coming and len(opening.get_map()) < together:
+            number = coming.pop()
             link = socket.socket()
             if small:
                 link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
             link.connect((HOST, port))
-            link.sendall(request(f"{path}?id=c{len(crowd)}"))
-            opening.register(link, selectors.EVENT_READ)
-            crowd.append(link)
+            link.sendall(request(f"{path}?id=c{number}"))
+            opening.register(link, selectors.EVENT_READ, number)
         for key, _ in opening.select():
             assert isinstance(key.fileobj, socket.socket)
-            said = key.fileobj.recv(4096)
-            if not said.startswith(b"HTTP/1.1 101 "):
+            link = key.fileobj
+            said = link.recv(4096)
+            opening.unregister(link)
+            if said.startswith(b"HTTP/1.1 101 "):
+                crowd.append(link)
+            elif said.startswith(b"HTTP/1.1 503 "):
+                link.close()
+                time.sleep(PAUSE)
+                coming.append(key.data)
+            else:
                 raise RuntimeError(f"no handshake: {said!r}")
-            opening.unregister(key.fileobj)
-            answered += 1
     return crowd
 
 
