@@ -119,11 +119,10 @@ class ClusterMap:
                     timeout=STAGGER if left else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                for one in done:
-                    failure = one.exception()
-                    if failure is None:
-                        return one.result()
-                    failures.append(failure)
+                failed = {one: failure for one in done if (failure := one.exception())}
+                for one in done - failed.keys():
+                    return one.result()
+                failures += failed.values()
         finally:
             for one in asked:
                 one.cancel()

@@ -1,11 +1,13 @@
 """The owners of slots, read from any node that answers."""
 
 import asyncio
+import gc
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from cluster_pool import BackplaneUnavailableError
+from cluster_pool.backplane import cluster_map
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.cluster_map import ClusterMap
 from cluster_pool.backplane.slots import SLOTS, Group
@@ -53,6 +55,38 @@ async def test_silent_nodes_do_not_delay_the_map(redis: RedisCluster) -> None:
         frozen.server.thaw()
     assert len(map.groups) == 3
     await map.stop()
+
+
+@async_test
+async def test_a_failure_that_comes_with_an_answer_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both are read in one turn of the loop, and the failure is not what the caller gets."""
+    logged: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context))
+    asked = 0
+    both = asyncio.Event()
+
+    async def ask(endpoint: object) -> list[Group]:
+        nonlocal asked
+        asked += 1
+        last = asked == 2
+        if last:
+            both.set()
+        await both.wait()
+        if last:
+            return []
+        raise BackplaneUnavailableError("it has just gone")
+
+    monkeypatch.setattr(cluster_map, "_ask", ask)
+    for _ in range(10):
+        asked = 0
+        both.clear()
+        map = ClusterMap(Address("redis+cluster://127.0.0.1:1,127.0.0.1:2", 2.0), len)
+        await map.fresh()
+        await map.stop()
+    gc.collect()
+    assert logged == []
 
 
 @async_test
