@@ -171,7 +171,7 @@ async def test_a_slow_consumer_that_is_cut_loses_its_endpoint(
                 server.process.send_signal(signal.SIGTERM)
                 assert await server.ended() in (0, -signal.SIGTERM)
         said = name != "uvicorn ours"
-        await eventually(lambda: server.said().count("no way to cut") == said)
+        await eventually(lambda: server.said().count("no way to cut") == said, 30)
 
 
 async def slow(server: Server, count: int) -> bool:

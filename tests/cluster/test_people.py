@@ -205,7 +205,8 @@ async def test_a_node_that_is_killed_takes_its_users_with_it(backend: Backend) -
             f"{backend.prefix}:{{room",
             f"{backend.prefix}:{{~user:42",
         ]
-        assert emptied == ["hall"]
+        await eventually(lambda: emptied == ["hall"])
+        await eventually(lambda: not backend.keys_of("dead"))
         assert await one.namespaces() == ["room"]
         await abandon(lost)
 

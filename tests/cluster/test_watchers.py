@@ -13,6 +13,7 @@ from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.internals import is_whole
 
 LOST = MemberEvent("lost", "", "")
 
@@ -77,7 +78,7 @@ async def test_a_watcher_is_told_of_events_missed_while_cut_off(own_server: Redi
             for id in missed:
                 await one.join("n", id)
             await proxy.accept()
-            await eventually(lambda: far.ready)
+            await eventually(lambda: is_whole(far))
             id = f"after {len(missed)}"
             await one.join("n", id)
             seen = await take(events, len(told) + 1)
