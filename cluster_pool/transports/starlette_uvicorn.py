@@ -56,6 +56,17 @@ def _is_method(method: object, protocol: DirectProtocol, name: str) -> bool:
     return of is protocol and getattr(method, "__func__", None) is getattr(DirectProtocol, name)
 
 
+class UvicornWriter(FrameWriter[DirectProtocol]):
+    """A writer beside which the framework sends: a message of its may be larger than an outbox."""
+
+    __slots__ = ()
+
+    def buffered(self) -> int:
+        """See :class:`Writer`: its bytes, of which one stands for those of the framework."""
+        waiting = super().buffered()
+        return max(1, waiting - self._library.foreign) if waiting else 0
+
+
 class UvicornTransport(StarletteBase):
     """A Starlette WebSocket whose frames are written past ASGI."""
 
@@ -64,7 +75,7 @@ class UvicornTransport(StarletteBase):
     def __init__(self, websocket: WebSocket, protocol: DirectProtocol) -> None:
         super().__init__(websocket)
         self._protocol = protocol
-        self._writer = FrameWriter(protocol.transport, protocol.conn, protocol, _no_queue)
+        self._writer = UvicornWriter(protocol.transport, protocol.conn, protocol, _no_queue)
         if self.is_answered():
             protocol.opened()
 

@@ -50,13 +50,14 @@ class DirectProtocol(ReadingProtocol):
     Attributes:
         per_message_deflate: whether compression is agreed to. A subclass may say so; frames are
             then built for each client.
+        foreign: bytes that the framework's own sends have left in the buffer, at most.
         gone: whether the socket is gone.
         outboxes: those of the connections of ours, which write before uvicorn does.
         pongs: how many pongs came.
         send_in_progress: None: uvicorn sends no message in fragments.
     """
 
-    __slots__ = (*sorted(stored()), "_gone", "gone", "outboxes", "pongs")
+    __slots__ = (*sorted(stored()), "_gone", "foreign", "gone", "outboxes", "pongs")
 
     per_message_deflate = False
     send_in_progress = None
@@ -68,7 +69,7 @@ class DirectProtocol(ReadingProtocol):
         self.writable = ALWAYS
         self.outboxes: tuple[Outbox, ...] = ()
         self.gone = False
-        self.pongs = 0
+        self.foreign = self.pongs = 0
         self._gone: asyncio.Future[None] | None = None
 
     def __deepcopy__(self, memo: object) -> "DirectProtocol":
@@ -191,6 +192,8 @@ class DirectProtocol(ReadingProtocol):
         """ASGI's: what was sent by a connection of ours before goes first."""
         self.write_pending()
         await super().send(message)
+        waiting = self.transport.get_write_buffer_size()
+        self.foreign = waiting if waiting > UNREAD else 0
 
     def shutdown(self) -> None:
         """Uvicorn stops; it would raise if the client has closed and its socket has not ended."""
@@ -219,6 +222,7 @@ class DirectProtocol(ReadingProtocol):
         """There is room again."""
         self.writable.set()
         self.writable = ALWAYS
+        self.foreign = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""

@@ -73,6 +73,20 @@ async def pumped(connection: Connection, websocket: WebSocket) -> None:
         await asyncio.sleep(0)
 
 
+async def sends_large(connection: Connection, websocket: WebSocket) -> None:
+    """A large message the framework's way, and small ones of the pool meanwhile."""
+    sending = asyncio.create_task(websocket.send_text("x" * 2 * BIG))
+    while not sending.done():
+        await connection.send("small")
+        await asyncio.sleep(0.01)
+    await websocket.send_text("x" * 2 * BIG)
+    for _ in range(10):
+        await connection.send("small")
+        await asyncio.sleep(0.01)
+    await connection.send("last")
+    await connection.wait_closed()
+
+
 async def sink(connection: Connection, websocket: WebSocket) -> None:
     async for message in connection:
         heard.setdefault(connection.id, []).append(str(message))
@@ -102,7 +116,8 @@ async def leaves_a_reader(connection: Connection, websocket: WebSocket) -> None:
 
 readers: list[asyncio.Task[Any]] = []
 BODIES: dict[str, Callable[[Connection, WebSocket], Awaitable[None]]] = {
-    body.__name__: body for body in (mixes, pumped, sink, waits, chokes, floods, leaves_a_reader)
+    body.__name__: body
+    for body in (mixes, pumped, sends_large, sink, waits, chokes, floods, leaves_a_reader)
 }
 
 

@@ -5,6 +5,7 @@ import random
 import signal
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,7 @@ async def test_large_frames_of_two_connections_of_one_websocket_are_whole(
     redis: RedisServer, loop: str
 ) -> None:
     """One of them is cut short by a full socket, and there is room again for the next one."""
-    count = 20
+    count = 8
     async with (
         running(OURS, redis.url, "--loop", loop, app=APP) as server,
         server.connect("/nested/a", max_size=2 * BIG) as client,
@@ -281,3 +282,23 @@ async def test_a_flood_that_is_not_read_closes_its_client(redis: RedisServer) ->
 
 async def flooded(server: Server) -> bool:
     return bool((await server.state())["inbound_floods"])
+
+
+@async_test
+async def test_a_large_message_of_the_framework_makes_no_slow_consumer(redis: RedisServer) -> None:
+    """It is larger than an outbox, and the pool sends small ones while the client reads it."""
+    async with (
+        running(OURS, redis.url, app=APP, OUTBOX="1000000") as server,
+        stubborn(server.url("/ws/sends_large/a"), reads=False) as client,
+    ):
+        tcp: Any = client.writer.transport
+        for _ in range(100):
+            tcp.resume_reading()
+            await asyncio.sleep(0.001)
+            tcp.pause_reading()
+            await asyncio.sleep(0.01)
+        tcp.resume_reading()
+        await eventually(lambda: client.heard.endswith(b"\x81\x04last"), 20)
+        sizes = [len(payload) for opcode, payload in read_messages(client.heard) if opcode == TEXT]
+        assert sizes.count(2 * BIG) == 2
+        assert (await server.state())["slow_consumers"] == 0
