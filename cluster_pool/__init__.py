@@ -4,7 +4,8 @@ Floors, from the top; a module imports only from floors below its own:
 
     cli, testing     the command line; help for users' tests
     server           the node that people run behind a load balancer
-    publisher        Publisher, SyncPublisher: sending without connections
+    sync_publisher   SyncPublisher: the same for code without an event loop
+    publisher        Publisher: sending without connections
     cluster          ClusterPool: ownership and routing across nodes
     backplane        the only floor that knows Redis
     local            Connection, ConnectionsPool: what one process does alone
@@ -25,6 +26,7 @@ from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.request import Fields, Headers, Request
 from cluster_pool.core.results import (
+    Delivery,
     DrainProgress,
     DrainReport,
     Gap,
@@ -61,7 +63,8 @@ from cluster_pool.exceptions import (
     PoolClosedError,
     WrongLoopError,
 )
-from cluster_pool.publisher import Publisher, SyncPublisher
+from cluster_pool.publisher import Publisher
+from cluster_pool.sync_publisher import SyncPublisher
 
 if TYPE_CHECKING:
     from cluster_pool.cluster.pool import ClusterPool
@@ -99,6 +102,7 @@ __all__ = [
     "Connection",
     "ConnectionClosedError",
     "ConnectionsPool",
+    "Delivery",
     "DrainProgress",
     "DrainRefusedError",
     "DrainReport",

@@ -25,7 +25,7 @@ FLOORS = [
     ["backplane"],
     ["cluster"],
     ["publisher", "embedded", "uvicorn"],
-    ["embedded_cluster"],
+    ["embedded_cluster", "sync_publisher"],
     ["testing", "server"],
     ["testing_plugin", "cli"],
     ["__main__"],

@@ -45,24 +45,49 @@ class Directory:
 
     async def count(self, namespace: str, deadline: float) -> int:
         """The number of members of a namespace, without those of dead nodes."""
-        await self._patient(namespace, deadline)
-        lost: set[str] = set()
-        total = 0
-        for _ in range(READINGS):
-            counts = await self.counts(namespace, deadline)
-            if counts.keys() <= lost:
-                return 0
-            living = await self._leases.living(deadline)
-            total = sum(counts[owner] for owner in counts.keys() & living.keys())
-            unknown = counts.keys() - living.keys()
-            if unknown <= lost:
-                break
-            lost |= unknown
-        return total
+        return (await self.counts_of((namespace,), deadline))[namespace]
 
-    async def _patient(self, namespace: str, deadline: float) -> None:
+    async def counts_of(self, namespaces: Sequence[str], deadline: float) -> dict[str, int]:
+        """The number of members of each of many namespaces, without those of dead nodes."""
+        found: dict[str, int] = {}
+        for at in range(0, len(namespaces), PAGE):
+            found |= await self._counts_of_page(namespaces[at : at + PAGE], deadline)
+        return found
+
+    async def _counts_of_page(self, page: Sequence[str], deadline: float) -> dict[str, int]:
+        """As :meth:`counts_of`; namespaces with owners that just died are read again."""
+        await self.patient(page, deadline)
+        lost: set[str] = set()
+        found: dict[str, int] = {}
+        for _ in range(READINGS):
+            counts, living = await self._counts_and_leases(page, deadline)
+            unknown: set[str] = set()
+            again = []
+            for namespace, owners in zip(page, counts, strict=True):
+                found[namespace] = sum(owners[one] for one in owners.keys() & living)
+                if not owners.keys() - living <= lost:
+                    again.append(namespace)
+                    unknown |= owners.keys() - living
+            if not again:
+                break
+            page, lost = again, lost | unknown
+        return found
+
+    async def _counts_and_leases(
+        self, namespaces: Sequence[str], deadline: float
+    ) -> tuple[list[dict[str, int]], set[str]]:
+        """The counts of namespaces, and the incarnations that hold a lease after that.
+
+        One Redis reads in the order in which commands are queued: there it is one round trip.
+        """
+        counts = asyncio.gather(*[self.counts(name, deadline) for name in namespaces])
+        if self._topology.spans:
+            return await counts, await self._leases.held(deadline)
+        return await asyncio.gather(counts, self._leases.held(deadline))
+
+    async def patient(self, namespaces: Iterable[str], deadline: float) -> None:
         """Wait while members or leases may be lost and registered again soon."""
-        shards = self._topology.of(namespace), self._topology.home
+        shards = {self._topology.home, *map(self._topology.of, namespaces)}
         until = max(shard.succession.patient_until for shard in shards)
         wait = min(until, deadline - AGAIN) - asyncio.get_running_loop().time()
         if wait > 0:
@@ -108,7 +133,7 @@ class Directory:
         loop = asyncio.get_running_loop()
         lost: set[str] = set()
         deadline = loop.time() + timeout
-        await self._patient(namespace, deadline)
+        await self.patient((namespace,), deadline)
         async for page in self.claim_pages(namespace, timeout):
             nodes = await self._owners(namespace, page, lost, deadline)
             for id, claim in page.items():

@@ -116,12 +116,20 @@ class Leases:
 
     # -- reading ---------------------------------------------------------------------------
 
-    async def living(self, deadline: float) -> dict[str, str]:
-        """Incarnations that hold a lease, with their node ids."""
+    async def held(self, deadline: float) -> set[str]:
+        """Incarnations that hold a lease, in one round trip."""
+        return set(texts(await self._holders(deadline)))
+
+    async def _holders(self, deadline: float) -> list[bytes]:
         now = self._shard.clock.at(asyncio.get_running_loop().time()) // 1000
-        names = await self._shard.call(
+        names: list[bytes] = await self._shard.call(
             deadline, "ZRANGEBYSCORE", self._keys.leases, f"({now}", "+inf"
         )
+        return names
+
+    async def living(self, deadline: float) -> dict[str, str]:
+        """Incarnations that hold a lease, with their node ids."""
+        names = await self._holders(deadline)
         if not names:
             return {}
         nodes = await self._shard.call(deadline, "HMGET", self._keys.incarnations, *names)

@@ -50,6 +50,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("send", sending.send, "Send a message to one member."),
     ("broadcast", sending.broadcast, "Send a message to a whole namespace."),
     ("close", sending.close, "Close members' connections."),
+    ("close-user", sending.close_user, "Close all connections of a user."),
     ("join", joining.join, "Have a connection join a namespace."),
     ("leave", joining.leave, "Have a connection leave a namespace."),
     ("members", looking.members, "List the members of a namespace."),

@@ -1,4 +1,4 @@
-"""``send``, ``broadcast`` and ``close``."""
+"""``send``, ``broadcast``, ``close`` and ``close-user``."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ from cluster_pool.cli.common import (
     say,
 )
 from cluster_pool.core.closing import check_close
-from cluster_pool.core.ids import check_id, check_namespace
+from cluster_pool.core.ids import check_id, check_namespace, check_user
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import InvalidValueError
 
@@ -101,14 +101,18 @@ def broadcast(
     run(work())
 
 
+Code = Annotated[int, typer.Option("--code", help="The close code.")]
+Reason = Annotated[str, typer.Option("--reason", help="At most 123 bytes.")]
+
+
 def close(
     namespace: NamespaceArgument,
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="ID", help="Members.", show_default=False)
     ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Every member.")] = False,
-    code: Annotated[int, typer.Option("--code", help="The close code.")] = 1000,
-    reason: Annotated[str, typer.Option("--reason", help="At most 123 bytes.")] = "",
+    code: Code = 1000,
+    reason: Reason = "",
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,
@@ -135,5 +139,28 @@ def close(
                 missing += not result
                 say(as_json, {"id": id, "result": result.value}, f"{id}: {result.value}")
             return NO if missing else DONE
+
+    run(work())
+
+
+def close_user(
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user.", show_default=False)],
+    code: Code = 1000,
+    reason: Reason = "",
+    redis: RedisOption = DEFAULT_REDIS,
+    prefix: PrefixOption = DEFAULT_PREFIX,
+    secret: SecretOption = None,
+    timeout: TimeoutOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Close all connections of a user: 0 some node heard it, 1 none did."""
+
+    async def work() -> int:
+        check_user(user)
+        check_close(code, reason)
+        async with publisher_of(redis, prefix, secret, timeout) as publisher:
+            nodes = await publisher.close_user(user, code, reason)
+        say(as_json, {"nodes": nodes}, f"told {nodes} node{'' if nodes == 1 else 's'}")
+        return DONE if nodes else NO
 
     run(work())

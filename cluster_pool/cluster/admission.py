@@ -86,7 +86,7 @@ class Admission:
         person = self._persons.membership_of(connection)
         try:
             if person is not None:
-                await self._ownership.claim(person, takeover=False, deadline=deadline)
+                await self._ownership.claim(person, takeover=True, deadline=deadline)
             await self._claim_home(connection, person, takeover, deadline)
         except BaseException:
             attachment.detach(connection)

@@ -28,6 +28,7 @@ from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.cluster.node_life import NodeLife
 from cluster_pool.cluster.orders import NodeOrders
 from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.cluster.people import People
 from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.reconciler import Reconciler
 from cluster_pool.cluster.recordings import Recordings
@@ -114,6 +115,7 @@ class Node:
         self.remote_joins = RemoteJoins(self.table, ownership, self.joins, hooks, timing)
         shortcut = LocalShortcut(self.life, self.table, lease, shard, backplane.outbound)
         self.sending = Sending(backplane, self.replies, shortcut)
+        self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
         self.orders = NodeOrders(backplane, self.replies, self.drains)
         self.dispatcher = self._dispatcher()

@@ -18,6 +18,7 @@ from cluster_pool.cluster.public.directory import DirectoryCalls
 from cluster_pool.cluster.public.drains import DrainCalls
 from cluster_pool.cluster.public.handle import NOT_RUNNING, Handle
 from cluster_pool.cluster.public.memberships import MembershipCalls
+from cluster_pool.cluster.public.people import PeopleCalls
 from cluster_pool.cluster.public.sending import SendingCalls
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
@@ -42,7 +43,13 @@ _NOT_RUNNING: Final[Any] = _NotRunning()
 
 
 class ClusterPool(
-    Handle[Node], ConnectionCalls, SendingCalls, MembershipCalls, DirectoryCalls, DrainCalls
+    Handle[Node],
+    ConnectionCalls,
+    SendingCalls,
+    PeopleCalls,
+    MembershipCalls,
+    DirectoryCalls,
+    DrainCalls,
 ):
     """The connections of one node, as a part of all connections in the cluster.
 

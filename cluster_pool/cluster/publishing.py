@@ -9,6 +9,7 @@ from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.dispatcher import Dispatcher, Turn
 from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.orders import NodeOrders
+from cluster_pool.cluster.people import People
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.cluster.unsealing import unsealing_of
@@ -27,6 +28,7 @@ class Publishing:
         self.replies = Replies(backplane.identity)
         self.watchers = Watchers(setup.counters)
         self.sending = Sending(backplane, self.replies, None)
+        self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
         self.orders = NodeOrders(backplane, self.replies, None)
         unsealing = unsealing_of(backplane, None)

@@ -81,6 +81,19 @@ class Sending:
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self._message_bytes)
+        return self.send_checked(namespace, id, text, payload, close, confirm, deadline)
+
+    def send_checked(
+        self,
+        namespace: str,
+        id: str,
+        text: bool,
+        payload: bytes,
+        close: tuple[int, str] | None,
+        confirm: bool,
+        deadline: float,
+    ) -> Awaitable[SendResult]:
+        """As :meth:`send`, with an encoded message, and names that may be the library's own."""
         if self._shortcut is not None:
             result = self._shortcut.send(namespace, id, text, payload, close)
             if result is not None:

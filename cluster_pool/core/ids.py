@@ -121,6 +121,13 @@ def check_user(value: object) -> str:
     return _check(value, "user", InvalidIdError, USER_BYTES)
 
 
+def check_users(value: object) -> list[str]:
+    """The users that a call names, as exact strs: one user, or an iterable of them."""
+    if not isinstance(value, str) and not isinstance(value, Iterable):
+        raise InvalidValueError(f"users is {shown(value)}, which is neither a user nor users")
+    return [check_user(user) for user in ([value] if isinstance(value, str) else value)]
+
+
 def user_namespace(user: object) -> str:
     """The namespace of a user's connections; raises InvalidIdError if ``user`` may not name one."""
     return f"{_USER}{check_user(user)}"

@@ -1,6 +1,8 @@
 """The results of operations."""
 
 import enum
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,6 +29,40 @@ class SendResult(enum.Enum):
 
     def __bool__(self) -> bool:
         return self.truth
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The result of a message for a user: numbers of connections. Truthy if any was reached.
+
+    Attributes:
+        delivered: in their outboxes, ahead of any close.
+        routed: handed to the subscriptions of the nodes that own them.
+        refused: they are closing, or their outboxes are full.
+        undelivered: they left meanwhile, or their nodes were not subscribed or are dead.
+        timed_out: their nodes did not answer in time.
+    """
+
+    delivered: int = 0
+    routed: int = 0
+    refused: int = 0
+    undelivered: int = 0
+    timed_out: int = 0
+
+    @classmethod
+    def of(cls, results: Iterable[SendResult]) -> "Delivery":
+        """The numbers of these results, one for each connection."""
+        counts = Counter(results)
+        return cls(
+            delivered=counts[SendResult.DELIVERED],
+            routed=counts[SendResult.ROUTED],
+            refused=counts[SendResult.REFUSED],
+            undelivered=counts[SendResult.ABSENT] + counts[SendResult.UNREACHABLE],
+            timed_out=counts[SendResult.TIMED_OUT],
+        )
+
+    def __bool__(self) -> bool:
+        return self.delivered + self.routed > 0
 
 
 class NodeState(enum.Enum):

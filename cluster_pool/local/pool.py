@@ -13,15 +13,17 @@ from cluster_pool.core.ids import (
     check_id,
     check_namespace,
     check_not_reserved,
+    check_users,
+    user_namespace,
 )
 from cluster_pool.core.message import Message, outgoing, to_json
-from cluster_pool.core.results import DrainReport, SendResult
+from cluster_pool.core.results import Delivery, DrainReport, SendResult
 from cluster_pool.exceptions import ClusterPoolError, InvalidValueError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.drain_run import DrainRun, finished
 from cluster_pool.local.drain_terms import LocalBudget, Terms
 from cluster_pool.local.memberships import LocalMemberships
-from cluster_pool.local.outbox import begin_close, kick
+from cluster_pool.local.outbox import begin_close, deliver, kick
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -226,6 +228,31 @@ class ConnectionsPool:
         self._table.check_loop()
         namespace = check_namespace(namespace)
         return await self._table.close_all(namespace, *check_close(code, reason))
+
+    # -- users -----------------------------------------------------------------------------
+
+    async def send_user(self, user: str, message: Message) -> Delivery:
+        """Send one message to every connection of a user; tells how many got it."""
+        self._table.check_loop()
+        namespace = user_namespace(user)
+        framed = outgoing(message, self._table.limits.message_bytes)
+        if self._table.namespace_busy(namespace):
+            await self._table.wait_fanned_out(namespace)
+        members = list((self._table.namespace(namespace) or {}).values())
+        return Delivery.of(deliver(one.connection, framed) for one in members)
+
+    async def online(self, users: Iterable[str]) -> dict[str, int]:
+        """The number of connections of each of some users, 0 for none."""
+        self._table.check_loop()
+        namespaces = {user: user_namespace(user) for user in check_users(users)}
+        return {user: len(self._table.namespace(n) or ()) for user, n in namespaces.items()}
+
+    async def close_user(self, user: str, code: int = NORMAL, reason: str = "") -> int:
+        """Begin to close every connection of a user; returns how many."""
+        self._table.check_loop()
+        return await self._table.close_all(user_namespace(user), *check_close(code, reason))
+
+    # -- draining --------------------------------------------------------------------------
 
     async def drain_connections(
         self,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from cluster_pool.core.message import Message
-from cluster_pool.core.results import DrainReport, SendResult
+from cluster_pool.core.results import Delivery, DrainReport, SendResult
 from cluster_pool.local.connection import Connection
 
 EmptyCallback = Callable[[], Any]
@@ -59,6 +59,15 @@ class Pool(Protocol):
 
     async def close_all(self, namespace: str, code: int = 1000, reason: str = "") -> int:
         """Close every member's connection."""
+
+    async def send_user(self, user: str, message: Message) -> Delivery:
+        """Send one message to all connections of a user."""
+
+    async def online(self, users: Iterable[str]) -> dict[str, int]:
+        """How many connections each of some users has."""
+
+    async def close_user(self, user: str, code: int = 1000, reason: str = "") -> int:
+        """Close all connections of a user."""
 
     async def drain_connections(
         self, max_per_second: float | None = None, message: Message = "", code: int = 1012

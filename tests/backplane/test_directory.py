@@ -119,6 +119,9 @@ async def test_counts_and_locations_do_not_flicker(own_server: RedisServer, time
         await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
         after(publisher._parts.backplane.directory, "counts", lambda: rejoin(one), times)
         assert await publisher.count("n", timeout=20) == 20
+        deadline = asyncio.get_running_loop().time() + 20
+        counts = await publisher._parts.backplane.directory.counts_of(["m", "n"], deadline)
+        assert counts == {"m": 0, "n": 20}
         after(publisher._parts.backplane.directory, "claim_of", lambda: rejoin(one), times)
         assert await publisher.locate("n", "a7", timeout=20) == Member("a7", "node-1")
         after(publisher._parts.backplane.claims, "namespaces_of", lambda: rejoin(one), times)
@@ -148,6 +151,8 @@ async def test_a_node_that_rejoins_is_one_node(backend: Backend) -> None:
             len(await one._parts.backplane.leases.living(asyncio.get_running_loop().time() + 2))
             == 3
         )
+        deadline = asyncio.get_running_loop().time() + 2
+        assert len(await one._parts.backplane.leases.held(deadline)) == 3
         nodes = await one.nodes()
         assert [node.id for node in nodes] == ["node-1", "node-2"]
         assert nodes[1].incarnation == two.statistics()["incarnation"]

@@ -1,10 +1,11 @@
-"""``send``, ``broadcast`` and ``close``: their reports of what became of a message."""
+"""``send``, ``broadcast``, ``close`` and ``close-user``: their reports of what they have done."""
 
 import json
 
 import pytest
 
 from tests.cli.commands import run
+from tests.clusters import Backend
 from tests.servers import RedisServer
 from tests.support import async_test
 from tools.harness.nodes import NodeProcess, in_thread
@@ -61,3 +62,19 @@ async def test_commands_say_what_happened_as_text_and_as_json(own_server: RedisS
             assert (await in_thread(lambda: run("close", "room", "--all", redis=redis)))[0] == 0
             await bob.wait_closed()
             assert (await in_thread(lambda: run("members", "room", redis=redis)))[:2] == (0, "")
+
+
+@pytest.mark.slow
+@async_test
+async def test_a_user_is_closed_everywhere(own_server: RedisServer) -> None:
+    """As text and as JSON; 1 when no node heard it."""
+    redis = own_server.url
+    async with Backend(own_server).pools() as (one, two):
+        tabs = [await one.join("n", "a", user="42"), await two.join("n", "b", user="42")]
+        options = "--code", "4401", "--reason", "signed out"
+        closed = await in_thread(lambda: run("close-user", "42", *options, redis=redis))
+        assert closed == (0, "told 2 nodes\n", "")
+        for tab in tabs:
+            assert await tab.wait_closed() == (4401, "signed out")
+        status, out, _ = await in_thread(lambda: run("close-user", "nobody", "--json", redis=redis))
+        assert (status, json.loads(out)) == (1, {"nodes": 0})

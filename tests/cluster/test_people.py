@@ -11,10 +11,12 @@ from cluster_pool import (
     BackplaneUnavailableError,
     Connection,
     ConnectionClosedError,
+    Delivery,
     Identity,
     IdTakenError,
     InvalidIdError,
     InvalidNamespaceError,
+    InvalidValueError,
     Limits,
     MembershipLimitError,
     NodeDrainingError,
@@ -22,7 +24,6 @@ from cluster_pool import (
     NotPermittedError,
     Publisher,
 )
-from cluster_pool.core.ids import user_namespace
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.cluster.test_joins import ids
 from tests.clusters import Backend, Pool, abandon, connection_of, vanish
@@ -34,9 +35,7 @@ USERS = ("42", "a:b/c d", "~", "é" * 125, "x" * 250)
 
 async def tabs(pool: Pool, user: str) -> int:
     """The number of connections of a user, as the registry has them."""
-    backplane = pool._parts.backplane
-    deadline = backplane.deadline(None)
-    return await backplane.directory.count(user_namespace(user), deadline)
+    return (await pool.online(user))[user]
 
 
 def has(pool: Pool, user: str, number: int) -> Callable[[], Any]:
@@ -198,6 +197,9 @@ async def test_a_node_that_is_killed_takes_its_users_with_it(backend: Backend) -
         await lost.join("hall", "carol", user="43")
         assert (await tabs(one, "42"), await tabs(one, "43")) == (2, 1)
         await vanish(lost)
+        told = await one.send_user("42", "still there?", confirm=True, timeout=0.5)
+        assert (told.delivered, told.undelivered + told.timed_out) == (1, 1)
+        assert not await one.send_user("43", "still there?", confirm=True, timeout=0.5)
         await eventually(has(one, "42", 1), 20)
         assert await tabs(one, "43") == 0
         await eventually(lambda: not backend.keys_of("members")[2:], 20)
@@ -264,6 +266,10 @@ async def test_without_redis_a_newcomer_is_refused_in_time_and_leaves_nothing(
         await proxy.refuse()
         await eventually(lambda: far.trouble)
         connection = Connection("bob", "room", FakeWebSocket(), user="43")
+        calls = far.send_user("42", "x", timeout=0.3), far.online("42", timeout=0.3)
+        for call in (*calls, far.close_user("42", timeout=0.3)):
+            with pytest.raises(BackplaneUnavailableError):
+                await call
         with pytest.raises(BackplaneUnavailableError):
             await far.new_connection(connection, timeout=0.3)
         assert far.statistics()["connections"] == 1
@@ -329,3 +335,179 @@ def _calls(caller: Pool | Publisher, name: str) -> list[Any]:
         *(caller.leave(name, "a", "room"), caller.leave("room", "a", name)),
         *(caller.count(name), caller.locate(name, "a"), listed(), watched()),
     ]
+
+
+@async_test
+async def test_a_message_for_a_user_reaches_every_connection(backend: Backend) -> None:
+    """From any node and from a publisher; the result counts connections, and others get nothing."""
+    async with backend.pools() as (one, two), backend.publisher() as publisher:
+        hers = [
+            await one.join("room:1", "tab", user="42"),
+            await one.join("room:2", "tab", user="42"),
+            await two.join("room:1", "other", user="42"),
+        ]
+        other = await two.join("room:1", "his", user="43")
+        for at, sender in enumerate((one, two, publisher)):
+            told = await sender.send_user("42", str(at), confirm=True)
+            assert told == Delivery(delivered=3)
+        assert await publisher.send_user("42", b"3") == Delivery(routed=3)
+        for tab in hers:
+            assert await tab.wait_sent(4) == ["0", "1", "2", b"3"]
+        await one.remove_connection(connection_of(hers[0]))
+        told = await one.send_user("42", "4")
+        assert (told.delivered + told.routed, bool(told)) == (2, True)
+        for tab in hers[1:]:
+            assert (await tab.wait_sent(5))[-1] == "4"
+        assert await publisher.send_user("44", "nobody", confirm=True) == Delivery()
+        assert (hers[0].sent[4:], other.sent) == ([], [])
+
+
+@async_test
+async def test_messages_for_a_user_keep_their_order_and_come_ahead_of_a_close(
+    backend: Backend,
+) -> None:
+    """Those that are awaited one after another, whether or not they are confirmed."""
+    async with backend.pools() as (one, two), backend.publisher() as publisher:
+        hers = [await one.join("n", "a", user="42"), await two.join("n", "b", user="42")]
+        his = await two.join("n", "c", user="43")
+        for sender in (publisher, one):
+            for number in range(20):
+                assert await sender.send_user("42", str(number), confirm=number % 3 == 0)
+            for tab in hers:
+                assert (await tab.wait_sent(20))[:20] == [str(number) for number in range(20)]
+                del tab.sent[:]
+        assert await one.send_user("42", "bye")
+        assert await one.close_user("42", 4401, "signed out") == 2
+        for tab in hers:
+            assert await tab.wait_closed() == (4401, "signed out")
+            assert tab.sent == ["bye"]
+        await eventually(has(two, "42", 0))
+        await eventually(lambda: _told_nobody(publisher))
+        assert (his.closed, his.sent) == (None, [])
+
+
+async def _told_nobody(publisher: Publisher) -> bool:
+    return await publisher.close_user("42") == 0
+
+
+@async_test
+async def test_online_counts_the_connections_of_many_users(backend: Backend) -> None:
+    """In the order of the call, each once; also of one user, and of more than a page."""
+    async with backend.pools() as (one, two), backend.publisher() as publisher:
+        for number, pool in enumerate((one, two, one)):
+            await pool.join(f"room:{number}", "tab", user="42")
+        await two.join("room:0", "other", user="a:b/c d")
+        for caller in (one, publisher):
+            counts = await caller.online(["43", "42", "a:b/c d", "43"])
+            assert list(counts.items()) == [("43", 0), ("42", 3), ("a:b/c d", 1)]
+            assert await caller.online("42") == {"42": 3}
+            assert await caller.online([]) == {}
+            many = await caller.online(str(number) for number in range(1200))
+            assert len(many) == 1200
+            assert {user for user, count in many.items() if count} == {"42"}
+
+
+@async_test
+async def test_online_writes_all_questions_at_once() -> None:
+    """One round trip, with the leases behind the counts."""
+    async with Backend(None).pools(1) as (one,):
+        commands: Any = one._parts.backplane.shard.commands
+        send, written = commands.connection.send_packed_command, list[int]()
+
+        async def counted(packed: list[bytes], **options: Any) -> None:
+            written.append(len(packed))
+            await send(packed, **options)
+
+        commands.connection.send_packed_command = counted
+        await one.online([str(number) for number in range(400)])
+        assert max(written) >= 401
+
+
+@async_test
+async def test_users_and_messages_are_checked_before_anything_is_sent(backend: Backend) -> None:
+    """As those of every call."""
+    async with backend.pools(1) as (one,):
+        alice = await one.join("room", "alice", user="42")
+        wrong: list[Any] = ["", "x" * 251, "a{b", 7, None]
+        for user in wrong:
+            calls = one.send_user(user, "x"), one.close_user(user), one.online([user])
+            for call in calls:
+                with pytest.raises(InvalidIdError, match="user"):
+                    await call
+        more: list[Any] = [
+            *(one.online(7), one.online(None)),  # type: ignore[arg-type]
+            *(one.send_user("42", 7), one.send_user("42", "\ud800")),  # type: ignore[arg-type]
+            one.send_user("42", "x" * (one.limits.message_bytes + 1)),
+            *(one.close_user("42", 1005), one.close_user("42", 1000, "x" * 124)),
+            *(one.send_user("42", "x", timeout=0), one.close_user("42", timeout=-1)),
+        ]
+        for call in more:
+            with pytest.raises(InvalidValueError):
+                await call
+        assert (alice.sent, alice.closed) == ([], None)
+
+
+@async_test
+async def test_messages_for_users_are_sealed_in_a_cluster_with_a_secret(backend: Backend) -> None:
+    """Those of a stranger, who does not know it, are refused."""
+    async with (
+        backend.pools(secret="s" * 16) as (one, two),
+        backend.publisher(timeout=0.5) as stranger,
+    ):
+        alice = await one.join("app", "alice", user="42")
+        assert await two.send_user("42", "hello", confirm=True) == Delivery(delivered=1)
+        assert await stranger.send_user("42", "forged", confirm=True) == Delivery(timed_out=1)
+        await stranger.close_user("42")
+        await eventually(lambda: one.statistics()["dropped_forged"] == 2)
+        assert (alice.sent, alice.closed) == (["hello"], None)
+        await two.close_user("42")
+        await alice.wait_closed()
+
+
+@async_test
+async def test_a_raw_message_on_the_channel_of_a_user_reaches_all_of_them(
+    backend: Backend,
+) -> None:
+    """As on the channel of any namespace."""
+    async with backend.pools() as (one, two):
+        hers = [await one.join("n", "a", user="42"), await two.join("n", "b", user="42")]
+        await backend.publish(f"{backend.prefix}:{{~user:42}}", "raw")
+        for tab in hers:
+            assert await tab.wait_sent() == ["raw"]
+
+
+@async_test
+async def test_a_message_that_only_some_connections_have_got_may_have_been_executed() -> None:
+    """The error says so, although Redis has not executed the rest."""
+    async with Backend(None).pools(1) as (one,):
+        for id in ("a", "b", "c"):
+            await one.join("n", id, user="42")
+        sending: Any = one._parts.people._sending
+        send, lacking = sending.send_checked, [False, True, True]
+
+        def failing(*arguments: Any) -> Any:
+            if lacking.pop():
+                raise BackplaneUnavailableError("away")
+            return send(*arguments)
+
+        sending.send_checked = failing
+        with pytest.raises(BackplaneUnavailableError, match="not sent to all: away") as partly:
+            await one.send_user("42", "x")
+        assert partly.value.maybe_executed
+        lacking += [True] * 3
+        with pytest.raises(BackplaneUnavailableError, match=r"^away$") as not_at_all:
+            await one.send_user("42", "x")
+        assert not not_at_all.value.maybe_executed
+
+
+@async_test
+async def test_a_user_with_more_connections_than_a_page_gets_each_message_once() -> None:
+    """Page after page."""
+    async with Backend(None).pools() as (one, two):
+        joins = [
+            (one if number % 2 else two).join("n", str(number), user="42") for number in range(1100)
+        ]
+        hers = await asyncio.gather(*joins)
+        told = await one.send_user("42", "x", confirm=True, timeout=10)
+        assert told == Delivery(delivered=1100)
+        await eventually(lambda: all(tab.sent == ["x"] for tab in hers))

@@ -14,6 +14,7 @@ from cluster_pool.core.ids import (
     check_not_reserved,
     check_prefix,
     check_user,
+    check_users,
     is_reserved,
     new_id,
     new_node_id,
@@ -61,6 +62,15 @@ def test_namespaces_of_users_are_the_librarys_own() -> None:
     check_not_reserved(7)
     with pytest.raises(InvalidIdError, match=r"user .* has 251 bytes, over the limit of 250"):
         check_user("x" * 251)
+
+
+def test_users_of_a_call() -> None:
+    """One, or any number of them; anything else is refused with its name."""
+    assert check_users("42") == ["42"]
+    assert check_users(str(number) for number in range(3)) == ["0", "1", "2"]
+    for wrong in (None, 7, [None], b"42", [""]):
+        with pytest.raises(InvalidValueError, match="user"):
+            check_users(wrong)
 
 
 def test_a_shown_id_is_escaped_and_cut() -> None:

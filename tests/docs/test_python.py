@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
-from cluster_pool import ClusterPool, Connection, Request
+from cluster_pool import ClusterPool, Connection, Delivery, Request
 from cluster_pool.server.run import Listening
 from cluster_pool.server.run import run as run_node
 from cluster_pool.testing import FakeWebSocket, fake_cluster
@@ -208,6 +208,19 @@ async def test_the_example_of_many_namespaces_runs() -> None:
         assert locals_of["namespaces"] == ("app", "room")
         assert await bob.wait_sent() == ["alice is here"]
         assert await cluster[0].count("room") == 1
+
+
+@async_test
+async def test_the_example_of_a_user_runs() -> None:
+    """Every connection of the user gets the message, and is closed."""
+    async with fake_cluster() as cluster:
+        _, tab = await cluster.connect(1, "elsewhere", "tab", user="42")
+        locals_of = await fragment("close_user")(cluster[0], "room", FakeWebSocket(), [])
+        assert locals_of["told"] == Delivery(delivered=2)
+        assert locals_of["online"] == {"42": 2, "43": 0}
+        assert locals_of["nodes"] >= 1
+        assert await tab.wait_closed() == (4401, "signed out")
+        assert tab.sent == ["ready"]
 
 
 @async_test

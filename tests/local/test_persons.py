@@ -1,6 +1,6 @@
 """The memberships of connections among those of their users, and pools that have them."""
 
-from cluster_pool import Connection, ConnectionsPool
+from cluster_pool import Connection, ConnectionsPool, Delivery
 from cluster_pool.local.persons import Persons
 from cluster_pool.testing import FakeWebSocket
 from tests.support import async_test
@@ -36,3 +36,24 @@ async def test_a_person_is_no_namespace_of_a_connection_or_a_pool() -> None:
         await pool.remove_connection(tabs[1])
         assert table.members == {}
         assert pool.statistics()["namespaces"] == 0
+
+
+@async_test
+async def test_a_pool_of_one_process_reaches_users() -> None:
+    """By the calls of a cluster; a closing connection is no longer one of its user's."""
+    async with ConnectionsPool() as pool:
+        tabs = []
+        for room in ("a", "b"):
+            tabs.append(FakeWebSocket())
+            await pool.new_connection(Connection("tab", room, tabs[-1], user="42"))
+        other = FakeWebSocket()
+        await pool.new_connection(Connection("other", "a", other, user="43"))
+        assert await pool.send_user("42", "hello") == Delivery(delivered=2)
+        assert not await pool.send_user("44", "nobody")
+        assert await pool.online(["42", "44"]) == {"42": 2, "44": 0}
+        assert await pool.close_user("42", 4401, "signed out") == 2
+        for tab in tabs:
+            assert await tab.wait_closed() == (4401, "signed out")
+            assert tab.sent == ["hello"]
+        assert await pool.online("42") == {"42": 0}
+        assert (other.sent, other.closed) == ([], None)

@@ -12,6 +12,7 @@ from cluster_pool.backplane.backplane import Backplane, Setup
 from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.life import Life
 from cluster_pool.cluster.orders import NodeOrders
+from cluster_pool.cluster.people import People
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.core.config import check_wait
 from cluster_pool.exceptions import PoolClosedError
@@ -43,6 +44,10 @@ class Running(Protocol):
     @property
     def sending(self) -> Sending:
         """Sends messages."""
+
+    @property
+    def people(self) -> People:
+        """Reaches users."""
 
     @property
     def directory(self) -> ClusterDirectory:
