@@ -16,7 +16,7 @@ ClusterPoolError
 ├── NodeDrainingError                      this node accepts no newcomers
 ├── DrainRefusedError                      a node refuses an order about its drain
 ├── NodeUnreachableError                   no live node with this id has answered
-├── MembershipLimitError                   the namespace or the node is full
+├── MembershipLimitError                   the namespace, the node or the user has too many
 ├── ConnectionClosedError                  the connection is closing or closed
 ├── NotAcceptedError                       the handshake of the WebSocket is not answered yet
 ├── NotReadableError                       a pair of callables has no reading side
@@ -170,7 +170,7 @@ class NodeUnreachableError(ClusterPoolError):
 
 
 class MembershipLimitError(ClusterPoolError):
-    """The namespace has as many members, or the node as many namespaces, as the limits allow.
+    """There are as many as the limits allow: members, namespaces, or connections of the user.
 
     Attributes:
         limit: the name of the limit, a field of :class:`Limits`.

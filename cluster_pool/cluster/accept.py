@@ -23,6 +23,7 @@ from cluster_pool.exceptions import (
     ConnectionClosedError,
     IdTakenError,
     InvalidValueError,
+    MembershipLimitError,
     MessageTooLargeError,
     NotPermittedError,
     OriginRefusedError,
@@ -52,6 +53,8 @@ def refusal(error: ClusterPoolError) -> tuple[int, str]:
         return http.HTTPStatus.UNAUTHORIZED, "not authenticated"
     if isinstance(error, NotPermittedError):
         return http.HTTPStatus.FORBIDDEN, "not permitted"
+    if isinstance(error, MembershipLimitError) and error.limit == "user_connections":
+        return http.HTTPStatus.TOO_MANY_REQUESTS, "this user has too many connections"
     taken = isinstance(error, ConnectionClosedError) and error.code == TAKEN_OVER
     if taken or isinstance(error, IdTakenError):
         return http.HTTPStatus.CONFLICT, "this id is taken"

@@ -9,6 +9,7 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.node_life import NodeLife
 from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.cluster.user_limit import UserLimit
 from cluster_pool.core.config import check_on_conflict
 from cluster_pool.core.results import NodeState
 from cluster_pool.exceptions import ClusterPoolError, NodeDrainingError, PoolClosedError
@@ -36,6 +37,7 @@ class Admission:
         table: ConnectionTable,
         ownership: Ownership,
         hooks: Hooks,
+        user_limit: UserLimit,
         takeover: bool,
     ) -> None:
         self._deadline = backplane.deadline
@@ -45,6 +47,7 @@ class Admission:
         self._table = table
         self._ownership = ownership
         self._hooks = hooks
+        self._user_limit = user_limit
         self._takeover = takeover
         self._persons = Persons(backplane.identity.start)
         self._joining: set[Connection] = set()
@@ -88,6 +91,8 @@ class Admission:
             if person is not None:
                 await self._ownership.claim(person, takeover=True, deadline=deadline)
             await self._claim_home(connection, person, takeover, deadline)
+            if person is not None:
+                self._user_limit.joined(person.namespace)
         except BaseException:
             attachment.detach(connection)
             raise

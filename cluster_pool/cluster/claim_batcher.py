@@ -49,7 +49,7 @@ class ClaimBatcher:
     """Gathers the registry operations of one node, and sends them.
 
     Args:
-        room: members that a namespace may have.
+        room: gives the limit of the members of a namespace, its name and its value.
         decide: called for each claim with whether it won, and the claim that is registered now.
     """
 
@@ -60,7 +60,7 @@ class ClaimBatcher:
         claims: Claims,
         namespaces: Namespaces,
         timing: Timing,
-        room: int,
+        room: Callable[[str], tuple[str, int]],
         lease: LeaseState,
         restoration: Restoration,
         releases: ReleaseBatcher,
@@ -280,7 +280,7 @@ class ClaimBatcher:
                 claims,
                 takeover=batch[0].takeover,
                 dead=dead,
-                room=self._room,
+                room=self._room(namespace)[1],
             )
         except Exception as error:
             return fail_claims(batch, error)
@@ -317,7 +317,7 @@ class ClaimBatcher:
             if status == LATE:
                 self._too_late(pending)
             elif claim is None:
-                pending.fail(MembershipLimitError("namespace_members", self._room))
+                pending.fail(MembershipLimitError(*self._room(pending.membership.namespace)))
             elif status == TAKEN:
                 lost.append((pending, claim))
             else:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ from cluster_pool.cluster.shortcut import LocalShortcut
 from cluster_pool.cluster.standing import Standing
 from cluster_pool.cluster.takeover_fights import TakeoverFights
 from cluster_pool.cluster.unsealing import unsealing_of
+from cluster_pool.cluster.user_limit import UserLimit
 from cluster_pool.cluster.watchers import Watchers
 from cluster_pool.core.closing import SERVICE_RESTART
 from cluster_pool.core.drain_budget import USED
@@ -78,12 +80,16 @@ class Node:
         hooks: the handlers that users have registered; they outlive this start.
         headroom: connections per second that this node can accept, at most.
         takeover: whether a claim takes an id over if the call does not say.
+        oldest: whether a user with too many connections loses the oldest one; else a newcomer is
+            refused.
 
     Attributes:
         over: whether it was stopped; then it can only be read.
     """
 
-    def __init__(self, setup: Setup, hooks: Hooks, *, headroom: float, takeover: bool) -> None:
+    def __init__(
+        self, setup: Setup, hooks: Hooks, *, headroom: float, takeover: bool, oldest: bool
+    ) -> None:
         timing, counters = setup.timing, setup.counters
         self.over = False
         self.setup = setup
@@ -96,11 +102,13 @@ class Node:
         self.replies = Replies(identity)
         self.watchers = Watchers(counters)
         self.expiries = Expiries(USED * headroom, counters)
-        self.table = self._table()
-        self.local = ConnectionsPool(table=self.table)
+        self.table = table = self._table()
+        self.local = ConnectionsPool(table=table)
         self.inbound = InboundChannel(topology, setup.keys, setup.limits)
         self.lease = lease = LeaseState(timing)
-        self.ownership = ownership = self._ownership()
+        most = setup.limits.user_connections if oldest else None
+        self.user_limit = limit = UserLimit(backplane, most)
+        self.ownership = ownership = self._ownership(oldest=oldest)
         self.capacity = Capacity(headroom, self.life, counters)
         self.lease_keeper = LeaseKeeper(lease, shard, leases, identity, timing, counters, self)
         upkeep = Upkeep(topology, setup.keys, identity)
@@ -109,11 +117,11 @@ class Node:
         self.reconciler = Reconciler(
             topology, claims, upkeep, reaping, ownership, lease, timing, counters
         )
-        self.drains = DrainController(backplane, self.life, self.table, ownership, lease, headroom)
-        self.admission = Admission(backplane, self.life, self.table, ownership, hooks, takeover)
-        self.joins = Joins(backplane, self.table, ownership, self.admission)
-        self.remote_joins = RemoteJoins(self.table, ownership, self.joins, hooks, timing)
-        shortcut = LocalShortcut(self.life, self.table, lease, shard, backplane.outbound)
+        self.drains = DrainController(backplane, self.life, table, ownership, lease, headroom)
+        self.admission = Admission(backplane, self.life, table, ownership, hooks, limit, takeover)
+        self.joins = Joins(backplane, table, ownership, self.admission)
+        self.remote_joins = RemoteJoins(table, ownership, self.joins, hooks, timing)
+        shortcut = LocalShortcut(self.life, table, lease, shard, backplane.outbound)
         self.sending = Sending(backplane, self.replies, shortcut)
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
@@ -133,8 +141,9 @@ class Node:
             loop=self.loop,
         )
 
-    def _ownership(self) -> Ownership:
+    def _ownership(self, *, oldest: bool) -> Ownership:
         setup, backplane = self.setup, self.backplane
+        limits = replace(setup.limits, user_connections=None) if oldest else setup.limits
         most = setup.limits.node_namespaces
         return Ownership(
             backplane.topology,
@@ -142,7 +151,7 @@ class Node:
             backplane.claims,
             Namespaces(backplane.topology, backplane.claims, setup.keys, setup.timing, most),
             self.table,
-            setup.limits,
+            limits,
             setup.timing,
             self.lease,
             TakeoverFights(setup.counters, partial(self.hooks.fire, "takeover")),
@@ -186,6 +195,7 @@ class Node:
                 self.drains.stop,
                 self.expiries.stop,
                 self._close_and_release,
+                self.user_limit.stop,
                 self.remote_joins.stop,
                 self.table.stop,
                 self.lease_keeper.stop,

@@ -88,7 +88,7 @@ class Ownership:
             claims,
             namespaces,
             timing,
-            limits.namespace_members,
+            limits.room_in,
             lease,
             self.restoration,
             ReleaseBatcher(claims, self._released, remembers=topology.spans),

@@ -21,7 +21,13 @@ from cluster_pool.cluster.public.memberships import MembershipCalls
 from cluster_pool.cluster.public.people import PeopleCalls
 from cluster_pool.cluster.public.sending import SendingCalls
 from cluster_pool.cluster.stopping import Stopping
-from cluster_pool.core.config import Limits, Timing, check_above_zero, check_on_conflict
+from cluster_pool.core.config import (
+    Limits,
+    Timing,
+    check_above_zero,
+    check_on_conflict,
+    check_on_user_limit,
+)
 from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.keys import DEFAULT_PREFIX
@@ -66,6 +72,9 @@ class ClusterPool(
             prefix is refused with a database other than 0.
         on_conflict: ``"takeover"`` closes the older connection of an id with 4409, ``"reject"``
             raises IdTakenError for the newer one.
+        on_user_limit: where a user has ``Limits.user_connections`` already, ``"reject"`` raises
+            MembershipLimitError for a newcomer; ``"oldest"`` closes the user's oldest connection
+            with 4409 (``user limit``) when a newcomer has joined.
         limits, timing: see :class:`Limits` and :class:`Timing`.
         headroom: connections per second that this node can accept; its present arrivals are
             subtracted. Drains use 70 % of the headroom of all nodes if no rate is named.
@@ -87,6 +96,7 @@ class ClusterPool(
         node_id: str | None = None,
         prefix: str = DEFAULT_PREFIX,
         on_conflict: str = "takeover",
+        on_user_limit: str = "reject",
         limits: Limits | None = None,
         timing: Timing | None = None,
         headroom: float = HEADROOM,
@@ -113,6 +123,7 @@ class ClusterPool(
             self._hooks,
             headroom=check_above_zero("headroom", headroom),
             takeover=check_on_conflict(on_conflict),
+            oldest=check_on_user_limit(on_user_limit),
         )
         super().__init__(setup, build)
         unread = self.limits.node_inbound_bytes - self.limits.node_inbound_bytes // SHARE

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, fields
 from math import inf
 
-from cluster_pool.core.ids import shown
+from cluster_pool.core.ids import is_reserved, shown
 from cluster_pool.exceptions import InvalidValueError
 
 MIB = 1024 * 1024
@@ -13,6 +13,8 @@ YEARS = 1e8
 LONGEST_TIMEOUT = 3600.0
 """The longest time in seconds that a call waits for Redis."""
 
+COUNTLESS = 2**53 - 1
+"""A limit that is none; scripts can count to it."""
 LARGEST = sys.float_info.max
 """The largest float; an ``int`` can be larger and still be below infinity."""
 
@@ -31,6 +33,8 @@ class Limits:
         namespace_members: registered members of one namespace in the cluster; those of a dead node
             count until they are reaped. A claim is judged by the limit of its own node.
         node_namespaces: namespaces in which one node has members; those of users do not count.
+        user_connections: registered connections of one user in the cluster; None: any number.
+            Those of a dead node count as in ``namespace_members``.
         connection_namespaces: namespaces in which one connection is a member, its home included.
         inbound_bytes: messages of one client of ``serve`` that were received and not handled,
             beyond the one that is waited for; above that the client is not read from. The same for
@@ -50,6 +54,7 @@ class Limits:
     inbox_bytes: int = 64 * MIB
     namespace_members: int = 1_000_000
     node_namespaces: int = 100_000
+    user_connections: int | None = None
     connection_namespaces: int = 100
     inbound_bytes: int = MIB
     node_inbound_bytes: int = 64 * MIB
@@ -57,6 +62,13 @@ class Limits:
 
     def __post_init__(self) -> None:
         _check_positive(self, int, inf)
+
+    def room_in(self, namespace: str) -> tuple[str, int]:
+        """The limit of the members of a namespace: its name and its value."""
+        if is_reserved(namespace):
+            most = self.user_connections
+            return "user_connections", COUNTLESS if most is None else most
+        return "namespace_members", self.namespace_members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +116,8 @@ class Timing:
 def _check_positive(settings: Limits | Timing, kind: type | tuple[type, ...], most: float) -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
+        if value is None and field.default is None:
+            continue
         if (
             not isinstance(value, int | float)
             or not isinstance(value, kind)
@@ -147,6 +161,7 @@ def check_wait(value: object) -> float:
 
 
 ON_CONFLICT = ("takeover", "reject")
+ON_USER_LIMIT = ("reject", "oldest")
 
 
 def check_on_conflict(value: object) -> bool:
@@ -154,3 +169,13 @@ def check_on_conflict(value: object) -> bool:
     if value not in ON_CONFLICT:
         raise InvalidValueError(f"on_conflict must be 'takeover' or 'reject', not {shown(value)}")
     return value == "takeover"
+
+
+def check_on_user_limit(value: object) -> bool:
+    """Whether the oldest connection of a user is closed, and not the newcomer refused.
+
+    True for ``"oldest"``, False for ``"reject"``.
+    """
+    if value not in ON_USER_LIMIT:
+        raise InvalidValueError(f"on_user_limit must be 'reject' or 'oldest', not {shown(value)}")
+    return value == "oldest"

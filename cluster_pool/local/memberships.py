@@ -7,7 +7,7 @@ from cluster_pool.core.closing import NORMAL
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
 from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.core.statistics import Counters
-from cluster_pool.exceptions import IdTakenError, NodeDrainingError
+from cluster_pool.exceptions import IdTakenError, MembershipLimitError, NodeDrainingError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Departure, JoinedMembership, Membership
 from cluster_pool.local.outbox import kick
@@ -45,11 +45,25 @@ class LocalMemberships:
     async def add(self, connection: Connection) -> None:
         """Make a connection a member at home; see :meth:`.ConnectionsPool.new_connection`."""
         home = Membership(connection, connection.namespace, connection.id)
-        self._enter(home, await self._rival(home, self._takeover), self._takeover)
-        if not any(one.person for one in self.table.memberships_of(connection)):
-            person = self._persons.membership_of(connection)
-            if person is not None:
-                self.table.add(person)
+        rival = await self._rival(home, self._takeover)
+        person = self._person(connection)
+        self._enter(home, rival, self._takeover)
+        if person is not None:
+            self.table.add(person)
+
+    def _person(self, connection: Connection) -> Membership[Connection] | None:
+        """The membership that a connection gets among those of its user, if it has none there.
+
+        Raises MembershipLimitError if it would be one too many.
+        """
+        if any(one.person for one in self.table.memberships_of(connection)):
+            return None
+        person = self._persons.membership_of(connection)
+        if person is not None:
+            limit, most = self.table.limits.room_in(person.namespace)
+            if len(self.table.namespace(person.namespace) or ()) >= most:
+                raise MembershipLimitError(limit, most)
+        return person
 
     async def join(
         self,

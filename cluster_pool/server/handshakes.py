@@ -24,6 +24,7 @@ from cluster_pool.exceptions import (
     ConnectionClosedError,
     IdTakenError,
     InvalidValueError,
+    MembershipLimitError,
     NodeDrainingError,
     NotPermittedError,
     OriginRefusedError,
@@ -151,6 +152,11 @@ class Handshakes:
             # A newer connection has the id: the client gets 4409, as if it had been a member.
         except NodeDrainingError:
             return come_back("this node is draining\n")
+        except MembershipLimitError as error:
+            if error.limit == "user_connections":  # another node would refuse it, too
+                status = http.HTTPStatus.TOO_MANY_REQUESTS
+                return answer(status, "this user has too many connections\n")
+            return come_back("this node is full\n")
         except ClusterPoolError:
             return come_back("this node cannot reach its cluster\n")
         websocket.own(connection)

@@ -25,7 +25,7 @@ def setup_of(backend: Backend) -> Setup:
 def node_of(setup: Setup) -> Node:
     """A node as a pool makes it."""
     hooks = Hooks(setup.timing, setup.counters)
-    return Node(setup, hooks, headroom=100.0, takeover=True)
+    return Node(setup, hooks, headroom=100.0, takeover=True, oldest=False)
 
 
 @pytest.mark.parametrize("make", [node_of, Publishing])

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster_pool import InvalidValueError, Limits, Timing
-from cluster_pool.core.config import check_above_zero
+from cluster_pool.core.config import check_above_zero, check_on_user_limit
 
 
 def test_limits_and_times_are_checked() -> None:
@@ -16,6 +16,20 @@ def test_limits_and_times_are_checked() -> None:
             Timing(timeout=bad)  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="a third of the lease"):
         Timing(lease=3, heartbeat=1.1)
+
+
+def test_a_namespace_has_room_by_its_kind() -> None:
+    """A user may have any number of connections unless a limit is set."""
+    limits = Limits(namespace_members=5)
+    assert limits.room_in("room") == ("namespace_members", 5)
+    assert limits.room_in("~user:42")[1] > 10**15
+    assert Limits(user_connections=3).room_in("~user:42") == ("user_connections", 3)
+    for bad in (0, -1, 1.5, "1", True):
+        with pytest.raises(InvalidValueError):
+            Limits(user_connections=bad)  # type: ignore[arg-type]
+    assert (check_on_user_limit("oldest"), check_on_user_limit("reject")) == (True, False)
+    with pytest.raises(InvalidValueError, match="on_user_limit must be"):
+        check_on_user_limit("newest")
 
 
 @pytest.mark.parametrize("huge", [10**400, 1e305, 1.1e8])

@@ -1,6 +1,8 @@
 """The memberships of connections among those of their users, and pools that have them."""
 
-from cluster_pool import Connection, ConnectionsPool, Delivery
+import pytest
+
+from cluster_pool import Connection, ConnectionsPool, Delivery, Limits, MembershipLimitError
 from cluster_pool.local.persons import Persons
 from cluster_pool.testing import FakeWebSocket
 from tests.support import async_test
@@ -57,3 +59,16 @@ async def test_a_pool_of_one_process_reaches_users() -> None:
             assert tab.sent == ["hello"]
         assert await pool.online("42") == {"42": 0}
         assert (other.sent, other.closed) == ([], None)
+
+
+@async_test
+async def test_a_pool_of_one_process_refuses_a_user_with_too_many_connections() -> None:
+    """Nothing is left of the newcomer; one that is a member already may come again."""
+    async with ConnectionsPool(limits=Limits(user_connections=1)) as pool:
+        tab = Connection("tab", "a", FakeWebSocket(), user="42")
+        await pool.new_connection(tab)
+        await pool.new_connection(tab)
+        with pytest.raises(MembershipLimitError, match="user_connections"):
+            await pool.new_connection(Connection("more", "a", FakeWebSocket(), user="42"))
+        assert pool.statistics()["connections"] == 1
+        await pool.new_connection(Connection("other", "a", FakeWebSocket(), user="43"))

@@ -14,8 +14,12 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
-from cluster_pool import ClusterPool, Publisher
+from cluster_pool import Auth, ClusterPool, Identity, Limits, Publisher
+from cluster_pool.server.node import NodeServer
+from cluster_pool.testing import FAST
+from tests.clusters import Backend
 from tests.server.running import (
     RESET,
     node,
@@ -375,3 +379,24 @@ async def test_last_slash_of_the_path_is_not_part_of_the_namespace(own_server: R
             assert await pool.count("room") == 2
             async with connect(f"{base}/room%2F?id=c"):
                 assert await pool.count("room/") == 1
+
+
+@async_test
+async def test_a_user_with_too_many_connections_gets_429() -> None:
+    """It takes no id, and no other node is asked to take the client."""
+    auth = Auth(authenticate=lambda request: Identity(user="42", namespaces=["room"]))
+    limits = Limits(user_connections=1)
+    pool = ClusterPool(Backend(None).redis(), timing=FAST, limits=limits)
+    server = NodeServer(pool, port=0, auth=auth)
+    await pool.start()
+    try:
+        await server.start()
+        async with connect(url(server, "alice")) as alice:
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url(server, "bob"))
+            assert refused.value.response.status_code == 429
+            assert await pool.send_user("42", "still?", confirm=True)
+            assert await alice.recv() == "still?"
+        assert pool.statistics()["accepted"] == 1
+    finally:
+        await server.stop()

@@ -60,7 +60,8 @@ class ConnectionCalls:
             IdTakenError: under ``"reject"``, the id is taken.
             ConnectionClosedError: a newer connection took the id over at once (4409: this one is
                 closed), or the connection is closed, or its client has gone.
-            MembershipLimitError: the namespace or this node is full.
+            MembershipLimitError: the namespace or this node is full, or the user has too many
+                connections (``Limits.user_connections``).
             BackplaneUnavailableError: Redis did not answer in time, or has been away for a second
                 already, and then this does not wait. A claim that may have been made
                 (``maybe_executed``) is released as soon as Redis can be reached.

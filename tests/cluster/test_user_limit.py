@@ -1,0 +1,80 @@
+"""Users with as many connections as they may have: one more is refused, or the oldest is closed."""
+
+import asyncio
+
+import pytest
+
+from cluster_pool import ConnectionClosedError, IdTakenError, Limits, MembershipLimitError
+from cluster_pool.cluster.accept import refusal
+from tests.cluster.test_joins import ids
+from tests.cluster.test_people import has, tabs
+from tests.clusters import Backend, connection_of
+from tests.support import async_test, eventually
+
+
+@async_test
+async def test_one_connection_too_many_is_refused_in_the_whole_cluster(backend: Backend) -> None:
+    """However many come at once, on whichever nodes; nothing is left of the others."""
+    async with backend.pools(limits=Limits(user_connections=3)) as (one, two):
+        joins = [
+            (one if number % 2 else two).join("room", str(number), user="42")
+            for number in range(10)
+        ]
+        results = await asyncio.gather(*joins, return_exceptions=True)
+        refused = [one for one in results if isinstance(one, MembershipLimitError)]
+        members = [one for one in results if not isinstance(one, BaseException)]
+        assert (len(members), len(refused)) == (3, 7)
+        assert {(error.limit, error.allowed) for error in refused} == {("user_connections", 3)}
+        assert await tabs(one, "42") == 3
+        assert len(await ids(one, "room")) == 3
+        await one.join("room", "other", user="43")
+        await two.join("room", "guest")
+        await connection_of(members[0]).close()
+        await eventually(has(one, "42", 2))
+        await one.join("room", "again", user="42")
+
+
+@async_test
+async def test_the_oldest_connections_are_closed_if_the_pool_says_so(backend: Backend) -> None:
+    """Once the newcomer has its home, and not if that is refused."""
+    limits = Limits(user_connections=2)
+    async with backend.pools(limits=limits, on_user_limit="oldest") as (one, two):
+        hers = [
+            await (one if number % 2 else two).join("room", str(number), user="42")
+            for number in range(2)
+        ]
+        await two.join("room", "taken", user="43")
+        with pytest.raises(IdTakenError):
+            await one.join("room", "taken", user="42", on_conflict="reject", timeout=0.5)
+        await eventually(has(one, "42", 2))
+        assert [tab.closed for tab in hers] == [None, None]
+        hers.append(await one.join("room", "2", user="42"))
+        assert await hers[0].wait_closed() == (4409, "user limit")
+        await eventually(has(two, "42", 2))
+        assert [tab.closed for tab in hers[1:]] == [None, None]
+        assert await ids(one, "room") == {"1", "2", "taken"}
+
+
+@async_test
+async def test_of_many_that_come_at_once_the_newest_stay(backend: Backend) -> None:
+    """Each closes those beyond the limit; two that look at the same time close the same ones."""
+    limits = Limits(user_connections=2)
+    async with backend.pools(limits=limits, on_user_limit="oldest") as (one, two):
+        first = await one.join("room", "first", user="42")
+        joins = [
+            (one if number % 2 else two).join("room", str(number), user="42") for number in range(6)
+        ]
+        results = await asyncio.gather(*joins, return_exceptions=True)
+        late = [one for one in results if isinstance(one, BaseException)]
+        assert all(isinstance(one, ConnectionClosedError) for one in late)
+        assert await first.wait_closed() == (4409, "user limit")
+        await eventually(has(one, "42", 2))
+        members = [one for one in results if not isinstance(one, BaseException)]
+        await eventually(lambda: sum(tab.closed is None for tab in members) == 2)
+        assert {tab.closed for tab in members} == {None, (4409, "user limit")}
+
+
+def test_a_refused_user_is_told_so_by_the_status() -> None:
+    """Other nodes would refuse the client, too, so it is not asked to try one."""
+    assert refusal(MembershipLimitError("user_connections", 3))[0] == 429
+    assert refusal(MembershipLimitError("namespace_members", 3))[0] == 503
