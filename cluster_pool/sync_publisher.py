@@ -153,10 +153,16 @@ class SyncPublisher:
         message: str | bytes,
         exclude: Iterable[str] = (),
         *,
+        exclude_users: Iterable[str] = (),
         timeout: float | None = None,
     ) -> int:
         """As :meth:`Publisher.broadcast_message`."""
-        return self._call(Publisher.broadcast_message, namespace, message, exclude, timeout=timeout)
+        return self._call(
+            Publisher.broadcast_message,
+            *(namespace, message, exclude),
+            exclude_users=exclude_users,
+            timeout=timeout,
+        )
 
     def broadcast_json_message(
         self,
@@ -164,11 +170,15 @@ class SyncPublisher:
         value: Any,
         exclude: Iterable[str] = (),
         *,
+        exclude_users: Iterable[str] = (),
         timeout: float | None = None,
     ) -> int:
         """As :meth:`Publisher.broadcast_json_message`."""
         return self._call(
-            Publisher.broadcast_json_message, namespace, value, exclude, timeout=timeout
+            Publisher.broadcast_json_message,
+            *(namespace, value, exclude),
+            exclude_users=exclude_users,
+            timeout=timeout,
         )
 
     def close(

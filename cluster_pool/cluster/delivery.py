@@ -6,7 +6,7 @@ It never awaits a single connection; a fan-out over many yields in between.
 from collections.abc import Callable, Collection
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.inbox import Heard
@@ -25,6 +25,9 @@ from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
 from cluster_pool.local.outbox import deliver, kick
 from cluster_pool.local.table import ConnectionTable
+
+EXCEPT: Final = {other: kind for kind, other in envelope.EXCEPT.items()}
+"""The kinds of broadcasts that exclude users, with the kinds of their messages."""
 
 ExecuteOrder = Callable[[str, dict[str, Any], Callable[[str], None]], None]
 """Executes an order with its options, and answers it by the third argument: "" or why not."""
@@ -178,7 +181,7 @@ class Delivery:
             run.clear()
 
     async def _control(self, namespace: str, item: list[Any], later: Collection[str]) -> None:
-        """Execute an item that is no message.
+        """Execute an item that is no message, or one that excludes users.
 
         Args:
             later: ids that were claimed after the item was sealed, and must not get it.
@@ -188,6 +191,9 @@ class Delivery:
             await self._table.close_all(namespace, *check_close(item[1], item[2]), later)
         elif kind == envelope.REMOVE_ALL:
             await self._remote_joins.remove_all(namespace, later)
+        elif kind in EXCEPT:
+            message, exclude = message_of(EXCEPT[kind], item[1]), frozenset((*item[2], *later))
+            await self._table.broadcast(namespace, message, exclude, frozenset(item[3]))
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])
             if claim is None:

@@ -14,7 +14,12 @@ from cluster_pool.core import envelope
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.config import check_on_conflict, check_timeout
 from cluster_pool.core.envelope import ReplyTo
-from cluster_pool.core.ids import check_excluded, check_id, check_namespace
+from cluster_pool.core.ids import (
+    check_excluded,
+    check_excluded_users,
+    check_id,
+    check_namespace,
+)
 from cluster_pool.core.message import encode
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import PoolClosedError
@@ -125,13 +130,19 @@ class Sending:
         return self._route(namespace, id, item, confirm, deadline)
 
     def broadcast(
-        self, namespace: str, message: str | bytes, exclude: Iterable[str], timeout: float | None
+        self,
+        namespace: str,
+        message: str | bytes,
+        exclude: Iterable[str],
+        exclude_users: Iterable[str],
+        timeout: float | None,
     ) -> asyncio.Future[int]:
-        """Send one message to every member of a namespace but the excluded."""
+        """Send one message to every member of a namespace but the excluded ids and users."""
         deadline = self._deadline(timeout)
         namespace = check_namespace(namespace)
         text, payload = encode(message, self._message_bytes)
-        item = envelope.broadcast(text, payload, check_excluded(exclude))
+        users = check_excluded_users(exclude_users) if exclude_users else ()
+        item = envelope.broadcast(text, payload, check_excluded(exclude), users)
         return self._outbound.broadcast(namespace, item, deadline)
 
     def close_all(

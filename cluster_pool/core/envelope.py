@@ -15,7 +15,7 @@ about no id).
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -49,7 +49,8 @@ QUESTION: Final = 12
 JOIN: Final = 13
 LEAVE: Final = 14
 REMOVE_ALL: Final = 15
-"""8 and 9 are seals."""
+EXCEPT: Final = {TEXT: 16, BINARY: 17}
+"""8 and 9 are seals. EXCEPT: broadcasts that exclude users, by the kind of their messages."""
 
 TAKEN_ITEM: Final = bytes((0x93, TAKEN))
 """The first bytes of an item that tells of a takeover; the claiming scripts write it."""
@@ -236,9 +237,14 @@ def leave(namespace: str, id: str, left: str, to: ReplyTo | None) -> bytes:
     return pack((LEAVE, namespace, id, left, to or ()))
 
 
-def broadcast(text: bool, payload: bytes, exclude: Iterable[str] = ()) -> bytes:
-    """One message for every member of the channel's namespace, except some ids."""
-    return pack((TEXT if text else BINARY, payload, tuple(exclude)))
+def broadcast(
+    text: bool, payload: bytes, exclude: Iterable[str] = (), users: Sequence[str] = ()
+) -> bytes:
+    """One message for every member of the channel's namespace, except some ids and some users."""
+    kind = TEXT if text else BINARY
+    if users:
+        return pack((EXCEPT[kind], payload, tuple(exclude), tuple(users)))
+    return pack((kind, payload, tuple(exclude)))
 
 
 def close_all(code: int, reason: str) -> bytes:

@@ -128,6 +128,14 @@ def check_users(value: object) -> list[str]:
     return [check_user(user) for user in ([value] if isinstance(value, str) else value)]
 
 
+def check_excluded_users(value: object) -> list[str]:
+    """The users that a broadcast leaves out, as exact strs: one, or an iterable of them."""
+    users = check_users(value)
+    if len(users) > MAX_EXCLUDE:
+        raise InvalidValueError(f"{len(users)} users to exclude, over the limit of {MAX_EXCLUDE}")
+    return users
+
+
 def user_namespace(user: object) -> str:
     """The namespace of a user's connections; raises InvalidIdError if ``user`` may not name one."""
     return f"{_USER}{check_user(user)}"

@@ -10,6 +10,7 @@ from cluster_pool.core.config import Limits, Timing, check_on_conflict
 from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.ids import (
     check_excluded,
+    check_excluded_users,
     check_id,
     check_namespace,
     check_not_reserved,
@@ -193,20 +194,35 @@ class ConnectionsPool:
         return await self.send_then_close(namespace, id, to_json(value), code, reason)
 
     async def broadcast_message(
-        self, namespace: str, message: Message, exclude: Iterable[str] = ()
+        self,
+        namespace: str,
+        message: Message,
+        exclude: Iterable[str] = (),
+        *,
+        exclude_users: Iterable[str] = (),
     ) -> int:
-        """Send one message to every member but the excluded ids; returns how many got it."""
+        """Send one message to every member but the excluded ids; returns how many got it.
+
+        Connections of the excluded users do not get it either.
+        """
         self._table.check_loop()
         namespace = check_namespace(namespace)
         framed = outgoing(message, self._table.limits.message_bytes)
         chosen = frozenset(check_excluded(exclude))
-        return await self._table.broadcast(namespace, framed, chosen)
+        users = frozenset(check_excluded_users(exclude_users))
+        return await self._table.broadcast(namespace, framed, chosen, users)
 
     async def broadcast_json_message(
-        self, namespace: str, value: Any, exclude: Iterable[str] = ()
+        self,
+        namespace: str,
+        value: Any,
+        exclude: Iterable[str] = (),
+        *,
+        exclude_users: Iterable[str] = (),
     ) -> int:
         """Send ``value`` as JSON text to every member; as :meth:`broadcast_message`."""
-        return await self.broadcast_message(namespace, to_json(value), exclude)
+        text = to_json(value)
+        return await self.broadcast_message(namespace, text, exclude, exclude_users=exclude_users)
 
     # -- closing ---------------------------------------------------------------------------
 

@@ -275,9 +275,17 @@ class ConnectionTable:
             await event.wait()
 
     async def broadcast(
-        self, namespace: str, message: Outgoing, exclude: Collection[str] = ()
+        self,
+        namespace: str,
+        message: Outgoing,
+        exclude: Collection[str] = (),
+        users: Collection[str] = (),
     ) -> int:
-        """Deliver to every member but the excluded; returns the number of outboxes that got it."""
+        """Deliver to every member but the excluded; returns the number of outboxes that got it.
+
+        Args:
+            exclude, users: ids that do not get it, and users none of whose connections does.
+        """
         if namespace in self._busy:
             await self.wait_fanned_out(namespace)
         members = self.members.get(namespace)
@@ -287,6 +295,8 @@ class ConnectionTable:
             chosen = [one for id, one in members.items() if id not in exclude]
         else:
             chosen = list(members.values())  # one whose outbox is full is removed meanwhile
+        if users:
+            chosen = [one for one in chosen if one.connection.user not in users]
         if len(chosen) <= YIELD_EVERY:
             return deliver_to_all(self, chosen, message)
         delivered = 0

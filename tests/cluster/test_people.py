@@ -511,3 +511,39 @@ async def test_a_user_with_more_connections_than_a_page_gets_each_message_once()
         told = await one.send_user("42", "x", confirm=True, timeout=10)
         assert told == Delivery(delivered=1100)
         await eventually(lambda: all(tab.sent == ["x"] for tab in hers))
+
+
+@async_test
+async def test_a_broadcast_excludes_every_connection_of_some_users(backend: Backend) -> None:
+    """Text and binary, with ids besides, in order with the others; guests have no user."""
+    async with backend.pools() as (one, two), backend.publisher() as publisher:
+        hers = [await one.join("room", "a", user="42"), await two.join("room", "b", user="42")]
+        his = await two.join("room", "c", user="a:b/c d")
+        guest = await one.join("room", "guest")
+        await connection_of(hers[0]).join("hall")
+        for sender in (one, publisher):
+            await sender.broadcast_message("room", "all")
+            assert await sender.broadcast_message("room", "others", exclude_users=["42"]) == 2
+            await sender.broadcast_json_message("room", 1, "guest", exclude_users="42")
+            await sender.broadcast_message("room", b"\xff", exclude_users={"42", "a:b/c d", "x"})
+            await sender.broadcast_message("hall", "nobody", exclude_users=["42"])
+            await sender.broadcast_message("room", "end")
+        for tab in hers:
+            assert await tab.wait_sent(4) == ["all", "end"] * 2
+        assert await his.wait_sent(8) == ["all", "others", "1", "end"] * 2
+        assert await guest.wait_sent(8) == ["all", "others", b"\xff", "end"] * 2
+        assert one.statistics()["dropped_garbage"] == two.statistics()["dropped_garbage"] == 0
+        for wrong in ("", "x" * 251):
+            with pytest.raises(InvalidIdError):
+                await one.broadcast_message("room", "x", exclude_users=[wrong])
+
+
+@async_test
+async def test_a_sealed_broadcast_excludes_users_too(backend: Backend) -> None:
+    """In a cluster with a secret."""
+    async with backend.pools(secret="s" * 16) as (one, two):
+        hers, his = await one.join("n", "a", user="42"), await one.join("n", "b", user="43")
+        await two.broadcast_message("n", "others", exclude_users=["42"])
+        await two.broadcast_message("n", "all")
+        assert await his.wait_sent(2) == ["others", "all"]
+        assert await hers.wait_sent() == ["all"]

@@ -56,7 +56,7 @@ async def test_the_oldest_connections_are_closed_if_the_pool_says_so(backend: Ba
 
 
 @async_test
-async def test_of_many_that_come_at_once_the_newest_stay(backend: Backend) -> None:
+async def test_the_newest_of_many_that_come_at_once_stay(backend: Backend) -> None:
     """Each closes those beyond the limit; two that look at the same time close the same ones."""
     limits = Limits(user_connections=2)
     async with backend.pools(limits=limits, on_user_limit="oldest") as (one, two):

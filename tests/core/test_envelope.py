@@ -41,6 +41,8 @@ def test_items_match_the_protocol_page() -> None:
     assert unpack(envelope.unrouted(reply)) == ["", [4, 7, 4, "start"]]
     assert unpack(envelope.answer(to, "no")) == [11, 7, "no", "start"]
     assert unpack(envelope.broadcast(False, b"x")) == [2, b"x", []]
+    assert unpack(envelope.broadcast(True, b"x", ["a"], ["42"])) == [16, b"x", ["a"], ["42"]]
+    assert unpack(envelope.broadcast(False, b"x", (), ["42"])) == [17, b"x", [], ["42"]]
     assert unpack(envelope.close_all(1000, "r")) == [6, 1000, "r"]
     assert unpack(envelope.question("n", "a", to)) == [12, "n", "a", ["node", 7, "start"]]
 

@@ -8,6 +8,7 @@ from cluster_pool import InvalidIdError, InvalidNamespaceError, InvalidValueErro
 from cluster_pool.core.ids import (
     base36,
     check_excluded,
+    check_excluded_users,
     check_id,
     check_namespace,
     check_node_id,
@@ -71,6 +72,9 @@ def test_users_of_a_call() -> None:
     for wrong in (None, 7, [None], b"42", [""]):
         with pytest.raises(InvalidValueError, match="user"):
             check_users(wrong)
+    assert check_excluded_users(map(str, range(10_000)))[-1] == "9999"
+    with pytest.raises(InvalidValueError, match="10001 users to exclude"):
+        check_excluded_users(map(str, range(10_001)))
 
 
 def test_a_shown_id_is_escaped_and_cut() -> None:

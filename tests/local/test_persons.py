@@ -53,12 +53,14 @@ async def test_a_pool_of_one_process_reaches_users() -> None:
         assert await pool.send_user("42", "hello") == Delivery(delivered=2)
         assert not await pool.send_user("44", "nobody")
         assert await pool.online(["42", "44"]) == {"42": 2, "44": 0}
+        assert await pool.broadcast_message("a", "others", exclude_users=["42"]) == 1
+        assert await pool.broadcast_json_message("a", 1, exclude_users="43") == 1
         assert await pool.close_user("42", 4401, "signed out") == 2
         for tab in tabs:
             assert await tab.wait_closed() == (4401, "signed out")
-            assert tab.sent == ["hello"]
+        assert [tab.sent for tab in tabs] == [["hello", "1"], ["hello"]]
         assert await pool.online("42") == {"42": 0}
-        assert (other.sent, other.closed) == ([], None)
+        assert (other.sent, other.closed) == (["others"], None)
 
 
 @async_test

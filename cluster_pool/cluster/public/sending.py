@@ -126,6 +126,7 @@ class SendingCalls(Calls):
         message: str | bytes,
         exclude: Iterable[str] = (),
         *,
+        exclude_users: Iterable[str] = (),
         timeout: float | None = None,
     ) -> int:
         """Send one message to every member of a namespace, on every node.
@@ -134,6 +135,7 @@ class SendingCalls(Calls):
 
         Args:
             exclude: ids that do not get it, at most 10,000.
+            exclude_users: users none of whose connections gets it, at most 10,000.
             timeout: seconds; default 2.
 
         Returns:
@@ -144,7 +146,7 @@ class SendingCalls(Calls):
             As :meth:`send`.
         """
         sending = self._running().sending
-        return await sending.broadcast(namespace, message, exclude, timeout)
+        return await sending.broadcast(namespace, message, exclude, exclude_users, timeout)
 
     async def broadcast_json_message(
         self,
@@ -152,10 +154,13 @@ class SendingCalls(Calls):
         value: Any,
         exclude: Iterable[str] = (),
         *,
+        exclude_users: Iterable[str] = (),
         timeout: float | None = None,
     ) -> int:
         """Send ``value`` as JSON text to every member; as :meth:`broadcast_message`."""
-        return await self.broadcast_message(namespace, to_json(value), exclude, timeout=timeout)
+        return await self.broadcast_message(
+            namespace, to_json(value), exclude, exclude_users=exclude_users, timeout=timeout
+        )
 
     async def close_all(
         self,
