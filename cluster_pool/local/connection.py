@@ -40,8 +40,9 @@ class Connection(ConnectionState):
     Args:
         id: unique in the namespace, in the whole cluster; 1 to 256 bytes of UTF-8.
         namespace: the group it belongs to; the same limits.
-        websocket: a connection of ``websockets.asyncio``, a Starlette or FastAPI ``WebSocket``, a
-            pair ``(send, close)`` of callables, sync or async.
+        websocket: a connection of ``websockets.asyncio``, a Starlette or FastAPI ``WebSocket``,
+            aiohttp's ``(request, websocket)``, or a pair ``(send, close)`` of callables, sync or
+            async.
         idle_timeout: seconds without a message from the client after which it is closed with
             4408; None for never. Checked once a second.
         metadata: data of the application, kept with the connection.

@@ -24,6 +24,11 @@ CODES: Final[dict[int, int]] = {
     http.HTTPStatus.CONFLICT: TAKEN_OVER,
 }
 """The close codes in place of HTTP statuses; others become 1013."""
+_HEADERS: Final[dict[int, dict[str, str]]] = {
+    http.HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    http.HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+}
+"""The headers of a refusal with an HTTP status."""
 OVERHEAD: Final = 512
 """Bytes counted for each message that is read ahead, beside its own, to bound empty ones, too."""
 
@@ -35,6 +40,11 @@ def refusal_close(status: int, text: str) -> tuple[int, str]:
     """
     reason = text.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
     return CODES.get(status, TRY_AGAIN_LATER), reason
+
+
+def headers_of(status: int) -> dict[str, str]:
+    """The headers of a refusal."""
+    return _HEADERS.get(status, {})
 
 
 class TransportClosed(Exception):

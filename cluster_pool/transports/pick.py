@@ -13,7 +13,8 @@ def transport_for(websocket: Any) -> Transport:
 
     Args:
         websocket: a connection of ``websockets``, a Starlette or FastAPI ``WebSocket``, a pair of
-            callables ``(send, close)``.
+            callables ``(send, close)``, or a pair of aiohttp: its request and its
+            ``WebSocketResponse``.
 
     Raises:
         TypeError: it is none of these.
@@ -32,12 +33,19 @@ def transport_for(websocket: Any) -> Transport:
         from cluster_pool.transports.starlette import StarletteTransport
 
         return StarletteTransport(websocket)
-    if isinstance(websocket, tuple) and len(websocket) == 2 and all(map(callable, websocket)):
-        return CallablesTransport(*websocket)
+    if isinstance(websocket, tuple) and len(websocket) == 2:
+        library = sys.modules.get("aiohttp.web_ws")
+        if library is not None and isinstance(websocket[1], library.WebSocketResponse):
+            from cluster_pool.transports.aiohttp import AiohttpTransport
+
+            return AiohttpTransport(*websocket)
+        if all(map(callable, websocket)):
+            return CallablesTransport(*websocket)
     if isinstance(websocket, SendAndClose):
         return CallablesTransport(websocket.send, websocket.close)  # type: ignore[attr-defined]  # it has both
     raise TypeError(
         f"{type(websocket).__module__}.{type(websocket).__qualname__} is no WebSocket that is "
         "known here: pass a connection of websockets.asyncio, a WebSocket of Starlette or "
-        "FastAPI, or a pair of callables (send, close), for what comes in with connection.feed()"
+        "FastAPI, (request, websocket) of aiohttp, or a pair of callables (send, close), for what "
+        "comes in with connection.feed()"
     )

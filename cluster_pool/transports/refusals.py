@@ -1,25 +1,15 @@
 """Refusals for Starlette and FastAPI: our errors, made HTTPExceptions as well."""
 
 import functools
-import http
 from collections.abc import MutableMapping
 from inspect import iscoroutinefunction
-from typing import Any, Final
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from cluster_pool.exceptions import ClusterPoolError
-
-_HEADERS: Final[dict[int, dict[str, str]]] = {
-    http.HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
-    http.HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
-}
-
-
-def headers_of(status: int) -> dict[str, str]:
-    """The headers of a refusal."""
-    return _HEADERS.get(status, {})
+from cluster_pool.transports.base import headers_of
 
 
 def as_http(error: ClusterPoolError, status: int, text: str) -> None:

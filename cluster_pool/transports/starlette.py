@@ -22,11 +22,12 @@ from cluster_pool.transports.base import (
     TransportClosed,
     Watcher,
     Writer,
+    headers_of,
     refusal_close,
 )
 from cluster_pool.transports.kept import Kept, Receive
 from cluster_pool.transports.queued import SendQueue
-from cluster_pool.transports.refusals import answer_nothing, as_http, headers_of
+from cluster_pool.transports.refusals import answer_nothing, as_http
 from cluster_pool.transports.wrappers import Send, innermost, is_of_server
 
 log = logging.getLogger("cluster_pool.transports")
