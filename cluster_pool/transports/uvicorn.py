@@ -194,6 +194,7 @@ class DirectProtocol(ReadingProtocol):
         await super().send(message)
         waiting = self.transport.get_write_buffer_size()
         self.foreign = waiting if waiting > UNREAD else 0
+        self.read_on()
 
     def shutdown(self) -> None:
         """Uvicorn stops; it would raise if the client has closed and its socket has not ended."""

@@ -19,7 +19,14 @@ METHODS: Final = (
     *("send_keepalive_ping", "shutdown", "stop_keepalive"),
 )
 ATTRIBUTES: Final = (
-    *("close_sent", "conn", "handshake_complete", "last_ping_rtt", "ping_interval"),
+    *(
+        "close_sent",
+        "conn",
+        "handshake_complete",
+        "handshake_initiated",
+        "last_ping_rtt",
+        "ping_interval",
+    ),
     *("ping_timer", "queue", "read_paused", "request", "response", "scope", "transport"),
     "writable",
 )

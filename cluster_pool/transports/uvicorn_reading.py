@@ -85,9 +85,14 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
         else:
             self.transport.resume_reading()
 
+    def read_on(self) -> None:
+        """Bytes may have waited for the answer to the request."""
+        if self.unparsed and not self.full:
+            self._wait()
+
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
-        if self.unparsed:
+        """Bytes came; those behind a request wait until it is answered."""
+        if self.unparsed or (self.handshake_initiated and not self.handshake_complete):
             self.unparsed = bytes(self.unparsed) + data
             self.transport.pause_reading()
         elif len(data) <= SMALL or not self.in_turns:
@@ -127,7 +132,10 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
         data, self.unparsed = self.unparsed, b""
         if self.transport.is_closing():
             return
-        self._parse(memoryview(data))
+        if self.in_turns:
+            self._parse(memoryview(data))
+        else:
+            super().data_received(bytes(data))
         paused_by_uvicorn = self.feed is None and self.read_paused
         if not (self.unparsed or self.waits or self.full or paused_by_uvicorn):
             self.transport.resume_reading()

@@ -194,6 +194,19 @@ async def late(websocket: WebSocket, user: str) -> None:
             await sink(connection, websocket)
 
 
+@app.websocket("/hesitates/{way}/{user}")
+async def hesitates(websocket: WebSocket, way: str, user: str) -> None:
+    """The request is answered late; then it reads, with the pool or without."""
+    async with noted(user):
+        await asyncio.sleep(0.5)
+        if way == "pool":
+            async with pool.accept(websocket, namespace="room", id=user) as connection:
+                await sink(connection, websocket)
+        else:
+            await websocket.accept()
+            heard[user] = [message async for message in websocket.iter_text()]
+
+
 @app.websocket("/reads_before/{user}")
 async def reads_before(websocket: WebSocket, user: str) -> None:
     """A task waits for the first message before the pool is asked."""

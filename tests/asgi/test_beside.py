@@ -15,7 +15,7 @@ from tests.servers import BINARIES, RedisServer
 from tests.stubborn import Stubborn, stubborn
 from tests.support import async_test, eventually
 from tests.transports.frames import CLOSE, TEXT, read_messages
-from tools.harness.frames import PING, masked, request
+from tools.harness.frames import PING, PONG, masked, request
 
 OURS = "uvicorn ours"
 COUNT, BIG = 300, 4 * 1024 * 1024
@@ -302,3 +302,37 @@ async def test_a_large_message_of_the_framework_makes_no_slow_consumer(redis: Re
         sizes = [len(payload) for opcode, payload in read_messages(client.heard) if opcode == TEXT]
         assert sizes.count(2 * BIG) == 2
         assert (await server.state())["slow_consumers"] == 0
+
+
+@pytest.mark.parametrize("way", ["pool", "plain"])
+@async_test
+async def test_bytes_that_come_before_the_request_is_answered_wait_for_that(
+    redis: RedisServer, way: str
+) -> None:
+    """A client should wait, but a pong ahead of the answer would end it, and an error be logged."""
+    early = masked(PING, b"p") + b"".join(masked(TEXT, b"%d" % number) for number in range(400))
+    async with running(OURS, redis.url, app=APP) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(request(f"/hesitates/{way}/a"))
+            await eventually(lambda: opened(server, "a"))
+            client.sendall(early + masked(CLOSE, b"\x03\xe8"))
+            answer = await asyncio.to_thread(read_to_the_end, client)
+        await eventually(lambda: heard_by(server, "a", [str(number) for number in range(400)]))
+        head, _, frames = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert list(read_messages(frames)) == [(PONG, b"p"), (CLOSE, b"\x03\xe8")]
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(request(f"/hesitates/{way}/b"))
+            await eventually(lambda: opened(server, "b"))
+            client.sendall(ENDS["no frame"])
+            assert b"\x88" in await asyncio.to_thread(read_to_the_end, client)
+        await eventually(lambda: away(server, "a", "b"))
+        assert server.complaints() == []
+
+
+def read_to_the_end(client: socket.socket) -> bytes:
+    data = b""
+    client.settimeout(10)
+    while more := client.recv(65536):
+        data += more
+    return data
