@@ -21,6 +21,8 @@ SMALL: Final = 1024
 PIECE: Final = 4096
 LARGEST_PIECE: Final = 32768
 """Bytes that are parsed without a look at the number of frames; more while they are large."""
+TINY: Final = 64
+"""Bytes of a frame, on average, below which pieces stay small."""
 FRAMES: Final = 256
 """Frames of one client in a turn of the loop, above which it waits for the next one."""
 
@@ -112,7 +114,7 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
             parsed = len(conn.events)
             frames += parsed
             self.handle_events()
-            size = PIECE if parsed > 1 else min(2 * size, LARGEST_PIECE)
+            size = PIECE if parsed * TINY > size else min(2 * size, LARGEST_PIECE)
         self.unparsed = data
         if data or frames >= FRAMES:
             self.transport.pause_reading()

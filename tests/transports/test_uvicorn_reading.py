@@ -7,7 +7,7 @@ from fastapi import FastAPI, WebSocket
 
 from cluster_pool import Limits
 from cluster_pool.testing import FAST
-from cluster_pool.transports.uvicorn_reading import FRAMES, PIECE
+from cluster_pool.transports.uvicorn_reading import FRAMES, LARGEST_PIECE
 from cluster_pool.uvicorn import Protocol
 from tests.clusters import Backend
 from tests.stubborn import stubborn
@@ -54,7 +54,7 @@ async def test_a_flood_is_read_in_turns_in_order_and_to_its_end() -> None:
             await eventually(lambda: client.ended, 30)
             await eventually(lambda: not pool.has_namespace("n"))
     assert heard == messages
-    assert 1 < max(steps) <= FRAMES + PIECE // 7
+    assert 1 < max(steps) <= FRAMES + LARGEST_PIECE // 7
 
 
 @async_test
