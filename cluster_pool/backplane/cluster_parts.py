@@ -122,8 +122,10 @@ class ClusterPart:
         self._keys = keys
         self._identity = identity
         self._tag = tag_of_one(group.slots)
-        self._marked: Where | None = None
-        """Where this start has left its mark."""
+        self._server = ""
+        """The name of the primary in the cluster when it was last asked for."""
+        self._marked = ""
+        """The server where this start has left its mark."""
 
     @property
     def shown(self) -> str:
@@ -133,10 +135,10 @@ class ClusterPart:
     async def primary(self) -> Primary:
         """The present primary; see :meth:`.Primaries.primary`."""
         await self._read()
-        self.at = self.group.primary
+        self.at, self._server = self.group.primary, self.group.ids[0]
         endpoint = self._address.announced(self.at)
         return MappedPrimary(
-            endpoint, self.group.ids[0], self.at, lambda: self.group.primary, self._read
+            endpoint, self._server, self.at, lambda: self.group.primary, self._read
         )
 
     async def _read(self) -> None:
@@ -159,9 +161,9 @@ class ClusterPart:
         """See :meth:`.Part.state_lost`.
 
         This start leaves a script there, which no restart survives. Nothing is known of a server
-        that has taken over.
+        that has taken over. One that was restarted at another address has the same name.
         """
-        before, self._marked = self._marked, self.at
+        before, self._marked = self._marked, self._server
         mark = f"return '{self._identity.start}'"
         try:
             known = (await commands.call("SCRIPT", "EXISTS", digest(mark)))[0]
@@ -169,7 +171,7 @@ class ClusterPart:
                 await commands.call("SCRIPT", "LOAD", mark)
         except ResponseError:  # not allowed: nothing says that it is the same
             known = 0
-        return before == self.at and not known
+        return before == self._server and not known
 
 
 class Nowhere:

@@ -75,17 +75,19 @@ class _Doubt:
         epoch, at: the last message heard of the epoch that was interrupted, also since then.
         missed: messages found missing since.
         ended: everything that the former server published was heard.
+        moved: it is heard at another shard since.
         silent: nothing was heard since the last interruption.
         broken: the counter has gone back.
     """
 
-    __slots__ = ("at", "broken", "ended", "epoch", "missed", "silent", "uncounted")
+    __slots__ = ("at", "broken", "ended", "epoch", "missed", "moved", "silent", "uncounted")
 
     def __init__(self, last: Mark, *, ended: bool) -> None:
         self.epoch, self.at = last
         self.uncounted = self.epoch == NO_COUNTER
         self.missed = 0
         self.ended = ended
+        self.moved = False
         self.silent = True
         self.broken = False
 
@@ -106,6 +108,9 @@ class _Doubt:
         epoch, number, former = counter
         if epoch == UNREADABLE:
             return False
+        if self.moved:  # a successor of the shard that it came to may lack what was published there
+            self.ended = self.ended and history <= History.MOVED
+            history = max(history, History.MOVED)
         if epoch is None:
             if history and not self.ended and now - int(self.epoch or 0) < SHORTEST_LIFE:
                 self.broken = True  # it cannot have expired: it was lost
@@ -247,8 +252,9 @@ class Numbers:
         last = self._last.pop(channel, None)
         doubt = self._doubtful.pop(channel, None)
         if last is not None:
-            other._last[channel] = last
-            other._doubtful[channel] = doubt or _Doubt(last, ended=False)
+            doubt = doubt or _Doubt(last, ended=False)
+            doubt.moved = True
+            other._last[channel], other._doubtful[channel] = last, doubt
 
     def dropped(self, channel: str, count: int) -> None:
         """``count`` messages arrived and were dropped."""

@@ -161,3 +161,18 @@ async def test_a_primary_that_lets_nobody_in_is_left_for_its_successor() -> None
     alive: Any = SimpleNamespace(shown="", watch=None, login=None, open=at_once)
     assert await MappedPrimary(alive, "b", B, lambda: where[0], read).open() == "socket"
     assert reads == [1]
+
+
+@async_test
+async def test_state_is_lost_with_a_process_that_begins_again_at_another_address() -> None:
+    """As a container does: its name in the cluster stays the same."""
+    group = Group(("a",), (A,), ((0, 1),))
+    part, redis = part_of(Map(group), group), Redis()
+    commands: Any = redis
+    await part.primary()
+    assert await part.state_lost(commands) is False
+    redis.known.clear()
+    part.group = Group(("a",), (B,), ((0, 1),))
+    await part.primary()
+    assert await part.state_lost(commands) is True
+    assert await part.state_lost(commands) is False

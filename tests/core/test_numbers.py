@@ -127,10 +127,11 @@ def test_a_channel_that_had_no_counter_begins_at_one() -> None:
 
 
 def test_a_channel_that_is_heard_elsewhere_takes_its_account_with_it() -> None:
-    """Messages published in between are missed there, exactly."""
+    """Messages published in between are missed there, exactly if it was heard to its end."""
     here, there = Numbers(), Numbers()
     here.begin("c", "1", 4)
     here.heard("c", "1", 5, 1)
+    here.ended("c")
     here.hand_over("c", there)
     there.heard("c", "1", 9, 1)
     resubscribed(there, "c", "1", 8)
@@ -228,3 +229,21 @@ def test_the_losses_of_two_interruptions_add_up() -> None:
     assert after(numbers, "2", 9, ("1", 6)) == (9, False)
     numbers.heard("c", "2", 10, 1)
     assert numbers.take_missed() == ({}, True)
+
+
+def test_a_channel_that_has_moved_is_exact_only_as_long_as_nothing_was_lost() -> None:
+    """It was not heard to its end at the former shard; or a replica has taken over at the new one,
+    which may lack what its primary published after the move."""
+
+    def moved(*, ended: bool, history: History) -> tuple[int, bool] | None:
+        here, there = Numbers(), Numbers()
+        here.begin("c", "1", 5)
+        if ended:
+            here.ended("c")
+        here.hand_over("c", there)
+        there.interrupted()
+        return after(there, "2", 4, ("1", 5), history=history)
+
+    assert moved(ended=True, history=SAME) == moved(ended=True, history=MOVED) == (4, True)
+    assert moved(ended=False, history=SAME) == moved(ended=False, history=MOVED) == (4, False)
+    assert moved(ended=True, history=TAKEN_OVER) == (4, False)
