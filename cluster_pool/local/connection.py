@@ -134,6 +134,7 @@ class Connection(ConnectionState):
             NodeDrainingError, BackplaneUnavailableError: as :meth:`ClusterPool.new_connection`.
         """
         self._services.check_loop()
+        namespace = check_namespace(namespace)
         if self._grant is not None:
             self._grant.check_join(namespace)
         await self._services.join(self, namespace, id, on_conflict, timeout)

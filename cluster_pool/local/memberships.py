@@ -3,11 +3,16 @@
 import inspect
 from collections.abc import Callable
 
-from cluster_pool.core.closing import NORMAL
+from cluster_pool.core.closing import ABNORMAL, NORMAL
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
 from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.core.statistics import Counters
-from cluster_pool.exceptions import IdTakenError, MembershipLimitError, NodeDrainingError
+from cluster_pool.exceptions import (
+    ConnectionClosedError,
+    IdTakenError,
+    MembershipLimitError,
+    NodeDrainingError,
+)
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Departure, JoinedMembership, Membership
 from cluster_pool.local.outbox import kick
@@ -103,6 +108,9 @@ class LocalMemberships:
         rival: Membership[Connection] | None,
         takeover: bool,
     ) -> None:
+        connection = membership.connection
+        if connection.closed:  # its client may have left meanwhile
+            raise ConnectionClosedError(connection.close_code or ABNORMAL, connection.close_reason)
         if self._draining():
             raise NodeDrainingError("this pool is draining")
         if rival is not None:

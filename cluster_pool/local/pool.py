@@ -79,6 +79,7 @@ class ConnectionsPool:
         Raises:
             IdTakenError: with ``on_conflict="reject"``, the id is taken by a client that has shown
                 that it lives; one that does not within ``Timing.sign_of_life`` is cut.
+            ConnectionClosedError: it is closed, or was closed while that was found out.
             NodeDrainingError: a drain has begun.
         """
         await self._own().add(connection)

@@ -154,3 +154,22 @@ async def test_the_local_pool_of_a_node_decides_about_no_membership() -> None:
         for call in calls:
             with pytest.raises(ClusterPoolError, match="belongs to the ClusterPool"):
                 await call
+
+
+@async_test
+async def test_a_connection_whose_client_has_left_is_taken_no_more() -> None:
+    """It may leave while another client with its id is asked for a sign of life."""
+    async with ConnectionsPool(on_conflict="reject") as pool:
+        alice, _ = await enter(pool, "app", "alice")
+        newcomer = Connection("alice", "app", FakeWebSocket())
+
+        async def dead(within: float) -> bool:
+            await newcomer.close()
+            return False
+
+        alice._transport.alive = dead  # type: ignore[method-assign]
+        with pytest.raises(ConnectionClosedError):
+            await pool.new_connection(newcomer)
+        assert pool.statistics()["connections"] == 0
+        with pytest.raises(ConnectionClosedError):
+            await pool.new_connection(newcomer)
