@@ -86,7 +86,8 @@ class BackplaneObserver(Protocol):
         """The generation of another shard that was up has ended."""
 
     def moved(self, slots: Collection[int]) -> None:
-        """These slots of a cluster are at other shards now."""
+        """These slots of a cluster are at other shards now; called again when their channels are
+        heard there."""
 
     def gap(self, gap: Gap) -> None:
         """Messages were missed."""

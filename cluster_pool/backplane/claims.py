@@ -193,6 +193,11 @@ class Claims:
 
         return Reply(asyncio.gather(*calls), read, deadline)
 
+    async def is_empty(self, namespace: str, deadline: float) -> bool:
+        """Whether a namespace has no members, not even those of dead nodes."""
+        members = self._keys.members(namespace)
+        return not await self._topology.call(deadline, members, "HLEN", members)
+
     def packed(self, groups: Iterable[tuple[str, list[T]]]) -> Iterator[list[tuple[str, list[T]]]]:
         """Split the items of many namespaces into batches, one for each call; large groups are
         split. On a Redis Cluster the namespaces of a batch have one slot."""

@@ -44,7 +44,7 @@ class TopologyObserver(Protocol):
     """Is told what happens to the shards of a cluster, from the event loop."""
 
     def moved(self, slots: Collection[int]) -> None:
-        """These slots have other shards now."""
+        """These slots have other shards now; called again when their channels are heard there."""
 
 
 class ClusterTopology:
@@ -311,18 +311,23 @@ class ClusterTopology:
             if target is not shard:
                 names = subscriptions.hand_over(names, target.subscriptions)
             if names:
-                self._spawn(_resubscribe(target, names))
+                self._spawn(self._resubscribe(target, names))
+
+    async def _resubscribe(self, shard: Shard, channels: Sequence[str]) -> None:
+        """Subscribe channels at their new shard; ids may have been taken over there before that."""
+        try:
+            await shard.subscriptions.resubscribe(channels)
+        except BackplaneUnavailableError as error:  # the next generation subscribes them
+            log.debug("not subscribed yet: %s", error)
+            return
+        slots = set[int]()
+        async for part in in_steps(channels):
+            slots.update(map(slot_of, part))
+        self._observer.moved(slots)
 
     def _left(self, channel: str, shard: Shard) -> bool:
         """Whether a shard subscribes a channel whose slot is elsewhere."""
         return not is_probe(channel) and self.of(channel) is not shard
-
-
-async def _resubscribe(shard: Shard, channels: Sequence[str]) -> None:
-    try:
-        await shard.subscriptions.resubscribe(channels)
-    except BackplaneUnavailableError as error:  # the next generation subscribes them
-        log.debug("not subscribed yet: %s", error)
 
 
 def _same_primary(one: Group, other: Group) -> bool:

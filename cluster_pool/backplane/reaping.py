@@ -89,8 +89,8 @@ class Reaping:
 
         Args:
             counted: whether its count there is trusted; else every member is looked at.
-            lives_on: whether its node has another incarnation. A release of a claim of this one
-                may still be on its way, and is answered as if it had come first.
+            lives_on: whether its node has another incarnation, and a release of a claim of this one
+                is perhaps still on its way, which is answered as if it had come first.
         """
         cursor, total, empty = "0", 0, False
         while True:

@@ -140,17 +140,26 @@ class Admission:
     ) -> None:
         """Wait for the end of a departure; call ``on_empty``, later if need be, if it was the last.
 
+        It is called later if the deadline passes, or if this is cancelled: the release goes on. So
+        it is as long as Redis may lack members: see :class:`.LastOnes`.
+
         Raises BackplaneUnavailableError if Redis has not answered by the deadline.
         """
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.shield(departure.over)
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError) as given_up:
             if on_empty is not None:
                 late = partial(self._emptied_late, departure, on_empty)
                 departure.over.add_done_callback(late)
+            if isinstance(given_up, asyncio.CancelledError):
+                raise
             raise self._outage.error("not released yet", maybe_executed=True) from None
-        if on_empty is not None and departure.pop_emptied():
+        if on_empty is None:
+            return
+        if departure.undecided is not None:
+            self._emptied_late(departure, on_empty, departure.over)
+        elif departure.pop_emptied():
             result = on_empty()
             if inspect.isawaitable(result):
                 await result
@@ -158,5 +167,8 @@ class Admission:
     def _emptied_late(
         self, departure: Departure, callback: EmptyCallback, over: asyncio.Future[None]
     ) -> None:
-        if departure.pop_emptied():
+        undecided = departure.undecided
+        if undecided is not None:
+            undecided.add_done_callback(partial(self._emptied_late, departure, callback))
+        elif departure.pop_emptied():
             self._hooks.call("empty", callback)

@@ -25,7 +25,7 @@ from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.cluster.pending_claim import PendingClaim, fail_claims
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from cluster_pool.cluster.restoration import Restoration
-from cluster_pool.core.claims import Claim
+from cluster_pool.core.claims import Claim, start_of
 from cluster_pool.core.config import Timing
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -75,7 +75,6 @@ class ClaimBatcher:
         self._lease = lease
         self._restoration = restoration
         self._releases = releases
-        self.pop_doubted = releases.pop_doubted
         self._decide = decide
         self._loads = Loads(topology, releases)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,12 +126,10 @@ class ClaimBatcher:
         if self._releases.waiting:
             self._arm()
 
-    def shard_up(self, shard: Shard) -> None:
-        """One of several shards is up again: compare its claims, send the operations for it."""
-        self._releases.doubt_latest(lambda name: self._topology.of(name) is shard)
-        self._restoration.shard_up(shard)
+    def retry(self) -> None:
+        """A shard is up again, or slots have moved: send the operations that wait for that."""
         self._loads.unpark()
-        self.retry_releases()
+        self._releases.retry()
         self._arm()
 
     def verify(self, membership: Membership[Connection]) -> None:
@@ -352,10 +349,13 @@ class ClaimBatcher:
         self._arm()
 
     async def _claim_from_ghosts(self, lost: list[tuple[PendingClaim, Claim]]) -> None:
-        """Claim again over owners whose lease is gone: they do not keep an id."""
+        """Claim again over owners whose lease is gone: they do not keep an id.
+
+        A node that lives on under another lease keeps it: it is about to register its claims again.
+        """
         deadline = max(pending.deadline for pending, _ in lost)  # each ends at its own
         try:
-            living = await self._leases.living(deadline)
+            living = {start_of(one) for one in await self._leases.living(deadline)}
             links = await self._topology.connected(deadline)
         except ClusterPoolError as error:
             for pending, _ in lost:
@@ -363,7 +363,7 @@ class ClaimBatcher:
             return
         by_ghost: dict[str, list[PendingClaim]] = {}
         for pending, claim in lost:
-            if claim.incarnation in living:
+            if claim.start in living:
                 self._decide(pending, False, claim)
             elif not pending.won.done():
                 by_ghost.setdefault(claim.incarnation, []).append(pending)

@@ -54,6 +54,9 @@ class LeaseObserver(Protocol):
         BackplaneUnavailableError when it is not done; the next attempt then goes on.
         """
 
+    def registered(self) -> bool:
+        """Whether all that this node owns is registered under its incarnation, at every shard."""
+
     def lease_renewed(self) -> None:
         """A heartbeat was acknowledged."""
 
@@ -227,7 +230,15 @@ class LeaseKeeper:
         self._counters.rejoins += 1
         log.warning("rejoined as %s: %s", self._lease.incarnation, reason)
         self._settle()
-        while self._former:
+        await self._bury_former()
+
+    async def _bury_former(self) -> None:
+        """Bury the incarnations that were given up, once no claim needs them any more.
+
+        At a shard that was down during the rejoin, claims are registered under them until it is up.
+        With their leases over, ids there would be free for others, and members would be reaped.
+        """
+        while self._former and self._observer.registered():
             await self._leases.bury(self._former[0], self._deadline(), "own")
             self._former.pop(0)
 
@@ -297,6 +308,7 @@ class LeaseKeeper:
         self._reason = doubt or self._reason
         if not doubt and await self._renew():
             self._observer.lease_renewed()
+            await self._bury_former()
         else:
             await self._rejoin()
 

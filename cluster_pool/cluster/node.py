@@ -22,6 +22,7 @@ from cluster_pool.cluster.expiries import Expiries
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.inbound import InboundChannel
 from cluster_pool.cluster.joins import Joins
+from cluster_pool.cluster.last_ones import LastOnes
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep, LeaseKeeper
 from cluster_pool.cluster.life import in_turn
@@ -113,7 +114,7 @@ class Node:
         self.lease_keeper = LeaseKeeper(lease, shard, leases, identity, timing, counters, self)
         upkeep = Upkeep(topology, setup.keys, identity)
         reaping = Reaping(topology, setup.keys, identity, upkeep)
-        self.reaper = Reaper(lease, leases, claims, reaping, timing, counters, hooks.emptied)
+        self.reaper = self._reaper(reaping)
         self.reconciler = Reconciler(
             topology, claims, upkeep, reaping, ownership, lease, timing, counters
         )
@@ -141,6 +142,20 @@ class Node:
             loop=self.loop,
         )
 
+    def _reaper(self, reaping: Reaping) -> Reaper:
+        setup, backplane = self.setup, self.backplane
+        return Reaper(
+            self.lease,
+            backplane.leases,
+            backplane.claims,
+            reaping,
+            setup.timing,
+            setup.counters,
+            self.hooks.emptied,
+            self.registered,
+            self.table.departs_in,
+        )
+
     def _ownership(self, *, oldest: bool) -> Ownership:
         setup, backplane = self.setup, self.backplane
         limits = replace(setup.limits, user_connections=None) if oldest else setup.limits
@@ -156,6 +171,7 @@ class Node:
             self.lease,
             TakeoverFights(setup.counters, partial(self.hooks.fire, "takeover")),
             Standing(backplane.outbound, self.replies, self.table, setup.timing),
+            LastOnes(backplane.topology, backplane.claims, setup.timing),
             verify=setup.seals is not None,
         )
 
@@ -327,7 +343,7 @@ class Node:
 
     def moved(self, slots: Collection[int]) -> None:
         """See :class:`BackplaneObserver`."""
-        self.ownership.restoration.moved(slots)
+        self.ownership.moved(slots)
 
     def gap(self, gap: Gap) -> None:
         """See :class:`BackplaneObserver`."""
@@ -348,6 +364,10 @@ class Node:
     async def register_all(self, incarnation: str, keep: Keep) -> None:
         """See :class:`LeaseObserver`."""
         await self.ownership.register_all(incarnation, keep)
+
+    def registered(self) -> bool:
+        """See :class:`LeaseObserver`."""
+        return not self.ownership.restoration.due
 
     def lease_renewed(self) -> None:
         """See :class:`LeaseObserver`: do the work of every heartbeat."""

@@ -12,11 +12,15 @@ has no claim any more. Only a lease is *settled*: see ``cluster/lease.py``.
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Collection
 
+from cluster_pool.backplane.calls import unheeded
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.leases import Leases
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.cluster.claim_batcher import ClaimBatcher
+from cluster_pool.cluster.last_ones import LastOnes
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
@@ -68,33 +72,28 @@ class Ownership:
         lease: LeaseState,
         fights: TakeoverFights,
         standing: Standing,
+        last_ones: LastOnes,
         *,
         verify: bool,
     ) -> None:
         self._verify, self._topology = verify, topology
         self._table, self._members = table, table.members
         self.standing, self._fights, self._namespaces = standing, fights, namespaces
-        self._pending = PendingClaims()
+        self._pending, self._last_ones = PendingClaims(), last_ones
         self.decided = self._pending.decided
         self._nonces = itertools.count(1)
         self.newest, self._ending = 0, False
         self.former = FormerClaims(FORMER if verify else 0)
         evict = self._evict
+        releases = ReleaseBatcher(topology, claims, self._released)
+        self._releases, self.pop_doubted = releases, releases.pop_doubted
         self._reassertion = Reassertion(topology, claims, namespaces, table, timing, lease, evict)
         self.restoration = Restoration(topology, self._reassertion, table, lease, timing)
         self._claim_batcher = ClaimBatcher(
-            topology,
-            leases,
-            claims,
-            namespaces,
-            timing,
-            limits.room_in,
-            lease,
-            self.restoration,
-            ReleaseBatcher(claims, self._released, remembers=topology.spans),
-            self._decide,
+            *(topology, leases, claims, namespaces, timing, limits.room_in, lease),
+            *(self.restoration, releases, self._decide),
         )
-        self.shard_up = self._claim_batcher.shard_up
+        self.retry_releases = self._claim_batcher.retry_releases
 
     async def stop(self) -> None:
         """End operations that are still under way; :meth:`end` has released the memberships."""
@@ -102,6 +101,7 @@ class Ownership:
         await self._namespaces.stop()
         await self.restoration.stop()
         await self._claim_batcher.stop()
+        await self._last_ones.stop()
         error = BackplaneUnavailableError(
             "not released: stopped while Redis could not be reached; its lease runs out",
             maybe_executed=True,
@@ -134,7 +134,7 @@ class Ownership:
             return
         for pending in self._pending.get((namespace, id), ()):
             if pending.nonce == standing.nonce and not pending.won.done():
-                pending.taken_over = True
+                pending.taken_at = standing.time
                 return
         membership = self._table.get(namespace, id)
         claim = None if membership is None else membership.claim
@@ -158,10 +158,6 @@ class Ownership:
     def holds(self, namespace: str) -> bool:
         """Whether this node holds connections in a namespace."""
         return self._namespaces.holds(namespace)
-
-    def pop_doubted(self) -> set[str]:
-        """Namespaces, held or not, in which a release did not find its claim; read once."""
-        return self._claim_batcher.pop_doubted()
 
     def owned(self, namespace: str) -> dict[str, Claim]:
         """The claims that this node holds in a namespace, by id; those being released too."""
@@ -209,20 +205,14 @@ class Ownership:
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
-            if not pending.sent:
-                pending.fail(ConnectionClosedError())
-            task.add_done_callback(lambda done: self._release_unwanted(membership, done))
+            pending.fail(ConnectionClosedError())  # a claim that wins later is released at once
+            task.add_done_callback(unheeded)
+            if pending.has_won:
+                self.release(membership)
             raise
         if task.cancelled():  # by the stop, not by the caller
             raise PoolClosedError("stopped")
         task.result()
-
-    def _release_unwanted(
-        self, membership: Membership[Connection], claim: asyncio.Task[None]
-    ) -> None:
-        """Release a claim that has ended, whose caller was cancelled while it was pending."""
-        if not claim.cancelled() and claim.exception() is None:
-            self.release(membership)
 
     async def _claim(self, pending: PendingClaim) -> None:
         if self._ending:
@@ -249,7 +239,8 @@ class Ownership:
                 self._claim_batcher.claim(pending)
             await self._decided(pending)
         except BaseException as error:
-            unanswered = isinstance(error, BackplaneUnavailableError)
+            given_up = pending.sent and isinstance(error, ConnectionClosedError)
+            unanswered = given_up or isinstance(error, BackplaneUnavailableError)
             self._namespaces.leave(namespace, unanswered=unanswered)
             raise
 
@@ -270,7 +261,7 @@ class Ownership:
         connection = membership.connection
         older = self._table.get(membership.namespace, membership.id)
         newer = older is not None and older.claim is not None and older.claim.time > claim.time
-        overtaken = newer or (pending.taken_over and not self._verify)
+        overtaken = newer or (pending.taken_at >= claim.time and not self._verify)
         if not won and not pending.takeover:
             self._lost(pending, claim)
         elif not won or overtaken:
@@ -285,14 +276,13 @@ class Ownership:
             if older is not None:
                 self._evict(older)
             pending.won.set_result(None)
-            if pending.taken_over:
+            if pending.taken_at:
                 self._claim_batcher.verify(membership)
 
-    def _may_own(self, membership: Membership[Connection]) -> bool:
+    def _may_own(self, one: Membership[Connection]) -> bool:
         """Whether its connection is still open, and, if it joins, still has its home."""
-        connection = membership.connection
-        first = membership.home or membership.person
-        return not connection.closed if first else self._table.is_at_home(connection)
+        first = one.home or one.person
+        return not one.connection.closed if first else self._table.is_at_home(one.connection)
 
     def _lost(self, pending: PendingClaim, standing: Claim) -> None:
         """Another claim is registered: ask its owner, once, whether that client still lives."""
@@ -343,9 +333,16 @@ class Ownership:
                 self._claim_batcher.release(membership)
         return membership.depart()
 
-    def retry_releases(self) -> None:
-        """Try again the releases that failed."""
-        self._claim_batcher.retry_releases()
+    def shard_up(self, shard: Shard) -> None:
+        """One of several shards is up again: compare its claims, send the operations for it."""
+        self._releases.doubt_latest(lambda name: self._topology.of(name) is shard)
+        self.restoration.shard_up(shard)
+        self._claim_batcher.retry()
+
+    def moved(self, slots: Collection[int]) -> None:
+        """Slots have other shards now: compare their claims, send the operations for them."""
+        self.restoration.moved(slots)
+        self._claim_batcher.retry()
 
     async def end(self, seconds: float) -> None:
         """Fail the pending claims; wait until every claim and release has been answered.
@@ -363,10 +360,10 @@ class Ownership:
                 if under_way:
                     await asyncio.wait(under_way)
 
-    def _released(self, membership: Membership[Connection], emptied: bool) -> None:
-        """A membership has no claim any more; ``emptied`` if that left its namespace empty."""
+    def _released(self, membership: Membership[Connection], emptied: bool | None) -> None:
+        """A membership has no claim any more; ``emptied`` as Redis says it of the release."""
         self._drop(membership)
-        membership.depart().end(emptied)
+        self._last_ones.end(membership.depart(), emptied)
 
     def _evict(self, membership: Membership[Connection]) -> None:
         """Another connection owns the id now; there is no release."""
@@ -374,6 +371,7 @@ class Ownership:
         if not leaves:
             membership.depart().end(emptied=False)
         self._drop(membership)
+        self._releases.remember(membership.namespace)
         self._fights.note(membership)
         if membership.home or not leaves:
             self._table.lose(membership)
@@ -386,11 +384,7 @@ class Ownership:
             membership.claim = None
 
     async def register_all(self, incarnation: str, keep: Keep) -> None:
-        """Register all owned claims under a new incarnation, with their own tokens.
-
-        A connection whose id another node won meanwhile is closed with 4409. ``keep`` renews the
-        lease in between.
-        """
+        """Register all that is owned anew; see :meth:`.ClaimBatcher.register_all`."""
         await self._claim_batcher.register_all(incarnation, keep)
 
     async def assert_namespace(self, links: Links, namespace: str, incarnation: str) -> None:

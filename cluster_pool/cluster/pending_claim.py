@@ -22,7 +22,9 @@ class PendingClaim:
         takeover: whether it may take the id over from another connection.
         deadline: when its caller stops waiting, on the loop's clock.
         won: done, without an error, when the membership is in the table.
-        taken_over: whether a newer claim of the id was heard of before the answer to this one.
+        taken_at: Redis time in µs of the claim that an attempt has made and that a newer claim of
+            the id has replaced, as was heard before the answer; 0 if none was. A later attempt may
+            have won the id again.
         sent: whether Redis may have executed it.
         asked: whether the owner was asked for a sign of life; that is done once.
         first: Redis time in µs of the first attempt whose reply was lost.
@@ -34,11 +36,17 @@ class PendingClaim:
     takeover: bool
     deadline: float
     won: asyncio.Future[None]
-    taken_over: bool = False
+    taken_at: int = 0
     sent: bool = False
     asked: bool = False
     first: int = 0
     why: str = ""
+
+    @property
+    def has_won(self) -> bool:
+        """Whether the membership is in the table."""
+        won = self.won
+        return won.done() and not won.cancelled() and won.exception() is None
 
     def fail(self, error: Exception) -> None:
         """End it with an error, unless it has ended."""

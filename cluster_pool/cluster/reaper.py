@@ -41,8 +41,13 @@ def _later(incarnation: str) -> Iterator[None]:
 class Reaper:
     """A task that sleeps until it is woken: by a heartbeat, or at the very end of a lease.
 
+    A node that goes on under another lease buries the former one itself, and removes what it has
+    left under that, as soon as it has registered again what it owns: none of that is ever removed.
+
     Args:
         on_empty: called with each namespace that a removal left without members.
+        registered: whether all that this node owns is registered under its incarnation.
+        releases: whether this node has releases in a namespace that Redis has not answered yet.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class Reaper:
         timing: Timing,
         counters: Counters,
         on_empty: Callable[[str], None],
+        registered: Callable[[], bool],
+        releases: Callable[[str], bool],
     ) -> None:
         self._leases = leases
         self._claims = claims
@@ -67,6 +74,7 @@ class Reaper:
         self._counters = counters
         self._lease = lease
         self._on_empty = on_empty
+        self._registered, self._releases = registered, releases
         self._wake = asyncio.Event()
         self._due: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -110,22 +118,41 @@ class Reaper:
 
     async def _look(self) -> None:
         if self._lease.may_judge():
-            for incarnation in await self._leases.expired(self._deadline()):
-                if await self._leases.bury(incarnation, self._deadline(), "expired"):
-                    log.warning("incarnation %s has vanished", shown(incarnation))
+            await self._bury_expired()
             await self._sweep()
             await self._look_ahead()
         dead = await self._reaping.dead(self._deadline())
         if not dead and not self._unanswered:
             return
-        living = {start_of(one) for one in await self._leases.living(self._deadline())}
+        living = await self._living()
         for (namespace, incarnation), node_id in list(self._unanswered.items()):
             with _later(incarnation):
                 lives_on = start_of(incarnation) in living
                 await self._clear(namespace, incarnation, node_id, lives_on, counted=True)
         for incarnation, node_id in dead.items():
-            with _later(incarnation):
-                await self._reap(incarnation, node_id, lives_on=start_of(incarnation) in living)
+            lives_on = start_of(incarnation) in living
+            if not lives_on or self._is_own(incarnation):
+                with _later(incarnation):
+                    await self._reap(incarnation, node_id, lives_on=lives_on)
+
+    async def _bury_expired(self) -> None:
+        """Bury incarnations whose lease has ended, but those of nodes that have another one."""
+        expired = await self._leases.expired(self._deadline())
+        living = await self._living() if expired else ()
+        for incarnation in expired:
+            if start_of(incarnation) in living:
+                continue
+            if await self._leases.bury(incarnation, self._deadline(), "expired"):
+                log.warning("incarnation %s has vanished", shown(incarnation))
+
+    async def _living(self) -> set[str]:
+        """The starts of nodes that hold a lease."""
+        return {start_of(one) for one in await self._leases.living(self._deadline())}
+
+    def _is_own(self, incarnation: str) -> bool:
+        """Whether this node has given it up, and nothing that it owns is registered under it."""
+        own = start_of(self._lease.incarnation)
+        return start_of(incarnation) == own and self._registered()
 
     async def _sweep(self) -> None:
         """Bury incarnations that have had no lease for the length of one: they will not join."""
@@ -185,7 +212,7 @@ class Reaper:
             node_id,
             self._timing.timeout,
             counted=counted,
-            lives_on=lives_on,
+            lives_on=lives_on and self._releases(namespace),
         )
         del self._unanswered[namespace, incarnation]
         self._counters.reaped += gone

@@ -118,10 +118,15 @@ class Reassertion:
 
     def _owned(self, namespace: str) -> Group:
         members = self._table.namespace(namespace) or {}
-        owned = [one for one in members.values() if one.claim is not None]
-        if self._topology.spans:  # releases are not awaited first: departing ones stay out
-            owned = [one for one in owned if one.departure is None]
-        return namespace, owned
+        return namespace, [one for one in members.values() if self._is_asserted(one)]
+
+    def _is_asserted(self, membership: Membership[Connection]) -> bool:
+        """Whether its claim must be registered.
+
+        With several shards releases are not awaited first: departing memberships stay out.
+        """
+        departs = self._topology.spans and membership.departure is not None
+        return membership.claim is not None and not departs
 
     def _sorted(self, names: Iterable[str], incarnation: str) -> tuple[list[Group], list[str]]:
         """Memberships not registered under the incarnation yet; namespaces where some are."""
@@ -173,7 +178,7 @@ class Reassertion:
     ) -> Coroutine[Any, Any, None]:
         """Assert the claims of a batch that are still owned; some may have been released since."""
         owned = [
-            (name, [(one, one.claim) for one in part if one.claim is not None])
+            (name, [(one, one.claim) for one in part if one.claim and self._is_asserted(one)])
             for name, part in batch
         ]
         owned = [(name, part) for name, part in owned if part]

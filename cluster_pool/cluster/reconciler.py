@@ -18,6 +18,7 @@ from typing import NamedTuple
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.reaping import Reaping
+from cluster_pool.backplane.refusals import is_half_moved
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.backplane.upkeep import Holding, Upkeep
 from cluster_pool.cluster.lease import LeaseState
@@ -100,7 +101,8 @@ class Reconciler:
         """Differences that the last repair could not change; other nodes repair them."""
         self._wrong: set[str] = set()
         self._doubted: set[str] = set()
-        """Namespaces to compare next that are not held any more, and so get no turn."""
+        """Namespaces to compare next, until that was done. Those that are not held any more get no
+        other turn."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -139,12 +141,9 @@ class Reconciler:
             self._to_visit = await self._topology.in_calls(self._ownership.namespaces())
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
         part, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
-        doubted = self._doubted | self._ownership.pop_doubted()
-        later = set[str]()
-        if self._topology.spans:
-            later = {one for one in (*self._wrong, *doubted, *part) if not self._is_comparable(one)}
-        self._doubted = doubted & later
-        return [one for one in dict.fromkeys([*self._wrong, *doubted, *part]) if one not in later]
+        self._doubted |= self._ownership.pop_doubted()
+        names = dict.fromkeys([*self._wrong, *self._doubted, *part])
+        return [one for one in names if not self._topology.spans or self._is_comparable(one)]
 
     def _is_comparable(self, namespace: str) -> bool:
         """Whether a difference in it would be drift."""
@@ -164,11 +163,19 @@ class Reconciler:
             noting = self._claims.add_namespaces(links, incarnation, held, deadline)
             holdings = [self._holding(name) for name in part]
             comparing = self._upkeep.compare(links, incarnation, holdings, deadline)
-            _, (differing, owners) = await asyncio.gather(noting, comparing)
+            try:
+                _, (differing, owners) = await asyncio.gather(noting, comparing)
+            except BackplaneUnavailableError as error:
+                if not is_half_moved(error):
+                    raise
+                log.debug("not compared: %s", error)  # others do not wait for that slot
+                continue
             if await self._strangers(links, owners):
                 differing = part
             suspects.update(dict.fromkeys(differing))
-            self._wrong.difference_update(set(part) - set(differing))
+            same = set(part) - set(differing)
+            self._wrong -= same
+            self._doubted -= same
             await asyncio.sleep(self._timing.heartbeat * SPREAD / len(parts) if parts[1:] else 0)
         return list(suspects)
 
@@ -236,11 +243,12 @@ class Reconciler:
             for name, difference in second.items()
             if first[name] == difference != self._left.get(name)
         ]
-        self._doubted = {
+        self._doubted.difference_update(suspects)
+        self._doubted.update(
             name
             for name, difference in second.items()
             if first[name] != difference and not self._ownership.holds(name)
-        }
+        )
         self._left = {name: one for name, one in self._left.items() if second.get(name) == one}
         if not drifted:
             return

@@ -9,7 +9,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from cluster_pool.backplane.claims import PAGE, Claims, batches
-from cluster_pool.backplane.topology import Links
+from cluster_pool.backplane.refusals import is_elsewhere
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
@@ -17,10 +19,11 @@ from cluster_pool.local.membership import Membership
 log = logging.getLogger("cluster_pool.membership")
 
 MOST_DOUBTED = 5000
-"""Namespaces that wait for a closer look, and latest ones of which releases are known, at most."""
+"""Namespaces that wait for a closer look, and latest ones where claims have ended, at most."""
 
-Released = Callable[[Membership[Connection], bool], None]
-"""Called with each membership that has no claim any more, and whether its namespace is empty."""
+Released = Callable[[Membership[Connection], bool | None], None]
+"""Called with each membership that has no claim any more, and whether its release has emptied the
+namespace; None if it found no claim."""
 
 
 class ReleaseBatcher:
@@ -28,13 +31,12 @@ class ReleaseBatcher:
 
     Args:
         on_released: see :data:`Released`.
-        remembers: whether the latest releases may be doubted, see :meth:`doubt_latest`.
     """
 
-    def __init__(self, claims: Claims, on_released: Released, *, remembers: bool = False) -> None:
+    def __init__(self, topology: Topology, claims: Claims, on_released: Released) -> None:
+        self._topology = topology
         self._claims = claims
         self._on_released = on_released
-        self._remembers = remembers
         self._latest: dict[str, None] = {}
         self._waiting: list[Membership[Connection]] = []
         self._unanswered: list[Membership[Connection]] = []
@@ -60,10 +62,10 @@ class ReleaseBatcher:
             self._doubted.add(namespace)
 
     def doubt_latest(self, concerned: Callable[[str], bool]) -> None:
-        """Doubt the latest releases in some namespaces, whose shard may have lost them.
+        """Doubt the latest ends of claims in some namespaces, whose shard may have lost them.
 
-        A replica that takes over need not have heard of a release that its primary has answered.
-        A namespace without members here would not be compared again.
+        A replica that takes over need not have heard of a release or a takeover that its primary
+        has answered. A namespace without members here would not be compared again.
         """
         for namespace in [one for one in self._latest if concerned(one)]:
             del self._latest[namespace]
@@ -86,7 +88,7 @@ class ReleaseBatcher:
             yield page
 
     def pop_doubted(self) -> set[str]:
-        """Namespaces where a release found nothing: the claim may have been lost, not its count."""
+        """Namespaces, held or not, in which claims may stand that this node does not hold."""
         doubted, self._doubted = self._doubted, set()
         return doubted
 
@@ -108,6 +110,7 @@ class ReleaseBatcher:
         self, links: Links, batch: list[Membership[Connection]], deadline: float
     ) -> Coroutine[Any, Any, None]:
         namespace = batch[0].namespace
+        shard = self._topology.of(namespace)
         claims = [(one.id, one.claim) for one in batch if one.claim is not None]
         try:
             reply = self._claims.release(links, namespace, claims, deadline)
@@ -119,19 +122,38 @@ class ReleaseBatcher:
         async def read() -> None:
             try:
                 last_ones = await reply
-            except BackplaneUnavailableError:
-                self._unanswered += batch
+            except BackplaneUnavailableError as error:
+                self._again(batch, shard, error)
                 return
             if None in last_ones:
                 self.doubt(namespace)
-            if self._remembers:
-                self._remember(namespace)
+            self.remember(namespace)
             for membership, emptied in zip(batch, last_ones, strict=True):
-                self._on_released(membership, bool(emptied))
+                self._on_released(membership, emptied)
 
         return read()
 
-    def _remember(self, namespace: str) -> None:
+    def _again(
+        self, batch: list[Membership[Connection]], shard: Shard, error: BackplaneUnavailableError
+    ) -> None:
+        """Keep a batch that was not answered; one whose slot has moved goes with the next flush.
+
+        If its move is not known yet, or not over, it waits for that.
+        """
+        if is_elsewhere(error):
+            self._topology.look_again()
+            if self._topology.of(batch[0].namespace) is not shard:
+                self._waiting += batch
+                return
+        self._unanswered += batch
+
+    def remember(self, namespace: str) -> None:
+        """A claim of this node has ended there; noted for :meth:`doubt_latest`.
+
+        With one Redis nothing is noted: after its loss all claims have another incarnation.
+        """
+        if not self._topology.spans:
+            return
         self._latest.pop(namespace, None)
         self._latest[namespace] = None
         if len(self._latest) > MOST_DOUBTED:

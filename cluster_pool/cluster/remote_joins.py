@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.cluster.hooks import Hooks
@@ -27,6 +27,9 @@ from cluster_pool.local.table import ConnectionTable
 log = logging.getLogger("cluster_pool")
 
 Tell = Callable[[SendResult], None]
+
+MOST_ORDERS: Final = 10_000
+"""Orders that are under way at the same time, at most; further ones are refused."""
 
 
 class RemoteJoins:
@@ -75,6 +78,10 @@ class RemoteJoins:
     def _spawn(
         self, membership: Membership[Connection], work: Coroutine[Any, Any, None], tell: Tell
     ) -> None:
+        if len(self._tasks) >= MOST_ORDERS:
+            work.close()
+            tell(SendResult.REFUSED)
+            return
         task = asyncio.create_task(self._execute(membership, work, tell))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -124,6 +131,9 @@ class RemoteJoins:
         return departure
 
     def _departed(self, departure: Departure, over: "asyncio.Future[None]") -> None:
-        if departure.pop_emptied():
+        undecided = departure.undecided
+        if undecided is not None:
+            undecided.add_done_callback(partial(self._departed, departure))
+        elif departure.pop_emptied():
             log.debug("removed the last member of %s", shown(departure.namespace))
             self._hooks.emptied(departure.namespace)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Final
 
 from cluster_pool.backplane.in_steps import in_steps
+from cluster_pool.backplane.refusals import is_half_moved
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.slots import slot_of
 from cluster_pool.backplane.topology import Links, Topology
@@ -145,11 +146,34 @@ class Restoration:
         self, links: Links, shard: Shard, names: list[str], incarnation: str
     ) -> None:
         generation = shard.generation
-        await self._reassertion.register(links, names, incarnation, _nothing)
+        error: BackplaneUnavailableError | None = None
+        try:
+            await self._reassertion.register(links, names, incarnation, _nothing)
+        except BackplaneUnavailableError as refused:
+            if not is_half_moved(refused):
+                raise
+            names, error = await self._slot_by_slot(links, names, incarnation), refused
         async for part in in_steps(names):
             if shard.generation != generation:
                 return  # some of it may be lost again
             self._due.difference_update(name for name in part if self._topology.of(name) is shard)
+        if error is not None:
+            raise error
+
+    async def _slot_by_slot(self, links: Links, names: list[str], incarnation: str) -> list[str]:
+        """Register namespaces of a shard where a slot is on its way elsewhere, perhaps for hours.
+
+        Returns those that are registered now.
+        """
+        done: list[str] = []
+        for part in self._topology.together(names):
+            try:
+                await self._reassertion.register(links, part, incarnation, _nothing)
+                done += part
+            except BackplaneUnavailableError as refused:
+                if not is_half_moved(refused):
+                    raise
+        return done
 
     # -- after a rejoin --------------------------------------------------------------------
 

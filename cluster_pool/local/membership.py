@@ -24,13 +24,14 @@ class Departure:
         namespace: that of the membership.
     """
 
-    __slots__ = ("_emptied", "_ended", "_error", "_over", "namespace")
+    __slots__ = ("_decided", "_emptied", "_ended", "_error", "_over", "namespace")
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self._emptied = self._ended = False
         self._error: Exception | None = None
         self._over: asyncio.Future[None] | None = None
+        self._decided: asyncio.Future[None] | None = None
 
     @property
     def over(self) -> "asyncio.Future[None]":
@@ -64,8 +65,23 @@ class Departure:
             self._over.set_exception(self._error)
             self._over.exception()  # read here, so that asyncio does not log it
 
+    def doubt(self) -> None:
+        """Whether it empties the namespace is found out after its end, by :meth:`decide`."""
+        self._decided = asyncio.get_running_loop().create_future()
+
+    def decide(self, emptied: bool) -> None:
+        """It is known now whether it emptied the namespace."""
+        if self._decided is not None and not self._decided.done():
+            self._emptied = emptied
+            self._decided.set_result(None)
+
+    @property
+    def undecided(self) -> "asyncio.Future[None] | None":
+        """Done when it is known whether it emptied the namespace; None when that is known."""
+        return None if self._decided is None or self._decided.done() else self._decided
+
     def pop_emptied(self) -> bool:
-        """Whether it emptied the namespace; True only for the first call after it is over."""
+        """Whether it emptied the namespace; True only for the first call after that is known."""
         emptied, self._emptied = self._emptied, False
         return emptied
 

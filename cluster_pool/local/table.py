@@ -179,6 +179,11 @@ class ConnectionTable:
                 return departure
         return None
 
+    def departs_in(self, namespace: str) -> bool:
+        """Whether a membership in a namespace departs."""
+        members = self.members.get(namespace) or {}
+        return any(one.departure is not None for one in members.values())
+
     def is_at_home(self, connection: Connection) -> bool:
         """Whether a connection is open, and has a home that does not depart."""
         memberships = connection._memberships

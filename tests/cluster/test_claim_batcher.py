@@ -7,14 +7,16 @@ import pytest
 
 from cluster_pool import (
     BackplaneUnavailableError,
+    Connection,
     ConnectionClosedError,
     IdTakenError,
     PoolClosedError,
     Timing,
 )
-from cluster_pool.core.claims import incarnation_of
+from cluster_pool.core.claims import Claim, incarnation_of
+from cluster_pool.testing import FakeWebSocket
 from tests.cluster.test_ownership import agreed, answers_wait, is_member, node_behind
-from tests.clusters import Backend, Pool
+from tests.clusters import Backend, Pool, connection_of
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
@@ -130,7 +132,7 @@ async def test_with_a_secret_a_takeover_is_verified_in_the_registry(
         joining = asyncio.create_task(one.join("n", "alice"))
         await eventually(lambda: is_member(two, "alice"))
         newer = await two.join("n", "alice")
-        await eventually(lambda: one._parts.ownership._pending["n", "alice"][0].taken_over)
+        await eventually(lambda: one._parts.ownership._pending["n", "alice"][0].taken_at)
         told.set()
         try:
             older = await joining
@@ -193,3 +195,74 @@ async def test_a_claim_that_is_late_because_of_its_lease_is_sent_again(
         await one.join("n", "alice", timeout=30)
         assert left == [5.0]
         assert await one.count("n") == 1
+
+
+@async_test
+async def test_a_claim_that_was_cancelled_costs_the_next_one_nothing(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis has answered neither when the caller comes again with the same connection."""
+    async with backend.pools(1) as (one,):
+        told = asyncio.Event()
+        answers_wait(one, told, monkeypatch)
+        websocket = FakeWebSocket()
+        connection = Connection("alice", "n", websocket)
+        await cancelled(one.new_connection(connection), one)
+        again = asyncio.create_task(one.new_connection(connection))
+        await asyncio.sleep(0.1)
+        told.set()
+        await again
+        await eventually(lambda: agreed(one))
+        assert one.get_connection("n", "alice") is connection
+        assert websocket.closed is None
+
+
+@async_test
+async def test_a_join_that_was_cancelled_costs_the_next_one_nothing(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is not told that it has left: it is a member, by its second claim."""
+    async with backend.pools(1) as (one,):
+        connection = connection_of(await one.join("app", "alice"))
+        left: list[tuple[str, str]] = []
+        connection.on("left", lambda *event: left.append(event))
+        told = asyncio.Event()
+        answers_wait(one, told, monkeypatch)
+        await cancelled(connection.join("n"), one)
+        again = asyncio.create_task(connection.join("n"))
+        await asyncio.sleep(0.1)
+        told.set()
+        await again
+        await eventually(lambda: agreed(one))
+        assert connection.namespaces == ("app", "n")
+        assert left == []
+        await connection.leave("n")
+        assert await one.count("n") == 0
+
+
+async def cancelled(claiming: Any, pool: Pool) -> None:
+    """Cancel a call that claims ``alice`` once its claim is registered."""
+    task = asyncio.ensure_future(claiming)
+    await eventually(lambda: is_member(pool, "alice"))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@async_test
+async def test_a_takeover_of_an_earlier_attempt_does_not_concern_the_one_that_won(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer claim had been released before that: what is registered is owned."""
+    async with backend.pools(1) as (one,):
+        told = asyncio.Event()
+        answers_wait(one, told, monkeypatch)
+        joining = asyncio.create_task(one.join("n", "alice"))
+        await eventually(lambda: is_member(one, "alice"))
+        ownership = one._parts.ownership
+        (pending,) = ownership._pending["n", "alice"]
+        earlier = Claim(one._parts.lease.incarnation, 1, pending.nonce)
+        ownership.taken_over("n", "alice", earlier)
+        told.set()
+        alice = await joining
+        await eventually(lambda: agreed(one))
+        assert alice.closed is None

@@ -273,7 +273,7 @@ async def test_accept_closes_a_client_that_lost_its_id_at_once(
         await eventually(lambda: is_member(two, "b"))
         newer = [await two.join("n", "a"), await two.join("n", "b")]
         waiting = one._parts.ownership._pending.values()
-        await eventually(lambda: all(pending.taken_over for (pending,) in waiting))
+        await eventually(lambda: all(pending.taken_at for (pending,) in waiting))
         told.set()
         for error in await asyncio.gather(*accepting, return_exceptions=True):
             assert isinstance(error, ConnectionClosedError)

@@ -40,6 +40,13 @@ class Registry:
         self.living_on: list[bool] = []
         self.away: set[str] = set()
         """Namespaces whose shard is down."""
+        self.registered = True
+
+    def is_registered(self) -> bool:
+        return self.registered
+
+    def releases_in(self, namespace: str) -> bool:
+        return namespace == "n"
 
     async def expired(self, deadline: float) -> list[str]:
         return self.ended
@@ -95,10 +102,13 @@ class Registry:
 async def reaper_of(
     registry: Any, *, judges: bool = True, on_empty: Callable[[str], None] = len
 ) -> AsyncIterator[tuple[Reaper, Counters]]:
-    """A running reaper, which may judge other nodes or not."""
-    lease: Any = SimpleNamespace(may_judge=lambda: judges)
+    """The running reaper of a node ``two``, which may judge other nodes or not."""
+    lease: Any = SimpleNamespace(may_judge=lambda: judges, incarnation="two.1")
     counters = Counters()
-    reaper = Reaper(lease, registry, registry, registry, BRIEF, counters, on_empty)
+    reaper = Reaper(
+        *(lease, registry, registry, registry, BRIEF, counters, on_empty),
+        *(registry.is_registered, registry.releases_in),
+    )
     reaper.start()
     try:
         yield reaper, counters
@@ -120,14 +130,24 @@ async def test_a_node_with_a_young_lease_reaps_only_incarnations_buried_by_other
 
 
 @async_test
-async def test_members_of_a_node_that_goes_on_under_another_lease_are_removed_as_such() -> None:
-    """Its release of one of them may come later."""
+async def test_members_of_a_node_that_goes_on_under_another_lease_are_removed_by_itself() -> None:
+    """Once it has registered again what it owns; its release of one may come later."""
     registry = Registry()
-    registry.members, registry.alive = {"one.0": {"n": 1}, "two.0": {"n": 1}}, ["two.1"]
+    registry.members = {"one.0": {"n": 1}, "two.0": {"n": 1, "m": 1}, "three.0": {"n": 1}}
+    registry.alive, registry.registered = ["two.1", "three.1"], False
+    registry.ended = ["one.0", "two.0", "three.0"]
     async with reaper_of(registry) as (reaper, _):
         reaper.wake()
+        await eventually(lambda: registry.forgotten == ["one.0"])
+        assert registry.buried == [("one.0", "expired")]
+        registry.registered = True
+        reaper.wake()
         await eventually(lambda: registry.forgotten == ["one.0", "two.0"])
-    assert registry.living_on == [False, True]
+        registry.alive.remove("three.1")
+        reaper.wake()
+        await eventually(lambda: registry.forgotten == ["one.0", "two.0", "three.0"])
+    assert sorted(registry.living_on[1:3]) == [False, True]
+    assert (registry.living_on[0], registry.living_on[3:]) == (False, [False])
 
 
 @async_test

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, Gap, SendResult
+from cluster_pool import BackplaneUnavailableError, Gap, SendResult, Timing
 from cluster_pool.backplane.slots import slot_of
 from cluster_pool.core.keys import is_probe
 from tests.clusters import Pool
@@ -332,3 +332,54 @@ async def test_a_release_that_a_failover_loses_leaves_no_ghost() -> None:
             redis.heal()
             await eventually(lambda: new.call("EXISTS", key) == 0, 10)
             assert await one.count(name) == 0
+
+
+@async_test
+async def test_a_takeover_that_a_failover_loses_leaves_no_ghost() -> None:
+    """The member that was closed for it comes back with the replica, and nobody holds it."""
+    with RedisCluster(node_timeout=1, apart=True) as redis:
+        source, name = away_from_home(redis)
+        key = f"cluster_pool:{{{name}}}:members"
+        async with redis.network() as network, cluster_pools(network) as (one, two):
+            older = await two.join(name, "alice")
+            assert await asyncio.to_thread(source.call, "WAIT", 1, 5000) == 1
+            redis.cut_off(source)
+            newer: Any = await one.join(name, "alice")
+            assert await older.wait_closed() == (4409, "taken over")
+            await one.remove_connection(newer.connection)
+            assert source.call("EXISTS", key) == 0
+            await asyncio.to_thread(redis.wait_for_another, source)
+            new = redis.primary_of(name)
+            assert new.call("HLEN", key) == 1
+            redis.heal()
+            await eventually(lambda: new.call("EXISTS", key) == 0, 10)
+            assert await one.count(name) == 0
+
+
+@async_test
+async def test_a_takeover_while_the_owner_follows_a_slot_is_noticed(
+    redis: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node hears nothing of it; it looks as soon as it hears the namespace again."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis, timing=Timing(lease=60, heartbeat=20)) as (one, two):
+        older = await two.join(name, "alice")
+        topology = two._parts.backplane.topology
+        former, goes_on = topology.of(name), asyncio.Event()
+        for shard in topology.shards:
+            resubscribe = shard.subscriptions.resubscribe
+
+            async def later(channels: Any, resubscribe: Any = resubscribe) -> None:
+                await goes_on.wait()
+                await resubscribe(channels)
+
+            monkeypatch.setattr(shard.subscriptions, "resubscribe", later)
+        await asyncio.to_thread(redis.move_slot, slot_of(name), target)
+        await eventually(lambda: topology.of(name) is not former)
+        await eventually(lambda: not two._parts.ownership.restoration.due)
+        await one.join(name, "alice", timeout=10)
+        await asyncio.sleep(0.2)
+        assert older.closed is None
+        goes_on.set()
+        assert await older.wait_closed() == (4409, "taken over")

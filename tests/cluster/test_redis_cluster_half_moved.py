@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, SendResult
+from cluster_pool import BackplaneUnavailableError, SendResult, Timing
 from cluster_pool.backplane.slots import HOME_SLOT, slot_of
 from cluster_pool.testing import FAST
-from tests.redis_clusters import away_from_home, cluster_pools
+from tests.clusters import connection_of
+from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
 from tests.support import async_test, eventually
 from tools.harness.redis_cluster import RedisCluster, SlotMove
 
@@ -118,3 +119,58 @@ async def test_the_links_live_on_while_the_slot_of_the_leases_is_half_way(
         await asyncio.to_thread(move.finish)
         await eventually(lambda: one.ready and two.ready)
         assert await one.send(name, "alice", "x", confirm=True) is SendResult.DELIVERED
+
+
+@async_test
+async def test_a_release_is_made_up_for_as_soon_as_the_move_is_over(redis: RedisCluster) -> None:
+    """It does not wait for the next heartbeat."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis, 1, timing=Timing(lease=60, heartbeat=20)) as (one,):
+        connection = connection_of(await one.join("app", "alice"))
+        await connection.join(name)
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
+        await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:members")
+        emptied: list[str] = []
+        leaving = asyncio.create_task(
+            connection.leave(name, on_empty_namespace=lambda: emptied.append(name), timeout=10)
+        )
+        await asyncio.sleep(0.3)
+        assert not leaving.done()
+        await asyncio.to_thread(move.finish)
+        await leaving
+        assert emptied == [name]
+
+
+@async_test
+async def test_other_namespaces_of_its_shard_are_registered_again_meanwhile(
+    redis: RedisCluster,
+) -> None:
+    """A slot may stay half-way for hours."""
+    source, _ = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    stuck, *others = namespaces_of(redis, 5)[source.port]
+
+    def registered(*names: str) -> int:
+        return sum(source.call("HLEN", f"cluster_pool:{{{name}}}:members") for name in names)
+
+    async with cluster_pools(redis, 1) as (one,):
+        for name in (stuck, *others):
+            await one.join(name, "alice")
+        shard = one._parts.backplane.topology.of(stuck)
+        generation = shard.generation
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(stuck), target)
+        await asyncio.to_thread(move.carry, f"cluster_pool:{{{stuck}}}:owners")
+        for name in others:
+            source.call("DEL", f"cluster_pool:{{{name}}}:members")
+            source.call("DEL", f"cluster_pool:{{{name}}}:owners")
+        source.call("CLIENT", "KILL", "TYPE", "normal")
+        source.call("CLIENT", "KILL", "TYPE", "pubsub")
+        await eventually(lambda: shard.up and shard.generation > generation, 20)
+        await eventually(lambda: registered(*others) == len(others))
+        restoration = one._parts.ownership.restoration
+        await eventually(lambda: restoration.due == 1)
+        assert restoration.is_due(stuck)
+        await asyncio.to_thread(move.finish)
+        await eventually(lambda: not restoration.due)
+        assert await one.count(stuck) == 1

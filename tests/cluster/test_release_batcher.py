@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from redis.exceptions import MovedError
+
 from cluster_pool import BackplaneUnavailableError, Connection
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from cluster_pool.core.claims import Claim
@@ -14,10 +16,26 @@ from tests.support import async_test
 Answers = list[bool | None]
 
 
-class FakeClaims:
-    """Writes down what is released; each call has the next answer, None if there is none."""
+class Topology:
+    """Has every namespace at one shard, which may change."""
 
-    def __init__(self, *answers: Answers | None) -> None:
+    def __init__(self, spans: bool) -> None:
+        self.spans = spans
+        self.shard = "first"
+        self.looks = 0
+
+    def of(self, namespace: str) -> str:
+        return self.shard
+
+    def look_again(self) -> None:
+        self.looks += 1
+
+
+class FakeClaims:
+    """Writes down what is released; each call has the next answer, or the error; None if there is
+    no answer."""
+
+    def __init__(self, *answers: Answers | Exception | None) -> None:
         self._answers = list(answers)
         self.calls: list[tuple[str, list[str]]] = []
 
@@ -30,6 +48,8 @@ class FakeClaims:
         async def read() -> Answers:
             if answer is None:
                 raise BackplaneUnavailableError("the link is gone")
+            if isinstance(answer, Exception):
+                raise BackplaneUnavailableError("Redis refused") from answer
             return answer
 
         return read()
@@ -45,14 +65,13 @@ def owned(namespace: str, id: str) -> Membership[Connection]:
 class Releasing:
     """A batcher over fake claims, and what it has told."""
 
-    def __init__(self, *answers: Answers | None, remembers: bool = False) -> None:
+    def __init__(self, *answers: Answers | Exception | None, spans: bool = False) -> None:
         self.claims = FakeClaims(*answers)
-        self.told: list[tuple[str, bool]] = []
+        self.told: list[tuple[str, bool | None]] = []
         claims: Any = self.claims
+        self.topology: Any = Topology(spans)
         self.batcher = ReleaseBatcher(
-            claims,
-            lambda one, emptied: self.told.append((one.id, emptied)),
-            remembers=remembers,
+            self.topology, claims, lambda one, emptied: self.told.append((one.id, emptied))
         )
 
     async def flush(self) -> None:
@@ -111,12 +130,39 @@ async def test_a_release_that_found_no_claim_puts_its_namespace_in_doubt() -> No
 @async_test
 async def test_the_latest_releases_of_a_shard_are_doubted_when_it_may_have_lost_them() -> None:
     """Each once, and those of other shards not at all; one Redis remembers none."""
-    for remembers in (True, False):
-        releasing = Releasing([True], [True], remembers=remembers)
+    for spans in (True, False):
+        releasing = Releasing([True], [True], spans=spans)
         for namespace in ("here", "elsewhere"):
             releasing.batcher.add(owned(namespace, "a"))
         await releasing.flush()
         releasing.batcher.doubt_latest(lambda namespace: namespace == "here")
-        assert releasing.batcher.pop_doubted() == ({"here"} if remembers else set())
+        assert releasing.batcher.pop_doubted() == ({"here"} if spans else set())
         releasing.batcher.doubt_latest(lambda namespace: namespace == "here")
         assert releasing.batcher.pop_doubted() == set()
+
+
+@async_test
+async def test_a_release_whose_slot_has_moved_goes_again_at_once() -> None:
+    """As soon as the new map is read; until then, and after other refusals, it waits."""
+    moved = MovedError("5000 10.0.0.1:6379")
+    releasing = Releasing(moved, moved, [True], spans=True)
+    releasing.batcher.add(owned("n", "a"))
+    await releasing.flush()
+    assert (releasing.topology.looks, releasing.batcher.waiting) == (1, False)
+    releasing.batcher.retry()
+    flushing = asyncio.create_task(releasing.flush())
+    await asyncio.sleep(0)
+    releasing.topology.shard = "second"
+    await flushing
+    assert releasing.batcher.waiting
+    await releasing.flush()
+    assert releasing.told == [("a", True)]
+
+
+@async_test
+async def test_a_namespace_where_an_id_was_taken_over_is_doubted_like_one_with_a_release() -> None:
+    """Its shard may have lost that, too."""
+    releasing = Releasing(spans=True)
+    releasing.batcher.remember("n")
+    releasing.batcher.doubt_latest(lambda namespace: True)
+    assert releasing.batcher.pop_doubted() == {"n"}

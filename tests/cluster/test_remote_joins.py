@@ -2,11 +2,13 @@
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from cluster_pool import ClusterPool, InvalidValueError, Limits, NodeState, SendResult
-from cluster_pool.testing import FAST
+from cluster_pool import ClusterPool, Connection, InvalidValueError, Limits, NodeState, SendResult
+from cluster_pool.cluster import remote_joins
+from cluster_pool.testing import FAST, FakeWebSocket
 from tests.cluster.test_joins import ids
 from tests.clusters import Backend, connection_of
 from tests.support import async_test, eventually
@@ -106,7 +108,7 @@ async def test_remove_all_ends_memberships_and_close_all_closes_connections(
         assert await host.wait_closed() == (1000, "")
         await eventually(lambda: len(told) == 2)
         assert set(told) == {("room", "removed")}
-        assert [one.sent for one in (alice, bob, host)] == [["last"]] * 3
+        assert [await one.wait_sent() for one in (alice, bob, host)] == [["last"]] * 3
         await eventually(lambda: _is_empty(one, "room"))
         assert await ids(one, "hall") == await ids(one, "app") == {"alice", "bob"}
         assert await one.remove_all("hall") == 2
@@ -166,3 +168,23 @@ async def test_orders_that_are_under_way_end_when_the_node_stops() -> None:
         await one.stop()
         assert await joining in (REFUSED, SendResult.TIMED_OUT)
         assert await two.namespaces() == []
+
+
+@async_test
+async def test_orders_beyond_a_limit_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that is under way has a task, which may wait long for Redis."""
+    monkeypatch.setattr(remote_joins, "MOST_ORDERS", 1)
+
+    async def join(*order: Any) -> None:
+        await asyncio.Event().wait()
+
+    node: Any = SimpleNamespace(join=join, decided=lambda membership: None)
+    orders = remote_joins.RemoteJoins(node, node, node, node, FAST)
+    member: Any = SimpleNamespace(connection=Connection("alice", "app", FakeWebSocket()))
+    told: list[SendResult] = []
+    for room in ("room", "hall"):
+        orders.join(member, room, None, None, told.append)
+    assert told == [REFUSED]
+    await asyncio.sleep(0)
+    await orders.stop()
+    assert told == [REFUSED, REFUSED]

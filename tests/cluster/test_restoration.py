@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, SendResult, Timing
+from cluster_pool import BackplaneUnavailableError, IdTakenError, SendResult, Timing
 from cluster_pool.backplane.in_steps import STEP, in_steps
 from cluster_pool.backplane.slots import slot_of
 from cluster_pool.cluster.reconciler import Reconciler
@@ -246,3 +246,58 @@ async def test_a_namespace_that_becomes_due_while_others_are_looked_for_is_regis
     await eventually(lambda: not restoration.due)
     assert set(all_parts.registered) == set(all_parts.names)
     await restoration.stop()
+
+
+@async_test
+async def test_a_node_that_lives_on_keeps_its_ids_at_a_shard_that_it_does_not_reach(
+    redis: RedisCluster,
+) -> None:
+    """It has another lease meanwhile. Its members there are not removed, and their ids are not
+    given away; when it reaches the shard again, they are as they were."""
+    away, name = away_from_home(redis)
+    key = f"cluster_pool:{{{name}}}:members"
+    async with (
+        redis.network() as network,
+        cluster_pools(redis, 1) as (one,),
+        Pool(network.url, node_id="far", timing=FAST) as far,
+    ):
+        ways = dict(zip(redis.nodes, network.proxies, strict=True))
+        bob = await far.join(name, "bob")
+        emptied: list[str] = []
+        one.on("empty", emptied.append)
+        rejoins = far.statistics()["rejoins"]
+        await ways[away].refuse()
+        await ways[redis.primary_of("{~}")].cut()
+        await eventually(lambda: far.statistics()["rejoins"] > rejoins, 20)
+        for pause in (FAST.heartbeat, FAST.lease + 2 * FAST.heartbeat):
+            await asyncio.sleep(pause)  # its former lease is over after the second
+            assert away.call("HLEN", key) == 1
+            with pytest.raises(IdTakenError):
+                await one.join(name, "bob", on_conflict="reject")
+            assert await one.send(name, "bob", "x") is SendResult.UNREACHABLE
+        await ways[away].accept()
+        await eventually(lambda: one.send(name, "bob", "y", confirm=True))
+        assert bob.closed is None
+        assert emptied == []
+        dead = redis.primary_of("{~}")
+        await eventually(lambda: not dead.call("HLEN", "cluster_pool:{~}:dead"), 20)
+        assert await one.count(name) == 1
+
+
+@async_test
+async def test_a_doubt_outlasts_the_repair_of_other_namespaces(redis: RedisCluster) -> None:
+    """It is about a namespace whose shard is still being restored, and is looked at after that."""
+    async with cluster_pools(redis, 1) as (one,):
+        await one.join("room", "alice")
+        ownership, incarnation = one._parts.ownership, one._parts.lease.incarnation
+        members, owners = (f"cluster_pool:{{hall}}:{what}" for what in ("members", "owners"))
+        redis.command("HSET", members, "ghost", f"{incarnation}:1:zz")
+        redis.command("HSET", owners, incarnation, "1", f"{incarnation}#", "1")
+        ownership.restoration._due.add("hall")
+        ownership._releases.doubt("hall")
+        stray = ("cluster_pool:{room}:members", "stray")
+        redis.command("HSET", *stray, "no claim")
+        await eventually(lambda: redis.command("HEXISTS", *stray) == ":0\r\n", 20)
+        assert redis.command("EXISTS", members) == ":1\r\n"
+        ownership.restoration._due.discard("hall")
+        await eventually(lambda: redis.command("EXISTS", members) == ":0\r\n", 20)

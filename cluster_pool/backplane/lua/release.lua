@@ -1,4 +1,5 @@
--- Releases claims in one namespace; a claim that is no longer registered is left alone.
+-- Releases claims in one namespace; a claim that is no longer registered is left alone. It is known by its
+-- token: an assertion whose reply is on its way has perhaps put it under another lease of its node.
 -- Reply one code per id: NOT_REGISTERED, RELEASED, or EMPTIED when its release emptied the namespace
 -- Redis keeps which release emptied the namespace until its node confirms that it knows, a day at most:
 -- a retry after a lost reply gets the same answer, whatever others did in the namespace meanwhile.
@@ -14,14 +15,21 @@ local claims = list(ARGV, 3, 2) -- id, claim
 local registered = redis.call('HMGET', members, unpack(column(claims, 1)))
 local remembered = redis.call('EXISTS', emptied_key) == 1
 
+-- A claim without the number of its lease; nil if it has none, as a value that is no claim.
+local function token(claim)
+  local start, rest = string.match(claim, '^([%w_-]+)%.%d+(:%d+:%w+)$')
+  return start and start .. rest
+end
+
 local codes = {}
 local gone = {}
 local changes = {}
 local events = {}
 local last, last_claim
 for i, id, claim in each(claims) do
-  if registered[i] == claim then
-    local incarnation, time = parse(claim)
+  local standing = registered[i]
+  if standing == claim or standing and token(claim) and token(standing) == token(claim) then
+    local incarnation, time = parse(standing)
     if incarnation then
       tally(changes, incarnation, -1, time)
       events[#events + 1] = event('leave', id, node)
