@@ -157,8 +157,8 @@ async def test_a_slow_consumer_that_is_cut_loses_its_endpoint(
 ) -> None:
     """Its Close waits behind unread messages.
 
-    ASGI cannot cut the socket, and one log line says so; behind our protocol it is cut, and the
-    server stops although the clients are still there.
+    ASGI cannot cut the socket, and a log line says so, one for all that come within a while; behind
+    our protocol it is cut, and the server stops although the clients are still there.
     """
     async with running(name, redis.url) as server:
         async with (
@@ -170,8 +170,8 @@ async def test_a_slow_consumer_that_is_cut_loses_its_endpoint(
             if name == "uvicorn ours":
                 server.process.send_signal(signal.SIGTERM)
                 assert await server.ended() in (0, -signal.SIGTERM)
-        said = name != "uvicorn ours"
-        await eventually(lambda: server.said().count("no way to cut") == said, 30)
+        lines = (0,) if name == "uvicorn ours" else (1, 2)
+        await eventually(lambda: server.said().count("no way to cut") in lines, 30)
 
 
 async def slow(server: Server, count: int) -> bool:

@@ -114,7 +114,7 @@ async def test_the_links_live_on_while_the_slot_of_the_leases_is_half_way(
         assert "TRYAGAIN" in trouble
         await asyncio.sleep(FAST.lease)
         with pytest.raises(BackplaneUnavailableError, match=r"looked up.*(TRYAGAIN|ASK)"):
-            await one.send(name, "alice", "x", timeout=0.5)
+            await one.send(name, "alice", "x", timeout=2.0)
         assert generations == [pool.statistics()["generations"] for pool in (one, two)]
         await asyncio.to_thread(move.finish)
         await eventually(lambda: one.ready and two.ready)
