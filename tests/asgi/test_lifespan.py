@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import WebSocketException
 
 from tests.asgi.servers import Server, installed, running
 from tests.cluster.test_signals import close_time
@@ -119,7 +119,7 @@ async def test_a_reload_closes_at_its_grace_and_the_next_process_goes_on(
 
 async def pid_of(server: Server) -> str | None:
     """The process that answers a newcomer; None while none is accepted."""
-    with contextlib.suppress(OSError, InvalidStatus):
+    with contextlib.suppress(OSError, WebSocketException):
         async with server.connect("/chat/alice") as client:
             return await answered(client)
     return None

@@ -130,7 +130,7 @@ async def test_an_interruption_undoes_no_assertion(
         asserted = Asserted(pool)
         await proxy.cut()
         for part in (100, 400, 700):
-            proxy.delay = 0.02
+            proxy.delay = 0.04
             await eventually(lambda part=part: len(asserted.under(1)) >= part, 30)
             await proxy.cut()
         await eventually(lambda: pool.ready, 30)
