@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import secrets
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.outbound import Outbound
@@ -16,6 +17,11 @@ from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import ClusterPoolError, PoolClosedError
 
 log = logging.getLogger("cluster_pool.router")
+
+FIRST_PAUSE: Final = 0.1
+"""Seconds until an answer that was not heard is sent again; each further pause is twice as long."""
+MOST_HELD: Final = 10_000
+"""Answers that wait for that, at most: many may be for processes that have gone."""
 
 
 class Replies:
@@ -54,11 +60,17 @@ class Replies:
 
 
 class Answers:
-    """Sends this node's answers to other nodes, without waiting for anything."""
+    """Sends this node's answers to other nodes, without waiting for anything.
+
+    An answer that no process heard is sent again a few times, until the time-out of a call is over:
+    on a Redis Cluster a node may send before it hears its own channel again, which is at home.
+    """
 
     def __init__(self, outbound: Outbound, timing: Timing) -> None:
         self._outbound = outbound
         self._timing = timing
+        self._held = 0
+        """Answers that wait to be sent again."""
 
     def reply(self, to: ReplyTo, result: SendResult) -> None:
         """Send the result of a message or a question."""
@@ -69,10 +81,26 @@ class Answers:
         self._tell(to, envelope.answer(to, refusal))
 
     def _tell(self, to: ReplyTo, item: bytes) -> None:
-        deadline = deadline_in(self._timing.timeout)
+        self._send(to, item, deadline_in(self._timing.timeout), FIRST_PAUSE)
+
+    def _send(self, to: ReplyTo, item: bytes, deadline: float, pause: float) -> None:
         try:
             told = self._outbound.send_to_node(to.node, to.start, item, deadline)
         except ClusterPoolError as error:
             log.debug("no reply to %s: %s", shown(to.node), error)
         else:
-            told.add_done_callback(lambda future: future.cancelled() or future.exception())
+            told.add_done_callback(partial(self._told, to, item, deadline, pause))
+
+    def _told(
+        self, to: ReplyTo, item: bytes, deadline: float, pause: float, told: asyncio.Future[int]
+    ) -> None:
+        if told.cancelled() or told.exception() is not None or told.result():
+            return
+        loop = told.get_loop()
+        if self._held < MOST_HELD and loop.time() + pause < deadline:
+            self._held += 1
+            loop.call_later(pause, self._again, to, item, deadline, 2 * pause)
+
+    def _again(self, to: ReplyTo, item: bytes, deadline: float, pause: float) -> None:
+        self._held -= 1
+        self._send(to, item, deadline, pause)

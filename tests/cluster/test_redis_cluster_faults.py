@@ -314,6 +314,29 @@ async def test_the_first_send_to_a_node_waits_for_a_slot_that_is_half_moved(
 
 
 @async_test
+async def test_a_confirmed_send_is_answered_though_home_was_away_when_the_owner_answered() -> None:
+    """Its shard is up, so it is sent; the answer goes to the sender's own channel, at home."""
+    with RedisCluster(replicas=0, node_timeout=20) as redis:
+        _, name = away_from_home(redis)
+        home = redis.nodes.index(redis.primary_of("{~}"))
+        async with (
+            redis.network() as network,
+            cluster_pools(redis, 1) as (one,),
+            Pool(network.url, node_id="far") as far,
+        ):
+            await one.join(name, "alice")
+            assert await far.send(name, "alice", "the owner is known", confirm=True)
+            way = network.proxies[home]
+            await way.refuse()
+            await eventually(lambda: not far._parts.backplane.topology.home.up)
+            sending = asyncio.create_task(far.send(name, "alice", "x", confirm=True, timeout=10))
+            await eventually(lambda: one.statistics()["delivered"] >= 2)
+            assert not sending.done()
+            await way.accept()
+            assert await sending is SendResult.DELIVERED
+
+
+@async_test
 async def test_a_release_that_a_failover_loses_leaves_no_ghost() -> None:
     """The primary answered it alone, so its replica took over with the member; nobody is left in
     the namespace here, which would else not be compared any more."""
