@@ -18,8 +18,9 @@ from cluster_pool.exceptions import ClusterPoolError, PoolClosedError
 
 log = logging.getLogger("cluster_pool.router")
 
-FIRST_PAUSE: Final = 0.1
-"""Seconds until an answer that was not heard is sent again; each further pause is twice as long."""
+FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0
+"""Seconds until an answer that was not heard is sent again; each pause is twice the one before, and
+five of them are 3.1 s."""
 MOST_HELD: Final = 10_000
 """Answers that wait for that, at most: many may be for processes that have gone."""
 
@@ -62,8 +63,8 @@ class Replies:
 class Answers:
     """Sends this node's answers to other nodes, without waiting for anything.
 
-    An answer that no process heard is sent again a few times, until the time-out of a call is over:
-    on a Redis Cluster a node may send before it hears its own channel again, which is at home.
+    An answer that no process heard is sent again a few times: on a Redis Cluster a node may send
+    before it hears its own channel again, which is at home.
     """
 
     def __init__(self, outbound: Outbound, timing: Timing) -> None:
@@ -81,26 +82,24 @@ class Answers:
         self._tell(to, envelope.answer(to, refusal))
 
     def _tell(self, to: ReplyTo, item: bytes) -> None:
-        self._send(to, item, deadline_in(self._timing.timeout), FIRST_PAUSE)
+        self._send(to, item, FIRST_PAUSE)
 
-    def _send(self, to: ReplyTo, item: bytes, deadline: float, pause: float) -> None:
+    def _send(self, to: ReplyTo, item: bytes, pause: float) -> None:
+        deadline = deadline_in(self._timing.timeout)
         try:
             told = self._outbound.send_to_node(to.node, to.start, item, deadline)
         except ClusterPoolError as error:
             log.debug("no reply to %s: %s", shown(to.node), error)
         else:
-            told.add_done_callback(partial(self._told, to, item, deadline, pause))
+            told.add_done_callback(partial(self._told, to, item, pause))
 
-    def _told(
-        self, to: ReplyTo, item: bytes, deadline: float, pause: float, told: asyncio.Future[int]
-    ) -> None:
+    def _told(self, to: ReplyTo, item: bytes, pause: float, told: asyncio.Future[int]) -> None:
         if told.cancelled() or told.exception() is not None or told.result():
             return
-        loop = told.get_loop()
-        if self._held < MOST_HELD and loop.time() + pause < deadline:
+        if self._held < MOST_HELD and pause <= LAST_PAUSE:
             self._held += 1
-            loop.call_later(pause, self._again, to, item, deadline, 2 * pause)
+            told.get_loop().call_later(pause, self._again, to, item, 2 * pause)
 
-    def _again(self, to: ReplyTo, item: bytes, deadline: float, pause: float) -> None:
+    def _again(self, to: ReplyTo, item: bytes, pause: float) -> None:
         self._held -= 1
-        self._send(to, item, deadline, pause)
+        self._send(to, item, pause)

@@ -354,6 +354,7 @@ async def test_a_release_that_a_failover_loses_leaves_no_ghost() -> None:
             redis.heal()
             await eventually(lambda: new.call("EXISTS", key) == 0, 10)
             assert await one.count(name) == 0
+            assert one.statistics()["repaired"] + two.statistics()["repaired"] >= 1
 
 
 @async_test
