@@ -131,8 +131,7 @@ def close(
         async with publisher_of(redis, prefix, secret, timeout) as publisher:
             if everyone:
                 nodes = await publisher.close_all(namespace, code, reason)
-                say(as_json, {"nodes": nodes}, f"told {nodes} node{'' if nodes == 1 else 's'}")
-                return DONE if nodes else NO
+                return _told(as_json, nodes)
             missing = 0
             for id in ids or ():
                 result = await publisher.close(namespace, id, code, reason, confirm=True)
@@ -160,7 +159,11 @@ def close_user(
         check_close(code, reason)
         async with publisher_of(redis, prefix, secret, timeout) as publisher:
             nodes = await publisher.close_user(user, code, reason)
-        say(as_json, {"nodes": nodes}, f"told {nodes} node{'' if nodes == 1 else 's'}")
-        return DONE if nodes else NO
+        return _told(as_json, nodes)
 
     run(work())
+
+
+def _told(as_json: bool, nodes: int) -> int:
+    say(as_json, {"nodes": nodes}, f"told {nodes} node{'' if nodes == 1 else 's'}")
+    return DONE if nodes else NO
