@@ -29,6 +29,7 @@ from tests.cluster.test_joins import ids
 from tests.clusters import Backend, Pool, abandon, connection_of, vanish
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.internals import is_whole
 
 USERS = ("42", "a:b/c d", "~", "é" * 125, "x" * 250)
 
@@ -274,7 +275,7 @@ async def test_without_redis_a_newcomer_is_refused_in_time_and_leaves_nothing(
             await far.new_connection(connection, timeout=0.3)
         assert far.statistics()["connections"] == 1
         await proxy.accept()
-        await eventually(lambda: far.ready, 30)
+        await eventually(lambda: is_whole(far), 30)
         await eventually(has(one, "42", 1), 30)
         assert await tabs(one, "43") == 0
         await far.new_connection(connection)

@@ -86,6 +86,7 @@ class Apart:
         self.primary, self.name = away_from_home(redis)
         (self.replica,) = redis.replicas_of(self.primary)
         self.way = ways[redis.nodes.index(self.replica)]
+        self.former_way = ways[redis.nodes.index(self.primary)]
         self.numbers = f"cluster_pool:{{{self.name}}}:numbers"
         self.gaps = gaps_of(two)
 
@@ -97,6 +98,18 @@ class Apart:
             await self.one.broadcast_message(self.name, str(number))
         await self.bob.wait_sent(messages)
         assert await asyncio.to_thread(self.primary.call, "WAIT", 1, 3000) == 1
+
+    def hold_once_ended(self) -> None:
+        """``two`` asks the former primary for nothing more once that has ended a subscription:
+        as a replica that grants it again, ``two`` would hear the new primary through it."""
+        receiver = self.two._parts.backplane.topology.of(self.name).receiver
+        ended = receiver.ended
+
+        def hold(channel: str) -> None:
+            self.former_way.hold(downwards=False)
+            ended(channel)
+
+        receiver.ended = hold  # type: ignore[method-assign]
 
     async def publish(self, messages: int) -> None:
         """At the new primary, which ``two`` does not reach."""
@@ -113,8 +126,10 @@ class Apart:
 
     async def heal(self) -> list[tuple[int, bool]]:
         """``two`` reaches the new primary, and hears what is published from then on."""
+        former = self.digits
         self.way.heal()
-        await eventually(lambda: settled(self.two), 20)
+        await eventually(lambda: self.digits != former and settled(self.two), 20)
+        self.former_way.heal()
         await self.one.broadcast_message(self.name, "heard")
         await eventually(lambda: self.bob.sent[-1:] == ["heard"])
         await asyncio.sleep(2 * FAST.probe)
@@ -139,6 +154,7 @@ async def test_a_channel_that_was_heard_to_its_end_has_an_exact_gap(redis: Redis
     async with apart(redis) as test:
         await test.join(5)
         test.way.hold()
+        test.hold_once_ended()
         await asyncio.to_thread(redis.promote, test.replica, "TAKEOVER")
         test.replica.call("HINCRBY", test.numbers, "last", -2)
         await test.publish(4)

@@ -226,7 +226,8 @@ async def test_serve_and_the_command_line_under_sentinels(flavour: str) -> None:
                 return status
 
             assert await send("before") == 0
-            await asyncio.to_thread(redis.failover)
-            await eventually(lambda: node.get("/readyz")[0] == 200)
+            new = await asyncio.to_thread(redis.failover)
+            await eventually(lambda: new.call("PUBSUB", "CHANNELS", "*}:start:*"), 20)
+            await eventually(lambda: node.get("/readyz")[0] == 200, 20)
             assert await send("after") == 0
             assert [await client.recv(), await client.recv()] == ["before", "after"]
