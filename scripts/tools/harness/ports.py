@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import socket
+from collections import deque
 from typing import Final
 
 HOST: Final = "127.0.0.1"
@@ -14,13 +15,18 @@ SHARES: Final = 8
 """Workers of one run of the tests that have ports of their own: one would else choose a port that
 another has chosen and does not listen on yet."""
 
+_given: deque[int] = deque(maxlen=1_000)
+"""The latest ports that this process was given, which it is not given again: a server may have been
+killed that comes back at one of them, or may not listen yet."""
 _random = random.SystemRandom()  # a test that seeds the other has all processes choose alike
 
 
 def free_ports(count: int) -> list[int]:
     """Ports that are free now, all different, in no order."""
     with contextlib.ExitStack() as probes:
-        return [probes.enter_context(_free()).getsockname()[1] for _ in range(count)]
+        ports = [probes.enter_context(_free()).getsockname()[1] for _ in range(count)]
+    _given.extend(ports)
+    return ports
 
 
 def free_port() -> int:
@@ -30,8 +36,10 @@ def free_port() -> int:
 
 def _free() -> socket.socket:
     while True:
-        with contextlib.suppress(OSError):
-            return socket.create_server((HOST, _random.choice(_share())))
+        port = _random.choice(_share())
+        if port not in _given:
+            with contextlib.suppress(OSError):
+                return socket.create_server((HOST, port))
 
 
 def _share() -> range:

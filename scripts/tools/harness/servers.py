@@ -34,6 +34,7 @@ class RedisServer:
         self.path = self.folder / "redis.sock"
         self.configuration = self.folder / "redis.conf"
         self.configuration.touch()
+        self.log = self.folder / "log"
         self.frozen = False
 
     def __enter__(self) -> Self:
@@ -79,20 +80,24 @@ class RedisServer:
         """Start it without waiting, so that several start at the same time."""
         if empty:
             (self.folder / "dump.rdb").unlink(missing_ok=True)
-        self._process = subprocess.Popen(
-            bound_to_parent(self._command()),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                bound_to_parent(self._command()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def wait_until_it_answers(self) -> None:
-        """Block until it has started; raise RuntimeError if it does not."""
+        """Block until it has started; raise RuntimeError, with what it says, if it does not."""
         assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self._program} did not start")
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline:
+                said = self.log.read_text(errors="replace").strip()
+                raise RuntimeError(f"{self._program} did not start: exit status {code}, {said!r}")
             time.sleep(0.01)
 
     def _command(self) -> list[str]:

@@ -12,6 +12,12 @@ def test_free_ports_are_different_and_none_that_a_kernel_gives_away() -> None:
     assert set(ports) <= set(OURS)
 
 
+def test_a_process_is_given_no_port_again_soon() -> None:
+    """A server that was killed finds its port free when it comes back."""
+    given = [port for _ in range(50) for port in free_ports(10)]
+    assert len(set(given)) == 500
+
+
 def test_a_port_accepts_while_somebody_listens() -> None:
     """And does not any more when the listener is closed."""
     (port,) = free_ports(1)
