@@ -1,7 +1,6 @@
 """Connections whose identities expire: closed with 4401, at a pace, within a bound."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -100,12 +99,14 @@ async def test_a_loop_with_long_turns_closes_all_in_time(monkeypatch: pytest.Mon
     async with expiring(rate=0.001) as watched:
         many = [connection(watched, later(-1)) for _ in range(600)]
         working = asyncio.create_task(work())
-        began, counts = time.monotonic(), [0]
+        looks = [(time.monotonic(), 0)] * 2
         while len(watched):
             await asyncio.sleep(0.01)
-            counts.append(sum(one.closed for one in many))
-        assert time.monotonic() - began < 6.0
-        assert max(after - before for before, after in itertools.pairwise(counts)) < len(many)
+            looks.append((time.monotonic(), sum(one.closed for one in many)))
+        assert looks[-1][0] - looks[0][0] < 6.0
+        for at in range(2, len(looks)):  # what this look saw may belong to the time before the last
+            seconds, closed = looks[at][0] - looks[at - 2][0], looks[at][1] - looks[at - 1][1]
+            assert closed <= 2 * len(many) * seconds / module.SPREAD, looks
         working.cancel()
 
 
