@@ -1,20 +1,96 @@
-"""The garbage collector of a process that is a node."""
+"""The garbage collector of a process that is a node: each case in a process of its own."""
 
 import subprocess
 import sys
 
-from cluster_pool.server.collector import MIDDLE, OLD, YOUNG
+from cluster_pool.server.collector import MIDDLE, NEVER, YOUNG
 
-PROGRAM = """
-import gc
+TUNED = """
+import asyncio, gc
 from cluster_pool.server import collector
+
+collector.WHOLE = 100_000
 collector.tune()
+
+def wholes():
+    return gc.get_stats()[2]["collections"]
+"""
+
+SETTINGS = """
 print(gc.get_freeze_count() > 10_000, *gc.get_threshold())
 """
 
+GROWTH = """
+async def main():
+    kept, before = [], wholes()
+    for _ in range(50):
+        kept += ([] for _ in range(10_000))
+        await asyncio.sleep(0)
+    print(wholes() - before)
+
+asyncio.run(main())
+"""
+
+CHURN = """
+async def main():
+    kept, before = [[] for _ in range(200_000)], wholes()
+    await asyncio.sleep(0)
+    for _ in range(100):
+        burst = [[] for _ in range(20_000)]
+        await asyncio.sleep(0)
+    print(wholes() - before)
+
+asyncio.run(main())
+"""
+
+CYCLES = """
+class Node:
+    living = 0
+
+    def __init__(self):
+        Node.living += 1
+        self.cycle = self
+
+    def __del__(self):
+        Node.living -= 1
+
+async def main():
+    most = 0
+    for _ in range(30):
+        held = [Node() for _ in range(30_000)]
+        await asyncio.sleep(0)
+        del held
+        most = max(most, Node.living)
+    print(most)
+
+asyncio.run(main())
+"""
+
+
+def run(program: str) -> list[str]:
+    """What a program printed that has tuned its collector."""
+    command = [sys.executable, "-c", TUNED + program]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
 
 def test_loaded_program_is_excluded_and_new_objects_are_collected_less_often() -> None:
-    """In a process of its own, because the settings hold for all of it."""
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", str(YOUNG), str(MIDDLE), str(OLD)]
+    assert run(SETTINGS) == ["True", str(YOUNG), str(MIDDLE), str(NEVER)]
+
+
+def test_a_growing_program_is_collected_as_a_whole_when_it_has_doubled() -> None:
+    """Half a million objects are kept, and all are looked at when there are 140,000, 280,000, …;
+    Python by itself does it with each quarter more."""
+    (wholes,) = run(GROWTH)
+    assert 1 <= int(wholes) <= 4
+
+
+def test_objects_that_come_and_go_bring_no_collection_of_everything() -> None:
+    """They survive collections while they live: two millions of them, in bursts."""
+    (wholes,) = run(CHURN)
+    assert int(wholes) <= 1
+
+
+def test_cycles_that_had_survived_are_freed_all_the_same() -> None:
+    """900,000 objects with a cycle each are dropped after they were excluded."""
+    (most,) = run(CYCLES)
+    assert int(most) < 400_000

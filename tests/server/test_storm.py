@@ -32,11 +32,12 @@ LONGEST_TURN = 0.15
 @pytest.fixture(autouse=True)
 def settled_collector() -> Iterator[None]:
     """Python's collector, set as in a node's process; otherwise the test would measure it."""
-    before = gc.get_threshold()
+    before, callbacks = gc.get_threshold(), list(gc.callbacks)
     collector.tune()
     try:
         yield
     finally:
+        gc.callbacks[:] = callbacks
         gc.unfreeze()
         gc.set_threshold(*before)
 
