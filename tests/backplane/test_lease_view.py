@@ -1,6 +1,7 @@
 """The owners that a sender knows, its handling of unknown ones, and the order of its sends."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from cluster_pool import BackplaneUnavailableError, Publisher, SendResult, Timin
 from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.core.keys import Keys
+from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.support import async_test, eventually
 
@@ -291,7 +293,8 @@ async def test_no_message_overtakes_one_that_waits_for_its_owner(backend: Backen
 async def test_a_send_to_a_claim_of_a_dead_owner_is_absent(backend: Backend) -> None:
     """It does not listen, and is looked up for later sends, which are answered with one call.
     One whose lease is over is looked up before anything is published."""
-    async with backend.pools(1) as (one,), backend.publisher() as publisher:
+    long = replace(FAST, lease=60.0, heartbeat=20.0)  # a view that ends would look it up at once
+    async with backend.pools(1, timing=long) as (one,), backend.publisher() as publisher:
         await one.join("n", "alice")
         with backend.sync_client() as client:
             client.hset(f"{backend.prefix}:{{n}}:members", "ghost", "gone.0:1:1")

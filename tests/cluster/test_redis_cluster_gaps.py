@@ -171,8 +171,9 @@ async def test_a_primary_that_died_leaves_lower_bounds_where_messages_were_misse
             name for name in namespaces_of(redis, 2)[test.primary.port] if name != test.name
         )
         await test.join(5)
-        await test.two.join(quiet, "carol")
+        carol = await test.two.join(quiet, "carol")
         await test.one.broadcast_message(quiet, "once")
+        assert await carol.wait_sent() == ["once"]
         test.way.hold()
         await asyncio.to_thread(replaced, redis, test.primary, test.replica)
         test.replica.call("HINCRBY", test.numbers, "last", -2)
