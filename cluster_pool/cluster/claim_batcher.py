@@ -160,7 +160,8 @@ class ClaimBatcher:
         if one and self._flights.get(self._topology.home, 0) >= IN_FLIGHT:
             return  # the end of a flush schedules the next one
         self._last_flush = asyncio.get_running_loop().time()
-        for shard, load in self._loads.pop().items():
+        loads, more = self._loads.pop(), bool(self._loads)
+        for shard, load in loads.items():
             flights = self._flights.get(shard, 0)
             if flights >= IN_FLIGHT:
                 self._loads.put_back(load)
@@ -169,7 +170,7 @@ class ClaimBatcher:
             else:
                 self._flights[shard] = flights + 1
                 self.spawn(self._fly(shard, load))
-        if one and self._loads:
+        if more:
             self._arm()
 
     async def _fly(self, shard: Shard, load: Load) -> None:

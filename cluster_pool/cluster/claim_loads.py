@@ -12,10 +12,10 @@ from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
 
-MOST_CLAIMS: Final = 250
+MOST_CLAIMS: Final = 100
 MOST_RELEASES: Final = 250
-"""Operations of one flush to one Redis, at most: writing and answering more takes too long a turn
-of the loop. With several shards a flush takes all, so that none waits for another's."""
+"""Operations of one flush for each shard, at most: writing and answering more takes too long a turn
+of the loop. Several flushes are answered in one turn, and each claim wakes a task."""
 
 
 @dataclass(slots=True)
@@ -65,16 +65,21 @@ class Loads:
         return bool(self.claims or self.doubtful or self._releases.waiting)
 
     def pop(self) -> dict[Shard, Load]:
-        """Pop what one flush takes, by shard; claims that are no longer wanted are left out."""
+        """Pop what one flush takes, by shard; claims that are no longer wanted are left out.
+
+        What came first may all be for one shard, and be put back since that one is silent. It then
+        stands behind what is for the others.
+        """
         loads: dict[Shard, Load] = defaultdict(Load)
-        most = None if self._topology.spans else MOST_CLAIMS
-        claims, self.claims = self.claims[:most], [] if most is None else self.claims[most:]
+        shards = len(self._topology.shards)
+        most = MOST_CLAIMS * shards
+        claims, self.claims = self.claims[:most], self.claims[most:]
         doubtful, self.doubtful = self.doubtful, []
         of = self._topology.of
         for pending in claims:
             if not pending.won.done():
                 loads[of(pending.membership.namespace)].claims.append(pending)
-        for membership in self._releases.pop_waiting(most and MOST_RELEASES):
+        for membership in self._releases.pop_waiting(MOST_RELEASES * shards):
             loads[of(membership.namespace)].releases.append(membership)
         for membership in doubtful:
             loads[of(membership.namespace)].doubtful.append(membership)

@@ -71,10 +71,9 @@ class ReleaseBatcher:
             del self._latest[namespace]
             self.doubt(namespace)
 
-    def pop_waiting(self, most: int | None = None) -> list[Membership[Connection]]:
-        """The releases for this flush: ``most`` at most, or all."""
-        waiting = self._waiting[:most]
-        self._waiting = [] if most is None else self._waiting[most:]
+    def pop_waiting(self, most: int) -> list[Membership[Connection]]:
+        """The releases for this flush: ``most`` at most."""
+        waiting, self._waiting = self._waiting[:most], self._waiting[most:]
         return waiting
 
     def keep_for_later(self, memberships: list[Membership[Connection]]) -> None:

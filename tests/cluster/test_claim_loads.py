@@ -8,7 +8,7 @@ from cluster_pool.cluster.claim_loads import MOST_CLAIMS, MOST_RELEASES, Loads, 
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from tests.support import async_test
 
-TOPOLOGY: Any = SimpleNamespace(of=lambda namespace: namespace[0], spans=True)
+TOPOLOGY: Any = SimpleNamespace(of=lambda namespace: namespace[0], shards=["a", "b"])
 
 
 def pending(namespace: str) -> Any:
@@ -73,10 +73,10 @@ async def test_claims_for_a_shard_that_is_down_wait_until_one_is_up() -> None:
 
 
 @async_test
-async def test_a_flush_to_one_redis_takes_so_many_that_its_turns_stay_short() -> None:
+async def test_a_flush_takes_so_many_that_its_turns_stay_short() -> None:
     """The rest goes with the next ones, in the order in which it came."""
     claims: Any = None
-    one: Any = SimpleNamespace(of=lambda namespace: "redis", spans=False)
+    one: Any = SimpleNamespace(of=lambda namespace: "redis", shards=["redis"])
     releases = ReleaseBatcher(one, claims, lambda membership, emptied: None)
     loads = Loads(one, releases)
     waiting = [pending(f"a{number}") for number in range(MOST_CLAIMS + 1)]
@@ -91,3 +91,18 @@ async def test_a_flush_to_one_redis_takes_so_many_that_its_turns_stay_short() ->
     assert first.claims + second.claims == waiting
     assert first.releases + second.releases == leaving
     assert len(second.claims) == len(second.releases) == 1
+
+
+@async_test
+async def test_a_silent_shard_holds_up_no_other_in_a_storm() -> None:
+    """What is put back for it stands behind what waits for the others."""
+    claims: Any = None
+    loads = Loads(TOPOLOGY, ReleaseBatcher(TOPOLOGY, claims, lambda membership, emptied: None))
+    silent = [pending(f"a{number}") for number in range(3 * MOST_CLAIMS)]
+    others = [pending(f"b{number}") for number in range(MOST_CLAIMS)]
+    loads.claims += silent + others
+    loads.put_back(loads.pop()["a"])  # type: ignore[index]
+    popped = loads.pop()
+    assert popped["a"].claims == silent[2 * MOST_CLAIMS :]  # type: ignore[index]
+    assert popped["b"].claims == others  # type: ignore[index]
+    assert loads.claims == silent[: 2 * MOST_CLAIMS]

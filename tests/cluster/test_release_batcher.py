@@ -77,7 +77,7 @@ class Releasing:
     async def flush(self) -> None:
         """Write the waiting releases, and read the replies."""
         generation: Any = None
-        await asyncio.gather(*self.batcher.write(generation, self.batcher.pop_waiting(), 0.0))
+        await asyncio.gather(*self.batcher.write(generation, self.batcher.pop_waiting(100), 0.0))
 
 
 @async_test

@@ -33,8 +33,9 @@ asyncio.run(main())
 
 CHURN = """
 async def main():
-    kept, before = [[] for _ in range(200_000)], wholes()
-    await asyncio.sleep(0)
+    kept = [[] for _ in range(200_000)]
+    await asyncio.sleep(0.01)
+    before = wholes()
     for _ in range(100):
         burst = [[] for _ in range(20_000)]
         await asyncio.sleep(0)
