@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from cluster_pool.auth.auth import Auth
 from cluster_pool.auth.identity import Identity
 from cluster_pool.auth.jwt import Jwt
+from cluster_pool.cluster.presence import Presence
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.request import Fields, Headers, Request
@@ -34,7 +35,9 @@ from cluster_pool.core.results import (
     MemberEvent,
     Node,
     NodeState,
+    PresenceChanges,
     SendResult,
+    UserEvent,
 )
 from cluster_pool.exceptions import (
     AlreadyReadError,
@@ -133,11 +136,14 @@ __all__ = [
     "OriginRefusedError",
     "PendingLimitError",
     "PoolClosedError",
+    "Presence",
+    "PresenceChanges",
     "Publisher",
     "Request",
     "SendResult",
     "Stopping",
     "SyncPublisher",
     "Timing",
+    "UserEvent",
     "WrongLoopError",
 ]

@@ -20,6 +20,8 @@ class Identity:
         namespace: its home, where a call or a URL names none.
         namespaces: further namespaces that it may be in, or patterns in which ``*`` stands for any
             text: ``["room:*"]``. If ``namespace`` is None and this, too, nothing is restricted.
+        info: what other members see of its connection, if a call names nothing else: any JSON
+            value; None for nothing.
         expires: seconds since 1970 from which its connection is closed with 4401; None: never.
         token_id: the name of its token, by which that is revoked.
         claims: all that the token says, or what the application keeps.
@@ -32,6 +34,7 @@ class Identity:
     id: str | None = None
     namespace: str | None = None
     namespaces: Sequence[str] | None = None
+    info: Any = None
     expires: float | None = None
     token_id: str | None = None
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)

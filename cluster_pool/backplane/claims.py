@@ -74,6 +74,7 @@ class Claims:
         takeover: bool,
         dead: str = "",
         room: int,
+        told: Sequence[tuple[int, str]] = (),
     ) -> Reply[list[ClaimReply]]:
         """Claim ids; gives the outcome of each. The wait ends only with the generation.
 
@@ -81,6 +82,7 @@ class Claims:
             claims: id, nonce, the Redis time in µs of the first attempt (0 if this is the first),
                 and the time after which it must not be executed.
             room: how many members the namespace may have.
+            told: the places of claims that have a profile, from 1 on, and these.
         """
         call = script_calls.claim(
             self._keys,
@@ -92,6 +94,7 @@ class Claims:
             conflict=TAKEOVER if takeover else REJECT,
             dead=dead,
             most=room,
+            told=told,
             claims=claims,
         )
 
@@ -140,6 +143,7 @@ class Claims:
         links: Links,
         incarnation: str,
         groups: Sequence[tuple[str, Sequence[tuple[str, Claim]]]],
+        told: Sequence[tuple[int, str]],
         not_after: int,
         deadline: float,
     ) -> Reply[list[bool | None]]:
@@ -150,6 +154,7 @@ class Claims:
 
         Args:
             groups: namespaces with ids and claims, as :func:`packed` makes them.
+            told: the places of claims that have a profile, among all of them, from 1 on, and these.
         """
         asserted = [
             AssertedClaims(name, [(id, claim.time, claim.nonce) for id, claim in claims])
@@ -162,6 +167,7 @@ class Claims:
             incarnation=incarnation,
             start=self._identity.start,
             node=self._identity.node_id,
+            told=told,
             groups=asserted,
         )
 
@@ -172,6 +178,19 @@ class Claims:
             return [_ASSERTED[code] for code in codes]
 
         return Reply(links.script(call), read, deadline)
+
+    async def inform(
+        self, namespace: str, id: str, claim: Claim, profile: str, deadline: float
+    ) -> bool:
+        """Replace the profile of a member; False if its claim is not registered."""
+        call = script_calls.inform(
+            self._keys,
+            namespace,
+            node=self._identity.node_id,
+            updates=[(id, claim.time, claim.nonce, profile)],
+        )
+        codes: bytes = await self._topology.script(deadline, call)
+        return codes.decode() == KEPT
 
     def tallies(
         self, links: Links, namespaces: Sequence[str], incarnation: str, deadline: float

@@ -9,7 +9,7 @@ are leftovers. Its claims in an earlier reading may have moved, and are read aga
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from redis.exceptions import ResponseError
@@ -23,6 +23,7 @@ from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.ids import is_reserved
 from cluster_pool.core.keys import Keys
+from cluster_pool.core.profiles import Profile, read_entry
 from cluster_pool.core.results import Member
 from cluster_pool.exceptions import BackplaneUnavailableError
 
@@ -103,9 +104,10 @@ class Directory:
         """
         loop = asyncio.get_running_loop()
         while True:
-            node, lacking = await self._owner(namespace, id, deadline)
-            if node is not None:
-                return Member(id, node)
+            node, claim, lacking = await self._owner(namespace, id, deadline)
+            if node is not None and claim is not None:
+                profiles = await self._profiles(namespace, {id: claim}, deadline)
+                return Member(id, node, *profiles[id])
             now, servers = loop.time(), lacking.succession
             if now >= servers.unsure_until:
                 return None
@@ -113,20 +115,23 @@ class Directory:
                 raise BackplaneUnavailableError(UNSURE)
             await asyncio.sleep(AGAIN)
 
-    async def _owner(self, namespace: str, id: str, deadline: float) -> tuple[str | None, Shard]:
-        """The living node that owns an id, if any, and the shard that lacks its claim or lease."""
+    async def _owner(
+        self, namespace: str, id: str, deadline: float
+    ) -> tuple[str | None, Claim | None, Shard]:
+        """The living node that owns an id, if any, the claim, and the shard that lacks its claim or
+        lease."""
         lost: set[str] = set()
         while len(lost) < READINGS:
             claim = await self.claim_of(namespace, id, deadline)
             if claim is None:
-                return None, self._topology.of(namespace)
+                return None, None, self._topology.of(namespace)
             if claim.incarnation in lost:
                 break
             node = (await self._leases.living(deadline)).get(claim.incarnation)
             if node is not None:
-                return node, self._topology.home
+                return node, claim, self._topology.home
             lost.add(claim.incarnation)
-        return None, self._topology.home
+        return None, None, self._topology.home
 
     async def members(self, namespace: str, timeout: float) -> AsyncIterator[Member]:
         """Members whose owner holds a lease, a page at a time; ``timeout`` is for each page."""
@@ -136,10 +141,10 @@ class Directory:
         await self.patient((namespace,), deadline)
         async for page in self.claim_pages(namespace, timeout):
             nodes = await self._owners(namespace, page, lost, deadline)
-            for id, claim in page.items():
-                node = nodes.get(claim.incarnation)
-                if node is not None:
-                    yield Member(id, node)
+            owned = {id: claim for id, claim in page.items() if claim.incarnation in nodes}
+            profiles = await self._profiles(namespace, owned, deadline)
+            for id, claim in owned.items():
+                yield Member(id, nodes[claim.incarnation], *profiles[id])
             deadline = loop.time() + timeout
 
     async def _owners(
@@ -231,6 +236,21 @@ class Directory:
         values = await self._topology.call(deadline, key, "HMGET", key, *ids)
         found = {id: Claim.parse(value) for id, value in zip(ids, values, strict=True)}
         return {id: claim for id, claim in found.items() if claim is not None}
+
+    async def _profiles(
+        self, namespace: str, claims: Mapping[str, Claim], deadline: float
+    ) -> dict[str, Profile]:
+        """The profiles of some claims; those that have none, or have changed since, have NONE."""
+        key = self._keys.profiles(namespace)
+        entries: Sequence[bytes | None] = [None] * len(claims)
+        try:
+            if claims:
+                entries = await self._topology.call(deadline, key, "HMGET", key, *claims)
+        except BackplaneUnavailableError as error:
+            if not str(error.__cause__).startswith("WRONGTYPE"):
+                raise  # else it is deleted by the next script that needs it
+        found = zip(claims.items(), entries, strict=True)
+        return {id: read_entry(entry, claim) for (id, claim), entry in found}
 
     async def claim_pages(self, namespace: str, timeout: float) -> AsyncIterator[dict[str, Claim]]:
         """Every claim of a namespace, page by page; ``timeout`` is for each page.

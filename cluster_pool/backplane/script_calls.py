@@ -88,14 +88,7 @@ def bury(keys: Keys, *, incarnation: str, why: str) -> ScriptCall:
 
 def sweep(keys: Keys, *, ttl_ms: int, most: int, cursors: Sequence[bytes]) -> ScriptCall:
     """Find leases and entries that nothing else would ever remove."""
-    names = [
-        keys.leases,
-        keys.dead,
-        keys.incarnations,
-        keys.nodes,
-        keys.infos,
-        keys.headrooms,
-    ]
+    names = [keys.leases, keys.dead, keys.incarnations, keys.nodes, keys.infos, keys.headrooms]
     return ScriptCall("sweep", names, [ttl_ms, most, *cursors])
 
 
@@ -120,14 +113,7 @@ def drain(
     closable: str,
 ) -> ScriptCall:
     """Ask for a share of the cluster's closes per second."""
-    names = [
-        keys.drains,
-        keys.calm,
-        keys.leases,
-        keys.headrooms,
-        keys.budget,
-        keys.incarnations,
-    ]
+    names = [keys.drains, keys.calm, keys.leases, keys.headrooms, keys.budget, keys.incarnations]
     return ScriptCall(
         "drain",
         names,
@@ -167,18 +153,25 @@ def claim(
     conflict: str,
     dead: str,
     most: int,
+    told: Sequence[tuple[int, str]],
     claims: Iterable[tuple[str, str, int, int]],
 ) -> ScriptCall:
     """Claim ids for an incarnation.
 
     Args:
+        told: the places of claims that have a profile, from 1 on, and these.
         claims: id, nonce, the time of the first attempt (0 if this is the first) and the time
             after which it must not be executed, both in µs of Redis.
     """
     channel = keys.channel(namespace)
     return ScriptCall(
         "claim",
-        [keys.members(namespace), keys.owners(namespace), keys.numbers(channel)],
+        [
+            keys.members(namespace),
+            keys.owners(namespace),
+            keys.numbers(channel),
+            keys.profiles(namespace),
+        ],
         [
             sender,
             channel,
@@ -189,6 +182,8 @@ def claim(
             conflict,
             dead,
             most,
+            len(told),
+            *[field for entry in told for field in entry],
             *[field for entry in claims for field in entry],
         ],
     )
@@ -203,6 +198,7 @@ def release(
         keys.owners(namespace),
         keys.emptied(namespace),
         keys.numbers(keys.channel(namespace)),
+        keys.profiles(namespace),
     ]
     fields = [field for entry in claims for field in entry]
     return ScriptCall("release", names, [keys.events(namespace), node, *fields])
@@ -226,6 +222,7 @@ def reap(
         keys.owners(namespace),
         keys.numbers(keys.channel(namespace)),
         keys.emptied(namespace),
+        keys.profiles(namespace),
     ]
     events = keys.events(namespace)
     return ScriptCall(
@@ -237,8 +234,17 @@ def correct(
     keys: Keys, namespace: str, *, incarnation: str, count: int, checksum: int
 ) -> ScriptCall:
     """Correct the count and checksum of one owner."""
-    names = [keys.members(namespace), keys.owners(namespace)]
+    names = [keys.members(namespace), keys.owners(namespace), keys.profiles(namespace)]
     return ScriptCall("correct", names, [incarnation, count, checksum])
+
+
+def inform(
+    keys: Keys, namespace: str, *, node: str, updates: Iterable[tuple[str, int, str, str]]
+) -> ScriptCall:
+    """Replace profiles: the id of each member, the time and nonce of its claim, and the profile."""
+    names = [keys.members(namespace), keys.owners(namespace), keys.profiles(namespace)]
+    fields = [field for entry in updates for field in entry]
+    return ScriptCall("inform", names, [keys.events(namespace), node, *fields])
 
 
 # -- several namespaces ------------------------------------------------------------------------
@@ -259,19 +265,25 @@ def assert_claims(
     incarnation: str,
     start: str,
     node: str,
+    told: Sequence[tuple[int, str]],
     groups: Sequence[AssertedClaims],
 ) -> ScriptCall:
-    """Register claims that a node holds already, under its present incarnation."""
+    """Register claims that a node holds already, under its present incarnation.
+
+    Args:
+        told: the places of claims that have a profile, among all of them, from 1 on, and these.
+    """
     names: list[str] = []
     heads: list[Argument] = []
     for namespace, claims in groups:
         channel = keys.channel(namespace)
-        names += (keys.members(namespace), keys.owners(namespace), keys.numbers(channel))
+        names += (keys.members(namespace), keys.owners(namespace))
+        names += (keys.numbers(channel), keys.profiles(namespace))
         heads += (channel, keys.events(namespace), len(claims))
     fields = [field for group in groups for entry in group.claims for field in entry]
-    return ScriptCall(
-        "assert", names, [not_after, sender, incarnation, start, node, *heads, *fields]
-    )
+    profiles = [field for entry in told for field in entry]
+    singles: list[Argument] = [not_after, sender, incarnation, start, node, len(told)]
+    return ScriptCall("assert", names, [*singles, *profiles, *heads, *fields])
 
 
 class ComparedClaims(NamedTuple):

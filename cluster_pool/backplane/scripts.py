@@ -22,6 +22,7 @@ NAMES: Final = (
     "counters",
     "drain",
     "heartbeat",
+    "inform",
     "join",
     "living",
     "publish",

@@ -65,7 +65,7 @@ class Accepting:
     """The context manager of one connection, which :meth:`ClusterPool.accept` returns."""
 
     __slots__ = (
-        *("_ahead", "_auth", "_body", "_connection", "_door", "_id", "_identity"),
+        *("_ahead", "_auth", "_body", "_connection", "_door", "_id", "_identity", "_info"),
         *("_idle_timeout", "_metadata", "_namespace", "_node", "_on_conflict", "_origins"),
         *("_request", "_running", "_subprotocol", "_user", "_websocket"),
     )
@@ -82,6 +82,7 @@ class Accepting:
         namespace: str | None,
         id: str | None,
         user: str | None,
+        info: Any,
         on_conflict: str | None,
         subprotocol: str | None,
         idle_timeout: float | None,
@@ -99,6 +100,7 @@ class Accepting:
         self._namespace = namespace
         self._id = id
         self._user = user
+        self._info = info
         self._on_conflict = on_conflict
         self._subprotocol = subprotocol
         self._idle_timeout = idle_timeout
@@ -154,6 +156,7 @@ class Accepting:
             idle_timeout=self._idle_timeout,
             metadata=self._metadata,
             request=self._request,
+            info=identity.info if self._info is None and identity is not None else self._info,
         )
         if identity is not None:
             attachment.grant(connection, Grant(identity, self._auth))

@@ -36,6 +36,7 @@ from cluster_pool.exceptions import (
 from cluster_pool.local import closing
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
+from cluster_pool.local.profiles import told_of
 
 GATHER = 0.005
 """Seconds from one flush to the next, at least, so that in a storm each flush has many claims."""
@@ -87,7 +88,7 @@ class ClaimBatcher:
 
     async def stop(self) -> None:
         """Cancel all operations that are still under way."""
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._next_flush is not None:
@@ -138,7 +139,7 @@ class ClaimBatcher:
         self._schedule(membership.namespace)
 
     def _schedule(self, namespace: str) -> None:
-        """Schedule a flush for a namespace, unless its shard has enough calls in flight."""
+        """Schedule a flush, unless the namespace's shard has enough calls in flight."""
         if self._flights.get(self._topology.of(namespace), 0) < IN_FLIGHT:
             self._arm()
 
@@ -156,8 +157,7 @@ class ClaimBatcher:
             return
         self._next_flush.cancel()
         self._next_flush = None
-        one = not self._topology.spans
-        if one and self._flights.get(self._topology.home, 0) >= IN_FLIGHT:
+        if not self._topology.spans and self._flights.get(self._topology.home, 0) >= IN_FLIGHT:
             return  # the end of a flush schedules the next one
         self._last_flush = asyncio.get_running_loop().time()
         loads, more = self._loads.pop(), bool(self._loads)
@@ -185,9 +185,9 @@ class ClaimBatcher:
 
     async def _flush(self, shard: Shard, load: Load) -> None:
         loop = asyncio.get_running_loop()
-        latest = max((pending.deadline for pending in load.claims), default=0.0)
+        latest = max((pending.deadline for pending in load.claims), default=self._timeout())
         try:
-            links = await self._leased(latest or loop.time() + self._timing.timeout)
+            links = await self._leased(latest)
         except ClusterPoolError as error:
             for pending in load.claims:
                 pending.fail(error)
@@ -279,6 +279,7 @@ class ClaimBatcher:
                 takeover=batch[0].takeover,
                 dead=dead,
                 room=self._room(namespace)[1],
+                told=told_of(one.membership for one in batch),
             )
         except Exception as error:
             return fail_claims(batch, error)

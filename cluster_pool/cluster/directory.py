@@ -1,15 +1,24 @@
 """Reads the state of the cluster: namespaces, members, nodes, and joins and leaves."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from functools import partial
+from math import inf
+from typing import Any, Final
 
 from cluster_pool.backplane.backplane import Backplane
-from cluster_pool.cluster.watchers import Watchers
+from cluster_pool.cluster.presence import LatestEvents, Presence
+from cluster_pool.cluster.user_changes import UserChanges
+from cluster_pool.cluster.watchers import Reader, Watch, Watchers
+from cluster_pool.core.config import check_pause
 from cluster_pool.core.ids import check_id, check_namespace
-from cluster_pool.core.results import Member, MemberEvent, Node, NodeState
+from cluster_pool.core.results import Member, MemberEvent, Node, NodeState, UserEvent
 from cluster_pool.exceptions import BackplaneUnavailableError
+
+USERS_EVERY: Final = 0.1
+"""Seconds from one look at the users of a namespace to the next, at least."""
 
 
 class ClusterDirectory:
@@ -22,6 +31,7 @@ class ClusterDirectory:
         self._leases = backplane.leases
         self._topology = backplane.topology
         self._keys = backplane.setup.keys
+        self._counters = backplane.setup.counters
         self._watchers = watchers
 
     def count(self, namespace: str, timeout: float | None) -> Coroutine[Any, Any, int]:
@@ -65,23 +75,59 @@ class ClusterDirectory:
 
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:
-        """Joins and leaves of a namespace, from the moment this is entered."""
-        deadline = self._deadline(None)
-        namespace = check_namespace(namespace)
-        channel = self._keys.events(namespace)
-        watch = self._watchers.add(channel)
+        """Joins, updates and leaves of a namespace, from the moment this is entered."""
+        watch = Watch(self._counters)
 
         async def events() -> AsyncIterator[MemberEvent]:
             while True:
                 yield await watch.get()
 
+        async with self._reading(namespace, watch):
+            yield events()
+
+    @contextlib.asynccontextmanager
+    async def presence(self, namespace: str, every: float) -> AsyncIterator[Presence]:
+        """The members of a namespace and their changes, from the moment this is entered."""
+        latest = LatestEvents(self._counters)
+        async with self._reading(namespace, latest):
+            presence = Presence(latest, partial(self.members, namespace, None), check_pause(every))
+            await presence.begin()
+            yield presence
+
+    async def watch_users(self, namespace: str, grace: float) -> AsyncIterator[UserEvent]:
+        """Users who come to a namespace, and who leave it."""
+        loop = self._loop
+        async with self.presence(namespace, USERS_EVERY) as presence:
+            users = UserChanges(presence.members.values(), check_pause(grace))
+            changes = asyncio.ensure_future(anext(presence))
+            try:
+                while True:
+                    left = users.next_leave() - loop.time()
+                    await asyncio.wait({changes}, timeout=max(0.0, left) if left < inf else None)
+                    events = []
+                    if changes.done():
+                        events = users.apply(changes.result(), loop.time())
+                        changes = asyncio.ensure_future(anext(presence))
+                    for event in (*events, *users.gone(loop.time())):
+                        yield event
+            finally:
+                changes.cancel()
+                await asyncio.gather(changes, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def _reading(self, namespace: str, reader: Reader) -> AsyncIterator[None]:
+        """Give the events of a namespace to a reader, from the moment this is entered."""
+        deadline = self._deadline(None)
+        namespace = check_namespace(namespace)
+        channel = self._keys.events(namespace)
+        self._watchers.add(channel, reader)
         owners = self._keys.owners(namespace)
         subscription = self._topology.subscriptions.add(channel, counted=owners)
         try:
             await subscription.confirmed(deadline)
-            yield events()
+            yield
         finally:
-            self._watchers.remove(channel, watch)
+            self._watchers.remove(channel, reader)
             subscription.end()
 
 

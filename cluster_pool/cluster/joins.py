@@ -16,6 +16,7 @@ from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.core.ids import check_id, check_namespace, shown
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import JoinedMembership
+from cluster_pool.local.profiles import profile_of
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -50,6 +51,7 @@ class Joins:
     ) -> None:
         self._deadline = backplane.deadline
         self._topology = backplane.topology
+        self._claims = backplane.claims
         self._table = table
         self._ownership = ownership
         self._admission = admission
@@ -128,6 +130,14 @@ class Joins:
                 await turn.lock.acquire()
         except TimeoutError:
             raise self._topology.of(namespace).in_vain() from None
+
+    async def inform(self, connection: Connection, namespace: str, timeout: float | None) -> None:
+        """Register a member's present info; see :meth:`.Connection.update_info`."""
+        deadline = self._deadline(timeout)
+        membership = self._table.membership_in(connection, namespace)
+        if membership is not None and membership.claim is not None:
+            claim, profile = membership.claim, profile_of(membership)
+            await self._claims.inform(namespace, membership.id, claim, profile, deadline)
 
     async def leave(
         self,

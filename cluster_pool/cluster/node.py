@@ -101,7 +101,7 @@ class Node:
         shard, topology, identity = backplane.shard, backplane.topology, backplane.identity
         leases, claims = backplane.leases, backplane.claims
         self.replies = Replies(identity)
-        self.watchers = Watchers(counters)
+        self.watchers = Watchers()
         self.expiries = Expiries(USED * headroom, counters)
         self.table = table = self._table()
         self.local = ConnectionsPool(table=table)
@@ -139,6 +139,7 @@ class Node:
             on_renewed=self.expiries.watch,
             on_join=self._join,
             on_leave=self._leave,
+            on_inform=self._inform,
             loop=self.loop,
         )
 
@@ -316,6 +317,9 @@ class Node:
         timeout: float | None,
     ) -> None:
         await self.joins.join(connection, namespace, id, on_conflict, timeout)
+
+    async def _inform(self, connection: Connection, namespace: str, timeout: float | None) -> None:
+        await self.joins.inform(connection, namespace, timeout)
 
     async def _leave(
         self,

@@ -26,7 +26,7 @@ class Publishing:
         self.backplane = backplane = Backplane(setup, self, holds=False)
         self.loop = backplane.loop
         self.replies = Replies(backplane.identity)
-        self.watchers = Watchers(setup.counters)
+        self.watchers = Watchers()
         self.sending = Sending(backplane, self.replies, None)
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)

@@ -21,6 +21,7 @@ from cluster_pool.core.config import Timing
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
+from cluster_pool.local.profiles import told_of
 from cluster_pool.local.table import ConnectionTable
 
 T = TypeVar("T")
@@ -188,7 +189,8 @@ class Reassertion:
         left = asyncio.get_running_loop().time() + self._lease.seconds_left()
         not_after = self._topology.of(owned[0][0]).clock.at(min(deadline, left))
         groups = [(name, [(one.id, claim) for one, claim in part]) for name, part in owned]
-        reply = self._claims.assert_claims(links, incarnation, groups, not_after, deadline)
+        told = told_of(one for _, part in owned for one, _ in part)
+        reply = self._claims.assert_claims(links, incarnation, groups, told, not_after, deadline)
 
         async def read() -> None:
             answers = iter(await reply)

@@ -1,8 +1,8 @@
-"""The readers of joins and leaves: each has a bounded queue, which marks where events were lost."""
+"""The readers of events, and the bounded queue of one, which marks where events were lost."""
 
 import asyncio
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
 from cluster_pool.core.events import read_events
 from cluster_pool.core.results import MemberEvent
@@ -14,8 +14,21 @@ QUEUE: Final = 10_000
 LOST: Final = MemberEvent("lost", "", "")
 
 
+class Reader(Protocol):
+    """Gets the events of a namespace."""
+
+    def put(self, event: MemberEvent) -> None:
+        """Add one event."""
+
+    def lose(self) -> None:
+        """Events were missed behind those that were put."""
+
+    def stop(self) -> None:
+        """No more events will be put."""
+
+
 class Watch:
-    """The events that one reader has not read yet.
+    """The events that one reader has not read yet; a :class:`Reader`.
 
     When the reader falls behind, the oldest events are replaced by one ``LOST``.
     """
@@ -65,38 +78,35 @@ class Watch:
 class Watchers:
     """The readers of each channel of events."""
 
-    def __init__(self, counters: Counters) -> None:
-        self._counters = counters
-        self._watches: dict[str, list[Watch]] = {}
+    def __init__(self) -> None:
+        self._readers: dict[str, list[Reader]] = {}
 
     def __contains__(self, channel: str) -> bool:
-        return channel in self._watches
+        return channel in self._readers
 
-    def add(self, channel: str) -> Watch:
-        """A new reader, from now on."""
-        watch = Watch(self._counters)
-        self._watches.setdefault(channel, []).append(watch)
-        return watch
+    def add(self, channel: str, reader: Reader) -> None:
+        """Give the events of a channel to a reader, from now on."""
+        self._readers.setdefault(channel, []).append(reader)
 
-    def remove(self, channel: str, watch: Watch) -> None:
+    def remove(self, channel: str, reader: Reader) -> None:
         """Remove a reader."""
-        watches = self._watches[channel]
-        watches.remove(watch)
-        if not watches:
-            del self._watches[channel]
+        readers = self._readers[channel]
+        readers.remove(reader)
+        if not readers:
+            del self._readers[channel]
 
     def stop(self) -> None:
         """No more events will come: tell every reader, behind the events that it has."""
-        for watches in self._watches.values():
-            for watch in watches:
-                watch.stop()
+        for readers in self._readers.values():
+            for reader in readers:
+                reader.stop()
 
     def heard(self, channel: str, payload: bytes) -> None:
         """A payload of events has arrived; an empty one says that some were missed."""
-        watches = self._watches[channel]
+        readers = self._readers[channel]
         if not payload:
-            for watch in watches:
-                watch.lose()
+            for reader in readers:
+                reader.lose()
         for event in read_events(payload):
-            for watch in watches:
-                watch.put(event)
+            for reader in readers:
+                reader.put(event)

@@ -8,6 +8,7 @@ from cluster_pool.core.ids import is_reserved, shown
 from cluster_pool.exceptions import InvalidValueError
 
 MIB = 1024 * 1024
+LARGEST_INFO = 16 * 1024
 YEARS = 1e8
 """Seconds; event loops cannot count to infinity."""
 LONGEST_TIMEOUT = 3600.0
@@ -36,6 +37,7 @@ class Limits:
         user_connections: registered connections of one user in the cluster; None: any number.
             Those of a dead node count as in ``namespace_members``.
         connection_namespaces: namespaces in which one connection is a member, its home included.
+        info_bytes: the info of a member, as JSON in UTF-8; 16 KiB at most.
         inbound_bytes: messages of one client of ``serve`` that were received and not handled,
             beyond the one that is waited for; above that the client is not read from. The same for
             a client of :meth:`ClusterPool.accept`: if the body does not read, more is lost.
@@ -56,12 +58,17 @@ class Limits:
     node_namespaces: int = 100_000
     user_connections: int | None = None
     connection_namespaces: int = 100
+    info_bytes: int = 1024
     inbound_bytes: int = MIB
     node_inbound_bytes: int = 64 * MIB
     inbound_per_second: int = 1_000
 
     def __post_init__(self) -> None:
         _check_positive(self, int, inf)
+        if self.info_bytes > LARGEST_INFO:
+            raise InvalidValueError(
+                f"info_bytes must be {LARGEST_INFO} at most, not {self.info_bytes}"
+            )
 
     def room_in(self, namespace: str) -> tuple[str, int]:
         """The limit of the members of a namespace: its name and its value."""
@@ -147,6 +154,13 @@ def check_timeout(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise InvalidValueError(f"timeout must be more than 0 seconds, not {shown(value)}")
     return float(min(value, LONGEST_TIMEOUT))
+
+
+def check_pause(value: object) -> float:
+    """Seconds, of which 0 are allowed; raises InvalidValueError for any other value."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LARGEST:
+        raise InvalidValueError(f"a pause must be 0 seconds or more, not {shown(value)}")
+    return float(value)
 
 
 def check_wait(value: object) -> float:

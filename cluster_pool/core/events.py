@@ -12,10 +12,15 @@ from typing import Any, Final, NamedTuple
 
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.ids import check_id
+from cluster_pool.core.profiles import read_fields
 from cluster_pool.core.results import MemberEvent
 
 MAX_BYTES: Final = 256 * 1024
 """The size of a payload with 125 events whose ids and node ids have 256 bytes, all escaped."""
+
+PAYLOAD_BYTES: Final = 64 * 1024
+"""From this size on the scripts begin another payload. One event may have half a KiB for ids, all
+escaped, and the limit of a profile."""
 
 COUNTER: Final = ("epoch#", "events#")
 """The fields of the hash of owners with the epoch and the count of events; they are no owners."""
@@ -117,8 +122,9 @@ def read_events(payload: bytes) -> Iterator[MemberEvent]:
     """
     for line in payload.splitlines():
         fields: dict[str, Any] = json.loads(line)
-        if fields["event"] not in ("join", "leave"):
+        if fields["event"] not in ("join", "update", "leave"):
             raise BrokenEnvelopeError("event")
         node = fields["node"]
         known = "" if node == "" else check_id(node)
-        yield MemberEvent(fields["event"], check_id(fields["id"]), known)
+        user, info = read_fields(fields)
+        yield MemberEvent(fields["event"], check_id(fields["id"]), known, user, info)

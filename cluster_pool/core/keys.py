@@ -89,6 +89,11 @@ class Keys:
         ``events#`` to the number of the last join or leave, ``epoch#`` to the epoch of that."""
         return f"{self.prefix}:{{{namespace}}}:owners"
 
+    def profiles(self, namespace: str) -> str:
+        """Hash: id to the time and nonce of its claim, a space, and its profile as JSON, for those
+        members that have a profile: see :mod:`.profiles`."""
+        return f"{self.prefix}:{{{namespace}}}:profiles"
+
     def emptied(self, namespace: str) -> str:
         """Hash with a ttl: the claim whose release emptied the namespace, or ``incarnation@start``
         if a process emptied it by reaping, to the Redis time in µs; kept until that node has the

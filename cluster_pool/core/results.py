@@ -3,8 +3,8 @@
 import enum
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 
 class SendResult(enum.Enum):
@@ -78,10 +78,17 @@ class NodeState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An id in a namespace and the node that owns it."""
+    """An id in a namespace and the node that owns it.
+
+    Attributes:
+        user: the person whose connection it is; None if that is not known.
+        info: what the connection tells other members, any JSON value; None for nothing.
+    """
 
     id: str
     node: str
+    user: str | None = None
+    info: Any = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +115,53 @@ class MemberEvent:
     """An event that :meth:`ClusterPool.watch` yields.
 
     Attributes:
-        event: ``"join"``, ``"leave"``, or ``"lost"``: events were lost here, or may have been; read
-            the members again.
-        id: the member that joined or left; "" when events were lost.
+        event: ``"join"``, ``"update"`` (it has another info), ``"leave"``, or ``"lost"``: events
+            were lost here, or may have been; read the members again.
+        id: the member concerned; "" when events were lost.
         node: the node that owned it; "" when events were lost, or that node is not known any more.
+        user, info: those of the member; when it leaves, the last ones.
     """
 
-    event: Literal["join", "leave", "lost"]
+    event: Literal["join", "update", "leave", "lost"]
     id: str
     node: str
+    user: str | None = None
+    info: Any = field(default=None, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanges:
+    """Changes in the members of a namespace, as :class:`Presence` gives them. Truthy unless empty.
+
+    Attributes:
+        joined: new members.
+        updated: members that have another info, user or node now.
+        left: members that have left, as they were.
+        lost: whether events were lost, so that the members were read again. Members may have come
+            and gone meanwhile.
+    """
+
+    joined: tuple[Member, ...] = ()
+    updated: tuple[Member, ...] = ()
+    left: tuple[Member, ...] = ()
+    lost: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.joined or self.updated or self.left or self.lost)
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvent:
+    """A user came to a namespace or left it.
+
+    Attributes:
+        event: ``"join"``: with the first connection. ``"leave"``: with the last one, and a time of
+            grace has passed.
+        user: as given to :meth:`ClusterPool.accept` or by the identity.
+    """
+
+    event: Literal["join", "leave"]
+    user: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.profiles import check_size
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError
@@ -59,6 +60,11 @@ class Detached:
     ) -> None:
         """See :class:`ConnectionServices`."""
 
+    async def inform(
+        self, connection: ConnectionState, namespace: str, timeout: float | None
+    ) -> None:
+        """See :class:`ConnectionServices`: nobody sees it."""
+
     def watch(self, connection: ConnectionState) -> None:
         """See :class:`ConnectionServices`."""
         loop = asyncio.get_running_loop()
@@ -71,9 +77,16 @@ DETACHED = Detached()
 
 
 def attach(connection: ConnectionState, services: ConnectionServices) -> None:
-    """Make it belong to a pool; raises ClusterPoolError if it belongs to another one."""
+    """Make it belong to a pool.
+
+    Raises:
+        ClusterPoolError: it belongs to another one.
+        InvalidValueError: its info is too large for this one.
+    """
     if connection._services is not DETACHED:
         check_services(connection, services)
+    for info in (connection._infos or {}).values():
+        check_size(info, services.limits.info_bytes)
     if connection._state is OPEN:
         connection._transport.check_sending()
     connection._services = services

@@ -12,11 +12,15 @@ from typing import Any, Literal, overload
 
 from cluster_pool.auth.identity import Identity
 from cluster_pool.core.closing import ABNORMAL, NORMAL, check_close
-from cluster_pool.core.ids import check_namespace
 from cluster_pool.core.message import Message, outgoing, to_json
+from cluster_pool.core.profiles import encode_info
 from cluster_pool.core.request import Request
 from cluster_pool.core.results import SendResult
-from cluster_pool.exceptions import AuthenticationError, ConnectionClosedError, NotReadableError
+from cluster_pool.exceptions import (
+    AuthenticationError,
+    ConnectionClosedError,
+    NotReadableError,
+)
 from cluster_pool.local import closing, reading
 from cluster_pool.local.attachment import DETACHED
 from cluster_pool.local.grant import Grant
@@ -29,12 +33,14 @@ from cluster_pool.local.handlers import (
     check_event,
     fire,
 )
+from cluster_pool.local.joining import Joining
 from cluster_pool.local.outbox import ConnectionOutbox, begin_close, deliver
-from cluster_pool.local.state import CLOSED, ConnectionState
+from cluster_pool.local.profiles import set_info
+from cluster_pool.local.state import CLOSED
 from cluster_pool.transports.pick import transport_for
 
 
-class Connection(ConnectionState):
+class Connection(Joining):
     """A WebSocket with an id in a namespace.
 
     Args:
@@ -50,9 +56,12 @@ class Connection(ConnectionState):
             test); else the WebSocket's own is used.
         user: the person whose connection it is, who may have several; 1 to 250 bytes. It has an
             identity then, which says no more than that.
+        info: what other members see of it, such as ``{"name": "Alice"}``: any JSON value, of
+            ``Limits.info_bytes`` (1 KiB) at most; None for nothing.
 
     Raises:
         InvalidIdError, InvalidNamespaceError: not allowed.
+        InvalidValueError: ``info`` is not JSON.
         TypeError: ``websocket`` is of no supported type.
     """
 
@@ -68,6 +77,7 @@ class Connection(ConnectionState):
         metadata: dict[str, Any] | None = None,
         request: Request | None = None,
         user: str | None = None,
+        info: Any = None,
     ) -> None:
         super().__init__(
             id,
@@ -81,6 +91,8 @@ class Connection(ConnectionState):
         )
         if user is not None:
             self._grant = Grant(Identity(user=user), None)
+        if info is not None:
+            set_info(self, self.namespace, encode_info(info))
         self._transport.write_behind(ConnectionOutbox(self))
 
     @property
@@ -91,82 +103,6 @@ class Connection(ConnectionState):
         keeps none. Made anew at each access under ASGI and ``websockets``.
         """
         return self._transport.request() if self._request is None else self._request
-
-    # -- membership ------------------------------------------------------------------------
-
-    @property
-    def namespaces(self) -> tuple[str, ...]:
-        """The namespaces in which it is a member now: its home first, then in order of joining."""
-        return tuple(
-            one.namespace for one in self._memberships if one.departure is None and not one.person
-        )
-
-    async def join(
-        self,
-        namespace: str,
-        *,
-        id: str | None = None,
-        on_conflict: str | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        """Become a member of one more namespace, until :meth:`leave` or the end of the connection.
-
-        When this returns, broadcasts to the namespace and sends to the id there reach it. It is a
-        membership like the first one, with an owner, a place in ``members`` and ``count``, and a
-        last-one callback. Messages from one sender arrive in order within each namespace; between
-        two namespaces there is no order. If another connection takes the id over, only this
-        membership ends, which ``on("left")`` tells. Joining again under the same id does nothing.
-        Cancelling releases the claim again.
-
-        Args:
-            id: unique in the namespace; None for the id of this connection.
-            on_conflict: ``"takeover"`` or ``"reject"``; None for the rule of the pool.
-            timeout: seconds; default 2.
-
-        Raises:
-            IdTakenError: under ``"reject"``, the id is taken; or a newer claim took it at once.
-            MembershipLimitError: this connection (``Limits.connection_namespaces``), the namespace
-                or the node has as many as the limits allow.
-            ConnectionClosedError: it is closed, or is closed meanwhile.
-            ClusterPoolError: it is no member of a pool, or a member there under another id.
-            AuthenticationError, NotPermittedError: its identity has expired, or permits no such
-                namespace.
-            NodeDrainingError, BackplaneUnavailableError: as :meth:`ClusterPool.new_connection`.
-        """
-        self._services.check_loop()
-        namespace = check_namespace(namespace)
-        if self._grant is not None:
-            self._grant.check_join(namespace)
-        await self._services.join(self, namespace, id, on_conflict, timeout)
-
-    async def leave(
-        self,
-        namespace: str,
-        *,
-        on_empty_namespace: Callable[[], Any] | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        """End the membership in one namespace; leaving its home closes the connection (1000).
-
-        Leaving a namespace that it is no member of does nothing. A connection that closes leaves
-        all of its namespaces by itself. After that this still waits for the release, and calls the
-        callback.
-
-        Args:
-            on_empty_namespace: called without arguments, and awaited if it is async, when this was
-                the last member of the namespace in the whole cluster; once.
-            timeout: seconds to wait for Redis; default 2.
-
-        Raises:
-            BackplaneUnavailableError: not released yet. It will be released, and the callback
-                called, as soon as Redis can be reached; but not if an earlier join of the
-                namespace is still under way.
-        """
-        self._services.check_loop()
-        if check_namespace(namespace) == self.namespace:
-            closing.tell_owner(self)
-            begin_close(self, NORMAL, "")
-        await self._services.leave(self, namespace, on_empty_namespace, timeout)
 
     # -- identity --------------------------------------------------------------------------
 

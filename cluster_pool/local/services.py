@@ -124,5 +124,8 @@ class ConnectionServices(Protocol):
     ) -> Awaitable[None]:
         """End one membership of a connection; see :meth:`.Connection.leave`."""
 
+    def inform(self, connection: Any, namespace: str, timeout: float | None, /) -> Awaitable[None]:
+        """A member has another info in one namespace; see :meth:`.Connection.update_info`."""
+
     def watch(self, connection: Any) -> None:
         """The sweeper must look at it: it closes, has unwritten bytes, a handler, or may idle."""

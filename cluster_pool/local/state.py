@@ -51,6 +51,7 @@ class ConnectionState:
         "_grant",
         "_handlers",
         "_inbound_due",
+        "_infos",
         "_last_heard",
         "_left",
         "_memberships",
@@ -95,6 +96,8 @@ class ConnectionState:
     _transport: Transport
     _request: Request | None
     _grant: Grant | None
+    _infos: dict[str, str] | None
+    """Its info as JSON text, by namespace; None when it has none."""
     _state: State
     _owner: Owner | None
     """Is told when it is over; written by the cluster."""
@@ -162,7 +165,7 @@ class ConnectionState:
         self._memberships, self._departures = (), ()
         self._transport, self._writer = transport, transport.writer
         self._services, self._owner = services, None
-        self._request, self._grant = request, None
+        self._request, self._grant, self._infos = request, None, None
         self._state = OPEN
         self._pending, self._pending_bytes = None, 0
         self._stuck_since, self._written_before = 0.0, 0

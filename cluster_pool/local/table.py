@@ -25,6 +25,7 @@ from cluster_pool.local.connection import Connection
 from cluster_pool.local.handlers import fire, has_handlers
 from cluster_pool.local.membership import Departure, Membership
 from cluster_pool.local.outbox import deliver, deliver_to_all, kick, write_out
+from cluster_pool.local.profiles import set_info
 from cluster_pool.local.services import Flusher
 from cluster_pool.local.signs import SignsOfLife
 from cluster_pool.local.sweeper import Sweeper
@@ -39,14 +40,16 @@ Cause = Literal["taken over", "removed"]
 
 Join = Callable[[Connection, str, str | None, str | None, float | None], Awaitable[None]]
 Leave = Callable[[Connection, str, Callable[[], Any] | None, float | None], Awaitable[None]]
-"""Joins and leaves of connections that are members: see :class:`ConnectionServices`."""
+Inform = Callable[[Connection, str, float | None], Awaitable[None]]
+"""Joins, leaves and infos of connections that are members: see :class:`ConnectionServices`."""
 
 
 class ConnectionTable:
     """The memberships; implements the services of its connections.
 
     Args:
-        on_join, on_leave: join and leave for connections; by default there is nothing to join.
+        on_join, on_leave, on_inform: join, leave and inform for connections; by default there is
+            nothing to join, and nobody to inform.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class ConnectionTable:
         on_renewed: Callable[[Connection], None] = DETACHED.renewed,
         on_join: Join = DETACHED.join,
         on_leave: Leave = DETACHED.leave,
+        on_inform: Inform = DETACHED.inform,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.limits = limits
@@ -82,7 +86,7 @@ class ConnectionTable:
         self.connection_closing = on_closing
         self.slow_consumer = on_slow_consumer
         self.renewed = on_renewed
-        self.join, self.leave = on_join, on_leave
+        self.join, self.leave, self.inform = on_join, on_leave, on_inform
         self.watch = self._sweeper.watch
 
     def __len__(self) -> int:
@@ -145,6 +149,7 @@ class ConnectionTable:
         if membership in memberships:
             at = memberships.index(membership)
             connection._memberships = memberships[:at] + memberships[at + 1 :]
+            set_info(connection, membership.namespace, None)
             departure = membership.departure
             if departure is not None and (membership.home or connection.closed):
                 connection._departures += (departure,)

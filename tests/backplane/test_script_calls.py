@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cluster_pool import SendResult
+from cluster_pool import Connection, SendResult
 from cluster_pool.backplane import script_calls, scripts
 from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.script_calls import (
@@ -18,6 +18,7 @@ from cluster_pool.backplane.script_calls import (
     SendRun,
 )
 from cluster_pool.core.keys import Keys
+from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend
 from tests.support import async_test
 
@@ -27,7 +28,7 @@ HELD: Any = "held"
 CHECKSUM: Any = "checksum"
 NOT_AFTER: Any = "not_after"
 VIEW_ENDS: Any = "view_ends"
-COUNTS = ("size", "after", "envelope_count")
+COUNTS = ("size", "after", "envelope_count", "told_count")
 """Numbers, whose correctness the scripts' own tests check."""
 
 LOCAL = re.compile(r"local (\w+) = (?:tonumber\()?(KEYS|ARGV)\[(\d+)\]\)?(?: -- .*)?")
@@ -93,6 +94,7 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
         KEYS,
         spaces[0],
         **named("sender incarnation start node conflict dead most"),
+        told=[entry("place profile")] * 2,
         claims=[entry("id nonce first_attempt not_after")] * 2,
     )
     yield script_calls.release(KEYS, spaces[0], node="node", claims=[entry("id claim")] * 2)
@@ -100,9 +102,13 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
         KEYS, spaces[0], **named("incarnation node cursor most extent removal lives_on")
     )
     yield script_calls.correct(KEYS, spaces[0], **named("incarnation count checksum"))
+    yield script_calls.inform(
+        KEYS, spaces[0], node="node", updates=[entry("id time nonce profile")] * 2
+    )
     yield script_calls.assert_claims(
         KEYS,
         **named("not_after sender incarnation start node"),
+        told=[entry("place profile")] * 2,
         groups=[AssertedClaims(name, [entry("id time nonce")] * 2) for name in spaces],
     )
     yield script_calls.compare(
@@ -242,13 +248,13 @@ async def test_scripts_touch_no_key_that_is_not_declared(
         alice = await one.join("n", "alice")
         await two.join("n", "alice")
         assert await alice.wait_closed() == (4409, "taken over")
-        bob = await two.join("n", "bob")
+        held = Connection("bob", "n", bob := FakeWebSocket(), user="42", info={"name": "Bob"})
+        await two.new_connection(held)
+        await held.update_info({"name": "Bobby"})
         assert await publisher.send("n", "bob", "x", confirm=True) is SendResult.DELIVERED
         assert await one.send("n", "nobody", "x") is SendResult.ABSENT
         assert await publisher.broadcast_message("n", "y") >= 1
         assert await bob.wait_sent(2) == ["x", "y"]
-        held = two.get_connection("n", "bob")
-        assert held is not None
         await two.remove_connection(held)
         await asyncio.sleep(2 * one.timing.heartbeat)
         assert not one.trouble

@@ -95,7 +95,7 @@ async def test_a_flush_takes_so_many_that_its_turns_stay_short() -> None:
 
 @async_test
 async def test_a_silent_shard_holds_up_no_other_in_a_storm() -> None:
-    """What is put back for it stands behind what waits for the others."""
+    """Its claims are put back behind those that wait for the others."""
     claims: Any = None
     loads = Loads(TOPOLOGY, ReleaseBatcher(TOPOLOGY, claims, lambda membership, emptied: None))
     silent = [pending(f"a{number}") for number in range(3 * MOST_CLAIMS)]

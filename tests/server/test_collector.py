@@ -69,7 +69,7 @@ asyncio.run(main())
 
 
 def run(program: str) -> list[str]:
-    """What a program printed that has tuned its collector."""
+    """The words that a program prints which has tuned its collector."""
     command = [sys.executable, "-c", TUNED + program]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 

@@ -4,26 +4,48 @@
 -- With several namespaces it touches several hash tags, and works on one Redis only. An error in one
 -- namespace does not stop the others.
 
-local spaces = list(KEYS, 1, 3) -- members, owners, numbers
+local spaces = list(KEYS, 1, 4) -- members, owners, numbers, profiles
 local not_after = ARGV[1] -- µs
 local sender = ARGV[2]
 local incarnation = ARGV[3]
 local start = ARGV[4] -- of the node
 local node = ARGV[5]
-local groups = list(ARGV, 6, 3, spaces.size) -- channel, events, size
+local told_count = tonumber(ARGV[6])
+local told = list(ARGV, 7, 2, told_count) -- place, profile
+local groups = list(ARGV, told.last + 1, 3, spaces.size) -- channel, events, size
 local claims = list(ARGV, groups.last + 1, 3) -- id, time, nonce
+-- place: of a claim among all that has a profile
 
 if late(not_after) then return {LATE} end
 local own_start = start .. '.'
 local codes = {}
+local profile_of = {} -- by the place of the claim
+for _, place, profile in each(told) do profile_of[tonumber(place)] = profile end
 
-local function assert_in(members, owners, numbers, channel, events_channel, asserted)
+-- Writes the profiles of claims that stand; adds an update to `events` for each that had another and
+-- whose join is not there.
+local function write_profiles(profiles, ids, entries, told_in_join, events)
+  local before = redis.call('HMGET', profiles, unpack(ids))
+  local fields = {}
+  for i, id in ipairs(ids) do
+    fields[2 * i - 1], fields[2 * i] = id, entries[i]
+    if before[i] ~= entries[i] and not told_in_join[i] then
+      local profile = string.sub(entries[i], string.find(entries[i], ' ', 1, true) + 1)
+      events[#events + 1] = event('update', id, node, profile)
+    end
+  end
+  redis.call('HSET', profiles, unpack(fields))
+end
+
+local function assert_in(members, owners, numbers, profiles, channel, events_channel, asserted, from)
   local registered = redis.call('HMGET', members, unpack(column(asserted, 1)))
   local found = {}
   local fields = {}
   local changes = {}
   local taken = {''}
   local events = {}
+  local told_ids, entries, told_in_join = {}, {}, {}
+  local unclaimed = {}
   for i, id, time, nonce in each(asserted) do
     local claim = incarnation .. ':' .. time .. ':' .. nonce
     local standing = registered[i]
@@ -43,14 +65,22 @@ local function assert_in(members, owners, numbers, channel, events_channel, asse
         tally(changes, holder, -1, holder_time)
         if not (own and holder_nonce == nonce) then
           taken[#taken + 1] = TAKEN_ITEM .. packed(id) .. packed(standing)
+          unclaimed[#unclaimed + 1] = id
         end
       end
+    end
+    local profile = profile_of[from + i]
+    if kept and profile then
+      told_ids[#told_ids + 1] = id
+      entries[#told_ids] = profile_entry(time, nonce, profile)
+      told_in_join[#told_ids] = standing ~= claim
     end
     if kept and standing ~= claim then
       tally(changes, incarnation, 1, time)
       fields[#fields + 1] = id
       fields[#fields + 1] = claim
-      events[#events + 1] = event('join', id, node) -- a watcher may have seen no living owner meanwhile
+      -- a watcher may have seen no living owner meanwhile
+      events[#events + 1] = event('join', id, node, profile)
     end
     found[i] = kept and KEPT or LOST
   end
@@ -58,6 +88,8 @@ local function assert_in(members, owners, numbers, channel, events_channel, asse
     redis.call('HSET', members, unpack(fields))
     write_tallies(owners, changes)
   end
+  if #unclaimed > 0 then redis.call('HDEL', profiles, unpack(unclaimed)) end
+  if #told_ids > 0 then write_profiles(profiles, told_ids, entries, told_in_join, events) end
   publish_events(owners, events_channel, events)
   if #taken > 1 then publish(channel, numbers, sender, 0, taken) end
   return table.concat(found)
@@ -67,10 +99,12 @@ local refusal = ''
 local first = 1
 local space = each(spaces)
 for _, channel, events, size in each(groups) do
-  local _, members, owners, numbers = space()
+  local _, members, owners, numbers, profiles = space()
   local asserted = part(claims, first, first + size - 1)
+  local done, found = pcall(
+    assert_in, members, owners, numbers, profiles, channel, events, asserted, first - 1
+  )
   first = first + size
-  local done, found = pcall(assert_in, members, owners, numbers, channel, events, asserted)
   if not done then
     refusal = type(found) == 'table' and found.err or tostring(found)
     found = string.rep(REFUSED, size)

@@ -8,6 +8,7 @@
 local members = KEYS[1]
 local owners = KEYS[2]
 local numbers = KEYS[3] -- of the namespace's channel; the last release there made it expire soon
+local profiles = KEYS[4]
 local sender = ARGV[1]
 local channel = ARGV[2]
 local events_channel = ARGV[3]
@@ -17,8 +18,10 @@ local node = ARGV[6]
 local conflict = ARGV[7] -- TAKEOVER or REJECT
 local dead = ARGV[8] -- an incarnation that is known to be dead, or ""
 local most = tonumber(ARGV[9]) -- members that the namespace may have
-local claims = list(ARGV, 10, 4) -- id, nonce, first_attempt, not_after
--- times in µs of Redis; first_attempt is 0 when this is the first
+local told_count = tonumber(ARGV[10])
+local told = list(ARGV, 11, 2, told_count) -- place, profile
+local claims = list(ARGV, told.last + 1, 4) -- id, nonce, first_attempt, not_after
+-- place: of the claim that has a profile; times in µs of Redis; first_attempt is 0 when this is the first
 
 local now = now_us()
 local own_start = start .. '.'
@@ -31,6 +34,10 @@ local fields = {}
 local changes = {}
 local taken = {''}
 local events = {}
+local entries = {}
+local unclaimed = {} -- ids that had another owner, whose profile goes
+local profile_of = {}
+for _, place, profile in each(told) do profile_of[tonumber(place)] = profile end
 for i, id, nonce, first_attempt, not_after in each(claims) do
   local first = tonumber(first_attempt)
   local standing = registered[i]
@@ -55,15 +62,22 @@ for i, id, nonce, first_attempt, not_after in each(claims) do
     elseif standing then
       mine = math.max(now, tonumber(time) + 1)
       taken[#taken + 1] = TAKEN_ITEM .. packed(id) .. packed(standing)
+      unclaimed[#unclaimed + 1] = id
     else
       room = room - 1
     end
     if standing then tally(changes, holder, -1, time) end
     tally(changes, incarnation, 1, mine)
-    claim = incarnation .. ':' .. (own and time or digits(mine)) .. ':' .. nonce
+    mine = own and time or digits(mine)
+    claim = incarnation .. ':' .. mine .. ':' .. nonce
     fields[#fields + 1] = id
     fields[#fields + 1] = claim
-    if not own then events[#events + 1] = event('join', id, node) end
+    local profile = profile_of[i]
+    if profile then
+      entries[#entries + 1] = id
+      entries[#entries + 1] = profile_entry(mine, nonce, profile)
+    end
+    if not own then events[#events + 1] = event('join', id, node, profile) end
   end
   reply[#reply + 1] = status
   reply[#reply + 1] = claim
@@ -73,6 +87,8 @@ if #fields > 0 then
   write_tallies(owners, changes)
   if before == 0 then redis.call('EXPIRE', numbers, DAY) end
 end
+if #unclaimed > 0 then redis.call('HDEL', profiles, unpack(unclaimed)) end
+if #entries > 0 then redis.call('HSET', profiles, unpack(entries)) end
 publish_events(owners, events_channel, events)
 if #taken > 1 then publish(channel, numbers, sender, 0, taken) end
 return reply

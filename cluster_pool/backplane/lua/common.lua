@@ -182,9 +182,30 @@ local function escaped(text)
   return text
 end
 
--- The beginning of a join or a leave as JSON; publish_events adds its number and end.
-local function event(kind, id, node)
+-- The beginning of a join, an update or a leave as JSON; publish_events adds its number and end. A
+-- profile is a JSON object with at least one field, or nil.
+local function event(kind, id, node, profile)
   return '{"event":"' .. kind .. '","id":"' .. escaped(id) .. '","node":"' .. escaped(node) .. '"'
+    .. (profile and ',' .. string.sub(profile, 2, -2) or '')
+end
+
+-- An entry of the hash of profiles: the time and nonce of the claim, by which one that was left behind
+-- is known, and the profile.
+local function profile_entry(time, nonce, profile)
+  return time .. ':' .. nonce .. ' ' .. profile
+end
+
+-- Removes the profiles of some members from the hash; returns by their places those that belong to
+-- the claims. A namespace without profiles, as most are, costs one command.
+local function pop_profiles(profiles, ids, claims)
+  local found = {}
+  if redis.call('EXISTS', profiles) == 0 then return found end
+  for i, entry in ipairs(redis.call('HMGET', profiles, unpack(ids))) do
+    local mark, profile = string.match(entry or '', '^(%d+:%w+) ({.+})$')
+    if mark and string.sub(claims[i], -1 - #mark) == ':' .. mark then found[i] = profile end
+  end
+  redis.call('HDEL', profiles, unpack(ids))
+  return found
 end
 
 -- Keeps which release or removal emptied a namespace, until its node confirms that it knows, a day at
@@ -202,8 +223,9 @@ local function remember(emptied, field)
   redis.call('HDEL', emptied, oldest)
 end
 
--- Numbers and publishes joins and leaves of one namespace. The counter is in its hash of owners and is
--- deleted with it: the leave that empties the namespace says so, and the next join is 1 of a new epoch.
+-- Numbers and publishes joins and leaves of one namespace, in payloads of about EVENTS_BYTES at most.
+-- The counter is in its hash of owners and is deleted with it: the leave that empties the namespace
+-- says so, and the next join is 1 of a new epoch.
 local function publish_events(owners, channel, events, empty)
   if #events == 0 then return end
   local before = redis.call('HINCRBY', owners, EVENTS, #events) - #events
@@ -217,11 +239,16 @@ local function publish_events(owners, channel, events, empty)
     redis.call('HSET', owners, EVENTS_EPOCH, epoch)
   end
   local tail = ',"epoch":"' .. epoch .. '"'
+  local first, size = 1, 0
   for i, event in ipairs(events) do
     local ends = empty and i == #events and ',"empty":true}' or '}'
     events[i] = event .. ',"n":' .. digits(before + i) .. tail .. ends
+    size = size + #events[i]
+    if size > EVENTS_BYTES or i == #events then
+      redis.call(PUBLISH, channel, table.concat(events, '\n', first, i))
+      first, size = i + 1, 0
+    end
   end
-  redis.call(PUBLISH, channel, table.concat(events, '\n'))
 end
 
 -- Adds to `changes` that an incarnation gained (1) or lost (-1) a claim made at `time`.

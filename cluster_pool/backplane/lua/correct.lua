@@ -3,6 +3,7 @@
 
 local members = KEYS[1]
 local owners = KEYS[2]
+local profiles = KEYS[3] -- go with the last member
 local incarnation = ARGV[1]
 local count = ARGV[2] -- what is added to its count
 local checksum = ARGV[3] -- what is added to its checksum
@@ -12,5 +13,5 @@ if redis.call('HINCRBY', owners, incarnation, count) > 0 then
 else
   redis.call('HDEL', owners, incarnation, incarnation .. '#')
 end
-if redis.call('EXISTS', members) == 0 then redis.call('DEL', owners) end
+if redis.call('EXISTS', members) == 0 then redis.call('DEL', owners, profiles) end
 return 1

@@ -8,6 +8,7 @@ local members = KEYS[1]
 local owners = KEYS[2]
 local numbers = KEYS[3] -- of the namespace's channel
 local emptied_key = KEYS[4]
+local profiles = KEYS[5]
 local incarnation = ARGV[1]
 local node = ARGV[2] -- of the incarnation
 local cursor = ARGV[3] -- "0" to begin
@@ -26,8 +27,7 @@ if finished() then return {'', 0, emptied} end
 local found = redis.call('HSCAN', members, cursor, 'COUNT', most)
 local next_cursor = found[1] ~= '0' and found[1] or ''
 local head = incarnation .. ':'
-local gone = {}
-local last_claim
+local gone, gone_claims = {}, {}
 local changes = {}
 local events = {}
 for at = 1, #found[2], 2 do
@@ -40,23 +40,24 @@ for at = 1, #found[2], 2 do
     local _, time = parse(claim)
     tally(changes, incarnation, -1, time or 0)
     gone[#gone + 1] = id
-    last_claim = claim
-    events[#events + 1] = event('leave', id, node)
+    gone_claims[#gone] = claim
   end
 end
 if #gone > 0 then
   redis.call('HDEL', members, unpack(gone))
+  local profile_of = pop_profiles(profiles, gone, gone_claims)
+  for i, id in ipairs(gone) do events[i] = event('leave', id, node, profile_of[i]) end
   write_tallies(owners, changes)
   local empty = redis.call('EXISTS', members) == 0
   publish_events(owners, events_channel, events, empty)
   if empty then
     emptied = 1
     remember(emptied_key, removal)
-    if lives_on == '1' then remember(emptied_key, last_claim) end
+    if lives_on == '1' then remember(emptied_key, gone_claims[#gone]) end
     redis.call('EXPIRE', numbers, MINUTE)
   end
 end
 if finished() then next_cursor = '' end
 if next_cursor == '' then redis.call('HDEL', owners, incarnation, incarnation .. '#') end
-if redis.call('EXISTS', members) == 0 then redis.call('DEL', owners) end
+if redis.call('EXISTS', members) == 0 then redis.call('DEL', owners, profiles) end
 return {next_cursor, #gone, emptied}

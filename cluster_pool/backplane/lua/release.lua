@@ -8,6 +8,7 @@ local members = KEYS[1]
 local owners = KEYS[2]
 local emptied_key = KEYS[3]
 local numbers = KEYS[4] -- of the namespace's channel, which may have no subscriber soon
+local profiles = KEYS[5]
 local events_channel = ARGV[1]
 local node = ARGV[2]
 local claims = list(ARGV, 3, 2) -- id, claim
@@ -22,19 +23,15 @@ local function token(claim)
 end
 
 local codes = {}
-local gone = {}
+local gone, gone_claims = {}, {}
 local changes = {}
 local events = {}
 local last, last_claim
 for i, id, claim in each(claims) do
   local standing = registered[i]
   if standing == claim or standing and token(claim) and token(standing) == token(claim) then
-    local incarnation, time = parse(standing)
-    if incarnation then
-      tally(changes, incarnation, -1, time)
-      events[#events + 1] = event('leave', id, node)
-    end
     gone[#gone + 1] = id
+    gone_claims[#gone] = standing
     codes[i] = RELEASED
     last, last_claim = i, claim
   elseif remembered and redis.call('HEXISTS', emptied_key, claim) == 1 then
@@ -46,6 +43,14 @@ end
 
 if #gone > 0 then
   redis.call('HDEL', members, unpack(gone))
+  local profile_of = pop_profiles(profiles, gone, gone_claims)
+  for i, id in ipairs(gone) do
+    local incarnation, time = parse(gone_claims[i])
+    if incarnation then
+      tally(changes, incarnation, -1, time)
+      events[#events + 1] = event('leave', id, node, profile_of[i])
+    end
+  end
   write_tallies(owners, changes)
   local empty = redis.call('EXISTS', members) == 0
   publish_events(owners, events_channel, events, empty)
@@ -55,5 +60,5 @@ if #gone > 0 then
     redis.call('EXPIRE', numbers, MINUTE)
   end
 end
-if redis.call('EXISTS', members) == 0 then redis.call('DEL', owners) end
+if redis.call('EXISTS', members) == 0 then redis.call('DEL', owners, profiles) end
 return table.concat(codes)

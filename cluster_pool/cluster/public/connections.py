@@ -97,6 +97,7 @@ class ConnectionCalls:
         namespace: str | None = None,
         id: str | None = None,
         user: str | None = None,
+        info: Any = None,
         auth: Auth | None = None,
         identity: Identity | None = None,
         on_conflict: str | None = None,
@@ -133,6 +134,8 @@ class ConnectionCalls:
             id: None: that of its identity, or a unique one.
             user: the person whose connection it is, who may have several, 1 to 250 bytes; None:
                 that of its identity, if it has one. Another than that of its identity is refused.
+            info: what other members see of it, such as ``{"name": "Alice"}``: any JSON value, of
+                ``Limits.info_bytes`` (1 KiB) at most; None: that of its identity, if it has one.
             auth: authenticates the client, in place of the pool's.
             identity: of a client that the application has authenticated; nothing else does it then.
             subprotocol: the one to accept, which the client must have offered.
@@ -171,6 +174,7 @@ class ConnectionCalls:
             namespace=namespace,
             id=id,
             user=user,
+            info=info,
             on_conflict=on_conflict,
             subprotocol=subprotocol,
             idle_timeout=idle_timeout,

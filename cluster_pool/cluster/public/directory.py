@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import AsyncIterator
 
+from cluster_pool.cluster.presence import Presence
 from cluster_pool.cluster.public.handle import Calls
-from cluster_pool.core.results import Member, MemberEvent, Node
+from cluster_pool.core.results import Member, MemberEvent, Node, UserEvent
 
 
 class DirectoryCalls(Calls):
@@ -49,19 +50,19 @@ class DirectoryCalls(Calls):
 
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:
-        """Joins and leaves of a namespace, from the moment this is entered.
+        """Joins, updates and leaves of a namespace, from the moment this is entered.
 
-        The events are those of :meth:`watch`. To keep a list of members right, read it after
+        :meth:`presence` keeps a list of the members by itself. The events are those of :meth:`watch`. To keep a list of members right, read it after
         entering this, and again after each ``"lost"``::
 
             async with pool.watching("room") as events:
                 members = {member.id: member.node async for member in pool.members("room")}
                 async for event in events:
-                    if event.event == "join":
-                        members[event.id] = event.node
-                    elif event.event == "leave":
+                    if event.event == "leave":
                         members.pop(event.id, None)
-                    else:  # "lost"
+                    elif event.event != "lost":
+                        members[event.id] = event.node
+                    else:
                         members = {member.id: member.node async for member in pool.members("room")}
 
         If a reading fails, try again until it succeeds: ``"lost"`` does not come a second time.
@@ -73,10 +74,11 @@ class DirectoryCalls(Calls):
             yield events
 
     async def watch(self, namespace: str) -> AsyncIterator[MemberEvent]:
-        """Joins and leaves of a namespace, as they happen.
+        """Joins and leaves of a namespace, and updates of infos, as they happen.
 
         Events come in the order of the registry, each at most once. A takeover is a join with the
-        new node, and so is a claim that a node had to register again. If events were lost, or may
+        new node, and so is a claim that a node had to register again. Users and infos come with the
+        events of the members that have some. If events were lost, or may
         have been (the connection to Redis was interrupted, Redis lost its state, this reader is
         10,000 events behind), one event ``"lost"`` comes in their place: read the members again.
         It is counted (``watch_losses``). While Redis is away no events come; ``"lost"`` comes when
@@ -89,3 +91,45 @@ class DirectoryCalls(Calls):
         async with self.watching(namespace) as events:
             async for event in events:
                 yield event
+
+    @contextlib.asynccontextmanager
+    async def presence(self, namespace: str, *, every: float = 1.0) -> AsyncIterator[Presence]:
+        """The members of a namespace, with users and infos, and then the changes in them.
+
+        ::
+
+            async with pool.presence("room:7") as presence:
+                await send_list(presence.members)  # {id: Member}
+                async for changes in presence:
+                    await send_changes(changes.joined, changes.updated, changes.left)
+
+        Nothing is missed between the two. ``members`` follows the changes, also where events were
+        lost: see :class:`Presence`. Redis is read when this is entered, page by page, and after a
+        loss; at other times only events come.
+
+        Args:
+            every: seconds from one yield of changes to the next, at least; 0 for none.
+
+        Raises:
+            BackplaneUnavailableError: Redis did not answer in time.
+        """
+        async with self._running().directory.presence(namespace, every) as presence:
+            yield presence
+
+    async def watch_users(self, namespace: str, *, grace: float = 5.0) -> AsyncIterator[UserEvent]:
+        """Users who come to a namespace, and who leave it: each once.
+
+        A user comes with the first connection and leaves with the last one, also if a node dies
+        with it: then when its members are removed, a second or two after the end of its lease.
+        Those who are there when this begins have come already. Members without a user do not count.
+
+        Args:
+            grace: seconds within which the user may come back, as a tab does that is reloaded,
+                without having left; 0 for none.
+
+        Raises:
+            BackplaneUnavailableError: Redis did not answer in time, at the beginning.
+            PoolClosedError: it was stopped.
+        """
+        async for event in self._running().directory.watch_users(namespace, grace):
+            yield event

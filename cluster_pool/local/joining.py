@@ -1,0 +1,151 @@
+"""The memberships of a connection: it joins and leaves, and tells what others see of it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from cluster_pool.core.closing import NORMAL
+from cluster_pool.core.ids import check_namespace, shown
+from cluster_pool.core.profiles import check_size, encode_info
+from cluster_pool.exceptions import AuthenticationError, ClusterPoolError
+from cluster_pool.local import closing
+from cluster_pool.local.outbox import begin_close
+from cluster_pool.local.profiles import info_in, set_info
+from cluster_pool.local.state import ConnectionState
+
+
+class Joining(ConnectionState):
+    """The part of :class:`.Connection` that is about its memberships."""
+
+    __slots__ = ()
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The namespaces in which it is a member now: its home first, then in order of joining."""
+        return tuple(
+            one.namespace for one in self._memberships if one.departure is None and not one.person
+        )
+
+    async def join(
+        self,
+        namespace: str,
+        *,
+        id: str | None = None,
+        on_conflict: str | None = None,
+        info: Any = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Become a member of one more namespace, until :meth:`leave` or the end of the connection.
+
+        When this returns, broadcasts to the namespace and sends to the id there reach it. It is a
+        membership like the first one, with an owner, a place in ``members`` and ``count``, and a
+        last-one callback. Messages from one sender arrive in order within each namespace; between
+        two namespaces there is no order. If another connection takes the id over, only this
+        membership ends, which ``on("left")`` tells. Joining again under the same id does nothing.
+        Cancelling releases the claim again.
+
+        Args:
+            id: unique in the namespace; None for the id of this connection.
+            on_conflict: ``"takeover"`` or ``"reject"``; None for the rule of the pool.
+            info: what other members see of it there; see :meth:`update_info`.
+            timeout: seconds; default 2.
+
+        Raises:
+            InvalidValueError: ``info`` is not JSON, or too large.
+            IdTakenError: under ``"reject"``, the id is taken; or a newer claim took it at once.
+            MembershipLimitError: this connection (``Limits.connection_namespaces``), the namespace
+                or the node has as many as the limits allow.
+            ConnectionClosedError: it is closed, or is closed meanwhile.
+            ClusterPoolError: it is no member of a pool, or a member there under another id.
+            AuthenticationError, NotPermittedError: its identity has expired, or permits no such
+                namespace.
+            NodeDrainingError, BackplaneUnavailableError: as :meth:`ClusterPool.new_connection`.
+        """
+        self._services.check_loop()
+        namespace = check_namespace(namespace)
+        if self._grant is not None:
+            self._grant.check_join(namespace)
+        if info is None:
+            await self._services.join(self, namespace, id, on_conflict, timeout)
+            return
+        before, text = info_in(self, namespace), self._check_info(info)
+        member = namespace in self.namespaces
+        set_info(self, namespace, text)  # the claim tells it
+        try:
+            await self._services.join(self, namespace, id, on_conflict, timeout)
+        except BaseException:
+            set_info(self, namespace, before)
+            raise
+        if member and before != text:
+            await self._services.inform(self, namespace, timeout)
+
+    @property
+    def info(self) -> Any:
+        """Its info at home, which other members see; None for nothing. A copy: see
+        :meth:`update_info`."""
+        text = info_in(self, self.namespace)
+        return None if text is None else json.loads(text)
+
+    async def update_info(
+        self, info: Any, *, namespace: str | None = None, timeout: float | None = None
+    ) -> None:
+        """Replace what other members see of it: in ``members``, ``presence`` and ``watch``.
+
+        Updates of one connection that are awaited one after another are seen in that order. Each is
+        a call to Redis and an event for each watcher: for what changes ten times a second, send
+        messages. Redis keeps it as long as the member.
+
+        Args:
+            info: any JSON value, of ``Limits.info_bytes`` (1 KiB) at most; None for nothing.
+            namespace: one that it has joined; None for its home.
+            timeout: seconds; default 2.
+
+        Raises:
+            InvalidValueError: it is not JSON, or too large. The info is as before.
+            ClusterPoolError: it is no member of that namespace.
+            AuthenticationError: its identity has expired.
+            BackplaneUnavailableError: Redis did not answer in time. The info is registered when its
+                node next registers its members, at the latest when Redis is back.
+        """
+        self._services.check_loop()
+        namespace = self.namespace if namespace is None else check_namespace(namespace)
+        if namespace not in self.namespaces:
+            raise ClusterPoolError(f"{self!r} is no member of {shown(namespace)}")
+        if self._grant is not None and self._grant.expired:
+            raise AuthenticationError("the identity has expired")
+        set_info(self, namespace, None if info is None else self._check_info(info))
+        await self._services.inform(self, namespace, timeout)
+
+    def _check_info(self, info: Any) -> str:
+        text = encode_info(info)
+        check_size(text, self._services.limits.info_bytes)
+        return text
+
+    async def leave(
+        self,
+        namespace: str,
+        *,
+        on_empty_namespace: Callable[[], Any] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """End the membership in one namespace; leaving its home closes the connection (1000).
+
+        Leaving a namespace that it is no member of does nothing. A connection that closes leaves
+        all of its namespaces by itself. After that this still waits for the release, and calls the
+        callback.
+
+        Args:
+            on_empty_namespace: called without arguments, and awaited if it is async, when this was
+                the last member of the namespace in the whole cluster; once.
+            timeout: seconds to wait for Redis; default 2.
+
+        Raises:
+            BackplaneUnavailableError: not released yet. It will be released, and the callback
+                called, as soon as Redis can be reached; but not if an earlier join of the
+                namespace is still under way.
+        """
+        self._services.check_loop()
+        if check_namespace(namespace) == self.namespace:
+            closing.tell_owner(self)
+            begin_close(self, NORMAL, "")
+        await self._services.leave(self, namespace, on_empty_namespace, timeout)
