@@ -5,8 +5,10 @@ Nothing here trusts what it reads: other programs may have written it. The calle
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
+
+from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls
 from cluster_pool.backplane.calls import Reply, answered, texts
@@ -29,12 +31,14 @@ class Holding(NamedTuple):
     Attributes:
         size, checksum: the number of claims, and the sum of their times.
         sample: some of them, each of which is compared.
+        profiles: the ids among these that have a profile, and the entry of each.
     """
 
     namespace: str
     size: int
     checksum: int
     sample: Sequence[tuple[str, Claim]]
+    profiles: Sequence[tuple[str, bytes]] = ()
 
 
 class Registered(NamedTuple):
@@ -43,7 +47,7 @@ class Registered(NamedTuple):
     Attributes:
         size, checksum: those of one owner's claims.
         unaccounted: members beyond the sum of all counts, below 0 when some are missing.
-        absent: whether a claim of the sample is not registered.
+        absent: whether a claim of the sample is not registered, or a profile.
         owners: the incarnations that have a count.
         unreadable: fields among the counts that are no counts.
     """
@@ -90,16 +94,37 @@ class Upkeep:
             )
             for part in parts
         ]
+        told = [one for one in holdings if one.profiles]
+        looks = [self._has_profiles(links, one) for one in told]
 
-        def read(replies: list[list[Any]]) -> tuple[list[str], list[str]]:
-            differing: list[str] = []
+        def read(replies: list[Any]) -> tuple[list[str], list[str]]:
+            differing: dict[str, None] = {}
             owners: dict[str, None] = {}
-            for part, (places, found) in zip(parts, replies, strict=True):
-                differing += [part[place - 1] for place in places]
+            for part, (places, found) in zip(parts, replies[: len(parts)], strict=True):
+                differing.update(dict.fromkeys(part[place - 1] for place in places))
                 owners.update(dict.fromkeys(texts(found)))
-            return differing, list(owners)
+            for one, same in zip(told, replies[len(parts) :], strict=True):
+                if not same:
+                    differing[one.namespace] = None
+            return list(differing), list(owners)
 
-        return Reply(asyncio.gather(*calls), read, deadline)
+        return Reply(asyncio.gather(*calls, *looks), read, deadline)
+
+    def _has_profiles(self, links: Links, holding: Holding) -> Coroutine[Any, Any, bool]:
+        """Whether the profiles of a sample are registered; the command is queued at once."""
+        key = self._keys.profiles(holding.namespace)
+        call = links.commands(key).call("HMGET", key, *[id for id, _ in holding.profiles])
+
+        async def read() -> bool:
+            try:
+                entries: list[bytes | None] = await call
+            except ResponseError as error:
+                if not str(error).startswith("WRONGTYPE"):
+                    raise
+                return False
+            return entries == [entry for _, entry in holding.profiles]
+
+        return read()
 
     def look(
         self, links: Links, incarnation: str, holding: Holding, deadline: float
@@ -113,10 +138,11 @@ class Upkeep:
             commands.call("HGETALL", self._keys.owners(holding.namespace)),
             commands.call("HLEN", members),
             commands.call("HMGET", members, *(ids or [""])),
+            *([self._has_profiles(links, holding)] if holding.profiles else []),
         )
 
         def read(replies: list[Any]) -> Registered:
-            flat, listed, claims = replies
+            flat, listed, claims, *told = replies
             fields: dict[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=True))
             for name in COUNTER:
                 fields.pop(name.encode(), None)
@@ -131,7 +157,7 @@ class Upkeep:
                 counts.get(incarnation, 0),
                 counts.get(f"{incarnation}#", 0),
                 listed - total,
-                bool(ids) and claims != wanted,
+                (bool(ids) and claims != wanted) or not all(told),
                 frozenset(name.removesuffix("#") for name in counts),
                 frozenset(bad),
             )

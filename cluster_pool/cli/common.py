@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster_pool.cli.logs import json_text
+from cluster_pool.core.results import Member, MemberEvent
 from cluster_pool.embedded import EmbeddedUnavailableError
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -130,6 +131,12 @@ def json_wanted() -> bool:
 def say(as_json: bool, fields: dict[str, Any], text: str) -> None:
     """Print one result on standard output: a JSON object on a line, or a sentence."""
     typer.echo(json_text(fields, sys.stdout) if as_json else text)
+
+
+def profile_fields(member: Member | MemberEvent) -> dict[str, Any]:
+    """The user and the info of a member for a line of JSON, as far as it has them."""
+    profile = {"user": member.user, "info": member.info}
+    return {name: value for name, value in profile.items() if value is not None}
 
 
 def note(text: str) -> None:

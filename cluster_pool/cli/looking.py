@@ -17,6 +17,7 @@ from cluster_pool.cli.common import (
     TimeoutOption,
     complain,
     note,
+    profile_fields,
     run,
     say,
 )
@@ -44,7 +45,7 @@ def members(
         found = False
         async for member in publisher.members(namespace):
             found = True
-            fields = {"id": member.id, "node": member.node}
+            fields = {"id": member.id, "node": member.node, **profile_fields(member)}
             say(as_json, fields, f"{member.id}\t{member.node}")
         return DONE if found else await _say_empty(publisher, prefix, namespace)
 

@@ -16,6 +16,7 @@ from cluster_pool.cli.common import (
     RedisOption,
     TimeoutOption,
     note,
+    profile_fields,
     run,
     say,
 )
@@ -35,7 +36,7 @@ def watch(
 ) -> None:
     """Print who joins and who leaves a namespace, one a line, until it is interrupted.
 
-    An event is join, leave or lost: events were missed there, and 'members' tells who is there now.
+    An event is join, update (of its info), leave or lost: events were missed there, and 'members' tells who is there now.
     A namespace without members is said on standard error once, and waited for. It goes on when
     Redis is away for a while. Interrupted it ends with 130, without a reader with 141.
     """
@@ -57,8 +58,8 @@ def watch(
 
 
 def _say_event(as_json: bool, event: MemberEvent) -> None:
-    fields = {"event": event.event, "id": event.id, "node": event.node}
-    say(as_json, fields, "\t".join(filter(None, fields.values())))
+    words = {"event": event.event, "id": event.id, "node": event.node}
+    say(as_json, words | profile_fields(event), "\t".join(filter(None, words.values())))
 
 
 @contextlib.asynccontextmanager

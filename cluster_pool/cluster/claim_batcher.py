@@ -153,10 +153,10 @@ class ClaimBatcher:
                 self._next_flush = loop.call_at(due, self._start_flush)
 
     def _start_flush(self) -> None:
-        if self._next_flush is None:
+        handle, self._next_flush = self._next_flush, None
+        if handle is None:
             return
-        self._next_flush.cancel()
-        self._next_flush = None
+        handle.cancel()
         if not self._topology.spans and self._flights.get(self._topology.home, 0) >= IN_FLIGHT:
             return  # the end of a flush schedules the next one
         self._last_flush = asyncio.get_running_loop().time()
@@ -219,9 +219,8 @@ class ClaimBatcher:
         """The claims whose namespaces home has listed; the others are tried again."""
         incarnation = self._lease.incarnation
         await adding
-        listed = await self._namespaces.listed(one.membership.namespace for one in claims)
-        if self._lease.incarnation != incarnation:
-            listed = set()
+        names = await self._namespaces.listed(one.membership.namespace for one in claims)
+        listed = names if self._lease.incarnation == incarnation else set()
         unlisted = [one for one in claims if one.membership.namespace not in listed]
         if unlisted:
             await self._try_again(unlisted, self._namespaces.unlisted)

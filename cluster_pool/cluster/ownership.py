@@ -12,7 +12,7 @@ has no claim any more. Only a lease is *settled*: see ``cluster/lease.py``.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from cluster_pool.backplane.calls import unheeded
 from cluster_pool.backplane.claims import Claims
@@ -34,6 +34,7 @@ from cluster_pool.core.claims import Claim, FormerClaims
 from cluster_pool.core.closing import ABNORMAL, TAKEN_OVER
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.ids import base36
+from cluster_pool.core.profiles import entry
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
     ConnectionClosedError,
@@ -43,6 +44,7 @@ from cluster_pool.exceptions import (
 from cluster_pool.local import closing
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Departure, Membership
+from cluster_pool.local.profiles import profile_of
 from cluster_pool.local.table import ConnectionTable
 
 FORMER = 1_000
@@ -163,6 +165,12 @@ class Ownership:
         """The claims that this node holds in a namespace, by id; those being released too."""
         members = self._table.namespace(namespace) or {}
         return {id: one.claim for id, one in members.items() if one.claim is not None}
+
+    def profiles(self, namespace: str, ids: Iterable[str]) -> list[tuple[str, bytes]]:
+        """The ids that have a profile, each with its entry in the registry."""
+        members = self._table.namespace(namespace) or {}
+        held = [(id, members[id], profile_of(members[id])) for id in ids if id in members]
+        return [(id, entry(one.claim, told)) for id, one, told in held if one.claim and told]
 
     def knows(self, namespace: str, id: str, nonce: str) -> bool:
         """Whether a claim is held here, or pending."""

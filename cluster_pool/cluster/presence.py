@@ -122,7 +122,9 @@ class Presence:
         )
 
     def _apply(self, events: list[MemberEvent]) -> PresenceChanges:
-        joined, updated, left = [], [], []
+        joined: list[Member] = []
+        updated: list[Member] = []
+        left: list[Member] = []
         for event in events:
             before = self._members.get(event.id)
             if event.event == "leave":

@@ -184,7 +184,8 @@ class Reconciler:
         checksum = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
         sample = random.sample(list(held.items()), min(SAMPLE, len(held)))
         steady = [one for one in sample if not self._ownership.moves(namespace, one[0])]
-        return Holding(namespace, len(held), checksum, steady)
+        profiles = self._ownership.profiles(namespace, [id for id, _ in steady])
+        return Holding(namespace, len(held), checksum, steady, profiles)
 
     async def _strangers(self, links: Links, owners: Iterable[str]) -> set[str]:
         """The owners of which nothing is known; none while nodes may not have joined again yet."""

@@ -56,9 +56,14 @@ def encode(user: str | None, info: str | None) -> str:
     return f"{{{','.join(fields)}}}" if fields else ""
 
 
-def read_entry(entry: bytes | None, claim: Claim) -> Profile:
+def entry(claim: Claim, profile: str) -> bytes:
+    """The entry of a profile beside its claim, as the scripts write it."""
+    return f"{claim.time}:{claim.nonce} {profile}".encode()
+
+
+def read_entry(stored: bytes | None, claim: Claim) -> Profile:
     """The profile of a claim; none if the entry belongs to another claim, or cannot be read."""
-    found = _ENTRY.fullmatch(entry or b"")
+    found = _ENTRY.fullmatch(stored or b"")
     if found is None or (int(found[1]), found[2].decode()) != (claim.time, claim.nonce):
         return NONE
     try:

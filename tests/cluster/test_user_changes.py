@@ -1,13 +1,12 @@
 """Users who come to a namespace and leave it: each once, whatever their connections do."""
 
 import asyncio
-from typing import Any
 
 from cluster_pool import Connection, Member, PresenceChanges, UserEvent
 from cluster_pool.cluster.user_changes import UserChanges
 from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend, Pool
-from tests.support import async_test
+from tests.support import async_test, eventually
 
 
 def joins(*members: tuple[str, str | None]) -> PresenceChanges:
@@ -60,11 +59,12 @@ async def test_users_are_watched_over_all_nodes(backend: Backend) -> None:
         there = await join(one, "there", "41")
         seen: list[UserEvent] = []
 
-        async def watch(sender: Any) -> None:
-            async for event in sender.watch_users("room", grace=1.0):
-                seen.append(event)
+        async def watch() -> None:
+            events = publisher.watch_users("room", grace=1.0)
+            while True:
+                seen.append(await anext(events))
 
-        watching = asyncio.create_task(watch(publisher))
+        watching = asyncio.create_task(watch())
         await asyncio.sleep(0.3)
         first = await join(one, "a", "42")
         second = await join(two, "b", "42")
@@ -72,9 +72,7 @@ async def test_users_are_watched_over_all_nodes(backend: Backend) -> None:
         await two.remove_connection(second)
         await join(one, "a", "42")  # reloaded
         await one.remove_connection(there)
-        async with asyncio.timeout(20):
-            while len(seen) < 2:
-                await asyncio.sleep(0.05)
+        await eventually(lambda: len(seen) == 2, 20)
         await asyncio.sleep(1.5)
         assert seen == [UserEvent("join", "42"), UserEvent("leave", "41")]
         watching.cancel()

@@ -52,8 +52,8 @@ class DirectoryCalls(Calls):
     async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:
         """Joins, updates and leaves of a namespace, from the moment this is entered.
 
-        :meth:`presence` keeps a list of the members by itself. The events are those of :meth:`watch`. To keep a list of members right, read it after
-        entering this, and again after each ``"lost"``::
+        The events are those of :meth:`watch`. :meth:`presence` keeps a list of the members right.
+        To do that yourself, read it after entering this, and again after each ``"lost"``::
 
             async with pool.watching("room") as events:
                 members = {member.id: member.node async for member in pool.members("room")}
