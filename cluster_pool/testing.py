@@ -82,17 +82,18 @@ class FakeCluster(list[ClusterPool]):
         *,
         request: Request | None = None,
         user: str | None = None,
+        info: Any = None,
         **options: Any,
     ) -> tuple[Connection, FakeWebSocket]:
         """Make a member on one of the nodes; returns its connection and its fake WebSocket.
 
         Args:
             request: the value of ``connection.request``.
-            user: the value of ``connection.user``.
+            user, info: the values of ``connection.user`` and ``connection.info``.
             options: as for :meth:`ClusterPool.new_connection`.
         """
         websocket = FakeWebSocket()
-        connection = Connection(id, namespace, websocket, request=request, user=user)
+        connection = Connection(id, namespace, websocket, request=request, user=user, info=info)
         await self[node].new_connection(connection, **options)
         return connection, websocket
 

@@ -348,7 +348,7 @@ def test_an_asynchronous_publisher_starts_anew_in_a_child(own_server: RedisServe
     assert lines == ["0", "0 1", "child 0"]
 
 
-FOR_A_LOOP = {"send_nowait", "start", "watch", "watching"}
+FOR_A_LOOP = {"presence", "send_nowait", "start", "watch", "watch_users", "watching"}
 """Calls that need an event loop."""
 
 

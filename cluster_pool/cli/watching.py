@@ -36,9 +36,10 @@ def watch(
 ) -> None:
     """Print who joins and who leaves a namespace, one a line, until it is interrupted.
 
-    An event is join, update (of its info), leave or lost: events were missed there, and 'members' tells who is there now.
-    A namespace without members is said on standard error once, and waited for. It goes on when
-    Redis is away for a while. Interrupted it ends with 130, without a reader with 141.
+    An event is join, update (of its info), leave or lost: events were missed there, and 'members'
+    tells who is there now. A namespace without members is said on standard error once, and waited
+    for. It goes on when Redis is away for a while. Interrupted it ends with 130, without a reader
+    with 141.
     """
 
     async def work() -> int:

@@ -1,4 +1,4 @@
-"""What other members see of a member besides its id: its user and its info.
+"""The profile of a member, which others see besides its id: its user and its info.
 
 A profile is kept beside the claim, only if there is one, as a JSON object without the fields that
 are not there. Its entry begins with the time and nonce of the claim: what an earlier claim of the

@@ -16,6 +16,7 @@ def test_the_memory_of_releases_that_emptied_a_namespace_is_bounded(backend: Bac
         keys.owners("n"),
         keys.emptied("n"),
         keys.numbers(keys.channel("n")),
+        keys.profiles("n"),
     ]
     with backend.sync_client() as client:
         release = client.register_script(sources()["release"])

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -254,19 +255,26 @@ def _claimed(running: "asyncio.Task[Any]") -> Connection | None:
 
 
 @async_test
-async def test_the_example_of_a_list_of_members_runs() -> None:
-    """It is right after each join and leave."""
+async def test_the_example_of_presence_runs() -> None:
+    """A newcomer gets the infos of all members, and then those of the next ones."""
     async with fake_cluster() as cluster:
-        watching = asyncio.create_task(fragment("pool.watching")(cluster[0], "room", None, []))
-        coroutine: Any = watching.get_coro()
+        websocket = FakeWebSocket()
+        running = asyncio.create_task(fragment("pool.presence")(cluster[0], "room", websocket, []))
+        assert await websocket.wait_sent() == ['[{"name":"Alice","typing":true}]']
+        await cluster.connect(1, "room", "bob", info={"name": "Bob"})
+        assert json.loads((await websocket.wait_sent(2))[1]) == {"joined": [{"name": "Bob"}]}
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
-        def members() -> object:
-            return coroutine.cr_frame.f_locals.get("members")
 
-        await eventually(lambda: members() == {})
-        connection, _ = await cluster.connect(1, "room", "alice")
-        await eventually(lambda: members() == {"alice": "node-2"})
-        await cluster[1].remove_connection(connection)
-        await eventually(lambda: members() == {})
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+@async_test
+async def test_the_example_of_users_runs() -> None:
+    """Each is told when another one comes."""
+    async with fake_cluster() as cluster:
+        _, alice = await cluster.connect(1, "room", "alice", user="42")
+        running = asyncio.create_task(fragment("watch_users")(cluster[0], "room", None, []))
+        await asyncio.sleep(0.2)
+        await cluster.connect(0, "room", "bob", user="43")
+        assert await alice.wait_sent() == ['{"join":"43"}']
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
