@@ -22,13 +22,20 @@ from tools.bench import (
     servers,
     shards,
     storm,
+    watched,
 )
 from tools.bench.stage import QUICK, Settings
 from tools.bench.table import Row, as_json, markdown
 from tools.harness.linux import too_few_descriptors
 
 EACH_LOOP = {"latency": latency, "idle": idle, "storm": storm, "rooms": rooms}
-ONE_LOOP = {"scale": scale, "shards": shards, "peers": peers, "rolling": rolling}
+ONE_LOOP = {
+    "scale": scale,
+    "watched": watched,
+    "shards": shards,
+    "peers": peers,
+    "rolling": rolling,
+}
 SERVERS = "servers"
 """Measured only if it is asked for: it needs FastAPI and the ASGI servers."""
 NAMES = (*delivery.NAMES, *EACH_LOOP, *ONE_LOOP, SERVERS)
@@ -40,7 +47,7 @@ SIZES = {
     "--idle": "connections that say nothing",
     "--storm": "connections that come at once, and that join rooms",
     "--nodes": "of scale, at least 2",
-    "--members": "of scale, in one namespace",
+    "--members": "of scale and watched, in one namespace",
     "--namespaces": "of shards, of one node",
     "--restarted": "connections of rolling",
 }
@@ -116,6 +123,7 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         "rooms": 0,
         "scale": 2 * settings.connections,
         "shards": 0,
+        "watched": 0,
         SERVERS: max(settings.connections, settings.idle + idle.FIRST),
         "rolling": 2 * settings.restarted,  # HAProxy has two for each
     }

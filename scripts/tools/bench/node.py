@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from cluster_pool import ClusterPool, Connection, SendResult
+from cluster_pool import ClusterPool, Connection, Presence, SendResult
 from cluster_pool.local.outbox import begin_close
 from cluster_pool.server.disconnect_queue import DisconnectQueue
 from tools.bench.gate import Opened
@@ -51,6 +51,9 @@ class Commands(Sender):
         self._profile: cProfile.Profile | None = None
         self._held: list[Connection] = []
         self._turns = Turns()
+        self._following: asyncio.Task[None] | None = None
+        self._presence: Presence
+        self._changes = 0
 
     async def _broadcast_all(self, messages: Sequence[str]) -> int:
         publish = self._pool.broadcast_message
@@ -87,6 +90,40 @@ class Commands(Sender):
         started = time.monotonic()
         self._held = await join(self._pool, NAMESPACE, ids, lambda code, reason: None)
         return time.monotonic() - started
+
+    async def join_more(self, count: int) -> None:
+        """As :meth:`join`, and those that joined before stay."""
+        ids = [member_id(-2 - len(self._held) - index) for index in range(count)]
+        self._held += await join(self._pool, NAMESPACE, ids, lambda code, reason: None)
+
+    async def inform(self) -> None:
+        """Each of these gets an info of 40 bytes."""
+        for at in range(0, len(self._held), TOGETHER):
+            some = enumerate(self._held[at : at + TOGETHER], at)
+            told = [one.update_info({"name": f"{number:029}"}) for number, one in some]
+            await asyncio.gather(*told)
+
+    async def watch_members(self) -> float:
+        """Watch the members from now on; gives the seconds until all were read."""
+        started = time.monotonic()
+        entered = asyncio.get_running_loop().create_future()
+
+        async def follow() -> None:
+            async with self._pool.presence(NAMESPACE) as presence:
+                entered.set_result(presence)
+                async for _ in presence:
+                    self._changes += 1
+
+        self._following = asyncio.create_task(follow())
+        self._presence = await entered
+        return time.monotonic() - started
+
+    async def watched(self, members: int) -> dict[str, int]:
+        """The members that the watcher has, and the changes that it was given, once it has them."""
+        async with asyncio.timeout(JOIN_TIMEOUT):
+            while len(self._presence.members) < members:  # noqa: ASYNC110  # nothing tells it
+                await asyncio.sleep(0.01)
+        return {"members": len(self._presence.members), "changes": self._changes}
 
     async def join_rooms(self, rooms: int, first: int, each: int) -> float:
         """Each of these joins some of the rooms, all of them at once; gives the seconds it took."""
