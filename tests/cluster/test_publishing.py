@@ -7,6 +7,8 @@ import pytest
 from cluster_pool import PoolClosedError, SendResult, Timing
 from cluster_pool.backplane.backplane import Setup
 from cluster_pool.cluster.publishing import Publishing
+from cluster_pool.cluster.watchers import Watch
+from cluster_pool.core.statistics import Counters
 from tests.clusters import Backend
 from tests.support import async_test
 
@@ -26,7 +28,8 @@ async def test_calls_that_wait_when_it_stops_fail() -> None:
         assert await parts.directory.count("n", None) == 1
         assert await alice.wait_sent() == ["x"]
         _, word = parts.replies.expect()
-        events = parts.watchers.add("channel")
+        events = Watch(Counters())
+        parts.watchers.add("channel", events)
         waiting = asyncio.create_task(events.get())
         await parts.stop()
         for call in (word, waiting):
