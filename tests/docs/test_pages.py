@@ -22,8 +22,9 @@ OF_OTHERS = {
     *("--workers", "--graceful-timeout", "--max-requests", "--limit-max-requests"),
     *("--preload", "--workers-lifetime", "--strict", "--some-option"),
     *("--ws", "--reload"),
+    *("--ping-timeout", "--websocket-max-message-size", "--websocket-max-frame-size"),
 }
-"""Options of gunicorn, uvicorn, granian and mypy, and one that stands for all of ours."""
+"""Options of gunicorn, uvicorn, granian, daphne and mypy, and one that stands for all of ours."""
 
 
 def test_every_kind_of_block_is_checked() -> None:

@@ -82,7 +82,8 @@ def test_every_block_passes_a_type_check(tmp_path: Path) -> None:
         (tmp_path / f"block_{number}.py").write_text(program(block))
     everything = "\n".join(f"import block_{number}" for number in range(len(PYTHON)))
     examples = ("--allow-untyped-defs", "--allow-incomplete-defs", "--allow-untyped-calls")
-    said = check(tmp_path, everything, *examples, "--follow-imports=normal")
+    untyped = ("--disable-error-code=import-untyped", "--allow-subclassing-any")  # Django
+    said = check(tmp_path, everything, *examples, *untyped, "--follow-imports=normal")
     assert not [line for line in said.splitlines() if line.startswith("block_")], said
 
 
