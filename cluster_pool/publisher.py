@@ -10,6 +10,7 @@ from cluster_pool.cluster.public.handle import Handle
 from cluster_pool.cluster.public.memberships import MembershipCalls
 from cluster_pool.cluster.public.orders import OrderCalls
 from cluster_pool.cluster.public.people import PeopleCalls
+from cluster_pool.cluster.public.revoking import RevokingCalls
 from cluster_pool.cluster.public.sending import SendingCalls
 from cluster_pool.cluster.publishing import Publishing
 from cluster_pool.core.config import Limits, Timing
@@ -18,7 +19,13 @@ from cluster_pool.core.seals import Secret
 
 
 class Publisher(
-    Handle[Publishing], SendingCalls, PeopleCalls, MembershipCalls, DirectoryCalls, OrderCalls
+    Handle[Publishing],
+    SendingCalls,
+    PeopleCalls,
+    RevokingCalls,
+    MembershipCalls,
+    DirectoryCalls,
+    OrderCalls,
 ):
     """Sends to every member of the cluster, without being a node of it.
 

@@ -223,6 +223,12 @@ class SyncPublisher:
         """As :meth:`Publisher.close_user`."""
         return self._call(Publisher.close_user, user, code, reason, timeout=timeout)
 
+    def revoke(
+        self, token_id: str, until: float | None = None, *, timeout: float | None = None
+    ) -> int:
+        """As :meth:`Publisher.revoke`."""
+        return self._call(Publisher.revoke, token_id, until, timeout=timeout)
+
     def join(
         self,
         namespace: str,

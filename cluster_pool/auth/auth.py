@@ -23,6 +23,7 @@ log = logging.getLogger("cluster_pool.auth")
 
 Authenticate = Callable[[Request], Identity | Awaitable[Identity | None] | None]
 TIMEOUT: Final = 5.0
+MAX_TOKEN_AGE: Final = 86_400.0
 ANSWERS: Final = (AuthenticationError, AuthenticationUnavailableError, NotPermittedError)
 """Errors by which ``authenticate`` says what a client is answered."""
 
@@ -36,9 +37,11 @@ class Auth:
             sync one must not block. :class:`Jwt` is one; an application may write its own.
         origins: as ``origins`` of :class:`ClusterPool`, and in its place; None: the pool's.
         timeout: seconds that ``authenticate`` may take; above that the client gets 503.
+        max_token_age: seconds for which a revocation lasts if it names no end: no token may be
+            valid for longer than that after it was revoked.
 
     Raises:
-        InvalidValueError: one of the origins is none, or the timeout is not above 0.
+        InvalidValueError: one of the origins is none, or one of the times is not above 0.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Auth:
         authenticate: Authenticate,
         origins: Sequence[str] | None = None,
         timeout: float = TIMEOUT,
+        max_token_age: float = MAX_TOKEN_AGE,
     ) -> None:
         if not callable(authenticate):
             raise TypeError(f"authenticate must be callable, not {type(authenticate).__name__}")
@@ -54,6 +58,7 @@ class Auth:
         self._authenticate = authenticate
         self.origins = origins
         self.timeout = check_above_zero("timeout", timeout)
+        self.max_token_age = check_above_zero("max_token_age", max_token_age)
         self._quiet = Quiet()
 
     async def identify(self, request: Request) -> Identity:

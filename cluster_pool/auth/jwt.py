@@ -9,6 +9,7 @@ from typing import Any, Final
 from cluster_pool.auth.identity import Identity
 from cluster_pool.auth.keys import Key, KeySet, KeySource, PublishedKeys, of_pem, of_secret
 from cluster_pool.auth.tokens import find_token
+from cluster_pool.core.ids import is_token_id
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import AuthenticationError, InvalidValueError
 
@@ -47,7 +48,8 @@ class Jwt:
             queries: uvicorn's access log does.
         identity: makes the identity of the claims; the default takes ``user`` from ``sub``, and
             ``id``, ``namespace`` and ``namespaces`` from claims of these names. ``expires`` and
-            ``token_id`` (from ``jti``, else the token's SHA-256 in hex) are filled in afterwards.
+            ``token_id`` (from ``jti``, if that has 1 to 256 bytes, else the token's SHA-256 in hex)
+            are filled in afterwards.
 
     Raises:
         InvalidValueError: not one of ``secret``, ``key`` and ``jwks`` is given, or it is unfit.
@@ -140,7 +142,8 @@ class Jwt:
         if expires is None:
             expires = int(claims["exp"]) + self._leeway
         if token_id is None:
-            token_id = claims.get("jti") or hashlib.sha256(token.encode()).hexdigest()
+            named = claims.get("jti")
+            token_id = named if is_token_id(named) else hashlib.sha256(token.encode()).hexdigest()
         return replace(identity, expires=expires, token_id=token_id)
 
     def _read(self, work: Callable[..., dict[str, Any]], token: str, *more: Any) -> dict[str, Any]:

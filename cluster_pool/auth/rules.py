@@ -40,4 +40,9 @@ def with_rules(auth: Auth, rules: Sequence[str]) -> Auth:
         identity = await auth.identify(request)
         return replace(identity, namespaces=(*(identity.namespaces or ()), *patterns))
 
-    return Auth(authenticate=authenticate, origins=auth.origins, timeout=auth.timeout)
+    return Auth(
+        authenticate=authenticate,
+        origins=auth.origins,
+        timeout=auth.timeout,
+        max_token_age=auth.max_token_age,
+    )

@@ -17,6 +17,7 @@ from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.locations import RedisOrUrl
 from cluster_pool.backplane.outbound import Outbound
+from cluster_pool.backplane.revocations import Revocations
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.backplane.topology import SingleTopology, Topology
@@ -135,6 +136,7 @@ class Backplane:
         self.leases = Leases(self.shard, setup.keys, self.identity, view)
         self.claims = Claims(self.topology, setup.keys, self.identity)
         self.directory = Directory(self.topology, setup.keys, self.leases, self.claims)
+        self.revocations = Revocations(self.shard, setup.keys)
         self.drain_budget = RedisDrainBudget(self.shard, setup.keys)
 
     def _topology(self) -> Topology:

@@ -30,14 +30,8 @@ def join(
 ) -> ScriptCall:
     """Take a lease for a new incarnation of a node."""
     names = [
-        keys.leases,
-        keys.incarnations,
-        keys.nodes,
-        keys.infos,
-        keys.epoch,
-        keys.headrooms,
-        keys.drains,
-        keys.dead,
+        *(keys.leases, keys.incarnations, keys.nodes, keys.infos),
+        *(keys.epoch, keys.headrooms, keys.drains, keys.dead),
     ]
     return ScriptCall(
         "join", names, [node, start, incarnation, ttl_ms, info, headroom, new_epoch, instead_of]
@@ -75,13 +69,8 @@ def living(keys: Keys, *, asked: Sequence[bytes]) -> ScriptCall:
 def bury(keys: Keys, *, incarnation: str, why: str) -> ScriptCall:
     """End an incarnation for good."""
     names = [
-        keys.leases,
-        keys.incarnations,
-        keys.nodes,
-        keys.infos,
-        keys.dead,
-        keys.epoch,
-        keys.headrooms,
+        *(keys.leases, keys.incarnations, keys.nodes, keys.infos),
+        *(keys.dead, keys.epoch, keys.headrooms),
     ]
     return ScriptCall("bury", names, [incarnation, why])
 
@@ -95,6 +84,17 @@ def sweep(keys: Keys, *, ttl_ms: int, most: int, cursors: Sequence[bytes]) -> Sc
 def renew_epoch(keys: Keys, *, old: str, new: str) -> ScriptCall:
     """Replace an epoch that is older than this Redis process."""
     return ScriptCall("renew_epoch", [keys.epoch], [old, new])
+
+
+def revoke(keys: Keys, *, entries: Sequence[tuple[str, int]]) -> ScriptCall:
+    """Record tokens as revoked."""
+    fields: list[Argument] = [field for entry in entries for field in entry]
+    return ScriptCall("revoke", [keys.revoked, keys.revocations], fields)
+
+
+def read_revocations(keys: Keys, *, last_read: int, most: int) -> ScriptCall:
+    """Read a page of revocations."""
+    return ScriptCall("read_revocations", [keys.revoked, keys.revocations], [last_read, most])
 
 
 def drain(

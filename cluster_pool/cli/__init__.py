@@ -51,6 +51,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("broadcast", sending.broadcast, "Send a message to a whole namespace."),
     ("close", sending.close, "Close members' connections."),
     ("close-user", sending.close_user, "Close all connections of a user."),
+    ("revoke", sending.revoke, "Revoke a token, and close its connections."),
     ("join", joining.join, "Have a connection join a namespace."),
     ("leave", joining.leave, "Have a connection leave a namespace."),
     ("members", looking.members, "List the members of a namespace."),

@@ -20,8 +20,9 @@ from cluster_pool.cli.common import (
     run,
     say,
 )
+from cluster_pool.cluster.revoking import check_until
 from cluster_pool.core.closing import check_close
-from cluster_pool.core.ids import check_id, check_namespace, check_user
+from cluster_pool.core.ids import check_id, check_namespace, check_token_id, check_user
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import InvalidValueError
 
@@ -160,6 +161,43 @@ def close_user(
         async with publisher_of(redis, prefix, secret, timeout) as publisher:
             nodes = await publisher.close_user(user, code, reason)
         return _told(as_json, nodes)
+
+    run(work())
+
+
+def revoke(
+    token_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="TOKEN_ID",
+            help="The jti of the token, or the SHA-256 of its text in hex.",
+            show_default=False,
+        ),
+    ],
+    until: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Seconds since 1970 for how long it is revoked: until it expires. Default: for 24 "
+            "hours.",
+            show_default=False,
+        ),
+    ] = None,
+    redis: RedisOption = DEFAULT_REDIS,
+    prefix: PrefixOption = DEFAULT_PREFIX,
+    secret: SecretOption = None,
+    timeout: TimeoutOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke a token, and close its connections with 4401; 0 when it is recorded."""
+
+    async def work() -> int:
+        check_token_id(token_id)
+        if until is not None:
+            check_until(until)
+        async with publisher_of(redis, prefix, secret, timeout) as publisher:
+            _told(as_json, await publisher.revoke(token_id, until))
+        return DONE
 
     run(work())
 

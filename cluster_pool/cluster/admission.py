@@ -61,6 +61,8 @@ class Admission:
         takeover = self.takeover(on_conflict)
         try:
             self.check_open()
+            if connection.identity is not None:
+                self._table.check_identity(connection.identity)
             await self._claim(connection, takeover, deadline)
         except BaseException as error:
             log.debug("refused: %r: %r", connection, error)

@@ -3,7 +3,7 @@
 It never awaits a single connection; a fan-out over many yields in between.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -34,7 +34,12 @@ ExecuteOrder = Callable[[str, dict[str, Any], Callable[[str], None]], None]
 
 
 class Delivery:
-    """Hands items to the connections of this node, and orders to ``execute_order``."""
+    """Hands items to the connections of this node, and orders to those who execute them.
+
+    Args:
+        orders: by verb, those without options; each is given the function that answers it.
+        execute_order: executes all others.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class Delivery:
         ownership: Ownership,
         answers: Answers,
         remote_joins: RemoteJoins,
+        orders: Mapping[str, Callable[[Callable[[str], None]], None]],
         execute_order: ExecuteOrder,
         unsealing: Unsealing | None,
         turn: Turn,
@@ -54,6 +60,7 @@ class Delivery:
         self._ownership = ownership
         self._answers = answers
         self._remote_joins = remote_joins
+        self._orders = orders
         self._execute_order = execute_order
         self._unsealing = unsealing
         self._turn = turn
@@ -92,7 +99,12 @@ class Delivery:
 
     def _order(self, verb: str, options: list[Any], to: ReplyTo) -> None:
         named = dict(zip(options[::2], options[1::2], strict=True))
-        self._execute_order(verb, named, partial(self._answers.answer_order, to))
+        answer = partial(self._answers.answer_order, to)
+        order = self._orders.get(verb)
+        if order is not None:
+            order(answer)
+        else:
+            self._execute_order(verb, named, answer)
 
     def _question(self, claim: str, item: list[Any], to: ReplyTo) -> None:
         """Another node claims an id of this one: answer whether the client is still there."""

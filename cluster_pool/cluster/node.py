@@ -36,6 +36,8 @@ from cluster_pool.cluster.reconciler import Reconciler
 from cluster_pool.cluster.recordings import Recordings
 from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers, Replies
+from cluster_pool.cluster.revocations import RevocationReader
+from cluster_pool.cluster.revoking import REVOKED, Revoking
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.cluster.shortcut import LocalShortcut
 from cluster_pool.cluster.standing import Standing
@@ -50,7 +52,6 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import begin_close
 from cluster_pool.local.pool import ConnectionsPool
-from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
 log = logging.getLogger("cluster_pool")
@@ -99,10 +100,11 @@ class Node:
         self.backplane = backplane = Backplane(setup, self, holds=True)
         self.loop = backplane.loop
         shard, topology, identity = backplane.shard, backplane.topology, backplane.identity
-        leases, claims = backplane.leases, backplane.claims
+        leases = backplane.leases
         self.replies = Replies(identity)
         self.watchers = Watchers()
         self.expiries = Expiries(USED * headroom, counters)
+        self.revocations = RevocationReader(backplane, counters, self._connections)
         self.table = table = self._table()
         self.local = ConnectionsPool(table=table)
         self.inbound = InboundChannel(topology, setup.keys, setup.limits)
@@ -112,12 +114,7 @@ class Node:
         self.ownership = ownership = self._ownership(oldest=oldest)
         self.capacity = Capacity(headroom, self.life, counters)
         self.lease_keeper = LeaseKeeper(lease, shard, leases, identity, timing, counters, self)
-        upkeep = Upkeep(topology, setup.keys, identity)
-        reaping = Reaping(topology, setup.keys, identity, upkeep)
-        self.reaper = self._reaper(reaping)
-        self.reconciler = Reconciler(
-            topology, claims, upkeep, reaping, ownership, lease, timing, counters
-        )
+        self.reaper, self.reconciler = self._repairs()
         self.drains = DrainController(backplane, self.life, table, ownership, lease, headroom)
         self.admission = Admission(backplane, self.life, table, ownership, hooks, limit, takeover)
         self.joins = Joins(backplane, table, ownership, self.admission)
@@ -127,6 +124,7 @@ class Node:
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
         self.orders = NodeOrders(backplane, self.replies, self.drains)
+        self.revoking = Revoking(backplane, self.orders, self.revocations)
         self.dispatcher = self._dispatcher()
 
     def _table(self) -> ConnectionTable:
@@ -136,25 +134,33 @@ class Node:
             counters=self.setup.counters,
             on_closing=self._connection_closing,
             on_slow_consumer=partial(self.hooks.fire, "slow_consumer"),
-            on_renewed=self.expiries.watch,
+            on_identity=self.revocations.check_identity,
+            on_renewed=self._renewed,
             on_join=self._join,
             on_leave=self._leave,
             on_inform=self._inform,
             loop=self.loop,
         )
 
-    def _reaper(self, reaping: Reaping) -> Reaper:
+    def _repairs(self) -> tuple[Reaper, Reconciler]:
         setup, backplane = self.setup, self.backplane
-        return Reaper(
-            self.lease,
+        topology, claims, lease = backplane.topology, backplane.claims, self.lease
+        timing, counters = setup.timing, setup.counters
+        upkeep = Upkeep(topology, setup.keys, backplane.identity)
+        reaping = Reaping(topology, setup.keys, backplane.identity, upkeep)
+        reaper = Reaper(
+            lease,
             backplane.leases,
-            backplane.claims,
+            claims,
             reaping,
-            setup.timing,
-            setup.counters,
+            timing,
+            counters,
             self.hooks.emptied,
             self.registered,
             self.table.departs_in,
+        )
+        return reaper, Reconciler(
+            topology, claims, upkeep, reaping, self.ownership, lease, timing, counters
         )
 
     def _ownership(self, *, oldest: bool) -> Ownership:
@@ -186,6 +192,7 @@ class Node:
             self.ownership,
             Answers(self.backplane.outbound, self.setup.timing),
             self.remote_joins,
+            {REVOKED: self.revocations.execute_order},
             self.drains.execute_order,
             unsealing,
             turn,
@@ -202,6 +209,7 @@ class Node:
         self.dispatcher.start()
         await self.backplane.start(wait)
         await self.lease_keeper.start()
+        await self.revocations.read()
         self.reaper.start()
         self.life.become(NodeState.ACTIVE)
 
@@ -211,6 +219,7 @@ class Node:
             await in_turn(
                 self.drains.stop,
                 self.expiries.stop,
+                self.revocations.stop,
                 self._close_and_release,
                 self.user_limit.stop,
                 self.remote_joins.stop,
@@ -301,6 +310,13 @@ class Node:
         if state not in (NodeState.STARTING, NodeState.STOPPED):
             self.lease_keeper.wake()  # the cluster learns of it at once
 
+    def _connections(self) -> list[Connection]:
+        return self.table.connections()
+
+    def _renewed(self, connection: Connection) -> None:
+        self.expiries.watch(connection)
+        self.revocations.recheck(connection)
+
     def _connection_closing(self, connection: Connection) -> None:
         """A connection of this node began to close, for any reason."""
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
@@ -308,27 +324,14 @@ class Node:
         for membership in self.table.memberships_of(connection):
             self.ownership.release(membership)
 
-    async def _join(
-        self,
-        connection: Connection,
-        namespace: str,
-        id: str | None,
-        on_conflict: str | None,
-        timeout: float | None,
-    ) -> None:
-        await self.joins.join(connection, namespace, id, on_conflict, timeout)
+    async def _join(self, *arguments: Any) -> None:
+        await self.joins.join(*arguments)
 
     async def _inform(self, connection: Connection, namespace: str, timeout: float | None) -> None:
         await self.joins.inform(connection, namespace, timeout)
 
-    async def _leave(
-        self,
-        connection: Connection,
-        namespace: str,
-        on_empty: EmptyCallback | None,
-        timeout: float | None,
-    ) -> None:
-        await self.joins.leave(connection, namespace, on_empty, timeout)
+    async def _leave(self, *arguments: Any) -> None:
+        await self.joins.leave(*arguments)
 
     def up(self) -> None:
         """See :class:`BackplaneObserver`: a new generation needs a new lease."""
@@ -367,6 +370,7 @@ class Node:
 
     async def register_all(self, incarnation: str, keep: Keep) -> None:
         """See :class:`LeaseObserver`."""
+        await self.revocations.read_all()
         await self.ownership.register_all(incarnation, keep)
 
     def registered(self) -> bool:
@@ -375,6 +379,7 @@ class Node:
 
     def lease_renewed(self) -> None:
         """See :class:`LeaseObserver`: do the work of every heartbeat."""
+        self.revocations.wake()
         self.ownership.retry_releases()
         self.reaper.wake()
         self.reconciler.begin()

@@ -19,6 +19,7 @@ from cluster_pool.cluster.public.drains import DrainCalls
 from cluster_pool.cluster.public.handle import NOT_RUNNING, Handle
 from cluster_pool.cluster.public.memberships import MembershipCalls
 from cluster_pool.cluster.public.people import PeopleCalls
+from cluster_pool.cluster.public.revoking import RevokingCalls
 from cluster_pool.cluster.public.sending import SendingCalls
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import (
@@ -53,6 +54,7 @@ class ClusterPool(
     ConnectionCalls,
     SendingCalls,
     PeopleCalls,
+    RevokingCalls,
     MembershipCalls,
     DirectoryCalls,
     DrainCalls,
@@ -128,6 +130,9 @@ class ClusterPool(
         super().__init__(setup, build)
         unread = self.limits.node_inbound_bytes - self.limits.node_inbound_bytes // SHARE
         self._ahead = Ahead(self.limits.inbound_bytes, unread, self.timing.handler)
+
+    def _max_token_age(self) -> float:
+        return super()._max_token_age() if self.auth is None else self.auth.max_token_age
 
     async def start(self, *, wait: float | None = None) -> Self:
         """Join the cluster. ``async with`` does it, too.

@@ -11,6 +11,7 @@ from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.orders import NodeOrders
 from cluster_pool.cluster.people import People
 from cluster_pool.cluster.replies import Replies
+from cluster_pool.cluster.revoking import Revoking
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.cluster.unsealing import unsealing_of
 from cluster_pool.cluster.watchers import Watchers
@@ -31,6 +32,7 @@ class Publishing:
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
         self.orders = NodeOrders(backplane, self.replies, None)
+        self.revoking = Revoking(backplane, self.orders, None)
         unsealing = unsealing_of(backplane, None)
         self.dispatcher = Dispatcher(
             backplane, self.replies, self.watchers, unsealing, Turn(), None, None

@@ -25,6 +25,7 @@ own, and no call may name one."""
 _USER: Final = f"{NODE_TAG}user:"
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f{}\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -139,6 +140,22 @@ def check_excluded_users(value: object) -> list[str]:
 def user_namespace(user: object) -> str:
     """The namespace of a user's connections; raises InvalidIdError if ``user`` may not name one."""
     return f"{_USER}{check_user(user)}"
+
+
+def is_token_id(value: object) -> TypeGuard[str]:
+    """Whether a value may name a token: a str of 1 to 256 bytes of UTF-8, with any characters."""
+    if not isinstance(value, str):
+        return False
+    return 0 < len(value.encode(errors="surrogatepass")) <= MAX_BYTES and not _SURROGATE.search(
+        value
+    )
+
+
+def check_token_id(value: object) -> str:
+    """Return ``value`` as exact ``str`` if it may name a token, else raise InvalidValueError."""
+    if not is_token_id(value):
+        raise InvalidValueError(f"a token id must be str of 1 to {MAX_BYTES} bytes: {shown(value)}")
+    return exact(value)
 
 
 def check_prefix(value: object) -> str:

@@ -38,6 +38,8 @@ class Keys:
         "node_prefix",
         "nodes",
         "prefix",
+        "revocations",
+        "revoked",
         "start_prefix",
     )
 
@@ -64,6 +66,10 @@ class Keys:
         """String with a ttl: the drainers' record was lost, and no rate may grow."""
         self.budget = f"{self._cluster}:budget"
         """String: closes per second that the cluster allows its drains; set by operators."""
+        self.revoked = f"{self._cluster}:revoked"
+        """Sorted set with a ttl: id of a revoked token by the time in ms until which it is."""
+        self.revocations = f"{self._cluster}:revocations"
+        """Sorted set with a ttl: the same ids, by the Redis time in µs at which that was said."""
         self.node_prefix = f"{self._cluster}:node:"
         self.start_prefix = f"{self._cluster}:start:"
         """On one Redis: the channels of what is targeted at members, each of one start."""

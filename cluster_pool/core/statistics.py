@@ -17,6 +17,8 @@ class Counters:
         not_permitted: handshakes refused with 403, whose identity permits no such namespace or id.
         unverified: handshakes refused with 503, since authentication failed or took too long.
         expired: connections closed with 4401, since their identity has expired.
+        revoked: connections closed with 4401, handshakes refused with 401, and refused renewals,
+            since their token was revoked.
         drained: connections whose close a drain began.
         drain_errors: closes in a drain that raised; the connection was cut.
         drains_over_budget: drains whose deadline forced more closes than the budget allowed.
@@ -60,6 +62,7 @@ class Counters:
     not_permitted: int = 0
     unverified: int = 0
     expired: int = 0
+    revoked: int = 0
     drained: int = 0
     drain_errors: int = 0
     drains_over_budget: int = 0

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from cluster_pool.auth.identity import Identity
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.profiles import check_size
 from cluster_pool.core.quiet import Quiet
@@ -36,6 +37,9 @@ class Detached:
 
     def slow_consumer(self, connection: ConnectionState) -> None:
         """See :class:`ConnectionServices`."""
+
+    def check_identity(self, identity: Identity) -> None:
+        """See :class:`ConnectionServices`: without a pool none is revoked."""
 
     def renewed(self, connection: ConnectionState) -> None:
         """See :class:`ConnectionServices`."""

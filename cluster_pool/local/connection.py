@@ -131,14 +131,15 @@ class Connection(Joining):
         Bearer``, and path and client as before, but no other header and no query.
 
         Raises:
-            AuthenticationError: the token is not valid, of another user, or permits no such
-                namespace or id; or this connection was accepted without ``auth``. It is as before.
+            AuthenticationError: the token is not valid, revoked, of another user, or permits no
+                such namespace or id; or this connection was accepted without ``auth``. It is as
+                before.
             AuthenticationUnavailableError: that cannot be found out now.
             InvalidValueError: a token has only visible ASCII characters.
         """
         if self._grant is None:
             raise AuthenticationError("this connection was accepted without auth")
-        await self._grant.renew(self, self.request, token)
+        await self._grant.renew(self, self.request, token, self._services.check_identity)
         self._services.renewed(self)
 
     # -- sending ---------------------------------------------------------------------------

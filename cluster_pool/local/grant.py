@@ -1,6 +1,7 @@
 """The identity with which a connection was accepted, and how that is renewed."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cluster_pool.auth.auth import Auth
@@ -40,8 +41,10 @@ class Grant:
         if not self.identity.permits(namespace):
             raise NotPermittedError(f"the identity permits no namespace {shown(namespace)}")
 
-    async def renew(self, connection: Any, request: Request, token: str) -> None:
-        """See :meth:`Connection.renew`."""
+    async def renew(
+        self, connection: Any, request: Request, token: str, check: Callable[[Identity], None]
+    ) -> None:
+        """See :meth:`Connection.renew`; ``check`` raises if a token was revoked."""
         if self._auth is None:
             raise AuthenticationError("this connection was accepted without auth")
         found = await self._auth.identify(bearing(request, token))
@@ -49,4 +52,5 @@ class Grant:
             raise AuthenticationError("the token is of another user")
         if not found.permits(connection.namespace) or found.id not in (None, connection.id):
             raise AuthenticationError("the token permits another connection")
+        check(found)
         self.identity = found

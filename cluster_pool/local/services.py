@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from cluster_pool.auth.identity import Identity
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.statistics import Counters
@@ -99,6 +100,9 @@ class ConnectionServices(Protocol):
 
     def slow_consumer(self, connection: Any) -> None:
         """A connection is being closed with 1013."""
+
+    def check_identity(self, identity: Identity) -> None:
+        """Raise AuthenticationError if the token of an identity was revoked."""
 
     def renewed(self, connection: Any) -> None:
         """A connection has a new identity, which may expire at another time."""

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, Literal
 
+from cluster_pool.auth.identity import Identity
 from cluster_pool.core.closing import ABNORMAL, TAKEN_OVER
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.ids import shown
@@ -60,6 +61,7 @@ class ConnectionTable:
         counters: Counters,
         on_closing: Callable[[Connection], None],
         on_slow_consumer: Callable[[Connection], None] = lambda connection: None,
+        on_identity: Callable[[Identity], None] = DETACHED.check_identity,
         on_renewed: Callable[[Connection], None] = DETACHED.renewed,
         on_join: Join = DETACHED.join,
         on_leave: Leave = DETACHED.leave,
@@ -85,6 +87,7 @@ class ConnectionTable:
         self._bound = loop is not None
         self.connection_closing = on_closing
         self.slow_consumer = on_slow_consumer
+        self.check_identity = on_identity
         self.renewed = on_renewed
         self.join, self.leave, self.inform = on_join, on_leave, on_inform
         self.watch = self._sweeper.watch

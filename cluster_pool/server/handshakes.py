@@ -157,6 +157,8 @@ class Handshakes:
                 status = http.HTTPStatus.TOO_MANY_REQUESTS
                 return answer(status, "this user has too many connections\n")
             return come_back("this node is full\n")
+        except AuthenticationError:  # the token is revoked
+            raise
         except ClusterPoolError:
             return come_back("this node cannot reach its cluster\n")
         websocket.own(connection)

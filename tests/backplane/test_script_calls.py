@@ -85,6 +85,8 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
     yield script_calls.bury(KEYS, **named("incarnation why"))
     yield script_calls.sweep(KEYS, **named("ttl_ms most"), cursors=[b"cursor"] * 4)
     yield script_calls.renew_epoch(KEYS, **named("old new"))
+    yield script_calls.revoke(KEYS, entries=[entry("token_id until_ms")] * 2)
+    yield script_calls.read_revocations(KEYS, **named("last_read most"))
     yield script_calls.drain(
         KEYS,
         **named("not_after node own state remaining total time_left max_rate spent known closable"),

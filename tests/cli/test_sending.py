@@ -72,6 +72,8 @@ async def test_a_user_is_closed_everywhere(own_server: RedisServer) -> None:
     async with Backend(own_server).pools() as (one, two):
         tabs = [await one.join("n", "a", user="42"), await two.join("n", "b", user="42")]
         options = "--code", "4401", "--reason", "signed out"
+        revoked = await in_thread(lambda: run("revoke", "t", redis=redis))
+        assert revoked == (0, "told 2 nodes\n", "")
         closed = await in_thread(lambda: run("close-user", "42", *options, redis=redis))
         assert closed == (0, "told 2 nodes\n", "")
         for tab in tabs:

@@ -13,6 +13,7 @@ from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.life import Life
 from cluster_pool.cluster.orders import NodeOrders
 from cluster_pool.cluster.people import People
+from cluster_pool.cluster.revoking import Revoking
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.core.config import check_wait
 from cluster_pool.exceptions import PoolClosedError
@@ -56,6 +57,10 @@ class Running(Protocol):
     @property
     def orders(self) -> NodeOrders:
         """Sends orders to nodes."""
+
+    @property
+    def revoking(self) -> Revoking:
+        """Revokes tokens."""
 
     async def start(self, wait: float | None) -> None:
         """Connect."""

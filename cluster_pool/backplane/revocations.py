@@ -1,0 +1,55 @@
+"""Revoked tokens in Redis: recorded, and read in the order in which they were recorded.
+
+They have the hash tag of what belongs to no namespace, so on a Redis Cluster they are at home.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from cluster_pool.backplane import script_calls
+from cluster_pool.backplane.calls import text_of
+from cluster_pool.backplane.shard import Shard
+from cluster_pool.core.keys import Keys
+
+PAGE: Final = 500
+"""Revocations of one call."""
+
+
+class Revocation(NamedTuple):
+    """One token that was revoked.
+
+    Attributes:
+        moment: when that was recorded, in µs of Redis; greater than that of each before it.
+        until_ms: since 1970.
+    """
+
+    moment: int
+    token_id: str
+    until_ms: int
+
+
+class Revocations:
+    """The revocations of a cluster."""
+
+    def __init__(self, shard: Shard, keys: Keys) -> None:
+        self._shard = shard
+        self._keys = keys
+
+    async def record(self, entries: Sequence[tuple[str, int]], deadline: float) -> None:
+        """Record tokens by id as revoked until a time in ms; expired entries are removed."""
+        for at in range(0, len(entries), PAGE):
+            call = script_calls.revoke(self._keys, entries=entries[at : at + PAGE])
+            await self._shard.script(deadline, call)
+
+    async def read(self, after: int, deadline: float) -> list[Revocation]:
+        """All that were recorded after a moment, the oldest first."""
+        found: list[Revocation] = []
+        while True:
+            call = script_calls.read_revocations(self._keys, last_read=after, most=PAGE)
+            flat = await self._shard.script(deadline, call)
+            for moment, token_id, until in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+                after = int(moment)
+                if (name := text_of(token_id)) is not None:
+                    found.append(Revocation(after, name, int(until)))
+            if len(flat) < 3 * PAGE:
+                return found
