@@ -213,7 +213,9 @@ AgentHostOption = Annotated[
 CompressionOption = Annotated[
     bool,
     typer.Option(
-        "--compression", envvar="CLUSTER_POOL_COMPRESSION", help="Allow permessage-deflate."
+        "--compression",
+        envvar="CLUSTER_POOL_COMPRESSION",
+        help="Compress for clients that offer permessage-deflate.",
     ),
 ]
 MessageBytesOption = Annotated[

@@ -2,11 +2,13 @@
 
 An uncompressed frame from a server is the same bytes for every recipient (RFC 6455 section 5.2:
 servers do not mask). So it is built once, here, and a transport that can send raw frames writes
-these bytes.
+these bytes. A compressed frame is, too, if each message is compressed by itself: then it is built
+once for each size of the window.
 """
 
 import json
 import struct
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -19,6 +21,15 @@ _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 _TWO_BYTES: Final = struct.Struct("!BBH").pack
 _EIGHT_BYTES: Final = struct.Struct("!BBQ").pack
+_COMPRESSED: Final = 0x40
+"""The bit RSV1 of a compressed message's first frame (RFC 7692 section 6)."""
+_TAIL: Final = b"\0\0\xff\xff"
+"""The end of each compressed message, which is not sent (RFC 7692 section 7.2.1)."""
+COMPRESSES: Final = 256
+"""Bytes of a message from which on it is compressed; below, that saves less than it costs."""
+_LEVEL: Final = 6
+MEM_LEVEL: Final = 5
+"""With it zlib makes its state in 20 µs; the default of 8 takes 100 µs, for the same results."""
 
 
 class Outgoing:
@@ -32,7 +43,10 @@ class Outgoing:
         payload: the payload of a single message, empty for several.
     """
 
-    __slots__ = ("__weakref__", "_joined", "_message", "count", "frame", "payload", "size", "text")
+    __slots__ = (
+        *("__weakref__", "_compressed", "_joined", "_message", "count", "frame", "payload"),
+        *("size", "text"),
+    )
 
     def __init__(self, text: bool, payload: bytes) -> None:
         self.text = text
@@ -42,6 +56,7 @@ class Outgoing:
         self.count = 1
         self._joined: Sequence[Outgoing] | None = None
         self._message: Message | None = None
+        self._compressed: dict[int, bytes] | None = None
 
     @classmethod
     def join(cls, parts: Sequence["Outgoing"]) -> "Outgoing":
@@ -54,7 +69,7 @@ class Outgoing:
         joined.size = sum([part.size for part in parts])
         joined.frame = b"".join([part.frame for part in parts])
         joined._joined = [single for part in parts for single in part.parts]
-        joined._message = None
+        joined._message = joined._compressed = None
         joined.count = len(joined._joined)
         return joined
 
@@ -69,6 +84,34 @@ class Outgoing:
         if self._message is None:
             self._message = self.payload.decode() if self.text else self.payload
         return self._message
+
+    def compressed(self, window: int) -> bytes:
+        """The frames, each message compressed by itself with a window of so many bits.
+
+        It is made once for all that ask. Small messages, and those that would grow, stay as they
+        are, which permessage-deflate allows.
+        """
+        if self._joined is not None:
+            return b"".join([part.compressed(window) for part in self._joined])
+        if self.size < COMPRESSES:
+            return self.frame
+        made = self._compressed
+        if made is None:
+            made = self._compressed = {}
+        frame = made.get(window)
+        if frame is None:
+            frame = made[window] = _compress(self, window)
+        return frame
+
+
+def _compress(message: Outgoing, window: int) -> bytes:
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -window, MEM_LEVEL)
+    packed = packer.compress(message.payload) + packer.flush(zlib.Z_SYNC_FLUSH)
+    size = len(packed) - len(_TAIL)
+    if size >= message.size:
+        return message.frame
+    header = frame_header(message.text, size)
+    return b"".join((bytes((header[0] | _COMPRESSED,)), header[1:], memoryview(packed)[:size]))
 
 
 @lru_cache(maxsize=1024)

@@ -33,6 +33,7 @@ from cluster_pool.server.keepalive import PING_INTERVAL, Keepalive
 from cluster_pool.server.newcomers import Newcomers
 from cluster_pool.server.turns import Turns
 from cluster_pool.server.websocket import NodeWebSocket
+from cluster_pool.transports.deflate import SHARED
 
 log = logging.getLogger("cluster_pool.server")
 
@@ -164,7 +165,8 @@ class NodeServer:
             self.port,
             process_request=self._handshakes.answer,
             process_response=without_body_for_head,
-            compression="deflate" if self._compression else None,
+            compression=None,  # its own is made anew for each connection
+            extensions=[SHARED] if self._compression else None,
             subprotocols=[Subprotocol(name) for name in self._subprotocols],
             select_subprotocol=choose_subprotocol,
             max_size=self._pool.limits.message_bytes,

@@ -71,7 +71,8 @@ class NodeSettings:
         app: handles each connection. It is cancelled when the node stops, not when its client
             leaves (``connection.closed`` tells that). None publishes messages of clients to the
             channel ``PREFIX:{NAMESPACE}:inbound``.
-        compression: accept permessage-deflate, which costs 25 KiB and more per connection.
+        compression: compress for clients that offer permessage-deflate, each message by itself:
+            once for all clients with the same window, and no connection keeps memory for it.
         ping_interval: seconds between two pings of a connection; a client that sends nothing in
             between is closed with 1011.
         admin_port: the port of ``/status`` and ``/metrics``; None serves neither, 0 chooses a free

@@ -16,6 +16,8 @@ from websockets.frames import Frame
 from websockets.protocol import Protocol
 from websockets.streams import StreamReader
 
+from cluster_pool.transports.deflate import Wrapping
+
 FRAMES: Final = 256
 """Frames of all clients that are parsed in one turn of the loop. Each takes 7 µs, and a message
 0.1 ms until it is published."""
@@ -61,26 +63,21 @@ def read_in_turns(protocol: Protocol) -> FrameReader:
     return reader
 
 
-class Inflating(Extension):
+class Inflating(Wrapping):
     """An extension of a WebSocket that counts the size of frames after decompression.
 
     A compressed kilobyte may become a megabyte, which takes as long as hundreds of frames.
     """
 
-    def __init__(self, extension: Extension, reader: FrameReader) -> None:
-        self.name = extension.name
-        self._extension = extension
+    def __init__(self, inner: Extension, reader: FrameReader) -> None:
+        super().__init__(inner)
         self._reader = reader
 
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
         """See the extension."""
-        frame = self._extension.decode(frame, max_size=max_size)
+        frame = self.inner.decode(frame, max_size=max_size)
         self._reader.left -= len(frame.data) // BYTES
         return frame
-
-    def encode(self, frame: Frame) -> Frame:
-        """See the extension."""
-        return self._extension.encode(frame)
 
 
 class Turns:

@@ -19,6 +19,7 @@ from websockets.protocol import OPEN, SERVER
 from websockets.protocol import Protocol as WebSocketProtocol
 
 from cluster_pool.core.message import Outgoing
+from cluster_pool.transports.deflate import shared_window
 from cluster_pool.transports.queued import SendQueue
 
 
@@ -99,7 +100,7 @@ class FrameWriter(Generic[L]):
                 self.queue().enqueue(outgoing)
                 return self.buffered()
             if not self._same_bytes():
-                self._write_by_protocol(outgoing)
+                self._write_encoded(outgoing)
                 return tcp.get_write_buffer_size()
         frame = outgoing.frame[written:]
         self._written += len(frame)
@@ -144,7 +145,14 @@ class FrameWriter(Generic[L]):
         """
         return self._protocol.side is SERVER and not self._protocol.extensions
 
-    def _write_by_protocol(self, outgoing: Outgoing) -> None:
+    def _write_encoded(self, outgoing: Outgoing) -> None:
+        """Write frames that are compressed once for many, or else built by the protocol."""
+        window = shared_window(self._protocol.extensions)
+        if window and self._protocol.side is SERVER:
+            frames = outgoing.compressed(window)
+            self._written += len(frames)
+            self._tcp.write(frames)
+            return
         for part in outgoing.parts:
             if part.text:
                 self._protocol.send_text(part.payload)

@@ -15,6 +15,7 @@ from websockets.protocol import Protocol as WebSocketProtocol
 
 from cluster_pool.transports.asgi_servers import EXTENSION
 from cluster_pool.transports.base import Outbox
+from cluster_pool.transports.deflate import SHARED
 from cluster_pool.transports.fed import NO_STATUS
 from cluster_pool.transports.frames import write_ahead
 from cluster_pool.transports.kept import DISCONNECT
@@ -48,8 +49,7 @@ class DirectProtocol(ReadingProtocol):
     """See the module; one object for each WebSocket.
 
     Attributes:
-        per_message_deflate: whether compression is agreed to. A subclass may say so; frames are
-            then built for each client.
+        per_message_deflate: whether compression is agreed to; see :mod:`.deflate`.
         foreign: bytes that the framework's own sends have left in the buffer, at most.
         gone: whether the socket is gone.
         outboxes: those of the connections of ours, which write before uvicorn does.
@@ -64,8 +64,7 @@ class DirectProtocol(ReadingProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        if not self.per_message_deflate:
-            self.conn.available_extensions = None
+        self.conn.available_extensions = [SHARED] if self.per_message_deflate else None
         self.writable = ALWAYS
         self.outboxes: tuple[Outbox, ...] = ()
         self.gone = False
@@ -241,6 +240,14 @@ class DirectProtocol(ReadingProtocol):
         self.scope["extensions"].pop(EXTENSION, None)
 
 
+class DeflatingProtocol(DirectProtocol):
+    """The same with compression for the clients that offer it."""
+
+    __slots__ = ()
+
+    per_message_deflate = True
+
+
 def _is_between_frames(parser: Any) -> bool:
     """Whether the parser of ``websockets`` waits for the first byte of a frame."""
     while parser.gi_yieldfrom is not None:
@@ -248,10 +255,10 @@ def _is_between_frames(parser: Any) -> bool:
     return bool(parser.gi_code.co_name == "at_eof")
 
 
-def _chosen() -> Any:
+def _chosen() -> tuple[Any, Any]:
     lacking = missing()
     if not lacking:
-        return DirectProtocol
+        return DirectProtocol, DeflatingProtocol
     log.warning(
         "uvicorn %s does not fit cluster_pool.uvicorn (it lacks %s): "
         "its own protocol is used, and frames go the ordinary way",
@@ -260,7 +267,7 @@ def _chosen() -> Any:
     )
     from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol  # deprecated parts
 
-    return AutoWebSocketsProtocol
+    return AutoWebSocketsProtocol, AutoWebSocketsProtocol
 
 
-Protocol: Any = _chosen()
+Protocol, CompressingProtocol = _chosen()
