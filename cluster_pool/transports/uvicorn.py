@@ -188,7 +188,13 @@ class DirectProtocol(ReadingProtocol):
         super().handle_pong(event)
 
     async def send(self, message: Any) -> None:
-        """ASGI's: what was sent by a connection of ours before goes first."""
+        """ASGI's: what was sent by a connection of ours before goes first.
+
+        When uvicorn stops it refuses the handshakes that are not answered, with 500. It would raise
+        if the application then answers one.
+        """
+        if self.conn.eof_sent and not self.handshake_complete:
+            return
         self.write_pending()
         await super().send(message)
         waiting = self.transport.get_write_buffer_size()

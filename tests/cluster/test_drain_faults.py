@@ -58,7 +58,7 @@ async def test_redis_freezes_during_drains(own_server: RedisServer) -> None:
         assert [report.forced for report in reports] == [0, 0]
         assert times[-1] - frozen_at > 3, "all were closed before the leases had ended"
         assert peak_of(times) <= allowed(RATE, 2)
-        assert gap_of(times) < 0.75, "it stalled"
+        assert gap_of(times) < 2.25, "it stalled"
         own_server.thaw()
         await eventually(lambda: all(up(pool) for pool in pools))
     assert lasting(backend) == []
@@ -128,7 +128,7 @@ async def test_redis_loses_the_shares_of_the_budget(
         assert [(await ended(drain)).closed for drain in drains] == [200, 160]
         times = times_of(sockets)
         assert peak_of(times) <= allowed(RATE, 2)
-        assert gap_of(times) < 0.75, "it stalled"
+        assert gap_of(times) < 2.25, "it stalled"
         await eventually(lambda: all(up(pool) for pool in pools))
     assert lasting(backend) == []
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, Response, WebSocket
 from starlette.middleware import Middleware
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -456,3 +456,26 @@ async def test_no_message_follows_a_close_of_another_connection_of_the_websocket
             client.writer.write(CLOSED[:1] + b"\x82" + bytes(4) + CLOSED[2:4])
             await eventually(lambda: client.ended)
             assert list(read_messages(client.heard))[-1] == (CLOSE, CLOSED[2:])
+
+
+@async_test
+async def test_an_answer_to_a_handshake_that_a_stop_has_refused_is_dropped() -> None:
+    """Uvicorn answers 500 when it stops. The application denies it later, and nothing is raised."""
+    app = FastAPI()
+    answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @app.websocket("/late")
+    async def endpoint(websocket: WebSocket) -> None:
+        protocol: Any = websocket.scope["extensions"][EXTENSION]
+        protocol.shutdown()
+        try:
+            await websocket.send_denial_response(Response(status_code=503))
+        except BaseException as error:
+            answered.set_result(repr(error))
+        else:
+            answered.set_result("")
+
+    async with served(app, Protocol) as url:
+        with pytest.raises(InvalidStatus, match="500"):
+            await connect(f"{url}/late", proxy=None)
+        assert await asyncio.wait_for(answered, 20) == ""
