@@ -22,6 +22,7 @@ from cluster_pool.backplane.script_words import (
     REFUSED,
     REJECT,
     RELEASED,
+    SAME_USER,
     TAKEOVER,
 )
 from cluster_pool.backplane.topology import Links, Topology
@@ -31,6 +32,8 @@ from cluster_pool.core.keys import Keys
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.registry")
+
+CONFLICTS: Final = {True: TAKEOVER, False: REJECT, None: SAME_USER}
 
 T = TypeVar("T")
 
@@ -71,7 +74,7 @@ class Claims:
         incarnation: str,
         claims: Sequence[tuple[str, str, int, int]],
         *,
-        takeover: bool,
+        takeover: bool | None,
         dead: str = "",
         room: int,
         told: Sequence[tuple[int, str]] = (),
@@ -81,6 +84,7 @@ class Claims:
         Args:
             claims: id, nonce, the Redis time in µs of the first attempt (0 if this is the first),
                 and the time after which it must not be executed.
+            takeover: whether an id may be taken over; None: from a connection of the same user.
             room: how many members the namespace may have.
             told: the places of claims that have a profile, from 1 on, and these.
         """
@@ -91,7 +95,7 @@ class Claims:
             incarnation=incarnation,
             start=self._identity.start,
             node=self._identity.node_id,
-            conflict=TAKEOVER if takeover else REJECT,
+            conflict=CONFLICTS[takeover],
             dead=dead,
             most=room,
             told=told,

@@ -34,6 +34,7 @@ OVER = "OVER"
 # Words among the arguments.
 TAKEOVER = "takeover"
 REJECT = "reject"
+SAME_USER = "same_user"
 OWN = "own"
 EXPIRED = "expired"
 ORPHAN = "orphan"

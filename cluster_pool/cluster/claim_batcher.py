@@ -243,7 +243,7 @@ class ClaimBatcher:
     def _claim_batches(
         self, links: Links, claims: list[PendingClaim]
     ) -> Iterator[Coroutine[Any, Any, None]]:
-        groups: dict[tuple[str, bool, int], list[PendingClaim]] = {}
+        groups: dict[tuple[str, bool | None, int], list[PendingClaim]] = {}
         times_seen: dict[tuple[str, str], int] = {}
         for pending in claims:
             if pending.won.done():  # its caller gave up while there was no lease

@@ -67,7 +67,9 @@ class Joins:
     ) -> None:
         """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
         deadline = self._deadline(timeout)
-        takeover = self._admission.takeover(on_conflict)
+        takeover: bool | None = self._admission.takeover(on_conflict)
+        if takeover and on_conflict is None:
+            takeover = None  # only from a connection of the same user, since it was not asked for
         namespace = intern(check_namespace(namespace))  # one string for all of its memberships
         id = connection.id if id is None else check_id(id)
         joined = JoinedMembership(connection, namespace, id)

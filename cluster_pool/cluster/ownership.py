@@ -188,7 +188,7 @@ class Ownership:
     # -- claiming --------------------------------------------------------------------------
 
     async def claim(
-        self, membership: Membership[Connection], *, takeover: bool, deadline: float
+        self, membership: Membership[Connection], *, takeover: bool | None, deadline: float
     ) -> None:
         """Become the owner of the id of a membership, which is then in the table.
 

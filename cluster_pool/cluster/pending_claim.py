@@ -19,7 +19,8 @@ class PendingClaim:
     Attributes:
         membership: that of the claim; not in the table yet.
         nonce: names the claim before Redis gives it a time.
-        takeover: whether it may take the id over from another connection.
+        takeover: whether it may take the id over from another connection; None: from one of the
+            same user alone. Only Redis knows that, so here it is as False.
         deadline: when its caller stops waiting, on the loop's clock.
         won: done, without an error, when the membership is in the table.
         taken_at: Redis time in µs of the claim that an attempt has made and that a newer claim of
@@ -33,7 +34,7 @@ class PendingClaim:
 
     membership: Membership[Connection]
     nonce: str
-    takeover: bool
+    takeover: bool | None
     deadline: float
     won: asyncio.Future[None]
     taken_at: int = 0

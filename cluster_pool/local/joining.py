@@ -46,13 +46,16 @@ class Joining(ConnectionState):
 
         Args:
             id: unique in the namespace; None for the id of this connection.
-            on_conflict: ``"takeover"`` or ``"reject"``; None for the rule of the pool.
+            on_conflict: ``"takeover"`` or ``"reject"``; None for the rule of the pool, by which,
+                however, an id is taken over only from a connection of the same user (or, without
+                users, from any).
             info: what other members see of it there; see :meth:`update_info`.
             timeout: seconds; default 2.
 
         Raises:
             InvalidValueError: ``info`` is not JSON, or too large.
-            IdTakenError: under ``"reject"``, the id is taken; or a newer claim took it at once.
+            IdTakenError: the id is taken, and may not be taken over; or a newer claim took it at
+                once.
             MembershipLimitError: this connection (``Limits.connection_namespaces``), the namespace
                 or the node has as many as the limits allow.
             ConnectionClosedError: it is closed, or is closed meanwhile.

@@ -84,6 +84,9 @@ class LocalMemberships:
         joined = JoinedMembership(connection, check_namespace(namespace), id)
         if self.table.check_join(joined):
             return
+        if on_conflict is None:
+            holder = self._holder(joined)
+            takeover = takeover and (holder is None or holder.connection.user == connection.user)
         rival = await self._rival(joined, takeover)
         if not self.table.check_join(joined):  # else another task has joined it meanwhile
             self._enter(joined, rival, takeover)

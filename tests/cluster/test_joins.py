@@ -325,3 +325,43 @@ async def test_the_members_of_a_vanished_node_are_gone_from_every_namespace(
         await eventually(lambda: sorted(emptied) == ["app", "room"], 20)
         assert await one.namespaces() == []
         await abandon(lost)
+
+
+@async_test
+async def test_a_join_takes_an_id_over_from_the_same_user_alone(backend: Backend) -> None:
+    """Neither from another user nor from a guest, unless that is asked for; nor does a guest."""
+    async with backend.pools() as (one, two):
+        owner = connection_of(await one.join("app", "a", user='4"2\\'))
+        tab = connection_of(await two.join("app", "b", user='4"2\\'))
+        other = connection_of(await two.join("app", "c", user='4"2'))
+        guest = connection_of(await two.join("app", "d"))
+        second = connection_of(await one.join("app", "e"))
+        await owner.join("room", id="seat", info={"user": "not read"})
+        for stranger in (other, guest):
+            with pytest.raises(IdTakenError):
+                await stranger.join("room", id="seat")
+        assert (await two.locate("room", "seat")).node == "node-1"  # type: ignore[union-attr]
+        await tab.join("room", id="seat")
+        await eventually(lambda: owner.namespaces == ("app",))
+        await guest.join("hall", id="seat")
+        with pytest.raises(IdTakenError):
+            await tab.join("hall", id="seat")
+        await second.join("hall", id="seat")
+        await eventually(lambda: guest.namespaces == ("app",))
+        await other.join("room", id="seat", on_conflict="takeover")
+        await eventually(lambda: tab.namespaces == ("app",))
+
+
+@async_test
+async def test_an_order_from_elsewhere_takes_over_what_it_says(backend: Backend) -> None:
+    """A publisher is the application's own: it may ask for a takeover."""
+    async with backend.pools() as (one, two), backend.publisher() as publisher:
+        owner = connection_of(await one.join("app", "a", user="42"))
+        await two.join("app", "b", user="43")
+        await owner.join("room", id="seat")
+        refused = await publisher.join("app", "b", "room", as_id="seat")
+        assert refused is SendResult.REFUSED
+        assert owner.namespaces == ("app", "room")
+        told = await publisher.join("app", "b", "room", as_id="seat", on_conflict="takeover")
+        assert told is SendResult.DELIVERED
+        await eventually(lambda: owner.namespaces == ("app",))

@@ -173,3 +173,22 @@ async def test_a_connection_whose_client_has_left_is_taken_no_more() -> None:
         assert pool.statistics()["connections"] == 0
         with pytest.raises(ConnectionClosedError):
             await pool.new_connection(newcomer)
+
+
+@async_test
+async def test_a_join_takes_an_id_over_from_the_same_user_alone() -> None:
+    """Unless that is asked for; as in a cluster."""
+    pool = ConnectionsPool()
+    owners = (("a", "42"), ("b", "42"), ("c", "43"), ("d", None))
+    made = [Connection(id, "app", FakeWebSocket(), user=user) for id, user in owners]
+    for one in made:
+        await pool.new_connection(one)
+    owner, tab, other, guest = made
+    await owner.join("room", id="seat")
+    for stranger in (other, guest):
+        with pytest.raises(IdTakenError):
+            await stranger.join("room", id="seat")
+    await tab.join("room", id="seat")
+    assert owner.namespaces == ("app",)
+    await guest.join("room", id="seat", on_conflict="takeover")
+    assert tab.namespaces == ("app",)

@@ -15,7 +15,7 @@ local events_channel = ARGV[3]
 local incarnation = ARGV[4]
 local start = ARGV[5] -- of the node
 local node = ARGV[6]
-local conflict = ARGV[7] -- TAKEOVER or REJECT
+local conflict = ARGV[7] -- TAKEOVER, REJECT, or SAME_USER: from a connection of the same user alone
 local dead = ARGV[8] -- an incarnation that is known to be dead, or ""
 local most = tonumber(ARGV[9]) -- members that the namespace may have
 local told_count = tonumber(ARGV[10])
@@ -38,6 +38,12 @@ local entries = {}
 local unclaimed = {} -- ids that had another owner, whose profile goes
 local profile_of = {}
 for _, place, profile in each(told) do profile_of[tonumber(place)] = profile end
+
+local function may_take_over(i, id, mark)
+  if conflict ~= SAME_USER then return conflict == TAKEOVER end
+  return user_of(profile_of[i]) == user_of(profile_of_mark(redis.call('HGET', profiles, id), mark))
+end
+
 for i, id, nonce, first_attempt, not_after in each(claims) do
   local first = tonumber(first_attempt)
   local standing = registered[i]
@@ -51,7 +57,8 @@ for i, id, nonce, first_attempt, not_after in each(claims) do
   local status, claim = CLAIMED, standing
   if now > tonumber(not_after) then
     status, claim = LATE, ''
-  elseif standing and not own and (conflict == REJECT or newer) and holder ~= dead then
+  elseif standing and not own and holder ~= dead
+    and (newer or not may_take_over(i, id, time .. ':' .. holder_nonce)) then
     status = TAKEN
   elseif not standing and room <= 0 then
     status, claim = FULL, ''

@@ -195,6 +195,24 @@ local function profile_entry(time, nonce, profile)
   return time .. ':' .. nonce .. ' ' .. profile
 end
 
+-- The profile of an entry of the hash of profiles, if it is that of the claim with this time and nonce.
+local function profile_of_mark(entry, mark)
+  local found, profile = string.match(entry or '', '^(%d+:%w+) ({.+})$')
+  return found == mark and profile or nil
+end
+
+-- The user of a profile as a JSON string, '' for none. It is the first field.
+local function user_of(profile)
+  if not profile or string.sub(profile, 1, 9) ~= '{"user":"' then return '' end
+  local at = 10
+  while true do
+    local found = string.find(profile, '["\\]', at)
+    if not found then return '' end
+    if string.sub(profile, found, found) == '"' then return string.sub(profile, 9, found) end
+    at = found + 2
+  end
+end
+
 -- Removes the profiles of some members from the hash; returns by their places those that belong to
 -- the claims. A namespace without profiles, as most are, costs one command.
 local function pop_profiles(profiles, ids, claims)

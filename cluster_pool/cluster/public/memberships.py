@@ -27,7 +27,8 @@ class MembershipCalls(Calls):
             namespace, id: the member, at home or by any other membership of its connection.
             joined: the namespace to join.
             as_id: the id there; None for the id of the connection.
-            on_conflict: ``"takeover"`` or ``"reject"``; None for the rule of the member's node.
+            on_conflict: ``"takeover"``, ``"reject"``, or None: see :meth:`.Connection.join`. An
+                application is trusted; it checks what a client asks it for.
             timeout: seconds to wait for the answer; default 2.
 
         Returns:
