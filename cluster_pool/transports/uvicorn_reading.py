@@ -1,8 +1,10 @@
 """The reading side of our protocol of uvicorn: a feed in the place of its queue, and turns.
 
 Uvicorn parses all that a read gives, which may be a hundred thousand tiny frames, and uvloop may
-read 32 times before anything else runs. Behind a feed a client has its turn like others: after a
-number of frames the rest of its bytes, and its socket, wait for the next turn of the loop.
+read 32 times before anything else runs. Here a client has its turn like others: after a number of
+frames the rest of its bytes, and its socket, wait for the next turn of the loop, and without a feed
+until its application has read what came before: a queue that is not empty gives one event after
+another without a turn of the loop.
 """
 
 import asyncio
@@ -33,18 +35,17 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
     Attributes:
         feed: takes the events, in the place of the queue, if a connection of ours reads it.
         full: whether the feed has no room.
-        in_turns: whether there is a feed, or was one.
         unparsed: bytes that wait for the next turn, or for room.
         waits: whether that turn is scheduled.
     """
 
-    __slots__ = ("feed", "full", "in_turns", "unparsed", "waits")
+    __slots__ = ("feed", "full", "unparsed", "waits")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.feed: Fed | None = None
         self.unparsed: bytes | memoryview = b""
-        self.full = self.in_turns = self.waits = False
+        self.full = self.waits = False
 
     @property
     def is_read(self) -> bool:
@@ -56,9 +57,10 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
         queue, self.queue, self.feed = self.queue, feed, feed  # type: ignore[assignment]  # as one
         if self.read_paused:
             self.transport.resume_reading()
-        self.in_turns = self.read_paused = True  # so that uvicorn does not pause; the feed does
+        self.read_paused = True  # so that uvicorn does not pause; the feed does
         while not queue.empty():
             feed.put_nowait(dict(queue.get_nowait()))
+        self.read_on()
 
     def detach(self) -> None:
         """Take the events itself again."""
@@ -97,7 +99,7 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
         if self.unparsed or (self.handshake_initiated and not self.handshake_complete):
             self.unparsed = bytes(self.unparsed) + data
             self.transport.pause_reading()
-        elif len(data) <= SMALL or not self.in_turns:
+        elif len(data) <= SMALL or not self.handshake_complete:
             super().data_received(data)
         else:
             self._parse(memoryview(data))
@@ -121,6 +123,19 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
             if not self.full:
                 self._wait()
 
+    async def receive(self) -> Any:
+        """ASGI's. When nothing waits any more, parse on, and read on when all is parsed."""
+        if self.feed is not None:
+            return await super().receive()
+        event = await self.queue.get()
+        if self.queue.empty():
+            if self.unparsed:
+                self._wait()
+            elif self.read_paused:
+                self.read_paused = False
+                self.transport.resume_reading()
+        return event
+
     def _wait(self) -> None:
         if not self.waits:
             self.waits = True
@@ -129,15 +144,12 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
     def _go_on(self) -> None:
         """Its turn has come again."""
         self.waits = False
-        if self.full:
+        if self.full or (self.feed is None and self.queue.qsize() >= FRAMES):
             return
         data, self.unparsed = self.unparsed, b""
         if self.transport.is_closing():
             return
-        if self.in_turns:
-            self._parse(memoryview(data))
-        else:
-            super().data_received(bytes(data))
+        self._parse(memoryview(data))
         paused_by_uvicorn = self.feed is None and self.read_paused
         if not (self.unparsed or self.waits or self.full or paused_by_uvicorn):
             self.transport.resume_reading()

@@ -88,3 +88,77 @@ async def test_a_client_whose_endpoint_reads_late_is_held_up_within_its_bytes() 
             go_on.set()
             await eventually(lambda: len(heard) == 10_001)
         assert heard[1:] == messages
+
+
+async def watch(steps: list[int], heard: list[str]) -> None:
+    """Note how many messages are heard in each turn of the loop."""
+    before = 0
+    while True:
+        steps.append(len(heard) - before)
+        before = len(heard)
+        await asyncio.sleep(0)
+
+
+def flood() -> bytes:
+    """Many tiny messages, a large one among them, and a Close behind."""
+    messages = [str(number) for number in range(COUNT)]
+    messages[COUNT // 2] = LARGE
+    return b"".join(masked(TEXT, one.encode()) for one in messages) + masked(CLOSE, b"\x03\xe8")
+
+
+@async_test
+async def test_a_flood_for_an_application_without_a_pool_is_read_in_turns() -> None:
+    """Its loop goes on beside it: a queue that is never empty would let nothing else run."""
+    heard: list[str] = []
+    steps: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        watching = asyncio.create_task(watch(steps, heard))
+        while (event := await receive())["type"] == "websocket.receive":
+            heard.append(event["text"])
+        watching.cancel()
+
+    async with served(app, Protocol) as url, stubborn(url + "/") as client:
+        client.writer.write(flood())
+        await eventually(lambda: client.ended, 30)
+    assert len(heard) == COUNT
+    assert [one for one in heard if one != LARGE] == [
+        str(number) for number in range(COUNT) if number != COUNT // 2
+    ]
+    assert 1 < max(steps) <= 2 * (FRAMES + LARGEST_PIECE // 7)
+
+
+@async_test
+async def test_a_flood_behind_a_middleware_that_wraps_receive_is_read_in_turns() -> None:
+    """The pool then reads by ASGI, through that middleware."""
+    heard: list[str] = []
+    seen: list[str] = []
+    steps: list[int] = []
+    limits = Limits(inbound_bytes=2**25, inbound_per_second=10**7, message_bytes=2**22)
+
+    async with Backend(None).pools(timing=FAST, limits=limits) as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/")
+        async def endpoint(websocket: WebSocket) -> None:
+            async with pool.accept(websocket, namespace="n") as connection:
+                watching = asyncio.create_task(watch(steps, seen))
+                heard.extend([str(message) async for message in connection])
+                watching.cancel()
+
+        async def wrapping(scope: Any, receive: Any, send: Any) -> None:
+            async def seeing() -> Any:
+                event = await receive()
+                seen.append(event["type"])
+                return event
+
+            await app(scope, seeing, send)
+
+        async with served(wrapping, Protocol) as url, stubborn(url + "/") as client:
+            client.writer.write(flood())
+            await eventually(lambda: client.ended, 30)
+            await eventually(lambda: not pool.has_namespace("n"))
+    assert len(heard) == COUNT
+    assert 1 < max(steps) <= 2 * (FRAMES + LARGEST_PIECE // 7)
