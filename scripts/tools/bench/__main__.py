@@ -124,7 +124,7 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         "scale": 2 * settings.connections,
         "shards": 0,
         "watched": 0,
-        SERVERS: max(settings.connections, settings.idle + idle.FIRST),
+        SERVERS: max(settings.connections, settings.idle + idle.FIRST, settings.storm),
         "rolling": 2 * settings.restarted,  # HAProxy has two for each
     }
     for name in NAMES:

@@ -1,8 +1,8 @@
 """A FastAPI application under an ASGI server, with a pool or as the framework's manual has it.
 
 Run as ``python -m tools.bench.app_node REDIS LOOP SERVER POOL GATE``. The server is ``hypercorn``,
-or a name that uvicorn's ``--ws`` takes. Without a pool it is a set of WebSockets, and a loop that
-awaits ``send_text`` for each.
+``granian``, ``aiohttp`` (with an application of its own), or a name that uvicorn's ``--ws`` takes.
+Without a pool it is a set of WebSockets, and a loop that awaits ``send_text`` for each.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from tools.harness.internals import loop_factory
 from tools.harness.obeying import answer, obey_object
 from tools.harness.ports import HOST, free_port
 
-HYPERCORN = "hypercorn"
+HYPERCORN, GRANIAN, AIOHTTP = "hypercorn", "granian", "aiohttp"
 
 
 class Bare(Sender):
@@ -72,7 +72,14 @@ def application(pool: ClusterPool | None, sockets: set[WebSocket]) -> FastAPI:
 async def begin(app: Any, server: str) -> tuple[int, asyncio.Task[None]]:
     """Serve an application; its port, and the task that does it."""
     port = free_port()
-    running = _hypercorn(app, port) if server == HYPERCORN else _uvicorn(app, port, server)
+    if server == HYPERCORN:
+        running = _hypercorn(app, port)
+    elif server == GRANIAN:
+        running = _granian(app, port)
+    elif server == AIOHTTP:
+        running = _aiohttp(app, port)
+    else:
+        running = _uvicorn(app, port, server)
     serving = asyncio.create_task(running)
     async with asyncio.timeout(30):
         while True:
@@ -100,6 +107,31 @@ def _hypercorn(app: Any, port: int) -> Any:
     return serve(app, config, shutdown_trigger=asyncio.Event().wait)
 
 
+def _granian(app: Any, port: int) -> Any:
+    from granian.constants import Interfaces
+    from granian.server.embed import Server
+
+    options = {"interface": Interfaces.ASGINL, "log_enabled": False}
+    return Server(app, address=HOST, port=port, **options).serve()
+
+
+async def _aiohttp(pool: ClusterPool, port: int) -> None:
+    from aiohttp import web
+
+    async def endpoint(request: web.Request) -> web.WebSocketResponse:
+        websocket = web.WebSocketResponse(compress=False)
+        pair, id = (request, websocket), request.query["id"]
+        with contextlib.suppress(ClusterPoolError):
+            async with pool.accept(pair, namespace=NAMESPACE, id=id) as connection:
+                async for _ in connection:
+                    pass
+        return websocket
+
+    app = web.Application()
+    app.router.add_get("/", endpoint)
+    await web._run_app(app, host=HOST, port=port, print=None, handle_signals=False, access_log=None)
+
+
 async def main(redis: str, server: str, pooled: bool, gate: int) -> None:
     """Run until standard input ends, and end without goodbyes to the clients."""
     sockets: set[WebSocket] = set()
@@ -107,7 +139,8 @@ async def main(redis: str, server: str, pooled: bool, gate: int) -> None:
     if pool is not None:
         await pool.start()
         await pool.wait_ready()
-    port, _serving = await begin(application(pool, sockets), server)
+    app = pool if server == AIOHTTP else application(pool, sockets)
+    port, _serving = await begin(app, server)
     opened = Opened(gate)
     answer({"port": port})
     await obey_object(Bare(sockets, opened) if pool is None else Commands(pool, opened))

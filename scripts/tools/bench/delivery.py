@@ -123,7 +123,7 @@ class Pair:
         await asyncio.sleep(REST)
         each = work.rounds * work.burst
         total = each * self._readers.count
-        targeted = work.do == "targeted"
+        targeted = work.do != "broadcast"
         await self._a.ask(
             "load", rounds=work.rounds, burst=work.burst, first=self._first, targeted=targeted
         )

@@ -68,6 +68,16 @@ class Commands(Sender):
         results = [await result for result in sent]
         return sum(not one for one in results)
 
+    async def gathered(self) -> dict[str, int]:
+        """As :meth:`targeted`, by a call of ``send`` for each message and a gather of all."""
+
+        async def gather(messages: Sequence[str]) -> int:
+            send = self._pool.send
+            sent = [send(NAMESPACE, *one) for one in zip(self._ids, messages, strict=True)]
+            return sum(not one for one in await asyncio.gather(*sent))
+
+        return await self._send(gather)
+
     async def one_at_a_time(self, count: int, first: int, pause: float) -> dict[str, Any]:
         """Single sends to the first known id with a pause before each; their times."""
         id = self._ids[0]

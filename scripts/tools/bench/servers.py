@@ -1,15 +1,17 @@
-"""FastAPI under ASGI servers beside ``serve``: CPU per delivery, targeted sends, and idle memory.
+"""Frameworks and their servers beside ``serve``, and ``serve`` beside what it could be at best.
 
 All contenders hold as many clients, and send to them by themselves; their CPU alone counts. They
 take turns within each round, so that the moods of the machine meet them alike. They are compared
-with ``serve``.
+with ``serve``, and ``serve`` with a bare write(2). The latency of single sends and a storm of
+clients follow, both of ``serve`` alone.
 """
 
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
-from tools.bench.delivery import Pair, Rounds, works
+from tools.bench import latency, storm
+from tools.bench.delivery import Pair, Rounds, Work, bare_writes, works
 from tools.bench.idle import FIRST, TOGETHER, settled
 from tools.bench.node import NAMESPACE
 from tools.bench.payloads import member_id
@@ -51,6 +53,8 @@ PLAIN = (
     Kind("FastAPI, uvicorn websockets", "websockets"),
     Kind("FastAPI, uvicorn wsproto", "wsproto"),
     Kind("FastAPI, hypercorn", "hypercorn"),
+    Kind("FastAPI, granian", "granian"),
+    Kind("aiohttp", "aiohttp"),
     Kind("FastAPI alone, uvicorn websockets-sansio", "websockets-sansio", pool=False),
 )
 OFFERED = tuple(
@@ -71,14 +75,20 @@ class Entry:
 
 
 async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
-    """First what a delivery costs, then what an idle connection does."""
+    """Deliveries and idle connections of all; then the latency and the storm of ``serve``."""
     rows = await _deliveries(settings, loop, tell)
-    return rows + await _memory(settings, loop, tell)
+    rows += await _memory(settings, loop, tell)
+    rows += await latency.measure(settings, loop, tell)
+    return rows + await storm.measure(settings, loop, tell)
 
 
 async def _deliveries(settings: Settings, loop: str, tell: Tell) -> list[Row]:
-    wanted = {what: work.less(2) for what, work in works(settings).items()}
+    what = f"sends to {settings.connections:,} ids by a gather of send()"
+    gathered = Work(what, "gathered", settings.messages)
+    wanted = {one.what: one.less(2) for one in (*works(settings).values(), gathered)}
+    floors: dict[str, list[float]] = {what: [] for what in wanted}
     async with contextlib.AsyncExitStack() as stack:
+        floor = await stack.enter_async_context(bare_writes(settings))
         entries = []
         for kind in KINDS:
             tell(f"servers: starting {kind.name}")
@@ -89,31 +99,36 @@ async def _deliveries(settings: Settings, loop: str, tell: Tell) -> list[Row]:
         for at in range(settings.rounds + 1):
             tell(f"servers: round {at} of {settings.rounds}" if at else "servers: warming up")
             for what, work in wanted.items():
+                bare = await floor.round(work.rounds, Rounds())
+                if at:
+                    floors[what].append(bare)
                 for entry in entries:
-                    if entry.kind.pool or work.do != "targeted":
+                    if entry.kind.pool or work.do == "broadcast":
                         result = entry.results.setdefault(what, Rounds())
                         spent = await entry.pair.round(work, result)
                         if at:
                             result.spent.append(spent)
+    serve = entries[0]
     return [
-        _row(entry, what, entries[0], loop)
+        _row(entry, what, loop, floors[what] if entry is serve else serve.results[what].sums())
         for what in wanted
         for entry in entries
         if what in entry.results
     ]
 
 
-def _row(entry: Entry, what: str, serve: Entry, loop: str) -> Row:
+def _row(entry: Entry, what: str, loop: str, floors: list[float]) -> Row:
     result = entry.results[what]
+    beside = "serve" if entry.kind.server else "a bare write(2)"
     late = f"WRONG: {result.disordered:,} messages out of order" if result.disordered else ""
     return Row(
         f"{what} to its own clients: {entry.kind.name}",
         "µs",
         result.sums(),
         loop,
-        serve.results[what].sums(),
+        floors,
         result.wrong or late,
-        "CPU of the server per delivery, beside serve",
+        f"CPU of the server per delivery, beside {beside}",
     )
 
 

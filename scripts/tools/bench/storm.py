@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 
 from tools.bench.node import NAMESPACE
-from tools.bench.stage import PATIENCE, Settings, Tell, gated, miscounted, node
+from tools.bench.stage import PATIENCE, Meter, Settings, Tell, gated, miscounted, node
 from tools.bench.table import Row
 from tools.harness.programs import Program, program
 from tools.harness.servers import RedisServer
@@ -13,7 +13,7 @@ from tools.harness.servers import RedisServer
 
 async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
     """A fresh bare server and a fresh node in each round."""
-    bare, claimed, wrong, count = [], [], "", settings.storm
+    bare, claimed, worked, wrong, count = [], [], [], "", settings.storm
     turns: dict[str, list[float]] = {"come": [], "go": []}
     for at in range(settings.fresh_rounds):
         tell(f"storm, {loop}: round {at + 1} of {settings.fresh_rounds}")
@@ -25,7 +25,9 @@ async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
                 bare.append(count / crowd.hello["seconds"])
             async with node(redis.url, "B", loop) as server:
                 await server.ask("longest_turn")
+                meter = Meter({"node": server.pid})
                 async with _crowd(server, f"/ws/{NAMESPACE}", count) as crowd:
+                    worked.append(1e6 / meter.micros(count)["node"])
                     claimed.append(count / crowd.hello["seconds"])
                     wrong = wrong or miscounted(await server.ask("count"), count)
                     turns["come"].append(await server.ask("longest_turn") * 1000)
@@ -35,6 +37,7 @@ async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
     return [
         Row(f"{what}: accepts of bare websockets", "/s", bare, loop),
         Row(f"{what}: accepts and claims of one node", "/s", claimed, loop, bare, wrong),
+        Row(f"{what}: the same for each second of its CPU", "/s", worked, loop, (), wrong),
         *[
             Row(
                 f"the longest turn of the node's loop while {count:,} {do} at once",
