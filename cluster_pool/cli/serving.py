@@ -19,6 +19,13 @@ from cluster_pool.cli.common import (
     SecretOption,
     explain,
 )
+from cluster_pool.cli.limit_options import (
+    ConnectionNamespacesOption,
+    MaxHandshakesOption,
+    MaxPerAddressOption,
+    OnUserLimitOption,
+    UserConnectionsOption,
+)
 from cluster_pool.cli.serve_options import (
     AdminHostOption,
     AdminNameOption,
@@ -65,6 +72,7 @@ from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.apps import App
+from cluster_pool.server.handshake_bounds import MAX_HANDSHAKES
 from cluster_pool.server.keepalive import PING_INTERVAL
 from cluster_pool.server.run import Listening, bracketed, serve_forever
 from cluster_pool.server.settings import NodeSettings
@@ -73,6 +81,11 @@ log = logging.getLogger("cluster_pool.server")
 
 LIMITS, TIMING = Limits(), Timing()
 """The defaults."""
+LIMIT_NAMES = (
+    *("message_bytes", "outbox_bytes", "node_inbound_bytes", "inbound_per_second"),
+    *("namespace_members", "node_namespaces", "connection_namespaces", "user_connections"),
+)
+"""The options that are limits, by the names of both."""
 
 
 def serve(
@@ -107,6 +120,11 @@ def serve(
     inbound_per_second: InboundPerSecondOption = LIMITS.inbound_per_second,
     namespace_members: NamespaceMembersOption = LIMITS.namespace_members,
     node_namespaces: NodeNamespacesOption = LIMITS.node_namespaces,
+    connection_namespaces: ConnectionNamespacesOption = LIMITS.connection_namespaces,
+    user_connections: UserConnectionsOption = None,
+    on_user_limit: OnUserLimitOption = "reject",
+    max_handshakes: MaxHandshakesOption = MAX_HANDSHAKES,
+    max_per_address: MaxPerAddressOption = None,
     ping_interval: PingIntervalOption = PING_INTERVAL,
     lease: LeaseOption = TIMING.lease,
     close_rate: CloseRateOption = None,
@@ -135,19 +153,15 @@ def serve(
             node_id=node_id,
             secret=secret,
             on_conflict=on_conflict,
-            limits=Limits(
-                message_bytes=message_bytes,
-                outbox_bytes=outbox_bytes,
-                node_inbound_bytes=node_inbound_bytes,
-                inbound_per_second=inbound_per_second,
-                namespace_members=namespace_members,
-                node_namespaces=node_namespaces,
-            ),
+            on_user_limit=on_user_limit,
+            limits=Limits(**{name: context.params[name] for name in LIMIT_NAMES}),
             timing=Timing(lease=lease, heartbeat=min(TIMING.heartbeat, lease * 0.3)),
             headroom=headroom,
             wait=wait,
             host=host,
             port=port,
+            max_handshakes=max_handshakes,
+            max_per_address=max_per_address,
             origins=origin or (),
             forwarded_allow_ips=forwarded_allow_ips,
             subprotocols=subprotocol or (),

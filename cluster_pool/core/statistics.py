@@ -16,6 +16,10 @@ class Counters:
         unauthenticated: handshakes refused with 401.
         not_permitted: handshakes refused with 403, whose identity permits no such namespace or id.
         unverified: handshakes refused with 503, since authentication failed or took too long.
+        handshakes_refused: sockets refused with 503, since too many handshakes were under way.
+        addresses_refused: sockets refused with 429, whose address has too many.
+        requests_late: sockets closed with 408, whose request did not come in time.
+        requests_too_large: sockets closed with 431, whose headers were too large.
         expired: connections closed with 4401, since their identity has expired.
         revoked: connections closed with 4401, handshakes refused with 401, and refused renewals,
             since their token was revoked.
@@ -61,6 +65,10 @@ class Counters:
     unauthenticated: int = 0
     not_permitted: int = 0
     unverified: int = 0
+    handshakes_refused: int = 0
+    addresses_refused: int = 0
+    requests_late: int = 0
+    requests_too_large: int = 0
     expired: int = 0
     revoked: int = 0
     drained: int = 0

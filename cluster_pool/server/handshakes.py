@@ -32,6 +32,7 @@ from cluster_pool.exceptions import (
 from cluster_pool.local import attachment, handshake
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.grant import Grant
+from cluster_pool.server.handshake_bounds import peer_of
 from cluster_pool.server.http import (
     Target,
     answer,
@@ -71,7 +72,9 @@ class Handshakes:
         if response is not None and response.status_code in (400, 401, 403, 404, 426):
             status = f"{response.status_code} {response.reason_phrase}"
             path, _ = split_target(request.path)  # the query may have a token
-            log.debug("refused %s for %s: %s", _peer(websocket), shown(path, 200), status)
+            log.debug(
+                "refused %s for %s: %s", peer_of(websocket.transport), shown(path, 200), status
+            )
         return response
 
     async def _answer(self, websocket: ServerConnection, request: Request) -> Response | None:
@@ -84,11 +87,16 @@ class Handshakes:
             target = target_of(request.path)
             if target is None:
                 return answer(http.HTTPStatus.NOT_FOUND, "not here: /ws/NAMESPACE?id=ID\n")
+            assert isinstance(websocket, NodeWebSocket)
+            forwarded = request.headers.get_all("X-Forwarded-For")
+            client = self._proxies.client(peer_of(websocket.transport), forwarded)
+            refused = websocket.bounds.check(websocket, client)
+            if refused is not None:
+                return refused
             response = websocket.protocol.accept(request)
             if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
                 return response
             self._check_origin(websocket, request)
-            assert isinstance(websocket, NodeWebSocket)
             websocket.count_inflated()
             if websocket.newcomers.crowded(websocket.transport):
                 return websocket.newcomers.refuse(websocket.transport)
@@ -109,7 +117,9 @@ class Handshakes:
     def _check_origin(self, websocket: ServerConnection, request: Request) -> None:
         headers = request.headers
         hosts = self._proxies.hosts(
-            _peer(websocket), headers.get_all("Host"), headers.get_all("X-Forwarded-Host")
+            peer_of(websocket.transport),
+            headers.get_all("Host"),
+            headers.get_all("X-Forwarded-Host"),
         )
         self._pool.door.check_origin(headers.get_all("Origin"), hosts)
 
@@ -120,7 +130,7 @@ class Handshakes:
         kept = None
         if self._keeps_requests or self._auth is not None:
             forwarded = request.headers.get_all("X-Forwarded-For")
-            client = self._proxies.client(_peer(websocket), forwarded)
+            client = self._proxies.client(peer_of(websocket.transport), forwarded)
             # A target may be absolute: then, too, authentication sees the path that counts.
             where = "?".join(split_target(request.path))
             kept = KeptRequest.of_target(where, request.headers.raw_items(), client)
@@ -163,9 +173,3 @@ class Handshakes:
             return come_back("this node cannot reach its cluster\n")
         websocket.own(connection)
         return None
-
-
-def _peer(websocket: ServerConnection) -> str | None:
-    """The address that the request comes from; None for a unix socket or a closed one."""
-    name = websocket.transport.get_extra_info("peername")
-    return name[0] if isinstance(name, tuple) else None

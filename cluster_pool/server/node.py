@@ -26,6 +26,7 @@ from cluster_pool.server.admin import AdminListener
 from cluster_pool.server.agent import AgentListener
 from cluster_pool.server.apps import App, Apps
 from cluster_pool.server.disconnect_queue import DisconnectQueue
+from cluster_pool.server.handshake_bounds import MAX_HANDSHAKES, HandshakeBounds
 from cluster_pool.server.handshakes import Handshakes
 from cluster_pool.server.http import choose_subprotocol, without_body_for_head
 from cluster_pool.server.intake import Intake
@@ -78,21 +79,20 @@ class NodeServer:
         app: App | None = None,
         compression: bool = False,
         ping_interval: float = PING_INTERVAL,
+        max_handshakes: int = MAX_HANDSHAKES,
+        max_per_address: int | None = None,
     ) -> None:
         self._pool = pool
         self._host = host
         self.port = port
-        self._admin = (
-            None
-            if admin_port is None
-            else AdminListener(pool, admin_port, admin_host, admin_token, admin_names)
-        )
+        self._admin = _admin_of(pool, admin_port, admin_host, admin_token, admin_names)
         self._agent = None if agent_port is None else AgentListener(pool, agent_port, agent_host)
         self._subprotocols = check_subprotocols(subprotocols)
         self._compression = compression
         proxies = Proxies(forwarded_allow_ips)
         auth = None if auth is None else with_rules(auth, namespace_rules)
         self._handshakes = Handshakes(pool, proxies, auth, keeps_requests=app is not None)
+        self._bounds = HandshakeBounds(pool.counters, proxies, max_handshakes, max_per_address)
         self._apps = Apps(pool, app)
         self._keepalive = Keepalive(ping_interval)
         self._intake: Intake | None = None
@@ -157,6 +157,7 @@ class NodeServer:
             intake=intake,
             turns=Turns(),
             newcomers=newcomers,
+            bounds=self._bounds,
             on_gone=self._apps.client_gone,
         )
         server = await serve(
@@ -198,6 +199,7 @@ class NodeServer:
 
     async def _stop_listening(self) -> None:
         await self._keepalive.stop()
+        self._bounds.stop()
         if self._intake is not None:
             self._intake.stop()
         if self._agent is not None:
@@ -212,6 +214,12 @@ class NodeServer:
                 if not await _done_in_time(closed):
                     log.warning("%d apps do not end", self._apps.running)
                     closed.cancel()
+
+
+def _admin_of(
+    pool: ClusterPool, port: int | None, host: str, token: str | None, names: Sequence[str]
+) -> AdminListener | None:
+    return None if port is None else AdminListener(pool, port, host, token, names)
 
 
 def _set_up(listener: socket.socket) -> None:

@@ -18,6 +18,7 @@ from cluster_pool.core.config import (
     Timing,
     check_above_zero,
     check_on_conflict,
+    check_on_user_limit,
     check_wait,
 )
 from cluster_pool.core.drain_budget import HEADROOM
@@ -32,6 +33,7 @@ from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.local.drain_terms import Terms
 from cluster_pool.server.admin import check_admin_host
 from cluster_pool.server.apps import App
+from cluster_pool.server.handshake_bounds import MAX_HANDSHAKES
 from cluster_pool.server.keepalive import PING_INTERVAL
 
 LAST_PORT: Final = 65535
@@ -51,11 +53,17 @@ class NodeSettings:
         secret: the secret of every node and publisher in the cluster, at least 16 bytes. With
             several the first one seals and each is accepted. None or an empty list: no seals.
         on_conflict: ``"takeover"``: the newer connection of an id wins; ``"reject"``: the older.
+        on_user_limit: ``"reject"``: a user with ``limits.user_connections`` connections gets 429;
+            ``"oldest"``: a newcomer is taken, and the user's oldest connection closed with 4409.
         limits: of messages, outboxes, messages of clients, namespaces and members.
         timing: lease, heartbeat and time-outs.
         headroom: connections per second that this node can accept; more than 0.
         wait: seconds to go on trying at the start while Redis cannot be reached; None tries once.
         host, port: where to listen. Port 0 chooses a free one.
+        max_handshakes: handshakes under way, from the accepted socket to the answer; more get 503.
+        max_per_address: sockets of one client address, whether their handshake is under way or
+            they are open; more get 429. Behind a proxy it needs ``forwarded_allow_ips``, else all
+            clients have the address of the proxy. None: any number.
         origins: origins of pages that may connect, besides the same host and port:
             ``SCHEME://HOST`` or ``SCHEME://HOST:PORT``; ``null``; ``*`` for all.
         forwarded_allow_ips: addresses and networks of proxies whose ``X-Forwarded-For`` (the
@@ -95,12 +103,15 @@ class NodeSettings:
     node_id: str | None = None
     secret: Secret | Sequence[Secret] | None = field(default=None, repr=False)
     on_conflict: str = "takeover"
+    on_user_limit: str = "reject"
     limits: Limits = field(default_factory=Limits)
     timing: Timing = field(default_factory=Timing)
     headroom: float = HEADROOM
     wait: float | None = None
     host: str = "127.0.0.1"
     port: int = 8000
+    max_handshakes: int = MAX_HANDSHAKES
+    max_per_address: int | None = None
     origins: Sequence[str] = ()
     forwarded_allow_ips: str | Sequence[str] | None = None
     subprotocols: Sequence[str] = ()
@@ -135,6 +146,7 @@ class NodeSettings:
         if self.secret:
             Seals(self.secret)
         check_on_conflict(self.on_conflict)
+        check_on_user_limit(self.on_user_limit)
         check_above_zero("headroom", self.headroom)
         if self.wait is not None:
             check_wait(self.wait)
@@ -145,6 +157,8 @@ class NodeSettings:
             _check_port(name, getattr(self, name))
         if self.admin_port is not None:
             check_admin_host(self.admin_host, self.admin_token)
+        for name in ("max_handshakes", "max_per_address"):
+            _check_count(name, getattr(self, name))
         Origins(self.origins)
         Proxies(self.forwarded_allow_ips)
         check_subprotocols(self.subprotocols)
@@ -175,6 +189,14 @@ def _check_port(setting: str, port: object) -> None:
         return
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= LAST_PORT:
         raise InvalidValueError(f"{setting} must be 0 to {LAST_PORT}, not {shown(port)}")
+
+
+def _check_count(setting: str, count: object) -> None:
+    """Raise InvalidValueError unless this is 1 or more, or None where that is allowed."""
+    if count is None and setting != "max_handshakes":
+        return
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InvalidValueError(f"{setting} must be 1 or more, not {shown(count)}")
 
 
 def _is_number(value: object) -> bool:

@@ -25,6 +25,7 @@ from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import begin_close, flush, judge
 from cluster_pool.server.disconnect_queue import DisconnectQueue
 from cluster_pool.server.frames import FRAME, Frames
+from cluster_pool.server.handshake_bounds import HandshakeBounds
 from cluster_pool.server.intake import Intake
 from cluster_pool.server.keepalive import Keepalive
 from cluster_pool.server.newcomers import PATIENCE, Newcomers, protocol_of
@@ -53,6 +54,7 @@ class NodeWebSocket(ServerConnection):
         intake: counts bytes that were received and not read by a handler yet.
         turns: grants frames to parse in this turn of the loop.
         newcomers: decides whether a descriptor is left for it.
+        bounds: decides whether its handshake may begin.
         on_gone: called with it when its client is gone.
 
     Attributes:
@@ -69,7 +71,17 @@ class NodeWebSocket(ServerConnection):
     """
 
     __slots__ = (
-        *("closing", "deaf", "disconnects", "ended", "frames", "handled", "heard", "held"),
+        *(
+            "bounds",
+            "closing",
+            "deaf",
+            "disconnects",
+            "ended",
+            "frames",
+            "handled",
+            "heard",
+            "held",
+        ),
         *("ignored", "intake", "keepalive_slice", "member", "newcomers", "noise_due", "on_gone"),
         *("reader", "turns", "unparsed"),
     )
@@ -82,6 +94,7 @@ class NodeWebSocket(ServerConnection):
         intake: Intake,
         turns: Turns,
         newcomers: Newcomers,
+        bounds: HandshakeBounds,
         on_gone: "Callable[[NodeWebSocket], None]",
         **options: Any,
     ) -> None:
@@ -92,6 +105,7 @@ class NodeWebSocket(ServerConnection):
         self.intake = intake
         self.turns = turns
         self.newcomers = newcomers
+        self.bounds = bounds
         self.on_gone = on_gone
         self.member: Connection | None = None
         self.held = 0
@@ -105,7 +119,7 @@ class NodeWebSocket(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; nothing is known about it yet."""
         tcp = cast("asyncio.Transport", transport)  # uvloop's is none by type
-        if not self.newcomers.admit(tcp):
+        if not self.newcomers.admit(tcp) or not self.bounds.admit(self, tcp):
             return
         super().connection_made(tcp)
         self.frames = self.recv_messages.frames = Frames(self._frame_read)
@@ -133,6 +147,7 @@ class NodeWebSocket(ServerConnection):
 
     def opened(self) -> None:
         """The handshake is answered and a handler begins: parse bytes that came before."""
+        self.bounds.answered(self)
         self.request, self.response = NO_REQUEST, None
         self.handled = True
         protocol = self.protocol
@@ -176,6 +191,8 @@ class NodeWebSocket(ServerConnection):
 
         Other protocols may never send a line end: one is added, so that the error comes at once.
         """
+        if not self.bounds.received(self, len(data)):
+            return
         if protocol_of(data) and not self.reader.buffer:  # else the bytes are within a line
             data += b"\r\n\r\n"
         self.protocol.receive_data(data)
@@ -370,6 +387,7 @@ class NodeWebSocket(ServerConnection):
         else:
             self.intake.ended(self)
         self.keepalive_slice.discard(self)
+        self.bounds.gone(self)
         self._end_member()
         self.on_gone(self)
 
