@@ -88,8 +88,8 @@ class Outgoing:
     def compressed(self, window: int) -> bytes:
         """The frames, each message compressed by itself with a window of so many bits.
 
-        It is made once for all that ask. Small messages, and those that would grow, stay as they
-        are, which permessage-deflate allows.
+        It is made once for all that ask. Small messages stay as they are, which permessage-deflate
+        allows.
         """
         if self._joined is not None:
             return b"".join([part.compressed(window) for part in self._joined])
@@ -108,8 +108,6 @@ def _compress(message: Outgoing, window: int) -> bytes:
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -window, MEM_LEVEL)
     packed = packer.compress(message.payload) + packer.flush(zlib.Z_SYNC_FLUSH)
     size = len(packed) - len(_TAIL)
-    if size >= message.size:
-        return message.frame
     header = frame_header(message.text, size)
     return b"".join((bytes((header[0] | _COMPRESSED,)), header[1:], memoryview(packed)[:size]))
 
