@@ -16,7 +16,7 @@ from tools.chaos.command_line import CommandLine
 from tools.chaos.ledger import Ledger
 from tools.chaos.publisher import RawPublisher
 from tools.chaos.rest import Rest
-from tools.chaos.roaming import rooms_of
+from tools.chaos.roaming import WATCHED, rooms_of
 from tools.harness.internals import Keys
 from tools.harness.network import Network
 from tools.harness.programs import Program
@@ -221,20 +221,36 @@ class Cluster:
             await asyncio.sleep(0.2)
 
     async def _compare_rooms(self) -> tuple[int, list[str]]:
-        """How many members rooms have; and each that only the registry has, or only its node."""
+        """How many members rooms have; and each that only the registry has, or only its node, or
+        that a watcher has not."""
         deadline = time.monotonic() + CLOSING_TIME
         names = rooms_of(self.settings.rooms)
         while True:
             asked = [place.program.ask("rooms") for place in self.places]
             held = {tuple(one) for said in await asyncio.gather(*asked) for one in said}
-            registry = await self.places[0].program.ask("registry", namespaces=names)
-            different = held ^ {tuple(one) for one in registry}
-            if not different or time.monotonic() > deadline:
-                return len(held), [
-                    f"{'/'.join(one)} is {'not registered' if one in held else 'a ghost'}"
-                    for one in sorted(different)
-                ]
+            said = await self.places[0].program.ask("registered_rooms", rooms=names)
+            registry = {tuple(one) for one in said}
+            wrong = [
+                f"{'/'.join(one)} is {'not registered' if one in held else 'a ghost'}"
+                for one in sorted(held ^ registry)
+            ]
+            wrong += await self._compare_watchers(registry)
+            if not wrong or time.monotonic() > deadline:
+                return len(held), wrong
             await asyncio.sleep(0.2)
+
+    async def _compare_watchers(self, registry: set[tuple[str, ...]]) -> list[str]:
+        """What watchers know of the rooms that they watch, where it is not in the registry."""
+        wrong = []
+        there = {one for one in registry if one[0] in rooms_of(WATCHED)}
+        for place in self.places:
+            watched = {tuple(one) for one in await place.program.ask("watched_rooms")}
+            wrong += [
+                f"{'/'.join(one)} is {'unknown' if one in there else 'a ghost'} to {place.node}"
+                for one in sorted(watched ^ there)
+                if watched or there
+            ]
+        return wrong
 
     async def _at_rest(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
         """The nodes' figures, and what some program still does though nobody asks it for more."""

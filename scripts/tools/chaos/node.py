@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap
 from tools.chaos.books import UNREAD
-from tools.chaos.roaming import Roaming
+from tools.chaos.roaming import Roaming, Row, row
 from tools.chaos.sending import Sending, quiet, tell_left_over
 from tools.harness.internals import NodeServer, is_whole, loop_factory
 from tools.harness.obeying import answer, obey_object, tell
@@ -47,10 +47,18 @@ class Commands(Sending):
         """Let those members join rooms and leave them, so often in a second."""
         self._roaming.roam(rooms, rate)
 
-    async def rooms(self) -> list[tuple[str, str, str]]:
-        """Let them stay where they are; gives room, id and node of each that is in a room."""
+    async def rooms(self) -> list[Row]:
+        """Let them stay where they are; gives each that is in a room."""
         await self._roaming.end()
         return self._roaming.held()
+
+    async def watched_rooms(self) -> list[Row]:
+        """The members of the rooms that this node watches, as it knows them."""
+        return self._roaming.watched()
+
+    async def registered_rooms(self, rooms: list[str]) -> list[Row]:
+        """The members of rooms as the registry has them."""
+        return [row(room, member) for room in rooms async for member in self._pool.members(room)]
 
     async def _stop(self) -> None:
         await self._roaming.stop()

@@ -1,24 +1,50 @@
 """Members that join rooms and leave them all the time, under their own ids and under ids of others.
 
-Nothing is sent to the rooms. In the end the registry must have what the nodes hold there.
+Most have an info, and change it. Nothing is sent to the rooms. In the end the registry must have
+what the nodes hold there, and so must everyone who watches a room.
 """
 
 import asyncio
+import contextlib
+import itertools
+import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from cluster_pool import ClusterPool, ClusterPoolError, Connection
+from cluster_pool import (
+    BackplaneUnavailableError,
+    ClusterPool,
+    ClusterPoolError,
+    Connection,
+    Member,
+    Presence,
+)
 from tools.chaos.caller import TIMEOUT
 from tools.chaos.streams import Ticker
 from tools.chaos.watch import Watch
-from tools.harness.internals import held_in
+from tools.harness.internals import infos_in
 from tools.harness.obeying import tell
 
 GUESTS = 5
 """Ids in each room that members of all nodes take from one another."""
 AS_GUEST, GIVEN_UP = 0.2, 0.1
 """The parts of joins under such an id, and of steps whose caller gives up at once."""
+UPDATES = 0.4
+"""The part of steps of a member in its room that change its info."""
+WATCHED = 5
+"""Rooms that each node watches."""
+EVERY = 0.2
+"""Seconds between the changes that a watcher is given, at least."""
+
+Row = tuple[str, str, str, str]
+"""A member of a room: room, id, node, and its info as JSON."""
+
+
+def row(room: str, member: Member) -> Row:
+    """A member as the registry tells it."""
+    info = "" if member.info is None else json.dumps(member.info, separators=(",", ":"))
+    return room, member.id, member.node, info
 
 
 def rooms_of(count: int) -> list[str]:
@@ -38,9 +64,14 @@ class Roaming(Ticker):
         self._steps: set[asyncio.Task[None]] = set()
         self._watch = Watch(lambda about, seconds: tell("logged", [about, f"took {seconds:.1f} s"]))
         self._watching = asyncio.create_task(self._watch.run())
+        self._presences: dict[str, Presence] = {}
+        self._following: list[asyncio.Task[None]] = []
+        self._infos = itertools.count(1)
 
     def roam(self, rooms: list[str], rate: float) -> None:
         """Take so many steps a second between these rooms from now on."""
+        if not self._rooms:
+            self._following = [asyncio.create_task(self._follow(one)) for one in rooms[:WATCHED]]
         self._rooms = rooms
         self.begin(rate)
 
@@ -53,22 +84,49 @@ class Roaming(Ticker):
     async def stop(self) -> None:
         """Watch no more."""
         await self.end()
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
+        for task in (self._watching, *self._following):
+            task.cancel()
+        await asyncio.gather(self._watching, *self._following, return_exceptions=True)
 
-    def held(self) -> list[tuple[str, str, str]]:
-        """The members that this node has in the rooms: room, id, node."""
+    def held(self) -> list[Row]:
+        """The members that this node has in the rooms."""
         name = self._pool.node_id
-        return [(room, id, name) for room in self._rooms for id in held_in(self._pool, room)]
+        return [
+            (room, id, name, info)
+            for room in self._rooms
+            for id, info in infos_in(self._pool, room).items()
+        ]
+
+    def watched(self) -> list[Row]:
+        """The members of the rooms that this node watches."""
+        return [
+            row(room, member)
+            for room, presence in self._presences.items()
+            for member in presence.members.values()
+        ]
+
+    async def _follow(self, room: str) -> None:
+        """Watch a room; where Redis is away at the beginning, try again."""
+        while True:
+            with contextlib.suppress(BackplaneUnavailableError):
+                async with self._pool.presence(room, every=EVERY) as presence:
+                    self._presences[room] = presence
+                    async for _ in presence:
+                        pass
+            await asyncio.sleep(EVERY)
 
     def _one(self) -> None:
         member, room = self._random.choice(self._members), self._random.choice(self._rooms)
-        if room in member.namespaces:
+        info = self._random.choice([None, {"number": next(self._infos)}])
+        if room in member.namespaces and self._random.random() < UPDATES:
+            update = partial(member.update_info, info, namespace=room)
+            step = self._step(f"updating in {room}", update)
+        elif room in member.namespaces:
             step = self._step(f"leaving {room}", partial(member.leave, room))
         else:
             guest = self._random.random() < AS_GUEST
             id = f"guest-{self._random.randrange(GUESTS)}" if guest else None
-            step = self._step(f"joining {room}", partial(member.join, room, id=id))
+            step = self._step(f"joining {room}", partial(member.join, room, id=id, info=info))
         task = asyncio.create_task(step)
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)

@@ -17,6 +17,7 @@ __all__ = [
     "Keys",
     "NodeServer",
     "held_in",
+    "infos_in",
     "is_whole",
     "loop_factory",
     "pending_of",
@@ -41,6 +42,13 @@ def held_in(pool: ClusterPool, namespace: str) -> list[str]:
     """The ids of the members that a node has in a namespace, those that leave it left out."""
     found = {} if pool._parts is None else pool._parts.table.namespace(namespace) or {}
     return [id for id, one in found.items() if one.departure is None]
+
+
+def infos_in(pool: ClusterPool, namespace: str) -> dict[str, str]:
+    """The infos of these members as JSON, by their ids; "" for none."""
+    table = {} if pool._parts is None else pool._parts.table.namespace(namespace) or {}
+    found = {id: table[id].connection for id in held_in(pool, namespace)}
+    return {id: (one._infos or {}).get(namespace, "") for id, one in found.items()}
 
 
 def start_channel(pool: ClusterPool) -> str:
