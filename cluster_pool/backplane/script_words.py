@@ -3,7 +3,7 @@
 Each name in capitals is a local of the same name in every script that uses it.
 """
 
-from cluster_pool.core import claims, envelope, events
+from cluster_pool.core import claims, envelope, events, profiles
 
 CHECKSUM_MODULUS = claims.CHECKSUM_MODULUS
 LATEST = claims.LATEST
@@ -12,6 +12,7 @@ ENVELOPE = envelope.ENVELOPE
 TAKEN_ITEM = envelope.TAKEN_ITEM
 EVENTS_EPOCH, EVENTS = events.COUNTER
 EVENTS_BYTES = events.PAYLOAD_BYTES
+NO_PROFILE = profiles.NO_PROFILE
 
 OK = "OK"
 LATE = "LATE"

@@ -31,14 +31,14 @@ class Holding(NamedTuple):
     Attributes:
         size, checksum: the number of claims, and the sum of their times.
         sample: some of them, each of which is compared.
-        profiles: the ids among these that have a profile, and the entry of each.
+        profiles: the ids among these that have a profile, or had one, and the entry of each.
     """
 
     namespace: str
     size: int
     checksum: int
     sample: Sequence[tuple[str, Claim]]
-    profiles: Sequence[tuple[str, bytes]] = ()
+    profiles: Sequence[tuple[str, bytes | None]] = ()
 
 
 class Registered(NamedTuple):

@@ -166,8 +166,8 @@ class Ownership:
         members = self._table.namespace(namespace) or {}
         return {id: one.claim for id, one in members.items() if one.claim is not None}
 
-    def profiles(self, namespace: str, ids: Iterable[str]) -> list[tuple[str, bytes]]:
-        """The ids that have a profile, each with its entry in the registry."""
+    def profiles(self, namespace: str, ids: Iterable[str]) -> list[tuple[str, bytes | None]]:
+        """The ids that have a profile, or had one, each with its entry in the registry."""
         members = self._table.namespace(namespace) or {}
         held = [(id, members[id], profile_of(members[id])) for id in ids if id in members]
         return [(id, entry(one.claim, told)) for id, one, told in held if one.claim and told]

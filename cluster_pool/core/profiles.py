@@ -25,6 +25,9 @@ class Profile(NamedTuple):
 
 
 NONE: Final = Profile()
+NO_PROFILE: Final = "{}"
+"""In place of the profile of a member that has none any more; of one that never had any, nothing is
+said."""
 
 
 def encode_info(info: Any) -> str:
@@ -56,9 +59,9 @@ def encode(user: str | None, info: str | None) -> str:
     return f"{{{','.join(fields)}}}" if fields else ""
 
 
-def entry(claim: Claim, profile: str) -> bytes:
-    """The entry of a profile beside its claim, as the scripts write it."""
-    return f"{claim.time}:{claim.nonce} {profile}".encode()
+def entry(claim: Claim, profile: str) -> bytes | None:
+    """The entry of a profile beside its claim, as the scripts write it; None for NO_PROFILE."""
+    return None if profile == NO_PROFILE else f"{claim.time}:{claim.nonce} {profile}".encode()
 
 
 def read_entry(stored: bytes | None, claim: Claim) -> Profile:

@@ -87,7 +87,7 @@ class Joining(ConnectionState):
         """Its info at home, which other members see; None for nothing. A copy: see
         :meth:`update_info`."""
         text = info_in(self, self.namespace)
-        return None if text is None else json.loads(text)
+        return json.loads(text) if text else None
 
     async def update_info(
         self, info: Any, *, namespace: str | None = None, timeout: float | None = None
@@ -116,7 +116,7 @@ class Joining(ConnectionState):
             raise ClusterPoolError(f"{self!r} is no member of {shown(namespace)}")
         if self._grant is not None and self._grant.expired:
             raise AuthenticationError("the identity has expired")
-        set_info(self, namespace, None if info is None else self._check_info(info))
+        set_info(self, namespace, "" if info is None else self._check_info(info))
         await self._services.inform(self, namespace, timeout)
 
     def _check_info(self, info: Any) -> str:

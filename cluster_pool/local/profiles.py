@@ -10,14 +10,15 @@ from cluster_pool.local.state import ConnectionState
 
 
 def profile_of(membership: Membership[Any]) -> str:
-    """The profile of a membership as JSON; "" if there is nothing to tell."""
+    """The profile of a membership as JSON; "" if there is nothing to tell, and never was."""
     connection: ConnectionState = membership.connection
     infos, grant = connection._infos, connection._grant
     if membership.person or (infos is None and grant is None):
         return ""
     user = None if grant is None else grant.identity.user
     info = None if infos is None else infos.get(membership.namespace)
-    return profiles.encode(user, info)
+    told = profiles.encode(user, info or None)
+    return profiles.NO_PROFILE if info == "" and not told else told
 
 
 def told_of(memberships: Iterable[Membership[Any]]) -> list[tuple[int, str]]:
@@ -27,12 +28,17 @@ def told_of(memberships: Iterable[Membership[Any]]) -> list[tuple[int, str]]:
 
 
 def info_in(connection: ConnectionState, namespace: str) -> str | None:
-    """The info of a connection in a namespace, as JSON text; None if it has none."""
+    """The info of a connection in a namespace, as JSON text; "" if it has none any more, None if it
+    never had one."""
     return None if connection._infos is None else connection._infos.get(namespace)
 
 
 def set_info(connection: ConnectionState, namespace: str, info: str | None) -> None:
-    """Give a connection an info in a namespace, as JSON text; None for none."""
+    """Give a connection an info in a namespace, as JSON text; "" for none any more.
+
+    That is kept, as long as the membership: the registry may not have heard of it. None for a
+    membership that has ended.
+    """
     infos = connection._infos
     if info is not None:
         if infos is None:

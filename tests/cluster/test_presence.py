@@ -18,7 +18,7 @@ from cluster_pool import (
     PresenceChanges,
 )
 from cluster_pool.cluster.public.directory import DirectoryCalls
-from cluster_pool.testing import FakeWebSocket
+from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -174,6 +174,26 @@ async def test_users_and_infos_are_registered_again_when_redis_has_lost_them(
             return await listed(two) == {"a": Member("a", "node-1", "42", "meanwhile")}
 
         await eventually(told, 30)
+
+
+@async_test
+async def test_an_info_that_was_taken_back_unheard_is_removed(own_server: RedisServer) -> None:
+    """Redis did not hear of it, and kept the info; the node registers that there is none."""
+    backend = Backend(own_server)
+    async with own_server.network() as proxy:
+        cut = Pool(proxy.url, node_id="cut", prefix=backend.prefix, timing=FAST)
+        async with cut, backend.pools(1) as (two,):
+            alice = await join(cut, "a", info="x")
+            await proxy.refuse()
+            with contextlib.suppress(Exception):
+                await alice.update_info(None, timeout=0.3)
+            await proxy.accept()
+
+            async def gone() -> bool:
+                return await listed(two) == {"a": Member("a", "cut")}
+
+            await eventually(gone, 30)
+        assert backend.keys_of("profiles") == []
 
 
 @pytest.mark.parametrize("damage", ["delete", "type", "garbage"])

@@ -19,7 +19,7 @@ from tests.servers import CLUSTER, RedisServer
 from tests.support import async_test, eventually
 from tools.harness.network import Network
 
-SHORT = Timing(timeout=2.0, lease=3.0, heartbeat=0.4, probe=1.0, linger=0.2, close=1.0)
+SHORT = Timing(timeout=2.0, lease=6.0, heartbeat=0.4, probe=1.0, linger=0.2, close=1.0)
 NAMESPACES = 1200
 ONE_FLAVOUR = pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
 """For tests of behaviour that all flavours of Redis share."""
@@ -89,7 +89,7 @@ async def test_a_lease_is_renewed_while_claims_are_asserted(
     async with on_proxy(own_server) as (pool, proxy):
         own_server.kill()
         own_server.start()
-        proxy.delay = 0.15
+        proxy.delay = 0.3
         began = asyncio.get_running_loop().time()
         await eventually(lambda: taken(pool) >= 1 and pool.ready, 40)
         assert asyncio.get_running_loop().time() - began > SHORT.lease

@@ -20,8 +20,11 @@ def test_each_membership_tells_the_user_and_its_own_info() -> None:
 
 
 def test_an_info_that_is_taken_back_leaves_nothing() -> None:
+    """But the word that it was taken back, as long as the membership lasts."""
     connection = Connection("a", "room", FakeWebSocket(), info=0)
     assert info_in(connection, "room") == "0"
+    set_info(connection, "room", "")
+    assert profile_of(Membership(connection, "room", "a")) == "{}"
     set_info(connection, "room", None)
     set_info(connection, "other", None)
     assert connection._infos is None

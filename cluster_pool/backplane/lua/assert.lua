@@ -22,19 +22,24 @@ local codes = {}
 local profile_of = {} -- by the place of the claim
 for _, place, profile in each(told) do profile_of[tonumber(place)] = profile end
 
--- Writes the profiles of claims that stand; adds an update to `events` for each that had another and
--- whose join is not there.
-local function write_profiles(profiles, ids, entries, told_in_join, events)
+-- Writes the profiles of claims that stand, and removes those of which there is none any more; adds an
+-- update to `events` for each that had another and whose join is not there.
+local function write_profiles(profiles, ids, entries, new_profiles, told_in_join, events)
   local before = redis.call('HMGET', profiles, unpack(ids))
   local fields = {}
   for i, id in ipairs(ids) do
-    fields[2 * i - 1], fields[2 * i] = id, entries[i]
-    if before[i] ~= entries[i] and not told_in_join[i] then
-      local profile = string.sub(entries[i], string.find(entries[i], ' ', 1, true) + 1)
+    local profile = some(new_profiles[i])
+    local entry = profile and entries[i] or false
+    if profile then
+      fields[#fields + 1], fields[#fields + 2] = id, entry
+    elseif before[i] then
+      redis.call('HDEL', profiles, id)
+    end
+    if before[i] ~= entry and not told_in_join[i] then
       events[#events + 1] = event('update', id, node, profile)
     end
   end
-  redis.call('HSET', profiles, unpack(fields))
+  if #fields > 0 then redis.call('HSET', profiles, unpack(fields)) end
 end
 
 local function assert_in(members, owners, numbers, profiles, channel, events_channel, asserted, from)
@@ -44,7 +49,7 @@ local function assert_in(members, owners, numbers, profiles, channel, events_cha
   local changes = {}
   local taken = {''}
   local events = {}
-  local told_ids, entries, told_in_join = {}, {}, {}
+  local told_ids, entries, profiles_of_told, told_in_join = {}, {}, {}, {}
   local unclaimed = {}
   for i, id, time, nonce in each(asserted) do
     local claim = incarnation .. ':' .. time .. ':' .. nonce
@@ -73,6 +78,7 @@ local function assert_in(members, owners, numbers, profiles, channel, events_cha
     if kept and profile then
       told_ids[#told_ids + 1] = id
       entries[#told_ids] = profile_entry(time, nonce, profile)
+      profiles_of_told[#told_ids] = profile
       told_in_join[#told_ids] = standing ~= claim
     end
     if kept and standing ~= claim then
@@ -80,7 +86,7 @@ local function assert_in(members, owners, numbers, profiles, channel, events_cha
       fields[#fields + 1] = id
       fields[#fields + 1] = claim
       -- a watcher may have seen no living owner meanwhile
-      events[#events + 1] = event('join', id, node, profile)
+      events[#events + 1] = event('join', id, node, some(profile))
     end
     found[i] = kept and KEPT or LOST
   end
@@ -89,7 +95,9 @@ local function assert_in(members, owners, numbers, profiles, channel, events_cha
     write_tallies(owners, changes)
   end
   if #unclaimed > 0 then redis.call('HDEL', profiles, unpack(unclaimed)) end
-  if #told_ids > 0 then write_profiles(profiles, told_ids, entries, told_in_join, events) end
+  if #told_ids > 0 then
+    write_profiles(profiles, told_ids, entries, profiles_of_told, told_in_join, events)
+  end
   publish_events(owners, events_channel, events)
   if #taken > 1 then publish(channel, numbers, sender, 0, taken) end
   return table.concat(found)

@@ -79,7 +79,7 @@ for i, id, nonce, first_attempt, not_after in each(claims) do
     claim = incarnation .. ':' .. mine .. ':' .. nonce
     fields[#fields + 1] = id
     fields[#fields + 1] = claim
-    local profile = profile_of[i]
+    local profile = some(profile_of[i])
     if profile then
       entries[#entries + 1] = id
       entries[#entries + 1] = profile_entry(mine, nonce, profile)

@@ -213,6 +213,11 @@ local function user_of(profile)
   end
 end
 
+-- The profile, or nil for NO_PROFILE, which says that there is none any more.
+local function some(profile)
+  if profile ~= NO_PROFILE then return profile end
+end
+
 -- Removes the profiles of some members from the hash; returns by their places those that belong to
 -- the claims. A namespace without profiles, as most are, costs one command.
 local function pop_profiles(profiles, ids, claims)

@@ -7,7 +7,7 @@ local profiles = KEYS[3]
 local events_channel = ARGV[1]
 local node = ARGV[2]
 local updates = list(ARGV, 3, 4) -- id, time, nonce, profile
--- time and nonce of its claim; "" for no profile
+-- time and nonce of its claim
 
 local registered = redis.call('HMGET', members, unpack(column(updates, 1)))
 local codes = {}
@@ -17,12 +17,12 @@ for i, id, time, nonce, profile in each(updates) do
   codes[i] = LOST
   if registered[i] and string.sub(registered[i], -#mark) == mark then
     codes[i] = KEPT
-    if profile == '' then
-      redis.call('HDEL', profiles, id)
-    else
+    if some(profile) then
       redis.call('HSET', profiles, id, profile_entry(time, nonce, profile))
+    else
+      redis.call('HDEL', profiles, id)
     end
-    events[#events + 1] = event('update', id, node, profile ~= '' and profile or nil)
+    events[#events + 1] = event('update', id, node, some(profile))
   end
 end
 publish_events(owners, events_channel, events)

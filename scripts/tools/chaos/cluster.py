@@ -240,7 +240,7 @@ class Cluster:
             await asyncio.sleep(0.2)
 
     async def _compare_watchers(self, registry: set[tuple[str, ...]]) -> list[str]:
-        """What watchers know of the rooms that they watch, where it is not in the registry."""
+        """The differences between the registry and what watchers know of their rooms."""
         wrong = []
         there = {one for one in registry if one[0] in rooms_of(WATCHED)}
         for place in self.places:

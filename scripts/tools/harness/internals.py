@@ -48,7 +48,7 @@ def infos_in(pool: ClusterPool, namespace: str) -> dict[str, str]:
     """The infos of these members as JSON, by their ids; "" for none."""
     table = {} if pool._parts is None else pool._parts.table.namespace(namespace) or {}
     found = {id: table[id].connection for id in held_in(pool, namespace)}
-    return {id: (one._infos or {}).get(namespace, "") for id, one in found.items()}
+    return {id: (one._infos or {}).get(namespace) or "" for id, one in found.items()}
 
 
 def start_channel(pool: ClusterPool) -> str:
