@@ -111,7 +111,7 @@ def _granian(app: Any, port: int) -> Any:
     from granian.constants import Interfaces
     from granian.server.embed import Server
 
-    options = {"interface": Interfaces.ASGINL, "log_enabled": False}
+    options: dict[str, Any] = {"interface": Interfaces.ASGINL, "log_enabled": False}
     return Server(app, address=HOST, port=port, **options).serve()
 
 
