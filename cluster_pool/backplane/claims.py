@@ -147,9 +147,9 @@ class Claims:
         links: Links,
         incarnation: str,
         groups: Sequence[tuple[str, Sequence[tuple[str, Claim]]]],
-        told: Sequence[tuple[int, str]],
         not_after: int,
         deadline: float,
+        told: Sequence[tuple[int, str]] = (),
     ) -> Reply[list[bool | None]]:
         """Register claims under a new incarnation; gives for each whether this node still owns it.
 

@@ -190,7 +190,7 @@ class Reassertion:
         not_after = self._topology.of(owned[0][0]).clock.at(min(deadline, left))
         groups = [(name, [(one.id, claim) for one, claim in part]) for name, part in owned]
         told = told_of(one for _, part in owned for one, _ in part)
-        reply = self._claims.assert_claims(links, incarnation, groups, told, not_after, deadline)
+        reply = self._claims.assert_claims(links, incarnation, groups, not_after, deadline, told)
 
         async def read() -> None:
             answers = iter(await reply)

@@ -191,7 +191,8 @@ class NodeWebSocket(ServerConnection):
 
         Other protocols may never send a line end: one is added, so that the error comes at once.
         """
-        if not self.bounds.received(self, len(data)):
+        end = data.find(b"\r\n\r\n")  # what stands behind the request is none of it
+        if not self.bounds.received(self, len(data) if end < 0 else end):
             return
         if protocol_of(data) and not self.reader.buffer:  # else the bytes are within a line
             data += b"\r\n\r\n"

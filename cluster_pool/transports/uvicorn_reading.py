@@ -90,8 +90,8 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def read_on(self) -> None:
-        """Bytes may have waited for the answer to the request."""
-        if self.unparsed and not self.full:
+        """Bytes may have waited for the answer to the request, and it may be given now."""
+        if self.unparsed and not self.full and self.handshake_complete:
             self._wait()
 
     def data_received(self, data: bytes) -> None:
