@@ -298,7 +298,8 @@ async def test_a_send_to_a_claim_of_a_dead_owner_is_absent(backend: Backend) -> 
         await one.join("n", "alice")
         with backend.sync_client() as client:
             client.hset(f"{backend.prefix}:{{n}}:members", "ghost", "gone.0:1:1")
-        assert await publisher.send("n", "ghost", "x") is SendResult.UNREACHABLE
+        first = await publisher.send("n", "ghost", "x")
+        assert first in (SendResult.UNREACHABLE, SendResult.ABSENT)  # if the view had just ended
 
         async def absent() -> bool:
             return await publisher.send("n", "ghost", "x") is SendResult.ABSENT

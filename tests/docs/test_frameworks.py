@@ -159,6 +159,13 @@ async def test_members_talk_leave_and_are_closed(
         assert "Traceback" not in server.said(), server.said()
 
 
+@contextlib.asynccontextmanager
+async def empty(publisher: Publisher, namespace: str) -> AsyncIterator[None]:
+    """Begin without the member of a server that was killed, which stays as long as its lease."""
+    await eventually(lambda: counted(publisher, 0, namespace), 40)
+    yield
+
+
 @every_framework
 @async_test
 async def test_a_client_whose_id_is_taken_is_refused(
@@ -168,6 +175,7 @@ async def test_a_client_whose_id_is_taken_is_refused(
     async with (
         running(name, redis, tmp_path, ', on_conflict="reject"') as server,
         Publisher(redis.url) as publisher,
+        empty(publisher, "taken"),
         page_of(server, "/ws/taken/alice"),
     ):
         await eventually(lambda: counted(publisher, 1, "taken"))
@@ -186,6 +194,7 @@ async def test_ten_megabytes_come_whole(name: str, redis: RedisServer, tmp_path:
     async with (
         running(name, redis, tmp_path, limits) as server,
         Publisher(redis.url, limits=MEGABYTES) as publisher,
+        empty(publisher, "large"),
         page_of(server, "/ws/large/alice") as alice,
     ):
         await eventually(lambda: counted(publisher, 1, "large"))
@@ -205,6 +214,7 @@ async def test_a_client_that_vanishes_or_reads_nothing_is_no_member_for_long(
     async with (
         running(name, redis, tmp_path, options) as server,
         Publisher(redis.url) as publisher,
+        empty(publisher, "slow"),
         page_of(server, "/ws/slow/bob") as bob,
     ):
         for user in ("reset", "deaf"):
