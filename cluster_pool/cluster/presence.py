@@ -116,7 +116,7 @@ class Presence:
         before, self._members = self._members, after
         return PresenceChanges(
             joined=tuple(one for id, one in after.items() if id not in before),
-            updated=tuple(one for id, one in after.items() if before.get(id, one) != one),
+            updated=tuple(one for id, one in after.items() if not _same(before.get(id, one), one)),
             left=tuple(one for id, one in before.items() if id not in after),
             lost=True,
         )
@@ -132,7 +132,7 @@ class Presence:
                     left.append(self._members.pop(event.id))
                 continue
             member = Member(event.id, event.node, event.user, event.info)
-            if before != member:
+            if before is None or not _same(before, member):
                 (joined if before is None else updated).append(member)
                 self._members[event.id] = member
         return PresenceChanges(tuple(joined), tuple(updated), tuple(left))
@@ -146,3 +146,8 @@ class Presence:
                 return await self._read_all()
             except BackplaneUnavailableError:
                 await asyncio.sleep(AGAIN)
+
+
+def _same(one: Member, other: Member) -> bool:
+    """Whether nothing has changed, also where Python calls other JSON equal, as 0 and false."""
+    return one == other and repr(one.info) == repr(other.info)

@@ -31,16 +31,22 @@ class UserChanges:
 
     def apply(self, changes: PresenceChanges, now: float) -> list[UserEvent]:
         """The users who have come with some changes."""
-        before = self._ids.keys() | self._absent.keys()
-        for member in changes.left:
-            self._set(member.id, None)
-        for member in (*changes.updated, *changes.joined):
-            self._set(member.id, member.user)
-        for user in before - self._ids.keys() - self._absent.keys():
-            self._absent[user] = now + self._grace
-        for user in self._absent.keys() & self._ids.keys():
-            del self._absent[user]
-        return [UserEvent("join", user) for user in self._ids if user not in before]
+        touched: dict[str, bool] = {}  # whether each was there before
+        ends = ((member.id, None) for member in changes.left)
+        for id, user in (*ends, *((one.id, one.user) for one in changes.updated + changes.joined)):
+            for one in (self._users.get(id), user):
+                if one is not None and one not in touched:
+                    touched[one] = one in self._ids or one in self._absent
+            self._set(id, user)
+        come = []
+        for user, was_there in touched.items():
+            if user in self._ids:
+                self._absent.pop(user, None)
+                if not was_there:
+                    come.append(UserEvent("join", user))
+            elif was_there and user not in self._absent:
+                self._absent[user] = now + self._grace
+        return come
 
     def next_leave(self) -> float:
         """When the next user leaves; infinity when none is about to."""

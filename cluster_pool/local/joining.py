@@ -77,9 +77,12 @@ class Joining(ConnectionState):
         try:
             await self._services.join(self, namespace, id, on_conflict, timeout)
         except BaseException:
-            set_info(self, namespace, before)
+            if info_in(self, namespace) == text:  # else another call has set it meanwhile
+                set_info(self, namespace, before)
             raise
-        if member and before != text:
+        lost = info_in(self, namespace) != text  # an earlier membership there has ended meanwhile
+        if lost or (member and before != text):
+            set_info(self, namespace, text)
             await self._services.inform(self, namespace, timeout)
 
     @property

@@ -111,6 +111,26 @@ async def test_a_joined_namespace_has_an_info_of_its_own(backend: Backend) -> No
 
 
 @async_test
+async def test_an_info_belongs_to_the_join_that_succeeds(backend: Backend) -> None:
+    """Behind a leave that is under way, and behind a join whose caller gives up."""
+    async with backend.pools(2) as (one, two):
+        alice = await join(one, "a")
+        await alice.join("lobby", info="old")
+        leaving = asyncio.create_task(alice.leave("lobby"))
+        await asyncio.sleep(0)
+        await alice.join("lobby", info="new")
+        await leaving
+        assert (await listed(two, "lobby"))["a"].info == "new"
+        given_up = asyncio.create_task(alice.join("yard", info=1))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(alice.join("yard", info=2))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await second
+        assert (await listed(two, "yard"))["a"].info == 2
+
+
+@async_test
 async def test_a_takeover_replaces_user_and_info(backend: Backend) -> None:
     """Also by one that has none, and the loser's late update changes nothing."""
     async with backend.pools(2) as (one, two):
@@ -235,6 +255,16 @@ async def test_presence_has_a_snapshot_and_then_the_changes(backend: Backend) ->
             await one.remove_connection(alice)
             assert await take(presence) == PresenceChanges(left=(new,))
             assert presence.members == {"b": Member("b", "node-2")}
+
+
+@async_test
+async def test_presence_tells_apart_what_python_calls_equal() -> None:
+    async with Backend(None).pools(1) as (one,):
+        alice = await join(one, "a", info={"typing": 0})
+        async with one.presence("room", every=0) as presence:
+            await alice.update_info({"typing": False})
+            (changed,) = (await take(presence)).updated
+            assert changed.info["typing"] is presence.members["a"].info["typing"] is False
 
 
 @async_test
