@@ -84,6 +84,7 @@ class Proxy:
         """Take no new links, and reset those there are."""
         server, self._server = self._server, None
         if server is not None:
+            await _accept_no_more(server)
             server.close()
             await self.cut()
             await server.wait_closed()
@@ -159,6 +160,16 @@ class Proxy:
             await gate.wait()
             sink.write(chunk)
             await sink.drain()
+
+
+async def _accept_no_more(server: asyncio.Server) -> None:
+    """Let what was accepted become links. A server that closes in between loses such a socket:
+    the transport asserts that its server still listens (CPython 3.11)."""
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener.fileno())
+    for _ in range(3):  # the task that makes the transport, its start, the link
+        await asyncio.sleep(0)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -27,4 +27,5 @@ async def test_each_kind_of_server_delivers_everything(monkeypatch: pytest.Monke
     assert sum("memory per idle connection" in row.what for row in rows) == 5
     assert any("until the client has it" in row.what for row in rows)
     assert any("each second of its CPU" in row.what for row in rows)
-    assert all(row.median > 0 for row in rows)
+    # Twenty idle connections may fit into pages that the server has already.
+    assert all(row.median > 0 for row in rows if "memory" not in row.what)

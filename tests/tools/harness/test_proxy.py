@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -218,6 +220,26 @@ async def test_refusing_and_accepting_again() -> None:
         again = await made.link()
         await again.say(b"b")
         assert await again.hear(1) == b"b"
+
+
+@async_test
+@pytest.mark.parametrize("turns", range(6))
+async def test_refusing_while_links_arrive_leaves_no_socket_open(turns: int) -> None:
+    """Whatever has become of a newcomer: the listener has it, its task, its transport."""
+    loop = asyncio.get_running_loop()
+    async with echo() as made:
+        comers = [socket.socket() for _ in range(5)]
+        for comer in comers:
+            comer.setblocking(False)
+            await loop.sock_connect(comer, ("127.0.0.1", made.proxy.port))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await made.proxy.refuse()
+        assert not made.proxy.open_links
+        for comer in comers:
+            comer.close()
+        await asyncio.sleep(0)
+        gc.collect()  # an open socket that nobody refers to is a warning, hence an error
 
 
 @async_test
