@@ -145,14 +145,27 @@ class Outbound:
     # -- queueing --------------------------------------------------------------------------
 
     def send(
-        self, namespace: str, id: str, item: bytes, deadline: float
+        self,
+        namespace: str,
+        id: str,
+        item: bytes,
+        deadline: float,
+        future: asyncio.Future[SendResult] | None = None,
     ) -> asyncio.Future[SendResult]:
         """Queue one targeted item; the future gives ROUTED, ABSENT or UNREACHABLE."""
-        return self._put(SEND, self._keys.channel(namespace), namespace, id, item, deadline)
+        channel = self._keys.channel(namespace)
+        return self._put(SEND, channel, namespace, id, item, deadline, future)
 
-    def broadcast(self, namespace: str, item: bytes, deadline: float) -> asyncio.Future[int]:
+    def broadcast(
+        self,
+        namespace: str,
+        item: bytes,
+        deadline: float,
+        future: asyncio.Future[int] | None = None,
+    ) -> asyncio.Future[int]:
         """Queue one item for a namespace's channel; the future gives how many nodes heard it."""
-        return self._put(BROADCAST, self._keys.channel(namespace), namespace, "", item, deadline)
+        channel = self._keys.channel(namespace)
+        return self._put(BROADCAST, channel, namespace, "", item, deadline, future)
 
     def send_to_node(
         self, node_id: str, start: str, item: bytes, deadline: float
@@ -185,7 +198,14 @@ class Outbound:
         return self._progress.dealing or bool(self._topology.home.receiver.inbox)
 
     def _put(
-        self, kind: int, channel: str, namespace: str, id: str, item: bytes, deadline: float
+        self,
+        kind: int,
+        channel: str,
+        namespace: str,
+        id: str,
+        item: bytes,
+        deadline: float,
+        future: asyncio.Future[Any] | None = None,
     ) -> asyncio.Future[Any]:
         if not self._open:
             raise PoolClosedError("not started, or stopped")
@@ -199,7 +219,8 @@ class Outbound:
             members = self._keys.members(namespace) if namespace else ""
             routed, lane = self._one_way or self._way(channel, namespace)
             queue = self._queues[channel] = NamespaceQueue(channel, members, routed, lane)
-        future: asyncio.Future[Any] = self._loop.create_future()
+        if future is None:
+            future = self._loop.create_future()
         queue.waiting.append(Operation(kind, id, item, deadline, future))
         lane = queue.lane
         if not queue.flying and channel not in lane.ready:

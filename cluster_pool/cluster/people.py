@@ -14,7 +14,7 @@ from cluster_pool.core.closing import check_close
 from cluster_pool.core.ids import check_users, user_namespace
 from cluster_pool.core.message import encode
 from cluster_pool.core.results import Delivery, SendResult
-from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.exceptions import BackplaneUnavailableError, ClusterPoolError
 
 
 class People:
@@ -39,9 +39,15 @@ class People:
         namespace = user_namespace(user)
         text, payload = encode(message, self._message_bytes)
 
-        async def send(id: str) -> SendResult:
-            sending = self._sending
-            return await sending.send_checked(namespace, id, text, payload, None, confirm, deadline)
+        def send(id: str) -> asyncio.Future[SendResult]:
+            future: asyncio.Future[SendResult] = self._loop.create_future()
+            try:
+                self._sending.send_checked(
+                    namespace, id, text, payload, None, confirm, deadline, future
+                )
+            except ClusterPoolError as error:
+                future.set_exception(error)
+            return future
 
         await self._directory.patient((namespace,), deadline)
         sent: set[str] = set()

@@ -4,11 +4,12 @@ A node passes a shortcut to its own connections; a publisher has none.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.cluster.confirmation import Confirmation
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import check_close
@@ -22,7 +23,6 @@ from cluster_pool.core.ids import (
 )
 from cluster_pool.core.message import encode
 from cluster_pool.core.results import SendResult
-from cluster_pool.exceptions import PoolClosedError
 
 
 class Shortcut(Protocol):
@@ -54,9 +54,14 @@ class Sending:
         self._shortcut = shortcut
 
     def send_nowait(
-        self, namespace: str, id: str, message: str | bytes, timeout: float | None
+        self,
+        namespace: str,
+        id: str,
+        message: str | bytes,
+        timeout: float | None,
+        future: asyncio.Future[SendResult],
     ) -> asyncio.Future[SendResult]:
-        """Send one message to one member; the future gives the result."""
+        """Send one message to one member; the future gets the result."""
         seconds = self._timeout if timeout is None else check_timeout(timeout)
         deadline = self._loop.time() + seconds
         namespace, id = check_namespace(namespace), check_id(id)
@@ -64,11 +69,10 @@ class Sending:
         if self._shortcut is not None:
             result = self._shortcut.send(namespace, id, text, payload, None)
             if result is not None:
-                done: asyncio.Future[SendResult] = self._loop.create_future()
-                done.set_result(result)
-                return done
+                future.set_result(result)
+                return future
         item = envelope.targeted(text, namespace, id, payload)
-        return self._outbound.send(namespace, id, item, deadline)
+        return self._outbound.send(namespace, id, item, deadline, future)
 
     def send(
         self,
@@ -78,7 +82,8 @@ class Sending:
         close: tuple[int, str] | None,
         confirm: bool,
         timeout: float | None,
-    ) -> Awaitable[SendResult]:
+        future: asyncio.Future[SendResult],
+    ) -> asyncio.Future[SendResult]:
         """Send one message to one member, and with ``close`` close the connection behind it.
 
         With ``confirm`` the result is the owner's answer.
@@ -86,7 +91,7 @@ class Sending:
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self._message_bytes)
-        return self.send_checked(namespace, id, text, payload, close, confirm, deadline)
+        return self.send_checked(namespace, id, text, payload, close, confirm, deadline, future)
 
     def send_checked(
         self,
@@ -97,17 +102,19 @@ class Sending:
         close: tuple[int, str] | None,
         confirm: bool,
         deadline: float,
-    ) -> Awaitable[SendResult]:
+        future: asyncio.Future[SendResult],
+    ) -> asyncio.Future[SendResult]:
         """As :meth:`send`, with an encoded message, and names that may be the library's own."""
         if self._shortcut is not None:
             result = self._shortcut.send(namespace, id, text, payload, close)
             if result is not None:
-                return self._done(result)
+                future.set_result(result)
+                return future
 
         def item(reply: ReplyTo | None) -> bytes:
             return envelope.targeted(text, namespace, id, payload, close=close, reply=reply)
 
-        return self._route(namespace, id, item, confirm, deadline)
+        return self._route(namespace, id, item, confirm, deadline, future)
 
     def close(
         self,
@@ -117,17 +124,19 @@ class Sending:
         reason: str,
         confirm: bool,
         timeout: float | None,
-    ) -> Awaitable[SendResult]:
+    ) -> asyncio.Future[SendResult]:
         """Close one member's connection."""
         deadline = self._deadline(timeout)
         namespace, id = check_namespace(namespace), check_id(id)
         code, reason = check_close(code, reason)
+        future: asyncio.Future[SendResult] = self._loop.create_future()
         if self._shortcut is not None:
             result = self._shortcut.close(namespace, id, code, reason)
             if result is not None:
-                return self._done(result)
+                future.set_result(result)
+                return future
         item = partial(envelope.close_one, namespace, id, code, reason)
-        return self._route(namespace, id, item, confirm, deadline)
+        return self._route(namespace, id, item, confirm, deadline, future)
 
     def broadcast(
         self,
@@ -136,6 +145,7 @@ class Sending:
         exclude: Iterable[str],
         exclude_users: Iterable[str],
         timeout: float | None,
+        future: asyncio.Future[int],
     ) -> asyncio.Future[int]:
         """Send one message to every member of a namespace but the excluded ids and users."""
         deadline = self._deadline(timeout)
@@ -143,7 +153,7 @@ class Sending:
         text, payload = encode(message, self._message_bytes)
         users = check_excluded_users(exclude_users) if exclude_users else ()
         item = envelope.broadcast(text, payload, check_excluded(exclude), users)
-        return self._outbound.broadcast(namespace, item, deadline)
+        return self._outbound.broadcast(namespace, item, deadline, future)
 
     def close_all(
         self, namespace: str, code: int, reason: str, timeout: float | None
@@ -162,7 +172,7 @@ class Sending:
         as_id: str | None,
         on_conflict: str | None,
         timeout: float | None,
-    ) -> Awaitable[SendResult]:
+    ) -> asyncio.Future[SendResult]:
         """Have the connection of a member join a namespace; the result is the owner's answer."""
         deadline = self._deadline(timeout)
         namespace, id, joined = check_namespace(namespace), check_id(id), check_namespace(joined)
@@ -170,27 +180,22 @@ class Sending:
         if on_conflict is not None:
             check_on_conflict(on_conflict)
         item = partial(envelope.join, namespace, id, joined, as_id, on_conflict or "")
-        return self._confirmed(namespace, id, item, deadline)
+        return self._confirmed(namespace, id, item, deadline, self._loop.create_future())
 
     def leave(
         self, namespace: str, id: str, left: str, timeout: float | None
-    ) -> Awaitable[SendResult]:
+    ) -> asyncio.Future[SendResult]:
         """Have the connection of a member leave a namespace; the result is the owner's answer."""
         deadline = self._deadline(timeout)
         namespace, id, left = check_namespace(namespace), check_id(id), check_namespace(left)
         item = partial(envelope.leave, namespace, id, left)
-        return self._confirmed(namespace, id, item, deadline)
+        return self._confirmed(namespace, id, item, deadline, self._loop.create_future())
 
     def remove_all(self, namespace: str, timeout: float | None) -> asyncio.Future[int]:
         """End every membership of a namespace."""
         deadline = self._deadline(timeout)
         namespace = check_namespace(namespace)
         return self._outbound.broadcast(namespace, envelope.remove_all(), deadline)
-
-    def _done(self, result: SendResult) -> asyncio.Future[SendResult]:
-        done: asyncio.Future[SendResult] = self._loop.create_future()
-        done.set_result(result)
-        return done
 
     def _route(
         self,
@@ -199,31 +204,25 @@ class Sending:
         item: Callable[[ReplyTo | None], bytes],
         confirm: bool,
         deadline: float,
-    ) -> Awaitable[SendResult]:
+        future: asyncio.Future[SendResult],
+    ) -> asyncio.Future[SendResult]:
         """Send a targeted item to its owner; with ``confirm``, wait for the owner's answer."""
         if confirm:
-            return self._confirmed(namespace, id, item, deadline)
-        return self._outbound.send(namespace, id, item(None), deadline)
+            return self._confirmed(namespace, id, item, deadline, future)
+        return self._outbound.send(namespace, id, item(None), deadline, future)
 
-    async def _confirmed(
-        self, namespace: str, id: str, item: Callable[[ReplyTo | None], bytes], deadline: float
-    ) -> SendResult:
+    def _confirmed(
+        self,
+        namespace: str,
+        id: str,
+        item: Callable[[ReplyTo | None], bytes],
+        deadline: float,
+        future: asyncio.Future[SendResult],
+    ) -> asyncio.Future[SendResult]:
         to, answer = self._replies.expect()
         try:
-            result = await self._outbound.send(namespace, id, item(to), deadline)
-            return await _answer_of_owner(answer, deadline) if result else result
-        finally:
+            sent = self._outbound.send(namespace, id, item(to), deadline)
+        except BaseException:
             self._replies.forget(to)
-
-
-async def _answer_of_owner(answer: asyncio.Future[Any], deadline: float) -> SendResult:
-    """The owner's answer about a routed message; TIMED_OUT when it does not come in time.
-
-    TIMED_OUT, too, when this process stops first: the message is on its way all the same.
-    """
-    try:
-        async with asyncio.timeout_at(deadline):
-            result: SendResult = await answer
-            return result
-    except (TimeoutError, PoolClosedError):
-        return SendResult.TIMED_OUT
+            raise
+        return Confirmation(self._replies, to, answer, deadline, future).begin(sent)

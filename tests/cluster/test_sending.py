@@ -35,12 +35,16 @@ async def test_sends_to_members_here_use_the_shortcut() -> None:
         assert node is not None
         before = one.statistics()["published"]
         sending = Sending(node.backplane, node.replies, near)
-        assert await sending.send_nowait("n", "near", "1", None) is SendResult.DELIVERED
-        assert await sending.send("n", "near", "2", (4000, ""), True, None) is SendResult.DELIVERED
+        future = node.loop.create_future
+        assert await sending.send_nowait("n", "near", "1", None, future()) is SendResult.DELIVERED
+        assert (
+            await sending.send("n", "near", "2", (4000, ""), True, None, future())
+            is SendResult.DELIVERED
+        )
         assert await sending.close("n", "near", 4001, "", False, None) is SendResult.DELIVERED
         assert near.told == [b"1", None, b"2", (4000, ""), (4001, "")]
         assert one.statistics()["published"] == before
-        assert await sending.send_nowait("n", "far", "1", None) is SendResult.ABSENT
+        assert await sending.send_nowait("n", "far", "1", None, future()) is SendResult.ABSENT
         without = Sending(node.backplane, node.replies, None)
-        assert await without.send("n", "near", "1", None, True, None) is SendResult.ABSENT
+        assert await without.send("n", "near", "1", None, True, None, future()) is SendResult.ABSENT
         assert len(near.told) == 5

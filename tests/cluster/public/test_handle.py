@@ -1,5 +1,6 @@
 """The public calls as users see them: told in full, awaited as ever, refused when not running."""
 
+import asyncio
 import inspect
 import pydoc
 
@@ -34,7 +35,7 @@ def test_calls_that_are_awaited_are_coroutine_functions() -> None:
     for name in dir(ClusterPool):
         member = getattr(ClusterPool, name)
         if not name.startswith("_") and callable(member):
-            assert inspect.iscoroutinefunction(member) is (name not in plain), name
+            assert asyncio.iscoroutinefunction(member) is (name not in plain), name
 
 
 @async_test

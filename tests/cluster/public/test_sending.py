@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from starlette.background import BackgroundTask
 
 from cluster_pool import (
     InvalidIdError,
@@ -103,3 +104,77 @@ async def test_send_then_close_keeps_the_message_ahead(backend: Backend) -> None
             assert await one.send_json_then_close("n", id, {"bye": id}, 4002, "done")
             assert await socket.wait_closed() == (4002, "done")
             assert socket.sent == [f'{{"bye":"{id}"}}']
+
+
+@async_test
+async def test_gathered_sends_make_no_tasks_and_keep_their_order(backend: Backend) -> None:
+    """What is called first is sent first, whatever is awaited, and errors come with the await."""
+    async with backend.pools() as (one, two):
+        bob = await two.join("default", "bob")
+        before = len(asyncio.all_tasks())
+        sends = [one.send("default", "bob", str(number)) for number in range(50)]
+        told = one.broadcast_json_message("default", [1])
+        sure = one.send("default", "bob", "sure", confirm=True)
+        one.send_nowait("default", "bob", "end")
+        wrong = [
+            one.send("default", "", "x"),
+            one.send_json("default", "bob", {1, 2}),
+            one.broadcast_message("default", "x", exclude=["\n"]),
+        ]
+        results = asyncio.gather(*sends, told, sure)
+        assert len(asyncio.all_tasks()) == before
+        assert await results == [*[SendResult.ROUTED] * 50, 1, SendResult.DELIVERED]
+        errors = await asyncio.gather(*wrong, return_exceptions=True)
+        kinds = [InvalidIdError, InvalidMessageError, InvalidIdError]
+        assert [type(error) for error in errors] == kinds
+        assert await bob.wait_sent(53) == [*map(str, range(50)), "[1]", "sure", "end"]
+
+
+@async_test
+async def test_a_full_queue_fails_the_surplus_and_not_the_call(backend: Backend) -> None:
+    """A list of calls is complete, so that ``gather`` can tell which of them failed."""
+    async with backend.pools(limits=Limits(pending_messages=2)) as (one, _):
+        calls = [one.send("default", "bob", "x") for _ in range(3)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert results[:2] == [SendResult.ABSENT] * 2
+        assert isinstance(results[2], PendingLimitError)
+        excluded = (id for id in ["bob"])
+        bob = await one.join("default", "bob")
+        waiting = [one.send("default", "nobody", "x") for _ in range(2)]
+        with pytest.raises(PendingLimitError):
+            await one.broadcast_message("default", "not for bob", exclude=excluded)
+        await asyncio.gather(*waiting)
+        await one.broadcast_message("default", "last")
+        assert await bob.wait_sent(1) == ["last"]
+
+
+@async_test
+async def test_a_call_made_in_another_thread_is_sent_in_the_loop_of_the_pool(
+    backend: Backend,
+) -> None:
+    """As ``asyncio.run_coroutine_threadsafe`` is used: its argument is made in the thread."""
+    async with backend.pools() as (one, two):
+        bob = await two.join("default", "bob")
+        loop = asyncio.get_running_loop()
+
+        def in_thread() -> list[object]:
+            calls = [
+                one.send("default", "bob", "1"),
+                one.send("default", "bob", "2", confirm=True),
+                one.broadcast_message("default", "3"),
+            ]
+            return [asyncio.run_coroutine_threadsafe(call, loop).result(20) for call in calls]
+
+        results = await asyncio.to_thread(in_thread)
+        assert results == [SendResult.ROUTED, SendResult.DELIVERED, 1]
+        assert await bob.wait_sent(3) == ["1", "2", "3"]
+
+
+@async_test
+async def test_a_background_task_of_a_framework_sends(backend: Backend) -> None:
+    """Starlette runs whatever is no coroutine function in a thread, and awaits nothing there."""
+    async with backend.pools() as (one, two):
+        bob = await two.join("default", "bob")
+        await BackgroundTask(one.send, "default", "bob", "1")()
+        await BackgroundTask(one.broadcast_json_message, "default", 2)()
+        assert await bob.wait_sent(2) == ["1", "2"]
