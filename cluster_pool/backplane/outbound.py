@@ -51,6 +51,7 @@ from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
 
 log = logging.getLogger("cluster_pool.backplane")
 
+Future = asyncio.Future[Any]
 IN_FLIGHT: Final = 2
 """The number of batches in flight, at most."""
 
@@ -145,33 +146,25 @@ class Outbound:
     # -- queueing --------------------------------------------------------------------------
 
     def send(
-        self,
-        namespace: str,
-        id: str,
-        item: bytes,
-        deadline: float,
-        future: asyncio.Future[SendResult] | None = None,
+        self, namespace: str, id: str, item: bytes, deadline: float, future: Future | None = None
     ) -> asyncio.Future[SendResult]:
         """Queue one targeted item; the future gives ROUTED, ABSENT or UNREACHABLE."""
-        channel = self._keys.channel(namespace)
-        return self._put(SEND, channel, namespace, id, item, deadline, future)
+        operation = Operation(SEND, id, item, deadline, future or self._loop.create_future())
+        return self._put(self._keys.channel(namespace), namespace, operation)
 
     def broadcast(
-        self,
-        namespace: str,
-        item: bytes,
-        deadline: float,
-        future: asyncio.Future[int] | None = None,
+        self, namespace: str, item: bytes, deadline: float, future: Future | None = None
     ) -> asyncio.Future[int]:
         """Queue one item for a namespace's channel; the future gives how many nodes heard it."""
-        channel = self._keys.channel(namespace)
-        return self._put(BROADCAST, channel, namespace, "", item, deadline, future)
+        operation = Operation(BROADCAST, "", item, deadline, future or self._loop.create_future())
+        return self._put(self._keys.channel(namespace), namespace, operation)
 
     def send_to_node(
         self, node_id: str, start: str, item: bytes, deadline: float
     ) -> asyncio.Future[int]:
         """Queue one control item for the channel of a node, sealed for this start of it."""
-        return self._put(BROADCAST, self._keys.node_channel(node_id), "", start, item, deadline)
+        operation = Operation(BROADCAST, start, item, deadline, self._loop.create_future())
+        return self._put(self._keys.node_channel(node_id), "", operation)
 
     def quiet(self, namespace: str) -> bool:
         """Whether nothing of ``namespace`` from here is queued, in flight, or not heard back."""
@@ -197,38 +190,27 @@ class Outbound:
         """Whether something that was heard has not been handled yet."""
         return self._progress.dealing or bool(self._topology.home.receiver.inbox)
 
-    def _put(
-        self,
-        kind: int,
-        channel: str,
-        namespace: str,
-        id: str,
-        item: bytes,
-        deadline: float,
-        future: asyncio.Future[Any] | None = None,
-    ) -> asyncio.Future[Any]:
+    def _put(self, channel: str, namespace: str, operation: Operation) -> Future:
         if not self._open:
             raise PoolClosedError("not started, or stopped")
-        pending = self._pending
-        if not pending.admit(len(item)):
+        pending, size = self._pending, len(operation.item)
+        if not pending.admit(size):
             self._drop_cancelled()
-            if not pending.admit(len(item)):
+            if not pending.admit(size):
                 raise pending.full()
         queue = self._queues.get(channel)
         if queue is None:
             members = self._keys.members(namespace) if namespace else ""
             routed, lane = self._one_way or self._way(channel, namespace)
             queue = self._queues[channel] = NamespaceQueue(channel, members, routed, lane)
-        if future is None:
-            future = self._loop.create_future()
-        queue.waiting.append(Operation(kind, id, item, deadline, future))
+        queue.waiting.append(operation)
         lane = queue.lane
         if not queue.flying and channel not in lane.ready:
             lane.ready[channel] = queue
             self._schedule(lane)
-        if deadline < self._expiry.at:
-            self._expiry.look_at(deadline)
-        return future
+        if operation.deadline < self._expiry.at:
+            self._expiry.look_at(operation.deadline)
+        return operation.future
 
     def _way(self, channel: str, namespace: str) -> tuple[str, Lane]:
         """How a queue leaves: the channel of starts without a name, and the lane."""

@@ -1,4 +1,4 @@
-"""What a call that is queued already returns: a future with a coroutine's methods.
+"""The result of a queued operation: a future that has the methods of a coroutine.
 
 ``gather``, ``wait`` and ``wait_for`` take a future as it is, and wrap a coroutine in a task, which
 costs more than all the rest of a send. ``create_task`` and ``asyncio.run`` take a coroutine alone.

@@ -1,7 +1,7 @@
-"""A call whose result is the owner's answer: it ends with whatever comes first.
+"""A call whose result is the owner's answer, or an error or the deadline that comes first.
 
 It makes no task, so that the item has its place in the order of the calls, and many calls cost
-little. Whoever made it has only the future of its result.
+little. The caller has only the future of its result.
 """
 
 import asyncio

@@ -20,7 +20,7 @@ def soon(made: Outcome[int], result: int) -> Outcome[int]:
 
 
 @async_test
-async def test_whatever_takes_an_awaitable_takes_it() -> None:
+async def test_it_is_a_future_and_a_coroutine() -> None:
     """Without a task where a future is enough, and as a task where one is asked for."""
     assert await soon(outcome(), 1) == 1
     one = soon(outcome(), 2)

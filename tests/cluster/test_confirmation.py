@@ -1,4 +1,4 @@
-"""What ends a call that waits for its owner's answer."""
+"""The end of a call that waits for its owner's answer."""
 
 import asyncio
 from dataclasses import dataclass

@@ -195,7 +195,7 @@ async def test_the_example_of_many_sends_runs() -> None:
     async with fake_cluster() as cluster:
         _, alice = await cluster.connect(1, "room", "alice")
         many = [("alice", "1"), ("bob", "2"), ("alice", "3")]
-        locals_of = await fragment("send_nowait")(cluster[0], "room", None, many)
+        locals_of = await fragment("asyncio.gather(*[pool.send(")(cluster[0], "room", None, many)
         assert [bool(result) for result in locals_of["results"]] == [True, False, True]
         assert await alice.wait_sent(2) == ["1", "3"]
 

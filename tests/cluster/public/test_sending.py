@@ -108,7 +108,7 @@ async def test_send_then_close_keeps_the_message_ahead(backend: Backend) -> None
 
 @async_test
 async def test_gathered_sends_make_no_tasks_and_keep_their_order(backend: Backend) -> None:
-    """What is called first is sent first, whatever is awaited, and errors come with the await."""
+    """The first call is sent first, whichever is awaited, and the await raises errors."""
     async with backend.pools() as (one, two):
         bob = await two.join("default", "bob")
         before = len(asyncio.all_tasks())

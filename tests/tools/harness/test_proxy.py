@@ -225,7 +225,7 @@ async def test_refusing_and_accepting_again() -> None:
 @async_test
 @pytest.mark.parametrize("turns", range(6))
 async def test_refusing_while_links_arrive_leaves_no_socket_open(turns: int) -> None:
-    """Whatever has become of a newcomer: the listener has it, its task, its transport."""
+    """A newcomer may be with the listener, its task, or its transport."""
     loop = asyncio.get_running_loop()
     async with echo() as made:
         comers = [socket.socket() for _ in range(5)]
