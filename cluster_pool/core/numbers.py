@@ -78,13 +78,26 @@ class _Doubt:
         moved: it is heard at another shard since.
         silent: nothing was heard since the last interruption.
         broken: the counter has gone back.
+        uncounted: it had no counter.
+        earlier: messages that its counter counted before the first one heard, where it had none.
     """
 
-    __slots__ = ("at", "broken", "ended", "epoch", "missed", "moved", "silent", "uncounted")
+    __slots__ = (
+        "at",
+        "broken",
+        "earlier",
+        "ended",
+        "epoch",
+        "missed",
+        "moved",
+        "silent",
+        "uncounted",
+    )
 
     def __init__(self, last: Mark, *, ended: bool) -> None:
         self.epoch, self.at = last
         self.uncounted = self.epoch == NO_COUNTER
+        self.earlier = 0
         self.missed = 0
         self.ended = ended
         self.moved = False
@@ -94,7 +107,8 @@ class _Doubt:
     def heard(self, known: Mark, epoch: str, number: int, count: int) -> None:
         """``count`` messages have arrived, the last of which has ``number``."""
         self.silent = False
-        self.epoch = self.epoch or epoch
+        if self.epoch == NO_COUNTER:
+            self._first(epoch, number - count)
         if epoch == self.epoch:
             self._add(number - count - self.at)
             self.at = number
@@ -116,7 +130,10 @@ class _Doubt:
                 self.broken = True  # it cannot have expired: it was lost
             renewed = False
         else:
-            self.epoch = self.epoch or epoch
+            if self.epoch == NO_COUNTER:
+                self._first(epoch, number)
+            if history is History.LOST:  # a counter of an old state, from before it expired
+                self.earlier = 0
             renewed = self.uncounted and former is not None
             if epoch == self.epoch:
                 self._go_on(number)
@@ -125,12 +142,17 @@ class _Doubt:
                 self.missed += max(0, number - (known[1] if epoch == known[0] else 0))
             elif self.silent:
                 self.broken = True
+        self.missed += self.earlier
         direct = renewed and former is not None and self._follow(former)
         if self.broken or history is History.LOST:
             return False
         if self.ended or (history > History.SAME and not self.missed):
             return direct or not renewed
         return history is History.SAME and not renewed
+
+    def _first(self, epoch: str, earlier: int) -> None:
+        """A channel without a counter has one, which stood at ``earlier`` before what is heard."""
+        self.epoch, self.at, self.earlier = epoch, earlier, max(0, earlier)
 
     def _go_on(self, number: int) -> None:
         """The counter goes on, and is at ``number`` now."""

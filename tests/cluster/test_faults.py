@@ -358,6 +358,30 @@ async def test_a_restart_from_a_snapshot_is_survived(own_server: RedisServer) ->
 
 
 @async_test
+async def test_a_snapshot_with_a_counter_that_had_expired_names_no_old_messages(
+    own_server: RedisServer,
+) -> None:
+    """Those were sent before the namespace was joined, so nobody here has missed them."""
+    backend = Backend(own_server)
+    async with backend.pools() as (one, two):
+        await one.join("n", "alice")
+        for number in range(16):
+            await one.broadcast_message("n", str(number))
+        own_server.command("SAVE")
+        own_server.command("DEL", one._setup.keys.numbers(one._setup.keys.channel("n")))
+        await two.join("n", "bob")
+        gaps: list[Gap] = []
+        two.on("gap", gaps.append)
+        own_server.kill()
+        await eventually(lambda: not one.ready and not two.ready)
+        own_server.start()
+        await eventually(lambda: one.ready and two.ready, 15)
+        await eventually(lambda: any("n" in gap.namespaces for gap in gaps), 15)
+        assert [gap.namespaces["n"] for gap in gaps if "n" in gap.namespaces] == [0]
+        assert not any(gap.exact for gap in gaps)
+
+
+@async_test
 async def test_a_full_inbox_is_reported_as_a_gap(own_server: RedisServer) -> None:
     """Messages dropped because this node is too slow are counted, named, and reported exactly."""
     backend = Backend(own_server)
