@@ -336,13 +336,13 @@ async def test_a_restart_from_a_snapshot_is_survived(own_server: RedisServer) ->
         two.on("gap", gaps.append)
         await one.broadcast_message("n", "1")
         await two.join("n", "old")
-        own_server.command("SAVE")
+        own_server.save()
         await one.broadcast_message("n", "2")
         await two.join("n", "new")
         await two.remove_connection(two.get_connection("n", "old"))
         own_server.kill()
         await eventually(lambda: not one.ready and not two.ready)
-        own_server.start()
+        own_server.start(empty=False)
         await eventually(lambda: one.ready and two.ready, 15)
         await eventually(lambda: agree(one, two), 15)
         assert await one.count("n") == 3
@@ -367,14 +367,14 @@ async def test_a_snapshot_with_a_counter_that_had_expired_names_no_old_messages(
         await one.join("n", "alice")
         for number in range(16):
             await one.broadcast_message("n", str(number))
-        own_server.command("SAVE")
+        own_server.save()
         own_server.command("DEL", one._setup.keys.numbers(one._setup.keys.channel("n")))
         await two.join("n", "bob")
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
         own_server.kill()
         await eventually(lambda: not one.ready and not two.ready)
-        own_server.start()
+        own_server.start(empty=False)
         await eventually(lambda: one.ready and two.ready, 15)
         await eventually(lambda: any("n" in gap.namespaces for gap in gaps), 15)
         assert [gap.namespaces["n"] for gap in gaps if "n" in gap.namespaces] == [0]
