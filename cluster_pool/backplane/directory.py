@@ -102,12 +102,15 @@ class Directory:
         Raises:
             BackplaneUnavailableError: Redis did not answer in time, or may have lost it.
         """
-        loop = asyncio.get_running_loop()
+        loop, readings = asyncio.get_running_loop(), 0
         while True:
             node, claim, lacking = await self._owner(namespace, id, deadline)
             if node is not None and claim is not None:
-                profiles = await self._profiles(namespace, {id: claim}, deadline)
-                return Member(id, node, *profiles[id])
+                read = {id: claim}
+                profiles, standing = await self._profiles(namespace, read, deadline)
+                if standing == read or (readings := readings + 1) >= READINGS:
+                    return Member(id, node, *profiles[id])
+                continue  # taken over, registered anew or released meanwhile
             now, servers = loop.time(), lacking.succession
             if now >= servers.unsure_until:
                 return None
@@ -140,11 +143,18 @@ class Directory:
         deadline = loop.time() + timeout
         await self.patient((namespace,), deadline)
         async for page in self.claim_pages(namespace, timeout):
-            nodes = await self._owners(namespace, page, lost, deadline)
-            owned = {id: claim for id, claim in page.items() if claim.incarnation in nodes}
-            profiles = await self._profiles(namespace, owned, deadline)
-            for id, claim in owned.items():
-                yield Member(id, nodes[claim.incarnation], *profiles[id])
+            for reading in range(1, READINGS + 1):
+                nodes = await self._owners(namespace, page, lost, deadline)
+                owned = {id: claim for id, claim in page.items() if claim.incarnation in nodes}
+                profiles, standing = await self._profiles(namespace, owned, deadline)
+                page = {}
+                for id, claim in owned.items():
+                    if standing.get(id) == claim or reading == READINGS:
+                        yield Member(id, nodes[claim.incarnation], *profiles[id])
+                    elif id in standing:  # taken over, or registered anew, meanwhile
+                        page[id] = standing[id]
+                if not page:
+                    break
             deadline = loop.time() + timeout
 
     async def _owners(
@@ -239,18 +249,32 @@ class Directory:
 
     async def _profiles(
         self, namespace: str, claims: Mapping[str, Claim], deadline: float
-    ) -> dict[str, Profile]:
-        """The profiles of some claims; those that have none, or have changed since, have NONE."""
-        key = self._keys.profiles(namespace)
-        entries: Sequence[bytes | None] = [None] * len(claims)
+    ) -> tuple[dict[str, Profile], dict[str, Claim]]:
+        """The profiles of some claims, NONE for those without; and which claims stand after that.
+
+        A claim that still stands had this profile when both were read.
+        """
+        if not claims:
+            return {}, {}
+        entries, standing = await asyncio.gather(  # over one link, which keeps the order
+            self._entries(self._keys.profiles(namespace), claims, deadline),
+            self.claims(namespace, list(claims), deadline),
+        )
+        found = zip(claims.items(), entries, strict=True)
+        return {id: read_entry(entry, claim) for (id, claim), entry in found}, standing
+
+    async def _entries(
+        self, key: str, ids: Collection[str], deadline: float
+    ) -> Sequence[bytes | None]:
         try:
-            if claims:
-                entries = await self._topology.call(deadline, key, "HMGET", key, *claims)
+            entries: Sequence[bytes | None] = await self._topology.call(
+                deadline, key, "HMGET", key, *ids
+            )
         except BackplaneUnavailableError as error:
             if not str(error.__cause__).startswith("WRONGTYPE"):
                 raise  # else it is deleted by the next script that needs it
-        found = zip(claims.items(), entries, strict=True)
-        return {id: read_entry(entry, claim) for (id, claim), entry in found}
+            return [None] * len(ids)
+        return entries
 
     async def claim_pages(self, namespace: str, timeout: float) -> AsyncIterator[dict[str, Claim]]:
         """Every claim of a namespace, page by page; ``timeout`` is for each page.

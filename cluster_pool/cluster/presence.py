@@ -1,9 +1,11 @@
 """Presence: the members of a namespace, kept right from the events, and what changes in them.
 
 The subscription to the events comes first, then the members are read, then the events are applied:
-nothing falls in between. An event that the reading has seen already changes nothing. Only the last
-event of each member is kept until it is applied, so a storm of joins needs no more room than its
-members do.
+nothing falls in between. Only the last event of each member is kept until it is applied, so a storm
+of joins needs no more room than its members do.
+
+A reading may be ahead of the events that are under way to here. What such a member was before may
+then be told again, for the moment until its last event has come.
 """
 
 import asyncio

@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-from cluster_pool.core.events import read_events
+from cluster_pool.core.envelope import BrokenEnvelopeError
+from cluster_pool.core.events import read_event
 from cluster_pool.core.results import MemberEvent
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import PoolClosedError
@@ -102,11 +103,23 @@ class Watchers:
                 reader.stop()
 
     def heard(self, channel: str, payload: bytes) -> None:
-        """A payload of events has arrived; an empty one says that some were missed."""
+        """A payload of events has arrived; an empty one says that some were missed.
+
+        Raises:
+            BrokenEnvelopeError: a line has no event; the readers have those of the others.
+        """
         readers = self._readers[channel]
         if not payload:
             for reader in readers:
                 reader.lose()
-        for event in read_events(payload):
+        broken: BrokenEnvelopeError | None = None
+        for line in payload.splitlines():
+            try:
+                event = read_event(line)
+            except BrokenEnvelopeError as error:
+                broken = error
+                continue
             for reader in readers:
                 reader.put(event)
+        if broken is not None:
+            raise broken

@@ -7,13 +7,13 @@ epoch. Pure.
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.ids import check_id
 from cluster_pool.core.profiles import read_fields
 from cluster_pool.core.results import MemberEvent
+from cluster_pool.exceptions import InvalidIdError
 
 MAX_BYTES: Final = 256 * 1024
 """The size of a payload with 125 events whose ids and node ids have 256 bytes, all escaped."""
@@ -115,16 +115,18 @@ def _mark(epoch: str | None, number: int) -> Mark:
     return NOTHING if epoch is None else Mark(epoch, number)
 
 
-def read_events(payload: bytes) -> Iterator[MemberEvent]:
-    """The events of a payload, in order; raises BrokenEnvelopeError or ValueError if it has none.
+def read_event(line: bytes) -> MemberEvent:
+    """The event of one line of a payload; raises BrokenEnvelopeError if it has none.
 
     A leave from a node that is not known any more has "" as its node.
     """
-    for line in payload.splitlines():
+    try:
         fields: dict[str, Any] = json.loads(line)
-        if fields["event"] not in ("join", "update", "leave"):
-            raise BrokenEnvelopeError("event")
-        node = fields["node"]
+        kind, node, id = fields["event"], fields["node"], check_id(fields["id"])
         known = "" if node == "" else check_id(node)
         user, info = read_fields(fields)
-        yield MemberEvent(fields["event"], check_id(fields["id"]), known, user, info)
+    except (ValueError, TypeError, KeyError, InvalidIdError, RecursionError) as error:
+        raise BrokenEnvelopeError("event") from error
+    if kind not in ("join", "update", "leave"):
+        raise BrokenEnvelopeError("event")
+    return MemberEvent(kind, id, known, user, info)

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, Member
+from cluster_pool import BackplaneUnavailableError, Member, Publisher
 from cluster_pool.cluster.lease_keeper import Keep
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -203,3 +204,40 @@ async def test_members_are_counted_and_listed_when_they_are_registered_again() -
         assert await listing == [Member("alice", "node-2")]
         servers.patient_until = loop.time() + 60
         assert await one.count("n", timeout=0.3) == 1
+
+
+def before_profiles(registry: Any, act: Callable[[], Awaitable[object]]) -> None:
+    """Do something once, when the claims were read and their profiles were not."""
+    read = registry._profiles
+    done = False
+
+    async def reading(*arguments: Any) -> Any:
+        nonlocal done
+        if not done:
+            done = True
+            await act()
+        return await read(*arguments)
+
+    registry._profiles = reading
+
+
+@async_test
+async def test_node_and_user_of_a_member_are_those_of_one_claim(backend: Backend) -> None:
+    """Also when another node takes it over, or it leaves, between claim and profile."""
+    for listed in (False, True):
+        async with backend.pools() as (one, two), backend.publisher() as publisher:
+            registry: Any = publisher._parts.backplane.directory
+
+            async def read(listed: bool = listed, publisher: Publisher = publisher) -> list[Member]:
+                if listed:
+                    return [member async for member in publisher.members("n")]
+                found = await publisher.locate("n", "a")
+                return [] if found is None else [found]
+
+            await one.join("n", "a", user="alice")
+            before_profiles(registry, partial(two.join, "n", "a", user="bob"))
+            assert await read() == [Member("a", "node-2", "bob")]
+            bob = two.get_connection("n", "a")
+            assert bob is not None
+            before_profiles(registry, partial(two.remove_connection, bob))
+            assert await read() == []

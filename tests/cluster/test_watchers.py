@@ -9,6 +9,7 @@ import pytest
 from cluster_pool import BackplaneUnavailableError, Limits, MemberEvent, Timing
 from cluster_pool.cluster import watchers
 from cluster_pool.cluster.public.directory import DirectoryCalls
+from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -188,3 +189,24 @@ async def test_a_list_kept_as_documented_is_right(own_server: RedisServer) -> No
         assert far.statistics()["watch_losses"] > 0
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+
+
+def test_a_line_that_is_no_event_costs_the_readers_no_other() -> None:
+    """The dispatcher counts it and says so; the events beside it are told."""
+    read: list[MemberEvent] = []
+
+    class List:
+        def put(self, event: MemberEvent) -> None:
+            read.append(event)
+
+        def lose(self) -> None:
+            raise AssertionError
+
+        stop = lose
+
+    readers = watchers.Watchers()
+    readers.add("c", List())
+    good = b'{"event":"join","id":"%s","node":"n"}'
+    with pytest.raises(BrokenEnvelopeError):
+        readers.heard("c", b"\n".join([good % b"a", b"[" * 9999, b"{}", good % b"b"]))
+    assert [event.id for event in read] == ["a", "b"]
