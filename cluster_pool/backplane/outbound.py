@@ -152,11 +152,9 @@ class Outbound:
         operation = Operation(SEND, id, item, deadline, future or self._loop.create_future())
         return self._put(self._keys.channel(namespace), namespace, operation)
 
-    def broadcast(
-        self, namespace: str, item: bytes, deadline: float, future: Future | None = None
-    ) -> asyncio.Future[int]:
+    def broadcast(self, namespace: str, item: bytes, deadline: float) -> asyncio.Future[int]:
         """Queue one item for a namespace's channel; the future gives how many nodes heard it."""
-        operation = Operation(BROADCAST, "", item, deadline, future or self._loop.create_future())
+        operation = Operation(BROADCAST, "", item, deadline, self._loop.create_future())
         return self._put(self._keys.channel(namespace), namespace, operation)
 
     def send_to_node(

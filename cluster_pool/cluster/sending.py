@@ -145,7 +145,6 @@ class Sending:
         exclude: Iterable[str],
         exclude_users: Iterable[str],
         timeout: float | None,
-        future: asyncio.Future[int],
     ) -> asyncio.Future[int]:
         """Send one message to every member of a namespace but the excluded ids and users."""
         deadline = self._deadline(timeout)
@@ -153,7 +152,7 @@ class Sending:
         text, payload = encode(message, self._message_bytes)
         users = check_excluded_users(exclude_users) if exclude_users else ()
         item = envelope.broadcast(text, payload, check_excluded(exclude), users)
-        return self._outbound.broadcast(namespace, item, deadline, future)
+        return self._outbound.broadcast(namespace, item, deadline)
 
     def close_all(
         self, namespace: str, code: int, reason: str, timeout: float | None

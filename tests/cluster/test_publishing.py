@@ -24,7 +24,9 @@ async def test_calls_that_wait_when_it_stops_fail() -> None:
         )
         parts = Publishing(setup)
         await parts.start(None)
-        assert await parts.sending.send("n", "alice", "x", None, True, None) is SendResult.DELIVERED
+        future = asyncio.get_running_loop().create_future()
+        sent = parts.sending.send("n", "alice", "x", None, True, None, future)
+        assert await sent is SendResult.DELIVERED
         assert await parts.directory.count("n", None) == 1
         assert await alice.wait_sent() == ["x"]
         _, word = parts.replies.expect()

@@ -1,26 +1,19 @@
 """The public calls that send; :class:`Sending` does the work."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from cluster_pool.backplane.outcome import Outcome, Result, gives_coroutine
 from cluster_pool.cluster.public.handle import Calls
-from cluster_pool.cluster.sending import Sending
 from cluster_pool.core.closing import NORMAL, check_close
 from cluster_pool.core.message import to_json
 from cluster_pool.core.results import SendResult
-from cluster_pool.exceptions import ClusterPoolError, PoolClosedError, WrongLoopError
-
-Call = Callable[[Sending, asyncio.Future[Result]], Awaitable[Result]]
-"""Queues an operation whose result the future gets, or sends and returns the result."""
 
 
 class SendingCalls(Calls):
     """Messages and closes for members anywhere in the cluster."""
 
-    @gives_coroutine
-    def send(
+    async def send(
         self,
         namespace: str,
         id: str,
@@ -28,14 +21,11 @@ class SendingCalls(Calls):
         *,
         confirm: bool = False,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, SendResult]:
+    ) -> SendResult:
         """Send one message to one member, wherever it is.
 
         Messages from here to one connection arrive in the order of these calls, each at most once:
-        nothing is retried. Concurrent sends share round trips: ``await asyncio.gather(*sends)``.
-
-        The message has its place in the order when this returns, awaited or not. Cancelling drops
-        what was not written to Redis yet.
+        nothing is retried. Concurrent sends share round trips.
 
         Args:
             namespace, id: the member.
@@ -44,47 +34,30 @@ class SendingCalls(Calls):
             timeout: seconds, more than 0; default 2, at most an hour (as for every call).
 
         Returns:
-            The result, when it is awaited; truthy for DELIVERED and ROUTED. See
-            :class:`SendResult`.
+            The result; truthy for DELIVERED and ROUTED. See :class:`SendResult`.
 
         Raises:
-            InvalidValueError: an argument is not allowed, the message too large among them. All
-                errors are raised when the call is awaited.
-            WrongLoopError: awaited in another thread or loop than :meth:`start`, as for every call.
+            InvalidValueError: an argument is not allowed, the message too large among them.
+            WrongLoopError: called in another thread or loop than :meth:`start`, as for every call.
             PendingLimitError: too much waits for Redis already.
             BackplaneUnavailableError: not sent; with ``maybe_executed``, Redis did not answer.
         """
-        if confirm:
-            return self._queued(
-                lambda to, future: to.send(namespace, id, message, None, True, timeout, future)
-            )
-        return self._queued(
-            lambda to, future: to.send_nowait(namespace, id, message, timeout, future)
-        )
-
-    def _queued(self, call: Call[Result]) -> Coroutine[Any, Any, Result]:
-        """Queue an operation at once, if this is the loop of the pool; awaiting raises errors."""
-        try:
-            running = self._running()
-        except (PoolClosedError, WrongLoopError):
-            return self._later(call)  # run_coroutine_threadsafe awaits it in the right loop
-        outcome: Outcome[Result] = Outcome(loop=running.loop)
-        try:
-            call(running.sending, outcome)
-        except ClusterPoolError as error:
-            return _failed(error)
-        return outcome
-
-    async def _later(self, call: Call[Result]) -> Result:
         running = self._running()
-        return await call(running.sending, running.loop.create_future())
+        future: asyncio.Future[SendResult] = running.loop.create_future()
+        if confirm:
+            call = running.sending.send(namespace, id, message, None, True, timeout, future)
+        else:
+            call = running.sending.send_nowait(namespace, id, message, timeout, future)
+        return await call
 
     def send_nowait(
         self, namespace: str, id: str, message: str | bytes, *, timeout: float | None = None
     ) -> asyncio.Future[SendResult]:
-        """:meth:`send` for code that does not wait: an argument that is not allowed raises here.
+        """:meth:`send` for code that does not wait, or sends many at once: it makes no tasks.
 
-        The future gives the result or the error; asyncio logs an error that is never read.
+        The message has its place in the order when this returns. The future gives the result or
+        the error; asyncio logs an error that is never read. Cancelling it drops the message if it
+        was not written to Redis yet.
 
         Raises:
             InvalidValueError, PendingLimitError: as :meth:`send`, at once.
@@ -95,8 +68,7 @@ class SendingCalls(Calls):
         future: asyncio.Future[SendResult] = running.loop.create_future()
         return running.sending.send_nowait(namespace, id, message, timeout, future)
 
-    @gives_coroutine
-    def send_json(
+    async def send_json(
         self,
         namespace: str,
         id: str,
@@ -104,17 +76,9 @@ class SendingCalls(Calls):
         *,
         confirm: bool = False,
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, SendResult]:
+    ) -> SendResult:
         """Send ``value`` as JSON text; as :meth:`send`."""
-        if confirm:
-            return self._queued(
-                lambda to, future: to.send(
-                    namespace, id, to_json(value), None, True, timeout, future
-                )
-            )
-        return self._queued(
-            lambda to, future: to.send_nowait(namespace, id, to_json(value), timeout, future)
-        )
+        return await self.send(namespace, id, to_json(value), confirm=confirm, timeout=timeout)
 
     async def send_then_close(
         self,
@@ -128,10 +92,9 @@ class SendingCalls(Calls):
         timeout: float | None = None,
     ) -> SendResult:
         """Send one message to one member and close its connection behind it; as :meth:`send`."""
-        close = check_close(code, reason)
-        return await self._queued(
-            lambda to, future: to.send(namespace, id, message, close, confirm, timeout, future)
-        )
+        running, close = self._running(), check_close(code, reason)
+        future: asyncio.Future[SendResult] = running.loop.create_future()
+        return await running.sending.send(namespace, id, message, close, confirm, timeout, future)
 
     async def send_json_then_close(
         self,
@@ -163,8 +126,7 @@ class SendingCalls(Calls):
         sending = self._running().sending
         return await sending.close(namespace, id, code, reason, confirm, timeout)
 
-    @gives_coroutine
-    def broadcast_message(
+    async def broadcast_message(
         self,
         namespace: str,
         message: str | bytes,
@@ -172,11 +134,10 @@ class SendingCalls(Calls):
         *,
         exclude_users: Iterable[str] = (),
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, int]:
+    ) -> int:
         """Send one message to every member of a namespace, on every node.
 
-        Every member sees the broadcasts of its namespace in one order, the same everywhere. It has
-        its place in the order when this returns, as that of :meth:`send`.
+        Every member sees the broadcasts of its namespace in one order, the same everywhere.
 
         Args:
             exclude: ids that do not get it, at most 10,000.
@@ -190,14 +151,10 @@ class SendingCalls(Calls):
         Raises:
             As :meth:`send`.
         """
-        return self._queued(
-            lambda to, future: to.broadcast(
-                namespace, message, exclude, exclude_users, timeout, future
-            )
-        )
+        sending = self._running().sending
+        return await sending.broadcast(namespace, message, exclude, exclude_users, timeout)
 
-    @gives_coroutine
-    def broadcast_json_message(
+    async def broadcast_json_message(
         self,
         namespace: str,
         value: Any,
@@ -205,12 +162,10 @@ class SendingCalls(Calls):
         *,
         exclude_users: Iterable[str] = (),
         timeout: float | None = None,
-    ) -> Coroutine[Any, Any, int]:
+    ) -> int:
         """Send ``value`` as JSON text to every member; as :meth:`broadcast_message`."""
-        return self._queued(
-            lambda to, future: to.broadcast(
-                namespace, to_json(value), exclude, exclude_users, timeout, future
-            )
+        return await self.broadcast_message(
+            namespace, to_json(value), exclude, exclude_users=exclude_users, timeout=timeout
         )
 
     async def close_all(
@@ -226,7 +181,3 @@ class SendingCalls(Calls):
         It comes behind the broadcasts that were sent before it. Raises as :meth:`send`.
         """
         return await self._running().sending.close_all(namespace, code, reason, timeout)
-
-
-async def _failed(error: ClusterPoolError) -> Any:
-    raise error

@@ -1,6 +1,5 @@
 """The public calls as users see them: told in full, awaited as ever, refused when not running."""
 
-import asyncio
 import inspect
 import pydoc
 
@@ -35,7 +34,7 @@ def test_calls_that_are_awaited_are_coroutine_functions() -> None:
     for name in dir(ClusterPool):
         member = getattr(ClusterPool, name)
         if not name.startswith("_") and callable(member):
-            assert asyncio.iscoroutinefunction(member) is (name not in plain), name
+            assert inspect.iscoroutinefunction(member) is (name not in plain), name
 
 
 @async_test
