@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.orders import NodeOrders
-from cluster_pool.core.config import LARGEST
+from cluster_pool.core.claims import LATEST
 from cluster_pool.core.ids import check_token_id, shown
 from cluster_pool.exceptions import ClusterPoolError, InvalidValueError
 
@@ -71,9 +71,12 @@ class Revoking:
 
 
 def check_until(until: object) -> int:
-    """A time in the future, in seconds since 1970, as ms; raises InvalidValueError."""
+    """A time in the future, in seconds since 1970, as ms that Redis counts exactly.
+
+    Raises InvalidValueError if it is no such time.
+    """
     if not isinstance(until, int | float) or isinstance(until, bool):
         raise InvalidValueError(f"until must be seconds since 1970, not {shown(until)}")
-    if not time.time() < until <= LARGEST:
+    if not time.time() < until <= LATEST // 1000:
         raise InvalidValueError(f"until must be a time in the future, not {shown(until)}")
     return int(until * 1000)
