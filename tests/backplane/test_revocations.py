@@ -7,7 +7,7 @@ import pytest
 
 from cluster_pool import AuthenticationError
 from tests.cluster.test_revocations import in_an_hour, member
-from tests.clusters import Backend
+from tests.clusters import Backend, Pool
 from tests.support import async_test
 
 
@@ -43,3 +43,35 @@ async def test_a_longer_revocation_stands(backend: Backend) -> None:
         for pool in (one, two):
             with pytest.raises(AuthenticationError):
                 await member(pool, "a", "t")
+
+
+@async_test
+async def test_foreign_entries_keep_nobody_from_revoking_and_reading(backend: Backend) -> None:
+    """Scores that are no times: a node starts, and the next revocation is recorded and read."""
+    async with backend.pools(1) as (pool,), backend.client() as client:
+        keys = pool._setup.keys
+        await client.zadd(keys.revoked, {"far": float("inf"), "low": float("-inf"), "x": 1e300})
+        moments = {"far": float("inf"), "low": float("-inf"), b"\xff": 5, "x": 7, "none": 8.5}
+        await client.zadd(keys.revocations, moments)
+        assert await pool.revoke("t", in_an_hour()) == 1
+        async with Pool(backend.redis(), prefix=backend.prefix, timing=pool.timing) as later:
+            for one in (pool, later):
+                for token_id in ("t", "x"):
+                    with pytest.raises(AuthenticationError):
+                        await member(one, "a", token_id)
+
+
+@async_test
+async def test_what_is_revoked_after_the_clock_was_set_back_is_read(backend: Backend) -> None:
+    """None was left that could have told the later time."""
+    async with backend.pools(1) as (pool,), backend.client() as client:
+        keys = pool._setup.keys
+        ahead = (time.time() + 3600) * 1_000_000
+        await client.zadd(keys.revoked, {"early": int(in_an_hour() * 1000)})
+        await client.zadd(keys.revocations, {"early": int(ahead)})
+        await pool._parts.revocations.read()
+        await client.delete(keys.revoked, keys.revocations)
+        await pool.revoke("late", in_an_hour())
+        for token_id in ("early", "late"):
+            with pytest.raises(AuthenticationError):
+                await member(pool, "a", token_id)

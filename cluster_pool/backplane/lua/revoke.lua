@@ -2,7 +2,8 @@
 -- Reply OK
 --
 -- A reader asks for what was said after a moment, so each has a moment of its own, later than all before.
--- A token that is revoked for a longer time already keeps that.
+-- A token that is revoked for a longer time already keeps that. Moments and times above LATEST are none of
+-- this library's.
 
 local revoked = KEYS[1]
 local revocations = KEYS[2]
@@ -14,7 +15,7 @@ for _, token_id in ipairs(over) do
   redis.call('ZREM', revoked, token_id)
   redis.call('ZREM', revocations, token_id)
 end
-local last = redis.call('ZREVRANGE', revocations, 0, 0, 'WITHSCORES')[2]
+local last = redis.call('ZREVRANGEBYSCORE', revocations, LATEST, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
 local moment = math.max(now, (tonumber(last) or 0) + 1)
 for _, token_id, until_ms in each(entries) do
   local present = tonumber(redis.call('ZSCORE', revoked, token_id) or 0)
@@ -24,7 +25,7 @@ for _, token_id, until_ms in each(entries) do
     moment = moment + 1
   end
 end
-local longest = tonumber(redis.call('ZREVRANGE', revoked, 0, 0, 'WITHSCORES')[2] or 0)
+local longest = math.min(tonumber(redis.call('ZREVRANGE', revoked, 0, 0, 'WITHSCORES')[2] or 0), LATEST)
 redis.call('PEXPIREAT', revoked, digits(longest))
 redis.call('PEXPIREAT', revocations, digits(longest))
 return OK
