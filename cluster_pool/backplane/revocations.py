@@ -3,7 +3,7 @@
 They have the hash tag of what belongs to no namespace, so on a Redis Cluster they are at home.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, NamedTuple
 
 from cluster_pool.backplane import script_calls
@@ -36,20 +36,26 @@ class Revocations:
         self._keys = keys
 
     async def record(self, entries: Sequence[tuple[str, int]], deadline: float) -> None:
-        """Record tokens by id as revoked until a time in ms; expired entries are removed."""
-        for at in range(0, len(entries), PAGE):
-            call = script_calls.revoke(self._keys, entries=entries[at : at + PAGE])
-            await self._shard.script(deadline, call)
+        """Record at most ``PAGE`` tokens by id as revoked until a time in ms.
 
-    async def read(self, after: int, deadline: float) -> list[Revocation]:
-        """All that were recorded after a moment, the oldest first."""
-        found: list[Revocation] = []
+        Entries whose time is over are removed.
+        """
+        await self._shard.script(deadline, script_calls.revoke(self._keys, entries=entries))
+
+    async def read(
+        self, after: int, deadline: Callable[[], float]
+    ) -> AsyncIterator[list[Revocation]]:
+        """All that were recorded after a moment, the oldest first, in pages.
+
+        Args:
+            deadline: gives that of the next page; of a million revocations there are 2,000.
+        """
         while True:
             call = script_calls.read_revocations(self._keys, last_read=after, most=PAGE)
-            flat = await self._shard.script(deadline, call)
-            for moment, token_id, until in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
-                after = int(moment)
-                if (name := text_of(token_id)) is not None:
-                    found.append(Revocation(after, name, int(until)))
-            if len(flat) < 3 * PAGE:
-                return found
+            flat = await self._shard.script(deadline(), call)
+            found = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+            named = [(moment, text_of(token_id), until) for moment, token_id, until in found]
+            yield [Revocation(int(m), name, int(u)) for m, name, u in named if name is not None]
+            if len(found) < PAGE:
+                return
+            after = int(found[-1][0])

@@ -370,7 +370,7 @@ class Node:
 
     async def register_all(self, incarnation: str, keep: Keep) -> None:
         """See :class:`LeaseObserver`."""
-        await self.revocations.read_all()
+        await self.revocations.read_all(keep)
         await self.ownership.register_all(incarnation, keep)
 
     def registered(self) -> bool:

@@ -14,6 +14,8 @@ from typing import Any, Final
 from cluster_pool.auth.identity import Identity
 from cluster_pool.auth.revoked import RevokedTokens
 from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.backplane.revocations import PAGE, Revocation
+from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.core.closing import UNAUTHORIZED
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import AuthenticationError, ClusterPoolError
@@ -88,29 +90,40 @@ class RevocationReader:
     async def read(self) -> None:
         """Read what is new, and close the connections that it names."""
         async with self._lock:
-            await self._read()
+            await self._read(_nothing)
 
-    async def read_all(self) -> None:
-        """Read all, since Redis may have another state; record again what it has lost."""
+    async def read_all(self, keep: Keep) -> None:
+        """Read all, since Redis may have another state; record again what it has lost.
+
+        ``keep`` renews the lease in between.
+        """
         async with self._lock:
             self._after = 0
-            present = await self._read()
+            present = await self._read(keep)
             known = self._revoked.entries(time.time())
             lost = [(name, int(known[name] * 1000)) for name in known.keys() - present]
-            if lost:
-                await self._revocations.record(lost, self._deadline(None))
+            for at in range(0, len(lost), PAGE):
+                await self._revocations.record(lost[at : at + PAGE], self._deadline(None))
+                await keep()
 
-    async def _read(self) -> set[str]:
+    async def _read(self, keep: Keep) -> set[str]:
         """Returns the tokens that were read."""
-        found = await self._revocations.read(self._after, self._deadline(None))
+        present: set[str] = set()
+        async for page in self._revocations.read(self._after, lambda: self._deadline(None)):
+            present.update(one.token_id for one in page)
+            await self._take(page)
+            await keep()
+        self._revoked.entries(time.time())
+        return present
+
+    async def _take(self, page: list[Revocation]) -> None:
+        """Know a page of revocations, and close the connections that it names."""
         now = time.time()
-        news = {one.token_id for one in found if self._add(one.token_id, one.until_ms, now)}
-        if found:
-            self._after = found[-1].moment
-        self._revoked.entries(now)
+        news = {one.token_id for one in page if self._add(one.token_id, one.until_ms, now)}
         if news:
             await self._close_all(news)
-        return {one.token_id for one in found}
+        if page:
+            self._after = page[-1].moment
 
     def _add(self, token_id: str, until_ms: int, now: float) -> bool:
         return self._revoked.add(token_id, until_ms / 1000, now)
@@ -135,3 +148,7 @@ class RevocationReader:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _nothing() -> None:
+    """Between two pages there is nothing to do: another task renews the lease."""

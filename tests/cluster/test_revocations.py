@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -14,11 +16,14 @@ from cluster_pool import (
     Identity,
     Jwt,
 )
+from cluster_pool.backplane.revocations import PAGE
+from cluster_pool.backplane.script_calls import ScriptCall
+from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.orders import NodeOrders
 from cluster_pool.exceptions import NodeUnreachableError
 from cluster_pool.local import attachment
 from cluster_pool.local.grant import Grant
-from cluster_pool.testing import FakeWebSocket
+from cluster_pool.testing import FAST, FakeWebSocket
 from tests.auth.signing import SECRET, token
 from tests.clusters import Backend, Pool
 from tests.servers import RedisServer
@@ -108,7 +113,9 @@ async def test_a_node_that_starts_later_refuses_it_from_the_first_client_on(
     async with backend.publisher() as publisher:
         entries = [(f"t{number}", int(in_an_hour() * 1000)) for number in range(1100)]
         deadline = asyncio.get_running_loop().time() + PATIENCE
-        await publisher._parts.backplane.revocations.record(entries, deadline)
+        for at in range(0, len(entries), PAGE):
+            page = entries[at : at + PAGE]
+            await publisher._parts.backplane.revocations.record(page, deadline)
     async with backend.pools(1) as (pool,):
         for token_id in ("t0", "t499", "t500", "t1099"):
             with pytest.raises(AuthenticationError, match="revoked"):
@@ -177,11 +184,44 @@ async def test_an_accept_asks_redis_nothing_about_revocations(
         read = pool._parts.backplane.revocations.read
         readings = 0
 
-        async def counted(after: int, deadline: float) -> object:
+        def counted(after: int, deadline: Callable[[], float]) -> object:
             nonlocal readings
             readings += 1
-            return await read(after, deadline)
+            return read(after, deadline)
 
         monkeypatch.setattr(pool._parts.backplane.revocations, "read", counted)
         await asyncio.gather(*[member(pool, str(number), "t") for number in range(100)])
         assert readings < 10  # those of heartbeats
+
+
+@async_test
+async def test_reading_many_pages_has_no_deadline_as_a_whole(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node starts and rejoins, however many there are; while it reads its lease is renewed."""
+    backend = Backend(own_server)
+    timing = replace(FAST, timeout=0.6)
+    async with backend.pools(1, timing=timing) as (one,):
+        for page in range(4):
+            entries = [(f"t{page}.{n}", int(in_an_hour() * 1000)) for n in range(PAGE)]
+            deadline = one._parts.backplane.deadline(PATIENCE)
+            await one._parts.backplane.revocations.record(entries, deadline)
+        script, kept = Shard.script, 0
+
+        async def slow(self: Shard, deadline: float, call: ScriptCall) -> object:
+            if call.name == "read_revocations":
+                await asyncio.sleep(0.3)
+            return await script(self, deadline, call)
+
+        async def keep() -> None:
+            nonlocal kept
+            kept += 1
+
+        monkeypatch.setattr(Shard, "script", slow)
+        await one._parts.revocations.read_all(keep)
+        assert kept == 5
+        with pytest.raises(AuthenticationError, match="revoked"):
+            await member(one, "a", "t3.499")
+        async with Pool(own_server.url, prefix=backend.prefix, timing=timing) as later:
+            with pytest.raises(AuthenticationError, match="revoked"):
+                await member(later, "a", "t3.499")
