@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+from collections.abc import Iterable
 from functools import partial
 
 from cluster_pool.backplane.backplane import Backplane
@@ -89,10 +90,11 @@ class Admission:
         attachment.attach(connection, self._table)
         self._joining.add(connection)
         person = self._persons.membership_of(connection)
+        home = Membership(connection, connection.namespace, connection.id)
         try:
-            if person is not None:
-                await self._ownership.claim(person, takeover=True, deadline=deadline)
-            await self._claim_home(connection, person, takeover, deadline)
+            # Whom a newcomer displaces is closed for those that have their home already.
+            order = (home, person) if self._user_limit.displaces else (person, home)
+            await self._claim_each([one for one in order if one], takeover, deadline)
             if person is not None:
                 self._user_limit.joined(person.namespace)
         except BaseException:
@@ -106,21 +108,20 @@ class Admission:
         memberships = self._table.memberships_of(connection)
         return any(not one.person or one.departure is None for one in memberships)
 
-    async def _claim_home(
-        self,
-        connection: Connection,
-        person: Membership[Connection] | None,
-        takeover: bool,
-        deadline: float,
+    async def _claim_each(
+        self, memberships: Iterable[Membership[Connection]], takeover: bool, deadline: float
     ) -> None:
-        """Claim the home; if that fails, release what was claimed for its user before."""
-        home = Membership(connection, connection.namespace, connection.id)
+        """Claim memberships one after another; if one fails, release those before it."""
+        claimed: list[Membership[Connection]] = []
         try:
-            self.check_open()  # a drain may have begun meanwhile
-            await self._ownership.claim(home, takeover=takeover, deadline=deadline)
+            for one in memberships:
+                self.check_open()  # a drain may have begun meanwhile
+                taking = takeover or one.person
+                await self._ownership.claim(one, takeover=taking, deadline=deadline)
+                claimed.append(one)
         except BaseException:
-            if person is not None:
-                self._ownership.release(person)
+            for one in claimed:
+                self._ownership.release(one)
             raise
 
     async def leave(

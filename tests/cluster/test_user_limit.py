@@ -1,14 +1,23 @@
 """Users with as many connections as they may have: one more is refused, or the oldest is closed."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from cluster_pool import ConnectionClosedError, IdTakenError, Limits, MembershipLimitError
+from cluster_pool import (
+    Connection,
+    ConnectionClosedError,
+    IdTakenError,
+    Limits,
+    MembershipLimitError,
+)
 from cluster_pool.cluster.accept import refusal
+from cluster_pool.local.membership import Membership
 from tests.cluster.test_joins import ids
 from tests.cluster.test_people import has, tabs
-from tests.clusters import Backend, connection_of
+from tests.clusters import Backend, Pool, connection_of
+from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
 
@@ -72,6 +81,57 @@ async def test_the_newest_of_many_that_come_at_once_stay(backend: Backend) -> No
         members = [one for one in results if not isinstance(one, BaseException)]
         await eventually(lambda: sum(tab.closed is None for tab in members) == 2)
         assert {tab.closed for tab in members} == {None, (4409, "user limit")}
+
+
+@async_test
+async def test_a_newcomer_without_its_home_displaces_nobody(backend: Backend) -> None:
+    """Not even for another newcomer that comes while its home is being claimed."""
+    limits = Limits(user_connections=2)
+    async with backend.pools(limits=limits, on_user_limit="oldest") as (one, two):
+        hers = [await one.join("room", "a", user="42"), await two.join("room", "b", user="42")]
+        await two.join("room", "taken", user="43")
+        claim, sent, goes_on = one._parts.ownership.claim, asyncio.Event(), asyncio.Event()
+
+        async def slow(membership: Membership[Connection], **options: Any) -> None:
+            if membership.home:
+                sent.set()
+                await goes_on.wait()
+            await claim(membership, **options)
+
+        one._parts.ownership.claim = slow  # type: ignore[method-assign]
+        refused = asyncio.create_task(one.join("room", "taken", user="42", on_conflict="reject"))
+        await sent.wait()
+        hers.append(await two.join("room", "c", user="42"))
+        assert await hers[0].wait_closed() == (4409, "user limit")
+        await eventually(has(two, "42", 2))
+        goes_on.set()
+        with pytest.raises(IdTakenError):
+            await refused
+        await eventually(lambda: not two._parts.user_limit._tasks)
+        assert [tab.closed for tab in hers[1:]] == [None, None]
+        assert await tabs(two, "42") == 2
+
+
+@async_test
+async def test_an_oldest_connection_that_cannot_be_reached_is_closed_later(
+    own_server: RedisServer,
+) -> None:
+    """Its node has lost Redis when the newcomers join, and hears nothing."""
+    backend, options = Backend(own_server), {"on_user_limit": "oldest"}
+    limits = Limits(user_connections=2)
+    async with (
+        own_server.network() as proxy,
+        backend.pools(1, limits=limits, **options) as (one,),
+        Pool(proxy.url, timing=one.timing, limits=limits, **options) as far,
+    ):
+        old = [await far.join("room", f"old {number}", user="42") for number in range(2)]
+        await proxy.refuse()
+        new = [await one.join("room", f"new {number}", user="42") for number in range(2)]
+        await proxy.accept()
+        for tab in old:
+            assert await asyncio.wait_for(tab.wait_closed(), 30) == (4409, "user limit")
+        await eventually(has(one, "42", 2))
+        assert [tab.closed for tab in new] == [None, None]
 
 
 def test_a_refused_user_is_told_so_by_the_status() -> None:
