@@ -2,18 +2,16 @@
 
 import asyncio
 import contextlib
-import http.client
 import json
 import logging
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from cluster_pool.auth.fetching import Fetch
 from cluster_pool.core.ids import shown
 from cluster_pool.core.loopback import is_loopback
 from cluster_pool.core.quiet import Quiet, others
@@ -30,11 +28,9 @@ FRESH: Final = 300.0
 PAUSE: Final = 10.0
 """Seconds between two readings, whatever keys tokens name."""
 PATIENCE: Final = 4.0
-"""Seconds that a server has to answer."""
+"""Seconds that a server has for its whole answer."""
 STALE: Final = 1.0
 """Seconds that clients wait for a set to be read again, before the last one counts."""
-MAX_SET: Final = 1024 * 1024
-"""Bytes of a published set."""
 MAX_KEYS: Final = 100
 
 
@@ -126,14 +122,20 @@ class PublishedKeys:
             await asyncio.wait((reading,), timeout=left)
 
     async def _read(self) -> None:
+        fetch = Fetch(self._where, PATIENCE)
+        late = asyncio.get_running_loop().call_later(PATIENCE, fetch.cut)
         try:
-            keys = keys_of(await asyncio.to_thread(_load, self._where))
+            keys = keys_of(await asyncio.to_thread(fetch.read))
         except Exception as error:
             if times := self._quiet.due("unread", time.monotonic()):
                 text = "the keys of tokens cannot be read at %s: %s%s"
-                log.warning(text, shown(str(self._where), 300), error, others(times))
-            return
-        self._keys, self._read_at = KeySet(keys), time.monotonic()
+                where, why = shown(str(self._where), 300), shown(str(error), 300)
+                log.warning(text, where, why, others(times))
+        else:
+            self._keys, self._read_at = KeySet(keys), time.monotonic()
+        finally:
+            late.cancel()
+            fetch.cut()  # else its thread would hold up the end of the process
 
 
 def _checked(where: str | Path | None) -> str | Path:
@@ -152,33 +154,6 @@ def _checked(where: str | Path | None) -> str | Path:
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         return where
     raise InvalidValueError("the URL of a key set must begin with https://")
-
-
-def _load(where: str | Path) -> bytes:
-    """The bytes of a published set."""
-    if isinstance(where, Path):
-        with where.open("rb") as file:
-            return _bounded(file.read(MAX_SET + 1))
-    request = urllib.request.Request(where, headers={"Accept": "application/json"})
-    opener = urllib.request.build_opener(_NoRedirects)
-    answer: http.client.HTTPResponse
-    try:
-        with opener.open(request, timeout=PATIENCE) as answer:
-            return _bounded(answer.read(MAX_SET + 1))
-    except urllib.error.HTTPError as refused:
-        refused.close()
-        raise ValueError(f"the answer is {refused.code} {refused.reason}") from None
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments: Any, **options: Any) -> None:
-        """Follow none: the keys come from the named place, or from nowhere."""
-
-
-def _bounded(data: bytes) -> bytes:
-    if len(data) > MAX_SET:
-        raise ValueError(f"it has more than {MAX_SET} bytes")
-    return data
 
 
 def keys_of(data: bytes) -> list[Key]:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from cluster_pool import AuthenticationUnavailableError, InvalidValueError
 from cluster_pool.auth import keys
+from cluster_pool.auth.fetching import Fetch
 from cluster_pool.auth.keys import PublishedKeys, keys_of, of_pem, of_secret
 from tests.auth.signing import jwk_of, pem_of
 from tests.support import async_test
@@ -199,11 +200,11 @@ async def test_a_place_that_hangs_holds_up_no_key_that_is_known(
     published = PublishedKeys(file)
     assert len(await published.find("a")) == 1
 
-    def load(where: object) -> bytes:
+    def read(self: Fetch) -> bytes:
         hangs.wait(20)
         return file.read_bytes()
 
-    monkeypatch.setattr(keys, "_load", load)
+    monkeypatch.setattr(Fetch, "read", read)
     try:
         async with asyncio.timeout(5):
             for _ in range(30):
