@@ -179,8 +179,8 @@ def _of_jwk(entry: dict[str, Any]) -> Key | None:
     try:
         material = jwt.PyJWK(entry).key
         algorithm = algorithm_of(material)
-    except (jwt.PyJWTError, ValueError, TypeError, NotImplementedError):
-        return None  # PyJWT and cryptography raise all four for entries that they cannot read
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, NotImplementedError):
+        return None  # PyJWT and cryptography raise all five for entries that they cannot read
     name = entry.get("kid")
     if entry.get("alg", algorithm) != algorithm:
         return None

@@ -45,7 +45,7 @@ class Revocations:
     async def read(
         self, after: int, deadline: Callable[[], float]
     ) -> AsyncIterator[list[Revocation]]:
-        """All that were recorded after a moment, the oldest first, in pages.
+        """Gives all that were recorded after a moment, the oldest first, in pages.
 
         Args:
             deadline: gives that of the next page; of a million revocations there are 2,000.

@@ -108,6 +108,7 @@ def test_entries_of_a_set_that_cannot_be_used_are_left_out() -> None:
         {**ALICE, "use": "enc"},
         {**ALICE, "alg": "RS256"},
         {"kty": "none"},
+        {"kty": "oct"},
         {"kty": "OKP", "crv": "X25519", "x": "AAAA"},
         {},
     )

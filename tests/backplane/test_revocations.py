@@ -62,7 +62,7 @@ async def test_foreign_entries_keep_nobody_from_revoking_and_reading(backend: Ba
 
 
 @async_test
-async def test_what_is_revoked_after_the_clock_was_set_back_is_read(backend: Backend) -> None:
+async def test_a_clock_that_was_set_back_hides_no_revocation(backend: Backend) -> None:
     """None was left that could have told the later time."""
     async with backend.pools(1) as (pool,), backend.client() as client:
         keys = pool._setup.keys
