@@ -67,6 +67,6 @@ def answered_subprotocol(request: Request, wanted: str | None) -> str | None:
 
 def bearing(request: Request, token: str) -> Request:
     """A request of the same client with another token, and nothing else that could name it."""
-    if any(not "!" <= one <= "~" for one in token):
-        raise InvalidValueError("a token has only visible ASCII characters")
+    if not isinstance(token, str) or any(not "!" <= one <= "~" for one in token):
+        raise InvalidValueError("a token is a str of visible ASCII characters")
     return Request(request.path, "", f"Authorization: Bearer {token}", request.client)

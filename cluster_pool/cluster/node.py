@@ -136,6 +136,7 @@ class Node:
             on_slow_consumer=partial(self.hooks.fire, "slow_consumer"),
             on_identity=self.revocations.check_identity,
             on_renewed=self._renewed,
+            on_withdraw=self._withdraw,
             on_join=self._join,
             on_leave=self._leave,
             on_inform=self._inform,
@@ -316,6 +317,11 @@ class Node:
     def _renewed(self, connection: Connection) -> None:
         self.expiries.watch(connection)
         self.revocations.recheck(connection)
+
+    def _withdraw(self, connection: Connection, namespace: str) -> None:
+        membership = self.table.membership_in(connection, namespace)
+        if membership is not None and not membership.home:
+            self.remote_joins.remove(membership)
 
     def _connection_closing(self, connection: Connection) -> None:
         """A connection of this node began to close, for any reason."""

@@ -108,7 +108,7 @@ class RemoteJoins:
     async def _leave(self, connection: Connection, left: str) -> None:
         async with self._joins.turn(connection, left, deadline_in(self._timing.timeout)):
             membership = self._table.membership_in(connection, left)
-            departure = None if membership is None else self._remove(membership)
+            departure = None if membership is None else self.remove(membership)
         if departure is not None:
             async with asyncio.timeout(self._timing.timeout):
                 await asyncio.shield(departure.over)
@@ -117,9 +117,9 @@ class RemoteJoins:
         """End every membership of a namespace here but the excluded."""
         async for part in self._table.parts(namespace, exclude):
             for membership in part:
-                self._remove(membership)
+                self.remove(membership)
 
-    def _remove(self, membership: Membership[Connection]) -> Departure:
+    def remove(self, membership: Membership[Connection]) -> Departure:
         """End a membership: close its connection if this is its home, else tell it."""
         if membership.home:
             kick(membership.connection, NORMAL, "")

@@ -44,6 +44,9 @@ class Detached:
     def renewed(self, connection: ConnectionState) -> None:
         """See :class:`ConnectionServices`."""
 
+    def withdraw(self, connection: ConnectionState, namespace: str) -> None:
+        """See :class:`ConnectionServices`: there is none."""
+
     async def join(
         self,
         connection: ConnectionState,

@@ -128,19 +128,26 @@ class Connection(Joining):
         """Take the identity of another token, of the same user, and expire when that does.
 
         The pool's ``authenticate`` is called with a request that has the token as ``Authorization:
-        Bearer``, and path and client as before, but no other header and no query.
+        Bearer``, and path and client as before, but no other header and no query. Namespaces that
+        only the former identity permits are left, which ``on("left")`` tells as ``"removed"``.
 
         Raises:
             AuthenticationError: the token is not valid, revoked, of another user, or permits no
                 such namespace or id; or this connection was accepted without ``auth``. It is as
                 before.
             AuthenticationUnavailableError: that cannot be found out now.
-            InvalidValueError: a token has only visible ASCII characters.
+            InvalidValueError: a token is a str of visible ASCII characters.
+            ConnectionClosedError: it is closed, perhaps since its former token was revoked.
         """
-        if self._grant is None:
+        grant, services = self._grant, self._services
+        if grant is None:
             raise AuthenticationError("this connection was accepted without auth")
-        await self._grant.renew(self, self.request, token, self._services.check_identity)
-        self._services.renewed(self)
+        former = grant.identity
+        await grant.renew(self, self.request, token, services.check_identity)
+        services.renewed(self)
+        for namespace in self.namespaces:
+            if former.permits(namespace) and not grant.identity.permits(namespace):
+                services.withdraw(self, namespace)
 
     # -- sending ---------------------------------------------------------------------------
 

@@ -7,9 +7,14 @@ from typing import Any
 from cluster_pool.auth.auth import Auth
 from cluster_pool.auth.identity import Identity
 from cluster_pool.auth.tokens import bearing
+from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.ids import shown
 from cluster_pool.core.request import Request
-from cluster_pool.exceptions import AuthenticationError, NotPermittedError
+from cluster_pool.exceptions import (
+    AuthenticationError,
+    ConnectionClosedError,
+    NotPermittedError,
+)
 
 
 class Grant:
@@ -48,6 +53,8 @@ class Grant:
         if self._auth is None:
             raise AuthenticationError("this connection was accepted without auth")
         found = await self._auth.identify(bearing(request, token))
+        if connection.closed:
+            raise ConnectionClosedError(connection.close_code or ABNORMAL, connection.close_reason)
         if found.user != self.identity.user:
             raise AuthenticationError("the token is of another user")
         if not found.permits(connection.namespace) or found.id not in (None, connection.id):

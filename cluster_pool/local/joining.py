@@ -7,7 +7,7 @@ from typing import Any
 from cluster_pool.core.closing import NORMAL
 from cluster_pool.core.ids import check_namespace, shown
 from cluster_pool.core.profiles import check_size, encode_info
-from cluster_pool.exceptions import AuthenticationError, ClusterPoolError
+from cluster_pool.exceptions import AuthenticationError, ClusterPoolError, NotPermittedError
 from cluster_pool.local import closing
 from cluster_pool.local.outbox import begin_close
 from cluster_pool.local.profiles import info_in, set_info
@@ -69,13 +69,13 @@ class Joining(ConnectionState):
         if self._grant is not None:
             self._grant.check_join(namespace)
         if info is None:
-            await self._services.join(self, namespace, id, on_conflict, timeout)
+            await self._claim(namespace, id, on_conflict, timeout)
             return
         before, text = info_in(self, namespace), self._check_info(info)
         member = namespace in self.namespaces
         set_info(self, namespace, text)  # the claim tells it
         try:
-            await self._services.join(self, namespace, id, on_conflict, timeout)
+            await self._claim(namespace, id, on_conflict, timeout)
         except BaseException:
             if info_in(self, namespace) == text:  # else another call has set it meanwhile
                 set_info(self, namespace, before)
@@ -84,6 +84,18 @@ class Joining(ConnectionState):
         if lost or (member and before != text):
             set_info(self, namespace, text)
             await self._services.inform(self, namespace, timeout)
+
+    async def _claim(
+        self, namespace: str, id: str | None, on_conflict: str | None, timeout: float | None
+    ) -> None:
+        """Claim the membership; undo that if the identity has changed or expired meanwhile."""
+        await self._services.join(self, namespace, id, on_conflict, timeout)
+        if self._grant is not None:
+            try:
+                self._grant.check_join(namespace)
+            except (AuthenticationError, NotPermittedError):
+                self._services.withdraw(self, namespace)
+                raise
 
     @property
     def info(self) -> Any:

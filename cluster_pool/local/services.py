@@ -107,6 +107,9 @@ class ConnectionServices(Protocol):
     def renewed(self, connection: Any) -> None:
         """A connection has a new identity, which may expire at another time."""
 
+    def withdraw(self, connection: Any, namespace: str) -> None:
+        """End a membership beside its home at once: its identity permits that no more."""
+
     def join(
         self,
         connection: Any,

@@ -63,6 +63,7 @@ class ConnectionTable:
         on_slow_consumer: Callable[[Connection], None] = lambda connection: None,
         on_identity: Callable[[Identity], None] = DETACHED.check_identity,
         on_renewed: Callable[[Connection], None] = DETACHED.renewed,
+        on_withdraw: Callable[[Connection, str], None] = DETACHED.withdraw,
         on_join: Join = DETACHED.join,
         on_leave: Leave = DETACHED.leave,
         on_inform: Inform = DETACHED.inform,
@@ -89,6 +90,7 @@ class ConnectionTable:
         self.slow_consumer = on_slow_consumer
         self.check_identity = on_identity
         self.renewed = on_renewed
+        self.withdraw = on_withdraw
         self.join, self.leave, self.inform = on_join, on_leave, on_inform
         self.watch = self._sweeper.watch
 
