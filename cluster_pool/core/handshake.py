@@ -1,7 +1,7 @@
 """Checks of a handshake, before a claim is made for it. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from cluster_pool.core.ids import shown
@@ -39,13 +39,21 @@ def check_offers(request: Request, answered: str | None) -> None:
         InvalidValueError: the offers cannot be read, or a client that has not offered the answer
             would refuse it (RFC 6455 sections 4.1 and 9.1).
     """
-    headers = request.headers
-    for name, form in _FORMS.items():
-        for value in headers.get_all(name):
-            if form.fullmatch(value) is None:
-                raise InvalidValueError(f"the header {name} cannot be read")  # it may have a token
+    check_forms(request.headers.get_all)
     if answered is not None and answered not in request.subprotocols:
         raise InvalidValueError(f"the client does not offer the subprotocol {shown(answered)}")
+
+
+def check_forms(values_of: Callable[[str], Iterable[str]]) -> None:
+    """Raise InvalidValueError if offers cannot be read, without their text: it may have a token.
+
+    Args:
+        values_of: gives every value of a header.
+    """
+    for name, form in _FORMS.items():
+        for value in values_of(name):
+            if form.fullmatch(value) is None:
+                raise InvalidValueError(f"the header {name} cannot be read")
 
 
 def check_subprotocols(names: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from cluster_pool.auth.auth import Auth
 from cluster_pool.cluster.answers import HEALTHY, readiness
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.closing import TAKEN_OVER
+from cluster_pool.core.handshake import check_forms
 from cluster_pool.core.ids import new_id, shown
 from cluster_pool.core.proxies import Proxies
 from cluster_pool.core.request import Request as KeptRequest
@@ -95,6 +96,7 @@ class Handshakes:
                 return refused
             response = websocket.protocol.accept(request)
             if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+                check_forms(request.headers.get_all)  # the library's text would repeat a token
                 return response
             self._check_origin(websocket, request)
             websocket.count_inflated()

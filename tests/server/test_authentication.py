@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from cluster_pool import Publisher
 from tests.auth.signing import SECRET, token
+from tests.server.running import HANDSHAKE, KEY, whole_answer
 from tests.servers import RedisServer
 from tests.support import async_test
 from tools.harness.nodes import NodeProcess, in_thread
@@ -95,6 +96,22 @@ async def test_an_id_that_only_a_url_names_takes_nothing_over(redis: RedisServer
                     await first.recv()
                 assert ended.value.rcvd is not None
                 assert ended.value.rcvd.code == 4409
+
+
+def test_an_answer_never_repeats_a_token(redis: RedisServer, key: str) -> None:
+    """Not even that to offers which cannot be read: proxies may log answers."""
+    secret = token(namespace="app")
+    head = HANDSHAKE.format(id="x", key=KEY).removesuffix("\r\n")
+    with NodeProcess(redis.url, "--jwt-key", key, "--log-level", "debug") as node:
+        for offers in (f"cluster-pool.token.{secret} x", f"(, cluster-pool.token.{secret}"):
+            request = f"{head}Sec-WebSocket-Protocol: {offers}\r\n\r\n".encode()
+            answer = whole_answer(node.port, request)
+            assert b" 400 " in answer.partition(b"\r\n")[0]
+            assert b"Sec-WebSocket-Protocol cannot be read" in answer
+            assert secret.encode() not in answer
+        node.signal(signal.SIGTERM)
+        _, log = node.finish()
+        assert secret not in log
 
 
 @async_test
