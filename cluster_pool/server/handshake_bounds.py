@@ -1,7 +1,8 @@
 """Bounds what clients that are not authenticated yet can cost: handshakes under way, and addresses.
 
-A handshake is under way from the accepted socket to the answer. Requests such as /healthz have
-places of their own, so that a flood of clients does not make the node look dead.
+A handshake is under way from the accepted socket until it is a member. One that is refused is under
+way until its socket is closed: else refused clients that stay would be bounded by nothing. Requests
+such as /healthz have places of their own, so that a flood does not make the node look dead.
 """
 
 import asyncio
