@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster_pool.core.config import LARGEST
-from cluster_pool.core.ids import check_id, check_namespace, check_user, shown
+from cluster_pool.core.ids import check_id, check_namespace, check_user, is_token_id, shown
 from cluster_pool.core.patterns import matches
 from cluster_pool.exceptions import InvalidValueError, NotPermittedError
 
@@ -23,7 +23,7 @@ class Identity:
         info: what other members see of its connection, if a call names nothing else: any JSON
             value; None for nothing.
         expires: seconds since 1970 from which its connection is closed with 4401; None: never.
-        token_id: the name of its token, by which that is revoked.
+        token_id: the name of its token, by which that is revoked, 1 to 256 bytes.
         claims: all that the token says, or what the application keeps.
 
     Raises:
@@ -46,6 +46,8 @@ class Identity:
                 object.__setattr__(self, name, check(value))
         if self.namespaces is not None:
             object.__setattr__(self, "namespaces", _patterns(self.namespaces))
+        if self.token_id is not None and not is_token_id(self.token_id):
+            raise InvalidValueError("token_id must be a str of 1 to 256 bytes")  # it may be secret
         if self.expires is not None and not _is_moment(self.expires):
             raise InvalidValueError(
                 f"expires must be seconds since 1970, not {shown(self.expires)}"

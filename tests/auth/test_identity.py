@@ -63,6 +63,10 @@ def test_a_call_may_name_no_other_user() -> None:
         {"expires": "soon"},
         {"expires": float("nan")},
         {"expires": True},
+        {"token_id": ""},
+        {"token_id": 7},
+        {"token_id": ["t"]},
+        {"token_id": "é" * 129},
     ],
 )
 def test_odd_values_are_refused(wrong: dict[str, Any]) -> None:
@@ -70,5 +74,8 @@ def test_odd_values_are_refused(wrong: dict[str, Any]) -> None:
         Identity(**wrong)
 
 
-def test_claims_are_not_shown() -> None:
+def test_claims_and_unfit_tokens_are_not_shown() -> None:
     assert "secret" not in repr(Identity(user="42", claims={"email": "secret"}))
+    with pytest.raises(InvalidValueError) as refused:
+        Identity(token_id="secret " * 50)
+    assert "secret" not in str(refused.value)
