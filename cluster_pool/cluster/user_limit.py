@@ -22,7 +22,7 @@ log = logging.getLogger("cluster_pool.membership")
 REASON: Final = "user limit"
 PAUSE: Final = 0.2
 LONGEST: Final = 5.0
-"""Seconds until the next look, with jitter; doubles up to the longest."""
+"""Seconds until the next look, with jitter, if nobody comes; doubles up to the longest."""
 
 
 class UserLimit:
@@ -39,9 +39,9 @@ class UserLimit:
         self._leases = backplane.leases
         self._outbound = backplane.outbound
         self._most = most
-        self._due: set[str] = set()
-        """Namespaces of users at which one must look once more."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._newcomers: dict[str, asyncio.Event] = {}
+        """Both by the namespace of the user."""
 
     @property
     def displaces(self) -> bool:
@@ -59,23 +59,27 @@ class UserLimit:
         """A connection of a user has its home; ``namespace`` is that of the user."""
         if self._most is None:
             return
-        self._due.add(namespace)
         if namespace not in self._tasks:
+            self._newcomers[namespace] = asyncio.Event()
             self._tasks[namespace] = asyncio.create_task(self._keep(namespace, self._most))
+        self._newcomers[namespace].set()
 
     async def _keep(self, namespace: str, most: int) -> None:
         """Close the oldest connections of a user until no more than ``most`` are left."""
-        pause = PAUSE
+        newcomer, pause = self._newcomers[namespace], PAUSE
         try:
-            while namespace in self._due:
-                self._due.discard(namespace)
-                if not await self._try_closing(namespace, most):
-                    self._due.add(namespace)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1))
+            while True:
+                newcomer.clear()
+                if await self._try_closing(namespace, most) and not newcomer.is_set():
+                    return
+                try:
+                    async with asyncio.timeout(pause * random.uniform(0.5, 1)):
+                        await newcomer.wait()
+                    pause = PAUSE
+                except TimeoutError:
                     pause = min(2 * pause, LONGEST)
         finally:
-            self._due.discard(namespace)
-            del self._tasks[namespace]
+            del self._tasks[namespace], self._newcomers[namespace]
 
     async def _try_closing(self, namespace: str, most: int) -> bool:
         """Close those beyond the limit; True if there are none."""

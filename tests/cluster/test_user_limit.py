@@ -12,6 +12,7 @@ from cluster_pool import (
     Limits,
     MembershipLimitError,
 )
+from cluster_pool.cluster import user_limit as module
 from cluster_pool.cluster.accept import refusal
 from cluster_pool.local.membership import Membership
 from tests.cluster.test_joins import ids
@@ -132,6 +133,22 @@ async def test_an_oldest_connection_that_cannot_be_reached_is_closed_later(
             assert await asyncio.wait_for(tab.wait_closed(), 30) == (4409, "user limit")
         await eventually(has(one, "42", 2))
         assert [tab.closed for tab in new] == [None, None]
+
+
+@async_test
+async def test_a_newcomer_is_seen_although_the_next_look_is_far_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Claims of a dead node may keep a user above the limit for long."""
+    monkeypatch.setattr(module, "PAUSE", 600.0)
+    backend, limits = Backend(None), Limits(user_connections=1)
+    async with backend.pools(1, limits=limits, on_user_limit="oldest") as (one,):
+        tabs = [await one.join("room", str(number), user="42") for number in range(2)]
+        await eventually(lambda: tabs[0].closed)
+        for number in range(2, 5):
+            tabs.append(await one.join("room", str(number), user="42"))
+            await eventually(lambda: tabs[-2].closed)
+        assert tabs[-1].closed is None
 
 
 def test_a_refused_user_is_told_so_by_the_status() -> None:
