@@ -143,7 +143,9 @@ class Handshakes:
                 kept, self._auth, None, namespace, id
             )
         kept = kept if self._keeps_requests else None
-        connection = Connection(new_id() if id is None else id, namespace, websocket, request=kept)
+        info = None if identity is None else identity.info
+        id = new_id() if id is None else id
+        connection = Connection(id, namespace, websocket, request=kept, info=info)
         if identity is not None:
             attachment.grant(connection, Grant(identity, self._auth))
         return connection
@@ -169,7 +171,7 @@ class Handshakes:
                 status = http.HTTPStatus.TOO_MANY_REQUESTS
                 return answer(status, "this user has too many connections\n")
             return come_back("this node is full\n")
-        except AuthenticationError:  # the token is revoked
+        except (AuthenticationError, InvalidValueError):  # the token is revoked, the info too large
             raise
         except ClusterPoolError:
             return come_back("this node cannot reach its cluster\n")

@@ -55,6 +55,26 @@ async def test_too_many_handshakes_get_503_and_health_checks_their_answer(
 
 
 @async_test
+async def test_others_see_the_info_of_an_identity(own_server: RedisServer) -> None:
+    """As with ``accept``; one that is too large is refused, and not as a want of Redis."""
+
+    def authenticate(request: Request) -> Identity:
+        name = "Alice" if "id=a" in request.query_string else "A" * 2000
+        return Identity(user="42", namespace="room", info={"name": name})
+
+    async with node(own_server, auth=Auth(authenticate=authenticate)) as (pool, server):
+        async with connect(url(server, "a")):
+            (member,) = [one async for one in pool.members("room")]
+            assert (member.user, member.info) == ("42", {"name": "Alice"})
+        assert await status(url(server, "b")) == 400
+
+        async def nobody() -> bool:
+            return await pool.online("42") == {"42": 0}
+
+        await eventually(nobody)
+
+
+@async_test
 async def test_sockets_far_above_the_limit_are_answered_at_once(own_server: RedisServer) -> None:
     """Without a request from them."""
     async with node(own_server, max_handshakes=1) as (pool, server):
