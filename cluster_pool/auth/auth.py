@@ -87,8 +87,7 @@ class Auth:
         if not isinstance(identity, Identity):
             error = TypeError(f"authenticate returned {type(identity).__name__}, not Identity")
             raise self._unavailable(error) from error
-        if identity.expires is not None and identity.expires <= time.time():
-            raise AuthenticationError("the identity has expired")
+        identity.check_of_time(time.time())
         return identity
 
     def _unavailable(self, error: BaseException) -> AuthenticationUnavailableError:

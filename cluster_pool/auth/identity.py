@@ -7,7 +7,7 @@ from typing import Any
 from cluster_pool.core.config import LARGEST
 from cluster_pool.core.ids import check_id, check_namespace, check_user, is_token_id, shown
 from cluster_pool.core.patterns import matches
-from cluster_pool.exceptions import InvalidValueError, NotPermittedError
+from cluster_pool.exceptions import AuthenticationError, InvalidValueError, NotPermittedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,11 @@ class Identity:
         """Raise NotPermittedError if a call names another user; None names none."""
         if user is not None and user != self.user:
             raise NotPermittedError(f"the identity is not that of user {shown(user)}")
+
+    def check_of_time(self, now: float) -> None:
+        """Raise AuthenticationError if it has expired by ``now``, in seconds since 1970."""
+        if self.expires is not None and self.expires <= now:
+            raise AuthenticationError("the identity has expired")
 
     def permits(self, namespace: str) -> bool:
         """Whether it may be in a namespace."""

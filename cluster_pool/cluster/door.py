@@ -115,6 +115,7 @@ class Door:
                 identity = await auth.identify(request)
             if identity is not None:
                 identity.check_of_user(user)
+                identity.check_of_time(time.time())
                 return identity, identity.home(namespace), identity.own_id(id)
         except ClusterPoolError as error:
             self._count_refused(error, request)

@@ -215,6 +215,19 @@ async def test_an_application_may_bring_the_identity_itself() -> None:
 
 
 @async_test
+async def test_an_identity_that_has_expired_is_refused_before_anything_is_claimed() -> None:
+    """One that the application brings, too."""
+    late = Identity(user="42", namespace="n", expires=time.time() - 1)
+    async with Backend(None).pools(1) as (pool,):
+        websocket = FakeWebSocket()
+        with pytest.raises(AuthenticationError, match="expired"):
+            async with pool.accept(websocket, id="a", identity=late):
+                pytest.fail("it must not be accepted")
+        assert pool.statistics()["unauthenticated"] == 1
+        assert pool.statistics()["accepted"] == 0
+
+
+@async_test
 async def test_without_authentication_a_namespace_must_be_named() -> None:
     async with Backend(None).pools(1) as (pool,):
         with pytest.raises(TypeError, match="needs a namespace"):
