@@ -46,4 +46,5 @@ def _jwt(jwt_key: str | None, jwks: str | None, audience: str | None, issuer: st
         raise InvalidValueError(f"--jwt-key cannot be read: {error}") from None
     if b"-----BEGIN" in data:
         return Jwt(key=data, audience=audience, issuer=issuer)
-    return Jwt(secret=data.strip(), audience=audience, issuer=issuer)
+    secret = data.removesuffix(b"\n").removesuffix(b"\r")  # other white space may be random bytes
+    return Jwt(secret=secret, audience=audience, issuer=issuer)

@@ -1,8 +1,10 @@
 """The options by which ``serve`` authenticates clients."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -37,6 +39,17 @@ async def test_a_key_file_is_a_public_key_or_a_secret(tmp_path: Path) -> None:
         assert auth is not None
         found = await auth.identify(Request(query_string=f"token={text}"))
         assert found.user == "42"
+
+
+@async_test
+async def test_a_secret_of_random_bytes_keeps_those_that_are_white_space(tmp_path: Path) -> None:
+    secret = b"\t\n " + bytes(range(128, 160)) + b" \t\r\n "
+    for end in (b"", b"\n", b"\r\n"):
+        (tmp_path / "secret").write_bytes(secret + end)
+        auth = chosen(str(tmp_path / "secret"), None, None, None, None)
+        assert auth is not None
+        text = jwt.encode({"sub": "42", "exp": int(time.time()) + 60}, secret, "HS256")
+        assert (await auth.identify(Request(query_string=f"token={text}"))).user == "42"
 
 
 @async_test
