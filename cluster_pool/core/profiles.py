@@ -24,6 +24,10 @@ class Profile(NamedTuple):
     info: Any = None
 
 
+MAX_DEPTH: Final = 32
+"""Lists and objects within each other in an info, at most: others must be able to read it, and to
+compare and print it, whatever their recursion limit."""
+
 NONE: Final = Profile()
 NO_PROFILE: Final = "{}"
 """In place of the profile of a member that has none any more; of one that never had any, nothing is
@@ -31,13 +35,27 @@ said."""
 
 
 def encode_info(info: Any) -> str:
-    """Info as JSON text; raises InvalidValueError for what JSON cannot carry."""
+    """Info as JSON text; raises InvalidValueError for what JSON cannot carry, or is too deep."""
     try:
         text = json.dumps(info, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
+        deep = is_deeper(info, MAX_DEPTH)
+    except RecursionError:
+        deep = True
+    except (TypeError, ValueError) as error:
         raise InvalidValueError(f"info is not JSON: {error}") from error
+    if deep:
+        raise InvalidValueError(f"info has more than {MAX_DEPTH} levels of lists and objects")
     return text
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether a value has more levels of lists and objects within each other."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return not levels or any(is_deeper(one, levels - 1) for one in value)
 
 
 def check_size(info: str, most: int) -> None:
@@ -76,9 +94,11 @@ def read_entry(stored: bytes | None, claim: Claim) -> Profile:
 
 
 def read_fields(fields: Mapping[str, Any]) -> Profile:
-    """The profile among the fields of a JSON object; a user that cannot be one is left out."""
+    """The profile among the fields of a JSON object; a user or an info that cannot be one is left
+    out."""
     try:
         user = check_user(fields["user"])
     except (KeyError, InvalidIdError):
         user = None
-    return Profile(user, fields.get("info"))
+    info = fields.get("info")
+    return Profile(user, None if is_deeper(info, MAX_DEPTH) else info)

@@ -61,7 +61,7 @@ class Connection(Joining):
 
     Raises:
         InvalidIdError, InvalidNamespaceError: not allowed.
-        InvalidValueError: ``info`` is not JSON.
+        InvalidValueError: ``info`` is not JSON, or has more than 32 levels.
         TypeError: ``websocket`` is of no supported type.
     """
 

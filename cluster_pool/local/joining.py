@@ -53,7 +53,7 @@ class Joining(ConnectionState):
             timeout: seconds; default 2.
 
         Raises:
-            InvalidValueError: ``info`` is not JSON, or too large.
+            InvalidValueError: ``info`` is not JSON, too deep, or too large.
             IdTakenError: the id is taken, and may not be taken over; or a newer claim took it at
                 once.
             MembershipLimitError: this connection (``Limits.connection_namespaces``), the namespace
@@ -114,12 +114,13 @@ class Joining(ConnectionState):
         messages. Redis keeps it as long as the member.
 
         Args:
-            info: any JSON value, of ``Limits.info_bytes`` (1 KiB) at most; None for nothing.
+            info: any JSON value, of ``Limits.info_bytes`` (1 KiB) and 32 levels of lists and
+                objects at most; None for nothing.
             namespace: one that it has joined; None for its home.
             timeout: seconds; default 2.
 
         Raises:
-            InvalidValueError: it is not JSON, or too large. The info is as before.
+            InvalidValueError: it is not JSON, too deep, or too large. The info is as before.
             ClusterPoolError: it is no member of that namespace.
             AuthenticationError: its identity has expired.
             BackplaneUnavailableError: Redis did not answer in time. The info is registered when its

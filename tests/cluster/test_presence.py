@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -164,6 +165,27 @@ async def test_an_info_that_is_no_json_or_too_large_is_refused(info: Any) -> Non
         assert (await listed(one))["a"].info is alice.info is None
     with pytest.raises(InvalidValueError, match="info_bytes"):
         Limits(info_bytes=16 * 1024 + 1)
+
+
+@async_test
+async def test_no_info_is_too_deep_for_its_readers(backend: Backend) -> None:
+    """Neither one that a member gives, nor one that another program has written in its place."""
+    deep = "[" * 800 + "]" * 800
+    async with backend.pools(2, limits=Limits(info_bytes=4096)) as (one, two):
+        alice = await join(one, "a", "42", [1])
+        async with two.presence("room", every=0) as presence:
+            with pytest.raises(InvalidValueError, match="more than 32 levels"):
+                await alice.update_info(json.loads(deep))
+            key = f"{backend.prefix}:{{room}}"
+            with backend.sync_client() as client:
+                mark = client.hget(f"{key}:members", "a").partition(b":")[2]
+                profile = b' {"user":"42","info":%b}' % deep.encode()
+                client.hset(f"{key}:profiles", "a", mark + profile)
+            event = f'{{"event":"update","id":"a","node":"node-1","user":"42","info":{deep}}}'
+            await backend.publish(f"{key}:events", event)
+            bare = Member("a", "node-1", "42")
+            assert (await take(presence)).updated == (bare,)
+            assert await two.locate("room", "a") == (await listed(two))["a"] == bare
 
 
 @async_test

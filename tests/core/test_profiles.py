@@ -7,6 +7,7 @@ import pytest
 from cluster_pool import InvalidValueError
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.profiles import (
+    MAX_DEPTH,
     NONE,
     Profile,
     check_size,
@@ -51,3 +52,24 @@ def test_the_size_of_an_info_is_that_of_its_utf8() -> None:
     check_size(encode_info("ü" * 511), 1024)
     with pytest.raises(InvalidValueError, match="1026 bytes"):
         check_size(encode_info("ü" * 512), 1024)
+
+
+def nested(levels: int) -> Any:
+    """Lists and objects within each other."""
+    value: Any = "[{"
+    for level in range(levels):
+        value = [0, value] if level % 2 else {"x": value}
+    return value
+
+
+def test_an_info_has_as_many_levels_as_every_reader_can_read() -> None:
+    """Deeper ones are refused, also those that Python cannot encode; and are not read."""
+    deepest = nested(MAX_DEPTH)
+    text = encode(None, encode_info(deepest))
+    assert read_entry(entry(CLAIM, text), CLAIM) == Profile(None, deepest)
+    for levels in (MAX_DEPTH + 1, 500, 100_000):
+        with pytest.raises(InvalidValueError, match="more than 32 levels"):
+            encode_info(nested(levels))
+    for levels in (MAX_DEPTH + 1, 500, 100_000):
+        foreign = '{"user":"42","info":' + "[" * levels + "]" * levels + "}"
+        assert read_entry(entry(CLAIM, foreign), CLAIM).info is None
