@@ -11,8 +11,8 @@ EMPTY = 128
 class Heard(NamedTuple):
     """One payload. ``items_offset`` is where the items of an envelope begin, 0 for a raw payload.
 
-    ``epoch`` and ``number`` are those of the envelope's last message, ``sender`` is the start of
-    the process that sent it.
+    ``epoch`` and ``number`` are those of the envelope's last message, of ``messages`` in it;
+    ``sender`` is the start of the process that sent it.
     """
 
     channel: str
@@ -21,6 +21,7 @@ class Heard(NamedTuple):
     items_offset: int
     sender: str
     epoch: str = ""
+    messages: int = 0
 
 
 class Inbox:

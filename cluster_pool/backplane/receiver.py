@@ -98,9 +98,9 @@ class Receiver:
             self._counters.dropped_oversize += 1
             self.numbers.dropped(channel, header.messages)
         elif items_offset < len(payload):
-            sender, epoch = header.sender_start, header.counter_epoch
-            heard = Heard(channel, header.number, payload, items_offset, sender, epoch)
-            self._put(heard, header.messages)
+            sender, epoch, messages = header.sender_start, header.counter_epoch, header.messages
+            heard = Heard(channel, header.number, payload, items_offset, sender, epoch, messages)
+            self._put(heard, messages)
         elif own:
             self.probed.set()
         elif channel == self._identity.own_channel:

@@ -52,3 +52,12 @@ MaxPerAddressOption = Annotated[
         show_default=False,
     ),
 ]
+PublishedPerSecondOption = Annotated[
+    int,
+    typer.Option(
+        "--published-per-second",
+        envvar="CLUSTER_POOL_PUBLISHED_PER_SECOND",
+        help="Messages that one client of cluster-pool.v1 may publish; more are refused.",
+        min=1,
+    ),
+]

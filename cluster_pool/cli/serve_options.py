@@ -133,10 +133,12 @@ NamespaceRuleOption = Annotated[
     list[str] | None,
     typer.Option(
         "--namespace-rule",
-        metavar="PATTERN=join",
+        metavar="PATTERN=VERBS",
         envvar="CLUSTER_POOL_NAMESPACE_RULE",
-        help="Namespaces that any authenticated client may join, besides those that its token "
-        "names: 'room:*=join'. Repeatable (in the variable, separated by spaces).",
+        help="What any client may do in which namespaces: 'room:*=join,publish,info'. join: be "
+        "there, besides those that its token names (needs --jwt-key, --jwks or --auth); publish "
+        "and info: for members that speak cluster-pool.v1. Repeatable (in the variable, separated "
+        "by spaces).",
         show_default=False,
     ),
 ]

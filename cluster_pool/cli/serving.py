@@ -24,6 +24,7 @@ from cluster_pool.cli.limit_options import (
     MaxHandshakesOption,
     MaxPerAddressOption,
     OnUserLimitOption,
+    PublishedPerSecondOption,
     UserConnectionsOption,
 )
 from cluster_pool.cli.serve_options import (
@@ -72,6 +73,7 @@ from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.apps import App
+from cluster_pool.server.framed_clients import PUBLISHED_PER_SECOND
 from cluster_pool.server.handshake_bounds import MAX_HANDSHAKES
 from cluster_pool.server.keepalive import PING_INTERVAL
 from cluster_pool.server.run import Listening, bracketed, serve_forever
@@ -106,6 +108,7 @@ def serve(
     jwt_issuer: JwtIssuerOption = None,
     auth: AuthOption = None,
     namespace_rule: NamespaceRuleOption = None,
+    published_per_second: PublishedPerSecondOption = PUBLISHED_PER_SECOND,
     app: AppOption = None,
     admin_port: AdminPortOption = None,
     admin_host: AdminHostOption = "127.0.0.1",
@@ -167,6 +170,7 @@ def serve(
             subprotocols=subprotocol or (),
             auth=authentication.chosen(jwt_key, jwks, jwt_audience, jwt_issuer, auth),
             namespace_rules=namespace_rule or (),
+            published_per_second=published_per_second,
             app=load_app(app) if app else None,
             compression=compression,
             ping_interval=ping_interval,

@@ -20,14 +20,16 @@ from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.config import check_on_conflict
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
-from cluster_pool.core.ids import check_id, check_namespace
-from cluster_pool.core.message import Outgoing
+from cluster_pool.core.ids import check_id, check_namespace, check_user
+from cluster_pool.core.message import Outgoing, Source
 from cluster_pool.core.results import SendResult
 from cluster_pool.local.outbox import deliver, kick
 from cluster_pool.local.table import ConnectionTable
 
 EXCEPT: Final = {other: kind for kind, other in envelope.EXCEPT.items()}
 """The kinds of broadcasts that exclude users, with the kinds of their messages."""
+FROM: Final = {other: kind for kind, other in envelope.FROM.items()}
+"""The kinds of broadcasts that clients have published, with the kinds of their messages."""
 
 ExecuteOrder = Callable[[str, dict[str, Any], Callable[[str], None]], None]
 """Executes an order with its options, and answers it by the third argument: "" or why not."""
@@ -140,7 +142,7 @@ class Delivery:
                 return SendResult.ABSENT
             kick(connection, code, reason)
             return SendResult.DELIVERED
-        message = message_of(kind, item[3])
+        message = message_of(kind, item[3], (item[1], "", 0))
         if connection is None:
             return SendResult.ABSENT
         result = deliver(connection, message)
@@ -163,8 +165,10 @@ class Delivery:
         turn, unsealing = self._turn, self._unsealing
         run: list[Outgoing] = []
         later: Collection[str] = ()
+        number = heard.number - heard.messages
         try:
             for sealed in envelope.read_items(heard.payload[heard.items_offset :]):
+                number += 1
                 if monotonic() >= turn.ends:
                     await turn.yield_now()
                 item = sealed
@@ -173,17 +177,14 @@ class Delivery:
                     if opened is None:
                         continue
                     item, later = opened
-                if item[0] not in MESSAGES:
-                    await self._fan_out(namespace, run)
-                    await self._control(namespace, item, later)
-                    continue
-                message = message_of(item[0], item[1])
-                if item[2] or later:
-                    await self._fan_out(namespace, run)
-                    exclude = frozenset((*item[2], *later))
-                    await self._table.broadcast(namespace, message, exclude)
+                source = (namespace, heard.epoch, number)
+                if item[0] in MESSAGES and not item[2] and not later:
+                    run.append(message_of(item[0], item[1], source))
+                elif item[0] in FROM and not later:
+                    run.append(_published(item, source))
                 else:
-                    run.append(message)
+                    await self._fan_out(namespace, run)
+                    await self._control(source, item, later)
         finally:
             await self._fan_out(namespace, run)
 
@@ -192,20 +193,26 @@ class Delivery:
             await self._table.broadcast(namespace, Outgoing.join(tuple(run)), frozenset())
             run.clear()
 
-    async def _control(self, namespace: str, item: list[Any], later: Collection[str]) -> None:
-        """Execute an item that is no message, or one that excludes users.
+    async def _control(self, source: Source, item: list[Any], later: Collection[str]) -> None:
+        """Execute an item that is no message, or one that not all members get.
 
         Args:
             later: ids that were claimed after the item was sealed, and must not get it.
         """
-        kind = item[0]
+        kind, namespace = item[0], source[0]
         if kind == envelope.CLOSE_ALL:
             await self._table.close_all(namespace, *check_close(item[1], item[2]), later)
         elif kind == envelope.REMOVE_ALL:
             await self._remote_joins.remove_all(namespace, later)
+        elif kind in MESSAGES:
+            message, exclude = message_of(kind, item[1], source), frozenset((*item[2], *later))
+            await self._table.broadcast(namespace, message, exclude)
         elif kind in EXCEPT:
-            message, exclude = message_of(EXCEPT[kind], item[1]), frozenset((*item[2], *later))
-            await self._table.broadcast(namespace, message, exclude, frozenset(item[3]))
+            message = message_of(EXCEPT[kind], item[1], source)
+            exclude, users = frozenset((*item[2], *later)), frozenset(item[3])
+            await self._table.broadcast(namespace, message, exclude, users)
+        elif kind in FROM:
+            await self._table.broadcast(namespace, _published(item, source), frozenset(later))
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])
             if claim is None:
@@ -213,6 +220,14 @@ class Delivery:
             self._ownership.taken_over(namespace, item[1], claim)
         else:
             raise BrokenEnvelopeError("kind")
+
+
+def _published(item: list[Any], source: Source) -> Outgoing:
+    """The message of a broadcast that a client has published."""
+    kind, payload, id, user = item
+    message = message_of(FROM[kind], payload, source)
+    message.author = check_id(id), check_user(user) if user else ""
+    return message
 
 
 def _asker(fields: object) -> ReplyTo:

@@ -18,7 +18,7 @@ from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import is_of_one
-from cluster_pool.core.message import Outgoing
+from cluster_pool.core.message import Outgoing, Source
 
 log = logging.getLogger("cluster_pool.router")
 
@@ -164,7 +164,7 @@ class Dispatcher:
                     continue
                 plain = handler is not None and len(item) == 4 and item[0] in MESSAGES
                 if plain:
-                    run.append((claim, item, message_of(item[0], item[3])))
+                    run.append((claim, item, message_of(item[0], item[3], (item[1], "", 0))))
                     if len(run) < RUN:
                         continue
                 self._hand_out(run)
@@ -193,7 +193,7 @@ class Dispatcher:
             self._handler.execute(kind, claim, item)
 
 
-def message_of(kind: object, payload: object) -> Outgoing:
+def message_of(kind: object, payload: object, source: Source) -> Outgoing:
     """The message of an item. Text must be UTF-8, since a client closes on anything else."""
     if kind not in MESSAGES or not isinstance(payload, bytes):
         raise BrokenEnvelopeError("kind")
@@ -203,4 +203,6 @@ def message_of(kind: object, payload: object) -> Outgoing:
             payload.decode()
         except UnicodeDecodeError:
             raise BrokenEnvelopeError("text") from None
-    return Outgoing(text, payload)
+    message = Outgoing(text, payload)
+    message.source = source
+    return message

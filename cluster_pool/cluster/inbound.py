@@ -9,7 +9,7 @@ import asyncio
 import base64
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from cluster_pool.backplane.topology import Topology
@@ -48,6 +48,10 @@ class InboundChannel:
     def size(self) -> int:
         """Bytes of all messages of clients that this node still holds."""
         return self.unread + self.waiting + self._publishing
+
+    def server_of(self, namespace: str) -> Hashable:
+        """The server of Redis that has a namespace, to be compared with others."""
+        return self._topology.of(namespace)
 
     def on_room(self, told: Callable[[], None]) -> None:
         """Call ``told`` from now on whenever fewer bytes wait or are being published."""

@@ -21,7 +21,7 @@ from cluster_pool.core.ids import (
     check_id,
     check_namespace,
 )
-from cluster_pool.core.message import encode
+from cluster_pool.core.message import Author, encode
 from cluster_pool.core.results import SendResult
 
 
@@ -152,6 +152,16 @@ class Sending:
         text, payload = encode(message, self._message_bytes)
         users = check_excluded_users(exclude_users) if exclude_users else ()
         item = envelope.broadcast(text, payload, check_excluded(exclude), users)
+        return self._outbound.broadcast(namespace, item, deadline)
+
+    def publish(
+        self, author: Author, namespace: str, message: str | bytes, timeout: float | None
+    ) -> asyncio.Future[int]:
+        """Send one message of a client to every member of a namespace, itself included."""
+        deadline = self._deadline(timeout)
+        namespace = check_namespace(namespace)
+        text, payload = encode(message, self._message_bytes)
+        item = envelope.published(text, payload, author)
         return self._outbound.broadcast(namespace, item, deadline)
 
     def close_all(

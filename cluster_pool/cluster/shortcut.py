@@ -36,7 +36,9 @@ class LocalShortcut:
         connection = self._find(namespace, id)
         if connection is None:
             return None
-        result = deliver(connection, Outgoing(text, payload))
+        message = Outgoing(text, payload)
+        message.source = (namespace, "", 0)
+        result = deliver(connection, message)
         if close is not None and result:
             kick(connection, *close)
         return result

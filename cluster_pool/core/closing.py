@@ -8,6 +8,8 @@ from cluster_pool.exceptions import InvalidCloseError
 
 NORMAL = 1000
 GOING_AWAY = 1001
+UNSUPPORTED = 1003
+"""The client sent binary where only text is spoken."""
 POLICY = 1008
 """The client sent more messages than it may."""
 MESSAGE_TOO_BIG = 1009

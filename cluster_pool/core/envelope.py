@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from cluster_pool.core.ids import MAX_EXCLUDE, check_node_id
+from cluster_pool.core.message import Author
 from cluster_pool.core.results import SendResult
 
 MARK: Final = 0xC1
@@ -51,6 +52,8 @@ LEAVE: Final = 14
 REMOVE_ALL: Final = 15
 EXCEPT: Final = {TEXT: 16, BINARY: 17}
 """8 and 9 are seals. EXCEPT: broadcasts that exclude users, by the kind of their messages."""
+FROM: Final = {TEXT: 18, BINARY: 19}
+"""Broadcasts that a client has published, by the kind of their messages."""
 
 TAKEN_ITEM: Final = bytes((0x93, TAKEN))
 """The first bytes of an item that tells of a takeover; the claiming scripts write it."""
@@ -245,6 +248,11 @@ def broadcast(
     if users:
         return pack((EXCEPT[kind], payload, tuple(exclude), tuple(users)))
     return pack((kind, payload, tuple(exclude)))
+
+
+def published(text: bool, payload: bytes, author: Author) -> bytes:
+    """One message of a client for every member of the channel's namespace."""
+    return pack((FROM[TEXT if text else BINARY], payload, *author))
 
 
 def close_all(code: int, reason: str) -> bytes:

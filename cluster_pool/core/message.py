@@ -16,6 +16,11 @@ from typing import Any, Final
 from cluster_pool.exceptions import InvalidMessageError, MessageTooLargeError
 
 Message = str | bytes
+Source = tuple[str, str, int]
+"""The namespace of a message, and the epoch and number of a broadcast in it; "" and 0 if there are
+none."""
+Author = tuple[str, str]
+"""The id of the client that published a message, and its user, "" if it has none."""
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
@@ -41,11 +46,14 @@ class Outgoing:
         count: how many messages.
         text: whether a single message is text; meaningless for several.
         payload: the payload of a single message, empty for several.
+        source: where a single message comes from; None if only its recipient knows.
+        author: the client that published it, if one did.
+        framed: the same for clients of ``cluster-pool.v1``: see :mod:`.client_frames`.
     """
 
     __slots__ = (
-        *("__weakref__", "_compressed", "_joined", "_message", "count", "frame", "payload"),
-        *("size", "text"),
+        *("__weakref__", "_compressed", "_joined", "_message", "author", "count", "frame"),
+        *("framed", "payload", "size", "source", "text"),
     )
 
     def __init__(self, text: bool, payload: bytes) -> None:
@@ -57,6 +65,9 @@ class Outgoing:
         self._joined: Sequence[Outgoing] | None = None
         self._message: Message | None = None
         self._compressed: dict[int, bytes] | None = None
+        self.source: Source | None = None
+        self.author: Author | None = None
+        self.framed: Outgoing | None = None
 
     @classmethod
     def join(cls, parts: Sequence["Outgoing"]) -> "Outgoing":
@@ -70,6 +81,7 @@ class Outgoing:
         joined.frame = b"".join([part.frame for part in parts])
         joined._joined = [single for part in parts for single in part.parts]
         joined._message = joined._compressed = None
+        joined.source = joined.author = joined.framed = None
         joined.count = len(joined._joined)
         return joined
 

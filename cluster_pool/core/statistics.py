@@ -39,6 +39,8 @@ class Counters:
         inbound_dropped: messages of clients whose endpoints inside an ASGI server or ``websockets``
             do not read.
         inbound_lost: messages of clients that could not be published to the inbound channel.
+        client_requests: requests of clients of ``cluster-pool.v1`` that were carried out.
+        client_requests_refused: those that were not, and frames of these clients that are none.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
         dropped_garbage: payloads and items that were no valid envelope.
@@ -86,6 +88,8 @@ class Counters:
     delayed_claims: int = 0
     inbound_dropped: int = 0
     inbound_lost: int = 0
+    client_requests: int = 0
+    client_requests_refused: int = 0
     published: int = 0
     heard: int = 0
     dropped_garbage: int = 0

@@ -16,6 +16,7 @@ from cluster_pool.local.services import ConnectionServices, Flusher, LooseFlushe
 from cluster_pool.local.state import OPEN, ConnectionState
 from cluster_pool.local.sweeper import look
 from cluster_pool.loops import running_loop
+from cluster_pool.transports.base import Writer
 
 
 class Detached:
@@ -105,6 +106,16 @@ def attach(connection: ConnectionState, services: ConnectionServices) -> None:
 def grant(connection: ConnectionState, given: Grant) -> None:
     """Give it an identity, before it becomes a member."""
     connection._grant = given
+
+
+def write_by(connection: ConnectionState, writer: Writer) -> None:
+    """Write its messages by another writer, which hands them to that of its transport."""
+    connection._writer = writer
+
+
+def writer_of(connection: ConnectionState) -> Writer:
+    """The writer of its messages."""
+    return connection._writer
 
 
 def is_expired(connection: ConnectionState) -> bool:

@@ -278,7 +278,10 @@ class ConnectionTable:
     def send(self, namespace: str, id: str, message: Outgoing) -> SendResult:
         """Deliver to one member; ABSENT when there is none."""
         membership = self.get(namespace, id)
-        return SendResult.ABSENT if membership is None else deliver(membership.connection, message)
+        if membership is None:
+            return SendResult.ABSENT
+        message.source = (namespace, "", 0)
+        return deliver(membership.connection, message)
 
     def namespace_busy(self, namespace: str) -> bool:
         """Whether a fan-out to this namespace is still under way."""
@@ -301,6 +304,8 @@ class ConnectionTable:
         Args:
             exclude, users: ids that do not get it, and users none of whose connections does.
         """
+        if message.source is None:
+            message.source = (namespace, "", 0)
         if namespace in self._busy:
             await self.wait_fanned_out(namespace)
         members = self.members.get(namespace)

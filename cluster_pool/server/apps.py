@@ -11,11 +11,13 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 
 from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core.client_frames import V1
 from cluster_pool.core.closing import INTERNAL_ERROR, NORMAL
 from cluster_pool.core.quiet import Quiet, fault, others
 from cluster_pool.local import closing, handshake
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import begin_close
+from cluster_pool.server.framed_clients import FramedClients
 from cluster_pool.server.inbound import Inbound
 from cluster_pool.server.websocket import NodeWebSocket
 
@@ -30,11 +32,13 @@ class Apps:
 
     Args:
         app: None publishes what clients send to the inbound channel of their namespace.
+        framed: serves clients of ``cluster-pool.v1``, if there is no application.
     """
 
-    def __init__(self, pool: ClusterPool, app: App | None) -> None:
+    def __init__(self, pool: ClusterPool, app: App | None, framed: FramedClients | None) -> None:
         self._pool = pool
         self._app = app
+        self._framed = framed
         self._inbound = Inbound(pool)
         self._running: dict[NodeWebSocket, asyncio.Task[Any]] = {}
         self._quiet = Quiet()
@@ -62,10 +66,12 @@ class Apps:
             return
         code = NORMAL
         try:
-            if self._app is None:
-                await self._inbound.publish_all(connection)
-            else:
+            if self._app is not None:
                 await self._run(self._app, websocket, connection)
+            elif self._framed is not None and websocket.protocol.subprotocol == V1:
+                await self._framed.serve(connection)
+            else:
+                await self._inbound.publish_all(connection)
         except Exception as error:
             code = INTERNAL_ERROR
             self._failed(connection, error)

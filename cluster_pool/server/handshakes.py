@@ -13,6 +13,7 @@ from websockets.http11 import Request, Response
 from cluster_pool.auth.auth import Auth
 from cluster_pool.cluster.answers import HEALTHY, readiness
 from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core.client_frames import V1
 from cluster_pool.core.closing import TAKEN_OVER
 from cluster_pool.core.handshake import check_forms
 from cluster_pool.core.ids import new_id, shown
@@ -33,6 +34,7 @@ from cluster_pool.exceptions import (
 from cluster_pool.local import attachment, handshake
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.grant import Grant
+from cluster_pool.server.framed_clients import FramedClients
 from cluster_pool.server.handshake_bounds import peer_of
 from cluster_pool.server.http import (
     Target,
@@ -53,16 +55,18 @@ class Handshakes:
     Args:
         proxies: those whose headers about clients and hosts are trusted.
         auth: authenticates clients; None: any client may have any id in any namespace.
-        keeps_requests: whether connections keep their request, for an application.
+        framed: serves clients of ``cluster-pool.v1``; None: an application serves all, and
+            connections keep their request for it.
     """
 
     def __init__(
-        self, pool: ClusterPool, proxies: Proxies, auth: Auth | None, *, keeps_requests: bool
+        self, pool: ClusterPool, proxies: Proxies, auth: Auth | None, framed: FramedClients | None
     ) -> None:
         self._pool = pool
         self._auth = auth
         self._proxies = proxies
-        self._keeps_requests = keeps_requests
+        self._framed = framed
+        self._keeps_requests = framed is None
 
     async def answer(self, websocket: ServerConnection, request: Request) -> Response | None:
         """The answer to a request; None lets the handshake of a member go on.
@@ -142,7 +146,9 @@ class Handshakes:
             identity, namespace, id = await self._pool.door.admit(
                 kept, self._auth, None, namespace, id
             )
-        kept = kept if self._keeps_requests else None
+        if not self._keeps_requests:
+            renews = kept is not None and websocket.protocol.subprotocol == V1
+            kept = KeptRequest(kept.path, client=kept.client) if kept and renews else None
         info = None if identity is None else identity.info
         id = new_id() if id is None else id
         connection = Connection(id, namespace, websocket, request=kept, info=info)
@@ -153,6 +159,8 @@ class Handshakes:
     async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
         """Make the connection a member; None when it is one, else the answer that refuses it."""
         handshake.hold(connection)
+        if self._framed is not None and websocket.protocol.subprotocol == V1:
+            self._framed.greet(websocket, connection)
         identity = connection.identity
         # An id that is only in the URL may be that of another user's connection.
         others = identity is not None and connection.id != identity.id

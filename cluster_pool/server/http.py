@@ -14,6 +14,7 @@ from websockets.typing import Subprotocol
 
 from cluster_pool.auth.tokens import OFFER, RAW
 from cluster_pool.cluster.answers import PLAIN, Answer
+from cluster_pool.core.client_frames import V1
 from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.exceptions import InvalidValueError
 
@@ -64,12 +65,15 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def choose_subprotocol(
-    websocket: ServerConnection, offered: Sequence[Subprotocol]
+    websocket: ServerConnection, offered: Sequence[Subprotocol], *, framed: bool = False
 ) -> Subprotocol | None:
     """Return the best subprotocol that is offered and spoken here; None if none is wanted.
 
     A client that offers none is let in; the library's own choice would refuse it. One that offers
     a token is answered by what it offers beside it.
+
+    Args:
+        framed: whether ``cluster-pool.v1`` is spoken, too.
 
     Raises:
         NegotiationError: none of those offered is spoken here; the handshake is refused with 400.
@@ -78,6 +82,8 @@ def choose_subprotocol(
     for name in spoken:
         if name in offered:
             return name
+    if framed and V1 in offered:
+        return Subprotocol(V1)
     if any(name.startswith(OFFER) for name in offered):
         if RAW not in offered:
             raise NegotiationError(f"a token was offered as a subprotocol without {RAW} beside it")

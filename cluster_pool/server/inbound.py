@@ -11,14 +11,15 @@ import logging
 
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.ids import shown
-from cluster_pool.exceptions import BackplaneUnavailableError, ClusterPoolError
+from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.local.closing import is_silenced
 from cluster_pool.local.connection import Connection
+from cluster_pool.server.attempts import Attempts
 
 log = logging.getLogger("cluster_pool.server")
 
-PAUSE = 0.5
-"""Seconds between two attempts while Redis cannot be reached."""
+REDIS = "redis"
+"""All servers of a Redis Cluster count as one."""
 COMPLAIN_EVERY = 10.0
 """Seconds between two lines in the log about lost messages."""
 
@@ -28,9 +29,7 @@ class Inbound:
 
     def __init__(self, pool: ClusterPool) -> None:
         self._pool = pool
-        self._failing = False
-        self._trying = False
-        self._again_at = 0.0
+        self._attempts = Attempts()
         self._complain_after = 0.0
         self._lost = 0
 
@@ -41,26 +40,17 @@ class Inbound:
             del message  # else it is kept until the next one comes
 
     async def _publish(self, connection: Connection, message: str | bytes) -> None:
-        now = asyncio.get_running_loop().time
         await self._pool.inbound.room(message)
         if is_silenced(connection):
             return  # taken over or closed by the pool while it waited
-        if self._failing and (self._trying or now() < self._again_at):
+        if not self._attempts.allowed(REDIS):
             self._count_lost("Redis cannot be reached")
             return
-        lone = self._failing
-        self._trying = self._trying or lone
         try:
-            await self._pool.publish_inbound(connection, message)
-            self._failing = False
-        except BackplaneUnavailableError as error:
-            self._failing, self._again_at = True, now() + PAUSE
-            self._count_lost(str(error))
+            with self._attempts.begin(REDIS):
+                await self._pool.publish_inbound(connection, message)
         except ClusterPoolError as error:
             self._count_lost(str(error))
-        finally:
-            if lone:
-                self._trying = False
 
     def _count_lost(self, why: str) -> None:
         self._pool.counters.inbound_lost += 1

@@ -17,7 +17,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from cluster_pool.auth.auth import Auth
-from cluster_pool.auth.rules import with_rules
+from cluster_pool.auth.rules import NamespaceRules, with_rules
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.handshake import check_subprotocols
 from cluster_pool.core.proxies import Proxies
@@ -26,6 +26,7 @@ from cluster_pool.server.admin import AdminListener
 from cluster_pool.server.agent import AgentListener
 from cluster_pool.server.apps import App, Apps
 from cluster_pool.server.disconnect_queue import DisconnectQueue
+from cluster_pool.server.framed_clients import PUBLISHED_PER_SECOND, FramedClients
 from cluster_pool.server.handshake_bounds import MAX_HANDSHAKES, HandshakeBounds
 from cluster_pool.server.handshakes import Handshakes
 from cluster_pool.server.http import choose_subprotocol, without_body_for_head
@@ -76,6 +77,7 @@ class NodeServer:
         forwarded_allow_ips: str | Sequence[str] | None = None,
         auth: Auth | None = None,
         namespace_rules: Sequence[str] = (),
+        published_per_second: int = PUBLISHED_PER_SECOND,
         app: App | None = None,
         compression: bool = False,
         ping_interval: float = PING_INTERVAL,
@@ -90,10 +92,12 @@ class NodeServer:
         self._subprotocols = check_subprotocols(subprotocols)
         self._compression = compression
         proxies = Proxies(forwarded_allow_ips)
-        auth = None if auth is None else with_rules(auth, namespace_rules)
-        self._handshakes = Handshakes(pool, proxies, auth, keeps_requests=app is not None)
+        rules = NamespaceRules(namespace_rules)
+        auth = None if auth is None else with_rules(auth, rules)
+        self._framed = FramedClients(pool, rules, published_per_second) if app is None else None
+        self._handshakes = Handshakes(pool, proxies, auth, self._framed)
         self._bounds = HandshakeBounds(pool.counters, proxies, max_handshakes, max_per_address)
-        self._apps = Apps(pool, app)
+        self._apps = Apps(pool, app, self._framed)
         self._keepalive = Keepalive(ping_interval)
         self._intake: Intake | None = None
         self._server: Server | None = None
@@ -169,7 +173,9 @@ class NodeServer:
             compression=None,  # its own is made anew for each connection
             extensions=[SHARED] if self._compression else None,
             subprotocols=[Subprotocol(name) for name in self._subprotocols],
-            select_subprotocol=choose_subprotocol,
+            select_subprotocol=functools.partial(
+                choose_subprotocol, framed=self._framed is not None
+            ),
             max_size=self._pool.limits.message_bytes,
             max_queue=None,  # the intake counts bytes, not frames
             server_header=None,

@@ -201,6 +201,7 @@ def _server_of(settings: NodeSettings, pool: ClusterPool) -> NodeServer:
         forwarded_allow_ips=settings.forwarded_allow_ips,
         auth=settings.auth,
         namespace_rules=settings.namespace_rules,
+        published_per_second=settings.published_per_second,
         app=settings.app,
         compression=settings.compression,
         ping_interval=settings.ping_interval,

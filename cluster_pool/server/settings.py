@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cluster_pool.auth.auth import Auth
-from cluster_pool.auth.rules import patterns_of
+from cluster_pool.auth.rules import JOIN, NamespaceRules
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.backplane import DEFAULT_REDIS
 from cluster_pool.cluster.stopping import Stopping
@@ -33,6 +33,7 @@ from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.local.drain_terms import Terms
 from cluster_pool.server.admin import check_admin_host
 from cluster_pool.server.apps import App
+from cluster_pool.server.framed_clients import PUBLISHED_PER_SECOND
 from cluster_pool.server.handshake_bounds import MAX_HANDSHAKES
 from cluster_pool.server.keepalive import PING_INTERVAL
 
@@ -74,8 +75,13 @@ class NodeSettings:
         auth: authenticates clients before anything is claimed for them. A client then may be in the
             namespaces that its identity or a rule permits, and take over only the id that its
             identity names. None: any client may have any id in any namespace.
-        namespace_rules: what each authenticated client may join: ``PATTERN=join``, in which ``*``
-            stands for any text.
+        namespace_rules: what each client may do in which namespaces: ``PATTERN=VERBS``, in which
+            ``*`` stands for any text, and the verbs are one or more of ``join``, ``publish`` and
+            ``info``, with commas in between. The last two are for clients of ``cluster-pool.v1``.
+            Without ``auth`` any client may join any namespace, and ``join`` is refused.
+        published_per_second: messages that one client of ``cluster-pool.v1`` may publish, on
+            average, its changes of info and renewals included; as many may come at once. More are
+            refused.
         app: handles each connection. It is cancelled when the node stops, not when its client
             leaves (``connection.closed`` tells that). None publishes messages of clients to the
             channel ``PREFIX:{NAMESPACE}:inbound``.
@@ -117,6 +123,7 @@ class NodeSettings:
     subprotocols: Sequence[str] = ()
     auth: Auth | None = None
     namespace_rules: Sequence[str] = ()
+    published_per_second: int = PUBLISHED_PER_SECOND
     app: App | None = None
     compression: bool = False
     ping_interval: float = PING_INTERVAL
@@ -157,13 +164,15 @@ class NodeSettings:
             _check_port(name, getattr(self, name))
         if self.admin_port is not None:
             check_admin_host(self.admin_host, self.admin_token)
-        for name in ("max_handshakes", "max_per_address"):
+        for name in ("max_handshakes", "max_per_address", "published_per_second"):
             _check_count(name, getattr(self, name))
         Origins(self.origins)
         Proxies(self.forwarded_allow_ips)
         check_subprotocols(self.subprotocols)
-        if patterns_of(self.namespace_rules) and self.auth is None:
-            raise InvalidValueError("namespace rules are for authenticated clients: give auth")
+        if NamespaceRules(self.namespace_rules).patterns(JOIN) and self.auth is None:
+            raise InvalidValueError(
+                "without auth any client may join any namespace: a rule with join needs auth"
+            )
         check_above_zero("ping_interval", self.ping_interval)
 
     def _check_stopping(self) -> None:
@@ -193,7 +202,7 @@ def _check_port(setting: str, port: object) -> None:
 
 def _check_count(setting: str, count: object) -> None:
     """Raise InvalidValueError unless this is 1 or more, or None where that is allowed."""
-    if count is None and setting != "max_handshakes":
+    if count is None and setting == "max_per_address":
         return
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InvalidValueError(f"{setting} must be 1 or more, not {shown(count)}")

@@ -9,7 +9,7 @@ import pytest
 
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, PendingLimitError
-from cluster_pool.server import inbound
+from cluster_pool.server import attempts
 from cluster_pool.server.inbound import Inbound
 from cluster_pool.testing import fake_cluster
 from tests.support import async_test, eventually
@@ -85,7 +85,7 @@ async def test_one_inbound_message_at_a_time_is_tried_during_an_outage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While it waits others are dropped; when it succeeds all go on."""
-    monkeypatch.setattr(inbound, "PAUSE", 0.0)
+    monkeypatch.setattr(attempts, "PAUSE", 0.0)
     pool = FakePool()
     pool.error = BackplaneUnavailableError("gone")
     made = Inbound(cast(Any, pool))

@@ -10,9 +10,9 @@ from cluster_pool.cluster.accept import Accepting
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.public.handle import NOT_RUNNING
-from cluster_pool.core.ids import check_not_reserved
+from cluster_pool.core.ids import check_not_reserved, shown
 from cluster_pool.core.request import Request
-from cluster_pool.exceptions import AuthenticationError, PoolClosedError
+from cluster_pool.exceptions import AuthenticationError, NotPermittedError, PoolClosedError
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.protocol import EmptyCallback
@@ -221,3 +221,37 @@ class ConnectionCalls:
         deadline = node.backplane.deadline(None)
         node_id = node.backplane.identity.node_id
         return await node.inbound.publish(connection, node_id, message, deadline)
+
+    async def publish_from(
+        self,
+        connection: Connection,
+        namespace: str,
+        message: str | bytes,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Broadcast a message of a client to a namespace of which it is a member.
+
+        Clients of ``serve`` that speak ``cluster-pool.v1`` are told its id and its user; all others
+        get the bare message. It comes back to the client itself, too. Whether the client may
+        publish there is for the caller to decide.
+
+        Args:
+            timeout: seconds; default 2.
+
+        Returns:
+            How many nodes heard it, as :meth:`broadcast_message`.
+
+        Raises:
+            InvalidMessageError, MessageTooLargeError: not allowed.
+            AuthenticationError: the identity of the connection has expired.
+            NotPermittedError: it is no member of the namespace, or not any more.
+            PendingLimitError, BackplaneUnavailableError: as :meth:`broadcast_message`.
+        """
+        node = self._running()
+        if attachment.is_expired(connection):
+            raise AuthenticationError("the identity of the connection has expired")
+        if connection.closed or namespace not in connection.namespaces:
+            raise NotPermittedError(f"{connection!r} is no member of {shown(namespace)}")
+        author = connection.id, connection.user or ""
+        return await node.sending.publish(author, namespace, message, timeout)

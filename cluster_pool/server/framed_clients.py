@@ -1,0 +1,114 @@
+"""Serves clients that speak the subprotocol ``cluster-pool.v1``: greets and reads them.
+
+Owns what one client may do in a second, and what happens to frames that are no requests.
+:mod:`.client_calls` carries requests out, :mod:`cluster_pool.core.client_requests` reads them.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from cluster_pool.auth.rules import NamespaceRules
+from cluster_pool.cluster.pool import ClusterPool
+from cluster_pool.core import client_frames
+from cluster_pool.core.client_requests import RefusedRequestError, largest_frame, read_request
+from cluster_pool.core.closing import POLICY, UNSUPPORTED
+from cluster_pool.local import attachment
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import deliver, throw_out
+from cluster_pool.server.client_calls import RATE, ClientCalls
+from cluster_pool.server.websocket import NodeWebSocket
+from cluster_pool.transports.framed import FramedWriter
+
+PUBLISHED_PER_SECOND: Final = 20
+MOST_INVALID: Final = 10
+INVALID_WITHIN: Final = 10.0
+"""So many frames that cannot be answered within so many seconds close a connection."""
+
+
+class FramedClients:
+    """Serves the clients of a node.
+
+    Args:
+        rules: where they may publish, and tell others their info.
+        rate: messages, changes of info and renewals of one client in a second.
+    """
+
+    def __init__(self, pool: ClusterPool, rules: NamespaceRules, rate: int) -> None:
+        self._pool = pool
+        self._rate = rate
+        self._calls = ClientCalls(pool, rules)
+
+    def greet(self, websocket: NodeWebSocket, connection: Connection) -> None:
+        """Prepare a connection that is not claimed yet, and put the welcome into its outbox."""
+        limit = self._pool.limits.message_bytes
+        websocket.protocol.max_message_size = largest_frame(limit)
+        writer = attachment.writer_of(connection)
+        attachment.write_by(connection, FramedWriter(writer, connection.namespace))
+        connection.on("left", lambda *lost: deliver(connection, client_frames.left(*lost)) and None)
+        who = connection.id, connection.namespace, connection.user, connection.expires
+        deliver(connection, client_frames.welcome(*who))
+
+    async def serve(self, connection: Connection) -> None:
+        """Carry out the requests of one client, one after another, until it is closed."""
+        client = _Client(connection, self._rate)
+        async for frame in connection:
+            if connection.closed:
+                continue  # nothing can be answered any more
+            if isinstance(frame, bytes):
+                throw_out(connection, UNSUPPORTED, "frames must be text")
+                break
+            try:
+                await self._handle(client, frame)
+            except RefusedRequestError as error:
+                self._pool.counters.client_requests_refused += 1
+                client.refuse(error)
+            del frame  # else it is kept until the next one comes
+
+    async def _handle(self, client: "_Client", frame: str) -> None:
+        limits = self._pool.limits
+        request = read_request(frame, limits.message_bytes, limits.info_bytes)
+        if self._calls.is_bounded(client.connection, request) and not client.may_go_on():
+            why = f"more than {self._rate} in a second"
+            raise RefusedRequestError(request.ref, RATE, why)
+        await self._calls.execute(client.connection, request)
+        self._pool.counters.client_requests += 1
+        if request.ref is not None:
+            deliver(client.connection, client_frames.done(request.ref))
+        self._calls.finish(client.connection, request)
+
+
+class _Client:
+    """One client while it is served: how much it may ask for."""
+
+    __slots__ = ("_due", "_invalid", "_rate", "connection")
+
+    def __init__(self, connection: Connection, rate: int) -> None:
+        self.connection = connection
+        self._rate = rate
+        self._due = 0.0
+        self._invalid: deque[float] | None = None
+
+    def may_go_on(self) -> bool:
+        """Count a request, if that is within the rate."""
+        now = asyncio.get_running_loop().time()
+        due = max(self._due, now) + 1 / self._rate
+        if due - now > 1 + 0.5 / self._rate:
+            return False
+        self._due = due
+        return True
+
+    def refuse(self, error: RefusedRequestError) -> None:
+        """Answer a request that is not carried out; count it if that cannot be answered."""
+        if error.ref is not None:
+            deliver(self.connection, client_frames.refused(error.ref, error.code, str(error)))
+        elif error.unreadable:
+            self._count_invalid()
+
+    def _count_invalid(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._invalid is None:
+            self._invalid = deque(maxlen=MOST_INVALID)
+        self._invalid.append(now)
+        if len(self._invalid) == MOST_INVALID and now - self._invalid[0] <= INVALID_WITHIN:
+            throw_out(self.connection, POLICY, "too many frames that are no requests")

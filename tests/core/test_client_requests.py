@@ -1,0 +1,119 @@
+"""Requests of ``cluster-pool.v1``: what is one, and what odd input becomes."""
+
+import base64
+import json
+import time
+from typing import Any
+
+import pytest
+
+from cluster_pool.core.client_requests import (
+    ClientRequest,
+    RefusedRequestError,
+    largest_frame,
+    read_request,
+)
+
+MESSAGE, INFO = 100, 20
+
+
+def read(text: str) -> ClientRequest:
+    return read_request(text, MESSAGE, INFO)
+
+
+def refused(text: str) -> tuple[Any, str]:
+    """The ref and the code of a request that is not carried out."""
+    with pytest.raises(RefusedRequestError) as error:
+        read(text)
+    assert str(error.value)
+    return error.value.ref, error.value.code
+
+
+@pytest.mark.parametrize(
+    ("text", "request_"),
+    [
+        ('{"join": "a", "ref": 1}', ClientRequest("join", 1, "a")),
+        ('{"join": "a", "info": {"x": 1}}', ClientRequest("join", None, "a", info={"x": 1})),
+        ('{"join": "a", "info": null}', ClientRequest("join", None, "a")),
+        ('{"leave": "a", "ref": "r", "new": []}', ClientRequest("leave", "r", "a")),
+        ('{"publish": "a", "m": "x"}', ClientRequest("publish", None, "a", "x")),
+        ('{"publish": "a", "m": ""}', ClientRequest("publish", None, "a", "")),
+        ('{"publish": "a", "b": "AAE="}', ClientRequest("publish", None, "a", b"\0\1")),
+        ('{"info": [1], "ref": null}', ClientRequest("info", None, None, info=[1])),
+        ('{"info": null, "ns": "a"}', ClientRequest("info", None, "a")),
+        ('{"renew": "token"}', ClientRequest("renew", None, token="token")),
+        ('{"join": "a", "join": "b"}', ClientRequest("join", None, "b")),
+        ('{"join": "\\u00e4", "ref": -9007199254740992}', ClientRequest("join", -(2**53), "ä")),
+    ],
+)
+def test_a_request_is_read(text: str, request_: ClientRequest) -> None:
+    assert read(text) == request_
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "x", "[]", "1", '"join"', "null", "{}", '{"m": "x"}', '{"join": "a"', "{" * 100_000),
+        *("[" * 100_000, '{"join": "a", "x": ' + "[" * 50_000 + "]" * 50_000 + "}"),
+        *('{"join": "a", "x": NaN}', '{"join": "a", "x": -Infinity}'),
+        '{"join": "a", "x": ' + "9" * 5000 + "}",
+        *('{"ref": true, "join": "a"}', '{"ref": 1.5, "join": "a"}', '{"ref": [], "join": "a"}'),
+        *('{"ref": 9007199254740993, "join": "a"}', '{"ref": "\\ud800", "join": "a"}'),
+        '{"ref": "' + "r" * 65 + '", "join": "a"}',
+    ],
+)
+def test_a_frame_without_a_ref_that_counts_is_refused_without_an_answer(text: str) -> None:
+    assert refused(text) == (None, "invalid")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *('"x": 1', '"join": "a", "leave": "a"', '"publish": "a", "info": 1, "m": "x"'),
+        *('"join": 1', '"join": null', '"join": ""', '"join": "\\ud800"', '"join": "~user:1"'),
+        *('"join": "a{b}"', '"leave": []', '"renew": 1', '"renew": null', '"info": 1, "ns": 1'),
+        *('"publish": "a"', '"publish": "a", "m": "x", "b": ""', '"publish": "a", "m": 1'),
+        *('"publish": "a", "m": null', '"publish": "a", "m": "\\ud800"', '"publish": null'),
+        *('"publish": "a", "b": "AAE"', '"publish": "a", "b": "A A="', '"publish": "a", "b": "ä"'),
+        *('"publish": "a", "b": 1', '"info": "\\ud800"', '"info": 1e999'),
+    ],
+)
+def test_a_request_with_a_value_that_is_not_allowed_is_refused(fields: str) -> None:
+    assert refused(f'{{"ref": 7, {fields}}}') == (7, "invalid")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        f'"publish": "a", "m": "{"x" * 101}"',
+        f'"publish": "a", "m": "{"ä" * 51}"',
+        f'"publish": "a", "b": "{base64.b64encode(bytes(101)).decode()}"',
+        f'"info": "{"x" * 19}"',
+        f'"join": "a", "info": "{"x" * 19}"',
+    ],
+)
+def test_a_message_or_an_info_beyond_the_limit_is_too_large(fields: str) -> None:
+    assert refused(f'{{"ref": 7, {fields}}}') == (7, "too_large")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["\x01" * 100, "ä" * 50, "\U0001f600" * 25, '"' * 100],
+    ids=["control characters", "two bytes", "four bytes", "quotes"],
+)
+def test_a_permitted_message_fits_into_the_largest_frame_however_it_is_escaped(
+    content: str,
+) -> None:
+    text = json.dumps({"publish": "ä" * 128, "m": content, "ref": "\x01" * 64})
+    assert len(text) <= largest_frame(MESSAGE)
+    assert read(text).message == content
+
+
+def test_much_that_is_no_message_is_refused_before_it_is_read() -> None:
+    """Lists need fifty times their bytes of memory, and time; a string does not."""
+    assert refused('{"join": "a", "x": [' + "[]," * 100_000 + "0]}") == (None, "too_large")
+    long = '{"publish": "a", "m": "' + "[" * 300_000 + '"}'
+    assert len(read_request(long, 300_000, INFO).message) == 300_000
+    before = time.process_time()
+    assert refused('{"m": "' + '\\"' * 500_000) == (None, "invalid")
+    assert time.process_time() - before < 5  # not in the square of its length
