@@ -1,24 +1,21 @@
 """Clients that speak ``cluster-pool.v1``: real nodes, real sockets."""
 
+import asyncio
 import base64
-import contextlib
-import json
-from collections.abc import AsyncIterator, Iterator
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from cluster_pool import ClusterPool, Limits
-from cluster_pool.server.node import NodeServer
-from cluster_pool.testing import FAST
+from cluster_pool import ClusterPool, Connection, Limits
+from tests.server.framing import OK, V1, framed, node, url
 from tests.servers import RedisServer
-from tests.support import async_test
+from tests.support import async_test, eventually
 
 pytestmark = pytest.mark.real
-
-V1: Any = "cluster-pool.v1"
-RULES = ("room*=publish,info",)
 
 
 @pytest.fixture(scope="module")
@@ -26,60 +23,6 @@ def redis() -> Iterator[RedisServer]:
     """One for all tests of this file."""
     with RedisServer("valkey") as server:
         yield server
-
-
-@contextlib.asynccontextmanager
-async def node(
-    redis: RedisServer, name: str = "a", limits: Limits | None = None, **options: Any
-) -> AsyncIterator[tuple[ClusterPool, NodeServer]]:
-    """A pool and its listener."""
-    secret = options.pop("secret", None)
-    pool = ClusterPool(redis.url, node_id=name, timing=FAST, limits=limits, secret=secret)
-    server = NodeServer(pool, port=0, **{"namespace_rules": RULES, **options})
-    await pool.start()
-    try:
-        await server.start()
-        yield pool, server
-    finally:
-        await server.stop()
-
-
-def url(server: NodeServer, id: str, namespace: str = "room", query: str = "") -> str:
-    return f"ws://127.0.0.1:{server.port}/ws/{namespace}?id={id}{query}"
-
-
-class Framed:
-    """A client of ``cluster-pool.v1`` that has read its welcome."""
-
-    def __init__(self, socket: ClientConnection, welcome: dict[str, Any]) -> None:
-        self.socket = socket
-        self.welcome = welcome
-        self._ref = 0
-
-    async def read(self) -> dict[str, Any]:
-        """The next frame."""
-        frame: dict[str, Any] = json.loads(await self.socket.recv())
-        return frame
-
-    async def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer to a request, without its ref; no other frame comes before it."""
-        self._ref += 1
-        await self.socket.send(json.dumps({**request, "ref": self._ref}))
-        answer = await self.read()
-        assert answer.pop("ref", None) == self._ref, answer
-        return answer
-
-
-@contextlib.asynccontextmanager
-async def framed(server: NodeServer, id: str, *where: str, **options: Any) -> AsyncIterator[Framed]:
-    options = {"compression": None, "subprotocols": [V1], **options}
-    async with connect(url(server, id, *where), **options) as socket:
-        assert socket.subprotocol == V1
-        first = json.loads(await socket.recv())
-        yield Framed(socket, first["welcome"])
-
-
-OK = {"ok": True}
 
 
 @async_test
@@ -144,3 +87,250 @@ async def test_a_client_joins_and_leaves(redis: RedisServer) -> None:
         assert await client.read() == {"ns": "room:7", "m": "there"}
         assert await client.ask(leave="room:7") == OK
         assert not await pool.send("room:7", "one", "gone")
+
+
+# -- the handshake -------------------------------------------------------------------------
+
+
+@async_test
+async def test_messages_before_the_handshake_is_answered_come_behind_the_welcome(
+    redis: RedisServer,
+) -> None:
+    """Another node sends all the time, between the claim and the answer, too: none is missing."""
+    async with node(redis) as (_, server), node(redis, "b") as (other, _):
+
+        async def send_on() -> None:
+            for number in itertools.count():
+                await other.broadcast_message("room", str(number))
+
+        sending = asyncio.create_task(send_on())
+        for number in range(30):
+            async with framed(server, f"new-{number}") as client:
+                got = [int((await client.read())["m"]) for _ in range(20)]
+            assert got == list(range(got[0], got[0] + 20))
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+@async_test
+async def test_an_application_gets_messages_as_they_are(redis: RedisServer) -> None:
+    """With an application nothing speaks the protocol: it is not offered as if it were."""
+
+    async def echo(pool: ClusterPool, connection: Connection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with (
+        node(redis, app=echo) as (_, server),
+        connect(url(server, "one"), subprotocols=[V1]) as client,
+    ):
+        assert client.subprotocol is None
+        await client.send('{"join": "x"}')
+        assert await client.recv() == '{"join": "x"}'
+
+
+@async_test
+async def test_the_protocol_is_spoken_beside_those_of_the_settings(redis: RedisServer) -> None:
+    other: Any = "chat"
+    third: Any = "graphql"
+    async with node(redis, subprotocols=["chat"]) as (_, server):
+        async with connect(url(server, "a"), subprotocols=[V1]) as client:
+            assert client.subprotocol == V1
+        async with connect(url(server, "b"), subprotocols=[V1, other]) as client:
+            assert client.subprotocol == other
+        with pytest.raises(InvalidStatus):
+            async with connect(url(server, "c"), subprotocols=[third]):
+                pass
+
+
+# -- odd frames ----------------------------------------------------------------------------
+
+ODD = [
+    *("", "x", "[]", "3", "null", "{}", '{"join": "a"', '{"x": NaN, "join": "a"}', "[" * 100_000),
+    *(
+        '{"join": "\\ud800"}',
+        '{"ref": true, "join": "a"}',
+        '{"join": 3}',
+        '{"a": ' + "9" * 5000 + "}",
+    ),
+]
+
+
+@async_test
+async def test_odd_frames_are_answered_or_counted_and_harm_nothing(redis: RedisServer) -> None:
+    async with node(redis) as (pool, server):
+        for odd in ODD:
+            async with framed(server, "odd") as client:
+                await client.socket.send(odd)
+                assert await client.ask(join="room:7") == OK, odd
+                assert pool.get_connection("room", "odd") is not None
+        assert pool.counters.client_requests_refused == len(ODD)
+        async with framed(server, "odd") as client:
+            assert await client.error(x=1) == "invalid"
+            assert await client.error(join="a", leave="b") == "invalid"
+            assert await client.error(publish="room", m="\ud800") == "invalid"
+
+
+@async_test
+async def test_the_tenth_frame_that_is_no_request_closes(redis: RedisServer) -> None:
+    async with node(redis) as (_, server), framed(server, "odd") as client:
+        for _ in range(9):
+            await client.socket.send("x")
+        for _ in range(20):
+            assert await client.error(x=1) == "invalid"  # those with a ref do not count
+        await client.socket.send("x")
+        assert (await client.closed())[0] == 1008
+
+
+@async_test
+async def test_binary_frames_close(redis: RedisServer) -> None:
+    async with node(redis) as (_, server), framed(server, "odd") as client:
+        await client.socket.send(b'{"join": "a"}')
+        assert (await client.closed())[0] == 1003
+
+
+# -- sizes ---------------------------------------------------------------------------------
+
+SIZE = 256 * 1024
+SMALL_OUTBOX = Limits(message_bytes=SIZE, outbox_bytes=SIZE)
+GROWING = ["\x01" * SIZE, bytes(SIZE), "\x01" * (SIZE // 2) + "x" * (SIZE // 2), "x" * SIZE]
+
+
+@async_test
+async def test_the_largest_message_arrives_however_much_its_frame_grows(
+    redis: RedisServer,
+) -> None:
+    """A client that begins to read late: the kernel takes little of it at once."""
+    async with node(redis, limits=SMALL_OUTBOX) as (pool, server):
+        for message in GROWING:
+            async with framed(server, "one", max_size=None) as client:
+                connection = pool.get_connection("room", "one")
+                assert connection is not None
+                client.socket.transport.pause_reading()
+                assert await pool.broadcast_message("room", message)
+                await asyncio.sleep(0.1)
+                assert not connection.closed
+                client.socket.transport.resume_reading()
+                frame = await client.read()
+                got = frame["m"] if "m" in frame else base64.b64decode(frame["b"])
+                assert got == message
+
+
+@async_test
+async def test_a_client_that_does_not_read_is_closed_all_the_same(redis: RedisServer) -> None:
+    async with node(redis, limits=SMALL_OUTBOX) as (pool, server):
+        for size in (20, SIZE):
+            async with framed(server, "slow", max_size=None) as client:
+                connection = pool.get_connection("room", "slow")
+                assert connection is not None
+                client.socket.transport.pause_reading()
+                sent = 0
+                while not connection.closed:
+                    await pool.broadcast_message("room", "\x01" * size)
+                    sent += 6 * size
+                    assert sent < 50_000_000
+                assert connection.close_code == 1013
+
+
+@async_test
+async def test_the_largest_message_may_be_published_however_much_its_frame_grows(
+    redis: RedisServer,
+) -> None:
+    async with (
+        node(redis, limits=SMALL_OUTBOX) as (_, server),
+        framed(server, "one", max_size=None) as client,
+        connect(url(server, "raw"), max_size=None) as raw,
+    ):
+        for message in GROWING:
+            content: dict[str, Any] = {"m": message}
+            if isinstance(message, bytes):
+                content = {"b": base64.b64encode(message).decode()}
+            assert await client.ask(publish="room", **content) == OK
+            assert await raw.recv() == message
+        assert await client.error(publish="room", m="x" * (SIZE + 1)) == "too_large"
+        assert await client.error(publish="room", m="\x01" * (SIZE + 1)) == "too_large"
+        await client.socket.send('"' + "x" * (7 * SIZE) + '"')
+        assert (await client.closed())[0] == 1009
+
+
+@async_test
+async def test_frames_are_compressed_for_clients_that_can(redis: RedisServer) -> None:
+    async with (
+        node(redis, compression=True) as (pool, server),
+        framed(server, "one", compression="deflate") as client,
+        framed(server, "two", compression="deflate") as other,
+        framed(server, "plain") as plain,
+    ):
+        assert client.socket.protocol.extensions
+        long = "long " * 1000
+        await pool.broadcast_message("room", long)
+        await pool.broadcast_message("room", "short")
+        for one in (client, other, plain):
+            assert [(await one.read())["m"] for _ in range(2)] == [long, "short"]
+        assert await client.ask(publish="room", m=long) == OK
+        assert (await other.read())["m"] == long
+
+
+# -- ends ----------------------------------------------------------------------------------
+
+
+@async_test
+async def test_a_kick_comes_behind_the_messages(redis: RedisServer) -> None:
+    async with node(redis) as (pool, server), framed(server, "one") as client:
+        await pool.send_then_close("room", "one", "bye", 4000, "go")
+        assert await client.read() == {"ns": "room", "m": "bye"}
+        assert await client.closed() == (4000, "go")
+
+
+@async_test
+async def test_a_lost_membership_is_told_and_the_home_closes(redis: RedisServer) -> None:
+    async with node(redis) as (pool, server), framed(server, "one") as client:
+        assert await client.ask(join="room:7") == OK
+        await pool.remove_all("room:7")
+        assert await client.read() == {"left": "room:7", "cause": "removed"}
+        assert await client.ask(join="room:7") == OK
+        async with framed(server, "one", "elsewhere") as second:
+            assert await second.ask(join="room:7") == OK
+            assert await client.read() == {"left": "room:7", "cause": "taken over"}
+        async with framed(server, "one"):
+            assert (await client.closed())[0] == 4409
+
+
+@async_test
+async def test_leaving_home_is_answered_and_closes(redis: RedisServer) -> None:
+    async with node(redis) as (_, server), framed(server, "one") as client:
+        assert await client.ask(leave="elsewhere") == OK
+        assert await client.ask(leave="room") == OK
+        assert await client.closed() == (1000, "")
+
+
+@async_test
+async def test_a_drain_closes_with_1012_behind_its_message(redis: RedisServer) -> None:
+    async with node(redis) as (pool, server), framed(server, "one") as client:
+        draining = asyncio.create_task(pool.drain_connections(100, "moving", grace=5))
+        assert (await client.read())["m"] == "moving"
+        assert (await client.closed())[0] == 1012
+        await draining
+
+
+@async_test
+async def test_requests_to_a_connection_that_is_closing_are_not_carried_out(
+    redis: RedisServer,
+) -> None:
+    async with (
+        node(redis) as (pool, server),
+        framed(server, "one") as client,
+        connect(url(server, "raw")) as raw,
+    ):
+        connection = pool.get_connection("room", "one")
+        assert connection is not None
+        client.socket.transport.pause_reading()
+        closing = asyncio.create_task(connection.close(4000))
+        await eventually(lambda: connection.closed)
+        await client.socket.send('{"publish": "room", "m": "late"}')
+        client.socket.transport.resume_reading()
+        with pytest.raises(ConnectionClosed):
+            await client.socket.recv()
+        await closing
+        await pool.broadcast_message("room", "next")
+        assert await raw.recv() == "next"
