@@ -70,9 +70,9 @@ def welcome(id: str, home: str, user: str | None, expires: float | None) -> Clie
     return _said(welcome={name: value for name, value in fields.items() if value is not None})
 
 
-def done(ref: Ref) -> ClientFrame:
-    """A request was carried out."""
-    return _said(ref=ref, ok=True)
+def done(ref: Ref, expires: float | None = None) -> ClientFrame:
+    """A request was carried out; a renewed identity expires then."""
+    return _said(ref=ref, ok=True) if expires is None else _said(ref=ref, ok=True, expires=expires)
 
 
 def refused(ref: Ref, code: str, reason: str) -> ClientFrame:

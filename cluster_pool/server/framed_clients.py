@@ -5,7 +5,9 @@ Owns what one client may do in a second, and what happens to frames that are no 
 """
 
 import asyncio
+import weakref
 from collections import deque
+from functools import partial
 from typing import Final
 
 from cluster_pool.auth.rules import NamespaceRules
@@ -13,6 +15,7 @@ from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core import client_frames
 from cluster_pool.core.client_requests import RefusedRequestError, largest_frame, read_request
 from cluster_pool.core.closing import POLICY, UNSUPPORTED
+from cluster_pool.core.message import Message
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import deliver, throw_out
@@ -45,7 +48,7 @@ class FramedClients:
         websocket.protocol.max_message_size = largest_frame(limit)
         writer = attachment.writer_of(connection)
         attachment.write_by(connection, FramedWriter(writer, connection.namespace))
-        connection.on("left", lambda *lost: deliver(connection, client_frames.left(*lost)) and None)
+        connection.on("left", partial(_tell_left, weakref.ref(connection)))
         who = connection.id, connection.namespace, connection.user, connection.expires
         deliver(connection, client_frames.welcome(*who))
 
@@ -53,19 +56,21 @@ class FramedClients:
         """Carry out the requests of one client, one after another, until it is closed."""
         client = _Client(connection, self._rate)
         async for frame in connection:
-            if connection.closed:
-                continue  # nothing can be answered any more
-            if isinstance(frame, bytes):
-                throw_out(connection, UNSUPPORTED, "frames must be text")
-                break
-            try:
+            if not connection.closed:  # else nothing can be answered any more
                 await self._handle(client, frame)
-            except RefusedRequestError as error:
-                self._pool.counters.client_requests_refused += 1
-                client.refuse(error)
             del frame  # else it is kept until the next one comes
 
-    async def _handle(self, client: "_Client", frame: str) -> None:
+    async def _handle(self, client: "_Client", frame: Message) -> None:
+        if not isinstance(frame, str):
+            throw_out(client.connection, UNSUPPORTED, "frames must be text")
+            return
+        try:
+            await self._carry_out(client, frame)
+        except RefusedRequestError as error:
+            self._pool.counters.client_requests_refused += 1
+            client.refuse(error)
+
+    async def _carry_out(self, client: "_Client", frame: str) -> None:
         limits = self._pool.limits
         request = read_request(frame, limits.message_bytes, limits.info_bytes)
         if self._calls.is_bounded(client.connection, request) and not client.may_go_on():
@@ -74,7 +79,8 @@ class FramedClients:
         await self._calls.execute(client.connection, request)
         self._pool.counters.client_requests += 1
         if request.ref is not None:
-            deliver(client.connection, client_frames.done(request.ref))
+            expires = client.connection.expires if request.verb == "renew" else None
+            deliver(client.connection, client_frames.done(request.ref, expires))
         self._calls.finish(client.connection, request)
 
 
@@ -112,3 +118,13 @@ class _Client:
         self._invalid.append(now)
         if len(self._invalid) == MOST_INVALID and now - self._invalid[0] <= INVALID_WITHIN:
             throw_out(self.connection, POLICY, "too many frames that are no requests")
+
+
+def _tell_left(one: weakref.ref[Connection], namespace: str, cause: str) -> None:
+    """Tell a client which membership it has lost.
+
+    Its connection keeps this, and would be kept by it.
+    """
+    connection = one()
+    if connection is not None:
+        deliver(connection, client_frames.left(namespace, cause))

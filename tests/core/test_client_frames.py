@@ -68,6 +68,11 @@ def test_frames_of_the_server_itself_stay_as_they_are() -> None:
         "welcome": {"id": "tab", "ns": "room"}
     }
     assert json.loads(client_frames.done(1).message) == {"ref": 1, "ok": True}
+    assert json.loads(client_frames.done("r", 1.5).message) == {
+        "ref": "r",
+        "ok": True,
+        "expires": 1.5,
+    }
     assert json.loads(client_frames.refused("r", "taken", "why").message) == {
         "ref": "r",
         "error": "taken",
