@@ -51,12 +51,14 @@ class NamespaceRules:
         return any(matches(pattern, namespace) for pattern in self._patterns[verb])
 
 
-def with_rules(auth: Auth, rules: NamespaceRules) -> Auth:
+def with_rules(auth: Auth | None, rules: NamespaceRules) -> Auth | None:
     """An ``auth`` whose identities permit what they name and what the rules name, and no more.
 
     Without this an identity that names no namespace is not restricted, since an application
-    decides; a URL decides nothing.
+    decides; a URL decides nothing. Without an ``auth`` there is none.
     """
+    if auth is None:
+        return None
     patterns = rules.patterns(JOIN)
 
     async def authenticate(request: Request) -> Identity:

@@ -21,7 +21,7 @@ VERBS: Final[tuple[str, ...]] = ("join", "leave", "publish", "renew")
 LARGEST_REF: Final = 64
 LARGEST_NUMBER: Final = 2**53
 GROWTH: Final = 6
-"""Bytes of JSON that one byte of a message may need: an escape such as u0001, with its backslash."""
+"""Bytes of JSON that one byte of a message may need: a backslash, and then u0001."""
 REST: Final = 128 * 1024
 """Bytes of a frame beside its message. Lists would need fifty times their bytes of memory, and the
 time that all clients lose meanwhile."""

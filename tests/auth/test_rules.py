@@ -7,11 +7,18 @@ from cluster_pool.auth.rules import INFO, JOIN, PUBLISH, NamespaceRules, with_ru
 from tests.support import async_test
 
 
+async def ruled_by(auth: Auth, rules: NamespaceRules) -> Identity:
+    """The identity of a client under rules."""
+    ruled = with_rules(auth, rules)
+    assert ruled is not None
+    return await ruled.identify(Request())
+
+
 @async_test
 async def test_an_identity_permits_what_it_names_and_what_the_rules_name() -> None:
     auth = Auth(authenticate=lambda _: Identity(namespace="app", namespaces=["room:*"]))
     rules = NamespaceRules(["lobby=join", "team:*=publish,join", "other=publish,info"])
-    ruled = await with_rules(auth, rules).identify(Request())
+    ruled = await ruled_by(auth, rules)
     names = ("app", "room:7", "lobby", "team:7", "other")
     assert [ruled.permits(name) for name in names] == [True, True, True, True, False]
 
@@ -19,7 +26,7 @@ async def test_an_identity_permits_what_it_names_and_what_the_rules_name() -> No
 @async_test
 async def test_without_a_rule_an_identity_that_names_nothing_permits_nothing() -> None:
     auth = Auth(authenticate=lambda _: Identity())
-    ruled = await with_rules(auth, NamespaceRules(["*=publish"])).identify(Request())
+    ruled = await ruled_by(auth, NamespaceRules(["*=publish"]))
     assert not ruled.permits("app")
 
 

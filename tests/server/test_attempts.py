@@ -1,4 +1,4 @@
-"""Who tries Redis while it cannot be reached."""
+"""Attempts while Redis cannot be reached."""
 
 import asyncio
 

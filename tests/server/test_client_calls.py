@@ -1,4 +1,4 @@
-"""What clients of ``cluster-pool.v1`` may ask for, and what they are answered: real nodes."""
+"""Requests of clients of ``cluster-pool.v1``, and their answers: real nodes."""
 
 import asyncio
 import time
@@ -90,7 +90,7 @@ async def test_a_token_and_the_rules_say_what_a_client_may_join(redis: RedisServ
 
 
 @async_test
-async def test_nobody_joins_under_the_id_of_another_user(redis: RedisServer) -> None:
+async def test_ids_of_other_users_are_not_taken_over_by_a_join(redis: RedisServer) -> None:
     """Nor do guests, who are no one user; the same user's newer tab takes it over."""
     rules = ("*=join",)
     async with (
