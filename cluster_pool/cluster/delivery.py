@@ -225,9 +225,8 @@ class Delivery:
 def _published(item: list[Any], source: Source) -> Outgoing:
     """The message of a broadcast that a client has published."""
     kind, payload, id, user = item
-    message = message_of(FROM[kind], payload, source)
-    message.author = check_id(id), check_user(user) if user else ""
-    return message
+    author = check_id(id), check_user(user) if user else ""
+    return message_of(FROM[kind], payload, source, author)
 
 
 def _asker(fields: object) -> ReplyTo:

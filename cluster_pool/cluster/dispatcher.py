@@ -18,7 +18,7 @@ from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import is_of_one
-from cluster_pool.core.message import Outgoing, Source
+from cluster_pool.core.message import Author, Outgoing, PublishedMessage, Source
 
 log = logging.getLogger("cluster_pool.router")
 
@@ -193,7 +193,9 @@ class Dispatcher:
             self._handler.execute(kind, claim, item)
 
 
-def message_of(kind: object, payload: object, source: Source) -> Outgoing:
+def message_of(
+    kind: object, payload: object, source: Source, author: Author | None = None
+) -> Outgoing:
     """The message of an item. Text must be UTF-8, since a client closes on anything else."""
     if kind not in MESSAGES or not isinstance(payload, bytes):
         raise BrokenEnvelopeError("kind")
@@ -203,6 +205,6 @@ def message_of(kind: object, payload: object, source: Source) -> Outgoing:
             payload.decode()
         except UnicodeDecodeError:
             raise BrokenEnvelopeError("text") from None
-    message = Outgoing(text, payload)
-    message.source = source
-    return message
+    if author is not None:
+        return PublishedMessage(text, payload, source, author)
+    return Outgoing(text, payload, source)

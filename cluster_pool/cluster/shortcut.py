@@ -36,9 +36,7 @@ class LocalShortcut:
         connection = self._find(namespace, id)
         if connection is None:
             return None
-        message = Outgoing(text, payload)
-        message.source = (namespace, "", 0)
-        result = deliver(connection, message)
+        result = deliver(connection, Outgoing(text, payload, (namespace, "", 0)))
         if close is not None and result:
             kick(connection, *close)
         return result

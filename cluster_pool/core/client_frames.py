@@ -30,17 +30,17 @@ def framed(message: Outgoing, home: str) -> Outgoing:
     Args:
         home: the home of the client, for messages that name no namespace.
     """
-    if message.framed is not None:
+    try:
         return message.framed
+    except AttributeError:
+        pass
     if type(message) is ClientFrame:
         return message
     if message.count > 1:
         frames = Outgoing.join([framed(part, home) for part in message.parts])
-        shared = all(part.framed is not None for part in message.parts)
     else:
         frames = _frame_of(message, message.source or (home, "", 0))
-        shared = message.source is not None
-    if shared:
+    if all(part.source is not None for part in message.parts):  # the same for every client
         message.framed = frames
     return frames
 

@@ -47,16 +47,18 @@ class Outgoing:
         text: whether a single message is text; meaningless for several.
         payload: the payload of a single message, empty for several.
         source: where a single message comes from; None if only its recipient knows.
-        author: the client that published it, if one did.
-        framed: the same for clients of ``cluster-pool.v1``: see :mod:`.client_frames`.
+        framed: the same for clients of ``cluster-pool.v1``, once it was made: see
+            :mod:`.client_frames`. It is not there before.
     """
 
     __slots__ = (
-        *("__weakref__", "_compressed", "_joined", "_message", "author", "count", "frame"),
-        *("framed", "payload", "size", "source", "text"),
+        *("__weakref__", "_compressed", "_joined", "_message", "count", "frame", "framed"),
+        *("payload", "size", "source", "text"),
     )
 
-    def __init__(self, text: bool, payload: bytes) -> None:
+    framed: "Outgoing"
+
+    def __init__(self, text: bool, payload: bytes, source: Source | None = None) -> None:
         self.text = text
         self.payload = payload
         self.size = len(payload)
@@ -65,9 +67,7 @@ class Outgoing:
         self._joined: Sequence[Outgoing] | None = None
         self._message: Message | None = None
         self._compressed: dict[int, bytes] | None = None
-        self.source: Source | None = None
-        self.author: Author | None = None
-        self.framed: Outgoing | None = None
+        self.source = source
 
     @classmethod
     def join(cls, parts: Sequence["Outgoing"]) -> "Outgoing":
@@ -81,9 +81,14 @@ class Outgoing:
         joined.frame = b"".join([part.frame for part in parts])
         joined._joined = [single for part in parts for single in part.parts]
         joined._message = joined._compressed = None
-        joined.source = joined.author = joined.framed = None
+        joined.source = None
         joined.count = len(joined._joined)
         return joined
+
+    @property
+    def author(self) -> Author | None:
+        """The client that published it, if one did."""
+        return None
 
     @property
     def parts(self) -> Sequence["Outgoing"]:
@@ -114,6 +119,21 @@ class Outgoing:
         if frame is None:
             frame = made[window] = _compress(self, window)
         return frame
+
+
+class PublishedMessage(Outgoing):
+    """A message that a client has published."""
+
+    __slots__ = ("_author",)
+
+    def __init__(self, text: bool, payload: bytes, source: Source, author: Author) -> None:
+        super().__init__(text, payload, source)
+        self._author = author
+
+    @property
+    def author(self) -> Author:
+        """See :class:`Outgoing`."""
+        return self._author
 
 
 def _compress(message: Outgoing, window: int) -> bytes:

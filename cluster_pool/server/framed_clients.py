@@ -55,9 +55,16 @@ class FramedClients:
     async def serve(self, connection: Connection) -> None:
         """Carry out the requests of one client, one after another, until it is closed."""
         client = _Client(connection, self._rate)
+        held = self._pool.inbound
         async for frame in connection:
-            if not connection.closed:  # else nothing can be answered any more
+            if connection.closed:
+                continue  # nothing can be answered any more
+            size = len(frame)
+            held.unread += size
+            try:
                 await self._handle(client, frame)
+            finally:
+                held.unread -= size
             del frame  # else it is kept until the next one comes
 
     async def _handle(self, client: "_Client", frame: Message) -> None:

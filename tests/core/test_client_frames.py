@@ -5,17 +5,14 @@ import json
 
 from cluster_pool.core import client_frames
 from cluster_pool.core.client_frames import framed
-from cluster_pool.core.message import Outgoing
+from cluster_pool.core.message import Outgoing, PublishedMessage, Source, encode
+
+PLACE: Source = ("room", "1700", 7)
 
 
-def message(content: str | bytes, **more: object) -> Outgoing:
-    """A message from number 7 of a namespace."""
-    text = isinstance(content, str)
-    made = Outgoing(text, content.encode() if isinstance(content, str) else content)
-    made.source = ("room", "1700", 7)
-    for name, value in more.items():
-        setattr(made, name, value)
-    return made
+def message(content: str | bytes, source: Source | None = PLACE) -> Outgoing:
+    """A message, by default the seventh of a namespace."""
+    return Outgoing(*encode(content, 1000), source)
 
 
 def test_a_frame_has_namespace_message_and_position() -> None:
@@ -36,8 +33,8 @@ def test_a_binary_message_is_base64() -> None:
 
 
 def test_a_frame_names_the_author_and_its_user_if_it_has_one() -> None:
-    known = framed(message("x", author=("tab", "42")), "home")
-    guest = framed(message("x", author=("tab", ""), source=("room", "", 0)), "home")
+    known = framed(PublishedMessage(True, b"x", PLACE, ("tab", "42")), "home")
+    guest = framed(PublishedMessage(True, b"x", ("room", "", 0), ("tab", "")), "home")
     assert json.loads(known.message)["from"] == {"id": "tab", "user": "42"}
     assert json.loads(guest.message) == {"ns": "room", "m": "x", "from": {"id": "tab"}}
 

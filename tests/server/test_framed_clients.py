@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from cluster_pool import ClusterPool, Connection, Limits
+from cluster_pool import Auth, ClusterPool, Connection, Identity, Limits, Request
 from tests.server.framing import OK, V1, framed, node, url
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+from tools.harness.nodes import NodeProcess
 
 pytestmark = pytest.mark.real
 
@@ -58,6 +60,52 @@ async def test_messages_to_one_client_have_no_position(redis: RedisServer) -> No
         with redis.sync_client() as plain:
             plain.publish("cluster_pool:{room}", "plain")
         assert await client.read() == {"ns": "room", "m": "plain"}
+
+
+@async_test
+async def test_messages_to_a_user_say_so(redis: RedisServer) -> None:
+    def known(request: Request) -> Identity:
+        return Identity(user="42", namespaces=["*"])
+
+    async with (
+        node(redis, auth=Auth(authenticate=known)) as (pool, server),
+        framed(server, "one") as client,
+    ):
+        assert await pool.send_user("42", "to you", confirm=True)
+        assert await client.read() == {"ns": "~user:42", "m": "to you"}
+
+
+@async_test
+async def test_messages_that_exclude_others_have_a_position(redis: RedisServer) -> None:
+    async with node(redis) as (pool, server), framed(server, "one") as client:
+        await pool.broadcast_message("room", "a", exclude=["two"])
+        await pool.broadcast_message("room", "b", exclude_users=["42"])
+        await pool.broadcast_message("room", "c", exclude=["one"])
+        await pool.broadcast_message("room", "d")
+        frames = [await client.read() for _ in range(3)]
+        numbers = [int(frame["p"].partition(".")[2]) for frame in frames]
+        assert [frame["m"] for frame in frames] == ["a", "b", "d"]
+        assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 3]
+
+
+@async_test
+async def test_many_messages_at_once_keep_their_order_and_their_positions(
+    redis: RedisServer,
+) -> None:
+    """They are batched into few envelopes and few writes."""
+    async with (
+        node(redis) as (pool, server),
+        node(redis, "b") as (_, second),
+        framed(server, "one") as client,
+        framed(second, "two") as other,
+    ):
+        sends = [pool.broadcast_message("room", str(number)) for number in range(500)]
+        await asyncio.gather(*sends)
+        for reader in (client, other):
+            frames = [await reader.read() for _ in range(500)]
+            assert [frame["m"] for frame in frames] == [str(number) for number in range(500)]
+            numbers = [int(frame["p"].partition(".")[2]) for frame in frames]
+            assert numbers == list(range(numbers[0], numbers[0] + 500))
 
 
 @async_test
@@ -219,15 +267,18 @@ async def test_the_largest_message_arrives_however_much_its_frame_grows(
 @async_test
 async def test_a_client_that_does_not_read_is_closed_all_the_same(redis: RedisServer) -> None:
     async with node(redis, limits=SMALL_OUTBOX) as (pool, server):
-        for size in (20, SIZE):
-            async with framed(server, "slow", max_size=None) as client:
+        for size, count in ((200, 100), (SIZE, 1)):
+            async with framed(server, "slow", max_size=None, ping_interval=None) as client:
                 connection = pool.get_connection("room", "slow")
                 assert connection is not None
                 client.socket.transport.pause_reading()
                 sent = 0
                 while not connection.closed:
-                    await pool.broadcast_message("room", "\x01" * size)
-                    sent += 6 * size
+                    message = "\x01" * size
+                    await asyncio.gather(
+                        *(pool.broadcast_message("room", message) for _ in range(count))
+                    )
+                    sent += 6 * size * count
                     assert sent < 50_000_000
                 assert connection.close_code == 1013
 
@@ -269,6 +320,41 @@ async def test_frames_are_compressed_for_clients_that_can(redis: RedisServer) ->
             assert [(await one.read())["m"] for _ in range(2)] == [long, "short"]
         assert await client.ask(publish="room", m=long) == OK
         assert (await other.read())["m"] == long
+
+
+@async_test
+async def test_a_node_process_serves_large_messages_to_clients_of_both_kinds(
+    redis: RedisServer,
+) -> None:
+    """On uvloop, and with the options of the command line."""
+    rule = ("--namespace-rule", "room=publish", "--message-bytes", "300000")
+    rate = {"CLUSTER_POOL_PUBLISHED_PER_SECOND": "3"}
+    with (
+        NodeProcess(redis.url, *rule, "--outbox-bytes", "300000", environment=rate) as first,
+        NodeProcess(redis.url, *rule) as second,
+    ):
+        large: Any = {"max_size": None, "compression": None}
+        async with (
+            connect(first.url("room", "one"), subprotocols=[V1], **large) as one,
+            connect(second.url("room", "raw"), **large) as raw,
+            connect(second.url("room", "two"), subprotocols=[V1], **large) as two,
+        ):
+            for reader in (one, two):
+                assert "welcome" in json.loads(await reader.recv())
+            message = "\x01" * 300_000
+            await one.send(json.dumps({"publish": "room", "m": message}))
+            assert await raw.recv() == message
+            for reader in (one, two):
+                frame = json.loads(await reader.recv())
+                assert (frame["m"], frame["from"]) == (message, {"id": "one"})
+            for ref in range(9):
+                await one.send(json.dumps({"publish": "room", "m": "x", "ref": ref}))
+            answers = []
+            while len(answers) < 9:
+                frame = json.loads(await one.recv())
+                answers += [frame.get("error")] if "ref" in frame else []
+            assert answers[0] is None
+            assert "rate" in answers
 
 
 # -- ends ----------------------------------------------------------------------------------

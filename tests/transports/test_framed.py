@@ -32,9 +32,7 @@ class Kernel:
 
 
 def message(content: str) -> Outgoing:
-    made = Outgoing(True, content.encode())
-    made.source = ("room", "", 0)
-    return made
+    return Outgoing(True, content.encode(), ("room", "", 0))
 
 
 def header(size: int) -> int:
