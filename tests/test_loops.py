@@ -75,6 +75,7 @@ def node_calls(pool: ClusterPool, member: Connection) -> Calls:
         "accept": lambda: pool.accept(FakeWebSocket(), namespace="n", id="c").__aenter__(),
         "wait_ready": pool.wait_ready,
         "publish_inbound": lambda: pool.publish_inbound(member, "x"),
+        "publish_from": lambda: pool.publish_from(member, "n", "x"),
         "alone": pool.alone,
         "hurry_drain": pool.hurry_drain,
         "send_nowait": lambda: pool.send_nowait("n", "alice", "x"),

@@ -1,5 +1,7 @@
 """Items applied to the connections of a node, without a bus."""
 
+import pytest
+
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.cluster.node import Node
 from cluster_pool.core import envelope
@@ -46,3 +48,25 @@ async def test_a_control_item_waits_for_the_messages_before_it() -> None:
         await delivery.broadcast(Heard(channel, 1, b"-" + items, 1, "sender"))
         assert await alice.wait_closed() == await bob.wait_closed() == (4000, "over")
         assert (alice.sent, bob.sent) == (["1", "2", "3"], ["1", "3"])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        *([18, b"x"], [18, b"x", "a"], [18, b"x", 1, ""], [18, b"x", "", ""], [18, b"x", "a", 1]),
+        *([18, b"\xff", "a", ""], [18, "x", "a", ""], [19, b"x", "a", "", 1], [20, b"x"]),
+    ],
+)
+@async_test
+async def test_an_item_of_a_client_that_cannot_be_read_is_dropped(
+    backend: Backend, item: list[object]
+) -> None:
+    """So is one of a kind that comes with a later version; what was before it is delivered."""
+    async with backend.pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        items = envelope.broadcast(True, b"before") + envelope.pack(item)
+        channel = f"{backend.prefix}:{{n}}"
+        await backend.publish(channel, envelope.empty_envelope("other 1") + items)
+        await one.broadcast_message("n", "behind")
+        assert await alice.wait_sent(2) == ["before", "behind"]
+        assert one.statistics()["dropped_garbage"] == 1

@@ -43,6 +43,8 @@ def test_items_match_the_protocol_page() -> None:
     assert unpack(envelope.broadcast(False, b"x")) == [2, b"x", []]
     assert unpack(envelope.broadcast(True, b"x", ["a"], ["42"])) == [16, b"x", ["a"], ["42"]]
     assert unpack(envelope.broadcast(False, b"x", (), ["42"])) == [17, b"x", [], ["42"]]
+    assert unpack(envelope.published(True, b"x", ("a", "42"))) == [18, b"x", "a", "42"]
+    assert unpack(envelope.published(False, b"x", ("a", ""))) == [19, b"x", "a", ""]
     assert unpack(envelope.close_all(1000, "r")) == [6, 1000, "r"]
     assert unpack(envelope.question("n", "a", to)) == [12, "n", "a", ["node", 7, "start"]]
 

@@ -4,7 +4,15 @@ import time
 
 import pytest
 
-from cluster_pool import AuthenticationError, ClusterPool, Connection, Identity, PoolClosedError
+from cluster_pool import (
+    AuthenticationError,
+    ClusterPool,
+    Connection,
+    Identity,
+    InvalidMessageError,
+    NotPermittedError,
+    PoolClosedError,
+)
 from cluster_pool.local import attachment
 from cluster_pool.local.grant import Grant
 from cluster_pool.testing import FakeWebSocket
@@ -48,3 +56,22 @@ async def test_a_connection_whose_identity_has_expired_publishes_nothing() -> No
         attachment.grant(connection, Grant(Identity(expires=time.time() - 1), None))
         with pytest.raises(AuthenticationError, match="expired"):
             await pool.publish_inbound(connection, "hello")
+
+
+@async_test
+async def test_a_message_is_published_from_a_member_that_has_not_expired() -> None:
+    async with Backend(None).pools(1) as (pool,):
+        socket = FakeWebSocket()
+        connection = Connection("alice", "n", socket)
+        with pytest.raises(NotPermittedError):
+            await pool.publish_from(connection, "n", "hello")
+        await pool.new_connection(connection)
+        assert await pool.publish_from(connection, "n", "hello") == 1
+        assert await socket.wait_sent(1) == ["hello"]
+        with pytest.raises(NotPermittedError):
+            await pool.publish_from(connection, "other", "hello")
+        with pytest.raises(InvalidMessageError):
+            await pool.publish_from(connection, "n", "\ud800")
+        attachment.grant(connection, Grant(Identity(expires=time.time() - 1), None))
+        with pytest.raises(AuthenticationError, match="expired"):
+            await pool.publish_from(connection, "n", "hello")
