@@ -2,6 +2,7 @@
 
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.ids import exact
+from cluster_pool.core.message import Outgoing
 from cluster_pool.exceptions import ClusterPoolError, ConnectionClosedError
 from cluster_pool.local import closing
 from cluster_pool.local.outbox import flush
@@ -13,10 +14,16 @@ def is_answered(connection: ConnectionState) -> bool:
     return connection._transport.is_answered()
 
 
-def hold(connection: ConnectionState) -> None:
-    """Hold messages to it until :func:`release_hold`: the handshake is not answered yet."""
+def hold(connection: ConnectionState, first: Outgoing | None = None) -> None:
+    """Hold messages to it until :func:`release_hold`: the handshake is not answered yet.
+
+    Args:
+        first: is written ahead of them, and takes nothing of the room for them.
+    """
     if connection._state is OPEN:
         connection._state = HOLDING
+        if first is not None:
+            connection._pending = [first]
 
 
 def release_hold(connection: ConnectionState) -> None:

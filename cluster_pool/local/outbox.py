@@ -99,7 +99,8 @@ def _deliver_full(connection: ConnectionState, message: Outgoing) -> SendResult:
 def _hold_more(connection: ConnectionState, message: Outgoing) -> bool:
     limit = connection._services.limits.outbox_bytes
     pending = connection._pending
-    if pending and connection._pending_bytes + message.size > limit:
+    held = connection._pending_bytes
+    if held and held + message.size > limit:
         return False
     if pending is None:
         pending = connection._pending = []

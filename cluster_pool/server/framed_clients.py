@@ -15,7 +15,7 @@ from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core import client_frames
 from cluster_pool.core.client_requests import RefusedRequestError, largest_frame, read_request
 from cluster_pool.core.closing import POLICY, UNSUPPORTED
-from cluster_pool.core.message import Message
+from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import deliver, throw_out
@@ -42,15 +42,15 @@ class FramedClients:
         self._rate = rate
         self._calls = ClientCalls(pool, rules)
 
-    def greet(self, websocket: NodeWebSocket, connection: Connection) -> None:
-        """Prepare a connection that is not claimed yet, and put the welcome into its outbox."""
+    def greet(self, websocket: NodeWebSocket, connection: Connection) -> Outgoing:
+        """Prepare a connection that is not claimed yet, and return the welcome for it."""
         limit = self._pool.limits.message_bytes
         websocket.protocol.max_message_size = largest_frame(limit)
         writer = attachment.writer_of(connection)
         attachment.write_by(connection, FramedWriter(writer, connection.namespace))
         connection.on("left", partial(_tell_left, weakref.ref(connection)))
         who = connection.id, connection.namespace, connection.user, connection.expires
-        deliver(connection, client_frames.welcome(*who))
+        return client_frames.welcome(*who)
 
     async def serve(self, connection: Connection) -> None:
         """Carry out the requests of one client, one after another, until it is closed."""

@@ -158,9 +158,10 @@ class Handshakes:
 
     async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
         """Make the connection a member; None when it is one, else the answer that refuses it."""
-        handshake.hold(connection)
         if self._framed is not None and websocket.protocol.subprotocol == V1:
-            self._framed.greet(websocket, connection)
+            handshake.hold(connection, self._framed.greet(websocket, connection))
+        else:
+            handshake.hold(connection)
         identity = connection.identity
         # An id that is only in the URL may be that of another user's connection.
         others = identity is not None and connection.id != identity.id

@@ -9,6 +9,7 @@ from cluster_pool import (
     SendResult,
     Timing,
 )
+from cluster_pool.core.message import outgoing
 from cluster_pool.local.handshake import hold, release_hold
 from cluster_pool.testing import FakeWebSocket
 from tests.support import async_test
@@ -32,6 +33,19 @@ async def test_a_held_connection_keeps_messages_and_then_delivers_them() -> None
 
 def connected(id: str = "1") -> Connection:
     return Connection(id, "n", FakeWebSocket())
+
+
+@async_test
+async def test_the_first_message_of_a_held_connection_takes_no_room_of_others() -> None:
+    """The largest message is held behind it, and one more is refused."""
+    async with ConnectionsPool(limits=Limits(message_bytes=10, outbox_bytes=10)) as pool:
+        connection = connected()
+        hold(connection, outgoing("welcome", 10))
+        await pool.new_connection(connection)
+        assert await connection.send("x" * 10)
+        assert not await connection.send("y")
+        release_hold(connection)
+        assert await connection.websocket.wait_sent(2) == ["welcome", "x" * 10]
 
 
 @async_test
