@@ -5,7 +5,6 @@ Owns what one client may do in a second, and what happens to frames that are no 
 """
 
 import asyncio
-import weakref
 from collections import deque
 from functools import partial
 from typing import Final
@@ -48,7 +47,7 @@ class FramedClients:
         websocket.protocol.max_message_size = largest_frame(limit)
         writer = attachment.writer_of(connection)
         attachment.write_by(connection, FramedWriter(writer, connection.namespace))
-        connection.on("left", partial(_tell_left, weakref.ref(connection)))
+        connection.on("left", partial(_tell_left, connection))
         who = connection.id, connection.namespace, connection.user, connection.expires
         return client_frames.welcome(*who)
 
@@ -127,11 +126,6 @@ class _Client:
             throw_out(self.connection, POLICY, "too many frames that are no requests")
 
 
-def _tell_left(one: weakref.ref[Connection], namespace: str, cause: str) -> None:
-    """Tell a client which membership it has lost.
-
-    Its connection keeps this, and would be kept by it.
-    """
-    connection = one()
-    if connection is not None:
-        deliver(connection, client_frames.left(namespace, cause))
+def _tell_left(connection: Connection, namespace: str, cause: str) -> None:
+    """Tell a client which membership it has lost."""
+    deliver(connection, client_frames.left(namespace, cause))

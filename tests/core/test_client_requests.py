@@ -3,11 +3,13 @@
 import base64
 import json
 import time
+from random import Random
 from typing import Any
 
 import pytest
 
 from cluster_pool.core.client_requests import (
+    VERBS,
     ClientRequest,
     RefusedRequestError,
     largest_frame,
@@ -117,3 +119,29 @@ def test_much_that_is_no_message_is_refused_before_it_is_read() -> None:
     before = time.process_time()
     assert refused('{"m": "' + '\\"' * 500_000) == (None, "invalid")
     assert time.process_time() - before < 5  # not in the square of its length
+
+
+def test_mutated_requests_are_read_or_refused() -> None:
+    """No other error comes out, whatever a client sends."""
+    random = Random(7)
+    valid = [
+        '{"join": "a", "ref": 1, "info": {"x": [1, "y"]}}',
+        '{"publish": "a", "b": "AAE=", "ref": "r"}',
+        '{"publish": "a", "m": "\\u00e4\\n"}',
+        '{"info": null, "ns": "a", "renew": "x"}',
+    ]
+    long = '{"publish": "a", "m": "' + "x" * 140_000 + '", "ref": 7}'
+    alphabet = '{}[]",:\\u0d8 1e9-tfn.\x00äN' + "\ud800"
+    refusals = []
+    for turn in range(4_000):
+        text = long if turn % 40 == 0 else random.choice(valid)
+        for _ in range(random.randint(1, 4)):
+            at = random.randrange(len(text)) if random.random() < 0.9 else -5
+            text = text[:at] + random.choice(alphabet) + text[at + random.randint(0, 2) :]
+        try:
+            request = read_request(text, 200_000, INFO)
+        except RefusedRequestError as error:
+            refusals.append(error)
+        else:
+            assert request.verb in (*VERBS, "info")
+    assert all(error.unreadable for error in refusals)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import InvalidValueError, Limits, Timing
+from cluster_pool import Auth, InvalidValueError, Limits, Timing
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.server.settings import NodeSettings
 
@@ -42,6 +42,11 @@ def test_defaults_are_allowed_and_no_port_but_the_main_one_is_opened() -> None:
         ({"subprotocols": "v1"}, "subprotocols must be a list of str"),
         ({"subprotocols": ["v 1"]}, "no name of a subprotocol"),
         ({"admin_names": "admin.example"}, "admin_names must be a list of str"),
+        ({"namespace_rules": "a=publish"}, "namespace_rules must be a list of str"),
+        ({"namespace_rules": ["a=write"]}, "join, publish, info"),
+        ({"namespace_rules": ["a=publish", "b=info,join"]}, "join needs auth"),
+        ({"published_per_second": 0}, "published_per_second must be 1 or more"),
+        ({"published_per_second": None}, "published_per_second must be 1 or more"),
         ({"ping_interval": 0}, "ping_interval"),
         ({"stopping": Stopping(max_per_second=0)}, "max_per_second"),
         ({"stopping": Stopping(grace=float("nan"))}, "grace"),
@@ -54,6 +59,13 @@ def test_an_invalid_value_is_refused_and_named(settings: dict[str, Any], said: s
     """Before anything is started, and without a secret in the text."""
     with pytest.raises(InvalidValueError, match=said):
         NodeSettings(**settings)
+
+
+def test_rules_about_publishing_are_allowed_without_authentication() -> None:
+    """Any client may join any namespace then, but publishing needs a rule all the same."""
+    assert NodeSettings(namespace_rules=["room:*=publish,info"]).auth is None
+    auth = Auth(authenticate=lambda _: None)
+    assert NodeSettings(namespace_rules=["room:*=join"], auth=auth).auth is auth
 
 
 def test_an_admin_host_for_others_is_allowed_with_a_token_or_without_the_port() -> None:
