@@ -1,0 +1,150 @@
+// A WebSocket to cluster_pool that comes back by itself. It speaks the subprotocol cluster-pool.v1.
+//   const socket = new ClusterSocket("/ws/lobby", { token: async () => (await fetch("/token")).text() });
+//   socket.on("room:7", ({ data, from }) => show(from?.user, data));  // data: a string or a Uint8Array
+//   socket.onlost = ({ ns }) => reload(ns);                           // it was away: messages may be missing
+//   await socket.join("room:7", { info: { name: "Alice" } }), await socket.publish("room:7", "hello");
+// Events, for addEventListener or onopen = …: open {id, ns, user, again}, message {ns, data, from, position},
+// lost {ns}, left {ns, cause}, close {code, reason, final, delay}. A handler may throw.
+
+const BASE = 500, CAP = 30_000, STOOD = 10_000;  // ms: the backoff; a connection that stood so long resets it
+const HANDSHAKE = 30_000, PROBE = 5_000, RENEW = [5_000, 86_400_000];  // ms: for answers; until a renewal
+const AT_ONCE = { 1012: 5, 4401: 1 };            // codes with no delay, so many times in a row
+const PASSING = ["draining", "unavailable", "rate", "closing"];  // a rejoin refused so is tried again
+const base64 = bytes => btoa([...bytes].map(byte => String.fromCharCode(byte)).join(""));
+const bytes = base64 => Uint8Array.from(atob(base64), character => character.charCodeAt(0));// A promise; hands out the function that settles it by an answer of the server.
+const promised = handOut => new Promise((resolve, reject) => handOut(answer => answer.ok ? resolve(answer)
+    : reject(Object.assign(new Error(answer.reason || answer.error), { code: answer.error }))));
+
+export class ClusterSocket extends EventTarget {
+    isOpen = false; isFinal = false;
+    #ws; #attempt; #attempts = 0; #token; #ended = new AbortController();
+    #retry; #deadline; #renewal; #stood;         // timers
+    #waiting = []; #requests = new Map(); #ref = 0;  // what settles promises: of a connection; of refs
+    #rooms = new Map(); #info;                   // joined namespace → info; the info of home
+
+    // token: a string, or an async function that gets one. final: codes it also stays away after.
+    constructor(url, { token, final = [] } = {}) {
+        super();
+        Object.assign(this, { url, token, final: [1000, 4409, ...final] });
+        for (const type of ["open", "message", "lost", "left", "close"])
+            this.addEventListener(type, event => this["on" + type]?.(event));
+        globalThis.addEventListener("online", this.#wake, this.#ended);
+        globalThis.document?.addEventListener("visibilitychange", this.#wake, this.#ended);
+        this.#connect();
+    }
+    on(ns, handler) { this.addEventListener("message:" + ns, handler); }
+    off(ns, handler) { this.removeEventListener("message:" + ns, handler); }
+
+    // join, leave and info wait for a connection. A promise is rejected with error.code: that of the server,
+    // or "closed" if the connection ends before the answer. What was joined is joined again after a reconnect.
+    async join(ns, { info } = {}) {
+        await this.#request({ join: ns, info }, true);
+        this.#rooms.set(ns, info);
+    }
+    async leave(ns) { await this.#request({ leave: ns }, true).finally(() => this.#rooms.delete(ns)); }
+    async info(info, ns) {                       // what others see of this member, of its home by default
+        await this.#request({ info, ns }, true);
+        if (this.#rooms.has(ns)) this.#rooms.set(ns, info);
+        else this.#info = info;
+    }
+    async publish(ns, data) {                    // without a connection it is rejected, and not kept
+        await this.#request({ publish: ns, ...(typeof data === "string" ? { m: data } : { b: base64(data) }) });
+    }
+    async renew(token) {                         // happens by itself in time, with a token function
+        this.#renewBefore(await this.#request({ renew: this.#token = token ?? await this.token() }));
+    }
+    close() { if (!this.isFinal) this.#closed(1000, "closed by the page"); }
+
+    async #connect() {
+        clearTimeout(this.#retry);
+        const attempt = this.#attempt = {}, now = () => attempt === this.#attempt;  // a close ends it
+        this.#expect(HANDSHAKE);
+        try {
+            const token = this.#token ?? (typeof this.token === "function" ? await this.token() : this.token);
+            if (!now()) return;
+            const offers = token ? ["cluster-pool.token." + token] : [];
+            this.#ws = new WebSocket(this.url, ["cluster-pool.v1", ...offers]);
+            this.#ws.onmessage = ({ data }) => now() && this.#received(JSON.parse(data));
+            this.#ws.onclose = ({ code, reason }) => now() && this.#closed(code, reason);
+            this.#token = token;
+        } catch (error) {                        // no token, or one that cannot be offered
+            if (now()) this.#closed(1006, String(error));
+        }
+    }
+    #closed(code, reason) {
+        for (const timer of [this.#retry, this.#deadline, this.#renewal, this.#stood]) clearTimeout(timer);
+        this.#ws?.close();
+        if (code === 4401 || !this.isOpen) this.#token = null;  // perhaps it was refused: get another
+        this.#attempt = null;
+        this.isOpen = false;
+        this.isFinal = this.final.includes(code) || (code === 4401 && typeof this.token !== "function");
+        const limit = Math.min(CAP, BASE * 2 ** this.#attempts), soon = this.#attempts++ < AT_ONCE[code];
+        const delay = this.isFinal ? null : soon ? 0 : Math.random() * limit;
+        if (this.isFinal) this.#ended.abort();
+        else this.#retry = setTimeout(() => this.#connect(), delay);
+        const settled = [...this.#requests.values(), ...(this.isFinal ? this.#waiting : [])];
+        for (const settle of settled) settle({ error: "closed" });
+        this.#requests.clear();
+        this.#emit("close", { code, reason, final: this.isFinal, delay });
+    }
+    // Online again, or seen again: the page may have slept. Do not wait, nor trust an open connection.
+    #wake = ({ type }) => {
+        if (type !== "online" && document.hidden) return;
+        if (!this.isOpen) return this.#attempt || this.#connect();
+        this.#ws.send('{"ref": "probe"}');       // without a verb: answered as invalid
+        this.#expect(PROBE);
+    };
+    #expect(ms) {
+        clearTimeout(this.#deadline);
+        this.#deadline = setTimeout(() => this.#closed(1006, "no answer"), ms);
+    }
+    #received(frame) {
+        clearTimeout(this.#deadline);
+        const { welcome, ref, left, cause, ns, m, b, from, p: position } = frame;
+        if (welcome) this.#welcomed(welcome);
+        else if (ref !== undefined) {
+            this.#requests.get(ref)?.(frame);
+            this.#requests.delete(ref);
+        } else if (left !== undefined) {
+            this.#rooms.delete(left);
+            this.#emit("left", { ns: left, cause });
+        } else if (ns !== undefined) {
+            const message = { ns, data: b === undefined ? m : bytes(b), from, position };
+            for (const type of ["message", "message:" + ns]) this.#emit(type, message);
+        }
+    }
+    #welcomed({ id, ns, user, expires }) {
+        const again = this.id !== undefined;
+        Object.assign(this, { id, ns, user, isOpen: true });
+        this.#stood = setTimeout(() => this.#attempts = 0, STOOD);
+        this.#renewBefore({ expires });
+        if (this.#info !== undefined) this.#request({ info: this.#info }).catch(() => {});
+        for (const room of this.#rooms.keys()) this.#rejoin(room, this.#attempt);
+        for (const settle of this.#waiting.splice(0)) settle({ ok: true });
+        this.#emit("open", { id, ns, user, again });
+        if (again) this.#emit("lost", { ns });   // gaps in positions tell nothing: some are meant
+    }
+    #rejoin(ns, attempt) {
+        if (attempt !== this.#attempt || !this.#rooms.has(ns)) return;
+        const lost = () => this.#emit("lost", { ns }), again = () => this.#rejoin(ns, attempt);
+        this.#request({ join: ns, info: this.#rooms.get(ns) }).then(lost, ({ code }) => {
+            if (PASSING.includes(code)) setTimeout(again, 1000 + 4000 * Math.random());
+            else if (code !== "closed") this.#received({ left: ns, cause: code });
+        });
+    }
+    #renewBefore({ expires }) {
+        clearTimeout(this.#renewal);
+        if (!expires || typeof this.token !== "function") return;
+        const ms = (expires * 1000 - Date.now()) * (0.7 + 0.2 * Math.random()), attempt = this.#attempt;
+        const again = () => attempt === this.#attempt && this.#renewBefore({ expires });
+        this.#renewal = setTimeout(() => this.renew().catch(again), Math.min(Math.max(ms, RENEW[0]), RENEW[1]));
+    }
+    async #request(frame, wait = false) {
+        if (wait && !this.isOpen && !this.isFinal) await promised(settle => this.#waiting.push(settle));
+        if (!this.isOpen) return promised(settle => settle({ error: "closed" }));
+        const ref = ++this.#ref, text = JSON.stringify({ ...frame, ref });
+        this.#ws.send(text);
+        return promised(settle => this.#requests.set(ref, settle));
+    }
+    #emit(type, detail) { this.dispatchEvent(Object.assign(new Event(type), detail)); }
+}
