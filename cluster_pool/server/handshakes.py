@@ -44,6 +44,7 @@ from cluster_pool.server.http import (
     split_target,
     target_of,
 )
+from cluster_pool.server.static import CLIENT, CLIENT_PATH
 from cluster_pool.server.websocket import NodeWebSocket
 
 log = logging.getLogger("cluster_pool.server")
@@ -88,6 +89,8 @@ class Handshakes:
             return response_of(HEALTHY)
         if path == "/readyz":
             return response_of(readiness(self._pool))
+        if path == CLIENT_PATH:
+            return response_of(CLIENT)
         try:
             target = target_of(request.path)
             if target is None:
