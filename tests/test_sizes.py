@@ -52,6 +52,13 @@ def test_no_file_is_longer_than_400_lines() -> None:
         assert length <= LONG_FILES.get(where, FILE), f"{where} has {length} lines"
 
 
+def test_the_client_for_browsers_is_short() -> None:
+    """It is for reading, too: 150 lines, which fit into a window."""
+    lines = (ROOT / "static" / "cluster-socket.js").read_text().splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 110
+
+
 def test_no_function_is_longer_than_40_lines() -> None:
     """Except the tables of options, of which only the code counts."""
     for path in ROOT.rglob("*.py"):

@@ -44,7 +44,7 @@ from cluster_pool.server.http import (
     split_target,
     target_of,
 )
-from cluster_pool.server.static import CLIENT, CLIENT_PATH
+from cluster_pool.server.static import CLIENT_PATH, client_file
 from cluster_pool.server.websocket import NodeWebSocket
 
 log = logging.getLogger("cluster_pool.server")
@@ -90,7 +90,7 @@ class Handshakes:
         if path == "/readyz":
             return response_of(readiness(self._pool))
         if path == CLIENT_PATH:
-            return response_of(CLIENT)
+            return response_of(client_file(request.method))
         try:
             target = target_of(request.path)
             if target is None:

@@ -7,7 +7,7 @@ from typing import Final
 from cluster_pool.cluster.answers import Answer
 
 CLIENT_PATH: Final = "/cluster-socket.js"
-CLIENT: Final = Answer(
+_CLIENT: Final = Answer(
     http.HTTPStatus.OK,
     (files("cluster_pool") / "static" / "cluster-socket.js").read_text("utf-8"),
     "text/javascript; charset=utf-8",
@@ -17,3 +17,11 @@ CLIENT: Final = Answer(
         "X-Content-Type-Options": "nosniff",
     },
 )
+_OTHER_METHOD: Final = Answer(
+    http.HTTPStatus.METHOD_NOT_ALLOWED, "GET it\n", headers={"Allow": "GET, HEAD"}
+)
+
+
+def client_file(method: str) -> Answer:
+    """The answer to a request for the client."""
+    return _CLIENT if method in ("GET", "HEAD") else _OTHER_METHOD

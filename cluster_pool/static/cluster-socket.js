@@ -3,15 +3,17 @@
 //   socket.on("room:7", ({ data, from }) => show(from?.user, data));  // data: a string or a Uint8Array
 //   socket.onlost = ({ ns }) => reload(ns);                           // it was away: messages may be missing
 //   await socket.join("room:7", { info: { name: "Alice" } }), await socket.publish("room:7", "hello");
-// Events, for addEventListener or onopen = …: open {id, ns, user, again}, message {ns, data, from, position},
-// lost {ns}, left {ns, cause}, close {code, reason, final, delay}. A handler may throw.
+// Events, for addEventListener or onopen = …: open {id, ns, user, again}, lost {ns}, left {ns, cause},
+// message {ns, data, from, position}, close {code, reason, final, delay}. A handler may throw.
 
 const BASE = 500, CAP = 30_000, STOOD = 10_000;  // ms: the backoff; a connection that stood so long resets it
-const HANDSHAKE = 30_000, PROBE = 5_000, RENEW = [5_000, 86_400_000];  // ms: for answers; until a renewal
+const HANDSHAKE = 30_000, PROBE = 5_000, SOON = 5_000, LATE = 86_400_000;  // ms: answers; renewals
 const AT_ONCE = { 1012: 5, 4401: 1 };            // codes with no delay, so many times in a row
 const PASSING = ["draining", "unavailable", "rate", "closing"];  // a rejoin refused so is tried again
 const base64 = bytes => btoa([...bytes].map(byte => String.fromCharCode(byte)).join(""));
-const bytes = base64 => Uint8Array.from(atob(base64), character => character.charCodeAt(0));// A promise; hands out the function that settles it by an answer of the server.
+const content = data => typeof data === "string" ? { m: data } : { b: base64(data) };
+const dataOf = ({ m, b }) => b === undefined ? m : Uint8Array.from(atob(b), one => one.charCodeAt(0));
+// A promise; hands out the function that settles it by an answer of the server.
 const promised = handOut => new Promise((resolve, reject) => handOut(answer => answer.ok ? resolve(answer)
     : reject(Object.assign(new Error(answer.reason || answer.error), { code: answer.error }))));
 
@@ -21,7 +23,6 @@ export class ClusterSocket extends EventTarget {
     #retry; #deadline; #renewal; #stood;         // timers
     #waiting = []; #requests = new Map(); #ref = 0;  // what settles promises: of a connection; of refs
     #rooms = new Map(); #info;                   // joined namespace → info; the info of home
-
     // token: a string, or an async function that gets one. final: codes it also stays away after.
     constructor(url, { token, final = [] } = {}) {
         super();
@@ -35,8 +36,8 @@ export class ClusterSocket extends EventTarget {
     on(ns, handler) { this.addEventListener("message:" + ns, handler); }
     off(ns, handler) { this.removeEventListener("message:" + ns, handler); }
 
-    // join, leave and info wait for a connection. A promise is rejected with error.code: that of the server,
-    // or "closed" if the connection ends before the answer. What was joined is joined again after a reconnect.
+    // join, leave and info wait for a connection. A promise is rejected with an error.code: the server's, or
+    // "closed" if the connection ends before the answer. What was joined is joined again after a reconnect.
     async join(ns, { info } = {}) {
         await this.#request({ join: ns, info }, true);
         this.#rooms.set(ns, info);
@@ -48,13 +49,12 @@ export class ClusterSocket extends EventTarget {
         else this.#info = info;
     }
     async publish(ns, data) {                    // without a connection it is rejected, and not kept
-        await this.#request({ publish: ns, ...(typeof data === "string" ? { m: data } : { b: base64(data) }) });
+        await this.#request({ publish: ns, ...content(data) });
     }
     async renew(token) {                         // happens by itself in time, with a token function
         this.#renewBefore(await this.#request({ renew: this.#token = token ?? await this.token() }));
     }
     close() { if (!this.isFinal) this.#closed(1000, "closed by the page"); }
-
     async #connect() {
         clearTimeout(this.#retry);
         const attempt = this.#attempt = {}, now = () => attempt === this.#attempt;  // a close ends it
@@ -78,12 +78,12 @@ export class ClusterSocket extends EventTarget {
         this.#attempt = null;
         this.isOpen = false;
         this.isFinal = this.final.includes(code) || (code === 4401 && typeof this.token !== "function");
-        const limit = Math.min(CAP, BASE * 2 ** this.#attempts), soon = this.#attempts++ < AT_ONCE[code];
+        const soon = this.#attempts < AT_ONCE[code], limit = Math.min(CAP, BASE * 2 ** this.#attempts++);
         const delay = this.isFinal ? null : soon ? 0 : Math.random() * limit;
         if (this.isFinal) this.#ended.abort();
         else this.#retry = setTimeout(() => this.#connect(), delay);
-        const settled = [...this.#requests.values(), ...(this.isFinal ? this.#waiting : [])];
-        for (const settle of settled) settle({ error: "closed" });
+        for (const settle of this.#requests.values()) settle({ error: "closed" });
+        if (this.isFinal) for (const settle of this.#waiting) settle({ error: "closed" });
         this.#requests.clear();
         this.#emit("close", { code, reason, final: this.isFinal, delay });
     }
@@ -100,7 +100,7 @@ export class ClusterSocket extends EventTarget {
     }
     #received(frame) {
         clearTimeout(this.#deadline);
-        const { welcome, ref, left, cause, ns, m, b, from, p: position } = frame;
+        const { welcome, ref, left, cause, ns, from, p: position } = frame;
         if (welcome) this.#welcomed(welcome);
         else if (ref !== undefined) {
             this.#requests.get(ref)?.(frame);
@@ -109,7 +109,7 @@ export class ClusterSocket extends EventTarget {
             this.#rooms.delete(left);
             this.#emit("left", { ns: left, cause });
         } else if (ns !== undefined) {
-            const message = { ns, data: b === undefined ? m : bytes(b), from, position };
+            const message = { ns, data: dataOf(frame), from, position };
             for (const type of ["message", "message:" + ns]) this.#emit(type, message);
         }
     }
@@ -122,7 +122,7 @@ export class ClusterSocket extends EventTarget {
         for (const room of this.#rooms.keys()) this.#rejoin(room, this.#attempt);
         for (const settle of this.#waiting.splice(0)) settle({ ok: true });
         this.#emit("open", { id, ns, user, again });
-        if (again) this.#emit("lost", { ns });   // gaps in positions tell nothing: some are meant
+        if (again) this.#emit("lost", { ns });   // gaps of positions are no losses: some exclude this client
     }
     #rejoin(ns, attempt) {
         if (attempt !== this.#attempt || !this.#rooms.has(ns)) return;
@@ -137,7 +137,7 @@ export class ClusterSocket extends EventTarget {
         if (!expires || typeof this.token !== "function") return;
         const ms = (expires * 1000 - Date.now()) * (0.7 + 0.2 * Math.random()), attempt = this.#attempt;
         const again = () => attempt === this.#attempt && this.#renewBefore({ expires });
-        this.#renewal = setTimeout(() => this.renew().catch(again), Math.min(Math.max(ms, RENEW[0]), RENEW[1]));
+        this.#renewal = setTimeout(() => this.renew().catch(again), Math.min(Math.max(ms, SOON), LATE));
     }
     async #request(frame, wait = false) {
         if (wait && !this.isOpen && !this.isFinal) await promised(settle => this.#waiting.push(settle));

@@ -17,7 +17,11 @@ from tools.harness.nodes import Fleet
 from tools.harness.ports import accepts, free_port
 
 STOP = ("--announce", "1.5", "--grace", "10", "--close-rate", "20")
-RULES = ("--namespace-rule", "lobby=join,publish,info", "--namespace-rule", "room:*=join,publish,info")
+RULES = [
+    word
+    for pattern in ("lobby", "room:*")
+    for word in ("--namespace-rule", f"{pattern}=join,publish,info")
+]
 SETUP = """
 import("/cluster-socket.js").then(({ ClusterSocket }) => {
     window.sockets = {};
