@@ -12,6 +12,7 @@ from tests.docs.pages import PAGES, README, ROOT, anchors, blocks, inline, links
 CHECKED = {
     "python": "test_python.py: a strict type check; tests and whole programs are run",
     "console": "test_console.py: each command line is run, or parsed by its own program",
+    "html": "test_browser_page.py: a browser shows it",
     "json": "test_data.py: parsed",
     "mermaid": "test_data.py: a sequence of messages between parties that are declared",
     "text": "nothing to check: a drawing, or what a program printed",
