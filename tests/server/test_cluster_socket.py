@@ -93,6 +93,12 @@ async def test_sockets_at_two_nodes_talk_in_a_room(redis: RedisServer, tmp_path:
         assert await bob.do('publish("room:1", {}).catch(error => error.name)') == "TypeError"
         await bob.do('leave("room:1")')
         assert await cluster.publisher.count("room:1") == 1
+        assert await cluster.publisher.leave("lobby", "a", "room:1")
+        await eventually(lambda: _count(alice, "left", 1), 30)
+        (lost,) = await alice.told("left")
+        assert lost["ns"] == "room:1"
+        assert lost["cause"]
+        assert await alice.refused('publish("room:1", "x")') == "not_allowed"
 
         second = await cluster.begin("second", options=signed(sub="alice", id="a"))
         await eventually(second.open, 30)
@@ -251,7 +257,7 @@ async def test_a_page_that_wakes_up_does_not_trust_its_connection(
 
 @async_test
 async def test_a_closed_socket_stays_closed(redis: RedisServer, tmp_path: Path) -> None:
-    """What it waits for is rejected; nothing wakes it; a code of the page's own is final, too."""
+    """Its promises are rejected; nothing wakes it; a code of the page's own is final, too."""
     async with rig(redis, tmp_path) as cluster:
         await cluster.page.do("begin('early', '/ws/lobby', {token: () => new Promise(() => {})})")
         early = Socket(cluster.page, "early")

@@ -9,7 +9,6 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -369,25 +368,6 @@ async def test_head_is_answered_without_a_body(own_server: RedisServer) -> None:
             got = await in_thread(whole_answer, server.port, f"HEAD{asked}".encode())
             assert got.partition(b"\r\n\r\n")[2] == b""
             assert got.partition(b"\r\n")[0].split()[1] in (head.split()[1], b"405")
-
-
-@async_test
-async def test_pages_of_any_origin_load_the_client(own_server: RedisServer) -> None:
-    """A query is a version to caches; other methods than GET and HEAD are refused."""
-    text = (files("cluster_pool") / "static" / "cluster-socket.js").read_text("utf-8")
-    async with node(own_server) as (_, server):
-        for query in ("", "?v=2"):
-            asked = f" /cluster-socket.js{query} HTTP/1.1\r\nHost: x\r\nOrigin: http://b\r\n\r\n"
-            got = await in_thread(whole_answer, server.port, f"GET{asked}".encode())
-            head, _, body = got.decode().partition("\r\n\r\n")
-            assert head.startswith("HTTP/1.1 200 ")
-            assert "\r\nContent-Type: text/javascript; charset=utf-8\r\n" in head
-            assert "\r\nCache-Control: public, max-age=3600\r\n" in head
-            assert "\r\nAccess-Control-Allow-Origin: *\r\n" in head
-            assert body == text
-            for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-                got = await in_thread(whole_answer, server.port, f"{method}{asked}".encode())
-                assert got.partition(b"\r\n")[0].split()[1] == b"405"
 
 
 @async_test
