@@ -9,7 +9,7 @@
 const BASE = 500, CAP = 30_000, STOOD = 10_000;  // ms: the backoff; a connection that stood so long resets it
 const HANDSHAKE = 30_000, PROBE = 5_000, SOON = 5_000, LATE = 86_400_000;  // ms: answers; renewals
 const AT_ONCE = { 1012: 5, 4401: 1 };            // codes with no delay, so many times in a row
-const PASSING = ["draining", "unavailable", "rate", "closing"];  // a rejoin refused so is tried again
+const PASSING = ["draining", "unavailable", "rate", "closing", "expired"];  // rejoin later
 const base64 = bytes => btoa([...bytes].map(byte => String.fromCharCode(byte)).join(""));
 const content = data => typeof data === "string" ? { m: data } : { b: base64(data) };
 const dataOf = ({ m, b }) => b === undefined ? m : Uint8Array.from(atob(b), one => one.charCodeAt(0));
