@@ -10,7 +10,7 @@ from typing import Any
 from cluster_pool import Publisher
 from tests.auth.signing import SECRET
 from tests.docs.devtools import Page, opened
-from tests.servers import RedisServer
+from tests.servers import Cluster, RedisServer
 from tests.support import eventually
 from tools.harness.haproxy import haproxy
 from tools.harness.nodes import Fleet
@@ -93,7 +93,7 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def rig(redis: RedisServer, folder: Path, *options: str) -> AsyncIterator[Rig]:
+async def rig(redis: RedisServer | Cluster, folder: Path, *options: str) -> AsyncIterator[Rig]:
     """Nodes ``n1`` and ``n2`` that authenticate clients by :mod:`tests.auth.signing`."""
     (folder / "secret").write_text(SECRET)
     words = (*STOP, *RULES, "--jwt-key", str(folder / "secret"), *options)

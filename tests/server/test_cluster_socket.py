@@ -14,7 +14,7 @@ import pytest
 from cluster_pool.auth.jwt import LEEWAY
 from tests.auth.signing import token
 from tests.server.pages import Rig, Socket, rig
-from tests.servers import RedisServer
+from tests.servers import Cluster, RedisServer
 from tests.support import async_test, eventually
 from tools.harness.nodes import in_thread
 
@@ -246,6 +246,26 @@ async def test_without_redis_requests_are_refused_and_sockets_stay(
 
 async def _is_refused(socket: Socket, script: str, code: str | None) -> bool:
     return bool(await socket.refused(script) == code)
+
+
+@async_test
+async def test_a_room_whose_redis_does_not_answer_is_joined_again_later(tmp_path: Path) -> None:
+    """One primary of a Redis Cluster is frozen, which has the room and nothing else."""
+    with Cluster() as redis:
+        homes = [redis.primary_of(f"{{{name}}}") for name in ("lobby", "~user:alice", "~")]
+        names = (f"room:{number}" for number in range(1000))
+        room = next(name for name in names if redis.primary_of(f"{{{name}}}") not in homes)
+        async with rig(redis, tmp_path) as cluster:
+            alice = await cluster.begin("alice", options=signed(sub="alice", id="a"))
+            await alice.do(f"join('{room}')")
+            redis.primary_of(f"{{{room}}}").server.freeze()
+            assert await cluster.publisher.close("lobby", "a", 1012)
+            await eventually(lambda: _count(alice, "lost", 1), 60)
+            assert await alice.refused(f"join('{room}')") == "unavailable"  # as the first was
+            redis.primary_of(f"{{{room}}}").server.thaw()
+            await eventually(lambda: _count(alice, "lost", 2), 60)
+            assert [one["ns"] for one in await alice.told("lost")] == ["lobby", room]
+            assert not await alice.told("left")
 
 
 @async_test
