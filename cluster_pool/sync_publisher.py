@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from cluster_pool.backplane.backplane import DEFAULT_REDIS
 from cluster_pool.cluster.background import Background, Work
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART
-from cluster_pool.core.config import Limits, check_timeout
+from cluster_pool.core.config import Confirm, Limits, check_timeout
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import Delivery, DrainProgress, Member, Node, SendResult
 from cluster_pool.core.seals import Secret
@@ -93,7 +93,7 @@ class SyncPublisher:
         id: str,
         message: str | bytes,
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """As :meth:`Publisher.send`."""
@@ -105,7 +105,7 @@ class SyncPublisher:
         id: str,
         value: Any,
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """As :meth:`Publisher.send_json`."""
@@ -121,7 +121,7 @@ class SyncPublisher:
         code: int = NORMAL,
         reason: str = "",
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """As :meth:`Publisher.send_then_close`."""
@@ -138,7 +138,7 @@ class SyncPublisher:
         code: int = NORMAL,
         reason: str = "",
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """As :meth:`Publisher.send_json_then_close`."""
@@ -188,7 +188,7 @@ class SyncPublisher:
         code: int = NORMAL,
         reason: str = "",
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """As :meth:`Publisher.close`: closes a member's connection, not this publisher."""
@@ -207,7 +207,7 @@ class SyncPublisher:
         user: str,
         message: str | bytes,
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> Delivery:
         """As :meth:`Publisher.send_user`."""

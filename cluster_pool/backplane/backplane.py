@@ -40,6 +40,7 @@ class Setup:
         counters: keep counting across starts.
         seals: None if items are not authenticated.
         node_id: the given one; with None each start makes one.
+        receipts: whether pongs and answered closes are receipts of clients.
     """
 
     address: Address
@@ -49,6 +50,7 @@ class Setup:
     counters: Counters
     seals: Seals | None
     node_id: str | None
+    receipts: bool
 
     @classmethod
     def of(
@@ -60,6 +62,7 @@ class Setup:
         timing: Timing,
         secret: Secret | Iterable[Secret] | None,
         node_id: str | None = None,
+        receipts: bool = True,
     ) -> Self:
         """Check the arguments; raises InvalidValueError for one that is not allowed."""
         seals = None if secret is None else Seals(secret)
@@ -67,7 +70,8 @@ class Setup:
         keys = Keys(prefix)
         address = Address(redis, timing.timeout)
         address.check_prefix(keys.prefix)
-        return cls(address, keys, limits or Limits(), timing, Counters(), seals, node_id)
+        limits = limits or Limits()
+        return cls(address, keys, limits, timing, Counters(), seals, node_id, receipts)
 
 
 class BackplaneObserver(Protocol):

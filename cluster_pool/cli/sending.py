@@ -44,6 +44,14 @@ Confirm = Annotated[
     ),
 ]
 
+ConfirmClient = Annotated[
+    bool,
+    typer.Option(
+        "--confirm-client",
+        help="Wait until the client's WebSocket stack has it: received.",
+    ),
+]
+
 
 def send(
     namespace: NamespaceArgument,
@@ -51,20 +59,23 @@ def send(
     message: MessageArgument,
     binary: Binary = False,
     confirm: Confirm = False,
+    confirm_client: ConfirmClient = False,
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Send one message to one member, and say what happened: 0 delivered or routed, 1 not."""
+    """Send one message to one member, and say what happened: 0 delivered or better, 1 not."""
 
     async def work() -> int:
         check_namespace(namespace)
         check_id(id)
         content = message_from(message, binary)
         async with publisher_of(redis, prefix, secret, timeout) as publisher:
-            result = await publisher.send(namespace, id, content, confirm=confirm)
+            result = await publisher.send(
+                namespace, id, content, confirm="client" if confirm_client else confirm
+            )
         say(as_json, {"result": result.value}, result.value)
         return DONE if result else NO
 

@@ -282,6 +282,14 @@ PingIntervalOption = Annotated[
         max=86_400,
     ),
 ]
+ReceiptsOption = Annotated[
+    bool,
+    typer.Option(
+        "--receipts/--no-receipts",
+        envvar="CLUSTER_POOL_RECEIPTS",
+        help="Pongs are receipts of clients; not so behind a proxy that ends WebSockets itself.",
+    ),
+]
 LeaseOption = Annotated[
     float,
     typer.Option(

@@ -6,9 +6,10 @@ It never awaits a single connection; a fan-out over many yields in between.
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.cluster.dispatcher import MESSAGES, Run, Turn, message_of
 from cluster_pool.cluster.ownership import Ownership
@@ -23,7 +24,9 @@ from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
 from cluster_pool.core.ids import check_id, check_namespace, check_user
 from cluster_pool.core.message import Outgoing, Source
 from cluster_pool.core.results import SendResult
+from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import deliver, kick
+from cluster_pool.local.pinging import expect
 from cluster_pool.local.table import ConnectionTable
 
 EXCEPT: Final = {other: kind for kind, other in envelope.EXCEPT.items()}
@@ -33,6 +36,24 @@ FROM: Final = {other: kind for kind, other in envelope.FROM.items()}
 
 ExecuteOrder = Callable[[str, dict[str, Any], Callable[[str], None]], None]
 """Executes an order with its options, and answers it by the third argument: "" or why not."""
+
+
+class Receipt(NamedTuple):
+    """An answer that is wanted to an item.
+
+    Attributes:
+        tell: gets it.
+        within_ms: milliseconds in which the client's receipt is wanted; 0 if that is not.
+    """
+
+    tell: Callable[[SendResult], None]
+    within_ms: int
+
+    def await_of(self, connection: Connection) -> bool:
+        """Await it, if it is wanted and can be had: of all that is in the outbox."""
+        if not self.within_ms:
+            return False
+        return expect(connection, self.tell, deadline_in(self.within_ms / 1000))
 
 
 class Delivery:
@@ -89,11 +110,14 @@ class Delivery:
             self._membership(kind, claim, item)
         else:
             to = ReplyTo.read(item[5])
-            result = self._act(kind, claim, item)
+            receipt = None
+            if to is not None and self._is_ours(claim):
+                receipt = Receipt(partial(self._answers.reply, to), envelope.receipt_ms(item))
+            result = self._act(kind, claim, item, receipt)
             if result is SendResult.ABSENT:
                 self._counters.undelivered += 1
-            if to is not None and self._is_ours(claim):
-                self._answers.reply(to, result)
+            if result is not None and receipt is not None:
+                receipt.tell(result)
 
     def _is_ours(self, claim: str) -> bool:
         """Whether an item was routed to a claim of this start; for others we must not answer."""
@@ -133,22 +157,27 @@ class Delivery:
                 check_on_conflict(on_conflict)
             self._remote_joins.join(membership, joined, id, on_conflict, tell)
 
-    def _act(self, kind: int, claim: str, item: list[Any]) -> SendResult:
+    def _act(
+        self, kind: int, claim: str, item: list[Any], receipt: Receipt | None
+    ) -> SendResult | None:
+        """Execute a close or a message; None when the answer waits for a receipt of the client."""
         membership = self._ownership.find(item[1], item[2], claim)
         connection = None if membership is None else membership.connection
         if kind == envelope.CLOSE:
             code, reason = check_close(item[3], item[4])
             if connection is None:
                 return SendResult.ABSENT
+            waits = receipt is not None and receipt.await_of(connection)
             kick(connection, code, reason)
-            return SendResult.DELIVERED
+            return None if waits else SendResult.DELIVERED
         message = message_of(kind, item[3], (item[1], "", 0))
         if connection is None:
             return SendResult.ABSENT
         result = deliver(connection, message)
+        waits = receipt is not None and bool(result) and receipt.await_of(connection)
         if result and item[4]:
             kick(connection, *check_close(*item[4]))
-        return result
+        return None if waits else result
 
     # -- to all ----------------------------------------------------------------------------
 

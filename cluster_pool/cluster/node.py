@@ -140,6 +140,7 @@ class Node:
             on_join=self._join,
             on_leave=self._leave,
             on_inform=self._inform,
+            receipts=self.setup.receipts,
             loop=self.loop,
         )
 

@@ -11,6 +11,7 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import check_close
+from cluster_pool.core.config import Confirm, check_confirm
 from cluster_pool.core.ids import check_users, user_namespace
 from cluster_pool.core.message import encode
 from cluster_pool.core.results import Delivery, SendResult
@@ -29,13 +30,13 @@ class People:
         self._sending = sending
 
     async def send(
-        self, user: str, message: str | bytes, confirm: bool, timeout: float | None
+        self, user: str, message: str | bytes, confirm: Confirm, timeout: float | None
     ) -> Delivery:
         """Send one message to every connection of a user that is registered now.
 
         They are read in pages, and each page gets the message before the next one is read.
         """
-        deadline = self._deadline(timeout)
+        deadline, confirm = self._deadline(timeout), check_confirm(confirm)
         namespace = user_namespace(user)
         text, payload = encode(message, self._message_bytes)
 

@@ -89,6 +89,9 @@ class ClusterPool(
             header ``Host``, with its port): ``["https://app.example"]``; ``["*"]`` for all. None
             allows the same origin only. A client without an ``Origin`` is no page, and is allowed.
         auth: authenticates each client of :meth:`accept`; None: none is.
+        receipts: whether the pongs and answered closes of clients are their receipts; False behind
+            a proxy that ends WebSockets itself, since it answers in the place of its clients.
+            ``confirm="client"`` is then as ``confirm=True``.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class ClusterPool(
         secret: Secret | Iterable[Secret] | None = None,
         origins: Sequence[str] | None = None,
         auth: Auth | None = None,
+        receipts: bool = True,
     ) -> None:
         setup = Setup.of(
             redis,
@@ -113,6 +117,7 @@ class ClusterPool(
             timing=timing or Timing(),
             secret=secret,
             node_id=None if node_id is None else check_node_id(node_id),
+            receipts=receipts,
         )
         self.auth = auth
         """Authenticates clients; None: none is."""
@@ -128,8 +133,7 @@ class ClusterPool(
             oldest=check_on_user_limit(on_user_limit),
         )
         super().__init__(setup, build)
-        unread = self.limits.node_inbound_bytes - self.limits.node_inbound_bytes // SHARE
-        self._ahead = Ahead(self.limits.inbound_bytes, unread, self.timing.handler)
+        self._ahead = _ahead_of(self.limits, self.timing)
 
     def _max_token_age(self) -> float:
         return super()._max_token_age() if self.auth is None else self.auth.max_token_age
@@ -313,3 +317,9 @@ class ClusterPool(
         if handler is None:
             return partial(self._hooks.add, event)
         return self._hooks.add(event, handler)
+
+
+def _ahead_of(limits: Limits, timing: Timing) -> Ahead:
+    """The limits of reading ahead, of all WebSockets of a pool."""
+    unread = limits.node_inbound_bytes - limits.node_inbound_bytes // SHARE
+    return Ahead(limits.inbound_bytes, unread, timing.handler)

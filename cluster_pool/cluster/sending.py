@@ -13,7 +13,7 @@ from cluster_pool.cluster.confirmation import Confirmation
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import check_close
-from cluster_pool.core.config import check_on_conflict, check_timeout
+from cluster_pool.core.config import Confirm, check_confirm, check_on_conflict, check_timeout
 from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.ids import (
     check_excluded,
@@ -24,20 +24,31 @@ from cluster_pool.core.ids import (
 from cluster_pool.core.message import Author, encode
 from cluster_pool.core.results import SendResult
 
+Receipt = tuple[Callable[[SendResult], None], float]
+"""Gets the client's receipt, or the news that there is none; and until when it is wanted."""
+
 
 class Shortcut(Protocol):
     """Sends to members of this process without Redis."""
 
     def send(
-        self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
+        self,
+        namespace: str,
+        id: str,
+        text: bool,
+        payload: bytes,
+        close: tuple[int, str] | None,
+        receipt: Receipt | None = None,
     ) -> SendResult | None:
         """Deliver a message, and with ``close`` close the connection behind it.
 
         None when the member is not here, or the message would overtake another: then it must go
-        over Redis.
+        over Redis. Else ``receipt`` is told as well, perhaps later.
         """
 
-    def close(self, namespace: str, id: str, code: int, reason: str) -> SendResult | None:
+    def close(
+        self, namespace: str, id: str, code: int, reason: str, receipt: Receipt | None = None
+    ) -> SendResult | None:
         """Close a member's connection; None as in :meth:`send`."""
 
 
@@ -80,15 +91,15 @@ class Sending:
         id: str,
         message: str | bytes,
         close: tuple[int, str] | None,
-        confirm: bool,
+        confirm: Confirm,
         timeout: float | None,
         future: asyncio.Future[SendResult],
     ) -> asyncio.Future[SendResult]:
         """Send one message to one member, and with ``close`` close the connection behind it.
 
-        With ``confirm`` the result is the owner's answer.
+        With ``confirm`` the result is the owner's answer, or that of the client.
         """
-        deadline = self._deadline(timeout)
+        deadline, confirm = self._deadline(timeout), check_confirm(confirm)
         namespace, id = check_namespace(namespace), check_id(id)
         text, payload = encode(message, self._message_bytes)
         return self.send_checked(namespace, id, text, payload, close, confirm, deadline, future)
@@ -100,19 +111,22 @@ class Sending:
         text: bool,
         payload: bytes,
         close: tuple[int, str] | None,
-        confirm: bool,
+        confirm: Confirm,
         deadline: float,
         future: asyncio.Future[SendResult],
     ) -> asyncio.Future[SendResult]:
         """As :meth:`send`, with an encoded message, and names that may be the library's own."""
         if self._shortcut is not None:
-            result = self._shortcut.send(namespace, id, text, payload, close)
+            receipt = _receipt(confirm, future, deadline)
+            result = self._shortcut.send(namespace, id, text, payload, close, receipt)
             if result is not None:
-                future.set_result(result)
-                return future
+                return self._sent_here(result, receipt, future)
 
         def item(reply: ReplyTo | None) -> bytes:
-            return envelope.targeted(text, namespace, id, payload, close=close, reply=reply)
+            wanted = self._receipt_ms(confirm, deadline)
+            return envelope.targeted(
+                text, namespace, id, payload, close=close, reply=reply, receipt_ms=wanted
+            )
 
         return self._route(namespace, id, item, confirm, deadline, future)
 
@@ -122,20 +136,24 @@ class Sending:
         id: str,
         code: int,
         reason: str,
-        confirm: bool,
+        confirm: Confirm,
         timeout: float | None,
     ) -> asyncio.Future[SendResult]:
-        """Close one member's connection."""
-        deadline = self._deadline(timeout)
+        """Close one member's connection; ``confirm`` as for :meth:`send`."""
+        deadline, confirm = self._deadline(timeout), check_confirm(confirm)
         namespace, id = check_namespace(namespace), check_id(id)
         code, reason = check_close(code, reason)
         future: asyncio.Future[SendResult] = self._loop.create_future()
         if self._shortcut is not None:
-            result = self._shortcut.close(namespace, id, code, reason)
+            receipt = _receipt(confirm, future, deadline)
+            result = self._shortcut.close(namespace, id, code, reason, receipt)
             if result is not None:
-                future.set_result(result)
-                return future
-        item = partial(envelope.close_one, namespace, id, code, reason)
+                return self._sent_here(result, receipt, future)
+
+        def item(reply: ReplyTo | None) -> bytes:
+            wanted = self._receipt_ms(confirm, deadline)
+            return envelope.close_one(namespace, id, code, reason, reply, receipt_ms=wanted)
+
         return self._route(namespace, id, item, confirm, deadline, future)
 
     def broadcast(
@@ -206,12 +224,27 @@ class Sending:
         namespace = check_namespace(namespace)
         return self._outbound.broadcast(namespace, envelope.remove_all(), deadline)
 
+    def _sent_here(
+        self, result: SendResult, receipt: Receipt | None, future: asyncio.Future[SendResult]
+    ) -> asyncio.Future[SendResult]:
+        """The future of a result that is known, or is a receipt that is awaited."""
+        if receipt is None:
+            future.set_result(result)
+        elif not future.done():
+            timer = self._loop.call_at(receipt[1], receipt[0], SendResult.TIMED_OUT)
+            future.add_done_callback(lambda _: timer.cancel())
+        return future
+
+    def _receipt_ms(self, confirm: Confirm, deadline: float) -> int:
+        """Milliseconds in which the owner may wait for the client; 0 if it is not to wait."""
+        return 0 if confirm != "client" else max(1, int((deadline - self._loop.time()) * 1000))
+
     def _route(
         self,
         namespace: str,
         id: str,
         item: Callable[[ReplyTo | None], bytes],
-        confirm: bool,
+        confirm: Confirm,
         deadline: float,
         future: asyncio.Future[SendResult],
     ) -> asyncio.Future[SendResult]:
@@ -235,3 +268,15 @@ class Sending:
             self._replies.forget(to)
             raise
         return Confirmation(self._replies, to, answer, deadline, future).begin(sent)
+
+
+def _receipt(
+    confirm: Confirm, future: asyncio.Future[SendResult], deadline: float
+) -> Receipt | None:
+    """The future as what is told of the client's receipt, if that is wanted."""
+    return (partial(_settle, future), deadline) if confirm == "client" else None
+
+
+def _settle(future: asyncio.Future[SendResult], result: SendResult) -> None:
+    if not future.done():
+        future.set_result(result)

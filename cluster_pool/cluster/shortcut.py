@@ -4,11 +4,13 @@ from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.node_life import NodeLife
+from cluster_pool.cluster.sending import Receipt
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import NodeState, SendResult
 from cluster_pool.exceptions import PoolClosedError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import deliver, kick
+from cluster_pool.local.pinging import expect
 from cluster_pool.local.table import ConnectionTable
 
 
@@ -30,22 +32,32 @@ class LocalShortcut:
         self._outbound = outbound
 
     def send(
-        self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
+        self,
+        namespace: str,
+        id: str,
+        text: bool,
+        payload: bytes,
+        close: tuple[int, str] | None,
+        receipt: Receipt | None = None,
     ) -> SendResult | None:
         """See :class:`Shortcut`; raises PoolClosedError when the node is stopping."""
         connection = self._find(namespace, id)
         if connection is None:
             return None
         result = deliver(connection, Outgoing(text, payload, (namespace, "", 0)))
+        _await(connection, receipt, result)
         if close is not None and result:
             kick(connection, *close)
         return result
 
-    def close(self, namespace: str, id: str, code: int, reason: str) -> SendResult | None:
+    def close(
+        self, namespace: str, id: str, code: int, reason: str, receipt: Receipt | None = None
+    ) -> SendResult | None:
         """See :class:`Shortcut`; raises PoolClosedError when the node is stopping."""
         connection = self._find(namespace, id)
         if connection is None:
             return None
+        _await(connection, receipt, SendResult.DELIVERED)
         kick(connection, code, reason)
         return SendResult.DELIVERED
 
@@ -66,3 +78,9 @@ class LocalShortcut:
         if self._shard.up and not self._lease.unbroken:
             return None
         return membership.connection if self._outbound.quiet(namespace) else None
+
+
+def _await(connection: Connection, receipt: Receipt | None, result: SendResult) -> None:
+    """Tell the result, or the receipt of the client if it can be had."""
+    if receipt is not None and not (result and expect(connection, *receipt)):
+        receipt[0](result)

@@ -30,6 +30,15 @@ TAKEN_OVER = 4409
 MAX_REASON_BYTES = 123
 
 
+def is_answer(sent: int | None, came: int) -> bool:
+    """Whether a Close that came behind ours certainly answers it, by their codes.
+
+    It may have crossed ours: a client that leaves by itself says 1000, 1001 or nothing, and most
+    answer with our code. Those that answer 1000 to every Close cannot be told from it.
+    """
+    return came == sent and sent not in (NORMAL, GOING_AWAY)
+
+
 def check_close(code: object, reason: object) -> tuple[int, str]:
     """Return code and reason, as exact ``int`` and ``str``, if a close frame may carry them.
 

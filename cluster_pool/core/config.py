@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass, fields
 from math import inf
+from typing import Literal
 
 from cluster_pool.core.ids import is_reserved, shown
 from cluster_pool.exceptions import InvalidValueError
@@ -172,6 +173,17 @@ def check_wait(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
         raise InvalidValueError(f"wait must be 0 seconds or more, not {shown(value)}")
     return float(min(value, YEARS))
+
+
+Confirm = bool | Literal["client"]
+"""The word that a send waits for: that of Redis (False), the owner's (True), or the client's."""
+
+
+def check_confirm(value: object) -> Confirm:
+    """``value`` as whose word a send waits for; raises InvalidValueError."""
+    if value is True or value is False or value == "client":
+        return value
+    raise InvalidValueError(f"confirm must be True, False or 'client', not {shown(value)}")
 
 
 ON_CONFLICT = ("takeover", "reject")

@@ -35,6 +35,9 @@ HEADER: Final = re.compile(rb"(\d{1,17}) (\d{1,16}) (\d{1,9}) ([!-~]{1,40}) (\d{
 MAX_ITEMS: Final = 1_000
 MAX_LISTS: Final = 8
 """Lists in one item, itself included; a megabyte of empty lists would need seventy of memory."""
+RECEIPT_ITEM: Final = 7
+"""Fields of a message or a close for which a receipt of the client is wanted."""
+MAX_RECEIPT_MS: Final = 3_600_000
 SMALL_ITEM: Final = 4096
 """Bytes of an item whose lists are not counted: they need a quarter of a megabyte at most."""
 
@@ -204,17 +207,46 @@ def targeted(
     *,
     close: tuple[int, str] | None = None,
     reply: ReplyTo | None = None,
+    receipt_ms: int = 0,
 ) -> bytes:
-    """One message for one member; with ``close``, the connection is closed behind it."""
+    """One message for one member; with ``close``, the connection is closed behind it.
+
+    With ``receipt_ms`` the owner replies when the client has received it, or within so many
+    milliseconds not at all. Nodes of earlier versions reply at once.
+    """
     kind = TEXT if text else BINARY
     if close is None and reply is None:
         return pack((kind, namespace, id, payload))
-    return pack((kind, namespace, id, payload, close or (), reply or ()))
+    last = (receipt_ms,) if receipt_ms else ()
+    return pack((kind, namespace, id, payload, close or (), reply or (), *last))
 
 
-def close_one(namespace: str, id: str, code: int, reason: str, reply: ReplyTo | None) -> bytes:
-    """Close one member."""
-    return pack((CLOSE, namespace, id, code, reason, reply or ()))
+def close_one(
+    namespace: str,
+    id: str,
+    code: int,
+    reason: str,
+    reply: ReplyTo | None,
+    *,
+    receipt_ms: int = 0,
+) -> bytes:
+    """Close one member; ``receipt_ms`` as for a message."""
+    last = (receipt_ms,) if receipt_ms else ()
+    return pack((CLOSE, namespace, id, code, reason, reply or (), *last))
+
+
+def receipt_ms(item: Sequence[Any]) -> int:
+    """In how many milliseconds a receipt is wanted for a message or a close; 0 for none.
+
+    Raises:
+        BrokenEnvelopeError: it says something else.
+    """
+    if len(item) < RECEIPT_ITEM:
+        return 0
+    wanted = item[RECEIPT_ITEM - 1]
+    if type(wanted) is not int or not 0 < wanted <= MAX_RECEIPT_MS:
+        raise BrokenEnvelopeError("receipt")
+    return wanted
 
 
 def question(namespace: str, id: str, to: ReplyTo) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 
 class SendResult(enum.Enum):
-    """The result of one targeted send. Truthy for DELIVERED and ROUTED."""
+    """The result of one targeted send. Truthy for DELIVERED, ROUTED and RECEIVED."""
 
     DELIVERED = "delivered"
     """In the outbox of an open connection, ahead of any close."""
@@ -22,10 +22,15 @@ class SendResult(enum.Enum):
     REFUSED = "refused"
     """The connection is closing, or its outbox is full."""
     TIMED_OUT = "timed_out"
-    """Redis answered; the owner did not within the time-out, or before the sender was stopped."""
+    """Redis answered; the owner did not within the time-out, or before the sender was stopped. With
+    ``confirm="client"`` also: no receipt came in time, or none can come, since the connection was
+    lost before. Whether the client has the message is not known."""
+    RECEIVED = "received"
+    """In the WebSocket stack of the client: it answered a ping that was sent behind the message, or
+    the close. Not that its application has handled it. Only with ``confirm="client"``."""
 
     def __init__(self, value: str) -> None:
-        self.truth = value in ("delivered", "routed")
+        self.truth = value in ("delivered", "routed", "received")
 
     def __bool__(self) -> bool:
         return self.truth
@@ -40,7 +45,8 @@ class Delivery:
         routed: handed to the subscriptions of the nodes that own them.
         refused: they are closing, or their outboxes are full.
         undelivered: they left meanwhile, or their nodes were not subscribed or are dead.
-        timed_out: their nodes did not answer in time.
+        timed_out: their nodes did not answer in time, or their clients with ``confirm="client"``.
+        received: in the WebSocket stacks of their clients; these are not counted as delivered.
     """
 
     delivered: int = 0
@@ -48,6 +54,7 @@ class Delivery:
     refused: int = 0
     undelivered: int = 0
     timed_out: int = 0
+    received: int = 0
 
     @classmethod
     def of(cls, results: Iterable[SendResult]) -> "Delivery":
@@ -59,10 +66,11 @@ class Delivery:
             refused=counts[SendResult.REFUSED],
             undelivered=counts[SendResult.ABSENT] + counts[SendResult.UNREACHABLE],
             timed_out=counts[SendResult.TIMED_OUT],
+            received=counts[SendResult.RECEIVED],
         )
 
     def __bool__(self) -> bool:
-        return self.delivered + self.routed > 0
+        return self.delivered + self.routed + self.received > 0
 
 
 class NodeState(enum.Enum):

@@ -11,7 +11,7 @@ from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.local.grant import Grant
-from cluster_pool.local.outbox import write_out
+from cluster_pool.local.outbox import ping_out, write_out
 from cluster_pool.local.services import ConnectionServices, Flusher, LooseFlusher, Owner
 from cluster_pool.local.state import OPEN, ConnectionState
 from cluster_pool.local.sweeper import look
@@ -27,7 +27,9 @@ class Detached:
         self.timing = Timing()
         self.counters = Counters()
         self.flusher: Flusher[ConnectionState] = LooseFlusher(write_out)
+        self.pinger: Flusher[ConnectionState] = LooseFlusher(ping_out)
         self.quiet = Quiet()
+        self.receipts = True
 
     def check_loop(self) -> None:
         """See :class:`ConnectionServices`."""

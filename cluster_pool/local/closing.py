@@ -9,6 +9,7 @@ import asyncio
 from math import inf
 
 from cluster_pool.core.closing import ABNORMAL, NORMAL
+from cluster_pool.local.pinging import settle
 from cluster_pool.local.state import CLOSED, CLOSING, DUE, HOLDING, ConnectionState
 
 
@@ -161,6 +162,7 @@ def finish(connection: ConnectionState) -> None:
         lose(connection)
     connection._state = CLOSED
     connection._pending = None
+    settle(connection)
     tell_released(connection)
 
 
@@ -170,6 +172,8 @@ def client_left(connection: ConnectionState, code: int, reason: str) -> None:
         return
     connection._left = True
     note_end(connection, code, reason)
+    if connection._receipts is not None:  # the Pongs that came with its Close may be unhandled yet
+        asyncio.get_running_loop().call_soon(settle, connection)
     if not connection.closed:
         lose(connection)
     if connection._owner is not None:

@@ -4,7 +4,7 @@ from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.ids import exact
 from cluster_pool.core.message import Outgoing
 from cluster_pool.exceptions import ClusterPoolError, ConnectionClosedError
-from cluster_pool.local import closing
+from cluster_pool.local import closing, pinging
 from cluster_pool.local.outbox import flush
 from cluster_pool.local.state import CLOSED, CLOSING, DUE, HOLDING, OPEN, ConnectionState
 
@@ -31,9 +31,11 @@ def release_hold(connection: ConnectionState) -> None:
     if connection._state is HOLDING:
         connection._state = OPEN
         flush(connection)
+        pinging.ping(connection)
     elif connection._state is DUE:
         connection._state = CLOSING
         flush(connection)
+        pinging.ping(connection, closing=True)
         closing.resume(connection)
     closing.tell_released(connection)
 
@@ -56,6 +58,7 @@ async def refuse(connection: ConnectionState, status: int, text: str) -> None:
     """Refuse the handshake with an HTTP status; if it was answered already, close."""
     connection._state = CLOSED
     closing.tell_released(connection)
+    pinging.settle(connection)
     await connection._transport.refuse(status, text)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from cluster_pool.core.closing import TRY_AGAIN_LATER
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
-from cluster_pool.local import closing
+from cluster_pool.local import closing, pinging
 from cluster_pool.local.membership import Membership
 from cluster_pool.local.services import ConnectionServices
 from cluster_pool.local.state import DUE, HOLDING, OPEN, ConnectionState
@@ -131,6 +131,8 @@ def write_out(connections: Iterable[ConnectionState]) -> None:
             continue
         one._pending = None
         joined = Outgoing.join(pending) if isinstance(pending, list) else pending
+        if one._receipts is not None:
+            one._receipts.wrote(joined)
         due.append((one, descriptor, joined))
     for one, outgoing, written in write_directly(due):
         _hand_over(one, outgoing, written)
@@ -143,7 +145,10 @@ def flush(connection: ConnectionState) -> None:
     pending = connection._pending
     if pending is not None and connection._state is not HOLDING and connection._state is not DUE:
         connection._pending = None
-        _hand_over(connection, Outgoing.join(pending) if isinstance(pending, list) else pending)
+        joined = Outgoing.join(pending) if isinstance(pending, list) else pending
+        if connection._receipts is not None:
+            connection._receipts.wrote(joined)
+        _hand_over(connection, joined)
 
 
 def _hand_over(connection: ConnectionState, outgoing: Outgoing, written: int = 0) -> None:
@@ -158,6 +163,20 @@ def _hand_over(connection: ConnectionState, outgoing: Outgoing, written: int = 0
             asyncio.get_running_loop().call_soon(judge, connection)
     elif left < 0 and connection._state is OPEN:
         closing.lose(connection)
+
+
+def ping_out(connections: Iterable[ConnectionState]) -> None:
+    """Write a ping behind all messages of each of ``connections`` that awaits a receipt."""
+    for one in connections:
+        flush(one)
+        if one._state is OPEN:
+            pinging.ping(one)
+
+
+def ping_unreceived(connection: ConnectionState) -> bool:
+    """Write a ping behind all messages, if one was written of which there is no receipt."""
+    flush(connection)
+    return connection._state is OPEN and pinging.ping_now(connection)
 
 
 class ConnectionOutbox:
@@ -229,6 +248,8 @@ def begin_close(
     connection.close_code, connection.close_reason = code, reason
     flush(connection)
     if not connection.closed:
+        if connection._state is OPEN:
+            pinging.ping(connection, closing=True)
         closing.begin(connection, code, reason, within)
 
 

@@ -90,7 +90,10 @@ class ConnectionServices(Protocol):
     timing: Timing
     counters: Counters
     flusher: Flusher[Any]
+    pinger: Flusher[Any]
     quiet: Quiet
+    receipts: bool
+    """Whether pongs and answered closes are receipts of clients."""
 
     def check_loop(self) -> None:
         """Raise WrongLoopError unless this is the loop in which the connections live."""

@@ -17,6 +17,7 @@ from cluster_pool.core.request import Request
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.local.grant import Grant
 from cluster_pool.local.membership import Departure, Membership
+from cluster_pool.local.receipts import Receipts
 from cluster_pool.local.services import ConnectionServices, Owner
 from cluster_pool.transports.base import Transport, Watcher, Writer
 
@@ -59,6 +60,7 @@ class ConnectionState:
         "_pending",
         "_pending_bytes",
         "_reader",
+        "_receipts",
         "_released",
         "_reported",
         "_request",
@@ -109,6 +111,8 @@ class ConnectionState:
     _stuck_since: float
     """When the sweeper first saw the bytes that wait now; 0 while none wait."""
     _written_before: int
+    _receipts: Receipts | None
+    """Made when the first receipt is wanted."""
 
     # The closing.
     _deadline: float
@@ -169,6 +173,7 @@ class ConnectionState:
         self._state = OPEN
         self._pending, self._pending_bytes = None, 0
         self._stuck_since, self._written_before = 0.0, 0
+        self._receipts = None
         self._deadline, self._flush_by = 0.0, inf
         self._forced = self._watched = self._left = False
         self._released = None

@@ -11,6 +11,7 @@ from cluster_pool.core.closing import IDLE
 from cluster_pool.local import closing
 from cluster_pool.local.handlers import report_hang
 from cluster_pool.local.outbox import begin_close, close_slow, is_stuck
+from cluster_pool.local.pinging import is_awaited
 from cluster_pool.local.state import CLOSED, ConnectionState
 
 PERIOD = 1.0
@@ -36,7 +37,8 @@ def look(connection: ConnectionState, now: float) -> bool:
     if closing.is_idle(connection, now):
         begin_close(connection, IDLE, "idle")
     connection._watched = (
-        connection.idle_timeout is not None
+        is_awaited(connection, now)
+        or connection.idle_timeout is not None
         or bool(connection._stuck_since)
         or bool(connection._busy_since)
         or connection.closed

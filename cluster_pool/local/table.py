@@ -25,7 +25,7 @@ from cluster_pool.local.attachment import DETACHED, attach
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.handlers import fire, has_handlers
 from cluster_pool.local.membership import Departure, Membership
-from cluster_pool.local.outbox import deliver, deliver_to_all, kick, write_out
+from cluster_pool.local.outbox import deliver, deliver_to_all, kick, ping_out, write_out
 from cluster_pool.local.profiles import set_info
 from cluster_pool.local.services import Flusher
 from cluster_pool.local.signs import SignsOfLife
@@ -51,6 +51,7 @@ class ConnectionTable:
     Args:
         on_join, on_leave, on_inform: join, leave and inform for connections; by default there is
             nothing to join, and nobody to inform.
+        receipts: whether pongs and answered closes are receipts of clients.
     """
 
     def __init__(
@@ -67,14 +68,17 @@ class ConnectionTable:
         on_join: Join = DETACHED.join,
         on_leave: Leave = DETACHED.leave,
         on_inform: Inform = DETACHED.inform,
+        receipts: bool = True,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.limits = limits
         self.timing = timing
         self.counters = counters
         self.flusher = Flusher(write_out)
+        self.pinger = Flusher(ping_out)
         self.quiet = Quiet()
         """Decides which lines about connections are logged."""
+        self.receipts = receipts
         self.signs = SignsOfLife(timing.sign_of_life)
         self._sweeper = Sweeper()
         self.members: dict[str, dict[str, Membership[Connection]]] = {}
@@ -88,8 +92,7 @@ class ConnectionTable:
         self._bound = loop is not None
         self.connection_closing = on_closing
         self.slow_consumer = on_slow_consumer
-        self.check_identity = on_identity
-        self.renewed = on_renewed
+        self.check_identity, self.renewed = on_identity, on_renewed
         self.withdraw = on_withdraw
         self.join, self.leave, self.inform = on_join, on_leave, on_inform
         self.watch = self._sweeper.watch

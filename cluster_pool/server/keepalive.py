@@ -15,13 +15,13 @@ from websockets.server import ServerProtocol
 from cluster_pool.core.closing import INTERNAL_ERROR
 from cluster_pool.local import closing
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.outbox import kick
+from cluster_pool.local.outbox import kick, ping_unreceived
+from cluster_pool.transports.frames import ping_frame
 
 PING_INTERVAL: Final = 20.0
 """The default number of seconds between two pings of a WebSocket."""
-PING: Final = b"\x89\x00"
-"""A whole ping frame (RFC 6455 section 5.5.2). Control frames may stand between the fragments of a
-message and are never compressed, so it can be written at any time."""
+PING: Final = ping_frame(b"")
+"""It can be written at any time."""
 SLICES: Final = 20
 """The pings of one interval are sent in this many portions."""
 YIELD_EVERY: Final = 200
@@ -100,7 +100,8 @@ def _ping(websocket: Pinged) -> None:
         kick(member, INTERNAL_ERROR, "no answer to a ping")
         return
     websocket.heard = not judged
-    tcp.write(PING)
+    if not ping_unreceived(member):
+        tcp.write(PING)
 
 
 def _cut_if_late(websocket: Pinged) -> None:

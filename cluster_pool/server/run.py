@@ -174,6 +174,7 @@ def _pool_of(settings: NodeSettings, embedded: Embedded | None) -> ClusterPool:
         headroom=settings.headroom,
         secret=settings.secret or None,
         origins=_origins_of(settings),
+        receipts=settings.receipts,
     )
 
 

@@ -89,6 +89,8 @@ class NodeSettings:
             once for all clients with the same window, and no connection keeps memory for it.
         ping_interval: seconds between two pings of a connection; a client that sends nothing in
             between is closed with 1011.
+        receipts: whether pongs and answered closes of clients are their receipts; False behind a
+            proxy that ends WebSockets itself.
         admin_port: the port of ``/status`` and ``/metrics``; None serves neither, 0 chooses a free
             one.
         admin_host: the host of that port. Other hosts than loopback need ``admin_token``.
@@ -127,6 +129,7 @@ class NodeSettings:
     app: App | None = None
     compression: bool = False
     ping_interval: float = PING_INTERVAL
+    receipts: bool = True
     admin_port: int | None = None
     admin_host: str = "127.0.0.1"
     admin_token: str | None = field(default=None, repr=False)

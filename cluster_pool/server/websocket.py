@@ -71,19 +71,9 @@ class NodeWebSocket(ServerConnection):
     """
 
     __slots__ = (
-        *(
-            "bounds",
-            "closing",
-            "deaf",
-            "disconnects",
-            "ended",
-            "frames",
-            "handled",
-            "heard",
-            "held",
-        ),
-        *("ignored", "intake", "keepalive_slice", "member", "newcomers", "noise_due", "on_gone"),
-        *("reader", "turns", "unparsed"),
+        *("bounds", "closing", "deaf", "disconnects", "ended", "frames", "handled", "heard"),
+        *("held", "ignored", "intake", "keepalive_slice", "member", "newcomers", "noise_due"),
+        *("on_gone", "reader", "turns", "unparsed"),
     )
 
     def __init__(
@@ -219,6 +209,10 @@ class NodeWebSocket(ServerConnection):
             self._count_noise(parsed - frames.counted + counted)
         if share and reader.left <= 0 and reader.buffer:
             self._wait_for_turn()
+
+    def answered(self) -> None:
+        """The client has answered a ping that asked for a receipt: that is no noise."""
+        self.frames.counted += 1
 
     def process_event(self, event: Event) -> None:
         """Queue a frame of a message by one call; the library's own way has three."""

@@ -19,6 +19,7 @@ from cluster_pool.exceptions import AlreadyReadError, ClusterPoolError, NotAccep
 from cluster_pool.transports.ahead import ReadAhead
 from cluster_pool.transports.base import (
     Ahead,
+    Heard,
     Outbox,
     Reading,
     TransportClosed,
@@ -27,7 +28,7 @@ from cluster_pool.transports.base import (
     headers_of,
     refusal_close,
 )
-from cluster_pool.transports.frames import _descriptor_of
+from cluster_pool.transports.frames import _descriptor_of, ping_frame
 from cluster_pool.transports.kept import DISCONNECT, MESSAGE, Event
 from cluster_pool.transports.queued import SendQueue
 
@@ -40,8 +41,8 @@ class AiohttpTransport:
     """
 
     __slots__ = (
-        *("_ahead", "_closing", "_descriptor", "_opened", "_over", "_queue", "_request", "_tcp"),
-        *("_websocket", "_written"),
+        *("_ahead", "_answers_pings", "_closing", "_descriptor", "_heard", "_opened", "_over"),
+        *("_queue", "_request", "_tcp", "_websocket", "_written"),
     )
 
     def __init__(self, request: web.BaseRequest, websocket: "web.WebSocketResponse[Any]") -> None:
@@ -55,7 +56,8 @@ class AiohttpTransport:
         self._ahead: ReadAhead | None = None
         self._over: tuple[int, str] | None = None
         self._descriptor: int | None = None
-        self._closing = False
+        self._closing = self._answers_pings = False
+        self._heard: Heard | None = None
         self._written = 0
 
     # -- the writing side ------------------------------------------------------------------
@@ -184,6 +186,31 @@ class AiohttpTransport:
         """See :class:`Transport`."""
         await self._queue.wait_sent()
 
+    def hears_pongs(self) -> bool:
+        """See :class:`Transport`: while all that comes is read here."""
+        return self._ahead is not None
+
+    def ping(self, payload: bytes, heard: Heard) -> None:
+        """See :class:`Transport`; aiohttp gives pongs only to those who answer pings, too."""
+        self._heard = heard
+        if self._websocket._autoping:
+            self._websocket._autoping, self._answers_pings = False, True
+        if self._queue.busy or self._queue.failed:
+            self._queue.enqueue_call(partial(self._ping, payload))
+        else:
+            self._ping(payload)
+
+    def _ping(self, payload: bytes) -> None:
+        tcp = self._tcp
+        if tcp is not None and not self._closing and not self._websocket.closed:
+            frame = ping_frame(payload)
+            self._written += len(frame)
+            tcp.write(frame)
+
+    def close_answer(self) -> int | None:
+        """See :class:`Transport`; aiohttp does not wait for it."""
+        return None
+
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`; aiohttp keeps pongs to itself, so it is alive until it ends."""
         return not self.is_closed()
@@ -199,6 +226,8 @@ class AiohttpTransport:
         """See :class:`Transport`."""
         if self._ahead is not None:
             await self._ahead.unwatch(watcher)
+            if self._answers_pings:
+                self._websocket._autoping, self._answers_pings = True, False
 
     def reading(self) -> Reading:
         """See :class:`Transport`; aiohttp lets no other task read meanwhile."""
@@ -250,7 +279,13 @@ class AiohttpTransport:
                 return {"type": MESSAGE, "text": data if isinstance(data, str) else data.decode()}
             if message.type is WSMsgType.BINARY:
                 return {"type": MESSAGE, "bytes": bytes(message.data)}
-            if message.type not in (WSMsgType.PING, WSMsgType.PONG):
+            if message.type is WSMsgType.PONG:
+                if self._heard is not None:
+                    self._heard(bytes(message.data))
+            elif message.type is WSMsgType.PING:
+                if self._answers_pings:
+                    await websocket.pong(message.data)
+            else:
                 reason = message.extra if message.type is WSMsgType.CLOSE else ""
                 code = websocket.close_code or ABNORMAL
                 return {"type": DISCONNECT, "code": int(code), "reason": reason or ""}

@@ -2,6 +2,7 @@
 
 import enum
 import http
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -74,6 +75,10 @@ class Ahead:
     all: int
     patience: float
     held: int = 0
+
+
+Heard = Callable[[bytes], bool]
+"""Is given the payload of a pong; returns whether it was asked for."""
 
 
 class Watcher(Protocol):
@@ -201,6 +206,20 @@ class Transport(Protocol):
         True if that cannot be found out: the library has no way to send a ping (ASGI has none),
         or the socket is not being read at the moment. False when the socket is gone.
         """
+
+    def hears_pongs(self) -> bool:
+        """Whether :meth:`ping` can be used: the library sends pings, and tells of pongs."""
+
+    def ping(self, payload: bytes, heard: Heard) -> None:
+        """Send a ping behind what was written, unless the WebSocket is closing; never blocks.
+
+        Args:
+            payload: one that no ping of this WebSocket had.
+            heard: called with the payload of each pong that comes, in place of an earlier one.
+        """
+
+    def close_answer(self) -> int | None:
+        """The code of the client's Close that came behind ours; None if none came, or unknown."""
 
     async def wait_closed(self) -> None:
         """Wait until the socket is gone, after :meth:`close`."""

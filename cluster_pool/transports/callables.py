@@ -11,6 +11,7 @@ from cluster_pool.core.request import Request
 from cluster_pool.exceptions import ClusterPoolError
 from cluster_pool.transports.base import (
     Ahead,
+    Heard,
     Outbox,
     Reading,
     TransportClosed,
@@ -135,6 +136,17 @@ class CallablesTransport:
     def reading(self) -> Reading:
         """See :class:`Transport`."""
         return Reading.UNTOUCHED
+
+    def hears_pongs(self) -> bool:
+        """See :class:`Transport`: there are none."""
+        return False
+
+    def ping(self, payload: bytes, heard: Heard) -> None:
+        """See :class:`Transport`."""
+
+    def close_answer(self) -> int | None:
+        """See :class:`Transport`."""
+        return None
 
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`; there is no ping, so it counts as alive until it is closed."""

@@ -13,6 +13,7 @@ import asyncio
 import os
 from asyncio import Transport
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 from websockets.protocol import OPEN, SERVER
@@ -34,6 +35,15 @@ class Library(Protocol):
 L = TypeVar("L", bound=Library)
 CLOSE_FRAME: Final = b"\x88"
 """The first byte of a Close (RFC 6455 section 5.2)."""
+
+
+PING: Final = b"\x89"
+"""The first byte of a Ping (RFC 6455 section 5.5.2)."""
+
+
+def ping_frame(payload: bytes) -> bytes:
+    """A server's ping: never compressed, and it may stand between the fragments of a message."""
+    return PING + bytes((len(payload),)) + payload
 
 
 class FrameWriter(Generic[L]):
@@ -117,6 +127,37 @@ class FrameWriter(Generic[L]):
         if self._queue is None:
             self._queue = self._make_queue(self._library)
         return self._queue
+
+    def ping(self, payload: bytes) -> None:
+        """Write a ping behind all messages, also queued ones.
+
+        Nothing if the WebSocket closes, or queued messages were dropped: it would prove them, too.
+        """
+        queue = self._queue
+        if queue is None or not (queue.busy or queue.failed):
+            self._write_ping(payload)
+        else:
+            queue.enqueue_call(partial(self._write_ping, payload))
+
+    def close_answer(self) -> int | None:
+        """See :class:`Transport`; None also if queued messages were dropped."""
+        protocol, queue = self._protocol, self._queue
+        if protocol.close_sent is None or protocol.close_rcvd is None:
+            return None
+        if protocol.close_rcvd_then_sent or (queue is not None and queue.failed):
+            return None
+        return int(protocol.close_rcvd.code)
+
+    def _write_ping(self, payload: bytes) -> None:
+        protocol, tcp = self._protocol, self._tcp
+        if protocol.state is not OPEN or tcp.is_closing():
+            return
+        if protocol.side is SERVER:
+            tcp.write(ping_frame(payload))
+            return
+        protocol.send_ping(payload)
+        for data in protocol.data_to_send():
+            tcp.write(data)
 
     def drop(self) -> None:
         """Drop the queued messages."""

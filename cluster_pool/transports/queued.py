@@ -18,6 +18,10 @@ HANDED_OVER: Final = 0.25
 log = logging.getLogger("cluster_pool.transports")
 
 
+Queued = Outgoing | tuple[int, str] | Callable[[], None]
+"""A message, a close, or a call."""
+
+
 def always() -> bool:
     """The ``awaits_answer`` of a library whose close always waits for the client's answer."""
     return True
@@ -73,7 +77,7 @@ class SendQueue:
         self._close = close
         self._awaits_answer = awaits_answer
         self._steps = steps
-        self._queue: deque[Outgoing | tuple[int, str]] | None = None
+        self._queue: deque[Queued] | None = None
         self._task: asyncio.Task[None] | None = None
         self._begun: asyncio.Future[None] | None = None
         """Done once the library was told to close; made when that is queued."""
@@ -102,6 +106,10 @@ class SendQueue:
             self._begun = asyncio.get_running_loop().create_future()
             self._put((code, reason))
 
+    def enqueue_call(self, call: Callable[[], None]) -> None:
+        """Call this after what is queued, if all of that was sent."""
+        self._put(call)
+
     async def wait_close_begun(self) -> None:
         """Wait until the library was told to close, or cannot be told any more."""
         if self._begun is not None:
@@ -119,7 +127,7 @@ class SendQueue:
             self._task.cancel()
             self._end()  # a task that is cancelled before its first step does not call this
 
-    def _put(self, item: Outgoing | tuple[int, str]) -> None:
+    def _put(self, item: Queued) -> None:
         if self.failed:
             return
         if self._queue is None:
@@ -156,6 +164,8 @@ class SendQueue:
                     if self._awaits_answer():
                         asyncio.get_running_loop().call_later(HANDED_OVER, self._tell_begun)
                     await self._close(*item)
+                elif not isinstance(item, Outgoing):
+                    item()
                 else:
                     await self._send(item)
                     self.queued -= item.size

@@ -17,6 +17,7 @@ from cluster_pool.transports import asgi_servers
 from cluster_pool.transports.ahead import ReadAhead
 from cluster_pool.transports.base import (
     Ahead,
+    Heard,
     Outbox,
     Reading,
     TransportClosed,
@@ -288,6 +289,17 @@ class StarletteTransport(StarletteBase):
                 "a connection was given up whose socket ASGI gives no way to cut: "
                 "its server closes it when it can (said once)"
             )
+
+    def hears_pongs(self) -> bool:
+        """See :class:`Transport`: ASGI has none."""
+        return False
+
+    def ping(self, payload: bytes, heard: Heard) -> None:
+        """See :class:`Transport`."""
+
+    def close_answer(self) -> int | None:
+        """See :class:`Transport`."""
+        return None
 
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`; ASGI has no ping, so it counts as alive until it is closed."""

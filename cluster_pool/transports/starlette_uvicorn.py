@@ -15,7 +15,7 @@ from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.message import Message
 from cluster_pool.exceptions import AlreadyReadError
 from cluster_pool.transports.asgi_servers import EXTENSION, REFUSED_WITHIN
-from cluster_pool.transports.base import Ahead, Outbox, Transport, TransportClosed, Writer
+from cluster_pool.transports.base import Ahead, Heard, Outbox, Transport, TransportClosed, Writer
 from cluster_pool.transports.fed import Fed
 from cluster_pool.transports.frames import FrameWriter
 from cluster_pool.transports.kept import DISCONNECT, Kept, Receive
@@ -116,6 +116,19 @@ class UvicornTransport(StarletteBase):
         await asyncio.wait(
             (asyncio.ensure_future(self._protocol.wait_gone()),), timeout=REFUSED_WITHIN
         )
+
+    def hears_pongs(self) -> bool:
+        """See :class:`Transport`."""
+        return True
+
+    def ping(self, payload: bytes, heard: Heard) -> None:
+        """See :class:`Transport`."""
+        self._protocol.heard = heard
+        self._writer.ping(payload)
+
+    def close_answer(self) -> int | None:
+        """See :class:`Transport`."""
+        return self._writer.close_answer()
 
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`.

@@ -14,7 +14,7 @@ from websockets.protocol import OPEN
 from websockets.protocol import Protocol as WebSocketProtocol
 
 from cluster_pool.transports.asgi_servers import EXTENSION
-from cluster_pool.transports.base import Outbox
+from cluster_pool.transports.base import Heard, Outbox
 from cluster_pool.transports.deflate import SHARED
 from cluster_pool.transports.fed import NO_STATUS
 from cluster_pool.transports.frames import write_ahead
@@ -52,12 +52,13 @@ class DirectProtocol(ReadingProtocol):
         per_message_deflate: whether compression is agreed to; see :mod:`.deflate`.
         foreign: bytes that the framework's own sends have left in the buffer, at most.
         gone: whether the socket is gone.
+        heard: gets the payloads of pongs.
         outboxes: those of the connections of ours, which write before uvicorn does.
         pongs: how many pongs came.
         send_in_progress: None: uvicorn sends no message in fragments.
     """
 
-    __slots__ = (*sorted(stored()), "_gone", "foreign", "gone", "outboxes", "pongs")
+    __slots__ = (*sorted(stored()), "_gone", "foreign", "gone", "heard", "outboxes", "pongs")
 
     per_message_deflate = False
     send_in_progress = None
@@ -68,6 +69,7 @@ class DirectProtocol(ReadingProtocol):
         self.writable = ALWAYS
         self.outboxes: tuple[Outbox, ...] = ()
         self.gone = False
+        self.heard: Heard | None = None
         self.foreign = self.pongs = 0
         self._gone: asyncio.Future[None] | None = None
 
@@ -185,6 +187,8 @@ class DirectProtocol(ReadingProtocol):
     def handle_pong(self, event: Any) -> None:
         """A pong came."""
         self.pongs += 1
+        if self.heard is not None and self.heard(bytes(event.data)):
+            return
         super().handle_pong(event)
 
     async def send(self, message: Any) -> None:

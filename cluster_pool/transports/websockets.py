@@ -2,7 +2,8 @@
 
 import asyncio
 from functools import partial
-from typing import Final
+from typing import Any, Final
+from weakref import ref
 
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
@@ -14,6 +15,7 @@ from cluster_pool.core.request import Request
 from cluster_pool.exceptions import AlreadyReadError, ClusterPoolError
 from cluster_pool.transports.base import (
     Ahead,
+    Heard,
     Outbox,
     Reading,
     TransportClosed,
@@ -32,13 +34,14 @@ LOOKS: Final = 4
 class WebsocketsTransport:
     """A connection of ``websockets.asyncio``, of a server or a client."""
 
-    __slots__ = ("_protocol", "_received", "_tcp", "_unread", "_websocket", "_writer")
+    __slots__ = ("_heard", "_protocol", "_received", "_tcp", "_unread", "_websocket", "_writer")
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._protocol = websocket.protocol
         self._tcp = websocket.transport
         self._writer = FrameWriter(self._tcp, self._protocol, websocket, _queue_of)
+        self._heard: Heard | None = None
         self._received = 0
         self._unread: Unread | None = None
 
@@ -107,6 +110,22 @@ class WebsocketsTransport:
         """See :class:`Transport`."""
         self.close(*refusal_close(status, text))
 
+    def hears_pongs(self) -> bool:
+        """See :class:`Transport`."""
+        return True
+
+    def ping(self, payload: bytes, heard: Heard) -> None:
+        """See :class:`Transport`; the library's own ``ping`` is awaited, and makes a future."""
+        websocket: Any = self._websocket
+        if self._heard != heard:
+            self._heard = heard
+            websocket.acknowledge_pings = partial(_acknowledge, ref(websocket), heard)
+        self._writer.ping(payload)
+
+    def close_answer(self) -> int | None:
+        """See :class:`Transport`."""
+        return self._writer.close_answer()
+
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`.
 
@@ -172,6 +191,17 @@ class WebsocketsTransport:
             raise TransportClosed(int(frame.code), frame.reason) from closed
         self._received += 1
         return message
+
+
+def _acknowledge(websocket: "ref[WebSocket]", heard: Heard, payload: bytes) -> None:
+    """Called in place of a WebSocket's own method, of which this is an attribute: no cycle."""
+    one: Any = websocket()
+    if heard(payload):
+        answered = getattr(one, "answered", None)
+        if answered is not None:  # one of ours, which counts the frames of its client
+            answered()
+    elif one is not None:
+        type(one).acknowledge_pings(one, payload)
 
 
 def _queue_of(websocket: WebSocket) -> SendQueue:

@@ -31,6 +31,9 @@ async def test_commands_say_what_happened_as_text_and_as_json(own_server: RedisS
             assert await in_thread(
                 lambda: run("send", "room", "alice", "hi", "--confirm", redis=redis)
             ) == (0, "delivered\n", "")
+            assert await in_thread(
+                lambda: run("send", "room", "alice", "there?", "--confirm-client", redis=redis)
+            ) == (0, "received\n", "")
             status, out, _ = await in_thread(
                 lambda: run("send", "room", "alice", "-", "--json", redis=redis, stdin=b"piped")
             )
@@ -38,7 +41,8 @@ async def test_commands_say_what_happened_as_text_and_as_json(own_server: RedisS
             await in_thread(
                 lambda: run("send", "room", "alice", "-", "--binary", redis=redis, stdin=b"\xff")
             )
-            assert [await alice.recv() for _ in range(3)] == ["hi", "piped", b"\xff"]
+            heard = [await alice.recv() for _ in range(4)]
+            assert heard == ["hi", "there?", "piped", b"\xff"]
             status, out, _ = await in_thread(
                 lambda: run("broadcast", "room", "all", "--exclude", "alice", redis=redis)
             )

@@ -5,8 +5,9 @@ import pytest
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.cluster.node import Node
 from cluster_pool.core import envelope
+from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.message import Outgoing
-from tests.clusters import Backend, Pool
+from tests.clusters import Backend, Pool, claim_of
 from tests.support import async_test
 
 
@@ -70,3 +71,19 @@ async def test_an_item_of_a_client_that_cannot_be_read_is_dropped(
         await one.broadcast_message("n", "behind")
         assert await alice.wait_sent(2) == ["before", "behind"]
         assert one.statistics()["dropped_garbage"] == 1
+
+
+@async_test
+async def test_malformed_receipt_delivers_nothing() -> None:
+    """The item is broken as a whole; a good one of a client without pongs is answered at once."""
+    async with Backend(None).pools(1) as (one,):
+        alice = await one.join("n", "alice")
+        _, delivery = delivery_of(one)
+        claim = str(claim_of(alice))
+        to = ["publisher", 1, "start"]
+        item = [envelope.TEXT, "n", "alice", b"x", [], to]
+        with pytest.raises(BrokenEnvelopeError):
+            delivery.execute(envelope.TEXT, claim, [*item, -1])
+        assert alice.sent == []
+        delivery.execute(envelope.TEXT, claim, [*item, 1000])
+        assert await alice.wait_sent(1) == ["x"]

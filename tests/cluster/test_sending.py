@@ -1,7 +1,7 @@
 """Sending, with and without a shortcut to connections of this process."""
 
 from cluster_pool import SendResult
-from cluster_pool.cluster.sending import Sending
+from cluster_pool.cluster.sending import Receipt, Sending
 from tests.clusters import Backend
 from tests.support import async_test
 
@@ -13,14 +13,22 @@ class Near:
         self.told: list[object] = []
 
     def send(
-        self, namespace: str, id: str, text: bool, payload: bytes, close: tuple[int, str] | None
+        self,
+        namespace: str,
+        id: str,
+        text: bool,
+        payload: bytes,
+        close: tuple[int, str] | None,
+        receipt: Receipt | None = None,
     ) -> SendResult | None:
         if id != "near":
             return None
         self.told += [payload, close]
         return SendResult.DELIVERED
 
-    def close(self, namespace: str, id: str, code: int, reason: str) -> SendResult | None:
+    def close(
+        self, namespace: str, id: str, code: int, reason: str, receipt: Receipt | None = None
+    ) -> SendResult | None:
         if id != "near":
             return None
         self.told.append((code, reason))

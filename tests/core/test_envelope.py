@@ -36,6 +36,10 @@ def test_items_match_the_protocol_page() -> None:
         ["node", 7, "start"],
     ]
     assert unpack(envelope.close_one("n", "a", 1000, "", None)) == [3, "n", "a", 1000, "", []]
+    wanted = envelope.targeted(True, "n", "a", b"x", reply=to, receipt_ms=1500)
+    assert unpack(wanted) == [1, "n", "a", b"x", [], ["node", 7, "start"], 1500]
+    closing = envelope.close_one("n", "a", 1000, "", to, receipt_ms=9)
+    assert unpack(closing) == [3, "n", "a", 1000, "", ["node", 7, "start"], 9]
     reply = envelope.reply(to, SendResult.REFUSED)
     assert unpack(reply) == [4, 7, 4, "start"]
     assert unpack(envelope.unrouted(reply)) == ["", [4, 7, 4, "start"]]
@@ -47,6 +51,23 @@ def test_items_match_the_protocol_page() -> None:
     assert unpack(envelope.published(False, b"x", ("a", ""))) == [19, b"x", "a", ""]
     assert unpack(envelope.close_all(1000, "r")) == [6, 1000, "r"]
     assert unpack(envelope.question("n", "a", to)) == [12, "n", "a", ["node", 7, "start"]]
+
+
+def test_results_keep_their_numbers() -> None:
+    """Other versions, and programs in other languages, read them."""
+    named = ["delivered", "routed", "absent", "unreachable", "refused", "timed_out", "received"]
+    assert [envelope.RESULTS[number].value for number in range(len(named))] == named
+
+
+def test_receipt_is_wanted_within_a_time_or_refused() -> None:
+    """An item of an earlier version wants none."""
+    item: list[object] = [1, "n", "a", b"x", [], []]
+    assert envelope.receipt_ms(item) == 0
+    for wanted in (1, 3_600_000):
+        assert envelope.receipt_ms([*item, wanted]) == wanted
+    for bad in (0, -1, 3_600_001, 2**63, 1.5, True, "1", b"", None, []):
+        with pytest.raises(BrokenEnvelopeError):
+            envelope.receipt_ms([*item, bad])
 
 
 def test_a_reply_address_is_read_or_refused() -> None:

@@ -82,3 +82,20 @@ async def test_an_error_of_the_library_ends_the_queue() -> None:
     queue.enqueue(Outgoing.join([HELLO, BYE]))
     await eventually(lambda: queue.failed and not queue.busy)
     assert (queue.queued, queue.sent) == (0, 0)
+
+
+@async_test
+async def test_call_comes_behind_the_messages_or_never() -> None:
+    """Not after a message was dropped."""
+    library = Library()
+    queue = library.queue
+    queue.enqueue(HELLO)
+    queue.enqueue_call(lambda: library.done.append("called"))
+    queue.enqueue(BYE)
+    library.let.set()
+    await queue.wait_sent()
+    assert library.done == [b"hello", "called", b"bye"]
+    queue.drop()
+    queue.enqueue_call(lambda: library.done.append("late"))
+    await queue.wait_sent()
+    assert library.done[-1] == b"bye"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from cluster_pool.cluster.public.handle import Calls
 from cluster_pool.core.closing import NORMAL
+from cluster_pool.core.config import Confirm
 from cluster_pool.core.results import Delivery
 
 
@@ -15,7 +16,7 @@ class PeopleCalls(Calls):
         user: str,
         message: str | bytes,
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> Delivery:
         """Send one message to every connection of a user.
@@ -27,7 +28,8 @@ class PeopleCalls(Calls):
 
         Args:
             user: as given to :meth:`ClusterPool.accept` or by the identity, 1 to 250 bytes.
-            confirm: wait for the word of each connection's node.
+            confirm: True waits for the word of each connection's node, ``"client"`` for its
+                client's receipt: see :meth:`send`.
             timeout: seconds; default 2. For a user with more than 500 connections, of each 500.
 
         Returns:

@@ -6,6 +6,7 @@ from typing import Any
 
 from cluster_pool.cluster.public.handle import Calls
 from cluster_pool.core.closing import NORMAL, check_close
+from cluster_pool.core.config import Confirm
 from cluster_pool.core.message import to_json
 from cluster_pool.core.results import SendResult
 
@@ -19,7 +20,7 @@ class SendingCalls(Calls):
         id: str,
         message: str | bytes,
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """Send one message to one member, wherever it is.
@@ -30,11 +31,15 @@ class SendingCalls(Calls):
         Args:
             namespace, id: the member.
             message: ``str`` arrives as a text message, ``bytes`` as a binary one.
-            confirm: wait for the owner's answer: DELIVERED, REFUSED, ABSENT, or TIMED_OUT.
+            confirm: True waits for the owner's answer: DELIVERED, REFUSED, ABSENT, or TIMED_OUT.
+                ``"client"`` waits until the message is in the client's WebSocket stack: RECEIVED.
+                The answer is DELIVERED where the server keeps pongs to itself (see
+                docs/guarantees.md), and TIMED_OUT when the client answers no ping in time, or the
+                connection is lost before.
             timeout: seconds, more than 0; default 2, at most an hour (as for every call).
 
         Returns:
-            The result; truthy for DELIVERED and ROUTED. See :class:`SendResult`.
+            The result; truthy for DELIVERED, ROUTED and RECEIVED. See :class:`SendResult`.
 
         Raises:
             InvalidValueError: an argument is not allowed, the message too large among them.
@@ -45,7 +50,7 @@ class SendingCalls(Calls):
         running = self._running()
         future: asyncio.Future[SendResult] = running.loop.create_future()
         if confirm:
-            call = running.sending.send(namespace, id, message, None, True, timeout, future)
+            call = running.sending.send(namespace, id, message, None, confirm, timeout, future)
         else:
             call = running.sending.send_nowait(namespace, id, message, timeout, future)
         return await call
@@ -74,7 +79,7 @@ class SendingCalls(Calls):
         id: str,
         value: Any,
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """Send ``value`` as JSON text; as :meth:`send`."""
@@ -88,7 +93,7 @@ class SendingCalls(Calls):
         code: int = NORMAL,
         reason: str = "",
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """Send one message to one member and close its connection behind it; as :meth:`send`."""
@@ -104,7 +109,7 @@ class SendingCalls(Calls):
         code: int = NORMAL,
         reason: str = "",
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """Send ``value`` as JSON text and close behind it; as :meth:`send`."""
@@ -119,7 +124,7 @@ class SendingCalls(Calls):
         code: int = NORMAL,
         reason: str = "",
         *,
-        confirm: bool = False,
+        confirm: Confirm = False,
         timeout: float | None = None,
     ) -> SendResult:
         """Close one member's connection, wherever it is; results and errors as :meth:`send`."""

@@ -22,7 +22,7 @@ def test_every_public_name_is_documented_where_it_is_used(kind: type) -> None:
             kinds = {one.kind for one in inspect.signature(member).parameters.values()}
             assert not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     text = pydoc.plain(pydoc.render_doc(kind.send))  # type: ignore[attr-defined]
-    assert "confirm: bool = False" in text
+    assert "confirm: Union[bool, Literal['client']] = False" in text
     assert "BackplaneUnavailableError: not sent" in text
 
 
