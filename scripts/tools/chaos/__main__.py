@@ -26,8 +26,8 @@ messages all the time, many to a few namespaces and a few to many, breaks one th
 and accounts for every message and every recipient: it arrived once, or it is known why not.
 Anything else is a failure, and so is a connection that ended without a reason, a call without an
 answer at its deadline and a second, what is still pending or running when all is quiet, or a
-registry that is not the union of the open connections, and of what nodes hold in rooms, when all is
-well."""
+registry that is not the union of the open connections, and of what nodes hold in rooms and for
+users, when all is well."""
 
 MEANING = """\
 faults, each of them once unless told otherwise:
@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     number("--sparse", 0, 320, "quiet namespaces of one or two members, 100 calls a second in all")
     number("--members", 0, 300, "without a WebSocket for each shard; their registration is timed")
     number("--rooms", 0, 40, "that these join and leave, 50 times a second in all")
+    number("--visits", 0, 50, "steps of users, a second in all, who come, go, and are kicked")
     number("--commands", 0, 20, "runs of cluster-pool send and broadcast, at most, in a minute")
     number("--seed", 0, None, "of what is chosen at random; default: another each time")
     number("--times", 1, 1, "each fault so often")
@@ -149,6 +150,7 @@ def _print(run: Run, grown: Sequence[Growth]) -> None:
     print(f"calls unanswered at their deadline and a second: {run.account.unanswered}")
     print(f"namespaces emptied by a release: {run.account.last_ones:,}")
     print(f"members of rooms when all was quiet: {run.account.roamed:,}")
+    print(f"connections of users when all was quiet: {run.account.people:,}")
     print(f"targeted messages right behind the broadcast before them: {run.account.followed:,}")
     if run.account.bounds:
         print(f"{run.account.bounds} gaps said that they were lower bounds, and are held to that")

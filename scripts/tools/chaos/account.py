@@ -51,6 +51,7 @@ class Account:
         unanswered: calls without an answer at their deadline and a second.
         last_ones: callbacks for a release that emptied a namespace.
         roamed: members of rooms when all was quiet, which the registry had, too.
+        people: connections of users when all was quiet.
         followed: how often a connection heard a targeted message right behind the broadcast that
             its sender had sent before it, of the sparse stream.
     """
@@ -65,6 +66,7 @@ class Account:
     followed: int = 0
     last_ones: int = 0
     roamed: int = 0
+    people: int = 0
 
     def add(self, other: "Account") -> None:
         """Take another round's account into this one."""
@@ -77,6 +79,7 @@ class Account:
         self.followed += other.followed
         self.last_ones += other.last_ones
         self.roamed += other.roamed
+        self.people += other.people
 
 
 def account(books: Books) -> Account:
@@ -97,6 +100,7 @@ class _Accountant:
         self._result.followed = self._index.followed()
         self._result.last_ones = len(self._books.emptied or ())
         self._result.roamed = self._books.roamed
+        self._result.people = self._books.people
         self._result.failures += last_one_failures(self._index)
         self._unanswered()
         self._result.failures += self._books.restless
@@ -243,6 +247,7 @@ class _Accountant:
         """No gap may name more than can have been missed."""
         for (namespace, node), count in reported.items():
             most = sum(1 for _ in self._may_be_missed(namespace, node))
+            most += self._books.unkept.get(namespace, 0)
             if count > most:
                 self._result.failures.append(
                     f"gaps of {node} report {count} messages of {namespace or 'its own'} as missed,"

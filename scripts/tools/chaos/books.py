@@ -1,7 +1,7 @@
 """The books of a round: what senders, connections and nodes say, as plain tables."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -160,6 +160,9 @@ class Books:
         emptied: last-one callbacks; None when nobody was asked.
         restless: what programs still did when nobody asked them for anything.
         roamed: members that were in a room in the end.
+        people: connections of users that stood in the end.
+        unkept: how many messages beside these calls may be missing, by the namespace that a gap
+            names: those to users, and kicks.
     """
 
     calls: Sequence[Call]
@@ -173,3 +176,5 @@ class Books:
     restless: Sequence[str] = ()
     emptied: Sequence[Emptied] | None = None
     roamed: int = 0
+    people: int = 0
+    unkept: Mapping[str, int] = field(default_factory=dict)

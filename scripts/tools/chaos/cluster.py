@@ -6,7 +6,7 @@ Nothing here injects a fault; it starts, asks, waits, replaces and stops.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,11 +14,13 @@ from tools.chaos import sparse
 from tools.chaos.books import CROWDS, Books
 from tools.chaos.command_line import CommandLine
 from tools.chaos.ledger import Ledger
+from tools.chaos.people import People
+from tools.chaos.place import Place
 from tools.chaos.publisher import RawPublisher
 from tools.chaos.rest import Rest
-from tools.chaos.roaming import WATCHED, rooms_of
+from tools.chaos.roaming import rooms_of
+from tools.chaos.rooms import compare_rooms
 from tools.harness.internals import Keys
-from tools.harness.network import Network
 from tools.harness.programs import Program
 from tools.harness.redis_cluster import RedisCluster
 from tools.harness.redis_sentinel import RedisSentinel
@@ -52,6 +54,7 @@ class Settings:
     topology: str = SINGLE
     commands: int = 20
     rooms: int = 40
+    visits: int = 50
 
     @property
     def crowds(self) -> list[str]:
@@ -64,52 +67,6 @@ Redis: TypeAlias = "RedisServer | RedisCluster | RedisSentinel"
 
 class NotReadyError(Exception):
     """Something did not come back in time."""
-
-
-class Place:
-    """Where a node or a publisher runs: its own way to Redis, and the program that is there now."""
-
-    def __init__(
-        self,
-        kind: str,
-        number: int,
-        proxy: Network,
-        ledger: Ledger,
-        members: int = 0,
-        crowds: Sequence[str] = (),
-    ) -> None:
-        self.kind = kind
-        self.members = members
-        """Members of each crowd at this node."""
-        self._crowds = [*crowds]
-        self.number = number
-        self.proxy = proxy
-        self.node = ""
-        self.port = 0
-        self.away = False
-        """Frozen, or not there at all."""
-        self._ledger = ledger
-        self._starts = 0
-        self.program: Program
-
-    async def start(self) -> None:
-        """Start a program under a fresh name, and wait until it is ready."""
-        self._starts += 1
-        self.node = node = f"{self.kind}-{self.number}.{self._starts}"
-        self.program = await Program.start(
-            f"tools.chaos.{self.kind}",
-            self.proxy.url,
-            node,
-            on_told=lambda what, fields: self._ledger.told(node, what, fields),
-        )
-        self.port = self.program.hello
-        if self.members:
-            await self.program.ask("hold", count=self.members, crowds=self._crowds)
-
-    async def stop(self) -> None:
-        """Let the program end by itself; it is a failure if it does not."""
-        if wrong := await self.program.stop():
-            self._ledger.wrong.append(f"{self.node} {wrong}")
 
 
 class Cluster:
@@ -141,6 +98,7 @@ class Cluster:
             *(redis.path_of, settings.topology == CLUSTER, ledger, NAMESPACES, settings.seed)
         )
         self.command_line = CommandLine(redis.url, self.members, ledger, settings.seed)
+        self.people = People(places, outside, redis.command, ledger, settings.seed)
         self._undelivered: dict[str, int] = {}
         self._rest = Rest()
 
@@ -166,6 +124,9 @@ class Cluster:
         if place.members and self.settings.rooms:
             rate = ROAMING_RATE / len(self.places)
             await place.program.ask("roam", rooms=rooms_of(self.settings.rooms), rate=rate)
+        if place.kind == "node" and self.settings.visits:
+            rate = self.settings.visits / len(self.places)
+            await place.program.ask("visit", rate=rate)
 
     async def close_books(self) -> tuple[Books, dict[str, dict[str, Any]]]:
         """End the streams, wait until all has arrived; gives the books and the nodes' figures.
@@ -184,12 +145,14 @@ class Cluster:
             marks[name][sender] = number
         await self._arrived(marks)
         registry = await self._settled_registry()
-        roamed, ghosts = await self._compare_rooms()
+        roamed, ghosts = await compare_rooms(self.places, rooms_of(self.settings.rooms))
+        people, wrong_people = await self.people.failures()
         figures, restless = await self._at_rest()
         collected = await self.clients.ask("collect")
         undelivered = self._newly_undelivered(figures)
-        wrong = ghosts + restless
-        return self.ledger.close(collected, registry, undelivered, wrong, roamed), figures
+        wrong = ghosts + wrong_people + restless
+        counted = roamed, people
+        return self.ledger.close(collected, registry, undelivered, wrong, *counted), figures
 
     async def _arrived(self, marks: dict[str, dict[str, int]]) -> None:
         """Too late is no error here: what has not arrived is for the account to find."""
@@ -219,38 +182,6 @@ class Cluster:
             if sorted(registry) == sorted(present) or time.monotonic() > deadline:
                 return registry
             await asyncio.sleep(0.2)
-
-    async def _compare_rooms(self) -> tuple[int, list[str]]:
-        """How many members rooms have; and each that only the registry has, or only its node, or
-        that a watcher has not."""
-        deadline = time.monotonic() + CLOSING_TIME
-        names = rooms_of(self.settings.rooms)
-        while True:
-            asked = [place.program.ask("rooms") for place in self.places]
-            held = {tuple(one) for said in await asyncio.gather(*asked) for one in said}
-            said = await self.places[0].program.ask("registered_rooms", rooms=names)
-            registry = {tuple(one) for one in said}
-            wrong = [
-                f"{'/'.join(one)} is {'not registered' if one in held else 'a ghost'}"
-                for one in sorted(held ^ registry)
-            ]
-            wrong += await self._compare_watchers(registry)
-            if not wrong or time.monotonic() > deadline:
-                return len(held), wrong
-            await asyncio.sleep(0.2)
-
-    async def _compare_watchers(self, registry: set[tuple[str, ...]]) -> list[str]:
-        """The differences between the registry and what watchers know of their rooms."""
-        wrong = []
-        there = {one for one in registry if one[0] in rooms_of(WATCHED)}
-        for place in self.places:
-            watched = {tuple(one) for one in await place.program.ask("watched_rooms")}
-            wrong += [
-                f"{'/'.join(one)} is {'unknown' if one in there else 'a ghost'} to {place.node}"
-                for one in sorted(watched ^ there)
-                if watched or there
-            ]
-        return wrong
 
     async def _at_rest(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
         """The nodes' figures, and what some program still does though nobody asks it for more."""
@@ -333,6 +264,18 @@ class Cluster:
     async def shout(self, namespace: str, message: str) -> None:
         """PUBLISH to a namespace of which no books are kept."""
         await asyncio.to_thread(self.redis.command, "PUBLISH", Keys().channel(namespace), message)
+
+    async def spread(self) -> None:
+        """Let clients of crowded nodes go to others, and wait for those of the dense namespaces.
+
+        A takeover behind the snapshot, whose news are lost, is undone by it for a while.
+        """
+        await self.clients.ask("spread")
+        deadline = time.monotonic() + PATIENCE
+        while away := await self.clients.ask("away"):
+            if time.monotonic() > deadline:
+                raise NotReadyError(f"{away} clients cannot move")
+            await asyncio.sleep(0.05)
 
     async def wait_settled(self) -> None:
         """Wait until every client is connected, or away by its own will."""

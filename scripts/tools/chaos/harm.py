@@ -9,8 +9,9 @@ import contextlib
 import random
 
 from tools.chaos.books import LEASE, UNREAD
-from tools.chaos.cluster import Cluster, Place
+from tools.chaos.cluster import Cluster
 from tools.chaos.faults import Faults, Harm
+from tools.chaos.place import Place
 from tools.chaos.sparse import SLEEP
 from tools.harness import crowd
 from tools.harness.programs import Program, program

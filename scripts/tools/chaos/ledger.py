@@ -1,6 +1,7 @@
 """The reports of a run's processes, gathered for the books of one round."""
 
 import math
+from collections import Counter
 from typing import Any
 
 from tools.chaos.books import (
@@ -27,6 +28,9 @@ class Ledger:
         """Those of the round before, whose consequences may reach into this one."""
         self._unanswered: list[Unanswered] = []
         self._emptied: list[Emptied] = []
+        self._unkept: Counter[str] = Counter()
+        self.revoked: set[str] = set()
+        """Tokens, of all rounds."""
         self.killed: set[str] = set()
         self.wrong: list[str] = []
         """Failures by themselves, whatever the books say."""
@@ -43,6 +47,11 @@ class Ledger:
             self._ended.append(call._replace(ended=ended, outcome=outcome, why="".join(why)))
         elif what == "emptied":
             self._emptied.append(Emptied(sender, *fields))
+        elif what == "revoked":
+            self.revoked.update(fields)
+        elif what == "unkept":
+            namespace, count = fields
+            self._unkept[namespace] += count
         elif what == "left":
             self.wrong.append(f"{sender} has stopped and still runs {fields}")
         elif what == "logged":
@@ -64,6 +73,7 @@ class Ledger:
         undelivered: int,
         restless: list[str],
         roamed: int = 0,
+        people: int = 0,
     ) -> Books:
         """The books of the round that ends here. Calls that never ended are unknown."""
         connections = [
@@ -82,9 +92,11 @@ class Ledger:
             [*restless, *self.wrong],
             self._emptied,
             roamed,
+            people,
+            self._unkept,
         )
         self._begun, self._ended, self._gaps = {}, [], []
-        self._emptied = []
+        self._emptied, self._unkept = [], Counter()
         self._before, self._windows = self._windows, []
         self.killed, self._unanswered, self.wrong = set(), [], []
         return books

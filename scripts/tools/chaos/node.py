@@ -10,10 +10,12 @@ import sys
 import time
 from typing import Any
 
-from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap
+from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap, Limits
 from tools.chaos.books import UNREAD
 from tools.chaos.roaming import Roaming, Row, row
 from tools.chaos.sending import Sending, quiet, tell_left_over
+from tools.chaos.visiting import Visiting
+from tools.chaos.visits import MOST
 from tools.harness.internals import NodeServer, is_whole, loop_factory
 from tools.harness.obeying import answer, obey_object, tell
 from tools.harness.silent import join
@@ -30,6 +32,7 @@ class Commands(Sending):
         self._pool = pool
         self._silent: list[Connection] = []
         self._roaming = Roaming(pool, self._silent)
+        self.visiting = Visiting(pool)
         self.stopping = False
 
     async def hold(self, count: int, crowds: list[str]) -> None:
@@ -62,6 +65,7 @@ class Commands(Sending):
 
     async def _stop(self) -> None:
         await self._roaming.stop()
+        await self.visiting._stop()
         await super()._stop()
 
     async def state(self) -> list[Any]:
@@ -92,7 +96,9 @@ class Commands(Sending):
     async def figures(self) -> dict[str, Any]:
         """The pool's counters, and what this process holds beside its connections."""
         statistics = self._pool.statistics()
-        return {**statistics, **self._held(statistics["connections"] - len(self._silent))}
+        visits = self.visiting._held()
+        held = self._held(statistics["connections"] - len(self._silent) - visits)
+        return {**statistics, **held, "tasks": held["tasks"] - visits}
 
 
 async def serve_one(pool: ClusterPool, connection: Connection) -> None:
@@ -114,7 +120,8 @@ async def main(redis: str, node_id: str) -> None:
     def missed(gap: Gap) -> None:
         tell("gap", [gap.namespaces, gap.exact])
 
-    pool = ClusterPool(redis, node_id=node_id)
+    limits = Limits(user_connections=MOST)
+    pool = ClusterPool(redis, node_id=node_id, limits=limits)
     pool.on("gap", missed)
     async with pool:
         server = NodeServer(pool, port=0, app=serve_one)
@@ -122,7 +129,7 @@ async def main(redis: str, node_id: str) -> None:
         await pool.wait_ready()
         commands = Commands(pool)
         answer(server.port)
-        await obey_object(commands)
+        await obey_object(commands, commands.visiting)
         commands.stopping = True
         await server.stop()
         await commands._stop()

@@ -38,6 +38,18 @@ class Commands(Sending):
         """Whether it reaches Redis."""
         return [self._ready]
 
+    async def online(self, users: list[str]) -> dict[str, int]:
+        """The number of connections of each user."""
+        return await self._publisher.online(users)
+
+    async def send_user(self, user: str, text: str) -> int:
+        """How many connections of a user have got a message."""
+        return (await self._publisher.send_user(user, text, confirm=True)).delivered
+
+    async def close_user(self, user: str, code: int) -> int:
+        """How many nodes were told to close the connections of a user."""
+        return await self._publisher.close_user(user, code, "kicked")
+
     async def figures(self) -> dict[str, Any]:
         """The holdings of this process, and its pending calls."""
         return {**self._held(0), "pending": pending_of(self._publisher)}

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import json
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 
 from cluster_pool import (
@@ -19,6 +19,7 @@ from cluster_pool import (
     Connection,
     Member,
     Presence,
+    SendResult,
 )
 from tools.chaos.caller import TIMEOUT
 from tools.chaos.streams import Ticker
@@ -26,10 +27,13 @@ from tools.chaos.watch import Watch
 from tools.harness.internals import infos_in
 from tools.harness.obeying import tell
 
-GUESTS = 5
+GUEST, GUESTS = "guest-", 5
 """Ids in each room that members of all nodes take from one another."""
 AS_GUEST, GIVEN_UP = 0.2, 0.1
 """The parts of joins under such an id, and of steps whose caller gives up at once."""
+FROM_AFAR = 0.15
+"""The part of steps that a node asks for, of a member of any node in a room that it watches."""
+ANSWERED = SendResult.DELIVERED, SendResult.REFUSED, SendResult.ABSENT
 UPDATES = 0.4
 """The part of steps of a member in its room that change its info."""
 WATCHED = 5
@@ -116,24 +120,50 @@ class Roaming(Ticker):
             await asyncio.sleep(EVERY)
 
     def _one(self) -> None:
-        member, room = self._random.choice(self._members), self._random.choice(self._rooms)
-        info = self._random.choice([None, {"number": next(self._infos)}])
-        if room in member.namespaces and self._random.random() < UPDATES:
-            update = partial(member.update_info, info, namespace=room)
-            step = self._step(f"updating in {room}", update)
-        elif room in member.namespaces:
-            step = self._step(f"leaving {room}", partial(member.leave, room))
-        else:
-            guest = self._random.random() < AS_GUEST
-            id = f"guest-{self._random.randrange(GUESTS)}" if guest else None
-            step = self._step(f"joining {room}", partial(member.join, room, id=id, info=info))
+        room = self._random.choice(self._rooms)
+        step = self._from_afar(room) if self._random.random() < FROM_AFAR else self._own(room)
         task = asyncio.create_task(step)
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
         if self._random.random() < GIVEN_UP:
             asyncio.get_running_loop().call_later(self._random.expovariate(1000), task.cancel)
 
-    async def _step(self, about: str, take: Callable[[], Awaitable[None]]) -> None:
+    def _own(self, room: str) -> Coroutine[None, None, None]:
+        """A step of a member of this node."""
+        member = self._random.choice(self._members)
+        info = self._random.choice([None, {"number": next(self._infos)}])
+        if room in member.namespaces and self._random.random() < UPDATES:
+            update = partial(member.update_info, info, namespace=room)
+            return self._step(f"updating in {room}", update)
+        if room in member.namespaces:
+            return self._step(f"leaving {room}", partial(member.leave, room))
+        id = self._guest()
+        return self._step(f"joining {room}", partial(member.join, room, id=id, info=info))
+
+    def _from_afar(self, room: str) -> Coroutine[None, None, None]:
+        """Let a member that this node sees join this room, or leave the one where it sees it."""
+        seen = self.watched()
+        if not seen:
+            return self._own(room)
+        there, id, *_ = self._random.choice(seen)
+        if self._random.random() < 0.5:
+            leave = partial(self._pool.leave, there, id, there)
+            return self._step(f"{id} leaving {there} from afar", partial(self._ask, leave))
+        join = partial(self._pool.join, there, id, room, as_id=self._guest())
+        return self._step(f"{id} joining {room} from afar", partial(self._ask, join))
+
+    async def _ask(self, what: Callable[[], Awaitable[SendResult]]) -> None:
+        """Ask another node; a gap may name it until it is answered."""
+        tell("unkept", ["", 1])
+        if await what() in ANSWERED:
+            tell("unkept", ["", -1])
+
+    def _guest(self) -> str | None:
+        """An id that others take, too; or its own."""
+        guest = self._random.random() < AS_GUEST
+        return f"{GUEST}{self._random.randrange(GUESTS)}" if guest else None
+
+    async def _step(self, about: str, take: Callable[[], Awaitable[object]]) -> None:
         watched = self._watch.begin(f"{about} at {self._pool.node_id}", TIMEOUT)
         try:
             await take()

@@ -119,7 +119,7 @@ async def _round(
 ) -> None:
     """Stream, harm, wait until all is well, stream on ``until`` then, close the books."""
     await cluster.begin()
-    await cluster.clients.ask("spread")
+    await cluster.spread()
     cluster.redis.save()
     await asyncio.sleep(CALM)
     before = await cluster.states()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from cluster_pool import ClusterPool, Publisher
+from cluster_pool.core.ids import user_namespace
 from cluster_pool.core.keys import Keys
 from cluster_pool.server import collector
 from cluster_pool.server.node import BACKLOG, NodeServer
@@ -23,6 +24,7 @@ __all__ = [
     "pending_of",
     "settle_collector",
     "start_channel",
+    "user_members",
 ]
 
 
@@ -42,6 +44,11 @@ def held_in(pool: ClusterPool, namespace: str) -> list[str]:
     """The ids of the members that a node has in a namespace, those that leave it left out."""
     found = {} if pool._parts is None else pool._parts.table.namespace(namespace) or {}
     return [id for id, one in found.items() if one.departure is None]
+
+
+def user_members(pool: ClusterPool, user: str) -> list[str]:
+    """The ids that a node has in the namespace of a user, those that leave it left out."""
+    return held_in(pool, user_namespace(user))
 
 
 def infos_in(pool: ClusterPool, namespace: str) -> dict[str, str]:

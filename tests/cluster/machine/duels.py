@@ -5,13 +5,14 @@ import asyncio
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.cluster.machine.rules import Key, Rules, anyone, given, keys, pick, step
+from tests.cluster.machine.afar import Afar
+from tests.cluster.machine.rules import Key, anyone, given, keys, pick, step
 from tests.cluster.machine.world import World
 
 delays = st.sampled_from([0.0, 0.001, 0.5, 2.5, 4.0])
 
 
-class Duels(Rules):
+class Duels(Afar):
     """Two nodes that want one id; and several messages of one node without a pause."""
 
     @given(lambda self: self.world.calm and self.world.owners and len(self.world.running) > 1)

@@ -1,6 +1,15 @@
 """The invariants: at any time, whenever all is calm, and for every message that was ever sent."""
 
-from cluster_pool import BackplaneUnavailableError, ClusterPoolError, IdTakenError, SendResult
+from collections import Counter
+
+from cluster_pool import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    Delivery,
+    IdTakenError,
+    MembershipLimitError,
+    SendResult,
+)
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import NORMAL, TAKEN_OVER
 from cluster_pool.exceptions import ConnectionClosedError, PoolClosedError
@@ -20,12 +29,27 @@ def held(world: World) -> Held:
     found: Held = {}
     for node in world.alive:
         for membership in node.pool._parts.table.memberships():
-            if membership.claim is not None:
+            if membership.claim is not None and not membership.namespace.startswith("~"):
                 connection = membership.connection
                 client = world.latest(connection, membership.namespace)
                 assert client is not None
                 assert client.key == (membership.namespace, membership.id)
                 found.setdefault(client.key, []).append((client, membership.claim))
+    return found
+
+
+def held_of_users(world: World) -> dict[tuple[str, str], Claim]:
+    """The claims in the namespaces of users that pools of living nodes list, by namespace and id.
+
+    No two nodes have the same id there.
+    """
+    found: dict[tuple[str, str], Claim] = {}
+    for node in world.alive:
+        for one in node.pool._parts.table.memberships():
+            if one.claim is not None and one.namespace.startswith("~"):
+                assert one.namespace == f"~user:{one.connection.user}", one
+                assert (one.namespace, one.id) not in found, one
+                found[one.namespace, one.id] = one.claim
     return found
 
 
@@ -51,6 +75,7 @@ def is_safe(world: World, client: Client) -> bool:
         client.settled
         and pool.ready
         and not any(one.key in world.closed for one in world.family(client))
+        and client.user not in world.kicked
         and (client.home is None or is_safe(world, client.home))
         and "harm" not in world.troubles
         and pool.statistics()["incarnation"] not in world.lost
@@ -79,7 +104,7 @@ def disagreement(world: World) -> str:
     unready = [node.name for node in world.alive if not node.pool.ready]
     if unready:
         return f"{unready} not ready"
-    raw, pools = world.look(), held(world)
+    raw, pools, users = world.look(), held(world), held_of_users(world)
     if raw.dead:
         return f"not reaped: {raw.dead}"
     if raw.leased != {node.pool.statistics()["incarnation"] for node in world.alive}:
@@ -87,8 +112,16 @@ def disagreement(world: World) -> str:
     if raw.owners != raw.tallied():
         return f"counts {raw.owners}, members {raw.tallied()}"
     union = {key: claim for key, holders in pools.items() for _, claim in holders}
-    if registered(raw) != union or sum(map(len, pools.values())) != len(union):
-        return f"registered {registered(raw)}, held {pools}"
+    if sum(map(len, pools.values())) != len(union):
+        return f"held twice: {pools}"
+    homes = Counter(
+        f"~user:{one.user}" for held_by in pools.values() for one, _ in held_by if one.user
+    )
+    if Counter(namespace for namespace, _ in users) != homes:
+        return f"of users {users}, at home {homes}"
+    union |= users
+    if registered(raw) != union:
+        return f"registered {registered(raw)}, held {pools} and of users {users}"
     if any(key[0] not in raw.noted.get(claim.incarnation, ()) for key, claim in union.items()):
         return f"noted only {raw.noted}"
     return ""
@@ -117,7 +150,8 @@ def check_clients(world: World) -> None:
         owns = world.owners.get(client.key) is client
         if not client.settled:
             assert not owns, f"{client} should own nothing"
-            assert not client.told or rivals(world, client), f"{client} lost its id to nobody"
+            lost = client.told and not client.leaves
+            assert not lost or rivals(world, client), f"{client} lost its id to nobody"
         elif client.home is not None:
             assert owns, f"{client} is a guest that was told nothing, and owns nothing"
         elif client.websocket.closed is None:
@@ -126,7 +160,9 @@ def check_clients(world: World) -> None:
             assert rivals(world, client), f"{client} lost its id to nobody"
         else:
             assert client.websocket.closed[0] == NORMAL, client
-            closed = any(one.key in world.closed for one in world.family(client))
+            closed = client.user in world.kicked or any(
+                one.key in world.closed for one in world.family(client)
+            )
             assert closed, f"nobody asked to close {client}"
 
 
@@ -167,6 +203,8 @@ def check_attempt(world: World, client: Client) -> None:
         assert any(
             one.gone + SLACK >= client.began and one.began <= client.ended for one in others
         ), f"{client} was refused, and nobody had its id"
+    elif isinstance(error, MembershipLimitError):
+        assert client.user is not None, client
     else:
         assert error is None or isinstance(error, HONEST), repr(error)
 
@@ -176,7 +214,12 @@ def check_messages(world: World) -> None:
     for message in world.messages:
         got, result = world.got(message), message.result
         assert len(got) == len(set(got)), f"{message} came twice"
-        assert all(one.key[0] == message.namespace for one in got), message
+        if message.user is None:
+            assert all(one.key[0] == message.namespace for one in got), message
+        else:
+            assert all(one.user == message.user for one in got), message
+            delivered = message.result.delivered if isinstance(message.result, Delivery) else 0
+            assert len(got) >= delivered, f"{message} came to {got}"
         if isinstance(result, BackplaneUnavailableError) and not result.maybe_executed:
             assert not got, f"{message} was not sent, and came"
         if message.id:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from cluster_pool import BackplaneUnavailableError, SendResult
 from cluster_pool.core.closing import NORMAL, TAKEN_OVER
 from tests.cluster.machine import law, registry
-from tests.cluster.machine.world import Client, World
+from tests.cluster.machine.world import MOST, Client, World
 from tests.support import eventually
 
 NAMES = ("a", "b", "c")
@@ -128,6 +128,7 @@ class Rules(RuleBasedStateMachine):
         takeover=st.booleans(),
         haste=haste,
         cancel=st.booleans(),
+        user=st.sampled_from([None, "u", "v"]),
         roams=st.sampled_from(["", "n", "m", "r"]),
     )
     @step
@@ -139,16 +140,20 @@ class Rules(RuleBasedStateMachine):
         takeover: bool,
         haste: float | None,
         cancel: bool,
+        user: str | None,
         roams: str,
     ) -> None:
         """Claim an id; in haste, perhaps give up before there is an answer; else perhaps roam."""
         calm, owner = world.calm, world.owners.get(key)
-        client = world.join(pick(world.running, node), key, takeover)
+        may = takeover or owner is None
+        if user is not None:
+            may = may and len(world.standing(user)) < MOST
+        client = world.join(pick(world.running, node), key, takeover, user)
         if not await self.answered(client.attempt, haste):
             if cancel:
                 client.attempt.cancel()
         elif calm:
-            assert client.joined == (takeover or owner is None), f"{client}, owner {owner}"
+            assert client.joined == may, f"{client}, owner {owner}"
             if client.joined:
                 await self.taken_over(world, owner, client)
         if client.joined and roams not in ("", key[0]):

@@ -7,13 +7,16 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from cluster_pool import BackplaneUnavailableError, Connection, SendResult
+from cluster_pool import BackplaneUnavailableError, Connection, IdTakenError, Limits, SendResult
 from cluster_pool.core.config import Timing
 from cluster_pool.core.keys import Keys
 from cluster_pool.testing import FakeWebSocket
 from tests.cluster.machine.loop import Process
 from tests.cluster.machine.registry import Raw, look
 from tests.clusters import Backend, Pool
+
+MOST = 2
+"""Connections of a user."""
 
 
 @dataclass(eq=False, repr=False)
@@ -53,6 +56,10 @@ class Client:
     takeover: bool
     began: float
     home: "Client | None" = None
+    by: Node | None = None
+    """The node that had it join; None: its own connection did."""
+    user: str | None = None
+    """The person, who may have several; of a guest: None."""
     told: bool = False
     """Whether the connection was told that it has lost this membership alone."""
     ended: float = math.inf
@@ -79,12 +86,14 @@ class Client:
 
 @dataclass(eq=False)
 class Message:
-    """A message, its receivers, and the answer to its sender. ``id`` is empty for a broadcast."""
+    """A message, its receivers, and the answer to its sender. ``id`` is empty for a broadcast, and
+    ``namespace``, too, for a message to a user."""
 
     number: int
     sender: Node
     namespace: str
     id: str
+    user: str | None = None
     result: Any = None
 
 
@@ -103,6 +112,7 @@ class World:
     messages: list[Message] = field(default_factory=list)
     owners: dict[tuple[str, str], Client] = field(default_factory=dict)
     closed: set[tuple[str, str]] = field(default_factory=set)
+    kicked: set[str] = field(default_factory=set)
     troubles: set[str] = field(default_factory=set)
     attempts: list[Client] = field(default_factory=list)
     """Attempts whose answers were not checked yet."""
@@ -145,7 +155,9 @@ class World:
     async def start(self, name: str) -> Node:
         """A new process under this node id; one that crashed may have a lease still."""
         network = await self.network(self.backend)
-        pool = Pool(network.url, node_id=name, timing=self.timing, prefix=self.keys.prefix)
+        limits = Limits(user_connections=MOST)
+        settings = {"timing": self.timing, "prefix": self.keys.prefix, "limits": limits}
+        pool = Pool(network.url, node_id=name, **settings)
         node = Node(name, network, Process(), pool)
         await self.within(self.timing.lease * 2 + 5, node.process.spawn(pool.start()))
         self.nodes.append(node)
@@ -222,17 +234,20 @@ class World:
 
     # -- members ---------------------------------------------------------------------------
 
-    def join(self, node: Node, key: tuple[str, str], takeover: bool) -> Client:
+    def join(
+        self, node: Node, key: tuple[str, str], takeover: bool, user: str | None = None
+    ) -> Client:
         """Begin to claim."""
         websocket = FakeWebSocket()
-        connection = Connection(key[1], key[0], websocket)
+        connection = Connection(key[1], key[0], websocket, user=user)
         connection.on("left", lambda namespace, _: self._lost(connection, namespace))
-        return self._attempt(Client(node, connection, websocket, key, takeover, self.now))
+        client = Client(node, connection, websocket, key, takeover, self.now, user=user)
+        return self._attempt(client)
 
-    def visit(self, home: Client, namespace: str, takeover: bool) -> Client:
-        """Begin to join a namespace beside the home, under the same id."""
-        key = namespace, home.key[1]
-        guest = Client(home.node, home.connection, home.websocket, key, takeover, self.now, home)
+    def visit(self, home: Client, namespace: str, takeover: bool, by: Node | None = None) -> Client:
+        """Begin to join a namespace beside the home, under the same id, perhaps from afar."""
+        of = home.node, home.connection, home.websocket
+        guest = Client(*of, (namespace, home.key[1]), takeover, self.now, home, by)
         return self._attempt(guest)
 
     def _attempt(self, client: Client) -> Client:
@@ -267,8 +282,12 @@ class World:
         try:
             if client.home is None:
                 await client.node.pool.new_connection(client.connection, on_conflict=rule)
-            else:
+            elif client.by is None:
                 await client.connection.join(client.key[0], on_conflict=rule)
+            else:
+                joining = client.by.pool.join(*client.home.key, client.key[0], on_conflict=rule)
+                if await joining is not SendResult.DELIVERED:
+                    raise IdTakenError(client.key[0], client.key[1])
             client.joined = True
             client.ended = self.now
         except BaseException as error:
@@ -302,6 +321,15 @@ class World:
         self.closed.add(key)
         return self._begin(node, node.pool.close(*key, confirm=True))
 
+    def kick(self, node: Node, user: str) -> asyncio.Task[int]:
+        """Begin to close every connection of a user."""
+        self.kicked.add(user)
+        return self._begin(node, node.pool.close_user(user))
+
+    def standing(self, user: str) -> set[Client]:
+        """The connections of a user, while all is calm."""
+        return {one for one in self.owners.values() if one.user == user}
+
     # -- messages --------------------------------------------------------------------------
 
     def send(self, node: Node, key: tuple[str, str], confirm: bool) -> asyncio.Task[Message]:
@@ -316,6 +344,13 @@ class World:
         message = Message(next(self._numbers), node, namespace, "")
         self.messages.append(message)
         work = node.pool.broadcast_message(namespace, str(message.number))
+        return self._begin(node, self._sent(message, work))
+
+    def send_user(self, node: Node, user: str) -> asyncio.Task[Message]:
+        """Begin to send to all connections of a user."""
+        message = Message(next(self._numbers), node, "", "", user)
+        self.messages.append(message)
+        work = node.pool.send_user(user, str(message.number), confirm=True)
         return self._begin(node, self._sent(message, work))
 
     async def _sent(self, message: Message, work: Coroutine[Any, Any, Any]) -> Message:

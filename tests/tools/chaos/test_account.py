@@ -97,6 +97,13 @@ def test_a_lower_bound_is_held_to_no_more() -> None:
     fails(made(calls, [member()], ALWAYS, gaps=[gap(4, exact=False)]), "only 3 did not arrive")
 
 
+def test_a_gap_may_name_what_is_in_no_books() -> None:
+    """Messages to users count for gaps, and for no more than there were."""
+    assert made([send(1)], [member()], ALWAYS, gaps=[gap(2)], unkept={"": 1}).failures == []
+    too_many = made([send(1)], [member()], ALWAYS, gaps=[gap(3)], unkept={"": 1})
+    fails(too_many, "only 2 did not arrive")
+
+
 @pytest.mark.parametrize("outcome", ["absent", "unreachable", "refused"])
 def test_a_refused_send_that_did_not_arrive_is_true(outcome: str) -> None:
     """An answer that says no is true when nothing arrives."""

@@ -56,6 +56,7 @@ def test_every_message_is_accounted_for(tmp_path: Path) -> None:
     assert account["followed"] > 0
     assert account["last_ones"] > 0
     assert account["roamed"] > 0
+    assert account["people"] > 0
     assert account["rows"]["broadcast"]["missing"] > 0
 
 
