@@ -22,7 +22,7 @@ from cluster_pool.core.envelope import (
 from cluster_pool.core.events import COUNTER, MAX_BYTES, EventNumbers
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys, is_of_one, is_probe
-from cluster_pool.core.numbers import NO_COUNTER, UNREADABLE, Counter, History, Numbers
+from cluster_pool.core.numbers import NO_COUNTER, UNREADABLE, Counter, Numbers, ServerChange
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import Gap
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -184,12 +184,14 @@ class Receiver:
         self.numbers.ended(channel)
         self._event_numbers.hand_over(channel, self._event_numbers)
 
-    def resubscribed(self, channel: str, counter: Counter, history: History, now: int) -> None:
+    def resubscribed(self, channel: str, counter: Counter, change: ServerChange, now: int) -> None:
         """A channel was subscribed again, while its counter stood there; ``now`` in Redis time."""
         epoch, number, _ = counter
         if channel not in self.events:
-            self.numbers.resubscribed(channel, counter, history, now)
-        elif self._event_numbers.resubscribed(channel, epoch, number, lost=history > History.MOVED):
+            self.numbers.resubscribed(channel, counter, change, now)
+        elif self._event_numbers.resubscribed(
+            channel, epoch, number, lost=change > ServerChange.MOVED
+        ):
             self._lose_events(channel)
 
     def forget(self, channel: str) -> None:

@@ -26,6 +26,7 @@ NAMES: Final = (
     "join",
     "living",
     "publish",
+    "read_history",
     "read_revocations",
     "reap",
     "release",
@@ -35,6 +36,9 @@ NAMES: Final = (
     "sweep",
     "tallies",
 )
+
+SHARED: Final = ("common", "history", "envelopes")
+"""The files whose definitions scripts use; each may use those of the files before it."""
 
 PUBLISH: Final = "PUBLISH"
 SHARDED_PUBLISH: Final = "SPUBLISH"
@@ -67,7 +71,9 @@ def sources(publish: str = PUBLISH) -> dict[str, str]:
     """
     folder = files(__package__) / "lua"  # read as UTF-8, whatever the locale
     command = f"local PUBLISH = {_lua(publish)}"
-    shared = [command, *constants(), *(folder / "common.lua").read_text("utf-8").split("\n\n")]
+    shared = [command, *constants()]
+    for name in SHARED:
+        shared += (folder / f"{name}.lua").read_text("utf-8").split("\n\n")
 
     def script(name: str) -> str:
         own = (folder / f"{name}.lua").read_text("utf-8")

@@ -19,6 +19,7 @@ from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.dispatcher import Dispatcher, Turn
 from cluster_pool.cluster.drain import DrainController
 from cluster_pool.cluster.expiries import Expiries
+from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.inbound import InboundChannel
 from cluster_pool.cluster.joins import Joins
@@ -123,6 +124,7 @@ class Node:
         self.sending = Sending(backplane, self.replies, shortcut)
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
+        self.histories = HistoryReading(backplane)
         self.orders = NodeOrders(backplane, self.replies, self.drains)
         self.revoking = Revoking(backplane, self.orders, self.revocations)
         self.dispatcher = self._dispatcher()
@@ -146,7 +148,7 @@ class Node:
         setup, backplane = self.setup, self.backplane
         topology, claims, lease = backplane.topology, backplane.claims, self.lease
         timing, counters = setup.timing, setup.counters
-        upkeep = Upkeep(topology, setup.keys, backplane.identity)
+        upkeep = Upkeep(topology, setup.keys, backplane.identity, setup.histories)
         reaping = Reaping(topology, setup.keys, backplane.identity, upkeep)
         reaper = Reaper(
             lease,

@@ -1,7 +1,7 @@
 """The pool that users hold: this node's connections, as a part of the cluster."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Literal, Self, overload
 
@@ -30,6 +30,7 @@ from cluster_pool.core.config import (
     check_on_user_limit,
 )
 from cluster_pool.core.drain_budget import HEADROOM
+from cluster_pool.core.history import History
 from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import NodeState
@@ -89,6 +90,9 @@ class ClusterPool(
             header ``Host``, with its port): ``["https://app.example"]``; ``["*"]`` for all. None
             allows the same origin only. A client without an ``Origin`` is no page, and is allowed.
         auth: authenticates each client of :meth:`accept`; None: none is.
+        history: which namespaces keep their latest broadcasts, by patterns in which ``*`` stands
+            for any text: ``{"room:*": History()}``. The longest pattern counts. It is recorded in
+            Redis, for all publishers; of nodes that name different bounds the larger ones count.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class ClusterPool(
         secret: Secret | Iterable[Secret] | None = None,
         origins: Sequence[str] | None = None,
         auth: Auth | None = None,
+        history: Mapping[str, History] | None = None,
     ) -> None:
         setup = Setup.of(
             redis,
@@ -113,19 +118,17 @@ class ClusterPool(
             timing=timing or Timing(),
             secret=secret,
             node_id=None if node_id is None else check_node_id(node_id),
+            history=history,
         )
         self.auth = auth
         """Authenticates clients; None: none is."""
         self.door = Door(origins, setup.counters)
         """Checks handshakes before anything is claimed for them."""
         self._hooks = Hooks(setup.timing, setup.counters)
+        headroom = check_above_zero("headroom", headroom)
+        takeover, oldest = check_on_conflict(on_conflict), check_on_user_limit(on_user_limit)
         build = partial(
-            Node,
-            setup,
-            self._hooks,
-            headroom=check_above_zero("headroom", headroom),
-            takeover=check_on_conflict(on_conflict),
-            oldest=check_on_user_limit(on_user_limit),
+            Node, setup, self._hooks, headroom=headroom, takeover=takeover, oldest=oldest
         )
         super().__init__(setup, build)
         unread = self.limits.node_inbound_bytes - self.limits.node_inbound_bytes // SHARE

@@ -11,8 +11,8 @@ from tests.support import async_test
 
 def parts_of(pool: Pool) -> tuple[Upkeep, Links, float]:
     """The upkeep as this node has it, the links that are up, and a deadline."""
-    backplane = pool._parts.backplane
-    upkeep = Upkeep(backplane.topology, pool._parts.setup.keys, backplane.identity)
+    backplane, setup = pool._parts.backplane, pool._parts.setup
+    upkeep = Upkeep(backplane.topology, setup.keys, backplane.identity, setup.histories)
     links = backplane.topology.current
     assert links is not None
     return upkeep, links, asyncio.get_running_loop().time() + 5

@@ -1,0 +1,220 @@
+"""Histories: which namespaces have one, and how its entries are read. Pure.
+
+The publishing scripts record every envelope of such a namespace in a stream, with the position of
+its last message; ``history.lua`` says how. Positions count messages, in the epoch of the channel's
+numbers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Final, NamedTuple, Self
+
+from cluster_pool.core.envelope import (
+    ENVELOPE,
+    EXCEPT,
+    TEXT,
+    BrokenEnvelopeError,
+    Header,
+    read_header,
+    read_items,
+)
+from cluster_pool.core.ids import check_namespace, shown
+from cluster_pool.core.message import Message
+from cluster_pool.core.patterns import matches
+from cluster_pool.exceptions import InvalidValueError
+
+MIB: Final = 1024 * 1024
+LONGEST: Final = 86_400.0
+"""Seconds that a history may reach back."""
+LARGEST: Final = 2**40
+"""Messages or bytes that a history may have."""
+
+MARKS: Final = 16
+"""A history is cut at each sixteenth of its messages, seconds or bytes."""
+ENTRY_BYTES: Final = 100
+"""Bytes that an entry of a stream counts for beyond its envelope."""
+MOST: Final = 10_000
+"""Messages that one call reads."""
+
+HOLDS: Final = 120.0
+"""Seconds that a setting stands if no node renews it, beyond those that the history has."""
+RENEWALS: Final = 20
+"""Heartbeats that it stands at least; nodes renew it within ten."""
+
+PLAIN: Final = {other: kind for kind, other in EXCEPT.items()}
+"""The kinds of broadcasts that exclude users, with those of their messages."""
+
+_BOUNDS: Final = re.compile(r"(\d{1,15}) (\d{1,15}) (\d{1,15})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """How much of the latest messages of a namespace is kept; each bound is at least 1.
+
+    Attributes:
+        messages: how many, at least the latest one.
+        seconds: for how long, a day at most.
+        bytes: how many in Redis, with about 100 for each envelope; of seconds and bytes a sixteenth
+            more may be kept there. A message that is larger is kept alone.
+    """
+
+    messages: int = 1000
+    seconds: float = 120.0
+    bytes: int = 16 * MIB
+
+    def __post_init__(self) -> None:
+        for name in ("messages", "bytes"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= LARGEST:
+                raise InvalidValueError(
+                    f"{name} must be an int from 1 to {LARGEST}, not {shown(value)}"
+                )
+        if type(self.seconds) not in (int, float) or not 1 <= self.seconds <= LONGEST:
+            raise InvalidValueError(
+                f"seconds must be a number from 1 to {LONGEST:.0f}, not {shown(self.seconds)}"
+            )
+
+
+def bounds_in(raw: bytes) -> History:
+    """The bounds that a script has written: messages, milliseconds, bytes."""
+    found = _BOUNDS.fullmatch(raw.decode())
+    if found is None:
+        raise BrokenEnvelopeError("history")
+    messages, milliseconds, size = map(int, found.groups())
+    return History(messages=messages, seconds=milliseconds / 1000, bytes=size)
+
+
+class HistoryRules:
+    """Which namespaces have a history: ``{"room:*": History()}``.
+
+    In a pattern ``*`` stands for any text. Of the patterns that fit a namespace the longest counts,
+    of equally long ones the first.
+
+    Args:
+        heartbeat: seconds between two heartbeats of this node, which renews the settings.
+
+    Raises:
+        InvalidNamespaceError, InvalidValueError: a pattern or its value is not allowed.
+    """
+
+    __slots__ = ("_heartbeat", "_rules")
+
+    def __init__(self, rules: Mapping[str, History] | None, heartbeat: float) -> None:
+        given = {} if rules is None else rules
+        if not isinstance(given, Mapping):
+            raise InvalidValueError(f"history must map patterns to History, not {shown(rules)}")
+        for pattern, history in given.items():
+            check_namespace(pattern)
+            if not isinstance(history, History):
+                raise InvalidValueError(
+                    f"history of {shown(pattern)} must be a History, not {shown(history)}"
+                )
+        self._rules = sorted(given.items(), key=lambda rule: -len(rule[0]))
+        self._heartbeat = heartbeat
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def of(self, namespace: str) -> History | None:
+        """The history of a namespace; None if it has none. Those of users have none."""
+        if namespace.startswith("~"):
+            return None
+        return next((history for one, history in self._rules if matches(one, namespace)), None)
+
+    def asked(self, namespace: str) -> str:
+        """The setting for scripts: messages, ms, bytes, for how many ms it stands; "" for none."""
+        history = self.of(namespace) if self._rules else None
+        if history is None:
+            return ""
+        age = ceil(history.seconds * 1000)
+        holds = age + ceil(1000 * max(HOLDS, RENEWALS * self._heartbeat))
+        return f"{history.messages} {age} {history.bytes} {holds}"
+
+
+class Position(NamedTuple):
+    """A place in a history: that of a message, by the number and the epoch of its counter."""
+
+    epoch: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.number}" if self.epoch else ""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryMessage:
+    """A broadcast of the past.
+
+    Attributes:
+        position: its place in the history, for ``since``; nothing else can be read from it.
+        message: ``str`` or ``bytes``, as it was sent.
+        time: when Redis published it, in seconds since 1970 by the clock of Redis.
+    """
+
+    position: str
+    message: Message
+    time: float
+
+
+class Entry(NamedTuple):
+    """One entry of a stream: an envelope, and the time of Redis in ms at which it was published."""
+
+    time: int
+    header: Header
+    items: bytes
+
+    @classmethod
+    def read(cls, fields: list[bytes]) -> Self | None:
+        """Read the fields of an entry; None if it is none that our scripts have written."""
+        named = dict(zip(fields[::2], fields[1::2], strict=False))
+        time, payload = named.get(b"t", b""), named.get(b"e", b"")
+        if not time.isdigit() or payload[:2] != ENVELOPE:
+            return None
+        try:
+            header, at = read_header(payload)
+        except BrokenEnvelopeError:
+            return None
+        return cls(int(time), header, payload[at:]) if header.position else None
+
+    def placed(self) -> Iterator[tuple[Position, list[Any]]]:
+        """Its items, each with its position; BrokenEnvelopeError for one that cannot be read."""
+        header = self.header
+        first = header.position - header.messages + 1
+        for number, item in enumerate(read_items(self.items), first):
+            yield Position(header.counter_epoch, number), item
+
+
+class Reader(NamedTuple):
+    """The reader of a history: an id and a user, each None for none."""
+
+    id: str | None = None
+    user: str | None = None
+
+
+def check_last(value: object) -> int:
+    """How many of the last messages to read; raises InvalidValueError for none or too many."""
+    if type(value) is not int or not 1 <= value <= MOST:
+        raise InvalidValueError(f"last must be an int from 1 to {MOST}, not {shown(value)}")
+    return value
+
+
+def message_for(reader: Reader, item: list[Any]) -> Message | None:
+    """The message of an item; None if it is no broadcast, or one that leaves the reader out.
+
+    Raises:
+        BrokenEnvelopeError: it cannot be read.
+    """
+    try:
+        kind = PLAIN.get(item[0], item[0])
+        if kind not in EXCEPT or reader.id in item[2]:
+            return None
+        if kind != item[0] and reader.user in item[3]:
+            return None
+        payload = item[1]
+        if isinstance(payload, bytes):
+            return payload.decode() if kind == TEXT else payload
+    except (LookupError, TypeError, UnicodeDecodeError) as error:
+        raise BrokenEnvelopeError("content") from error
+    raise BrokenEnvelopeError("content")
