@@ -37,8 +37,16 @@ NAMES: Final = (
     "tallies",
 )
 
-SHARED: Final = ("common", "history", "envelopes")
-"""The files whose definitions scripts use; each may use those of the files before it."""
+LATER: Final = """\
+local function histories()
+  if made_histories then return made_histories end
+  made_histories = (function()
+{}
+  end)()
+  return made_histories
+end
+"""
+"""``history.lua`` as a function that makes what it returns at the first call."""
 
 PUBLISH: Final = "PUBLISH"
 SHARDED_PUBLISH: Final = "SPUBLISH"
@@ -69,15 +77,16 @@ def sources(publish: str = PUBLISH) -> dict[str, str]:
     Args:
         publish: the command by which they publish: ``PUBLISH``, or ``SPUBLISH`` on a cluster.
     """
-    folder = files(__package__) / "lua"  # read as UTF-8, whatever the locale
+
+    def read(name: str) -> str:
+        return (files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
+
     command = f"local PUBLISH = {_lua(publish)}"
-    shared = [command, *constants()]
-    for name in SHARED:
-        shared += (folder / f"{name}.lua").read_text("utf-8").split("\n\n")
+    shared = [command, *constants(), *read("common").split("\n\n"), *_later(read("history"))]
+    shared += read("envelopes").split("\n\n")
 
     def script(name: str) -> str:
-        own = (folder / f"{name}.lua").read_text("utf-8")
-        main = f"local function main()\n{own}\nend\n{END}"
+        main = f"local function main()\n{read(name)}\nend\n{END}"
         return "\n\n".join([*used(shared, main), main])
 
     return {name: script(name) for name in NAMES}
@@ -101,6 +110,15 @@ def used(paragraphs: list[str], text: str) -> list[str]:
             needed |= _words(paragraph)
             kept.append(paragraph)
     return kept[::-1]
+
+
+def _later(text: str) -> list[str]:
+    """Definitions that make the functions of a file when they are first needed.
+
+    Lines are indented: so it is one definition, whatever it has inside.
+    """
+    inner = "\n".join(f"  {line}" for line in _COMMENT.sub("", text).splitlines() if line.strip())
+    return ["local made_histories", LATER.format(inner)]
 
 
 def _words(text: str) -> set[str]:

@@ -96,7 +96,7 @@ local function assert_in(
   if #fields > 0 then
     redis.call('HSET', members, unpack(fields))
     write_tallies(owners, changes)
-    if history ~= '' then renew_history(numbers, history, counted_by) end
+    if history ~= '' then histories().renew(numbers, history, counted_by) end
   end
   if #unclaimed > 0 then redis.call('HDEL', profiles, unpack(unclaimed)) end
   if #told_ids > 0 then

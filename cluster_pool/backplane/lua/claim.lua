@@ -95,7 +95,7 @@ if #fields > 0 then
   redis.call('HSET', members, unpack(fields))
   write_tallies(owners, changes)
   if history ~= '' then
-    renew_history(numbers, history, counted_by)
+    histories().renew(numbers, history, counted_by)
   elseif before == 0 then
     redis.call('EXPIRE', numbers, DAY)
   end

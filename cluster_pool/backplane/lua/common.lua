@@ -78,9 +78,15 @@ function redis.call(...)
   return server.call(...) -- raises an error that is none of these
 end
 
+local micros
+
+-- The time in µs, the same throughout a script.
 local function now_us()
-  local time = server.call('TIME')
-  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+  if not micros then
+    local time = server.call('TIME')
+    micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  end
+  return micros
 end
 
 local function digits(number)
@@ -282,5 +288,14 @@ local function set_headroom(headrooms, incarnation, headroom, draining)
     redis.call('HDEL', headrooms, incarnation)
   elseif not (draining and (tonumber(before or '') or 0) > tonumber(headroom)) then
     redis.call('HSET', headrooms, incarnation, headroom)
+  end
+end
+
+-- A place in a history, as `recorded` says; nil for anything else. Numbers up to it become text as they are.
+local function place_in(recorded)
+  local position, sum, due, at, time, sum_then =
+    string.match(recorded or '', '^(%d+) (%d+) ((%d+) (%d+) (%d+))$')
+  if position and #position < 14 and #sum < 14 then
+    return {tonumber(position), tonumber(sum), due, tonumber(at), tonumber(time), tonumber(sum_then)}
   end
 end

@@ -1,5 +1,5 @@
 -- Compares what is registered in many namespaces with what a node holds there.
--- Reply {places, owners, histories}: the namespaces that differ, by their places from 1 on; the owners in
+-- Reply {places, owners, others}: the namespaces that differ, by their places from 1 on; the owners in
 --       all given namespaces; and place and bounds of each history whose bounds are not those asked for
 -- With several namespaces it touches several hash tags, and works on one Redis only.
 
@@ -11,7 +11,7 @@ local sample = list(ARGV, holdings.last + 1, 2) -- id, claim
 -- history: the setting that this node asks for, or ""; `size` claims of each namespace are compared
 
 local sum = incarnation .. '#'
-local places, owners_met, met, histories = {}, {}, {}, {}
+local places, owners_met, met, others = {}, {}, {}, {}
 local next_holding = each(holdings)
 local first = 1
 for place, members, owners, numbers in each(spaces) do
@@ -38,9 +38,9 @@ for place, members, owners, numbers in each(spaces) do
   end
   first = first + size
   if not same then places[#places + 1] = place end
-  local bounds = history ~= '' and held ~= '0' and renew_history(numbers, history, counted_by)
+  local bounds = history ~= '' and held ~= '0' and histories().renew(numbers, history, counted_by)
   if bounds and string.sub(history, 1, #bounds + 1) ~= bounds .. ' ' then
-    histories[#histories + 1], histories[#histories + 2] = place, bounds
+    others[#others + 1], others[#others + 2] = place, bounds
   end
 end
-return {places, owners_met, histories}
+return {places, owners_met, others}

@@ -9,28 +9,21 @@ local function named(channel, heard)
   return counts.err and heard or counts[2]
 end
 
--- Counts `count` messages. The counter of another server, which this one may not have to its end, goes on
--- as a new one, and keeps the former epoch and number; so does one whose positions must begin anew. Returns
--- the epoch and number of the last message, and the history with its position there, if one is recorded.
-local function count_messages(numbers, count, counted_by)
-  local number = redis.call('HINCRBY', numbers, 'last', count)
-  local found = server.call('HMGET', numbers, 'epoch', 'history', 'recorded') -- a hash by now
-  local epoch = counted(found[1])
-  local history = found[2] and history_in(numbers, found[2], found[3])
-  local former
-  if number < tonumber(count) or number > LATEST then epoch = false end -- from a value that we never write
-  if epoch and (counted_by ~= '' and string.sub(epoch, -4) ~= counted_by
-      or history and not history.position) then
-    server.call('HSET', numbers, 'former', epoch .. ' ' .. digits(number - count))
-    former, epoch = epoch, false
+-- Appends an envelope of `count` messages, the last of which has this place. Nothing is read for it; from
+-- mark to mark the stream is looked at more closely.
+local function append(numbers, count, payload, place)
+  local stream = string.sub(numbers, 1, -8) .. 'history'
+  local position, sum, due, mark_at, mark_time, mark_sum = unpack(place)
+  sum = sum + #payload + ENTRY_BYTES
+  local now = math.floor(now_us() / 1000)
+  local added = position < mark_at and now < mark_time and sum < mark_sum
+    and redis.pcall('XADD', stream, 'NOMKSTREAM', position .. '-0', 't', now, 'e', payload)
+  if added and not added.err then
+    server.call('HSET', numbers, 'recorded', position .. ' ' .. sum .. ' ' .. due)
+  else
+    local done, why = pcall(histories().append, numbers, stream, count, payload, position, sum)
+    if not done then histories().give_up(numbers, stream, why) end
   end
-  if not epoch then
-    epoch, number = new_epoch(former, counted_by), count
-    server.call('HSET', numbers, 'epoch', epoch, 'last', count)
-    if history then begin_history(history) end
-  end
-  if history then history.position = history.position + count end
-  return epoch, digits(number), history
 end
 
 -- Publishes one envelope of `count` messages, which are numbered; probes, replies and takeovers are no
@@ -38,25 +31,34 @@ end
 -- for the header: Lua copies and hashes each long string that is made, so only one is made. With
 -- `members`, the counter of a channel without subscribers expires after a minute, or when its history has,
 -- unless the namespace has members, whose node may be cut off; `numbers` in place of `members` says that it
--- has none. Any other counter expires after a day. Returns the mark of the last message, "epoch number",
--- and the number of subscribers, without those to patterns.
+-- has none. Any other counter expires after a day. `counted_by` are the last digits of epochs that this
+-- server began. Returns the mark of the last message, "epoch number", and the number of subscribers,
+-- without those to patterns.
 local function publish(channel, numbers, sender, count, parts, members, counted_by)
-  local epoch, number, history
+  local epoch, number, place
   if tonumber(count) > 0 then
-    epoch, number, history = count_messages(numbers, count, counted_by)
+    number = redis.call('HINCRBY', numbers, 'last', count)
+    local found = server.call('HMGET', numbers, 'epoch', 'recorded') -- a hash by now
+    epoch, place = counted(found[1]), found[2] and place_in(found[2])
+    if not epoch or counted_by ~= '' and string.sub(epoch, -4) ~= counted_by or found[2] and not place
+      or number < tonumber(count) or number > LATEST then
+      epoch, number, place = histories().count_anew(numbers, count, counted_by, epoch, number)
+    end
+    number = digits(number)
+    if place then place[1] = place[1] + count end
   else
     local counter = redis.call('HMGET', numbers, 'epoch', 'last')
     epoch, number = counted(counter[1]) or '0', counted(counter[2]) or '0'
   end
   local mark = epoch .. ' ' .. number
-  local place = history and ' ' .. digits(history.position) or ''
-  parts[1] = ENVELOPE .. mark .. ' ' .. count .. ' ' .. sender .. place .. '\n'
+  local position = place and ' ' .. place[1] or ''
+  parts[1] = ENVELOPE .. mark .. ' ' .. count .. ' ' .. sender .. position .. '\n'
   local payload = table.concat(parts)
   local heard = named(channel, server.call(PUBLISH, channel, payload))
-  if history then record(history, count, payload) end
+  if place then append(numbers, count, payload, place) end
   local unwanted = members and heard == 0
     and (members == numbers or redis.call('EXISTS', members) == 0)
-  server.call('EXPIRE', numbers, unwanted and lifetime(history) or DAY)
+  server.call('EXPIRE', numbers, unwanted and (place and histories().lifetime(numbers) or MINUTE) or DAY)
   return mark, heard
 end
 
@@ -66,4 +68,10 @@ local function try_publish(...)
   if done then return mark, heard end
   local refusal = type(mark) == 'table' and mark.err or tostring(mark)
   return false, denied('PUBLISH', refusal) or refusal
+end
+
+-- Has the numbers of a namespace without members expire, in a minute or with its history.
+local function expire_numbers(numbers)
+  local recorded = redis.call('HEXISTS', numbers, 'history') == 1
+  redis.call('EXPIRE', numbers, recorded and histories().lifetime(numbers) or MINUTE)
 end

@@ -1,7 +1,12 @@
--- Shared by the scripts that publish, claim or read: the history of a namespace. It is recorded as long as
--- the hash of numbers beside the namespace's channel has a setting. The fields there:
+-- Counters that begin anew, and the histories of namespaces, where more is needed than to append an entry.
+-- Most calls need none of this: so these functions are made by histories() when the first of them is
+-- needed. To make them costs as much as two commands.
+--
+-- A history is recorded as long as the hash of numbers beside the namespace's channel has a setting. The
+-- fields there:
 --   history   the setting: messages, age in ms, bytes, and the time in ms until which it stands
---   recorded  position of the last message, sum of bytes, and the position, time and sum of the next mark
+--   recorded  position of the last message, sum of bytes, and the position, time and sum at which a mark is
+--             due; anything else there says that the positions must begin anew
 --   marks     a line of position, time and sum for each mark, the newest first: where to cut the stream
 -- Positions count messages, and begin together with an epoch of the numbers, so that none names two
 -- messages. The stream has an entry for each envelope, with the position of its last message in its id
@@ -9,45 +14,6 @@
 
 local function stream_beside(numbers)
   return string.sub(numbers, 1, -8) .. 'history'
-end
-
--- A setting; nil if there is none. `ends` is its last number, an end or a duration.
-local function setting_in(text)
-  local messages, age, bytes, ends = string.match(text or '', '^(%d+) (%d+) (%d+) (%d+)$')
-  if messages and tonumber(age) <= DAY * 1000 then
-    return {
-      messages = tonumber(messages), age = tonumber(age), bytes = tonumber(bytes), ends = tonumber(ends)
-    }
-  end
-end
-
--- The history that is recorded, by its fields; nil if there is none, or none any more. It has no position
--- if that must begin anew.
-local function history_in(numbers, setting, recorded)
-  local history = setting_in(setting)
-  local now = math.floor(now_us() / 1000)
-  if not history or history.ends < now then
-    server.call('HDEL', numbers, 'history', 'recorded', 'marks')
-    server.call('DEL', stream_beside(numbers))
-    return
-  end
-  local position, sum, next_position, next_time, next_sum =
-    string.match(recorded or '', '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
-  history.numbers, history.now = numbers, now
-  history.position = position and tonumber(position) <= LATEST and tonumber(position)
-  history.sum = tonumber(sum)
-  history.next_position, history.next_time = tonumber(next_position), tonumber(next_time)
-  history.next_sum = tonumber(next_sum)
-  return history
-end
-
--- Begins the positions of a history, with a new epoch.
-local function begin_history(history)
-  server.call('DEL', stream_beside(history.numbers))
-  server.call('HDEL', history.numbers, 'marks')
-  server.call('HSET', history.numbers, 'recorded', '0 0 0 0 0')
-  history.position, history.sum = 0, 0
-  history.next_position, history.next_time, history.next_sum = 0, 0, 0
 end
 
 -- The epoch that begins now, and is later than `former`, if there is one. Where one server may follow
@@ -62,20 +28,57 @@ local function new_epoch(former, counted_by)
   return epoch
 end
 
--- Seconds for which the numbers of a namespace without members are kept: nobody comes back later for what
--- the history has, if there is one.
-local function lifetime(history)
-  return MINUTE + (history and math.ceil(history.age * (1 + 1 / MARKS) / 1000) or 0)
+-- A setting; nil if there is none. `ends` is its last number, an end or a duration.
+local function setting_in(text)
+  local messages, age, bytes, ends = string.match(text or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  if messages and tonumber(age) <= DAY * 1000 then
+    return {
+      messages = tonumber(messages), age = tonumber(age), bytes = tonumber(bytes), ends = tonumber(ends)
+    }
+  end
 end
 
-local function expire_numbers(numbers)
-  redis.call('EXPIRE', numbers, lifetime(setting_in(redis.call('HGET', numbers, 'history'))))
+-- The setting that stands; nil if there is none, or none any more: then the history is removed.
+local function setting_of(numbers)
+  local setting = setting_in(redis.call('HGET', numbers, 'history'))
+  if setting and now_us() <= setting.ends * 1000 then return setting end
+  server.call('HDEL', numbers, 'history', 'recorded', 'marks')
+  server.call('DEL', stream_beside(numbers))
+end
+
+-- Seconds for which the numbers of a namespace without members are kept: a minute more than its history.
+local function lifetime(numbers)
+  local setting = setting_of(numbers)
+  return MINUTE + (setting and math.ceil(setting.age * (1 + 1 / MARKS) / 1000) or 0)
+end
+
+-- Begins the positions of a history, with a new epoch. Returns the place before the first; nil if nothing
+-- is to be recorded any more.
+local function begin(numbers)
+  if redis.call('HEXISTS', numbers, 'history') == 0 or not setting_of(numbers) then return end
+  server.call('DEL', stream_beside(numbers))
+  server.call('HDEL', numbers, 'marks')
+  server.call('HSET', numbers, 'recorded', '0 0 0 0 0')
+  return place_in('0 0 0 0 0')
+end
+
+-- Counts `count` messages in a new epoch: there is none, or `number` is from a value that we never write,
+-- or another server has counted before, which this one may not have to its end, or the positions must begin
+-- anew. In the latter two cases the former epoch and number are kept. Returns epoch, number and place.
+local function count_anew(numbers, count, counted_by, former, number)
+  if number < tonumber(count) or number > LATEST then former = false end
+  if former then
+    server.call('HSET', numbers, 'former', former .. ' ' .. digits(number - count))
+  end
+  local epoch = new_epoch(former, counted_by)
+  server.call('HSET', numbers, 'epoch', epoch, 'last', count)
+  return epoch, count, begin(numbers)
 end
 
 -- Has the history of a namespace recorded from now on, for as long as the setting `asked` says in its last
 -- number. Of two settings that stand, the larger one of each number counts; the larger one lapses when
 -- nobody renews it. Returns the numbers that count, without the last.
-local function renew_history(numbers, asked, counted_by)
+local function renew(numbers, asked, counted_by)
   local found = redis.call('HMGET', numbers, 'history', 'recorded', 'epoch', 'last')
   local wanted, standing, now = setting_in(asked), setting_in(found[1]), math.floor(now_us() / 1000)
   local ends = now + wanted.ends
@@ -88,68 +91,60 @@ local function renew_history(numbers, asked, counted_by)
   redis.call('HSET', numbers, 'history', bounds .. ' ' .. digits(ends))
   redis.call('EXPIRE', numbers, DAY)
   local epoch, last = counted(found[3]), counted(found[4])
-  local history = history_in(numbers, bounds .. ' ' .. digits(ends), found[2])
-  if not epoch or not history.position then
+  if not epoch or not place_in(found[2]) then
     if epoch then redis.call('HSET', numbers, 'former', epoch .. ' ' .. (last or '0')) end
     redis.call('HSET', numbers, 'epoch', new_epoch(epoch, counted_by), 'last', 0)
-    begin_history(history)
+    begin(numbers)
   end
   return bounds
 end
 
 -- Makes a mark at the last of `count` messages. Returns the position up to which all is older than the
--- setting allows; it is exact for messages, and by a sixteenth more at most is kept of age and bytes.
-local function mark_history(history, count)
-  local numbers, position, now, sum = history.numbers, history.position, history.now, history.sum
-  local floor, newer = position - history.messages, position - count
-  local lines = {digits(position) .. ' ' .. digits(now) .. ' ' .. digits(sum)}
-  for line in string.gmatch(redis.call('HGET', numbers, 'marks') or '', '[^\n]+') do
-    local at, time, sum_there = string.match(line, '^(%d+) (%d+) (%d+)$')
-    at = tonumber(at or 0)
+-- setting allows, exactly for messages, and but for a sixteenth for age and bytes; and what of `recorded`
+-- says when the next mark is due.
+local function mark(numbers, setting, count, position, sum)
+  local now = math.floor(now_us() / 1000)
+  local floor, newer = position - setting.messages, position - count
+  local lines = {position .. ' ' .. now .. ' ' .. sum}
+  for line, at, time, sum_there in
+    string.gmatch(redis.call('HGET', numbers, 'marks') or '', '((%d+) (%d+) (%d+))') do
+    at = tonumber(at)
     if at <= floor or #lines >= 4 * MARKS then break end
-    if sum - tonumber(sum_there) > history.bytes then
+    if sum - tonumber(sum_there) > setting.bytes then
       floor = math.max(floor, newer)
       break
-    elseif tonumber(time) < now - history.age then
+    elseif tonumber(time) < now - setting.age then
       floor = at
       break
     end
     lines[#lines + 1], newer = line, at
   end
   redis.call('HSET', numbers, 'marks', table.concat(lines, '\n'))
-  history.next_position = position + math.max(1, math.floor(history.messages / MARKS))
-  history.next_time = now + math.max(1, math.floor(history.age / MARKS))
-  history.next_sum = sum + math.max(1, math.floor(history.bytes / MARKS))
-  return math.max(floor, 0)
+  return math.max(floor, 0), math.ceil(position + setting.messages / MARKS) .. ' '
+    .. math.min(math.ceil(now + setting.age / MARKS), setting.ends) .. ' '
+    .. math.ceil(sum + setting.bytes / MARKS)
 end
 
--- Appends an envelope of `count` messages, the last of which has the history's position. It is cut only at
--- a mark: until then nothing is read.
-local function append(history, count, payload)
-  local numbers, stream = history.numbers, stream_beside(history.numbers)
-  local id, time = digits(history.position) .. '-0', digits(history.now)
-  history.sum = history.sum + #payload + ENTRY_BYTES
-  local due = history.position >= history.next_position or history.now >= history.next_time
-    or history.sum >= history.next_sum
-  local added = not due and redis.pcall('XADD', stream, 'NOMKSTREAM', id, 't', time, 'e', payload)
-  if not added or added.err then
-    local floor = digits(mark_history(history, count) + 1)
-    redis.call('XADD', stream, 'MINID', '=', floor, id, 't', time, 'e', payload)
-    redis.call('PEXPIRE', stream, digits(1000 + history.age + math.ceil(history.age / MARKS)))
-  end
-  local next_mark = digits(history.next_position) .. ' ' .. digits(history.next_time) .. ' '
-    .. digits(history.next_sum)
-  redis.call('HSET', numbers, 'recorded', digits(history.position) .. ' ' .. digits(history.sum)
-    .. ' ' .. next_mark)
+-- Appends an envelope with a mark, cuts what is too old, and renews the time to live of the stream.
+local function append(numbers, stream, count, payload, position, sum)
+  local setting = setting_of(numbers)
+  if not setting then return end
+  local floor, due = mark(numbers, setting, count, position, sum)
+  redis.call('XADD', stream, 'MINID', '=', floor + 1, position .. '-0', 't', math.floor(now_us() / 1000),
+    'e', payload)
+  redis.call('PEXPIRE', stream, 1000 + setting.age + math.ceil(setting.age / MARKS))
+  redis.call('HSET', numbers, 'recorded', position .. ' ' .. sum .. ' ' .. due)
 end
 
--- The same. If Redis refuses, the positions begin anew with the next message: none names one that is not
--- there.
-local function record(history, count, payload)
-  local done, why = pcall(append, history, count, payload)
-  if done then return end
-  local stream = stream_beside(history.numbers)
+-- Redis has refused an entry: the positions begin anew with the next message, so that none names one that
+-- is not there.
+local function give_up(numbers, stream, why)
   note_mended(stream .. ' could not be written: ' .. (type(why) == 'table' and why.err or tostring(why)))
   server.call('DEL', stream)
-  server.call('HDEL', history.numbers, 'recorded', 'marks')
+  server.call('HSET', numbers, 'recorded', '')
 end
+
+return {
+  count_anew = count_anew, setting_of = setting_of, lifetime = lifetime, renew = renew,
+  append = append, give_up = give_up
+}

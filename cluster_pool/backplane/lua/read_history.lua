@@ -10,11 +10,10 @@ local newest_first = tonumber(ARGV[2]) -- 1, or 0 for the oldest first
 local most = tonumber(ARGV[3])
 local most_bytes = tonumber(ARGV[4])
 
-local found = redis.call('HMGET', numbers, 'epoch', 'history', 'recorded')
-local epoch = counted(found[1])
-local history = found[2] and history_in(numbers, found[2], found[3])
-local now = math.floor(now_us() / 1000)
-if not epoch or not history or not history.position then return {'', '', '', now, {}, 0} end
+local found = redis.call('HMGET', numbers, 'epoch', 'recorded')
+local epoch, place, now = counted(found[1]), place_in(found[2]), math.floor(now_us() / 1000)
+local setting = epoch and place and histories().setting_of(numbers)
+if not setting then return {'', '', '', now, {}, 0} end
 
 -- An entry's bytes.
 local function bytes_of(entry)
@@ -41,5 +40,5 @@ while #entries < most and size < most_bytes do
   start = '(' .. page[#page][1]
   step = math.max(1, math.min(4 * step, math.floor((most_bytes - size) / largest)))
 end
-local bounds = digits(history.messages) .. ' ' .. digits(history.age) .. ' ' .. digits(history.bytes)
-return {epoch, digits(history.position), bounds, now, entries, more}
+local bounds = digits(setting.messages) .. ' ' .. digits(setting.age) .. ' ' .. digits(setting.bytes)
+return {epoch, digits(place[1]), bounds, now, entries, more}
