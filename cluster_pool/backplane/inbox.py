@@ -12,7 +12,8 @@ class Heard(NamedTuple):
     """One payload. ``items_offset`` is where the items of an envelope begin, 0 for a raw payload.
 
     ``epoch`` and ``number`` are those of the envelope's last message, ``sender`` is the start of
-    the process that sent it.
+    the process that sent it. ``base`` is the position before that of its first message in the
+    history of the namespace; -1 if none is recorded.
     """
 
     channel: str
@@ -21,6 +22,7 @@ class Heard(NamedTuple):
     items_offset: int
     sender: str
     epoch: str = ""
+    base: int = -1
 
 
 class Inbox:

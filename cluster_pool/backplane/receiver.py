@@ -99,7 +99,8 @@ class Receiver:
             self.numbers.dropped(channel, header.messages)
         elif items_offset < len(payload):
             sender, epoch = header.sender_start, header.counter_epoch
-            heard = Heard(channel, header.number, payload, items_offset, sender, epoch)
+            base = header.position - header.messages if header.position else -1
+            heard = Heard(channel, header.number, payload, items_offset, sender, epoch, base)
             self._put(heard, header.messages)
         elif own:
             self.probed.set()

@@ -14,12 +14,14 @@ from cluster_pool.cluster.dispatcher import MESSAGES, Run, Turn, message_of
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers
+from cluster_pool.cluster.rewinds import Rewinds
 from cluster_pool.cluster.unsealing import Unsealing
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.config import check_on_conflict
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
+from cluster_pool.core.history import Position
 from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
@@ -48,6 +50,7 @@ class Delivery:
         ownership: Ownership,
         answers: Answers,
         remote_joins: RemoteJoins,
+        rewinds: Rewinds,
         orders: Mapping[str, Callable[[Callable[[str], None]], None]],
         execute_order: ExecuteOrder,
         unsealing: Unsealing | None,
@@ -60,6 +63,7 @@ class Delivery:
         self._ownership = ownership
         self._answers = answers
         self._remote_joins = remote_joins
+        self._rewinds = rewinds
         self._orders = orders
         self._execute_order = execute_order
         self._unsealing = unsealing
@@ -163,8 +167,10 @@ class Delivery:
         turn, unsealing = self._turn, self._unsealing
         run: list[Outgoing] = []
         later: Collection[str] = ()
+        number = heard.base
         try:
             for sealed in envelope.read_items(heard.payload[heard.items_offset :]):
+                number += 1
                 if monotonic() >= turn.ends:
                     await turn.yield_now()
                 item = sealed
@@ -175,9 +181,12 @@ class Delivery:
                     item, later = opened
                 if item[0] not in MESSAGES:
                     await self._fan_out(namespace, run)
-                    await self._control(namespace, item, later)
+                    await self._control(namespace, item, later, Position(heard.epoch, number))
                     continue
                 message = message_of(item[0], item[1])
+                if self._rewinds.meets(namespace) and number > 0:
+                    had = self._rewinds.meet(namespace, Position(heard.epoch, number), message)
+                    later = (*later, *had)
                 if item[2] or later:
                     await self._fan_out(namespace, run)
                     exclude = frozenset((*item[2], *later))
@@ -192,11 +201,14 @@ class Delivery:
             await self._table.broadcast(namespace, Outgoing.join(tuple(run)), frozenset())
             run.clear()
 
-    async def _control(self, namespace: str, item: list[Any], later: Collection[str]) -> None:
+    async def _control(
+        self, namespace: str, item: list[Any], later: Collection[str], place: Position
+    ) -> None:
         """Execute an item that is no message, or one that excludes users.
 
         Args:
             later: ids that were claimed after the item was sealed, and must not get it.
+            place: its position in the history, if one is recorded.
         """
         kind = item[0]
         if kind == envelope.CLOSE_ALL:
@@ -204,7 +216,9 @@ class Delivery:
         elif kind == envelope.REMOVE_ALL:
             await self._remote_joins.remove_all(namespace, later)
         elif kind in EXCEPT:
-            message, exclude = message_of(EXCEPT[kind], item[1]), frozenset((*item[2], *later))
+            message = message_of(EXCEPT[kind], item[1])
+            had = self._rewinds.meet(namespace, place, message) if place.number > 0 else ()
+            exclude = frozenset((*item[2], *later, *had))
             await self._table.broadcast(namespace, message, exclude, frozenset(item[3]))
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])

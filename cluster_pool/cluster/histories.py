@@ -7,8 +7,10 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.histories import Page
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.history import (
+    NOWHERE,
     Entry,
     HistoryMessage,
+    Position,
     Reader,
     check_last,
     message_for,
@@ -59,13 +61,22 @@ class HistoryReading:
         reader = Reader(
             None if as_id is None else check_id(as_id), None if user is None else check_user(user)
         )
+        return (await self.tail(namespace, last, reader, deadline))[1]
+
+    async def tail(
+        self, namespace: str, last: int, reader: Reader, deadline: float
+    ) -> tuple[Position, list[HistoryMessage]]:
+        """The position of the last message, and the last ones for a reader, the oldest first."""
         found: list[_Found] = []
+        position: Position | None = None
         async for page in self._histories.newest_first(namespace, last, deadline):
+            position = position or page.position
             for entry in page.entries:
-                found += self._messages(namespace, page, entry, reader)
-                if len(found) >= last:
-                    return self._once(found[:last])
-        return self._once(found)
+                if len(found) < last:
+                    found += self._messages(namespace, page, entry, reader)
+            if len(found) >= last:
+                break
+        return position or NOWHERE, self._once(found[:last])
 
     def _messages(
         self, namespace: str, page: Page, entry: Entry, reader: Reader

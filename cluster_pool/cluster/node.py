@@ -39,6 +39,7 @@ from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers, Replies
 from cluster_pool.cluster.revocations import RevocationReader
 from cluster_pool.cluster.revoking import REVOKED, Revoking
+from cluster_pool.cluster.rewinds import Rewinds
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.cluster.shortcut import LocalShortcut
 from cluster_pool.cluster.standing import Standing
@@ -125,6 +126,7 @@ class Node:
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
         self.histories = HistoryReading(backplane)
+        self.rewinds = Rewinds(backplane, table, self.histories)
         self.orders = NodeOrders(backplane, self.replies, self.drains)
         self.revoking = Revoking(backplane, self.orders, self.revocations)
         self.dispatcher = self._dispatcher()
@@ -194,6 +196,7 @@ class Node:
             self.ownership,
             Answers(self.backplane.outbound, self.setup.timing),
             self.remote_joins,
+            self.rewinds,
             {REVOKED: self.revocations.execute_order},
             self.drains.execute_order,
             unsealing,

@@ -142,6 +142,20 @@ class Position(NamedTuple):
     def __str__(self) -> str:
         return f"{self.epoch}-{self.number}" if self.epoch else ""
 
+    def is_within(self, other: "Position") -> bool:
+        """Whether a history that was read up to ``other`` has this message, or had it."""
+        return self.epoch == other.epoch and self.number <= other.number
+
+    def is_beyond(self, other: "Position") -> bool:
+        """Whether this message comes after ``other``, and all that follow it do."""
+        if self.epoch == other.epoch:
+            return self.number > other.number
+        return int(self.epoch or 0) > int(other.epoch or 0)
+
+
+NOWHERE: Final = Position("", 0)
+"""The position where no history is recorded."""
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryMessage:

@@ -10,6 +10,7 @@ from cluster_pool.cluster.accept import Accepting
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.public.handle import NOT_RUNNING
+from cluster_pool.core.history import check_last
 from cluster_pool.core.ids import check_not_reserved
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import AuthenticationError, PoolClosedError
@@ -106,6 +107,7 @@ class ConnectionCalls:
         metadata: dict[str, Any] | None = None,
         origins: Sequence[str] | None = None,
         request: Request | None = None,
+        rewind: int | None = None,
     ) -> AbstractAsyncContextManager[Connection, bool]:
         """Claim, accept the WebSocket if the framework has not done it, and release at the end.
 
@@ -142,6 +144,9 @@ class ConnectionCalls:
             origins: allowed origins for this call, in place of the pool's own.
             request: the client's request, for a pair of callables, which does not have it; without
                 it neither the origin nor the client can be checked.
+            rewind: how many of the last broadcasts of the namespace it gets, ahead of everything
+                else, 1 to 10,000; each message comes once, and none is missing between the two.
+                As many of the newest as fit into an outbox; none where no history is recorded.
 
         Raises:
             OriginRefusedError, InvalidValueError: the origin is foreign, the offers of the client
@@ -181,6 +186,7 @@ class ConnectionCalls:
             metadata=metadata,
             origins=origins,
             request=request,
+            rewind=0 if rewind is None else check_last(rewind),
         )
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
