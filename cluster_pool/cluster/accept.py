@@ -91,8 +91,7 @@ class Accepting:
         request: Request | None,
         rewind: int,
     ) -> None:
-        self._websocket = websocket
-        self._request = request
+        self._websocket, self._request = websocket, request
         self._running = running
         self._door = door
         self._ahead = ahead
