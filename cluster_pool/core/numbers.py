@@ -132,7 +132,7 @@ class _Doubt:
         else:
             if self.epoch == NO_COUNTER:
                 self._first(epoch, number)
-            if history is History.LOST:  # a counter of an old state, from before it expired
+            if change is ServerChange.LOST:  # a counter of an old state, from before it expired
                 self.earlier = 0
             renewed = self.uncounted and former is not None
             if epoch == self.epoch:

@@ -129,16 +129,16 @@ def test_a_channel_that_had_no_counter_begins_at_one() -> None:
 def test_a_counter_that_an_old_state_brings_back_counts_nothing_that_was_missed() -> None:
     """It had expired before the channel was subscribed, and an old snapshot has it again."""
     uncounted = (NO_COUNTER, 0)
-    assert after(interrupted(last=uncounted), "1", 16, history=LOST) == (0, False)
+    assert after(interrupted(last=uncounted), "1", 16, change=LOST) == (0, False)
     numbers = interrupted(last=uncounted)
     numbers.heard("c", "1", 17, 1)
     numbers.heard("c", "1", 20, 1)
-    assert after(numbers, "1", 20, history=LOST) == (2, False), "those between the ones heard"
+    assert after(numbers, "1", 20, change=LOST) == (2, False), "those between the ones heard"
     numbers.heard("c", "1", 22, 1)
     assert numbers.take_missed() == ({"c": 1}, True)
     numbers = interrupted(last=uncounted)
     numbers.heard("c", "1", 17, 1)
-    assert after(numbers, "1", 18, history=SAME) == (17, True), "it was not restarted"
+    assert after(numbers, "1", 18, change=SAME) == (17, True), "it was not restarted"
 
 
 def test_a_channel_that_is_heard_elsewhere_takes_its_account_with_it() -> None:
