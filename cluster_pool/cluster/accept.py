@@ -98,8 +98,7 @@ class Accepting:
         self._auth = auth
         self._identity = identity
         self._namespace = namespace
-        self._id = id
-        self._user = user
+        self._id, self._user = id, user
         self._info = info
         self._on_conflict = on_conflict
         self._subprotocol = subprotocol
