@@ -71,11 +71,8 @@ class ConnectionTable:
         receipts: bool = True,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self.limits = limits
-        self.timing = timing
-        self.counters = counters
-        self.flusher = Flusher(write_out)
-        self.pinger = Flusher(ping_out)
+        self.limits, self.timing, self.counters = limits, timing, counters
+        self.flusher, self.pinger = Flusher(write_out), Flusher(ping_out)
         self.quiet = Quiet()
         """Decides which lines about connections are logged."""
         self.receipts = receipts
