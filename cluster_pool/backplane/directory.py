@@ -102,13 +102,13 @@ class Directory:
         Raises:
             BackplaneUnavailableError: Redis did not answer in time, or may have lost it.
         """
-        loop, readings = asyncio.get_running_loop(), 0
+        loop = asyncio.get_running_loop()
         while True:
             node, claim, lacking = await self._owner(namespace, id, deadline)
             if node is not None and claim is not None:
                 read = {id: claim}
                 profiles, standing = await self._profiles(namespace, read, deadline)
-                if standing == read or (readings := readings + 1) >= READINGS:
+                if standing == read:
                     return Member(id, node, *profiles[id])
                 continue  # taken over, registered anew or released meanwhile
             now, servers = loop.time(), lacking.succession
@@ -143,18 +143,16 @@ class Directory:
         deadline = loop.time() + timeout
         await self.patient((namespace,), deadline)
         async for page in self.claim_pages(namespace, timeout):
-            for reading in range(1, READINGS + 1):
+            while page:  # until the deadline, which ends the readings themselves
                 nodes = await self._owners(namespace, page, lost, deadline)
                 owned = {id: claim for id, claim in page.items() if claim.incarnation in nodes}
                 profiles, standing = await self._profiles(namespace, owned, deadline)
                 page = {}
                 for id, claim in owned.items():
-                    if standing.get(id) == claim or reading == READINGS:
+                    if standing.get(id) == claim:
                         yield Member(id, nodes[claim.incarnation], *profiles[id])
                     elif id in standing:  # taken over, or registered anew, meanwhile
                         page[id] = standing[id]
-                if not page:
-                    break
             deadline = loop.time() + timeout
 
     async def _owners(
@@ -256,10 +254,14 @@ class Directory:
         """
         if not claims:
             return {}, {}
-        entries, standing = await asyncio.gather(  # over one link, which keeps the order
-            self._entries(self._keys.profiles(namespace), claims, deadline),
-            self.claims(namespace, list(claims), deadline),
-        )
+        key, ids = self._keys.profiles(namespace), list(claims)
+        if self._topology.spans:  # where a call may be redirected, and come behind the next one
+            entries = await self._entries(key, ids, deadline)
+            standing = await self.claims(namespace, ids, deadline)
+        else:
+            entries, standing = await asyncio.gather(
+                self._entries(key, ids, deadline), self.claims(namespace, ids, deadline)
+            )
         found = zip(claims.items(), entries, strict=True)
         return {id: read_entry(entry, claim) for (id, claim), entry in found}, standing
 

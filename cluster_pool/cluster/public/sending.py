@@ -49,7 +49,7 @@ class SendingCalls(Calls):
         """
         running = self._running()
         future: asyncio.Future[SendResult] = running.loop.create_future()
-        if confirm:
+        if confirm is not False:
             call = running.sending.send(namespace, id, message, None, confirm, timeout, future)
         else:
             call = running.sending.send_nowait(namespace, id, message, timeout, future)

@@ -8,6 +8,7 @@ from starlette.background import BackgroundTask
 from cluster_pool import (
     InvalidIdError,
     InvalidMessageError,
+    InvalidValueError,
     Limits,
     PendingLimitError,
     PoolClosedError,
@@ -165,3 +166,12 @@ async def test_a_background_task_of_a_framework_sends(backend: Backend) -> None:
         await BackgroundTask(one.send, "default", "bob", "1")()
         await BackgroundTask(one.broadcast_json_message, "default", 2)()
         assert await bob.wait_sent(2) == ["1", "2"]
+
+
+@async_test
+@pytest.mark.parametrize("confirm", [None, 0, "", "server", 1])
+async def test_a_confirm_that_is_no_choice_is_refused(confirm: object) -> None:
+    """Also one that Python calls false."""
+    async with Backend(None).pools(1) as (one,):
+        with pytest.raises(InvalidValueError, match="confirm must be True, False or 'client'"):
+            await one.send("n", "a", "x", confirm=confirm)  # type: ignore[arg-type]  # tested
