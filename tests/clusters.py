@@ -164,7 +164,7 @@ class Backend:
 class Pool(ClusterPool):
     """A pool with a shortcut for tests."""
 
-    async def join(
+    async def host(
         self, namespace: str, id: str, *, user: str | None = None, **options: Any
     ) -> FakeWebSocket:
         """Make a member with a fake WebSocket, whose ``connection`` is the Connection.

@@ -59,7 +59,7 @@ async def test_the_services_for_sentinel_survive_the_loss_of_the_primary() -> No
         url = compose.url("node-1")
         assert url == compose.url("node-2")
         async with _nodes(url) as (one, two):
-            bob = await two.join("n", "bob")
+            bob = await two.host("n", "bob")
             assert await one.send("n", "bob", "before", confirm=True)
             await eventually(lambda: all(map(_knows_all, sentinels)), seconds=30)
             compose.kill("redis-1")
@@ -105,7 +105,7 @@ async def test_the_services_for_a_cluster_make_one() -> None:
         await eventually(spread, seconds=30)
         await connection.disconnect(nowait=True)
         async with _nodes(compose.url("node-1")) as (one, two):
-            bobs = [await two.join(f"n{at}", "bob") for at in range(9)]  # in several slots
+            bobs = [await two.host(f"n{at}", "bob") for at in range(9)]  # in several slots
             for at in range(9):
                 assert await one.send(f"n{at}", "bob", "hello", confirm=True)
             assert all(bob.sent == ["hello"] for bob in bobs)

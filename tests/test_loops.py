@@ -118,8 +118,8 @@ async def refused_everywhere(calls: Calls) -> None:
 async def test_a_cluster_pool_refuses_and_goes_on() -> None:
     """Each public call; afterwards all works as before."""
     async with Backend(None).pools() as (one, two):
-        alice = await one.join("n", "alice")
-        bob = await two.join("n", "bob")
+        alice = await one.host("n", "alice")
+        bob = await two.host("n", "bob")
         member = alice.connection  # type: ignore[attr-defined]
         await refused_everywhere(
             sending_calls(one)
@@ -148,7 +148,7 @@ async def test_a_publisher_refuses_and_goes_on() -> None:
     """The same without connections."""
     backend = Backend(None)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         await refused_everywhere(sending_calls(publisher) | reading_calls(publisher))
         with pytest.raises(WrongLoopError):
             await asyncio.to_thread(publisher.send_nowait, "n", "alice", "x")
@@ -210,7 +210,7 @@ def test_a_loop_that_ended_with_unwritten_messages_does_not_block_others() -> No
 async def test_calls_that_only_read_work_in_any_thread() -> None:
     """``ready``, ``statistics``, ``has_namespace``, ``on``, ``closed`` and ``metadata``."""
     async with Backend(None).pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         member = alice.connection  # type: ignore[attr-defined]
 
         def look() -> tuple[Any, ...]:

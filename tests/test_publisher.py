@@ -24,8 +24,8 @@ from tests.support import async_test
 async def test_a_publisher_reaches_members(backend: Backend) -> None:
     """Targeted with and without confirm, broadcast, close; it is not listed as a node."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
-        alice = await one.join("n", "alice")
-        bob = await two.join("n", "bob")
+        alice = await one.host("n", "alice")
+        bob = await two.host("n", "bob")
         assert await publisher.send("n", "alice", "1") is SendResult.ROUTED
         assert await publisher.send("n", "bob", b"2", confirm=True) is SendResult.DELIVERED
         assert await publisher.broadcast_message("n", "3", exclude="alice") == 2
@@ -40,7 +40,7 @@ async def test_a_publisher_reaches_members(backend: Backend) -> None:
 async def test_a_publisher_sends_without_waiting(backend: Backend) -> None:
     """In the order of the calls, as a pool does; the futures give the results."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         futures = [publisher.send_nowait("n", id, "hi") for id in ("alice", "nobody", "alice")]
         results = await asyncio.gather(*futures)
         assert results == [SendResult.ROUTED, SendResult.ABSENT, SendResult.ROUTED]
@@ -96,7 +96,7 @@ async def test_a_node_that_does_not_answer_times_out(own_server: RedisServer) ->
     """Redis delivered the message, but the owner does not answer."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         await one._parts.dispatcher.stop()
         result = await publisher.send("n", "alice", "x", confirm=True, timeout=1.5)
         assert result is SendResult.TIMED_OUT
@@ -118,7 +118,7 @@ def test_a_sync_publisher(own_server: RedisServer) -> None:
 
     async def node() -> None:
         async with backend.pools(1) as (one,):
-            alice = await one.join("n", "alice")
+            alice = await one.host("n", "alice")
             ready.append(asyncio.get_running_loop())
             assert await alice.wait_sent(3, 20) == ["a", '{"b":1}', "c"]
             await done.wait()

@@ -46,7 +46,7 @@ class Elsewhere:
     async def _join(self, id: str) -> None:
         node = Pool(self.proxy.url, node_id=f"node-of-{id}")
         await self._stack.enter_async_context(node)
-        await node.join("n", id)
+        await node.host("n", id)
 
     def mute_owner_of(self, id: str) -> None:
         """Let the owner receive messages, but answer none."""

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import cluster_pool
-
 pytestmark = pytest.mark.real
-PACKAGE = Path(cluster_pool.__file__).parent
-ROOT = PACKAGE.parent
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "cluster_pool"
+"""In the checkout: the package that is imported here may be an installed one."""
 
 
 def test_the_wheel_has_every_file_of_the_package(tmp_path: Path) -> None:

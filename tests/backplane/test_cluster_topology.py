@@ -53,7 +53,7 @@ async def test_a_frozen_primary_delays_only_its_own_namespaces(redis: RedisClust
     frozen, away = away_from_home(redis)
     here = next(name for port, (name,) in namespaces_of(redis).items() if port != frozen.port)
     async with cluster_pools(redis) as (one, two):
-        members = {name: await one.join(name, "alice") for name in (away, here)}
+        members = {name: await one.host(name, "alice") for name in (away, here)}
         incarnation = one.statistics()["incarnation"]
         frozen.server.freeze()
         try:
@@ -62,9 +62,9 @@ async def test_a_frozen_primary_delays_only_its_own_namespaces(redis: RedisClust
             for number in range(5):
                 assert await two.send(here, "alice", str(number), confirm=True)
             assert await two.broadcast_message(here, "5") == 1
-            await one.join(here, "bob", timeout=1)
+            await one.host(here, "bob", timeout=1)
             with pytest.raises(BackplaneUnavailableError):
-                await one.join(away, "bob", timeout=0.5)
+                await one.host(away, "bob", timeout=0.5)
             shard = two._parts.backplane.topology.of(away)
             await eventually(lambda: not shard.up)
             with pytest.raises(BackplaneUnavailableError):

@@ -18,7 +18,7 @@ async def test_a_broadcast_without_listeners_leaves_a_counter_for_a_minute(
 ) -> None:
     """With a listener or a member it stays for a day."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         for name in ("n", "nobody"):
             await publisher.broadcast_message(name, "x")
         ttl = backend.keys()
@@ -30,10 +30,10 @@ async def test_a_broadcast_without_listeners_leaves_a_counter_for_a_minute(
 async def test_probes_and_replies_make_no_counter(backend: Backend) -> None:
     """They leave nothing behind of a publisher that vanishes."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         for _ in range(2):
             assert await publisher.send("n", "alice", "x", confirm=True) is SendResult.DELIVERED
-        taken = await one.join("n", "alice")
+        taken = await one.host("n", "alice")
         assert await alice.wait_closed() == (4409, "taken over")
         routed = f"{backend.routed_channel('n', one)}:numbers"
         assert backend.keys_of("numbers") == [routed]
@@ -51,7 +51,7 @@ async def test_the_counter_of_a_node_that_is_cut_off_lasts_a_day(own_server: Red
         async with Pool(proxy.url, node_id="far", timing=timing) as far:
             gaps: list[Gap] = []
             far.on("gap", gaps.append)
-            alice = await far.join("n", "alice")
+            alice = await far.host("n", "alice")
             await far.send("n", "alice", "targeted", confirm=True)
             await proxy.refuse()
             await eventually(lambda: not far.ready)

@@ -54,7 +54,7 @@ async def test_every_member_that_stays_is_seen_although_its_node_rejoins(
     """Later pages show another incarnation than earlier ones."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(MEMBERS)])
+        await asyncio.gather(*[one.host("n", f"a{at}", timeout=20) for at in range(MEMBERS)])
         seen = set()
         async for member in publisher.members("n", timeout=20):
             seen.add(member)
@@ -70,7 +70,7 @@ async def test_a_member_whose_owner_changed_after_reading_is_read_again(
     """Its owner has died since, but it is not taken for a ghost; real ghosts are left out."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
+        await asyncio.gather(*[one.host("n", f"a{at}", timeout=20) for at in range(20)])
         own_server.command("HSET", f"{backend.prefix}:{{n}}:members", "ghost", "gone.0:1:1")
         registry: Any = publisher._parts.backplane.directory
         pages = registry.claim_pages
@@ -92,7 +92,7 @@ async def test_a_page_and_the_leases_behind_it_have_one_timeout(own_server: Redi
     backend = Backend(own_server)
     now = asyncio.get_running_loop().time
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         registry: Any = publisher._parts.backplane.directory
         pages = registry.claim_pages
 
@@ -117,7 +117,7 @@ async def test_counts_and_locations_do_not_flicker(own_server: RedisServer, time
     """A rejoin falls between reading the owners and reading the leases."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        await asyncio.gather(*[one.join("n", f"a{at}", timeout=20) for at in range(20)])
+        await asyncio.gather(*[one.host("n", f"a{at}", timeout=20) for at in range(20)])
         after(publisher._parts.backplane.directory, "counts", lambda: rejoin(one), times)
         assert await publisher.count("n", timeout=20) == 20
         deadline = asyncio.get_running_loop().time() + 20
@@ -135,7 +135,7 @@ async def test_counts_and_locations_do_not_flicker(own_server: RedisServer, time
 async def test_a_node_that_rejoins_is_one_node(backend: Backend) -> None:
     """While it registers its members under the next incarnation, both incarnations live."""
     async with backend.pools() as (one, two):
-        await two.join("n", "bob")
+        await two.host("n", "bob")
         registering, go_on = asyncio.Event(), asyncio.Event()
         register = two._parts.lease_keeper._observer.register_all
 
@@ -174,7 +174,7 @@ async def test_a_member_is_not_called_absent_while_it_may_be_registered_again() 
         locating = asyncio.create_task(one.locate("n", "alice", timeout=10))
         await asyncio.sleep(0.05)
         assert not locating.done()
-        await two.join("n", "alice")
+        await two.host("n", "alice")
         assert await locating == Member("alice", "node-2")
         with pytest.raises(BackplaneUnavailableError, match="no member is registered"):
             await one.locate("n", "nobody", timeout=0.3)
@@ -199,7 +199,7 @@ async def test_members_are_counted_and_listed_when_they_are_registered_again() -
 
         listing = asyncio.create_task(listed())
         await asyncio.sleep(0.05)
-        await two.join("n", "alice")
+        await two.host("n", "alice")
         assert await counting == 1
         assert await listing == [Member("alice", "node-2")]
         servers.patient_until = loop.time() + 60
@@ -234,8 +234,8 @@ async def test_node_and_user_of_a_member_are_those_of_one_claim(backend: Backend
                 found = await publisher.locate("n", "a")
                 return [] if found is None else [found]
 
-            await one.join("n", "a", user="alice")
-            before_profiles(registry, partial(two.join, "n", "a", user="bob"))
+            await one.host("n", "a", user="alice")
+            before_profiles(registry, partial(two.host, "n", "a", user="bob"))
             assert await read() == [Member("a", "node-2", "bob")]
             bob = two.get_connection("n", "a")
             assert bob is not None

@@ -189,7 +189,7 @@ async def test_a_send_to_a_known_owner_is_one_call(backend: Backend) -> None:
         backend.pools(1, timing=LASTING) as (one,),
         backend.publisher() as publisher,
     ):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         names = written(publisher)
         assert await publisher.send("n", "alice", "first") is SendResult.ROUTED
         calls = [name for name in names if name != "publish"]
@@ -203,7 +203,7 @@ async def test_a_send_to_a_known_owner_is_one_call(backend: Backend) -> None:
         names.clear()
         pool = Pool(backend.redis(), node_id="later", prefix=backend.prefix, timing=LASTING)
         async with pool:
-            await pool.join("n", "bob")
+            await pool.host("n", "bob")
             assert await publisher.send("n", "bob", "x") is SendResult.ROUTED
             assert [name for name in names if name != "publish"] == ["send"]
 
@@ -215,7 +215,7 @@ async def test_an_owner_whose_lease_is_over_is_sent_nothing_though_it_listens(
     """As a frozen process, whose connections Redis still has. It is unreachable until it is buried,
     and absent from then on, also for a process that never knew it."""
     async with backend.pools(2) as (one, two), backend.publisher() as publisher:
-        alice = await two.join("n", "alice")
+        alice = await two.host("n", "alice")
         assert await publisher.send("n", "alice", "1") is SendResult.ROUTED
         await one._parts.reaper.stop()
         await two._parts.reaper.stop()
@@ -260,12 +260,12 @@ async def test_no_message_overtakes_one_that_waits_for_its_owner(backend: Backen
     """Sends and broadcasts in one batch arrive in their order, also those with a known owner;
     another namespace does not wait."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        alice = await one.join("n", "alice")
-        other = await one.join("other", "carol")
+        alice = await one.host("n", "alice")
+        other = await one.host("other", "carol")
         assert await publisher.send("n", "alice", "known")
         pool = Pool(backend.redis(), node_id="later", prefix=backend.prefix, timing=LASTING)
         async with pool:
-            bob = await pool.join("n", "bob")
+            bob = await pool.host("n", "bob")
             names = written(publisher)
             view = publisher._parts.backplane.outbound._view
             view._leases[pool.statistics()["incarnation"].encode()] = 0.0  # as if it might be over
@@ -295,7 +295,7 @@ async def test_a_send_to_a_claim_of_a_dead_owner_is_absent(backend: Backend) -> 
     One whose lease is over is looked up before anything is published."""
     long = replace(FAST, lease=60.0, heartbeat=20.0)  # a view that ends would look it up at once
     async with backend.pools(1, timing=long) as (one,), backend.publisher() as publisher:
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         with backend.sync_client() as client:
             client.hset(f"{backend.prefix}:{{n}}:members", "ghost", "gone.0:1:1")
         first = await publisher.send("n", "ghost", "x")

@@ -98,7 +98,7 @@ async def test_a_refusal_is_told_in_the_same_words_everywhere(
     words = FAULTS[fault][2]
     caplog.set_level(logging.INFO, "cluster_pool")
     async with Pool(server.url, node_id="node-1", timing=FAST) as pool:
-        await pool.join("n", "alice")
+        await pool.host("n", "alice")
         assert pool.trouble == ""
         assert pool.statistics()["trouble"] is None
         break_it(server, fault)
@@ -111,7 +111,7 @@ async def test_a_refusal_is_told_in_the_same_words_everywhere(
         if fault != "NOPERM in a script":  # whose words differ with the command
             await eventually(lambda: not pool._parts.lease.held)
             with pytest.raises(BackplaneUnavailableError) as caught:
-                await pool.join("n", "bob", timeout=0.2)
+                await pool.host("n", "bob", timeout=0.2)
             assert words in str(caught.value)
             with pytest.raises(BackplaneUnavailableError) as caught:
                 await Pool(server.url, node_id="node-2", timing=FAST).start()
@@ -132,7 +132,7 @@ async def test_a_member_of_a_node_without_a_lease_is_unreachable_not_absent(
     """Its client is connected; an id without a member is still absent."""
     results: set[SendResult] = set()
     async with Pool(server.url, node_id="node-1", timing=FAST) as pool, Publisher(server.url) as by:
-        await pool.join("n", "alice")
+        await pool.host("n", "alice")
         break_it(server, fault)
         await eventually(lambda: not pool._parts.lease.held)
 

@@ -17,7 +17,7 @@ async def test_an_outsider_speaks_to_every_primary_of_a_cluster(shared_cluster: 
         backend.pools(1) as (pool,),
     ):
         names = [f"room{at}" for at in range(6)]
-        members = [await pool.join(name, "alice") for name in names]
+        members = [await pool.host(name, "alice") for name in names]
         assert outsider.publish_command == "SPUBLISH"
         for name, member in zip(names, members, strict=True):
             await outsider.publish(name, "hi")

@@ -25,7 +25,7 @@ async def test_a_command_that_is_denied_is_named(own_server: RedisServer, comman
 
     async def use() -> None:
         async with Pool(own_server.url, node_id="node-1") as pool:
-            await pool.join("n", "alice")
+            await pool.host("n", "alice")
             await pool.broadcast_message("n", "hello")
             await pool.count("n")
 
@@ -89,7 +89,7 @@ async def test_a_refusal_by_one_shard_alone_is_named(rule: str, what: str) -> No
         other.call("ACL", "SETUSER", "cluster_pool", rule)
         async with Pool(cluster.url, node_id="node-1") as pool:
             with pytest.raises(BackplaneUnavailableError, match=what) as caught:
-                await pool.join(name, "alice")
+                await pool.host(name, "alice")
             assert "check the user" in str(caught.value) or "redis.acl" in str(caught.value)
-            await pool.join(well, "alice")
+            await pool.host(well, "alice")
             assert await pool.count(well) == 1

@@ -247,8 +247,8 @@ async def test_scripts_touch_no_key_that_is_not_declared(
         monkeypatch.setattr(f"{target}.sources", guarded)
         monkeypatch.setattr(f"{target}.digests", digests)
     async with backend.pools(2) as (one, two), backend.publisher() as publisher:
-        alice = await one.join("n", "alice")
-        await two.join("n", "alice")
+        alice = await one.host("n", "alice")
+        await two.host("n", "alice")
         assert await alice.wait_closed() == (4409, "taken over")
         held = Connection("bob", "n", bob := FakeWebSocket(), user="42", info={"name": "Bob"})
         await two.new_connection(held)

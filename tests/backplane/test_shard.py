@@ -20,7 +20,7 @@ async def test_a_generation_that_never_comes_up_does_not_shorten_the_pauses(
         own_server.network() as proxy,
         Pool(proxy.url, node_id="node-1", timing=FAST) as pool,
     ):
-        await pool.join("n", "alice")
+        await pool.host("n", "alice")
         own_server.command("ACL", "SETUSER", "cluster_pool", f"-{right}")
         await proxy.cut()
         await eventually(lambda: not pool.ready)

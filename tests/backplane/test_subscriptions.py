@@ -43,7 +43,7 @@ async def test_a_channel_is_unsubscribed_with_the_last_of_its_users(
         first.end()
         first.end()
         assert shard.listens("cluster_pool:{n}")
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         second.end()
         assert await one.broadcast_message("n", "x") == 1
         assert await alice.wait_sent() == ["x"]

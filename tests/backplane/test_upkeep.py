@@ -30,7 +30,7 @@ async def test_a_namespace_that_lost_a_claim_is_named(backend: Backend) -> None:
     """Count and checksum are unchanged: the sample finds it. The other namespace is right."""
     async with backend.pools(1) as (one,), backend.client() as client:
         for namespace in ("whole", "hurt"):
-            await one.join(namespace, "alice")
+            await one.host(namespace, "alice")
         upkeep, links, deadline = parts_of(one)
         held = [holding_of(one, name) for name in ("whole", "hurt")]
         incarnation = one._parts.lease.incarnation
@@ -58,7 +58,7 @@ async def test_only_incarnations_without_any_trace_are_unknown(backend: Backend)
 async def test_garbage_is_removed_unless_it_has_changed_since(backend: Backend) -> None:
     """The listed entry is compared with the current one: a claim that came meanwhile stays."""
     async with backend.pools(1) as (one,), backend.client() as client:
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         upkeep, links, deadline = parts_of(one)
         key = f"{backend.prefix}:{{n}}:members"
         await client.hset(key, mapping={"junk": "oops", "changed": "oops"})
@@ -76,7 +76,7 @@ async def test_garbage_is_removed_unless_it_has_changed_since(backend: Backend) 
 async def test_a_wrong_count_is_right_after_the_difference_is_added(backend: Backend) -> None:
     """Count and checksum are corrected together; fields that are no counts are removed."""
     async with backend.pools(1) as (one,), backend.client() as client:
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         upkeep, links, deadline = parts_of(one)
         incarnation, key = one._parts.lease.incarnation, f"{backend.prefix}:{{n}}:owners"
         before = await client.hgetall(key)

@@ -19,7 +19,7 @@ async def test_commands_have_a_connection_join_and_leave(own_server: RedisServer
     """As text and as JSON; 1 for an id that is taken."""
     redis = own_server.url
     async with Backend(own_server).pools(1) as (one,):
-        alice, _ = await one.join("app", "alice"), await one.join("room:7", "bob")
+        alice, _ = await one.host("app", "alice"), await one.host("room:7", "bob")
         joined = await in_thread(lambda: run("join", "app", "alice", "room:7", redis=redis))
         assert joined == (0, "delivered\n", "")
         assert connection_of(alice).namespaces == ("app", "room:7")

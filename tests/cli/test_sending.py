@@ -74,7 +74,7 @@ async def test_a_user_is_closed_everywhere(own_server: RedisServer) -> None:
     """As text and as JSON; 1 when no node heard it."""
     redis = own_server.url
     async with Backend(own_server).pools() as (one, two):
-        tabs = [await one.join("n", "a", user="42"), await two.join("n", "b", user="42")]
+        tabs = [await one.host("n", "a", user="42"), await two.host("n", "b", user="42")]
         options = "--code", "4401", "--reason", "signed out"
         revoked = await in_thread(lambda: run("revoke", "t", redis=redis))
         assert revoked == (0, "told 2 nodes\n", "")

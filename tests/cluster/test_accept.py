@@ -118,7 +118,7 @@ async def test_local_sends_without_the_cluster_and_leaves_membership_to_it() -> 
     """``pool.local`` reaches this node's members only, and refuses to add or remove."""
     backend = Backend(None)
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        alice, bob = await one.host("n", "alice"), await two.host("n", "bob")
         assert await one.local.broadcast_message("n", "here") == 1
         assert await one.local.send("n", "bob", "x") is SendResult.ABSENT
         assert await alice.wait_sent() == ["here"]
@@ -142,7 +142,7 @@ async def test_watch_iterates_over_events() -> None:
 
         task = asyncio.create_task(follow())
         await eventually(lambda: one._parts.backplane.shard.listens(one._setup.keys.events("n")))
-        bob = await two.join("n", "bob")
+        bob = await two.host("n", "bob")
         await two.remove_connection(bob.connection)
         await eventually(lambda: len(seen) == 2)
         assert seen == [MemberEvent("join", "bob", "node-2"), MemberEvent("leave", "bob", "node-2")]
@@ -191,7 +191,7 @@ async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
     backend = Backend(None)
     async with backend.pools(1) as (one,):
         for at in range(50):
-            alice = await one.join(f"user:{at}", "tab")
+            alice = await one.host(f"user:{at}", "tab")
             await one.broadcast_message(f"user:{at}", "x")
             await one.send(f"user:{at}", "tab", "y")
             assert await alice.wait_sent(2) == ["x", "y"]

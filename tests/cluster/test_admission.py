@@ -39,7 +39,7 @@ async def test_newcomers_are_taken_while_the_node_is_active_or_announces() -> No
 async def test_a_connection_that_was_refused_belongs_to_no_pool() -> None:
     """It may join again, under another rule; a member may not."""
     async with Backend(None).pools(1) as (one,):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         newcomer = Connection("alice", "n", FakeWebSocket())
         with pytest.raises(IdTakenError):
             await one.new_connection(newcomer, on_conflict="reject", timeout=0.3)
@@ -56,7 +56,7 @@ async def test_a_connection_that_was_refused_belongs_to_no_pool() -> None:
 async def test_a_member_of_one_pool_is_not_removed_at_another() -> None:
     """A removal there would end its inbound messages, and it would stay a member."""
     async with Backend(None).pools(2) as (one, two):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         connection = alice.connection  # type: ignore[attr-defined]
         with pytest.raises(ClusterPoolError, match="another pool"):
             await two.remove_connection(connection)

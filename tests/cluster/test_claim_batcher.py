@@ -40,16 +40,16 @@ async def test_claims_and_releases_that_redis_refuses_fail_or_are_tried_again(
 ) -> None:
     """Out of memory: claims raise at once, releases wait; with memory again both succeed."""
     async with Pool(own_server.url, node_id="one", timing=Timing(lease=3, heartbeat=0.5)) as one:
-        alice = await one.join("n", "alice")
-        await one.join("n", "bob")
+        alice = await one.host("n", "alice")
+        await one.host("n", "bob")
         own_server.command("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(BackplaneUnavailableError, match="refused"):
-            await one.join("n", "carol", timeout=20)
+            await one.host("n", "carol", timeout=20)
         leaving = asyncio.create_task(one.remove_connection(alice.connection, timeout=20))  # type: ignore[attr-defined]
         await asyncio.sleep(0.2)
         own_server.command("CONFIG", "SET", "maxmemory", "0")
         await leaving
-        await one.join("n", "carol")
+        await one.host("n", "carol")
         await eventually(lambda: agreed(one))
         assert await one.count("n") == 2
 
@@ -60,9 +60,9 @@ async def test_a_batch_that_cannot_be_written_fails_alone(
 ) -> None:
     """Its claims fail; another namespace's join succeeds; a release is tried again by itself."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         fails_once(one, "claim", RuntimeError("on purpose"), monkeypatch)
-        joins = [one.join("n", "bob"), one.join("m", "bob")]
+        joins = [one.host("n", "bob"), one.host("m", "bob")]
         outcomes = await asyncio.gather(*joins, return_exceptions=True)
         (failed,) = [one for one in outcomes if isinstance(one, BackplaneUnavailableError)]
         assert "on purpose" in str(failed)
@@ -71,7 +71,7 @@ async def test_a_batch_that_cannot_be_written_fails_alone(
         await one.remove_connection(alice.connection, timeout=20)  # type: ignore[attr-defined]
         assert await one.count("n") + await one.count("m") == 1
         assert len([record for record in caplog.records if record.exc_info]) == 2
-        await one.join("n", "bob")
+        await one.host("n", "bob")
 
 
 @async_test
@@ -80,10 +80,10 @@ async def test_a_claim_that_cannot_learn_whether_the_owner_lives_fails(
 ) -> None:
     """A claim under ``reject`` meets another owner, and Redis does not say whose lease is valid."""
     async with backend.pools() as (one, two):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         fails_once(two, "living", BackplaneUnavailableError("on purpose"), monkeypatch)
         with pytest.raises(BackplaneUnavailableError, match="on purpose"):
-            await two.join("n", "alice", on_conflict="reject", timeout=20)
+            await two.host("n", "alice", on_conflict="reject", timeout=20)
 
 
 @async_test
@@ -92,15 +92,15 @@ async def test_a_newcomer_of_a_node_without_a_lease_fails_in_time(
 ) -> None:
     """Its namespace is subscribed, but the node's lease is over. It is not claimed later."""
     async with node_behind(own_server, "one") as (one, proxy):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         await proxy.refuse()
         await eventually(lambda: not one._parts.lease.held)
         with pytest.raises(BackplaneUnavailableError):
-            await one.join("n", "bob", timeout=0.2)
+            await one.host("n", "bob", timeout=0.2)
         await proxy.accept()
         await eventually(lambda: one.ready, 20)
         assert not await is_member(one, "bob")
-        await one.join("n", "carol")
+        await one.host("n", "carol")
         await eventually(lambda: agreed(one))
 
 
@@ -111,11 +111,11 @@ async def test_a_join_that_waits_for_a_subscription_fails_when_the_pool_stops(
     """A join that comes after the stop has begun fails, too."""
     async with node_behind(own_server, "one") as (one, proxy):
         proxy.hold(upwards=False)
-        joining = asyncio.create_task(one.join("n", "alice", timeout=60))
+        joining = asyncio.create_task(one.host("n", "alice", timeout=60))
         await eventually(lambda: one._parts.ownership._namespaces._subscriptions)
         await one._parts.ownership.end(0.1)
         with pytest.raises(PoolClosedError):
-            await one.join("n", "bob")
+            await one.host("n", "bob")
         proxy.heal()
     with pytest.raises(PoolClosedError):
         await joining
@@ -129,9 +129,9 @@ async def test_with_a_secret_a_takeover_is_verified_in_the_registry(
     async with backend.pools(secret="not known to strangers") as (one, two):
         told = asyncio.Event()
         answers_wait(one, told, monkeypatch)
-        joining = asyncio.create_task(one.join("n", "alice"))
+        joining = asyncio.create_task(one.host("n", "alice"))
         await eventually(lambda: is_member(two, "alice"))
-        newer = await two.join("n", "alice")
+        newer = await two.host("n", "alice")
         await eventually(lambda: one._parts.ownership._pending["n", "alice"][0].taken_at)
         told.set()
         try:
@@ -150,7 +150,7 @@ async def test_a_takeover_of_a_claim_that_was_asserted_since_closes_no_connectio
 ) -> None:
     """It was told before the rejoin, at which the registry confirmed the claim."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         (membership,) = alice.connection._memberships  # type: ignore[attr-defined]
         before = membership.claim
         start = one._parts.backplane.shard.start_name
@@ -166,15 +166,15 @@ async def test_a_newcomer_that_takes_nothing_over_waits_for_owners_that_register
 ) -> None:
     """A server that has taken over may lack the owner's claim for a moment: the id is not lost."""
     async with backend.pools() as (one, two), backend.client() as client:
-        alice = await one.join("n", "alice")
-        await two.join("n", "bob")
+        alice = await one.host("n", "alice")
+        await two.host("n", "bob")
         members, loop = f"{backend.prefix}:{{n}}:members", asyncio.get_running_loop()
         claim = await client.hget(members, "alice")
         await client.hdel(members, "alice")
         servers = two._parts.backplane.topology.of("n").succession
         servers.patient_until = loop.time() + 0.5
-        joining = asyncio.create_task(two.join("n", "alice", on_conflict="reject", timeout=20))
-        await two.join("n", "carol")
+        joining = asyncio.create_task(two.host("n", "alice", on_conflict="reject", timeout=20))
+        await two.host("n", "carol")
         assert not joining.done()
         await client.hset(members, "alice", claim)
         with pytest.raises(IdTakenError):
@@ -192,7 +192,7 @@ async def test_a_claim_that_is_late_because_of_its_lease_is_sent_again(
         monkeypatch.setattr(
             one._parts.lease, "seconds_left", lambda: left.pop(0) if left[1:] else left[0]
         )
-        await one.join("n", "alice", timeout=30)
+        await one.host("n", "alice", timeout=30)
         assert left == [5.0]
         assert await one.count("n") == 1
 
@@ -223,7 +223,7 @@ async def test_a_join_that_was_cancelled_costs_the_next_one_nothing(
 ) -> None:
     """The connection is not told that it has left: it is a member, by its second claim."""
     async with backend.pools(1) as (one,):
-        connection = connection_of(await one.join("app", "alice"))
+        connection = connection_of(await one.host("app", "alice"))
         left: list[tuple[str, str]] = []
         connection.on("left", lambda *event: left.append(event))
         told = asyncio.Event()
@@ -256,7 +256,7 @@ async def test_a_takeover_of_an_earlier_attempt_does_not_concern_the_one_that_wo
     async with backend.pools(1) as (one,):
         told = asyncio.Event()
         answers_wait(one, told, monkeypatch)
-        joining = asyncio.create_task(one.join("n", "alice"))
+        joining = asyncio.create_task(one.host("n", "alice"))
         await eventually(lambda: is_member(one, "alice"))
         ownership = one._parts.ownership
         (pending,) = ownership._pending["n", "alice"]

@@ -47,8 +47,8 @@ async def test_sends_after_an_outage_in_which_one_expired_are_answered(
         Pool(path.url, node_id="a", timing=QUICK) as one,
         Pool(own_server.url, node_id="b", timing=QUICK) as two,
     ):
-        await one.join("room", "alice")
-        bob = await two.join("room", "bob")
+        await one.host("room", "alice")
+        bob = await two.host("room", "bob")
         await path.refuse()
         await eventually(lambda: not one._parts.backplane.shard.up)
         with pytest.raises(BackplaneUnavailableError):
@@ -76,8 +76,8 @@ async def test_every_call_of_sparse_traffic_is_answered(own_server: RedisServer)
     ):
         names = [f"room-{at}" for at in range(40)]
         for name in names:
-            await one.join(name, "here")
-            await two.join(name, "there")
+            await one.host(name, "here")
+            await two.host(name, "there")
         calls: list[asyncio.Task[Any]] = []
         for turn in range(3):
             await path.refuse()
@@ -101,7 +101,7 @@ async def test_every_call_of_sparse_traffic_is_answered(own_server: RedisServer)
 async def test_a_cancelled_send_does_not_hold_up_local_ones(own_server: RedisServer) -> None:
     """The cancelled send is still queued while Redis is away, but local sends ignore it."""
     async with own_server.network() as path, Pool(path.url) as one:
-        await one.join("room", "alice")
+        await one.host("room", "alice")
         await path.refuse()
         await eventually(lambda: not one._parts.backplane.shard.up)
         waiting = one.send_nowait("room", "bob", "x", timeout=60)
@@ -115,7 +115,7 @@ async def test_a_cancelled_send_does_not_hold_up_local_ones(own_server: RedisSer
 async def test_an_invalid_timeout_is_refused_by_every_call(timeout: Any) -> None:
     """The error comes before anything is done, also when the member is on this node."""
     async with Backend(None).pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         calls = [
             one.send("n", "alice", "x", timeout=timeout),
             one.send_json("n", "alice", 1, timeout=timeout),
@@ -130,7 +130,7 @@ async def test_an_invalid_timeout_is_refused_by_every_call(timeout: Any) -> None
             one.locate("n", "alice", timeout=timeout),
             one.drains(timeout=timeout),
             one.drain_node("node-2", timeout=timeout),
-            one.join("n", "bob", timeout=timeout),
+            one.host("n", "bob", timeout=timeout),
             one.remove_connection(alice.connection, timeout=timeout),  # type: ignore[attr-defined]
         ]
         for call in calls:
@@ -148,7 +148,7 @@ async def test_an_endless_timeout_lasts_an_hour_and_ends_nothing(own_server: Red
     assert check_timeout(math.inf) == LONGEST_TIMEOUT
     async with Backend(own_server).pools() as (one, two):
         for name in ("r1", "r2", "r3"):
-            await two.join(name, "x")
+            await two.host(name, "x")
         for name in ("r1", "r2"):
             assert await one.send(name, "x", "hi", timeout=math.inf, confirm=True)
             assert await one.broadcast_message(name, "hi", timeout=1e300)
@@ -185,7 +185,7 @@ async def test_a_call_that_cannot_be_written_fails_alone(
 ) -> None:
     """A call that raises while it is written returns its resources; the next ones go out."""
     async with Backend(own_server).pools() as (one, two):
-        await two.join("n", "x")
+        await two.host("n", "x")
         commands = one._parts.backplane.topology.of("n").commands
         assert commands is not None
         whole = commands.script
@@ -212,7 +212,7 @@ async def test_a_flush_of_claims_that_raises_leaves_nothing_behind(
 ) -> None:
     """Claims fail, and releases are tried again with the next heartbeat."""
     async with Backend(own_server).pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         registry = one._parts.backplane.claims
         whole_claim, whole_release = registry.claim, registry.release
 
@@ -222,12 +222,12 @@ async def test_a_flush_of_claims_that_raises_leaves_nothing_behind(
         monkeypatch.setattr(registry, "claim", broken)
         monkeypatch.setattr(registry, "release", broken)
         with pytest.raises(ClusterPoolError):
-            await one.join("n", "bob")
+            await one.host("n", "bob")
         with pytest.raises(BackplaneUnavailableError):
             await one.remove_connection(alice.connection, timeout=0.2)  # type: ignore[attr-defined]
         monkeypatch.setattr(registry, "claim", whole_claim)
         monkeypatch.setattr(registry, "release", whole_release)
-        await one.join("n", "bob")
+        await one.host("n", "bob")
         await eventually(lambda: one.get_connection("n", "alice") is None)
         assert await one.count("n") == 1
 
@@ -239,7 +239,7 @@ async def test_a_send_with_more_time_is_repeated_after_its_neighbour_timed_out(
     """Two travel in one batch: when the shorter time-out ends, the longer one is sent again."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        bob = await two.join("n", "bob")
+        bob = await two.host("n", "bob")
         for confirm in (False, True):
             own_server.freeze()
             calls: list[asyncio.Task[Any]] = [
@@ -268,7 +268,7 @@ async def test_short_time_outs_do_not_delay_other_calls(own_server: RedisServer)
         Pool(path.url, node_id="a") as one,
         Pool(own_server.url, node_id="b") as two,
     ):
-        bob, carol = await two.join("n", "bob"), await two.join("m", "carol")
+        bob, carol = await two.host("n", "bob"), await two.host("m", "carol")
         path.delay = 0.03
         ending = asyncio.Event()
 
@@ -295,7 +295,7 @@ async def test_a_publisher_keeps_a_deadline_for_each_call(own_server: RedisServe
     """Calls of a publisher, which has no connections, in many namespaces at once."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        sockets = [await one.join(f"n{at}", "x") for at in range(20)]
+        sockets = [await one.host(f"n{at}", "x") for at in range(20)]
         own_server.freeze()
         short = [publisher.send_nowait(f"n{at}", "x", "short", timeout=0.3) for at in range(20)]
         long = [publisher.send_nowait(f"n{at}", "x", "long", timeout=8) for at in range(20)]
@@ -314,9 +314,9 @@ async def test_order_is_kept_when_the_counter_of_a_channel_begins_again(
     """It expired or was evicted: a local send does not overtake the broadcast before it."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        sockets = [await one.join(f"user:{at}", "tab") for at in range(50)]
+        sockets = [await one.host(f"user:{at}", "tab") for at in range(50)]
         for at in range(50):
-            await two.join(f"user:{at}", "other")
+            await two.host(f"user:{at}", "other")
             for _ in range(3):
                 await one.broadcast_message(f"user:{at}", "early")
         for key in backend.keys_of("numbers"):
@@ -335,12 +335,12 @@ async def test_a_claim_makes_the_ttl_of_the_counter_long_again(own_server: Redis
     """The only member leaves and comes back: the counter then lives a day again."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         await one.broadcast_message("n", "x")
         (key,) = [key for key in backend.keys_of("numbers") if "{n}" in key]
         await one.remove_connection(alice.connection)  # type: ignore[attr-defined]
         assert backend.keys()[key] <= 60_000
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         assert backend.keys()[key] > 80_000_000
 
 
@@ -349,7 +349,7 @@ async def test_publishers_with_the_shortest_time_out_get_an_answer() -> None:
     """The smallest allowed time-out still ends in an answer."""
     backend = Backend(None)
     async with backend.pools(1, timing=FAST) as (one,), Publisher(backend.redis()) as publisher:
-        await one.join("n", "x")
+        await one.host("n", "x")
         for _ in range(20):
             try:
                 assert await publisher.send("n", "x", "y", timeout=1e-9) in SendResult

@@ -21,7 +21,7 @@ def delivery_of(pool: Pool) -> tuple[Node, object]:
 async def test_messages_go_to_the_claim_they_were_routed_for() -> None:
     """A message that finds no connection is counted, and the rest of its run is delivered."""
     async with Backend(None).pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         _, delivery = delivery_of(one)
         run = [
             ("", [envelope.TEXT, "n", id, b"x"], Outgoing(True, text))
@@ -36,7 +36,7 @@ async def test_messages_go_to_the_claim_they_were_routed_for() -> None:
 async def test_a_control_item_waits_for_the_messages_before_it() -> None:
     """Messages in a row are written together; a close follows them; messages behind it are late."""
     async with Backend(None).pools(1) as (one,):
-        alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
+        alice, bob = await one.host("n", "alice"), await one.host("n", "bob")
         node, delivery = delivery_of(one)
         items = (
             envelope.broadcast(True, b"1")
@@ -64,7 +64,7 @@ async def test_an_item_of_a_client_that_cannot_be_read_is_dropped(
 ) -> None:
     """So is one of a kind that comes with a later version; what was before it is delivered."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         items = envelope.broadcast(True, b"before") + envelope.pack(item)
         channel = f"{backend.prefix}:{{n}}"
         await backend.publish(channel, envelope.empty_envelope("other 1") + items)
@@ -77,7 +77,7 @@ async def test_an_item_of_a_client_that_cannot_be_read_is_dropped(
 async def test_malformed_receipt_delivers_nothing() -> None:
     """The item is broken as a whole; a good one of a client without pongs is answered at once."""
     async with Backend(None).pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         _, delivery = delivery_of(one)
         claim = str(claim_of(alice))
         to = ["publisher", 1, "start"]

@@ -16,7 +16,7 @@ NAMESPACES = 600
 async def test_listing_hundreds_of_namespaces_costs_one_round_trip(own_server: RedisServer) -> None:
     """It ends within its one time-out over a slow link."""
     async with Backend(own_server).pools(1) as (one,), own_server.network() as proxy:
-        await asyncio.gather(*[one.join(f"n{at:03}", "alice") for at in range(NAMESPACES)])
+        await asyncio.gather(*[one.host(f"n{at:03}", "alice") for at in range(NAMESPACES)])
         async with Publisher(proxy.url, timeout=10) as publisher:
             proxy.delay = 0.05
             names = [f"n{at:03}" for at in range(NAMESPACES)]

@@ -22,8 +22,8 @@ from tests.support import async_test, eventually
 async def test_messages_and_closes_of_one_envelope_keep_their_order(backend: Backend) -> None:
     """Messages are delivered in runs; other items wait for those before them, and none passes."""
     async with backend.pools() as (one, two):
-        alice = await two.join("n", "alice")
-        bob = await two.join("n", "bob")
+        alice = await two.host("n", "alice")
+        bob = await two.host("n", "bob")
         count = 2 * RUN + RUN // 2
         sent = [one.send_nowait("n", "alice", str(number)) for number in range(count)]
         last = asyncio.create_task(one.send_then_close("n", "alice", "last", 4000))
@@ -47,7 +47,7 @@ async def test_an_item_that_fails_makes_no_other_arrive_twice(
 
     monkeypatch.setattr(delivery, "deliver", faulty)
     async with backend.pools() as (one, two):
-        sockets: list[FakeWebSocket] = [await two.join("n", id) for id in ("a", "b")]
+        sockets: list[FakeWebSocket] = [await two.host("n", id) for id in ("a", "b")]
         before = [str(number) for number in range(RUN - 1)]
         sent = [one.send_nowait("n", "a", text) for text in before]
         sent.append(one.send_nowait("n", "b", "the last of the run"))
@@ -61,7 +61,7 @@ async def test_an_item_that_fails_makes_no_other_arrive_twice(
 async def test_an_answer_to_another_start_is_ignored(backend: Backend) -> None:
     """Node id and number may be the same in a process that was forked, restarted or cut off."""
     async with backend.pools() as (one, two):
-        await two.join("n", "alice")
+        await two.host("n", "alice")
         await two._parts.dispatcher.stop()  # it hears, and says nothing
         sent = asyncio.create_task(one.send("n", "alice", "x", confirm=True, timeout=20))
         (request,) = await eventually(lambda: list(one._parts.replies._waiting))

@@ -291,7 +291,7 @@ async def test_a_claim_that_is_under_way_when_a_drain_begins_is_refused_or_close
 ) -> None:
     """No member is left behind on the node."""
     async with backend.pools() as (one, two):
-        claims = [asyncio.create_task(one.join("n", f"m{at}")) for at in range(200)]
+        claims = [asyncio.create_task(one.host("n", f"m{at}")) for at in range(200)]
         await eventually(one._parts.ownership.coming)
         report = await one.drain_connections(100_000)
         results = await asyncio.gather(*claims, return_exceptions=True)

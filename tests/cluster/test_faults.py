@@ -51,8 +51,8 @@ async def test_redis_is_killed_and_comes_back_empty(own_server: RedisServer) -> 
     """No client is closed; sends fail in time; then the registry is whole again."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        alices = [await one.join("n", f"a{at}") for at in range(300)]
-        bobs = [await two.join("n", f"b{at}") for at in range(300)]
+        alices = [await one.host("n", f"a{at}") for at in range(300)]
+        bobs = [await two.host("n", f"b{at}") for at in range(300)]
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
         await one.broadcast_message("n", "before")
@@ -67,7 +67,7 @@ async def test_redis_is_killed_and_comes_back_empty(own_server: RedisServer) -> 
         assert time.monotonic() - began < 1.5
         assert caught.value.maybe_executed is False
         with pytest.raises(BackplaneUnavailableError):
-            await two.join("n", "new", timeout=0.2)
+            await two.host("n", "new", timeout=0.2)
         own_server.start()
         await eventually(lambda: one.ready and two.ready, 7.5)
         await eventually(lambda: agree(one, two), 15)
@@ -85,7 +85,7 @@ async def test_a_broadcast_that_was_lost_with_the_link_does_not_stop_local_sends
 ) -> None:
     """A broadcast that was published but can no longer be received is not waited for."""
     async with Backend(own_server).pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         subscriber = shard_of(one).subscriptions._subscriber
         assert subscriber is not None
         subscriber._on_message = lambda channel, payload: None
@@ -101,7 +101,7 @@ async def test_a_member_that_left_during_an_outage_is_released(own_server: Redis
     """The release waits for Redis, and the last-one callback fires then, once."""
     backend = Backend(own_server)
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         emptied: list[str] = []
         own_server.freeze()
         await eventually(lambda: not one.ready)
@@ -120,8 +120,8 @@ async def test_flushall_is_healed(own_server: RedisServer) -> None:
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
         for at in range(50):
-            await one.join("n", f"a{at}")
-            await two.join("n", f"b{at}")
+            await one.host("n", f"a{at}")
+            await two.host("n", f"b{at}")
         before = one.statistics()["incarnation"]
         own_server.command("FLUSHALL")
         assert await one.count("n") == 0
@@ -136,8 +136,8 @@ async def test_a_member_that_leaves_during_a_rejoin_does_not_end_it(
 ) -> None:
     """The other members are registered at the first attempt; the one that left is not."""
     async with Backend(own_server).pools(1) as (one,):
-        sockets = [await one.join("n", f"a{at}") for at in range(3)]
-        alone = await one.join("m", "alone")
+        sockets = [await one.host("n", f"a{at}") for at in range(3)]
+        alone = await one.host("m", "alone")
         leaving = [socket.connection._memberships[0] for socket in (sockets[0], alone)]
         namespaces = one._parts.ownership._namespaces
         add = namespaces.add_before_claims
@@ -163,7 +163,7 @@ async def test_a_comparison_whose_link_is_lost_leaves_nothing_behind(
 ) -> None:
     """Every query of the comparison is awaited, so that asyncio logs no unhandled error."""
     async with Backend(own_server).pools(1) as (one,):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         links = one._parts.backplane.topology.current
         assert links is not None
         own_server.kill()
@@ -180,7 +180,7 @@ async def test_a_frozen_redis_is_noticed_and_survived(own_server: RedisServer) -
     """Nodes become not ready and sends fail in time; after the thaw all works again."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        bob = await two.join("n", "bob")
+        bob = await two.host("n", "bob")
         own_server.freeze()
         with pytest.raises(BackplaneUnavailableError) as caught:
             await one.send("n", "bob", "late", timeout=0.5)
@@ -224,8 +224,8 @@ async def test_a_cut_subscription_reports_exactly_the_messages_it_missed(
     """
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        await one.join("n", "alice")
-        bob = await two.join("n", "bob")
+        await one.host("n", "alice")
+        bob = await two.host("n", "bob")
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
         broadcasts = sends = 0
@@ -239,7 +239,7 @@ async def test_a_cut_subscription_reports_exactly_the_messages_it_missed(
                 results = await asyncio.gather(*routes)
                 assert set(results) <= {SendResult.ROUTED, SendResult.UNREACHABLE}
                 sends += results.count(SendResult.ROUTED)
-            await one.join("n", "alice")
+            await one.host("n", "alice")
             await eventually(lambda: shard_of(two).up and two.ready)
         await one.broadcast_message("n", "end")
         await eventually(lambda: bob.sent[-1:] == ["end"])
@@ -259,8 +259,8 @@ async def test_a_namespace_left_during_a_reconnection_starts_a_new_count(
 ) -> None:
     """Messages published while the node has no member there are no gap when it has one again."""
     async with Backend(own_server).pools(timing=replace(FAST, linger=2.0)) as (one, two):
-        await two.join("n", "alice")
-        bob = await one.join("n", "bob")
+        await two.host("n", "alice")
+        bob = await one.host("n", "bob")
         await two.broadcast_message("n", "before")
         await bob.wait_sent()
         gaps: list[Gap] = []
@@ -281,7 +281,7 @@ async def test_a_namespace_left_during_a_reconnection_starts_a_new_count(
         assert asked[0], "the namespace was left before the ear came back"
         for at in range(3):
             await two.broadcast_message("n", f"nobody {at}")
-        bob = await one.join("n", "bob")
+        bob = await one.host("n", "bob")
         await two.broadcast_message("n", "after")
         assert await bob.wait_sent() == ["after"]
         await asyncio.sleep(2 * one.timing.probe)  # gaps are told behind a probe
@@ -294,8 +294,8 @@ async def test_a_late_broadcast_from_a_lost_link_is_dropped_behind_a_local_send(
 ) -> None:
     """A local send did not wait for it, so delivering it afterwards would break their order."""
     async with Backend(own_server).pools() as (one, two):
-        alice = await one.join("n", "alice")
-        bob = await two.join("n", "bob")
+        alice = await one.host("n", "alice")
+        bob = await two.host("n", "bob")
         gaps: list[Gap] = []
         one.on("gap", gaps.append)
         shard, channel = shard_of(one), one._setup.keys.channel("n")
@@ -330,15 +330,15 @@ async def test_a_restart_from_a_snapshot_is_survived(own_server: RedisServer) ->
     """Redis comes back with an old state: the registry is repaired; no count is called exact."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        await one.join("n", "alice")
-        bob = await two.join("n", "bob")
+        await one.host("n", "alice")
+        bob = await two.host("n", "bob")
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
         await one.broadcast_message("n", "1")
-        await two.join("n", "old")
+        await two.host("n", "old")
         own_server.save()
         await one.broadcast_message("n", "2")
-        await two.join("n", "new")
+        await two.host("n", "new")
         await two.remove_connection(two.get_connection("n", "old"))
         own_server.kill()
         await eventually(lambda: not one.ready and not two.ready)
@@ -364,12 +364,12 @@ async def test_a_snapshot_with_a_counter_that_had_expired_names_no_old_messages(
     """Those were sent before the namespace was joined, so nobody here has missed them."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         for number in range(16):
             await one.broadcast_message("n", str(number))
         own_server.save()
         own_server.command("DEL", one._setup.keys.numbers(one._setup.keys.channel("n")))
-        await two.join("n", "bob")
+        await two.host("n", "bob")
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
         own_server.kill()
@@ -387,7 +387,7 @@ async def test_a_full_inbox_is_reported_as_a_gap(own_server: RedisServer) -> Non
     backend = Backend(own_server)
     limits = Limits(inbox_bytes=20_000)
     async with backend.pools(limits=limits) as (one, two):
-        bob = await two.join("n", "bob")
+        bob = await two.host("n", "bob")
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
         await two._parts.dispatcher.stop()  # this node hears, but does not keep up
@@ -419,7 +419,7 @@ async def test_a_subscription_that_redis_closes_reports_its_missed_messages(
         own_server.network() as proxy,
         Pool(proxy.url, node_id="two") as two,
     ):
-        bob = await two.join("n", "bob")
+        bob = await two.host("n", "bob")
         gaps: list[Gap] = []
         two.on("gap", gaps.append)
         proxy.hold(upwards=False)
@@ -442,7 +442,7 @@ async def test_a_subscription_that_redis_closes_reports_its_missed_messages(
 async def test_a_batch_that_fails_in_part_answers_each_send(backend: Backend) -> None:
     """An error of Redis for one namespace does not affect others in the same call."""
     async with backend.pools() as (one, two), backend.client() as client:
-        bob = await two.join("good", "bob")
+        bob = await two.host("good", "bob")
         prefix = backend.prefix
         await client.set(f"{prefix}:{{bad}}:members", "no hash")
         await client.set(f"{prefix}:{{bad}}:numbers", "no hash")
@@ -464,9 +464,9 @@ async def test_a_batch_that_fails_in_part_answers_each_send(backend: Backend) ->
 async def test_a_node_that_slept_past_its_lease_asks_before_it_sends(backend: Backend) -> None:
     """It may have lost the id without knowing it yet: its send goes to the new owner."""
     async with backend.pools() as (one, two):
-        stale = await one.join("n", "alice")
+        stale = await one.host("n", "alice")
         await one._parts.dispatcher.stop()  # what was said while it slept is still unread
-        newer = await two.join("n", "alice")
+        newer = await two.host("n", "alice")
         assert await one.send("n", "alice", "before the lease is over") is SendResult.DELIVERED
         one._parts.lease._until = 0.0
         assert await one.send("n", "alice", "after") is SendResult.ROUTED
@@ -491,12 +491,12 @@ def assert_only_after(event: asyncio.Event, keeper: LeaseKeeper) -> None:
 async def test_a_node_that_slept_asks_until_it_knows_its_members_again(backend: Backend) -> None:
     """It has a new lease, but not yet the answer to its assertion."""
     async with backend.pools() as (one, two):
-        stale = await one.join("n", "alice")
+        stale = await one.host("n", "alice")
         await one._parts.dispatcher.stop()
         lease, answered = one._parts.lease, asyncio.Event()
         incarnation = lease.incarnation
         assert_only_after(answered, one._parts.lease_keeper)
-        newer = await two.join("n", "alice")
+        newer = await two.host("n", "alice")
         lease._until = 0.0
         one._parts.lease_keeper.wake()
         await eventually(lambda: lease.held and lease.incarnation != incarnation)
@@ -514,7 +514,7 @@ async def test_a_node_with_an_unbroken_lease_sends_locally_during_a_rejoin(
 ) -> None:
     """Redis has lost everything, and the node has just begun to assert its members."""
     async with Backend(own_server).pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         lease, answered = one._parts.lease, asyncio.Event()
         incarnation = lease.incarnation
         assert_only_after(answered, one._parts.lease_keeper)
@@ -533,7 +533,7 @@ async def test_no_member_is_called_absent_while_members_are_registered_again(
     """Redis comes back with nothing: a send waits for its member, and soon says that nothing is
     known; who is not registered two heartbeats later is absent."""
     async with Backend(own_server).pools() as (one, two):
-        bob = await two.join("n", "bob")
+        bob = await two.host("n", "bob")
         again = asyncio.Event()
         assert_only_after(again, two._parts.lease_keeper)
         own_server.kill()
@@ -560,7 +560,7 @@ async def test_no_member_is_called_absent_while_members_are_registered_again(
 async def test_a_malformed_claim_does_not_affect_other_sends(backend: Backend) -> None:
     """The hash holds fields of foreign origin: members beside them still get their messages."""
     async with backend.pools() as (one, two):
-        alice = await two.join("n", "alice")
+        alice = await two.host("n", "alice")
         owner = two._parts.lease.incarnation
         hand = {"empty": "", "bare": owner, "signs": ":::", "long": f"{owner}:1:{'x' * 70_000}"}
         with backend.sync_client() as client:
@@ -581,7 +581,7 @@ async def test_cancelled_claims_leave_nothing(own_server: RedisServer) -> None:
     backend = Backend(own_server)
     async with backend.pools(1) as (one,):
         for pause in (0, 0.0002, 0.0005, 0.001, 0.002):
-            tasks = [asyncio.create_task(one.join("n", f"m{at}")) for at in range(20)]
+            tasks = [asyncio.create_task(one.host("n", f"m{at}")) for at in range(20)]
             await asyncio.sleep(pause)
             for task in tasks:
                 task.cancel()
@@ -612,7 +612,7 @@ async def test_drift_from_any_cause_is_repaired(own_server: RedisServer, harm: l
     backend = Backend(own_server)
     timing = Timing(lease=6.0, heartbeat=0.3)
     async with backend.pools(1, timing=timing) as (one,):
-        sockets = [await one.join("n", f"m{at}") for at in range(250)]
+        sockets = [await one.host("n", f"m{at}") for at in range(250)]
         incarnation = one.statistics()["incarnation"]
         words = [word.replace("INCARNATION", incarnation) for word in harm]
         words[1] = f"cluster_pool:{words[1]}"

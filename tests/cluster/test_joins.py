@@ -32,7 +32,7 @@ async def ids(pool: Pool, namespace: str) -> set[str]:
 async def test_a_joined_namespace_reaches_the_connection(backend: Backend) -> None:
     """Broadcasts there, also raw ones, and sends to its id there; from both nodes."""
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("app", "alice"), await two.join("app", "bob")
+        alice, bob = await one.host("app", "alice"), await two.host("app", "bob")
         connection = connection_of(alice)
         assert connection.namespaces == ("app",)
         await connection.join("room")
@@ -53,7 +53,7 @@ async def test_a_joined_namespace_reaches_the_connection(backend: Backend) -> No
 async def test_leaving_ends_one_membership(backend: Backend) -> None:
     """The connection stays open and at home; the last one's callback is called, and no other's."""
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("app", "alice"), await two.join("app", "bob")
+        alice, bob = await one.host("app", "alice"), await two.host("app", "bob")
         emptied: list[str] = []
         for member in (alice, bob):
             await connection_of(member).join("room")
@@ -77,7 +77,7 @@ async def test_leaving_ends_one_membership(backend: Backend) -> None:
 async def test_a_connection_that_closes_leaves_all_its_namespaces(backend: Backend) -> None:
     """A leave behind the close still waits, and calls the callback, once."""
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("app", "alice"), await two.join("app", "bob")
+        alice, bob = await one.host("app", "alice"), await two.host("app", "bob")
         rooms = [f"room:{number}" for number in range(5)]
         for room in rooms:
             await connection_of(alice).join(room)
@@ -100,7 +100,7 @@ async def test_a_connection_that_closes_leaves_all_its_namespaces(backend: Backe
 async def test_leaving_home_closes_the_connection(backend: Backend) -> None:
     """With 1000; everything else ends with it, and the callback is that of the home."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("app", "alice")
+        alice = await one.host("app", "alice")
         await connection_of(alice).join("room")
         emptied: list[str] = []
         await connection_of(alice).leave("app", on_empty_namespace=lambda: emptied.append("app"))
@@ -114,7 +114,7 @@ async def test_leaving_home_closes_the_connection(backend: Backend) -> None:
 async def test_a_removed_connection_has_left_everything_and_stays_open(backend: Backend) -> None:
     """``remove_connection`` ends all memberships; its callback is about the home."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("app", "alice")
+        alice = await one.host("app", "alice")
         await connection_of(alice).join("room")
         emptied: list[str] = []
         await one.remove_connection(connection_of(alice), lambda: emptied.append("app"))
@@ -134,7 +134,7 @@ async def test_a_joined_membership_that_is_taken_over_is_lost_alone(backend: Bac
     """Its connection is told and stays; one that leaves is not told."""
     async with backend.pools() as (one, two):
         told: list[tuple[str, str]] = []
-        alice, other = await one.join("app", "alice"), await two.join("app", "other")
+        alice, other = await one.host("app", "alice"), await two.host("app", "other")
         connection_of(alice).on("left", lambda *left: told.append(left))
 
         @connection_of(alice).on("left")
@@ -162,9 +162,9 @@ async def test_a_joined_membership_that_is_taken_over_is_lost_alone(backend: Bac
 async def test_losing_home_closes_the_connection_and_leaves_the_rest(backend: Backend) -> None:
     """With 4409, as it has always been."""
     async with backend.pools() as (one, two):
-        alice = await one.join("app", "alice")
+        alice = await one.host("app", "alice")
         await connection_of(alice).join("room")
-        await two.join("app", "alice")
+        await two.host("app", "alice")
         assert await alice.wait_closed() == (4409, "taken over")
         await eventually(lambda: not one._parts.table.memberships())
         assert await ids(two, "room") == set()
@@ -175,7 +175,7 @@ async def test_losing_home_closes_the_connection_and_leaves_the_rest(backend: Ba
 async def test_a_taken_id_is_refused_under_reject(backend: Backend) -> None:
     """The connection that asked stays where it was, and may join under another id."""
     async with backend.pools() as (one, two):
-        alice, other = await one.join("app", "alice"), await two.join("app", "other")
+        alice, other = await one.host("app", "alice"), await two.host("app", "other")
         await connection_of(alice).join("room")
         with pytest.raises(IdTakenError):
             await connection_of(other).join("room", id="alice", on_conflict="reject", timeout=0.5)
@@ -188,10 +188,10 @@ async def test_a_taken_id_is_refused_under_reject(backend: Backend) -> None:
 async def test_a_home_and_a_joined_membership_compete_for_one_id(backend: Backend) -> None:
     """Whichever comes later has it; each loses in its own way."""
     async with backend.pools() as (one, two):
-        guest, host = await one.join("app", "x"), await two.join("room", "x")
+        guest, host = await one.host("app", "x"), await two.host("room", "x")
         await connection_of(guest).join("room")
         assert await host.wait_closed() == (4409, "taken over")
-        again = await two.join("room", "x")
+        again = await two.host("room", "x")
         await eventually(lambda: connection_of(guest).namespaces == ("app",))
         assert guest.closed is None
         assert again.closed is None
@@ -202,7 +202,7 @@ async def test_a_home_and_a_joined_membership_compete_for_one_id(backend: Backen
 async def test_joining_twice_does_nothing(backend: Backend) -> None:
     """Also at once, also home; under another id it is an error. So does leaving another's."""
     async with backend.pools(1) as (one,):
-        alice = connection_of(await one.join("app", "alice"))
+        alice = connection_of(await one.host("app", "alice"))
         await asyncio.gather(*[alice.join("room") for _ in range(5)])
         await alice.join("room", id="alice")
         await alice.join("app")
@@ -219,7 +219,7 @@ async def test_joining_twice_does_nothing(backend: Backend) -> None:
 async def test_joins_and_leaves_happen_in_the_order_of_the_calls(backend: Backend) -> None:
     """A leave during a join ends it; a join during a leave begins anew."""
     async with backend.pools(1) as (one,):
-        alice = connection_of(await one.join("app", "alice"))
+        alice = connection_of(await one.host("app", "alice"))
         for last in ("leave", "join"):
             calls = [alice.join("room"), alice.leave("room"), alice.join("room")]
             if last == "leave":
@@ -239,7 +239,7 @@ async def test_a_connection_joins_as_many_namespaces_as_the_limit_allows(
 ) -> None:
     """Its home counts; joins that are under way count, too; a leave makes room."""
     async with backend.pools(1, limits=Limits(connection_namespaces=3)) as (one,):
-        alice = connection_of(await one.join("app", "alice"))
+        alice = connection_of(await one.host("app", "alice"))
         joins = [alice.join(f"room:{number}") for number in range(3)]
         *_, refused = await asyncio.gather(*joins, return_exceptions=True)
         assert isinstance(refused, MembershipLimitError)
@@ -269,8 +269,8 @@ async def test_a_connection_that_is_no_member_joins_nothing() -> None:
 async def test_a_draining_node_takes_no_joins(backend: Backend) -> None:
     """Joined namespaces stay until the connection is closed, which the drain counts once."""
     async with backend.pools() as (one, two):
-        await two.join("app", "bob")
-        alice = await one.join("app", "alice")
+        await two.host("app", "bob")
+        alice = await one.host("app", "alice")
         for room in ("room", "hall"):
             await connection_of(alice).join(room)
         assert one.statistics()["connections"] == 1
@@ -291,7 +291,7 @@ async def test_joined_memberships_are_registered_again_after_a_flushall(
 ) -> None:
     """The node rejoins; every membership is registered, and each callback is still exact."""
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("app", "alice"), await two.join("app", "bob")
+        alice, bob = await one.host("app", "alice"), await two.host("app", "bob")
         for member in (alice, bob):
             await connection_of(member).join("room")
         async with backend.client() as client:
@@ -319,7 +319,7 @@ async def test_the_members_of_a_vanished_node_are_gone_from_every_namespace(
         one.on("empty", emptied.append)
         lost = Pool(backend.redis(), node_id="lost", prefix=backend.prefix, timing=one.timing)
         await lost.start()
-        alice = await lost.join("app", "alice")
+        alice = await lost.host("app", "alice")
         await connection_of(alice).join("room")
         await vanish(lost)
         await eventually(lambda: sorted(emptied) == ["app", "room"], 20)
@@ -331,11 +331,11 @@ async def test_the_members_of_a_vanished_node_are_gone_from_every_namespace(
 async def test_a_join_takes_an_id_over_from_the_same_user_alone(backend: Backend) -> None:
     """Neither from another user nor from a guest, unless that is asked for; nor does a guest."""
     async with backend.pools() as (one, two):
-        owner = connection_of(await one.join("app", "a", user='4"2\\'))
-        tab = connection_of(await two.join("app", "b", user='4"2\\'))
-        other = connection_of(await two.join("app", "c", user='4"2'))
-        guest = connection_of(await two.join("app", "d"))
-        second = connection_of(await one.join("app", "e"))
+        owner = connection_of(await one.host("app", "a", user='4"2\\'))
+        tab = connection_of(await two.host("app", "b", user='4"2\\'))
+        other = connection_of(await two.host("app", "c", user='4"2'))
+        guest = connection_of(await two.host("app", "d"))
+        second = connection_of(await one.host("app", "e"))
         await owner.join("room", id="seat", info={"user": "not read"})
         for stranger in (other, guest):
             with pytest.raises(IdTakenError):
@@ -356,8 +356,8 @@ async def test_a_join_takes_an_id_over_from_the_same_user_alone(backend: Backend
 async def test_an_order_from_elsewhere_takes_over_what_it_says(backend: Backend) -> None:
     """A publisher is the application's own: it may ask for a takeover."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
-        owner = connection_of(await one.join("app", "a", user="42"))
-        await two.join("app", "b", user="43")
+        owner = connection_of(await one.host("app", "a", user="42"))
+        await two.host("app", "b", user="43")
         await owner.join("room", id="seat")
         refused = await publisher.join("app", "b", "room", as_id="seat")
         assert refused is SendResult.REFUSED

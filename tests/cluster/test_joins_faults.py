@@ -33,7 +33,7 @@ async def test_joins_fail_in_time_and_leaves_are_made_up_while_redis_is_away(
         own_server.network() as proxy,
         Pool(proxy.url, node_id="far", timing=FAST) as far,
     ):
-        alice = await far.join("app", "alice")
+        alice = await far.host("app", "alice")
         connection = connection_of(alice)
         for room in ("room", "hall"):
             await connection.join(room)
@@ -67,7 +67,7 @@ async def test_a_join_that_is_under_way_when_its_connection_closes_leaves_nothin
     """No membership outlives its connection, whatever ends that, and whenever."""
     async with backend.pools() as (one, two):
         for number, pause in enumerate((0, 0, 0.001, 0.002, 0.004, 0.008)):
-            alice = await one.join("app", f"alice{number}")
+            alice = await one.host("app", f"alice{number}")
             connection = connection_of(alice)
             joins = [asyncio.create_task(connection.join(f"room:{at}")) for at in range(5)]
             await asyncio.sleep(pause)
@@ -89,7 +89,7 @@ async def _nothing(pool: Pool) -> bool:
 async def test_a_join_whose_caller_gives_up_is_undone(backend: Backend) -> None:
     """Cancelled before or after the claim is sent; a later join is not confused."""
     async with backend.pools(1) as (one,):
-        connection = connection_of(await one.join("app", "alice"))
+        connection = connection_of(await one.host("app", "alice"))
         for pause in (0, 0, 0.001, 0.002, 0.005):
             joining = asyncio.create_task(connection.join("room"))
             await asyncio.sleep(pause)
@@ -112,8 +112,8 @@ async def test_a_full_namespace_and_a_full_node_refuse_joins(backend: Backend) -
     """The error names the limit; what is joined already stays."""
     limits = Limits(namespace_members=1, node_namespaces=2)
     async with backend.pools(1, limits=limits) as (one,):
-        alice = connection_of(await one.join("app", "alice"))
-        bob = connection_of(await one.join("room", "bob"))
+        alice = connection_of(await one.host("app", "alice"))
+        bob = connection_of(await one.host("room", "bob"))
         with pytest.raises(MembershipLimitError) as full:
             await alice.join("room")
         assert full.value.limit == "namespace_members"
@@ -129,7 +129,7 @@ async def test_a_fight_for_a_joined_id_has_one_owner_and_closes_no_connection(
 ) -> None:
     """Two connections join one id at once, again and again; the loser is told or refused."""
     async with backend.pools() as (one, two):
-        fighters = [await one.join("app", "a"), await two.join("app", "b")]
+        fighters = [await one.host("app", "a"), await two.host("app", "b")]
         lost = [0, 0]
         for at, fighter in enumerate(fighters):
             connection_of(fighter).on("left", lambda *_, at=at: lost.__setitem__(at, lost[at] + 1))
@@ -158,7 +158,7 @@ async def test_a_client_that_has_gone_gives_its_joined_id_up_under_reject(
 ) -> None:
     """Its node asks it for a sign of life; then the newcomer has the id."""
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("app", "alice"), await two.join("app", "bob")
+        alice, bob = await one.host("app", "alice"), await two.host("app", "bob")
         await connection_of(alice).join("room", id="x")
 
         async def dead(within: float) -> bool:
@@ -179,7 +179,7 @@ async def test_a_stop_ends_joins_and_releases_everything(backend: Backend) -> No
         async with Pool(
             backend.redis(), node_id="gone", prefix=backend.prefix, timing=FAST
         ) as gone:
-            connection = connection_of(await gone.join("app", "alice"))
+            connection = connection_of(await gone.host("app", "alice"))
             for room in ("room", "hall"):
                 await connection.join(room)
             joining = asyncio.create_task(connection.join("more"))

@@ -44,8 +44,8 @@ async def test_the_callback_fires_when_the_answer_was_lost_with_the_lease(
             empty: list[str] = []
             fired: list[str] = []
             one.on("empty", empty.append)
-            alice = await far.join("hall", "alice")
-            await far.join("other", "bob")
+            alice = await far.host("hall", "alice")
+            await far.host("other", "bob")
             removing = await release_unanswered(own_server, far, proxy, alice.connection, fired)
             assert backend.keys()["cluster_pool:{hall}:emptied"] > HOUR * 1000
             await eventually(lambda: empty == ["other"], 30)
@@ -67,10 +67,10 @@ async def test_each_release_that_emptied_the_namespace_fires(own_server: RedisSe
         url = proxy.url
         async with Pool(url, node_id="far", timing=FAST) as far:
             fired: list[str] = []
-            alice = await far.join("hall", "alice")
+            alice = await far.host("hall", "alice")
             removing = await release_unanswered(own_server, far, proxy, alice.connection, fired)
             for id in ("bob", "carol"):
-                member = await one.join("hall", id)
+                member = await one.host("hall", id)
                 await one.remove_connection(member.connection, lambda id=id: fired.append(id))
             await proxy.cut()
             proxy.heal()
@@ -84,7 +84,7 @@ async def test_each_release_that_emptied_the_namespace_fires(own_server: RedisSe
 async def test_the_callback_of_a_cancelled_call_fires_all_the_same(backend: Backend) -> None:
     """The release that it has begun goes on, and nobody else is told that it was the last."""
     async with backend.pools(1) as (one,):
-        connection = connection_of(await one.join("app", "alice"))
+        connection = connection_of(await one.host("app", "alice"))
         fired: list[str] = []
         for turns in range(1, 8):
             room = f"room{turns}"
@@ -106,7 +106,7 @@ async def test_a_release_finds_a_claim_that_an_assertion_has_just_changed(backen
     """The reply to the assertion is still on its way, or was lost: the claim is registered under
     another lease of its node. It is the same by its token."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("hall", "alice")
+        alice = await one.host("hall", "alice")
         backplane = one._parts.backplane
         deadline = deadline_in(5)
         kept = await backplane.claims.assert_claims(
@@ -130,8 +130,8 @@ async def test_a_release_that_waits_for_a_redis_without_data_was_the_last_one(
 ) -> None:
     """Its claim is lost with all others; nobody has registered one in its namespace since."""
     async with Backend(own_server).pools(timing=Timing(close=1.0)) as (one, two):
-        connection = connection_of(await one.join("hall", "alice"))
-        await two.join("room", "bob")
+        connection = connection_of(await one.host("hall", "alice"))
+        await two.host("room", "bob")
         for room in ("room", "gone"):
             await connection.join(room)
         fired: list[str] = []
@@ -161,8 +161,8 @@ async def test_a_release_is_not_the_last_one_while_others_register_again(
         own_server.network() as proxy,
         Pool(proxy.url, node_id="far", timing=timing) as far,
     ):
-        alice = await one.join("hall", "alice")
-        await far.join("hall", "bob")
+        alice = await one.host("hall", "alice")
+        await far.host("hall", "bob")
         fired: list[str] = []
         shard = one._parts.backplane.topology.of("hall")
         generation = shard.generation

@@ -26,10 +26,10 @@ async def test_a_node_that_lost_its_id_keeps_its_clients(
         told: list[tuple[NodeState, str]] = []
         cut_off.on("state", lambda state: told.append((state, cut_off.node_id)))
         async with cut_off:
-            alice = await cut_off.join("n", "alice")
+            alice = await cut_off.host("n", "alice")
             proxy.hold()
             async with Pool(backend.redis(), node_id="pod-0", timing=FAST) as new:
-                bob = await new.join("n", "bob")
+                bob = await new.host("n", "bob")
                 proxy.heal()
                 await eventually(lambda: cut_off.node_id != "pod-0" and cut_off.ready, 30)
                 name = cut_off.node_id
@@ -66,7 +66,7 @@ async def test_a_node_that_lost_its_id_keeps_its_clients(
 async def test_a_lease_that_is_not_renewed_costs_no_node_its_id(backend: Backend) -> None:
     """Redis came back with the lease of a former start of this node, which ends by itself."""
     async with backend.pools(1) as (one,):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         keys = one._setup.keys
         with backend.sync_client() as client:
             ends = client.zscore(keys.leases, one._parts.lease.incarnation)
@@ -97,8 +97,8 @@ async def test_two_processes_with_one_node_id_keep_their_answers_apart(
         Pool(mute_proxy.url, node_id="mute", timing=FAST) as mute,
         Pool(proxy.url, node_id="pod-0", timing=FAST) as one,
     ):
-        await other.join("n", "bob")
-        await mute.join("n", "carol")
+        await other.host("n", "bob")
+        await mute.host("n", "carol")
         proxy.hold()
         async with ClusterPool(backend.redis(), node_id="pod-0", timing=FAST) as two:
             proxy.heal()
@@ -122,10 +122,10 @@ async def test_a_silent_predecessor_is_not_waited_for(own_server: RedisServer) -
     async with own_server.network() as proxy, backend.pools(1) as (other,):
         cut_off = Pool(proxy.url, node_id="pod-0", timing=patient)
         async with cut_off:
-            alice = await cut_off.join("n", "alice")
+            alice = await cut_off.host("n", "alice")
             await proxy.refuse()
             async with Pool(backend.redis(), node_id="pod-0", timing=patient) as new:
-                await new.join("n", "bob")
+                await new.host("n", "bob")
                 await proxy.accept()
                 await eventually(lambda: cut_off.node_id != "pod-0" and cut_off.ready, 30)
                 assert cut_off.node_id.startswith("pod-0-")
@@ -178,7 +178,7 @@ async def test_a_dead_nodes_members_are_unreachable_until_its_successor_has_the_
             async with successor:
                 assert len(said) > 20, "it had to wait for the lease"
                 assert set(said) == {SendResult.UNREACHABLE}
-                await successor.join("n", "alice")
+                await successor.host("n", "alice")
                 assert await other.send("n", "alice", "x", confirm=True) is SendResult.DELIVERED
 
 
@@ -220,7 +220,7 @@ async def test_a_node_id_in_use_is_refused(backend: Backend) -> None:
 async def test_callers_that_wait_for_a_lease_do_not_speed_it_up(backend: Backend) -> None:
     """While heartbeats are refused they come at their usual interval, however many callers wait."""
     async with backend.pools(1) as (one,):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         registry = one._parts.backplane.leases
         asked = 0
 
@@ -235,7 +235,7 @@ async def test_callers_that_wait_for_a_lease_do_not_speed_it_up(backend: Backend
         asked = 0
         for at in range(40):
             with pytest.raises(BackplaneUnavailableError):
-                await one.join("n", f"b{at}", timeout=0.03)
+                await one.host("n", f"b{at}", timeout=0.03)
         assert asked < 15
         registry.join, registry.heartbeat = join, heartbeat  # type: ignore[method-assign]
         await eventually(lambda: one.ready)

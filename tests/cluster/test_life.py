@@ -124,8 +124,8 @@ async def test_a_stop_ends_every_call_that_is_under_way(
     async with own_server.network() as proxy, backend.pools(1) as (two,):
         one = Pool(proxy.url, node_id="one", timing=FAST)
         await one.start()
-        alice = await one.join("n", "alice")
-        await two.join("n", "bob")
+        alice = await one.host("n", "alice")
+        await two.host("n", "bob")
         events = asyncio.create_task(anext(one.watch("quiet")))
         if trouble == "mute":
             await two._parts.dispatcher.stop()
@@ -206,7 +206,7 @@ async def test_a_body_that_is_cancelled_leaves_the_cluster(backend: Backend) -> 
 
     async def main() -> None:
         async with pool_of(backend) as one:
-            await one.join("n", "alice")
+            await one.host("n", "alice")
             entered.set()
             await asyncio.sleep(3600)
 

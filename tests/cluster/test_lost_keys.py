@@ -94,7 +94,7 @@ async def test_a_lost_key_is_right_again_within_two_heartbeats(backend: Backend,
     """No member is closed, newcomers are accepted, and a clean stop leaves nothing."""
     async with backend.pools(timing=SHORT) as (one, two):
         ids = [f"{node}-{at}" for node in (1, 2) for at in range(5)]
-        sockets = [await (one if id[0] == "1" else two).join("room", id) for id in ids]
+        sockets = [await (one if id[0] == "1" else two).host("room", id) for id in ids]
         with backend.sync_client() as client:
             for key in KEYS:
                 incarnation = one.statistics()["incarnation"]
@@ -105,7 +105,7 @@ async def test_a_lost_key_is_right_again_within_two_heartbeats(backend: Backend,
                 await asyncio.sleep(0.05)
                 if not await right_in_time((one, two), ids):
                     pytest.fail(f"{harm.__name__} {key}: {client.type(name)!r}")
-                late = await one.join("room", "1-late")
+                late = await one.host("room", "1-late")
                 await one.remove_connection(late.connection)  # type: ignore[attr-defined]
                 assert [socket.closed for socket in sockets] == [None] * len(ids), key
         await asyncio.sleep(2 * SHORT.lease + SHORT.heartbeat)  # what was left there is swept
@@ -115,8 +115,8 @@ async def test_a_lost_key_is_right_again_within_two_heartbeats(backend: Backend,
 async def test_a_lease_too_far_in_the_future_counts_as_over(backend: Backend) -> None:
     """A clock that was set forward and back leaves it: the dead node is reaped, the living stay."""
     async with backend.pools(timing=SHORT) as (one, two), backend.client() as client:
-        await one.join("room", "alice")
-        await two.join("room", "ghost")
+        await one.host("room", "alice")
+        await two.host("room", "ghost")
         leases = f"{backend.prefix}:{{~}}:leases"
         ghost = two.statistics()["incarnation"]
         await two._parts.lease_keeper.stop()
@@ -136,7 +136,7 @@ async def _count(pool: Pool, count: int) -> bool:
 async def test_data_of_unknown_incarnations_do_not_pile_up(backend: Backend) -> None:
     """Their leases were lost with their nodes; each key that names one is cleaned."""
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
-        await one.join("room", "alice")
+        await one.host("room", "alice")
         prefix = f"{backend.prefix}:{{~}}:"
         await client.hset(f"{prefix}incarnations", "gone.0", "node-9")
         await client.hset(f"{prefix}infos", "gone.1", "{}")
@@ -165,7 +165,7 @@ async def test_members_of_a_dead_node_are_reaped_although_their_counts_are_lost(
     """No other node has a member in the namespace and would compare it."""
     async with backend.pools(timing=SHORT) as (one, two), backend.client() as client:
         for id in ("x", "y", "z"):
-            await two.join("room", id)
+            await two.host("room", id)
         await two._parts.lease_keeper.stop()
         await two._parts.reconciler.stop()
         await client.delete(f"{backend.prefix}:{{room}}:owners")
@@ -183,7 +183,7 @@ async def test_a_long_lease_survives_the_loss_of_its_length(backend: Backend) ->
         Pool(backend.redis(), prefix=backend.prefix, node_id="quick", timing=SHORT) as quick,
         backend.client() as client,
     ):
-        await one.join("room", "alice")
+        await one.host("room", "alice")
         await client.delete(f"{backend.prefix}:{{~}}:infos")
         before = await client.zscore(
             f"{backend.prefix}:{{~}}:leases", one.statistics()["incarnation"]

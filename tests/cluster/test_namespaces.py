@@ -32,8 +32,8 @@ async def test_a_newcomer_out_of_time_does_not_fail_another(own_server: RedisSer
     async with node_behind(own_server, "one") as (one, proxy):
         for namespace in ("n", "m"):
             proxy.delay = FAR
-            first = asyncio.create_task(one.join(namespace, "first", timeout=FAR))
-            second = asyncio.create_task(one.join(namespace, "second", timeout=10))
+            first = asyncio.create_task(one.host(namespace, "first", timeout=FAR))
+            second = asyncio.create_task(one.host(namespace, "second", timeout=10))
             if namespace == "m":
                 await asyncio.sleep(FAR / 2)
                 first.cancel()
@@ -59,9 +59,9 @@ async def test_a_subscription_outlives_the_newcomers_that_asked_for_it(
         proxy.delay = FAR
         for number in range(2):
             with pytest.raises(BackplaneUnavailableError):
-                await one.join("n", f"{number}", timeout=FAR)
+                await one.host("n", f"{number}", timeout=FAR)
         await eventually(lambda: one._parts.ownership._namespaces._held["n"].confirming.done())
-        await one.join("n", "third", timeout=10)
+        await one.host("n", "third", timeout=10)
         proxy.heal()
         made = subscribe_calls(own_server) - before
         assert made == 1 or (isinstance(own_server, Cluster) and made <= 8), made
@@ -75,7 +75,7 @@ async def test_a_subscription_outlives_the_link_on_which_it_was_requested(
     """Cut between the request and its confirmation: the newcomer waits for the next link."""
     async with node_behind(own_server, "one") as (one, proxy):
         proxy.hold(upwards=False)
-        joining = asyncio.create_task(one.join("n", "alice", timeout=20))
+        joining = asyncio.create_task(one.host("n", "alice", timeout=20))
         await eventually(
             lambda: "{n}" in own_server.command("PUBSUB", "CHANNELS", "cluster_pool:{n}")
         )
@@ -92,7 +92,7 @@ async def test_a_namespace_that_no_member_could_join_is_forgotten(own_server: Re
     async with node_behind(own_server, "one") as (one, proxy):
         proxy.hold()
         with pytest.raises(BackplaneUnavailableError, match="Redis at"):
-            await one.join("n", "alice", timeout=0.2)
+            await one.host("n", "alice", timeout=0.2)
         shard = one._parts.backplane.topology.of("n")
         assert shard.listens("cluster_pool:{n}")
         await proxy.refuse()

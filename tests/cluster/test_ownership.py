@@ -118,9 +118,9 @@ async def agreed(*pools: Pool) -> bool:
 async def test_a_claim_whose_reply_was_lost_is_found_again(own_server: RedisServer) -> None:
     """The link breaks between the claim and its answer: the newcomer is a member all the same."""
     async with node_behind(own_server, "one") as (one, proxy):
-        await one.join("n", "first")
+        await one.host("n", "first")
         proxy.hold(upwards=False)
-        joining = asyncio.create_task(one.join("n", "alice", on_conflict="reject", timeout=20))
+        joining = asyncio.create_task(one.host("n", "alice", on_conflict="reject", timeout=20))
         await eventually(
             lambda: b"alice" in own_server.command("HKEYS", "cluster_pool:{n}:members").encode()
         )
@@ -141,11 +141,11 @@ async def test_a_repeated_claim_does_not_win_back_an_id_taken_since(
     """Another node took the id over between the first attempt and the next: that one keeps it."""
     backend = Backend(own_server)
     async with node_behind(own_server, "one") as (one, proxy), backend.pools(1) as (two,):
-        await one.join("n", "first")
+        await one.host("n", "first")
         proxy.hold(upwards=False)
-        joining = asyncio.create_task(one.join("n", "alice", timeout=20))
+        joining = asyncio.create_task(one.host("n", "alice", timeout=20))
         await eventually(lambda: is_member(two, "alice"))
-        newer = await two.join("n", "alice")
+        newer = await two.host("n", "alice")
         await proxy.cut()
         proxy.heal()
         with pytest.raises(ConnectionClosedError) as caught:
@@ -164,7 +164,7 @@ async def is_member(pool: Pool, id: str) -> bool:
 async def test_a_claim_that_was_given_up_leaves_nothing(own_server: RedisServer) -> None:
     """The caller has gone when the answer comes: what was claimed is released, and can be had."""
     async with node_behind(own_server, "one") as (one, proxy):
-        await one.join("n", "first")
+        await one.host("n", "first")
         proxy.hold(upwards=False)
         websocket = FakeWebSocket()
         connection = Connection("alice", "n", websocket)
@@ -184,10 +184,10 @@ async def test_a_claim_without_time_is_not_carried_out_with_one_that_has_more(
     """Two claims in one call, of which Redis hears late: the one whose caller has given up closes
     nobody, and fails at its own deadline; the other wins."""
     async with Pool(own_server.url, node_id="one", timing=FAST) as one:
-        older = [await one.join("n", "alice"), await one.join("n", "bob")]
+        older = [await one.host("n", "alice"), await one.host("n", "bob")]
         own_server.freeze()
-        short = asyncio.create_task(one.join("n", "alice", timeout=0.2))
-        long = asyncio.create_task(one.join("n", "bob", timeout=20))
+        short = asyncio.create_task(one.host("n", "alice", timeout=0.2))
+        long = asyncio.create_task(one.host("n", "bob", timeout=20))
         with pytest.raises(BackplaneUnavailableError):
             await short
         assert not long.done()
@@ -222,7 +222,7 @@ async def test_a_send_meets_the_claim_for_which_it_was_routed(
 ) -> None:
     """A newcomer whose claim is registered, but not yet answered, gets messages to its id."""
     async with backend.pools() as (one, two):
-        older, newer = await one.join("n", "alice"), FakeWebSocket()
+        older, newer = await one.host("n", "alice"), FakeWebSocket()
         told = asyncio.Event()
         answers_wait(one, told, monkeypatch)
         joining = asyncio.create_task(one.new_connection(Connection("alice", "n", newer)))
@@ -271,7 +271,7 @@ async def test_accept_closes_a_client_that_lost_its_id_at_once(
         ]
         await eventually(lambda: is_member(two, "a"))
         await eventually(lambda: is_member(two, "b"))
-        newer = [await two.join("n", "a"), await two.join("n", "b")]
+        newer = [await two.host("n", "a"), await two.host("n", "b")]
         waiting = one._parts.ownership._pending.values()
         await eventually(lambda: all(pending.taken_at for (pending,) in waiting))
         told.set()
@@ -289,9 +289,9 @@ async def test_accept_closes_a_client_that_lost_its_id_at_once(
 
 async def fought_for(pool: Pool) -> FakeWebSocket:
     """The owner of ``alice``, after so many takeovers that the next claim waits."""
-    owner = await pool.join("n", "alice")
+    owner = await pool.host("n", "alice")
     while not pool.statistics()["delayed_claims"] > 2:
-        owner = await pool.join("n", "alice")
+        owner = await pool.host("n", "alice")
     return owner
 
 
@@ -300,14 +300,14 @@ async def test_a_claim_that_waits_and_is_cancelled_takes_nothing(backend: Backen
     """Clients fight for an id; one is cancelled before its turn comes: its claim is never sent."""
     async with backend.pools(1) as (one,):
         owner = await fought_for(one)
-        joining = asyncio.create_task(one.join("n", "alice"))
+        joining = asyncio.create_task(one.host("n", "alice"))
         await eventually(lambda: one._parts.ownership.coming())
         joining.cancel()
         await asyncio.gather(joining, return_exceptions=True)
         await eventually(lambda: not one._parts.ownership.coming())
         assert owner.closed is None
         assert await one.count("n") == 1
-        rejecting = one.join("n", "alice", on_conflict="reject")
+        rejecting = one.host("n", "alice", on_conflict="reject")
         with pytest.raises(IdTakenError):  # at once: it takes nothing from anybody
             await asyncio.wait_for(rejecting, 5)
 
@@ -317,7 +317,7 @@ async def test_a_stop_fails_claims_that_wait_in_a_fight_at_once(backend: Backend
     """A claim that waits for its turn fails with PoolClosedError, and owns nothing."""
     async with backend.pools(1) as (one,):
         owner = await fought_for(one)
-        joining = asyncio.create_task(one.join("n", "alice", timeout=60))
+        joining = asyncio.create_task(one.host("n", "alice", timeout=60))
         await eventually(lambda: one._parts.ownership.coming())
     assert joining.done()
     assert isinstance(joining.exception(), PoolClosedError)
@@ -351,7 +351,7 @@ async def test_a_thousand_joins_and_leaves_during_cuts(own_server: RedisServer) 
         await asyncio.sleep(chance.uniform(0, 4))
         timeout = 30 if at % 4 < 2 else 1  # outlasts cuts, or may end in one
         try:
-            websocket = await pool.join("n", f"{pool.node_id}-{at}", timeout=timeout)
+            websocket = await pool.host("n", f"{pool.node_id}-{at}", timeout=timeout)
         except BackplaneUnavailableError:
             return
         if at % 2:
@@ -382,12 +382,12 @@ async def test_claims_and_releases_gather_while_redis_is_slow(own_server: RedisS
     """Frozen for half a second: claims and releases gather, and leave in as many calls as may be
     in flight, and one more."""
     async with Pool(own_server.url, node_id="one") as pool:
-        leaving = [(await pool.join("n", f"l{number}")).connection for number in range(50)]
+        leaving = [(await pool.host("n", f"l{number}")).connection for number in range(50)]
         before = own_server.script_calls()
         own_server.freeze()
         waiting = []
         for number, connection in enumerate(leaving):
-            waiting.append(asyncio.create_task(pool.join("n", f"c{number}")))
+            waiting.append(asyncio.create_task(pool.host("n", f"c{number}")))
             waiting.append(asyncio.create_task(pool.remove_connection(connection)))
             await asyncio.sleep(0.01)  # so that they come over half a second, and not at once
         own_server.thaw()
@@ -400,7 +400,7 @@ async def test_claims_and_releases_gather_while_redis_is_slow(own_server: RedisS
 async def test_a_namespace_takes_no_more_members_than_its_limit(backend: Backend) -> None:
     """Decided by the claim itself: of claims that race from two nodes as many win as fit."""
     async with backend.pools(2, limits=Limits(namespace_members=5)) as (one, two):
-        joins = [pool.join("n", f"{pool.node_id}-{at}") for at in range(10) for pool in (one, two)]
+        joins = [pool.host("n", f"{pool.node_id}-{at}") for at in range(10) for pool in (one, two)]
         results = await asyncio.gather(*joins, return_exceptions=True)
         refused = [one for one in results if isinstance(one, MembershipLimitError)]
         assert len(refused) == 15
@@ -408,7 +408,7 @@ async def test_a_namespace_takes_no_more_members_than_its_limit(backend: Backend
         assert refused[0].allowed == 5
         assert await one.count("n") == 5
         taken = next(id for id in {**held(one), **held(two)})
-        await two.join("n", taken)
+        await two.host("n", taken)
         assert await one.count("n") == 5, "a takeover needs no room"
 
 
@@ -416,11 +416,11 @@ async def test_a_namespace_takes_no_more_members_than_its_limit(backend: Backend
 async def test_a_node_takes_no_more_namespaces_than_its_limit(backend: Backend) -> None:
     """One namespace more is refused before anything is subscribed; the others go on."""
     async with backend.pools(1, limits=Limits(node_namespaces=2)) as (one,):
-        await one.join("a", "x")
-        await one.join("b", "x")
+        await one.host("a", "x")
+        await one.host("b", "x")
         with pytest.raises(MembershipLimitError, match="node_namespaces"):
-            await one.join("c", "x")
-        await one.join("b", "y")
+            await one.host("c", "x")
+        await one.host("b", "y")
         assert not one._parts.backplane.shard.listens(f"{backend.prefix}:{{c}}")
 
 
@@ -428,7 +428,7 @@ async def test_a_node_takes_no_more_namespaces_than_its_limit(backend: Backend) 
 async def test_a_client_that_leaves_while_its_claim_waits_takes_no_id(backend: Backend) -> None:
     """Claims gather for some milliseconds; one whose client leaves meanwhile is not sent."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         claim_batcher = one._parts.ownership._claim_batcher
         second = Connection("alice", "n", FakeWebSocket())
         with patch.object(

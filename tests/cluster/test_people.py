@@ -52,10 +52,10 @@ def has(pool: Pool, user: str, number: int) -> Callable[[], Any]:
 async def test_connections_of_a_user_are_known_in_the_whole_cluster(backend: Backend) -> None:
     """Also two under the same home id on one node; others see nothing of it."""
     async with backend.pools() as (one, two):
-        first = await one.join("room:1", "tab", user="42")
-        second = await one.join("room:2", "tab", user="42")
-        third = await two.join("room:1", "other", user="42")
-        await two.join("room:1", "guest")
+        first = await one.host("room:1", "tab", user="42")
+        second = await one.host("room:2", "tab", user="42")
+        third = await two.host("room:1", "other", user="42")
+        await two.host("room:1", "guest")
         assert await tabs(one, "42") == await tabs(two, "42") == 3
         assert await tabs(two, "43") == 0
         for tab in (first, second, third):
@@ -79,7 +79,7 @@ async def test_a_user_may_have_any_id_of_250_bytes(backend: Backend) -> None:
     """Longer ones, and those that no id may be, are refused before anything is claimed."""
     async with backend.pools() as (one, two):
         for number, user in enumerate(USERS):
-            await one.join("room", f"tab{number}", user=user)
+            await one.host("room", f"tab{number}", user=user)
         for user in USERS:
             assert await tabs(two, user) == 1
         for wrong in ("", "x" * 251, "é" * 126, "a{b", "a\n", 7):
@@ -121,11 +121,11 @@ async def test_a_person_counts_in_no_limit_of_namespaces(backend: Backend) -> No
     limits = Limits(connection_namespaces=2, node_namespaces=2)
     async with backend.pools(1, limits=limits) as (one,):
         for number in range(4):
-            await one.join("app", str(number), user=f"user {number}")
-        alice = connection_of(await one.join("app", "alice", user="alice"))
+            await one.host("app", str(number), user=f"user {number}")
+        alice = connection_of(await one.host("app", "alice", user="alice"))
         await alice.join("room")
         with pytest.raises(MembershipLimitError) as many:
-            await connection_of(await one.join("app", "bob", user="bob")).join("hall")
+            await connection_of(await one.host("app", "bob", user="bob")).join("hall")
         assert many.value.limit == "node_namespaces"
         with pytest.raises(MembershipLimitError) as full:
             await alice.join("hall")
@@ -136,14 +136,14 @@ async def test_a_person_counts_in_no_limit_of_namespaces(backend: Backend) -> No
 async def test_a_refused_home_leaves_nothing_of_its_user(backend: Backend) -> None:
     """The same connection may come again at once, under another rule."""
     async with backend.pools(limits=Limits(namespace_members=2)) as (one, two):
-        await one.join("room", "alice", user="42")
-        await one.join("room", "guest")
+        await one.host("room", "alice", user="42")
+        await one.host("room", "guest")
         newcomer = Connection("alice", "room", FakeWebSocket(), user="43")
         with pytest.raises(IdTakenError):
             await two.new_connection(newcomer, on_conflict="reject", timeout=0.5)
         await eventually(has(one, "43", 0))
         with pytest.raises(MembershipLimitError):
-            await two.join("room", "bob", user="43")
+            await two.host("room", "bob", user="43")
         with pytest.raises(IdTakenError):
             await two.new_connection(newcomer, on_conflict="reject", timeout=0.5)
         await two.new_connection(newcomer)
@@ -165,7 +165,7 @@ async def test_a_drain_that_begins_between_the_claims_refuses_the_newcomer() -> 
 
         ownership.claim = drained  # type: ignore[method-assign]
         with pytest.raises(NodeDrainingError):
-            await one.join("room", "alice", user="42")
+            await one.host("room", "alice", user="42")
         one._parts.life.state = NodeState.ACTIVE
         await eventually(has(one, "42", 0))
         assert await one.namespaces() == []
@@ -175,9 +175,9 @@ async def test_a_drain_that_begins_between_the_claims_refuses_the_newcomer() -> 
 async def test_a_home_that_is_taken_over_takes_its_user_with_it(backend: Backend) -> None:
     """It is one takeover, and no handler hears of a namespace that no call names."""
     async with backend.pools() as (one, two):
-        alice = await one.join("room", "alice", user="42")
+        alice = await one.host("room", "alice", user="42")
         connection_of(alice).on("left", lambda *left: pytest.fail(str(left)))
-        await two.join("room", "alice", user="43")
+        await two.host("room", "alice", user="43")
         assert await alice.wait_closed() == (4409, "taken over")
         await eventually(has(two, "42", 0))
         assert await tabs(one, "43") == 1
@@ -193,9 +193,9 @@ async def test_a_node_that_is_killed_takes_its_users_with_it(backend: Backend) -
         one.on("empty", emptied.append)
         lost = Pool(backend.redis(), node_id="lost", prefix=backend.prefix, timing=one.timing)
         await lost.start()
-        await lost.join("room", "alice", user="42")
-        await one.join("room", "bob", user="42")
-        await lost.join("hall", "carol", user="43")
+        await lost.host("room", "alice", user="42")
+        await one.host("room", "bob", user="42")
+        await lost.host("hall", "carol", user="43")
         assert (await tabs(one, "42"), await tabs(one, "43")) == (2, 1)
         await vanish(lost)
         told = await one.send_user("42", "still there?", confirm=True, timeout=0.5)
@@ -218,8 +218,8 @@ async def test_a_node_that_is_killed_takes_its_users_with_it(backend: Backend) -
 async def test_users_are_registered_again_after_a_flushall(backend: Backend) -> None:
     """As every membership is."""
     async with backend.pools() as (one, two):
-        await one.join("room", "alice", user="42")
-        await two.join("room", "bob", user="42")
+        await one.host("room", "alice", user="42")
+        await two.host("room", "bob", user="42")
         async with backend.client() as client:
             for key in list(backend.keys()):
                 await client.delete(key)
@@ -263,7 +263,7 @@ async def test_without_redis_a_newcomer_is_refused_in_time_and_leaves_nothing(
         own_server.network() as proxy,
         Pool(proxy.url, node_id="far", timing=FAST) as far,
     ):
-        await far.join("room", "alice", user="42")
+        await far.host("room", "alice", user="42")
         await proxy.refuse()
         await eventually(lambda: far.trouble)
         connection = Connection("bob", "room", FakeWebSocket(), user="43")
@@ -286,7 +286,7 @@ async def test_without_redis_a_newcomer_is_refused_in_time_and_leaves_nothing(
 async def test_no_call_names_a_namespace_of_the_library(backend: Backend) -> None:
     """The error says why; nothing is sent."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        alice = connection_of(await one.join("room", "alice", user="42"))
+        alice = connection_of(await one.host("room", "alice", user="42"))
         for name in ("~", "~user:42", "~else"):
             for caller in (one, publisher):
                 for call in _calls(caller, name):
@@ -343,11 +343,11 @@ async def test_a_message_for_a_user_reaches_every_connection(backend: Backend) -
     """From any node and from a publisher; the result counts connections, and others get nothing."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
         hers = [
-            await one.join("room:1", "tab", user="42"),
-            await one.join("room:2", "tab", user="42"),
-            await two.join("room:1", "other", user="42"),
+            await one.host("room:1", "tab", user="42"),
+            await one.host("room:2", "tab", user="42"),
+            await two.host("room:1", "other", user="42"),
         ]
-        other = await two.join("room:1", "his", user="43")
+        other = await two.host("room:1", "his", user="43")
         for at, sender in enumerate((one, two, publisher)):
             told = await sender.send_user("42", str(at), confirm=True)
             assert told == Delivery(delivered=3)
@@ -369,8 +369,8 @@ async def test_messages_for_a_user_keep_their_order_and_come_ahead_of_a_close(
 ) -> None:
     """Those that are awaited one after another, whether or not they are confirmed."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
-        hers = [await one.join("n", "a", user="42"), await two.join("n", "b", user="42")]
-        his = await two.join("n", "c", user="43")
+        hers = [await one.host("n", "a", user="42"), await two.host("n", "b", user="42")]
+        his = await two.host("n", "c", user="43")
         for sender in (publisher, one):
             for number in range(20):
                 assert await sender.send_user("42", str(number), confirm=number % 3 == 0)
@@ -396,8 +396,8 @@ async def test_online_counts_the_connections_of_many_users(backend: Backend) -> 
     """In the order of the call, each once; also of one user, and of more than a page."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
         for number, pool in enumerate((one, two, one)):
-            await pool.join(f"room:{number}", "tab", user="42")
-        await two.join("room:0", "other", user="a:b/c d")
+            await pool.host(f"room:{number}", "tab", user="42")
+        await two.host("room:0", "other", user="a:b/c d")
         for caller in (one, publisher):
             counts = await caller.online(["43", "42", "a:b/c d", "43"])
             assert list(counts.items()) == [("43", 0), ("42", 3), ("a:b/c d", 1)]
@@ -428,7 +428,7 @@ async def test_online_writes_all_questions_at_once() -> None:
 async def test_users_and_messages_are_checked_before_anything_is_sent(backend: Backend) -> None:
     """As those of every call."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("room", "alice", user="42")
+        alice = await one.host("room", "alice", user="42")
         wrong: list[Any] = ["", "x" * 251, "a{b", 7, None]
         for user in wrong:
             calls = one.send_user(user, "x"), one.close_user(user), one.online([user])
@@ -455,7 +455,7 @@ async def test_messages_for_users_are_sealed_in_a_cluster_with_a_secret(backend:
         backend.pools(secret="s" * 16) as (one, two),
         backend.publisher(timeout=0.5) as stranger,
     ):
-        alice = await one.join("app", "alice", user="42")
+        alice = await one.host("app", "alice", user="42")
         assert await two.send_user("42", "hello", confirm=True) == Delivery(delivered=1)
         assert await stranger.send_user("42", "forged", confirm=True) == Delivery(timed_out=1)
         await stranger.close_user("42")
@@ -471,7 +471,7 @@ async def test_a_raw_message_on_the_channel_of_a_user_reaches_all_of_them(
 ) -> None:
     """As on the channel of any namespace."""
     async with backend.pools() as (one, two):
-        hers = [await one.join("n", "a", user="42"), await two.join("n", "b", user="42")]
+        hers = [await one.host("n", "a", user="42"), await two.host("n", "b", user="42")]
         await backend.publish(f"{backend.prefix}:{{~user:42}}", "raw")
         for tab in hers:
             assert await tab.wait_sent() == ["raw"]
@@ -482,7 +482,7 @@ async def test_a_message_that_only_some_connections_have_got_may_have_been_execu
     """The error says so, although Redis has not executed the rest."""
     async with Backend(None).pools(1) as (one,):
         for id in ("a", "b", "c"):
-            await one.join("n", id, user="42")
+            await one.host("n", id, user="42")
         sending: Any = one._parts.people._sending
         send, lacking = sending.send_checked, [False, True, True]
 
@@ -506,7 +506,7 @@ async def test_a_user_with_more_connections_than_a_page_gets_each_message_once()
     """Page after page."""
     async with Backend(None).pools() as (one, two):
         joins = [
-            (one if number % 2 else two).join("n", str(number), user="42") for number in range(1100)
+            (one if number % 2 else two).host("n", str(number), user="42") for number in range(1100)
         ]
         hers = await asyncio.gather(*joins)
         told = await one.send_user("42", "x", confirm=True, timeout=10)
@@ -518,9 +518,9 @@ async def test_a_user_with_more_connections_than_a_page_gets_each_message_once()
 async def test_a_broadcast_excludes_every_connection_of_some_users(backend: Backend) -> None:
     """Text and binary, with ids besides, in order with the others; guests have no user."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
-        hers = [await one.join("room", "a", user="42"), await two.join("room", "b", user="42")]
-        his = await two.join("room", "c", user="a:b/c d")
-        guest = await one.join("room", "guest")
+        hers = [await one.host("room", "a", user="42"), await two.host("room", "b", user="42")]
+        his = await two.host("room", "c", user="a:b/c d")
+        guest = await one.host("room", "guest")
         await connection_of(hers[0]).join("hall")
         for sender in (one, publisher):
             await sender.broadcast_message("room", "all")
@@ -543,7 +543,7 @@ async def test_a_broadcast_excludes_every_connection_of_some_users(backend: Back
 async def test_a_sealed_broadcast_excludes_users_too(backend: Backend) -> None:
     """In a cluster with a secret."""
     async with backend.pools(secret="s" * 16) as (one, two):
-        hers, his = await one.join("n", "a", user="42"), await one.join("n", "b", user="43")
+        hers, his = await one.host("n", "a", user="42"), await one.host("n", "b", user="43")
         await two.broadcast_message("n", "others", exclude_users=["42"])
         await two.broadcast_message("n", "all")
         assert await his.wait_sent(2) == ["others", "all"]

@@ -45,7 +45,7 @@ async def test_a_malformed_claim_does_not_keep_its_node_from_rejoining(
 ) -> None:
     """Reads skip it, the rejoin writes it anew, and one line of the log reports it."""
     async with backend.pools() as (one, two), backend.client() as client:
-        alice, x = await one.join("room", "alice"), await one.join("poor", "x")
+        alice, x = await one.host("room", "alice"), await one.host("poor", "x")
         await client.hset(f"{backend.prefix}:{{poor}}:members", "x", claim)
         assert await two.locate("poor", "x") is None
         assert [member async for member in two.members("poor")] == []
@@ -67,7 +67,7 @@ async def test_a_claim_overwrites_a_malformed_one(backend: Backend, claim: bytes
     """Under ``reject``, too: the id counts as free."""
     async with backend.pools() as (one, two), backend.client() as client:
         await client.hset(f"{backend.prefix}:{{poor}}:members", "x", claim)
-        await two.join("poor", "x", on_conflict="reject")
+        await two.host("poor", "x", on_conflict="reject")
         assert await one.locate("poor", "x") == Member("x", "node-2")
         assert await one.count("poor") == 1
 
@@ -79,7 +79,7 @@ async def test_a_key_of_a_wrong_type_does_not_keep_its_node_from_rejoining(
 ) -> None:
     """The script that needs it deletes it; a broadcast's numbers begin anew."""
     async with backend.pools() as (one, two), backend.client() as client:
-        alice, x = await one.join("room", "alice"), await one.join("poor", "x")
+        alice, x = await one.host("room", "alice"), await one.host("poor", "x")
         name = f"{backend.prefix}:{{poor}}:{key}"
         await client.delete(name)
         await client.rpush(name, "oops")
@@ -96,10 +96,10 @@ async def test_a_key_of_a_wrong_type_does_not_keep_its_node_from_rejoining(
 async def test_owners_counts_that_are_not_numbers_are_counted_anew(backend: Backend) -> None:
     """A claim's script finds them half-way, and is executed completely all the same."""
     async with backend.pools() as (one, two), backend.client() as client:
-        await one.join("poor", "x")
+        await one.host("poor", "x")
         name = f"{backend.prefix}:{{poor}}:"
         await client.hset(f"{name}owners", one.statistics()["incarnation"], "many")
-        await one.join("poor", "y")
+        await one.host("poor", "y")
         await one.broadcast_message("poor", "counted")
         await client.hset(f"{name}numbers", mapping={"last": "x", "epoch": "y"})
         assert await two.broadcast_message("poor", "counted") == 1

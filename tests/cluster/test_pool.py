@@ -40,8 +40,8 @@ from tests.support import async_test, eventually
 async def test_send_reaches_the_owner_on_another_node(backend: Backend) -> None:
     """A message for a member of another node arrives there, and nowhere else."""
     async with backend.pools() as (one, two):
-        alice = await one.join("default", "alice")
-        bob = await two.join("default", "bob")
+        alice = await one.host("default", "alice")
+        bob = await two.host("default", "bob")
         assert await one.send("default", "bob", "hello") is SendResult.ROUTED
         assert await bob.wait_sent() == ["hello"]
         assert alice.sent == []
@@ -51,7 +51,7 @@ async def test_send_reaches_the_owner_on_another_node(backend: Backend) -> None:
 async def test_send_to_a_member_of_this_node_is_delivered_without_redis(backend: Backend) -> None:
     """A local send answers DELIVERED and publishes nothing."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("default", "alice")
+        alice = await one.host("default", "alice")
         assert await one.send("default", "alice", b"\x00\x01") is SendResult.DELIVERED
         assert await alice.wait_sent() == [b"\x00\x01"]
         assert one.statistics()["published"] == 0
@@ -61,8 +61,8 @@ async def test_send_to_a_member_of_this_node_is_delivered_without_redis(backend:
 async def test_broadcast_reaches_every_member_on_every_node(backend: Backend) -> None:
     """Everyone but the excluded gets a broadcast once; other namespaces hear nothing."""
     async with backend.pools(3) as pools:
-        members = [await pool.join("default", f"m{at}") for at, pool in enumerate(pools)]
-        outsider = await pools[0].join("other", "m9")
+        members = [await pool.host("default", f"m{at}") for at, pool in enumerate(pools)]
+        outsider = await pools[0].host("other", "m9")
         assert await pools[1].broadcast_message("default", "all") == 3
         await pools[1].broadcast_message("default", "some", exclude=["m0"])
         for member in members[1:]:
@@ -76,7 +76,7 @@ async def test_broadcast_reaches_every_member_on_every_node(backend: Backend) ->
 async def test_broadcast_to_an_empty_namespace_returns_zero(backend: Backend) -> None:
     """Zero is returned when no node has a member there."""
     async with backend.pools() as (one, two):
-        await two.join("default", "bob")
+        await two.host("default", "bob")
         assert await one.broadcast_message("empty", "x") == 0
 
 
@@ -84,7 +84,7 @@ async def test_broadcast_to_an_empty_namespace_returns_zero(backend: Backend) ->
 async def test_redis_cli_publish_reaches_every_member(backend: Backend) -> None:
     """A user's own PUBLISH is text if it is UTF-8, else binary; 0xC1 0x00 marks binary."""
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("default", "alice"), await two.join("default", "bob")
+        alice, bob = await one.host("default", "alice"), await two.host("default", "bob")
         channel = f"{backend.prefix}:{{default}}"
         payloads = ("Hello world!", "", "grüß dich", b"\xff\xfe", b"\xc1\x00text", b"\xc1\x00")
         for payload in payloads:
@@ -104,7 +104,7 @@ async def test_redis_cli_publish_reaches_every_member(backend: Backend) -> None:
 async def test_order_of_targeted_and_broadcast_together(backend: Backend) -> None:
     """Messages of all kinds from one node to one connection arrive in the order of the calls."""
     async with backend.pools(timing=Timing(timeout=20)) as (one, two):
-        local, remote = await one.join("n", "local"), await two.join("n", "remote")
+        local, remote = await one.host("n", "local"), await two.host("n", "remote")
         calls = []
         for number in range(0, 300, 3):
             calls.append(one.send("n", "local", str(number)))
@@ -122,7 +122,7 @@ async def test_order_of_targeted_and_broadcast_together(backend: Backend) -> Non
 async def test_a_local_send_does_not_overtake_an_earlier_broadcast(backend: Backend) -> None:
     """After an awaited broadcast, a send to a member of this node comes behind it."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         for number in range(0, 40, 2):
             await one.broadcast_message("n", str(number))
             await one.send("n", "alice", str(number + 1))
@@ -142,7 +142,7 @@ async def test_alternating_sends_and_broadcasts_need_few_round_trips(backend: Ba
         backend.pools(1) as (one,),
         Pool(proxy.url, node_id="far", prefix=backend.prefix) as far,
     ):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         proxy.delay = 0.02
         calls = [
             far.broadcast_message("n", str(at)) if at % 2 else far.send("n", "alice", str(at))
@@ -158,8 +158,8 @@ async def test_alternating_sends_and_broadcasts_need_few_round_trips(backend: Ba
 async def test_a_local_send_waits_for_every_send_before_it(backend: Backend) -> None:
     """A send to an own connection that went over Redis keeps its place after a send elsewhere."""
     async with backend.pools() as (one, two):
-        alice = await one.join("n", "alice")
-        await two.join("n", "bob")
+        alice = await one.host("n", "alice")
+        await two.host("n", "bob")
         for at in range(0, 200, 4):
             broadcast = one.broadcast_message("n", str(at), exclude=["bob"])
             routed = one.send("n", "alice", str(at + 1))
@@ -175,7 +175,7 @@ async def test_a_local_send_waits_for_every_send_before_it(backend: Backend) -> 
 async def test_broadcasts_have_one_order_for_all(backend: Backend) -> None:
     """Members on different nodes see concurrent broadcasts of two senders in the same order."""
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        alice, bob = await one.host("n", "alice"), await two.host("n", "bob")
         await asyncio.gather(
             *[
                 pool.broadcast_message("n", f"{pool.node_id} {at}")
@@ -192,8 +192,8 @@ async def test_broadcasts_have_one_order_for_all(backend: Backend) -> None:
 async def test_only_interested_nodes_receive(backend: Backend) -> None:
     """A node without members of a namespace hears nothing of its broadcasts."""
     async with backend.pools() as (one, two):
-        await one.join("here", "alice")
-        await two.join("there", "bob")
+        await one.host("here", "alice")
+        await two.host("there", "bob")
         heard = two.statistics()["heard"]
         assert await one.broadcast_message("here", "x") == 1
         await eventually(lambda: one.statistics()["delivered"] == 1)
@@ -207,8 +207,8 @@ async def test_takeover_closes_the_older_connection_on_its_node(backend: Backend
     async with backend.pools() as (one, two):
         seen: list[Connection] = []
         one.on("takeover", seen.append)
-        older = await one.join("n", "alice")
-        newer = await two.join("n", "alice")
+        older = await one.host("n", "alice")
+        newer = await two.host("n", "alice")
         assert (await older.wait_closed())[0] == 4409
         await one.remove_connection(older.connection)
         assert await one.locate("n", "alice") == Member("alice", "node-2")
@@ -223,8 +223,8 @@ async def test_takeover_closes_the_older_connection_on_its_node(backend: Backend
 async def test_takeover_on_the_same_node(backend: Backend) -> None:
     """Two connections of one node with one id: the newer one stays, counted once."""
     async with backend.pools(1) as (one,):
-        older = await one.join("n", "alice")
-        newer = await one.join("n", "alice")
+        older = await one.host("n", "alice")
+        newer = await one.host("n", "alice")
         assert (await older.wait_closed())[0] == 4409
         assert await one.send("n", "alice", "x")
         assert await newer.wait_sent() == ["x"]
@@ -238,14 +238,14 @@ async def test_takeover_on_the_same_node(backend: Backend) -> None:
 async def test_reject_leaves_the_older_connection_alone(backend: Backend) -> None:
     """With on_conflict="reject" the newcomer gets IdTakenError, and nothing changes."""
     async with backend.pools(on_conflict="reject") as (one, two):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         with pytest.raises(IdTakenError) as caught:
-            await two.join("n", "alice")
+            await two.host("n", "alice")
         assert (caught.value.namespace, caught.value.id) == ("n", "alice")
         assert await two.send("n", "alice", "still")
         assert await alice.wait_sent() == ["still"]
         assert alice.closed is None
-        await two.join("n", "alice", on_conflict="takeover")
+        await two.host("n", "alice", on_conflict="takeover")
         assert (await alice.wait_closed())[0] == 4409
 
 
@@ -278,7 +278,7 @@ async def test_last_one_callback_is_cluster_wide(backend: Backend) -> None:
         async def note() -> None:
             emptied.append("two")
 
-        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        alice, bob = await one.host("n", "alice"), await two.host("n", "bob")
         await one.remove_connection(alice.connection, lambda: emptied.append("one"))
         assert emptied == []
         await two.remove_connection(bob.connection, note)
@@ -291,7 +291,7 @@ async def test_last_one_callback_after_a_close(backend: Backend) -> None:
     """A connection that was closed by the pool still tells whether it was the last one."""
     async with backend.pools(1) as (one,):
         emptied: list[str] = []
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         await one.close("n", "alice", 1000, "bye")
         assert await alice.wait_closed() == (1000, "bye")
         await one.remove_connection(alice.connection, lambda: emptied.append("x"))
@@ -367,7 +367,7 @@ async def test_an_enum_of_str_is_its_text_everywhere(backend: Backend) -> None:
 async def test_a_draining_node_takes_no_newcomers(backend: Backend) -> None:
     """After a drain everyone is closed with 1012 and released, and newcomers are refused."""
     async with backend.pools(2) as (one, two):
-        sockets = [await one.join("n", f"m{at}") for at in range(20)]
+        sockets = [await one.host("n", f"m{at}") for at in range(20)]
         report = await one.drain_connections(max_per_second=200, message="bye")
         assert report.closed == 20
         for socket in sockets:
@@ -375,7 +375,7 @@ async def test_a_draining_node_takes_no_newcomers(backend: Backend) -> None:
             assert socket.closed is not None
             assert socket.closed[0] == 1012
         with pytest.raises(NodeDrainingError):
-            await one.join("n", "new")
+            await one.host("n", "new")
         assert await two.count("n") == 0
 
 
@@ -387,14 +387,14 @@ async def test_a_stopped_pool_raises_pool_closed_error(backend: Backend) -> None
     with pytest.raises(PoolClosedError):
         await one.send("n", "a", "x")
     with pytest.raises(PoolClosedError):
-        await one.join("n", "a")
+        await one.host("n", "a")
 
 
 @async_test
 async def test_stop_closes_connections_and_leaves_nothing(backend: Backend) -> None:
     """A clean stop closes with 1012 and its members are gone at once."""
     async with backend.pools(2) as (one, two):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         await one.stop()
         assert (await alice.wait_closed())[0] == 1012
         assert await two.count("n") == 0
@@ -405,7 +405,7 @@ async def test_stop_closes_connections_and_leaves_nothing(backend: Backend) -> N
 async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) -> None:
     """Broken envelopes on any channel do not stop the node."""
     async with backend.pools() as (one, two):
-        bob = await two.join("n", "bob")
+        bob = await two.host("n", "bob")
         garbage = [
             b"\xc1",
             b"\xc1\x02x",
@@ -432,7 +432,7 @@ async def test_garbage_on_our_channels_is_counted_and_dropped(backend: Backend) 
 async def test_messages_before_garbage_in_an_envelope_arrive(backend: Backend) -> None:
     """Good messages are not lost because of a bad one behind them."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         good = envelope.broadcast(True, b"good")
         bad = envelope.pack((99, b"bad"))
         head = b"\xc1\x011 3 3 x 1\n"
@@ -445,7 +445,7 @@ async def test_messages_before_garbage_in_an_envelope_arrive(backend: Backend) -
 async def test_an_oversize_raw_publish_is_dropped_and_counted(backend: Backend) -> None:
     """A user's PUBLISH above the message limit does not reach anyone."""
     async with backend.pools(1, limits=Limits(message_bytes=1000)) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         await backend.publish(f"{backend.prefix}:{{n}}", "x" * 1001)
         await backend.publish(f"{backend.prefix}:{{n}}", "y" * 1000)
         assert await alice.wait_sent() == ["y" * 1000]
@@ -457,7 +457,7 @@ async def test_inbound_is_published_as_json(backend: Backend) -> None:
     """A client's message goes to the inbound channel with its id and node."""
     channel = f"{backend.prefix}:{{n}}:inbound"
     async with backend.pools(1) as (one,), backend.listening(channel) as heard:
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         assert await one.publish_inbound(alice.connection, "hi") == 1
         assert await heard.get() == (channel, b'{"id":"alice","node":"node-1","text":"hi"}')
         await one.publish_inbound(alice.connection, b"\xff")
@@ -470,7 +470,7 @@ async def test_inbound_is_published_as_json(backend: Backend) -> None:
 async def test_a_command_that_cannot_be_packed_does_not_affect_others(backend: Backend) -> None:
     """Later replies reach the right callers."""
     async with backend.pools(1) as (one,):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         commands = one._parts.backplane.shard.commands
         assert commands is not None
         with pytest.raises(UnicodeEncodeError):
@@ -483,7 +483,7 @@ async def test_a_command_that_cannot_be_packed_does_not_affect_others(backend: B
 async def test_a_connection_may_leave_and_come_again(backend: Backend) -> None:
     """The same object is a member once at a time, and is released each time."""
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         for _ in range(2):
             with pytest.raises(ClusterPoolError, match="already"):
                 await one.new_connection(alice.connection)
@@ -518,7 +518,7 @@ async def test_garbage_among_events_does_not_end_a_watch(backend: Backend) -> No
         strange = b'{"event":"join","id":"","node":"x"}', b'{"event":"x","id":"a","node":"x"}'
         for payload in (b"\xff", b"[]", b'{"event":"join"}', b"nonsense", *strange):
             await backend.publish(f"{backend.prefix}:{{n}}:events", payload)
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         assert (await anext(events)).id == "alice"
         assert one.statistics()["dropped_garbage"] == 6
 
@@ -529,7 +529,7 @@ async def test_redis_cli_reaches_every_member(own_server: RedisServer) -> None:
     """The command line is the one of the README."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("default", "alice"), await two.join("default", "bob")
+        alice, bob = await one.host("default", "alice"), await two.host("default", "bob")
         command = [*own_server.cli, own_server.publish]
         process = await asyncio.create_subprocess_exec(
             *command, "cluster_pool:{default}", "Hello world!", stdout=asyncio.subprocess.PIPE

@@ -18,7 +18,7 @@ async def test_calls_that_wait_when_it_stops_fail() -> None:
     """It works without a dispatcher: it has no connections, and obeys no orders."""
     backend = Backend(None)
     async with backend.pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         setup = Setup.of(
             backend.redis(), prefix=backend.prefix, limits=None, timing=Timing(), secret=None
         )

@@ -157,7 +157,7 @@ async def test_a_release_that_comes_after_the_reaper_knows_that_it_was_the_last_
     """A node that was cut off takes a new lease, and another node may remove what the old one had
     before the release of a connection, which waited for Redis, has come there."""
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
+        alice, bob = await one.host("n", "alice"), await one.host("n", "bob")
         batcher = one._parts.ownership._claim_batcher
         kept: list[Any] = []
         emptied: list[str] = []
@@ -255,7 +255,7 @@ async def test_a_namespace_emptied_by_a_reaper_fires_its_hook_and_no_callback(
             empty: list[str] = []
             fired: list[str] = []
             one.on("empty", empty.append)
-            alice = await far.join("hall", "alice")
+            alice = await far.host("hall", "alice")
             (membership,) = alice.connection._memberships
             proxy.hold()
             with contextlib.suppress(BackplaneUnavailableError):
@@ -287,7 +287,7 @@ async def test_a_reaper_whose_answer_is_lost_asks_again(
                 await pool._parts.reaper.stop()
             gone = Pool(own_server.url, node_id="gone", timing=FAST)
             await gone.start()
-            await gone.join("hall", "bob")
+            await gone.host("hall", "bob")
             step = far._parts.reconciler._reaping._reap
 
             async def unheard(*arguments: Any) -> Any:
@@ -318,12 +318,12 @@ async def test_a_vanished_node_is_forgotten_and_reaped(own_server: RedisServer) 
     """When a node vanishes, its members leave counts with its lease and the registry after."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         emptied: list[str] = []
         one.on("empty", emptied.append)
         for at in range(1500):
-            await two.join("n", f"b{at}", timeout=20)
-        await two.join("alone", "bob", timeout=20)
+            await two.host("n", f"b{at}", timeout=20)
+        await two.host("alone", "bob", timeout=20)
         await eventually(lambda: one._parts.lease.may_judge())
         await vanish(two)
         assert await one.count("n") == 1501
@@ -335,7 +335,7 @@ async def test_a_vanished_node_is_forgotten_and_reaped(own_server: RedisServer) 
         await eventually(lambda: backend.keys_of("members") == ["cluster_pool:{n}:members"], 15)
         assert await one.send("n", "b7", "x") is SendResult.ABSENT
         await eventually(lambda: emptied == ["alone"])
-        await one.join("n", "b7", on_conflict="reject")
+        await one.host("n", "b7", on_conflict="reject")
         two._parts.life.state = None  # type: ignore[assignment]  # it is gone: nothing to stop
         await abandon(two)
 
@@ -349,10 +349,10 @@ async def test_an_id_of_a_dead_node_is_free_for_a_newcomer_at_once(own_server: R
     """With on_conflict="reject", a ghost whose lease is over does not keep its id."""
     backend = Backend(own_server)
     async with backend.pools() as (one, two):
-        await two.join("n", "bob")
+        await two.host("n", "bob")
         await vanish(two)
         await eventually(lambda: is_count(one, 0), 12)
-        await one.join("n", "bob", on_conflict="reject")
+        await one.host("n", "bob", on_conflict="reject")
         assert await one.count("n") == 1
         await abandon(two)
         two._parts.life.state = None  # type: ignore[assignment]  # it is gone: nothing to stop

@@ -33,7 +33,7 @@ async def on_proxy(server: RedisServer) -> AsyncIterator[tuple[Pool, Network]]:
         async with pool:
             for at in range(0, NAMESPACES, 300):
                 names = [f"n{i}" for i in range(at, at + 300)]
-                await asyncio.gather(*[pool.join(name, "tab", timeout=30) for name in names])
+                await asyncio.gather(*[pool.host(name, "tab", timeout=30) for name in names])
             yield pool, proxy
 
 
@@ -155,7 +155,7 @@ async def test_a_takeover_during_an_interruption_is_found(
         await eventually(lambda: len(asserted.under(1)) >= 400, 30)
         await proxy.refuse()
         stolen = asserted.under(1)[7]
-        await two.join(stolen.namespace, "tab")
+        await two.host(stolen.namespace, "tab")
         await proxy.accept()
         await eventually(lambda: pool.ready, 30)
         assert taken(pool) == 1
@@ -230,7 +230,7 @@ async def test_a_lease_that_ends_during_an_assertion_begins_it_anew(
 async def test_a_member_that_loses_its_id_during_an_assertion_is_released(backend: Backend) -> None:
     """The assertion wrote its claim once more, so it must be removed."""
     async with backend.pools(1) as (one,):
-        alice, bob = await one.join("n", "alice"), await one.join("n", "bob")
+        alice, bob = await one.host("n", "alice"), await one.host("n", "bob")
         (membership,) = alice.connection._memberships
         registry: Any = one._parts.backplane.claims
         send = registry.assert_claims
@@ -282,7 +282,7 @@ async def test_a_link_that_ends_with_the_assertion_repeats_it(
 async def test_a_new_epoch_means_another_redis(backend: Backend) -> None:
     """The lease is still there, but older writes may be lost: everything is asserted anew."""
     async with backend.pools(1) as (one,):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         with backend.sync_client() as client:
             client.set(f"{backend.prefix}:{{~}}:epoch", "1234567")
         await eventually(lambda: taken(one) == 1 and one.ready, 30)
@@ -295,8 +295,8 @@ async def test_a_namespace_that_was_left_meanwhile_is_not_asserted(
 ) -> None:
     """Its members may go after a batch was put together; the others of the batch are registered."""
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
-        gone = await one.join("left", "x")
-        await one.join("n", "y")
+        gone = await one.host("left", "x")
+        await one.host("n", "y")
         names = ["left", "n"]
         parts = one._parts.ownership._reassertion
         batch = [parts._owned(name) for name in names]

@@ -28,7 +28,7 @@ async def test_a_lost_hash_is_found_within_ten_heartbeats(
     monkeypatch.setattr(reconciler, "CALL", 5)
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
         names = [f"n{at}" for at in range(60)]
-        await asyncio.gather(*[one.join(name, "x") for name in names])
+        await asyncio.gather(*[one.host(name, "x") for name in names])
         parts: list[int] = []
         next_part = one._parts.reconciler._next_part
 
@@ -55,7 +55,7 @@ async def test_a_node_is_not_ready_while_it_knows_of_a_difference(
 ) -> None:
     """From the second look at it until it is repaired."""
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
-        await one.join("n", "x")
+        await one.host("n", "x")
         repair, going = one._parts.reconciler._repair, asyncio.Event()
 
         async def held_up(*arguments: Any) -> None:
@@ -78,7 +78,7 @@ async def test_claims_on_their_way_are_no_drift(backend: Backend) -> None:
 
         async def come_and_go(number: int) -> None:
             while asyncio.get_running_loop().time() < end:
-                socket = await pools[number % 2].join("n", f"x{number}")
+                socket = await pools[number % 2].host("n", f"x{number}")
                 await asyncio.sleep(0.01)
                 await pools[number % 2].remove_connection(socket.connection)  # type: ignore[attr-defined]
 
@@ -92,7 +92,7 @@ async def test_a_release_that_redis_has_not_answered_is_no_difference(
 ) -> None:
     """Redis is ahead of the table by that release."""
     async with backend.pools(1, timing=SHORT) as (one,):
-        sockets = await asyncio.gather(*[one.join("n", f"x{at}") for at in range(5)])
+        sockets = await asyncio.gather(*[one.host("n", f"x{at}") for at in range(5)])
         generation = await one._parts.backplane.topology.connected(now() + 5)
         written = asyncio.Event()
         script = generation.script
@@ -128,12 +128,12 @@ async def test_counts_are_not_corrected_for_changes_under_way(
 
         async def come_and_go(number: int) -> None:
             while not over.is_set():
-                socket = await one.join("n", f"x{number}")
+                socket = await one.host("n", f"x{number}")
                 await asyncio.sleep(0.002)
                 await one.remove_connection(socket.connection)  # type: ignore[attr-defined]
 
         crowd = [asyncio.create_task(come_and_go(number)) for number in range(50)]
-        await one.join("n", "stays")
+        await one.host("n", "stays")
         for _ in range(20):
             await reconciler._repair(generation, "n")
         over.set()
@@ -149,9 +149,9 @@ async def test_namespaces_that_were_left_are_not_noted_again(
     """A round takes several heartbeats: a namespace it is to visit may have been left meanwhile."""
     monkeypatch.setattr(reconciler, "AT_LEAST", 2)
     async with backend.pools(1, timing=SHORT) as (one,), backend.client() as client:
-        stays = await one.join("stays", "x")
+        stays = await one.host("stays", "x")
         names = [f"n{at}" for at in range(30)]
-        sockets = await asyncio.gather(*[one.join(name, "x") for name in names])
+        sockets = await asyncio.gather(*[one.host(name, "x") for name in names])
         await eventually(lambda: len(one._parts.reconciler._to_visit) > 10)
         leaving = [one.remove_connection(each.connection) for each in sockets]  # type: ignore[attr-defined]
         await asyncio.gather(*leaving)
@@ -171,10 +171,10 @@ async def test_a_member_that_leaves_while_its_claim_is_lost_is_not_counted(
 ) -> None:
     """Its node has no member there any more, and other nodes see that node as a living one."""
     async with backend.pools(timing=SHORT) as (one, two), backend.client() as client:
-        await one.join("n", "x")
-        gone = await two.join("n", "y")
+        await one.host("n", "x")
+        gone = await two.host("n", "y")
         await client.delete(f"{backend.prefix}:{{n}}:members")
-        await one.join("n", "z")
+        await one.host("n", "z")
         await two.remove_connection(gone.connection)  # type: ignore[attr-defined]
 
         async def right() -> bool:

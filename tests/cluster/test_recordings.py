@@ -63,14 +63,14 @@ def forged(pools: Iterable[Pool]) -> int:
 
 async def use(one: Pool, two: Pool, listeners: int) -> None:
     """Send one sealed item of each kind from node-1 to node-2 and its member."""
-    alice = await two.join("n", "alice")
+    alice = await two.host("n", "alice")
     assert await one.send("n", "alice", "1") is SendResult.ROUTED
     assert await one.send("n", "alice", "2", confirm=True) is SendResult.DELIVERED
     assert await one.broadcast_message("n", "3") == listeners
     assert await one.broadcast_message("n", "4", exclude=["x"]) == listeners
     assert await alice.wait_sent(4) == ["1", "2", "3", "4"]
     assert await one.send_then_close("n", "alice", "5", 4000, confirm=True) is SendResult.DELIVERED
-    bob, carol = await two.join("n", "bob"), await two.join("n", "carol")
+    bob, carol = await two.host("n", "bob"), await two.host("n", "carol")
     assert await one.close("n", "bob", 4000, confirm=True) is SendResult.DELIVERED
     await one.close_all("n", 4000)
     for socket in (bob, carol):
@@ -89,7 +89,7 @@ async def test_recordings_do_not_reach_later_members_and_starts(backend: Backend
         await eventually(lambda: sum(sealed_in(payload) for _, payload in tape) >= 12)
     async with backend.pools(3, secret=SECRET) as pools:
         ids = ("alice", "bob", "carol")
-        sockets = [await pool.join("n", id) for pool, id in zip(pools, ids, strict=True)]
+        sockets = [await pool.host("n", id) for pool, id in zip(pools, ids, strict=True)]
         old = [(channel, payload) for channel, payload in tape if sealed_in(payload)]
         everyone = f"{backend.prefix}:{{n}}"
         routed, nodes = routed_channels(backend, pools), own_channels(pools)
@@ -124,8 +124,8 @@ async def test_a_message_that_crosses_with_a_claim_is_delivered_if_its_script_na
 ) -> None:
     """It was sealed before the claim, but the script ran after it and names it as the receiver."""
     async with backend.pools(1, secret=SECRET) as (one,):
-        older = claim_of(await one.join("n", "alice"))
-        alice = await one.join("n", "alice")
+        older = claim_of(await one.host("n", "alice"))
+        alice = await one.host("n", "alice")
         claim = claim_of(alice)
         guessed, elsewhere = claim._replace(time=claim.time - 1), older._replace(incarnation="x.0")
         seals, channel = Seals(SECRET), backend.routed_channel("n", one)
@@ -156,9 +156,9 @@ async def test_a_message_that_crosses_with_a_claim_is_delivered_if_its_script_na
 async def test_a_broadcast_reaches_only_members_from_before_it_was_sealed(backend: Backend) -> None:
     """A late broadcast, or a late close, does not reach members that joined since."""
     async with backend.pools(1, secret=SECRET) as (one,):
-        early = await one.join("n", "early")
+        early = await one.host("n", "early")
         seals, channel = Seals(SECRET), f"{backend.prefix}:{{n}}"
-        later = await one.join("n", "later")
+        later = await one.host("n", "later")
         items = (
             envelope.broadcast(True, b"to all"),
             envelope.broadcast(True, b"to others", ["early"]),
@@ -178,7 +178,7 @@ async def test_a_broadcast_reaches_only_members_from_before_it_was_sealed(backen
 async def test_a_clock_that_was_set_back_does_not_block_messages(backend: Backend) -> None:
     """Older claims have later times than all counters: new messages are delivered all the same."""
     async with backend.pools(secret=SECRET) as (one, two), backend.client() as client:
-        alice = await two.join("n", "alice")
+        alice = await two.host("n", "alice")
         (membership,) = alice.connection._memberships  # type: ignore[attr-defined]
         claim = membership.claim
         ahead = claim._replace(time=claim.time + 3600 * 1_000_000)
@@ -213,11 +213,11 @@ async def test_own_messages_are_never_taken_for_recordings(backend: Backend) -> 
     async with backend.pools(3, secret=SECRET) as pools:
         ids, moving = "abcdefghij", True
         for number, one in enumerate(pools):
-            await one.join("n", f"stays {number}")
+            await one.host("n", f"stays {number}")
 
         async def move(id: str) -> None:
             for at in range(12):
-                await pools[(at + at // 2) % 3].join("n", id, timeout=20)
+                await pools[(at + at // 2) % 3].host("n", id, timeout=20)
 
         async def talk(one: Pool) -> list[SendResult]:
             results = []

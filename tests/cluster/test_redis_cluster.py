@@ -45,7 +45,7 @@ async def test_members_of_every_primary_get_their_messages(redis: RedisCluster) 
     names = spread(redis)
     async with cluster_pools(redis) as (one, two), Publisher(redis.url) as publisher:
         for name in names:
-            member = await one.join(name, "alice")
+            member = await one.host(name, "alice")
             sends = [
                 await two.send(name, "alice", "1"),
                 await two.send(name, "alice", "2", confirm=True),
@@ -65,7 +65,7 @@ async def test_sends_and_broadcasts_of_a_namespace_keep_their_order(redis: Redis
     """With sends to any number of namespaces at once."""
     names, count = spread(redis), 60
     async with cluster_pools(redis) as (one, two):
-        members = {name: await one.join(name, "alice") for name in names}
+        members = {name: await one.host(name, "alice") for name in names}
         sent = []
         for at in range(count):
             for name in names:
@@ -83,7 +83,7 @@ async def test_sends_and_broadcasts_of_a_namespace_keep_their_order(redis: Redis
 async def test_a_message_of_redis_cli_reaches_the_members(redis: RedisCluster) -> None:
     """``redis-cli -c SPUBLISH 'cluster_pool:{default}' 'Hello'``."""
     async with cluster_pools(redis, 1) as (one,):
-        member = await one.join("default", "alice")
+        member = await one.host("default", "alice")
         channel = "cluster_pool:{default}"
         assert redis.primary_of(channel).call("SPUBLISH", channel, "Hello") == 1
         assert await member.wait_sent() == ["Hello"]
@@ -94,11 +94,11 @@ async def test_an_id_has_one_owner(redis: RedisCluster) -> None:
     """The newer connection takes it over, unless it may not; both nodes name the same owner."""
     async with cluster_pools(redis) as (one, two):
         for name in spread(redis):
-            first = await one.join(name, "alice")
-            second = await two.join(name, "alice")
+            first = await one.host(name, "alice")
+            second = await two.host(name, "alice")
             assert await first.wait_closed() == (4409, "taken over")
             with pytest.raises(IdTakenError):
-                await one.join(name, "alice", on_conflict="reject")
+                await one.host(name, "alice", on_conflict="reject")
             assert [one.node async for one in two.members(name)] == ["node-2"]
             assert await one.count(name) == 1
             found = await one.locate(name, "alice")
@@ -118,9 +118,9 @@ async def test_the_directory_covers_all_primaries(redis: RedisCluster) -> None:
         joined = asyncio.ensure_future(anext(events))
         primary = redis.primary_of(channel)
         await eventually(lambda: primary.call("PUBSUB", "SHARDNUMSUB", channel)[1] == 1)
-        member = await one.join(names[0], "alice")
+        member = await one.host(names[0], "alice")
         for name in names[1:]:
-            await one.join(name, "alice")
+            await one.host(name, "alice")
         assert await two.namespaces() == sorted(names)
         assert [node.id for node in await two.nodes()] == ["node-1", "node-2"]
         await one.remove_connection(member.connection)
@@ -134,10 +134,10 @@ async def test_the_last_one_callback_and_a_drain_work(redis: RedisCluster) -> No
     """The drain uses the budget that all nodes share."""
     emptied: list[str] = []
     async with cluster_pools(redis) as (one, two):
-        first = await one.join("n", "alice")
-        await two.join("n", "bob")
+        first = await one.host("n", "alice")
+        await two.host("n", "bob")
         await one.remove_connection(first.connection, lambda: emptied.append("early"))
-        members = [await two.join(name, "carol") for name in spread(redis)]
+        members = [await two.host(name, "carol") for name in spread(redis)]
         report = await two.drain_connections(max_per_second=1000)
         assert report.closed == len(members) + 1
         assert [await one.count("n"), emptied] == [0, []]
@@ -149,7 +149,7 @@ async def test_data_of_a_dead_node_are_removed_at_every_primary(redis: RedisClus
     names = spread(redis)
     async with cluster_pools(redis) as (one, two):
         for name in names:
-            await two.join(name, "alice")
+            await two.host(name, "alice")
         await vanish(two)
         await eventually(lambda: not leaked_members(redis), 20)
         assert [await one.count(name) for name in names] == [0] * len(names)
@@ -175,7 +175,7 @@ async def test_a_sealed_message_is_opened_over_any_primary(redis: RedisCluster) 
     """Messages of one node over several primaries arrive in any order; none is a recording."""
     names = spread(redis)
     async with cluster_pools(redis, secret="not known to strangers") as (one, two):
-        members = {name: await two.join(name, "alice") for name in names}
+        members = {name: await two.host(name, "alice") for name in names}
         for at in range(20):
             sends = [one.send(name, "alice", f"{at}", confirm=True) for name in names]
             assert set(await asyncio.gather(*sends)) == {SendResult.DELIVERED}

@@ -50,7 +50,7 @@ class Stream:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Send every few milliseconds inside the context."""
-        self.member = await self.receiver.join(self.namespace, "listener")
+        self.member = await self.receiver.host(self.namespace, "listener")
         task = asyncio.create_task(self._send())
         try:
             yield
@@ -106,7 +106,7 @@ async def test_a_slot_moves_there_and_back_under_traffic(redis: RedisCluster) ->
                 await asyncio.sleep(0.5)
                 await asyncio.to_thread(redis.move_slot, slot_of(name), to)
                 newcomer = f"newcomer-{stream.sent}"
-                await two.join(name, newcomer)
+                await two.host(name, newcomer)
                 assert await one.send(name, newcomer, "targeted", confirm=True)
             await asyncio.sleep(1.5)
         await stream.account()
@@ -129,7 +129,7 @@ async def test_a_killed_primary_is_replaced_and_the_rest_does_not_notice(
     alive = next(one for one in redis.primaries if one is not dead)
     async with cluster_pools(redis) as (one, two):
         other = Stream(one, two, one_in(redis, alive))
-        members = [await two.join(name, f"member-{at}") for at in range(50)]
+        members = [await two.host(name, f"member-{at}") for at in range(50)]
         before = two.statistics()
         loop = asyncio.get_running_loop()
         async with other.running():
@@ -161,7 +161,7 @@ async def test_a_killed_home_is_replaced_and_its_state_restored(redis: RedisClus
     dead = redis.primary_of("{~}")
     async with cluster_pools(redis) as (one, two):
         names = [name for names in namespaces_of(redis, 2).values() for name in names]
-        members = {name: await two.join(name, "alice") for name in names}
+        members = {name: await two.host(name, "alice") for name in names}
         dead.server.kill()
         await eventually(lambda: not one.ready, 10)
         await asyncio.to_thread(redis.wait_for_another, dead)
@@ -199,8 +199,8 @@ async def test_a_move_that_stops_half_way_loses_no_message(
     source, name = away_from_home(redis)
     target = next(one for one in redis.primaries if one is not source)
     async with cluster_pools(redis) as (one, two):
-        await two.join(name, "alice")
-        bob = await two.join(name, "bob")
+        await two.host(name, "alice")
+        bob = await two.host(name, "bob")
         move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
         await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:owners")
         await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:members")
@@ -224,7 +224,7 @@ async def test_a_list_that_moves_while_it_is_read_is_not_taken_for_whole(
     source, name = away_from_home(redis)
     target = next(one for one in redis.primaries if one is not source)
     async with cluster_pools(redis) as (one, two):
-        await asyncio.gather(*[two.join(name, f"member-{at}") for at in range(1200)])
+        await asyncio.gather(*[two.host(name, f"member-{at}") for at in range(1200)])
         members = one.members(name)
         await anext(members)
         await asyncio.to_thread(redis.move_slot, slot_of(name), target)
@@ -264,7 +264,7 @@ async def test_a_message_from_a_client_waits_for_a_slot_that_moves(redis: RedisC
     source, name = away_from_home(redis)
     target = next(one for one in redis.primaries if one is not source)
     async with cluster_pools(redis, 1) as (one,):
-        member = await one.join(name, "alice")
+        member = await one.host(name, "alice")
         connection: Any = member.connection  # type: ignore[attr-defined]
         await asyncio.to_thread(redis.move_slot, slot_of(name), target)
         assert await one.publish_inbound(connection, "hello") == 0
@@ -283,7 +283,7 @@ async def test_a_primary_that_comes_back_empty_and_refuses_at_first_is_known_to_
         gaps: list[list[Gap]] = [[], [], []]
         for pool, heard in zip(pools, gaps, strict=True):
             pool.on("gap", heard.append)
-            await pool.join(name, f"listener at {pool.node_id}")
+            await pool.host(name, f"listener at {pool.node_id}")
         await pools[0].broadcast_message(name, "counted")
         source.server.kill()
         await asyncio.sleep(2.5)  # the others have noticed, and it has to ask them first
@@ -302,7 +302,7 @@ async def test_the_first_send_to_a_node_waits_for_a_slot_that_is_half_moved(
     source, name = away_from_home(redis)
     target = next(one for one in redis.primaries if one is not source)
     async with cluster_pools(redis) as (one, two):
-        member = await two.join(name, "alice")
+        member = await two.host(name, "alice")
         move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
         sending = asyncio.create_task(one.send(name, "alice", "hello", confirm=True))
         await asyncio.sleep(0.5)
@@ -324,7 +324,7 @@ async def test_a_confirmed_send_is_answered_though_home_was_away_when_the_owner_
             cluster_pools(redis, 1) as (one,),
             Pool(network.url, node_id="far") as far,
         ):
-            await one.join(name, "alice")
+            await one.host(name, "alice")
             assert await far.send(name, "alice", "the owner is known", confirm=True)
             way = network.proxies[home]
             await way.refuse()
@@ -344,7 +344,7 @@ async def test_a_release_that_a_failover_loses_leaves_no_ghost() -> None:
         source, name = away_from_home(redis)
         key = f"cluster_pool:{{{name}}}:members"
         async with redis.network() as network, cluster_pools(network) as (one, two):
-            member: Any = await two.join(name, "alice")
+            member: Any = await two.host(name, "alice")
             assert await asyncio.to_thread(source.call, "WAIT", 1, 5000) == 1
             redis.cut_off(source)
             await two.remove_connection(member.connection)
@@ -364,10 +364,10 @@ async def test_a_takeover_that_a_failover_loses_leaves_no_ghost() -> None:
         source, name = away_from_home(redis)
         key = f"cluster_pool:{{{name}}}:members"
         async with redis.network() as network, cluster_pools(network) as (one, two):
-            older = await two.join(name, "alice")
+            older = await two.host(name, "alice")
             assert await asyncio.to_thread(source.call, "WAIT", 1, 5000) == 1
             redis.cut_off(source)
-            newer: Any = await one.join(name, "alice")
+            newer: Any = await one.host(name, "alice")
             assert await older.wait_closed() == (4409, "taken over")
             await one.remove_connection(newer.connection)
             assert source.call("EXISTS", key) == 0
@@ -387,7 +387,7 @@ async def test_a_takeover_while_the_owner_follows_a_slot_is_noticed(
     source, name = away_from_home(redis)
     target = next(one for one in redis.primaries if one is not source)
     async with cluster_pools(redis, timing=Timing(lease=60, heartbeat=20)) as (one, two):
-        older = await two.join(name, "alice")
+        older = await two.host(name, "alice")
         topology = two._parts.backplane.topology
         former, goes_on = topology.of(name), asyncio.Event()
         for shard in topology.shards:
@@ -402,7 +402,7 @@ async def test_a_takeover_while_the_owner_follows_a_slot_is_noticed(
         await asyncio.to_thread(redis.move_slot, slot_of(name), target)
         await eventually(lambda: topology.of(name) is not former)
         await eventually(lambda: not two._parts.ownership.restoration.due)
-        await one.join(name, "alice", timeout=10)
+        await one.host(name, "alice", timeout=10)
         await asyncio.sleep(0.2)
         assert older.closed is None
         goes_on.set()

@@ -49,8 +49,8 @@ async def test_primaries_that_change_while_nothing_is_missed_are_no_gap(
     async with cluster_pools(redis) as (one, two):
         gaps = [gaps_of(one), gaps_of(two)]
         for name in names:
-            await one.join(name, "alice")
-            member = await two.join(name, "bob")
+            await one.host(name, "alice")
+            member = await two.host(name, "bob")
             await one.broadcast_message(name, "hello")
             await one.send(name, "bob", "hello, bob", confirm=True)
             await member.wait_sent(2)
@@ -92,8 +92,8 @@ class Apart:
 
     async def join(self, messages: int) -> None:
         """Both have a member of the namespace, and ``two`` has heard this many messages."""
-        await self.one.join(self.name, "alice")
-        self.bob = await self.two.join(self.name, "bob")
+        await self.one.host(self.name, "alice")
+        self.bob = await self.two.host(self.name, "bob")
         for number in range(messages):
             await self.one.broadcast_message(self.name, str(number))
         await self.bob.wait_sent(messages)
@@ -171,7 +171,7 @@ async def test_a_primary_that_died_leaves_lower_bounds_where_messages_were_misse
             name for name in namespaces_of(redis, 2)[test.primary.port] if name != test.name
         )
         await test.join(5)
-        carol = await test.two.join(quiet, "carol")
+        carol = await test.two.host(quiet, "carol")
         await test.one.broadcast_message(quiet, "once")
         assert await carol.wait_sent() == ["once"]
         test.way.hold()

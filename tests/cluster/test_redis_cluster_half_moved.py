@@ -32,7 +32,7 @@ async def test_operations_in_it_say_which_slot_it_is_and_what_redis_says(
     target = next(one for one in redis.primaries if one is not source)
     slot = f"slot {slot_of(name)}: "
     async with cluster_pools(redis) as (one, two):
-        await two.join(name, "alice")
+        await two.host(name, "alice")
         move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
         for carried, words in (
             ("owners", ("TRYAGAIN", "non local", "TRYAGAIN")),
@@ -41,7 +41,7 @@ async def test_operations_in_it_say_which_slot_it_is_and_what_redis_says(
             await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:{carried}")
             for operation, word in zip(
                 (
-                    lambda: one.join(name, "bob", timeout=2.0),
+                    lambda: one.host(name, "bob", timeout=2.0),
                     lambda: one.send(name, "alice", "x", timeout=2.0),
                     lambda: one.broadcast_message(name, "x", timeout=2.0),
                 ),
@@ -52,7 +52,7 @@ async def test_operations_in_it_say_which_slot_it_is_and_what_redis_says(
                     await operation()
                 assert "--cluster fix" in str(raised.value)
         await asyncio.to_thread(move.finish)
-        await one.join(name, "bob")
+        await one.host(name, "bob")
         assert await one.count(name) == 2
 
 
@@ -65,7 +65,7 @@ async def test_a_send_that_is_partly_published_goes_on_when_the_move_is_over(
     source, name = away_from_home(redis)
     target = next(one for one in redis.primaries if one is not source)
     async with cluster_pools(redis, 3) as (one, two, three):
-        near, far = await two.join(name, "near"), await three.join(name, "far")
+        near, far = await two.host(name, "near"), await three.host(name, "far")
         await one.broadcast_message(name, "first")
         assert await one.send(name, "near", "second", confirm=True)
         move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
@@ -102,7 +102,7 @@ async def test_the_links_live_on_while_the_slot_of_the_leases_is_half_way(
     target = next(one for one in redis.primaries if one is not home)
     _, name = away_from_home(redis)
     async with cluster_pools(redis) as (one, two):
-        await two.join(name, "alice")
+        await two.host(name, "alice")
         assert await one.send(name, "alice", "the owner is known from here on", confirm=True)
         generations = [pool.statistics()["generations"] for pool in (one, two)]
         move = await asyncio.to_thread(SlotMove, redis, HOME_SLOT, target)
@@ -129,7 +129,7 @@ async def test_a_release_is_made_up_for_as_soon_as_the_move_is_over(redis: Redis
     source, name = away_from_home(redis)
     target = next(one for one in redis.primaries if one is not source)
     async with cluster_pools(redis, 1, timing=Timing(lease=60, heartbeat=20)) as (one,):
-        connection = connection_of(await one.join("app", "alice"))
+        connection = connection_of(await one.host("app", "alice"))
         await connection.join(name)
         move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
         await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:members")
@@ -158,7 +158,7 @@ async def test_other_namespaces_of_its_shard_are_registered_again_meanwhile(
 
     async with cluster_pools(redis, 1) as (one,):
         for name in (stuck, *others):
-            await one.join(name, "alice")
+            await one.host(name, "alice")
         shard = one._parts.backplane.topology.of(stuck)
         generation = shard.generation
         move = await asyncio.to_thread(SlotMove, redis, slot_of(stuck), target)

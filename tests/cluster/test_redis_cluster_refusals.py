@@ -33,17 +33,17 @@ async def test_a_slot_without_an_owner_affects_no_other(redis: RedisCluster) -> 
     primary, name = away_from_home(redis)
     neighbours = [one for one in namespaces_of(redis, 2)[primary.port] if one != name]
     async with cluster_pools(redis) as (one, two):
-        alice = await two.join(name, "alice")
+        alice = await two.host(name, "alice")
         for node in redis.nodes:
             node.call("CLUSTER", "DELSLOTS", slot_of(name))
         with pytest.raises(BackplaneUnavailableError):
             await one.send(name, "alice", "x", timeout=0.5)
         with pytest.raises(BackplaneUnavailableError):
-            await one.join(name, "bob", timeout=0.5)
+            await one.host(name, "bob", timeout=0.5)
         with pytest.raises(BackplaneUnavailableError):
             await one.count(name, timeout=0.5)
         neighbour = neighbours[0]
-        await two.join(neighbour, "carol")
+        await two.host(neighbour, "carol")
         assert await one.send(neighbour, "carol", "y", confirm=True) is SendResult.DELIVERED
         await asyncio.sleep(1)
         assert one.ready
@@ -56,7 +56,7 @@ async def test_a_slot_without_an_owner_affects_no_other(redis: RedisCluster) -> 
 
         await eventually(heard)
         assert await alice.wait_sent() == ["z"]
-        await one.join(name, "bob", timeout=5)
+        await one.host(name, "bob", timeout=5)
 
 
 @async_test
@@ -66,7 +66,7 @@ async def test_a_primary_that_refuses_the_login_is_named(redis: RedisCluster) ->
     others = [one for port, (one,) in namespaces_of(redis).items() if port != primary.port]
     async with cluster_pools(redis) as (one, two):
         for other in (*others, name):
-            await two.join(other, "alice")
+            await two.host(other, "alice")
         primary.call("CONFIG", "SET", "requirepass", "a-password")
         try:
             for kind in ("normal", "pubsub"):
@@ -97,7 +97,7 @@ async def test_a_node_that_must_take_another_id_gets_its_members_messages(
     """The channels of its start stay, at every primary, and only home's links begin anew."""
     names = [name for (name,) in namespaces_of(redis).values()]
     async with cluster_pools(redis) as (one, two):
-        members = {name: await two.join(name, "alice") for name in names}
+        members = {name: await two.host(name, "alice") for name in names}
         two._parts.backplane.identity.change()
         two._parts.node_renamed()
         await eventually(lambda: two._parts.backplane.shard.generation > 1, 10)
@@ -142,12 +142,12 @@ async def test_a_node_starts_while_a_primary_is_away(redis: RedisCluster) -> Non
         async with cluster_pools(redis, 1) as (one,):
             assert one.ready
             assert str(away.port) in one.trouble
-            await one.join(here, "alice")
+            await one.host(here, "alice")
             with pytest.raises(BackplaneUnavailableError):
-                await one.join(name, "alice", timeout=0.3)
+                await one.host(name, "alice", timeout=0.3)
             away.server.thaw()
             await eventually(lambda: not one.trouble, 10)
-            await one.join(name, "alice")
+            await one.host(name, "alice")
     finally:
         away.server.thaw()
     home = redis.primary_of("{~}")

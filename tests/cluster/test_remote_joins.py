@@ -20,7 +20,7 @@ DELIVERED, REFUSED, ABSENT = SendResult.DELIVERED, SendResult.REFUSED, SendResul
 async def test_a_join_from_elsewhere_is_done_when_it_is_answered(backend: Backend) -> None:
     """By a publisher, another node and the owner's own; it is done once, and undone by a leave."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
-        alice = await one.join("app", "alice")
+        alice = await one.host("app", "alice")
         told: list[tuple[str, str]] = []
         connection_of(alice).on("left", lambda *left: told.append(left))
         assert await publisher.join("app", "alice", "room:0") is DELIVERED
@@ -44,7 +44,7 @@ async def test_a_join_from_elsewhere_is_done_when_it_is_answered(backend: Backen
 async def test_a_join_is_refused_as_the_owner_would_refuse_it(backend: Backend) -> None:
     """An id that is taken, a limit, a drain; an unknown member is absent."""
     async with backend.pools(limits=Limits(connection_namespaces=2)) as (one, two):
-        alice, bob = await one.join("app", "alice"), await two.join("app", "bob")
+        alice, bob = await one.host("app", "alice"), await two.host("app", "bob")
         await connection_of(bob).join("room")
         join = ClusterPool.join
         assert await join(two, "app", "nobody", "room") is ABSENT
@@ -79,7 +79,7 @@ async def test_names_are_checked_before_anything_is_sent(backend: Backend) -> No
 async def test_orders_for_one_connection_are_executed_in_order(backend: Backend) -> None:
     """Although none waits for the one before, and a join takes longer than a message."""
     async with backend.pools() as (one, two):
-        alice = await one.join("app", "alice")
+        alice = await one.host("app", "alice")
         for _ in range(5):
             calls = [two.leave, ClusterPool.join.__get__(two)] * 3
             results = await asyncio.gather(*[call("app", "alice", "room") for call in calls])
@@ -96,8 +96,8 @@ async def test_remove_all_ends_memberships_and_close_all_closes_connections(
         emptied: list[str] = []
         for pool in (one, two):
             pool.on("empty", emptied.append)
-        alice, bob = await one.join("app", "alice"), await two.join("app", "bob")
-        host = await two.join("room", "host")
+        alice, bob = await one.host("app", "alice"), await two.host("app", "bob")
+        host = await two.host("room", "host")
         told: list[tuple[str, str]] = []
         for guest in (alice, bob):
             for room in ("room", "hall"):
@@ -129,7 +129,7 @@ async def _is_empty(pool: ClusterPool, namespace: str) -> bool:
 async def test_leaving_home_from_elsewhere_closes_the_connection(backend: Backend) -> None:
     """With 1000, as its own leave does."""
     async with backend.pools() as (one, two):
-        alice = await one.join("app", "alice")
+        alice = await one.host("app", "alice")
         assert await two.leave("app", "alice", "app") is DELIVERED
         assert await alice.wait_closed() == (1000, "")
         assert await two.count("app") == 0
@@ -143,7 +143,7 @@ async def test_orders_are_sealed_in_a_cluster_with_a_secret(backend: Backend) ->
         backend.pools(secret=secret) as (one, two),
         backend.publisher(timeout=0.5) as stranger,
     ):
-        alice = await one.join("app", "alice")
+        alice = await one.host("app", "alice")
         assert await ClusterPool.join(two, "app", "alice", "room") is DELIVERED
         assert await stranger.join("app", "alice", "hall") is SendResult.TIMED_OUT
         await stranger.remove_all("room")
@@ -157,7 +157,7 @@ async def test_orders_are_sealed_in_a_cluster_with_a_secret(backend: Backend) ->
 async def test_orders_that_are_under_way_end_when_the_node_stops() -> None:
     """The connection is closed, and the caller is answered."""
     async with Backend(None).pools() as (one, two):
-        await one.join("app", "alice")
+        await one.host("app", "alice")
         lease = one._parts.lease
         lease.unsettle()
         lease.failing = True

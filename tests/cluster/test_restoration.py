@@ -35,9 +35,9 @@ async def test_a_primary_that_comes_back_empty_gets_all_claims_again(redis: Redi
     lost, name = away_from_home(redis)
     others = [one for port, (one,) in namespaces_of(redis).items() if port != lost.port]
     async with cluster_pools(redis) as (one, two):
-        members = [await one.join(name, f"member-{at}") for at in range(300)]
+        members = [await one.host(name, f"member-{at}") for at in range(300)]
         for other in others:
-            await one.join(other, "alice")
+            await one.host(other, "alice")
         before = one.statistics()
         lost.call("FLUSHALL")
         lost.call("CLIENT", "KILL", "TYPE", "normal")
@@ -59,7 +59,7 @@ async def test_a_rejoin_registers_claims_at_every_shard(redis: RedisCluster) -> 
     async with cluster_pools(redis) as (one, two):
         names = [name for names in namespaces_of(redis, 3).values() for name in names]
         for name in names:
-            await one.join(name, "alice")
+            await one.host(name, "alice")
         before = one.statistics()["incarnation"]
         home.call("DEL", "cluster_pool:{~}:leases")
         await eventually(lambda: one.statistics()["incarnation"] != before, 20)
@@ -78,7 +78,7 @@ async def test_many_namespaces_take_calls_for_each_slot_and_not_for_each_of_them
     first = next(first for first, _, ids in redis.ranges() if ids[0] == away.id)
     names = names_in(range(first, first + SOME), each=12)
     async with cluster_pools(redis, 1, timing=Timing()) as (one,):
-        await asyncio.gather(*[one.join(name, "alice", timeout=30) for name in names])
+        await asyncio.gather(*[one.host(name, "alice", timeout=30) for name in names])
         shard = one._parts.backplane.topology.of(names[0])
         asked, begun = made(redis), shard.generation
         away.call("CLIENT", "KILL", "TYPE", "pubsub")
@@ -136,7 +136,7 @@ async def test_no_member_is_called_absent_while_a_shard_gets_its_claims_again(
         cluster_pools(redis, 1) as (one,),
         Pool(network.url, node_id="node-2", timing=FAST) as two,
     ):
-        await two.join(name, "bob")
+        await two.host(name, "bob")
         shard = one._parts.backplane.topology.of(name)
         generation = shard.generation
         network.proxies[redis.nodes.index(lost)].hold()
@@ -201,7 +201,7 @@ class Watched:
 async def test_a_claim_that_is_not_registered_again_yet_is_no_drift(redis: RedisCluster) -> None:
     """The reconciler compares a namespace once its claims are registered over the new link."""
     async with cluster_pools(redis) as (one, _):
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         reconciler, restoration = one._parts.reconciler, one._parts.ownership.restoration
         assert await compared(reconciler) == ["n"]
         restoration._due.add("n")
@@ -262,7 +262,7 @@ async def test_a_node_that_lives_on_keeps_its_ids_at_a_shard_that_it_does_not_re
         Pool(network.url, node_id="far", timing=FAST) as far,
     ):
         ways = dict(zip(redis.nodes, network.proxies, strict=True))
-        bob = await far.join(name, "bob")
+        bob = await far.host(name, "bob")
         emptied: list[str] = []
         one.on("empty", emptied.append)
         rejoins = far.statistics()["rejoins"]
@@ -273,7 +273,7 @@ async def test_a_node_that_lives_on_keeps_its_ids_at_a_shard_that_it_does_not_re
             await asyncio.sleep(pause)  # its former lease is over after the second
             assert away.call("HLEN", key) == 1
             with pytest.raises(IdTakenError):
-                await one.join(name, "bob", on_conflict="reject")
+                await one.host(name, "bob", on_conflict="reject")
             assert await one.send(name, "bob", "x") is SendResult.UNREACHABLE
         await ways[away].accept()
         await eventually(lambda: one.send(name, "bob", "y", confirm=True))
@@ -288,7 +288,7 @@ async def test_a_node_that_lives_on_keeps_its_ids_at_a_shard_that_it_does_not_re
 async def test_a_doubt_outlasts_the_repair_of_other_namespaces(redis: RedisCluster) -> None:
     """It is about a namespace whose shard is still being restored, and is looked at after that."""
     async with cluster_pools(redis, 1) as (one,):
-        await one.join("room", "alice")
+        await one.host("room", "alice")
         ownership, incarnation = one._parts.ownership, one._parts.lease.incarnation
         members, owners = (f"cluster_pool:{{hall}}:{what}" for what in ("members", "owners"))
         redis.command("HSET", members, "ghost", f"{incarnation}:1:zz")

@@ -18,8 +18,8 @@ async def test_everything_works_with_a_secret(backend: Backend) -> None:
     """Sends, confirmed or not, broadcasts, closes, takeovers, publishers, and a plain PUBLISH."""
     publisher = backend.publisher(secret=SECRET)
     async with backend.pools(secret=SECRET) as (one, two), publisher:
-        alice = await one.join("n", "alice")
-        bob = await two.join("n", "bob")
+        alice = await one.host("n", "alice")
+        bob = await two.host("n", "bob")
         assert await one.send("n", "bob", "1", confirm=True) is SendResult.DELIVERED
         assert await publisher.send("n", "bob", b"2", confirm=True) is SendResult.DELIVERED
         assert await one.send("n", "bob", "3") is SendResult.ROUTED
@@ -29,7 +29,7 @@ async def test_everything_works_with_a_secret(backend: Backend) -> None:
         await bob.wait_sent(8)
         await backend.publish(f"{backend.prefix}:{{n}}", "plain")
         assert (await bob.wait_sent(9))[3:] == ["4", "5", "6", "7", "8", "plain"]
-        newer = await one.join("n", "bob")
+        newer = await one.host("n", "bob")
         assert (await bob.wait_closed())[0] == 4409
         assert await two.send("n", "bob", "to the newer", confirm=True) is SendResult.DELIVERED
         await newer.wait_sent()
@@ -47,8 +47,8 @@ async def test_strangers_are_refused_and_counted(backend: Backend) -> None:
     stranger = backend.publisher(secret="another secret of strangers")
     plain: Publisher = backend.publisher()
     async with backend.pools(secret=SECRET) as (one, two), stranger, plain:
-        await one.join("n", "alice")
-        bob = await two.join("n", "bob")
+        await one.host("n", "alice")
+        bob = await two.host("n", "bob")
         for publisher in (stranger, plain):
             await publisher.send("n", "bob", "forged")
             await publisher.broadcast_message("n", "forged")
@@ -69,8 +69,8 @@ async def test_a_recorded_envelope_cannot_be_played_again(backend: Backend) -> N
         one, two = await stack.enter_async_context(backend.pools(secret=SECRET))
         channels = f"{backend.prefix}:{{n}}", backend.routed_channel("n", two)
         tape = await stack.enter_async_context(backend.listening(*channels))
-        bob = await two.join("n", "bob")
-        other = await two.join("other", "bob")
+        bob = await two.host("n", "bob")
+        other = await two.host("other", "bob")
         await one.broadcast_message("n", "once")
         await one.send("n", "bob", "once")
         await bob.wait_sent(2)
@@ -91,7 +91,7 @@ async def test_a_recorded_envelope_cannot_be_played_again(backend: Backend) -> N
 async def test_a_forged_takeover_closes_no_connection(backend: Backend) -> None:
     """Takeovers are told by a script, which has no secret: the registry is asked before acting."""
     async with backend.pools(1, secret=SECRET) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         claim = str(claim_of(alice))
         forged = b"\xc1\x011 1 1 x 1\n" + envelope.pack((envelope.TAKEN, "alice", claim))
         await backend.publish(f"{backend.prefix}:{{n}}", forged)
@@ -123,8 +123,8 @@ async def test_a_secret_is_brought_in_node_by_node(
             secret=others,
         ) as two,
     ):
-        await one.join("n", "alice")
-        await two.join("n", "bob")
+        await one.host("n", "alice")
+        await two.host("n", "bob")
         assert await one.send("n", "bob", "x", confirm=True) is SendResult.DELIVERED
         assert await two.send("n", "alice", "x", confirm=True) is SendResult.DELIVERED
 

@@ -91,7 +91,7 @@ async def test_a_failover_by_order_is_noticed_and_healed(watched: RedisSentinel)
     is no gap where nothing was missed."""
     async with _two(watched.url) as (one, two):
         assert one.address == watched.url.replace(PASSWORD, "***") + "/0"
-        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        alice, bob = await one.host("n", "alice"), await two.host("n", "bob")
         gaps: list[Gap] = []
         for pool in (one, two):
             pool.on("gap", gaps.append)
@@ -130,7 +130,7 @@ async def test_a_failover_by_order_is_noticed_and_healed(watched: RedisSentinel)
 async def test_a_primary_that_dies_or_freezes_is_replaced(watched: RedisSentinel) -> None:
     """Operations fail in time until the Sentinels name another; then everything works again."""
     async with _two(watched.url) as (one, two):
-        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        alice, bob = await one.host("n", "alice"), await two.host("n", "bob")
         for harm in ("kill", "freeze"):
             stream = Stream(one, "bob")
             await eventually(lambda: len(stream.delivered) > 10)  # noqa: B023
@@ -174,7 +174,7 @@ async def test_a_former_primary_that_goes_on_is_left(flavour: str) -> None:
             places = ",".join(f"127.0.0.1:{stub.port}" for stub in stubs)
             url = f"redis+sentinel://cluster_pool:{PASSWORD}@{places}/main"
             one, two = await stack.enter_async_context(_two(url))
-            alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+            alice, bob = await one.host("n", "alice"), await two.host("n", "bob")
             assert len(Backend(old).keys_of("members")) == 1
             began = time.monotonic()
             for stub in stubs[1:]:  # one does not know it yet
@@ -199,7 +199,7 @@ async def test_a_client_that_asks_sentinels(flavour: str) -> None:
         pool = Pool(client, node_id="node-1")
         del client
         async with pool:
-            assert await pool.join("n", "a") is not None
+            assert await pool.host("n", "a") is not None
             async with Publisher(asking.master_for(redis.service, **login)) as publisher:
                 assert await publisher.count("n") == 1
                 assert publisher.address == pool.address

@@ -11,7 +11,7 @@ from tests.support import async_test, eventually
 async def test_members_here_are_sent_to_while_this_node_surely_owns_them() -> None:
     """Not once its lease is over; after the stop every send says that the pool is closed."""
     async with Backend(None).pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         assert one._parts is not None
         shortcut = one._parts.sending._shortcut
         assert shortcut is not None
@@ -29,7 +29,7 @@ async def test_members_here_are_sent_to_while_this_node_surely_owns_them() -> No
 async def test_a_send_waits_behind_a_broadcast_that_has_not_come_back() -> None:
     """It would overtake the broadcast; once that has been heard, local sends are direct again."""
     async with Backend(None).pools(1) as (one,):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         assert one._parts is not None
         shortcut = one._parts.sending._shortcut
         assert shortcut is not None

@@ -36,7 +36,7 @@ class Clients:
 async def claims(pools: list[Pool], count: int, **options: float) -> list[object]:
     """So many claims of one id under reject, at each of the pools, at the same time."""
     joins = [
-        pool.join("n", "alice", on_conflict="reject", **options)
+        pool.host("n", "alice", on_conflict="reject", **options)
         for _ in range(count)
         for pool in pools
     ]
@@ -52,7 +52,7 @@ async def test_a_dead_client_does_not_keep_its_id(
     clients = Clients(monkeypatch)
     async with backend.pools(2, timing=TIMING, secret=secret) as pools:
         for owner, claimants in ((0, pools), (0, pools[:1]), (1, pools[:1])):
-            stale = await pools[owner].join("n", "alice", on_conflict="takeover")
+            stale = await pools[owner].host("n", "alice", on_conflict="takeover")
             clients.asked = 0
             outcomes = await claims(claimants, 5)
             won = [one for one in outcomes if isinstance(one, FakeWebSocket)]
@@ -74,7 +74,7 @@ async def test_a_client_that_answers_keeps_its_id(
     clients = Clients(monkeypatch)
     clients.answer = True
     async with backend.pools(2, timing=replace(FAST, sign_of_life=0.5)) as pools:
-        alice = await pools[0].join("n", "alice")
+        alice = await pools[0].host("n", "alice")
         for _ in range(3):
             outcomes = await claims(pools, 3)
             assert all(isinstance(outcome, IdTakenError) for outcome in outcomes)
@@ -91,7 +91,7 @@ async def test_an_owner_that_says_nothing_keeps_the_id(
     clients = Clients(monkeypatch)
     clients.answer = None
     async with backend.pools(2, timing=TIMING) as pools:
-        alice = await pools[0].join("n", "alice")
+        alice = await pools[0].host("n", "alice")
         outcomes = await claims(pools, 1, timeout=1.5)
         assert all(isinstance(outcome, IdTakenError) for outcome in outcomes)
         assert alice.closed is None
@@ -108,8 +108,8 @@ async def test_an_id_that_is_given_up_meanwhile_can_be_had(
     """The owner releases it while its client is asked: nobody is cut, and the claim wins."""
     clients = Clients(monkeypatch)
     async with backend.pools(2, timing=replace(FAST, sign_of_life=0.3)) as (one, two):
-        alice = await one.join("n", "alice")
-        joining = asyncio.create_task(two.join("n", "alice", on_conflict="reject"))
+        alice = await one.host("n", "alice")
+        joining = asyncio.create_task(two.host("n", "alice", on_conflict="reject"))
         await eventually(lambda: clients.asked)
         await one.remove_connection(alice.connection)  # type: ignore[attr-defined]
         assert (await joining).closed is None
@@ -120,7 +120,7 @@ async def test_an_id_that_is_given_up_meanwhile_can_be_had(
 async def test_a_question_is_answered_by_the_node_it_was_routed_to(backend: Backend) -> None:
     """A question about a departed connection, or a garbled one, does no harm."""
     async with backend.pools(2, timing=TIMING) as (one, two):
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         told: list[object] = []
         two._parts.ownership.standing.asked(None, told.append)
         assert [str(result) for result in told] == ["SendResult.ABSENT"]

@@ -20,7 +20,7 @@ async def test_a_pattern_subscriber_does_not_count_as_a_node(backend: Backend) -
         backend.client() as client,
         client.pubsub() as monitor,
     ):
-        await two.join("n", "alice")
+        await two.host("n", "alice")
         await monitor.psubscribe("*")
         assert await anext(monitor.listen())
         assert await one.send("n", "alice", "heard") is SendResult.ROUTED

@@ -27,7 +27,7 @@ async def test_one_connection_too_many_is_refused_in_the_whole_cluster(backend: 
     """However many come at once, on whichever nodes; nothing is left of the others."""
     async with backend.pools(limits=Limits(user_connections=3)) as (one, two):
         joins = [
-            (one if number % 2 else two).join("room", str(number), user="42")
+            (one if number % 2 else two).host("room", str(number), user="42")
             for number in range(10)
         ]
         results = await asyncio.gather(*joins, return_exceptions=True)
@@ -37,11 +37,11 @@ async def test_one_connection_too_many_is_refused_in_the_whole_cluster(backend: 
         assert {(error.limit, error.allowed) for error in refused} == {("user_connections", 3)}
         assert await tabs(one, "42") == 3
         assert len(await ids(one, "room")) == 3
-        await one.join("room", "other", user="43")
-        await two.join("room", "guest")
+        await one.host("room", "other", user="43")
+        await two.host("room", "guest")
         await connection_of(members[0]).close()
         await eventually(has(one, "42", 2))
-        await one.join("room", "again", user="42")
+        await one.host("room", "again", user="42")
 
 
 @async_test
@@ -50,15 +50,15 @@ async def test_the_oldest_connections_are_closed_if_the_pool_says_so(backend: Ba
     limits = Limits(user_connections=2)
     async with backend.pools(limits=limits, on_user_limit="oldest") as (one, two):
         hers = [
-            await (one if number % 2 else two).join("room", str(number), user="42")
+            await (one if number % 2 else two).host("room", str(number), user="42")
             for number in range(2)
         ]
-        await two.join("room", "taken", user="43")
+        await two.host("room", "taken", user="43")
         with pytest.raises(IdTakenError):
-            await one.join("room", "taken", user="42", on_conflict="reject", timeout=0.5)
+            await one.host("room", "taken", user="42", on_conflict="reject", timeout=0.5)
         await eventually(has(one, "42", 2))
         assert [tab.closed for tab in hers] == [None, None]
-        hers.append(await one.join("room", "2", user="42"))
+        hers.append(await one.host("room", "2", user="42"))
         assert await hers[0].wait_closed() == (4409, "user limit")
         await eventually(has(two, "42", 2))
         assert [tab.closed for tab in hers[1:]] == [None, None]
@@ -70,9 +70,9 @@ async def test_the_newest_of_many_that_come_at_once_stay(backend: Backend) -> No
     """Each closes those beyond the limit; two that look at the same time close the same ones."""
     limits = Limits(user_connections=2)
     async with backend.pools(limits=limits, on_user_limit="oldest") as (one, two):
-        first = await one.join("room", "first", user="42")
+        first = await one.host("room", "first", user="42")
         joins = [
-            (one if number % 2 else two).join("room", str(number), user="42") for number in range(6)
+            (one if number % 2 else two).host("room", str(number), user="42") for number in range(6)
         ]
         results = await asyncio.gather(*joins, return_exceptions=True)
         late = [one for one in results if isinstance(one, BaseException)]
@@ -89,8 +89,8 @@ async def test_a_newcomer_without_its_home_displaces_nobody(backend: Backend) ->
     """Not even for another newcomer that comes while its home is being claimed."""
     limits = Limits(user_connections=2)
     async with backend.pools(limits=limits, on_user_limit="oldest") as (one, two):
-        hers = [await one.join("room", "a", user="42"), await two.join("room", "b", user="42")]
-        await two.join("room", "taken", user="43")
+        hers = [await one.host("room", "a", user="42"), await two.host("room", "b", user="42")]
+        await two.host("room", "taken", user="43")
         claim, sent, goes_on = one._parts.ownership.claim, asyncio.Event(), asyncio.Event()
 
         async def slow(membership: Membership[Connection], **options: Any) -> None:
@@ -100,9 +100,9 @@ async def test_a_newcomer_without_its_home_displaces_nobody(backend: Backend) ->
             await claim(membership, **options)
 
         one._parts.ownership.claim = slow  # type: ignore[method-assign]
-        refused = asyncio.create_task(one.join("room", "taken", user="42", on_conflict="reject"))
+        refused = asyncio.create_task(one.host("room", "taken", user="42", on_conflict="reject"))
         await sent.wait()
-        hers.append(await two.join("room", "c", user="42"))
+        hers.append(await two.host("room", "c", user="42"))
         assert await hers[0].wait_closed() == (4409, "user limit")
         await eventually(has(two, "42", 2))
         goes_on.set()
@@ -125,9 +125,9 @@ async def test_an_oldest_connection_that_cannot_be_reached_is_closed_later(
         backend.pools(1, limits=limits, **options) as (one,),
         Pool(proxy.url, timing=one.timing, limits=limits, **options) as far,
     ):
-        old = [await far.join("room", f"old {number}", user="42") for number in range(2)]
+        old = [await far.host("room", f"old {number}", user="42") for number in range(2)]
         await proxy.refuse()
-        new = [await one.join("room", f"new {number}", user="42") for number in range(2)]
+        new = [await one.host("room", f"new {number}", user="42") for number in range(2)]
         await proxy.accept()
         for tab in old:
             assert await asyncio.wait_for(tab.wait_closed(), 30) == (4409, "user limit")
@@ -143,10 +143,10 @@ async def test_a_newcomer_is_seen_although_the_next_look_is_far_away(
     monkeypatch.setattr(module, "PAUSE", 600.0)
     backend, limits = Backend(None), Limits(user_connections=1)
     async with backend.pools(1, limits=limits, on_user_limit="oldest") as (one,):
-        tabs = [await one.join("room", str(number), user="42") for number in range(2)]
+        tabs = [await one.host("room", str(number), user="42") for number in range(2)]
         await eventually(lambda: tabs[0].closed)
         for number in range(2, 5):
-            tabs.append(await one.join("room", str(number), user="42"))
+            tabs.append(await one.host("room", str(number), user="42"))
             await eventually(lambda: tabs[-2].closed)
         assert tabs[-1].closed is None
 

@@ -54,7 +54,7 @@ async def test_events_have_no_message_limit(backend: Backend) -> None:
     ids = [f"{at:03}" + '"' * 253 for at in range(200)]
     async with backend.pools(1, limits=Limits(message_bytes=1024)) as (one,):
         async with one.watching("n") as events:
-            await asyncio.gather(*[one.join("n", id) for id in ids])
+            await asyncio.gather(*[one.host("n", id) for id in ids])
             seen = await take(events, 200)
         assert sorted(event.id for event in seen) == ids
         counts = one.statistics()
@@ -71,17 +71,17 @@ async def test_a_watcher_is_told_of_events_missed_while_cut_off(own_server: Redi
         far.watching("n") as events,
         far.watching("empty") as others,
     ):
-        await one.join("n", "first")
+        await one.host("n", "first")
         assert await take(events, 1) == [MemberEvent("join", "first", "node-1")]
         for missed, told in ((["second", "third"], [LOST]), ([], [])):
             await proxy.refuse()
             await eventually(lambda: not far.ready)
             for id in missed:
-                await one.join("n", id)
+                await one.host("n", id)
             await proxy.accept()
             await eventually(lambda: is_whole(far))
             id = f"after {len(missed)}"
-            await one.join("n", id)
+            await one.host("n", id)
             seen = await take(events, len(told) + 1)
             assert seen == [*told, MemberEvent("join", id, "node-1")]
         assert await take(others, 1) == [LOST], "who joined and left again, nobody knows"
@@ -92,11 +92,11 @@ async def test_a_watcher_is_told_of_events_missed_while_cut_off(own_server: Redi
 async def test_a_hole_and_a_lost_counter_are_reported(own_server: RedisServer) -> None:
     """Though the subscription was never cut; an empty namespace causes neither."""
     async with Backend(own_server).pools(1) as (one,), one.watching("n") as events:
-        alice = await one.join("n", "alice")
+        alice = await one.host("n", "alice")
         await one.remove_connection(alice.connection)
-        await one.join("n", "bob")
+        await one.host("n", "bob")
         own_server.command("HINCRBY", "cluster_pool:{n}:owners", "events#", "1")
-        await one.join("n", "carol")
+        await one.host("n", "carol")
         seen = await take(events, 5)
         assert [event.event for event in seen] == ["join", "leave", "join", "lost", "join"]
         own_server.command("FLUSHALL")
@@ -114,12 +114,12 @@ async def test_a_slow_reader_loses_the_oldest_events_and_is_told(
     async with Backend(None).pools(1) as (one,):
         async with one.watching("n") as slow, one.watching("n") as fast:
             for at in range(25):
-                await one.join("n", f"{at}")
+                await one.host("n", f"{at}")
                 assert await take(fast, 1) == [MemberEvent("join", f"{at}", "node-1")]
             seen = await take(slow, 11)
             assert [event.id for event in seen] == ["", *[f"{at}" for at in range(15, 25)]]
             assert seen[0] == LOST
-            await one.join("n", "more")
+            await one.host("n", "more")
             assert (await take(slow, 1))[0].id == "more"
         assert one.statistics()["watch_losses"] == 1
 
@@ -135,7 +135,7 @@ async def test_a_node_without_a_lease_for_a_while_repeats_its_joins(
         Backend(own_server).publisher() as publisher,
         Pool(proxy.url, node_id="far", timing=timing) as far,
     ):
-        await far.join("n", "alice")
+        await far.host("n", "alice")
         async with publisher.watching("n") as events:
             await proxy.refuse()
             await eventually(lambda: _none_of(publisher), 20)
@@ -152,7 +152,7 @@ async def _none_of(sender: DirectoryCalls) -> bool:
 async def test_a_reaped_member_of_an_unknown_node_leaves(own_server: RedisServer) -> None:
     """The event has no node id."""
     async with Backend(own_server).pools(1) as (one,), one.watching("n") as events:
-        await one.join("n", "alice")
+        await one.host("n", "alice")
         own_server.command("HSET", "cluster_pool:{n}:members", "ghost", "gone.3:1795412345678901:z")
         own_server.command("HSET", "cluster_pool:{n}:owners", "gone.3", "1", "gone.3#", "345678901")
         assert (await take(events, 2))[1] == MemberEvent("leave", "ghost", "")
@@ -177,7 +177,7 @@ async def test_a_list_kept_as_documented_is_right(own_server: RedisServer) -> No
             if turn % 20 == 18:
                 await proxy.accept()
             pool = pools[turn % 2]
-            await asyncio.gather(*[pool.join("n", f"{at % 70}") for at in range(turn, turn + 9)])
+            await asyncio.gather(*[pool.host("n", f"{at % 70}") for at in range(turn, turn + 9)])
             leaving = pool._parts.table.connections()[: turn % 3]
             await asyncio.gather(*[pool.remove_connection(one) for one in leaving])
 

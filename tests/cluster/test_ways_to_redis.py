@@ -54,7 +54,7 @@ def hidden(request: pytest.FixtureRequest) -> Iterator[redis_cluster.RedisCluste
 async def _works(redis: Any) -> AsyncIterator[Pool]:
     """A node that reaches its members in several slots by a publisher."""
     async with Pool(redis, node_id="node-1") as pool, Publisher(redis) as publisher:
-        sockets = [await pool.join(name, "alice") for name in NAMESPACES]
+        sockets = [await pool.host(name, "alice") for name in NAMESPACES]
         for name in NAMESPACES:
             assert await publisher.send(name, "alice", "hello", confirm=True)
         assert [socket.sent for socket in sockets] == [["hello"]] * len(NAMESPACES)

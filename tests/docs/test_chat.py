@@ -137,7 +137,7 @@ async def test_people_chat_while_a_worker_is_killed(
                 await bob.say(say="<b>hi</b>")
                 await eventually(lambda: shown("messages", "bob: <b>hi</b>"), 20)
                 await page.do("at('text').value = '@bob psst', at('text').oninput()")
-                await eventually(lambda: second.people["alice"], 20)
+                await eventually(lambda: second.people.get("alice"), 20)
                 await page.do("at('say').requestSubmit()")
                 private = {"from": "alice", "to": "bob", "text": "psst"}
                 await eventually(lambda: private in bob.heard and private in second.heard, 20)

@@ -215,7 +215,7 @@ async def test_commands_of_the_pages_run_in_a_cluster(
     monkeypatch.setenv("CLUSTER_POOL_REDIS", own_server.url)
     lines = [line for _, line in LINES if line.startswith("cluster-pool ")]
     async with Backend(own_server).pools(2) as (one, _):
-        await one.join("room", "alice")
+        await one.host("room", "alice")
         for line in dict.fromkeys(lines):
             words = words_of(line)[1:]
             if words[0] not in LASTING:
@@ -245,7 +245,7 @@ async def _publish(line_begins: str, options: str, backend: Backend) -> None:
     (line,) = {line for _, line in LINES if line.startswith(line_begins)}
     command = line.replace("redis-cli", f"redis-cli {options}", 1)
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("default", "alice"), await two.join("default", "bob")
+        alice, bob = await one.host("default", "alice"), await two.host("default", "bob")
         process = await asyncio.create_subprocess_exec(
             "sh", "-c", command, stdout=asyncio.subprocess.PIPE
         )

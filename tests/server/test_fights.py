@@ -86,7 +86,7 @@ async def test_client_that_leaves_while_its_claim_waits_takes_nothing(
         await node.start()
         try:
             for _ in range(TOLERATED + 4):
-                owner = await pool.join("room", "alice")
+                owner = await pool.host("room", "alice")
             waited = pool.statistics()["delayed_claims"]
             for _ in range(5):
                 with socket.create_connection(("127.0.0.1", node.port)) as client:

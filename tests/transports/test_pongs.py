@@ -211,7 +211,7 @@ async def test_asgi_keeps_pongs_to_itself(ws: str) -> None:
 async def test_callables_have_no_pongs() -> None:
     """A pair of callables cannot be asked."""
     async with Backend(None).pools() as (owner, other):
-        websocket: FakeWebSocket = await owner.join("n", "c")
+        websocket: FakeWebSocket = await owner.host("n", "c")
         sent = await other.send("n", "c", "m", confirm="client")
         assert sent is SendResult.DELIVERED
         assert await websocket.wait_sent() == ["m"]

@@ -171,7 +171,7 @@ async def test_a_client_closed_before_the_accept_gets_its_messages(
             await claim(connection, *options)
             assert await two.send("n", "a", "first", confirm=True) is SendResult.DELIVERED
             if taken_over:
-                await two.join("n", "a")
+                await two.host("n", "a")
                 await eventually(lambda: connection.closed)
             else:
                 assert await two.send_then_close("n", "a", "x" * 100_000, 4000, confirm=True)

@@ -12,8 +12,8 @@ async def test_count_members_namespaces_nodes_locate(backend: Backend) -> None:
     """Counts, members, namespaces, nodes and locations are the same from everywhere."""
     async with backend.pools() as (one, two), backend.publisher() as publisher:
         for at in range(1200):
-            await (one if at % 2 else two).join("big", f"m{at}")
-        await one.join("small", "alice:with/odd €")
+            await (one if at % 2 else two).host("big", f"m{at}")
+        await one.host("small", "alice:with/odd €")
         for sender in (one, two, publisher):
             assert await sender.count("big") == 1200
             assert await sender.count("nothing") == 0
@@ -32,7 +32,7 @@ async def test_watch_tells_joins_and_leaves(backend: Backend) -> None:
     """Events come in order, with ids that need escaping in JSON intact."""
     async with backend.pools() as (one, two):
         async with one.watching("n") as events:
-            alice = await two.join("n", 'al"ice\\')
+            alice = await two.host("n", 'al"ice\\')
             await two.remove_connection(alice.connection)
             first, second = await anext(events), await anext(events)
         assert (first.event, first.id, first.node) == ("join", 'al"ice\\', "node-2")

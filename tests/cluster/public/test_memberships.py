@@ -11,7 +11,7 @@ from tools.harness.nodes import in_thread
 async def test_a_pool_and_a_publisher_have_the_same_calls(backend: Backend) -> None:
     """A joined membership may name the connection, too."""
     async with backend.pools(1) as (one,), backend.publisher() as publisher:
-        alice = await one.join("app", "alice")
+        alice = await one.host("app", "alice")
         assert await publisher.join("app", "alice", "room", as_id="al") is SendResult.DELIVERED
         assert await one.leave("room", "al", "room") is SendResult.DELIVERED
         assert await publisher.remove_all("nowhere") == 0
@@ -32,7 +32,7 @@ async def test_a_sync_publisher_waits_for_the_answers(own_server: RedisServer) -
             assert publisher.remove_all("app") == 1
 
     async with backend.pools(1) as (one,):
-        alice = await one.join("app", "alice")
+        alice = await one.host("app", "alice")
         await in_thread(use)
         assert await alice.wait_closed() == (1000, "")
 

@@ -23,7 +23,7 @@ async def test_a_sync_publisher_reaches_users(own_server: RedisServer) -> None:
             assert publisher.close_user("42", 4401, "signed out") == 2
 
     async with backend.pools() as (one, two):
-        tabs = [await one.join("room", "a", user="42"), await two.join("room", "b", user="42")]
+        tabs = [await one.host("room", "a", user="42"), await two.host("room", "b", user="42")]
         await in_thread(use)
         for tab in tabs:
             assert await tab.wait_closed() == (4401, "signed out")

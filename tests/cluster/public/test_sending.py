@@ -22,7 +22,7 @@ from tests.support import async_test, eventually
 async def test_send_nowait_has_its_place_when_it_returns(backend: Backend) -> None:
     """Messages and broadcasts arrive in the order of the calls, although none is awaited."""
     async with backend.pools() as (one, two):
-        bob = await two.join("default", "bob")
+        bob = await two.host("default", "bob")
         futures = [one.send_nowait("default", "bob", str(number)) for number in range(100)]
         await one.broadcast_message("default", "all")
         one.send_nowait("default", "bob", b"last")
@@ -52,7 +52,7 @@ async def test_send_nowait_refuses_at_once(backend: Backend) -> None:
 async def test_send_nowait_that_is_cancelled_is_not_sent(backend: Backend) -> None:
     """Until it leaves for Redis, a message can be taken back; those around it are sent."""
     async with backend.pools() as (one, two):
-        bob = await two.join("default", "bob")
+        bob = await two.host("default", "bob")
         futures = [one.send_nowait("default", "bob", text) for text in "abc"]
         futures[1].cancel()
         assert await one.send("default", "bob", "d") is SendResult.ROUTED
@@ -63,7 +63,7 @@ async def test_send_nowait_that_is_cancelled_is_not_sent(backend: Backend) -> No
 async def test_send_to_an_unowned_id_is_absent(backend: Backend) -> None:
     """An id that no one owns is said to be absent, with and without confirm."""
     async with backend.pools() as (one, two):
-        await two.join("default", "bob")
+        await two.host("default", "bob")
         for confirm in (False, True):
             assert await one.send("default", "nobody", "x", confirm=confirm) is SendResult.ABSENT
         assert await one.send("elsewhere", "bob", "x") is SendResult.ABSENT
@@ -73,7 +73,7 @@ async def test_send_to_an_unowned_id_is_absent(backend: Backend) -> None:
 async def test_confirmed_send_gives_the_owners_word(backend: Backend) -> None:
     """With confirm the answer is the owner's: delivered, or refused by a closing connection."""
     async with backend.pools() as (one, two):
-        bob = await two.join("default", "bob")
+        bob = await two.host("default", "bob")
         assert await one.send("default", "bob", "1", confirm=True) is SendResult.DELIVERED
         assert await bob.wait_sent() == ["1"]
 
@@ -82,8 +82,8 @@ async def test_confirmed_send_gives_the_owners_word(backend: Backend) -> None:
 async def test_close_and_close_all_across_nodes(backend: Backend) -> None:
     """A remote close carries code and reason; closed members are members no longer."""
     async with backend.pools() as (one, two):
-        bob = await two.join("n", "bob")
-        others = [await pool.join("n", f"{pool.node_id}-x") for pool in (one, two)]
+        bob = await two.host("n", "bob")
+        others = [await pool.host("n", f"{pool.node_id}-x") for pool in (one, two)]
         assert await one.close("n", "bob", 4000, "you") is SendResult.ROUTED
         assert await bob.wait_closed() == (4000, "you")
         assert await one.close("n", "nobody") is SendResult.ABSENT
@@ -100,7 +100,7 @@ async def test_close_and_close_all_across_nodes(backend: Backend) -> None:
 async def test_send_then_close_keeps_the_message_ahead(backend: Backend) -> None:
     """The message arrives and the close follows it, locally and across nodes."""
     async with backend.pools() as (one, two):
-        alice, bob = await one.join("n", "alice"), await two.join("n", "bob")
+        alice, bob = await one.host("n", "alice"), await two.host("n", "bob")
         for id, socket in (("alice", alice), ("bob", bob)):
             assert await one.send_json_then_close("n", id, {"bye": id}, 4002, "done")
             assert await socket.wait_closed() == (4002, "done")
@@ -111,7 +111,7 @@ async def test_send_then_close_keeps_the_message_ahead(backend: Backend) -> None
 async def test_gathered_calls_keep_their_order(backend: Backend) -> None:
     """Sends, broadcasts and confirmed sends together; an error is that of its own call."""
     async with backend.pools() as (one, two):
-        bob = await two.join("default", "bob")
+        bob = await two.host("default", "bob")
         calls = [one.send("default", "bob", str(number)) for number in range(50)]
         results = await asyncio.gather(
             *calls,
@@ -142,7 +142,7 @@ async def test_a_call_made_in_another_thread_is_sent_in_the_loop_of_the_pool(
 ) -> None:
     """As ``asyncio.run_coroutine_threadsafe`` is used: its argument is made in the thread."""
     async with backend.pools() as (one, two):
-        bob = await two.join("default", "bob")
+        bob = await two.host("default", "bob")
         loop = asyncio.get_running_loop()
 
         def in_thread() -> list[object]:
@@ -162,7 +162,7 @@ async def test_a_call_made_in_another_thread_is_sent_in_the_loop_of_the_pool(
 async def test_a_background_task_of_a_framework_sends(backend: Backend) -> None:
     """Starlette runs whatever is no coroutine function in a thread, and awaits nothing there."""
     async with backend.pools() as (one, two):
-        bob = await two.join("default", "bob")
+        bob = await two.host("default", "bob")
         await BackgroundTask(one.send, "default", "bob", "1")()
         await BackgroundTask(one.broadcast_json_message, "default", 2)()
         assert await bob.wait_sent(2) == ["1", "2"]
