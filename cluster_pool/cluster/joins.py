@@ -139,7 +139,8 @@ class Joins:
         membership = self._table.membership_in(connection, namespace)
         if membership is not None and membership.claim is not None:
             claim, profile = membership.claim, profile_of(membership)
-            await self._claims.inform(namespace, membership.id, claim, profile, deadline)
+            not_after = self._topology.of(namespace).clock.at(deadline)
+            await self._claims.inform(namespace, membership.id, claim, profile, not_after, deadline)
 
     async def leave(
         self,
