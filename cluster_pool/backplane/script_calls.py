@@ -118,17 +118,8 @@ def drain(
         "drain",
         names,
         [
-            not_after,
-            node,
-            own,
-            state,
-            remaining,
-            total,
-            time_left,
-            max_rate,
-            spent,
-            known,
-            closable,
+            *(not_after, node, own, state, remaining, total),
+            *(time_left, max_rate, spent, known, closable),
         ],
     )
 

@@ -57,7 +57,7 @@ async def test_a_long_list_of_namespaces_has_a_deadline_for_each_page(backend: B
 
 @async_test
 async def test_a_profile_is_replaced_in_time_or_not_at_all(own_server: RedisServer) -> None:
-    """What Redis reads after the call has failed changes nothing, and no watcher hears of it."""
+    """A call that Redis reads after it has failed changes nothing, and no watcher hears of it."""
     backend = Backend(own_server)
     channel = Keys(backend.prefix).events("room")
     async with backend.pools(1) as (one,):
