@@ -222,11 +222,11 @@ def reap(
 
 
 def correct(
-    keys: Keys, namespace: str, *, incarnation: str, count: int, checksum: int
+    keys: Keys, namespace: str, *, not_after: int, incarnation: str, count: int, checksum: int
 ) -> ScriptCall:
     """Correct the count and checksum of one owner."""
     names = [keys.members(namespace), keys.owners(namespace), keys.profiles(namespace)]
-    return ScriptCall("correct", names, [incarnation, count, checksum])
+    return ScriptCall("correct", names, [not_after, incarnation, count, checksum])
 
 
 def inform(
