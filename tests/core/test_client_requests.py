@@ -136,8 +136,8 @@ def test_a_long_string_within_a_value_is_not_cut_out_of_it(fields: str) -> None:
     assert refused(f'{{"ref": 7, {long}}}')[1] == "too_large"
 
 
-def test_what_stands_beside_a_long_string_stays_as_it_is() -> None:
-    """Whatever a message is, none is exchanged for another field of its frame."""
+def test_fields_beside_a_long_string_stay_as_they_are() -> None:
+    """No message is exchanged for another field of its frame."""
     frame = {"publish": "a", "m": "\0long", "x": "x" * 140_000}
     assert read(json.dumps(frame)).message == "\0long"
 
