@@ -19,12 +19,14 @@ from cluster_pool.transports.kept import DISCONNECT
 from cluster_pool.transports.uvicorn_fit import WebSocketsSansIOProtocol
 
 SMALL: Final = 1024
-"""Bytes that are parsed at once."""
+"""Bytes that are parsed at once; with compression never more, as they may grow a thousandfold."""
 PIECE: Final = 4096
 LARGEST_PIECE: Final = 32768
 """Bytes that are parsed without a look at the number of frames; more while they are large."""
 TINY: Final = 64
 """Bytes of a frame, on average, below which pieces stay small."""
+INFLATED: Final = 16 * 1024
+"""Bytes after decompression that count as one more frame: they take about as long."""
 FRAMES: Final = 256
 """Frames of one client in a turn of the loop, above which it waits for the next one."""
 
@@ -106,7 +108,7 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
 
     def _parse(self, data: memoryview) -> None:
         """Parse until there are too many frames for one turn, or there is no room."""
-        conn, size, frames = self.conn, PIECE, 0
+        conn, frames, size = self.conn, 0, SMALL if self.conn.extensions else PIECE
         while data and frames < FRAMES and not self.full:
             conn.receive_data(data[:size])  # type: ignore[arg-type]  # it is copied
             data = data[size:]
@@ -114,9 +116,12 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
                 self.handle_parser_exception()
                 return
             parsed = len(conn.events)
-            frames += parsed
+            if conn.extensions:
+                frames += sum(1 + len(one.data) // INFLATED for one in conn.events)
+            else:
+                frames += parsed
+                size = PIECE if parsed * TINY > size else min(2 * size, LARGEST_PIECE)
             self.handle_events()
-            size = PIECE if parsed * TINY > size else min(2 * size, LARGEST_PIECE)
         self.unparsed = data
         if data or frames >= FRAMES:
             self.transport.pause_reading()
@@ -144,7 +149,8 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
     def _go_on(self) -> None:
         """Its turn has come again."""
         self.waits = False
-        if self.full or (self.feed is None and self.queue.qsize() >= FRAMES):
+        most = 1 if self.conn.extensions else FRAMES
+        if self.full or (self.feed is None and self.queue.qsize() >= most):
             return
         data, self.unparsed = self.unparsed, b""
         if self.transport.is_closing():

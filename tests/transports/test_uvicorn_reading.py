@@ -1,22 +1,29 @@
 """Turns of clients behind our protocol of uvicorn."""
 
 import asyncio
+import os
+import zlib
 from typing import Any
 
 from fastapi import FastAPI, WebSocket
+from websockets.asyncio.client import connect
 
 from cluster_pool import Limits
 from cluster_pool.testing import FAST
-from cluster_pool.transports.uvicorn_reading import FRAMES, LARGEST_PIECE
-from cluster_pool.uvicorn import Protocol
+from cluster_pool.transports.asgi_servers import EXTENSION
+from cluster_pool.transports.uvicorn_reading import FRAMES, INFLATED, LARGEST_PIECE
+from cluster_pool.uvicorn import CompressingProtocol, Protocol
 from tests.clusters import Backend
 from tests.stubborn import stubborn
 from tests.support import async_test, eventually
 from tests.transports.served import QUIET, served
-from tools.harness.frames import CLOSE, TEXT, masked
+from tools.harness.frames import BINARY, CLOSE, FIN, TEXT, client_frame, masked
 
 pytestmark = QUIET
 COUNT = 20_000
+RSV1 = 0x40
+GROWN = 2**20
+"""Bytes that a compressed message becomes."""
 LARGE = "x" * 3_000_000
 
 
@@ -162,3 +169,58 @@ async def test_a_flood_behind_a_middleware_that_wraps_receive_is_read_in_turns()
             await eventually(lambda: not pool.has_namespace("n"))
     assert len(heard) == COUNT
     assert 1 < max(steps) <= 2 * (FRAMES + LARGEST_PIECE // 7)
+
+
+def inflating(count: int) -> bytes:
+    """A large frame, behind which the pieces that are parsed were large, and many that grow."""
+    packer = zlib.compressobj(9, wbits=-15)
+    packed = (packer.compress(bytes(GROWN)) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    return masked(BINARY, os.urandom(28_000)) + count * client_frame(FIN | RSV1 | BINARY, packed)
+
+
+@async_test
+async def test_messages_that_grow_by_decompression_are_held_up_within_their_bytes() -> None:
+    """A kilobyte becomes a megabyte: a piece of a read must not hold many of them."""
+    feeds: list[Any] = []
+    go_on = asyncio.Event()
+    limits = Limits(inbound_bytes=GROWN, message_bytes=2 * GROWN)
+
+    async with Backend(None).pools(timing=FAST, limits=limits) as (pool, _):
+        app = FastAPI()
+
+        @app.websocket("/")
+        async def endpoint(websocket: WebSocket) -> None:
+            async with pool.accept(websocket, namespace="n") as connection:
+                async for _ in connection:
+                    feeds.append(connection._transport._protocol)  # type: ignore[attr-defined]
+                    await go_on.wait()
+
+        async with served(app, CompressingProtocol) as url, connect(url + "/") as client:
+            client.transport.write(inflating(60))
+            await eventually(lambda: feeds and feeds[0].full)
+            await asyncio.sleep(0.1)
+            assert GROWN <= feeds[0].feed._held <= 3 * GROWN
+            go_on.set()
+            client.transport.abort()
+
+
+@async_test
+async def test_without_a_pool_as_few_messages_that_grow_wait_for_the_application() -> None:
+    """It gets all of them."""
+    waiting: list[int] = []
+    protocols: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        protocols.append(scope["extensions"][EXTENSION])
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            waiting.append(protocols[0].queue.qsize())
+            if event["bytes"] == b"last":
+                await send({"type": "websocket.close"})
+
+    async with served(app, CompressingProtocol) as url, connect(url + "/") as client:
+        client.transport.write(inflating(60) + masked(BINARY, b"last"))
+        await asyncio.wait_for(client.wait_closed(), 30)
+    assert len(waiting) == 62
+    assert max(waiting) <= 2 * FRAMES * INFLATED // GROWN
