@@ -210,14 +210,23 @@ class Accepting:
                 self._connection, error, http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
             )
         try:
-            await self._end(_close_code(error, over), None if over else error)
+            code, reason = self._closing_of(error, over)
+            await self._end(code, None if over else error, reason)
         finally:
             self._body.release_mates()
         return over
 
-    async def _end(self, code: int, error: BaseException | None) -> None:
+    def _closing_of(self, error: BaseException | None, over: bool) -> tuple[int, str]:
+        if error is None or over:
+            return NORMAL, ""
+        if isinstance(error, MessageTooLargeError):
+            return TOO_BIG, ""
+        asked = isinstance(error, Exception) and handshake.closing_of(self._connection, error)
+        return asked or (FAILED, "")
+
+    async def _end(self, code: int, error: BaseException | None, reason: str = "") -> None:
         connection = self._connection
-        begin_close(connection, code, "")
+        begin_close(connection, code, reason)
         try:
             if error is None or isinstance(error, Exception):  # a cancelled body must not wait
                 # A server cuts the socket when its endpoint returns.
@@ -230,9 +239,3 @@ class Accepting:
                 log.debug("released later: %s", unreleased)
             finally:
                 await reading.unwatch(connection)
-
-
-def _close_code(error: BaseException | None, over: bool) -> int:
-    if error is None or over:
-        return NORMAL
-    return TOO_BIG if isinstance(error, MessageTooLargeError) else FAILED

@@ -67,3 +67,8 @@ def refusal(
 ) -> ClusterPoolError:
     """The error to raise for its refused handshake; see :meth:`Transport.refusal`."""
     return connection._transport.refusal(error, status, text)
+
+
+def closing_of(connection: ConnectionState, error: Exception) -> tuple[int, str] | None:
+    """The close code and reason that an error of its body asks for; see the transport's."""
+    return connection._transport.closing_of(error)

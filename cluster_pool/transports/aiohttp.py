@@ -211,6 +211,10 @@ class AiohttpTransport:
         """See :class:`Transport`; aiohttp does not wait for it."""
         return None
 
+    def closing_of(self, error: Exception) -> tuple[int, str] | None:
+        """See :class:`Transport`: no error asks for a code."""
+        return None
+
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`; aiohttp keeps pongs to itself, so it is alive until it ends."""
         return not self.is_closed()

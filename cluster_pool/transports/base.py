@@ -200,6 +200,12 @@ class Transport(Protocol):
     def refusal(self, error: ClusterPoolError, status: int, text: str) -> ClusterPoolError:
         """The error to raise for a refused handshake: ``error``, as the framework needs it."""
 
+    def closing_of(self, error: Exception) -> tuple[int, str] | None:
+        """The close code and reason that an error of the framework's own asks for, if it does.
+
+        The framework does not close for it then.
+        """
+
     async def alive(self, within: float) -> bool:
         """Whether the client shows within so many seconds that it lives, by a pong or otherwise.
 

@@ -148,6 +148,10 @@ class CallablesTransport:
         """See :class:`Transport`."""
         return None
 
+    def closing_of(self, error: Exception) -> tuple[int, str] | None:
+        """See :class:`Transport`: no error asks for a code."""
+        return None
+
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`; there is no ping, so it counts as alive until it is closed."""
         return not self.is_closed()

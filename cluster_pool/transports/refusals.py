@@ -6,9 +6,11 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.websockets import WebSocketState
 
-from cluster_pool.exceptions import ClusterPoolError
+from cluster_pool.core.closing import check_close
+from cluster_pool.exceptions import ClusterPoolError, InvalidCloseError
 from cluster_pool.transports.base import headers_of
 
 
@@ -48,6 +50,25 @@ def answer_nothing(scope: MutableMapping[str, Any], error: ClusterPoolError) -> 
         by_status[error.status_code] = _Unless(handler)
 
 
+def closing_of(error: Exception, scope: MutableMapping[str, Any]) -> tuple[int, str] | None:
+    """The code and the reason of a WebSocketException, for the caller to close with.
+
+    None for any other error, and if a close may not have them. The application's handler, which
+    would close once more and fail, is not called any more for a WebSocket that is closed.
+    """
+    if not isinstance(error, WebSocketException):
+        return None
+    try:
+        asked = check_close(error.code, error.reason)
+    except InvalidCloseError:
+        return None
+    by_class: Any = scope.get("starlette.exception_handlers", ({},))[0]
+    kind = next((kind for kind in type(error).__mro__ if kind in by_class), None)
+    if kind is not None and not isinstance(by_class[kind], _UnlessClosed):
+        by_class[kind] = _UnlessClosed(by_class[kind])
+    return asked
+
+
 async def _no_answer(connection: Any, error: Exception) -> None:
     """Answer nothing: the client has its answer."""
 
@@ -61,6 +82,24 @@ class _Unless:
     async def __call__(self, connection: Any, error: Exception) -> Any:
         if isinstance(error, ClusterPoolError):
             return None
-        if iscoroutinefunction(self._handler):
-            return await self._handler(connection, error)
-        return await run_in_threadpool(self._handler, connection, error)
+        return await _called(self._handler, connection, error)
+
+
+class _UnlessClosed:
+    """The application's handler of an exception; it is not called for a closed WebSocket."""
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+
+    async def __call__(self, connection: Any, error: Exception) -> Any:
+        closed = WebSocketState.DISCONNECTED
+        if getattr(connection, "application_state", None) is closed:
+            return None
+        return await _called(self._handler, connection, error)
+
+
+async def _called(handler: Any, connection: Any, error: Exception) -> Any:
+    """Call a handler as Starlette does."""
+    if iscoroutinefunction(handler):
+        return await handler(connection, error)
+    return await run_in_threadpool(handler, connection, error)

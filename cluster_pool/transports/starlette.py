@@ -28,7 +28,7 @@ from cluster_pool.transports.base import (
 )
 from cluster_pool.transports.kept import Kept, Receive
 from cluster_pool.transports.queued import SendQueue
-from cluster_pool.transports.refusals import answer_nothing, as_http
+from cluster_pool.transports.refusals import answer_nothing, as_http, closing_of
 from cluster_pool.transports.wrappers import Send, innermost, is_of_server
 
 log = logging.getLogger("cluster_pool.transports")
@@ -129,6 +129,10 @@ class StarletteBase:
         as_http(error, status, text)
         answer_nothing(self._websocket.scope, error)
         return error
+
+    def closing_of(self, error: Exception) -> tuple[int, str] | None:
+        """See :class:`Transport`."""
+        return closing_of(error, self._websocket.scope)
 
     def close(self, code: int, reason: str) -> None:
         """See :class:`Transport`."""

@@ -8,10 +8,10 @@ another without a turn of the loop.
 """
 
 import asyncio
+import os
 from collections.abc import Sized
 from typing import Any, Final
 
-from websockets.asyncio.messages import MAX_FRAGMENTS
 from websockets.frames import CloseCode
 
 from cluster_pool.transports.fed import Fed
@@ -27,6 +27,8 @@ TINY: Final = 64
 """Bytes of a frame, on average, below which pieces stay small."""
 INFLATED: Final = 16 * 1024
 """Bytes after decompression that count as one more frame: they take about as long."""
+MAX_FRAGMENTS: Final = int(os.environ.get("WEBSOCKETS_MAX_FRAGMENTS", "4096"))
+"""Parts of a message, as `websockets` has it; not all its versions do."""
 FRAMES: Final = 256
 """Frames of one client in a turn of the loop, above which it waits for the next one."""
 
@@ -117,7 +119,7 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
                 return
             parsed = len(conn.events)
             if conn.extensions:
-                frames += sum(1 + len(one.data) // INFLATED for one in conn.events)
+                frames += sum(map(_frames_of, conn.events))
             else:
                 frames += parsed
                 size = PIECE if parsed * TINY > size else min(2 * size, LARGEST_PIECE)
@@ -168,3 +170,8 @@ class ReadingProtocol(WebSocketsSansIOProtocol):
         elif not self.close_sent:
             self.conn.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
             self.handle_parser_exception()
+
+
+def _frames_of(event: Any) -> int:
+    """For how many frames one counts that may have been compressed."""
+    return 1 + len(event.data) // INFLATED

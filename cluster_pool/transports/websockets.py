@@ -126,6 +126,10 @@ class WebsocketsTransport:
         """See :class:`Transport`."""
         return self._writer.close_answer()
 
+    def closing_of(self, error: Exception) -> tuple[int, str] | None:
+        """See :class:`Transport`: no error asks for a code."""
+        return None
+
     async def alive(self, within: float) -> bool:
         """See :class:`Transport`.
 
