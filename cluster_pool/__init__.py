@@ -25,6 +25,7 @@ from cluster_pool.auth.jwt import Jwt
 from cluster_pool.cluster.presence import Presence
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.history import History, HistoryMessage
 from cluster_pool.core.request import Fields, Headers, Request
 from cluster_pool.core.results import (
     Delivery,
@@ -112,6 +113,8 @@ __all__ = [
     "Fields",
     "Gap",
     "Headers",
+    "History",
+    "HistoryMessage",
     "IdTakenError",
     "Identity",
     "InvalidCloseError",

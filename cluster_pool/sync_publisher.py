@@ -15,6 +15,7 @@ from cluster_pool.backplane.backplane import DEFAULT_REDIS
 from cluster_pool.cluster.background import Background, Work
 from cluster_pool.core.closing import NORMAL, SERVICE_RESTART
 from cluster_pool.core.config import Confirm, Limits, check_timeout
+from cluster_pool.core.history import HistoryMessage
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import Delivery, DrainProgress, Member, Node, SendResult
 from cluster_pool.core.seals import Secret
@@ -266,6 +267,23 @@ class SyncPublisher:
         """As :meth:`Publisher.locate`."""
         return self._call(Publisher.locate, namespace, id, timeout=timeout)
 
+    def position(self, namespace: str, *, timeout: float | None = None) -> str:
+        """As :meth:`Publisher.position`."""
+        return self._call(Publisher.position, namespace, timeout=timeout)
+
+    def history(
+        self,
+        namespace: str,
+        *,
+        last: int = 50,
+        as_id: str | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+    ) -> list[HistoryMessage]:
+        """As :meth:`Publisher.history`."""
+        work = partial(Publisher.history, last=last, as_id=as_id, user=user)
+        return self._call(work, namespace, timeout=timeout)
+
     def namespaces(self, *, timeout: float | None = None) -> list[str]:
         """As :meth:`Publisher.namespaces`."""
         return self._call(Publisher.namespaces, timeout=timeout)
@@ -287,14 +305,8 @@ class SyncPublisher:
         timeout: float | None = None,
     ) -> None:
         """As :meth:`Publisher.drain_node`."""
-        self._call(
-            Publisher.drain_node,
-            *(node_id, max_per_second, message, code),
-            grace=grace,
-            announce=announce,
-            force=force,
-            timeout=timeout,
-        )
+        work = partial(Publisher.drain_node, grace=grace, announce=announce, force=force)
+        self._call(work, node_id, max_per_second, message, code, timeout=timeout)
 
     def pause_drain(self, node_id: str, *, timeout: float | None = None) -> None:
         """As :meth:`Publisher.pause_drain`."""

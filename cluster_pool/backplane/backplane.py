@@ -1,7 +1,7 @@
 """Everything between one start of a node or publisher and Redis, built in one constructor."""
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
@@ -12,6 +12,7 @@ from cluster_pool.backplane.cluster_parts import ClusterPart
 from cluster_pool.backplane.cluster_topology import ClusterTopology, Place
 from cluster_pool.backplane.directory import Directory
 from cluster_pool.backplane.drain_budget import RedisDrainBudget
+from cluster_pool.backplane.histories import Histories
 from cluster_pool.backplane.inbox import Inbox
 from cluster_pool.backplane.lease_view import LeaseView
 from cluster_pool.backplane.leases import Leases
@@ -22,6 +23,7 @@ from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.backplane.topology import SingleTopology, Topology
 from cluster_pool.core.config import Limits, Timing, check_timeout
+from cluster_pool.core.history import History, HistoryRules
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.progress import Progress
@@ -41,6 +43,7 @@ class Setup:
         seals: None if items are not authenticated.
         node_id: the given one; with None each start makes one.
         receipts: whether pongs and answered closes are receipts of clients.
+        histories: which namespaces this node asks to have a history.
     """
 
     address: Address
@@ -51,6 +54,7 @@ class Setup:
     seals: Seals | None
     node_id: str | None
     receipts: bool
+    histories: HistoryRules
 
     @classmethod
     def of(
@@ -63,6 +67,7 @@ class Setup:
         secret: Secret | Iterable[Secret] | None,
         node_id: str | None = None,
         receipts: bool = True,
+        history: Mapping[str, History] | None = None,
     ) -> Self:
         """Check the arguments; raises InvalidValueError for one that is not allowed."""
         seals = None if secret is None else Seals(secret)
@@ -71,7 +76,9 @@ class Setup:
         address = Address(redis, timing.timeout)
         address.check_prefix(keys.prefix)
         limits = limits or Limits()
-        return cls(address, keys, limits, timing, Counters(), seals, node_id, receipts)
+        rules = HistoryRules(history, timing.heartbeat)
+        counters = Counters()
+        return cls(address, keys, limits, timing, counters, seals, node_id, receipts, rules)
 
 
 class BackplaneObserver(Protocol):
@@ -138,8 +145,9 @@ class Backplane:
             seals=setup.seals,
         )
         self.leases = Leases(self.shard, setup.keys, self.identity, view)
-        self.claims = Claims(self.topology, setup.keys, self.identity)
+        self.claims = Claims(self.topology, setup.keys, self.identity, setup.histories)
         self.directory = Directory(self.topology, setup.keys, self.leases, self.claims)
+        self.histories = Histories(self.topology, setup.keys)
         self.revocations = Revocations(self.shard, setup.keys)
         self.drain_budget = RedisDrainBudget(self.shard, setup.keys)
 

@@ -27,6 +27,7 @@ from cluster_pool.backplane.script_words import (
 )
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.core.claims import Claim
+from cluster_pool.core.history import HistoryRules
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -62,10 +63,13 @@ class ClaimReply(NamedTuple):
 class Claims:
     """The claims of a cluster as one node writes them."""
 
-    def __init__(self, topology: Topology, keys: Keys, identity: Identity) -> None:
+    def __init__(
+        self, topology: Topology, keys: Keys, identity: Identity, histories: HistoryRules
+    ) -> None:
         self._topology = topology
         self._keys = keys
         self._identity = identity
+        self._histories = histories
 
     def claim(
         self,
@@ -88,16 +92,19 @@ class Claims:
             room: how many members the namespace may have.
             told: the places of claims that have a profile, from 1 on, and these.
         """
+        shard = self._topology.of(namespace)
         call = script_calls.claim(
             self._keys,
             namespace,
-            sender=self._topology.of(namespace).sender,
+            sender=shard.sender,
             incarnation=incarnation,
             start=self._identity.start,
             node=self._identity.node_id,
             conflict=CONFLICTS[takeover],
             dead=dead,
             most=room,
+            history=self._histories.asked(namespace),
+            counted_by=shard.succession.digits,
             told=told,
             claims=claims,
         )
@@ -161,16 +168,22 @@ class Claims:
             told: the places of claims that have a profile, among all of them, from 1 on, and these.
         """
         asserted = [
-            AssertedClaims(name, [(id, claim.time, claim.nonce) for id, claim in claims])
+            AssertedClaims(
+                name,
+                self._histories.asked(name),
+                [(id, claim.time, claim.nonce) for id, claim in claims],
+            )
             for name, claims in groups
         ]
+        shard = self._topology.of(groups[0][0])
         call = script_calls.assert_claims(
             self._keys,
             not_after=not_after,
-            sender=self._topology.of(groups[0][0]).sender,
+            sender=shard.sender,
             incarnation=incarnation,
             start=self._identity.start,
             node=self._identity.node_id,
+            counted_by=shard.succession.digits,
             told=told,
             groups=asserted,
         )
@@ -184,24 +197,17 @@ class Claims:
         return Reply(links.script(call), read, deadline)
 
     async def inform(
-        self,
-        namespace: str,
-        id: str,
-        claim: Claim,
-        profile: str,
-        not_after: int,
-        deadline: float,
+        self, namespace: str, id: str, claim: Claim, profile: str, deadline: float
     ) -> bool:
         """Replace the profile of a member; False if its claim is not registered."""
         call = script_calls.inform(
             self._keys,
             namespace,
-            not_after=not_after,
             node=self._identity.node_id,
             updates=[(id, claim.time, claim.nonce, profile)],
         )
-        _, codes = in_time(await self._topology.script(deadline, call))
-        return _ASSERTED[codes[0]] is True
+        codes: bytes = await self._topology.script(deadline, call)
+        return codes.decode() == KEPT
 
     def tallies(
         self, links: Links, namespaces: Sequence[str], incarnation: str, deadline: float

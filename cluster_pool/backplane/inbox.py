@@ -12,7 +12,8 @@ class Heard(NamedTuple):
     """One payload. ``items_offset`` is where the items of an envelope begin, 0 for a raw payload.
 
     ``epoch`` and ``number`` are those of the envelope's last message, of ``messages`` in it;
-    ``sender`` is the start of the process that sent it.
+    ``sender`` is the start of the process that sent it. ``position`` is that of its last message in
+    the history of the namespace; 0 if none is recorded.
     """
 
     channel: str
@@ -22,6 +23,7 @@ class Heard(NamedTuple):
     sender: str
     epoch: str = ""
     messages: int = 0
+    position: int = 0
 
 
 class Inbox:

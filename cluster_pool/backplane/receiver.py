@@ -22,7 +22,7 @@ from cluster_pool.core.envelope import (
 from cluster_pool.core.events import COUNTER, MAX_BYTES, EventNumbers
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys, is_of_one, is_probe
-from cluster_pool.core.numbers import NO_COUNTER, UNREADABLE, Counter, History, Numbers
+from cluster_pool.core.numbers import NO_COUNTER, UNREADABLE, Counter, Numbers, ServerChange
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.results import Gap
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -99,8 +99,8 @@ class Receiver:
             self.numbers.dropped(channel, header.messages)
         elif items_offset < len(payload):
             sender, epoch, messages = header.sender_start, header.counter_epoch, header.messages
-            heard = Heard(channel, header.number, payload, items_offset, sender, epoch, messages)
-            self._put(heard, messages)
+            marks = sender, epoch, messages, header.position
+            self._put(Heard(channel, header.number, payload, items_offset, *marks), messages)
         elif own:
             self.probed.set()
         elif channel == self._identity.own_channel:
@@ -184,12 +184,14 @@ class Receiver:
         self.numbers.ended(channel)
         self._event_numbers.hand_over(channel, self._event_numbers)
 
-    def resubscribed(self, channel: str, counter: Counter, history: History, now: int) -> None:
+    def resubscribed(self, channel: str, counter: Counter, change: ServerChange, now: int) -> None:
         """A channel was subscribed again, while its counter stood there; ``now`` in Redis time."""
         epoch, number, _ = counter
         if channel not in self.events:
-            self.numbers.resubscribed(channel, counter, history, now)
-        elif self._event_numbers.resubscribed(channel, epoch, number, lost=history > History.MOVED):
+            self.numbers.resubscribed(channel, counter, change, now)
+        elif self._event_numbers.resubscribed(
+            channel, epoch, number, lost=change > ServerChange.MOVED
+        ):
             self._lose_events(channel)
 
     def forget(self, channel: str) -> None:
@@ -216,7 +218,7 @@ class Receiver:
 
     def broken(self, error: BrokenEnvelopeError, channel: str) -> None:
         """Count an invalid envelope; log it once per kind."""
-        self._counters.dropped_garbage += error.count
+        self._counters.dropped_garbage += 1
         if error.kind not in self._broken:
             self._broken.add(error.kind)
             log.warning("dropped a broken envelope (%s) on %s", error.kind, shown(channel))

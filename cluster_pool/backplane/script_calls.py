@@ -50,13 +50,8 @@ def heartbeat(
 ) -> ScriptCall:
     """Renew a lease that is still held."""
     names = [
-        keys.leases,
-        keys.nodes,
-        keys.infos,
-        keys.epoch,
-        keys.headrooms,
-        keys.drains,
-        keys.incarnations,
+        *(keys.leases, keys.nodes, keys.infos, keys.epoch),
+        *(keys.headrooms, keys.drains, keys.incarnations),
     ]
     return ScriptCall("heartbeat", names, [node, incarnation, ttl_ms, info, headroom, lease_epoch])
 
@@ -144,12 +139,15 @@ def claim(
     conflict: str,
     dead: str,
     most: int,
+    history: str,
+    counted_by: str,
     told: Sequence[tuple[int, str]],
     claims: Iterable[tuple[str, str, int, int]],
 ) -> ScriptCall:
     """Claim ids for an incarnation.
 
     Args:
+        history: the setting that is asked for, "" for none: see :meth:`.HistoryRules.asked`.
         told: the places of claims that have a profile, from 1 on, and these.
         claims: id, nonce, the time of the first attempt (0 if this is the first) and the time
             after which it must not be executed, both in µs of Redis.
@@ -164,16 +162,8 @@ def claim(
             keys.profiles(namespace),
         ],
         [
-            sender,
-            channel,
-            keys.events(namespace),
-            incarnation,
-            start,
-            node,
-            conflict,
-            dead,
-            most,
-            len(told),
+            *(sender, channel, keys.events(namespace), incarnation, start, node),
+            *(conflict, dead, most, history, counted_by, len(told)),
             *[field for entry in told for field in entry],
             *[field for entry in claims for field in entry],
         ],
@@ -222,34 +212,38 @@ def reap(
 
 
 def correct(
-    keys: Keys, namespace: str, *, not_after: int, incarnation: str, count: int, checksum: int
+    keys: Keys, namespace: str, *, incarnation: str, count: int, checksum: int
 ) -> ScriptCall:
     """Correct the count and checksum of one owner."""
     names = [keys.members(namespace), keys.owners(namespace), keys.profiles(namespace)]
-    return ScriptCall("correct", names, [not_after, incarnation, count, checksum])
+    return ScriptCall("correct", names, [incarnation, count, checksum])
 
 
 def inform(
-    keys: Keys,
-    namespace: str,
-    *,
-    not_after: int,
-    node: str,
-    updates: Iterable[tuple[str, int, str, str]],
+    keys: Keys, namespace: str, *, node: str, updates: Iterable[tuple[str, int, str, str]]
 ) -> ScriptCall:
     """Replace profiles: the id of each member, the time and nonce of its claim, and the profile."""
     names = [keys.members(namespace), keys.owners(namespace), keys.profiles(namespace)]
     fields = [field for entry in updates for field in entry]
-    return ScriptCall("inform", names, [not_after, keys.events(namespace), node, *fields])
+    return ScriptCall("inform", names, [keys.events(namespace), node, *fields])
+
+
+def read_history(
+    keys: Keys, namespace: str, *, start: str, newest_first: int, most: int, most_bytes: int
+) -> ScriptCall:
+    """Read a page of a history, from an id on, or back if ``newest_first`` is 1."""
+    names = [keys.numbers(keys.channel(namespace)), keys.history(namespace)]
+    return ScriptCall("read_history", names, [start, newest_first, most, most_bytes])
 
 
 # -- several namespaces ------------------------------------------------------------------------
 
 
 class AssertedClaims(NamedTuple):
-    """The claims of a node in one namespace: id, time and nonce of each."""
+    """The claims of a node in one namespace: id, time and nonce of each; and the history there."""
 
     namespace: str
+    history: str
     claims: Sequence[tuple[str, int, str]]
 
 
@@ -261,6 +255,7 @@ def assert_claims(
     incarnation: str,
     start: str,
     node: str,
+    counted_by: str,
     told: Sequence[tuple[int, str]],
     groups: Sequence[AssertedClaims],
 ) -> ScriptCall:
@@ -271,35 +266,41 @@ def assert_claims(
     """
     names: list[str] = []
     heads: list[Argument] = []
-    for namespace, claims in groups:
+    for namespace, history, claims in groups:
         channel = keys.channel(namespace)
         names += (keys.members(namespace), keys.owners(namespace))
         names += (keys.numbers(channel), keys.profiles(namespace))
-        heads += (channel, keys.events(namespace), len(claims))
+        heads += (channel, keys.events(namespace), history, len(claims))
     fields = [field for group in groups for entry in group.claims for field in entry]
     profiles = [field for entry in told for field in entry]
-    singles: list[Argument] = [not_after, sender, incarnation, start, node, len(told)]
+    singles: list[Argument] = [not_after, sender, incarnation, start, node, counted_by, len(told)]
     return ScriptCall("assert", names, [*singles, *profiles, *heads, *fields])
 
 
 class ComparedClaims(NamedTuple):
-    """The claims of a node in one namespace: size, checksum, and some ids with their claims."""
+    """The claims of a node in one namespace: size, checksum, and some ids with their claims; and
+    the history there."""
 
     namespace: str
     held: int
     checksum: int
+    history: str
     sample: Sequence[tuple[str, str]]
 
 
-def compare(keys: Keys, *, incarnation: str, holdings: Sequence[ComparedClaims]) -> ScriptCall:
-    """Compare what is registered in namespaces with what a node holds there."""
+def compare(
+    keys: Keys, *, incarnation: str, counted_by: str, holdings: Sequence[ComparedClaims]
+) -> ScriptCall:
+    """Compare what is registered in namespaces with what a node holds there, and renew the
+    settings of their histories."""
     names: list[str] = []
     heads: list[Argument] = []
-    for namespace, held, checksum, sample in holdings:
+    for namespace, held, checksum, history, sample in holdings:
         names += (keys.members(namespace), keys.owners(namespace))
-        heads += (held, checksum, len(sample))
+        names.append(keys.numbers(keys.channel(namespace)))
+        heads += (held, checksum, history, len(sample))
     fields = [field for holding in holdings for entry in holding.sample for field in entry]
-    return ScriptCall("compare", names, [incarnation, *heads, *fields])
+    return ScriptCall("compare", names, [incarnation, counted_by, *heads, *fields])
 
 
 def tallies(keys: Keys, *, incarnation: str, namespaces: Iterable[str]) -> ScriptCall:

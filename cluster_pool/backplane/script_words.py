@@ -3,7 +3,7 @@
 Each name in capitals is a local of the same name in every script that uses it.
 """
 
-from cluster_pool.core import claims, envelope, events, profiles
+from cluster_pool.core import claims, envelope, events, history, profiles
 
 CHECKSUM_MODULUS = claims.CHECKSUM_MODULUS
 LATEST = claims.LATEST
@@ -13,6 +13,8 @@ TAKEN_ITEM = envelope.TAKEN_ITEM
 EVENTS_EPOCH, EVENTS = events.COUNTER
 EVENTS_BYTES = events.PAYLOAD_BYTES
 NO_PROFILE = profiles.NO_PROFILE
+MARKS = history.MARKS
+ENTRY_BYTES = history.ENTRY_BYTES
 
 OK = "OK"
 LATE = "LATE"

@@ -26,6 +26,7 @@ NAMES: Final = (
     "join",
     "living",
     "publish",
+    "read_history",
     "read_revocations",
     "reap",
     "release",
@@ -35,6 +36,17 @@ NAMES: Final = (
     "sweep",
     "tallies",
 )
+
+DEFERRED: Final = ("history", "recording")
+"""Files whose functions are made only where they are needed, since most calls need none of them."""
+
+MAKER: Final = """\
+local function {}(redis, server, mended)
+{}
+end
+"""
+"""Makes what such a file returns. It has definitions of its own: one that it shared with the rest
+of the script would cost every call."""
 
 PUBLISH: Final = "PUBLISH"
 SHARDED_PUBLISH: Final = "SPUBLISH"
@@ -65,14 +77,19 @@ def sources(publish: str = PUBLISH) -> dict[str, str]:
     Args:
         publish: the command by which they publish: ``PUBLISH``, or ``SPUBLISH`` on a cluster.
     """
-    folder = files(__package__) / "lua"  # read as UTF-8, whatever the locale
+
+    def read(name: str) -> str:
+        return (files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
+
     command = f"local PUBLISH = {_lua(publish)}"
-    shared = [command, *constants(), *(folder / "common.lua").read_text("utf-8").split("\n\n")]
+    shared = [command, *constants(), *read("common").split("\n\n")]
+    makers = {f"make_{name}": _maker(name, shared, read(name)) for name in DEFERRED}
+    shared += read("envelopes").split("\n\n")
 
     def script(name: str) -> str:
-        own = (folder / f"{name}.lua").read_text("utf-8")
-        main = f"local function main()\n{own}\nend\n{END}"
-        return "\n\n".join([*used(shared, main), main])
+        main = f"local function main()\n{read(name)}\nend\n{END}"
+        text = "\n\n".join([*used(shared, main), main])
+        return "\n".join([*(makers[one] for one in sorted(_words(text) & {*makers})), text])
 
     return {name: script(name) for name in NAMES}
 
@@ -95,6 +112,15 @@ def used(paragraphs: list[str], text: str) -> list[str]:
             needed |= _words(paragraph)
             kept.append(paragraph)
     return kept[::-1]
+
+
+def _maker(name: str, shared: list[str], text: str) -> str:
+    """The function that makes what a deferred file returns, without comments."""
+    single = [(one, _DEFINITION.match(one)) for one in shared]
+    own = [one for one, defined in single if defined is not None and defined[1] != "mended"]
+    body = _COMMENT.sub("", "\n".join([*used(own, text), text]))
+    lines = [f"  {line}" for line in body.splitlines() if line.strip()]
+    return MAKER.format(f"make_{name}", "\n".join(lines))
 
 
 def _words(text: str) -> set[str]:

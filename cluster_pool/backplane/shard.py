@@ -29,7 +29,7 @@ from cluster_pool.backplane.shard_context import Part, ShardContext, ShardObserv
 from cluster_pool.backplane.subscriber import Subscriber
 from cluster_pool.backplane.subscriptions import Subscriptions
 from cluster_pool.backplane.succession import Succession
-from cluster_pool.core.numbers import History
+from cluster_pool.core.numbers import ServerChange
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 log = logging.getLogger("cluster_pool.backplane")
@@ -327,7 +327,7 @@ class Shard:
             await health.rest()
             resubscribed = self.subscriptions.pop_resubscribed()
             await self._probe_where_it_is(commands)
-            await self.subscriptions.compare(resubscribed, History.MOVED)
+            await self.subscriptions.compare(resubscribed, ServerChange.MOVED)
             await health.hear_time(commands)
             dropped = "messages were dropped: too many, or too large"
             self._report_gap(SLOTS_MOVED if resubscribed else dropped)
@@ -337,10 +337,10 @@ class Shard:
     ) -> None:
         """Find out how much was published while nothing could be heard."""
         lost = await self._state.state_lost(commands)
-        history = self.succession.come_to(server, lost=lost)
+        change = self.succession.come_to(server, lost=lost)
         counters = await self.subscriptions.read_counters(commands, subscriber)
         await self._probe(commands)
-        await self.subscriptions.compare(counters, history)
+        await self.subscriptions.compare(counters, change)
         self.succession.settle(asyncio.get_running_loop().time(), self._timing.heartbeat)
         self._report_gap(str(self.generations.last_error or "the first link"))
 

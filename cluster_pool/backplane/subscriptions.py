@@ -19,7 +19,7 @@ from cluster_pool.backplane.in_steps import overlapped
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.subscriber import BATCH, Groups, Subscriber
 from cluster_pool.core.identity import Identity
-from cluster_pool.core.numbers import Counter, History
+from cluster_pool.core.numbers import Counter, ServerChange
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 DRAIN = 1.0
@@ -294,17 +294,17 @@ class Subscriptions:
     ) -> list[tuple[str, Counter]]:
         return await self._health.soon(self._counters.read(commands, groups))
 
-    async def compare(self, counters: list[tuple[str, Counter]], history: History) -> None:
+    async def compare(self, counters: list[tuple[str, Counter]], change: ServerChange) -> None:
         """Compare counters with what was heard, after all that they count has arrived.
 
         A channel that was dropped meanwhile is left out: it may be wanted again by now, and its
-        counter was read before that. ``history`` is that since these channels were interrupted.
+        counter was read before that. ``change`` is that since these channels were interrupted.
         """
         now = self._health.redis_time()
         for at in range(0, len(counters), BATCH):
             for channel, counter in counters[at : at + BATCH]:
                 if channel in self._resubscribed:
-                    self._receiver.resubscribed(channel, counter, history, now)
+                    self._receiver.resubscribed(channel, counter, change, now)
             await asyncio.sleep(0)
 
     # -- slots that move ---------------------------------------------------------------------

@@ -7,7 +7,7 @@ nodes register their claims again. Until they have done that, the lack of one sa
 import zlib
 from typing import Final
 
-from cluster_pool.core.numbers import History
+from cluster_pool.core.numbers import ServerChange
 
 PATIENCE: Final = 1.5
 """Seconds for which sends to members that are not registered wait for their registration, at most.
@@ -33,31 +33,31 @@ class Succession:
         self.digits = ""
         self.patient_until = self.unsure_until = NEVER
         self._server = ""
-        self._history = History.SAME
+        self._change = ServerChange.SAME
 
-    def come_to(self, server: str, *, lost: bool) -> History:
-        """The next generation is at ``server``; gives the history since :meth:`settle`.
+    def come_to(self, server: str, *, lost: bool) -> ServerChange:
+        """The next generation is at ``server``; gives the change since :meth:`settle`.
 
         Args:
             server: its name in the cluster, or its place; "" for one Redis.
             lost: this server was restarted since this process last lived on it.
         """
         if self._server not in ("", server):
-            self._history = max(self._history, History.TAKEN_OVER)
+            self._change = max(self._change, ServerChange.TAKEN_OVER)
         elif lost:
-            self._history = History.LOST
+            self._change = ServerChange.LOST
         self._server = server
         self.digits = f"{zlib.crc32(server.encode()) % 10_000:04}" if server else ""
-        return self._history
+        return self._change
 
     def settle(self, now: float, heartbeat: float) -> None:
-        """All channels were compared with their counters: the next history begins.
+        """All channels were compared with their counters: the next change begins.
 
         Within two heartbeats the nodes register again what was lost. A server that has taken over
         lacks the claims of a moment at most, whose nodes came to it as this process did.
         """
-        if self._history > History.SAME:
+        if self._change > ServerChange.SAME:
             self.patient_until = self.unsure_until = now + min(PATIENCE, 2 * heartbeat)
-        if self._history is History.LOST:
+        if self._change is ServerChange.LOST:
             self.unsure_until = now + 2 * heartbeat
-        self._history = History.SAME
+        self._change = ServerChange.SAME

@@ -4,23 +4,32 @@ Nothing here trusts what it reads: other programs may have written it. The calle
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls
-from cluster_pool.backplane.calls import Reply, answered, in_time, texts
+from cluster_pool.backplane.calls import Reply, answered, texts
 from cluster_pool.backplane.claims import BATCH
 from cluster_pool.backplane.directory import pages
 from cluster_pool.backplane.script_calls import ComparedClaims
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.events import COUNTER
+from cluster_pool.core.history import HistoryRules, bounds_in
 from cluster_pool.core.identity import Identity
+from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import Keys
+from cluster_pool.core.quiet import Quiet
 
+log = logging.getLogger("cluster_pool.history")
+
+SAID_AGAIN: Final = 86_400.0
+"""Seconds between two warnings about the same two settings."""
 _OWNER: Final = re.compile(rb"[\w.-]+#?", re.ASCII)
 _COUNT: Final = re.compile(rb"-?\d{1,18}", re.ASCII)
 
@@ -63,10 +72,14 @@ class Registered(NamedTuple):
 class Upkeep:
     """Reads and repairs the registry."""
 
-    def __init__(self, topology: Topology, keys: Keys, identity: Identity) -> None:
+    def __init__(
+        self, topology: Topology, keys: Keys, identity: Identity, histories: HistoryRules
+    ) -> None:
         self._topology = topology
         self._keys = keys
         self._identity = identity
+        self._histories = histories
+        self._quiet = Quiet(SAID_AGAIN)
 
     def compare(
         self,
@@ -75,21 +88,19 @@ class Upkeep:
         holdings: Sequence[Holding],
         deadline: float,
     ) -> Reply[tuple[list[str], list[str]]]:
-        """The namespaces whose registered claims differ, and all owners in the given ones."""
-        compared = {
-            one.namespace: ComparedClaims(
-                one.namespace,
-                one.size,
-                one.checksum,
-                [(id, str(claim)) for id, claim in one.sample],
-            )
-            for one in holdings
-        }
+        """The namespaces whose registered claims differ, and all owners in the given ones.
+
+        The settings of histories are renewed, each of a namespace in which claims are held.
+        """
+        compared = {one.namespace: self._compared(one) for one in holdings}
         parts = list(self._topology.together(compared))
         calls = [
             links.script(
                 script_calls.compare(
-                    self._keys, incarnation=incarnation, holdings=[compared[name] for name in part]
+                    self._keys,
+                    incarnation=incarnation,
+                    counted_by=self._topology.of(part[0]).succession.digits if part else "",
+                    holdings=[compared[name] for name in part],
                 )
             )
             for part in parts
@@ -100,15 +111,32 @@ class Upkeep:
         def read(replies: list[Any]) -> tuple[list[str], list[str]]:
             differing: dict[str, None] = {}
             owners: dict[str, None] = {}
-            for part, (places, found) in zip(parts, replies[: len(parts)], strict=True):
+            for part, (places, found, histories) in zip(parts, replies[: len(parts)], strict=True):
                 differing.update(dict.fromkeys(part[place - 1] for place in places))
                 owners.update(dict.fromkeys(texts(found)))
+                for place, bounds in zip(histories[::2], histories[1::2], strict=True):
+                    self._warn_of_history(part[place - 1], bounds)
             for one, same in zip(told, replies[len(parts) :], strict=True):
                 if not same:
                     differing[one.namespace] = None
             return list(differing), list(owners)
 
         return Reply(asyncio.gather(*calls, *looks), read, deadline)
+
+    def _compared(self, holding: Holding) -> ComparedClaims:
+        namespace, size, checksum, sample, _ = holding
+        asked = self._histories.asked(namespace)
+        claims = [(id, str(claim)) for id, claim in sample]
+        return ComparedClaims(namespace, size, checksum, asked, claims)
+
+    def _warn_of_history(self, namespace: str, bounds: bytes) -> None:
+        """Another node asks for a larger history: log it, once a day for each pair."""
+        standing, own = bounds_in(bounds), self._histories.of(namespace)
+        if self._quiet.due((standing, own), monotonic()):
+            log.warning(
+                "namespace %s has %s, since another node asks for more than this one's %s",
+                *(shown(namespace), standing, own),
+            )
 
     def _has_profiles(self, links: Links, holding: Holding) -> Coroutine[Any, Any, bool]:
         """Whether the profiles of a sample are registered; the command is queued at once."""
@@ -220,16 +248,10 @@ class Upkeep:
         incarnation: str,
         count: int,
         checksum: int,
-        not_after: int,
         deadline: float,
     ) -> None:
         """Add to the registered count and checksum of one owner."""
         call = script_calls.correct(
-            self._keys,
-            namespace,
-            not_after=not_after,
-            incarnation=incarnation,
-            count=count,
-            checksum=checksum,
+            self._keys, namespace, incarnation=incarnation, count=count, checksum=checksum
         )
-        in_time(await answered(links.script(call), deadline))
+        await answered(links.script(call), deadline)

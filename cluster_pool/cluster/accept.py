@@ -67,7 +67,7 @@ class Accepting:
     __slots__ = (
         *("_ahead", "_auth", "_body", "_connection", "_door", "_id", "_identity", "_info"),
         *("_idle_timeout", "_metadata", "_namespace", "_node", "_on_conflict", "_origins"),
-        *("_request", "_running", "_subprotocol", "_user", "_websocket"),
+        *("_request", "_rewind", "_running", "_subprotocol", "_user", "_websocket"),
     )
 
     def __init__(
@@ -89,23 +89,23 @@ class Accepting:
         metadata: dict[str, Any] | None,
         origins: Sequence[str] | None,
         request: Request | None,
+        rewind: int,
     ) -> None:
-        self._websocket = websocket
-        self._request = request
+        self._websocket, self._request = websocket, request
         self._running = running
         self._door = door
         self._ahead = ahead
         self._auth = auth
         self._identity = identity
         self._namespace = namespace
-        self._id = id
-        self._user = user
+        self._id, self._user = id, user
         self._info = info
         self._on_conflict = on_conflict
         self._subprotocol = subprotocol
         self._idle_timeout = idle_timeout
         self._metadata = metadata
         self._origins = origins
+        self._rewind = rewind
         self._node: Node
         self._connection: Connection
         self._body: Body
@@ -166,7 +166,7 @@ class Accepting:
     async def _join(self) -> None:
         connection = self._connection
         try:
-            await self._node.admission.join(connection, self._on_conflict, None)
+            await self._admit(connection)
         except ClusterPoolError as error:
             await self._refuse(error)
             raise handshake.refusal(connection, error, *refusal(error)) from error.__cause__
@@ -176,6 +176,25 @@ class Accepting:
             await self._end(FAILED, error)
             raise
         self._body.begin()
+
+    async def _admit(self, connection: Connection) -> None:
+        """Claim, and put the last messages of the namespace ahead of all that comes."""
+        admission, rewinds = self._node.admission, self._node.rewinds
+        if not self._rewind:
+            return await admission.join(connection, self._on_conflict, None)
+        rewind = rewinds.begin(connection, self._rewind)
+        try:
+            await admission.join(connection, self._on_conflict, None)
+        except BaseException:
+            rewinds.end(rewind)
+            raise
+        try:
+            await rewinds.replay(rewind)
+        except BaseException:
+            rewinds.end(rewind)
+            with contextlib.suppress(BackplaneUnavailableError):
+                await admission.leave(connection, None, None)
+            raise
 
     async def _refuse(self, error: ClusterPoolError) -> None:
         """Refuse a client with an HTTP status; one that was taken over gets its 4409 instead."""

@@ -15,12 +15,14 @@ from cluster_pool.cluster.dispatcher import MESSAGES, Run, Turn, message_of
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers
+from cluster_pool.cluster.rewinds import Rewinds
 from cluster_pool.cluster.unsealing import Unsealing
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.config import check_on_conflict
 from cluster_pool.core.envelope import BrokenEnvelopeError, ReplyTo
+from cluster_pool.core.history import Position
 from cluster_pool.core.ids import check_id, check_namespace, check_user
 from cluster_pool.core.message import Outgoing, Source
 from cluster_pool.core.results import SendResult
@@ -71,6 +73,7 @@ class Delivery:
         ownership: Ownership,
         answers: Answers,
         remote_joins: RemoteJoins,
+        rewinds: Rewinds,
         orders: Mapping[str, Callable[[Callable[[str], None]], None]],
         execute_order: ExecuteOrder,
         unsealing: Unsealing | None,
@@ -83,6 +86,7 @@ class Delivery:
         self._ownership = ownership
         self._answers = answers
         self._remote_joins = remote_joins
+        self._rewinds = rewinds
         self._orders = orders
         self._execute_order = execute_order
         self._unsealing = unsealing
@@ -194,7 +198,8 @@ class Delivery:
         turn, unsealing = self._turn, self._unsealing
         run: list[Outgoing] = []
         later: Collection[str] = ()
-        number = heard.number - heard.messages
+        recorded = heard.position > 0
+        number = (heard.position or heard.number) - heard.messages
         try:
             for sealed in envelope.read_items(heard.payload[heard.items_offset :]):
                 number += 1
@@ -207,13 +212,14 @@ class Delivery:
                         continue
                     item, later = opened
                 source = (namespace, heard.epoch, number)
-                if item[0] in MESSAGES and not item[2] and not later:
+                to_all = not later and not (recorded and self._rewinds.meets(namespace))
+                if to_all and item[0] in MESSAGES and not item[2]:
                     run.append(message_of(item[0], item[1], source))
-                elif item[0] in FROM and not later:
+                elif to_all and item[0] in FROM:
                     run.append(_published(item, source))
                 else:
                     await self._fan_out(namespace, run)
-                    await self._control(source, item, later)
+                    await self._control(source, item, later, recorded)
         finally:
             await self._fan_out(namespace, run)
 
@@ -222,26 +228,25 @@ class Delivery:
             await self._table.broadcast(namespace, Outgoing.join(tuple(run)), frozenset())
             run.clear()
 
-    async def _control(self, source: Source, item: list[Any], later: Collection[str]) -> None:
+    async def _control(
+        self, source: Source, item: list[Any], later: Collection[str], recorded: bool
+    ) -> None:
         """Execute an item that is no message, or one that not all members get.
 
         Args:
             later: ids that were claimed after the item was sealed, and must not get it.
+            recorded: whether the source has its position in the history.
         """
         kind, namespace = item[0], source[0]
         if kind == envelope.CLOSE_ALL:
             await self._table.close_all(namespace, *check_close(item[1], item[2]), later)
         elif kind == envelope.REMOVE_ALL:
             await self._remote_joins.remove_all(namespace, later)
-        elif kind in MESSAGES:
-            message, exclude = message_of(kind, item[1], source), frozenset((*item[2], *later))
-            await self._table.broadcast(namespace, message, exclude)
-        elif kind in EXCEPT:
-            message = message_of(EXCEPT[kind], item[1], source)
-            exclude, users = frozenset((*item[2], *later)), frozenset(item[3])
-            await self._table.broadcast(namespace, message, exclude, users)
-        elif kind in FROM:
-            await self._table.broadcast(namespace, _published(item, source), frozenset(later))
+        elif kind in MESSAGES or kind in EXCEPT or kind in FROM:
+            message, ids, users = _broadcast_of(item, source)
+            if recorded:
+                later = (*later, *self._rewinds.meet(namespace, Position(*source[1:]), message))
+            await self._table.broadcast(namespace, message, frozenset((*ids, *later)), users)
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])
             if claim is None:
@@ -249,6 +254,15 @@ class Delivery:
             self._ownership.taken_over(namespace, item[1], claim)
         else:
             raise BrokenEnvelopeError("kind")
+
+
+def _broadcast_of(item: list[Any], source: Source) -> tuple[Outgoing, list[str], frozenset[str]]:
+    """The message of a broadcast, and the ids and the users that do not get it."""
+    kind = item[0]
+    if kind in FROM:
+        return _published(item, source), [], frozenset()
+    users = frozenset(item[3]) if kind in EXCEPT else frozenset()
+    return message_of(EXCEPT.get(kind, kind), item[1], source), item[2], users
 
 
 def _published(item: list[Any], source: Source) -> Outgoing:

@@ -19,6 +19,7 @@ from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.dispatcher import Dispatcher, Turn
 from cluster_pool.cluster.drain import DrainController
 from cluster_pool.cluster.expiries import Expiries
+from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.inbound import InboundChannel
 from cluster_pool.cluster.joins import Joins
@@ -38,6 +39,7 @@ from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers, Replies
 from cluster_pool.cluster.revocations import RevocationReader
 from cluster_pool.cluster.revoking import REVOKED, Revoking
+from cluster_pool.cluster.rewinds import Rewinds
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.cluster.shortcut import LocalShortcut
 from cluster_pool.cluster.standing import Standing
@@ -60,19 +62,6 @@ READY_SHARE: Final = 0.5
 """On a cluster: the part of its namespaces that a node must serve to be ready."""
 LOOK: Final = 0.05
 """Seconds between two looks whether this node is ready, which also depends on a clock."""
-
-NO_SIZES: Final = {
-    "incarnation": "",
-    "connections": 0,
-    "namespaces": 0,
-    "pending": 0,
-    "drain": None,
-    "inbox_bytes": 0,
-    "inbound_bytes": 0,
-    "generation": 0,
-    "trouble": None,
-}
-"""The :meth:`Node.sizes` of a node that was never started."""
 
 
 class Node:
@@ -123,6 +112,8 @@ class Node:
         self.sending = Sending(backplane, self.replies, shortcut)
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
+        self.histories = HistoryReading(backplane)
+        self.rewinds = Rewinds(backplane, table, self.histories)
         self.orders = NodeOrders(backplane, self.replies, self.drains)
         self.revoking = Revoking(backplane, self.orders, self.revocations)
         self.dispatcher = self._dispatcher()
@@ -148,7 +139,7 @@ class Node:
         setup, backplane = self.setup, self.backplane
         topology, claims, lease = backplane.topology, backplane.claims, self.lease
         timing, counters = setup.timing, setup.counters
-        upkeep = Upkeep(topology, setup.keys, backplane.identity)
+        upkeep = Upkeep(topology, setup.keys, backplane.identity, setup.histories)
         reaping = Reaping(topology, setup.keys, backplane.identity, upkeep)
         reaper = Reaper(
             lease,
@@ -194,6 +185,7 @@ class Node:
             self.ownership,
             Answers(self.backplane.outbound, self.setup.timing),
             self.remote_joins,
+            self.rewinds,
             {REVOKED: self.revocations.execute_order},
             self.drains.execute_order,
             unsealing,

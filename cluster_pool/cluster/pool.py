@@ -1,7 +1,7 @@
 """The pool that users hold: this node's connections, as a part of the cluster."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Literal, Self, overload
 
@@ -11,7 +11,7 @@ from cluster_pool.backplane.locations import RedisOrUrl
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.hooks import Hooks, OnConnection, OnEmpty, OnGap, OnState
 from cluster_pool.cluster.inbound import SHARE, InboundChannel
-from cluster_pool.cluster.node import NO_SIZES, Node
+from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.operations import Operations
 from cluster_pool.cluster.public.connections import ConnectionCalls
 from cluster_pool.cluster.public.directory import DirectoryCalls
@@ -30,10 +30,12 @@ from cluster_pool.core.config import (
     check_on_user_limit,
 )
 from cluster_pool.core.drain_budget import HEADROOM
+from cluster_pool.core.history import History
 from cluster_pool.core.ids import check_node_id
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.core.results import NodeState
 from cluster_pool.core.seals import Secret
+from cluster_pool.core.statistics import NO_SIZES
 from cluster_pool.exceptions import PoolClosedError
 from cluster_pool.local.pool import ConnectionsPool
 from cluster_pool.transports.base import Ahead
@@ -92,6 +94,9 @@ class ClusterPool(
         receipts: whether the pongs and answered closes of clients are their receipts; False behind
             a proxy that ends WebSockets itself, since it answers in the place of its clients.
             ``confirm="client"`` is then as ``confirm=True``.
+        history: which namespaces keep their latest broadcasts, by patterns in which ``*`` stands
+            for any text: ``{"room:*": History()}``. The longest pattern counts. It is recorded in
+            Redis, for all publishers; of nodes that name different bounds the larger ones count.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class ClusterPool(
         origins: Sequence[str] | None = None,
         auth: Auth | None = None,
         receipts: bool = True,
+        history: Mapping[str, History] | None = None,
     ) -> None:
         setup = Setup.of(
             redis,
@@ -118,19 +124,17 @@ class ClusterPool(
             secret=secret,
             node_id=None if node_id is None else check_node_id(node_id),
             receipts=receipts,
+            history=history,
         )
         self.auth = auth
         """Authenticates clients; None: none is."""
         self.door = Door(origins, setup.counters)
         """Checks handshakes before anything is claimed for them."""
         self._hooks = Hooks(setup.timing, setup.counters)
+        headroom = check_above_zero("headroom", headroom)
+        takeover, oldest = check_on_conflict(on_conflict), check_on_user_limit(on_user_limit)
         build = partial(
-            Node,
-            setup,
-            self._hooks,
-            headroom=check_above_zero("headroom", headroom),
-            takeover=check_on_conflict(on_conflict),
-            oldest=check_on_user_limit(on_user_limit),
+            Node, setup, self._hooks, headroom=headroom, takeover=takeover, oldest=oldest
         )
         super().__init__(setup, build)
         self._ahead = _ahead_of(self.limits, self.timing)

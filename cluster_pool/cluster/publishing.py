@@ -7,6 +7,7 @@ from cluster_pool.backplane.backplane import Backplane, Setup
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.dispatcher import Dispatcher, Turn
+from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.cluster.life import in_turn
 from cluster_pool.cluster.orders import NodeOrders
 from cluster_pool.cluster.people import People
@@ -31,6 +32,7 @@ class Publishing:
         self.sending = Sending(backplane, self.replies, None)
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
+        self.histories = HistoryReading(backplane)
         self.orders = NodeOrders(backplane, self.replies, None)
         self.revoking = Revoking(backplane, self.orders, None)
         unsealing = unsealing_of(backplane, None)

@@ -2,12 +2,13 @@
 
 An envelope is ``0xC1 0x01``, a header in ASCII up to a newline, and a msgpack stream of items::
 
-    epoch SP number SP messages SP start SP generation LF  item item item …
+    epoch SP number SP messages SP start SP generation [SP position] LF  item item item …
 
 ``epoch`` and ``number`` are of the channel's own counter of messages, written by the publishing
 script: this envelope has ``messages`` of them, the last of which has ``number`` (probes, replies
 and takeovers are no messages). ``start`` names one start of one sender, ``generation`` counts its
-connections to Redis. Nothing here reads a user's payload.
+connections to Redis; ``position`` is that of the last message in the history of the namespace, if
+it has one. Nothing here reads a user's payload.
 
 On the channel of a namespace an item is ``[kind, …]``. On the channel of a node it is
 ``[claim, [kind, …]]``, with the claim of the id by which the registry routed it (empty if it is
@@ -31,7 +32,9 @@ ENVELOPE: Final = b"\xc1\x01"
 UNCOUNTED: Final = "0"
 """In place of an epoch: the channel has no counter, since no message was published there lately."""
 MAX_HEADER: Final = 128
-HEADER: Final = re.compile(rb"(\d{1,17}) (\d{1,16}) (\d{1,9}) ([!-~]{1,40}) (\d{1,9})\n")
+HEADER: Final = re.compile(
+    rb"(\d{1,17}) (\d{1,16}) (\d{1,9}) ([!-~]{1,40}) (\d{1,9})(?: (\d{1,16}))?\n"
+)
 MAX_ITEMS: Final = 1_000
 MAX_LISTS: Final = 8
 """Lists in one item, itself included; a megabyte of empty lists would need seventy of memory."""
@@ -66,17 +69,11 @@ RESULTS: Final = dict(enumerate(SendResult))
 
 
 class BrokenEnvelopeError(ValueError):
-    """Bytes begin like an envelope and are none.
+    """Bytes begin like an envelope and are none; ``kind`` is a short word for the log."""
 
-    Attributes:
-        kind: a short word for the log.
-        count: the parts of a payload that are broken.
-    """
-
-    def __init__(self, kind: str, count: int = 1) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__(kind)
         self.kind = kind
-        self.count = count
 
 
 class Header(NamedTuple):
@@ -87,6 +84,7 @@ class Header(NamedTuple):
         messages: how many of its items are messages.
         sender_start: the start of the node or publisher that sent it.
         generation: the number of the sender's connection to Redis.
+        position: that of its last message in the history; 0 if none is recorded.
     """
 
     counter_epoch: str
@@ -94,6 +92,7 @@ class Header(NamedTuple):
     messages: int
     sender_start: str
     generation: int
+    position: int = 0
 
 
 class ReplyTo(NamedTuple):
@@ -126,9 +125,11 @@ def read_header(payload: bytes) -> tuple[Header, int]:
     found = HEADER.match(payload, 2, MAX_HEADER)
     if found is None:
         raise BrokenEnvelopeError("header")
-    epoch, number, count, start, generation = found.groups()
-    header = Header(epoch.decode(), int(number), int(count), start.decode(), int(generation))
-    if header.messages > header.number:
+    epoch, number, count, start, generation, position = found.groups(b"0")
+    header = Header(
+        epoch.decode(), int(number), int(count), start.decode(), int(generation), int(position)
+    )
+    if header.messages > header.number or 0 < header.position < header.messages:
         raise BrokenEnvelopeError("header")
     return header, found.end()
 

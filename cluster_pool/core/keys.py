@@ -106,6 +106,10 @@ class Keys:
         reply. The last claim that was reaped too, if its node lives on and may release it."""
         return f"{self.prefix}:{{{namespace}}}:emptied"
 
+    def history(self, namespace: str) -> str:
+        """Stream with a ttl: the envelopes of the history, if one is recorded; ``history.lua``."""
+        return f"{self.prefix}:{{{namespace}}}:history"
+
     def routed_prefix(self, namespace: str) -> str:
         """On a Redis Cluster: the channels of what is targeted at members of ``namespace``, each
         of one start, whose name stands behind this. They are in the slot of the namespace."""
@@ -130,5 +134,6 @@ class Keys:
 
     @staticmethod
     def numbers(channel: str) -> str:
-        """Hash beside a channel: its epoch and the number of its last envelope."""
+        """Hash beside a channel: its epoch and the number of its last message; beside that of a
+        namespace also the setting and the positions of its history."""
         return f"{channel}:numbers"

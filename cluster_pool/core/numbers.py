@@ -31,8 +31,8 @@ Mark = tuple[str, int]
 """Epoch and number of a message."""
 
 
-class History(IntEnum):
-    """The way of the counters since an interruption, as far as this process can know it."""
+class ServerChange(IntEnum):
+    """The server that counts, since an interruption, as far as this process can know it."""
 
     SAME = 0
     """The same server has them, and has lost nothing."""
@@ -60,8 +60,12 @@ class Counter(NamedTuple):
 
     @classmethod
     def read(cls, epoch: bytes | None, last: bytes | None, former: bytes | None = None) -> Self:
-        """Read the fields of a hash; it has no counter if no script can have written them."""
-        if epoch is None or not epoch.isdigit():
+        """Read the fields of a hash; it has no counter if no script can have written them.
+
+        Behind the epoch the place in a history may stand, which does not matter here.
+        """
+        epoch = (epoch or b"").partition(b" ")[0]
+        if not epoch.isdigit():
             return cls(None, 0)
         found = FORMER.fullmatch(former or b"")
         number = int(last) if last is not None and last.isdigit() else 0
@@ -117,22 +121,22 @@ class _Doubt:
         else:
             self.broken = True
 
-    def settle(self, known: Mark, counter: Counter, history: History, now: int) -> bool:
+    def settle(self, known: Mark, counter: Counter, change: ServerChange, now: int) -> bool:
         """Add what is missing up to the counter; returns whether the sum is exact."""
         epoch, number, former = counter
         if epoch == UNREADABLE:
             return False
         if self.moved:  # a successor of the shard that it came to may lack what was published there
-            self.ended = self.ended and history <= History.MOVED
-            history = max(history, History.MOVED)
+            self.ended = self.ended and change <= ServerChange.MOVED
+            change = max(change, ServerChange.MOVED)
         if epoch is None:
-            if history and not self.ended and now - int(self.epoch or 0) < SHORTEST_LIFE:
+            if change and not self.ended and now - int(self.epoch or 0) < SHORTEST_LIFE:
                 self.broken = True  # it cannot have expired: it was lost
             renewed = False
         else:
             if self.epoch == NO_COUNTER:
                 self._first(epoch, number)
-            if history is History.LOST:  # a counter of an old state, from before it expired
+            if change is ServerChange.LOST:  # a counter of an old state, from before it expired
                 self.earlier = 0
             renewed = self.uncounted and former is not None
             if epoch == self.epoch:
@@ -144,11 +148,11 @@ class _Doubt:
                 self.broken = True
         self.missed += self.earlier
         direct = renewed and former is not None and self._follow(former)
-        if self.broken or history is History.LOST:
+        if self.broken or change is ServerChange.LOST:
             return False
-        if self.ended or (history > History.SAME and not self.missed):
+        if self.ended or (change > ServerChange.SAME and not self.missed):
             return direct or not renewed
-        return history is History.SAME and not renewed
+        return change is ServerChange.SAME and not renewed
 
     def _first(self, epoch: str, earlier: int) -> None:
         """A channel without a counter has one, which stood at ``earlier`` before what is heard."""
@@ -234,13 +238,13 @@ class Numbers:
         if last is not None and channel not in self._doubtful:
             self._doubtful[channel] = _Doubt(last, ended=True)
 
-    def resubscribed(self, channel: str, counter: Counter, history: History, now: int) -> None:
+    def resubscribed(self, channel: str, counter: Counter, change: ServerChange, now: int) -> None:
         """``channel`` is subscribed again, and all up to its counter must have arrived.
 
         For a channel that was not known before, counting begins here.
 
         Args:
-            history: of the counters since the interruption.
+            change: of the counters since the interruption.
             now: the Redis time in µs.
         """
         if channel not in self._doubtful:
@@ -248,7 +252,7 @@ class Numbers:
                 self.begin(channel, counter.epoch or NO_COUNTER, counter.number)
             return
         doubt = self._doubtful.pop(channel) or _Doubt(self._last[channel], ended=False)
-        exact = doubt.settle(self._last[channel], counter, history, now)
+        exact = doubt.settle(self._last[channel], counter, change, now)
         last = self._last[channel]
         counted = counter.epoch is not None and counter.epoch != UNREADABLE
         if counted and (doubt.silent or _place(counter[:2]) > _place(last)):

@@ -27,6 +27,8 @@ MIN_SECRET_BYTES: Final = 16
 GOOD_FOR: Final = 2.0
 """Seconds in which Redis publishes a sealed item; one that is late is sealed and sent again."""
 GOOD_FOR_US: Final = int(GOOD_FOR * 1_000_000)
+RECORDED_US: Final = 2 * GOOD_FOR_US
+"""How far the time of an item in a history may be from its counter: that may be ahead a little."""
 FRESH_US: Final = 300 * 1_000_000
 """How old an item may be: a node that waits for its lease keeps what it hears for later."""
 MAX_SENDERS: Final = 10_000
@@ -75,6 +77,29 @@ class Seals:
             BrokenEnvelopeError: "seal" for an item without a valid one, "replay" for one that was
                 heard before or is too old to tell.
         """
+        counter, inner = self._verified(scopes, sender, item)
+        self._check_fresh(f"{sender} {lane}" if lane else sender, counter, now)
+        (opened,) = read_items(inner)
+        return counter, opened
+
+    def open_recorded(
+        self, scopes: dict[int, str], sender: str, item: Sequence[Any], published: int
+    ) -> tuple[int, list[Any]]:
+        """As :meth:`open`, for an item of a history, which was published at that Redis time in µs.
+
+        It may be opened any number of times. The caller compares the counters of one sender, which
+        only grow in a history: each item is there once.
+        """
+        counter, inner = self._verified(scopes, sender, item)
+        if abs(published - counter) > RECORDED_US:
+            raise BrokenEnvelopeError("replay")
+        (opened,) = read_items(inner)
+        return counter, opened
+
+    def _verified(
+        self, scopes: dict[int, str], sender: str, item: Sequence[Any]
+    ) -> tuple[int, bytes]:
+        """The counter and the bytes of an item whose seal is valid."""
         try:
             kind, counter, seal, inner = item
             scope = scopes[kind]
@@ -86,9 +111,7 @@ class Seals:
             good = False
         if not good:
             raise BrokenEnvelopeError("seal")
-        self._check_fresh(f"{sender} {lane}" if lane else sender, counter, now)
-        (opened,) = read_items(inner)
-        return counter, opened
+        return counter, inner
 
     def _check_fresh(self, sender: str, counter: int, now: int) -> None:
         last = self._heard.get(sender)

@@ -1,6 +1,7 @@
 """Counters of one pool: every message is counted in exactly one of them, also when it is lost."""
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class Counters:
         client_requests_refused: those that were not, and frames of these clients that are none.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
-        dropped_garbage: payloads and items that were no valid envelope, lines that were no event.
+        dropped_garbage: payloads and items that were no valid envelope.
         dropped_forged: in a cluster with a secret, items without a valid seal, and replayed ones.
         dropped_oversize: raw payloads above the message limit, envelopes far above it.
         dropped_stale: envelopes of an older generation of their sender than one heard before, or of
@@ -109,3 +110,17 @@ class Counters:
     def as_dict(self) -> dict[str, int]:
         """The counters by name, as they are now."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+NO_SIZES: Final = {
+    "incarnation": "",
+    "connections": 0,
+    "namespaces": 0,
+    "pending": 0,
+    "drain": None,
+    "inbox_bytes": 0,
+    "inbound_bytes": 0,
+    "generation": 0,
+    "trouble": None,
+}
+"""The sizes of a node that was never started."""

@@ -6,7 +6,7 @@ after a write. Nothing here ever waits.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from cluster_pool.core.closing import TRY_AGAIN_LATER
@@ -108,6 +108,32 @@ def _hold_more(connection: ConnectionState, message: Outgoing) -> bool:
     pending.append(message)
     connection._pending_bytes += message.size
     return True
+
+
+def put_ahead(
+    connection: ConnectionState, messages: Sequence[Outgoing], dropped: Collection[int]
+) -> None:
+    """Put earlier messages ahead of those that are held, before the handshake is answered.
+
+    As many of the last ones as fit into the outbox; one does, if nothing is held.
+
+    Args:
+        dropped: the identities of held messages that are among the earlier ones.
+    """
+    if connection._state is not HOLDING:
+        return
+    services, pending = connection._services, connection._pending or []
+    assert isinstance(pending, list)
+    held = [part for one in pending for part in one.parts]
+    kept = [part for part in held if id(part) not in dropped]
+    size = sum(part.size for part in kept)
+    first = len(messages)
+    while first and (size + messages[first - 1].size <= services.limits.outbox_bytes or not size):
+        first -= 1
+        size += messages[first].size
+    ahead = messages[first:]
+    services.counters.delivered += len(ahead) + len(kept) - len(held)
+    connection._pending, connection._pending_bytes = [*ahead, *kept] or None, size
 
 
 # -- writing -------------------------------------------------------------------------------

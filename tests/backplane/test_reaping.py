@@ -11,6 +11,7 @@ from cluster_pool.backplane.reaping import REAPED, Reaping
 from cluster_pool.backplane.scripts import sources
 from cluster_pool.backplane.topology import SingleTopology
 from cluster_pool.backplane.upkeep import Upkeep
+from cluster_pool.core.history import HistoryRules
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from tests.clusters import Backend
@@ -47,7 +48,8 @@ def test_a_call_of_the_reaper_removes_no_more_than_it_may(backend: Backend, memb
         )
         topology = SingleTopology(shard, keys)
         identity = Identity(keys)
-        reaping = Reaping(topology, keys, identity, Upkeep(topology, keys, identity))
+        upkeep = Upkeep(topology, keys, identity, HistoryRules(None, 3.0))
+        reaping = Reaping(topology, keys, identity, upkeep)
         total, emptied = asyncio.run(reaping.clear("n", DEAD, "gone", 5.0, counted=True))
         left = client.hvals(keys.members("n"))
         assert (total, emptied) == (members - members // 10, False)

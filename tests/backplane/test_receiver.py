@@ -4,7 +4,7 @@ from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.core.config import Limits
 from cluster_pool.core.events import MAX_BYTES
 from cluster_pool.core.keys import Keys
-from cluster_pool.core.numbers import Counter, History
+from cluster_pool.core.numbers import Counter, ServerChange
 from cluster_pool.core.statistics import Counters
 from tests.backplane.contexts import context_of
 
@@ -38,8 +38,8 @@ def test_events_that_do_not_fit_are_reported_as_lost() -> None:
     assert (counters.dropped_overflow, counters.dropped_oversize) == (1, 1)
     assert receiver.take_gap(0.0, "") is None, "no message was among them"
     receiver.interrupted(1)
-    receiver.resubscribed("events", Counter("1", 6), History.SAME, 0)
+    receiver.resubscribed("events", Counter("1", 6), ServerChange.SAME, 0)
     assert taken(receiver) == []
     receiver.interrupted(1)
-    receiver.resubscribed("events", Counter("1", 7), History.SAME, 0)
+    receiver.resubscribed("events", Counter("1", 7), ServerChange.SAME, 0)
     assert taken(receiver) == [b""]

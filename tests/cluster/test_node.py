@@ -8,8 +8,9 @@ import pytest
 from cluster_pool import NodeState, Publisher
 from cluster_pool.backplane.backplane import Setup
 from cluster_pool.cluster.hooks import Hooks
-from cluster_pool.cluster.node import NO_SIZES, Node
+from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.publishing import Publishing
+from cluster_pool.core.statistics import NO_SIZES
 from cluster_pool.testing import FAST
 from tests.clusters import Backend
 from tests.support import async_test, eventually

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from cluster_pool.core.numbers import NO_COUNTER, SHORTEST_LIFE, Counter, History, Numbers
+from cluster_pool.core.numbers import NO_COUNTER, SHORTEST_LIFE, Counter, Numbers, ServerChange
 
-SAME, MOVED, TAKEN_OVER, LOST = History
+SAME, MOVED, TAKEN_OVER, LOST = ServerChange
 
 NOW = 10 * SHORTEST_LIFE
 
@@ -14,11 +14,11 @@ def resubscribed(
     channel: str,
     epoch: str | None,
     number: int,
-    history: History = SAME,
+    change: ServerChange = SAME,
     former: tuple[str, int] | None = None,
 ) -> None:
     """The channel is subscribed again, and its counter is that."""
-    numbers.resubscribed(channel, Counter(epoch, number, former), history, NOW)
+    numbers.resubscribed(channel, Counter(epoch, number, former), change, NOW)
 
 
 def test_holes_in_the_numbers_are_counted() -> None:
@@ -129,16 +129,16 @@ def test_a_channel_that_had_no_counter_begins_at_one() -> None:
 def test_a_counter_that_an_old_state_brings_back_counts_nothing_that_was_missed() -> None:
     """It had expired before the channel was subscribed, and an old snapshot has it again."""
     uncounted = (NO_COUNTER, 0)
-    assert after(interrupted(last=uncounted), "1", 16, history=LOST) == (0, False)
+    assert after(interrupted(last=uncounted), "1", 16, change=LOST) == (0, False)
     numbers = interrupted(last=uncounted)
     numbers.heard("c", "1", 17, 1)
     numbers.heard("c", "1", 20, 1)
-    assert after(numbers, "1", 20, history=LOST) == (2, False), "those between the ones heard"
+    assert after(numbers, "1", 20, change=LOST) == (2, False), "those between the ones heard"
     numbers.heard("c", "1", 22, 1)
     assert numbers.take_missed() == ({"c": 1}, True)
     numbers = interrupted(last=uncounted)
     numbers.heard("c", "1", 17, 1)
-    assert after(numbers, "1", 18, history=SAME) == (17, True), "it was not restarted"
+    assert after(numbers, "1", 18, change=SAME) == (17, True), "it was not restarted"
 
 
 def test_a_channel_that_is_heard_elsewhere_takes_its_account_with_it() -> None:
@@ -180,10 +180,10 @@ def interrupted(*, ended: bool = False, last: tuple[str, int] = ("1", 5)) -> Num
 
 
 def after(
-    numbers: Numbers, *counter: Any, history: History = TAKEN_OVER
+    numbers: Numbers, *counter: Any, change: ServerChange = TAKEN_OVER
 ) -> tuple[int, bool] | None:
     """How many were missed, and whether exactly, when it is subscribed again; None for no gap."""
-    resubscribed(numbers, "c", counter[0], counter[1], history, *counter[2:])
+    resubscribed(numbers, "c", counter[0], counter[1], change, *counter[2:])
     missed, exact = numbers.take_missed()
     return (missed["c"], exact) if missed else None
 
@@ -215,10 +215,10 @@ def test_messages_of_a_channel_that_was_heard_to_its_end_are_counted_exactly() -
     assert after(interrupted(ended=True), "1", 3) is None
     assert after(interrupted(ended=True), "1", 8) == (3, True)
     assert after(interrupted(ended=True), "2", 4, ("1", 5)) == (4, True)
-    assert after(interrupted(ended=True), "2", 4, ("1", 5), history=MOVED) == (4, True)
+    assert after(interrupted(ended=True), "2", 4, ("1", 5), change=MOVED) == (4, True)
     assert after(interrupted(ended=True), "2", 4, ("1", 3)) == (4, True)
     assert after(interrupted(ended=True), "3", 4, ("2", 5)) == (4, False), "another in between"
-    assert after(interrupted(ended=True), "1", 8, history=LOST) == (3, False)
+    assert after(interrupted(ended=True), "1", 8, change=LOST) == (3, False)
 
 
 def test_messages_heard_before_the_counter_is_compared_are_not_missed() -> None:
@@ -250,15 +250,15 @@ def test_a_channel_that_has_moved_is_exact_only_as_long_as_nothing_was_lost() ->
     """It was not heard to its end at the former shard; or a replica has taken over at the new one,
     which may lack what its primary published after the move."""
 
-    def moved(*, ended: bool, history: History) -> tuple[int, bool] | None:
+    def moved(*, ended: bool, change: ServerChange) -> tuple[int, bool] | None:
         here, there = Numbers(), Numbers()
         here.begin("c", "1", 5)
         if ended:
             here.ended("c")
         here.hand_over("c", there)
         there.interrupted()
-        return after(there, "2", 4, ("1", 5), history=history)
+        return after(there, "2", 4, ("1", 5), change=change)
 
-    assert moved(ended=True, history=SAME) == moved(ended=True, history=MOVED) == (4, True)
-    assert moved(ended=False, history=SAME) == moved(ended=False, history=MOVED) == (4, False)
-    assert moved(ended=True, history=TAKEN_OVER) == (4, False)
+    assert moved(ended=True, change=SAME) == moved(ended=True, change=MOVED) == (4, True)
+    assert moved(ended=False, change=SAME) == moved(ended=False, change=MOVED) == (4, False)
+    assert moved(ended=True, change=TAKEN_OVER) == (4, False)

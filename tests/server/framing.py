@@ -15,7 +15,7 @@ from cluster_pool.testing import FAST
 V1: Any = "cluster-pool.v1"
 RULES = ("room*=publish,info",)
 OK = {"ok": True}
-POOL_OPTIONS = ("limits", "secret", "timing", "on_conflict")
+POOL_OPTIONS = ("limits", "secret", "timing", "on_conflict", "history")
 
 
 @contextlib.asynccontextmanager

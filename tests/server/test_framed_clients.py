@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from cluster_pool import Auth, ClusterPool, Connection, Identity, Limits, Request
+from cluster_pool import Auth, ClusterPool, Connection, History, Identity, Limits, Request
 from tests.server.framing import OK, V1, framed, node, url
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -73,6 +73,24 @@ async def test_messages_to_a_user_say_so(redis: RedisServer) -> None:
     ):
         assert await pool.send_user("42", "to you", confirm=True)
         assert await client.read() == {"ns": "~user:42", "m": "to you"}
+
+
+@async_test
+async def test_positions_are_those_of_the_history(redis: RedisServer) -> None:
+    """Where one is recorded; it names the client that published a message, too."""
+    async with (
+        node(redis, history={"room:*": History()}) as (pool, server),
+        framed(server, "one", "room:7") as client,
+    ):
+        await pool.broadcast_message("room:7", "a")
+        await pool.broadcast_message("room:7", "b", exclude_users=["42"])
+        frames = [await client.read(), await client.read()]
+        assert await client.ask(publish="room:7", m="c") == OK
+        last = await pool.position("room:7")
+        past = await pool.history("room:7")
+        assert [one.position for one in past] == [*(frame["p"] for frame in frames), last]
+        assert [one.id for one in past] == ["", "", "one"]
+        assert past[2].message == "c"
 
 
 @async_test

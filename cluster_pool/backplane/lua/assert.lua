@@ -10,11 +10,12 @@ local sender = ARGV[2]
 local incarnation = ARGV[3]
 local start = ARGV[4] -- of the node
 local node = ARGV[5]
-local told_count = tonumber(ARGV[6])
-local told = list(ARGV, 7, 2, told_count) -- place, profile
-local groups = list(ARGV, told.last + 1, 3, spaces.size) -- channel, events, size
+local counted_by = ARGV[6] -- the last digits of epochs that this server began; "" for one Redis
+local told_count = tonumber(ARGV[7])
+local told = list(ARGV, 8, 2, told_count) -- place, profile
+local groups = list(ARGV, told.last + 1, 4, spaces.size) -- channel, events, history, size
 local claims = list(ARGV, groups.last + 1, 3) -- id, time, nonce
--- place: of a claim among all that has a profile
+-- place: of a claim among all that has a profile; history: the setting that this node asks for, or ""
 
 if late(not_after) then return {LATE} end
 local own_start = start .. '.'
@@ -42,7 +43,9 @@ local function write_profiles(profiles, ids, entries, new_profiles, told_in_join
   if #fields > 0 then redis.call('HSET', profiles, unpack(fields)) end
 end
 
-local function assert_in(members, owners, numbers, profiles, channel, events_channel, asserted, from)
+local function assert_in(
+  members, owners, numbers, profiles, channel, events_channel, history, asserted, from
+)
   local registered = redis.call('HMGET', members, unpack(column(asserted, 1)))
   local found = {}
   local fields = {}
@@ -93,6 +96,7 @@ local function assert_in(members, owners, numbers, profiles, channel, events_cha
   if #fields > 0 then
     redis.call('HSET', members, unpack(fields))
     write_tallies(owners, changes)
+    if history ~= '' then make_history(redis, server, mended).renew(numbers, history, counted_by) end
   end
   if #unclaimed > 0 then redis.call('HDEL', profiles, unpack(unclaimed)) end
   if #told_ids > 0 then
@@ -106,11 +110,11 @@ end
 local refusal = ''
 local first = 1
 local space = each(spaces)
-for _, channel, events, size in each(groups) do
+for _, channel, events, history, size in each(groups) do
   local _, members, owners, numbers, profiles = space()
   local asserted = part(claims, first, first + size - 1)
   local done, found = pcall(
-    assert_in, members, owners, numbers, profiles, channel, events, asserted, first - 1
+    assert_in, members, owners, numbers, profiles, channel, events, history, asserted, first - 1
   )
   first = first + size
   if not done then

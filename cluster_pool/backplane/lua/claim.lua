@@ -18,8 +18,10 @@ local node = ARGV[6]
 local conflict = ARGV[7] -- TAKEOVER, REJECT, or SAME_USER: from a connection of the same user alone
 local dead = ARGV[8] -- an incarnation that is known to be dead, or ""
 local most = tonumber(ARGV[9]) -- members that the namespace may have
-local told_count = tonumber(ARGV[10])
-local told = list(ARGV, 11, 2, told_count) -- place, profile
+local history = ARGV[10] -- the setting that this node asks for, or ""
+local counted_by = ARGV[11] -- the last digits of epochs that this server began; "" for one Redis
+local told_count = tonumber(ARGV[12])
+local told = list(ARGV, 13, 2, told_count) -- place, profile
 local claims = list(ARGV, told.last + 1, 4) -- id, nonce, first_attempt, not_after
 -- place: of the claim that has a profile; times in µs of Redis; first_attempt is 0 when this is the first
 
@@ -92,7 +94,11 @@ end
 if #fields > 0 then
   redis.call('HSET', members, unpack(fields))
   write_tallies(owners, changes)
-  if before == 0 then redis.call('EXPIRE', numbers, DAY) end
+  if history ~= '' then
+    make_history(redis, server, mended).renew(numbers, history, counted_by)
+  elseif before == 0 then
+    redis.call('EXPIRE', numbers, DAY)
+  end
 end
 if #unclaimed > 0 then redis.call('HDEL', profiles, unpack(unclaimed)) end
 if #entries > 0 then redis.call('HSET', profiles, unpack(entries)) end

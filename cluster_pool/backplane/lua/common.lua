@@ -1,7 +1,8 @@
--- Shared by all scripts: lists of arguments, time, numbered envelopes, and the counts beside the
--- members. Uses only what Redis 7, Valkey 9 and fakeredis have in common: no struct, no cmsgpack, no
--- bit. scripts.py puts the shared constants (CLAIMED, DAY …) and these functions, as far as they are
--- used, in front of a script, which becomes the function main().
+-- Shared by all scripts: lists of arguments, time, events, and the counts beside the members. Uses only what
+-- Redis 7, Valkey 9 and fakeredis have in common: no struct, no cmsgpack, no bit. scripts.py puts the shared
+-- constants (CLAIMED, DAY …) and the functions of this file and of envelopes.lua, as far as they are used,
+-- in front of a script, which becomes the function main(); those of history.lua and recording.lua are there
+-- too, but made only where they are needed.
 --
 -- A script begins with its keys and arguments, one local for each. Arguments of any number are a list of
 -- entries; the comment behind it names the fields of an entry. A test compares all of this with the
@@ -78,9 +79,15 @@ function redis.call(...)
   return server.call(...) -- raises an error that is none of these
 end
 
+local micros
+
+-- The time in µs, the same throughout a script.
 local function now_us()
-  local time = server.call('TIME')
-  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+  if not micros then
+    local time = server.call('TIME')
+    micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  end
+  return micros
 end
 
 local function digits(number)
@@ -115,54 +122,6 @@ end
 -- The text if it can be an epoch or a number in a header; false for any other.
 local function counted(text)
   return text and #text <= 16 and string.find(text, '^%d+$') and text
-end
-
--- Publishes one envelope of `count` messages, which are numbered; probes, replies and takeovers are no
--- messages, and make no counter. `parts` are the pieces of the items, behind a first place that is left
--- for the header: Lua copies and hashes each long string that is made, so only one is made. With
--- `members`, the counter of a channel without subscribers expires after a minute, unless the namespace
--- has members, whose node may be cut off; `numbers` in place of `members` says that it has none. Any
--- other counter expires after a day. Where one server may follow another, `counted_by` are the digits with
--- which each epoch of this one ends: the counter of another server, which this one may not have to its
--- end, goes on as a new one, and keeps the former epoch and number. Returns the mark of the last message,
--- "epoch number", and the number of subscribers, without those to patterns.
-local function publish(channel, numbers, sender, count, parts, members, counted_by)
-  local epoch, number
-  if tonumber(count) > 0 then
-    number = redis.call('HINCRBY', numbers, 'last', count)
-    epoch = counted(server.call('HGET', numbers, 'epoch')) -- a hash by now
-    if number < tonumber(count) or number > LATEST then -- from a value that we never write
-      number, epoch = count, false
-      server.call('HSET', numbers, 'last', count)
-    end
-    if epoch and counted_by ~= '' and string.sub(epoch, -4) ~= counted_by then
-      server.call('HSET', numbers, 'former', epoch .. ' ' .. digits(number - count), 'last', count)
-      number, epoch = count, false
-    end
-    if not epoch then
-      epoch = string.sub(digits(now_us()), 1, -1 - #counted_by) .. counted_by
-      server.call('HSET', numbers, 'epoch', epoch)
-    end
-    number = digits(number)
-  else
-    local counter = redis.call('HMGET', numbers, 'epoch', 'last')
-    epoch, number = counted(counter[1]) or '0', counted(counter[2]) or '0'
-  end
-  local mark = epoch .. ' ' .. number
-  parts[1] = ENVELOPE .. mark .. ' ' .. count .. ' ' .. sender .. '\n'
-  local heard = named(channel, server.call(PUBLISH, channel, table.concat(parts)))
-  local unwanted = members and heard == 0
-    and (members == numbers or redis.call('EXISTS', members) == 0)
-  server.call('EXPIRE', numbers, unwanted and MINUTE or DAY)
-  return mark, heard
-end
-
--- The same, but if Redis refuses, the script goes on: returns false and the error.
-local function try_publish(...)
-  local done, mark, heard = pcall(publish, ...)
-  if done then return mark, heard end
-  local refusal = type(mark) == 'table' and mark.err or tostring(mark)
-  return false, denied('PUBLISH', refusal) or refusal
 end
 
 -- A claim's incarnation, time and nonce; nothing if it is no claim by the rules of core/claims.py.
@@ -330,5 +289,16 @@ local function set_headroom(headrooms, incarnation, headroom, draining)
     redis.call('HDEL', headrooms, incarnation)
   elseif not (draining and (tonumber(before or '') or 0) > tonumber(headroom)) then
     redis.call('HSET', headrooms, incarnation, headroom)
+  end
+end
+
+-- The epoch of a namespace with a history, and the place of the last message in it, as the field `epoch`
+-- has them; nothing for anything else. Numbers up to it become text as they are.
+local function place_in(found)
+  local epoch, position, sum, due, at, time, sum_then =
+    string.match(found or '', '^(%d+) (%d+) (%d+) ((%d+) (%d+) (%d+))$')
+  if epoch and #epoch <= 16 and #position < 14 and #sum < 14 then
+    position, sum, at = tonumber(position), tonumber(sum), tonumber(at)
+    return epoch, {position, sum, due, at, tonumber(time), tonumber(sum_then)}
   end
 end

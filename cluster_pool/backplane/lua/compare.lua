@@ -1,20 +1,21 @@
 -- Compares what is registered in many namespaces with what a node holds there.
--- Reply {places, owners}: the namespaces that differ, by their places from 1 on; and the owners in all
---       given namespaces
+-- Reply {places, owners, others}: the namespaces that differ, by their places from 1 on; the owners in
+--       all given namespaces; and place and bounds of each history whose bounds are not those asked for
 -- With several namespaces it touches several hash tags, and works on one Redis only.
 
-local spaces = list(KEYS, 1, 2) -- members, owners
+local spaces = list(KEYS, 1, 3) -- members, owners, numbers
 local incarnation = ARGV[1]
-local holdings = list(ARGV, 2, 3, spaces.size) -- held, checksum, size
+local counted_by = ARGV[2] -- the last digits of epochs that this server began; "" for one Redis
+local holdings = list(ARGV, 3, 4, spaces.size) -- held, checksum, history, size
 local sample = list(ARGV, holdings.last + 1, 2) -- id, claim
--- `size` claims of each namespace are compared
+-- history: the setting that this node asks for, or ""; `size` claims of each namespace are compared
 
 local sum = incarnation .. '#'
-local places, owners_met, met = {}, {}, {}
+local places, owners_met, met, others = {}, {}, {}, {}
 local next_holding = each(holdings)
 local first = 1
-for place, members, owners in each(spaces) do
-  local _, held, held_sum, size = next_holding()
+for place, members, owners, numbers in each(spaces) do
+  local _, held, held_sum, history, size = next_holding()
   local fields = redis.call('HGETALL', owners)
   local total, count, checksum = 0, '0', '0'
   for i = 1, #fields, 2 do
@@ -37,5 +38,10 @@ for place, members, owners in each(spaces) do
   end
   first = first + size
   if not same then places[#places + 1] = place end
+  local bounds = history ~= '' and held ~= '0'
+    and make_history(redis, server, mended).renew(numbers, history, counted_by)
+  if bounds and string.sub(history, 1, #bounds + 1) ~= bounds .. ' ' then
+    others[#others + 1], others[#others + 2] = place, bounds
+  end
 end
-return {places, owners_met}
+return {places, owners_met, others}

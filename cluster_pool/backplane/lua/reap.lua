@@ -54,7 +54,7 @@ if #gone > 0 then
     emptied = 1
     remember(emptied_key, removal)
     if lives_on == '1' then remember(emptied_key, gone_claims[#gone]) end
-    redis.call('EXPIRE', numbers, MINUTE)
+    expire_numbers(numbers)
   end
 end
 if finished() then next_cursor = '' end

@@ -57,7 +57,7 @@ if #gone > 0 then
   if empty then
     codes[last] = EMPTIED
     remember(emptied_key, last_claim)
-    redis.call('EXPIRE', numbers, MINUTE)
+    expire_numbers(numbers)
   end
 end
 if redis.call('EXISTS', members) == 0 then redis.call('DEL', owners, profiles) end

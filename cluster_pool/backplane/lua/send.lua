@@ -28,8 +28,8 @@ local items = list(ARGV, runs.last + 1, 2) -- id, item
 -- a target for each run; a space for each envelope, which comes after `after` runs; not_after in µs
 
 local argv, match, find = ARGV, string.match, string.find -- locals are faster than globals
-local micros = now_us()
-local stale = micros >= view_ends * 1000
+local now = now_us()
+local stale = now >= view_ends * 1000
 local codes = {}
 local position = 0
 local refusal = ''
@@ -93,7 +93,7 @@ local function publish_after(count)
     local mark, heard = LATE, 0
     if halted or held[members] then
       mark = HELD
-    elseif micros <= tonumber(channel_not_after) then
+    elseif now <= tonumber(channel_not_after) then
       mark, heard = try_publish(channel, numbers, sender, messages, {'', joined}, members, counted_by)
     end
     heard_of[#heard_of + 1] = mark or ''
@@ -109,7 +109,7 @@ for number, not_after, size in each(runs) do
   local _, members = next_target()
   local run = part(items, first, first + size - 1)
   first = first + size
-  local in_time = micros <= tonumber(not_after)
+  local in_time = now <= tonumber(not_after)
   local claims = {}
   local code = in_time and ((halted or held[members]) and HELD_ITEM or ABSENT) or LATE_ITEM
   if code == ABSENT then claims = redis.pcall('HMGET', members, unpack(column(run, 1))) end

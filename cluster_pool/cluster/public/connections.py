@@ -10,6 +10,7 @@ from cluster_pool.cluster.accept import Accepting
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.public.handle import NOT_RUNNING
+from cluster_pool.core.history import check_last
 from cluster_pool.core.ids import check_not_reserved, shown
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import AuthenticationError, NotPermittedError, PoolClosedError
@@ -106,6 +107,7 @@ class ConnectionCalls:
         metadata: dict[str, Any] | None = None,
         origins: Sequence[str] | None = None,
         request: Request | None = None,
+        rewind: int | None = None,
     ) -> AbstractAsyncContextManager[Connection, bool]:
         """Claim, accept the WebSocket if the framework has not done it, and release at the end.
 
@@ -142,6 +144,9 @@ class ConnectionCalls:
             origins: allowed origins for this call, in place of the pool's own.
             request: the client's request, for a pair of callables, which does not have it; without
                 it neither the origin nor the client can be checked.
+            rewind: how many of the last broadcasts of the namespace it gets, ahead of everything
+                else, 1 to 10,000; each message comes once, and none is missing between the two.
+                As many of the newest as fit into an outbox; none where no history is recorded.
 
         Raises:
             OriginRefusedError, InvalidValueError: the origin is foreign, the offers of the client
@@ -159,11 +164,7 @@ class ConnectionCalls:
             TypeError: ``websocket`` is of no supported type; both ``auth`` and ``identity`` are
                 given; or ``namespace`` is not, and there is no identity to take it from.
         """
-        if auth is not None and identity is not None:
-            raise TypeError("accept takes auth or identity, not both")
-        auth = self.auth if auth is None else auth
-        if namespace is None and auth is None and identity is None:
-            raise TypeError("accept needs a namespace")
+        auth = _auth_of(self.auth, auth, identity, namespace)
         return Accepting(
             websocket,
             self._running,
@@ -181,6 +182,7 @@ class ConnectionCalls:
             metadata=metadata,
             origins=origins,
             request=request,
+            rewind=0 if rewind is None else check_last(rewind),
         )
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
@@ -232,8 +234,8 @@ class ConnectionCalls:
     ) -> int:
         """Broadcast a message of a client to a namespace of which it is a member.
 
-        Clients of ``serve`` that speak ``cluster-pool.v1`` are told its id there and its user; all
-        others get the bare message. It comes back to the client itself, too. Whether the client may
+        Clients of ``serve`` that speak ``cluster-pool.v1`` are told its id and its user; all others
+        get the bare message. It comes back to the client itself, too. Whether the client may
         publish there is for the caller to decide.
 
         Args:
@@ -251,8 +253,19 @@ class ConnectionCalls:
         node = self._running()
         if attachment.is_expired(connection):
             raise AuthenticationError("the identity of the connection has expired")
-        membership = node.table.membership_in(connection, namespace)
-        if connection.closed or membership is None or membership.departure is not None:
+        if connection.closed or namespace not in connection.namespaces:
             raise NotPermittedError(f"{connection!r} is no member of {shown(namespace)}")
-        author = membership.id, connection.user or ""
+        author = connection.id, connection.user or ""
         return await node.sending.publish(author, namespace, message, timeout)
+
+
+def _auth_of(
+    own: Auth | None, auth: Auth | None, identity: Identity | None, namespace: str | None
+) -> Auth | None:
+    """The authentication of a client of :meth:`ConnectionCalls.accept`, if there is any."""
+    if auth is not None and identity is not None:
+        raise TypeError("accept takes auth or identity, not both")
+    auth = own if auth is None else auth
+    if namespace is None and auth is None and identity is None:
+        raise TypeError("accept needs a namespace")
+    return auth

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from cluster_pool.cluster.presence import Presence
 from cluster_pool.cluster.public.handle import Calls
+from cluster_pool.core.history import HistoryMessage
 from cluster_pool.core.results import Member, MemberEvent, Node, UserEvent
 
 
@@ -47,6 +48,38 @@ class DirectoryCalls(Calls):
     ) -> Member | None:
         """The member with an id and the node that owns it; None when no living node does."""
         return await self._running().directory.locate(namespace, id, timeout)
+
+    async def position(self, namespace: str, *, timeout: float | None = None) -> str:
+        """The place of the last message in the history of a namespace; "" if it has none.
+
+        All that is sent after this is behind it: read it before your own data, and a client that
+        has both misses nothing.
+        """
+        return await self._running().histories.position(namespace, timeout)
+
+    async def history(
+        self,
+        namespace: str,
+        *,
+        last: int = 50,
+        as_id: str | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+    ) -> list[HistoryMessage]:
+        """The last broadcasts of a namespace, the oldest first, from any process.
+
+        Only namespaces with a history have some: see :class:`History`. Messages to single members
+        and plain PUBLISHes are not among them.
+
+        Args:
+            last: how many at most, 1 to 10,000.
+            as_id, user: leave those out that excluded this id or this user, as for a member that
+                shall see them; None: all are read.
+
+        Raises:
+            BackplaneUnavailableError: Redis did not answer in time.
+        """
+        return await self._running().histories.latest(namespace, last, as_id, user, timeout)
 
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str) -> AsyncIterator[AsyncIterator[MemberEvent]]:

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from cluster_pool.backplane.backplane import Backplane, Setup
 from cluster_pool.cluster.directory import ClusterDirectory
+from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.cluster.life import Life
 from cluster_pool.cluster.orders import NodeOrders
 from cluster_pool.cluster.people import People
@@ -53,6 +54,10 @@ class Running(Protocol):
     @property
     def directory(self) -> ClusterDirectory:
         """Reads the cluster."""
+
+    @property
+    def histories(self) -> HistoryReading:
+        """Reads histories."""
 
     @property
     def orders(self) -> NodeOrders:

@@ -1,0 +1,250 @@
+"""Histories: which namespaces have one, and how its entries are read. Pure.
+
+The publishing scripts record every envelope of such a namespace in a stream, with the position of
+its last message; ``history.lua`` says how. Positions count messages, in the epoch of the channel's
+numbers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Final, NamedTuple, Self
+
+from cluster_pool.core.envelope import (
+    ENVELOPE,
+    EXCEPT,
+    FROM,
+    TEXT,
+    BrokenEnvelopeError,
+    Header,
+    read_header,
+    read_items,
+)
+from cluster_pool.core.ids import check_id, check_namespace, check_user, shown
+from cluster_pool.core.message import Message
+from cluster_pool.core.patterns import matches
+from cluster_pool.exceptions import InvalidValueError
+
+MIB: Final = 1024 * 1024
+LONGEST: Final = 86_400.0
+"""Seconds that a history may reach back."""
+LARGEST: Final = 2**40
+"""Messages or bytes that a history may have."""
+
+MARKS: Final = 16
+"""A history is cut at each sixteenth of its messages, seconds or bytes."""
+ENTRY_BYTES: Final = 100
+"""Bytes that an entry of a stream counts for beyond its envelope."""
+MOST: Final = 10_000
+"""Messages that one call reads."""
+
+HOLDS: Final = 120.0
+"""Seconds that a setting stands if no node renews it, beyond those that the history has."""
+RENEWALS: Final = 20
+"""Heartbeats that it stands at least; nodes renew it within ten."""
+
+PLAIN: Final = {other: kind for kinds in (EXCEPT, FROM) for kind, other in kinds.items()}
+"""The other kinds of broadcasts, with those of their messages."""
+
+_BOUNDS: Final = re.compile(r"(\d{1,15}) (\d{1,15}) (\d{1,15})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """How much of the latest messages of a namespace is kept; each bound is at least 1.
+
+    Attributes:
+        messages: how many, at least the latest one.
+        seconds: for how long, a day at most.
+        bytes: how many in Redis, with about 100 for each envelope; of seconds and bytes a sixteenth
+            more may be kept there. A message that is larger is kept alone.
+    """
+
+    messages: int = 1000
+    seconds: float = 120.0
+    bytes: int = 16 * MIB
+
+    def __post_init__(self) -> None:
+        for name in ("messages", "bytes"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= LARGEST:
+                raise InvalidValueError(
+                    f"{name} must be an int from 1 to {LARGEST}, not {shown(value)}"
+                )
+        if type(self.seconds) not in (int, float) or not 1 <= self.seconds <= LONGEST:
+            raise InvalidValueError(
+                f"seconds must be a number from 1 to {LONGEST:.0f}, not {shown(self.seconds)}"
+            )
+
+
+def bounds_in(raw: bytes) -> History:
+    """The bounds that a script has written: messages, milliseconds, bytes."""
+    found = _BOUNDS.fullmatch(raw.decode())
+    if found is None:
+        raise BrokenEnvelopeError("history")
+    messages, milliseconds, size = map(int, found.groups())
+    return History(messages=messages, seconds=milliseconds / 1000, bytes=size)
+
+
+class HistoryRules:
+    """Which namespaces have a history: ``{"room:*": History()}``.
+
+    In a pattern ``*`` stands for any text. Of the patterns that fit a namespace the longest counts,
+    of equally long ones the first.
+
+    Args:
+        heartbeat: seconds between two heartbeats of this node, which renews the settings.
+
+    Raises:
+        InvalidNamespaceError, InvalidValueError: a pattern or its value is not allowed.
+    """
+
+    __slots__ = ("_heartbeat", "_rules")
+
+    def __init__(self, rules: Mapping[str, History] | None, heartbeat: float) -> None:
+        given = {} if rules is None else rules
+        if not isinstance(given, Mapping):
+            raise InvalidValueError(f"history must map patterns to History, not {shown(rules)}")
+        for pattern, history in given.items():
+            check_namespace(pattern)
+            if not isinstance(history, History):
+                raise InvalidValueError(
+                    f"history of {shown(pattern)} must be a History, not {shown(history)}"
+                )
+        self._rules = sorted(given.items(), key=lambda rule: -len(rule[0]))
+        self._heartbeat = heartbeat
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def of(self, namespace: str) -> History | None:
+        """The history of a namespace; None if it has none. Those of users have none."""
+        if namespace.startswith("~"):
+            return None
+        return next((history for one, history in self._rules if matches(one, namespace)), None)
+
+    def asked(self, namespace: str) -> str:
+        """The setting for scripts: messages, ms, bytes, for how many ms it stands; "" for none."""
+        history = self.of(namespace) if self._rules else None
+        if history is None:
+            return ""
+        age = ceil(history.seconds * 1000)
+        holds = age + ceil(1000 * max(HOLDS, RENEWALS * self._heartbeat))
+        return f"{history.messages} {age} {history.bytes} {holds}"
+
+
+class Position(NamedTuple):
+    """A place in a history: that of a message, by the number and the epoch of its counter."""
+
+    epoch: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.number}" if self.epoch else ""
+
+    def is_within(self, other: "Position") -> bool:
+        """Whether a history that was read up to ``other`` has this message, or had it."""
+        return self.epoch == other.epoch and self.number <= other.number
+
+    def is_beyond(self, other: "Position") -> bool:
+        """Whether this message comes after ``other``, and all that follow it do."""
+        if self.epoch == other.epoch:
+            return self.number > other.number
+        return int(self.epoch or 0) > int(other.epoch or 0)
+
+
+NOWHERE: Final = Position("", 0)
+"""The position where no history is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryMessage:
+    """A broadcast of the past.
+
+    Attributes:
+        position: its place in the history, for ``since``; nothing else can be read from it.
+        message: ``str`` or ``bytes``, as it was sent.
+        time: when Redis published it, in seconds since 1970 by the clock of Redis.
+        id, user: of the client that published it (:meth:`ClusterPool.publish_from`), "" if none
+            did, or has no user.
+    """
+
+    position: str
+    message: Message
+    time: float
+    id: str = ""
+    user: str = ""
+
+
+class Entry(NamedTuple):
+    """One entry of a stream: an envelope, and the time of Redis in ms at which it was published."""
+
+    time: int
+    header: Header
+    items: bytes
+
+    @classmethod
+    def read(cls, fields: list[bytes]) -> Self | None:
+        """Read the fields of an entry; None if it is none that our scripts have written."""
+        named = dict(zip(fields[::2], fields[1::2], strict=False))
+        time, payload = named.get(b"t", b""), named.get(b"e", b"")
+        if not time.isdigit() or payload[:2] != ENVELOPE:
+            return None
+        try:
+            header, at = read_header(payload)
+        except BrokenEnvelopeError:
+            return None
+        return cls(int(time), header, payload[at:]) if header.position else None
+
+    def placed(self) -> Iterator[tuple[Position, list[Any]]]:
+        """Its items, each with its position; BrokenEnvelopeError for one that cannot be read."""
+        header = self.header
+        first = header.position - header.messages + 1
+        for number, item in enumerate(read_items(self.items), first):
+            yield Position(header.counter_epoch, number), item
+
+
+class Reader(NamedTuple):
+    """The reader of a history: an id and a user, each None for none."""
+
+    id: str | None = None
+    user: str | None = None
+
+
+def check_last(value: object) -> int:
+    """How many of the last messages to read; raises InvalidValueError for none or too many."""
+    if type(value) is not int or not 1 <= value <= MOST:
+        raise InvalidValueError(f"last must be an int from 1 to {MOST}, not {shown(value)}")
+    return value
+
+
+class Broadcast(NamedTuple):
+    """A broadcast as it was sent: the message, and the client that published it, if one did."""
+
+    message: Message
+    id: str = ""
+    user: str = ""
+
+
+def broadcast_for(reader: Reader, item: list[Any]) -> Broadcast | None:
+    """The broadcast of an item; None if it is none, or one that leaves the reader out.
+
+    Raises:
+        BrokenEnvelopeError: it cannot be read.
+    """
+    try:
+        kind = PLAIN.get(item[0], item[0])
+        if kind not in EXCEPT:
+            return None
+        author: tuple[str, ...] = ()
+        if item[0] in FROM.values():
+            author = check_id(item[2]), check_user(item[3]) if item[3] else ""
+        elif reader.id in item[2] or (kind != item[0] and reader.user in item[3]):
+            return None
+        payload = item[1]
+        if isinstance(payload, bytes):
+            return Broadcast(payload.decode() if kind == TEXT else payload, *author)
+    except (LookupError, TypeError, UnicodeDecodeError, InvalidValueError) as error:
+        raise BrokenEnvelopeError("content") from error
+    raise BrokenEnvelopeError("content")
