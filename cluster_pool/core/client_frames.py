@@ -83,3 +83,8 @@ def refused(ref: Ref, code: str, reason: str) -> ClientFrame:
 def left(namespace: str, cause: str) -> ClientFrame:
     """The client has lost a membership, and nothing else."""
     return _said(left=namespace, cause=cause)
+
+
+def lost(namespace: str) -> ClientFrame:
+    """Messages to a namespace may be missing, which the client would have got."""
+    return _said(lost=namespace)

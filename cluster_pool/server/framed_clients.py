@@ -19,6 +19,7 @@ from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import deliver, throw_out
 from cluster_pool.server.client_calls import RATE, ClientCalls
+from cluster_pool.server.losses import Losses
 from cluster_pool.server.websocket import NodeWebSocket
 from cluster_pool.transports.framed import FramedWriter
 
@@ -40,6 +41,8 @@ class FramedClients:
         self._pool = pool
         self._rate = rate
         self._calls = ClientCalls(pool, rules)
+        self._losses = Losses()
+        pool.on("gap", self._losses.tell)
 
     def greet(self, websocket: NodeWebSocket, connection: Connection) -> Outgoing:
         """Prepare a connection that is not claimed yet, and return the welcome for it."""
@@ -53,6 +56,13 @@ class FramedClients:
 
     async def serve(self, connection: Connection) -> None:
         """Carry out the requests of one client, one after another, until it is closed."""
+        self._losses.clients.add(connection)
+        try:
+            await self._serve(connection)
+        finally:
+            self._losses.clients.discard(connection)
+
+    async def _serve(self, connection: Connection) -> None:
         client = _Client(connection, self._rate)
         held = self._pool.inbound
         async for frame in connection:

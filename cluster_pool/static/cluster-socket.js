@@ -48,9 +48,8 @@ export class ClusterSocket extends EventTarget {
         if (this.#rooms.has(ns)) this.#rooms.set(ns, info);
         else this.#info = info;
     }
-    async publish(ns, data) {                    // without a connection it is rejected, and not kept
-        await this.#request({ publish: ns, ...content(data) });
-    }
+    // Without a connection it is rejected, and not kept.
+    async publish(ns, data) { await this.#request({ publish: ns, ...content(data) }); }
     async renew(token) {                         // happens by itself in time, with a token function
         this.#renewBefore(await this.#request({ renew: this.#token = token ?? await this.token() }));
     }
@@ -67,16 +66,15 @@ export class ClusterSocket extends EventTarget {
             this.#ws.onmessage = ({ data }) => now() && this.#received(JSON.parse(data));
             this.#ws.onclose = ({ code, reason }) => now() && this.#closed(code, reason);
             this.#token = token;
-        } catch (error) {                        // no token, or one that cannot be offered
-            if (now()) this.#closed(1006, String(error));
+        } catch (error) {                        // no token, or one that cannot be offered, and not be told
+            if (now()) this.#closed(1006, error?.code === 12 ? "no valid url or token" : String(error));
         }
     }
     #closed(code, reason) {
         for (const timer of [this.#retry, this.#deadline, this.#renewal, this.#stood]) clearTimeout(timer);
         this.#ws?.close();
         if (code === 4401 || !this.isOpen) this.#token = null;  // perhaps it was refused: get another
-        this.#attempt = null;
-        this.isOpen = false;
+        this.#attempt = null, this.isOpen = false;
         this.isFinal = this.final.includes(code) || (code === 4401 && typeof this.token !== "function");
         const soon = this.#attempts < AT_ONCE[code], limit = Math.min(CAP, BASE * 2 ** this.#attempts++);
         const delay = this.isFinal ? null : soon ? 0 : Math.random() * limit;
@@ -94,13 +92,13 @@ export class ClusterSocket extends EventTarget {
         this.#ws.send('{"ref": "probe"}');       // without a verb: answered as invalid
         this.#expect(PROBE);
     };
-    #expect(ms) {
+    #expect(ms = 0) {                             // 0: nothing
         clearTimeout(this.#deadline);
-        this.#deadline = setTimeout(() => this.#closed(1006, "no answer"), ms);
+        this.#deadline = ms && setTimeout(() => this.#closed(1006, "no answer"), ms);
     }
     #received(frame) {
-        clearTimeout(this.#deadline);
-        const { welcome, ref, left, cause, ns, from, p: position } = frame;
+        const { welcome, ref, left, cause, lost, ns, from, p: position } = frame;
+        this.#expect(this.#requests.size > this.#requests.has(ref) ? HANDSHAKE : 0);
         if (welcome) this.#welcomed(welcome);
         else if (ref !== undefined) {
             this.#requests.get(ref)?.(frame);
@@ -108,7 +106,8 @@ export class ClusterSocket extends EventTarget {
         } else if (left !== undefined) {
             this.#rooms.delete(left);
             this.#emit("left", { ns: left, cause });
-        } else if (ns !== undefined) {
+        } else if (lost !== undefined) this.#emit("lost", { ns: lost });
+        else if (ns !== undefined) {
             const message = { ns, data: dataOf(frame), from, position };
             for (const type of ["message", "message:" + ns]) this.#emit(type, message);
         }
@@ -118,24 +117,24 @@ export class ClusterSocket extends EventTarget {
         Object.assign(this, { id, ns, user, isOpen: true });
         this.#stood = setTimeout(() => this.#attempts = 0, STOOD);
         this.#renewBefore({ expires });
-        if (this.#info !== undefined) this.#request({ info: this.#info }).catch(() => {});
-        for (const room of this.#rooms.keys()) this.#rejoin(room, this.#attempt);
+        for (const room of [undefined, ...this.#rooms.keys()]) this.#rejoin(room, this.#attempt);
         for (const settle of this.#waiting.splice(0)) settle({ ok: true });
         this.#emit("open", { id, ns, user, again });
-        if (again) this.#emit("lost", { ns });   // gaps of positions are no losses: some exclude this client
+        if (again && this.isOpen) this.#emit("lost", { ns });  // gaps of positions are none: some exclude us
     }
-    #rejoin(ns, attempt) {
-        if (attempt !== this.#attempt || !this.#rooms.has(ns)) return;
-        const lost = () => this.#emit("lost", { ns }), again = () => this.#rejoin(ns, attempt);
-        this.#request({ join: ns, info: this.#rooms.get(ns) }).then(lost, ({ code }) => {
+    #rejoin(ns, attempt) {                       // without ns: tell the info of home again
+        const home = ns === undefined, again = () => this.#rejoin(ns, attempt);
+        if (attempt !== this.#attempt || (home ? this.#info === undefined : !this.#rooms.has(ns))) return;
+        const frame = home ? { info: this.#info } : { join: ns, info: this.#rooms.get(ns) };
+        this.#request(frame).then(() => home || this.#emit("lost", { ns }), ({ code }) => {
             if (PASSING.includes(code)) setTimeout(again, 1000 + 4000 * Math.random());
-            else if (code !== "closed") this.#received({ left: ns, cause: code });
+            else if (code !== "closed" && !home) this.#received({ left: ns, cause: code });
         });
     }
     #renewBefore({ expires }) {
         clearTimeout(this.#renewal);
-        if (!expires || typeof this.token !== "function") return;
         const ms = (expires * 1000 - Date.now()) * (0.7 + 0.2 * Math.random()), attempt = this.#attempt;
+        if (!(ms > 0) || typeof this.token !== "function") return;  // a clock that is wrong: wait for 4401
         const again = () => attempt === this.#attempt && this.#renewBefore({ expires });
         this.#renewal = setTimeout(() => this.renew().catch(again), Math.min(Math.max(ms, SOON), LATE));
     }
@@ -144,6 +143,7 @@ export class ClusterSocket extends EventTarget {
         if (!this.isOpen) return promised(settle => settle({ error: "closed" }));
         const ref = ++this.#ref, text = JSON.stringify({ ...frame, ref });
         this.#ws.send(text);
+        if (!this.#deadline) this.#expect(HANDSHAKE);
         return promised(settle => this.#requests.set(ref, settle));
     }
     #emit(type, detail) { this.dispatchEvent(Object.assign(new Event(type), detail)); }

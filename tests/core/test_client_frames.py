@@ -81,3 +81,7 @@ def test_frames_of_the_server_itself_stay_as_they_are() -> None:
     }
     joined = Outgoing.join([welcome, message("y")])
     assert framed(joined, "home").frame.startswith(welcome.frame)
+
+
+def test_a_loss_names_its_namespace() -> None:
+    assert client_frames.lost("ä").message == '{"lost":"ä"}'

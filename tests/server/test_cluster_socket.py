@@ -1,5 +1,7 @@
 """The client for browsers in Chromium, behind HAProxy before two nodes."""
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from cluster_pool.auth.jwt import LEEWAY
+from cluster_pool.exceptions import ClusterPoolError
 from tests.auth.signing import token
 from tests.server.pages import Rig, Socket, rig
 from tests.servers import Cluster, RedisServer
@@ -242,6 +245,28 @@ async def test_without_redis_requests_are_refused_and_sockets_stay(
         await eventually(lambda: _is_refused(alice, 'join("room:2")', None), 60)
         assert not await alice.told("close", "lost", "left")
         assert not await late.told("lost")
+
+
+@async_test
+async def test_a_socket_whose_node_has_missed_messages_is_told(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    """Its connection stays."""
+    async with rig(redis, tmp_path) as cluster:
+        alice, bob = await two_nodes(cluster)
+
+        async def told() -> bool:
+            redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            for _ in range(20):
+                with contextlib.suppress(ClusterPoolError):
+                    await cluster.publisher.broadcast_message("room:1", "x")
+            await asyncio.sleep(0.5)
+            return bool(await alice.told("lost") and await bob.told("lost"))
+
+        await eventually(told, 90)
+        for one in (alice, bob):
+            assert {loss["ns"] for loss in await one.told("lost")} == {"room:1"}
+            assert not await one.told("close", "left")
 
 
 async def _is_refused(socket: Socket, script: str, code: str | None) -> bool:

@@ -1,0 +1,54 @@
+"""Tells clients of ``cluster-pool.v1`` where they may lack messages that their node has missed.
+
+An interrupted subscription loses messages, and no client would know. All of them are told, since
+the node does not know for whom the messages were.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+from cluster_pool.core import client_frames
+from cluster_pool.core.ids import is_reserved
+from cluster_pool.core.message import Outgoing
+from cluster_pool.core.results import Gap
+from cluster_pool.local.connection import Connection
+from cluster_pool.local.outbox import deliver
+
+YIELD_EVERY: Final = 200
+
+
+class Losses:
+    """The clients of a node that are told.
+
+    Attributes:
+        clients: they come and go with their connections.
+    """
+
+    def __init__(self) -> None:
+        self.clients: set[Connection] = set()
+
+    async def tell(self, gap: Gap) -> None:
+        """Tell each client of its namespaces in which messages were missed, or may have been."""
+        private = any(not name or is_reserved(name) for name in gap.namespaces)
+        frames: dict[str, Outgoing] = {}
+        for at, client in enumerate(list(self.clients), 1):
+            for namespace in _missed(client, gap, private):
+                frame = frames.get(namespace)
+                if frame is None:
+                    frame = frames[namespace] = client_frames.lost(namespace)
+                deliver(client, frame)
+            if not at % YIELD_EVERY:
+                await asyncio.sleep(0)
+
+
+def _missed(client: Connection, gap: Gap, private: bool) -> Iterator[str]:
+    """Namespaces of a client in which it may lack messages.
+
+    Args:
+        private: whether messages to single members or users were missed: the home stands for them.
+    """
+    for namespace in client.namespaces:
+        home = namespace == client.namespace
+        if namespace in gap.namespaces or not gap.exact or (private and home):
+            yield namespace
