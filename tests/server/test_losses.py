@@ -20,7 +20,7 @@ pytestmark = [
 
 
 class Losses:
-    """What a client is told of losses, in a task that reads its frames."""
+    """Collects the losses that a client is told of, in a task that reads its frames."""
 
     def __init__(self, client: Framed) -> None:
         self.told: list[str] = []
