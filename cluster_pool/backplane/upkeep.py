@@ -192,11 +192,14 @@ class Upkeep:
 
         return Reply(asyncio.gather(*calls), read, deadline)
 
-    async def unknown(self, links: Links, incarnations: Iterable[str], deadline: float) -> set[str]:
-        """The incarnations of which nothing is known: no lease, no node, no pending reaping."""
+    async def unknown(
+        self, links: Links, incarnations: Iterable[str], deadline: float
+    ) -> tuple[set[str], bool]:
+        """The incarnations of which nothing is known: no lease, no node, no pending reaping; and
+        whether the reaping of another one is pending."""
         names = list(incarnations)
         if not names:
-            return set()
+            return set(), False
         keys = self._keys
         commands = links.commands(keys.leases)
         calls = (
@@ -205,7 +208,8 @@ class Upkeep:
             commands.call("HMGET", keys.dead, *names),
         )
         known = await answered(asyncio.gather(*calls), deadline)
-        return {name for name, *said in zip(names, *known, strict=True) if said == [None] * 3}
+        unknown = {name for name, *said in zip(names, *known, strict=True) if said == [None] * 3}
+        return unknown, any(dead is not None for dead in known[2])
 
     async def entries_of(
         self, namespace: str, timeout: float

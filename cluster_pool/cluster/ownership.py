@@ -18,6 +18,7 @@ from cluster_pool.backplane.calls import unheeded
 from cluster_pool.backplane.claims import Claims
 from cluster_pool.backplane.leases import Leases
 from cluster_pool.backplane.shard import Shard
+from cluster_pool.backplane.slots import slot_of
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.cluster.claim_batcher import ClaimBatcher
 from cluster_pool.cluster.last_ones import LastOnes
@@ -89,6 +90,7 @@ class Ownership:
         evict = self._evict
         releases = ReleaseBatcher(topology, claims, self._released)
         self._releases, self.pop_doubted = releases, releases.pop_doubted
+        self.remember = releases.remember
         self._reassertion = Reassertion(topology, claims, namespaces, table, timing, lease, evict)
         self.restoration = Restoration(topology, self._reassertion, table, lease, timing)
         self._claim_batcher = ClaimBatcher(
@@ -348,7 +350,11 @@ class Ownership:
         self._claim_batcher.retry()
 
     def moved(self, slots: Collection[int]) -> None:
-        """Slots have other shards now: compare their claims, send the operations for them."""
+        """Slots have other shards now: compare their claims, send the operations for them.
+
+        A slot goes to a replica by a failover, too, and its new shard may have been up before.
+        """
+        self._releases.doubt_latest(lambda name: slot_of(name) in slots)
         self.restoration.moved(slots)
         self._claim_batcher.retry()
 

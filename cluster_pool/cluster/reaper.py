@@ -48,6 +48,8 @@ class Reaper:
         on_empty: called with each namespace that a removal left without members.
         registered: whether all that this node owns is registered under its incarnation.
         releases: whether this node has releases in a namespace that Redis has not answered yet.
+        remember: called with each namespace that was looked at: a failover may lose what was
+            removed there.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Reaper:
         on_empty: Callable[[str], None],
         registered: Callable[[], bool],
         releases: Callable[[str], bool],
+        remember: Callable[[str], None],
     ) -> None:
         self._leases = leases
         self._claims = claims
@@ -75,6 +78,7 @@ class Reaper:
         self._lease = lease
         self._on_empty = on_empty
         self._registered, self._releases = registered, releases
+        self._remember = remember
         self._wake = asyncio.Event()
         self._due: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -190,6 +194,8 @@ class Reaper:
         total = 0
         pages = [namespaces[at : at + PAGE] for at in range(0, len(namespaces), PAGE)]
         for page in random.sample(pages, len(pages)):  # in another order than other nodes
+            for namespace in page:
+                self._remember(namespace)
             for counted in (True, False):  # the second finds members that were not counted
                 page = await self._reaping.left_by(incarnation, page, self._deadline())
                 for namespace in page:

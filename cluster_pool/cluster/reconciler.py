@@ -101,8 +101,8 @@ class Reconciler:
         """Differences that the last repair could not change; other nodes repair them."""
         self._wrong: set[str] = set()
         self._doubted: set[str] = set()
-        """Namespaces to compare next, until that was done. Those that are not held any more get no
-        other turn."""
+        """Namespaces to compare next, until nothing was wrong there and every owner was known to
+        live. Those that are not held any more get no other turn."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -170,12 +170,14 @@ class Reconciler:
                     raise
                 log.debug("not compared: %s", error)  # others do not wait for that slot
                 continue
-            if await self._strangers(links, owners):
+            strangers, sure = await self._strangers(links, owners)
+            if strangers:
                 differing = part
             suspects.update(dict.fromkeys(differing))
             same = set(part) - set(differing)
             self._wrong -= same
-            self._doubted -= same
+            if sure:
+                self._doubted -= same
             await asyncio.sleep(self._timing.heartbeat * SPREAD / len(parts) if parts[1:] else 0)
         return list(suspects)
 
@@ -187,11 +189,17 @@ class Reconciler:
         profiles = self._ownership.profiles(namespace, [id for id, _ in steady])
         return Holding(namespace, len(held), checksum, steady, profiles)
 
-    async def _strangers(self, links: Links, owners: Iterable[str]) -> set[str]:
-        """The owners of which nothing is known; none while nodes may not have joined again yet."""
+    async def _strangers(self, links: Links, owners: Iterable[str]) -> tuple[set[str], bool]:
+        """The owners of which nothing is known, and whether no other one may become such.
+
+        None are called so while nodes may not have joined again yet. One that is still to be reaped
+        may keep what a failover has brought back: its node had noted that the namespace was left.
+        """
+        others = set(owners) - {self._lease.incarnation}
         if not self._lease.may_judge():
-            return set()
-        return await self._upkeep.unknown(links, owners, self._deadline())
+            return set(), not others
+        unknown, dying = await self._upkeep.unknown(links, others, self._deadline())
+        return unknown, not dying
 
     async def _differences(self, links: Links, names: list[str]) -> dict[str, Difference]:
         """The differences of namespaces that have one."""
@@ -207,8 +215,7 @@ class Reconciler:
         registered = await self._upkeep.look(
             links, self._lease.incarnation, before, self._deadline()
         )
-        others = registered.owners - {self._lease.incarnation}
-        strangers = await self._strangers(links, others)
+        strangers, _ = await self._strangers(links, registered.owners)
         held = self._holding(name)
         difference = Difference(
             held.size - registered.size,
@@ -244,7 +251,6 @@ class Reconciler:
             for name, difference in second.items()
             if first[name] == difference != self._left.get(name)
         ]
-        self._doubted.difference_update(suspects)
         self._doubted.update(
             name
             for name, difference in second.items()
@@ -305,7 +311,8 @@ class Reconciler:
                 strays.append((id, value))
         if strays:
             await self._upkeep.discard(links, namespace, strays, self._deadline())
-        return await self._strangers(links, others)
+        strangers, _ = await self._strangers(links, others)
+        return strangers
 
     def _deadline(self) -> float:
         return deadline_in(self._timing.timeout)

@@ -65,10 +65,10 @@ class ReleaseBatcher:
         """Doubt the latest ends of claims in some namespaces, whose shard may have lost them.
 
         A replica that takes over need not have heard of a release or a takeover that its primary
-        has answered. A namespace without members here would not be compared again.
+        has answered. A namespace without members here would not be compared again. They stay the
+        latest: a primary that lost its links may answer a comparison before its replica takes over.
         """
-        for namespace in [one for one in self._latest if concerned(one)]:
-            del self._latest[namespace]
+        for namespace in filter(concerned, self._latest):
             self.doubt(namespace)
 
     def pop_waiting(self, most: int) -> list[Membership[Connection]]:

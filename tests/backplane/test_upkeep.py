@@ -44,13 +44,15 @@ async def test_a_namespace_that_lost_a_claim_is_named(backend: Backend) -> None:
 
 @async_test
 async def test_only_incarnations_without_any_trace_are_unknown(backend: Backend) -> None:
-    """A living one is known, and so is one that waits to be reaped."""
+    """A living one is known, and so is one that waits to be reaped, which is said."""
     async with backend.pools(1) as (one,), backend.client() as client:
         upkeep, links, deadline = parts_of(one)
         await client.hset(f"{backend.prefix}:{{~}}:dead", "dying.0", "node-9")
         asked = [one._parts.lease.incarnation, "dying.0", "never.0"]
-        assert await upkeep.unknown(links, asked, deadline) == {"never.0"}
-        assert await upkeep.unknown(links, [], deadline) == set()
+        assert await upkeep.unknown(links, asked, deadline) == ({"never.0"}, True)
+        del asked[1]
+        assert await upkeep.unknown(links, asked, deadline) == ({"never.0"}, False)
+        assert await upkeep.unknown(links, [], deadline) == (set(), False)
         await client.delete(f"{backend.prefix}:{{~}}:dead")
 
 

@@ -35,6 +35,7 @@ class Registry:
         self.members: dict[str, dict[str, int]] = {}
         self.buried: list[tuple[str, str]] = []
         self.forgotten: list[str] = []
+        self.looked_at: list[str] = []
         self.sweeps = 0
         self.alive: list[str] = []
         self.living_on: list[bool] = []
@@ -107,7 +108,7 @@ async def reaper_of(
     counters = Counters()
     reaper = Reaper(
         *(lease, registry, registry, registry, BRIEF, counters, on_empty),
-        *(registry.is_registered, registry.releases_in),
+        *(registry.is_registered, registry.releases_in, registry.looked_at.append),
     )
     reaper.start()
     try:
@@ -127,6 +128,7 @@ async def test_a_node_with_a_young_lease_reaps_only_incarnations_buried_by_other
         await eventually(lambda: registry.forgotten == ["dead.0"])
     assert (registry.buried, registry.sweeps) == ([], 0)
     assert (counters.reaped, emptied) == (3, ["n"])
+    assert sorted(registry.looked_at) == ["m", "n"]
 
 
 @async_test

@@ -337,49 +337,6 @@ async def test_a_confirmed_send_is_answered_though_home_was_away_when_the_owner_
 
 
 @async_test
-async def test_a_release_that_a_failover_loses_leaves_no_ghost() -> None:
-    """The primary answered it alone, so its replica took over with the member; nobody is left in
-    the namespace here, which would else not be compared any more."""
-    with RedisCluster(node_timeout=1, apart=True) as redis:
-        source, name = away_from_home(redis)
-        key = f"cluster_pool:{{{name}}}:members"
-        async with redis.network() as network, cluster_pools(network) as (one, two):
-            member: Any = await two.host(name, "alice")
-            assert await asyncio.to_thread(source.call, "WAIT", 1, 5000) == 1
-            redis.cut_off(source)
-            await two.remove_connection(member.connection)
-            assert source.call("EXISTS", key) == 0
-            await asyncio.to_thread(redis.wait_for_another, source)
-            new = redis.primary_of(name)  # it has the member, until a node has looked
-            redis.heal()
-            await eventually(lambda: new.call("EXISTS", key) == 0, 10)
-            assert await one.count(name) == 0
-            assert one.statistics()["repaired"] + two.statistics()["repaired"] >= 1
-
-
-@async_test
-async def test_a_takeover_that_a_failover_loses_leaves_no_ghost() -> None:
-    """The member that was closed for it comes back with the replica, and nobody holds it."""
-    with RedisCluster(node_timeout=1, apart=True) as redis:
-        source, name = away_from_home(redis)
-        key = f"cluster_pool:{{{name}}}:members"
-        async with redis.network() as network, cluster_pools(network) as (one, two):
-            older = await two.host(name, "alice")
-            assert await asyncio.to_thread(source.call, "WAIT", 1, 5000) == 1
-            redis.cut_off(source)
-            newer: Any = await one.host(name, "alice")
-            assert await older.wait_closed() == (4409, "taken over")
-            await one.remove_connection(newer.connection)
-            assert source.call("EXISTS", key) == 0
-            await asyncio.to_thread(redis.wait_for_another, source)
-            new = redis.primary_of(name)  # it has the older member, until a node has looked
-            redis.heal()
-            await eventually(lambda: new.call("EXISTS", key) == 0, 10)
-            assert await one.count(name) == 0
-            assert one.statistics()["repaired"] + two.statistics()["repaired"] >= 1
-
-
-@async_test
 async def test_a_takeover_while_the_owner_follows_a_slot_is_noticed(
     redis: RedisCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,16 +129,16 @@ async def test_a_release_that_found_no_claim_puts_its_namespace_in_doubt() -> No
 
 @async_test
 async def test_the_latest_releases_of_a_shard_are_doubted_when_it_may_have_lost_them() -> None:
-    """Each once, and those of other shards not at all; one Redis remembers none."""
+    """Each time, and those of other shards not at all; one Redis remembers none."""
     for spans in (True, False):
         releasing = Releasing([True], [True], spans=spans)
         for namespace in ("here", "elsewhere"):
             releasing.batcher.add(owned(namespace, "a"))
         await releasing.flush()
         releasing.batcher.doubt_latest(lambda namespace: namespace == "here")
-        assert releasing.batcher.pop_doubted() == ({"here"} if spans else set())
-        releasing.batcher.doubt_latest(lambda namespace: namespace == "here")
-        assert releasing.batcher.pop_doubted() == set()
+        for _ in range(2):  # the first may have compared with the primary that goes
+            releasing.batcher.doubt_latest(lambda namespace: namespace == "here")
+            assert releasing.batcher.pop_doubted() == ({"here"} if spans else set())
 
 
 @async_test
