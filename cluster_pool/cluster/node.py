@@ -151,7 +151,7 @@ class Node:
             self.hooks.emptied,
             self.registered,
             self.table.departs_in,
-            self.ownership.remember,
+            self.ownership.releases.remember,
         )
         return reaper, Reconciler(
             topology, claims, upkeep, reaping, self.ownership, lease, timing, counters

@@ -88,24 +88,20 @@ class Ownership:
         self.newest, self._ending = 0, False
         self.former = FormerClaims(FORMER if verify else 0)
         evict = self._evict
-        releases = ReleaseBatcher(topology, claims, self._released)
-        self._releases, self.pop_doubted = releases, releases.pop_doubted
-        self.remember = releases.remember
+        self.releases = ReleaseBatcher(topology, claims, self._released)
         self._reassertion = Reassertion(topology, claims, namespaces, table, timing, lease, evict)
         self.restoration = Restoration(topology, self._reassertion, table, lease, timing)
         self._claim_batcher = ClaimBatcher(
             *(topology, leases, claims, namespaces, timing, limits.room_in, lease),
-            *(self.restoration, releases, self._decide),
+            *(self.restoration, self.releases, self._decide),
         )
         self.retry_releases = self._claim_batcher.retry_releases
 
     async def stop(self) -> None:
         """End operations that are still under way; :meth:`end` has released the memberships."""
-        await self.standing.stop()
-        await self._namespaces.stop()
-        await self.restoration.stop()
-        await self._claim_batcher.stop()
-        await self._last_ones.stop()
+        parts = (self.standing, self._namespaces, self.restoration, self._claim_batcher)
+        for part in (*parts, self._last_ones):
+            await part.stop()
         error = BackplaneUnavailableError(
             "not released: stopped while Redis could not be reached; its lease runs out",
             maybe_executed=True,
@@ -345,16 +341,13 @@ class Ownership:
 
     def shard_up(self, shard: Shard) -> None:
         """One of several shards is up again: compare its claims, send the operations for it."""
-        self._releases.doubt_latest(lambda name: self._topology.of(name) is shard)
+        self.releases.doubt_latest(lambda name: self._topology.of(name) is shard)
         self.restoration.shard_up(shard)
         self._claim_batcher.retry()
 
     def moved(self, slots: Collection[int]) -> None:
-        """Slots have other shards now: compare their claims, send the operations for them.
-
-        A slot goes to a replica by a failover, too, and its new shard may have been up before.
-        """
-        self._releases.doubt_latest(lambda name: slot_of(name) in slots)
+        """As :meth:`shard_up`, for slots that have other shards now: by a failover, too."""
+        self.releases.doubt_latest(lambda name: slot_of(name) in slots)
         self.restoration.moved(slots)
         self._claim_batcher.retry()
 
@@ -385,7 +378,7 @@ class Ownership:
         if not leaves:
             membership.depart().end(emptied=False)
         self._drop(membership)
-        self._releases.remember(membership.namespace)
+        self.releases.remember(membership.namespace)
         self._fights.note(membership)
         if membership.home or not leaves:
             self._table.lose(membership)

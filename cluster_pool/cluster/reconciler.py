@@ -141,7 +141,7 @@ class Reconciler:
             self._to_visit = await self._topology.in_calls(self._ownership.namespaces())
             self._size = max(AT_LEAST, -(-len(self._to_visit) // HEARTBEATS))
         part, self._to_visit = self._to_visit[: self._size], self._to_visit[self._size :]
-        self._doubted |= self._ownership.pop_doubted()
+        self._doubted |= self._ownership.releases.pop_doubted()
         names = dict.fromkeys([*self._wrong, *self._doubted, *part])
         return [one for one in names if not self._topology.spans or self._is_comparable(one)]
 

@@ -294,7 +294,7 @@ async def test_a_doubt_outlasts_the_repair_of_other_namespaces(redis: RedisClust
         redis.command("HSET", members, "ghost", f"{incarnation}:1:zz")
         redis.command("HSET", owners, incarnation, "1", f"{incarnation}#", "1")
         ownership.restoration._due.add("hall")
-        ownership._releases.doubt("hall")
+        ownership.releases.doubt("hall")
         stray = ("cluster_pool:{room}:members", "stray")
         redis.command("HSET", *stray, "no claim")
         await eventually(lambda: redis.command("HEXISTS", *stray) == ":0\r\n", 20)
