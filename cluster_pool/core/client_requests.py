@@ -11,7 +11,7 @@ from typing import Any, Final
 from cluster_pool.core.client_frames import Ref
 from cluster_pool.core.ids import check_namespace
 from cluster_pool.core.message import encode
-from cluster_pool.core.profiles import check_size, encode_info
+from cluster_pool.core.profiles import encode_info
 from cluster_pool.exceptions import InvalidValueError, MessageTooLargeError
 
 INVALID: Final = "invalid"
@@ -25,6 +25,8 @@ GROWTH: Final = 6
 REST: Final = 128 * 1024
 """Bytes of a frame beside its message. Lists would need fifty times their bytes of memory, and the
 time that all clients lose meanwhile."""
+FEW: Final = 4096
+"""Characters of a frame beside its info: more are not needed, but for a message or a token."""
 MOST_STRINGS: Final = 1_000
 """Strings in a frame that is larger than that."""
 LONG: Final = "\0long"
@@ -96,6 +98,8 @@ def read_request(text: str, message_bytes: int, info_bytes: int) -> ClientReques
         verbs = ["info"]
     if len(verbs) != 1 or (verbs[0] != "join" and "info" in fields and verbs[0] != "info"):
         raise RefusedRequestError(ref, INVALID, f"one of {', '.join((*VERBS, 'info'))} is needed")
+    if "info" in fields and len(text) > GROWTH * info_bytes + FEW:  # to encode it would take long
+        raise RefusedRequestError(ref, TOO_LARGE, "the info is too large")
     try:
         return _request(verbs[0], ref, fields, message_bytes, info_bytes)
     except MessageTooLargeError as error:
@@ -175,7 +179,7 @@ def _request(
     info = fields.get("info")
     if info is not None:
         try:
-            check_size(encode_info(info), info_bytes)
+            encode_info(info, info_bytes)
         except InvalidValueError as error:
             code = INVALID if error.__cause__ is not None else TOO_LARGE
             raise RefusedRequestError(ref, code, str(error)) from None

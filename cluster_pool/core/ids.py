@@ -56,15 +56,15 @@ def _check(value: object, what: str, error: type[InvalidValueError], most: int =
     value = exact(value)
     if not value:
         raise error(f"{what} must not be empty")
+    size = len(value) if value.isascii() else len(value.encode(errors="surrogatepass"))
+    if size > most:
+        raise error(f"{what} {shown(value)} has {size} bytes, over the limit of {most}")
     bad = _FORBIDDEN.search(value)
     if bad:
         raise error(
             f"{what} {shown(value)} contains U+{ord(bad.group()):04X}: control characters, "
             "braces and lone surrogates are not allowed"
         )
-    size = len(value) if value.isascii() else len(value.encode())
-    if size > most:
-        raise error(f"{what} {shown(value)} has {size} bytes, over the limit of {most}")
     return value
 
 
@@ -165,6 +165,8 @@ def check_prefix(value: object) -> str:
 
 def shown(value: object, limit: int = 64) -> str:
     """``value`` as it may stand in a log or an error: escaped, cut after ``limit`` characters."""
+    if isinstance(value, str):
+        value = value[: limit + 1]  # escaping megabytes takes long
     try:
         text = ascii(value)
     except ValueError:  # Python does not format an integer of more than 4,300 digits

@@ -34,19 +34,32 @@ NO_PROFILE: Final = "{}"
 said."""
 
 
-def encode_info(info: Any) -> str:
-    """Info as JSON text; raises InvalidValueError for what JSON cannot carry, or is too deep."""
+def encode_info(info: Any, most: int | None = None) -> str:
+    """Info as JSON text; raises InvalidValueError for what JSON cannot carry, or is too deep.
+
+    Args:
+        most: bytes that it may have, if that is known.
+    """
     try:
         text = json.dumps(info, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         text.encode()
+    except RecursionError:
+        raise _too_deep() from None
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(f"info is not JSON: {error}") from error
+    if most is not None:
+        check_size(text, most)  # before each of its values is looked at, which takes long
+    try:
         deep = is_deeper(info, MAX_DEPTH)
     except RecursionError:
         deep = True
-    except (TypeError, ValueError) as error:
-        raise InvalidValueError(f"info is not JSON: {error}") from error
     if deep:
-        raise InvalidValueError(f"info has more than {MAX_DEPTH} levels of lists and objects")
+        raise _too_deep()
     return text
+
+
+def _too_deep() -> InvalidValueError:
+    return InvalidValueError(f"info has more than {MAX_DEPTH} levels of lists and objects")
 
 
 def is_deeper(value: Any, levels: int) -> bool:

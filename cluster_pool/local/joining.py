@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster_pool.core.closing import NORMAL
 from cluster_pool.core.ids import check_namespace, shown
-from cluster_pool.core.profiles import check_size, encode_info
+from cluster_pool.core.profiles import encode_info
 from cluster_pool.exceptions import AuthenticationError, ClusterPoolError, NotPermittedError
 from cluster_pool.local import closing
 from cluster_pool.local.outbox import begin_close
@@ -136,9 +136,7 @@ class Joining(ConnectionState):
         await self._services.inform(self, namespace, timeout)
 
     def _check_info(self, info: Any) -> str:
-        text = encode_info(info)
-        check_size(text, self._services.limits.info_bytes)
-        return text
+        return encode_info(info, self._services.limits.info_bytes)
 
     async def leave(
         self,

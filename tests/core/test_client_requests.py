@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -119,6 +120,28 @@ def test_much_that_is_no_message_is_refused_before_it_is_read() -> None:
     before = time.process_time()
     assert refused('{"m": "' + '\\"' * 500_000) == (None, "invalid")
     assert time.process_time() - before < 5  # not in the square of its length
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"ref": 1, "info": [' + '{"a":1},' * 15_000 + "0]}",
+        '{"ref": 1, "join": "a", "info": [' + "1," * 60_000 + "0]}",
+        '{"ref": 1, "join": "' + "x" * 6_000_000 + '"}',
+    ],
+    ids=["objects", "numbers", "a namespace"],
+)
+def test_to_refuse_takes_little_longer_than_to_parse(frame: str) -> None:
+    """Else few clients could take the time of all."""
+    parsing = min(_seconds(lambda: json.loads(frame)) for _ in range(5))
+    refusing = min(_seconds(lambda: refused(frame)) for _ in range(5))
+    assert refusing < 4 * parsing
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    before = time.process_time()
+    call()
+    return time.process_time() - before
 
 
 def test_mutated_requests_are_read_or_refused() -> None:

@@ -249,6 +249,24 @@ async def test_the_tenth_frame_that_is_no_request_closes(redis: RedisServer) -> 
 
 
 @async_test
+async def test_refused_requests_hold_up_nobody(redis: RedisServer) -> None:
+    """Those that came together are answered in many turns of the loop."""
+    async with node(redis) as (pool, server), framed(server, "one") as client:
+        client.socket.transport.set_write_buffer_limits(high=10**6)
+        protocol = client.socket.protocol
+        for number in range(60):
+            protocol.send_text(f'{{"dance": 1, "ref": {number}}}'.encode())
+        client.socket.transport.write(b"".join(protocol.data_to_send()))
+        most = before = 0
+        async with asyncio.timeout(30):
+            while before < 60:
+                await asyncio.sleep(0)
+                now = pool.counters.client_requests_refused
+                most, before = max(most, now - before), now
+        assert most < 10
+
+
+@async_test
 async def test_binary_frames_close(redis: RedisServer) -> None:
     async with node(redis) as (_, server), framed(server, "odd") as client:
         await client.socket.send(b'{"join": "a"}')
