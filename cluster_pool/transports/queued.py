@@ -115,6 +115,18 @@ class SendQueue:
         if self._begun is not None:
             await asyncio.shield(self._begun)
 
+    def is_sending_here(self) -> bool:
+        """Whether the current task is the one of the queue."""
+        return self._task is not None and self._task is asyncio.current_task()
+
+    async def wait_turn(self) -> None:
+        """Wait until what is queued now was sent, or nothing is sent any more."""
+        if self._task is None:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self.enqueue_call(lambda: None if turn.done() else turn.set_result(None))
+        await asyncio.wait((turn, self._task), return_when=asyncio.FIRST_COMPLETED)
+
     async def wait_sent(self) -> None:
         """Wait until nothing is queued or being sent."""
         while self._task is not None:

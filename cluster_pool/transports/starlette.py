@@ -26,6 +26,7 @@ from cluster_pool.transports.base import (
     headers_of,
     refusal_close,
 )
+from cluster_pool.transports.behind import Behind
 from cluster_pool.transports.kept import Kept, Receive
 from cluster_pool.transports.queued import SendQueue
 from cluster_pool.transports.refusals import answer_nothing, as_http, closing_of
@@ -225,10 +226,14 @@ class StarletteTransport(StarletteBase):
 
     def __init__(self, websocket: WebSocket) -> None:
         super().__init__(websocket)
-        send = innermost(websocket._send)
-        steps = is_of_server(send) and sends_plainly(websocket)
+        own, plain = websocket._send, sends_plainly(websocket)
+        way = own.way if isinstance(own, SendBehind) else own
+        send = innermost(way)
+        steps = is_of_server(send) and plain
         self._queue = SendQueue(
-            partial(_send, send) if steps else partial(_send_by_starlette, websocket),
+            partial(_send, send if steps else way)
+            if plain
+            else partial(_send_by_starlette, websocket),
             websocket.close,
             asgi_servers.close_awaits_answer,
             steps=steps,
@@ -238,6 +243,32 @@ class StarletteTransport(StarletteBase):
     def writer(self) -> Writer:
         """See :class:`Transport`."""
         return self
+
+    def write_behind(self, outbox: Outbox) -> None:
+        """See :class:`Transport`: ahead of what the WebSocket's own methods send."""
+        websocket = self._websocket
+        if not isinstance(websocket._send, SendBehind):
+            websocket._send = SendBehind(websocket)
+        websocket._send.add(outbox, self._queue)
+
+    async def unwatch(self, watcher: Watcher) -> None:
+        """See :class:`Transport`."""
+        await super().unwatch(watcher)
+        self._send_as_before()
+
+    async def receive(self) -> Message:
+        """See :class:`Transport`."""
+        try:
+            return await super().receive()
+        except TransportClosed:
+            self._send_as_before()
+            raise
+
+    def _send_as_before(self) -> None:
+        """Nothing more is written: end the cycle through the WebSocket."""
+        behind = self._websocket._send
+        if isinstance(behind, SendBehind) and behind.remove(self._queue):
+            self._websocket._send = behind.way
 
     def descriptor(self) -> int:
         """See :class:`Writer`: only the server can send."""
@@ -316,6 +347,32 @@ class StarletteTransport(StarletteBase):
     async def wait_closed(self) -> None:
         """See :class:`Transport`; the server finishes the close handshake by itself."""
         await self._queue.wait_sent()
+
+
+class SendBehind(Behind):
+    """In the place of the ``send`` of ASGI that a WebSocket has."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, websocket: WebSocket) -> None:
+        super().__init__(websocket._send)
+        self._websocket = websocket
+
+    async def __call__(self, event: MutableMapping[str, Any]) -> None:
+        """See ASGI."""
+        await self.wait()
+        await self.way(event)
+
+    def write(self) -> None:
+        """Write what is pending, also ahead of a close, of which the state tells already."""
+        websocket = self._websocket
+        state = websocket.application_state
+        if state is WebSocketState.DISCONNECTED:
+            websocket.application_state = CONNECTED
+        try:
+            super().write()
+        finally:
+            websocket.application_state = state
 
 
 def sends_plainly(websocket: WebSocket) -> bool:

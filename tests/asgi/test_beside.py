@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.asgi.servers import Server, running
+from tests.asgi.servers import Server, installed, running
 from tests.asgi.test_departures import away, server_has
 from tests.servers import BINARIES, RedisServer
 from tests.stubborn import Stubborn, stubborn
@@ -28,6 +28,9 @@ ENDS = {
     "no frame": b"\xff\x80" + bytes(4),
     "an end of the stream": b"",
 }
+OTHERS = (
+    *("uvicorn websockets", "uvicorn websockets-sansio", "uvicorn wsproto", "hypercorn", "granian"),
+)
 every_loop = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
@@ -79,6 +82,21 @@ async def test_both_ways_of_sending_keep_the_order_of_an_endpoint(
                 async with server.connect(f"/{way}/mixes/{way}") as client:
                     assert [message async for message in client] == expected, (way, wrapped)
                 assert client.close_code == 1001
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if installed(name)])
+@async_test
+async def test_both_ways_keep_the_order_and_lose_nothing_on_every_server(
+    redis: RedisServer, name: str
+) -> None:
+    """The endpoint's own close goes behind the last message of the pool, too."""
+    expected = [*map(str, range(COUNT)), "last"]
+    async with running(name, redis.url, app=APP) as server:
+        for way in ("ws", "made"):
+            async with server.connect(f"/{way}/mixes/{way}") as client:
+                assert [message async for message in client] == expected, way
+            assert client.close_code == 1001
+        assert server.complaints() == []
 
 
 @every_loop
