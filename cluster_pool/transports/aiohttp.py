@@ -8,7 +8,7 @@ left; :mod:`.ahead` calls it.
 import asyncio
 import functools
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from aiohttp import WSMsgType, web
 
@@ -28,9 +28,12 @@ from cluster_pool.transports.base import (
     headers_of,
     refusal_close,
 )
+from cluster_pool.transports.behind import Behind
 from cluster_pool.transports.frames import _descriptor_of, ping_frame
 from cluster_pool.transports.kept import DISCONNECT, MESSAGE, Event
 from cluster_pool.transports.queued import SendQueue
+
+DATA: Final = (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION)
 
 
 class AiohttpTransport:
@@ -41,8 +44,8 @@ class AiohttpTransport:
     """
 
     __slots__ = (
-        *("_ahead", "_answers_pings", "_closing", "_descriptor", "_heard", "_opened", "_over"),
-        *("_queue", "_request", "_tcp", "_websocket", "_written"),
+        *("_ahead", "_answers_pings", "_closing", "_descriptor", "_heard", "_opened", "_outbox"),
+        *("_over", "_queue", "_request", "_tcp", "_websocket", "_written"),
     )
 
     def __init__(self, request: web.BaseRequest, websocket: "web.WebSocketResponse[Any]") -> None:
@@ -116,7 +119,24 @@ class AiohttpTransport:
         return self._written + self._queue.sent - waiting
 
     def write_behind(self, outbox: Outbox) -> None:
-        """See :class:`Transport`; aiohttp does not tell of its writes."""
+        """See :class:`Transport`: ahead of what the methods of aiohttp send."""
+        self._outbox = outbox
+        if self._websocket.prepared:
+            self._send_behind()
+
+    def _send_behind(self) -> None:
+        """Put ours in the place of aiohttp's writer, which is there from now on."""
+        websocket: Any = self._websocket
+        if not isinstance(websocket._writer, WriterBehind):
+            websocket._writer = WriterBehind(websocket)
+        websocket._writer.add(self._outbox, self._queue)
+
+    def _send_as_before(self) -> None:
+        """Nothing more is written: end the cycle through the WebSocket."""
+        websocket: Any = self._websocket
+        behind = websocket._writer
+        if isinstance(behind, WriterBehind) and behind.remove(self._queue):
+            websocket._writer = behind.way
 
     # -- the handshake and the end ---------------------------------------------------------
 
@@ -140,6 +160,7 @@ class AiohttpTransport:
             if subprotocol is not None:
                 self._websocket._protocols = (subprotocol,)
             await self._websocket.prepare(self._request)
+            self._send_behind()
         self._opened.set()
         await asyncio.sleep(0)  # our reader reads before any other
 
@@ -230,6 +251,7 @@ class AiohttpTransport:
         """See :class:`Transport`."""
         if self._ahead is not None:
             await self._ahead.unwatch(watcher)
+            self._send_as_before()
             if self._answers_pings:
                 self._websocket._autoping, self._answers_pings = True, False
 
@@ -258,6 +280,7 @@ class AiohttpTransport:
             raise AlreadyReadError(f"the WebSocket cannot be read: {error}") from error
         if event["type"] == DISCONNECT:
             self._over = event["code"], event["reason"]
+            self._send_as_before()
             raise TransportClosed(*self._over)
         message: Message = event["text"] if "text" in event else event["bytes"]
         return message
@@ -287,12 +310,41 @@ class AiohttpTransport:
                 if self._heard is not None:
                     self._heard(bytes(message.data))
             elif message.type is WSMsgType.PING:
-                if self._answers_pings:
-                    await websocket.pong(message.data)
+                await websocket.pong(message.data)  # nobody else does: there is one reader
             else:
                 reason = message.extra if message.type is WSMsgType.CLOSE else ""
                 code = websocket.close_code or ABNORMAL
                 return {"type": DISCONNECT, "code": int(code), "reason": reason or ""}
+
+
+class WriterBehind(Behind):
+    """In the place of aiohttp's writer of a WebSocket."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, websocket: Any) -> None:
+        super().__init__(websocket._writer)
+        self._websocket = websocket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.way, name)
+
+    async def send_frame(self, message: Any, opcode: Any, compress: int | None = None) -> None:
+        """See aiohttp's; a ping or a pong waits for nothing."""
+        if opcode in DATA:
+            await self.wait()
+        await self.way.send_frame(message, opcode, compress)
+
+    async def close(self, code: int = 1000, message: Any = b"") -> None:
+        """See aiohttp's; the state tells of the close already, which is still to come."""
+        websocket = self._websocket
+        closed, websocket._closed = websocket._closed, False
+        try:
+            self.write()
+        finally:
+            websocket._closed = closed
+        await self.wait()
+        await self.way.close(code, message)
 
 
 async def _send(websocket: "web.WebSocketResponse[Any]", outgoing: Outgoing) -> None:

@@ -23,12 +23,13 @@ from cluster_pool import (
     Request,
     SendResult,
 )
-from cluster_pool.transports.aiohttp import AiohttpTransport, as_http
+from cluster_pool.transports.aiohttp import AiohttpTransport, WriterBehind, as_http
 from tests.clusters import Backend, Pool
 from tests.stubborn import stubborn
 from tests.support import async_test, eventually
 from tools.harness.nodes import close_code
 
+LARGE = "large " * 20_000
 Body = Callable[[Connection], Awaitable[None]]
 
 
@@ -43,13 +44,20 @@ async def waits(connection: Connection) -> None:
 
 @contextlib.asynccontextmanager
 async def served(
-    pool: Pool, body: Body = echo, *, compress: bool = False, **options: Any
+    pool: Pool,
+    body: Body = echo,
+    *,
+    compress: bool = False,
+    autoping: bool = True,
+    **options: Any,
 ) -> AsyncIterator[str]:
     """A server of aiohttp; gives the URL of its WebSockets, whose last part is the id."""
     largest = 16 * 1024 * 1024
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
-        websocket = web.WebSocketResponse(compress=compress, max_msg_size=largest)
+        websocket = web.WebSocketResponse(
+            compress=compress, autoping=autoping, max_msg_size=largest
+        )
         id = request.match_info["id"]
         async with pool.accept((request, websocket), namespace="n", id=id, **options) as connection:
             await body(connection)
@@ -85,7 +93,6 @@ async def test_messages_come_whole_and_in_order(compress: bool) -> None:
         _, websocket = connection.websocket
         async for message in connection:
             await connection.send(message)
-            await asyncio.sleep(0)
             await websocket.send_str("between")
             await connection.send(b"behind")
             own.set()
@@ -99,13 +106,48 @@ async def test_messages_come_whole_and_in_order(compress: bool) -> None:
         assert bool(alice.protocol.extensions) is compress
         for message in ("hello", b"\0\xff", "", large):
             await alice.send(message)
-            got = [await alice.recv() for _ in range(3)]
-            got.remove("between")
-            assert got == [message, b"behind"]
+            assert [await alice.recv() for _ in range(3)] == [message, "between", b"behind"]
         assert own.is_set()
         assert await pool.send("n", "alice", "hi") is SendResult.DELIVERED
         assert await pool.broadcast_message("n", b"all") == 1
         assert [await alice.recv(), await alice.recv()] == ["hi", b"all"]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@async_test
+async def test_a_close_of_the_endpoint_goes_behind_what_was_sent_and_frees_the_writer(
+    compress: bool,
+) -> None:
+    """The WebSocket has the writer of aiohttp again, when it is no connection any more."""
+    writers: list[Any] = []
+
+    async def closes(connection: Connection) -> None:
+        _, websocket = connection.websocket
+        writers.append(websocket)
+        assert await connection.send(LARGE) is SendResult.DELIVERED
+        await websocket.close(code=4000)
+
+    async with (
+        pool_with() as pool,
+        served(pool, closes, compress=compress) as url,
+        connect(f"{url}/alice", proxy=None) as alice,
+    ):
+        assert await alice.recv() == LARGE
+        assert await close_code(alice) == 4000
+        await eventually(lambda: not pool.has_namespace("n"))
+        await eventually(lambda: not isinstance(writers[0]._writer, WriterBehind))
+
+
+@pytest.mark.parametrize("autoping", [False, True])
+@async_test
+async def test_pings_of_clients_are_answered(autoping: bool) -> None:
+    """Nobody else can: aiohttp permits one reader."""
+    async with (
+        pool_with() as pool,
+        served(pool, autoping=autoping) as url,
+        connect(f"{url}/alice", proxy=None) as alice,
+    ):
+        await (await alice.ping())
 
 
 @async_test
