@@ -8,6 +8,7 @@ after a write. Nothing here ever waits.
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
+from weakref import ref
 
 from cluster_pool.core.closing import TRY_AGAIN_LATER
 from cluster_pool.core.message import Outgoing
@@ -211,15 +212,19 @@ class ConnectionOutbox:
     __slots__ = ("_connection",)
 
     def __init__(self, connection: ConnectionState) -> None:
-        self._connection = connection
+        self._connection = ref(connection)  # which has a transport, and that may have this
 
     def write_pending(self) -> None:
         """See :class:`Outbox`."""
-        flush(self._connection)
+        connection = self._connection()
+        if connection is not None:
+            flush(connection)
 
     def check_limit(self) -> None:
         """See :class:`Outbox`."""
-        asyncio.get_running_loop().call_soon(judge, self._connection)
+        connection = self._connection()
+        if connection is not None:
+            asyncio.get_running_loop().call_soon(judge, connection)
 
 
 # -- limits --------------------------------------------------------------------------------

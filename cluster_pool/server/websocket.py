@@ -312,6 +312,12 @@ class NodeWebSocket(ServerConnection):
 
     # -- writing ---------------------------------------------------------------------------
 
+    def send_context(self, **options: Any) -> Any:
+        """The library is about to write: what is pending goes first."""
+        if self.member is not None:
+            flush(self.member)
+        return super().send_context(**options)
+
     def send_data(self) -> None:
         """Write the library's own frames; many answers to pings are joined to one write.
 

@@ -51,7 +51,13 @@ class WebsocketsTransport:
         return self._writer
 
     def write_behind(self, outbox: Outbox) -> None:
-        """See :class:`Transport`; the library does not tell of its writes."""
+        """See :class:`Transport`: ahead of what the library's own methods write."""
+        websocket: Any = self._websocket
+        if type(websocket).send_context is not WebSocket.send_context:
+            return  # a server's own, which knows its members
+        if not isinstance(websocket.send_context, ContextBehind):
+            websocket.send_context = ContextBehind(websocket)
+        websocket.send_context.outboxes.append(outbox)
 
     def request(self) -> Request:
         """See :class:`Transport`."""
@@ -222,3 +228,25 @@ async def _close(websocket: WebSocket, code: int, reason: str) -> None:
     if websocket.protocol.state is OPEN:
         websocket.protocol.send_close(code, reason)
         websocket.send_data()
+
+
+class ContextBehind:
+    """In the place of the method in whose context the library writes: what is pending goes first.
+
+    Attributes:
+        outboxes: those of all connections of the WebSocket.
+    """
+
+    __slots__ = ("_websocket", "outboxes")
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = ref(websocket)
+        self.outboxes: list[Outbox] = []
+
+    def __call__(self, **options: Any) -> Any:
+        """See the library."""
+        for outbox in self.outboxes:
+            outbox.write_pending()
+        websocket = self._websocket()
+        assert websocket is not None, "it calls this"
+        return type(websocket).send_context(websocket, **options)

@@ -75,3 +75,19 @@ async def test_app_iteration_ends_when_its_client_is_kicked(own_server: RedisSer
             loud.say(str(number))
         await eventually(lambda: len(after) == 2)
         assert sorted(after) == [("loud", ["hello"]), ("quiet", [])]
+
+
+@async_test
+async def test_what_an_app_sends_by_the_library_keeps_the_order(own_server: RedisServer) -> None:
+    """Its close goes behind what the pool has sent."""
+
+    async def app(pool: ClusterPool, connection: Connection) -> None:
+        for number in range(0, 20, 2):
+            await connection.send(str(number))
+            await connection.websocket.send(str(number + 1))
+        await connection.send("last")
+        await connection.websocket.close(4000)
+
+    async with node(own_server, app=app) as (_, server), connect(url(server, "a")) as client:
+        assert [await client.recv() for _ in range(21)] == [*map(str, range(20)), "last"]
+        assert await close_code(client) == 4000

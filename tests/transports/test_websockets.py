@@ -15,6 +15,7 @@ from cluster_pool.local.closing import is_gone
 from cluster_pool.local.signs import is_alive
 from cluster_pool.testing import FakeWebSocket
 from tests.support import async_test, eventually
+from tools.harness.nodes import close_code
 
 
 @contextlib.asynccontextmanager
@@ -68,6 +69,25 @@ async def test_frames_of_a_clients_end_are_masked(compression: str | None) -> No
         await ours.close(4000, "bye")
         await eventually(lambda: one.close_code)
         assert (one.close_code, one.close_reason) == (4000, "bye")
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@async_test
+async def test_what_the_library_sends_and_its_close_go_behind_messages_of_the_pool(
+    compression: str | None,
+) -> None:
+    """Also of a second connection of the same WebSocket."""
+    async with ConnectionsPool() as pool, pair(pool, compression=compression) as (one, client):
+        other = Connection("other", "n", one.websocket)
+        await pool.new_connection(other)
+        for number in range(0, 300, 3):
+            assert await one.send(str(number)) is SendResult.DELIVERED
+            assert await other.send(str(number + 1)) is SendResult.DELIVERED
+            await one.websocket.send(str(number + 2))
+        await one.send("last")
+        await one.websocket.close(4000)
+        assert [await client.recv() for _ in range(301)] == [*map(str, range(300)), "last"]
+        assert await close_code(client) == 4000
 
 
 @async_test
