@@ -12,7 +12,7 @@ from cluster_pool.transports.queued import SendQueue
 
 
 class Behind:
-    """What has to be sent first: of each connection that shares the WebSocket.
+    """The outboxes and queues that go first: of each connection that shares the WebSocket.
 
     Args:
         way: the library's own way out.

@@ -78,7 +78,7 @@ async def test_app_iteration_ends_when_its_client_is_kicked(own_server: RedisSer
 
 
 @async_test
-async def test_what_an_app_sends_by_the_library_keeps_the_order(own_server: RedisServer) -> None:
+async def test_an_app_that_sends_by_the_library_keeps_the_order(own_server: RedisServer) -> None:
     """Its close goes behind what the pool has sent."""
 
     async def app(pool: ClusterPool, connection: Connection) -> None:

@@ -141,7 +141,7 @@ async def test_a_close_of_the_endpoint_goes_behind_what_was_sent_and_frees_the_w
 @pytest.mark.parametrize("autoping", [False, True])
 @async_test
 async def test_pings_of_clients_are_answered(autoping: bool) -> None:
-    """Nobody else can: aiohttp permits one reader."""
+    """No other reader can do it: aiohttp permits one."""
     async with (
         pool_with() as pool,
         served(pool, autoping=autoping) as url,

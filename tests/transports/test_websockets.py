@@ -73,7 +73,7 @@ async def test_frames_of_a_clients_end_are_masked(compression: str | None) -> No
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
 @async_test
-async def test_what_the_library_sends_and_its_close_go_behind_messages_of_the_pool(
+async def test_sends_and_closes_of_the_library_go_behind_messages_of_the_pool(
     compression: str | None,
 ) -> None:
     """Also of a second connection of the same WebSocket."""
