@@ -85,7 +85,9 @@ class FramedClients:
         except RefusedRequestError as error:
             self._pool.counters.client_requests_refused += 1
             client.refuse(error)
-            await asyncio.sleep(0)  # nothing was awaited, perhaps: many of these must hold up no one
+            await asyncio.sleep(
+                0
+            )  # nothing was awaited, perhaps: many of these must hold up no one
 
     async def _carry_out(self, client: "_Client", frame: str) -> None:
         limits = self._pool.limits

@@ -1,7 +1,7 @@
 """The client process: many WebSockets on one epoll, every message checked; its CPU is not counted.
 
-Some servers wrap every message in the packets of Socket.IO: their clients speak that too. Run as
-``python -m tools.bench.clients GATE``.
+Some servers wrap every message in the packets of Socket.IO, and ``serve`` in JSON for clients of
+``cluster-pool.v1``: these speak both, too. Run as ``python -m tools.bench.clients GATE``.
 """
 
 import json
@@ -13,7 +13,7 @@ import time
 import zlib
 from typing import Any
 
-from tools.bench.payloads import DIGITS, ID_AT, TO_ALL, member_id
+from tools.bench.payloads import DIGITS, ID_AT, SIZE, TO_ALL, member_id
 from tools.contenders import engineio
 from tools.harness import frames
 from tools.harness.frames import END, masked, request
@@ -24,6 +24,9 @@ TOGETHER = 200
 READ = 256 * 1024
 TIMEOUT = 30.0
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+V1 = "Sec-WebSocket-Protocol: cluster-pool.v1"
+CONTENT = b'"m":"'
+"""Before the message in a frame of that protocol; the welcome has none."""
 COMPRESSED = 0x40
 TAIL = b"\x00\x00\xff\xff"
 """The end of a compressed message that is not sent (RFC 7692 section 7.2.2)."""
@@ -33,13 +36,17 @@ class Client:
     """One WebSocket, or one bare socket that carries the same frames."""
 
     __slots__ = (
-        *("disordered", "early", "id", "inflate", "next", "packets", "rest", "socket", "wrong"),
+        *("disordered", "early", "framed", "id", "inflate", "next", "packets", "rest", "socket"),
+        "wrong",
     )
 
-    def __init__(self, socket: socket.socket, id: str, *, packets: bool = False) -> None:
+    def __init__(
+        self, socket: socket.socket, id: str, *, packets: bool = False, framed: bool = False
+    ) -> None:
         self.socket = socket
         self.id = id.encode()
         self.packets = packets
+        self.framed = framed
         self.inflate: Any = None
         """Decompresses with one context for all messages; made for the first that needs it."""
         self.rest = b""
@@ -107,13 +114,14 @@ class Clients:
         first: int = 0,
         packets: bool = False,
         deflate: bool = False,
+        framed: bool = False,
     ) -> None:
         """Open WebSockets ``first`` to ``first + count``; with no path, bare sockets.
 
         With ``packets`` they speak Socket.IO, and are in its main namespace at the end; with
-        ``deflate`` they offer compression.
+        ``deflate`` they offer compression, with ``framed`` they speak ``cluster-pool.v1``.
         """
-        offer = (OFFER,) if deflate else ()
+        offer = (*((OFFER,) if deflate else ()), *((V1,) if framed else ()))
         sign = "&" if "?" in path else "?"
         for at in range(first, first + count, TOGETHER):
             opening = []
@@ -121,7 +129,7 @@ class Clients:
                 link, id = socket.create_connection((host, port), TIMEOUT), member_id(index)
                 if path:
                     link.sendall(request(f"{path}{sign}id={id}", *offer))
-                opening.append(Client(link, id, packets=packets))
+                opening.append(Client(link, id, packets=packets, framed=framed))
             for client in opening:
                 if path:
                     client.finish_handshake()
@@ -199,6 +207,8 @@ class Clients:
                     message = client.inflated(message)
                 if client.packets:
                     self._packet(client, message)
+                elif client.framed:
+                    self._framed(client, message)
                 else:
                     self._message(client, message)
             elif opcode == frames.PING:
@@ -215,6 +225,11 @@ class Clients:
         if asked.message is not None:
             self._message(client, asked.message)
         self._joined += asked.joined
+
+    def _framed(self, client: Client, frame: bytes) -> None:
+        at = frame.find(CONTENT) + len(CONTENT)
+        if at >= len(CONTENT):
+            self._message(client, frame[at : at + SIZE])
 
     def _message(self, client: Client, message: bytes) -> None:
         self._received += 1

@@ -27,18 +27,19 @@ from tools.harness.servers import RedisServer
 BURST = 16
 REST = 0.3
 """Seconds that are such a pause: more than the least retransmission timeout, which is 0.2."""
-FLOOR, BROADCAST, BROADCAST_16, TARGETED = NAMES = (
+FLOOR, BROADCAST, BROADCAST_16, BROADCAST_V1, TARGETED = NAMES = (
     "floor",
     "broadcast",
     "broadcast-16",
+    "broadcast-v1",
     "targeted",
 )
-
 
 ABOUT = {
     FLOOR: "A bare write(2) for each message: what the others are compared with.",
     BROADCAST: "CPU per delivery of broadcasts, one at a time.",
     BROADCAST_16: f"The same, {BURST} at once.",
+    BROADCAST_V1: "As broadcast, to clients that speak cluster-pool.v1.",
     TARGETED: "CPU per delivery of sends to 1,000 ids at once.",
 }
 
@@ -64,6 +65,9 @@ def works(settings: Settings) -> dict[str, Work]:
     return {
         BROADCAST: Work(f"{everyone}, one at a time", "broadcast", settings.messages),
         BROADCAST_16: Work(f"{everyone}, {BURST} at once", "broadcast", settings.bursts, BURST),
+        BROADCAST_V1: Work(
+            f"{everyone} that speak cluster-pool.v1", "broadcast", settings.messages
+        ),
         TARGETED: Work(f"sends to {count} ids, all at once", "targeted", settings.messages),
     }
 
@@ -159,15 +163,17 @@ async def bare_writes(settings: Settings) -> AsyncIterator[Floor]:
 
 
 @contextlib.asynccontextmanager
-async def ours(settings: Settings, loop: str) -> AsyncIterator[tuple[Pair, Program, Program]]:
-    """Two nodes of cluster_pool, and both programs."""
+async def ours(
+    settings: Settings, loop: str, *, framed: bool = False
+) -> AsyncIterator[tuple[Pair, Program, Program]]:
+    """Two nodes of cluster_pool, and both programs; the clients may speak ``cluster-pool.v1``."""
     with RedisServer() as redis:
         async with (
             node(redis.url, "B", loop) as b,
             clients() as readers,
             node(redis.url, "A", loop, readers.gate) as a,
         ):
-            await readers.connect(b.hello["port"], settings.connections)
+            await readers.connect(b.hello["port"], settings.connections, framed=framed)
             await a.ask("know", ids=[member_id(at) for at in range(settings.connections)])
             yield Pair(a, {"A": a.pid, "B": b.pid, "Redis": redis.pid}, readers), a, b
 
@@ -177,7 +183,11 @@ async def measure(settings: Settings, loop: str, tell: Tell, wanted: set[str]) -
     chosen = {name: work for name, work in works(settings).items() if name in wanted}
     results = {name: Rounds() for name in chosen}
     floors = Rounds()
-    async with bare_writes(settings) as floor, ours(settings, loop) as (pair, a, b):
+    async with bare_writes(settings) as floor, contextlib.AsyncExitStack() as stack:
+        plain = await stack.enter_async_context(ours(settings, loop))
+        pairs = dict.fromkeys(chosen, plain)
+        if BROADCAST_V1 in chosen:
+            pairs[BROADCAST_V1] = await stack.enter_async_context(ours(settings, loop, framed=True))
         for at in range(settings.rounds + 1):
             tell(f"delivery, {loop}: round {at} of {settings.rounds}" if at else "warming up")
             for name in chosen or (FLOOR,):
@@ -185,7 +195,7 @@ async def measure(settings: Settings, loop: str, tell: Tell, wanted: set[str]) -
                 if at:
                     floors.floors.append(bare)
                 if name in chosen:
-                    spent = await pair.round(chosen[name], results[name])
+                    spent = await pairs[name][0].round(chosen[name], results[name])
                     if at:
                         results[name].spent.append(spent)
                         results[name].floors.append(bare)
@@ -193,6 +203,7 @@ async def measure(settings: Settings, loop: str, tell: Tell, wanted: set[str]) -
             for name, work in chosen.items():
                 tell(f"delivery, {loop}: profiling {name}")
                 path = f"{settings.profile}/{name}-{loop}"
+                pair, a, b = pairs[name]
                 await pair.profile(work, path, (("A", a), ("B", b)))
     return [
         Row(

@@ -65,9 +65,9 @@ class Clients:
         self.count = 0
         self._program = program
 
-    async def connect(self, port: int, count: int, first: int = 0) -> None:
-        """Open WebSockets to a node."""
-        await self.open(port, f"/ws/{NAMESPACE}", count, first=first)
+    async def connect(self, port: int, count: int, first: int = 0, *, framed: bool = False) -> None:
+        """Open WebSockets to a node; with ``framed`` they speak ``cluster-pool.v1``."""
+        await self.open(port, f"/ws/{NAMESPACE}", count, first=first, framed=framed)
 
     async def open(self, port: int, path: str, count: int, **fields: Any) -> None:
         """Open WebSockets to any server, or with no path bare sockets; see the client program."""

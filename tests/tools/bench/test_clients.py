@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from cluster_pool.core.client_frames import framed, welcome
+from cluster_pool.core.message import Outgoing
 from tools.bench.clients import Client, Clients
 from tools.bench.payloads import member_id, payload
 
@@ -22,11 +24,11 @@ def text(message: bytes) -> bytes:
 class Wire:
     """One client of a client process, and the server's end of its socket."""
 
-    def __init__(self, *, packets: bool) -> None:
+    def __init__(self, *, packets: bool = False, framed: bool = False) -> None:
         self.gate, write_end = os.pipe()
         self.server, ours = socket.socketpair()
         self.clients = Clients(write_end)
-        self.client = Client(ours, ID, packets=packets)
+        self.client = Client(ours, ID, packets=packets, framed=framed)
         self.clients._by_fd[ours.fileno()] = self.client
         self.clients._poll.register(ours, select.EPOLLIN)
         self._write_end = write_end
@@ -51,7 +53,7 @@ class Wire:
 
 @pytest.fixture
 def plain() -> Iterator[Wire]:
-    wire = Wire(packets=False)
+    wire = Wire()
     yield wire
     wire.close()
 
@@ -100,3 +102,15 @@ def test_packets_are_answered_and_their_messages_checked(packets: Wire) -> None:
     assert verdict(packets.receives(pieces, 2)) == (2, 0, 0)
     assert packets.clients._joined == 1
     assert packets.server.recv(99) == b"\x81\x82\0\0\0\x0040" + b"\x81\x81\0\0\0\x003"
+
+
+def test_messages_in_frames_of_v1_are_checked() -> None:
+    """Behind the welcome, which is none, a message in its turn and one that is out of order."""
+    wire = Wire(framed=True)
+    said = [welcome(ID, "bench", None, None), *(_framed(number) for number in (0, 2))]
+    assert verdict(wire.receives([one.frame for one in said], 2)) == (2, 0, 1)
+    wire.close()
+
+
+def _framed(number: int) -> Outgoing:
+    return framed(Outgoing(True, payload(number), ("bench", "17", number + 1)), "bench")
