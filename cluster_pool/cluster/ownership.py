@@ -159,10 +159,10 @@ class Ownership:
         """Whether this node holds connections in a namespace."""
         return self._namespaces.holds(namespace)
 
-    def owned(self, namespace: str) -> dict[str, Claim]:
-        """The claims that this node holds in a namespace, by id; those being released too."""
+    def owned(self, namespace: str) -> list[Membership[Connection]]:
+        """The memberships of a namespace that have a claim; those being released too."""
         members = self._table.namespace(namespace) or {}
-        return {id: one.claim for id, one in members.items() if one.claim is not None}
+        return [one for one in members.values() if one.claimed_at]
 
     def profiles(self, namespace: str, ids: Iterable[str]) -> list[tuple[str, bytes | None]]:
         """The ids that have a profile, or had one, each with its entry in the registry."""

@@ -182,10 +182,11 @@ class Reconciler:
         return list(suspects)
 
     def _holding(self, namespace: str) -> Holding:
-        held = self._ownership.owned(namespace)
-        checksum = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
-        sample = random.sample(list(held.items()), min(SAMPLE, len(held)))
-        steady = [one for one in sample if not self._ownership.moves(namespace, one[0])]
+        held = self._ownership.owned(namespace)  # may be 100,000: no claim is made of each
+        checksum = sum([one.claimed_at % CHECKSUM_MODULUS for one in held])
+        sample = random.sample(held, min(SAMPLE, len(held)))
+        still = [one for one in sample if not self._ownership.moves(namespace, one.id)]
+        steady = [(one.id, one.claim) for one in still if one.claim]
         profiles = self._ownership.profiles(namespace, [id for id, _ in steady])
         return Holding(namespace, len(held), checksum, steady, profiles)
 

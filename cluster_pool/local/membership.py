@@ -121,6 +121,11 @@ class Membership(Generic[C]):
     def claim(self, claim: Claim | None) -> None:
         self._incarnation, self._time, self._nonce = claim or ("", 0, "")
 
+    @property
+    def claimed_at(self) -> int:
+        """The time of its claim; 0 without one."""
+        return self._time
+
     def depart(self) -> Departure:
         """Begin its departure, unless that has begun."""
         if self.departure is None:

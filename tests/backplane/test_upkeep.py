@@ -21,8 +21,9 @@ def parts_of(pool: Pool) -> tuple[Upkeep, Links, float]:
 def holding_of(pool: Pool, namespace: str) -> Holding:
     """The node's claims in a namespace, all of them in the sample."""
     held = pool._parts.ownership.owned(namespace)
-    checksum = sum(claim.time % CHECKSUM_MODULUS for claim in held.values())
-    return Holding(namespace, len(held), checksum, list(held.items()))
+    checksum = sum(one.claimed_at % CHECKSUM_MODULUS for one in held)
+    sample = [(one.id, one.claim) for one in held if one.claim]
+    return Holding(namespace, len(held), checksum, sample)
 
 
 @async_test
