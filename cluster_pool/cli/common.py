@@ -1,10 +1,11 @@
 """Shared by the commands: options, errors as exit statuses, output for people and programs."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -82,9 +83,9 @@ def run(work: Coroutine[Any, Any, int]) -> None:
 
     Log records of the library meanwhile (that Redis is away during a ``watch``, say) become notes.
     """
-    logging.getLogger("cluster_pool").addHandler(_Notes(logging.WARNING))
     try:
-        status = asyncio.run(work)
+        with _notes():
+            status = asyncio.run(work)
         if sys.stdout is not None:  # as under `>&-`
             sys.stdout.flush()
     except BrokenPipeError:
@@ -147,6 +148,17 @@ def note(text: str) -> None:
 def complain(text: str, status: int) -> None:
     """Print an error on standard error, so that standard output holds results alone."""
     _say_beside({"error": text, "status": status}, text)
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Log records of the library become notes, for as long as a command runs."""
+    library, handler = logging.getLogger("cluster_pool"), _Notes(logging.WARNING)
+    library.addHandler(handler)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
 
 
 class _Notes(logging.Handler):

@@ -1,12 +1,16 @@
 """Errors of all commands, as text or JSON, and their exit statuses."""
 
+import asyncio
 import io
 import json
+import logging
 import sys
 
 import pytest
+import typer
 
 from cluster_pool import BackplaneUnavailableError, InvalidValueError, PoolClosedError
+from cluster_pool.cli import common
 from cluster_pool.cli.common import explain, message_from
 from cluster_pool.embedded import EmbeddedUnavailableError
 from tests.cli.commands import run
@@ -75,6 +79,15 @@ def test_errors_become_a_line_and_an_exit_status(
     assert (said.out, said.err) == ("", f"cluster-pool: {error}\n")
     with pytest.raises(ZeroDivisionError):
         explain(ZeroDivisionError())
+
+
+def test_a_program_that_runs_commands_gets_each_record_once() -> None:
+    """The library's logger has no handler of a command that has ended."""
+    handlers = list(logging.getLogger("cluster_pool").handlers)
+    for _ in range(2):
+        with pytest.raises(typer.Exit):
+            common.run(asyncio.sleep(0, 0))
+    assert logging.getLogger("cluster_pool").handlers == handlers
 
 
 def test_message_is_the_argument_or_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
