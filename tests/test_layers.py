@@ -46,6 +46,7 @@ KNOWS = {
     "uvloop": {"server"},
     "jwt": {"auth"},
     "cryptography": {"auth"},
+    "prometheus_client": {"cluster"},
 }
 
 
@@ -247,6 +248,7 @@ def test_importing_the_package_loads_no_optional_library() -> None:
         "fastapi",
         "uvicorn",
         "aiohttp",
+        "prometheus_client",
     }
     assert not optional & set(loaded)
 

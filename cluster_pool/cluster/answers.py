@@ -5,14 +5,12 @@ Owns their content. :mod:`.operations` sends them from an application, ``serve``
 
 import http
 import json
-import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, Final, Protocol
 
-from cluster_pool.core.metrics import CONTENT_TYPE, render
+from cluster_pool.core.metrics import CONTENT_TYPE, render, versions
 from cluster_pool.core.results import NodeState
 
 PLAIN: Final = "text/plain; charset=utf-8"
@@ -89,9 +87,7 @@ def status(pool: Observed) -> Answer:
     said = {
         **pool.statistics(),
         "redis": pool.address,
-        "python": platform.python_version(),
-        "websockets": version("websockets"),
-        "redis_py": version("redis"),
+        **versions(),
     }
     return Answer(http.HTTPStatus.OK, json.dumps(said, indent=2) + "\n", "application/json")
 

@@ -77,6 +77,13 @@ class LeaseState:
         """Seconds until the lease is over, by this node's own clock."""
         return max(0.0, self._until - boottime())
 
+    def ages(self) -> dict[str, float | None]:
+        """For ``statistics()``: seconds since the last renewal, and until the end; None without
+        a lease."""
+        if not self.incarnation or not self._until:
+            return {"lease_age": None, "lease_left": None}
+        return {"lease_age": boottime() - self.renewed_at, "lease_left": self.seconds_left()}
+
     def may_judge(self) -> bool:
         """Whether this node may call other nodes dead: it has held its own lease for a whole ttl.
 

@@ -285,16 +285,20 @@ class Node:
 
     def sizes(self) -> dict[str, Any]:
         """The part of :meth:`ClusterPool.statistics` that is not counters."""
-        shard = self.backplane.shard
+        shard, inbox = self.backplane.shard, self.backplane.inbox
         return {
             "incarnation": self.lease.incarnation,
             "connections": len(self.table),
+            "memberships": self.table.membership_count(),
             "namespaces": self.table.namespace_count(),
+            "nodes": 0 if self.over else self.lease.living,
             "pending": self.backplane.outbound.pending,
             "drain": self.drains.progress(),
-            "inbox_bytes": shard.receiver.inbox.size,
+            "inbox_messages": len(inbox),
+            "inbox_bytes": inbox.size,
             "inbound_bytes": self.inbound.size,
             "generation": shard.generation,
+            **self.lease.ages(),
             "trouble": self.backplane.topology.outage.as_dict(),
         }
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from cluster_pool.auth.auth import Auth
 from cluster_pool.backplane.backplane import DEFAULT_REDIS, Setup
@@ -39,6 +39,9 @@ from cluster_pool.core.statistics import NO_SIZES
 from cluster_pool.exceptions import PoolClosedError
 from cluster_pool.local.pool import ConnectionsPool
 from cluster_pool.transports.base import Ahead
+
+if TYPE_CHECKING:
+    from cluster_pool.cluster.collector import PoolCollector
 
 
 class _NotRunning:
@@ -209,6 +212,24 @@ class ClusterPool(
             token: None or "" for none.
         """
         return Operations(self, token)
+
+    def metrics(self, name: str = "") -> "PoolCollector":
+        """A collector for a registry of prometheus-client: ``REGISTRY.register(pool.metrics())``.
+
+        It has the same metrics as ``/metrics`` of :meth:`operations`. It may be made before the
+        start, collected in any thread and at any time, and costs nothing in between. A registry
+        takes one; several pools of a process go into one collector:
+        ``chat.metrics("chat") | feed.metrics("feed")``.
+
+        Args:
+            name: the value of a label ``pool`` of every sample; "" for no such label.
+
+        Raises:
+            ImportError: prometheus-client is missing: the extra ``cluster-pool[metrics]``.
+        """
+        from cluster_pool.cluster.collector import PoolCollector
+
+        return PoolCollector({name: self.statistics})
 
     # -- this node -------------------------------------------------------------------------
 

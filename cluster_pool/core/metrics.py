@@ -1,8 +1,15 @@
-"""Renders a pool's statistics in the text format of Prometheus, for ``/metrics``."""
+"""Every metric of a pool for Prometheus: its name, kind, help and labels, made from statistics.
 
+The text of ``/metrics`` and the collector of :meth:`ClusterPool.metrics` have the same families:
+nothing is named anywhere else. No label has a value that clients or namespaces choose.
+"""
+
+import functools
+import platform
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, NamedTuple
 
 from cluster_pool.core.results import NodeState
 from cluster_pool.core.statistics import Counters
@@ -11,53 +18,186 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX: Final = "cluster_pool_"
 
 GAUGES: Final = {
-    "ready": "1 while a load balancer should send newcomers here.",
-    "authenticated": "1 when the nodes of the cluster share a secret.",
-    "connections": "Connections that this node holds.",
-    "namespaces": "Namespaces in which this node has members.",
-    "pending": "Messages that wait for Redis.",
-    "inbox_bytes": "Bytes heard from Redis and not yet dealt with.",
-    "inbound_bytes": "Bytes that clients sent and this node still holds.",
-    "generation": "Which link to Redis this is, counted from the start.",
+    "ready": ("ready", "1 while a load balancer should send newcomers here."),
+    "authenticated": ("authenticated", "1 when the nodes of the cluster share a secret."),
+    "connections": ("connections", "Connections that this node holds."),
+    "memberships": ("memberships", "Memberships of these connections, their homes included."),
+    "namespaces": ("namespaces", "Namespaces in which this node has members."),
+    "nodes": ("nodes", "Nodes that held a lease at the last heartbeat of this one."),
+    "pending": ("pending_messages", "Messages that wait for Redis."),
+    "inbox_messages": ("inbox_messages", "Payloads heard from Redis and not yet dealt with."),
+    "inbox_bytes": ("inbox_bytes", "Bytes of these payloads."),
+    "inbound_bytes": ("inbound_bytes", "Bytes that clients sent and this node still holds."),
+    "generation": ("generation", "Which link to Redis this is, counted from the start."),
+    "lease_age": ("lease_age_seconds", "Seconds since the last acknowledged renewal of the lease."),
+    "lease_left": ("lease_remaining_seconds", "Seconds until the lease is over if not renewed."),
 }
+"""By the name in the statistics: the name of the metric, and its help."""
 DRAIN: Final = {
-    "paused": "1 while the drain of this node is paused.",
-    "remaining": "Connections that the drain of this node has yet to close.",
-    "closed": "Connections whose close the drain of this node has begun.",
-    "rate": "Closes per second that the drain of this node may do.",
-    "budget": "Closes per second of all nodes that drain, together.",
-    "needed": "Closes per second that the deadlines of all drains need.",
-    "seconds_left": "Seconds until all of this node must be closed.",
-    "over_budget": "1 when a deadline forces more closes than the budget allows.",
+    "paused": ("paused", "1 while the drain of this node is paused."),
+    "remaining": ("remaining", "Connections that the drain of this node has yet to close."),
+    "closed": ("closed", "Connections whose close the drain of this node has begun."),
+    "rate": ("rate", "Closes per second that the drain of this node may do."),
+    "budget": ("budget", "Closes per second of all nodes that drain, together."),
+    "needed": ("needed", "Closes per second that the deadlines of all drains need."),
+    "seconds_left": ("remaining_seconds", "Seconds until all of this node must be closed."),
+    "over_budget": ("over_budget", "1 when a deadline forces more closes than the budget allows."),
 }
+"""The same for the progress of a drain."""
 NO_DRAIN: Final = {"paused": False, "remaining": 0, "closed": 0, "rate": 0.0, "over_budget": False}
+
+GROUPS: Final = {
+    "deliveries": (
+        "Messages to connections of this node, by what became of them.",
+        {"result": {"delivered": "delivered", "refused": "refused", "undelivered": "undelivered"}},
+    ),
+    "newcomers_refused": (
+        "Sockets and handshakes that were refused, by reason.",
+        {
+            "reason": {
+                "origin": "origins_refused",
+                "unauthenticated": "unauthenticated",
+                "not_permitted": "not_permitted",
+                "unverified": "unverified",
+                "handshakes": "handshakes_refused",
+                "address": "addresses_refused",
+                "late": "requests_late",
+                "too_large": "requests_too_large",
+                "descriptors": "descriptors_refused",
+            }
+        },
+    ),
+    "client_requests": (
+        "Frames of clients of cluster-pool.v1: requests that were carried out, and all others.",
+        {"result": {"done": "client_requests", "refused": "client_requests_refused"}},
+    ),
+    "payloads_dropped": (
+        "Payloads and items from Redis that were dropped, by reason.",
+        {
+            "reason": {
+                "garbage": "dropped_garbage",
+                "forged": "dropped_forged",
+                "oversize": "dropped_oversize",
+                "stale": "dropped_stale",
+                "overflow": "dropped_overflow",
+            }
+        },
+    ),
+}
+"""By the name of the metric: its help, and the counter behind each value of its one label."""
+GROUPED: Final = {
+    counter for _, labels in GROUPS.values() for by in labels.values() for counter in by.values()
+}
+
+
+class Sample(NamedTuple):
+    """One value of a family, with the end of its name (``_total``) and its labels."""
+
+    suffix: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class Family(NamedTuple):
+    """One metric.
+
+    Attributes:
+        name: whole, without ``_total``.
+        kind: ``gauge`` or ``counter``.
+        help: what it says.
+        samples: empty when nothing is known.
+    """
+
+    name: str
+    kind: str
+    help: str
+    samples: list[Sample]
+
+
+def families(statistics: Mapping[str, Any]) -> Iterator[Family]:
+    """Yield all metrics of what :meth:`ClusterPool.statistics` returned, also those without one."""
+    node = {"node": statistics["node"]}
+    yield _gauge("info", "Which node this is.", [Sample("", node, 1)])
+    yield _gauge("build_info", "The versions in use.", [Sample("", versions(), 1)])
+    at = [Sample("", {"state": one.value}, one.value == statistics["state"]) for one in NodeState]
+    yield _gauge("state", "1 for the state that this node is in.", at)
+    for source, (name, text) in GAUGES.items():
+        yield _gauge(name, text, _single("", statistics[source]))
+    drain = statistics["drain"] or NO_DRAIN
+    for source, (name, text) in DRAIN.items():
+        yield _gauge(f"drain_{name}", text, _single("", drain.get(source)))
+    yield from _counters(statistics)
+
+
+def _counters(statistics: Mapping[str, Any]) -> Iterator[Family]:
+    for name, (text, labels) in GROUPS.items():
+        ((label, counters),) = labels.items()
+        samples = [
+            Sample("_total", {label: value}, statistics[counter])
+            for value, counter in counters.items()
+        ]
+        yield Family(f"{PREFIX}{name}", "counter", text, samples)
+    said = _documented()
+    for counter in Counters().as_dict():
+        if counter not in GROUPED:
+            samples = _single("_total", statistics[counter])
+            yield Family(f"{PREFIX}{counter}", "counter", said.get(counter, counter), samples)
+
+
+def _gauge(name: str, text: str, samples: list[Sample]) -> Family:
+    return Family(f"{PREFIX}{name}", "gauge", text, samples)
+
+
+def _single(suffix: str, value: float | None) -> list[Sample]:
+    return [] if value is None else [Sample(suffix, {}, value)]
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """The versions of what a node runs on, by name."""
+    return {
+        "version": _version("cluster-pool"),
+        "python": platform.python_version(),
+        "websockets": _version("websockets"),
+        "redis_py": _version("redis"),
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # a checkout that was not installed
+        return ""
+
+
+@functools.cache
+def _documented() -> dict[str, str]:
+    """The help of each counter, from where it is documented."""
+    said = re.findall(r"^ +(\w+): (.+(?:\n {12}.+)*)$", Counters.__doc__ or "", re.MULTILINE)
+    return {name: _sentence(text) for name, text in said}
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.replace("``", "").split())
+    return text[0].upper() + text[1:]
+
+
+# -- as text -------------------------------------------------------------------------------
 
 
 def render(statistics: Mapping[str, Any]) -> str:
-    """Render what :meth:`ClusterPool.statistics` returned. A metric without a value has no line."""
-    said = dict(re.findall(r"^ +(\w+): (.+)$", Counters.__doc__ or "", re.MULTILINE))
-    node = _quoted(statistics["node"])
-    lines = [*_metric("info", "gauge", "Which node this is.", {f"{{node={node}}}": 1})]
-    at = {f'{{state="{state.value}"}}': state.value == statistics["state"] for state in NodeState}
-    lines += _metric("state", "gauge", "1 for the state that this node is in.", at)
-    for name, text in GAUGES.items():
-        lines += _metric(name, "gauge", text, {"": statistics[name]})
-    drain = statistics["drain"] or NO_DRAIN
-    for name, text in DRAIN.items():
-        lines += _metric(f"drain_{name}", "gauge", text, {"": drain.get(name)})
-    for name in Counters().as_dict():
-        lines += _metric(f"{name}_total", "counter", said.get(name, name), {"": statistics[name]})
+    """Render statistics in the text format of Prometheus. A metric without a value has no line."""
+    lines = (line for family in families(statistics) if family.samples for line in _lines(family))
     return "\n".join(lines) + "\n"
 
 
-def _metric(name: str, kind: str, text: str, samples: Mapping[str, float | None]) -> Iterator[str]:
-    """Yield the lines of one metric, or none when it has no value."""
-    known = {labels: value for labels, value in samples.items() if value is not None}
-    if known:
-        yield f"# HELP {PREFIX}{name} {text[0].upper()}{text[1:]}"
-        yield f"# TYPE {PREFIX}{name} {kind}"
-    for labels, value in known.items():
-        yield f"{PREFIX}{name}{labels} {float(value):.15g}"
+def _lines(family: Family) -> Iterator[str]:
+    name = family.name + ("_total" if family.kind == "counter" else "")
+    yield f"# HELP {name} {family.help}"
+    yield f"# TYPE {name} {family.kind}"
+    for suffix, labels, value in family.samples:
+        told = ",".join(f"{label}={_quoted(text)}" for label, text in labels.items())
+        yield f"{family.name}{suffix}{f'{{{told}}}' if told else ''} {float(value):.15g}"
 
 
 def _quoted(value: str) -> str:

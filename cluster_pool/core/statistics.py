@@ -115,12 +115,26 @@ class Counters:
 NO_SIZES: Final = {
     "incarnation": "",
     "connections": 0,
+    "memberships": 0,
     "namespaces": 0,
+    "nodes": 0,
     "pending": 0,
     "drain": None,
+    "inbox_messages": 0,
     "inbox_bytes": 0,
     "inbound_bytes": 0,
     "generation": 0,
+    "lease_age": None,
+    "lease_left": None,
     "trouble": None,
 }
 """The sizes of a node that was never started."""
+NOT_STARTED: Final = {
+    "node": "",
+    "state": "stopped",
+    "ready": False,
+    "authenticated": False,
+    **NO_SIZES,
+    **Counters().as_dict(),
+}
+"""The statistics of a pool that was never started."""

@@ -81,7 +81,7 @@ class ConnectionTable:
         self.members: dict[str, dict[str, Membership[Connection]]] = {}
         """By namespace and id, for fast lookups by others; changed only here."""
         self._busy: dict[str, asyncio.Event] = {}
-        self._count = 0
+        self._count = self._memberships = 0
         self._people = 0
         """The number of namespaces that are those of users."""
         self._telling: set[asyncio.Task[None]] = set()
@@ -141,6 +141,7 @@ class ConnectionTable:
             self._people += membership.person
         older = members.get(membership.id)
         self._count += membership.home - (older is not None and older.home)
+        self._memberships += older is None
         members[membership.id] = membership
 
     def discard(self, membership: Membership[Connection]) -> bool:
@@ -163,6 +164,7 @@ class ConnectionTable:
             return False
         del members[membership.id]
         self._count -= membership.home
+        self._memberships -= 1
         if members:
             return False
         del self.members[membership.namespace]
@@ -264,6 +266,10 @@ class ConnectionTable:
     def namespace_count(self) -> int:
         """The number of namespaces that have members, without those of users."""
         return len(self.members) - self._people
+
+    def membership_count(self) -> int:
+        """The number of memberships: homes, joined ones, and those of users."""
+        return self._memberships
 
     def memberships(self) -> list[Membership[Connection]]:
         """Every membership."""

@@ -18,6 +18,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+def test_a_lease_tells_its_age_while_there_is_one(clock: list[float]) -> None:
+    """From the last renewal, also when it is over; nothing before the first and after the end."""
+    lease = LeaseState(Timing(lease=10))
+    assert lease.ages() == {"lease_age": None, "lease_left": None}
+    lease.begin("start.0", clock[0], 1)
+    clock[0] += 4
+    assert lease.ages() == {"lease_age": 4, "lease_left": 5}
+    clock[0] += 8
+    assert lease.ages() == {"lease_age": 12, "lease_left": 0}
+    lease.end()
+    assert lease.ages() == {"lease_age": None, "lease_left": None}
+
+
 def test_a_lease_ends_by_its_own_clock_a_second_before_redis_ends_it(clock: list[float]) -> None:
     """The second is for what the two clocks and the way between them do not know."""
     lease = LeaseState(Timing(lease=10))

@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from cluster_pool.core.metrics import render
-from cluster_pool.core.statistics import Counters
+from cluster_pool.core.metrics import families, render
+from cluster_pool.core.statistics import NOT_STARTED, Counters
 
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 LABEL = rf'{NAME}="(?:[^"\\\n]|\\["\\n])*"'
@@ -47,32 +48,56 @@ def parsed(text: str) -> dict[str, dict[str, float]]:
 
 def statistics(**changes: Any) -> dict[str, Any]:
     """The statistics of a pool, without a pool."""
-    return {
-        "node": "a",
-        "state": "active",
-        "ready": True,
-        "authenticated": False,
-        "connections": 0,
-        "namespaces": 0,
-        "pending": 0,
-        "drain": None,
-        "inbox_bytes": 0,
-        "inbound_bytes": 0,
-        "generation": 1,
-        **Counters().as_dict(),
-        **changes,
-    }
+    return {**NOT_STARTED, "node": "a", "state": "active", "ready": True, **changes}
 
 
 def test_metrics_have_each_value_once_with_its_kind() -> None:
     """Counters end in _total, and a large one keeps its last digit."""
-    values = parsed(render(statistics(delivered=123_456_789_012, connections=7)))
-    assert values["cluster_pool_delivered_total"] == {"": 123_456_789_012}
+    values = parsed(render(statistics(delivered=123_456_789_012, connections=7, refused=2)))
+    assert values["cluster_pool_deliveries_total"] == {
+        'result="delivered"': 123_456_789_012,
+        'result="refused"': 2,
+        'result="undelivered"': 0,
+    }
     assert values["cluster_pool_connections"] == {"": 7}
-    for name in Counters().as_dict():
-        assert f"cluster_pool_{name}_total" in values
     assert values["cluster_pool_drain_remaining"] == {"": 0}
     assert "cluster_pool_drain_budget" not in values
+    assert "cluster_pool_lease_age_seconds" not in values
+
+
+def test_every_counter_is_in_one_metric() -> None:
+    """With its own name, or as one value of a label."""
+    at = {name: number for number, name in enumerate(Counters().as_dict(), 1000)}
+    told = [
+        sample.value
+        for family in families(statistics(**at))
+        if family.kind == "counter"
+        for sample in family.samples
+    ]
+    assert sorted(told) == sorted(at.values())
+
+
+def test_every_metric_says_what_it_is() -> None:
+    """Also those whose help is the documentation of their counter, on two lines."""
+    said = {family.name: family.help for family in families(statistics())}
+    assert all(text[0].isupper() or text[0] == "1" for text in said.values()), said
+    assert all(text.endswith(".") for text in said.values()), said
+    assert said["cluster_pool_revoked"].endswith("since their token was revoked.")
+
+
+def test_a_scraper_reads_what_was_written() -> None:
+    """By the parser of prometheus-client, with the kinds of all metrics."""
+    node = 'a "b" \\ ü'
+    found = {
+        one.name: one
+        for one in text_string_to_metric_families(render(statistics(node=node, lease_age=1.5)))
+    }
+    known = {one.name: one for one in families(statistics(lease_age=1.5)) if one.samples}
+    assert {name: one.type for name, one in found.items()} == {
+        name: one.kind for name, one in known.items()
+    }
+    assert found["cluster_pool_info"].samples[0].labels == {"node": node}
+    assert found["cluster_pool_lease_age_seconds"].samples[0].value == 1.5
 
 
 @pytest.mark.parametrize("state", ["active", "announcing", "draining", "drained"])
