@@ -7,6 +7,7 @@ Owns what one client may do in a second, and what happens to frames that are no 
 import asyncio
 from collections import deque
 from functools import partial
+from sys import getsizeof
 from typing import Final
 
 from cluster_pool.auth.rules import NamespaceRules
@@ -68,7 +69,7 @@ class FramedClients:
         async for frame in connection:
             if connection.closed:
                 continue  # nothing can be answered any more
-            size = len(frame)
+            size = getsizeof(frame)  # one wide character makes all of a text four times as large
             held.unread += size
             try:
                 await self._handle(client, frame)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -269,6 +270,23 @@ async def test_while_redis_is_away_requests_are_answered_and_no_client_is_lost(
 
             await eventually(works, 30)
             assert await client.ask(join="room:3") == OK
+
+
+@async_test
+async def test_what_waits_for_redis_is_counted_by_its_memory() -> None:
+    """A text with one wide character takes four bytes for each."""
+    with RedisServer("valkey") as redis:
+        async with node(redis) as (pool, server), framed(server, "one") as client:
+            redis.freeze()
+            try:
+                text = json.dumps(
+                    {"publish": "room", "m": "x" * 500_000 + "😀"}, ensure_ascii=False
+                )
+                await client.socket.send(text)
+                await eventually(lambda: pool.inbound.unread >= 2_000_000, 10)
+            finally:
+                redis.thaw()
+            await eventually(lambda: pool.inbound.unread == 0, 30)
 
 
 @async_test
