@@ -273,7 +273,7 @@ async def test_while_redis_is_away_requests_are_answered_and_no_client_is_lost(
 
 
 @async_test
-async def test_what_waits_for_redis_is_counted_by_its_memory() -> None:
+async def test_requests_that_wait_for_redis_are_counted_by_their_memory() -> None:
     """A text with one wide character takes four bytes for each."""
     with RedisServer("valkey") as redis:
         async with node(redis) as (pool, server), framed(server, "one") as client:
