@@ -4,6 +4,7 @@ The reasons are for strangers: none tells anything about the cluster.
 """
 
 import contextlib
+from enum import Enum
 from typing import Final
 
 from cluster_pool.auth.rules import INFO, PUBLISH, NamespaceRules
@@ -49,6 +50,14 @@ ANSWERS: Final[dict[type[ClusterPoolError], tuple[str, str]]] = {
 """The code and the reason of each error."""
 
 
+class Bound(Enum):
+    """What a client may do so many times in a second, whatever else it does."""
+
+    WORDS = "words"
+    """Messages, infos, and renewals."""
+    JOINS = "joins"
+
+
 class ClientCalls:
     """The verbs of clients, for all connections of a node.
 
@@ -61,11 +70,14 @@ class ClientCalls:
         self._rules = rules
         self._attempts = Attempts()
 
-    def is_bounded(self, connection: Connection, request: ClientRequest) -> bool:
-        """Whether a request counts in the rate of its client: joins and leaves do not."""
-        if request.verb == "join":  # again, as another way to change an info
-            return request.info is not None and request.namespace in connection.namespaces
-        return request.verb != "leave"
+    def bound_of(self, connection: Connection, request: ClientRequest) -> Bound | None:
+        """Which rate of its client a request counts in; None for a leave, which counts in none."""
+        if request.verb == "leave":
+            return None
+        if request.verb != "join":
+            return Bound.WORDS
+        again = request.namespace in connection.namespaces  # another way to change an info
+        return Bound.WORDS if again and request.info is not None else Bound.JOINS
 
     async def execute(self, connection: Connection, request: ClientRequest) -> None:
         """Carry out a request.

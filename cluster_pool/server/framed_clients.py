@@ -6,6 +6,7 @@ Owns what one client may do in a second, and what happens to frames that are no 
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from sys import getsizeof
 from typing import Final
@@ -19,7 +20,7 @@ from cluster_pool.core.message import Message, Outgoing
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import deliver, throw_out
-from cluster_pool.server.client_calls import RATE, ClientCalls
+from cluster_pool.server.client_calls import RATE, Bound, ClientCalls
 from cluster_pool.server.losses import Losses
 from cluster_pool.server.websocket import NodeWebSocket
 from cluster_pool.transports.framed import FramedWriter
@@ -35,12 +36,17 @@ class FramedClients:
 
     Args:
         rules: where they may publish, and tell others their info.
-        rate: messages, changes of info and renewals of one client in a second.
+        rate: messages, changes of info and renewals of one client in a second; and joins, of which
+            as many may come at once as the namespaces that it may have.
     """
 
     def __init__(self, pool: ClusterPool, rules: NamespaceRules, rate: int) -> None:
         self._pool = pool
         self._rate = rate
+        self._at_once = {
+            Bound.WORDS: rate,
+            Bound.JOINS: max(rate, pool.limits.connection_namespaces),
+        }
         self._calls = ClientCalls(pool, rules)
         self._losses = Losses()
         pool.on("gap", self._losses.tell)
@@ -64,7 +70,7 @@ class FramedClients:
             self._losses.clients.discard(connection)
 
     async def _serve(self, connection: Connection) -> None:
-        client = _Client(connection, self._rate)
+        client = _Client(connection, self._rate, self._at_once)
         held = self._pool.inbound
         async for frame in connection:
             if connection.closed:
@@ -93,7 +99,8 @@ class FramedClients:
     async def _carry_out(self, client: "_Client", frame: str) -> None:
         limits = self._pool.limits
         request = read_request(frame, limits.message_bytes, limits.info_bytes)
-        if self._calls.is_bounded(client.connection, request) and not client.may_go_on():
+        bound = self._calls.bound_of(client.connection, request)
+        if bound is not None and not client.may_go_on(bound):
             why = f"more than {self._rate} in a second"
             raise RefusedRequestError(request.ref, RATE, why)
         await self._calls.execute(client.connection, request)
@@ -107,21 +114,22 @@ class FramedClients:
 class _Client:
     """One client while it is served: how much it may ask for."""
 
-    __slots__ = ("_due", "_invalid", "_rate", "connection")
+    __slots__ = ("_at_once", "_due", "_invalid", "_rate", "connection")
 
-    def __init__(self, connection: Connection, rate: int) -> None:
+    def __init__(self, connection: Connection, rate: int, at_once: Mapping[Bound, int]) -> None:
         self.connection = connection
         self._rate = rate
-        self._due = 0.0
+        self._at_once = at_once
+        self._due: dict[Bound, float] = {}
         self._invalid: deque[float] | None = None
 
-    def may_go_on(self) -> bool:
+    def may_go_on(self, bound: Bound) -> bool:
         """Count a request, if that is within the rate."""
         now = asyncio.get_running_loop().time()
-        due = max(self._due, now) + 1 / self._rate
-        if due - now > 1 + 0.5 / self._rate:
+        due = max(self._due.get(bound, 0.0), now) + 1 / self._rate
+        if due - now > (self._at_once[bound] + 0.5) / self._rate:
             return False
-        self._due = due
+        self._due[bound] = due
         return True
 
     def refuse(self, error: RefusedRequestError) -> None:

@@ -81,7 +81,7 @@ class NodeSettings:
             Without ``auth`` any client may join any namespace, and ``join`` is refused.
         published_per_second: messages that one client of ``cluster-pool.v1`` may publish, on
             average, its changes of info and renewals included; as many may come at once. More are
-            refused.
+            refused. It may join as often, and ``Limits.connection_namespaces`` times at once.
         app: handles each connection. It is cancelled when the node stops, not when its client
             leaves (``connection.closed`` tells that). None publishes messages of clients to the
             channel ``PREFIX:{NAMESPACE}:inbound``.

@@ -155,7 +155,30 @@ async def test_a_client_joins_up_to_the_limit(redis: RedisServer) -> None:
 
 
 @async_test
-async def test_publishing_is_bounded_in_rate_and_joining_is_not(redis: RedisServer) -> None:
+async def test_joining_is_bounded_in_rate_beyond_what_a_client_may_have(
+    redis: RedisServer,
+) -> None:
+    """Each join and leave is an event for all who watch, with another info each time."""
+    limits = Limits(connection_namespaces=10)
+    async with (
+        node(redis, limits=limits, published_per_second=2) as (_, server),
+        framed(server, "one") as client,
+    ):
+        before = time.monotonic()
+        answers = []
+        for number in range(40):
+            answers.append(await client.ask(join=f"room:{number}", info=number))
+            assert await client.ask(leave=f"room:{number}") == OK
+        allowed = 10 + 2 * (time.monotonic() - before) + 1
+        assert 10 <= answers.count(OK) <= allowed
+        assert all(one in (OK, {"error": "rate"}) for one in answers)
+        assert await client.ask(publish="room", m="x") == OK
+
+
+@async_test
+async def test_publishing_is_bounded_in_rate_and_does_not_hinder_joining(
+    redis: RedisServer,
+) -> None:
     async with (
         node(redis, published_per_second=5) as (_, server),
         framed(server, "one") as client,
