@@ -51,7 +51,7 @@ ANSWERS: Final[dict[type[ClusterPoolError], tuple[str, str]]] = {
 
 
 class Bound(Enum):
-    """What a client may do so many times in a second, whatever else it does."""
+    """The kinds of requests that are bounded in rate, each by itself."""
 
     WORDS = "words"
     """Messages, infos, and renewals."""
