@@ -127,6 +127,7 @@ class Backplane:
             setup.counters,
             sealed=setup.seals is not None,
             holds=holds,
+            histories=setup.histories,
         )
         self._observer = observer
         self._timeout = check_timeout(setup.timing.timeout)

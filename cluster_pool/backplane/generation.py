@@ -72,6 +72,8 @@ class Generations:
         self._changed = asyncio.Event()
         """Set while a generation is up, and after :meth:`close`."""
         self._down_since = 0.0
+        self.was_down = 0.0
+        """For how many seconds none was up, before the newest one was."""
 
     def open(self) -> None:
         """From now on calls wait for a generation."""
@@ -97,6 +99,7 @@ class Generations:
 
     def begin(self, commands: CommandConnection) -> None:
         """The newest generation is up."""
+        self.was_down = self.seconds_down()
         self.commands = commands
         self.current = Generation(commands)
         self._changed.set()

@@ -13,7 +13,8 @@ class Heard(NamedTuple):
 
     ``epoch`` and ``number`` are those of the envelope's last message, of ``messages`` in it;
     ``sender`` is the start of the process that sent it. ``position`` is that of its last message in
-    the history of the namespace; 0 if none is recorded.
+    the history of the namespace; 0 if none is recorded. ``time`` is that of its publication in ms
+    of Redis, or a little more, if it was read from there, or had to wait for such; else 0.
     """
 
     channel: str
@@ -24,6 +25,7 @@ class Heard(NamedTuple):
     epoch: str = ""
     messages: int = 0
     position: int = 0
+    time: int = 0
 
 
 class Inbox:
@@ -34,6 +36,9 @@ class Inbox:
         self.size = 0
         self._queue: deque[Heard] = deque()
         self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+        """Clear while one of :meth:`put_late` waits for it."""
+        self._room.set()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -49,6 +54,12 @@ class Inbox:
             self._filled.set()
         return True
 
+    async def put_late(self, heard: Heard) -> None:
+        """Add one that can wait, when half of the inbox is free; what is live has the rest."""
+        while self.size > self.limit // 2 or not self.put(heard, control=True):
+            self._room.clear()
+            await self._room.wait()
+
     async def wait(self) -> None:
         """Wait until there is something to read."""
         await self._filled.wait()
@@ -60,4 +71,6 @@ class Inbox:
             return None
         heard = self._queue.popleft()
         self.size -= len(heard.payload) or EMPTY
+        if not self._room.is_set():
+            self._room.set()
         return heard

@@ -6,9 +6,11 @@ its items, so that the subscriber is never slow; payloads that do not fit are co
 
 import asyncio
 import logging
+from collections.abc import Callable
 from time import monotonic
 
 from cluster_pool.backplane.inbox import Heard
+from cluster_pool.backplane.recovery import Recovery
 from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.core.envelope import (
     ENVELOPE,
@@ -40,13 +42,13 @@ class Receiver:
     Args:
         context: its identity's start tells our own probes from those of others; where items are
             sealed, their counters tell which are stale.
+        now: the time of Redis in µs, or a little more.
     """
 
-    def __init__(
-        self,
-        context: ShardContext,
-    ) -> None:
+    def __init__(self, context: ShardContext, now: Callable[[], int] = lambda: 0) -> None:
         self.numbers = Numbers()
+        self.recovery = Recovery(context, self._put_late, self._missed, now)
+        """Closes gaps in namespaces with a history; what is heard behind one is held there."""
         self.events: dict[str, str] = {}
         """Channels of joins and leaves, with the hashes in which these are counted."""
         self._event_numbers = EventNumbers()
@@ -80,6 +82,8 @@ class Receiver:
             self._hear_events(channel, payload)
         elif len(payload) > self._largest:
             self._counters.dropped_oversize += 1
+        elif self.recovery.holds(channel):
+            self.recovery.hold(Heard(channel, 0, payload, 0, ""))
         else:
             self._put(Heard(channel, 0, payload, 0, ""), 1)
 
@@ -90,7 +94,10 @@ class Receiver:
         if header.counter_epoch != UNCOUNTED:
             self.numbers.heard(channel, header.counter_epoch, header.number, header.messages)
         own = header.sender_start == self._identity.start
-        if (own or not self._sealed) and self._stale(header):
+        if header.position and self.recovery.had(channel, header.counter_epoch, header.position):
+            return
+        waits = header.messages > 0 and self.recovery.holds(channel)
+        if (own or not self._sealed) and self._stale(header) and not waits:
             self._counters.dropped_stale += 1
             if header.messages:
                 self.numbers.dropped(channel, header.messages)
@@ -100,7 +107,11 @@ class Receiver:
         elif items_offset < len(payload):
             sender, epoch, messages = header.sender_start, header.counter_epoch, header.messages
             marks = sender, epoch, messages, header.position
-            self._put(Heard(channel, header.number, payload, items_offset, *marks), messages)
+            heard = Heard(channel, header.number, payload, items_offset, *marks)
+            if waits:
+                self.recovery.hold(heard)
+            else:
+                self._put(heard, messages)
         elif own:
             self.probed.set()
         elif channel == self._identity.own_channel:
@@ -164,6 +175,7 @@ class Receiver:
         if channel in self.events:
             self._event_numbers.begin(channel, counter.epoch, counter.number)
         else:
+            self.recovery.begin(channel, counter)
             self.numbers.begin(channel, counter.epoch or NO_COUNTER, counter.number)
 
     def interrupted(self, generation: int) -> None:
@@ -186,9 +198,12 @@ class Receiver:
 
     def resubscribed(self, channel: str, counter: Counter, change: ServerChange, now: int) -> None:
         """A channel was subscribed again, while its counter stood there; ``now`` in Redis time."""
-        epoch, number, _ = counter
+        epoch, number = counter.epoch, counter.number
         if channel not in self.events:
-            self.numbers.resubscribed(channel, counter, change, now)
+            if self.recovery.settle(channel, counter, change):
+                self.numbers.begin_again(channel, epoch or NO_COUNTER, number)
+            else:
+                self.numbers.resubscribed(channel, counter, change, now)
         elif self._event_numbers.resubscribed(
             channel, epoch, number, lost=change > ServerChange.MOVED
         ):
@@ -197,6 +212,7 @@ class Receiver:
     def forget(self, channel: str) -> None:
         """A channel is no longer subscribed."""
         self.numbers.forget(channel)
+        self.recovery.forget(channel)
         self._event_numbers.forget(channel)
         self.events.pop(channel, None)
 
@@ -206,10 +222,19 @@ class Receiver:
             other.events[channel] = self.events.pop(channel)
             self._event_numbers.hand_over(channel, other._event_numbers)
         else:
+            self.recovery.hand_over(channel)
             self.numbers.hand_over(channel, other.numbers)
+
+    def _put_late(self, heard: Heard) -> None:
+        self._put(heard, heard.messages or 1)
+
+    def _missed(self, channel: str, count: int, exact: bool) -> None:
+        self.numbers.dropped(channel, count, exact=exact)
 
     def _put(self, heard: Heard, messages: int) -> None:
         if self.inbox.put(heard, control=not messages):
+            if messages:
+                self.recovery.reached(heard)
             return
         if not messages:
             raise BackplaneUnavailableError("the inbox is full, and a takeover did not fit")

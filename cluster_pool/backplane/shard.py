@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from cluster_pool.backplane.address import Primaries
-from cluster_pool.backplane.attempt import Attempt
+from cluster_pool.backplane.attempt import Attempt, until_one_fails
 from cluster_pool.backplane.calls import Deadline, deadline_in
 from cluster_pool.backplane.channel_commands import PLAIN, ChannelCommands
 from cluster_pool.backplane.command_connection import Argument, CommandConnection, ScriptCall
@@ -42,6 +42,7 @@ LONGEST_REFUSED: Final = 2.0
 MOVED_PAUSE: Final = 0.2
 """Seconds in which a probe whose slot has moved is changed for another one, mostly."""
 SLOTS_MOVED: Final = "slots have moved"
+OUTLASTED: Final = "an interruption was longer than the history"
 STEADY: Final = 1.0
 """Seconds that a generation must have been up for the next one to begin without a pause."""
 
@@ -69,7 +70,7 @@ class Shard:
         identity = context.identity
         self.address = address
         self.outage = Outage(address.shown)
-        self.receiver = Receiver(context)
+        self.receiver = Receiver(context, self.redis_time_at_most)
         self.generations = Generations(identity.start, self.outage, context.numbers)
         probed = self.receiver.probed
         self.health = Health(context, self.generations, probed, channels, home=part is None)
@@ -281,12 +282,13 @@ class Shard:
         self._attempt.unwanted.clear()  # this generation is new
         lost = f"lost Redis at {self.address.shown}"
         try:
-            await _until_one_fails(
+            await until_one_fails(
                 commands.write_forever(),
                 commands.read_forever(),
                 subscriber.write_forever(),
                 subscriber.read_forever(),
                 self._lead(commands, subscriber, primary.server),
+                self._recover(commands),
                 self._end_unwanted(),
                 primary.watch(self._timing.probe),
             )
@@ -298,6 +300,7 @@ class Shard:
             self.subscriptions.end()
             await commands.fail(BackplaneUnavailableError(lost))
             await subscriber.drop()
+            self.receiver.recovery.interrupted()
             if was_up:
                 self.receiver.interrupted(self.generation)
                 self._observer.down(self)
@@ -344,6 +347,13 @@ class Shard:
         self.succession.settle(asyncio.get_running_loop().time(), self._timing.heartbeat)
         self._report_gap(str(self.generations.last_error or "the first link"))
 
+    async def _recover(self, commands: CommandConnection) -> None:
+        """Close the gaps in namespaces with a history, and report what has left it."""
+        await self.generations.changed()  # what the numbers tell is reported first
+        while True:
+            await self.receiver.recovery.read(commands)
+            self._report_gap(OUTLASTED, self.generations.was_down)
+
     async def _probe_where_it_is(self, commands: CommandConnection) -> None:
         """Probe; on a cluster the slot of the probe may just have moved, which is no fault."""
         for _ in range(PROBES_LOST):
@@ -368,28 +378,11 @@ class Shard:
             raise
         self.subscriptions.heard_probe(channel)
 
-    def _report_gap(self, cause: str) -> None:
+    def _report_gap(self, cause: str, seconds: float = 0.0) -> None:
         """Tell the observer what was missed, if anything was."""
-        gap = self.receiver.take_gap(self.generations.seconds_down(), cause)
+        gap = self.receiver.take_gap(seconds or self.generations.seconds_down(), cause)
         if gap is not None:
             self._observer.gap(gap)
-
-
-async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
-    """Run coroutines that never end by themselves, until one raises; then cancel all and raise it.
-
-    A TaskGroup loses a cancellation that comes together with a failure.
-    """
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
 
 
 def _reason(error: Exception) -> BackplaneUnavailableError:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.inbox import Inbox
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.history import HistoryRules
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Gap
@@ -22,6 +23,7 @@ class ShardContext:
         inbox: takes what any of them hears.
         sealed: whether items are sealed.
         holds: whether this process holds connections, whose gaps must be exact.
+        histories: the rules of this node, which tell that a namespace will have a history.
         numbers: of generations. A shard that takes the place of another one goes on counting, else
             nodes that know the other one would take its messages for old ones.
     """
@@ -34,6 +36,7 @@ class ShardContext:
     counters: Counters
     sealed: bool
     holds: bool
+    histories: HistoryRules
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
 

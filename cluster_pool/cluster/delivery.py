@@ -197,7 +197,7 @@ class Delivery:
             return
         turn, unsealing = self._turn, self._unsealing
         run: list[Outgoing] = []
-        later: Collection[str] = ()
+        later: Collection[str] = self._came_later(namespace, heard) if heard.time else ()
         recorded = heard.position > 0
         number = (heard.position or heard.number) - heard.messages
         try:
@@ -206,7 +206,12 @@ class Delivery:
                 if monotonic() >= turn.ends:
                     await turn.yield_now()
                 item = sealed
-                if unsealing is not None:
+                if unsealing is not None and heard.time:
+                    read = unsealing.recorded(heard, namespace, sealed)
+                    if read is None:
+                        continue
+                    item = read
+                elif unsealing is not None:
                     opened = unsealing.broadcast(heard, namespace, sealed)
                     if opened is None:
                         continue
@@ -223,6 +228,15 @@ class Delivery:
         finally:
             await self._fan_out(namespace, run)
 
+    def _came_later(self, namespace: str, heard: Heard) -> list[str]:
+        """The members here that claimed after something was published that was read late."""
+        time = 1000 * heard.time + 999
+        if self._ownership.newest <= time:
+            return []
+        members = self._table.namespace(namespace) or {}
+        claims = [(id, one.claim) for id, one in members.items()]
+        return [id for id, claim in claims if claim is not None and claim.time > time]
+
     async def _fan_out(self, namespace: str, run: list[Outgoing]) -> None:
         if run:
             await self._table.broadcast(namespace, Outgoing.join(tuple(run)), frozenset())
@@ -234,7 +248,8 @@ class Delivery:
         """Execute an item that is no message, or one that not all members get.
 
         Args:
-            later: ids that were claimed after the item was sealed, and must not get it.
+            later: ids that were claimed after the item was sealed, or published, and must not get
+                it.
             recorded: whether the source has its position in the history.
         """
         kind, namespace = item[0], source[0]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from cluster_pool.backplane.backplane import Backplane
-from cluster_pool.backplane.histories import Page
+from cluster_pool.backplane.history_pages import Page
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.history import (
     NOWHERE,

@@ -15,7 +15,7 @@ from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.envelope import TAKEN, BrokenEnvelopeError
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
-from cluster_pool.core.seals import BOUND, ROUTED, Seals, own_scope
+from cluster_pool.core.seals import BOUND, MAX_SENDERS, ROUTED, Seals, own_scope
 from cluster_pool.core.statistics import Counters
 
 CROSSED_US: Final = 100_000
@@ -61,6 +61,8 @@ class Unsealing:
         self._scopes = {ROUTED: keys.node_prefix}
         self._counters = counters
         self._recordings = recordings
+        self._recorded: dict[tuple[str, str], int] = {}
+        """The newest counter of each sender in a namespace of which items were read late."""
 
     def targeted(self, heard: Heard, claim: str, sealed: list[Any]) -> list[Any] | None:
         """Open an item of a channel of this node; None when it is refused."""
@@ -106,6 +108,22 @@ class Unsealing:
         if later is None and counter < now - CROSSED_US:
             self._refuse(heard, BrokenEnvelopeError("replay"))
         return None if later is None else (item, later)
+
+    def recorded(self, heard: Heard, namespace: str, sealed: list[Any]) -> list[Any] | None:
+        """Open an item that was read from the history of a namespace, or that had to wait for such;
+        None when it is refused. Each is opened once: the counters of a sender grow."""
+        try:
+            scopes, published = {BOUND: heard.channel}, 1000 * heard.time
+            counter, item = self._seals.open_recorded(scopes, heard.sender, sealed, published)
+            if counter <= self._recorded.get((namespace, heard.sender), 0):
+                raise BrokenEnvelopeError("replay")
+        except BrokenEnvelopeError as error:
+            self._refuse(heard, error)
+            return None
+        if len(self._recorded) >= MAX_SENDERS:
+            self._recorded.clear()
+        self._recorded[namespace, heard.sender] = counter
+        return item
 
     def _refuse(self, heard: Heard, error: BrokenEnvelopeError) -> None:
         self._counters.dropped_forged += 1

@@ -182,7 +182,8 @@ class Entry(NamedTuple):
 
     time: int
     header: Header
-    items: bytes
+    payload: bytes
+    items_offset: int
 
     @classmethod
     def read(cls, fields: list[bytes]) -> Self | None:
@@ -195,13 +196,13 @@ class Entry(NamedTuple):
             header, at = read_header(payload)
         except BrokenEnvelopeError:
             return None
-        return cls(int(time), header, payload[at:]) if header.position else None
+        return cls(int(time), header, payload, at) if header.position else None
 
     def placed(self) -> Iterator[tuple[Position, list[Any]]]:
         """Its items, each with its position; BrokenEnvelopeError for one that cannot be read."""
         header = self.header
         first = header.position - header.messages + 1
-        for number, item in enumerate(read_items(self.items), first):
+        for number, item in enumerate(read_items(self.payload[self.items_offset :]), first):
             yield Position(header.counter_epoch, number), item
 
 

@@ -26,6 +26,8 @@ SHORTEST_LIFE: Final = 60_000_000
 """µs that a counter exists at least; an epoch is the Redis time of its beginning."""
 
 FORMER: Final = re.compile(rb"(\d{1,17}) (\d{1,16})")
+PLACE: Final = re.compile(rb"(\d{1,13})(?: \d+){4}")
+"""The place in a history, behind the epoch."""
 
 Mark = tuple[str, int]
 """Epoch and number of a message."""
@@ -51,25 +53,26 @@ class Counter(NamedTuple):
         epoch, number: of the last message; None and 0 without a counter, UNREADABLE for one that
             may be at another server.
         former: where the counter stood at the former server, as far as this server knew it, when
-            the epoch began; None if it did not begin at a change of servers.
+            the epoch began, or when a history began; None if it began by itself.
+        position: of the last message in the history of a namespace; None if none is recorded.
     """
 
     epoch: str | None
     number: int
     former: Mark | None = None
+    position: int | None = None
 
     @classmethod
     def read(cls, epoch: bytes | None, last: bytes | None, former: bytes | None = None) -> Self:
-        """Read the fields of a hash; it has no counter if no script can have written them.
-
-        Behind the epoch the place in a history may stand, which does not matter here.
-        """
-        epoch = (epoch or b"").partition(b" ")[0]
-        if not epoch.isdigit():
+        """Read the fields of a hash; it has no counter if no script can have written them."""
+        text, _, place = (epoch or b"").partition(b" ")
+        if not text.isdigit():
             return cls(None, 0)
         found = FORMER.fullmatch(former or b"")
         number = int(last) if last is not None and last.isdigit() else 0
-        return cls(epoch.decode(), number, found and (found[1].decode(), int(found[2])))
+        mark = (found[1].decode(), int(found[2])) if found else None
+        position = PLACE.fullmatch(place)
+        return cls(text.decode(), number, mark, int(position[1]) if position else None)
 
 
 class _Doubt:
@@ -123,7 +126,7 @@ class _Doubt:
 
     def settle(self, known: Mark, counter: Counter, change: ServerChange, now: int) -> bool:
         """Add what is missing up to the counter; returns whether the sum is exact."""
-        epoch, number, former = counter
+        epoch, number, former = counter.epoch, counter.number, counter.former
         if epoch == UNREADABLE:
             return False
         if self.moved:  # a successor of the shard that it came to may lack what was published there
@@ -261,6 +264,12 @@ class Numbers:
         if doubt.missed or not exact:
             self._miss(channel, doubt.missed)
 
+    def begin_again(self, channel: str, epoch: str, number: int) -> None:
+        """``channel`` is subscribed again, and nothing up to this mark is missed by its numbers."""
+        self._doubtful.pop(channel, None)
+        if _place((epoch, number)) > _place(self._last.get(channel, (NO_COUNTER, 0))):
+            self._last[channel] = (epoch, number)
+
     def begin(self, channel: str, epoch: str, number: int) -> None:
         """A new subscription: counting begins behind ``number``.
 
@@ -282,9 +291,10 @@ class Numbers:
             doubt.moved = True
             other._last[channel], other._doubtful[channel] = last, doubt
 
-    def dropped(self, channel: str, count: int) -> None:
-        """``count`` messages arrived and were dropped."""
+    def dropped(self, channel: str, count: int, *, exact: bool = True) -> None:
+        """``count`` messages arrived and were dropped, or are known to be missed."""
         self._miss(channel, count)
+        self.exact &= exact
 
     def take_missed(self) -> tuple[dict[str, int], bool]:
         """The messages missed since the last call, per channel, and whether that is exact."""

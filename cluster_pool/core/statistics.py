@@ -51,6 +51,8 @@ class Counters:
             a generation of this process that has ended; a gap names their messages.
         dropped_overflow: payloads that did not fit into the inbox.
         namesakes: probes of other processes that have this node's id and prefix.
+        recovered: messages that an interruption had kept from this process, and that it has read
+            from the history of their namespace.
         missed: messages that a gap report named.
         gaps: gap reports.
         watch_losses: times that a reader of joins and leaves was told that some were lost.
@@ -99,6 +101,7 @@ class Counters:
     dropped_stale: int = 0
     dropped_overflow: int = 0
     namesakes: int = 0
+    recovered: int = 0
     missed: int = 0
     gaps: int = 0
     watch_losses: int = 0

@@ -5,6 +5,7 @@ from typing import Any
 from cluster_pool.backplane.inbox import Inbox
 from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.history import HistoryRules
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.statistics import Counters
@@ -22,5 +23,6 @@ def context_of(keys: Keys | None = None, **given: Any) -> ShardContext:
         "counters": Counters(),
         "sealed": False,
         "holds": True,
+        "histories": HistoryRules(None, 3.0),
     }
     return ShardContext(keys, **{**fields, **given})

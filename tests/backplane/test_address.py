@@ -1,6 +1,7 @@
 """The address of Redis: shown without its password, and asked for the current primary."""
 
 import logging
+import re
 import traceback
 from functools import partial
 from typing import Any
@@ -86,7 +87,8 @@ async def test_a_password_is_never_shown_however_it_was_written(
     for url in (form.format(password), form.format(quote(password, safe=""))):
         with pytest.raises(ClusterPoolError) as caught:
             await Publisher(url).start()
-        texts = [*traceback.format_exception(caught.value), caplog.text]
+        shown = [*traceback.format_exception(caught.value), caplog.text]
+        texts = [re.sub(r"line \d+", "line", text) for text in shown]
         if isinstance(caught.value, InvalidValueError):
             assert url == form.format(password), "percent-encoded is always right"
             assert "percent-encode" in str(caught.value)

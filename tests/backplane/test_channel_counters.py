@@ -11,7 +11,7 @@ from cluster_pool.backplane.channel_counters import ChannelCounters
 from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.core.keys import Keys
-from cluster_pool.core.numbers import UNREADABLE
+from cluster_pool.core.numbers import UNREADABLE, Counter
 from tests.backplane.contexts import context_of
 from tests.clusters import Backend
 from tests.support import async_test
@@ -27,7 +27,8 @@ async def test_counters_are_read_with_one_call_for_each_group(backend: Backend) 
         receiver.events[channels[1]] = keys.owners("n")
         others = [f"{keys.channel('n')}:node:{at}" for at in range(3)]
         await client.hset(
-            keys.numbers(channels[0]), mapping={"epoch": "12", "last": "34", "former": "11 5"}
+            keys.numbers(channels[0]),
+            mapping={"epoch": "12 30 0 0 0 0", "last": "34", "former": "11 5"},
         )
         await client.hset(keys.owners("n"), mapping={"epoch#": "56", "events#": "7"})
         await client.hset(keys.numbers(others[0]), mapping={"epoch": "no", "last": "1"})
@@ -36,9 +37,9 @@ async def test_counters_are_read_with_one_call_for_each_group(backend: Backend) 
         counters = ChannelCounters(receiver)
         found = await counters.read(shard.commands, [channels, others])
         assert found == [
-            (channels[0], ("12", 34, ("11", 5))),
-            (channels[1], ("56", 7, None)),
-            *[(name, (None, 0, None)) for name in others],
+            (channels[0], Counter("12", 34, ("11", 5), 30)),
+            (channels[1], Counter("56", 7)),
+            *[(name, Counter(None, 0)) for name in others],
         ]
         await client.delete(
             keys.numbers(channels[0]), keys.owners("n"), *map(keys.numbers, others[:2])
@@ -73,7 +74,7 @@ async def test_where_several_counters_cannot_be_read_together_each_is_read_by_it
     channels = [keys.channel("n"), keys.channel("n") + ":node:gone"]
     commands: Any = HalfMoved()
     found = await ChannelCounters(Receiver(context_of(keys))).read(commands, [channels])
-    assert found == [(channels[0], ("12", 34, None)), (channels[1], (UNREADABLE, 0, None))]
+    assert found == [(channels[0], Counter("12", 34)), (channels[1], Counter(UNREADABLE, 0))]
 
 
 class LostHalfWay:

@@ -1,7 +1,8 @@
 """Pages of a history, and what of them is within its bounds."""
 
 from cluster_pool import History
-from cluster_pool.backplane.histories import Histories, Page
+from cluster_pool.backplane.histories import Histories
+from cluster_pool.backplane.history_pages import Page
 from cluster_pool.core.envelope import Header
 from cluster_pool.core.history import Entry, Position
 from tests.clusters import Backend
@@ -10,10 +11,10 @@ from tests.support import async_test
 
 def test_messages_beyond_the_bounds_are_not_held() -> None:
     """The stream has more than the setting allows, and perhaps entries of another epoch."""
-    page = Page(Position("9", 50), History(messages=10, seconds=2), 10_000, [])
+    page = Page(Position("9", 50), History(messages=10, seconds=2), 10_000, [], None)
 
     def held(number: int, time: int = 9000, epoch: str = "9") -> bool:
-        return page.is_held(Entry(time, Header(epoch, 1, 1, "start", 1, number), b""), number)
+        return page.is_held(Entry(time, Header(epoch, 1, 1, "start", 1, number), b"", 0), number)
 
     assert held(50)
     assert held(41)

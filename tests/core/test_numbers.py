@@ -262,3 +262,24 @@ def test_a_channel_that_has_moved_is_exact_only_as_long_as_nothing_was_lost() ->
     assert moved(ended=True, change=SAME) == moved(ended=True, change=MOVED) == (4, True)
     assert moved(ended=False, change=SAME) == moved(ended=False, change=MOVED) == (4, False)
     assert moved(ended=True, change=TAKEN_OVER) == (4, False)
+
+
+def test_the_place_in_a_history_stands_behind_the_epoch() -> None:
+    """Anything else there is no place; the counter counts all the same."""
+    assert Counter.read(b"12 30 5 40 6 7", b"34", b"11 5") == Counter("12", 34, ("11", 5), 30)
+    for place in (b"", b" ", b" 1 2 3 4", b" x 0 0 0 0"):
+        assert Counter.read(b"12" + place, b"34") == Counter("12", 34)
+    assert Counter.read(b" 30 5 40 6 7", b"34") == Counter(None, 0)
+
+
+def test_a_gap_that_is_closed_otherwise_is_not_counted() -> None:
+    """Counting goes on at the counter, or at what was heard beyond it."""
+    for heard, later in ((None, 10), (12, 13)):
+        numbers = interrupted()
+        if heard:
+            numbers.heard("c", "1", heard, 1)
+        numbers.begin_again("c", "1", 9)
+        numbers.heard("c", "1", later, 1)
+        assert numbers.take_missed() == ({}, True)
+        numbers.heard("c", "1", later + 3, 1)
+        assert numbers.take_missed() == ({"c": 2}, True)

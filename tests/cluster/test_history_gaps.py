@@ -1,0 +1,283 @@
+"""Gaps are closed from the history: real servers behind a network that is cut under traffic."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cluster_pool import Gap, History, Publisher
+from cluster_pool.testing import FAST, FakeWebSocket
+from tests.clusters import Pool
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+pytestmark = pytest.mark.real
+
+ROOMS = {"room:*": History()}
+SECRET = "a secret of more than sixteen bytes"
+
+
+def gaps_of(pool: Pool) -> list[Gap]:
+    """All gaps from now on."""
+    gaps: list[Gap] = []
+    pool.on("gap", gaps.append)
+    return gaps
+
+
+def missed(gaps: list[Gap], namespace: str) -> int:
+    """The messages of a namespace that gaps have named."""
+    return sum(gap.namespaces.get(namespace, 0) for gap in gaps)
+
+
+def numbers_in(socket: FakeWebSocket) -> list[int]:
+    """The numbers of the messages that a client got."""
+    return [int(str(text)) for text in socket.sent]
+
+
+class Traffic:
+    """Numbered messages to some namespaces, from one sender, without a pause."""
+
+    def __init__(self, sender: Any, names: list[str]) -> None:
+        self.sent = 0
+        self._sender, self._names = sender, names
+        self._over = False
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self._over:
+            sends = [self._sender.broadcast_message(name, str(self.sent)) for name in self._names]
+            await asyncio.gather(*sends)
+            self.sent += 1
+
+    async def more(self, rounds: int) -> None:
+        """Wait for so many more messages to each namespace."""
+        wanted = self.sent + rounds
+        await eventually(lambda: self.sent >= wanted or self._task.done(), 60)
+
+    async def end(self) -> int:
+        """Send no more; gives how many were sent to each namespace."""
+        self._over = True
+        await self._task
+        return self.sent
+
+
+@pytest.mark.parametrize("rooms", [1, 300])
+@pytest.mark.parametrize("secret", [None, SECRET])
+@async_test
+async def test_interruptions_lose_nothing(
+    own_server: RedisServer, rooms: int, secret: str | None
+) -> None:
+    """Three cuts under traffic: each member gets each message once, in order; no gap is told."""
+    names = [f"room:{number}" for number in range(rooms)]
+    options: Any = {"timing": FAST, "history": ROOMS, "secret": secret}
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", **options) as far,
+        Publisher(own_server.url, secret=secret) as publisher,
+    ):
+        gaps = gaps_of(far)
+        sockets = [await far.host(name, "alice") for name in names]
+        traffic = Traffic(publisher, names)
+        for _ in range(3):
+            await traffic.more(3)
+            await proxy.refuse()
+            await traffic.more(3)
+            await proxy.accept()
+            await eventually(lambda: far.ready, 30)
+        sent = await traffic.end()
+        await eventually(lambda: all(len(one.sent) >= sent for one in sockets), 60)
+        for socket in sockets:
+            assert numbers_in(socket) == list(range(sent))
+        assert far.counters.recovered > 0
+        assert sum(missed(gaps, name) for name in names) == 0
+        assert far.counters.dropped_forged == 0
+
+
+@async_test
+async def test_a_namespace_without_a_history_has_a_gap(own_server: RedisServer) -> None:
+    """Beside one with a history, which has none."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        kept, lost = await far.host("room:7", "alice"), await far.host("lobby", "alice")
+        for name in ("room:7", "lobby"):
+            await publisher.broadcast_message(name, "0")
+        await eventually(lambda: kept.sent == lost.sent == ["0"])
+        await proxy.refuse()
+        for name in ("room:7", "lobby"):
+            for number in range(1, 6):
+                await publisher.broadcast_message(name, str(number))
+        await proxy.accept()
+        await eventually(lambda: gaps, 20)
+        assert numbers_in(kept) == list(range(6)) or await kept.wait_sent(6)
+        assert [gap.namespaces for gap in gaps] == [{"lobby": 5}]
+        assert all(gap.exact for gap in gaps)
+        assert lost.sent == ["0"]
+        assert numbers_in(kept) == list(range(6))
+
+
+@async_test
+async def test_messages_that_have_left_the_history_are_a_gap(own_server: RedisServer) -> None:
+    """Exactly so many; those that are left come."""
+    rules = {"room:*": History(messages=16)}
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=rules) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice")
+        await publisher.broadcast_message("room:7", "0")
+        assert await alice.wait_sent() == ["0"]
+        await proxy.refuse()
+        for number in range(1, 101):
+            await publisher.broadcast_message("room:7", str(number))
+        await proxy.accept()
+        await eventually(lambda: missed(gaps, "room:7"), 20)
+        await eventually(lambda: alice.sent[-1] == "100", 20)
+        got = numbers_in(alice)[1:]
+        assert got == list(range(got[0], 101))
+        assert 16 <= len(got) <= 18
+        assert missed(gaps, "room:7") == 100 - len(got)
+        assert all(gap.exact for gap in gaps)
+
+
+@pytest.mark.parametrize("harm", ["stream", "numbers"])
+@async_test
+async def test_a_history_that_is_gone_is_a_gap(own_server: RedisServer, harm: str) -> None:
+    """Its stream was deleted, or it has begun anew under another epoch: what follows comes."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice")
+        await publisher.broadcast_message("room:7", "0")
+        assert await alice.wait_sent() == ["0"]
+        await proxy.refuse()
+        for number in range(1, 6):
+            await publisher.broadcast_message("room:7", str(number))
+        key = "cluster_pool:{room:7}:" + ("history" if harm == "stream" else "numbers")
+        own_server.command("DEL", key)
+        await publisher.broadcast_message("room:7", "6")
+        await proxy.accept()
+        await eventually(lambda: gaps, 20)
+        await publisher.broadcast_message("room:7", "7")
+        await eventually(lambda: alice.sent[-1] == "7", 20)
+        if harm == "stream":
+            assert alice.sent == ["0", "6", "7"]
+            assert missed(gaps, "room:7") == 5
+            assert all(gap.exact for gap in gaps)
+        else:
+            assert alice.sent == ["0", "7"]
+            assert not all(gap.exact for gap in gaps)
+
+
+@async_test
+async def test_recovered_messages_reach_those_that_were_members(own_server: RedisServer) -> None:
+    """Not those that they exclude, nor those that came later; a close closes the former alone."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        alice, bob = await far.host("room:7", "alice"), await far.host("room:7", "bob", user="42")
+        recovery = far._parts.backplane.shard.receiver.recovery
+        reading = asyncio.Event()
+        read = recovery._page
+
+        async def later(*arguments: Any) -> Any:
+            await reading.wait()
+            return await read(*arguments)
+
+        recovery._page = later  # type: ignore[method-assign]
+        await proxy.refuse()
+        await publisher.broadcast_message("room:7", "all")
+        await publisher.broadcast_message("room:7", "not alice", exclude=["alice"])
+        await publisher.broadcast_message("room:7", "not 42", exclude_users=["42"])
+        await publisher.close_all("room:7", 4000, "over")
+        await proxy.accept()
+        await eventually(lambda: far.ready, 20)
+        carol = await far.host("room:7", "carol")
+        await publisher.broadcast_message("room:7", "live")
+        reading.set()
+        assert await carol.wait_sent() == ["live"]
+        assert alice.sent == ["all", "not 42"]
+        assert bob.sent == ["all", "not alice"]
+        assert alice.closed == bob.closed == (4000, "over")
+        assert carol.closed is None
+
+
+@async_test
+async def test_two_nodes_that_are_cut_off_both_recover(own_server: RedisServer) -> None:
+    """Over links that come back at once: what they heard last differs."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="one", timing=FAST, history=ROOMS) as one,
+        Pool(proxy.url, node_id="two", timing=FAST, history=ROOMS) as two,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = [gaps_of(one), gaps_of(two)]
+        sockets = [await pool.host("room:7", pool.node_id) for pool in (one, two)]
+        traffic = Traffic(publisher, ["room:7"])
+        for _ in range(3):
+            await traffic.more(5)
+            await proxy.cut()
+            await eventually(lambda: one.ready and two.ready, 20)
+        sent = await traffic.end()
+        for socket in sockets:
+            await eventually(lambda one=socket: len(one.sent) >= sent, 20)
+            assert numbers_in(socket) == list(range(sent))
+        assert gaps == [[], []]
+
+
+@async_test
+async def test_broadcasts_of_this_node_that_it_did_not_hear_back_come(
+    own_server: RedisServer,
+) -> None:
+    """Published over the link that was lost, or heard only after it; each comes once."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice")
+        await far.broadcast_message("room:7", "0")
+        assert await alice.wait_sent() == ["0"]
+        shard = far._parts.backplane.topology.of("room:7")
+        subscriber, before = shard.subscriptions._subscriber, shard.generation
+        assert subscriber is not None
+        subscriber._on_message = lambda channel, payload: None
+        for number in range(1, 4):
+            await far.broadcast_message("room:7", str(number))
+        await proxy.cut()
+        await eventually(lambda: shard.generation > before and shard.up and far.ready, 20)
+        await far.broadcast_message("room:7", "4")
+        assert await alice.wait_sent(5) == ["0", "1", "2", "3", "4"]
+        assert missed(gaps, "room:7") == 0
+
+
+@async_test
+async def test_the_first_messages_of_a_history_are_recovered(own_server: RedisServer) -> None:
+    """The claim of the first member began it, and the link broke before any message was heard."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        sockets = [await far.host(name, "alice") for name in ("room:7", "room:8")]
+        await proxy.refuse()
+        await publisher.broadcast_message("room:7", "1")
+        await proxy.accept()
+        await eventually(lambda: far.ready, 20)
+        for number in (2, 3):
+            for name in ("room:7", "room:8"):
+                await publisher.broadcast_message(name, str(number))
+        assert await sockets[0].wait_sent(3) == ["1", "2", "3"]
+        assert await sockets[1].wait_sent(2) == ["2", "3"]
+        assert gaps == []
