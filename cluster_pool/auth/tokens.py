@@ -67,6 +67,11 @@ def answered_subprotocol(request: Request, wanted: str | None) -> str | None:
 
 def bearing(request: Request, token: str) -> Request:
     """A request of the same client with another token, and nothing else that could name it."""
+    check_token(token)
+    return Request(request.path, "", f"Authorization: Bearer {token}", request.client)
+
+
+def check_token(token: object) -> None:
+    """Raise InvalidValueError if no header could bear it: the line end of a file is in it, say."""
     if not isinstance(token, str) or any(not "!" <= one <= "~" for one in token):
         raise InvalidValueError("a token is a str of visible ASCII characters")
-    return Request(request.path, "", f"Authorization: Bearer {token}", request.client)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any, Final
 
-from cluster_pool.auth.tokens import is_bearer
+from cluster_pool.auth.tokens import check_token, is_bearer
 from cluster_pool.cluster.answers import (
     HEALTHY,
     UNAUTHORIZED,
@@ -30,10 +30,14 @@ class Operations:
 
     Args:
         token: without one, nothing else is there: the statistics are not for every client.
+
+    Raises:
+        InvalidValueError: the token is no str of visible ASCII characters.
     """
 
     def __init__(self, pool: Observed, token: str | None) -> None:
         self._token = token or ""
+        check_token(self._token)
         self._open: dict[str, Callable[[], Answer]] = {
             "/healthz": lambda: HEALTHY,
             "/readyz": partial(readiness, pool),

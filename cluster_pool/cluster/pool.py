@@ -210,6 +210,9 @@ class ClusterPool(
 
         Args:
             token: None or "" for none.
+
+        Raises:
+            InvalidValueError: the token is no str of visible ASCII characters.
         """
         return Operations(self, token)
 

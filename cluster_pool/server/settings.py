@@ -10,6 +10,7 @@ from typing import Final
 
 from cluster_pool.auth.auth import Auth
 from cluster_pool.auth.rules import JOIN, NamespaceRules
+from cluster_pool.auth.tokens import check_token
 from cluster_pool.backplane.address import Address
 from cluster_pool.backplane.backplane import DEFAULT_REDIS
 from cluster_pool.cluster.stopping import Stopping
@@ -167,6 +168,7 @@ class NodeSettings:
             _check_port(name, getattr(self, name))
         if self.admin_port is not None:
             check_admin_host(self.admin_host, self.admin_token)
+            check_token(self.admin_token or "")
         for name in ("max_handshakes", "max_per_address", "published_per_second"):
             _check_count(name, getattr(self, name))
         Origins(self.origins)

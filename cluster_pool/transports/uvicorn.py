@@ -65,7 +65,8 @@ class DirectProtocol(ReadingProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.conn.available_extensions = [SHARED] if self.per_message_deflate else None
+        compress = self.per_message_deflate and self.config.ws_per_message_deflate
+        self.conn.available_extensions = [SHARED] if compress else None
         self.writable = ALWAYS
         self.outboxes: tuple[Outbox, ...] = ()
         self.gone = False

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from cluster_pool import ClusterPool
+from cluster_pool import ClusterPool, InvalidValueError
 from cluster_pool.cluster.operations import Operations, path_of
+from cluster_pool.server.settings import NodeSettings
 from cluster_pool.testing import FAST
 from tests.clusters import Backend
 from tests.core.test_metrics import parsed
@@ -67,6 +68,15 @@ async def test_without_a_token_the_statistics_are_not_there(token: str | None) -
         for header in (("Authorization", "Bearer "), ("Authorization", "Bearer x"), BEARER):
             status, _, body = await ask(app, path, header)
             assert (status, body) == (404, b"not here: /healthz, /readyz\n")
+
+
+@pytest.mark.parametrize("token", ["t0ken\n", " t0ken", "a b", "\xe9", "\ud800", b"t0ken", 5])
+def test_a_token_that_no_header_could_bear_is_refused_at_once(token: Any) -> None:
+    """A file's line end would keep every operator out, and another type answer with errors."""
+    with pytest.raises(InvalidValueError):
+        made().operations(token)
+    with pytest.raises(InvalidValueError):
+        NodeSettings(admin_port=0, admin_token=token)
 
 
 @async_test

@@ -68,13 +68,19 @@ async def test_websockets_that_know_nothing_of_it_behave_as_with_uvicorns_own() 
 
 @async_test
 async def test_compression_is_agreed_to_by_the_protocol_that_compresses() -> None:
-    """By default an offer is not taken up."""
+    """By default an offer is not taken up, nor if an option of uvicorn forbids it."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
         await receive()
 
-    for protocol, agreed in ((ours.Protocol, False), (ours.CompressingProtocol, True)):
-        async with served(app, protocol) as url, connect(url, proxy=None) as client:
+    compressing = ours.CompressingProtocol
+    forbidden = {"ws_per_message_deflate": False}
+    for protocol, options, agreed in (
+        (ours.Protocol, {}, False),
+        (compressing, {}, True),
+        (compressing, forbidden, False),
+    ):
+        async with served(app, protocol, **options) as url, connect(url, proxy=None) as client:
             assert ("permessage-deflate" in str(client.response.headers)) is agreed
