@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tools.chaos.ledger import Ledger
 from tools.chaos.place import Place
-from tools.chaos.visits import ALL_HOUSES, ALL_USERS, KICKED, MOST, Row
+from tools.chaos.visits import ALL_HOUSES, ALL_USERS, KICKED, MOST, Row, house_of
 from tools.harness.internals import Keys
 
 PATIENCE = 10.0
@@ -77,7 +77,7 @@ class People:
         return [one for said in await asyncio.gather(*asked) for one in said]
 
     async def _differences(self, standing: set[Row]) -> list[str]:
-        held = {one[:4] for one in standing}
+        held = {one[:5] for one in standing}
         said = await self._places[0].program.ask("registered_people", houses=ALL_HOUSES)
         registry = {tuple(one) for one in said}
         wrong = [
@@ -91,7 +91,17 @@ class People:
             for user in ALL_USERS
             if online[user] != counts[user]
         ]
-        return wrong + await self._ghosts()
+        return wrong + await self._ghosts() + await self._arrivals(standing)
+
+    async def _arrivals(self, standing: set[Row]) -> list[str]:
+        """Users of the first house of whom a watcher knows something else."""
+        there = {one[3] for one in standing if one[0] == house_of(0)}
+        return [
+            f"{user} is {'there' if known else 'gone'} to the watcher at {place.node}"
+            for place in self._places
+            for user, known in (await place.program.ask("arrivals")).items()
+            if known != (user in there)
+        ]
 
     async def _ghosts(self) -> list[str]:
         """The members that the namespace of a user has in Redis alone, or at its node alone."""
@@ -160,8 +170,8 @@ class People:
 
 
 def _row(words: Sequence[str]) -> Row:
-    house, id, node, user, token = words
-    return house, id, node, user, token
+    house, id, node, user, info, token = words
+    return house, id, node, user, info, token
 
 
 def _words(reply: str) -> list[str]:

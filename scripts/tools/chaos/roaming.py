@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 from cluster_pool import (
     BackplaneUnavailableError,
@@ -47,8 +48,12 @@ Row = tuple[str, str, str, str]
 
 def row(room: str, member: Member) -> Row:
     """A member as the registry tells it."""
-    info = "" if member.info is None else json.dumps(member.info, separators=(",", ":"))
-    return room, member.id, member.node, info
+    return room, member.id, member.node, info_of(member.info)
+
+
+def info_of(info: Any) -> str:
+    """An info as JSON; "" for none."""
+    return "" if info is None else json.dumps(info, separators=(",", ":"))
 
 
 def rooms_of(count: int) -> list[str]:

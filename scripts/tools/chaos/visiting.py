@@ -1,6 +1,7 @@
 """The commands of a node that concern its users."""
 
 from cluster_pool import ClusterPool
+from tools.chaos.roaming import info_of
 from tools.chaos.visits import Row, Visits
 
 
@@ -28,10 +29,14 @@ class Visiting:
         """The house and the id of each connection that has heard a message."""
         return self._visits.heard(text)
 
-    async def registered_people(self, houses: list[str]) -> list[tuple[str, str, str, str]]:
+    async def arrivals(self) -> dict[str, bool]:
+        """Of each user who has come to the first house or left it, whether the user is there."""
+        return self._visits.arrivals.known()
+
+    async def registered_people(self, houses: list[str]) -> list[tuple[str, str, str, str, str]]:
         """The members of houses as the registry has them."""
         return [
-            (house, one.id, one.node, one.user or "")
+            (house, one.id, one.node, one.user or "", info_of(one.info))
             for house in houses
             async for one in self._pool.members(house)
         ]

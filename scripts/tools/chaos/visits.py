@@ -19,7 +19,9 @@ from cluster_pool import (
     Identity,
     MembershipLimitError,
 )
+from tools.chaos.arrivals import Arrivals
 from tools.chaos.caller import TIMEOUT
+from tools.chaos.roaming import info_of
 from tools.chaos.streams import Ticker
 from tools.chaos.watch import Watch
 from tools.harness.internals import held_in, user_members
@@ -35,11 +37,12 @@ LOOK = 0.05
 TOKEN_AGE = 5.0
 """Seconds after which a user comes by another token."""
 KICKED = 4001
-ENTER, LEAVE, SEND = 0.7, 0.12, 0.14
-"""The parts of steps; of the rest, one in two closes a user and one in two revokes a token."""
+ENTER, LEAVE, SEND, INFORM = 0.55, 0.12, 0.14, 0.15
+"""The parts of steps; INFORM replaces an info. Of the rest, one in two closes a user and one in two
+revokes a token."""
 
-Row = tuple[str, str, str, str, str]
-"""A standing connection: house, id, node, user, token."""
+Row = tuple[str, str, str, str, str, str]
+"""A standing connection: house, id, node, user, info as JSON, token."""
 
 
 def user_of(at: int) -> str:
@@ -81,6 +84,7 @@ class Visits(Ticker):
         self._pool = pool
         self._random = random.Random(f"visits {pool.node_id}")
         self._number = 0
+        self.arrivals = Arrivals(pool, house_of(0))
         self._standing: dict[Connection, Visit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = Watch(lambda about, seconds: tell("logged", [about, f"took {seconds:.1f} s"]))
@@ -100,6 +104,7 @@ class Visits(Ticker):
         for visit in self._standing.values():
             visit.over.set()
         self._watching.cancel()
+        await self.arrivals.stop()
         await asyncio.gather(self._watching, *self._tasks, return_exceptions=True)
 
     @property
@@ -111,10 +116,10 @@ class Visits(Ticker):
         """The standing connections of users."""
         node = self._pool.node_id
         return [
-            (house, id, node, one.user or "", one.identity.token_id or "" if one.identity else "")
+            (house, id, node, one.user or "", info_of(one.info), one.identity.token_id or "")
             for house in ALL_HOUSES
             for id in held_in(self._pool, house)
-            if (one := self._pool.get_connection(house, id)) is not None
+            if (one := self._pool.get_connection(house, id)) is not None and one.identity
         ]
 
     def held_of_users(self) -> list[tuple[str, str]]:
@@ -154,10 +159,19 @@ class Visits(Ticker):
             self._number += 1
             text = f"{user} {self._pool.node_id} {self._number}"
             self._begin("a message to a user", lambda: self._send(user, text))
+        elif chance < ENTER + LEAVE + SEND + INFORM:
+            if self._standing:
+                one, info = self._random.choice([*self._standing]), self._info()
+                self._begin("an info", lambda: one.update_info(info))
         elif self._random.random() < 0.5:
             self._begin("a kick", lambda: self._kick(user))
         else:
             self._begin("a revocation", lambda: self._revoke(_token(user)))
+
+    def _info(self) -> dict[str, int] | None:
+        """An info that no other has, or none."""
+        self._number += 1
+        return self._random.choice([None, {"number": self._number}])
 
     def _enter(self, user: str) -> None:
         house = self._random.choice(ALL_HOUSES)
@@ -182,7 +196,7 @@ class Visits(Ticker):
         identity = Identity(user=visit.user, token_id=visit.token)
         try:
             accepting = self._pool.accept(
-                (visit.hear, close), namespace=house, id=id, identity=identity
+                (visit.hear, close), namespace=house, id=id, identity=identity, info=self._info()
             )
             async with accepting as connection:
                 self._watch.end(watched)

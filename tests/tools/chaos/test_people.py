@@ -21,9 +21,9 @@ class Cluster:
 
     standing: list[tuple[str, ...]] = field(
         default_factory=lambda: [
-            ("house-0", "seat-1", "a", ALICE, f"{ALICE}/1"),
-            ("house-0", "seat-2", "a", BOB, f"{BOB}/1"),
-            ("house-1", "seat-1", "a", BOB, f"{BOB}/1"),
+            ("house-0", "seat-1", "a", ALICE, "", f"{ALICE}/1"),
+            ("house-0", "seat-2", "a", BOB, "7", f"{BOB}/1"),
+            ("house-1", "seat-1", "a", BOB, "7", f"{BOB}/1"),
         ]
     )
     registered: list[tuple[str, ...]] | None = None
@@ -33,6 +33,7 @@ class Cluster:
     unkicked: bool = False
     door: dict[str, str] = field(default_factory=dict)
     node: str = "a"
+    arrived: dict[str, bool] = field(default_factory=dict)
 
     @property
     def program(self) -> "Cluster":
@@ -48,7 +49,10 @@ class Cluster:
         return self.standing
 
     def _registered_people(self, houses: list[str]) -> list[tuple[str, ...]]:
-        return [one[:4] for one in self.standing] if self.registered is None else self.registered
+        return [one[:5] for one in self.standing] if self.registered is None else self.registered
+
+    def _arrivals(self) -> dict[str, bool]:
+        return {user: bool(self.of(user)) for user in (ALICE, BOB)} | self.arrived
 
     def _held_of_users(self) -> list[tuple[str, str]]:
         return [(user, "1") for user in ALL_USERS if self.of(user)]
@@ -99,11 +103,12 @@ def test_nothing_is_wrong_when_all_agree() -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"registered": []}, f"house-0/seat-1/a/{ALICE} is not registered"),
+        ({"registered": []}, f"house-0/seat-1/a/{ALICE}/ is not registered"),
         ({"online": {ALICE: 2}}, f"2 connections of {ALICE} are online, 1 stand"),
         ({"in_redis": ["1", "2"]}, f"2 of {ALICE} is a ghost"),
         ({"in_redis": []}, f"1 of {ALICE} is not registered"),
         ({"door": {"unrevoked": "limit"}}, "limit, not accepted"),
+        ({"arrived": {ALICE: False}}, f"{ALICE} is gone to the watcher at a"),
         ({"deaf": True}, f"1 of {ALICE} were told to have a message, [] heard it"),
         ({"unkicked": True}, f"after a kick of {ALICE}"),
     ],
@@ -115,10 +120,10 @@ def test_each_rule_fails(wrong: dict[str, Any], told: str) -> None:
 
 def test_a_member_that_no_node_holds_is_a_ghost() -> None:
     """No node holds it."""
-    ghost = ("house-5", "seat-1", "dead", ALICE)
+    ghost = ("house-5", "seat-1", "dead", ALICE, "")
     cluster = Cluster()
-    cluster.registered = [*(one[:4] for one in cluster.standing), ghost]
-    assert failures(cluster) == f"house-5/seat-1/dead/{ALICE} is a ghost"
+    cluster.registered = [*(one[:5] for one in cluster.standing), ghost]
+    assert failures(cluster) == f"house-5/seat-1/dead/{ALICE}/ is a ghost"
 
 
 def test_revoked_tokens_hold_no_connection_and_open_no_door() -> None:
@@ -130,7 +135,9 @@ def test_revoked_tokens_hold_no_connection_and_open_no_door() -> None:
 def test_too_many_connections_must_be_refused() -> None:
     """A user at the limit who is accepted once more is a failure."""
     cluster = Cluster(door={"unrevoked": "accepted"})
-    cluster.standing = [("house-0", f"{at}", "a", user, "t") for user in ALL_USERS for at in "1234"]
+    cluster.standing = [
+        ("house-0", f"{at}", "a", user, "", "t") for user in ALL_USERS for at in "1234"
+    ]
     assert "accepted, not limit" in failures(cluster)
 
 
