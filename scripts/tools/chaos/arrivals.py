@@ -21,7 +21,7 @@ class Arrivals:
         self._task = asyncio.create_task(self._follow())
 
     def known(self) -> dict[str, bool]:
-        """Of each user who has come or left since this began, whether the user is there."""
+        """Whether each user is there who has come or left since this began."""
         return {user: event == "join" for user, event in self._last.items()}
 
     async def stop(self) -> None:

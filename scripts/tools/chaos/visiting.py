@@ -30,7 +30,7 @@ class Visiting:
         return self._visits.heard(text)
 
     async def arrivals(self) -> dict[str, bool]:
-        """Of each user who has come to the first house or left it, whether the user is there."""
+        """Whether each user is there who has come to the first house or left it."""
         return self._visits.arrivals.known()
 
     async def registered_people(self, houses: list[str]) -> list[tuple[str, str, str, str, str]]:
