@@ -14,6 +14,8 @@ TESTS = Path(__file__).parent
 _numbers = itertools.count()
 STARTED = {"own_server", "redis", "servers", "shared_cluster", "shared_sentinel"}
 """Fixtures that start a server."""
+SEVERAL: dict[str, type[Cluster | Sentinel]] = {CLUSTER: Cluster, SENTINEL: Sentinel}
+"""Those in the place of one server that are several."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what is to run in the background, and a child would never hear its Ctrl-C.
@@ -33,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_real(item: pytest.Function) -> bool:
     """Whether a test has a server as a parameter, or a fixture that starts one."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    kinds = {*BINARIES, CLUSTER, SENTINEL}
+    kinds = {*BINARIES, *SEVERAL}
     flavours = any(isinstance(value, str) and value in kinds for value in parameters)
     return flavours or not STARTED.isdisjoint(item.fixturenames)
 
@@ -60,12 +62,12 @@ def shared_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def own_clusters() -> Iterator[list[Cluster]]:
-    """At most one Redis Cluster that a test has used alone and left as it was."""
-    left: list[Cluster] = []
+def unused() -> Iterator[dict[str, list[Cluster | Sentinel]]]:
+    """At most one of each kind that a test has used alone and left as it was."""
+    left: dict[str, list[Cluster | Sentinel]] = {CLUSTER: [], SENTINEL: []}
     yield left
-    for cluster in left:
-        cluster.__exit__()
+    for one in itertools.chain(*left.values()):
+        one.__exit__()
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +83,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     prefix = f"cluster_pool:test{next(_numbers)}"
     if request.param == "fake":
         made = Backend(None, prefix)
-    elif request.param in (CLUSTER, SENTINEL):
+    elif request.param in SEVERAL:
         made = Backend(request.getfixturevalue(f"shared_{request.param}"), prefix)
     else:
         made = Backend(request.getfixturevalue("servers")[request.param], prefix)
@@ -90,10 +92,12 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The behaviour suite has a Redis Cluster of its own besides; other tests have servers."""
+    """The behaviour suite has a Redis Cluster of its own besides, and its faults have sentinels."""
     if "own_server" in metafunc.fixturenames and not _names_its_server(metafunc):
-        folder = metafunc.definition.path.relative_to(TESTS).parts[0]
-        kinds = [*BINARIES, CLUSTER] if folder in ("cluster", "server") else [*BINARIES]
+        path = metafunc.definition.path.relative_to(TESTS)
+        kinds = [*BINARIES, CLUSTER] if path.parts[0] in ("cluster", "server") else [*BINARIES]
+        if path.match("cluster/*faults.py"):
+            kinds.append(SENTINEL)
         metafunc.parametrize("own_server", kinds, indirect=True)
 
 
@@ -103,20 +107,20 @@ def _names_its_server(metafunc: pytest.Metafunc) -> bool:
 
 
 @pytest.fixture
-def own_server(request: pytest.FixtureRequest) -> Iterator[RedisServer | Cluster]:
-    """A real server for this test alone, which may kill and freeze it; or a cluster of them."""
-    if request.param != CLUSTER:
+def own_server(request: pytest.FixtureRequest) -> Iterator[RedisServer | Cluster | Sentinel]:
+    """A real server for this test alone, which may kill and freeze it; or several of them."""
+    if request.param in BINARIES:
         with RedisServer(request.param) as server:
             yield server
         return
-    unused = request.getfixturevalue("own_clusters")
-    cluster = unused.pop() if unused else Cluster().__enter__()
+    unused = request.getfixturevalue("unused")[request.param]
+    several = unused.pop() if unused else SEVERAL[request.param]().__enter__()
     try:
-        yield cluster
+        yield several
     except BaseException:
-        cluster.__exit__()
+        several.__exit__()
         raise
-    if cluster.is_as_new():
-        unused.append(cluster)
+    if several.is_as_new():
+        unused.append(several)
     else:
-        cluster.__exit__()
+        several.__exit__()

@@ -182,6 +182,26 @@ class Sentinel(RedisSentinel):
     def __init__(self, flavour: str = "valkey", down_after: float = 20.0) -> None:
         make = functools.partial(RedisServer, flavour, acl=SENTINEL_ACL)
         super().__init__(make, program=BINARIES[flavour], down_after=down_after)
+        self.harmed = False
+
+    def command(self, *words: str) -> str:
+        """One command at the primary; its raw reply."""
+        self.harmed |= words[0] in ("ACL", "CONFIG")
+        return super().command(*words)
+
+    def launch(self, *, empty: bool = True) -> None:
+        """Start all again. They die with the thread that did it: no other test has them."""
+        self.harmed = True
+        super().launch(empty=empty)
+
+    def is_as_new(self) -> bool:
+        """Make it as it was at the start, if that can be done."""
+        self.thaw()
+        if self.harmed or not all(one.server.running for one in self._all):
+            return False
+        self.wait_until_whole()
+        self.command("FLUSHALL")
+        return True
 
     def __getattr__(self, name: str) -> Any:
         """All else is asked of the primary."""

@@ -197,17 +197,24 @@ class Claims:
         return Reply(links.script(call), read, deadline)
 
     async def inform(
-        self, namespace: str, id: str, claim: Claim, profile: str, deadline: float
+        self,
+        namespace: str,
+        id: str,
+        claim: Claim,
+        profile: str,
+        not_after: int,
+        deadline: float,
     ) -> bool:
         """Replace the profile of a member; False if its claim is not registered."""
         call = script_calls.inform(
             self._keys,
             namespace,
+            not_after=not_after,
             node=self._identity.node_id,
             updates=[(id, claim.time, claim.nonce, profile)],
         )
-        codes: bytes = await self._topology.script(deadline, call)
-        return codes.decode() == KEPT
+        _, codes = in_time(await self._topology.script(deadline, call))
+        return _ASSERTED[codes[0]] is True
 
     def tallies(
         self, links: Links, namespaces: Sequence[str], incarnation: str, deadline: float

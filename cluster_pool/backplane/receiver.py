@@ -243,7 +243,7 @@ class Receiver:
 
     def broken(self, error: BrokenEnvelopeError, channel: str) -> None:
         """Count an invalid envelope; log it once per kind."""
-        self._counters.dropped_garbage += 1
+        self._counters.dropped_garbage += error.count
         if error.kind not in self._broken:
             self._broken.add(error.kind)
             log.warning("dropped a broken envelope (%s) on %s", error.kind, shown(channel))

@@ -212,20 +212,25 @@ def reap(
 
 
 def correct(
-    keys: Keys, namespace: str, *, incarnation: str, count: int, checksum: int
+    keys: Keys, namespace: str, *, not_after: int, incarnation: str, count: int, checksum: int
 ) -> ScriptCall:
     """Correct the count and checksum of one owner."""
     names = [keys.members(namespace), keys.owners(namespace), keys.profiles(namespace)]
-    return ScriptCall("correct", names, [incarnation, count, checksum])
+    return ScriptCall("correct", names, [not_after, incarnation, count, checksum])
 
 
 def inform(
-    keys: Keys, namespace: str, *, node: str, updates: Iterable[tuple[str, int, str, str]]
+    keys: Keys,
+    namespace: str,
+    *,
+    not_after: int,
+    node: str,
+    updates: Iterable[tuple[str, int, str, str]],
 ) -> ScriptCall:
     """Replace profiles: the id of each member, the time and nonce of its claim, and the profile."""
     names = [keys.members(namespace), keys.owners(namespace), keys.profiles(namespace)]
     fields = [field for entry in updates for field in entry]
-    return ScriptCall("inform", names, [keys.events(namespace), node, *fields])
+    return ScriptCall("inform", names, [not_after, keys.events(namespace), node, *fields])
 
 
 def read_history(

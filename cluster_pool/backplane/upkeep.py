@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane import script_calls
-from cluster_pool.backplane.calls import Reply, answered, texts
+from cluster_pool.backplane.calls import Reply, answered, in_time, texts
 from cluster_pool.backplane.claims import BATCH
 from cluster_pool.backplane.directory import pages
 from cluster_pool.backplane.script_calls import ComparedClaims
@@ -252,10 +252,16 @@ class Upkeep:
         incarnation: str,
         count: int,
         checksum: int,
+        not_after: int,
         deadline: float,
     ) -> None:
         """Add to the registered count and checksum of one owner."""
         call = script_calls.correct(
-            self._keys, namespace, incarnation=incarnation, count=count, checksum=checksum
+            self._keys,
+            namespace,
+            not_after=not_after,
+            incarnation=incarnation,
+            count=count,
+            checksum=checksum,
         )
-        await answered(links.script(call), deadline)
+        in_time(await answered(links.script(call), deadline))

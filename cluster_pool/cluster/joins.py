@@ -8,14 +8,23 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from sys import intern
 
 from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.backplane.calls import ending_at
 from cluster_pool.cluster.admission import Admission
 from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.core.claims import Claim
+from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.ids import check_id, check_namespace, shown
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    ConnectionClosedError,
+)
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.membership import JoinedMembership
+from cluster_pool.local.membership import JoinedMembership, Membership
 from cluster_pool.local.profiles import profile_of
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
@@ -134,12 +143,32 @@ class Joins:
             raise self._topology.of(namespace).in_vain() from None
 
     async def inform(self, connection: Connection, namespace: str, timeout: float | None) -> None:
-        """Register a member's present info; see :meth:`.Connection.update_info`."""
+        """Register a member's present info; see :meth:`.Connection.update_info`.
+
+        If its claim is not registered any more, that is asserted first.
+        """
         deadline = self._deadline(timeout)
-        membership = self._table.membership_in(connection, namespace)
-        if membership is not None and membership.claim is not None:
-            claim, profile = membership.claim, profile_of(membership)
-            await self._claims.inform(namespace, membership.id, claim, profile, deadline)
+        for _ in range(2):
+            shard = self._topology.of(namespace)
+            await shard.connected(deadline)
+            one, claim = self._held(connection, namespace)
+            until, profile = shard.clock.at(deadline), profile_of(one)
+            if await self._claims.inform(namespace, one.id, claim, profile, until, deadline):
+                return
+            links = await self._topology.connected(deadline)
+            async with ending_at(deadline, partial(shard.in_vain, maybe_executed=True)):
+                await self._ownership.restoration.doubtful(links, (one,))
+        self._held(connection, namespace)
+        raise BackplaneUnavailableError(f"the claim in {shown(namespace)} is not registered")
+
+    def _held(self, connection: Connection, namespace: str) -> tuple[Membership[Connection], Claim]:
+        """The membership of a connection, and its claim; raises if it has none any more."""
+        one = self._table.membership_in(connection, namespace)
+        if one is not None and one.departure is None and one.claim is not None:
+            return one, one.claim
+        if connection.closed:
+            raise ConnectionClosedError(connection.close_code or ABNORMAL, connection.close_reason)
+        raise ClusterPoolError(f"{connection!r} is no member of {shown(namespace)}")
 
     async def leave(
         self,

@@ -286,14 +286,28 @@ class Reconciler:
             if not steady:
                 return  # the next heartbeat looks again
         if left is not None and (left.size or left.checksum):
-            await self._upkeep.correct(
-                links, namespace, incarnation, left.size, left.checksum, self._deadline()
-            )
+            await self._correct(links, namespace, incarnation, left)
             left = await self._difference(links, namespace)
         if left is None or not left.own:
             self._wrong.discard(namespace)
         if left is not None:
             self._left[namespace] = left
+
+    async def _correct(
+        self, links: Links, namespace: str, incarnation: str, left: Difference
+    ) -> None:
+        """Add what differs to the counts, while the lease of that incarnation lasts.
+
+        Later it may be reaped, and what is added would be the count of an owner that is gone.
+        """
+        if self._lease.incarnation != incarnation:
+            return
+        deadline = self._deadline()
+        left_of_lease = asyncio.get_running_loop().time() + self._lease.seconds_left()
+        not_after = self._topology.of(namespace).clock.at(min(deadline, left_of_lease))
+        await self._upkeep.correct(
+            links, namespace, incarnation, left.size, left.checksum, not_after, deadline
+        )
 
     async def _clean(self, links: Links, namespace: str, incarnation: str) -> set[str]:
         """Remove entries that are no claims, or claims of this node that it does not hold.

@@ -5,7 +5,7 @@ from collections import deque
 from typing import Final, Protocol
 
 from cluster_pool.core.envelope import BrokenEnvelopeError
-from cluster_pool.core.events import read_event
+from cluster_pool.core.events import NUMBER, read_event
 from cluster_pool.core.results import MemberEvent
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import PoolClosedError
@@ -105,21 +105,27 @@ class Watchers:
     def heard(self, channel: str, payload: bytes) -> None:
         """A payload of events has arrived; an empty one says that some were missed.
 
+        A line without a readable event is one that the readers never hear of: they lose it, unless
+        the whole payload has no numbers, and so comes from another program.
+
         Raises:
-            BrokenEnvelopeError: a line has no event; the readers have those of the others.
+            BrokenEnvelopeError: some lines have no event; the readers have those of the others.
         """
         readers = self._readers[channel]
         if not payload:
             for reader in readers:
                 reader.lose()
-        broken: BrokenEnvelopeError | None = None
+        numbered, broken = NUMBER in payload, 0
         for line in payload.splitlines():
             try:
                 event = read_event(line)
-            except BrokenEnvelopeError as error:
-                broken = error
+            except BrokenEnvelopeError:
+                broken += 1
+                if numbered:
+                    for reader in readers:
+                        reader.lose()
                 continue
             for reader in readers:
                 reader.put(event)
-        if broken is not None:
-            raise broken
+        if broken:
+            raise BrokenEnvelopeError("event", broken)

@@ -5,6 +5,7 @@ Unknown fields are ignored. Of a field that is there twice the last one counts, 
 
 import base64
 import json
+import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,8 +30,8 @@ FEW: Final = 4096
 """Characters of a frame beside its info: more are not needed, but for a message or a token."""
 MOST_STRINGS: Final = 1_000
 """Strings in a frame that is larger than that."""
-LONG: Final = "\0long"
-"""In place of the message of a large frame, while the rest of it is read."""
+LONG: Final = f"\0{secrets.token_hex(16)}"
+"""In place of the message of a large frame, while the rest of it is read. No client knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,17 @@ def _fields(text: str) -> dict[str, Any]:
         raise RefusedRequestError(None, INVALID, "a frame must be JSON") from None
     if not isinstance(fields, dict):
         raise RefusedRequestError(None, INVALID, "a frame must be a JSON object")
-    return {name: message if value == LONG else value for name, value in fields.items()}
+    if message is not LONG:
+        _put_back(message, fields)
+    return fields
+
+
+def _put_back(message: str, fields: dict[str, Any]) -> None:
+    """Put the message of a large frame where it stood; raise if that was no field of the frame."""
+    found = [name for name, value in fields.items() if value == LONG]
+    if not found:
+        raise RefusedRequestError(None, TOO_LARGE, "too much that is no message")
+    fields[found[0]] = message
 
 
 def _without_message(text: str) -> tuple[str, str]:

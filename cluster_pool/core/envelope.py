@@ -69,11 +69,17 @@ RESULTS: Final = dict(enumerate(SendResult))
 
 
 class BrokenEnvelopeError(ValueError):
-    """Bytes begin like an envelope and are none; ``kind`` is a short word for the log."""
+    """Bytes begin like an envelope and are none.
 
-    def __init__(self, kind: str) -> None:
+    Attributes:
+        kind: a short word for the log.
+        count: the parts of a payload that are broken.
+    """
+
+    def __init__(self, kind: str, count: int = 1) -> None:
         super().__init__(kind)
         self.kind = kind
+        self.count = count
 
 
 class Header(NamedTuple):

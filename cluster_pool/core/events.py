@@ -25,6 +25,9 @@ escaped, and the limit of a profile."""
 COUNTER: Final = ("epoch#", "events#")
 """The fields of the hash of owners with the epoch and the count of events; they are no owners."""
 
+NUMBER: Final = b'"n":'
+"""How a number begins, readable or not, in a line of ours."""
+
 TAIL: Final = re.compile(rb',"n":(\d{1,15}),"epoch":"(\d{1,17})"(,"empty":true)?\}\Z')
 
 

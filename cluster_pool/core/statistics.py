@@ -44,7 +44,7 @@ class Counters:
         client_requests_refused: those that were not, and frames of these clients that are none.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
-        dropped_garbage: payloads and items that were no valid envelope.
+        dropped_garbage: payloads and items that were no valid envelope, lines that were no event.
         dropped_forged: in a cluster with a secret, items without a valid seal, and replayed ones.
         dropped_oversize: raw payloads above the message limit, envelopes far above it.
         dropped_stale: envelopes of an older generation of their sender than one heard before, or of

@@ -121,10 +121,13 @@ class Joining(ConnectionState):
 
         Raises:
             InvalidValueError: it is not JSON, too deep, or too large. The info is as before.
-            ClusterPoolError: it is no member of that namespace.
+            ClusterPoolError: it is no member of that namespace, or is none any more when Redis
+                answers: another connection has taken the id over, say.
+            ConnectionClosedError: it was closed meanwhile.
             AuthenticationError: its identity has expired.
-            BackplaneUnavailableError: Redis did not answer in time. The info is registered when its
-                node next registers its members, at the latest when Redis is back.
+            BackplaneUnavailableError: Redis did not answer in time, or the member could not be
+                registered again in Redis, which had lost it. The info is registered when its node
+                next registers its members, at the latest when Redis is back.
         """
         self._services.check_loop()
         namespace = self.namespace if namespace is None else check_namespace(namespace)

@@ -103,9 +103,9 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
     yield script_calls.reap(
         KEYS, spaces[0], **named("incarnation node cursor most extent removal lives_on")
     )
-    yield script_calls.correct(KEYS, spaces[0], **named("incarnation count checksum"))
+    yield script_calls.correct(KEYS, spaces[0], **named("not_after incarnation count checksum"))
     yield script_calls.inform(
-        KEYS, spaces[0], node="node", updates=[entry("id time nonce profile")] * 2
+        KEYS, spaces[0], **named("not_after node"), updates=[entry("id time nonce profile")] * 2
     )
     yield script_calls.read_history(KEYS, spaces[0], **named("start newest_first most most_bytes"))
     yield script_calls.assert_claims(

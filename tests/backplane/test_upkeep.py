@@ -2,10 +2,15 @@
 
 import asyncio
 
+import pytest
+
+from cluster_pool import BackplaneUnavailableError
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.topology import Links
 from cluster_pool.backplane.upkeep import Holding, Upkeep
 from cluster_pool.core.claims import CHECKSUM_MODULUS
 from tests.clusters import Backend, Pool
+from tests.servers import RedisServer
 from tests.support import async_test
 
 
@@ -84,8 +89,39 @@ async def test_a_wrong_count_is_right_after_the_difference_is_added(backend: Bac
         incarnation, key = one._parts.lease.incarnation, f"{backend.prefix}:{{n}}:owners"
         before = await client.hgetall(key)
         await client.hset(key, "x y", "z")
-        await upkeep.correct(links, "n", incarnation, 2, 5, deadline)
+        until = one._parts.backplane.topology.of("n").clock.at(deadline)
+        await upkeep.correct(links, "n", incarnation, 2, 5, until, deadline)
         assert await one.count("n") == 3
-        await upkeep.correct(links, "n", incarnation, -2, -5, deadline)
+        await upkeep.correct(links, "n", incarnation, -2, -5, until, deadline)
         await upkeep.forget_counts(links, "n", [b"x y"], deadline)
         assert await client.hgetall(key) == before
+
+
+@async_test
+async def test_a_correction_is_made_in_time_or_not_at_all(own_server: RedisServer) -> None:
+    """Redis stands still: the difference will be found again, and must not be added twice."""
+    backend = Backend(own_server)
+    async with backend.pools(1) as (one,):
+        await one.host("n", "alice")
+        upkeep, links, _ = parts_of(one)
+        incarnation, key = one._parts.lease.incarnation, f"{backend.prefix}:{{n}}:owners"
+        clock = one._parts.backplane.topology.of("n").clock
+
+        async def count_after(seconds: float, *difference: int) -> None:
+            deadline = deadline_in(seconds)
+            try:
+                await upkeep.correct(
+                    links, "n", incarnation, *difference, clock.at(deadline), deadline
+                )
+            finally:
+                own_server.thaw()
+                found = links.commands(key).call("HGET", key, incarnation)  # behind the correction
+                counts.append(await found)
+
+        counts: list[bytes] = []
+        own_server.freeze()
+        with pytest.raises(BackplaneUnavailableError):
+            await count_after(0.3, 2, 5)
+        await count_after(20, 2, 5)
+        await count_after(20, -2, -5)
+        assert counts == [b"1", b"3", b"1"]

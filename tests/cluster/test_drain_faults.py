@@ -103,7 +103,7 @@ def flush(server: RedisServer) -> None:
 def restart(server: RedisServer) -> None:
     """The server is gone, and there again without data."""
     server.kill()
-    server.start()
+    server.launch()
 
 
 @pytest.mark.parametrize("harm", [flush, restart])

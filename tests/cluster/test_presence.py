@@ -372,6 +372,47 @@ async def test_members_are_read_again_after_a_loss(own_server: RedisServer) -> N
             await until(presence, {"b", "c"})
 
 
+@pytest.mark.parametrize("cause", ["link", "lease"])
+@async_test
+async def test_a_rejoin_is_no_change(
+    own_server: RedisServer, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node registers its members again: nobody reads them again, and nothing has changed."""
+    backend = Backend(own_server)
+    async with (
+        backend.pools(1) as (two,),
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", prefix=backend.prefix, timing=FAST) as far,
+        two.presence("room", every=0) as there,
+        two.watching("room") as events,
+    ):
+        for at in range(20):
+            await join(far, f"{at}", "42", info=at)
+        await until(there, {f"{at}" for at in range(20)})
+        async with far.presence("room", every=0) as here:
+            for presence in (here, there):
+                monkeypatch.setattr(presence, "_read", None)  # a reading would raise
+            rejoins = far.statistics()["rejoins"]
+            if cause == "link":
+                await proxy.cut()
+            else:
+                async with backend.client() as client:
+                    leases = f"{backend.prefix}:{{~}}:leases"
+                    await client.zrem(leases, far._parts.lease.incarnation)
+            await eventually(lambda: far.statistics()["rejoins"] > rejoins and far.ready, 30)
+            await take_until(events, "19", 2)  # its join, and that of the rejoin
+            await join(two, "next")
+            for presence in (here, there):
+                assert await take(presence) == PresenceChanges(joined=(Member("next", "node-1"),))
+
+
+async def take_until(events: AsyncIterator[MemberEvent], id: str, times: int) -> None:
+    """Read events until one of an id has come so often."""
+    async with asyncio.timeout(30):
+        while times:
+            times -= (await anext(events)).id == id
+
+
 @async_test
 async def test_a_presence_whose_pool_stops_ends_with_an_error(backend: Backend) -> None:
     async with backend.pools(1) as (one,), one.presence("room") as presence:

@@ -1,13 +1,16 @@
 """How soon a comparison finds a wrong entry of the registry, and what counts as drift."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cluster_pool import Timing
+from cluster_pool.backplane.topology import Links
 from cluster_pool.cluster import reconciler
 from tests.clusters import Backend
+from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
 SHORT = Timing(timeout=9.0, lease=4.0, heartbeat=0.3, probe=0.3, linger=0.1, close=1.0)
@@ -186,3 +189,36 @@ async def test_a_member_that_leaves_while_its_claim_is_lost_is_not_counted(
 
         await eventually(right, 3 * 4 * SHORT.heartbeat)
         await eventually(lambda: one.ready and two.ready)
+
+
+@async_test
+async def test_a_correction_that_redis_makes_too_late_is_not_made_twice(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis freezes when the first one is sent; the next comparison makes it once more, once."""
+    backend = Backend(own_server)
+    brief = replace(SHORT, timeout=0.5)
+    async with backend.pools(1, timing=brief) as (one,), backend.client() as client:
+        await one.host("n", "x")
+        upkeep = one._parts.reconciler._upkeep
+        correct, key = upkeep.correct, f"{backend.prefix}:{{n}}:owners"
+        incarnation = one._parts.lease.incarnation
+        counts: list[list[int]] = []
+
+        async def frozen(links: Links, *arguments: Any) -> None:
+            before = int(await client.hget(key, incarnation))
+            if not counts:
+                own_server.freeze()
+            try:
+                await correct(links, *arguments)
+            finally:
+                own_server.thaw()
+                after = int(await links.commands(key).call("HGET", key, incarnation))
+                counts.append([before, after])
+
+        monkeypatch.setattr(upkeep, "correct", frozen)
+        await client.hincrby(key, incarnation, 3)
+        await eventually(lambda: len(counts) == 2, 30)
+        assert counts == [[4, 4], [4, 1]]
+        await eventually(lambda: one.ready, 30)
+        assert await one.count("n") == 1

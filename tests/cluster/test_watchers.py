@@ -191,22 +191,81 @@ async def test_a_list_kept_as_documented_is_right(own_server: RedisServer) -> No
         await asyncio.gather(keeping, return_exceptions=True)
 
 
-def test_a_line_that_is_no_event_costs_the_readers_no_other() -> None:
-    """The dispatcher counts it and says so; the events beside it are told."""
-    read: list[MemberEvent] = []
+class List:
+    """A reader that keeps the ids of events; "" stands for a loss."""
 
-    class List:
-        def put(self, event: MemberEvent) -> None:
-            read.append(event)
+    def __init__(self) -> None:
+        self.read: list[str] = []
 
-        def lose(self) -> None:
-            raise AssertionError
+    def put(self, event: MemberEvent) -> None:
+        self.read.append(event.id)
 
-        stop = lose
+    def lose(self) -> None:
+        self.read.append("")
 
-    readers = watchers.Watchers()
-    readers.add("c", List())
-    good = b'{"event":"join","id":"%s","node":"n"}'
-    with pytest.raises(BrokenEnvelopeError):
-        readers.heard("c", b"\n".join([good % b"a", b"[" * 9999, b"{}", good % b"b"]))
-    assert [event.id for event in read] == ["a", "b"]
+    def stop(self) -> None:
+        raise AssertionError
+
+
+GOOD = b'{"event":"join","id":"%s","node":"n"}'
+NUMBERED = b'{"event":"join","id":"%s","node":"n","n":%d,"epoch":"1"}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "read"),
+    [
+        ([GOOD % b"a", b"[" * 9999, b"{}", GOOD % b"b"], ["a", "b"]),
+        ([NUMBERED % (b"a", 1), b"{", b"{}", NUMBERED % (b"b", 4)], ["a", "", "", "b"]),
+        ([b'{"event":3,"id":"a","node":"n","n":1,"epoch":"1"}', b"\xff"], ["", ""]),
+        ([NUMBERED % (b"a", 1), b'{"id":4,"n":"x"}', b'{"n":'], ["a", "", ""]),
+        ([b'{"event":"later","id":"a","node":"n","n":1,"epoch":"1"}', b"x"], ["", ""]),
+    ],
+)
+def test_a_line_that_is_no_event_is_lost_alone(lines: list[bytes], read: list[str]) -> None:
+    """Readers are told, if the payload has numbers, and have the others; each line counts."""
+    readers, one, two = watchers.Watchers(), List(), List()
+    readers.add("c", one)
+    readers.add("c", two)
+    with pytest.raises(BrokenEnvelopeError) as broken:
+        readers.heard("c", b"\n".join(lines))
+    assert one.read == two.read == read
+    assert broken.value.count == 2
+
+
+@async_test
+async def test_a_numbered_line_that_nobody_can_read_is_reported(backend: Backend) -> None:
+    """A watcher gets "lost" and a presence reads again; what follows in order is no second loss."""
+    async with backend.pools(1) as (one,), backend.client() as client:
+        await one.host("n", "alice")
+        events, space = f"{backend.prefix}:{{n}}:events", f"{backend.prefix}:{{n}}"
+        async with one.watching("n") as seen, one.presence("n", every=0) as presence:
+            number = await client.hincrby(f"{space}:owners", "events#", 2)
+            epoch = (await client.hget(f"{space}:owners", "epoch#")).decode()
+            lines = [
+                f'{{"event":"join","id":7,"node":"node-1","n":{number - 1},"epoch":"{epoch}"}}',
+                f'"event":"join","n":{number},"epoch":"{epoch}"}}',
+            ]
+            await backend.publish(events, "\n".join(lines))
+            assert await take(seen, 1) == [LOST]
+            async with asyncio.timeout(20):
+                assert (await anext(presence)).lost
+            await backend.publish(events, "from another program")
+            await one.host("n", "bob")
+            assert await take(seen, 1) == [MemberEvent("join", "bob", "node-1")]
+            async with asyncio.timeout(20):
+                changes = await anext(presence)
+            assert not changes.lost
+            assert [member.id for member in changes.joined] == ["bob"]
+        assert one.statistics()["dropped_garbage"] == 3
+        assert one.statistics()["watch_losses"] == 2
+
+
+@async_test
+async def test_a_number_that_nobody_can_read_is_reported(backend: Backend) -> None:
+    """At once, though no event follows."""
+    async with backend.pools(1) as (one,):
+        await one.host("n", "alice")
+        async with one.watching("n") as seen:
+            line = '{"event":"leave","id":"alice","node":"node-1","n":"many","epoch":"'
+            await backend.publish(f"{backend.prefix}:{{n}}:events", line)
+            assert await take(seen, 1) == [LOST]

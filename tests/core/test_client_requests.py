@@ -144,6 +144,27 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.process_time() - before
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"info": ["{long}"]',
+        '"info": {"{long}": 1}',
+        '"join": "a", "info": {"name": "{long}"}',
+        '"join": "a", "x": "\\u0000long", "info": [["{long}"], "\\u0000long"]',
+    ],
+)
+def test_a_long_string_within_a_value_is_not_cut_out_of_it(fields: str) -> None:
+    """The message of a large frame is read beside the rest; of nothing else there is so much."""
+    long = fields.replace("{long}", "x" * 140_000)
+    assert refused(f'{{"ref": 7, {long}}}')[1] == "too_large"
+
+
+def test_fields_beside_a_long_string_stay_as_they_are() -> None:
+    """No message is exchanged for another field of its frame."""
+    frame = {"publish": "a", "m": "\0long", "x": "x" * 140_000}
+    assert read(json.dumps(frame)).message == "\0long"
+
+
 def test_mutated_requests_are_read_or_refused() -> None:
     """No other error comes out, whatever a client sends."""
     random = Random(7)

@@ -401,3 +401,16 @@ async def test_a_publisher_makes_a_client_join(redis: RedisServer) -> None:
         frame = await client.read()
         assert (frame["ns"], frame["m"]) == ("room:9", "hi")
         assert await client.ask(publish="room:9", m="x") == OK
+
+
+@async_test
+async def test_a_message_names_the_id_of_its_client_there(redis: RedisServer) -> None:
+    """Another client may have the id of its home in that namespace."""
+    async with (
+        node(redis) as (pool, server),
+        framed(server, "bob") as client,
+        framed(server, "bob", "room:9") as bob,
+    ):
+        assert await pool.join("room", "bob", "room:9", as_id="guest")
+        assert await client.ask(publish="room:9", m="I am bob") == OK
+        assert (await bob.read())["from"] == {"id": "guest"}

@@ -1,14 +1,16 @@
 -- Replaces the profiles of members of one namespace.
--- Reply one code per id: KEPT, or LOST when its claim is not registered
+-- Reply {LATE}, or {OK, codes}: one per id, KEPT, or LOST when its claim is not registered
 
 local members = KEYS[1]
 local owners = KEYS[2]
 local profiles = KEYS[3]
-local events_channel = ARGV[1]
-local node = ARGV[2]
-local updates = list(ARGV, 3, 4) -- id, time, nonce, profile
+local not_after = ARGV[1] -- µs
+local events_channel = ARGV[2]
+local node = ARGV[3]
+local updates = list(ARGV, 4, 4) -- id, time, nonce, profile
 -- time and nonce of its claim
 
+if late(not_after) then return {LATE} end
 local registered = redis.call('HMGET', members, unpack(column(updates, 1)))
 local codes = {}
 local events = {}
@@ -26,4 +28,4 @@ for i, id, time, nonce, profile in each(updates) do
   end
 end
 publish_events(owners, events_channel, events)
-return table.concat(codes)
+return {OK, table.concat(codes)}

@@ -234,8 +234,8 @@ class ConnectionCalls:
     ) -> int:
         """Broadcast a message of a client to a namespace of which it is a member.
 
-        Clients of ``serve`` that speak ``cluster-pool.v1`` are told its id and its user; all others
-        get the bare message. It comes back to the client itself, too. Whether the client may
+        Clients of ``serve`` that speak ``cluster-pool.v1`` are told its id there and its user; all
+        others get the bare message. It comes back to the client itself, too. Whether the client may
         publish there is for the caller to decide.
 
         Args:
@@ -253,9 +253,10 @@ class ConnectionCalls:
         node = self._running()
         if attachment.is_expired(connection):
             raise AuthenticationError("the identity of the connection has expired")
-        if connection.closed or namespace not in connection.namespaces:
+        membership = node.table.membership_in(connection, namespace)
+        if connection.closed or membership is None or membership.departure is not None:
             raise NotPermittedError(f"{connection!r} is no member of {shown(namespace)}")
-        author = connection.id, connection.user or ""
+        author = membership.id, connection.user or ""
         return await node.sending.publish(author, namespace, message, timeout)
 
 
