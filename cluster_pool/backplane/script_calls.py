@@ -1,10 +1,9 @@
 """The arguments of each Lua file: a function of its name, which makes a call of the script.
 
-Nothing is decided or converted here. The parameters have the names of the locals with which the
-file begins, and a test compares both: names, order, and the fields of lists. A function that takes
-one namespace touches one hash tag; those that take several (``assert_claims``, ``compare``,
-``counters``, ``publish``, ``send``, ``tallies``) touch one for each namespace, and ``send`` besides
-publishes on the channels of starts.
+No more. The parameters have the names of the locals with which the file begins, and a test compares
+both: names, order, and the fields of lists. A function that takes one namespace touches one hash
+tag; those that take several (``assert_claims``, ``compare``, ``counters``, ``publish``, ``send``,
+``tallies``) touch one for each namespace, and ``send`` besides publishes on the channels of starts.
 """
 
 from collections.abc import Iterable, Sequence
