@@ -121,6 +121,10 @@ async def test_sockets_at_two_nodes_talk_in_a_room(redis: RedisServer, tmp_path:
         assert await second.open()
 
 
+async def _has_lost(socket: Socket, namespace: str) -> bool:
+    return any(loss["ns"] == namespace for loss in await socket.told("lost"))
+
+
 async def _count(socket: Socket, type: str, count: int) -> bool:
     return len(await socket.told(type)) == count
 
@@ -243,7 +247,9 @@ async def test_without_redis_requests_are_refused_and_sockets_stay(
         await in_thread(redis.start)
         await eventually(late.open, 60)
         await eventually(lambda: _is_refused(alice, 'join("room:2")', None), 60)
-        assert not await alice.told("close", "lost", "left")
+        assert not await alice.told("close", "left")
+        # Redis has forgotten its counters: messages may be missing anywhere.
+        assert {loss["ns"] for loss in await alice.told("lost")} >= {"lobby", "room:1"}
         assert not await late.told("lost")
 
 
@@ -285,11 +291,11 @@ async def test_a_room_whose_redis_does_not_answer_is_joined_again_later(tmp_path
             await alice.do(f"join('{room}')")
             redis.primary_of(f"{{{room}}}").server.freeze()
             assert await cluster.publisher.close("lobby", "a", 1012)
-            await eventually(lambda: _count(alice, "lost", 1), 60)
+            await eventually(lambda: _has_lost(alice, "lobby"), 60)
             assert await alice.refused(f"join('{room}')") == "unavailable"  # as the first was
             redis.primary_of(f"{{{room}}}").server.thaw()
-            await eventually(lambda: _count(alice, "lost", 2), 60)
-            assert [one["ns"] for one in await alice.told("lost")] == ["lobby", room]
+            await eventually(lambda: _has_lost(alice, room), 60)
+            await eventually(lambda: _is_refused(alice, f"publish('{room}', 'x')", None), 60)
             assert not await alice.told("left")
 
 
