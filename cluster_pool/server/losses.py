@@ -5,7 +5,6 @@ the node does not know for whom the messages were.
 """
 
 import asyncio
-from collections.abc import Iterator
 from typing import Final
 
 from cluster_pool.core import client_frames
@@ -15,7 +14,8 @@ from cluster_pool.core.results import Gap
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import deliver
 
-YIELD_EVERY: Final = 200
+YIELD_EVERY: Final = 500
+"""Frames after which others have their turn."""
 
 
 class Losses:
@@ -32,23 +32,30 @@ class Losses:
         """Tell each client of its namespaces in which messages were missed, or may have been."""
         private = any(not name or is_reserved(name) for name in gap.namespaces)
         frames: dict[str, Outgoing] = {}
-        for at, client in enumerate(list(self.clients), 1):
-            for namespace in _missed(client, gap, private):
+        told = 0
+        for client in list(self.clients):
+            missed = _missed(client, gap, private)
+            for namespace in missed:
                 frame = frames.get(namespace)
                 if frame is None:
                     frame = frames[namespace] = client_frames.lost(namespace)
                 deliver(client, frame)
-            if not at % YIELD_EVERY:
+            told += 1 + len(missed)
+            if told >= YIELD_EVERY:
+                told = 0
                 await asyncio.sleep(0)
 
 
-def _missed(client: Connection, gap: Gap, private: bool) -> Iterator[str]:
+def _missed(client: Connection, gap: Gap, private: bool) -> list[str]:
     """Namespaces of a client in which it may lack messages.
 
     Args:
         private: whether messages to single members or users were missed: the home stands for them.
     """
-    for namespace in client.namespaces:
-        home = namespace == client.namespace
-        if namespace in gap.namespaces or not gap.exact or (private and home):
-            yield namespace
+    return [
+        namespace
+        for namespace in client.namespaces
+        if namespace in gap.namespaces
+        or not gap.exact
+        or (private and namespace == client.namespace)
+    ]
