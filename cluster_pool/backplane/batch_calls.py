@@ -31,10 +31,9 @@ from cluster_pool.core.seals import BOUND, ROUTED, Seals, own_scope
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import BackplaneUnavailableError
 
-RESULTS: Final = {
-    ord(script_words.ROUTED): SendResult.ROUTED,
-    ord(script_words.UNREACHABLE): SendResult.UNREACHABLE,
-}
+_ROUTED: Final = ord(script_words.ROUTED)
+_UNREACHABLE: Final = ord(script_words.UNREACHABLE)
+RESULTS: Final = {_ROUTED: SendResult.ROUTED, _UNREACHABLE: SendResult.UNREACHABLE}
 _ABSENT: Final = ord(script_words.ABSENT)
 _GONE_ITEM: Final = ord(script_words.GONE_ITEM)
 _LATE_ITEM: Final = ord(script_words.LATE_ITEM)
@@ -190,9 +189,9 @@ class BatchCalls:
             elif code == _HELD_ITEM:
                 held[operation] = b""
             elif code == _ABSENT:
-                _absent(operation, shard)
+                self._absent(operation, shard)
             elif code == _GONE_ITEM:
-                _absent(operation, self._home)
+                self._absent(operation, self._home)
             else:
                 fail(operation, refused_by(refused))
         run.strangers = held or None
@@ -201,6 +200,16 @@ class BatchCalls:
             slot = slot_of(run.queue.channel)
             run.queue.why = f"slot {slot}: {refusal(refused)}" if refused else UNSURE
         self._counters.published += len(run.operations) - len(held)
+        self._counters.sends_routed += codes.count(_ROUTED)
+        self._counters.sends_unreachable += codes.count(_UNREACHABLE)
+
+    def _absent(self, operation: Operation, shard: Shard) -> None:
+        """Answer that there is no such member, unless ``shard`` may have lost it."""
+        if operation.future.get_loop().time() < shard.succession.unsure_until:
+            fail(operation, BackplaneUnavailableError(UNSURE))
+        elif not operation.future.done():
+            self._counters.sends_absent += 1
+            operation.future.set_result(SendResult.ABSENT)
 
     def _published(self, shard: Shard, run: Run, mark: bytes, heard: Any) -> None:
         run.late = mark == _LATE
@@ -220,14 +229,8 @@ class BatchCalls:
             if not operation.future.done():
                 operation.future.set_result(heard)
         self._counters.published += len(run.operations)
-
-
-def _absent(operation: Operation, shard: Shard) -> None:
-    """Answer that there is no such member, unless ``shard`` may have lost it."""
-    if operation.future.get_loop().time() < shard.succession.unsure_until:
-        fail(operation, BackplaneUnavailableError(UNSURE))
-    elif not operation.future.done():
-        operation.future.set_result(SendResult.ABSENT)
+        if run.queue.members:
+            self._counters.broadcasts += len(run.operations)
 
 
 def refused_by(why: bytes | ResponseError) -> BackplaneUnavailableError:

@@ -13,7 +13,14 @@ from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.user_limit import UserLimit
 from cluster_pool.core.config import check_on_conflict
 from cluster_pool.core.results import NodeState
-from cluster_pool.exceptions import ClusterPoolError, NodeDrainingError, PoolClosedError
+from cluster_pool.exceptions import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    IdTakenError,
+    MembershipLimitError,
+    NodeDrainingError,
+    PoolClosedError,
+)
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Departure, Membership
@@ -67,10 +74,22 @@ class Admission:
             await self._claim(connection, takeover, deadline)
         except BaseException as error:
             log.debug("refused: %r: %r", connection, error)
+            self._count(error)
             raise
         if connection.identity is not None:
             self._table.renewed(connection)
         log.debug("joined: %r", connection)
+
+    def _count(self, error: BaseException) -> None:
+        counters = self._table.counters
+        if isinstance(error, NodeDrainingError):
+            counters.draining_refused += 1
+        elif isinstance(error, IdTakenError):
+            counters.ids_taken += 1
+        elif isinstance(error, MembershipLimitError):
+            counters.limited += 1
+        elif isinstance(error, BackplaneUnavailableError):
+            counters.unserved += 1
 
     def takeover(self, on_conflict: str | None) -> bool:
         """Whether a claim may take an id over; raises InvalidValueError if the word is wrong."""

@@ -20,7 +20,7 @@ from cluster_pool.cluster.lease import LeaseState, boottime
 from cluster_pool.core.claims import incarnation_of
 from cluster_pool.core.config import Timing
 from cluster_pool.core.identity import Identity
-from cluster_pool.core.statistics import Counters
+from cluster_pool.core.statistics import REJOINS, Counters
 from cluster_pool.exceptions import BackplaneUnavailableError, NodeIdTakenError
 
 log = logging.getLogger("cluster_pool.lease")
@@ -92,7 +92,7 @@ class LeaseKeeper:
         """Whether the lease was taken, but not all that is owned may be registered under it yet."""
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
-        """Why the last heartbeat did not renew the lease."""
+        """Why the last heartbeat did not renew the lease: one of ``REJOINS``."""
         self._asked = ""
         """The incarnation of the last join, even if its reply was lost."""
         self._rival = 0.0
@@ -216,7 +216,7 @@ class LeaseKeeper:
         can have been lost with the connection. At other times they may have been: therefore a new
         connection needs a new incarnation, and all that is left of the old one is reaped.
         """
-        reason = self._reason
+        reason = self._reason or "doubt"
         self._lease.unsettle()
         self._lease.break_if_over()
         generation = self._shard.generation
@@ -227,8 +227,8 @@ class LeaseKeeper:
         await self._observer.register_all(self._lease.incarnation, self.keep)
         if self._shard.generation != self._generation:
             return
-        self._counters.rejoins += 1
-        log.warning("rejoined as %s: %s", self._lease.incarnation, reason)
+        self._counters.rejoined(reason)
+        log.warning("rejoined as %s: %s", self._lease.incarnation, REJOINS[reason])
         self._settle()
         await self._bury_former()
 
@@ -324,10 +324,10 @@ class LeaseKeeper:
             self._deadline(),
         )
         if not reply.held:
-            self._reason = "its lease was gone from Redis, or its node id belongs to another"
+            self._reason = "lease_gone"
             return False
         if reply.epoch != self._epoch:
-            self._reason = "Redis has lost its state: its epoch is another one"
+            self._reason = "state_lost"
             return False
         self._lease.renew(sent, reply.living)
         return True
@@ -335,10 +335,10 @@ class LeaseKeeper:
     def _doubt(self) -> str:
         """Why a new lease is needed, as far as this node can tell by itself; "" if it is not."""
         if self._shard.generation != self._generation:
-            return "the link to Redis is a new one"
+            return "link"
         if not self._lease.held:
-            return "its lease was over by its own clock"
-        return "" if self._lease.settled else self._reason or "it was in doubt"
+            return "lease_over"
+        return "" if self._lease.settled else self._reason or "doubt"
 
     def _headroom(self) -> str:
         headroom = self._observer.headroom()

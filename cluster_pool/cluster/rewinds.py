@@ -71,6 +71,8 @@ class Rewinds:
             self._deadline(None),
         )
         had = {id(message) for place, message in rewind.live if place.is_within(floor)}
+        self._table.counters.rewinds += 1
+        self._table.counters.rewound += len(messages)
         put_ahead(connection, [_outgoing(connection.namespace, one) for one in messages], had)
         rewind.floor = floor
         rewind.live.clear()

@@ -45,6 +45,7 @@ class LocalShortcut:
         if connection is None:
             return None
         result = deliver(connection, Outgoing(text, payload, (namespace, "", 0)))
+        self._count(result)
         _await(connection, receipt, result)
         if close is not None and result:
             kick(connection, *close)
@@ -57,9 +58,16 @@ class LocalShortcut:
         connection = self._find(namespace, id)
         if connection is None:
             return None
+        self._count(SendResult.DELIVERED)
         _await(connection, receipt, SendResult.DELIVERED)
         kick(connection, code, reason)
         return SendResult.DELIVERED
+
+    def _count(self, result: SendResult) -> None:
+        if result is SendResult.DELIVERED:
+            self._table.counters.sends_delivered += 1
+        else:
+            self._table.counters.sends_refused += 1
 
     def _find(self, namespace: str, id: str) -> Connection | None:
         """The connection here, if a message given to it now overtakes no other from this node.

@@ -46,48 +46,83 @@ DRAIN: Final = {
 """The same for the progress of a drain."""
 NO_DRAIN: Final = {"paused": False, "remaining": 0, "closed": 0, "rate": 0.0, "over_budget": False}
 
-GROUPS: Final = {
+GROUPS: Final[dict[str, tuple[str, str, str | dict[str, str]]]] = {
+    "newcomers_refused": (
+        "Sockets, handshakes and claims of newcomers that were refused, by reason.",
+        "reason",
+        {
+            "origin": "origins_refused",
+            "unauthenticated": "unauthenticated",
+            "not_permitted": "not_permitted",
+            "unverified": "unverified",
+            "taken": "ids_taken",
+            "limit": "limited",
+            "draining": "draining_refused",
+            "redis": "unserved",
+            "handshakes": "handshakes_refused",
+            "address": "addresses_refused",
+            "late": "requests_late",
+            "too_large": "requests_too_large",
+            "descriptors": "descriptors_refused",
+        },
+    ),
+    "closes": (
+        "Connections that ended, by close code; the codes of an application are other.",
+        "code",
+        "closes",
+    ),
     "deliveries": (
         "Messages to connections of this node, by what became of them.",
-        {"result": {"delivered": "delivered", "refused": "refused", "undelivered": "undelivered"}},
+        "result",
+        {"delivered": "delivered", "refused": "refused", "undelivered": "undelivered"},
     ),
-    "newcomers_refused": (
-        "Sockets and handshakes that were refused, by reason.",
+    "sends": (
+        "Messages and closes from here to one member, by the first answer.",
+        "result",
         {
-            "reason": {
-                "origin": "origins_refused",
-                "unauthenticated": "unauthenticated",
-                "not_permitted": "not_permitted",
-                "unverified": "unverified",
-                "handshakes": "handshakes_refused",
-                "address": "addresses_refused",
-                "late": "requests_late",
-                "too_large": "requests_too_large",
-                "descriptors": "descriptors_refused",
-            }
+            "delivered": "sends_delivered",
+            "refused": "sends_refused",
+            "routed": "sends_routed",
+            "absent": "sends_absent",
+            "unreachable": "sends_unreachable",
+            "failed": "sends_failed",
         },
+    ),
+    "broadcasts": (
+        "Messages from here to namespaces, by what became of them.",
+        "result",
+        {"published": "broadcasts", "failed": "broadcasts_failed"},
     ),
     "client_requests": (
         "Frames of clients of cluster-pool.v1: requests that were carried out, and all others.",
-        {"result": {"done": "client_requests", "refused": "client_requests_refused"}},
+        "result",
+        {"done": "client_requests", "refused": "client_requests_refused"},
     ),
     "payloads_dropped": (
         "Payloads and items from Redis that were dropped, by reason.",
+        "reason",
         {
-            "reason": {
-                "garbage": "dropped_garbage",
-                "forged": "dropped_forged",
-                "oversize": "dropped_oversize",
-                "stale": "dropped_stale",
-                "overflow": "dropped_overflow",
-            }
+            "garbage": "dropped_garbage",
+            "forged": "dropped_forged",
+            "oversize": "dropped_oversize",
+            "stale": "dropped_stale",
+            "overflow": "dropped_overflow",
         },
     ),
+    "rejoins": (
+        "Times this node took a new incarnation after the first, by reason.",
+        "reason",
+        "rejoin_reasons",
+    ),
 }
-"""By the name of the metric: its help, and the counter behind each value of its one label."""
+"""By the name of the metric: its help, its one label, and the counter behind each value of that, or
+the name of those that come with their values."""
 GROUPED: Final = {
-    counter for _, labels in GROUPS.values() for by in labels.values() for counter in by.values()
+    "rejoins",
+    *(one for *_, by in GROUPS.values() for one in ([by] if isinstance(by, str) else by.values())),
 }
+NAMES: Final = {"received": "received_messages", "rewound": "rewound_messages"}
+"""The metrics that do not have the name of their counter."""
 
 
 class Sample(NamedTuple):
@@ -130,18 +165,19 @@ def families(statistics: Mapping[str, Any]) -> Iterator[Family]:
 
 
 def _counters(statistics: Mapping[str, Any]) -> Iterator[Family]:
-    for name, (text, labels) in GROUPS.items():
-        ((label, counters),) = labels.items()
-        samples = [
-            Sample("_total", {label: value}, statistics[counter])
-            for value, counter in counters.items()
-        ]
+    for name, (text, label, by) in GROUPS.items():
+        counts = statistics[by] if isinstance(by, str) else _picked(statistics, by)
+        samples = [Sample("_total", {label: value}, count) for value, count in counts.items()]
         yield Family(f"{PREFIX}{name}", "counter", text, samples)
     said = _documented()
     for counter in Counters().as_dict():
         if counter not in GROUPED:
-            samples = _single("_total", statistics[counter])
-            yield Family(f"{PREFIX}{counter}", "counter", said.get(counter, counter), samples)
+            name, samples = NAMES.get(counter, counter), _single("_total", statistics[counter])
+            yield Family(f"{PREFIX}{name}", "counter", said.get(counter, counter), samples)
+
+
+def _picked(statistics: Mapping[str, Any], by: Mapping[str, str]) -> dict[str, int]:
+    return {value: statistics[counter] for value, counter in by.items()}
 
 
 def _gauge(name: str, text: str, samples: list[Sample]) -> Family:

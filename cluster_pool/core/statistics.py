@@ -1,7 +1,21 @@
 """Counters of one pool: every message is counted in exactly one of them, also when it is lost."""
 
-from dataclasses import dataclass, fields
-from typing import Final
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from cluster_pool.core.closing import IDLE, TAKEN_OVER, UNAUTHORIZED
+
+CODES: Final = {code: str(code) for code in (*range(1000, 1016), UNAUTHORIZED, IDLE, TAKEN_OVER)}
+"""The close codes that are counted by themselves: clients choose codes, so that not each is."""
+OTHER: Final = "other"
+REJOINS: Final = {
+    "link": "the link to Redis is a new one",
+    "lease_over": "its lease was over by its own clock",
+    "lease_gone": "its lease was gone from Redis, or its node id belongs to another",
+    "state_lost": "Redis has lost its state: its epoch is another one",
+    "doubt": "it was in doubt",
+}
+"""Why a node takes a new incarnation: the names of the reasons, and their texts."""
 
 
 @dataclass(slots=True)
@@ -11,6 +25,7 @@ class Counters:
     Attributes:
         delivered: messages put into the outbox of an open connection, one per connection.
         refused: messages that met a closing connection or a full outbox, one per connection.
+        delivered_bytes: bytes of their payloads.
         undelivered: targeted messages that arrived for an id this node no longer holds.
         accepted: connections that became members here.
         origins_refused: handshakes refused with 403, of pages that may not connect here.
@@ -21,6 +36,11 @@ class Counters:
         addresses_refused: sockets refused with 429, whose address has too many.
         requests_late: sockets closed with 408, whose request did not come in time.
         requests_too_large: sockets closed with 431, whose headers were too large.
+        ids_taken: newcomers whose id another connection has.
+        limited: newcomers beyond a limit of memberships.
+        draining_refused: newcomers who came while this node drained.
+        unserved: newcomers who were not claimed since Redis was away or did not answer.
+        closes: connections that ended here, by close code; those of an application are ``other``.
         expired: connections closed with 4401, since their identity has expired.
         revoked: connections closed with 4401, handshakes refused with 401, and refused renewals,
             since their token was revoked.
@@ -37,11 +57,22 @@ class Counters:
         taken_over: connections closed with 4409.
         takeover_fights: takeovers beyond five of one id within ten seconds.
         delayed_claims: claims that waited because several clients fight for one id.
+        received: messages of clients that were read.
+        received_bytes: bytes of their payloads.
         inbound_dropped: messages of clients whose endpoints inside an ASGI server or ``websockets``
             do not read.
         inbound_lost: messages of clients that could not be published to the inbound channel.
         client_requests: requests of clients of ``cluster-pool.v1`` that were carried out.
         client_requests_refused: those that were not, and frames of these clients that are none.
+        sends_delivered: messages and closes to one member that were given to a connection of this
+            node, without Redis.
+        sends_refused: those that met a closing connection or a full outbox at this node.
+        sends_routed: those that Redis gave to the owner's node.
+        sends_absent: those for which there was no such member.
+        sends_unreachable: those whose owner's node did not listen.
+        sends_failed: awaited ones that Redis did not serve or answer in time.
+        broadcasts: messages to namespaces that were handed to Redis.
+        broadcasts_failed: awaited ones that Redis did not serve or answer in time.
         published: messages and broadcasts handed to Redis.
         heard: payloads heard from Redis, of any kind.
         dropped_garbage: payloads and items that were no valid envelope, lines that were no event.
@@ -58,12 +89,16 @@ class Counters:
         watch_losses: times that a reader of joins and leaves was told that some were lost.
         generations: times that this process connected to the backplane.
         rejoins: times this node took a new incarnation after the first.
+        rejoin_reasons: the same, by reason.
+        rewinds: newcomers who were given the latest messages of their namespace.
+        rewound: messages that they were given.
         reaped: members of vanished nodes that this node removed.
         repaired: registry entries that a comparison found wrong and corrected.
     """
 
     delivered: int = 0
     refused: int = 0
+    delivered_bytes: int = 0
     undelivered: int = 0
     accepted: int = 0
     origins_refused: int = 0
@@ -74,6 +109,13 @@ class Counters:
     addresses_refused: int = 0
     requests_late: int = 0
     requests_too_large: int = 0
+    ids_taken: int = 0
+    limited: int = 0
+    draining_refused: int = 0
+    unserved: int = 0
+    closes: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((*CODES.values(), OTHER), 0)
+    )
     expired: int = 0
     revoked: int = 0
     drained: int = 0
@@ -89,10 +131,20 @@ class Counters:
     taken_over: int = 0
     takeover_fights: int = 0
     delayed_claims: int = 0
+    received: int = 0
+    received_bytes: int = 0
     inbound_dropped: int = 0
     inbound_lost: int = 0
     client_requests: int = 0
     client_requests_refused: int = 0
+    sends_delivered: int = 0
+    sends_refused: int = 0
+    sends_routed: int = 0
+    sends_absent: int = 0
+    sends_unreachable: int = 0
+    sends_failed: int = 0
+    broadcasts: int = 0
+    broadcasts_failed: int = 0
     published: int = 0
     heard: int = 0
     dropped_garbage: int = 0
@@ -107,12 +159,28 @@ class Counters:
     watch_losses: int = 0
     generations: int = 0
     rejoins: int = 0
+    rejoin_reasons: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REJOINS, 0))
+    rewinds: int = 0
+    rewound: int = 0
     reaped: int = 0
     repaired: int = 0
 
-    def as_dict(self) -> dict[str, int]:
+    def closed(self, code: int | None) -> None:
+        """Count the end of a connection."""
+        self.closes[CODES.get(code or 0, OTHER)] += 1
+
+    def rejoined(self, reason: str) -> None:
+        """Count a rejoin, with its reason: one of ``REJOINS``."""
+        self.rejoins += 1
+        self.rejoin_reasons[reason] += 1
+
+    def as_dict(self) -> dict[str, Any]:
         """The counters by name, as they are now."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            name: value.copy() if isinstance(value, dict) else value
+            for name, value in found.items()
+        }
 
 
 NO_SIZES: Final = {

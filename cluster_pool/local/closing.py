@@ -189,5 +189,6 @@ def note_end(connection: ConnectionState, code: int, reason: str) -> None:
 
 
 def _report(connection: ConnectionState) -> None:
+    connection._services.counters.closed(connection.close_code)
     connection._services.watch(connection)
     connection._services.connection_closing(connection)

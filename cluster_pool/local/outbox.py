@@ -42,10 +42,13 @@ def deliver(connection: ConnectionState, message: Outgoing) -> SendResult:
             else:
                 connection._pending = [pending, message]
             connection._pending_bytes = size
-        services.counters.delivered += message.count
+        counters = services.counters
+        counters.delivered += message.count
+        counters.delivered_bytes += message.size
         return DELIVERED
     if state is HOLDING and _hold_more(connection, message):
         services.counters.delivered += message.count
+        services.counters.delivered_bytes += message.size
         return DELIVERED
     services.counters.refused += message.count
     return REFUSED
@@ -81,6 +84,7 @@ def deliver_to_all(
             others += 1
     services.flusher.add_all(fresh)
     services.counters.delivered += (len(fresh) + gathered) * message.count
+    services.counters.delivered_bytes += (len(fresh) + gathered) * size
     return len(fresh) + gathered + others
 
 
@@ -127,13 +131,14 @@ def put_ahead(
     assert isinstance(pending, list)
     held = [part for one in pending for part in one.parts]
     kept = [part for part in held if id(part) not in dropped]
-    size = sum(part.size for part in kept)
+    size, before = sum(part.size for part in kept), connection._pending_bytes
     first = len(messages)
     while first and (size + messages[first - 1].size <= services.limits.outbox_bytes or not size):
         first -= 1
         size += messages[first].size
     ahead = messages[first:]
     services.counters.delivered += len(ahead) + len(kept) - len(held)
+    services.counters.delivered_bytes += size - before
     connection._pending, connection._pending_bytes = [*ahead, *kept] or None, size
 
 

@@ -51,6 +51,7 @@ async def messages(connection: ConnectionState) -> AsyncIterator[Message]:
             now = time()
             if timed:
                 connection._last_heard = now
+            _count(connection, message)
             if not _floods(connection, now):
                 yield message
             del message  # do not keep a large one until the next one comes
@@ -70,8 +71,17 @@ async def feed(connection: ConnectionState, message: Message) -> None:
     if connection._silenced or connection._state is CLOSED:
         return
     connection._last_heard = asyncio.get_running_loop().time()
+    _count(connection, message)
     if not _floods(connection, connection._last_heard):
         await fire(connection, "message", message)
+
+
+def _count(connection: ConnectionState, message: Message) -> None:
+    counters = connection._services.counters
+    counters.received += 1
+    if isinstance(message, str) and not message.isascii():
+        message = message.encode(errors="replace")
+    counters.received_bytes += len(message)
 
 
 async def _ended(connection: ConnectionState, code: int, reason: str) -> None:

@@ -17,6 +17,7 @@ from cluster_pool.cluster.people import People
 from cluster_pool.cluster.revoking import Revoking
 from cluster_pool.cluster.sending import Sending
 from cluster_pool.core.config import check_wait
+from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import PoolClosedError
 from cluster_pool.loops import check_loop
 
@@ -86,6 +87,10 @@ class Calls:
         """
         raise NotImplementedError
 
+    def _counters(self) -> Counters:
+        """The counters of this process."""
+        raise NotImplementedError
+
 
 Parts = TypeVar("Parts", bound=Running)
 
@@ -112,6 +117,9 @@ class Handle(Calls, Generic[Parts]):
             raise PoolClosedError(NOT_RUNNING)
         check_loop(parts.loop)
         return parts
+
+    def _counters(self) -> Counters:
+        return self.counters
 
     def _started(self) -> Parts:
         """The parts of the last start, also when that has been stopped.

@@ -9,6 +9,7 @@ from cluster_pool.core.closing import NORMAL, check_close
 from cluster_pool.core.config import Confirm
 from cluster_pool.core.message import to_json
 from cluster_pool.core.results import SendResult
+from cluster_pool.exceptions import BackplaneUnavailableError
 
 
 class SendingCalls(Calls):
@@ -53,7 +54,11 @@ class SendingCalls(Calls):
             call = running.sending.send(namespace, id, message, None, confirm, timeout, future)
         else:
             call = running.sending.send_nowait(namespace, id, message, timeout, future)
-        return await call
+        try:
+            return await call
+        except BackplaneUnavailableError:
+            self._counters().sends_failed += 1
+            raise
 
     def send_nowait(
         self, namespace: str, id: str, message: str | bytes, *, timeout: float | None = None
@@ -157,7 +162,11 @@ class SendingCalls(Calls):
             As :meth:`send`.
         """
         sending = self._running().sending
-        return await sending.broadcast(namespace, message, exclude, exclude_users, timeout)
+        try:
+            return await sending.broadcast(namespace, message, exclude, exclude_users, timeout)
+        except BackplaneUnavailableError:
+            self._counters().broadcasts_failed += 1
+            raise
 
     async def broadcast_json_message(
         self,
