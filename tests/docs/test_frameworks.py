@@ -183,6 +183,8 @@ async def test_a_client_whose_id_is_taken_is_refused(
         for _ in range(3):
             assert await answer(server.url("/ws/taken/alice"), own) == FRAMEWORKS[name].taken
         assert await counted(publisher, 1, "taken")
+        not_allowed = server.url(f"/ws/taken/{'x' * 300}")
+        assert await answer(not_allowed, own) in (400, 1008, 4013)
         assert "Traceback" not in server.said(), server.said()
 
 
