@@ -5,12 +5,12 @@ from hypothesis.stateful import rule
 
 from cluster_pool import SendResult
 from tests.cluster.machine import law
+from tests.cluster.machine.infos import Infos
 from tests.cluster.machine.rules import anyone, given, pick, step
-from tests.cluster.machine.users import Users
 from tests.cluster.machine.world import Client, World
 
 
-class Afar(Users):
+class Afar(Infos):
     """Members that join and leave by the word of any node."""
 
     @given(lambda self: self.world.calm and self.hosts())

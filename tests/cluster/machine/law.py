@@ -1,6 +1,7 @@
 """The invariants: at any time, whenever all is calm, and for every message that was ever sent."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 from cluster_pool import (
     BackplaneUnavailableError,
@@ -12,7 +13,9 @@ from cluster_pool import (
 )
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import NORMAL, TAKEN_OVER
+from cluster_pool.core.profiles import NO_PROFILE, entry
 from cluster_pool.exceptions import ConnectionClosedError, PoolClosedError
+from cluster_pool.local.profiles import profile_of
 from tests.cluster.machine.registry import Raw
 from tests.cluster.machine.world import Client, Message, Node, World
 
@@ -122,9 +125,22 @@ def disagreement(world: World) -> str:
     union |= users
     if registered(raw) != union:
         return f"registered {registered(raw)}, held {pools} and of users {users}"
+    for namespace, id, due in told(world):
+        if raw.profiles.get(namespace, {}).get(id) != due:
+            return f"profiles {raw.profiles}, and {due} of {id} in {namespace}"
     if any(key[0] not in raw.noted.get(claim.incarnation, ()) for key, claim in union.items()):
         return f"noted only {raw.noted}"
     return ""
+
+
+def told(world: World) -> Iterator[tuple[str, str, bytes | None]]:
+    """Each membership that pools of living nodes list: namespace, id, and the entry of its profile,
+    which it does not have without user and info."""
+    for node in world.alive:
+        for one in node.pool._parts.table.memberships():
+            if one.claim is not None:
+                profile = profile_of(one) or NO_PROFILE
+                yield one.namespace, one.id, entry(one.claim, profile)
 
 
 def registered(raw: Raw) -> dict[tuple[str, str], Claim]:

@@ -17,6 +17,7 @@ class Raw:
         owners: namespace to incarnation to (count, checksum).
         noted: incarnation to the namespaces in which it may hold members.
         leased: incarnations with a lease, also one that is over and was not buried.
+        profiles: namespace to id to the entry with its user and info.
         dead: incarnations that wait for being reaped.
     """
 
@@ -24,6 +25,7 @@ class Raw:
     owners: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     noted: dict[str, set[str]] = field(default_factory=dict)
     leased: set[str] = field(default_factory=set)
+    profiles: dict[str, dict[str, bytes]] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
 
     def tallied(self) -> dict[str, dict[str, tuple[int, int]]]:
@@ -49,6 +51,9 @@ def look(client: Redis, keys: Keys) -> Raw:
                 id.decode(): Claim.parse(claim.decode())
                 for id, claim in client.hgetall(name).items()
             }
+        elif kind == "profiles":
+            entries = client.hgetall(name).items()
+            raw.profiles[tag] = {id.decode(): entry for id, entry in entries}
         elif kind == "owners":
             fields = {key.decode(): int(value) for key, value in client.hgetall(name).items()}
             raw.owners[tag] = {

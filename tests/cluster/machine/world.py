@@ -7,7 +7,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from cluster_pool import BackplaneUnavailableError, Connection, IdTakenError, Limits, SendResult
+from cluster_pool import (
+    BackplaneUnavailableError,
+    ClusterPoolError,
+    Connection,
+    IdTakenError,
+    Limits,
+    SendResult,
+)
 from cluster_pool.core.config import Timing
 from cluster_pool.core.keys import Keys
 from cluster_pool.testing import FakeWebSocket
@@ -315,6 +322,18 @@ class World:
         for one in leaving:
             one.gone = min(one.gone, self.now)
         return bool(emptied)
+
+    def inform(self, client: Client, info: object) -> asyncio.Task[bool]:
+        """Begin to replace the info of a member; gives whether Redis has it."""
+
+        async def told() -> bool:
+            try:
+                await client.connection.update_info(info, namespace=client.key[0])
+            except ClusterPoolError:
+                return False  # Redis is away, or the membership has ended meanwhile
+            return True
+
+        return self._begin(client.node, told())
 
     def close(self, node: Node, key: tuple[str, str]) -> asyncio.Task[SendResult]:
         """Begin to close the owner of an id."""
