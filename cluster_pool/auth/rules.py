@@ -17,11 +17,12 @@ from cluster_pool.exceptions import InvalidValueError
 JOIN: Final = "join"
 PUBLISH: Final = "publish"
 INFO: Final = "info"
-VERBS: Final = (JOIN, PUBLISH, INFO)
+REWIND: Final = "rewind"
+VERBS: Final = (JOIN, PUBLISH, INFO, REWIND)
 
 
 class NamespaceRules:
-    """Rules ``PATTERN=VERB,VERB…``, with the verbs ``join``, ``publish`` and ``info``.
+    """Rules ``PATTERN=VERB,VERB…``, with the verbs ``join``, ``publish``, ``info`` and ``rewind``.
 
     Args:
         rules: in a pattern ``*`` stands for any text. A namespace may match several.

@@ -61,3 +61,15 @@ PublishedPerSecondOption = Annotated[
         min=1,
     ),
 ]
+HistoryOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--history",
+        metavar="PATTERN=BOUNDS",
+        envvar="CLUSTER_POOL_HISTORY",
+        help="Namespaces that keep their latest broadcasts: 'room:*=1000,120,16MiB' keeps 1,000 "
+        "messages, for 120 seconds, and 16 MiB in Redis. Repeatable (in the variable, separated by "
+        "spaces).",
+        show_default=False,
+    ),
+]

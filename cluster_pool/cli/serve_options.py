@@ -137,8 +137,8 @@ NamespaceRuleOption = Annotated[
         envvar="CLUSTER_POOL_NAMESPACE_RULE",
         help="What any client may do in which namespaces: 'room:*=join,publish,info'. join: be "
         "there, besides those that its token names (needs --jwt-key, --jwks or --auth); publish "
-        "and info: for members that speak cluster-pool.v1. Repeatable (in the variable, separated "
-        "by spaces).",
+        "and info: for members that speak cluster-pool.v1; rewind: get the last messages first, by "
+        "?rewind=N. Repeatable (in the variable, separated by spaces).",
         show_default=False,
     ),
 ]

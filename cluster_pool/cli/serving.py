@@ -21,6 +21,7 @@ from cluster_pool.cli.common import (
 )
 from cluster_pool.cli.limit_options import (
     ConnectionNamespacesOption,
+    HistoryOption,
     MaxHandshakesOption,
     MaxPerAddressOption,
     OnUserLimitOption,
@@ -71,6 +72,7 @@ from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.drain_budget import HEADROOM
+from cluster_pool.core.history import rules_of
 from cluster_pool.core.keys import DEFAULT_PREFIX
 from cluster_pool.exceptions import InvalidValueError
 from cluster_pool.server.apps import App
@@ -110,6 +112,7 @@ def serve(
     auth: AuthOption = None,
     namespace_rule: NamespaceRuleOption = None,
     published_per_second: PublishedPerSecondOption = PUBLISHED_PER_SECOND,
+    history: HistoryOption = None,
     app: AppOption = None,
     admin_port: AdminPortOption = None,
     admin_host: AdminHostOption = "127.0.0.1",
@@ -173,6 +176,7 @@ def serve(
             auth=authentication.chosen(jwt_key, jwks, jwt_audience, jwt_issuer, auth),
             namespace_rules=namespace_rule or (),
             published_per_second=published_per_second,
+            history=rules_of(history or ()),
             app=load_app(app) if app else None,
             compression=compression,
             ping_interval=ping_interval,

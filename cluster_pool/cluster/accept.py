@@ -166,7 +166,9 @@ class Accepting:
     async def _join(self) -> None:
         connection = self._connection
         try:
-            await self._admit(connection)
+            await self._node.rewinds.admit(
+                self._node.admission, connection, self._on_conflict, self._rewind, None
+            )
         except ClusterPoolError as error:
             await self._refuse(error)
             raise handshake.refusal(connection, error, *refusal(error)) from error.__cause__
@@ -176,25 +178,6 @@ class Accepting:
             await self._end(FAILED, error)
             raise
         self._body.begin()
-
-    async def _admit(self, connection: Connection) -> None:
-        """Claim, and put the last messages of the namespace ahead of all that comes."""
-        admission, rewinds = self._node.admission, self._node.rewinds
-        if not self._rewind:
-            return await admission.join(connection, self._on_conflict, None)
-        rewind = rewinds.begin(connection, self._rewind)
-        try:
-            await admission.join(connection, self._on_conflict, None)
-        except BaseException:
-            rewinds.end(rewind)
-            raise
-        try:
-            await rewinds.replay(rewind)
-        except BaseException:
-            rewinds.end(rewind)
-            with contextlib.suppress(BackplaneUnavailableError):
-                await admission.leave(connection, None, None)
-            raise
 
     async def _refuse(self, error: ClusterPoolError) -> None:
         """Refuse a client with an HTTP status; one that was taken over gets its 4409 instead."""

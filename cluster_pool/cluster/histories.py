@@ -1,6 +1,7 @@
 """Reads the broadcasts of the past from histories, for applications and newcomers."""
 
 from collections.abc import Iterator
+from math import inf
 from typing import Any, NamedTuple
 
 from cluster_pool.backplane.backplane import Backplane
@@ -64,9 +65,13 @@ class HistoryReading:
         return (await self.tail(namespace, last, reader, deadline))[1]
 
     async def tail(
-        self, namespace: str, last: int, reader: Reader, deadline: float
+        self, namespace: str, last: int, reader: Reader, deadline: float, most_bytes: float = inf
     ) -> tuple[Position, list[HistoryMessage]]:
-        """The position of the last message, and the last ones for a reader, the oldest first."""
+        """The position of the last message, and the last ones for a reader, the oldest first.
+
+        Args:
+            most_bytes: of messages, at which no more are read; the result may exceed it.
+        """
         found: list[_Found] = []
         position: Position | None = None
         async for page in self._histories.newest_first(namespace, last, deadline):
@@ -74,7 +79,8 @@ class HistoryReading:
             for entry in page.entries:
                 if len(found) < last:
                     found += self._messages(namespace, page, entry, reader)
-            if len(found) >= last:
+            size = sum(len(one.message.message) for one in found)
+            if len(found) >= last or size >= most_bytes:
                 break
         return position or NOWHERE, self._once(found[:last])
 

@@ -5,11 +5,15 @@ after the claim, so that nothing falls between the two; what both have is known 
 from the outbox it is removed, and what is still on its way is not delivered to the newcomer.
 """
 
+import contextlib
+
 from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.cluster.admission import Admission
 from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.core.config import COUNTLESS
 from cluster_pool.core.history import HistoryMessage, Position, Reader
 from cluster_pool.core.message import Outgoing, PublishedMessage, encode
+from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import put_ahead
 from cluster_pool.local.table import ConnectionTable
@@ -40,9 +44,40 @@ class Rewinds:
         self, backplane: Backplane, table: ConnectionTable, histories: HistoryReading
     ) -> None:
         self._deadline = backplane.deadline
+        self._outbox_bytes = backplane.setup.limits.outbox_bytes
         self._table = table
         self._histories = histories
         self._open: dict[str, list[Rewind]] = {}
+
+    async def admit(
+        self,
+        admission: Admission,
+        connection: Connection,
+        on_conflict: str | None,
+        last: int,
+        timeout: float | None,
+    ) -> None:
+        """Make a connection a member, whose handshake is not answered if it is to get messages of
+        the past; see :meth:`ClusterPool.new_connection`.
+
+        Args:
+            last: how many of the last messages it gets, 0 for none.
+        """
+        if not last:
+            return await admission.join(connection, on_conflict, timeout)
+        rewind = self.begin(connection, last)
+        try:
+            await admission.join(connection, on_conflict, timeout)
+        except BaseException:
+            self.end(rewind)
+            raise
+        try:
+            await self.replay(rewind)
+        except BaseException:
+            self.end(rewind)
+            with contextlib.suppress(BackplaneUnavailableError):
+                await admission.leave(connection, None, None)
+            raise
 
     def begin(self, connection: Connection, last: int) -> Rewind:
         """Note live messages for a newcomer from now on, before its claim is sent."""
@@ -69,6 +104,7 @@ class Rewinds:
             rewind.last,
             Reader(connection.id, connection.user),
             self._deadline(None),
+            self._outbox_bytes,
         )
         had = {id(message) for place, message in rewind.live if place.is_within(floor)}
         self._table.counters.rewinds += 1

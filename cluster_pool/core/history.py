@@ -6,7 +6,7 @@ numbers.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final, NamedTuple, Self
@@ -47,6 +47,11 @@ RENEWALS: Final = 20
 PLAIN: Final = {other: kind for kinds in (EXCEPT, FROM) for kind, other in kinds.items()}
 """The other kinds of broadcasts, with those of their messages."""
 
+UNITS: Final = {"": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
+
+_WRITTEN: Final = re.compile(
+    r"(\d{1,13})(?:,(\d{1,6}(?:\.\d{1,3})?)(?:,(\d{1,13})(KiB|MiB|GiB)?)?)?", re.ASCII
+)
 _BOUNDS: Final = re.compile(r"(\d{1,15}) (\d{1,15}) (\d{1,15})")
 
 
@@ -76,6 +81,32 @@ class History:
             raise InvalidValueError(
                 f"seconds must be a number from 1 to {LONGEST:.0f}, not {shown(self.seconds)}"
             )
+
+
+def rules_of(texts: Sequence[str]) -> dict[str, History]:
+    """Rules from ``PATTERN=MESSAGES``, with ``,SECONDS`` and ``,BYTES`` behind them or not.
+
+    Raises:
+        InvalidValueError: one of them has another form, or a pattern is there twice.
+    """
+    rules: dict[str, History] = {}
+    for text in texts:
+        pattern, _, bounds = text.rpartition("=")
+        found = _WRITTEN.fullmatch(bounds)
+        if found is None or not pattern or pattern in rules:
+            raise InvalidValueError(
+                "a history must be PATTERN=MESSAGES, PATTERN=MESSAGES,SECONDS or "
+                "PATTERN=MESSAGES,SECONDS,BYTES (with KiB, MiB or GiB behind them), once for each "
+                f"pattern, not {shown(text)}"
+            )
+        messages, seconds, size, unit = found.groups()
+        given: dict[str, Any] = {"messages": int(messages)}
+        if seconds is not None:
+            given["seconds"] = float(seconds)
+        if size is not None:
+            given["bytes"] = int(size) * UNITS[unit or ""]
+        rules[check_namespace(pattern)] = History(**given)
+    return rules
 
 
 def bounds_in(raw: bytes) -> History:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 from weakref import ref
 
+from cluster_pool.core.client_frames import ClientFrame
 from cluster_pool.core.closing import TRY_AGAIN_LATER
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
@@ -118,7 +119,8 @@ def _hold_more(connection: ConnectionState, message: Outgoing) -> bool:
 def put_ahead(
     connection: ConnectionState, messages: Sequence[Outgoing], dropped: Collection[int]
 ) -> None:
-    """Put earlier messages ahead of those that are held, before the handshake is answered.
+    """Put earlier messages ahead of those that are held, before the handshake is answered, but
+    behind the welcome of a client of ``cluster-pool.v1``.
 
     As many of the last ones as fit into the outbox; one does, if nothing is held.
 
@@ -129,7 +131,8 @@ def put_ahead(
         return
     services, pending = connection._services, connection._pending or []
     assert isinstance(pending, list)
-    held = [part for one in pending for part in one.parts]
+    welcome = [one for one in pending[:1] if type(one) is ClientFrame]
+    held = [part for one in pending[len(welcome) :] for part in one.parts]
     kept = [part for part in held if id(part) not in dropped]
     size, before = sum(part.size for part in kept), connection._pending_bytes
     first = len(messages)
@@ -139,7 +142,7 @@ def put_ahead(
     ahead = messages[first:]
     services.counters.delivered += len(ahead) + len(kept) - len(held)
     services.counters.delivered_bytes += size - before
-    connection._pending, connection._pending_bytes = [*ahead, *kept] or None, size
+    connection._pending, connection._pending_bytes = [*welcome, *ahead, *kept] or None, size
 
 
 # -- writing -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from cluster_pool.auth.auth import Auth
+from cluster_pool.auth.rules import REWIND, NamespaceRules
 from cluster_pool.cluster.answers import HEALTHY, readiness
 from cluster_pool.cluster.pool import ClusterPool
 from cluster_pool.core.client_frames import V1
@@ -56,14 +57,21 @@ class Handshakes:
     Args:
         proxies: those whose headers about clients and hosts are trusted.
         auth: authenticates clients; None: any client may have any id in any namespace.
+        rules: where clients may get messages of the past.
         framed: serves clients of ``cluster-pool.v1``; None: an application serves all, and
             connections keep their request for it.
     """
 
     def __init__(
-        self, pool: ClusterPool, proxies: Proxies, auth: Auth | None, framed: FramedClients | None
+        self,
+        pool: ClusterPool,
+        proxies: Proxies,
+        auth: Auth | None,
+        rules: NamespaceRules,
+        framed: FramedClients | None,
     ) -> None:
         self._pool = pool
+        self._rules = rules
         self._auth = auth
         self._proxies = proxies
         self._framed = framed
@@ -110,7 +118,7 @@ class Handshakes:
             if websocket.newcomers.crowded(websocket.transport):
                 return websocket.newcomers.refuse(websocket.transport)
             member = await self._member(websocket, request, target)
-            return await self._claim(websocket, member) or response
+            return await self._claim(websocket, member, target.rewind) or response
         except InvalidValueError as error:
             return answer(http.HTTPStatus.BAD_REQUEST, f"{error}\n")
         except OriginRefusedError:
@@ -136,6 +144,8 @@ class Handshakes:
         self, websocket: NodeWebSocket, request: Request, target: Target
     ) -> Connection:
         """The connection that the client asks for, if it may have it."""
+        if target.rewind and not self._rules.permit(REWIND, target.namespace):
+            raise NotPermittedError("no rule permits this")
         kept = None
         if self._keeps_requests or self._auth is not None:
             forwarded = request.headers.get_all("X-Forwarded-For")
@@ -159,7 +169,9 @@ class Handshakes:
             attachment.grant(connection, Grant(identity, self._auth))
         return connection
 
-    async def _claim(self, websocket: NodeWebSocket, connection: Connection) -> Response | None:
+    async def _claim(
+        self, websocket: NodeWebSocket, connection: Connection, rewind: int
+    ) -> Response | None:
         """Make the connection a member; None when it is one, else the answer that refuses it."""
         if self._framed is not None and websocket.protocol.subprotocol == V1:
             handshake.hold(connection, self._framed.greet(websocket, connection))
@@ -169,7 +181,10 @@ class Handshakes:
         # An id that is only in the URL may be that of another user's connection.
         others = identity is not None and connection.id != identity.id
         try:
-            await self._pool.new_connection(connection, on_conflict="reject" if others else None)
+            on_conflict = "reject" if others else None
+            await self._pool.new_connection(
+                connection, on_conflict=on_conflict, rewind=rewind or None
+            )
         except IdTakenError:
             return answer(http.HTTPStatus.CONFLICT, "this id is taken\n")
         except ConnectionClosedError as error:

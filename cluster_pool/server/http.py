@@ -15,6 +15,7 @@ from websockets.typing import Subprotocol
 from cluster_pool.auth.tokens import OFFER, RAW
 from cluster_pool.cluster.answers import PLAIN, Answer
 from cluster_pool.core.client_frames import V1
+from cluster_pool.core.history import check_last
 from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.exceptions import InvalidValueError
 
@@ -23,20 +24,22 @@ PREFIX: Final = "/ws/"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The member that a client asks to be; without an id, any."""
+    """The member that a client asks to be; without an id, any. It wants ``rewind`` messages of the
+    past."""
 
     namespace: str
     id: str | None
+    rewind: int = 0
 
 
 def target_of(path: str) -> Target | None:
-    """Return the target of ``/ws/NAMESPACE?id=ID``, percent-decoded; None for any other path.
+    """Return the target of ``/ws/NAMESPACE?id=ID&rewind=N``, percent-decoded; None for others.
 
     A slash at the end of the path is not part of the namespace.
 
     Raises:
-        InvalidValueError: the namespace or the id is not allowed, or there is a fragment, which
-            clients must not send (RFC 6455 section 3).
+        InvalidValueError: the namespace, the id or the number is not allowed, or there is a
+            fragment, which clients must not send (RFC 6455 section 3).
     """
     if "#" in path:
         raise InvalidValueError("the URL has a fragment: write %23 for a # in an id")
@@ -52,7 +55,17 @@ def target_of(path: str) -> Target | None:
     ids = fields.get("id", [])
     if len(ids) > 1:
         raise InvalidValueError("the URL names more than one id")
-    return Target(check_namespace(namespace), check_id(ids[0]) if ids else None)
+    id = check_id(ids[0]) if ids else None
+    return Target(check_namespace(namespace), id, _rewind_in(fields.get("rewind", [])))
+
+
+def _rewind_in(values: Sequence[str]) -> int:
+    """How many messages of the past a query asks for."""
+    if not values:
+        return 0
+    if len(values) > 1 or not (values[0].isascii() and values[0].isdecimal()):
+        raise InvalidValueError("rewind in the URL must be one number")
+    return check_last(int(values[0][:6]))
 
 
 def split_target(target: str) -> tuple[str, str]:

@@ -94,7 +94,7 @@ class NodeServer:
         proxies = Proxies(forwarded_allow_ips)
         rules = NamespaceRules(namespace_rules)
         self._framed = FramedClients(pool, rules, published_per_second) if app is None else None
-        self._handshakes = Handshakes(pool, proxies, with_rules(auth, rules), self._framed)
+        self._handshakes = Handshakes(pool, proxies, with_rules(auth, rules), rules, self._framed)
         self._bounds = HandshakeBounds(pool.counters, proxies, max_handshakes, max_per_address)
         self._apps = Apps(pool, app, self._framed)
         self._keepalive = Keepalive(ping_interval)

@@ -175,6 +175,7 @@ def _pool_of(settings: NodeSettings, embedded: Embedded | None) -> ClusterPool:
         secret=settings.secret or None,
         origins=_origins_of(settings),
         receipts=settings.receipts,
+        history=settings.history,
     )
 
 

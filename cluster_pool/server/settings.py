@@ -4,7 +4,7 @@ Owns the meaning of every setting of ``serve``, its unit and its default. The co
 program fills it in; :mod:`.run` runs a node from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +24,7 @@ from cluster_pool.core.config import (
 )
 from cluster_pool.core.drain_budget import HEADROOM
 from cluster_pool.core.handshake import check_subprotocols
+from cluster_pool.core.history import History, HistoryRules
 from cluster_pool.core.ids import check_node_id, shown
 from cluster_pool.core.keys import DEFAULT_PREFIX, Keys
 from cluster_pool.core.origins import Origins
@@ -77,8 +78,9 @@ class NodeSettings:
             namespaces that its identity or a rule permits, and take over only the id that its
             identity names. None: any client may have any id in any namespace.
         namespace_rules: what each client may do in which namespaces: ``PATTERN=VERBS``, in which
-            ``*`` stands for any text, and the verbs are one or more of ``join``, ``publish`` and
-            ``info``, with commas in between. The last two are for clients of ``cluster-pool.v1``.
+            ``*`` stands for any text, and the verbs are one or more of ``join``, ``publish``,
+            ``info`` and ``rewind``, with commas in between. ``publish`` and ``info`` are for
+            clients of ``cluster-pool.v1``; ``rewind`` is for those that come with ``?rewind=N``.
             Without ``auth`` any client may join any namespace, and ``join`` is refused.
         published_per_second: messages that one client of ``cluster-pool.v1`` may publish, on
             average, its changes of info and renewals included; as many may come at once. More are
@@ -90,6 +92,8 @@ class NodeSettings:
             once for all clients with the same window, and no connection keeps memory for it.
         ping_interval: seconds between two pings of a connection; a client that sends nothing in
             between is closed with 1011.
+        history: which namespaces keep their latest broadcasts, by patterns, as of
+            :class:`ClusterPool`.
         receipts: whether pongs and answered closes of clients are their receipts; False behind a
             proxy that ends WebSockets itself.
         admin_port: the port of ``/status`` and ``/metrics``; None serves neither, 0 chooses a free
@@ -130,6 +134,7 @@ class NodeSettings:
     app: App | None = None
     compression: bool = False
     ping_interval: float = PING_INTERVAL
+    history: Mapping[str, History] | None = None
     receipts: bool = True
     admin_port: int | None = None
     admin_host: str = "127.0.0.1"
@@ -156,6 +161,7 @@ class NodeSettings:
             check_node_id(self.node_id)
         if self.secret:
             Seals(self.secret)
+        HistoryRules(self.history, self.timing.heartbeat)
         check_on_conflict(self.on_conflict)
         check_on_user_limit(self.on_user_limit)
         check_above_zero("headroom", self.headroom)

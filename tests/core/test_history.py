@@ -17,6 +17,7 @@ from cluster_pool.core.history import (
     bounds_in,
     broadcast_for,
     check_last,
+    rules_of,
 )
 
 SMALL, LARGE = History(messages=1), History(messages=2)
@@ -70,6 +71,21 @@ def test_rules_are_checked(rules: Any, error: type[Exception]) -> None:
     """Patterns must be possible in namespaces."""
     with pytest.raises(error):
         HistoryRules(rules, 3.0)
+
+
+def test_rules_are_written_in_one_word() -> None:
+    """As the command line gives them; what is left out has its default."""
+    assert rules_of(["room:*=5", "a=b=7,1.5", "c=9,2,16MiB", "d=9,2,300"]) == {
+        "room:*": History(messages=5),
+        "a=b": History(messages=7, seconds=1.5),
+        "c": History(messages=9, seconds=2, bytes=16 * 1024 * 1024),
+        "d": History(messages=9, seconds=2, bytes=300),
+    }
+    for text in ("room", "=5", "a=", "a=5,", "a=x", "a=5,1,2MB", "a=-5", "a=0", "a=5,100000"):
+        with pytest.raises(InvalidValueError):
+            rules_of([text])
+    with pytest.raises(InvalidValueError, match="once for each pattern"):
+        rules_of(["a=1", "a=2"])
 
 
 def test_a_setting_stands_long_enough_to_be_renewed() -> None:

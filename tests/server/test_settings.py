@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import Auth, InvalidValueError, Limits, Timing
+from cluster_pool import Auth, History, InvalidValueError, Limits, Timing
 from cluster_pool.cluster.stopping import Stopping
 from cluster_pool.server.settings import NodeSettings
 
@@ -43,10 +43,12 @@ def test_defaults_are_allowed_and_no_port_but_the_main_one_is_opened() -> None:
         ({"subprotocols": ["v 1"]}, "no name of a subprotocol"),
         ({"admin_names": "admin.example"}, "admin_names must be a list of str"),
         ({"namespace_rules": "a=publish"}, "namespace_rules must be a list of str"),
-        ({"namespace_rules": ["a=write"]}, "join, publish, info"),
+        ({"namespace_rules": ["a=write"]}, "join, publish, info, rewind"),
         ({"namespace_rules": ["a=publish", "b=info,join"]}, "join needs auth"),
         ({"published_per_second": 0}, "published_per_second must be 1 or more"),
         ({"published_per_second": None}, "published_per_second must be 1 or more"),
+        ({"history": {"room:*": 5}}, "must be a History, not 5"),
+        ({"history": {"": History()}}, "namespace"),
         ({"ping_interval": 0}, "ping_interval"),
         ({"stopping": Stopping(max_per_second=0)}, "max_per_second"),
         ({"stopping": Stopping(grace=float("nan"))}, "grace"),

@@ -47,6 +47,7 @@ class ConnectionCalls:
         *,
         on_conflict: str | None = None,
         timeout: float | None = None,
+        rewind: int | None = None,
     ) -> None:
         """Make a connection a member: claim its id for this node.
 
@@ -55,6 +56,8 @@ class ConnectionCalls:
         Args:
             on_conflict: ``"takeover"`` or ``"reject"`` for this call only.
             timeout: seconds; default 2.
+            rewind: as for :meth:`accept`; only where the handshake is not answered yet, as in
+                ``serve``. Any other connection gets what is live alone.
 
         Raises:
             NodeDrainingError: this node accepts no newcomers.
@@ -67,7 +70,8 @@ class ConnectionCalls:
                 already, and then this does not wait. A claim that may have been made
                 (``maybe_executed``) is released as soon as Redis can be reached.
         """
-        await self._running().admission.join(connection, on_conflict, timeout)
+        node, last = self._running(), 0 if rewind is None else check_last(rewind)
+        await node.rewinds.admit(node.admission, connection, on_conflict, last, timeout)
 
     async def remove_connection(
         self,
