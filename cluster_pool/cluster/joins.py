@@ -154,6 +154,7 @@ class Joins:
             one, claim = self._held(connection, namespace)
             until, profile = shard.clock.at(deadline), profile_of(one)
             if await self._claims.inform(namespace, one.id, claim, profile, until, deadline):
+                self._ownership.restoration.informed(one)
                 return
             links = await self._topology.connected(deadline)
             async with ending_at(deadline, partial(shard.in_vain, maybe_executed=True)):

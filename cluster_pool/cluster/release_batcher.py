@@ -12,6 +12,7 @@ from cluster_pool.backplane.claims import PAGE, Claims, batches
 from cluster_pool.backplane.refusals import is_elsewhere
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.topology import Links, Topology
+from cluster_pool.cluster.latest import Latest
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
@@ -19,7 +20,7 @@ from cluster_pool.local.membership import Membership
 log = logging.getLogger("cluster_pool.membership")
 
 MOST_DOUBTED = 5000
-"""Namespaces that wait for a closer look, and latest ones where claims have ended, at most."""
+"""Namespaces that wait for a closer look, at most."""
 
 Released = Callable[[Membership[Connection], bool | None], None]
 """Called with each membership that has no claim any more, and whether its release has emptied the
@@ -37,7 +38,7 @@ class ReleaseBatcher:
         self._topology = topology
         self._claims = claims
         self._on_released = on_released
-        self._latest: dict[str, None] = {}
+        self._latest: Latest[str] = Latest()
         self._waiting: list[Membership[Connection]] = []
         self._unanswered: list[Membership[Connection]] = []
         self._doubted: set[str] = set()
@@ -65,8 +66,7 @@ class ReleaseBatcher:
         """Doubt the latest ends of claims in some namespaces, whose shard may have lost them.
 
         A replica that takes over need not have heard of a release or a takeover that its primary
-        has answered. A namespace without members here would not be compared again. They stay the
-        latest: a primary that lost its links may answer a comparison before its replica takes over.
+        has answered. A namespace without members here would not be compared again.
         """
         for namespace in filter(concerned, self._latest):
             self.doubt(namespace)
@@ -151,12 +151,8 @@ class ReleaseBatcher:
 
         With one Redis nothing is noted: after its loss all claims have another incarnation.
         """
-        if not self._topology.spans:
-            return
-        self._latest.pop(namespace, None)
-        self._latest[namespace] = None
-        if len(self._latest) > MOST_DOUBTED:
-            del self._latest[next(iter(self._latest))]
+        if self._topology.spans:
+            self._latest.note(namespace)
 
 
 async def _nothing() -> None:

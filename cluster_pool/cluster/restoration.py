@@ -18,6 +18,7 @@ from cluster_pool.backplane.refusals import is_half_moved
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.slots import slot_of
 from cluster_pool.backplane.topology import Links, Topology
+from cluster_pool.cluster.latest import Latest
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.reassertion import Reassertion
@@ -51,6 +52,7 @@ class Restoration:
         self._timing = timing
         self._over = False
         self._due: set[str] = set()
+        self._informed: Latest[tuple[str, str]] = Latest()
         self._found = 0
         """How often something became due."""
         self._searches: set[asyncio.Task[None]] = set()
@@ -65,6 +67,14 @@ class Restoration:
     def is_due(self, namespace: str) -> bool:
         """Whether what is owned in a namespace may not be registered, as far as is known."""
         return bool(self._searches) or namespace in self._due
+
+    def informed(self, membership: Membership[Connection]) -> None:
+        """Note that a member's info was replaced.
+
+        A replica that takes over need not have heard of it, and no count says so.
+        """
+        if self._topology.spans:
+            self._informed.note((membership.namespace, membership.id))
 
     def doubtful(
         self, links: Links, memberships: Iterable[Membership[Connection]]
@@ -149,6 +159,8 @@ class Restoration:
         error: BackplaneUnavailableError | None = None
         try:
             await self._reassertion.register(links, names, incarnation, _nothing)
+            if informed := self._informed_in(names):
+                await self._reassertion.doubtful(links, informed)
         except BackplaneUnavailableError as refused:
             if not is_half_moved(refused):
                 raise
@@ -159,6 +171,13 @@ class Restoration:
             self._due.difference_update(name for name in part if self._topology.of(name) is shard)
         if error is not None:
             raise error
+
+    def _informed_in(self, names: Iterable[str]) -> list[Membership[Connection]]:
+        """The members in some namespaces whose info was replaced lately."""
+        wanted = set(names)
+        lately = [(name, id) for name, id in self._informed if name in wanted]
+        found = [(self._table.namespace(name) or {}).get(id) for name, id in lately]
+        return [one for one in found if one is not None]
 
     async def _slot_by_slot(self, links: Links, names: list[str], incarnation: str) -> list[str]:
         """Register namespaces of a shard where a slot is on its way elsewhere, perhaps for hours.

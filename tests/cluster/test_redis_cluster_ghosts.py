@@ -1,10 +1,12 @@
-"""Releases and reapings that a failover of a Redis Cluster loses: no member stays for ever."""
+"""A failover of a Redis Cluster that loses writes: no member stays for ever, no info is an old one."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
+from cluster_pool import BackplaneUnavailableError
 from tests.clusters import abandon, vanish
 from tests.redis_clusters import away_from_home, cluster_pools
 from tests.support import async_test, eventually
@@ -86,3 +88,28 @@ async def test_a_reaping_that_a_failover_loses_leaves_no_ghost() -> None:
             assert await one.count(name) == 0
             gone._parts.life.state = None  # type: ignore[assignment]  # it is gone: nothing to stop
             await abandon(gone)
+
+
+@async_test
+async def test_an_info_that_a_failover_loses_is_told_again() -> None:
+    """It is one of a thousand members, and no count says that it is an old one."""
+    with RedisCluster(node_timeout=1, apart=True) as redis:
+        source, name = away_from_home(redis)
+        async with redis.network() as network, cluster_pools(network) as (one, two):
+            others = [two.host(name, f"other {number}") for number in range(1000)]
+            await asyncio.gather(*others)
+            member: Any = await two.host(name, "alice")
+            await member.connection.update_info("old")
+            assert await asyncio.to_thread(source.call, "WAIT", 1, 5000) == 1
+            redis.cut_off(source)
+            await member.connection.update_info("new")
+            await asyncio.to_thread(redis.wait_for_another, source)
+            redis.heal()
+
+            async def told() -> bool:
+                with contextlib.suppress(BackplaneUnavailableError):
+                    found = await one.locate(name, "alice")
+                    return found is not None and found.info == "new"
+                return False
+
+            await eventually(told, 30)
