@@ -6,6 +6,7 @@ other, even when an owner is not known; see :mod:`.lease_view`. Nothing waits he
 
 import asyncio
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -68,7 +69,7 @@ class BatchCalls:
 
     def write(self, commands: CommandConnection, call: Call, now: float) -> asyncio.Future[Any]:
         """Queue a batch; the future gives the reply that :meth:`answer` reads."""
-        shard = call.lane.shard
+        shard, call.written = call.lane.shard, monotonic()
         if not call.routed:
             envelopes = [self._envelope(run, shard) for run in call.runs]
             return commands.script(
@@ -139,6 +140,7 @@ class BatchCalls:
 
     def answer(self, call: Call, reply: list[Any]) -> None:
         """Answer the operations that were executed or failed; mark runs that have others."""
+        self._counters.redis_seconds.observe(monotonic() - call.written)
         shard = call.lane.shard
         if call.routed:
             self._routed(shard, call.runs, *reply)

@@ -7,6 +7,7 @@ one that it is told to probe.
 import asyncio
 import logging
 from collections.abc import Awaitable
+from time import monotonic
 from typing import Final, TypeVar
 
 from redis.exceptions import ResponseError
@@ -16,6 +17,7 @@ from cluster_pool.backplane.calls import deadline_in, unheeded
 from cluster_pool.backplane.channel_commands import PLAIN, ChannelCommands
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.generation import Generations
+from cluster_pool.backplane.inbox import probe_heard
 from cluster_pool.backplane.refusals import (
     is_half_moved,
     is_unknown,
@@ -71,6 +73,7 @@ class Health:
         self._counters = context.counters
         self._holds = context.holds
         """Whether this process holds connections, and must notice a restored Redis."""
+        self._inbox = context.inbox
         self._channels = channels
         self._home = home
 
@@ -87,8 +90,9 @@ class Health:
     async def hear_time(self, commands: CommandConnection) -> None:
         """Ask Redis for its time."""
         loop = asyncio.get_running_loop()
-        asked = loop.time()
+        asked, began = loop.time(), monotonic()
         seconds, micros = await self.soon(commands.call("TIME"))
+        self._counters.redis_seconds.observe(monotonic() - began)
         self.clock.hear(int(seconds) * 1_000_000 + int(micros), asked, loop.time())
 
     # -- probes ----------------------------------------------------------------------------
@@ -119,6 +123,8 @@ class Health:
         due = loop.time() + self._timing.probe
         await asyncio.sleep(self._timing.probe)
         late = loop.time() - due
+        if self._home:
+            self._counters.loop_lag_seconds.observe(max(0.0, late))
         if late >= STALL:
             self._counters.stalls += 1
             log.warning("the event loop stood still for %.1f s: does something block it?", late)
@@ -130,6 +136,7 @@ class Health:
         written; there a probe without a write tells whether the subscriber works.
         """
         not_after = self.clock.at(deadline_in(self._timing.timeout))
+        began = monotonic()
         self._probed.clear()
         envelope = Envelope(channel, "", not_after, 0, b"")
         sender = self._generations.sender
@@ -155,6 +162,8 @@ class Health:
             await self.soon(self._probed.wait(), silence)
         except BackplaneUnavailableError as error:
             raise BackplaneUnavailableError(refused or str(error)) from error
+        if self._home and self._holds and self._generations.current is not None:
+            self._inbox.put(probe_heard(began))
         if refused:  # the subscriber still works, for messages by a plain PUBLISH
             self._outage.fail("probe", refused, self._timing.probe)
         else:

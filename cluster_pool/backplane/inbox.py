@@ -28,6 +28,14 @@ class Heard(NamedTuple):
     time: int = 0
 
 
+def probe_heard(began: float) -> Heard:
+    """A mark behind all that was heard before a probe, which was sent when ``monotonic`` said so.
+
+    It has no channel, and its number are microseconds.
+    """
+    return Heard("", int(began * 1_000_000), b"", 0, "")
+
+
 class Inbox:
     """A queue that is bounded in bytes and has one reader."""
 

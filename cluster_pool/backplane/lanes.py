@@ -53,9 +53,10 @@ class Call:
         routed: whether it routes anything; else it only publishes.
         last: whether no call of the same batch comes behind it.
         reading: the reading of the view that went with it.
+        written: when, on the clock ``monotonic``: that of uvloop's loop counts milliseconds.
     """
 
-    __slots__ = ("lane", "last", "reading", "routed", "runs")
+    __slots__ = ("lane", "last", "reading", "routed", "runs", "written")
 
     def __init__(self, lane: Lane, runs: list[Run], *, routed: bool, last: bool = True) -> None:
         self.lane = lane
@@ -63,6 +64,7 @@ class Call:
         self.routed = routed
         self.last = last
         self.reading = 0
+        self.written = 0.0
 
 
 def calls_of(lane: Lane, runs: list[Run]) -> list[Call]:

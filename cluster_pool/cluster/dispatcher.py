@@ -95,6 +95,7 @@ class Dispatcher:
         self._broken = backplane.shard.receiver.broken
         self._identity = backplane.identity
         self._progress = backplane.progress
+        self._delays = backplane.setup.counters.delivery_seconds
         self._replies = replies
         self._watchers = watchers
         self._unsealing = unsealing
@@ -139,6 +140,8 @@ class Dispatcher:
                 await self._targeted(heard)
             elif channel in self._watchers:
                 self._watchers.heard(channel, heard.payload)
+            elif not channel:
+                self._delays.observe(monotonic() - heard.number / 1_000_000)
         except BrokenEnvelopeError as error:
             self._broken(error, heard.channel)
         except Exception as error:  # content from other programs must not end this task

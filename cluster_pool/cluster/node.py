@@ -297,6 +297,7 @@ class Node:
             "inbox_messages": len(inbox),
             "inbox_bytes": inbox.size,
             "inbound_bytes": self.inbound.size,
+            **self.table.outboxes(),
             "generation": shard.generation,
             **self.lease.ages(),
             "trouble": self.backplane.topology.outage.as_dict(),

@@ -13,6 +13,7 @@ from cluster_pool.cluster.hooks import Hooks, OnConnection, OnEmpty, OnGap, OnSt
 from cluster_pool.cluster.inbound import SHARE, InboundChannel
 from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.operations import Operations
+from cluster_pool.cluster.process import process
 from cluster_pool.cluster.public.connections import ConnectionCalls
 from cluster_pool.cluster.public.directory import DirectoryCalls
 from cluster_pool.cluster.public.drains import DrainCalls
@@ -303,6 +304,7 @@ class ClusterPool(
             "state": self.state.value,
             "ready": self.ready,
             "authenticated": self._setup.seals is not None,
+            **process(),
             **(NO_SIZES if self._parts is None else self._parts.sizes()),
             **self.counters.as_dict(),
         }

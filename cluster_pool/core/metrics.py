@@ -28,6 +28,14 @@ GAUGES: Final = {
     "inbox_messages": ("inbox_messages", "Payloads heard from Redis and not yet dealt with."),
     "inbox_bytes": ("inbox_bytes", "Bytes of these payloads."),
     "inbound_bytes": ("inbound_bytes", "Bytes that clients sent and this node still holds."),
+    "outboxes_waiting": (
+        "outboxes_waiting",
+        "Connections for which bytes wait since the kernel takes no more, a second ago at most.",
+    ),
+    "outbox_bytes": ("outbox_bytes", "These bytes."),
+    "memory_bytes": ("memory_bytes", "Resident memory of this process."),
+    "descriptors": ("descriptors", "Descriptors in use by this process, at least."),
+    "descriptors_limit": ("descriptors_limit", "Descriptors that this process may have."),
     "generation": ("generation", "Which link to Redis this is, counted from the start."),
     "lease_age": ("lease_age_seconds", "Seconds since the last acknowledged renewal of the lease."),
     "lease_left": ("lease_remaining_seconds", "Seconds until the lease is over if not renewed."),
@@ -121,6 +129,11 @@ GROUPED: Final = {
     "rejoins",
     *(one for *_, by in GROUPS.values() for one in ([by] if isinstance(by, str) else by.values())),
 }
+HISTOGRAMS: Final = {
+    "redis_seconds": "redis_round_trip_seconds",
+    "delivery_seconds": "delivery_latency_seconds",
+    "loop_lag_seconds": "event_loop_lag_seconds",
+}
 NAMES: Final = {"received": "received_messages", "rewound": "rewound_messages"}
 """The metrics that do not have the name of their counter."""
 
@@ -138,7 +151,7 @@ class Family(NamedTuple):
 
     Attributes:
         name: whole, without ``_total``.
-        kind: ``gauge`` or ``counter``.
+        kind: ``gauge``, ``counter`` or ``histogram``.
         help: what it says.
         samples: empty when nothing is known.
     """
@@ -162,6 +175,7 @@ def families(statistics: Mapping[str, Any]) -> Iterator[Family]:
     for source, (name, text) in DRAIN.items():
         yield _gauge(f"drain_{name}", text, _single("", drain.get(source)))
     yield from _counters(statistics)
+    yield from _histograms(statistics)
 
 
 def _counters(statistics: Mapping[str, Any]) -> Iterator[Family]:
@@ -171,9 +185,18 @@ def _counters(statistics: Mapping[str, Any]) -> Iterator[Family]:
         yield Family(f"{PREFIX}{name}", "counter", text, samples)
     said = _documented()
     for counter in Counters().as_dict():
-        if counter not in GROUPED:
+        if counter not in GROUPED and counter not in HISTOGRAMS:
             name, samples = NAMES.get(counter, counter), _single("_total", statistics[counter])
             yield Family(f"{PREFIX}{name}", "counter", said.get(counter, counter), samples)
+
+
+def _histograms(statistics: Mapping[str, Any]) -> Iterator[Family]:
+    said = _documented()
+    for source, name in HISTOGRAMS.items():
+        told = statistics[source]
+        samples = [Sample("_bucket", {"le": bound}, n) for bound, n in told["buckets"].items()]
+        samples += [Sample("_count", {}, told["count"]), Sample("_sum", {}, told["sum"])]
+        yield Family(f"{PREFIX}{name}", "histogram", said.get(source, source), samples)
 
 
 def _picked(statistics: Mapping[str, Any], by: Mapping[str, str]) -> dict[str, int]:

@@ -53,6 +53,8 @@ class Sweeper:
         self._watched: dict[ConnectionState, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
+        self.waiting = (0, 0)
+        """By the last look: the outboxes for which the kernel takes no more, and their bytes."""
 
     def watch(self, connection: ConnectionState) -> None:
         """Look at ``connection`` from now on, until :func:`look` returns False."""
@@ -82,10 +84,15 @@ class Sweeper:
                     await asyncio.sleep(HURRIED_PERIOD)
                 else:
                     return
+                count = size = 0
                 for at, connection in enumerate(list(self._watched)):
                     if not look(connection, loop.time()):
                         self._watched.pop(connection, None)
+                    elif connection._stuck_since and not connection.closed:
+                        count, size = count + 1, size + connection._writer.buffered()
                     if at % YIELD_EVERY == YIELD_EVERY - 1:
                         await asyncio.sleep(0)
+                self.waiting = count, size
         finally:
+            self.waiting = (0, 0)
             self._task = None

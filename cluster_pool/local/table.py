@@ -271,6 +271,11 @@ class ConnectionTable:
         """The number of memberships: homes, joined ones, and those of users."""
         return self._memberships
 
+    def outboxes(self) -> dict[str, int]:
+        """For ``statistics()``: how many outboxes wait for the kernel, and with how many bytes."""
+        count, size = self._sweeper.waiting
+        return {"outboxes_waiting": count, "outbox_bytes": size}
+
     def memberships(self) -> list[Membership[Connection]]:
         """Every membership."""
         return [one for members in self.members.values() for one in members.values()]

@@ -125,6 +125,29 @@ async def test_ten_threads_collect_while_clients_come_and_go() -> None:
 
 
 @async_test
+async def test_durations_are_observed_every_second_without_messages() -> None:
+    """By the probe, which travels as messages do; of an idle node, too."""
+    async with Backend(None).pools(1) as (pool,):
+        registry = registry_of(pool)
+        names = "redis_round_trip", "delivery_latency", "event_loop_lag"
+
+        def counts() -> list[float]:
+            found = read(registry)
+            return [
+                next(one.value for one in found[f"cluster_pool_{name}_seconds"].samples
+                     if one.name.endswith("_count"))
+                for name in names
+            ]  # fmt: skip
+
+        first = counts()
+        await eventually(
+            lambda: all(now > before for now, before in zip(counts(), first, strict=True))
+        )
+        told = pool.statistics()["delivery_seconds"]
+        assert 0 < told["sum"] / told["count"] < 60
+
+
+@async_test
 async def test_it_says_that_redis_is_away(own_server: RedisServer) -> None:
     """It asks Redis nothing, so that it answers at once, and the lease ages."""
     async with ClusterPool(own_server.url, timing=FAST) as pool:

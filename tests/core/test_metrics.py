@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster_pool.core.metrics import families, render
+from cluster_pool.core.metrics import HISTOGRAMS, families, render
 from cluster_pool.core.statistics import NOT_STARTED, Counters
 
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -19,6 +19,7 @@ def parsed(text: str) -> dict[str, dict[str, float]]:
     assert text.endswith("\n")
     kinds: dict[str, str] = {}
     helped: set[str] = set()
+    described: set[str] = set()
     values: dict[str, dict[str, float]] = {}
     for line in text.splitlines():
         if line.startswith("# "):
@@ -29,20 +30,24 @@ def parsed(text: str) -> dict[str, dict[str, float]]:
                 helped.add(name)
             else:
                 assert keyword == "TYPE"
-                assert rest in ("counter", "gauge")
+                assert rest in ("counter", "gauge", "histogram")
                 assert name not in kinds
                 kinds[name] = rest
             continue
         found = SAMPLE.fullmatch(line)
         assert found, line
         name, labels, value = found.groups()
-        assert name in kinds
-        assert name in helped
-        assert (kinds[name] == "counter") == name.endswith("_total"), name
+        whole = name
+        if name not in kinds:
+            whole = re.sub("_(bucket|count|sum)$", "", name)
+            assert kinds[whole] == "histogram"
+        assert whole in helped
+        described.add(whole)
+        assert (kinds[whole] == "counter") == name.endswith("_total"), name
         samples = values.setdefault(name, {})
         assert (labels or "") not in samples, f"twice: {line}"
         samples[labels or ""] = float(value)
-    assert set(values) == set(kinds) == helped
+    assert described == set(kinds) == helped
     return values
 
 
@@ -67,7 +72,9 @@ def test_metrics_have_each_value_once_with_its_kind() -> None:
 
 def test_every_counter_is_in_one_metric() -> None:
     """With its own name, or as one value of a label."""
-    counted = Counters().as_dict()
+    counted = {
+        name: value for name, value in Counters().as_dict().items() if name not in HISTOGRAMS
+    }
     at: dict[str, Any] = {
         name: dict.fromkeys(value, 2000 + number) if isinstance(value, dict) else number
         for number, (name, value) in enumerate(counted.items(), 1000)
@@ -85,6 +92,20 @@ def test_every_counter_is_in_one_metric() -> None:
         for one in (value.values() if isinstance(value, dict) else [value])
     ]
     assert sorted(told) == sorted(spread)
+
+
+def test_histograms_have_buckets_a_count_and_a_sum() -> None:
+    """Each bucket has all that are not longer, as Prometheus wants them."""
+    counters = Counters()
+    for seconds in (0.002, 0.3):
+        counters.redis_seconds.observe(seconds)
+    values = parsed(render(statistics(**counters.as_dict())))
+    name = "cluster_pool_redis_round_trip_seconds"
+    assert values[f"{name}_bucket"]['le="0.001"'] == 0
+    assert values[f"{name}_bucket"]['le="0.0025"'] == 1
+    assert values[f"{name}_bucket"]['le="+Inf"'] == 2
+    assert values[f"{name}_count"] == {"": 2}
+    assert values[f"{name}_sum"] == {"": 0.302}
 
 
 def test_every_metric_says_what_it_is() -> None:
