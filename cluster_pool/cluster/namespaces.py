@@ -7,7 +7,7 @@ comes back at once costs nothing.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -173,11 +173,11 @@ class Namespaces:
         self._under(incarnation)
         fresh = [name for name in self._fresh.intersection(names) if self.holds(name)]
         self._fresh.difference_update(fresh)
-        adding = self._add(links, incarnation, fresh, deadline)
+        added_all = self._add(links, incarnation, fresh, deadline)
 
         async def read() -> bool:
             try:
-                added = await adding
+                added = await added_all()
                 self.unlisted = "" if added else "the lease is over"
                 return added
             except BackplaneUnavailableError as error:
@@ -207,7 +207,7 @@ class Namespaces:
         self._under(incarnation)
         fresh = [name for name in names if name in self._fresh]
         self._fresh.difference_update(fresh)
-        if not await self._add(links, incarnation, fresh, deadline):
+        if not await self._add(links, incarnation, fresh, deadline)():
             raise BackplaneUnavailableError("the lease is over")
 
     def _under(self, incarnation: str) -> None:
@@ -217,17 +217,21 @@ class Namespaces:
 
     def _add(
         self, links: Links, incarnation: str, fresh: list[str], deadline: float
-    ) -> Coroutine[Any, Any, bool]:
+    ) -> Callable[[], Coroutine[Any, Any, bool]]:
+        """Queue the command; gives what waits for its reply.
+
+        A coroutine would complain when what is to await it is cancelled before its first step.
+        """
         listing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         listed = [self._held[name] for name in fresh if name in self._held]
         for held in listed:
             held.listed_under, held.listing = incarnation, listing
-        adding = self._claims.add_namespaces(links, incarnation, fresh, deadline)
+        reply = self._claims.add_namespaces(links, incarnation, fresh, deadline)
 
         async def read() -> bool:
             added = False
             try:
-                added = await adding
+                added = await reply
             finally:
                 if not added:
                     self._fresh.update(fresh)
@@ -237,7 +241,7 @@ class Namespaces:
                         held.listing = None
             return added
 
-        return read()
+        return read
 
     def _tidy(self) -> None:
         """Unsubscribe namespaces that have been empty for a while."""

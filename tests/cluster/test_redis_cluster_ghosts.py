@@ -1,4 +1,4 @@
-"""A failover of a Redis Cluster that loses writes: no member stays for ever, no info is an old one."""
+"""A failover of a Redis Cluster that loses writes: no ghost stays, and no info is an old one."""
 
 import asyncio
 import contextlib
