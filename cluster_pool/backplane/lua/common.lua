@@ -79,15 +79,10 @@ function redis.call(...)
   return server.call(...) -- raises an error that is none of these
 end
 
-local micros
-
--- The time in µs, the same throughout a script.
+-- The time in µs.
 local function now_us()
-  if not micros then
-    local time = server.call('TIME')
-    micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  end
-  return micros
+  local time = server.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
 local function digits(number)

@@ -18,14 +18,14 @@ end
 -- server began. Returns the mark of the last message, "epoch number", and the number of subscribers,
 -- without those to patterns.
 local function publish(channel, numbers, sender, count, parts, members, counted_by)
-  local epoch, number, place, recording
+  local epoch, number, place, read, append
   if tonumber(count) > 0 then
     number = redis.call('HINCRBY', numbers, 'last', count)
     local found = server.call('HGET', numbers, 'epoch') -- a hash by now
     epoch = counted(found)
     if not epoch and found then -- of a history, as it seems
-      recording = make_recording(redis, server, mended)
-      epoch, place = recording.read(found)
+      read, append = make_recording(redis, server, mended)
+      epoch, place = read(found)
     end
     if not epoch or counted_by ~= '' and string.sub(epoch, -4) ~= counted_by
       or number < tonumber(count) or number > LATEST then
@@ -40,13 +40,13 @@ local function publish(channel, numbers, sender, count, parts, members, counted_
     if not epoch then epoch = counted(string.match(counter[1] or '', '^%d+')) or '0' end
   end
   local mark = epoch .. ' ' .. number
-  local position = place and ' ' .. place[1] or ''
-  parts[1] = ENVELOPE .. mark .. ' ' .. count .. ' ' .. sender .. position .. '\n'
+  local ends = place and ' ' .. place[1] .. '\n' or '\n'
+  parts[1] = ENVELOPE .. mark .. ' ' .. count .. ' ' .. sender .. ends
   local payload = table.concat(parts)
   local heard = named(channel, server.call(PUBLISH, channel, payload))
   if place then
-    recording = recording or make_recording(redis, server, mended)
-    if not recording.append(numbers, epoch, payload, place) then
+    if not append then read, append = make_recording(redis, server, mended) end
+    if not append(numbers, epoch, payload, place) then
       make_history(redis, server, mended).append(numbers, epoch, count, payload, place)
     end
   end

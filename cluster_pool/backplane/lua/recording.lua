@@ -1,5 +1,5 @@
 -- Records the publications in namespaces with a history. All that is rare is in history.lua, which also says
--- what is recorded where. make_recording makes these functions.
+-- what is recorded where. make_recording gives place_in and append.
 
 -- Appends an envelope, the last message of which has this place; returns false, having done nothing, where a
 -- mark is due, or Redis refuses it. Nothing is read for it.
@@ -15,4 +15,4 @@ local function append(numbers, epoch, payload, place)
   return true
 end
 
-return {read = place_in, append = append}
+return place_in, append
