@@ -298,6 +298,7 @@ class Node:
             "inbox_bytes": inbox.size,
             "inbound_bytes": self.inbound.size,
             **self.table.outboxes(),
+            "redis_up": shard.up and not self.backplane.topology.outage.reason,
             "generation": shard.generation,
             **self.lease.ages(),
             "trouble": self.backplane.topology.outage.as_dict(),

@@ -36,6 +36,7 @@ GAUGES: Final = {
     "memory_bytes": ("memory_bytes", "Resident memory of this process."),
     "descriptors": ("descriptors", "Descriptors in use by this process, at least."),
     "descriptors_limit": ("descriptors_limit", "Descriptors that this process may have."),
+    "redis_up": ("redis_up", "1 while this node hears itself over Redis, and nothing is refused."),
     "generation": ("generation", "Which link to Redis this is, counted from the start."),
     "lease_age": ("lease_age_seconds", "Seconds since the last acknowledged renewal of the lease."),
     "lease_left": ("lease_remaining_seconds", "Seconds until the lease is over if not renewed."),

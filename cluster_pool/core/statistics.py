@@ -209,6 +209,7 @@ NO_SIZES: Final = {
     "inbound_bytes": 0,
     "outboxes_waiting": 0,
     "outbox_bytes": 0,
+    "redis_up": False,
     "generation": 0,
     "lease_age": None,
     "lease_left": None,

@@ -69,6 +69,7 @@ async def test_it_can_be_collected_before_the_start_and_after_the_stop() -> None
         assert states == {"stopped"}
         assert found["cluster_pool_connections"].samples[0].value == 0
         assert found["cluster_pool_nodes"].samples[0].value == 0
+        assert found["cluster_pool_redis_up"].samples[0].value == 0
         assert "cluster_pool_lease_age_seconds" not in found
         async with pool:
             assert read(registry)["cluster_pool_ready"].samples[0].value == 1
@@ -155,6 +156,7 @@ async def test_it_says_that_redis_is_away(own_server: RedisServer) -> None:
         own_server.kill()
         await eventually(lambda: not read(registry)["cluster_pool_ready"].samples[0].value)
         assert read(registry)["cluster_pool_lease_age_seconds"].samples[0].value > 0
+        await eventually(lambda: not read(registry)["cluster_pool_redis_up"].samples[0].value)
         own_server.start()
         await eventually(lambda: read(registry)["cluster_pool_ready"].samples[0].value)
 
