@@ -26,7 +26,7 @@ class Counters:
     Attributes:
         delivered: messages put into the outbox of an open connection, one per connection.
         refused: messages that met a closing connection or a full outbox, one per connection.
-        delivered_bytes: bytes of their payloads.
+        delivered_bytes: bytes of the payloads of delivered messages.
         undelivered: targeted messages that arrived for an id this node no longer holds.
         accepted: connections that became members here.
         origins_refused: handshakes refused with 403, of pages that may not connect here.
@@ -59,7 +59,7 @@ class Counters:
         takeover_fights: takeovers beyond five of one id within ten seconds.
         delayed_claims: claims that waited because several clients fight for one id.
         received: messages of clients that were read.
-        received_bytes: bytes of their payloads.
+        received_bytes: bytes of the payloads of received messages.
         inbound_dropped: messages of clients whose endpoints inside an ASGI server or ``websockets``
             do not read.
         inbound_lost: messages of clients that could not be published to the inbound channel.
@@ -92,7 +92,7 @@ class Counters:
         rejoins: times this node took a new incarnation after the first.
         rejoin_reasons: the same, by reason.
         rewinds: newcomers who were given the latest messages of their namespace.
-        rewound: messages that they were given.
+        rewound: messages that newcomers were given so.
         reaped: members of vanished nodes that this node removed.
         repaired: registry entries that a comparison found wrong and corrected.
         redis_seconds: round trips of what Redis has answered: batches of messages, and one command
