@@ -281,3 +281,37 @@ async def test_the_first_messages_of_a_history_are_recovered(own_server: RedisSe
         assert await sockets[0].wait_sent(3) == ["1", "2", "3"]
         assert await sockets[1].wait_sent(2) == ["2", "3"]
         assert gaps == []
+
+
+@async_test
+async def test_a_redis_that_comes_back_empty_begins_a_history_anew(
+    own_server: RedisServer,
+) -> None:
+    """Nothing old is sent, and nothing new is lost; no gap is called exact."""
+    async with (
+        Pool(own_server.url, node_id="one", timing=FAST, history=ROOMS) as one,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(one)
+        alice = await one.host("room:7", "alice")
+        for number in range(3):
+            await publisher.broadcast_message("room:7", str(number))
+        assert numbers_in(alice) == [0, 1, 2] or await alice.wait_sent(3)
+        own_server.kill()
+        await eventually(lambda: not one.ready)
+        own_server.start()
+        await eventually(lambda: one.ready, 20)
+
+        async def recorded() -> bool:
+            await publisher.broadcast_message("room:7", "9", timeout=10)
+            return bool(await publisher.history("room:7", timeout=10))
+
+        await eventually(recorded, 20)
+        past = await publisher.history("room:7", timeout=10)
+        assert {one.message for one in past} == {"9"}
+        await publisher.broadcast_message("room:7", "10", timeout=10)
+        await eventually(lambda: alice.sent[-1] == "10", 10)
+        got = numbers_in(alice)
+        assert got[:3] == [0, 1, 2]
+        assert set(got[3:-1]) == {9}
+        assert all(not gap.exact for gap in gaps)
