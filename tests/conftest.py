@@ -92,13 +92,12 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The behaviour suite has a Redis Cluster of its own besides, and its faults have sentinels."""
+    """The behaviour suite has a Redis Cluster besides, and without WebSockets sentinels, too; other
+    tests have servers."""
     if "own_server" in metafunc.fixturenames and not _names_its_server(metafunc):
-        path = metafunc.definition.path.relative_to(TESTS)
-        kinds = [*BINARIES, CLUSTER] if path.parts[0] in ("cluster", "server") else [*BINARIES]
-        if path.match("cluster/*faults.py"):
-            kinds.append(SENTINEL)
-        metafunc.parametrize("own_server", kinds, indirect=True)
+        folder = metafunc.definition.path.relative_to(TESTS).parts[0]
+        more = {"cluster": [*SEVERAL], "server": [CLUSTER]}.get(folder, [])
+        metafunc.parametrize("own_server", [*BINARIES, *more], indirect=True)
 
 
 def _names_its_server(metafunc: pytest.Metafunc) -> bool:

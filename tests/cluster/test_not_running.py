@@ -14,7 +14,8 @@ from tests.support import async_test
 
 LIFETIME = {"start", "stop", "lifespan"}
 READ_OR_REGISTER = {
-    *("free", "has_namespace", "headroom", "on", "operations", "statistics", "drain_on_signal")
+    *("free", "has_namespace", "headroom", "metrics", "on", "operations", "statistics"),
+    "drain_on_signal",
 }
 """Calls that work without a start: the last takes the signals, and waits for one."""
 OVER_ALREADY = {"hurry_drain", "remove_connection"}
