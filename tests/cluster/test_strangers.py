@@ -60,7 +60,7 @@ async def test_a_second_node_with_the_same_id_is_noticed_and_logged(
         pytest.skip("a cluster has no databases in which one prefix could be used twice")
 
     def pool(database: int, node_id: str) -> Pool:
-        url = f"{own_server.url}&db={database}"
+        url = f"{own_server.url}{'&db=' if '?' in own_server.url else '/'}{database}"
         return Pool(url, node_id=node_id, prefix="cluster_pool:env", timing=FAST)
 
     def said() -> list[str]:
