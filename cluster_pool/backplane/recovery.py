@@ -108,8 +108,9 @@ class Recovery:
             self._places.setdefault(channel, place)
 
     def reached(self, heard: Heard) -> None:
-        """Messages are in the inbox that have a position, or are of a channel that had one."""
-        if heard.position or heard.channel in self._places:
+        """Messages are in the inbox that have a position, or are of a channel that had one; a plain
+        PUBLISH is nowhere in a history."""
+        if heard.messages and (heard.position or heard.channel in self._places):
             place = Place(heard.epoch, heard.number, heard.position or None)
             self._places[heard.channel] = place
 

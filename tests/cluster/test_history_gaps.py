@@ -121,6 +121,31 @@ async def test_a_namespace_without_a_history_has_a_gap(own_server: RedisServer) 
 
 
 @async_test
+async def test_a_plain_publish_is_no_place_in_a_history(own_server: RedisServer) -> None:
+    """The last that was heard before a cut: what came before it is not read a second time."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice")
+        for number in range(3):
+            await publisher.broadcast_message("room:7", str(number))
+        assert await alice.wait_sent(3) == ["0", "1", "2"]
+        own_server.command(own_server.publish, "cluster_pool:{room:7}", "99")
+        assert await alice.wait_sent(4) == ["0", "1", "2", "99"]
+        await proxy.refuse()
+        await publisher.broadcast_message("room:7", "3")
+        await proxy.accept()
+        await eventually(lambda: far.ready, 20)
+        await publisher.broadcast_message("room:7", "4")
+        await eventually(lambda: alice.sent[-1] == "4", 20)
+        assert numbers_in(alice) == [0, 1, 2, 99, 3, 4]
+        assert gaps == []
+
+
+@async_test
 async def test_messages_that_have_left_the_history_are_a_gap(own_server: RedisServer) -> None:
     """Exactly so many; those that are left come."""
     rules = {"room:*": History(messages=16)}
