@@ -17,7 +17,7 @@ class Page(NamedTuple):
         position: of the last message; its epoch is "" if no history is recorded.
         history: the bounds that count.
         now: the time of Redis in ms.
-        entries: those that can be read, in the order asked for.
+        entries: those of its epoch that can be read, in the order asked for.
         more: where the next page begins; None if this is the last one.
     """
 
@@ -30,8 +30,7 @@ class Page(NamedTuple):
     def is_held(self, entry: Entry, number: int) -> bool:
         """Whether the message with a number is within the bounds, which the stream exceeds."""
         return (
-            entry.header.counter_epoch == self.position.epoch
-            and number > self.position.number - self.history.messages
+            number > self.position.number - self.history.messages
             and entry.time >= self.now - 1000 * self.history.seconds
         )
 
@@ -41,6 +40,7 @@ def page_in(reply: list[Any]) -> Page:
     epoch, number, bounds, now, entries, more = reply
     position = Position(epoch.decode(), int(number or 0))
     history = bounds_in(bounds) if bounds else UNRECORDED
-    read = [Entry.read(fields) for _, fields in entries]
+    read = [Entry.read(id, fields) for id, fields in entries]
+    own = [one for one in read if one is not None and one.header.counter_epoch == position.epoch]
     following = f"({entries[-1][0].decode()}" if more and entries else None
-    return Page(position, history, now, [entry for entry in read if entry is not None], following)
+    return Page(position, history, now, own, following)

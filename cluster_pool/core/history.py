@@ -52,6 +52,7 @@ UNITS: Final = {"": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
 _WRITTEN: Final = re.compile(
     r"(\d{1,13})(?:,(\d{1,6}(?:\.\d{1,3})?)(?:,(\d{1,13})(KiB|MiB|GiB)?)?)?", re.ASCII
 )
+_TIME: Final = re.compile(rb"\d{1,15}")
 _BOUNDS: Final = re.compile(r"(\d{1,15}) (\d{1,15}) (\d{1,15})")
 
 
@@ -217,17 +218,17 @@ class Entry(NamedTuple):
     items_offset: int
 
     @classmethod
-    def read(cls, fields: list[bytes]) -> Self | None:
-        """Read the fields of an entry; None if it is none that our scripts have written."""
+    def read(cls, id: bytes, fields: list[bytes]) -> Self | None:
+        """Read the id and the fields of an entry; None if our scripts have not written it there."""
         named = dict(zip(fields[::2], fields[1::2], strict=False))
         time, payload = named.get(b"t", b""), named.get(b"e", b"")
-        if not time.isdigit() or payload[:2] != ENVELOPE:
+        if not _TIME.fullmatch(time) or payload[:2] != ENVELOPE:
             return None
         try:
             header, at = read_header(payload)
         except BrokenEnvelopeError:
             return None
-        return cls(int(time), header, payload, at) if header.position else None
+        return cls(int(time), header, payload, at) if id == b"%d-0" % header.position else None
 
     def placed(self) -> Iterator[tuple[Position, list[Any]]]:
         """Its items, each with its position; BrokenEnvelopeError for one that cannot be read."""

@@ -6,10 +6,11 @@ from cluster_pool.core.history import History, Position
 
 
 def test_a_page_says_where_the_next_one_begins() -> None:
-    """Entries of others are left out; without a history there is nothing."""
+    """Entries of others and of other epochs are left out; without a history there is nothing."""
     entry = [b"12-0", [b"t", b"1500", b"e", ENVELOPE + b"9 70 2 start 1 12\n"]]
+    former = [b"11-0", [b"t", b"1500", b"e", ENVELOPE + b"8 70 2 start 1 11\n"]]
     bounds = b"5 2000 7"
-    page = page_in([b"9", b"12", bounds, 1600, [entry, [b"13-0", [b"a", b"b"]]], 1])
+    page = page_in([b"9", b"12", bounds, 1600, [former, entry, [b"13-0", [b"a", b"b"]]], 1])
     assert page.position == Position("9", 12)
     assert page.history == History(messages=5, seconds=2, bytes=7)
     assert [one.header.position for one in page.entries] == [12]

@@ -1,6 +1,7 @@
 """Gaps are closed from the history: real servers behind a network that is cut under traffic."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -342,3 +343,67 @@ async def test_a_redis_that_comes_back_empty_begins_a_history_anew(
         assert got[:3] == [0, 1, 2]
         assert set(got[3:-1]) == {9}
         assert all(not gap.exact for gap in gaps)
+
+
+@pytest.mark.parametrize("bounds", ["0 120000 1000", "9 999 1000", f"9 120000 {10**15}"])
+@async_test
+async def test_a_setting_that_is_none_ends_the_history_alone(
+    own_server: RedisServer, bounds: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was written by hand while a node was cut off: the node comes back, and sets it right."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice")
+        await publisher.broadcast_message("room:7", "0")
+        assert await alice.wait_sent() == ["0"]
+        await proxy.refuse()
+        await publisher.broadcast_message("room:7", "1")
+        numbers, ends = "cluster_pool:{room:7}:numbers", int(1000 * time.time()) + 600_000
+        own_server.command("HSET", numbers, "history", f"{bounds} {ends}")
+        assert await publisher.history("room:7") == []
+        await publisher.broadcast_message("room:7", "2")
+        await proxy.accept()
+        await eventually(lambda: far.ready, 30)
+        await eventually(lambda: missed(gaps, "room:7") == 2, 30)
+
+        async def recorded() -> bool:
+            await publisher.broadcast_message("room:7", "3")
+            return bool(await publisher.history("room:7"))
+
+        await eventually(recorded, 30)
+        await eventually(lambda: alice.sent[-1] == "3")
+        assert "by itself" not in caplog.text
+
+
+@async_test
+async def test_entries_of_others_are_never_delivered(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A person added them: at a place that is none, at a time that is none, without an envelope."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice")
+        await publisher.broadcast_message("room:7", "0")
+        assert await alice.wait_sent() == ["0"]
+        await proxy.refuse()
+        await publisher.broadcast_message("room:7", "1")
+        stream = "cluster_pool:{room:7}:history"
+        with own_server.sync_client() as client:
+            ((_, own),) = client.xrange(stream, "2-0")
+            for part, fields in enumerate(({"a": "b"}, {**own, b"t": "9" * 5000}, own), 1):
+                client.xadd(stream, fields, id=f"2-{part}")
+        await publisher.broadcast_message("room:7", "2")
+        assert len(await publisher.history("room:7")) == 3
+        await proxy.accept()
+        assert await alice.wait_sent(3) == ["0", "1", "2"]
+        await eventually(lambda: far.ready, 30)
+        assert gaps == []
+        assert "by itself" not in caplog.text

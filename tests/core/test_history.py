@@ -107,7 +107,7 @@ def entry(header: bytes, *items: bytes) -> list[bytes]:
 def test_each_item_of_an_entry_has_its_position() -> None:
     """The header has that of the last one."""
     one, two = envelope.broadcast(True, b"1"), envelope.close_all(1000, "")
-    read = Entry.read(entry(b"9 70 2 start 1 12", one, two))
+    read = Entry.read(b"12-0", entry(b"9 70 2 start 1 12", one, two))
     assert read is not None
     assert read.time == 1500
     places = [(str(place), item) for place, item in read.placed()]
@@ -121,6 +121,8 @@ def test_each_item_of_an_entry_has_its_position() -> None:
         [],
         [b"t"],
         [b"t", b"x", *entry(b"9 70 2 start 1 12")[2:]],
+        [b"t", b"9" * 5000, *entry(b"9 70 2 start 1 12")[2:]],
+        entry(b"9 70 2 start 1 13"),
         entry(b"9 70 2 start 1"),
         entry(b"9 70 2 start 1 1"),
         entry(b"nonsense"),
@@ -128,8 +130,9 @@ def test_each_item_of_an_entry_has_its_position() -> None:
     ],
 )
 def test_entries_of_others_are_not_read(fields: list[bytes]) -> None:
-    """Each of them would have no position, or no time."""
-    assert Entry.read(fields) is None
+    """Each of them would have no position, or another, or no time."""
+    assert Entry.read(b"12-0", fields) is None
+    assert Entry.read(b"12-1", entry(b"9 70 2 start 1 12")) is None
 
 
 def test_a_reader_gets_the_broadcasts_that_do_not_leave_it_out() -> None:

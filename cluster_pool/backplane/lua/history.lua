@@ -29,13 +29,19 @@ local function new_epoch(former, counted_by)
   return epoch
 end
 
+-- Whether a number of a setting is one that History allows.
+local function is_from(least, number, most)
+  return number >= least and number <= most
+end
+
 -- A setting; nil if there is none. `ends` is its last number, an end or a duration.
 local function setting_in(text)
   local messages, age, bytes, ends = string.match(text or '', '^(%d+) (%d+) (%d+) (%d+)$')
-  if messages and tonumber(age) <= DAY * 1000 then
-    return {
-      messages = tonumber(messages), age = tonumber(age), bytes = tonumber(bytes), ends = tonumber(ends)
-    }
+  if not messages then return end
+  messages, age, bytes, ends = tonumber(messages), tonumber(age), tonumber(bytes), tonumber(ends)
+  if is_from(1, messages, LARGEST_HISTORY) and is_from(1000, age, DAY * 1000)
+    and is_from(1, bytes, LARGEST_HISTORY) and is_from(0, ends, LATEST) then
+    return {messages = messages, age = age, bytes = bytes, ends = ends}
   end
 end
 
