@@ -327,6 +327,7 @@ class Node:
         """A connection of this node began to close, for any reason."""
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
         self.expiries.forget(connection)
+        self.rewinds.forget(connection)
         for membership in self.table.memberships_of(connection):
             self.ownership.release(membership)
 

@@ -47,7 +47,7 @@ class Rewinds:
         self._outbox_bytes = backplane.setup.limits.outbox_bytes
         self._table = table
         self._histories = histories
-        self._open: dict[str, list[Rewind]] = {}
+        self._open: dict[str, dict[Connection, Rewind]] = {}
 
     async def admit(
         self,
@@ -69,12 +69,12 @@ class Rewinds:
         try:
             await admission.join(connection, on_conflict, timeout)
         except BaseException:
-            self.end(rewind)
+            self._end(rewind)
             raise
         try:
             await self.replay(rewind)
         except BaseException:
-            self.end(rewind)
+            self._end(rewind)
             with contextlib.suppress(BackplaneUnavailableError):
                 await admission.leave(connection, None, None)
             raise
@@ -82,16 +82,23 @@ class Rewinds:
     def begin(self, connection: Connection, last: int) -> Rewind:
         """Note live messages for a newcomer from now on, before its claim is sent."""
         rewind = Rewind(connection, last)
-        self._open.setdefault(connection.namespace, []).append(rewind)
+        self._open.setdefault(connection.namespace, {}).setdefault(connection, rewind)
         return rewind
 
-    def end(self, rewind: Rewind) -> None:
-        """It needs nothing more."""
-        rewinds = self._open.get(rewind.connection.namespace, [])
-        if rewind in rewinds:
-            rewinds.remove(rewind)
+    def forget(self, connection: Connection) -> None:
+        """A connection closes: nothing live may ever come in its namespace."""
+        rewinds = self._open.get(connection.namespace)
+        if rewinds is None:
+            return
+        rewinds.pop(connection, None)
         if not rewinds:
-            self._open.pop(rewind.connection.namespace, None)
+            del self._open[connection.namespace]
+
+    def _end(self, rewind: Rewind) -> None:
+        """It needs nothing more."""
+        connection = rewind.connection
+        if self._open.get(connection.namespace, {}).get(connection) is rewind:
+            self.forget(connection)
 
     async def replay(self, rewind: Rewind) -> None:
         """Put the last messages ahead of what the outbox holds; its claim was won.
@@ -113,7 +120,7 @@ class Rewinds:
         rewind.floor = floor
         rewind.live.clear()
         if not floor.epoch:
-            self.end(rewind)
+            self._end(rewind)
 
     def meets(self, namespace: str) -> bool:
         """Whether there are newcomers in a namespace."""
@@ -122,12 +129,11 @@ class Rewinds:
     def meet(self, namespace: str, place: Position, message: Outgoing) -> set[str]:
         """A message is about to be delivered; the ids that have it already."""
         had = set()
-        for rewind in list(self._open.get(namespace, ())):
-            connection = rewind.connection
+        for connection, rewind in list(self._open.get(namespace, {}).items()):
             if rewind.floor is None:
                 rewind.live.append((place, message))
             elif not self._is_there(connection) or place.is_beyond(rewind.floor):
-                self.end(rewind)
+                self._end(rewind)
             elif place.is_within(rewind.floor):
                 had.add(connection.id)
         return had

@@ -61,6 +61,21 @@ async def test_none_is_missing_and_none_comes_twice(backend: Backend) -> None:
 
 
 @async_test
+async def test_nothing_is_kept_for_those_that_left_a_quiet_namespace(backend: Backend) -> None:
+    """No live message has come since, to show that all earlier ones have passed."""
+    async with backend.pools(1, history=ROOMS) as (pool,):
+        for name in (ROOM, "room:8"):
+            await pool.host(name, "first")
+            await pool.broadcast_message(name, "before")
+            for _ in range(3):
+                websocket = FakeWebSocket()
+                async with pool.accept(websocket, namespace=name, rewind=3):
+                    assert await websocket.wait_sent() == ["before"]
+                    assert pool._parts.rewinds.meets(name)
+            assert not pool._parts.rewinds.meets(name)
+
+
+@async_test
 async def test_a_newcomer_gets_only_what_it_may_read(backend: Backend) -> None:
     """Its id and its user may be excluded; messages to single members are not among them."""
     gone = asyncio.Event()
