@@ -27,6 +27,11 @@ class Heard(NamedTuple):
     position: int = 0
     time: int = 0
 
+    @property
+    def size(self) -> int:
+        """The bytes that it counts for."""
+        return len(self.payload) or EMPTY
+
 
 def probe_heard(began: float) -> Heard:
     """A mark behind all that was heard before a probe, which was sent when ``monotonic`` said so.
@@ -45,7 +50,7 @@ class Inbox:
         self._queue: deque[Heard] = deque()
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
-        """Clear while one of :meth:`put_late` waits for it."""
+        """Clear while one of :meth:`wait_room` waits for it."""
         self._room.set()
 
     def __len__(self) -> int:
@@ -53,20 +58,23 @@ class Inbox:
 
     def put(self, heard: Heard, *, control: bool = False) -> bool:
         """Add one; False when it does not fit and was dropped. For control the limit is doubled."""
-        size = len(heard.payload) or EMPTY
-        if self.size + size > self.limit * (1 + control) and self._queue:
+        if not self._has_room(heard, self.limit * (1 + control)):
             return False
-        self.size += size
+        self.size += heard.size
         self._queue.append(heard)
         if len(self._queue) == 1:
             self._filled.set()
         return True
 
-    async def put_late(self, heard: Heard) -> None:
-        """Add one that can wait, when half of the inbox is free; what is live has the rest."""
-        while self.size > self.limit // 2 or not self.put(heard, control=True):
+    async def wait_room(self, heard: Heard) -> None:
+        """Wait until there is room for one that can wait: half of the inbox is free, and what is
+        live has the rest. As long as nothing else is awaited, it can be put as control then."""
+        while self.size > self.limit // 2 or not self._has_room(heard, 2 * self.limit):
             self._room.clear()
             await self._room.wait()
+
+    def _has_room(self, heard: Heard, limit: int) -> bool:
+        return self.size + heard.size <= limit or not self._queue
 
     async def wait(self) -> None:
         """Wait until there is something to read."""
@@ -78,7 +86,7 @@ class Inbox:
             self._filled.clear()
             return None
         heard = self._queue.popleft()
-        self.size -= len(heard.payload) or EMPTY
+        self.size -= heard.size
         if not self._room.is_set():
             self._room.set()
         return heard

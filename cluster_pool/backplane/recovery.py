@@ -9,7 +9,8 @@ another server has taken over, or the history has begun anew.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from redis.exceptions import ResponseError
@@ -41,6 +42,14 @@ class Place(NamedTuple):
     number: int
     position: int | None
 
+    def has(self, heard: Heard) -> bool:
+        """Whether a message came before it, or is the one there."""
+        return bool(heard.position) and self.has_position(heard.epoch, heard.position)
+
+    def has_position(self, epoch: str, position: int) -> bool:
+        """The same of the message with a position."""
+        return self.epoch == epoch and position <= (self.position or 0)
+
 
 class _Waiting:
     """A channel that was interrupted.
@@ -60,7 +69,7 @@ class _Waiting:
     def __init__(self, place: Place, since: int) -> None:
         self.place = place
         self.since = since
-        self.held: list[Heard] = []
+        self.held: deque[Heard] = deque()
         self.overflowed = False
         self.dropped = self.lost = 0
         self.exact = True
@@ -117,7 +126,7 @@ class Recovery:
     def had(self, channel: str, epoch: str, position: int) -> bool:
         """Whether a message has been read from the history before it was heard."""
         place = self._places.get(channel)
-        return place is not None and place.epoch == epoch and position <= (place.position or 0)
+        return place is not None and place.has_position(epoch, position)
 
     def holds(self, channel: str) -> bool:
         """Whether what is heard on a channel must be held."""
@@ -126,15 +135,14 @@ class Recovery:
     def hold(self, heard: Heard) -> None:
         """Hold what was heard, in order; what does not fit is read from the history."""
         one = self._waiting[heard.channel]
-        size = len(heard.payload)
-        if self._bytes + size > self._inbox.limit:
+        if self._bytes + heard.size > self._inbox.limit:
             self._drop_held(one)
             one.overflowed = True
-        if one.overflowed or size > self._inbox.limit:
+        if one.overflowed:
             one.dropped += heard.messages or 1
             return
         one.held.append(heard._replace(time=self._now() // 1000 or 1))
-        self._bytes += size
+        self._bytes += heard.size
 
     def interrupted(self) -> None:
         """The subscriptions have ended: all recorded channels wait for the next generation."""
@@ -162,7 +170,7 @@ class Recovery:
 
     def _drop_held(self, one: _Waiting) -> None:
         one.dropped += sum(heard.messages or 1 for heard in one.held)
-        self._bytes -= sum(len(heard.payload) for heard in one.held)
+        self._bytes -= sum(heard.size for heard in one.held)
         one.held.clear()
 
     # -- what was missed -------------------------------------------------------------------
@@ -185,7 +193,7 @@ class Recovery:
             self._release(channel)
             return False
         one.place, one.dropped = Place(epoch, number, start), 0
-        if not one.overflowed and (start == position or _follows(one)):
+        if not one.overflowed and (start == position or _follows(one)) and self._fits(one):
             self._release(channel)
         else:
             self._due.append(channel)
@@ -195,11 +203,15 @@ class Recovery:
     def _release(self, channel: str) -> None:
         """Put what is held behind its place into the inbox; the channel waits no more."""
         one = self._waiting.pop(channel)
-        self._bytes -= sum(len(heard.payload) for heard in one.held)
+        self._bytes -= sum(heard.size for heard in one.held)
         self._places[channel] = one.place
         for heard in one.held:
-            if not (heard.position and self.had(channel, heard.epoch, heard.position)):
+            if not self._places[channel].has(heard):
                 self._put(heard)
+
+    def _fits(self, one: _Waiting) -> bool:
+        """Whether the inbox has room for all that is held."""
+        return self._inbox.size + sum(heard.size for heard in one.held) <= self._inbox.limit
 
     async def read(self, commands: CommandConnection) -> None:
         """Read the histories of the channels that wait for it, as soon as there are some.
@@ -210,7 +222,16 @@ class Recovery:
         self._wanted.clear()
         due, self._due = self._due, []
         for at in range(0, len(due), AT_ONCE):
-            await asyncio.gather(*[self._close(one, commands) for one in due[at : at + AT_ONCE]])
+            await self._close_all(due[at : at + AT_ONCE], commands)
+
+    async def _close_all(self, channels: list[str], commands: CommandConnection) -> None:
+        tasks = [asyncio.create_task(self._close(one, commands)) for one in channels]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _close(self, channel: str, commands: CommandConnection) -> None:
         """Close the gap of a channel."""
@@ -231,6 +252,7 @@ class Recovery:
             following = page.more
             if following is None:
                 self._come_to(one, page.position.number)
+                await self._put_held(channel, one)
                 closed = not one.overflowed
         if self._waiting.get(channel) is one:
             self._release(channel)
@@ -255,8 +277,6 @@ class Recovery:
     async def _put_entry(self, channel: str, one: _Waiting, entry: Entry) -> None:
         """Put what an entry has into the inbox, when there is room."""
         header = entry.header
-        if header.position <= (one.place.position or 0):
-            return
         if self._context.sealed and entry.time < one.since - OLDEST_MS:
             return  # recorded anew by somebody who does not know the secret
         heard = Heard(
@@ -270,10 +290,33 @@ class Recovery:
             header.position,
             entry.time,
         )
-        await self._inbox.put_late(heard)
+        if not self._is_wanted(one, heard):
+            return
+        await self._inbox.wait_room(heard)
+        if not self._is_wanted(one, heard):
+            return  # the channel is heard elsewhere by now, or no more
+        self._inbox.put(heard, control=True)
         self._context.counters.recovered += header.messages
         self._come_to(one, header.position - header.messages)
         one.place = Place(header.counter_epoch, header.number, header.position)
+
+    def _is_wanted(self, one: _Waiting, heard: Heard) -> bool:
+        """Whether a channel waits still, and for this message."""
+        return self._waiting.get(heard.channel) is one and not one.place.has(heard)
+
+    async def _put_held(self, channel: str, one: _Waiting) -> None:
+        """Put what is held into the inbox, when there is room; more may be held meanwhile."""
+        while one.held and self._waiting.get(channel) is one:
+            heard = one.held[0]
+            if self._is_wanted(one, heard):
+                await self._inbox.wait_room(heard)
+                if not (one.held and one.held[0] is heard and self._is_wanted(one, heard)):
+                    continue
+                self._inbox.put(heard, control=True)
+                if heard.messages:
+                    one.place = Place(heard.epoch, heard.number, heard.position or None)
+            self._bytes -= heard.size
+            one.held.popleft()
 
     def _come_to(self, one: _Waiting, position: int) -> None:
         """All messages up to a position that were not read have left the history."""
@@ -292,7 +335,7 @@ def _start(place: Place, counter: Counter) -> int | None:
     return 0 if place.epoch == NO_COUNTER and counter.former is None else None
 
 
-def _before(held: list[Heard], place: Place) -> Place:
+def _before(held: Iterable[Heard], place: Place) -> Place:
     """The place before the first of what is held that has a position; else ``place``."""
     for heard in held:
         if heard.position:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from redis.exceptions import ResponseError
 
 from cluster_pool.backplane.receiver import Receiver
@@ -10,6 +11,7 @@ from cluster_pool.core.config import Limits
 from cluster_pool.core.envelope import ENVELOPE, broadcast
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.numbers import UNREADABLE, Counter, ServerChange
+from cluster_pool.exceptions import BackplaneUnavailableError
 from tests.backplane.contexts import context_of
 from tests.support import async_test, eventually
 
@@ -267,3 +269,81 @@ async def test_messages_without_a_position_wait_in_their_place() -> None:
     await read(receiver, History(1, 2, 3))
     payloads = [heard.payload for heard in iter(receiver.inbox.pop, None)]
     assert payloads == [envelope(2), envelope(3), b"plain"]
+
+
+@async_test
+async def test_held_messages_wait_for_room_in_the_inbox() -> None:
+    """Nothing that the history has is dropped for want of it: half was read, and more was held."""
+    receiver = receiver_at(1, inbox_bytes=1000, message_bytes=1000)
+    receiver.resubscribed(CHANNEL, counter(9), SAME, 0)
+    history = History(*range(1, 10))
+    history.gate.clear()
+    reading = asyncio.create_task(read(receiver, history))
+    await eventually(lambda: history.asked)
+    for position in range(10, 20):
+        receiver.hear(CHANNEL, envelope(position, size=50))
+    history.gate.set()
+    got: list[int] = []
+    while not reading.done():
+        await asyncio.sleep(0)
+        got += [heard.position for heard in filter(None, [receiver.inbox.pop()])]
+    assert got + texts(receiver) == list(range(2, 20))
+    assert missed(receiver) is None
+    receiver = receiver_at(1, inbox_bytes=1000, message_bytes=1000)
+    receiver.hear("other", bytes(500))
+    for position in range(2, 10):
+        receiver.hear(CHANNEL, envelope(position, size=50))
+    receiver.resubscribed(CHANNEL, counter(9), SAME, 0)
+    reading = asyncio.create_task(read(receiver, History(*range(1, 10))))
+    got = []
+    while not reading.done():
+        await asyncio.sleep(0)
+        got += [heard.position for heard in filter(None, [receiver.inbox.pop()])]
+    assert got + texts(receiver) == [0, *range(2, 10)]
+    assert missed(receiver) is None
+
+
+@async_test
+async def test_nothing_is_read_for_a_channel_that_waits_no_more() -> None:
+    """Its slot moves, or it is left, while what was read waits for room."""
+    for leave in (
+        lambda one, other: one.hand_over(CHANNEL, other),
+        lambda one, _: one.forget(CHANNEL),
+    ):
+        receiver, other = receiver_at(1, inbox_bytes=1000, message_bytes=1000), receiver_at(0)
+        receiver.resubscribed(CHANNEL, counter(9), SAME, 0)
+        receiver.hear("other", bytes(900))
+        reading = asyncio.create_task(read(receiver, History(*range(1, 10))))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not reading.done()
+        leave(receiver, other)
+        assert receiver.inbox.pop()
+        await reading
+        assert texts(receiver) == []
+
+
+@async_test
+async def test_a_generation_that_ends_by_an_error_leaves_no_reading_behind() -> None:
+    """One history cannot be read any more, while what was read of others waits for room."""
+    receiver = Receiver(context_of(limits=Limits(inbox_bytes=1000, message_bytes=1000)))
+    others = [Keys().channel(name) for name in ("room:8", "room:9")]
+    for channel in others:
+        receiver.begin(channel, counter(0))
+    interrupt(receiver)
+    receiver.hear("other", bytes(900))
+    for channel in others:
+        receiver.resubscribed(channel, counter(2), SAME, 0)
+    history = History(1, 2)
+    script = history.script
+
+    async def broken(call: Any) -> Any:
+        if others[1] in call.keys[0]:
+            raise BackplaneUnavailableError("a replica")
+        return await script(call)
+
+    before = asyncio.all_tasks()
+    history.script = broken  # type: ignore[method-assign]
+    with pytest.raises(BackplaneUnavailableError):
+        await read(receiver, history)
+    assert asyncio.all_tasks() == before

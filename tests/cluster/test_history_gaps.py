@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import Gap, History, Publisher
+from cluster_pool import Gap, History, Limits, Publisher
 from cluster_pool.testing import FAST, FakeWebSocket
 from tests.clusters import Pool
 from tests.servers import RedisServer
@@ -238,6 +238,42 @@ async def test_recovered_messages_reach_those_that_were_members(own_server: Redi
         assert bob.sent == ["all", "not alice"]
         assert alice.closed == bob.closed == (4000, "over")
         assert carol.closed is None
+
+
+@async_test
+async def test_live_messages_are_not_lost_for_want_of_room(own_server: RedisServer) -> None:
+    """As much as the inbox may have is held while a history is read, and half of it was read."""
+    limits = Limits(inbox_bytes=64_000)
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS, limits=limits) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice")
+        recovery = far._parts.backplane.shard.receiver.recovery
+        asked, reading = asyncio.Event(), asyncio.Event()
+        read = recovery._page
+
+        async def later(*arguments: Any) -> Any:
+            page = await read(*arguments)
+            asked.set()
+            await reading.wait()
+            return page
+
+        recovery._page = later  # type: ignore[method-assign]
+        await proxy.refuse()
+        for number in range(40):
+            await publisher.broadcast_message("room:7", str(number).zfill(1000))
+        await proxy.accept()
+        await asyncio.wait_for(asked.wait(), 30)
+        for number in range(40, 95):
+            await publisher.broadcast_message("room:7", str(number).zfill(1000))
+        await eventually(lambda: recovery._bytes > 50_000)
+        reading.set()
+        await eventually(lambda: alice.sent and numbers_in(alice)[-1] == 94, 20)
+        assert numbers_in(alice) == list(range(95))
+        assert gaps == []
 
 
 @async_test
