@@ -6,7 +6,8 @@ publication makes a new one. One that is elsewhere, since its slot is half moved
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
@@ -17,12 +18,17 @@ from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.refusals import is_elsewhere
 from cluster_pool.core.numbers import UNREADABLE, Counter
 
+AGAIN: Final = 500
+"""Counters that are read again together, at most: a slot may stay half moved for hours."""
+
 
 class ChannelCounters:
     """The counters of the channels that a receiver hears."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
+        self._unread: dict[str, None] = {}
+        """Channels whose counters were unreadable, in the order in which they are read again."""
 
     def ask(self, commands: CommandConnection, channel: str) -> asyncio.Future[Any]:
         """Queue a reading of one counter; :func:`counter_in` reads the reply."""
@@ -54,6 +60,20 @@ class ChannelCounters:
             counters = map(Counter.read, flat[::3], flat[1::3], flat[2::3])
             found += zip(channels, counters, strict=True)
         return found
+
+    def note(self, channel: str, counter: Counter) -> bool:
+        """Whether a counter could be read; one that could not is to be read again."""
+        if counter.epoch == UNREADABLE:
+            self._unread[channel] = None
+            return False
+        return True
+
+    def pop_unread(self) -> list[str]:
+        """The next channels whose counters are to be read again."""
+        some = list(islice(self._unread, AGAIN))
+        for channel in some:
+            del self._unread[channel]
+        return some
 
     async def _one_by_one(
         self, commands: CommandConnection, channels: Sequence[str]

@@ -7,7 +7,7 @@ from typing import Final
 from cluster_pool.backplane.calls import Deadline
 from cluster_pool.backplane.refusals import is_refusal
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.backplane.subscriptions import Subscription
+from cluster_pool.backplane.subscription import Subscription
 from cluster_pool.backplane.topology import Topology
 from cluster_pool.exceptions import BackplaneUnavailableError
 

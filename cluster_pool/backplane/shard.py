@@ -42,6 +42,8 @@ LONGEST_REFUSED: Final = 2.0
 MOVED_PAUSE: Final = 0.2
 """Seconds in which a probe whose slot has moved is changed for another one, mostly."""
 SLOTS_MOVED: Final = "slots have moved"
+READ_LATE: Final = "an interruption, of which the counters could not be read at once"
+DROPPED: Final = "messages were dropped: too many, or too large"
 OUTLASTED: Final = "an interruption was longer than the history"
 STEADY: Final = 1.0
 """Seconds that a generation must have been up for the next one to begin without a pause."""
@@ -329,11 +331,12 @@ class Shard:
         while True:
             await health.rest()
             resubscribed = self.subscriptions.pop_resubscribed()
+            read = await self.subscriptions.read_again(commands, subscriber)
             await self._probe_where_it_is(commands)
             await self.subscriptions.compare(resubscribed, ServerChange.MOVED)
+            await self.subscriptions.compare(read, ServerChange.SAME)
             await health.hear_time(commands)
-            dropped = "messages were dropped: too many, or too large"
-            self._report_gap(SLOTS_MOVED if resubscribed else dropped)
+            self._report_gap(SLOTS_MOVED if resubscribed else READ_LATE if read else DROPPED)
 
     async def _count_missed(
         self, commands: CommandConnection, subscriber: Subscriber, server: str

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Protocol
 
 from cluster_pool.backplane.calls import Deadline, deadline_in
 from cluster_pool.backplane.channel_counters import ChannelCounters, counter_in
@@ -18,62 +17,13 @@ from cluster_pool.backplane.health import Health
 from cluster_pool.backplane.in_steps import overlapped
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.subscriber import BATCH, Groups, Subscriber
+from cluster_pool.backplane.subscription import Subscription, end_all
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.numbers import Counter, ServerChange
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 DRAIN = 1.0
 """Seconds to wait for the last messages of a Redis that has given slots away."""
-
-
-class Owner(Protocol):
-    """Subscribes the channels of subscriptions: :class:`Subscriptions`, or those of a cluster."""
-
-    async def confirm(self, channel: str, deadline: Deadline) -> None:
-        """See :meth:`Subscription.confirmed`."""
-
-    def drop(self, channels: Iterable[str]) -> None:
-        """Drop one reference to each channel."""
-
-
-class Subscription:
-    """One reference to a channel, from :meth:`Subscriptions.add` until :meth:`end`.
-
-    It outlives generations: each new one subscribes the channel again, and counts what was missed.
-    """
-
-    __slots__ = ("channel", "ended", "owner")
-
-    def __init__(self, owner: "Owner", channel: str) -> None:
-        self.owner = owner
-        self.channel = channel
-        self.ended = False
-
-    async def confirmed(self, deadline: Deadline) -> None:
-        """Wait until Redis has confirmed it: what is published after this returns is heard.
-
-        When a generation ends meanwhile, this waits for the next one.
-
-        Raises:
-            BackplaneUnavailableError: not confirmed by ``deadline`` (None: there is none), or
-                Redis refused. The channel stays wanted all the same.
-        """
-        await self.owner.confirm(self.channel, deadline)
-
-    def end(self) -> None:
-        """Drop this reference. A second call does nothing."""
-        end_all((self,))
-
-
-def end_all(subscriptions: Iterable[Subscription]) -> None:
-    """Drop several references; channels of one Redis are unsubscribed in few commands."""
-    channels: dict[Owner, list[str]] = {}
-    for one in subscriptions:
-        if not one.ended:
-            one.ended = True
-            channels.setdefault(one.owner, []).append(one.channel)
-    for owner, names in channels.items():
-        owner.drop(names)
 
 
 class Subscriptions:
@@ -305,7 +255,18 @@ class Subscriptions:
             for channel, counter in counters[at : at + BATCH]:
                 if channel in self._resubscribed:
                     self._receiver.resubscribed(channel, counter, change, now)
+                    self._counters.note(channel, counter)
             await asyncio.sleep(0)
+
+    async def read_again(
+        self, commands: CommandConnection, subscriber: Subscriber
+    ) -> list[tuple[str, Counter]]:
+        """Read counters that could not be read; gives those that can, for :meth:`compare`."""
+        found: list[tuple[str, Counter]] = []
+        some = [channel.encode() for channel in self._counters.pop_unread()]
+        async for groups in subscriber.in_groups(some):
+            found += await self._counted(commands, self._heard(groups))
+        return [one for one in found if self._counters.note(*one)]
 
     # -- slots that move ---------------------------------------------------------------------
 

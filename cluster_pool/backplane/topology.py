@@ -13,7 +13,7 @@ from cluster_pool.backplane.command_connection import Argument, ScriptCall
 from cluster_pool.backplane.generation import Generation
 from cluster_pool.backplane.outage import Outage
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.backplane.subscriptions import Subscription
+from cluster_pool.backplane.subscription import Subscription
 from cluster_pool.core.keys import Keys
 
 

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final
 
 from cluster_pool.backplane.claims import Claims
-from cluster_pool.backplane.subscriptions import Subscription, end_all
+from cluster_pool.backplane.subscription import Subscription, end_all
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.core.config import Timing
 from cluster_pool.core.ids import is_reserved

@@ -85,6 +85,7 @@ class _Doubt:
         moved: it is heard at another shard since.
         silent: nothing was heard since the last interruption.
         broken: the counter has gone back.
+        change: of the server, as far as it is known while the counter could not be read.
         uncounted: it had no counter.
         earlier: messages that its counter counted before the first one heard, where it had none.
     """
@@ -92,6 +93,7 @@ class _Doubt:
     __slots__ = (
         "at",
         "broken",
+        "change",
         "earlier",
         "ended",
         "epoch",
@@ -110,6 +112,7 @@ class _Doubt:
         self.moved = False
         self.silent = True
         self.broken = False
+        self.change = ServerChange.SAME
 
     def heard(self, known: Mark, epoch: str, number: int, count: int) -> None:
         """``count`` messages have arrived, the last of which has ``number``."""
@@ -127,8 +130,7 @@ class _Doubt:
     def settle(self, known: Mark, counter: Counter, change: ServerChange, now: int) -> bool:
         """Add what is missing up to the counter; returns whether the sum is exact."""
         epoch, number, former = counter.epoch, counter.number, counter.former
-        if epoch == UNREADABLE:
-            return False
+        change = max(change, self.change)
         if self.moved:  # a successor of the shard that it came to may lack what was published there
             self.ended = self.ended and change <= ServerChange.MOVED
             change = max(change, ServerChange.MOVED)
@@ -244,7 +246,8 @@ class Numbers:
     def resubscribed(self, channel: str, counter: Counter, change: ServerChange, now: int) -> None:
         """``channel`` is subscribed again, and all up to its counter must have arrived.
 
-        For a channel that was not known before, counting begins here.
+        For a channel that was not known before, counting begins here. Where the counter cannot be
+        read, what is known is told, as a lower bound; the rest when it is called again.
 
         Args:
             change: of the counters since the interruption.
@@ -255,14 +258,24 @@ class Numbers:
                 self.begin(channel, counter.epoch or NO_COUNTER, counter.number)
             return
         doubt = self._doubtful.pop(channel) or _Doubt(self._last[channel], ended=False)
+        if counter.epoch == UNREADABLE:
+            self._doubtful[channel] = doubt
+            self._leave_open(channel, doubt, change)
+            return
         exact = doubt.settle(self._last[channel], counter, change, now)
         last = self._last[channel]
-        counted = counter.epoch is not None and counter.epoch != UNREADABLE
+        counted = counter.epoch is not None
         if counted and (doubt.silent or _place(counter[:2]) > _place(last)):
             self._last[channel] = (counter.epoch or NO_COUNTER, counter.number)
         self.exact &= exact
         if doubt.missed or not exact:
             self._miss(channel, doubt.missed)
+
+    def _leave_open(self, channel: str, doubt: _Doubt, change: ServerChange) -> None:
+        """Tell what is known to be missed, and leave the rest for the next reading."""
+        doubt.change = max(doubt.change, change)
+        missed, doubt.missed = doubt.missed, 0
+        self.dropped(channel, missed, exact=False)
 
     def begin_again(self, channel: str, epoch: str, number: int) -> None:
         """``channel`` is subscribed again, and nothing up to this mark is missed by its numbers."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.exceptions import AskError, ConnectionError, MovedError, ResponseError
 
-from cluster_pool.backplane.channel_counters import ChannelCounters
+from cluster_pool.backplane.channel_counters import AGAIN, ChannelCounters
 from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.core.keys import Keys
@@ -107,3 +107,17 @@ async def test_an_earlier_call_that_fails_leaves_no_error_of_a_later_one_to_be_l
     commands.calls.clear()
     gc.collect()
     assert logged == []
+
+
+def test_counters_that_cannot_be_read_are_read_again_in_turn() -> None:
+    """Some at a time; one that still cannot be read comes behind the others."""
+    counters = ChannelCounters(Receiver(context_of(Keys())))
+    names = [f"c{at}" for at in range(AGAIN + 2)]
+    unread = Counter(UNREADABLE, 0)
+    assert [counters.note(name, unread) for name in names] == [False] * len(names)
+    first = counters.pop_unread()
+    assert first == names[:AGAIN]
+    assert counters.note(first[0], Counter("12", 34))
+    assert not counters.note(first[1], unread)
+    assert counters.pop_unread() == [*names[AGAIN:], first[1]]
+    assert counters.pop_unread() == []

@@ -1,6 +1,5 @@
 """The users of each channel: several of one, and the clean-up when the last has gone."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 from cluster_pool import BackplaneUnavailableError, ClusterPool
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.backplane.subscriptions import end_all
 from tests.clusters import Backend
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
@@ -53,20 +51,6 @@ async def test_a_channel_is_unsubscribed_with_the_last_of_its_users(
 
 
 @async_test
-async def test_several_subscriptions_end_together(own_server: RedisServer) -> None:
-    """Those that have ended already are skipped."""
-    async with Backend(own_server).pools(1) as (one,):
-        subscriptions = shard_of(one).subscriptions
-        names = [f"cluster_pool:{{{at}}}" for at in range(3)]
-        wanted = [subscriptions.add(name) for name in names]
-        await asyncio.gather(*[one.confirmed(deadline_in(5)) for one in wanted])
-        wanted[0].end()
-        end_all(wanted)
-        assert not any(subscriptions.listens(name) for name in names)
-        await eventually(lambda: listeners(own_server, names[2])() == 0)
-
-
-@async_test
 async def test_a_subscription_that_is_not_confirmed_in_time_still_stands(
     own_server: RedisServer,
 ) -> None:
@@ -82,14 +66,3 @@ async def test_a_subscription_that_is_not_confirmed_in_time_still_stands(
             proxy.heal()
             await subscription.confirmed(deadline_in(10))
             assert listeners(own_server, "cluster_pool:{late}")() == 1
-
-
-@async_test
-async def test_a_subscription_may_end_after_the_stop() -> None:
-    """The stop drops all; ending one afterwards does nothing."""
-    async with Backend(None).pools(1) as (one,):
-        shard = shard_of(one)
-        subscription = shard.subscriptions.add("cluster_pool:{n}")
-        await subscription.confirmed(deadline_in(5))
-    subscription.end()
-    assert not shard.listens("cluster_pool:{n}")

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from cluster_pool import Gap
+from cluster_pool.backplane.slots import slot_of
 from cluster_pool.testing import FAST
 from tests.clusters import Pool
 from tests.redis_clusters import away_from_home, cluster_pools, namespaces_of
 from tests.support import async_test, eventually
 from tools.harness.members import Member
 from tools.harness.proxy import Proxy
-from tools.harness.redis_cluster import RedisCluster
+from tools.harness.redis_cluster import RedisCluster, SlotMove
 
 pytestmark = pytest.mark.slow
 
@@ -204,6 +205,61 @@ async def test_a_counter_that_came_back_from_before_counts_nothing(redis: RedisC
         test.replica.call("HSET", test.numbers, "last", 57, "epoch", 1_700_000_000_000_000)
         await asyncio.sleep(0)
         assert await test.heal() == [(0, False)]
+
+
+@async_test
+async def test_a_counter_that_cannot_be_read_yet_is_read_again(redis: RedisCluster) -> None:
+    """The gap says at once that it knows nothing, and how many it was once the counter is there:
+    nobody sends anything meanwhile."""
+    async with apart(redis) as test:
+        await test.join(5)
+        shard = test.two._parts.backplane.topology.of(test.name)
+        await test.former_way.refuse()
+        await eventually(lambda: not shard.up)
+        for number in range(4):
+            await test.one.broadcast_message(test.name, f"missed {number}")
+        target = next(one for one in redis.primaries if one is not test.primary)
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(test.name), target)
+        await asyncio.to_thread(move.carry, test.numbers)
+        await test.former_way.accept()
+        await eventually(lambda: shard.up, 20)
+        await asyncio.sleep(2 * FAST.probe)
+        assert named(test.gaps, test.name) == [(0, False)]
+        await asyncio.to_thread(move.back)
+        await eventually(lambda: len(named(test.gaps, test.name)) > 1)
+        await test.one.broadcast_message(test.name, "heard", timeout=10)
+        await eventually(lambda: test.bob.sent[-1:] == ["heard"])
+        await asyncio.sleep(2 * FAST.probe)
+        assert named(test.gaps, test.name) == [(0, False), (4, True)]
+
+
+@async_test
+async def test_a_counter_that_came_back_and_cannot_be_read_yet_names_no_old_messages(
+    redis: RedisCluster,
+) -> None:
+    """A snapshot has the epoch before the one that was heard last. The first message there is no
+    sign that those before it were missed: all of them were heard."""
+    async with apart(redis) as test:
+        await test.join(5)
+        former = test.primary.call("HGET", test.numbers, "epoch")
+        test.primary.call("DEL", test.numbers)
+        for number in range(2):
+            await test.one.broadcast_message(test.name, f"later {number}")
+        await test.bob.wait_sent(7)
+        shard = test.two._parts.backplane.topology.of(test.name)
+        await test.former_way.refuse()
+        await eventually(lambda: not shard.up)
+        test.primary.call("HSET", test.numbers, "epoch", former, "last", 5)
+        target = next(one for one in redis.primaries if one is not test.primary)
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(test.name), target)
+        await asyncio.to_thread(move.carry, test.numbers)
+        await test.former_way.accept()
+        await eventually(lambda: shard.up, 20)
+        await asyncio.to_thread(move.back)
+        await test.one.broadcast_message(test.name, "heard", timeout=10)
+        await eventually(lambda: test.bob.sent[-1:] == ["heard"])
+        await asyncio.sleep(2 * FAST.probe)
+        assert {*named(test.gaps, test.name)} == {(0, False)}
 
 
 def replaced(redis: RedisCluster, primary: Member, replica: Member) -> None:

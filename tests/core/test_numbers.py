@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from cluster_pool.core.numbers import NO_COUNTER, SHORTEST_LIFE, Counter, Numbers, ServerChange
+from cluster_pool.core.numbers import (
+    NO_COUNTER,
+    SHORTEST_LIFE,
+    UNREADABLE,
+    Counter,
+    Numbers,
+    ServerChange,
+)
 
 SAME, MOVED, TAKEN_OVER, LOST = ServerChange
 
@@ -196,6 +203,30 @@ def test_a_successor_with_the_same_numbers_is_no_gap() -> None:
     young = (str(NOW - SHORTEST_LIFE // 2), 5)
     assert after(interrupted(last=young), None, 0) == (0, False), "it was lost"
     assert after(interrupted(last=young, ended=True), None, 0) is None
+
+
+def test_a_counter_that_cannot_be_read_leaves_the_rest_for_the_next_reading() -> None:
+    """Messages that are known to be missed are told at once, and none twice."""
+    numbers = interrupted()
+    numbers.heard("c", "1", 8, 1)
+    assert after(numbers, UNREADABLE, 0, change=SAME) == (2, False)
+    numbers.heard("c", "1", 10, 1)
+    assert after(numbers, UNREADABLE, 0, change=SAME) == (1, False)
+    assert after(numbers, "1", 13, change=SAME) == (3, True)
+    numbers.interrupted()
+    assert after(numbers, "1", 13, change=SAME) is None
+
+
+def test_a_loss_is_not_forgotten_over_a_counter_that_cannot_be_read() -> None:
+    """An old state counts no messages that were missed, also when it is read late."""
+    for known in (("2", 5), (NO_COUNTER, 0)):
+        numbers = interrupted(last=known)
+        assert after(numbers, UNREADABLE, 0, change=LOST) == (0, False)
+        numbers.heard("c", "1", 17, 1)
+        assert numbers.take_missed() == ({}, True)
+        assert after(numbers, "1", 17, change=SAME) == (0, False)
+        numbers.heard("c", "1", 19, 1)
+        assert numbers.take_missed() == ({"c": 1}, True)
 
 
 def test_messages_that_a_successor_knows_are_a_lower_bound() -> None:
