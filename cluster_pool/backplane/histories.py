@@ -25,10 +25,17 @@ class Histories:
         return (await self._read(namespace, "+", True, 0, deadline)).position
 
     async def newest_first(self, namespace: str, most: int, deadline: float) -> AsyncIterator[Page]:
-        """Pages from the last message back, the first with ``most`` entries at most."""
+        """Pages from the last message back, the first with ``most`` entries at most.
+
+        They end where the history has begun anew meanwhile.
+        """
         start: str | None = "+"
+        epochs: set[str] = set()
         while start is not None:
             page = await self._read(namespace, start, True, min(most, PAGE), deadline)
+            epochs.add(page.position.epoch)
+            if len(epochs) > 1:
+                break
             start, most = page.more, PAGE
             yield page
 

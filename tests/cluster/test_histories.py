@@ -146,6 +146,32 @@ async def test_the_history_outlives_the_members(backend: Backend) -> None:
         assert all(ttl > 0 for key, ttl in kept.items() if ROOM in key and "numbers" in key)
 
 
+@async_test
+async def test_a_history_that_begins_anew_between_two_pages_is_read_no_further(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages that are newer would stand ahead of older ones."""
+    async with backend.pools(1, history=ROOMS) as (pool,):
+        await pool.host(ROOM, "alice")
+        await send_all(pool, *map(str, range(250)))
+        histories = pool._parts.backplane.histories
+        read = histories._read
+
+        async def between(*arguments: Any) -> Any:
+            page = await read(*arguments)
+            with backend.sync_client() as client:
+                client.hdel(numbers_of(backend), "epoch")
+            await send_all(pool, "new")
+            return page
+
+        monkeypatch.setattr(histories, "_read", between)
+        assert texts(await pool.history(ROOM, last=250, timeout=20)) == list(
+            map(str, range(50, 250))
+        )
+        monkeypatch.undo()
+        assert texts(await pool.history(ROOM)) == ["new"]
+
+
 # -- bounds ------------------------------------------------------------------------------------
 
 
@@ -353,6 +379,31 @@ async def test_a_larger_setting_lapses_when_no_node_renews_it(backend: Backend) 
 
 
 @async_test
+async def test_each_number_of_a_setting_is_renewed_by_itself(backend: Backend) -> None:
+    """One node asks for more messages, another for more time: neither number ever lapses, until
+    the node that asked for it has gone."""
+    first, second = History(messages=10, seconds=60), History(messages=20, seconds=30)
+
+    def ends() -> list[int]:
+        with backend.sync_client() as client:
+            return list(map(int, client.hget(numbers_of(backend), "ends").split()))
+
+    async with node(backend, "one", {ROOM: first}) as one:
+        async with node(backend, "two", {ROOM: second}) as two:
+            for pool in (one, two):
+                await pool.host(ROOM, pool.node_id)
+            before = ends()
+            await eventually(lambda: all(map(int.__gt__, ends(), before)))
+            assert setting(backend)[:2] == [20, 60_000]
+            assert setting(backend)[3] >= max(before)
+        lapsing = " ".join(map(str, [now_ms(backend) + 30_000, *ends()[1:]]))
+        with backend.sync_client() as client:
+            client.hset(numbers_of(backend), "ends", lapsing)
+        await one.host(ROOM, "dave")
+        assert setting(backend)[:2] == [10, 60_000]
+
+
+@async_test
 async def test_a_history_goes_on_until_no_node_asks_for_it(backend: Backend) -> None:
     """A rolling change from on to off: on until the setting has lapsed; then it is removed."""
     async with node(backend, "off", None) as off:
@@ -410,16 +461,17 @@ async def test_recorded_items_are_refused_where_they_do_not_belong(backend: Back
             ((_, eighth),) = client.xrange(stream_of(backend, "room:8"))
             late = {b"t": int(one[b"t"]) + 60_000, b"e": one[b"e"]}
             plain = {**one, b"e": one[b"e"].partition(b"\n")[0] + b"\n" + broadcast(True, b"x")}
-            for position, entry in enumerate((one, eighth, late, plain), 3):
-                fields = {**entry, b"e": placed(entry[b"e"], position)}
-                client.xadd(stream_of(backend), fields, id=f"{position}-0")
             epoch, _, rest = client.hget(numbers_of(backend), "epoch").split(b" ", 2)
+            for position, entry in enumerate((one, eighth, late, plain), 3):
+                fields = {**entry, b"e": placed(entry[b"e"], epoch, position)}
+                client.xadd(stream_of(backend), fields, id=f"{position}-0")
             client.hset(numbers_of(backend), "epoch", b"%s 6 %s" % (epoch, rest))
         assert texts(await pool.history(ROOM)) == ["1", "2"]
         assert pool.counters.dropped_forged == 4
 
 
-def placed(payload: bytes, position: int) -> bytes:
-    """The same envelope at another position."""
+def placed(payload: bytes, epoch: bytes, position: int) -> bytes:
+    """The same envelope at another place."""
     header, _, items = payload.partition(b"\n")
-    return b"%s %d\n%s" % (header.rpartition(b" ")[0], position, items)
+    marks = header.partition(b" ")[2].rpartition(b" ")[0]
+    return b"\xc1\x01%s %s %d\n%s" % (epoch, marks, position, items)

@@ -5,6 +5,7 @@
 -- A history is recorded as long as the hash of numbers beside the namespace's channel has a setting. The
 -- fields there:
 --   history   the setting: messages, age in ms, bytes, and the time in ms until which it stands
+--   ends      the times in ms until which the former three stand
 --   epoch     beside the epoch: position of the last message, sum of bytes, and the position, time and sum
 --             at which a mark is due; anything else beside it says that the positions must begin anew. So
 --             a publication without a history, which finds the epoch alone, costs nothing more
@@ -56,7 +57,7 @@ local function setting_of(numbers)
   if setting and now_us() <= setting.ends * 1000 then return setting end
   local epoch = epoch_in(server.call('HGET', numbers, 'epoch'))
   if epoch then server.call('HSET', numbers, 'epoch', epoch) end
-  server.call('HDEL', numbers, 'history', 'marks')
+  server.call('HDEL', numbers, 'history', 'ends', 'marks')
   server.call('DEL', stream_beside(numbers))
 end
 
@@ -95,19 +96,23 @@ local function count_anew(numbers, count, counted_by, found, number)
 end
 
 -- Has the history of a namespace recorded from now on, for as long as the setting `asked` says in its last
--- number. Of two settings that stand, the larger one of each number counts; the larger one lapses when
--- nobody renews it. Returns the numbers that count, without the last.
+-- number. Of two settings that stand, the larger one of each number counts, which lapses by itself when
+-- nobody renews it: another number of it may be the smaller one. Returns the numbers that count.
 local function renew(numbers, asked, counted_by)
-  local found = redis.call('HMGET', numbers, 'history', 'epoch', 'last')
+  local found = redis.call('HMGET', numbers, 'history', 'epoch', 'last', 'ends')
   local wanted, standing, now = setting_in(asked), setting_in(found[1]), math.floor(now_us() / 1000)
-  local ends = now + wanted.ends
-  if standing and standing.ends > now + MINUTE * 1000 then
-    for _, name in ipairs({'messages', 'age', 'bytes'}) do
-      if standing[name] > wanted[name] then wanted[name], ends = standing[name], standing.ends end
+  local ends, latest = {string.match(found[4] or '', '^(%d+) (%d+) (%d+)$')}, 0
+  for at, name in ipairs({'messages', 'age', 'bytes'}) do
+    local stands = standing and math.min(tonumber(ends[at] or standing.ends), standing.ends) or 0
+    if stands > now + MINUTE * 1000 and standing[name] > wanted[name] then
+      wanted[name] = standing[name]
+    else
+      stands = now + wanted.ends
     end
+    ends[at], latest = digits(stands), math.max(latest, stands)
   end
   local bounds = digits(wanted.messages) .. ' ' .. digits(wanted.age) .. ' ' .. digits(wanted.bytes)
-  redis.call('HSET', numbers, 'history', bounds .. ' ' .. digits(ends))
+  redis.call('HSET', numbers, 'history', bounds .. ' ' .. digits(latest), 'ends', table.concat(ends, ' '))
   redis.call('EXPIRE', numbers, DAY)
   if not place_in(found[2]) then
     local epoch = epoch_in(found[2])
