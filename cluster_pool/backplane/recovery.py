@@ -182,6 +182,8 @@ class Recovery:
         """
         one = self._waiting.get(channel)
         if one is None:
+            if counter.epoch != UNREADABLE:
+                self.begin(channel, counter)  # of a history that has begun since, or come here
             return False
         epoch, number, position = counter.epoch, counter.number, counter.position
         start = None if change > ServerChange.MOVED else _start(one.place, counter)

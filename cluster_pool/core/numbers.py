@@ -9,11 +9,11 @@ another server publishes on a channel begins a new epoch at 1, and the counter k
 epoch and its last number as that server knew it. Hence numbers of one epoch never name two
 messages, unless a server was restored from a snapshot.
 
-**When a number is exact.** It is exact while one server counts. Across a change of the server it is
-exact for a channel that was heard to its end at the former one: the server itself has ended the
-subscription, or confirmed its end after it had given the slot away. Any other channel may have had
-messages that the former server took with it. Where the new server knows no message that was not
-heard here, nothing is reported; else the number is a lower bound.
+**When a number is exact.** It is exact while one server counts, also over the begin of a history.
+Across a change of the server it is exact for a channel that was heard to its end at the former one:
+the server itself has ended the subscription, or confirmed its end after it had given the slot away.
+Any other channel may have had messages that the former server took with it. Where the new server
+knows no message that was not heard here, nothing is reported; else the number is a lower bound.
 """
 
 import re
@@ -157,7 +157,7 @@ class _Doubt:
             return False
         if self.ended or (change > ServerChange.SAME and not self.missed):
             return direct or not renewed
-        return change is ServerChange.SAME and not renewed
+        return change is ServerChange.SAME and (not renewed or (direct and not self.uncounted))
 
     def _first(self, epoch: str, earlier: int) -> None:
         """A channel without a counter has one, which stood at ``earlier`` before what is heard."""

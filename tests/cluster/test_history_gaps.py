@@ -348,6 +348,35 @@ async def test_the_first_messages_of_a_history_are_recovered(own_server: RedisSe
 
 
 @async_test
+async def test_a_history_that_another_node_has_begun_is_read(own_server: RedisServer) -> None:
+    """As in a rolling change of the setting: the first interruption finds where it begins, and
+    counts nothing as missed; the second one is closed from it."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST) as far,
+        Pool(own_server.url, node_id="near", timing=FAST, history=ROOMS) as near,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice")
+        await publisher.broadcast_message("room:7", "0")
+        assert await alice.wait_sent() == ["0"]
+        await asyncio.sleep(0.05)  # epochs of servers that follow each other are of 10 ms
+        await near.host("room:7", "bob")
+        for lost in ([], ["1"]):
+            generations = far.counters.generations
+            await proxy.refuse()
+            for text in lost:
+                await publisher.broadcast_message("room:7", text)
+            await proxy.accept()
+            await eventually(lambda before=generations: far.counters.generations > before, 30)
+            await eventually(lambda: far.ready, 30)
+        await publisher.broadcast_message("room:7", "2")
+        assert await alice.wait_sent(3) == ["0", "1", "2"]
+        assert gaps == []
+
+
+@async_test
 async def test_a_redis_that_comes_back_empty_begins_a_history_anew(
     own_server: RedisServer,
 ) -> None:

@@ -241,6 +241,16 @@ def test_messages_that_a_successor_knows_are_a_lower_bound() -> None:
     assert after(interrupted(last=(NO_COUNTER, 0)), "2", 4, ("1", 3)) == (7, False)
 
 
+def test_a_history_that_begins_on_the_same_server_is_followed() -> None:
+    """Its epoch says where the one before ended; of an earlier one nothing is known."""
+    assert after(interrupted(), "2", 0, ("1", 5), change=SAME) is None
+    assert after(interrupted(), "2", 4, ("1", 7), change=SAME) == (6, True)
+    assert after(interrupted(), "3", 4, ("2", 5), change=SAME) == (4, False)
+    assert after(interrupted(), "2", 4, change=SAME) == (4, False)
+    last = (NO_COUNTER, 0)
+    assert after(interrupted(last=last), "2", 4, ("1", 3), change=SAME) == (7, False)
+
+
 def test_messages_of_a_channel_that_was_heard_to_its_end_are_counted_exactly() -> None:
     """All that its former server published has arrived, so the successor's numbers are the rest."""
     assert after(interrupted(ended=True), "1", 3) is None
