@@ -27,7 +27,7 @@ from cluster_pool.backplane.script_words import (
 )
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.core.claims import Claim
-from cluster_pool.core.history import HistoryRules
+from cluster_pool.core.history import HistoryRules, Position, Resumption
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -54,10 +54,12 @@ class ClaimReply(NamedTuple):
         status: CLAIMED, TAKEN (another claim stands), FULL (there is no room in the namespace),
             or LATE (it came after its deadline and changed nothing).
         claim: the one that stands now; None for FULL and LATE.
+        resumption: what was won in a namespace with a history; else None.
     """
 
     status: str
     claim: Claim | None
+    resumption: Resumption | None = None
 
 
 class Claims:
@@ -76,7 +78,7 @@ class Claims:
         links: Links,
         namespace: str,
         incarnation: str,
-        claims: Sequence[tuple[str, str, int, int]],
+        claims: Sequence[tuple[str, str, int, int, str | None]],
         *,
         takeover: bool | None,
         dead: str = "",
@@ -87,7 +89,7 @@ class Claims:
 
         Args:
             claims: id, nonce, the Redis time in µs of the first attempt (0 if this is the first),
-                and the time after which it must not be executed.
+                the time after which it must not be executed, and the user.
             takeover: whether an id may be taken over; None: from a connection of the same user.
             room: how many members the namespace may have.
             told: the places of claims that have a profile, from 1 on, and these.
@@ -106,13 +108,15 @@ class Claims:
             history=self._histories.asked(namespace),
             counted_by=shard.succession.digits,
             told=told,
-            claims=claims,
+            claims=[(*one[:4], self._histories.reader(namespace, one[4])) for one in claims],
         )
 
         def read(reply: list[bytes]) -> list[ClaimReply]:
             return [
-                ClaimReply(status.decode(), Claim.parse(claim))
-                for status, claim in zip(reply[::2], reply[1::2], strict=True)
+                ClaimReply(status.decode(), Claim.parse(claim), Resumption.read(resumption))
+                for status, claim, resumption in zip(
+                    reply[::3], reply[1::3], reply[2::3], strict=True
+                )
             ]
 
         return Reply(links.script(call), read)
@@ -121,10 +125,12 @@ class Claims:
         self,
         links: Links,
         namespace: str,
-        claims: Sequence[tuple[str, Claim]],
+        claims: Sequence[tuple[str, Claim, str]],
         deadline: float,
     ) -> Reply[list[bool | None]]:
         """Release claims; gives for each whether its release emptied the namespace.
+
+        With each goes the position up to which the id has received the history, "" for none.
 
         None for a claim that was not registered: it was released before, taken over, or lost.
 
@@ -134,13 +140,13 @@ class Claims:
             self._keys,
             namespace,
             node=self._identity.node_id,
-            claims=[(id, str(claim)) for id, claim in claims],
+            claims=[(id, str(claim), position) for id, claim, position in claims],
         )
         emptied = self._keys.emptied(namespace)
 
         def read(codes: bytes) -> list[bool | None]:
             last_ones = [_RELEASED[code] for code in codes]
-            for (_, claim), is_last in zip(claims, last_ones, strict=True):
+            for (_, claim, _), is_last in zip(claims, last_ones, strict=True):
                 if is_last:
                     links.commands(emptied).call("HDEL", emptied, str(claim)).add_done_callback(
                         unheeded
@@ -215,6 +221,28 @@ class Claims:
         )
         _, codes = in_time(await self._topology.script(deadline, call))
         return _ASSERTED[codes[0]] is True
+
+    async def store_positions(
+        self,
+        namespace: str,
+        positions: Sequence[tuple[str, Claim, Position, str | None]],
+        deadline: float,
+    ) -> None:
+        """Store how far members have received the history: id, claim, position, and user."""
+        call = script_calls.store_positions(
+            self._keys,
+            namespace,
+            positions=[
+                (
+                    id,
+                    f"{claim.time}:{claim.nonce}",
+                    place.stored,
+                    self._histories.reader(namespace, user),
+                )
+                for id, claim, place, user in positions
+            ],
+        )
+        await self._topology.script(deadline, call)
 
     def tallies(
         self, links: Links, namespaces: Sequence[str], incarnation: str, deadline: float

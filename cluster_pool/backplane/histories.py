@@ -39,6 +39,14 @@ class Histories:
             start, most = page.more, PAGE
             yield page
 
+    async def after(self, namespace: str, place: Position, deadline: float) -> AsyncIterator[Page]:
+        """Pages from the message behind a place on, the oldest first."""
+        start: str | None = f"{place.number + 1}-0"
+        while start is not None:
+            page = await self._read(namespace, start, False, PAGE, deadline)
+            start = page.more
+            yield page
+
     async def _read(
         self, namespace: str, start: str, newest_first: bool, most: int, deadline: float
     ) -> Page:

@@ -141,7 +141,7 @@ def claim(
     history: str,
     counted_by: str,
     told: Sequence[tuple[int, str]],
-    claims: Iterable[tuple[str, str, int, int]],
+    claims: Iterable[tuple[str, str, int, int, str]],
 ) -> ScriptCall:
     """Claim ids for an incarnation.
 
@@ -149,7 +149,8 @@ def claim(
         history: the setting that is asked for, "" for none: see :meth:`.HistoryRules.asked`.
         told: the places of claims that have a profile, from 1 on, and these.
         claims: id, nonce, the time of the first attempt (0 if this is the first) and the time
-            after which it must not be executed, both in µs of Redis.
+            after which it must not be executed, both in µs of Redis, and the reader: see
+            :meth:`.HistoryRules.reader`.
     """
     channel = keys.channel(namespace)
     return ScriptCall(
@@ -170,9 +171,14 @@ def claim(
 
 
 def release(
-    keys: Keys, namespace: str, *, node: str, claims: Iterable[tuple[str | bytes, str | bytes]]
+    keys: Keys,
+    namespace: str,
+    *,
+    node: str,
+    claims: Iterable[tuple[str | bytes, str | bytes, str]],
 ) -> ScriptCall:
-    """Release claims: ids, and the claims that must be registered for them."""
+    """Release claims: ids, the claims that must be registered for them, and, where it is known, up
+    to which position the id has received the history: "epoch number"."""
     names = [
         keys.members(namespace),
         keys.owners(namespace),
@@ -182,6 +188,15 @@ def release(
     ]
     fields = [field for entry in claims for field in entry]
     return ScriptCall("release", names, [keys.events(namespace), node, *fields])
+
+
+def store_positions(
+    keys: Keys, namespace: str, *, positions: Iterable[tuple[str, str, str, str]]
+) -> ScriptCall:
+    """Store how far ids have received the history: id, time and nonce of the claim
+    ("time:nonce"), position ("epoch number") and reader."""
+    names = [keys.members(namespace), keys.numbers(keys.channel(namespace))]
+    return ScriptCall("store_positions", names, [field for entry in positions for field in entry])
 
 
 def reap(

@@ -33,11 +33,12 @@ NAMES: Final = (
     "renew_epoch",
     "revoke",
     "send",
+    "store_positions",
     "sweep",
     "tallies",
 )
 
-DEFERRED: Final = ("history", "recording")
+DEFERRED: Final = ("history", "positions", "recording")
 """Files whose functions are made only where they are needed, since most calls need none of them."""
 
 MAKER: Final = """\

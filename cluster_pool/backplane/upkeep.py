@@ -233,7 +233,7 @@ class Upkeep:
                 self._keys,
                 namespace,
                 node=self._identity.node_id,
-                claims=entries[at : at + BATCH],
+                claims=[(*entry, "") for entry in entries[at : at + BATCH]],
             )
             await answered(links.script(call), deadline)
 

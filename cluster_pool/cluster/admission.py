@@ -12,6 +12,7 @@ from cluster_pool.cluster.node_life import NodeLife
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.user_limit import UserLimit
 from cluster_pool.core.config import check_on_conflict
+from cluster_pool.core.history import Resumption
 from cluster_pool.core.results import NodeState
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -63,15 +64,18 @@ class Admission:
 
     async def join(
         self, connection: Connection, on_conflict: str | None, timeout: float | None
-    ) -> None:
-        """Make a connection a member; see :meth:`ClusterPool.new_connection`."""
+    ) -> Resumption | None:
+        """Make a connection a member; see :meth:`ClusterPool.new_connection`.
+
+        Returns what its claim has found, in a namespace with a history.
+        """
         deadline = self._deadline(timeout)
         takeover = self.takeover(on_conflict)
         try:
             self.check_open()
             if connection.identity is not None:
                 self._table.check_identity(connection.identity)
-            await self._claim(connection, takeover, deadline)
+            found = await self._claim(connection, takeover, deadline)
         except BaseException as error:
             log.debug("refused: %r: %r", connection, error)
             self._count(error)
@@ -79,6 +83,7 @@ class Admission:
         if connection.identity is not None:
             self._table.renewed(connection)
         log.debug("joined: %r", connection)
+        return found
 
     def _count(self, error: BaseException) -> None:
         counters = self._table.counters
@@ -103,7 +108,9 @@ class Admission:
         if state not in (NodeState.ACTIVE, NodeState.ANNOUNCING):
             raise PoolClosedError(f"node {self._identity.node_id} is {state.value}")
 
-    async def _claim(self, connection: Connection, takeover: bool, deadline: float) -> None:
+    async def _claim(
+        self, connection: Connection, takeover: bool, deadline: float
+    ) -> Resumption | None:
         if connection in self._joining or self._is_member(connection):
             raise ClusterPoolError(f"{connection!r} is a member already")
         attachment.attach(connection, self._table)
@@ -113,9 +120,10 @@ class Admission:
         try:
             # Whom a newcomer displaces is closed for those that have their home already.
             order = (home, person) if self._user_limit.displaces else (person, home)
-            await self._claim_each([one for one in order if one], takeover, deadline)
+            found = await self._claim_each([one for one in order if one], takeover, deadline)
             if person is not None:
                 self._user_limit.joined(person.namespace)
+            return found
         except BaseException:
             attachment.detach(connection)
             raise
@@ -129,19 +137,25 @@ class Admission:
 
     async def _claim_each(
         self, memberships: Iterable[Membership[Connection]], takeover: bool, deadline: float
-    ) -> None:
-        """Claim memberships one after another; if one fails, release those before it."""
+    ) -> Resumption | None:
+        """Claim memberships one after another; if one fails, release those before it.
+
+        Returns what the claim of the home has found.
+        """
         claimed: list[Membership[Connection]] = []
+        found = None
         try:
             for one in memberships:
                 self.check_open()  # a drain may have begun meanwhile
                 taking = takeover or one.person
-                await self._ownership.claim(one, takeover=taking, deadline=deadline)
+                resumption = await self._ownership.claim(one, takeover=taking, deadline=deadline)
+                found = resumption if one.home else found
                 claimed.append(one)
         except BaseException:
             for one in claimed:
                 self._ownership.release(one)
             raise
+        return found
 
     async def leave(
         self, connection: Connection, on_empty: EmptyCallback | None, timeout: float | None

@@ -266,7 +266,10 @@ class ClaimBatcher:
         clock = self._topology.of(namespace).clock
         lease_ends = now + self._lease.seconds_left()
         claims = [
-            (one.membership.id, one.nonce, one.first, clock.at(min(one.deadline, lease_ends)))
+            (
+                *(one.membership.id, one.nonce, one.first),
+                *(clock.at(min(one.deadline, lease_ends)), one.membership.connection.user),
+            )
             for one in batch
         ]
         try:
@@ -311,7 +314,8 @@ class ClaimBatcher:
     async def _answered(self, batch: list[PendingClaim], answers: list[ClaimReply]) -> None:
         """Decide each claim; if another claim stands, check whether its owner has a lease."""
         lost: list[tuple[PendingClaim, Claim]] = []
-        for pending, (status, claim) in zip(batch, answers, strict=True):
+        for pending, (status, claim, resumption) in zip(batch, answers, strict=True):
+            pending.resumption = resumption
             if status == LATE:
                 self._too_late(pending)
             elif claim is None:

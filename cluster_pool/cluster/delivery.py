@@ -12,7 +12,9 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.cluster.dispatcher import MESSAGES, Run, Turn, message_of
+from cluster_pool.cluster.handovers import Handovers
 from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers
 from cluster_pool.cluster.rewinds import Rewinds
@@ -74,6 +76,8 @@ class Delivery:
         answers: Answers,
         remote_joins: RemoteJoins,
         rewinds: Rewinds,
+        accounts: Accounts,
+        handovers: Handovers,
         orders: Mapping[str, Callable[[Callable[[str], None]], None]],
         execute_order: ExecuteOrder,
         unsealing: Unsealing | None,
@@ -87,6 +91,8 @@ class Delivery:
         self._answers = answers
         self._remote_joins = remote_joins
         self._rewinds = rewinds
+        self._accounts = accounts
+        self._handovers = handovers
         self._orders = orders
         self._execute_order = execute_order
         self._unsealing = unsealing
@@ -112,6 +118,8 @@ class Delivery:
             self._question(claim, item, _asker(item[3]))
         elif kind in (envelope.JOIN, envelope.LEAVE):
             self._membership(kind, claim, item)
+        elif kind == envelope.PLACE:
+            self._handovers.told(item)
         else:
             to = ReplyTo.read(item[5])
             receipt = None
@@ -227,6 +235,8 @@ class Delivery:
                     await self._control(source, item, later, recorded)
         finally:
             await self._fan_out(namespace, run)
+            if recorded:
+                self._accounts.reached(namespace, Position(heard.epoch, heard.position))
 
     def _came_later(self, namespace: str, heard: Heard) -> list[str]:
         """The members here that claimed after something was published that was read late."""
@@ -260,12 +270,13 @@ class Delivery:
         elif kind in MESSAGES or kind in EXCEPT or kind in FROM:
             message, ids, users = _broadcast_of(item, source)
             if recorded:
-                later = (*later, *self._rewinds.meet(namespace, Position(*source[1:]), message))
+                later = (*later, *self._rewinds.meet(namespace, Position(*source[1:])))
             await self._table.broadcast(namespace, message, frozenset((*ids, *later)), users)
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])
             if claim is None:
                 raise BrokenEnvelopeError("claim")
+            self._handovers.taken(namespace, item[1], claim)
             self._ownership.taken_over(namespace, item[1], claim)
         else:
             raise BrokenEnvelopeError("kind")

@@ -84,6 +84,34 @@ class HistoryReading:
                 break
         return position or NOWHERE, self._once(found[:last])
 
+    def opened(
+        self, namespace: str, entry: Entry, newest: dict[str, int]
+    ) -> Iterator[tuple[Position, list[Any]]]:
+        """The items of an entry that can be read, in order.
+
+        Args:
+            newest: with a secret, the counter of the newest item of each sender; of entries that
+                were read before.
+        """
+        channel = self._keys.channel(namespace)
+        try:
+            items = list(entry.placed())
+        except BrokenEnvelopeError as error:
+            self._broken(error, channel)
+            return
+        sender = entry.header.sender_start
+        for position, sealed in items:
+            try:
+                counter, item = self._opened(channel, entry, sealed)
+            except BrokenEnvelopeError as error:
+                self._broken(error, channel)
+                continue
+            if self._seals is not None and counter <= newest.get(sender, 0):
+                self._counters.dropped_forged += 1
+                continue
+            newest[sender] = counter
+            yield position, item
+
     def _messages(
         self, namespace: str, page: Page, entry: Entry, reader: Reader
     ) -> Iterator[_Found]:

@@ -19,6 +19,7 @@ from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.dispatcher import Dispatcher, Turn
 from cluster_pool.cluster.drain import DrainController
 from cluster_pool.cluster.expiries import Expiries
+from cluster_pool.cluster.handovers import Handovers
 from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.inbound import InboundChannel
@@ -32,6 +33,7 @@ from cluster_pool.cluster.node_life import NodeLife
 from cluster_pool.cluster.orders import NodeOrders
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.people import People
+from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.reconciler import Reconciler
 from cluster_pool.cluster.recordings import Recordings
@@ -100,6 +102,7 @@ class Node:
         self.lease = lease = LeaseState(timing)
         most = setup.limits.user_connections if oldest else None
         self.user_limit = limit = UserLimit(backplane, most)
+        self.accounts = Accounts(backplane, table)
         self.ownership = ownership = self._ownership(oldest=oldest)
         self.capacity = Capacity(headroom, self.life, counters)
         self.lease_keeper = LeaseKeeper(lease, shard, leases, identity, timing, counters, self)
@@ -113,7 +116,8 @@ class Node:
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
         self.histories = HistoryReading(backplane)
-        self.rewinds = Rewinds(backplane, table, self.histories)
+        self.handovers = Handovers(identity.start, self.accounts, backplane.outbound)
+        self.rewinds = Rewinds(backplane, table, self.histories, self.accounts, self.handovers)
         self.orders = NodeOrders(backplane, self.replies, self.drains)
         self.revoking = Revoking(backplane, self.orders, self.revocations)
         self.dispatcher = self._dispatcher()
@@ -173,6 +177,7 @@ class Node:
             TakeoverFights(setup.counters, partial(self.hooks.fire, "takeover")),
             Standing(backplane.outbound, self.replies, self.table, setup.timing),
             LastOnes(backplane.topology, backplane.claims, setup.timing),
+            self.accounts,
             verify=setup.seals is not None,
         )
 
@@ -187,6 +192,8 @@ class Node:
             Answers(self.backplane.outbound, self.setup.timing),
             self.remote_joins,
             self.rewinds,
+            self.accounts,
+            self.handovers,
             {REVOKED: self.revocations.execute_order},
             self.drains.execute_order,
             unsealing,
@@ -219,6 +226,7 @@ class Node:
                 self.user_limit.stop,
                 self.remote_joins.stop,
                 self.table.stop,
+                self.accounts.stop,
                 self.lease_keeper.stop,
                 self.reaper.stop,
                 self.reconciler.stop,

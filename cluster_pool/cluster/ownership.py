@@ -26,6 +26,7 @@ from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.cluster.pending_claim import PendingClaim, PendingClaims
+from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.reassertion import Reassertion
 from cluster_pool.cluster.release_batcher import ReleaseBatcher
 from cluster_pool.cluster.restoration import Restoration
@@ -34,6 +35,7 @@ from cluster_pool.cluster.takeover_fights import TakeoverFights
 from cluster_pool.core.claims import Claim, FormerClaims
 from cluster_pool.core.closing import ABNORMAL, TAKEN_OVER
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.history import Resumption
 from cluster_pool.core.ids import base36
 from cluster_pool.core.profiles import entry
 from cluster_pool.exceptions import (
@@ -76,19 +78,20 @@ class Ownership:
         fights: TakeoverFights,
         standing: Standing,
         last_ones: LastOnes,
+        accounts: Accounts,
         *,
         verify: bool,
     ) -> None:
         self._verify, self._topology = verify, topology
         self._table, self._members = table, table.members
         self.standing, self._fights, self._namespaces = standing, fights, namespaces
-        self._pending, self._last_ones = PendingClaims(), last_ones
+        self._pending, self._last_ones, self._accounts = PendingClaims(), last_ones, accounts
         self.decided = self._pending.decided
         self._nonces = itertools.count(1)
         self.newest, self._ending = 0, False
         self.former = FormerClaims(FORMER if verify else 0)
         evict = self._evict
-        self.releases = ReleaseBatcher(topology, claims, self._released)
+        self.releases = ReleaseBatcher(topology, claims, accounts.position_of, self._released)
         self._reassertion = Reassertion(topology, claims, namespaces, table, timing, lease, evict)
         self.restoration = Restoration(topology, self._reassertion, table, lease, timing)
         self._claim_batcher = ClaimBatcher(
@@ -187,8 +190,10 @@ class Ownership:
 
     async def claim(
         self, membership: Membership[Connection], *, takeover: bool | None, deadline: float
-    ) -> None:
+    ) -> Resumption | None:
         """Become the owner of the id of a membership, which is then in the table.
+
+        Returns what the claim has found, in a namespace with a history.
 
         A claim whose reply was lost with the connection to Redis is sent again, and recognized if
         it is registered. Cancelling gives it up; if it was sent, it is released when it has been
@@ -219,6 +224,7 @@ class Ownership:
         if task.cancelled():  # by the stop, not by the caller
             raise PoolClosedError("stopped")
         task.result()
+        return pending.resumption
 
     async def _claim(self, pending: PendingClaim) -> None:
         if self._ending:
@@ -279,6 +285,8 @@ class Ownership:
             membership.claim = claim
             self.newest = max(self.newest, claim.time)
             self._table.add(membership)
+            if pending.resumption is not None:
+                self._accounts.begin(membership, pending.resumption)
             if older is not None:
                 self._evict(older)
             pending.won.set_result(None)
@@ -335,7 +343,7 @@ class Ownership:
             membership.depart()
             if membership.claim is None:
                 self._released(membership, False)
-            else:
+            elif not self._accounts.parks(membership, self._claim_batcher.release):
                 self._claim_batcher.release(membership)
         return membership.depart()
 

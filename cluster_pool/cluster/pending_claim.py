@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cluster_pool.core.history import Resumption
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
@@ -30,6 +31,7 @@ class PendingClaim:
         asked: whether the owner was asked for a sign of life; that is done once.
         first: Redis time in µs of the first attempt whose reply was lost.
         why: the reason for which it is tried again; "" if there is none.
+        resumption: what it has found in a namespace with a history.
     """
 
     membership: Membership[Connection]
@@ -42,6 +44,7 @@ class PendingClaim:
     asked: bool = False
     first: int = 0
     why: str = ""
+    resumption: Resumption | None = None
 
     @property
     def has_won(self) -> bool:

@@ -200,9 +200,8 @@ class Reassertion:
                     kept = next(answers)
                     if membership.claim is None:
                         if kept:  # released meanwhile, and registered again by this batch
-                            unwanted.append(
-                                (membership.id, claim._replace(incarnation=incarnation))
-                            )
+                            here = claim._replace(incarnation=incarnation)
+                            unwanted.append((membership.id, here, ""))
                     elif kept:
                         membership.claim = claim._replace(incarnation=incarnation)
                     elif kept is not None:

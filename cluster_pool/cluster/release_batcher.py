@@ -31,12 +31,20 @@ class ReleaseBatcher:
     """Releases the claims of memberships.
 
     Args:
+        position_of: gives the position up to which a member has received the history.
         on_released: see :data:`Released`.
     """
 
-    def __init__(self, topology: Topology, claims: Claims, on_released: Released) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        claims: Claims,
+        position_of: Callable[[Membership[Connection]], str],
+        on_released: Released,
+    ) -> None:
         self._topology = topology
         self._claims = claims
+        self._position_of = position_of
         self._on_released = on_released
         self._latest: Latest[str] = Latest()
         self._waiting: list[Membership[Connection]] = []
@@ -110,7 +118,8 @@ class ReleaseBatcher:
     ) -> Coroutine[Any, Any, None]:
         namespace = batch[0].namespace
         shard = self._topology.of(namespace)
-        claims = [(one.id, one.claim) for one in batch if one.claim is not None]
+        position_of = self._position_of
+        claims = [(one.id, one.claim, position_of(one)) for one in batch if one.claim is not None]
         try:
             reply = self._claims.release(links, namespace, claims, deadline)
         except Exception:

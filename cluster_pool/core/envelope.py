@@ -56,6 +56,7 @@ QUESTION: Final = 12
 JOIN: Final = 13
 LEAVE: Final = 14
 REMOVE_ALL: Final = 15
+PLACE: Final = 20
 EXCEPT: Final = {TEXT: 16, BINARY: 17}
 """8 and 9 are seals. EXCEPT: broadcasts that exclude users, by the kind of their messages."""
 FROM: Final = {TEXT: 18, BINARY: 19}
@@ -283,6 +284,12 @@ def join(
 def leave(namespace: str, id: str, left: str, to: ReplyTo | None) -> bytes:
     """Have the connection of a member leave a namespace; the owner replies as to a join."""
     return pack((LEAVE, namespace, id, left, to or ()))
+
+
+def place(namespace: str, id: str, former: str, position: str) -> bytes:
+    """The owner of a former claim tells that of the present one up to where the id has received
+    the history: "epoch number"."""
+    return pack((PLACE, namespace, id, former, position))
 
 
 def broadcast(

@@ -6,8 +6,10 @@ numbers.
 """
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from math import ceil
 from typing import Any, Final, NamedTuple, Self
 
@@ -47,12 +49,17 @@ RENEWALS: Final = 20
 PLAIN: Final = {other: kind for kinds in (EXCEPT, FROM) for kind, other in kinds.items()}
 """The other kinds of broadcasts, with those of their messages."""
 
+ANYBODY: Final = "*"
+NOBODY: Final = "-"
+"""Readers of what is targeted at a member without a user."""
+
 UNITS: Final = {"": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
 
 _WRITTEN: Final = re.compile(
     r"(\d{1,13})(?:,(\d{1,6}(?:\.\d{1,3})?)(?:,(\d{1,13})(KiB|MiB|GiB)?)?)?", re.ASCII
 )
 _TIME: Final = re.compile(rb"\d{1,15}")
+_STORED: Final = re.compile(r"(\d{1,16}) (\d{1,13})", re.ASCII)
 _BOUNDS: Final = re.compile(r"(\d{1,15}) (\d{1,15}) (\d{1,15})")
 
 
@@ -65,11 +72,14 @@ class History:
         seconds: for how long, a day at most.
         bytes: how many in Redis, with about 100 for each envelope; of seconds and bytes a sixteenth
             more may be kept there. A message that is larger is kept alone.
+        replay_targeted_without_user: whether whoever claims an id gets what was sent to that id
+            alone while it was away, if neither has a user. With users only the same one gets it.
     """
 
     messages: int = 1000
     seconds: float = 120.0
     bytes: int = 16 * MIB
+    replay_targeted_without_user: bool = False
 
     def __post_init__(self) -> None:
         for name in ("messages", "bytes"):
@@ -82,6 +92,8 @@ class History:
             raise InvalidValueError(
                 f"seconds must be a number from 1 to {LONGEST:.0f}, not {shown(self.seconds)}"
             )
+        if type(self.replay_targeted_without_user) is not bool:
+            raise InvalidValueError("replay_targeted_without_user must be True or False")
 
 
 def rules_of(texts: Sequence[str]) -> dict[str, History]:
@@ -165,6 +177,14 @@ class HistoryRules:
         holds = age + ceil(1000 * max(HOLDS, RENEWALS * self._heartbeat))
         return f"{history.messages} {age} {history.bytes} {holds}"
 
+    def reader(self, namespace: str, user: str | None) -> str:
+        """The reader of what is targeted at a member: a word for its user, ANYBODY or NOBODY."""
+        if user is not None:
+            return urlsafe_b64encode(sha256(user.encode()).digest()[:12]).decode()
+        history = self.of(namespace) if self._rules else None
+        anybody = history is not None and history.replay_targeted_without_user
+        return ANYBODY if anybody else NOBODY
+
 
 class Position(NamedTuple):
     """A place in a history: that of a message, by the number and the epoch of its counter."""
@@ -174,6 +194,17 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.epoch}.{self.number}" if self.epoch else ""
+
+    @property
+    def stored(self) -> str:
+        """As scripts have it."""
+        return f"{self.epoch} {self.number}"
+
+    @classmethod
+    def parse(cls, stored: object) -> Self | None:
+        """Read what scripts have; None if it is no position."""
+        found = _STORED.fullmatch(stored) if isinstance(stored, str) else None
+        return cls(found[1], int(found[2])) if found else None
 
     def is_within(self, other: "Position") -> bool:
         """Whether a history that was read up to ``other`` has this message, or had it."""
@@ -188,6 +219,30 @@ class Position(NamedTuple):
 
 NOWHERE: Final = Position("", 0)
 """The position where no history is recorded."""
+
+
+class Resumption(NamedTuple):
+    """What a claim in a namespace with a history has found.
+
+    Attributes:
+        last: the position of the last message before it.
+        since: up to which the id has received everything; None for one that was not there lately.
+        replaced: the claim of the id that this one has replaced; "" if none stood.
+    """
+
+    last: Position
+    since: Position | None = None
+    replaced: str = ""
+
+    @classmethod
+    def read(cls, text: bytes) -> Self | None:
+        """Read what the claiming script says: "" where no history is recorded."""
+        epoch, _, rest = text.decode().partition(" ")
+        if not epoch:
+            return None
+        last, *stored = rest.split(" ")
+        since = Position(stored[0], int(stored[1])) if stored else None
+        return cls(Position(epoch, int(last)), since, *stored[2:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +284,11 @@ class Entry(NamedTuple):
         except BrokenEnvelopeError:
             return None
         return cls(int(time), header, payload, at) if id == b"%d-0" % header.position else None
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """The number before its first message, and that of its last."""
+        return self.header.position - self.header.messages, self.header.position
 
     def placed(self) -> Iterator[tuple[Position, list[Any]]]:
         """Its items, each with its position; BrokenEnvelopeError for one that cannot be read."""

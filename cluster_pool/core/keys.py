@@ -110,6 +110,11 @@ class Keys:
         """Stream with a ttl: the envelopes of the history, if one is recorded; ``history.lua``."""
         return f"{self.prefix}:{{{namespace}}}:history"
 
+    def positions(self, namespace: str) -> str:
+        """Hash with a ttl: id to the epoch and number up to which it has received the history, and
+        who may read what is targeted at it; ``positions.lua``. Older ones are in another hash."""
+        return f"{self.prefix}:{{{namespace}}}:positions"
+
     def routed_prefix(self, namespace: str) -> str:
         """On a Redis Cluster: the channels of what is targeted at members of ``namespace``, each
         of one start, whose name stands behind this. They are in the slot of the namespace."""

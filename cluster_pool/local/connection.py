@@ -104,6 +104,17 @@ class Connection(Joining):
         """
         return self._transport.request() if self._request is None else self._request
 
+    @property
+    def recovered(self) -> bool | None:
+        """Whether its client has got all that was sent to its id while it was away.
+
+        ``None``: it was not there lately, or its namespace has no history. ``False``: it was, and
+        something has left the history since then, so nothing old is sent. ``True``: all that it
+        has missed is sent before anything new, so nothing is missing.
+        """
+        account = None if self._receipts is None else self._receipts.account
+        return None if account is None else account.recovered
+
     # -- identity --------------------------------------------------------------------------
 
     @property

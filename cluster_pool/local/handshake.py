@@ -26,6 +26,15 @@ def hold(connection: ConnectionState, first: Outgoing | None = None) -> None:
             connection._pending = [first]
 
 
+def hold_again(connection: ConnectionState) -> bool:
+    """Hold messages to one whose handshake is answered; whether it was not held before."""
+    if connection._state is not OPEN:
+        return False
+    flush(connection)
+    hold(connection)
+    return connection._state is HOLDING
+
+
 def release_hold(connection: ConnectionState) -> None:
     """The WebSocket is open: write the held messages, and a close behind them if there is one."""
     if connection._state is HOLDING:

@@ -6,7 +6,7 @@ after a write. Nothing here ever waits.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from weakref import ref
 
@@ -117,32 +117,43 @@ def _hold_more(connection: ConnectionState, message: Outgoing) -> bool:
 
 
 def put_ahead(
-    connection: ConnectionState, messages: Sequence[Outgoing], dropped: Collection[int]
-) -> None:
+    connection: ConnectionState,
+    messages: Sequence[Outgoing],
+    is_among: Callable[[Outgoing], bool],
+    *,
+    whole: bool = False,
+) -> bool:
     """Put earlier messages ahead of those that are held, before the handshake is answered, but
     behind the welcome of a client of ``cluster-pool.v1``.
 
     As many of the last ones as fit into the outbox; one does, if nothing is held.
 
     Args:
-        dropped: the identities of held messages that are among the earlier ones.
+        is_among: whether a message that is held is one of the earlier ones; then it goes.
+        whole: all of them or none.
+
+    Returns:
+        False if that was none.
     """
-    if connection._state is not HOLDING:
-        return
+    if connection._state is not HOLDING and connection._state is not DUE:
+        return False
     services, pending = connection._services, connection._pending or []
     assert isinstance(pending, list)
     welcome = [one for one in pending[:1] if type(one) is ClientFrame]
     held = [part for one in pending[len(welcome) :] for part in one.parts]
-    kept = [part for part in held if id(part) not in dropped]
+    kept = [part for part in held if not is_among(part)]
     size, before = sum(part.size for part in kept), connection._pending_bytes
     first = len(messages)
     while first and (size + messages[first - 1].size <= services.limits.outbox_bytes or not size):
         first -= 1
         size += messages[first].size
+    if whole and first:
+        return False
     ahead = messages[first:]
     services.counters.delivered += len(ahead) + len(kept) - len(held)
     services.counters.delivered_bytes += size - before
     connection._pending, connection._pending_bytes = [*welcome, *ahead, *kept] or None, size
+    return True
 
 
 # -- writing -------------------------------------------------------------------------------

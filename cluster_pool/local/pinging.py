@@ -9,17 +9,23 @@ from weakref import ref
 
 from cluster_pool.core.closing import is_answer
 from cluster_pool.core.results import SendResult
-from cluster_pool.local.receipts import MOST_WAITING, Receipts, Tell
+from cluster_pool.local.receipts import MOST_WAITING, Account, Receipts, Tell
 from cluster_pool.local.state import CLOSED, ConnectionState
 
 
-def keep_account(connection: ConnectionState) -> Receipts:
+def keep_account(connection: ConnectionState, account: Account | None = None) -> Receipts:
     """Count what is written to it and received, from now on, until it has ended and after that.
 
     Pings ask for receipts: those of the keepalive of ``serve`` and, where pongs are heard, one a
     second at most while much is written. An answered Close counts everywhere.
+
+    Args:
+        account: is told of it, and at once if the connection has ended.
     """
     receipts = _receipts_of(connection)
+    receipts.account = account
+    if account is not None and receipts.over:
+        account.over()
     if connection._services.receipts:
         receipts.clock = asyncio.get_running_loop().time
     return receipts
@@ -73,6 +79,8 @@ def ping(connection: ConnectionState, *, closing: bool = False) -> None:
     if receipts is None:
         return
     receipts.closing = closing and connection._services.receipts
+    if receipts.closing and receipts.account is not None:
+        receipts.closed_at = receipts.account.written()
     if connection._transport.hears_pongs():
         _send(connection, receipts, receipts.next_ping(now=closing))
 

@@ -11,7 +11,7 @@ the future, unasked (RFC 6455 section 5.5.3 permits these) or garbage match none
 import secrets
 from collections.abc import Callable
 from itertools import count, islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import SendResult
@@ -41,6 +41,28 @@ class Mark(NamedTuple):
     bytes: int
 
 
+class Account(Protocol):
+    """What a client has received, in the words of the one who wants to know it.
+
+    Attributes:
+        recovered: see :attr:`.Connection.recovered`.
+    """
+
+    recovered: bool | None
+
+    def written(self) -> Any:
+        """A word for all that is written now."""
+
+    def closing(self) -> None:
+        """A close begins: nothing that comes from now on is written."""
+
+    def received(self, written: Any) -> None:
+        """The client has all for which this word stands."""
+
+    def over(self) -> None:
+        """Nothing more will come of the client."""
+
+
 class Receipts:
     """The account of one connection, the receipts that are awaited, and the unanswered pings.
 
@@ -48,15 +70,17 @@ class Receipts:
         ping: has a ping sent soon. It must not hold the connection: the WebSocket holds this.
 
     Attributes:
+        account: is told what is received, if one is kept.
         clock: that of the loop, if an account is kept; then it asks for receipts by itself.
         closing: whether a Close of ours went behind all that was written.
+        closed_at: the account's word for what was written before that Close.
         received: what the client has received, as far as that was shown.
         over: whether nothing more will come of the client.
     """
 
     __slots__ = (
         *("_asked", "_bytes", "_due", "_messages", "_ping", "_pinged", "_unpinged", "_waiting"),
-        *("clock", "closing", "over", "received"),
+        *("account", "clock", "closed_at", "closing", "over", "received"),
     )
 
     def __init__(self, ping: Callable[[], None]) -> None:
@@ -65,8 +89,10 @@ class Receipts:
         self._asked = self.closing = self.over = False
         self._due = 0.0
         self._unpinged: list[Waiter] = []
-        self._pinged: dict[bytes, tuple[Mark, list[Waiter]]] = {}
+        self._pinged: dict[bytes, tuple[Mark, Any, list[Waiter]]] = {}
         """By the payload of a ping, in the order of the pings: what was written before it."""
+        self.account: Account | None = None
+        self.closed_at: Any = None
         self.clock: Callable[[], float] | None = None
         self.received = Mark(0, 0)
 
@@ -119,13 +145,14 @@ class Receipts:
         if not self._asked:
             return None
         if len(self._pinged) >= MOST_PINGS:
-            (earliest, (_, early)), (_, (_, following)) = islice(self._pinged.items(), 2)
+            (earliest, (_, _, early)), (_, (_, _, following)) = islice(self._pinged.items(), 2)
             if early and not now:
                 return None
             following += early
             del self._pinged[earliest]
         payload = next(_numbers).to_bytes(PAYLOAD_BYTES)
-        self._pinged[payload] = self.written, self._unpinged
+        word = None if self.account is None else self.account.written()
+        self._pinged[payload] = self.written, word, self._unpinged
         self._unpinged, self._asked = [], False
         return payload
 
@@ -139,7 +166,9 @@ class Receipts:
         if payload not in self._pinged:
             return False
         for sent in list(self._pinged):
-            self.received, waiters = self._pinged.pop(sent)
+            self.received, word, waiters = self._pinged.pop(sent)
+            if self.account is not None:
+                self.account.received(word)
             self._waiting -= len(waiters)
             for _, tell in waiters:
                 tell(SendResult.RECEIVED)
@@ -153,7 +182,7 @@ class Receipts:
         """Forget waiters that are late; whether others are left."""
         self._unpinged = [one for one in self._unpinged if one[0] > now]
         self._waiting = len(self._unpinged)
-        for _, waiters in self._pinged.values():
+        for _, _, waiters in self._pinged.values():
             waiters[:] = [one for one in waiters if one[0] > now]
             self._waiting += len(waiters)
         if self._asked:
@@ -166,10 +195,14 @@ class Receipts:
         Args:
             received: whether its client has everything that was written.
         """
-        waiters = [one for _, some in self._pinged.values() for one in some] + self._unpinged
+        waiters = [one for *_, some in self._pinged.values() for one in some] + self._unpinged
         self._pinged, self._unpinged, self._waiting = {}, [], 0
         self.over = True
         if received:
             self.received = self.written
+        if self.account is not None:
+            if received:
+                self.account.received(self.closed_at)
+            self.account.over()
         for _, tell in waiters:
             tell(SendResult.RECEIVED if received else SendResult.TIMED_OUT)

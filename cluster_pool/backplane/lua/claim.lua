@@ -1,6 +1,8 @@
 -- Claims ids of one namespace for an incarnation.
--- Reply {status, claim, status, claim, …}: CLAIMED and the new claim, TAKEN and the claim that
---       stands, FULL and "", or LATE and "" for a claim whose caller has given up
+-- Reply {status, claim, resumption, …}: CLAIMED and the new claim, TAKEN and the claim that
+--       stands, FULL and "", or LATE and "" for a claim whose caller has given up; for a claim that was won
+--       in a namespace with a history, the place of the last message in it, "epoch number"; behind that, for
+--       an id that comes back, the place up to which it has everything, and the claim that was replaced
 -- The owner of a claim that is replaced is told on the channel of the namespace, in order with all
 -- messages there. A retry that finds its own nonce keeps that claim, under the present incarnation; one
 -- that finds a claim newer than its first attempt has lost its own to it.
@@ -22,8 +24,9 @@ local history = ARGV[10] -- the setting that this node asks for, or ""
 local counted_by = ARGV[11] -- the last digits of epochs that this server began; "" for one Redis
 local told_count = tonumber(ARGV[12])
 local told = list(ARGV, 13, 2, told_count) -- place, profile
-local claims = list(ARGV, told.last + 1, 4) -- id, nonce, first_attempt, not_after
--- place: of the claim that has a profile; times in µs of Redis; first_attempt is 0 when this is the first
+local claims = list(ARGV, told.last + 1, 5) -- id, nonce, first_attempt, not_after, reader
+-- place: of the claim that has a profile; times in µs of Redis; first_attempt is 0 when this is the first;
+-- reader: see positions.lua
 
 local now = now_us()
 local own_start = start .. '.'
@@ -38,6 +41,8 @@ local taken = {''}
 local events = {}
 local entries = {}
 local unclaimed = {} -- ids that had another owner, whose profile goes
+local won = {} -- the places of claims that were won, or are held
+local replaced = {} -- by the place of a claim: the one that it has replaced
 local profile_of = {}
 for _, place, profile in each(told) do profile_of[tonumber(place)] = profile end
 
@@ -88,8 +93,11 @@ for i, id, nonce, first_attempt, not_after in each(claims) do
     end
     if not own then events[#events + 1] = event('join', id, node, profile) end
   end
-  reply[#reply + 1] = status
-  reply[#reply + 1] = claim
+  reply[3 * i - 2], reply[3 * i - 1], reply[3 * i] = status, claim, ''
+  if status == CLAIMED then
+    won[#won + 1] = i
+    if standing and not own then replaced[i] = standing end
+  end
 end
 if #fields > 0 then
   redis.call('HSET', members, unpack(fields))
@@ -98,6 +106,14 @@ if #fields > 0 then
     make_history(redis, server, mended).renew(numbers, history, counted_by)
   elseif before == 0 then
     redis.call('EXPIRE', numbers, DAY)
+  end
+end
+local epoch, last = place_in(#won > 0 and redis.call('HGET', numbers, 'epoch'))
+if epoch then
+  local positions = make_positions(redis, server, mended)
+  local resumptions = positions.claim(numbers, claims, won, epoch, last[1])
+  for i, resumption in pairs(resumptions) do
+    reply[3 * i] = resumption .. (replaced[i] and #resumption > #epoch and ' ' .. replaced[i] or '')
   end
 end
 if #unclaimed > 0 then redis.call('HDEL', profiles, unpack(unclaimed)) end

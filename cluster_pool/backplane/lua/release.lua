@@ -11,7 +11,8 @@ local numbers = KEYS[4] -- of the namespace's channel, which may have no subscri
 local profiles = KEYS[5]
 local events_channel = ARGV[1]
 local node = ARGV[2]
-local claims = list(ARGV, 3, 2) -- id, claim
+local claims = list(ARGV, 3, 3) -- id, claim, position
+-- position: "epoch number" up to which the id has received the history; "" if that is not known
 
 local registered = redis.call('HMGET', members, unpack(column(claims, 1)))
 local remembered = redis.call('EXISTS', emptied_key) == 1
@@ -27,13 +28,15 @@ local gone, gone_claims = {}, {}
 local changes = {}
 local events = {}
 local last, last_claim
-for i, id, claim in each(claims) do
+local parked = {} -- ids and positions
+for i, id, claim, position in each(claims) do
   local standing = registered[i]
   if standing == claim or standing and token(claim) and token(standing) == token(claim) then
     gone[#gone + 1] = id
     gone_claims[#gone] = standing
     codes[i] = RELEASED
     last, last_claim = i, claim
+    if position ~= '' then parked[#parked + 1] = {id, position} end
   elseif remembered and redis.call('HEXISTS', emptied_key, claim) == 1 then
     codes[i] = EMPTIED
   else
@@ -41,6 +44,7 @@ for i, id, claim in each(claims) do
   end
 end
 
+if #parked > 0 then make_positions(redis, server, mended).store(numbers, parked) end
 if #gone > 0 then
   redis.call('HDEL', members, unpack(gone))
   local profile_of = pop_profiles(profiles, gone, gone_claims)

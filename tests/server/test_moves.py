@@ -1,0 +1,102 @@
+"""Plain clients that move from node to node while messages are sent to them get every one."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from cluster_pool import ClusterPool, History
+from cluster_pool.server.node import NodeServer
+from tests.server.framing import node
+from tests.servers import RedisServer
+from tests.support import async_test, eventually
+
+ROOM = "room:7"
+ROOMS = {"room:*": History(replay_targeted_without_user=True)}
+
+
+class Mover:
+    """A plain client that comes back at once, each time to the next node."""
+
+    def __init__(self, id: str, servers: list[NodeServer]) -> None:
+        self.id = id
+        self.got: list[str] = []
+        self.moves = 0
+        self._servers = servers
+        self._over = False
+        self._socket: Any = None
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self._over:
+            server = self._servers[self.moves % len(self._servers)]
+            uri = f"ws://127.0.0.1:{server.port}/ws/{ROOM}?id={self.id}"
+            with contextlib.suppress(ConnectionClosed):
+                async with connect(uri) as self._socket:
+                    async for message in self._socket:
+                        self.got.append(message)
+            self.moves += 1
+
+    async def end(self) -> None:
+        """Go for good."""
+        self._over = True
+        await self._socket.close()
+        await self._task
+
+
+class Sender:
+    """Sends numbered messages, one after another."""
+
+    def __init__(self, send: Callable[[str], Any]) -> None:
+        self.sent = 0
+        self._over = False
+        self._send = send
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self._over:
+            self.sent += 1
+            await self._send(str(self.sent))
+            await asyncio.sleep(0.002)
+
+    async def end(self) -> list[str]:
+        """Send no more; gives all that was sent."""
+        self._over = True
+        await self._task
+        return [str(number) for number in range(1, self.sent + 1)]
+
+
+async def keep_moving(pool: ClusterPool, movers: list[Mover], moves: int) -> None:
+    """Close each client again and again, as a drain does, until it has moved so often."""
+    for _ in range(moves):
+        for mover in movers:
+            before = mover.moves
+            await eventually(lambda m=mover: _sent(pool, m))
+            await eventually(lambda m=mover, b=before: m.moves > b, 20)
+
+
+async def _sent(pool: ClusterPool, mover: Mover) -> bool:
+    return bool(await pool.close(ROOM, mover.id, 1012, "moving"))
+
+
+@pytest.mark.real
+@async_test
+async def test_clients_that_are_moved_get_every_broadcast_once(own_server: RedisServer) -> None:
+    """In order, whatever was sent while they were between two nodes."""
+    async with (
+        node(own_server, "a", history=ROOMS) as (one, server),
+        node(own_server, "b", history=ROOMS) as (two, other),
+    ):
+        movers = [Mover(f"client-{number}", [server, other]) for number in range(10)]
+        await eventually(lambda: one.statistics()["connections"] == 10)
+        sender = Sender(lambda text: two.broadcast_message(ROOM, text))
+        await keep_moving(one, movers, 5)
+        sent = await sender.end()
+        await eventually(lambda: all(mover.got[-1:] == sent[-1:] for mover in movers))
+        for mover in movers:
+            assert mover.got == sent
+            await mover.end()
