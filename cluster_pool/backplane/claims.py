@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from redis.exceptions import ResponseError
 
-from cluster_pool.backplane import script_calls
+from cluster_pool.backplane import history_calls, script_calls
 from cluster_pool.backplane.calls import Reply, in_time, texts, unheeded
 from cluster_pool.backplane.script_calls import AssertedClaims
 from cluster_pool.backplane.script_words import (
@@ -229,7 +229,7 @@ class Claims:
         deadline: float,
     ) -> None:
         """Store how far members have received the history: id, claim, position, and user."""
-        call = script_calls.store_positions(
+        call = history_calls.store_positions(
             self._keys,
             namespace,
             positions=[

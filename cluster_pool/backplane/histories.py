@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Final
 
-from cluster_pool.backplane import script_calls
+from cluster_pool.backplane import history_calls
 from cluster_pool.backplane.history_pages import PAGE, Page, page_in
 from cluster_pool.backplane.topology import Topology
 from cluster_pool.core.history import Position
@@ -50,7 +50,7 @@ class Histories:
     async def _read(
         self, namespace: str, start: str, newest_first: bool, most: int, deadline: float
     ) -> Page:
-        call = script_calls.read_history(
+        call = history_calls.read_history(
             self._keys,
             namespace,
             start=start,

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from cluster_pool.backplane import script_calls
+from cluster_pool.backplane import history_calls
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.history_pages import PAGE, Page, page_in
 from cluster_pool.backplane.inbox import Heard
@@ -263,7 +263,7 @@ class Recovery:
 
     async def _page(self, channel: str, start: str, commands: CommandConnection) -> Page | None:
         """The next page of a history; None if Redis refuses to give it."""
-        call = script_calls.read_history(
+        call = history_calls.read_history(
             self._context.keys,
             channel[self._namespace],
             start=start,

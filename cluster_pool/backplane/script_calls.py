@@ -190,15 +190,6 @@ def release(
     return ScriptCall("release", names, [keys.events(namespace), node, *fields])
 
 
-def store_positions(
-    keys: Keys, namespace: str, *, positions: Iterable[tuple[str, str, str, str]]
-) -> ScriptCall:
-    """Store how far ids have received the history: id, time and nonce of the claim
-    ("time:nonce"), position ("epoch number") and reader."""
-    names = [keys.members(namespace), keys.numbers(keys.channel(namespace))]
-    return ScriptCall("store_positions", names, [field for entry in positions for field in entry])
-
-
 def reap(
     keys: Keys,
     namespace: str,
@@ -245,14 +236,6 @@ def inform(
     names = [keys.members(namespace), keys.owners(namespace), keys.profiles(namespace)]
     fields = [field for entry in updates for field in entry]
     return ScriptCall("inform", names, [not_after, keys.events(namespace), node, *fields])
-
-
-def read_history(
-    keys: Keys, namespace: str, *, start: str, newest_first: int, most: int, most_bytes: int
-) -> ScriptCall:
-    """Read a page of a history, from an id on, or back if ``newest_first`` is 1."""
-    names = [keys.numbers(keys.channel(namespace)), keys.history(namespace)]
-    return ScriptCall("read_history", names, [start, newest_first, most, most_bytes])
 
 
 # -- several namespaces ------------------------------------------------------------------------

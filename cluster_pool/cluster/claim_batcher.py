@@ -265,13 +265,7 @@ class ClaimBatcher:
         namespace, now = batch[0].membership.namespace, asyncio.get_running_loop().time()
         clock = self._topology.of(namespace).clock
         lease_ends = now + self._lease.seconds_left()
-        claims = [
-            (
-                *(one.membership.id, one.nonce, one.first),
-                *(clock.at(min(one.deadline, lease_ends)), one.membership.connection.user),
-            )
-            for one in batch
-        ]
+        claims = [one.request(clock.at(min(one.deadline, lease_ends))) for one in batch]
         try:
             replies = self._claims.claim(
                 links,

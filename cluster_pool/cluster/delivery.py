@@ -12,7 +12,6 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.cluster.dispatcher import MESSAGES, Run, Turn, message_of
-from cluster_pool.cluster.handovers import Handovers
 from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.remote_joins import RemoteJoins
@@ -77,7 +76,6 @@ class Delivery:
         remote_joins: RemoteJoins,
         rewinds: Rewinds,
         accounts: Accounts,
-        handovers: Handovers,
         orders: Mapping[str, Callable[[Callable[[str], None]], None]],
         execute_order: ExecuteOrder,
         unsealing: Unsealing | None,
@@ -92,7 +90,7 @@ class Delivery:
         self._remote_joins = remote_joins
         self._rewinds = rewinds
         self._accounts = accounts
-        self._handovers = handovers
+        self._handovers = rewinds.handovers
         self._orders = orders
         self._execute_order = execute_order
         self._unsealing = unsealing

@@ -19,7 +19,6 @@ from cluster_pool.cluster.directory import ClusterDirectory
 from cluster_pool.cluster.dispatcher import Dispatcher, Turn
 from cluster_pool.cluster.drain import DrainController
 from cluster_pool.cluster.expiries import Expiries
-from cluster_pool.cluster.handovers import Handovers
 from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.cluster.hooks import Hooks
 from cluster_pool.cluster.inbound import InboundChannel
@@ -90,15 +89,14 @@ class Node:
         self.life = NodeLife(self._state_changed)
         self.backplane = backplane = Backplane(setup, self, holds=True)
         self.loop = backplane.loop
-        shard, topology, identity = backplane.shard, backplane.topology, backplane.identity
-        leases = backplane.leases
+        shard, leases, identity = backplane.shard, backplane.leases, backplane.identity
         self.replies = Replies(identity)
         self.watchers = Watchers()
         self.expiries = Expiries(USED * headroom, counters)
         self.revocations = RevocationReader(backplane, counters, self._connections)
         self.table = table = self._table()
         self.local = ConnectionsPool(table=table)
-        self.inbound = InboundChannel(topology, setup.keys, setup.limits)
+        self.inbound = InboundChannel(backplane.topology, setup.keys, setup.limits)
         self.lease = lease = LeaseState(timing)
         most = setup.limits.user_connections if oldest else None
         self.user_limit = limit = UserLimit(backplane, most)
@@ -116,8 +114,7 @@ class Node:
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
         self.histories = HistoryReading(backplane)
-        self.handovers = Handovers(identity.start, self.accounts, backplane.outbound)
-        self.rewinds = Rewinds(backplane, table, self.histories, self.accounts, self.handovers)
+        self.rewinds = Rewinds(backplane, table, self.histories, self.accounts)
         self.orders = NodeOrders(backplane, self.replies, self.drains)
         self.revoking = Revoking(backplane, self.orders, self.revocations)
         self.dispatcher = self._dispatcher()
@@ -193,7 +190,6 @@ class Node:
             self.remote_joins,
             self.rewinds,
             self.accounts,
-            self.handovers,
             {REVOKED: self.revocations.execute_order},
             self.drains.execute_order,
             unsealing,

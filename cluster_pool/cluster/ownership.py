@@ -87,6 +87,7 @@ class Ownership:
         self.standing, self._fights, self._namespaces = standing, fights, namespaces
         self._pending, self._last_ones, self._accounts = PendingClaims(), last_ones, accounts
         self.decided = self._pending.decided
+        self.namespaces, self.holds = namespaces.held, namespaces.holds
         self._nonces = itertools.count(1)
         self.newest, self._ending = 0, False
         self.former = FormerClaims(FORMER if verify else 0)
@@ -153,14 +154,6 @@ class Ownership:
     def coming(self) -> bool:
         """Whether claims are pending."""
         return bool(self._pending)
-
-    def namespaces(self) -> list[str]:
-        """The namespaces in which this node holds connections."""
-        return self._namespaces.held()
-
-    def holds(self, namespace: str) -> bool:
-        """Whether this node holds connections in a namespace."""
-        return self._namespaces.holds(namespace)
 
     def owned(self, namespace: str) -> list[Membership[Connection]]:
         """The memberships of a namespace that have a claim; those being released too."""

@@ -52,6 +52,11 @@ class PendingClaim:
         won = self.won
         return won.done() and not won.cancelled() and won.exception() is None
 
+    def request(self, not_after: int) -> tuple[str, str, int, int, str | None]:
+        """As Redis is asked for it, until a time of Redis in µs."""
+        one = self.membership
+        return one.id, self.nonce, self.first, not_after, one.connection.user
+
     def fail(self, error: Exception) -> None:
         """End it with an error, unless it has ended."""
         if self.won.done():

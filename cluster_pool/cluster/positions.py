@@ -148,7 +148,7 @@ class Accounts:
             self._task = asyncio.create_task(self._run(), name="cluster_pool positions")
 
     def replayed(self, member: Member, base: Position, recovered: bool | None) -> None:
-        """What it is to get of the past lies ahead of all that is live.
+        """All that it is to get of the past lies ahead of what is live.
 
         Args:
             base: up to where that reaches.

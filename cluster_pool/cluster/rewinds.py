@@ -25,7 +25,11 @@ from cluster_pool.local.table import ConnectionTable
 
 
 class Rewinds:
-    """The newcomers of one node, until all that they have from the history has passed live."""
+    """The newcomers of one node, until all that they have from the history has passed live.
+
+    Attributes:
+        handovers: those of ids that come back faster than their former node has released them.
+    """
 
     def __init__(
         self,
@@ -33,7 +37,6 @@ class Rewinds:
         table: ConnectionTable,
         histories: HistoryReading,
         accounts: Accounts,
-        handovers: Handovers,
     ) -> None:
         self._deadline = backplane.deadline
         self._outbox_bytes = backplane.setup.limits.outbox_bytes
@@ -42,7 +45,7 @@ class Rewinds:
         self._histories = histories
         self._tails = Tails(backplane, histories)
         self._accounts = accounts
-        self._handovers = handovers
+        self.handovers = Handovers(backplane.identity.start, accounts, backplane.outbound)
         self._open: dict[str, dict[Connection, Position]] = {}
         """Newcomers that have messages of the past, with the positions up to which they have all."""
 
@@ -105,7 +108,7 @@ class Rewinds:
             return
         floor, recovered = None, None
         if found.since is not None:
-            since = await self._handovers.position(member, found.replaced, found.since)
+            since = await self.handovers.position(member, found.replaced, found.since)
             floor = await self._recover(connection, since)
             recovered = floor is not None
         if floor is None and last:

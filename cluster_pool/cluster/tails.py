@@ -27,7 +27,7 @@ class Past(NamedTuple):
 
 
 class Tail:
-    """What a history has from a position on.
+    """The messages of a history from a position on.
 
     Attributes:
         floor: the position of the last message.
@@ -68,7 +68,7 @@ class Tails:
         self._latest: dict[str, asyncio.Task[Tail]] = {}
 
     async def read(self, namespace: str, since: Position, deadline: float) -> Tail:
-        """What the history has behind a position, at least.
+        """Read all that the history has behind a position, or more.
 
         Raises BackplaneUnavailableError when Redis did not answer in time.
         """

@@ -72,8 +72,9 @@ class History:
         seconds: for how long, a day at most.
         bytes: how many in Redis, with about 100 for each envelope; of seconds and bytes a sixteenth
             more may be kept there. A message that is larger is kept alone.
-        replay_targeted_without_user: whether whoever claims an id gets what was sent to that id
-            alone while it was away, if neither has a user. With users only the same one gets it.
+        replay_targeted_without_user: whether an id without a user gets what was sent to it alone
+            while it was away, from the next claim on, which anybody may have made. With users only
+            a connection of the same one gets that, whatever this says.
     """
 
     messages: int = 1000
@@ -222,7 +223,7 @@ NOWHERE: Final = Position("", 0)
 
 
 class Resumption(NamedTuple):
-    """What a claim in a namespace with a history has found.
+    """The findings of a claim in a namespace with a history.
 
     Attributes:
         last: the position of the last message before it.

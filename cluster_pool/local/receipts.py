@@ -42,7 +42,7 @@ class Mark(NamedTuple):
 
 
 class Account(Protocol):
-    """What a client has received, in the words of the one who wants to know it.
+    """An account of what a client has received, in words of the one who keeps it.
 
     Attributes:
         recovered: see :attr:`.Connection.recovered`.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from cluster_pool import Connection, SendResult
-from cluster_pool.backplane import script_calls, scripts
+from cluster_pool.backplane import history_calls, script_calls, scripts
 from cluster_pool.backplane.command_connection import ScriptCall
 from cluster_pool.backplane.script_calls import (
     AssertedClaims,
@@ -97,9 +97,11 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
         spaces[0],
         **named("sender incarnation start node conflict dead most history counted_by"),
         told=[entry("place profile")] * 2,
-        claims=[entry("id nonce first_attempt not_after")] * 2,
+        claims=[entry("id nonce first_attempt not_after reader")] * 2,
     )
-    yield script_calls.release(KEYS, spaces[0], node="node", claims=[entry("id claim")] * 2)
+    yield script_calls.release(
+        KEYS, spaces[0], node="node", claims=[entry("id claim position")] * 2
+    )
     yield script_calls.reap(
         KEYS, spaces[0], **named("incarnation node cursor most extent removal lives_on")
     )
@@ -107,7 +109,10 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
     yield script_calls.inform(
         KEYS, spaces[0], **named("not_after node"), updates=[entry("id time nonce profile")] * 2
     )
-    yield script_calls.read_history(KEYS, spaces[0], **named("start newest_first most most_bytes"))
+    yield history_calls.store_positions(
+        KEYS, spaces[0], positions=[entry("id mark position reader")] * 2
+    )
+    yield history_calls.read_history(KEYS, spaces[0], **named("start newest_first most most_bytes"))
     yield script_calls.assert_claims(
         KEYS,
         **named("not_after sender incarnation start node counted_by"),

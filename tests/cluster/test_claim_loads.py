@@ -25,7 +25,9 @@ def member(namespace: str) -> Any:
 async def test_waiting_claims_and_releases_go_to_their_shards_once() -> None:
     """A claim whose caller has given up goes nowhere."""
     claims: Any = None
-    releases = ReleaseBatcher(TOPOLOGY, claims, lambda membership, emptied: None)
+    releases = ReleaseBatcher(
+        TOPOLOGY, claims, lambda membership: "", lambda membership, emptied: None
+    )
     loads = Loads(TOPOLOGY, releases)
     assert not loads
     first, given_up, other = pending("a1"), pending("a2"), pending("b1")
@@ -58,7 +60,9 @@ def test_a_claim_that_takes_nothing_over_waits_while_its_owner_may_be_missing() 
 async def test_claims_for_a_shard_that_is_down_wait_until_one_is_up() -> None:
     """Claims are sent again; releases are tried again with the next heartbeat."""
     claims: Any = None
-    releases = ReleaseBatcher(TOPOLOGY, claims, lambda membership, emptied: None)
+    releases = ReleaseBatcher(
+        TOPOLOGY, claims, lambda membership: "", lambda membership, emptied: None
+    )
     loads = Loads(TOPOLOGY, releases)
     waits, ends = pending("a1"), pending("a2")
     loads.claims += [waits, ends]
@@ -77,7 +81,7 @@ async def test_a_flush_takes_so_many_that_its_turns_stay_short() -> None:
     """The rest goes with the next ones, in the order in which it came."""
     claims: Any = None
     one: Any = SimpleNamespace(of=lambda namespace: "redis", shards=["redis"])
-    releases = ReleaseBatcher(one, claims, lambda membership, emptied: None)
+    releases = ReleaseBatcher(one, claims, lambda membership: "", lambda membership, emptied: None)
     loads = Loads(one, releases)
     waiting = [pending(f"a{number}") for number in range(MOST_CLAIMS + 1)]
     leaving = [member(f"a{number}") for number in range(MOST_RELEASES + 1)]
@@ -97,7 +101,10 @@ async def test_a_flush_takes_so_many_that_its_turns_stay_short() -> None:
 async def test_a_silent_shard_holds_up_no_other_in_a_storm() -> None:
     """Its claims are put back behind those that wait for the others."""
     claims: Any = None
-    loads = Loads(TOPOLOGY, ReleaseBatcher(TOPOLOGY, claims, lambda membership, emptied: None))
+    loads = Loads(
+        TOPOLOGY,
+        ReleaseBatcher(TOPOLOGY, claims, lambda membership: "", lambda membership, emptied: None),
+    )
     silent = [pending(f"a{number}") for number in range(3 * MOST_CLAIMS)]
     others = [pending(f"b{number}") for number in range(MOST_CLAIMS)]
     loads.claims += silent + others

@@ -40,9 +40,9 @@ class FakeClaims:
         self.calls: list[tuple[str, list[str]]] = []
 
     def release(
-        self, generation: Any, namespace: str, claims: list[tuple[str, Claim]], deadline: float
+        self, generation: Any, namespace: str, claims: list[tuple[str, Claim, str]], deadline: float
     ) -> Coroutine[Any, Any, Answers]:
-        self.calls.append((namespace, [id for id, _ in claims]))
+        self.calls.append((namespace, [id for id, *_ in claims]))
         answer = self._answers.pop(0)
 
         async def read() -> Answers:
@@ -71,7 +71,10 @@ class Releasing:
         claims: Any = self.claims
         self.topology: Any = Topology(spans)
         self.batcher = ReleaseBatcher(
-            self.topology, claims, lambda one, emptied: self.told.append((one.id, emptied))
+            self.topology,
+            claims,
+            lambda one: "",
+            lambda one, emptied: self.told.append((one.id, emptied)),
         )
 
     async def flush(self) -> None:
