@@ -59,7 +59,7 @@ class Handovers:
         """A former owner tells the position of an id."""
         _, namespace, id, former, position = item
         place = Position.parse(position)
-        if place is None and position:
+        if place is None and position != "":
             raise BrokenEnvelopeError("position")
         key = (namespace, id, former)
         waiting = self._awaited.get(key)

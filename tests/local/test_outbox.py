@@ -1,6 +1,7 @@
 """The outbox: one write in a tick, order, limits in bytes and in age."""
 
 import asyncio
+from typing import Any
 
 from cluster_pool import (
     Connection,
@@ -11,7 +12,8 @@ from cluster_pool import (
 )
 from cluster_pool.core.message import Outgoing
 from cluster_pool.local.closing import is_gone
-from cluster_pool.local.outbox import deliver
+from cluster_pool.local.handshake import hold, release_hold
+from cluster_pool.local.outbox import deliver, put_ahead
 from cluster_pool.testing import FakeWebSocket
 from cluster_pool.transports.callables import SendAndClose
 from tests.support import async_test, eventually
@@ -95,3 +97,46 @@ async def test_bytes_that_do_not_move_are_cut_by_age() -> None:
         await connection.send("x")
         await eventually(lambda: is_gone(connection))
         assert connection.close_code == 1013
+
+
+def texts(connection: Connection) -> list[str]:
+    """The messages that are held for a connection."""
+    pending: Any = connection._pending or []
+    return [part.payload.decode() for one in pending for part in one.parts]
+
+
+async def held(pool: ConnectionsPool, *messages: str) -> Connection:
+    """A member whose handshake is not answered, and what it is to get then."""
+    connection = Connection("1", "n", FakeWebSocket())
+    hold(connection)
+    await pool.new_connection(connection)
+    for message in messages:
+        await connection.send(message)
+    return connection
+
+
+@async_test
+async def test_earlier_messages_go_ahead_of_held_ones() -> None:
+    """Those that are among them go; the newcomer gets the rest once, in order."""
+    async with ConnectionsPool() as pool:
+        one = await held(pool, "b", "c", "d")
+        earlier = [Outgoing(True, text) for text in (b"a", b"b", b"c")]
+        assert put_ahead(one, earlier, lambda message: message.payload in b"bc", whole=True)
+        assert texts(one) == ["a", "b", "c", "d"]
+        assert pool.statistics()["delivered"] == 4
+        release_hold(one)
+        assert await one.websocket.wait_sent(4) == ["a", "b", "c", "d"]
+        assert not put_ahead(one, earlier, lambda message: False)
+
+
+@async_test
+async def test_more_than_fits_goes_ahead_in_part_or_not_at_all() -> None:
+    """The newest fit first; a replay that must be whole changes nothing then."""
+    async with ConnectionsPool(limits=Limits(outbox_bytes=5)) as pool:
+        one = await held(pool, "d")
+        earlier = [Outgoing(True, text) for text in (b"aa", b"bb", b"cc")]
+        assert not put_ahead(one, earlier, lambda message: False, whole=True)
+        assert texts(one) == ["d"]
+        assert put_ahead(one, earlier, lambda message: False)
+        assert texts(one) == ["bb", "cc", "d"]
+        assert pool.statistics()["delivered"] == 3

@@ -16,6 +16,28 @@ LARGE = Outgoing(True, b"x" * MANY_BYTES)
 RECEIVED, TIMED_OUT = SendResult.RECEIVED, SendResult.TIMED_OUT
 
 
+class Numbered:
+    """An account whose word for what is written is a number."""
+
+    recovered = None
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.told: list[Any] = []
+
+    def written(self) -> int:
+        return self.number
+
+    def closing(self) -> None:
+        raise AssertionError("receipts do not tell that")
+
+    def received(self, written: Any) -> None:
+        self.told.append(written)
+
+    def over(self) -> None:
+        self.told.append("over")
+
+
 class Waiting:
     """Receipts, with a list of what was told to whom."""
 
@@ -191,6 +213,34 @@ def test_the_end_is_told_to_all() -> None:
     one.receipts.end(received=True)
     assert not one.receipts.pong(payload)
     assert one.told == [("a", TIMED_OUT), ("b", TIMED_OUT)]
+
+
+def test_an_account_is_told_what_each_pong_proves() -> None:
+    """Its word at the time of the ping, in order; of an answered Close, that at the Close."""
+    one, account = Waiting(), Numbered()
+    one.receipts.account = account
+    pings = []
+    for account.number in (1, 2, 3):
+        one.receipts.ask()
+        pings.append(one.ping())
+    account.number = 4
+    assert one.receipts.pong(pings[1])
+    assert not one.receipts.pong(pings[0])
+    assert account.told == [1, 2]
+    one.receipts.closed_at = 4
+    account.number = 5
+    one.receipts.end(received=True)
+    assert account.told == [1, 2, 4, "over"]
+
+
+def test_an_account_without_an_answer_is_told_of_the_end_alone() -> None:
+    """All that was written since the last Pong may be missing."""
+    one, account = Waiting(), Numbered()
+    one.receipts.account = account
+    one.receipts.ask()
+    one.ping()
+    one.receipts.end(received=False)
+    assert account.told == ["over"]
 
 
 OPERATIONS = st.one_of(

@@ -111,10 +111,8 @@ end
 local epoch, last = place_in(#won > 0 and redis.call('HGET', numbers, 'epoch'))
 if epoch then
   local positions = make_positions(redis, server, mended)
-  local resumptions = positions.claim(numbers, claims, won, epoch, last[1])
-  for i, resumption in pairs(resumptions) do
-    reply[3 * i] = resumption .. (replaced[i] and #resumption > #epoch and ' ' .. replaced[i] or '')
-  end
+  local resumptions = positions.claim(numbers, claims, won, replaced, epoch, last[1])
+  for i, resumption in pairs(resumptions) do reply[3 * i] = resumption end
 end
 if #unclaimed > 0 then redis.call('HDEL', profiles, unpack(unclaimed)) end
 if #entries > 0 then redis.call('HSET', profiles, unpack(entries)) end
