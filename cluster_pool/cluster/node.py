@@ -84,8 +84,7 @@ class Node:
     ) -> None:
         timing, counters = setup.timing, setup.counters
         self.over = False
-        self.setup = setup
-        self.hooks = hooks
+        self.setup, self.hooks = setup, hooks
         self.life = NodeLife(self._state_changed)
         self.backplane = backplane = Backplane(setup, self, holds=True)
         self.loop = backplane.loop

@@ -47,7 +47,7 @@ class Rewinds:
         self._accounts = accounts
         self.handovers = Handovers(backplane.identity.start, accounts, backplane.outbound)
         self._open: dict[str, dict[Connection, Position]] = {}
-        """Newcomers that have messages of the past, with the positions up to which they have all."""
+        """Newcomers with messages of the past, and the positions up to which they have all."""
 
     async def admit(
         self,
