@@ -13,8 +13,8 @@ class Heard(NamedTuple):
 
     ``epoch`` and ``number`` are those of the envelope's last message, of ``messages`` in it;
     ``sender`` is the start of the process that sent it. ``position`` is that of its last message in
-    the history of the namespace; 0 if none is recorded. ``time`` is that of its publication in ms
-    of Redis, or a little more, if it was read from there, or had to wait for such; else 0.
+    the history of the namespace; 0 if none is recorded. If it was read from there, or had to wait
+    for such, it was published from ``earliest`` to ``time``, in ms of Redis; else both are 0.
     """
 
     channel: str
@@ -25,6 +25,7 @@ class Heard(NamedTuple):
     epoch: str = ""
     messages: int = 0
     position: int = 0
+    earliest: int = 0
     time: int = 0
 
     @property

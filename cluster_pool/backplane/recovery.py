@@ -141,7 +141,7 @@ class Recovery:
         if one.overflowed:
             one.dropped += heard.messages or 1
             return
-        one.held.append(heard._replace(time=self._now() // 1000 or 1))
+        one.held.append(heard._replace(earliest=one.since, time=self._now() // 1000 or 1))
         self._bytes += heard.size
 
     def interrupted(self) -> None:
@@ -290,6 +290,7 @@ class Recovery:
             header.counter_epoch,
             header.messages,
             header.position,
+            entry.time,
             entry.time,
         )
         if not self._is_wanted(one, heard):

@@ -81,6 +81,7 @@ class Delivery:
         unsealing: Unsealing | None,
         turn: Turn,
     ) -> None:
+        self._topology = backplane.topology
         self._ours = f"{backplane.identity.start}."
         self._head = len(backplane.setup.keys.prefix) + 2
         self._counters = backplane.setup.counters
@@ -237,13 +238,17 @@ class Delivery:
                 self._accounts.reached(namespace, Position(heard.epoch, heard.position))
 
     def _came_later(self, namespace: str, heard: Heard) -> list[str]:
-        """The members here that claimed after something was published that was read late."""
+        """The members here that claimed after something was published that was read late.
+
+        A claim later than now is from before the clock of Redis was set back, and tells nothing.
+        """
         time = 1000 * heard.time + 999
         if self._ownership.newest <= time:
             return []
+        now = self._topology.of(namespace).redis_time_at_most()
         members = self._table.namespace(namespace) or {}
         claims = [(id, one.claim) for id, one in members.items()]
-        return [id for id, claim in claims if claim is not None and claim.time > time]
+        return [id for id, claim in claims if claim is not None and time < claim.time <= now]
 
     async def _fan_out(self, namespace: str, run: list[Outgoing]) -> None:
         if run:

@@ -140,7 +140,9 @@ class HistoryReading:
             return 0, sealed
         scopes, published = {BOUND: channel}, 1000 * entry.time
         try:
-            return self._seals.open_recorded(scopes, entry.header.sender_start, sealed, published)
+            return self._seals.open_recorded(
+                scopes, entry.header.sender_start, sealed, published, published
+            )
         except BrokenEnvelopeError:
             self._counters.dropped_forged += 1
             raise

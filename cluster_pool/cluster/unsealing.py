@@ -113,8 +113,8 @@ class Unsealing:
         """Open an item that was read from the history of a namespace, or that had to wait for such;
         None when it is refused. Each is opened once: the counters of a sender grow."""
         try:
-            scopes, published = {BOUND: heard.channel}, 1000 * heard.time
-            counter, item = self._seals.open_recorded(scopes, heard.sender, sealed, published)
+            scopes, published = {BOUND: heard.channel}, (1000 * heard.earliest, 1000 * heard.time)
+            counter, item = self._seals.open_recorded(scopes, heard.sender, sealed, *published)
             if counter <= self._recorded.get((namespace, heard.sender), 0):
                 raise BrokenEnvelopeError("replay")
         except BrokenEnvelopeError as error:

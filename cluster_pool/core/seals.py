@@ -83,15 +83,16 @@ class Seals:
         return counter, opened
 
     def open_recorded(
-        self, scopes: dict[int, str], sender: str, item: Sequence[Any], published: int
+        self, scopes: dict[int, str], sender: str, item: Sequence[Any], earliest: int, latest: int
     ) -> tuple[int, list[Any]]:
-        """As :meth:`open`, for an item of a history, which was published at that Redis time in µs.
+        """As :meth:`open`, for an item of a history, which was published from ``earliest`` to
+        ``latest``, in µs of Redis.
 
         It may be opened any number of times. The caller compares the counters of one sender, which
         only grow in a history: each item is there once.
         """
         counter, inner = self._verified(scopes, sender, item)
-        if abs(published - counter) > RECORDED_US:
+        if not earliest - RECORDED_US <= counter <= latest + RECORDED_US:
             raise BrokenEnvelopeError("replay")
         (opened,) = read_items(inner)
         return counter, opened

@@ -8,7 +8,7 @@ import pytest
 
 from cluster_pool import Gap, History, Limits, Publisher
 from cluster_pool.testing import FAST, FakeWebSocket
-from tests.clusters import Pool
+from tests.clusters import Pool, connection_of
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
@@ -34,6 +34,26 @@ def missed(gaps: list[Gap], namespace: str) -> int:
 def numbers_in(socket: FakeWebSocket) -> list[int]:
     """The numbers of the messages that a client got."""
     return [int(str(text)) for text in socket.sent]
+
+
+def recovery_in(pool: Pool) -> Any:
+    """The recovery of the shard that has the room."""
+    return pool._parts.backplane.topology.of("room:7").receiver.recovery
+
+
+def hold_up(recovery: Any) -> tuple[asyncio.Event, asyncio.Event]:
+    """Keep what is read of a history back: an event that tells of it, and one that ends it."""
+    asked, reading = asyncio.Event(), asyncio.Event()
+    read = recovery._page
+
+    async def later(*arguments: Any) -> Any:
+        page = await read(*arguments)
+        asked.set()
+        await reading.wait()
+        return page
+
+    recovery._page = later
+    return asked, reading
 
 
 class Traffic:
@@ -214,7 +234,7 @@ async def test_recovered_messages_reach_those_that_were_members(own_server: Redi
         Publisher(own_server.url) as publisher,
     ):
         alice, bob = await far.host("room:7", "alice"), await far.host("room:7", "bob", user="42")
-        recovery = far._parts.backplane.shard.receiver.recovery
+        recovery = recovery_in(far)
         reading = asyncio.Event()
         read = recovery._page
 
@@ -251,17 +271,8 @@ async def test_live_messages_are_not_lost_for_want_of_room(own_server: RedisServ
     ):
         gaps = gaps_of(far)
         alice = await far.host("room:7", "alice")
-        recovery = far._parts.backplane.shard.receiver.recovery
-        asked, reading = asyncio.Event(), asyncio.Event()
-        read = recovery._page
-
-        async def later(*arguments: Any) -> Any:
-            page = await read(*arguments)
-            asked.set()
-            await reading.wait()
-            return page
-
-        recovery._page = later  # type: ignore[method-assign]
+        recovery = recovery_in(far)
+        asked, reading = hold_up(recovery)
         await proxy.refuse()
         for number in range(40):
             await publisher.broadcast_message("room:7", str(number).zfill(1000))
@@ -274,6 +285,55 @@ async def test_live_messages_are_not_lost_for_want_of_room(own_server: RedisServ
         await eventually(lambda: alice.sent and numbers_in(alice)[-1] == 94, 20)
         assert numbers_in(alice) == list(range(95))
         assert gaps == []
+
+
+@async_test
+async def test_members_get_what_they_missed_although_the_clock_was_set_back(
+    own_server: RedisServer,
+) -> None:
+    """Their claims are of times that are yet to come; only newer ones tell who came later."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        alice = await far.host("room:7", "alice")
+        (membership,) = connection_of(alice)._memberships
+        assert membership.claim is not None
+        ahead = membership.claim.time + 3_600_000_000
+        membership.claim = membership.claim._replace(time=ahead)
+        far._parts.ownership.newest = ahead
+        await proxy.refuse()
+        await publisher.broadcast_message("room:7", "1")
+        await proxy.accept()
+        assert await alice.wait_sent() == ["1"]
+
+
+@async_test
+async def test_sealed_messages_that_are_heard_late_are_no_recordings(
+    own_server: RedisServer,
+) -> None:
+    """While a history is read, by a process that is held up for longer than a seal is good for."""
+    options: Any = {"timing": FAST, "history": ROOMS, "secret": SECRET}
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", **options) as far,
+        Publisher(own_server.url, secret=SECRET) as publisher,
+    ):
+        alice = await far.host("room:7", "alice")
+        recovery = recovery_in(far)
+        asked, reading = hold_up(recovery)
+        await proxy.refuse()
+        await publisher.broadcast_message("room:7", "0")
+        await proxy.accept()
+        await asyncio.wait_for(asked.wait(), 30)
+        now = recovery._now
+        recovery._now = lambda: now() + 60_000_000
+        await publisher.broadcast_message("room:7", "1")
+        await eventually(lambda: recovery._bytes)
+        reading.set()
+        assert await alice.wait_sent(2) == ["0", "1"]
+        assert far.counters.dropped_forged == 0
 
 
 @async_test
