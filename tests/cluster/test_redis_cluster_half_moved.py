@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, SendResult, Timing
+from cluster_pool import BackplaneUnavailableError, History, SendResult, Timing
 from cluster_pool.backplane.slots import HOME_SLOT, slot_of
 from cluster_pool.testing import FAST
 from tests.clusters import connection_of
@@ -54,6 +54,29 @@ async def test_operations_in_it_say_which_slot_it_is_and_what_redis_says(
         await asyncio.to_thread(move.finish)
         await one.host(name, "bob")
         assert await one.count(name) == 2
+
+
+@async_test
+async def test_no_broadcast_fails_for_a_history_that_has_gone_ahead(redis: RedisCluster) -> None:
+    """Its stream is at the target, all else is not: it begins anew, and each message comes once."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    async with cluster_pools(redis, history={name: History()}) as (one, two):
+        alice = await two.host(name, "alice")
+        await one.broadcast_message(name, "0")
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
+        assert await asyncio.to_thread(move.carry, f"cluster_pool:{{{name}}}:history")
+        for number in range(1, 4):
+            assert await one.broadcast_message(name, str(number)) == 1
+        assert await alice.wait_sent(4) == ["0", "1", "2", "3"]
+        await asyncio.to_thread(move.finish)
+
+        async def recorded() -> bool:
+            await one.broadcast_message(name, "4", timeout=10)
+            return bool(await one.history(name, timeout=10))
+
+        await eventually(recorded, 30)
+        assert {message.message for message in await one.history(name)} == {"4"}
 
 
 @async_test
