@@ -62,16 +62,17 @@ class _Waiting:
         lost: messages that have left the history.
         exact: whether that is exact.
         since: the time of Redis in ms.
+        until: the position at which the history stood when it was subscribed again.
     """
 
-    __slots__ = ("dropped", "exact", "held", "lost", "overflowed", "place", "since")
+    __slots__ = ("dropped", "exact", "held", "lost", "overflowed", "place", "since", "until")
 
     def __init__(self, place: Place, since: int) -> None:
         self.place = place
         self.since = since
         self.held: deque[Heard] = deque()
         self.overflowed = False
-        self.dropped = self.lost = 0
+        self.dropped = self.lost = self.until = 0
         self.exact = True
 
 
@@ -194,7 +195,7 @@ class Recovery:
                 one.place = _before(one.held, Place(epoch or NO_COUNTER, number, position))
             self._release(channel)
             return False
-        one.place, one.dropped = Place(epoch, number, start), 0
+        one.place, one.until, one.dropped = Place(epoch, number, start), position, 0
         if not one.overflowed and (start == position or _follows(one)) and self._fits(one):
             self._release(channel)
         else:
@@ -246,7 +247,7 @@ class Recovery:
             start = following or f"{(one.place.position or 0) + 1}-0"
             page = await self._page(channel, start, commands)
             if page is None or page.position.epoch != one.place.epoch:
-                one.lost += one.dropped
+                one.lost += max(_unread(one), one.dropped)
                 one.exact = False
                 break
             for entry in page.entries:
@@ -353,3 +354,10 @@ def _follows(one: _Waiting) -> bool:
         return False
     first = one.held[0]
     return first.epoch == one.place.epoch and first.position - first.messages == one.place.position
+
+
+def _unread(one: _Waiting) -> int:
+    """How many messages are known to lie between its place and what is held."""
+    first = next((heard for heard in one.held if heard.position), None)
+    known = one.until if first is None else min(one.until, first.position - first.messages)
+    return max(0, known - (one.place.position or 0))
