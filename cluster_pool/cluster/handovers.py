@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from cluster_pool.backplane.calls import deadline_in, unheeded
 from cluster_pool.backplane.outbound import Outbound
-from cluster_pool.cluster.positions import Accounts, Key, mark_of
+from cluster_pool.cluster.member_accounts import mark_of
+from cluster_pool.cluster.positions import Accounts, Key
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.envelope import BrokenEnvelopeError

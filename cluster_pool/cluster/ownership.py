@@ -88,8 +88,7 @@ class Ownership:
         self._pending, self._last_ones, self._accounts = PendingClaims(), last_ones, accounts
         self.decided = self._pending.decided
         self.namespaces, self.holds = namespaces.held, namespaces.holds
-        self._nonces = itertools.count(1)
-        self.newest, self._ending = 0, False
+        self._nonces, self.newest, self._ending = itertools.count(1), 0, False
         self.former = FormerClaims(FORMER if verify else 0)
         evict = self._evict
         self.releases = ReleaseBatcher(topology, claims, accounts.position_of, self._released)
@@ -387,6 +386,7 @@ class Ownership:
     def _drop(self, membership: Membership[Connection]) -> None:
         self._table.discard(membership)
         if membership.claim is not None:
+            self._accounts.dropped(membership)
             self._namespaces.leave(membership.namespace)
             self.former.note(membership.namespace, membership.id, membership.claim)
             membership.claim = None

@@ -1,10 +1,8 @@
 """How far each member of this node has received the histories of its namespaces.
 
-A client shows by its Pongs and its answer to a Close what its WebSocket stack has: all that was
-written before. So for a member in a namespace with a history that is a *position*: what lies up to
-it was sent to the member, or was not for it. Received positions are stored in Redis, where the next
-claim of the id finds them. A connection that closes keeps its ids until the client has answered, or
-until its deadline: then they are released, each with its exact position. That is to *park* it.
+Received positions are stored in Redis, where the next claim of the id finds them. A connection that
+closes keeps its ids until the client has answered, or until its deadline: then they are released,
+each with its exact position. That is to *park* it.
 """
 
 import asyncio
@@ -18,11 +16,11 @@ from typing import Final
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import batches
+from cluster_pool.cluster.member_accounts import Member, MemberAccount, Once, mark_of
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.history import Position, Resumption
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.membership import Membership
 from cluster_pool.local.pinging import keep_account
 from cluster_pool.local.table import ConnectionTable
 
@@ -42,83 +40,8 @@ MOST_PARTED: Final = 10_000
 TOLD_WITHIN: Final = 0.7
 """Seconds in which a former owner tells the position, though its client has not answered."""
 
-Member = Membership[Connection]
 Key = tuple[str, str, str]
 """Namespace, id, and the mark of a claim."""
-Positions = dict[Member, Position]
-
-
-class MemberAccount:
-    """The positions of one connection; see :class:`.Account`.
-
-    Attributes:
-        bases: by membership, from where on it is sent everything.
-        has: by membership, up to where it has received everything.
-        parked: releases that wait for the end.
-        is_over: whether nothing more will come of the client.
-        recovered: see :attr:`.Connection.recovered`.
-    """
-
-    __slots__ = ("_changed", "_reached", "bases", "has", "is_over", "parked", "recovered")
-
-    def __init__(
-        self, reached: dict[str, Position], changed: Callable[[Iterable[Member]], None]
-    ) -> None:
-        self._reached = reached
-        self._changed = changed
-        self.bases: Positions = {}
-        self.has: Positions = {}
-        self.parked: list[Callable[[], None]] = []
-        self.is_over = False
-        self.recovered: bool | None = None
-
-    def written(self) -> Positions:
-        """The position of each membership: what this node has been given was written by now."""
-        places = {}
-        for member, base in self.bases.items():
-            here = self._reached.get(member.namespace, base)
-            places[member] = here if here.is_beyond(base) else base
-        return places
-
-    def closing(self) -> None:
-        """See :class:`.Account`."""
-        spaces = {member.namespace for member in self.has}
-        self._reached = {one: self._reached[one] for one in spaces if one in self._reached}
-
-    def received(self, written: Positions | None) -> None:
-        """See :class:`.Account`."""
-        changed = []
-        for member, place in (written or {}).items():
-            if self.has.get(member, place) != place:
-                self.has[member] = place
-                changed.append(member)
-        self._changed(changed)
-
-    def over(self) -> None:
-        """See :class:`.Account`."""
-        self.is_over = True
-        parked, self.parked = self.parked, []
-        for release in parked:
-            release()
-
-
-def mark_of(claim: Claim) -> str:
-    """The time and nonce of a claim, which stay the same over rejoins."""
-    return f"{claim.time}:{claim.nonce}"
-
-
-class Once:
-    """Calls a function once, however often it is called itself."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call: Callable[[], None] | None = call
-
-    def __call__(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call()
 
 
 class Accounts:
@@ -132,6 +55,8 @@ class Accounts:
         self._accounts: dict[Connection, MemberAccount] = {}
         self._due: dict[Member, None] = {}
         self._parted: OrderedDict[Key, str] = OrderedDict()
+        self._evicted: dict[Key, Member] = {}
+        """Those whose clients have not answered their Close yet."""
         self._renew_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -144,6 +69,8 @@ class Accounts:
             account = self._accounts[connection] = MemberAccount(self._reached, self._changed)
             keep_account(connection, account)
         account.has[member] = found.since or found.last
+        if not member.home:  # it gets nothing of the past
+            account.has[member] = account.bases[member] = found.last
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="cluster_pool positions")
 
@@ -159,20 +86,23 @@ class Accounts:
             return
         if member.home:
             account.recovered = recovered
-        account.bases[member] = base
-        if not recovered:
+        if recovered is not False or not member.connection.closed:
+            account.bases[member] = base
+        if recovered is None:
             account.has[member] = base
         self._due[member] = None
 
     async def stop(self) -> None:
-        """Store nothing any more."""
+        """Store what was received lately, and then nothing any more."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            await self._store()
 
     def reached(self, namespace: str, place: Position) -> None:
         """All up to a place was given to the members here that are to get it."""
-        self._reached[namespace] = place
+        if self._table.namespace(namespace):
+            self._reached[namespace] = place
 
     def when_over(
         self, namespace: str, id: str, former: Claim, tell: Callable[[str, str], None]
@@ -180,19 +110,53 @@ class Accounts:
         """Tell up to where the member of a former claim of this node has received the history, when
         nothing more can change that, or it has lasted too long: its mark and the position."""
         mark = mark_of(former)
-        member = self._table.get(namespace, id)
-        if member is None or member.claim is None or mark_of(member.claim) != mark:
-            position = self._parted.get((namespace, id, mark))
-            if position is not None:
-                tell(mark, position)
+        key = namespace, id, mark
+        member = self._member(key)
+        if member is None:
+            tell(mark, self._parted.get(key, ""))
             return
         account = self._accounts.get(member.connection)
         if account is None or account.is_over or member not in account.has:
             tell(mark, self.position_of(member))
             return
-        told = Once(lambda: tell(mark, self.position_of(member)))
+        told = Once(lambda: tell(mark, self.position_of(member) or self._parted.get(key, "")))
         account.parked.append(told)
         asyncio.get_running_loop().call_later(TOLD_WITHIN, told)
+
+    def _member(self, key: Key) -> Member | None:
+        """The member of a claim, if its position is perhaps not final yet."""
+        evicted = self._evicted.get(key)
+        if evicted is not None:
+            return evicted
+        member = self._table.get(*key[:2])
+        return member if member is not None and self._key(member) == key else None
+
+    def dropped(self, member: Member) -> None:
+        """It loses its claim now: to another connection, which may ask for its position, or since
+        it was released."""
+        account, key = self._accounts.get(member.connection), self._key(member)
+        if account is None or not self.position_of(member):
+            return
+        if account.is_over or not member.home or key is None:
+            self._forget(member)
+        else:
+            self._evicted[key] = member
+            account.parked.append(partial(self._part, key))
+
+    def _part(self, key: Key) -> None:
+        """Nothing more will come of the client of one that was dropped."""
+        member = self._evicted.pop(key)
+        self._note(key, self.position_of(member))
+        self._forget(member)
+
+    def _forget(self, member: Member) -> None:
+        account = self._accounts[member.connection]
+        del account.has[member]
+        account.bases.pop(member, None)
+        if not account.has:
+            del self._accounts[member.connection]
+        if not self._table.namespace(member.namespace):
+            self._reached.pop(member.namespace, None)
 
     def parks(self, member: Member, release: Callable[[Member], None]) -> bool:
         """Whether ``release`` is called later: when the client has answered its Close, or never
@@ -211,11 +175,21 @@ class Accounts:
         place = None if account is None else account.has.get(member)
         if place is None:
             return ""
-        if member.claim is not None:
-            self._parted[member.namespace, member.id, mark_of(member.claim)] = place.stored
-            if len(self._parted) > MOST_PARTED:
-                self._parted.popitem(last=False)
+        key = self._key(member)
+        if key is not None:
+            self._note(key, place.stored)
         return place.stored
+
+    def _note(self, key: Key, position: str) -> None:
+        self._parted[key] = position
+        if len(self._parted) > MOST_PARTED:
+            self._parted.popitem(last=False)
+
+    @staticmethod
+    def _key(member: Member) -> Key | None:
+        """None if it has no claim any more."""
+        claim = member.claim
+        return None if claim is None else (member.namespace, member.id, mark_of(claim))
 
     # -- storing ---------------------------------------------------------------------------
 
@@ -227,19 +201,9 @@ class Accounts:
         while True:
             await asyncio.sleep(PAUSE)
             try:
-                self._forget_ended()
                 await self._store()
             except Exception:
                 log.exception("positions could not be stored: they are tried again")
-
-    def _forget_ended(self) -> None:
-        for connection, account in list(self._accounts.items()):
-            for member in [one for one in account.has if one.claim is None]:
-                if account.is_over or not connection.closed:
-                    del account.has[member]
-                    account.bases.pop(member, None)
-            if account.is_over and not account.has:
-                del self._accounts[connection]
 
     async def _store(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -250,8 +214,7 @@ class Accounts:
         groups: dict[str, list[Member]] = {}
         for member in due:
             del self._due[member]
-            if member.departure is None:
-                groups.setdefault(member.namespace, []).append(member)
+            groups.setdefault(member.namespace, []).append(member)
         batches_due = [part for group in groups.values() for part in batches(group)]
         for at in range(0, len(batches_due), AT_ONCE):
             await asyncio.gather(*[self._write(one) for one in batches_due[at : at + AT_ONCE]])

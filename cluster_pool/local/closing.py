@@ -59,7 +59,7 @@ def begin(connection: ConnectionState, code: int, reason: str, within: float | N
     """Close the WebSocket behind what was written, or behind its handshake; see ``begin_close``."""
     connection._state = DUE if connection._state is HOLDING else CLOSING
     if connection._receipts is not None and connection._receipts.account is not None:
-        connection._receipts.account.closing()
+        connection._receipts.account.closing(opened=connection._state is CLOSING)
     now, timing = asyncio.get_running_loop().time(), connection._services.timing
     connection._deadline = now + timing.close
     if within is not None:

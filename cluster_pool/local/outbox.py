@@ -47,10 +47,13 @@ def deliver(connection: ConnectionState, message: Outgoing) -> SendResult:
         counters.delivered += message.count
         counters.delivered_bytes += message.size
         return DELIVERED
-    if state is HOLDING and _hold_more(connection, message):
-        services.counters.delivered += message.count
-        services.counters.delivered_bytes += message.size
-        return DELIVERED
+    if state is HOLDING:
+        if _hold_more(connection, message):
+            services.counters.delivered += message.count
+            services.counters.delivered_bytes += message.size
+            return DELIVERED
+        if connection._receipts is not None and connection._receipts.account is not None:
+            close_slow(connection)  # so that its client comes back for what is missing
     services.counters.refused += message.count
     return REFUSED
 

@@ -53,8 +53,12 @@ class Account(Protocol):
     def written(self) -> Any:
         """A word for all that is written now."""
 
-    def closing(self) -> None:
-        """A close begins: nothing that comes from now on is written."""
+    def closing(self, *, opened: bool) -> None:
+        """A close begins: nothing that comes from now on is written.
+
+        Args:
+            opened: whether its handshake was answered.
+        """
 
     def received(self, written: Any) -> None:
         """The client has all for which this word stands."""

@@ -1,93 +1,17 @@
 """How far members have received histories, and when that is stored."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from cluster_pool import Connection, History
+from cluster_pool import History
 from cluster_pool.cluster import positions
-from cluster_pool.cluster.positions import Accounts, Member, MemberAccount, Once, mark_of
-from cluster_pool.core.claims import Claim
-from cluster_pool.core.history import Position
-from cluster_pool.local.membership import Membership
-from cluster_pool.testing import FakeWebSocket
+from cluster_pool.cluster.positions import Accounts
 from tests.clusters import Backend, Pool, connection_of
 from tests.support import async_test, eventually
 
 ROOM = "room"
 ROOMS = {"room*": History()}
-
-
-class Kept:
-    """An account of one connection with one member, and what it has told."""
-
-    def __init__(self, base: int = 10) -> None:
-        self.connection = Connection("alice", ROOM, FakeWebSocket())
-        self.member: Member = Membership(self.connection, ROOM, "alice")
-        self.reached: dict[str, Position] = {}
-        self.changed: list[Member] = []
-        self.account = MemberAccount(self.reached, self._changed)
-        self.account.has[self.member] = Position("1", 5)
-        self.account.bases[self.member] = Position("1", base)
-
-    def _changed(self, members: Iterable[Member]) -> None:
-        self.changed += members
-
-    def written(self) -> str:
-        return str(self.account.written()[self.member])
-
-
-def test_all_that_was_given_to_the_members_counts_as_written() -> None:
-    """But nothing below the place up to which the past was replayed; an epoch that is another
-    counts as soon as it is heard."""
-    one = Kept(base=10)
-    assert one.written() == "1.10"
-    one.reached[ROOM] = Position("1", 8)
-    assert one.written() == "1.10"
-    one.reached[ROOM] = Position("1", 12)
-    assert one.written() == "1.12"
-
-
-def test_nothing_counts_as_written_before_the_past_was_replayed() -> None:
-    """A Pong that comes earlier proves nothing."""
-    one = Kept()
-    del one.account.bases[one.member]
-    one.reached[ROOM] = Position("1", 99)
-    assert one.account.written() == {}
-    one.account.received({})
-    assert one.account.has[one.member] == Position("1", 5)
-
-
-def test_messages_after_a_close_do_not_count_as_written() -> None:
-    """Though the node goes on hearing it for other members."""
-    one = Kept()
-    one.reached[ROOM] = Position("1", 12)
-    one.account.closing()
-    one.reached[ROOM] = Position("1", 13)
-    assert one.written() == "1.12"
-
-
-def test_a_receipt_is_stored_if_it_is_news() -> None:
-    """Once; no word at all is none."""
-    one = Kept()
-    word = one.account.written()
-    one.account.received(word)
-    one.account.received(word)
-    one.account.received(None)
-    assert one.changed == [one.member]
-    assert one.account.has == word
-
-
-def test_the_end_is_told_once_to_each_that_waits() -> None:
-    """However often it is told."""
-    one, told = Kept(), list[str]()
-    once = Once(lambda: told.append("once"))
-    one.account.parked += [once, once, lambda: told.append("released")]
-    one.account.over()
-    one.account.over()
-    assert one.account.is_over
-    assert told == ["once", "released"]
 
 
 def accounts_of(pool: Pool) -> Accounts:
@@ -132,10 +56,12 @@ async def test_accounts_of_connections_that_are_gone_are_forgotten(
         accounts = accounts_of(pool)
         for number in range(10):
             websocket = await pool.host(ROOM, f"id-{number}")
+            await pool.broadcast_message(ROOM, "text")
+            await websocket.wait_sent(1)
             await connection_of(websocket).close()
-        await eventually(lambda: not accounts._accounts)
+        await eventually(lambda: not accounts._accounts and not accounts._due)
         assert len(accounts._parted) == 3
-        assert accounts._due == {}
+        assert (accounts._reached, accounts._evicted) == ({}, {})
         assert set(stored(backend, pool)) == {f"id-{number}" for number in range(10)}
 
 
@@ -170,9 +96,3 @@ async def test_redis_that_is_away_loses_no_position(backend: Backend) -> None:
         await eventually(lambda: len(tried) > 1)
         claims.store_positions = store  # type: ignore[method-assign]
         await eventually(lambda: stored(backend, pool) == {"alice": 1})
-
-
-def test_the_mark_of_a_claim_stays_over_rejoins() -> None:
-    """Its lease changes."""
-    claim = Claim("start.0", 5, "n1")
-    assert mark_of(claim) == mark_of(claim._replace(incarnation="start.1")) == "5:n1"

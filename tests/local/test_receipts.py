@@ -28,7 +28,7 @@ class Numbered:
     def written(self) -> int:
         return self.number
 
-    def closing(self) -> None:
+    def closing(self, *, opened: bool) -> None:
         raise AssertionError("receipts do not tell that")
 
     def received(self, written: Any) -> None:

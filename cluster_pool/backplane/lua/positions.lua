@@ -54,9 +54,8 @@ local function age_of(numbers)
   if age and age <= DAY * 1000 then return age end
 end
 
--- Notes the claims at the places `won`. An id that comes back keeps its position, unless the history has begun
--- anew since then, or it was that of another reader; any other one begins at the last message, which has the
--- place `epoch`, `last`. Returns by the places "epoch last"; behind it the "epoch number" that was stored; and
+-- Notes the claims at the places `won`. An id that comes back keeps its position, unless it was that of another
+-- reader; any other one begins at the last message, which has the place `epoch`, `last`. Returns by the places "epoch last"; behind it the "epoch number" that was stored; and
 -- behind that the claim that was `replaced`.
 local function claim(numbers, claims, won, replaced, epoch, last)
   local ids, readers, own = column(claims, 1), column(claims, 5), {}
@@ -69,7 +68,7 @@ local function claim(numbers, claims, won, replaced, epoch, last)
     if stored_epoch and (reader == readers[i] or #reader == 1 and #readers[i] == 1) then
       local there = stored_epoch .. ' ' .. digits(stored)
       resumptions[i] = now_here .. ' ' .. there .. (replaced[i] and ' ' .. replaced[i] or '')
-      if stored_epoch == epoch and stored <= last then here = there end
+      here = there
     end
     fields[#fields + 1] = ids[i]
     fields[#fields + 1] = here .. ' ' .. readers[i]
