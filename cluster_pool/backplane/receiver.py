@@ -170,13 +170,12 @@ class Receiver:
 
     def begin(self, channel: str, counter: Counter) -> None:
         """A channel was subscribed, while its counter stood there."""
-        if counter.epoch == UNREADABLE:
-            return  # counting begins with the first message
-        if channel in self.events:
-            self._event_numbers.begin(channel, counter.epoch, counter.number)
-        else:
-            self.recovery.begin(channel, counter)
+        if channel not in self.events:
+            if counter.epoch != UNREADABLE:
+                self.recovery.begin(channel, counter)
             self.numbers.begin(channel, counter.epoch or NO_COUNTER, counter.number)
+        elif counter.epoch != UNREADABLE:
+            self._event_numbers.begin(channel, counter.epoch, counter.number)
 
     def interrupted(self, generation: int) -> None:
         """The subscriptions of a generation ended, and its command connection with them.

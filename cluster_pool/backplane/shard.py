@@ -303,8 +303,8 @@ class Shard:
             await commands.fail(BackplaneUnavailableError(lost))
             await subscriber.drop()
             self.receiver.recovery.interrupted()
+            self.receiver.interrupted(self.generation)
             if was_up:
-                self.receiver.interrupted(self.generation)
                 self._observer.down(self)
 
     async def _end_unwanted(self) -> None:

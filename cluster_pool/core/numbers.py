@@ -31,6 +31,8 @@ PLACE: Final = re.compile(rb"(\d{1,13})(?: \d+){4}")
 
 Mark = tuple[str, int]
 """Epoch and number of a message."""
+UNKNOWN: Final[Mark] = (UNREADABLE, 0)
+"""The mark of a channel whose counter could not be read, and of which nothing was heard since."""
 
 
 class ServerChange(IntEnum):
@@ -194,16 +196,22 @@ class _Doubt:
 class Numbers:
     """The last number heard of each channel.
 
+    Counting begins where the counter stood when a channel was subscribed. Messages that are heard
+    before this is known tell nothing about those ahead of them: they may be of a subscription that
+    has ended, and others were published since, for nobody here.
+
     Messages that :meth:`heard` and :meth:`resubscribed` find missing, and those dropped, add up
     until :meth:`take_missed`.
     """
 
-    __slots__ = ("_doubtful", "_last", "_missed", "exact")
+    __slots__ = ("_doubtful", "_early", "_last", "_missed", "exact")
 
     def __init__(self) -> None:
         self._last: dict[str, Mark] = {}
         self._doubtful: dict[str, _Doubt | None] = {}
         """None for one of which nothing was heard since: 200,000 may be interrupted in one turn."""
+        self._early: dict[str, Mark] = {}
+        """The last message heard of each channel where counting has not begun."""
         self._missed: dict[str, int] = {}
         self.exact = True
 
@@ -214,8 +222,12 @@ class Numbers:
         by another server; nothing was missed.
         """
         known = self._last.get(channel)
-        self._last[channel] = (epoch, number)
         if known is None:
+            self._early[channel] = (epoch, number)
+            return
+        self._last[channel] = (epoch, number)
+        if known == UNKNOWN:
+            self._tell_unknown(channel)
             return
         if self._doubtful and channel in self._doubtful:
             doubt = self._doubtful[channel]
@@ -231,16 +243,21 @@ class Numbers:
             self._last[channel] = known  # heard only after the counter had told of it
 
     def interrupted(self) -> None:
-        """The subscriptions ended: :meth:`resubscribed` counts what they miss."""
+        """The subscriptions ended: :meth:`resubscribed` counts what they miss.
+
+        Also those of an attempt to subscribe everything again, which failed.
+        """
+        self._early.clear()
         for doubt in filter(None, self._doubtful.values()):
             doubt.ended &= doubt.silent
             doubt.silent = True
-        self._doubtful = {**dict.fromkeys(self._last), **self._doubtful}
+        if len(self._doubtful) < len(self._last):
+            self._doubtful = {**dict.fromkeys(self._last), **self._doubtful}
 
     def ended(self, channel: str) -> None:
         """The server has ended the subscription of ``channel``: what it had published was heard."""
-        last = self._last.get(channel)
-        if last is not None and channel not in self._doubtful:
+        last = self._last.get(channel, UNKNOWN)
+        if last != UNKNOWN and channel not in self._doubtful:
             self._doubtful[channel] = _Doubt(last, ended=True)
 
     def resubscribed(self, channel: str, counter: Counter, change: ServerChange, now: int) -> None:
@@ -253,9 +270,9 @@ class Numbers:
             change: of the counters since the interruption.
             now: the Redis time in µs.
         """
-        if channel not in self._doubtful:
-            if counter.epoch != UNREADABLE:
-                self.begin(channel, counter.epoch or NO_COUNTER, counter.number)
+        if self._last.get(channel, UNKNOWN) == UNKNOWN or channel not in self._doubtful:
+            self._tell_unknown(channel)
+            self.begin(channel, counter.epoch or NO_COUNTER, counter.number)
             return
         doubt = self._doubtful.pop(channel) or _Doubt(self._last[channel], ended=False)
         if counter.epoch == UNREADABLE:
@@ -270,6 +287,12 @@ class Numbers:
         self.exact &= exact
         if doubt.missed or not exact:
             self._miss(channel, doubt.missed)
+
+    def _tell_unknown(self, channel: str) -> None:
+        """After an interruption: it is not known where counting would have begun before it."""
+        if channel in self._doubtful:
+            del self._doubtful[channel]
+            self.dropped(channel, 0, exact=False)
 
     def _leave_open(self, channel: str, doubt: _Doubt, change: ServerChange) -> None:
         """Tell what is known to be missed, and leave the rest for the next reading."""
@@ -286,20 +309,27 @@ class Numbers:
     def begin(self, channel: str, epoch: str, number: int) -> None:
         """A new subscription: counting begins behind ``number``.
 
-        With NO_COUNTER and 0 the channel had no counter yet: a new one begins at 1.
+        With NO_COUNTER and 0 the channel had no counter yet: a new one begins at 1. With UNREADABLE
+        and 0 counting begins behind the first message.
         """
-        self._last.setdefault(channel, (epoch, number))
+        early = self._early.pop(channel, None)
+        if self._last.get(channel, UNKNOWN) != UNKNOWN:
+            return
+        mark = (epoch, number)
+        self._last[channel] = mark if early is None else max(early, mark, key=_place)
 
     def forget(self, channel: str) -> None:
         """``channel`` is no longer subscribed."""
+        self._early.pop(channel, None)
         self._last.pop(channel, None)
         self._doubtful.pop(channel, None)
 
     def hand_over(self, channel: str, other: "Numbers") -> None:
         """``channel`` is heard elsewhere from now on; :meth:`resubscribed` there counts the gap."""
-        last = self._last.pop(channel, None)
+        self._early.pop(channel, None)
+        last = self._last.pop(channel, UNKNOWN)
         doubt = self._doubtful.pop(channel, None)
-        if last is not None:
+        if last != UNKNOWN:
             doubt = doubt or _Doubt(last, ended=False)
             doubt.moved = True
             other._last[channel], other._doubtful[channel] = last, doubt
@@ -325,4 +355,4 @@ def _later(epoch: str, other: str) -> bool:
 
 
 def _place(mark: tuple[str | None, int]) -> tuple[int, int]:
-    return int(mark[0] or 0), mark[1]
+    return -1 if mark[0] == UNREADABLE else int(mark[0] or 0), mark[1]

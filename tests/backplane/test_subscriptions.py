@@ -1,11 +1,12 @@
 """The users of each channel: several of one, and the clean-up when the last has gone."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, ClusterPool
+from cluster_pool import BackplaneUnavailableError, ClusterPool, Gap
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.shard import Shard
 from tests.clusters import Backend
@@ -66,3 +67,39 @@ async def test_a_subscription_that_is_not_confirmed_in_time_still_stands(
             proxy.heal()
             await subscription.confirmed(deadline_in(10))
             assert listeners(own_server, "cluster_pool:{late}")() == 1
+
+
+@async_test
+async def test_a_message_from_before_a_subscription_counts_nothing_as_missed(
+    own_server: RedisServer,
+) -> None:
+    """It was on its way when the channel was dropped, and is heard when that is wanted again: what
+    was published between the two subscriptions was for nobody here."""
+    name = "cluster_pool:{n}"
+    heard = listeners(own_server, name)
+    gaps: list[Gap] = []
+    async with (
+        own_server.network() as proxy,
+        Backend(own_server).pools(1) as (one,),
+        ClusterPool(proxy.url) as two,
+    ):
+        two.on("gap", gaps.append)
+        await one.host("n", "alice")
+        subscriptions = shard_of(two).subscriptions
+        former = subscriptions.add(name)
+        await former.confirmed(deadline_in(5))
+        proxy.hold(upwards=False)
+        await one.broadcast_message("n", "on its way")
+        former.end()
+        await eventually(lambda: heard() == 1)
+        for number in range(5):
+            await one.broadcast_message("n", str(number))
+        confirming = asyncio.create_task(subscriptions.add(name).confirmed(deadline_in(10)))
+        await eventually(lambda: heard() == 2)
+        proxy.heal()
+        await confirming
+        await one.broadcast_message("n", "heard")
+        numbers = shard_of(two).receiver.numbers
+        await eventually(lambda: numbers._last[name][1] == 7)
+        assert numbers.take_missed() == ({}, True)
+    assert gaps == []

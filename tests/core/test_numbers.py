@@ -31,6 +31,7 @@ def resubscribed(
 def test_holes_in_the_numbers_are_counted() -> None:
     """Holes within and across interruptions are exact, in messages; a late message is no hole."""
     numbers = Numbers()
+    numbers.begin("c", "1", 2)
     numbers.heard("c", "1", 5, 3)
     numbers.heard("c", "1", 6, 1)
     numbers.heard("c", "1", 6, 0)
@@ -54,7 +55,7 @@ def test_holes_in_the_numbers_are_counted() -> None:
 def test_a_counter_read_after_an_interruption_may_be_older_than_later_messages() -> None:
     """The counter is read first, and messages go on arriving before it is compared."""
     numbers = Numbers()
-    numbers.heard("c", "1", 5, 1)
+    numbers.begin("c", "1", 5)
     numbers.interrupted()
     numbers.heard("c", "1", 8, 1)
     resubscribed(numbers, "c", "1", 7)
@@ -83,7 +84,7 @@ def test_an_interruption_makes_nothing_for_each_channel() -> None:
 def test_a_lost_counter_gives_a_lower_bound() -> None:
     """Across an interruption; without one, pub/sub has lost nothing."""
     numbers = Numbers()
-    numbers.heard("c", "1", 5, 1)
+    numbers.begin("c", "1", 5)
     numbers.heard("c", "2", 2, 2)
     assert numbers.take_missed() == ({}, True)
     numbers.interrupted()
@@ -109,7 +110,7 @@ def test_a_lost_counter_gives_a_lower_bound() -> None:
 def test_a_restored_counter_may_reach_the_same_number_again() -> None:
     """Messages heard since are not subtracted from a counter that was read before."""
     numbers = Numbers()
-    numbers.heard("c", "1", 20, 1)
+    numbers.begin("c", "1", 20)
     numbers.interrupted()
     numbers.heard("c", "1", 20, 10)
     resubscribed(numbers, "c", "1", 17, LOST)
@@ -203,6 +204,49 @@ def test_a_successor_with_the_same_numbers_is_no_gap() -> None:
     young = (str(NOW - SHORTEST_LIFE // 2), 5)
     assert after(interrupted(last=young), None, 0) == (0, False), "it was lost"
     assert after(interrupted(last=young, ended=True), None, 0) is None
+
+
+def test_messages_before_counting_begins_tell_nothing() -> None:
+    """They may be of a subscription that has ended, or of an attempt that failed."""
+    numbers = Numbers()
+    numbers.heard("c", "1", 1, 1)
+    numbers.heard("c", "1", 7, 1)
+    numbers.begin("c", "1", 6)
+    numbers.heard("c", "1", 8, 1)
+    assert numbers.take_missed() == ({}, True)
+    numbers.heard("c", "1", 10, 1)
+    assert numbers.take_missed() == ({"c": 1}, True)
+    numbers.heard("d", "2", 3, 1)
+    numbers.interrupted()
+    resubscribed(numbers, "d", "1", 8, LOST)
+    numbers.heard("d", "1", 9, 1)
+    assert numbers.take_missed() == ({}, True)
+    numbers.heard("e", "1", 3, 1)
+    numbers.forget("e")
+    numbers.begin("e", "0", 1)
+    numbers.heard("e", "1", 1, 1)
+    assert numbers.take_missed() == ({}, True)
+
+
+def test_counting_begins_behind_the_first_message_where_the_counter_cannot_be_read() -> None:
+    """Across an interruption before that, nobody knows how many were missed."""
+    numbers = Numbers()
+    for channel in "cd":
+        numbers.begin(channel, UNREADABLE, 0)
+    numbers.heard("c", "1", 7, 1)
+    numbers.heard("c", "1", 9, 1)
+    assert numbers.take_missed() == ({"c": 1}, True)
+    numbers.ended("d")
+    numbers.interrupted()
+    for channel in "cd":
+        resubscribed(numbers, channel, "1", 10)
+    assert numbers.take_missed() == ({"c": 1, "d": 0}, False)
+    numbers.heard("d", "1", 11, 1)
+    assert numbers.take_missed() == ({}, True)
+    resubscribed(numbers, "e", UNREADABLE, 0)
+    resubscribed(numbers, "e", "1", 3)
+    numbers.heard("e", "1", 4, 1)
+    assert numbers.take_missed() == ({}, True)
 
 
 def test_a_counter_that_cannot_be_read_leaves_the_rest_for_the_next_reading() -> None:
