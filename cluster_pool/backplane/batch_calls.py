@@ -34,7 +34,12 @@ from cluster_pool.exceptions import BackplaneUnavailableError
 
 _ROUTED: Final = ord(script_words.ROUTED)
 _UNREACHABLE: Final = ord(script_words.UNREACHABLE)
-RESULTS: Final = {_ROUTED: SendResult.ROUTED, _UNREACHABLE: SendResult.UNREACHABLE}
+_PARKED: Final = ord(script_words.PARKED)
+RESULTS: Final = {
+    _ROUTED: SendResult.ROUTED,
+    _UNREACHABLE: SendResult.UNREACHABLE,
+    _PARKED: SendResult.PARKED,
+}
 _ABSENT: Final = ord(script_words.ABSENT)
 _GONE_ITEM: Final = ord(script_words.GONE_ITEM)
 _LATE_ITEM: Final = ord(script_words.LATE_ITEM)
@@ -114,7 +119,9 @@ class BatchCalls:
         fields: list[Argument] = []
         for operation, item in zip(run.operations, self._sealed(ROUTED, run, shard), strict=True):
             fields += (operation.id, item)
-        return SendRun(run.queue.members, shard.clock.at(run.due), fields)
+        kept = run.operations[0].kept
+        numbers = self._keys.numbers(run.queue.channel)
+        return SendRun(run.queue.members, numbers, shard.clock.at(run.due), kept, fields)
 
     def _envelope(self, run: Run, shard: Shard) -> Envelope:
         queue, due = run.queue, shard.clock.at(run.due)
@@ -204,6 +211,7 @@ class BatchCalls:
         self._counters.published += len(run.operations) - len(held)
         self._counters.sends_routed += codes.count(_ROUTED)
         self._counters.sends_unreachable += codes.count(_UNREACHABLE)
+        self._counters.sends_parked += codes.count(_PARKED)
 
     def _absent(self, operation: Operation, shard: Shard) -> None:
         """Answer that there is no such member, unless ``shard`` may have lost it."""

@@ -23,10 +23,11 @@ SEND, BROADCAST = 0, 1
 class Operation:
     """One item on its way to Redis. ``future`` gives a SendResult, or how many nodes heard it.
 
-    ``id`` is the member's id, or the start of the node that the item is for.
+    ``id`` is the member's id, or the start of the node that the item is for; ``kept`` is 1 for a
+    message to a member, which a history keeps.
     """
 
-    __slots__ = ("deadline", "future", "id", "item", "kind")
+    __slots__ = ("deadline", "future", "id", "item", "kept", "kind")
 
     def __init__(
         self,
@@ -35,8 +36,10 @@ class Operation:
         item: bytes,
         deadline: float,
         future: asyncio.Future[Any],
+        kept: int = 0,
     ) -> None:
         self.kind = kind
+        self.kept = kept
         self.id = id
         self.item = item
         self.deadline = deadline
@@ -174,8 +177,8 @@ def _next_run(
             dead.append(waiting.popleft())
             continue
         if not taken:
-            kind, due = head.kind, min(due, head.deadline)
-        elif head.kind != kind or size < len(head.item) or head.deadline < due:
+            kind, kept, due = head.kind, head.kept, min(due, head.deadline)
+        elif head.kind != kind or head.kept != kept or size < len(head.item) or head.deadline < due:
             break
         size -= len(head.item)
         taken.append(waiting.popleft())

@@ -15,6 +15,7 @@ class Heard(NamedTuple):
     ``sender`` is the start of the process that sent it. ``position`` is that of its last message in
     the history of the namespace; 0 if none is recorded. If it was read from there, or had to wait
     for such, it was published from ``earliest`` to ``time``, in ms of Redis; else both are 0.
+    It is ``early`` if something that was published before it may still be read.
     """
 
     channel: str
@@ -27,6 +28,7 @@ class Heard(NamedTuple):
     position: int = 0
     earliest: int = 0
     time: int = 0
+    early: bool = False
 
     @property
     def size(self) -> int:

@@ -88,8 +88,7 @@ class Outbound:
         self._queues: dict[str, NamespaceQueue] = {}
         self._lanes = Lanes(topology.home)
         way = keys.start_prefix, self._lanes.of(topology.home)
-        self._one_way = None if topology.spans else way
-        """How every queue leaves, where there is one Redis."""
+        self._one_way = None if topology.spans else way  # of every queue, with one Redis
         self._pauses = Pauses(self._go_on)
         self._lookups = OwnerLookups(topology.home, view, self._pauses, self._go_on)
         self._next_drop = 0.0
@@ -146,11 +145,18 @@ class Outbound:
     # -- queueing --------------------------------------------------------------------------
 
     def send(
-        self, namespace: str, id: str, item: bytes, deadline: float, future: Future | None = None
+        self,
+        namespace: str,
+        id: str,
+        item: bytes,
+        deadline: float,
+        future: Future | None = None,
+        kept: int = 0,
     ) -> asyncio.Future[SendResult]:
-        """Queue one targeted item; the future gives ROUTED, ABSENT or UNREACHABLE."""
-        operation = Operation(SEND, id, item, deadline, future or self._loop.create_future())
-        return self._put(self._keys.channel(namespace), namespace, operation)
+        """Queue one targeted item; ``kept``: by a history. The future gives its result."""
+        future = future or self._loop.create_future()
+        one = Operation(SEND, id, item, deadline, future, kept)
+        return self._put(self._keys.channel(namespace), namespace, one)
 
     def broadcast(self, namespace: str, item: bytes, deadline: float) -> asyncio.Future[int]:
         """Queue one item for a namespace's channel; the future gives how many nodes heard it."""
@@ -355,11 +361,8 @@ class Outbound:
             self._drop_first(queue)
 
     def _drop_cancelled(self) -> None:
-        """Drop all operations that were answered or cancelled while they waited.
-
-        A caller that goes on at the limit would cause this at each call; so it may use a tenth of
-        the time at most.
-        """
+        """Drop all operations that were answered or cancelled while they waited; in a tenth of the
+        time at most, since a caller that goes on at the limit would cause it at each call."""
         began = self._loop.time()
         if began < self._next_drop:
             return
@@ -377,8 +380,7 @@ class Outbound:
             fail(self._drop_first(queue), PoolClosedError("stopped"))
 
     def _drop_first(self, queue: NamespaceQueue) -> Operation:
-        operation = queue.waiting.popleft()
-        self._pending.forget([operation])
+        self._pending.forget([operation := queue.waiting.popleft()])
         return operation
 
     def _expire(self, now: float) -> float:
@@ -394,5 +396,5 @@ class Outbound:
 
     def _busy(self) -> list[NamespaceQueue]:
         """The queues with operations that wait, are in flight or looked up: a few of all."""
-        queues = [*self._lanes.queues(), *self._lookups.queues, *self._pauses.queues]
-        return list(dict.fromkeys(queues))
+        busy = [*self._lanes.queues(), *self._lookups.queues, *self._pauses.queues]
+        return list(dict.fromkeys(busy))

@@ -110,6 +110,8 @@ class Receiver:
             heard = Heard(channel, header.number, payload, items_offset, *marks)
             if waits:
                 self.recovery.hold(heard)
+            elif self.recovery.waits:
+                self._put(heard._replace(early=True), messages)
             else:
                 self._put(heard, messages)
         elif own:

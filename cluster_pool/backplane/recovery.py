@@ -129,6 +129,11 @@ class Recovery:
         place = self._places.get(channel)
         return place is not None and place.has_position(epoch, position)
 
+    @property
+    def waits(self) -> bool:
+        """Whether some channels wait: what is targeted at members may come ahead of broadcasts."""
+        return bool(self._waiting)
+
     def holds(self, channel: str) -> bool:
         """Whether what is heard on a channel must be held."""
         return channel in self._waiting
@@ -282,6 +287,11 @@ class Recovery:
         header = entry.header
         if self._context.sealed and entry.time < one.since - OLDEST_MS:
             return  # recorded anew by somebody who does not know the secret
+        if entry.targeted:  # it came over the channel of a start, or is missed there
+            if header.position > (one.place.position or 0):
+                self._come_to(one, header.position - header.messages)
+                one.place = one.place._replace(position=header.position)
+            return
         heard = Heard(
             channel,
             header.number,

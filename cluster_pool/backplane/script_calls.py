@@ -348,13 +348,15 @@ def publish(
 
 
 class SendRun(NamedTuple):
-    """Targeted items of one namespace: ``members`` is the key of its members.
+    """Targeted items of one namespace, by the keys of its members and of its numbers.
 
-    ``fields`` are the id and the item of each, in order.
+    ``kept`` is 1 if a history keeps them; ``fields`` are the id and the item of each, in order.
     """
 
     members: str
+    numbers: str
     not_after: int
+    kept: int
     fields: list[Argument]
 
 
@@ -378,13 +380,13 @@ def send(
     items: list[Argument] = []
     for run in runs:
         if isinstance(run, SendRun):
-            targets.append(run.members)
-            heads += (run.not_after, len(run.fields) // 2)
+            targets += (run.members, run.numbers)
+            heads += (run.not_after, run.kept, len(run.fields) // 2)
             items += run.fields
         else:
             numbers = keys.numbers(run.channel)
             spaces += (numbers, run.members or numbers)
-            envelopes += (len(targets), run.channel, run.not_after, run.messages, run.items)
+            envelopes += (len(targets) // 2, run.channel, run.not_after, run.messages, run.items)
     arguments: list[Argument] = [
         sender,
         counted_by,

@@ -57,7 +57,7 @@ class Confirmation:
             self._result.cancel()
         elif error is not None:
             self._result.set_exception(error)
-        elif not sent.result():
+        elif sent.result() is not SendResult.ROUTED:
             self._result.set_result(sent.result())
         elif self._answer.done():
             self._end(_read(self._answer))

@@ -28,6 +28,7 @@ from cluster_pool.core.ids import check_id, check_namespace, check_user
 from cluster_pool.core.message import Outgoing, Source
 from cluster_pool.core.results import SendResult
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Membership
 from cluster_pool.local.outbox import deliver, kick
 from cluster_pool.local.pinging import expect
 from cluster_pool.local.table import ConnectionTable
@@ -99,17 +100,29 @@ class Delivery:
 
     # -- to one ----------------------------------------------------------------------------
 
-    def hand_out(self, run: Run) -> None:
+    def hand_out(self, run: Run, early: bool) -> None:
         """Deliver messages to one member each; without a connection they count as undelivered."""
         find = self._ownership.find
         for claim, item, message in run:
             membership = find(item[1], item[2], claim)
+            _, epoch, number = message.source or ("", "", 0)
             if membership is None:
                 self._counters.undelivered += 1
-            else:
+            elif not epoch or not self._had(membership, Position(epoch, number)):
                 deliver(membership.connection, message)
+            if epoch and not early:
+                self.reached(item[1], epoch, number)
 
-    def execute(self, kind: int, claim: str, item: list[Any]) -> None:
+    def _had(self, membership: Membership[Connection], place: Position) -> bool:
+        """Whether a newcomer has got a message from the history already."""
+        namespace, rewinds = membership.namespace, self._rewinds
+        return rewinds.meets(namespace) and membership.id in rewinds.meet(namespace, place)
+
+    def reached(self, namespace: str, epoch: str, number: int) -> None:
+        """All in the history of a namespace up to here was given to the members here."""
+        self._accounts.reached(namespace, Position(epoch, number))
+
+    def execute(self, kind: int, claim: str, item: list[Any], mark: tuple[str, int]) -> None:
         """Execute an item that is more than a message, and answer it if it asks for that."""
         if kind == envelope.COMMAND:
             self._order(item[1], item[2], _asker(item[3]))
@@ -124,7 +137,7 @@ class Delivery:
             receipt = None
             if to is not None and self._is_ours(claim):
                 receipt = Receipt(partial(self._answers.reply, to), envelope.receipt_ms(item))
-            result = self._act(kind, claim, item, receipt)
+            result = self._act(kind, claim, item, receipt, mark)
             if result is SendResult.ABSENT:
                 self._counters.undelivered += 1
             if result is not None and receipt is not None:
@@ -169,7 +182,12 @@ class Delivery:
             self._remote_joins.join(membership, joined, id, on_conflict, tell)
 
     def _act(
-        self, kind: int, claim: str, item: list[Any], receipt: Receipt | None
+        self,
+        kind: int,
+        claim: str,
+        item: list[Any],
+        receipt: Receipt | None,
+        mark: tuple[str, int],
     ) -> SendResult | None:
         """Execute a close or a message; None when the answer waits for a receipt of the client."""
         membership = self._ownership.find(item[1], item[2], claim)
@@ -181,10 +199,11 @@ class Delivery:
             waits = receipt is not None and receipt.await_of(connection)
             kick(connection, code, reason)
             return None if waits else SendResult.DELIVERED
-        message = message_of(kind, item[3], (item[1], "", 0))
-        if connection is None:
+        message = message_of(kind, item[3], (item[1], *mark))
+        if membership is None or connection is None:
             return SendResult.ABSENT
-        result = deliver(connection, message)
+        had = mark[1] and self._had(membership, Position(*mark))
+        result = SendResult.DELIVERED if had else deliver(connection, message)
         waits = receipt is not None and bool(result) and receipt.await_of(connection)
         if result and item[4]:
             kick(connection, *check_close(*item[4]))
@@ -235,7 +254,7 @@ class Delivery:
         finally:
             await self._fan_out(namespace, run)
             if recorded:
-                self._accounts.reached(namespace, Position(heard.epoch, heard.position))
+                self.reached(namespace, heard.epoch, heard.position)
 
     def _came_later(self, namespace: str, heard: Heard) -> list[str]:
         """The members here that claimed after something was published that was read late.

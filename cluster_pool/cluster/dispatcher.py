@@ -16,6 +16,7 @@ from cluster_pool.cluster.unsealing import Unsealing
 from cluster_pool.cluster.watchers import Watchers
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError
+from cluster_pool.core.history import Position
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import is_of_one
 from cluster_pool.core.message import Author, Outgoing, PublishedMessage, Source
@@ -27,6 +28,9 @@ RUN: Final = 100
 """Messages that are decoded before the first of them is delivered."""
 TURN: Final = 0.005
 """Seconds after which other tasks get to run, also in the middle of an envelope."""
+
+NO_MARK: Final = ("", 0)
+"""The place of an item that no history keeps."""
 
 Run = list[tuple[str, list[Any], Outgoing]]
 """Messages for one member each: the claim of the member, the item, and the message in it."""
@@ -63,11 +67,14 @@ class Permit(Protocol):
 class Handler(Protocol):
     """Executes items for a node and its connections: see :class:`Delivery`."""
 
-    def hand_out(self, run: Run) -> None:
-        """Deliver plain messages."""
+    def hand_out(self, run: Run, early: bool) -> None:
+        """Deliver plain messages; see :class:`.Heard` for ``early``."""
 
-    def execute(self, kind: int, claim: str, item: list[Any]) -> None:
-        """Execute any other targeted item."""
+    def execute(self, kind: int, claim: str, item: list[Any], mark: tuple[str, int]) -> None:
+        """Execute any other targeted item; ``mark``: its place in a history."""
+
+    def reached(self, namespace: str, epoch: str, number: int) -> None:
+        """All in the history of a namespace up to here was given to the members here."""
 
     async def broadcast(self, heard: Heard) -> None:
         """Deliver messages that were published to a namespace."""
@@ -161,31 +168,35 @@ class Dispatcher:
         handler, unsealing, turn = self._handler, self._unsealing, self._turn
         run: Run = []
         try:
-            for claim, sealed in envelope.read_items(heard.payload[heard.items_offset :]):
+            for claim, sealed, *place in envelope.read_items(heard.payload[heard.items_offset :]):
                 item = sealed if unsealing is None else unsealing.targeted(heard, claim, sealed)
                 if item is None:
                     continue
+                mark = _mark_in(place[0]) if place else NO_MARK
                 plain = handler is not None and len(item) == 4 and item[0] in MESSAGES
                 if plain:
-                    run.append((claim, item, message_of(item[0], item[3], (item[1], "", 0))))
+                    message = message_of(item[0], item[3], (item[1], *mark))
+                    run.append((claim, item, message))
                     if len(run) < RUN:
                         continue
-                self._hand_out(run)
+                self._hand_out(run, heard.early)
                 if not plain:
-                    self._execute(claim, item)
+                    self._execute(claim, item, mark)
+                    if handler is not None and mark[1] and not heard.early:
+                        handler.reached(item[1], *mark)
                 if monotonic() >= turn.ends:
                     await turn.yield_now()
         finally:
-            self._hand_out(run)
+            self._hand_out(run, heard.early)
 
-    def _hand_out(self, run: Run) -> None:
+    def _hand_out(self, run: Run, early: bool) -> None:
         """Deliver messages, each once: the run is cleared first, in case that raises."""
         if run and self._handler is not None:
             messages = run.copy()
             run.clear()
-            self._handler.hand_out(messages)
+            self._handler.hand_out(messages, early)
 
-    def _execute(self, claim: str, item: list[Any]) -> None:
+    def _execute(self, claim: str, item: list[Any], mark: tuple[str, int]) -> None:
         """Give answers to the calls that wait for them, and other items to the node, if any."""
         kind = item[0]
         if kind == envelope.REPLY:
@@ -193,7 +204,15 @@ class Dispatcher:
         elif kind == envelope.ANSWER:
             self._replies.heard(item[1], item[3], str(item[2]))
         elif self._handler is not None:
-            self._handler.execute(kind, claim, item)
+            self._handler.execute(kind, claim, item, mark)
+
+
+def _mark_in(place: object) -> tuple[str, int]:
+    """The place in a history, as the sending script has written it."""
+    position = Position.parse(place)
+    if position is None:
+        raise BrokenEnvelopeError("position")
+    return position
 
 
 def message_of(

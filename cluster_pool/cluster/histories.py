@@ -17,7 +17,7 @@ from cluster_pool.core.history import (
     check_last,
 )
 from cluster_pool.core.ids import check_id, check_namespace, check_user
-from cluster_pool.core.seals import BOUND
+from cluster_pool.core.seals import BOUND, ROUTED
 
 
 class _Found(NamedTuple):
@@ -87,7 +87,7 @@ class HistoryReading:
     def opened(
         self, namespace: str, entry: Entry, newest: dict[str, int]
     ) -> Iterator[tuple[Position, list[Any]]]:
-        """The items of an entry that can be read, in order.
+        """The items of an entry that can be read, in order; see :class:`.Entry`.
 
         Args:
             newest: with a secret, the counter of the newest item of each sender; of entries that
@@ -100,22 +100,24 @@ class HistoryReading:
             self._broken(error, channel)
             return
         sender = entry.header.sender_start
-        for position, sealed in items:
+        for position, found in items:
             try:
-                counter, item = self._opened(channel, entry, sealed)
-            except BrokenEnvelopeError as error:
-                self._broken(error, channel)
+                counter, item = self._opened(channel, entry, found[2] if entry.targeted else found)
+            except (BrokenEnvelopeError, LookupError) as error:
+                self._broken(_broken(error), channel)
                 continue
             if self._seals is not None and counter <= newest.get(sender, 0):
                 self._counters.dropped_forged += 1
                 continue
             newest[sender] = counter
-            yield position, item
+            yield position, [*found[:2], item] if entry.targeted else item
 
     def _messages(
         self, namespace: str, page: Page, entry: Entry, reader: Reader
     ) -> Iterator[_Found]:
-        """The messages of an entry, the newest first."""
+        """The broadcasts of an entry, the newest first."""
+        if entry.targeted:
+            return
         channel = self._keys.channel(namespace)
         try:
             items = list(entry.placed())
@@ -138,7 +140,8 @@ class HistoryReading:
         """The counter of an item, 0 without a secret, and the item."""
         if self._seals is None:
             return 0, sealed
-        scopes, published = {BOUND: channel}, 1000 * entry.time
+        scopes = {ROUTED: self._keys.node_prefix} if entry.targeted else {BOUND: channel}
+        published = 1000 * entry.time
         try:
             return self._seals.open_recorded(
                 scopes, entry.header.sender_start, sealed, published, published
@@ -161,3 +164,7 @@ class HistoryReading:
             else:
                 self._counters.dropped_forged += 1
         return messages
+
+
+def _broken(error: Exception) -> BrokenEnvelopeError:
+    return error if isinstance(error, BrokenEnvelopeError) else BrokenEnvelopeError("content")

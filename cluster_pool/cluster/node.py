@@ -108,7 +108,7 @@ class Node:
         self.admission = Admission(backplane, self.life, table, ownership, hooks, limit, takeover)
         self.joins = Joins(backplane, table, ownership, self.admission)
         self.remote_joins = RemoteJoins(table, ownership, self.joins, hooks, timing)
-        shortcut = LocalShortcut(self.life, table, lease, shard, backplane.outbound)
+        shortcut = LocalShortcut(self.life, table, lease, shard, backplane.outbound, self.accounts)
         self.sending = Sending(backplane, self.replies, shortcut)
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)

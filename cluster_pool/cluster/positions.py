@@ -18,7 +18,7 @@ from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import batches
 from cluster_pool.cluster.member_accounts import Member, MemberAccount, Once, mark_of
 from cluster_pool.core.claims import Claim
-from cluster_pool.core.history import Position, Resumption
+from cluster_pool.core.history import NOBODY, Position, Resumption
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.pinging import keep_account
@@ -49,6 +49,7 @@ class Accounts:
 
     def __init__(self, backplane: Backplane, table: ConnectionTable) -> None:
         self._table = table
+        self._rules = backplane.setup.histories
         self._claims = backplane.claims
         self._timeout = backplane.setup.timing.timeout
         self._reached: dict[str, Position] = {}
@@ -98,6 +99,13 @@ class Accounts:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             await self._store()
+
+    def keeps(self, connection: Connection, namespace: str) -> bool:
+        """Whether the history of a namespace keeps what is targeted at a member there."""
+        account = self._accounts.get(connection) if self._accounts else None
+        if account is None or not any(member.namespace == namespace for member in account.has):
+            return False
+        return self._rules.reader(namespace, connection.user) != NOBODY
 
     def reached(self, namespace: str, place: Position) -> None:
         """All up to a place was given to the members here that are to get it."""

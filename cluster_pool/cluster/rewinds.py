@@ -120,7 +120,8 @@ class Rewinds:
     async def _recover(self, connection: Connection, since: Position) -> Position | None:
         """Give it all that it has missed; None if something of that is lost."""
         tail = await self._tails.read(connection.namespace, since, self._deadline(None))
-        messages = tail.after(since, Reader(connection.id, connection.user))
+        word = self._rules.reader(connection.namespace, connection.user)
+        messages = tail.after(since, Reader(connection.id, connection.user, word))
         if messages is None or not self._put(connection, messages, tail.floor, whole=True):
             return None
         return tail.floor

@@ -6,7 +6,7 @@ A node passes a shortcut to its own connections; a publisher has none.
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.confirmation import Confirmation
@@ -26,6 +26,10 @@ from cluster_pool.core.results import SendResult
 
 Receipt = tuple[Callable[[SendResult], None], float]
 """Gets the client's receipt, or the news that there is none; and until when it is wanted."""
+
+
+KEPT: Final = 1
+"""Messages are kept by the history of their namespace."""
 
 
 class Shortcut(Protocol):
@@ -83,7 +87,7 @@ class Sending:
                 future.set_result(result)
                 return future
         item = envelope.targeted(text, namespace, id, payload)
-        return self._outbound.send(namespace, id, item, deadline, future)
+        return self._outbound.send(namespace, id, item, deadline, future, KEPT)
 
     def send(
         self,
@@ -128,7 +132,7 @@ class Sending:
                 text, namespace, id, payload, close=close, reply=reply, receipt_ms=wanted
             )
 
-        return self._route(namespace, id, item, confirm, deadline, future)
+        return self._route(namespace, id, item, confirm, deadline, future, KEPT)
 
     def close(
         self,
@@ -247,11 +251,12 @@ class Sending:
         confirm: Confirm,
         deadline: float,
         future: asyncio.Future[SendResult],
+        kept: int = 0,
     ) -> asyncio.Future[SendResult]:
         """Send a targeted item to its owner; with ``confirm``, wait for the owner's answer."""
         if confirm:
-            return self._confirmed(namespace, id, item, deadline, future)
-        return self._outbound.send(namespace, id, item(None), deadline, future)
+            return self._confirmed(namespace, id, item, deadline, future, kept)
+        return self._outbound.send(namespace, id, item(None), deadline, future, kept)
 
     def _confirmed(
         self,
@@ -260,10 +265,11 @@ class Sending:
         item: Callable[[ReplyTo | None], bytes],
         deadline: float,
         future: asyncio.Future[SendResult],
+        kept: int = 0,
     ) -> asyncio.Future[SendResult]:
         to, answer = self._replies.expect()
         try:
-            sent = self._outbound.send(namespace, id, item(to), deadline)
+            sent = self._outbound.send(namespace, id, item(to), deadline, None, kept)
         except BaseException:
             self._replies.forget(to)
             raise

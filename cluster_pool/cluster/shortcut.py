@@ -4,6 +4,7 @@ from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.shard import Shard
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.node_life import NodeLife
+from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.sending import Receipt
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.results import NodeState, SendResult
@@ -24,7 +25,9 @@ class LocalShortcut:
         lease: LeaseState,
         shard: Shard,
         outbound: Outbound,
+        accounts: Accounts,
     ) -> None:
+        self._accounts = accounts
         self._life = life
         self._table = table
         self._lease = lease
@@ -42,7 +45,7 @@ class LocalShortcut:
     ) -> SendResult | None:
         """See :class:`Shortcut`; raises PoolClosedError when the node is stopping."""
         connection = self._find(namespace, id)
-        if connection is None:
+        if connection is None or self._accounts.keeps(connection, namespace):
             return None
         result = deliver(connection, Outgoing(text, payload, (namespace, "", 0)))
         self._count(result)

@@ -1,17 +1,19 @@
 """The ends of histories, read once for all connections that come back at the same time."""
 
 import asyncio
+from bisect import bisect_right
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.calls import deadline_in, ending_at
 from cluster_pool.backplane.histories import Histories
+from cluster_pool.cluster.dispatcher import message_of
 from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.core import envelope
 from cluster_pool.core.config import COUNTLESS
 from cluster_pool.core.envelope import BrokenEnvelopeError
-from cluster_pool.core.history import NOWHERE, Position, Reader, broadcast_for
+from cluster_pool.core.history import NOBODY, NOWHERE, Position, Reader, broadcast_for
 from cluster_pool.core.message import Outgoing, PublishedMessage, encode
 
 AT_ONCE: Final = 16
@@ -19,11 +21,28 @@ AT_ONCE: Final = 16
 
 
 class Past(NamedTuple):
-    """One item of a history, and the message in it for those whom it does not leave out."""
+    """One message of a history.
+
+    Attributes:
+        item: the broadcast; or, if it is targeted, the id and its reader.
+        targeted: whether it is.
+    """
 
     number: int
+    message: Outgoing
     item: list[Any]
-    message: Outgoing | None
+    targeted: bool
+
+    def is_for(self, reader: Reader) -> bool:
+        """Whether a reader gets it."""
+        item = self.item
+        if self.targeted:
+            return bool(item[0] == reader.id and item[1] == reader.word != NOBODY)
+        if item[0] in envelope.FROM.values():
+            return True
+        return reader.id not in item[2] and (
+            item[0] not in envelope.EXCEPT.values() or reader.user not in item[3]
+        )
 
 
 class Tail:
@@ -38,17 +57,16 @@ class Tail:
         self.floor = floor
         self.begins = begins
         self._past = past
+        self._numbers = [one.number for one in past]
+        self._numbers = [one.number for one in past]
 
     def after(self, since: Position, reader: Reader) -> list[Outgoing] | None:
         """The messages for a reader behind a position; None if one of them may be missing."""
         number, floor = since.number, self.floor
         if since.epoch != floor.epoch or not self.begins <= number <= floor.number:
             return None
-        return [
-            one.message
-            for one in self._past
-            if one.message is not None and one.number > number and _is_for(reader, one.item)
-        ]
+        missed = self._past[bisect_right(self._numbers, number) :]
+        return [one.message for one in missed if one.is_for(reader)]
 
 
 class Tails:
@@ -111,35 +129,32 @@ class Tails:
                     begins, past = first, []
                 reached = last
                 for position, item in self._reading.opened(namespace, entry, newest):
-                    past.append(Past(position.number, item, _message(namespace, position, item)))
+                    message = _message(namespace, position, item, entry.targeted)
+                    if message is not None:
+                        past.append(Past(position.number, message, item, entry.targeted))
         if reached < floor.number:  # what lies between them has left it
             begins, past = floor.number, []
         return Tail(floor, begins, past)
 
 
-def _message(namespace: str, position: Position, item: list[Any]) -> Outgoing | None:
-    """The message of an item; None if it is none."""
+def _message(
+    namespace: str, position: Position, item: list[Any], targeted: bool
+) -> Outgoing | None:
+    """The message of an item; None if it is none, or is broken."""
+    source = (namespace, position.epoch, position.number)
     try:
+        if targeted:
+            id, _, (kind, space, named, payload, *_) = item
+            return message_of(kind, payload, source) if (space, named) == (namespace, id) else None
         found = broadcast_for(Reader(), item)
-    except BrokenEnvelopeError:
+    except (BrokenEnvelopeError, ValueError, TypeError):
         return None
     if found is None:
         return None
     encoded = encode(found.message, COUNTLESS)
-    source = (namespace, position.epoch, position.number)
     if found.id:
         return PublishedMessage(*encoded, source, (found.id, found.user))
     return Outgoing(*encoded, source)
-
-
-def _is_for(reader: Reader, item: list[Any]) -> bool:
-    """Whether a broadcast does not leave a reader out."""
-    kind = item[0]
-    if kind in envelope.FROM.values():
-        return True
-    return reader.id not in item[2] and (
-        kind not in envelope.EXCEPT.values() or reader.user not in item[3]
-    )
 
 
 class _Reading:

@@ -266,25 +266,34 @@ class HistoryMessage:
 
 
 class Entry(NamedTuple):
-    """One entry of a stream: an envelope, and the time of Redis in ms at which it was published."""
+    """One entry of a stream: an envelope, and the time of Redis in ms at which it was published.
+
+    Attributes:
+        targeted: whether each item is an id, its reader, and what is targeted at the id. Else it
+            was published.
+    """
 
     time: int
     header: Header
     payload: bytes
     items_offset: int
+    targeted: bool = False
 
     @classmethod
     def read(cls, id: bytes, fields: list[bytes]) -> Self | None:
         """Read the id and the fields of an entry; None if our scripts have not written it there."""
         named = dict(zip(fields[::2], fields[1::2], strict=False))
-        time, payload = named.get(b"t", b""), named.get(b"e", b"")
+        time, targeted = named.get(b"t", b""), b"i" in named
+        payload = named.get(b"i" if targeted else b"e", b"")
         if not _TIME.fullmatch(time) or payload[:2] != ENVELOPE:
             return None
         try:
             header, at = read_header(payload)
         except BrokenEnvelopeError:
             return None
-        return cls(int(time), header, payload, at) if id == b"%d-0" % header.position else None
+        if id != b"%d-0" % header.position:
+            return None
+        return cls(int(time), header, payload, at, targeted)
 
     @property
     def places(self) -> tuple[int, int]:
@@ -300,10 +309,15 @@ class Entry(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """The reader of a history: an id and a user, each None for none."""
+    """The reader of a history: an id and a user, each None for none.
+
+    Attributes:
+        word: by which it reads what is targeted at its id; see :meth:`HistoryRules.reader`.
+    """
 
     id: str | None = None
     user: str | None = None
+    word: str = NOBODY
 
 
 def check_last(value: object) -> int:

@@ -94,6 +94,7 @@ GROUPS: Final[dict[str, tuple[str, str, str | dict[str, str]]]] = {
             "routed": "sends_routed",
             "absent": "sends_absent",
             "unreachable": "sends_unreachable",
+            "parked": "sends_parked",
             "failed": "sends_failed",
         },
     ),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 
 class SendResult(enum.Enum):
-    """The result of one targeted send. Truthy for DELIVERED, ROUTED and RECEIVED."""
+    """The result of one targeted send. Truthy for DELIVERED, ROUTED, RECEIVED and PARKED."""
 
     DELIVERED = "delivered"
     """In the outbox of an open connection, ahead of any close."""
@@ -20,7 +20,8 @@ class SendResult(enum.Enum):
     """The owner's node was not subscribed at that moment, or its lease is over and its members are
     not removed yet (also when Redis refuses its heartbeats); nothing was handed over."""
     REFUSED = "refused"
-    """The connection is closing, or its outbox is full."""
+    """The connection is closing, or its outbox is full. In a namespace with a history the message
+    may be in that, and comes when the id is there again; so it may after TIMED_OUT."""
     TIMED_OUT = "timed_out"
     """Redis answered; the owner did not within the time-out, or before the sender was stopped. With
     ``confirm="client"`` also: no receipt came in time, or none can come, since the connection was
@@ -28,9 +29,12 @@ class SendResult(enum.Enum):
     RECEIVED = "received"
     """In the WebSocket stack of the client: it answered a ping that was sent behind the message, or
     the close. Not that its application has handled it. Only with ``confirm="client"``."""
+    PARKED = "parked"
+    """In the history of the namespace, for an id that was there lately and may come back: it gets
+    the message then, in order, if the history still has it."""
 
     def __init__(self, value: str) -> None:
-        self.truth = value in ("delivered", "routed", "received")
+        self.truth = value in ("delivered", "routed", "received", "parked")
 
     def __bool__(self) -> bool:
         return self.truth
@@ -42,7 +46,7 @@ class Delivery:
 
     Attributes:
         delivered: in their outboxes, ahead of any close.
-        routed: handed to the subscriptions of the nodes that own them.
+        routed: handed to the subscriptions of the nodes that own them, or kept by a history.
         refused: they are closing, or their outboxes are full.
         undelivered: they left meanwhile, or their nodes were not subscribed or are dead.
         timed_out: their nodes did not answer in time, or their clients with ``confirm="client"``.
@@ -62,7 +66,7 @@ class Delivery:
         counts = Counter(results)
         return cls(
             delivered=counts[SendResult.DELIVERED],
-            routed=counts[SendResult.ROUTED],
+            routed=counts[SendResult.ROUTED] + counts[SendResult.PARKED],
             refused=counts[SendResult.REFUSED],
             undelivered=counts[SendResult.ABSENT] + counts[SendResult.UNREACHABLE],
             timed_out=counts[SendResult.TIMED_OUT],

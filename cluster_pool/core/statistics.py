@@ -71,6 +71,7 @@ class Counters:
         sends_routed: those that Redis gave to the owner's node.
         sends_absent: those for which there was no such member.
         sends_unreachable: those whose owner's node did not listen.
+        sends_parked: those that a history keeps for an id that is not there.
         sends_failed: awaited ones that Redis did not serve or answer in time.
         broadcasts: messages to namespaces that were handed to Redis.
         broadcasts_failed: awaited ones that Redis did not serve or answer in time.
@@ -149,6 +150,7 @@ class Counters:
     sends_routed: int = 0
     sends_absent: int = 0
     sends_unreachable: int = 0
+    sends_parked: int = 0
     sends_failed: int = 0
     broadcasts: int = 0
     broadcasts_failed: int = 0

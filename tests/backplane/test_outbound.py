@@ -51,9 +51,9 @@ class Call:
             ]
 
     def _read_send(self, keys: list[str], envelopes: int, rest: list[Any]) -> None:
-        members = keys[: len(keys) - 2 * envelopes]
+        members = keys[: len(keys) - 2 * envelopes : 2]
         heads, rest = rest[: 5 * envelopes], rest[5 * envelopes :]
-        sizes, items = rest[1 : 2 * len(members) : 2], rest[2 * len(members) + 1 :: 2]
+        sizes, items = rest[2 : 3 * len(members) : 3], rest[3 * len(members) + 1 :: 2]
         self.not_after = rest[0]
         for key, size in zip(members, sizes, strict=True):
             self.runs.append(("send", key.split("{")[1].split("}")[0], list(items[:size])))

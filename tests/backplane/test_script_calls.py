@@ -26,6 +26,7 @@ KEYS: Any = Keys()
 SPACES = ("one", "two")
 HELD: Any = "held"
 CHECKSUM: Any = "checksum"
+KEPT: Any = "kept"
 NOT_AFTER: Any = "not_after"
 VIEW_ENDS: Any = "view_ends"
 COUNTS = ("size", "after", "envelope_count", "told_count")
@@ -151,7 +152,10 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
         view_ends=VIEW_ENDS,
         doubted="doubted",
         runs=[
-            *[SendRun(KEYS.members(name), NOT_AFTER, ["id", "item"] * 2) for name in spaces],
+            *[
+                SendRun(KEYS.members(name), key, NOT_AFTER, KEPT, ["id", "item"] * 2)
+                for name, key in zip(spaces, numbers, strict=True)
+            ],
             *envelopes,
         ],
     )
@@ -223,7 +227,7 @@ for _, key in ipairs(KEYS) do declared[key] = true end
 local keyless = {TIME = true, PUBLISH = true, SPUBLISH = true, PUBSUB = true}
 local function guarded(how, command, key, ...)
   if keyless[command] or declared[key] or string.find(key, ':start:[^:]*:numbers$')
-    or string.sub(key, -8) == ':history' then
+    or string.sub(key, -8) == ':history' or string.find(key, 'positions$') then
     if key then return how(command, key, ...) end
     return how(command)
   end
@@ -241,8 +245,8 @@ local server = {
 async def test_scripts_touch_no_key_that_is_not_declared(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a life of members and nodes, except for the counters of starts' channels, and the
-    histories that counters name."""
+    """Through a life of members and nodes, except for the counters of starts' channels, and for
+    histories and positions, which counters name."""
     plain = scripts.sources
 
     def guarded(publish: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import pytest
 
 from cluster_pool.backplane.inbox import Heard
+from cluster_pool.cluster.dispatcher import NO_MARK
 from cluster_pool.cluster.node import Node
 from cluster_pool.core import envelope
 from cluster_pool.core.envelope import BrokenEnvelopeError
@@ -27,7 +28,7 @@ async def test_messages_go_to_the_claim_they_were_routed_for() -> None:
             ("", [envelope.TEXT, "n", id, b"x"], Outgoing(True, text))
             for id, text in (("nobody", b"0"), ("alice", b"1"), ("alice", b"2"))
         ]
-        delivery.hand_out(run)
+        delivery.hand_out(run, early=False)
         assert await alice.wait_sent(2) == ["1", "2"]
         assert one.statistics()["undelivered"] == 1
 
@@ -83,7 +84,7 @@ async def test_malformed_receipt_delivers_nothing() -> None:
         to = ["publisher", 1, "start"]
         item = [envelope.TEXT, "n", "alice", b"x", [], to]
         with pytest.raises(BrokenEnvelopeError):
-            delivery.execute(envelope.TEXT, claim, [*item, -1])
+            delivery.execute(envelope.TEXT, claim, [*item, -1], NO_MARK)
         assert alice.sent == []
-        delivery.execute(envelope.TEXT, claim, [*item, 1000])
+        delivery.execute(envelope.TEXT, claim, [*item, 1000], NO_MARK)
         assert await alice.wait_sent(1) == ["x"]

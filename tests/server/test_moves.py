@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from cluster_pool import ClusterPool, History
+from cluster_pool import ClusterPool, History, SendResult
 from cluster_pool.server.node import NodeServer
 from tests.server.framing import node
 from tests.servers import RedisServer
@@ -100,3 +101,34 @@ async def test_clients_that_are_moved_get_every_broadcast_once(own_server: Redis
         for mover in movers:
             assert mover.got == sent
             await mover.end()
+
+
+@pytest.mark.real
+@async_test
+async def test_messages_to_one_client_come_once_too_wherever_it_is(
+    own_server: RedisServer,
+) -> None:
+    """In one order with the broadcasts; the sender learns which of them are parked."""
+    async with (
+        node(own_server, "a", history=ROOMS) as (one, server),
+        node(own_server, "b", history=ROOMS) as (two, other),
+    ):
+        movers = [Mover(f"client-{number}", [server, other]) for number in range(10)]
+        await eventually(lambda: one.statistics()["connections"] == 10)
+        results = Counter[SendResult]()
+
+        async def send(text: str) -> None:
+            if int(text) % 3:
+                await one.broadcast_message(ROOM, text)
+            else:
+                sends = [two.send(ROOM, mover.id, text) for mover in movers]
+                results.update(await asyncio.gather(*sends))
+
+        sender = Sender(send)
+        await keep_moving(one, movers, 5)
+        sent = await sender.end()
+        await eventually(lambda: all(mover.got[-1:] == sent[-1:] for mover in movers))
+        for mover in movers:
+            assert mover.got == sent
+            await mover.end()
+        assert results.keys() <= {SendResult.ROUTED, SendResult.PARKED}

@@ -46,8 +46,8 @@ local function publish(channel, numbers, sender, count, parts, members, counted_
   local heard = named(channel, server.call(PUBLISH, channel, payload))
   if place then
     if not append then read, append = make_recording(redis, server, mended) end
-    if not append(numbers, epoch, payload, place) then
-      make_history(redis, server, mended).append(numbers, epoch, count, payload, place)
+    if not append(numbers, epoch, 'e', payload, place) then
+      make_history(redis, server, mended).append(numbers, epoch, count, 'e', payload, place)
     end
   end
   local unwanted = members and heard == 0

@@ -12,7 +12,8 @@
 --   marks     a line of position, time and sum for each mark, the newest first: where to cut the stream
 -- Positions count messages, and begin together with an epoch of the numbers, so that none names two
 -- messages. The stream has an entry for each envelope, with the position of its last message in its id
--- "position-0"; t is its time in ms, e the envelope.
+-- "position-0"; t is its time in ms, e the envelope, or, of what is targeted at members, i: an envelope with an
+-- item {id, reader, item} for each, which is never published like this.
 
 local function stream_beside(numbers)
   return string.sub(numbers, 1, -8) .. 'history'
@@ -156,22 +157,24 @@ local function mark(numbers, setting, count, position, sum)
 end
 
 -- Appends an envelope with a mark, cuts what is too old, and renews the time to live of the stream.
-local function append_with_mark(numbers, stream, epoch, count, payload, position, sum)
+local function append_with_mark(numbers, stream, epoch, count, field, payload, position, sum)
   local setting = setting_of(numbers)
   if not setting then return end
   local floor, due = mark(numbers, setting, count, position, sum)
   redis.call('XADD', stream, 'MINID', '=', floor + 1, position .. '-0', 't', math.floor(now_us() / 1000),
-    'e', payload)
+    field, payload)
+  redis.call('EXPIRE', numbers, DAY)
   redis.call('PEXPIRE', stream, 1000 + setting.age + math.ceil(setting.age / MARKS))
   redis.call('HSET', numbers, 'epoch', epoch .. ' ' .. position .. ' ' .. sum .. ' ' .. due)
+  return true
 end
 
 -- The same for an envelope of `count` messages, the last of which has this place. If Redis refuses it, the
--- positions begin anew with the next message, so that none names one that is not there.
-local function append(numbers, epoch, count, payload, place)
+-- positions begin anew with the next message, so that none names one that is not there. Whether it is there.
+local function append(numbers, epoch, count, field, payload, place)
   local stream, position, sum = stream_beside(numbers), place[1], place[2] + #payload + ENTRY_BYTES
-  local done, why = pcall(append_with_mark, numbers, stream, epoch, count, payload, position, sum)
-  if done then return end
+  local done, why = pcall(append_with_mark, numbers, stream, epoch, count, field, payload, position, sum)
+  if done then return why end
   note_mended(stream .. ' could not be written: ' .. (type(why) == 'table' and why.err or tostring(why)))
   drop(stream)
   server.call('HSET', numbers, 'epoch', epoch .. ' ')

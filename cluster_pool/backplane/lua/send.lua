@@ -2,7 +2,8 @@
 -- for each incarnation; broadcasts between them go to the channel of their namespace. lease_view.py
 -- explains the view.
 -- Reply {codes, mark, error, unknown, heard, unheard}: a code per item in order (ABSENT; GONE_ITEM, which
---       is absent as well, when its owner is gone; ROUTED; UNREACHABLE when nobody listens; REFUSED by
+--       is absent as well, when its owner is gone; PARKED in place of both for an id that has been there lately, when a
+--       history has kept it; ROUTED; UNREACHABLE when nobody listens; REFUSED by
 --       Redis; LATE_ITEM after its not_after; UNKNOWN when the lease of its owner may be over; HELD_ITEM
 --       behind such a one, in place of ABSENT and GONE_ITEM when these are doubted, and when a key is not
 --       here, and behind that); epoch and number of the last message to the own start, "" when there was
@@ -20,12 +21,13 @@ local ended = ARGV[5] -- a line for each incarnation whose lease may be over: it
 local view_ends = tonumber(ARGV[6]) -- ms, from which on every lease may be over
 local doubted = ARGV[7] -- CLAIMS and LEASES, as far as Redis may have lost some a moment ago
 local envelope_count = tonumber(ARGV[8])
-local targets = list(KEYS, 1, 1, #KEYS - 2 * envelope_count) -- members
+local targets = list(KEYS, 1, 2, #KEYS / 2 - envelope_count) -- members, numbers
 local spaces = list(KEYS, targets.last + 1, 2) -- numbers, members
 local envelopes = list(ARGV, 9, 5, envelope_count) -- after, channel, not_after, messages, items
-local runs = list(ARGV, envelopes.last + 1, 2, targets.size) -- not_after, size
+local runs = list(ARGV, envelopes.last + 1, 3, targets.size) -- not_after, kept, size
 local items = list(ARGV, runs.last + 1, 2) -- id, item
--- a target for each run; a space for each envelope, which comes after `after` runs; not_after in µs
+-- a target for each run; a space for each envelope, which comes after `after` runs; not_after in µs;
+-- kept: 1 if the items are messages, which a history keeps
 
 local argv, match, find = ARGV, string.match, string.find -- locals are faster than globals
 local now = now_us()
@@ -41,7 +43,7 @@ local parcels = {} -- by incarnation: false when it is gone, STRANGER when its l
 local STRANGER = {}
 local order = {}
 local unheard = {}
-local openings = {} -- by the size of a claim: the msgpack bytes before it, of the pair (claim, item)
+local openings = {} -- by the size of a claim: the msgpack bytes before it
 
 local function parcel_for(incarnation)
   if stale then return STRANGER end
@@ -81,6 +83,47 @@ end
 
 local absent = find(doubted, CLAIMS, 1, true) and HELD_ITEM or ABSENT
 local gone = find(doubted, LEASES, 1, true) and HELD_ITEM or GONE_ITEM
+
+-- How a namespace with a history keeps what is targeted at some members of it; nil if it has none.
+local function keeping_of(numbers, ids)
+  local found = redis.pcall('HGET', numbers, 'epoch')
+  if type(found) ~= 'string' or not find(found, ' ', 1, true) then return end
+  local epoch, place = place_in(found)
+  if not epoch or counted_by ~= '' and string.sub(epoch, -4) ~= counted_by then
+    local last = tonumber(counted(redis.call('HGET', numbers, 'last')) or '0')
+    epoch, last, place = make_history(redis, server, mended).count_anew(numbers, 0, counted_by, found, last)
+    if not place then return end
+  end
+  local positions, readers = make_positions(redis, server, mended), {}
+  for i, entry in ipairs(positions.read(numbers, ids)) do
+    local _, _, reader = positions.parse(entry)
+    if reader ~= '-' then readers[i] = reader end
+  end
+  return {numbers = numbers, epoch = epoch, place = place, readers = readers, items = {''}, parked = {}}
+end
+
+-- Keeps an item for an id and its reader; returns its place in the history as text.
+local function keep(keeping, id, reader, item)
+  local place, items = keeping.place, keeping.items
+  place[1] = place[1] + 1
+  items[#items + 1] = '\147' .. packed(id) .. packed(reader) .. item
+  return keeping.epoch .. ' ' .. digits(place[1])
+end
+
+-- Appends what was kept to the history; what has no owner is parked there.
+local function append(keeping)
+  local count, place, epoch = #keeping.items - 1, keeping.place, keeping.epoch
+  if count == 0 then return end
+  local last = digits(place[1])
+  local head = ENVELOPE .. epoch .. ' ' .. last .. ' ' .. count .. ' ' .. sender .. ' ' .. last .. '\n'
+  keeping.items[1] = head
+  local payload, _, record = table.concat(keeping.items), make_recording(redis, server, mended)
+  if not record(keeping.numbers, epoch, 'i', payload, place) then
+    local history = make_history(redis, server, mended)
+    if not history.append(keeping.numbers, epoch, count, 'i', payload, place) then return end
+  end
+  for _, position in ipairs(keeping.parked) do codes[position] = PARKED end
+end
 local heard_of = {}
 local next_envelope, next_space = each(envelopes), each(spaces)
 local envelope, after, channel, channel_not_after, messages, joined = next_envelope()
@@ -104,20 +147,27 @@ end
 
 local next_target = each(targets)
 local first = 1
-for number, not_after, size in each(runs) do
+local NO_READERS = {}
+for number, not_after, kept, size in each(runs) do
   if envelope then publish_after(number - 1) end
-  local _, members = next_target()
+  local _, members, numbers = next_target()
   local run = part(items, first, first + size - 1)
   first = first + size
   local in_time = now <= tonumber(not_after)
   local claims = {}
   local code = in_time and ((halted or held[members]) and HELD_ITEM or ABSENT) or LATE_ITEM
-  if code == ABSENT then claims = redis.pcall('HMGET', members, unpack(column(run, 1))) end
+  local keeping
+  if code == ABSENT then
+    local ids = column(run, 1)
+    claims = redis.pcall('HMGET', members, unpack(ids))
+    keeping = kept == '1' and keeping_of(numbers, ids)
+  end
+  local readers = keeping and keeping.readers or NO_READERS
   local at = run.from
   for i = 1, run.size do
     position = position + 1
     codes[position] = code
-    local claim = claims[i]
+    local claim, unowned = claims[i], false
     if claims.err then
       codes[position] = REFUSED
       refusal = claims.err
@@ -142,18 +192,27 @@ for number, not_after, size in each(runs) do
         parts[3 * count + 2] = openings[size]
         parts[3 * count + 3] = claim
         parts[3 * count + 4] = argv[at + 1]
+        if readers[i] then
+          parts[3 * count + 2] = '\147' .. str_header(size)
+          parts[3 * count + 4] = argv[at + 1] .. packed(keep(keeping, argv[at], readers[i], argv[at + 1]))
+        end
         count = count + 1
         parcel.positions[count] = position
         parcel.count = count
       elseif incarnation then
-        codes[position] = gone
+        codes[position], unowned = gone, true
       end
     elseif code == ABSENT and not claim then
-      codes[position] = absent
+      codes[position], unowned = absent, true
     end
     if codes[position] == HELD_ITEM then held[members] = true end
+    if unowned and readers[i] and codes[position] ~= HELD_ITEM then
+      keep(keeping, argv[at], readers[i], argv[at + 1])
+      keeping.parked[#keeping.parked + 1] = position
+    end
     at = at + 2
   end
+  if keeping then append(keeping) end
 end
 publish_after(runs.size)
 flush()
