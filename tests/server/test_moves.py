@@ -104,14 +104,16 @@ async def test_clients_that_are_moved_get_every_broadcast_once(own_server: Redis
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("secret", [None, "a secret of more than sixteen bytes"])
 @async_test
 async def test_messages_to_one_client_come_once_too_wherever_it_is(
-    own_server: RedisServer,
+    own_server: RedisServer, secret: str | None
 ) -> None:
     """In one order with the broadcasts; the sender learns which of them are parked."""
+    options: Any = {"history": ROOMS, "secret": secret}
     async with (
-        node(own_server, "a", history=ROOMS) as (one, server),
-        node(own_server, "b", history=ROOMS) as (two, other),
+        node(own_server, "a", **options) as (one, server),
+        node(own_server, "b", **options) as (two, other),
     ):
         movers = [Mover(f"client-{number}", [server, other]) for number in range(10)]
         await eventually(lambda: one.statistics()["connections"] == 10)
