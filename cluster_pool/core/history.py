@@ -208,8 +208,9 @@ class Position(NamedTuple):
         return cls(found[1], int(found[2])) if found else None
 
     def is_within(self, other: "Position") -> bool:
-        """Whether a history that was read up to ``other`` has this message, or had it."""
-        return self.epoch == other.epoch and self.number <= other.number
+        """Whether a history that was read up to ``other`` has this message, or had it; one that is
+        not recorded has none."""
+        return self.epoch == other.epoch != "" and self.number <= other.number
 
     def is_beyond(self, other: "Position") -> bool:
         """Whether this message comes after ``other``, and all that follow it do."""

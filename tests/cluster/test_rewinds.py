@@ -159,6 +159,33 @@ async def test_a_namespace_without_a_history_gives_nothing() -> None:
 
 
 @async_test
+async def test_a_history_that_ends_meanwhile_takes_nothing_live_with_it(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages to the newcomer itself have no position, and so none that it could have had."""
+    gone = asyncio.Event()
+    async with backend.pools(1, history=ROOMS) as (pool,):
+        await pool.host(ROOM, "first")
+        histories = pool._parts.backplane.histories
+        read, keys = histories._read, pool._parts.setup.keys
+
+        async def late(*arguments: Any) -> Any:
+            with backend.sync_client() as client:
+                client.delete(keys.numbers(keys.channel(ROOM)))
+            await pool.send(ROOM, "alice", "hers", confirm=True)
+            await backend.publish(keys.channel(ROOM), "plain")
+            await asyncio.sleep(0.2)
+            return await read(*arguments)
+
+        monkeypatch.setattr(histories, "_read", late)
+        alice = FakeWebSocket()
+        staying = asyncio.create_task(stay(pool, alice, gone, id="alice", rewind=3))
+        assert await alice.wait_sent(2) == ["hers", "plain"]
+        gone.set()
+        await staying
+
+
+@async_test
 async def test_a_history_that_cannot_be_read_refuses_the_newcomer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -113,6 +113,7 @@ def test_each_item_of_an_entry_has_its_position() -> None:
     places = [(str(place), item) for place, item in read.placed()]
     assert places == [("9.11", [1, b"1", []]), ("9.12", [6, 1000, ""])]
     assert str(Position("", 0)) == ""
+    assert not Position("", 0).is_within(Position("", 0))
 
 
 @pytest.mark.parametrize(
