@@ -20,6 +20,7 @@ from tools.chaos.publisher import RawPublisher
 from tools.chaos.rest import Rest
 from tools.chaos.roaming import rooms_of
 from tools.chaos.rooms import compare_rooms
+from tools.chaos.streams import large_for
 from tools.harness.internals import Keys
 from tools.harness.programs import Program
 from tools.harness.redis_cluster import RedisCluster
@@ -120,6 +121,7 @@ class Cluster:
             rate=self.settings.rate * (1 - RAW_SHARE) / len(self.senders),
             namespaces=self.namespaces,
             sparse_rate=SPARSE_RATE / len(self.senders),
+            large=large_for(len(self.senders)),
         )
         if place.members and self.settings.rooms:
             rate = ROAMING_RATE / len(self.places)

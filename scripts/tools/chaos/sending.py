@@ -29,12 +29,13 @@ class Sending:
         rate: float,
         namespaces: list[str],
         sparse_rate: float,
+        large: int,
     ) -> None:
         """Begin the streams: the dense one to ``targets``, the sparse one over ``namespaces``."""
         self._dense.targets = targets
         self._dense.begin(rate)
         if namespaces:
-            self._sparse.namespaces = namespaces
+            self._sparse.namespaces, self._sparse.large = namespaces, large
             self._sparse.begin(sparse_rate)
 
     async def end(self, namespaces: list[str]) -> dict[str, int]:

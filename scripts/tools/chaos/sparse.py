@@ -12,6 +12,7 @@ PREFIX = "user-"
 NOBODY = "nobody"
 """An id that nobody has, in any namespace."""
 
+MOST_IDS = 2
 STEADY_EVERY = 3
 """One namespace in so many has members that never leave by themselves."""
 FOCUS_EVERY = 8
@@ -35,7 +36,7 @@ def is_sparse(namespace: str) -> bool:
 
 def ids(namespace: str) -> list[str]:
     """The ids that may be members: one, or two."""
-    return ["tab-1", "tab-2"][: 1 + _index(namespace) % 2]
+    return [f"tab-{at + 1}" for at in range(1 + _index(namespace) % MOST_IDS)]
 
 
 def is_steady(namespace: str) -> bool:

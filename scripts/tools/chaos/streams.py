@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from cluster_pool import Limits
 from tools.chaos import sparse
 from tools.chaos.books import BROADCAST, CLOSE, CONFIRM, COUNT, LOCATE, MEMBERS, SEND, THEN_CLOSE
 from tools.chaos.caller import Caller
@@ -14,9 +15,19 @@ LOOK = 0.5
 """Seconds between two looks at which namespaces may be spoken to again."""
 WAKINGS = 4
 """Pairs that are said then."""
-LARGE = "x" * 200_000
+LARGE_ONE = 1
+"""The pair of these whose broadcast is large."""
 LATE = 0.1
 """Seconds of its schedule that a stream which was held up makes good for; the rest it lets go."""
+
+
+def large_for(programs: int) -> int:
+    """Bytes of a large message, of which all programs together say no more than an outbox holds.
+
+    A node that was held up hands on at once what was said meanwhile. A client that does not read at
+    that moment is closed with 1013 where this is more.
+    """
+    return Limits().outbox_bytes * 3 // 4 // (programs * sparse.MOST_IDS)
 
 
 class Ticker:
@@ -76,6 +87,8 @@ class SparseStream(Ticker):
         self._caller = caller
         self._random = random.Random(seed)
         self.namespaces: Sequence[str] = ()
+        self.large = 0
+        """Bytes of a large message."""
         self._asleep: set[str] = set()
         self._looked = 0.0
 
@@ -89,8 +102,12 @@ class SparseStream(Ticker):
             {name for name in self.namespaces if sparse.asleep(name, now)},
         )
         for name in before - self._asleep:
-            for id in sparse.ids(name):
-                self._pair_awaited(name, id, times=WAKINGS)
+            self.wake(name)
+
+    def wake(self, namespace: str) -> None:
+        """Say pairs to each that may be a member."""
+        for id in sparse.ids(namespace):
+            self._pair_awaited(namespace, id, times=WAKINGS)
 
     def _one(self) -> None:
         now = time.monotonic()
@@ -124,7 +141,8 @@ class SparseStream(Ticker):
 
         async def pairs() -> None:
             for at in range(times):
-                await self._caller.call(BROADCAST, namespace, more=LARGE * (at % 2))
+                more = "x" * self.large if at == LARGE_ONE else ""
+                await self._caller.call(BROADCAST, namespace, more=more)
                 await self._caller.call(SEND, namespace, id)
 
         self._caller.keep(asyncio.create_task(pairs()))
